@@ -1,0 +1,187 @@
+//! What hosts read back. "Running", "up" and "present" are only ever said from these.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{LabUid, NodeUid, WireId};
+use crate::state::Runtime;
+
+/// Where an instance is in its life, as its host sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Phase {
+    /// Nothing exists of it.
+    Absent,
+    /// It is being created.
+    Creating,
+    /// It exists and is being started, or waits for its next restart.
+    Starting,
+    /// Its process runs.
+    Running,
+    /// It is being stopped or removed.
+    Stopping,
+    /// It exists and its process has ended.
+    Stopped,
+    /// It cannot be created, started or kept running.
+    Failed,
+    /// The runtime does not answer.
+    Unknown,
+}
+
+/// How the exec commands of a start went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ExecPhase {
+    /// There is no start.
+    #[default]
+    None,
+    /// They wait for the links.
+    Waiting,
+    /// They are being run.
+    Running,
+    /// All ended with 0, or there are none.
+    Done,
+    /// All were run and one did not end with 0.
+    Failed,
+}
+
+/// An instance as its host reads it back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Observed {
+    /// The node.
+    pub uid: NodeUid,
+    /// Its lab, from the instance's own label.
+    pub lab_uid: LabUid,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Which start this is; empty before the first.
+    pub start_id: String,
+    /// Hash label of the instance that exists; empty when none does.
+    pub spec_hash: String,
+    /// The container's or domain's own id.
+    pub instance_id: String,
+    /// Digest of the image it was made from.
+    pub image_digest: String,
+    /// Exit code when its process last ended.
+    pub exit_code: Option<i32>,
+    /// What went wrong or is being done, in words.
+    pub detail: String,
+    /// How the exec commands of this start went.
+    pub exec_phase: ExecPhase,
+    /// Output of the exec command that failed.
+    pub exec_error: String,
+    /// How often it was restarted after its process ended by itself.
+    pub restart_count: u32,
+    /// When its process started, in microseconds since 1970; 0 when it did not.
+    pub start_time_us: i64,
+    /// Management IPv4 address.
+    pub mgmt_ipv4: String,
+    /// Management IPv6 address.
+    pub mgmt_ipv6: String,
+    /// False when it is not in the host's slice.
+    pub wanted: bool,
+}
+
+impl Observed {
+    /// An instance of which nothing exists.
+    pub fn absent(uid: NodeUid, lab_uid: LabUid) -> Observed {
+        Observed {
+            uid,
+            lab_uid,
+            phase: Phase::Absent,
+            start_id: String::new(),
+            spec_hash: String::new(),
+            instance_id: String::new(),
+            image_digest: String::new(),
+            exit_code: None,
+            detail: String::new(),
+            exec_phase: ExecPhase::None,
+            exec_error: String::new(),
+            restart_count: 0,
+            start_time_us: 0,
+            mgmt_ipv4: String::new(),
+            mgmt_ipv6: String::new(),
+            wanted: true,
+        }
+    }
+}
+
+/// A NIC as its host reads it back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedNic {
+    /// Names it.
+    pub wire_id: WireId,
+    /// True when its host end exists.
+    pub present: bool,
+    /// The start it was plugged into; empty when not plugged.
+    pub start_id: String,
+    /// True when its host end has carrier.
+    pub carrier: bool,
+    /// What went wrong, in words.
+    pub detail: String,
+}
+
+/// The state of a wire on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum WireState {
+    /// A NIC it ends in is not plugged yet.
+    Pending,
+    /// Its flows were read back, its ports exist and both ends have carrier.
+    Up,
+    /// Made, without carrier at an end, or not enabled.
+    Down,
+    /// It cannot be made; tried again.
+    Failed,
+    /// Open vSwitch does not answer.
+    Unknown,
+}
+
+/// A wire as its host reads it back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedWire {
+    /// Names it.
+    pub wire_id: WireId,
+    /// Its state.
+    pub state: WireState,
+    /// Why, in words; empty when up.
+    pub detail: String,
+    /// What carries it.
+    pub plane: String,
+}
+
+/// A segment as its host reads it back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObservedSegment {
+    /// Names it.
+    pub wire_id: WireId,
+    /// True when its bridge exists and was taken up.
+    pub up: bool,
+    /// What went wrong, in words.
+    pub detail: String,
+}
+
+/// What a host's runtimes can do, by evidence.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ComputeInventory {
+    /// CPU in thousandths of a core.
+    pub cpu_millis: u64,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// Runtimes that answered.
+    pub runtimes: Vec<Runtime>,
+    /// What they said of themselves.
+    pub runtime_versions: Vec<String>,
+    /// What does not work, in words.
+    pub problems: Vec<String>,
+}
+
+/// What a host's network can do, by evidence.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NetworkInventory {
+    /// "system" (kernel), "netdev" (userspace), or empty when Open vSwitch does not work.
+    pub datapath: String,
+    /// Version of Open vSwitch.
+    pub ovs_version: String,
+    /// What does not work, in words.
+    pub problems: Vec<String>,
+}

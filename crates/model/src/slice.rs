@@ -1,0 +1,170 @@
+//! What a host is told to bring about: its slice of instances, NICs, wires and segments.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Digest, LabId, LabUid, NodeUid, WireId};
+use crate::spec::{FileEntry, MgmtSpec, NodeSpec};
+use crate::state::{Runtime, Wanted};
+
+/// An instance as the scheduler wants it on a host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Instance {
+    /// The node's uid.
+    pub uid: NodeUid,
+    /// Its lab's uid.
+    pub lab_uid: LabUid,
+    /// Its lab's id.
+    pub lab: LabId,
+    /// Name of the container or domain.
+    pub name: String,
+    /// The node, its kind's defaults filled in.
+    pub spec: NodeSpec,
+    /// What runs it: never [`Runtime::Bridge`].
+    pub runtime: Runtime,
+    /// Running or stopped.
+    pub wanted: Wanted,
+    /// Guest names of the interfaces it waits for.
+    pub interfaces: Vec<String>,
+    /// Its lab's management network.
+    pub network: Option<Network>,
+    /// The files its binds use.
+    pub files: Vec<FileEntry>,
+    /// Lines of /etc/hosts beyond localhost and its own name.
+    pub host_entries: Vec<HostEntry>,
+    /// Hash over what makes a recreation needed: [`spec_hash`].
+    pub spec_hash: String,
+}
+
+/// A lab's management network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Network {
+    /// Name of the Docker network.
+    pub name: String,
+    /// What was asked for of it.
+    pub spec: MgmtSpec,
+}
+
+/// A line of /etc/hosts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostEntry {
+    /// IPv4 or IPv6 address.
+    pub address: String,
+    /// The names.
+    pub names: Vec<String>,
+}
+
+/// Hash over everything that a container cannot change while it lives. Links, `exec` commands and what is counted against the host are not part of it: a
+/// changed link never restarts a node.
+pub fn spec_hash(name: &str, spec: &NodeSpec, files: &[FileEntry], network: Option<&Network>) -> String {
+    let mut fixed = spec.clone();
+    fixed.exec = Vec::new();
+    fixed.group = String::new();
+    fixed.cpu_request_millis = 0;
+    fixed.memory_request_bytes = 0;
+    fixed.image_pull_policy = Default::default();
+    fixed.restart_policy = Default::default();
+    let text = serde_json::to_vec(&(name, fixed, files, network)).expect("these types always serialise");
+    Digest::of(&text).as_str()["sha256:".len()..].to_owned()
+}
+
+/// An interface of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nic {
+    /// Names it, and its host end.
+    pub wire_id: WireId,
+    /// The node it is in.
+    pub node_uid: NodeUid,
+    /// Its name inside the node.
+    pub guest_name: String,
+    /// MAC address.
+    pub mac: String,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Addresses with prefix length.
+    pub addresses: Vec<String>,
+    /// The lab.
+    pub lab_uid: LabUid,
+}
+
+/// A cable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wire {
+    /// Names it; the cookie of its flows.
+    pub wire_id: WireId,
+    /// One end.
+    pub a: WireEnd,
+    /// The other end.
+    pub b: WireEnd,
+    /// False unplugs it.
+    pub enabled: bool,
+    /// The lab.
+    pub lab_uid: LabUid,
+}
+
+/// What a wire ends in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum WireEnd {
+    /// A NIC on this host.
+    Nic(WireId),
+    /// A segment on this host.
+    Segment(WireId),
+}
+
+/// A switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// Names it, and its bridge.
+    pub wire_id: WireId,
+    /// The bridge node.
+    pub node_uid: NodeUid,
+    /// The lab.
+    pub lab_uid: LabUid,
+}
+
+/// Everything a host's network is told.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct NetworkSlice {
+    /// The NICs.
+    pub nics: BTreeMap<WireId, Nic>,
+    /// The wires.
+    pub wires: BTreeMap<WireId, Wire>,
+    /// The segments.
+    pub segments: BTreeMap<WireId, Segment>,
+}
+
+/// A stable, locally administered unicast MAC address for a NIC that names none, from its wire id.
+pub fn mac_of(wire: WireId) -> String {
+    let n = wire.get();
+    format!(
+        "02:{:02x}:{:02x}:{:02x}:{:02x}:{:02x}",
+        n >> 32 & 255,
+        n >> 24 & 255,
+        n >> 16 & 255,
+        n >> 8 & 255,
+        n & 255
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_a_container_cannot_change_is_hashed() {
+        let base = NodeSpec { id: "a".into(), image: "i".into(), ..NodeSpec::default() };
+        let hash = |spec: &NodeSpec| spec_hash("n", spec, &[], None);
+        let exec = NodeSpec { exec: vec!["x".into()], cpu_request_millis: 9, ..base.clone() };
+        assert_eq!(hash(&base), hash(&exec));
+        let image = NodeSpec { image: "j".into(), ..base.clone() };
+        assert_ne!(hash(&base), hash(&image));
+        let file = FileEntry { path: "p".into(), digest: Digest::of(b"1"), size_bytes: 1, mode: 0o644 };
+        assert_ne!(hash(&base), spec_hash("n", &base, &[file], None));
+    }
+
+    #[test]
+    fn made_macs_are_valid() {
+        assert!(crate::spec::is_mac(&mac_of(WireId::try_from(u64::MAX >> 1).unwrap())));
+    }
+}

@@ -1,0 +1,284 @@
+//! The states, their only spelling, and how they follow from evidence.
+//!
+//! ```text
+//! PENDING ─► PULLING ─► CREATING ─► STARTING ─► RUNNING ─► READY
+//!    │          │           │           ▲          │         │
+//!    │          └─► FAILED ◄┴───────────┼──────────┴─────────┤ its process ended: restarted with back-off
+//!    └─► UNSCHEDULABLE (room appears ─► PENDING)   STOPPING ◄┘─► STOPPED
+//! UNKNOWN: its host is not heard of; any state follows when it is again
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::observed::{ExecPhase, Observed, Phase, WireState};
+
+macro_rules! words {
+    ($(#[$doc:meta])* $type:ident { $($(#[$vdoc:meta])* $variant:ident => $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        pub enum $type {
+            $($(#[$vdoc])* #[serde(rename = $word)] $variant,)+
+        }
+
+        impl $type {
+            /// All of them.
+            pub const ALL: &'static [$type] = &[$($type::$variant),+];
+
+            /// The word.
+            pub fn as_str(self) -> &'static str {
+                match self { $($type::$variant => $word),+ }
+            }
+
+            /// The value with this word.
+            pub fn from_word(word: &str) -> Option<$type> {
+                Self::ALL.iter().copied().find(|v| v.as_str() == word)
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+words! {
+    /// What runs a node.
+    Runtime {
+        /// A Docker container.
+        Docker => "docker",
+        /// A virtual machine run by libvirt.
+        Libvirt => "libvirt",
+        /// A segment, made by the network service; there is no instance.
+        Bridge => "bridge",
+    }
+}
+
+words! {
+    /// What was asked of a node.
+    Wanted {
+        /// It is to run.
+        Running => "RUNNING",
+        /// It is to be stopped, and keep its disk.
+        Stopped => "STOPPED",
+        /// It is to be gone.
+        Absent => "ABSENT",
+    }
+}
+
+words! {
+    /// The state of a node.
+    NodeState {
+        /// Wanted, and nothing was done yet.
+        Pending => "PENDING",
+        /// No host has room for it.
+        Unschedulable => "UNSCHEDULABLE",
+        /// Its image is being fetched.
+        Pulling => "PULLING",
+        /// Its instance is being made.
+        Creating => "CREATING",
+        /// Its instance is starting, or waits to be restarted.
+        Starting => "STARTING",
+        /// It runs; its links or exec commands are not done yet.
+        Running => "RUNNING",
+        /// It runs, has its interfaces, and its exec commands were run.
+        Ready => "READY",
+        /// It is being stopped or removed.
+        Stopping => "STOPPING",
+        /// It does not run; its instance exists.
+        Stopped => "STOPPED",
+        /// It cannot be made or kept running.
+        Failed => "FAILED",
+        /// Its host has not been heard of for some time.
+        Unknown => "UNKNOWN",
+    }
+}
+
+words! {
+    /// The state of a link.
+    LinkState {
+        /// At least one of its nodes has not started.
+        Pending => "PENDING",
+        /// Read back on every host it touches, with carrier at both ends.
+        Up => "UP",
+        /// Made, but without carrier at an end.
+        Down => "DOWN",
+        /// It cannot be made.
+        Failed => "FAILED",
+        /// A host it touches has not been heard of for some time.
+        Unknown => "UNKNOWN",
+    }
+}
+
+words! {
+    /// The state of a lab, rolled up by [`crate::tally::lab_state`].
+    LabState {
+        /// It is being removed.
+        Deleting => "DELETING",
+        /// An operation is changing it.
+        Deploying => "DEPLOYING",
+        /// The state of at least one node or link is not known.
+        Unknown => "UNKNOWN",
+        /// At least one node or link failed or is unschedulable.
+        Degraded => "DEGRADED",
+        /// Something wanted is not there yet, and is being brought back.
+        Reconciling => "RECONCILING",
+        /// No node is wanted running.
+        Stopped => "STOPPED",
+        /// Every node wanted running is ready and every link is up.
+        Running => "RUNNING",
+    }
+}
+
+impl NodeState {
+    /// True for a node whose process runs.
+    pub fn is_running(self) -> bool {
+        matches!(self, NodeState::Running | NodeState::Ready)
+    }
+
+    /// True when an operation need not wait for it any longer: nothing better will come of it without something else changing.
+    pub fn is_settled(self, wanted: Wanted) -> bool {
+        match self {
+            NodeState::Ready => wanted == Wanted::Running,
+            NodeState::Stopped => wanted == Wanted::Stopped,
+            NodeState::Failed | NodeState::Unschedulable => true,
+            _ => false,
+        }
+    }
+}
+
+/// What a node's state follows from.
+#[derive(Debug, Clone)]
+pub struct NodeEvidence<'a> {
+    /// What runs it.
+    pub runtime: Runtime,
+    /// What was asked of it.
+    pub wanted: Wanted,
+    /// True when a host was chosen for it.
+    pub placed: bool,
+    /// Why its image cannot be used, or that it is being fetched.
+    pub image: ImageStep<'a>,
+    /// True when its host is heard of.
+    pub heard: bool,
+    /// What its host's compute service read back of it.
+    pub observed: Option<&'a Observed>,
+    /// For a bridge: whether its segment is up, and what went wrong.
+    pub segment: Option<(bool, &'a str)>,
+}
+
+/// How far a node's image is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageStep<'a> {
+    /// Not looked at yet.
+    Waiting,
+    /// Being fetched, with progress in words.
+    Pulling(&'a str),
+    /// There, or none is needed.
+    Ready,
+    /// It cannot be used, and why.
+    Failed(&'a str),
+}
+
+/// The state of a node and why, in words. Rules in order, the first that holds:
+///
+/// 1. no host was chosen: UNSCHEDULABLE
+/// 2. its image failed: FAILED; is fetched: PULLING; was not looked at: PENDING
+/// 3. its host is not heard of: UNKNOWN
+/// 4. a bridge follows its segment; anything else the phase that was read back, READY only when the exec commands are done
+pub fn node_state(e: &NodeEvidence<'_>) -> (NodeState, String) {
+    use NodeState as S;
+    let say = |state: S, why: &str| (state, why.to_owned());
+    if !e.placed {
+        return say(S::Unschedulable, "no host has room for it");
+    }
+    match e.image {
+        ImageStep::Failed(why) => return say(S::Failed, why),
+        ImageStep::Pulling(progress) => return say(S::Pulling, progress),
+        ImageStep::Waiting => return say(S::Pending, ""),
+        ImageStep::Ready => {}
+    }
+    if !e.heard {
+        return say(S::Unknown, "its host is not heard of");
+    }
+    if e.runtime == Runtime::Bridge {
+        return match e.segment {
+            Some((true, _)) => say(S::Ready, ""),
+            Some((false, why)) if !why.is_empty() => say(S::Failed, why),
+            _ => say(S::Pending, ""),
+        };
+    }
+    let Some(o) = e.observed else { return say(S::Pending, "") };
+    match o.phase {
+        Phase::Absent if e.wanted == Wanted::Stopped => say(S::Stopped, ""),
+        Phase::Absent => say(S::Pending, &o.detail),
+        Phase::Creating => say(S::Creating, &o.detail),
+        Phase::Starting => say(S::Starting, &o.detail),
+        Phase::Stopping => say(S::Stopping, &o.detail),
+        Phase::Failed => say(S::Failed, &o.detail),
+        Phase::Unknown => say(S::Unknown, &o.detail),
+        Phase::Stopped => say(S::Stopped, &o.detail),
+        Phase::Running => match o.exec_phase {
+            ExecPhase::Done | ExecPhase::Failed => say(S::Ready, ""),
+            ExecPhase::None | ExecPhase::Waiting => say(S::Running, "waits for its links"),
+            ExecPhase::Running => say(S::Running, "runs its exec commands"),
+        },
+    }
+}
+
+/// The state of a link and why, in words, from what its host read back of its wire.
+pub fn link_state(heard: bool, wire: Option<(WireState, &str)>) -> (LinkState, String) {
+    if !heard {
+        return (LinkState::Unknown, "its host is not heard of".to_owned());
+    }
+    let Some((state, detail)) = wire else { return (LinkState::Pending, String::new()) };
+    let state = match state {
+        WireState::Pending => LinkState::Pending,
+        WireState::Up => LinkState::Up,
+        WireState::Down => LinkState::Down,
+        WireState::Failed => LinkState::Failed,
+        WireState::Unknown => LinkState::Unknown,
+    };
+    (state, detail.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{LabUid, NodeUid};
+
+    fn evidence<'a>(observed: Option<&'a Observed>) -> NodeEvidence<'a> {
+        NodeEvidence {
+            runtime: Runtime::Docker,
+            wanted: Wanted::Running,
+            placed: true,
+            image: ImageStep::Ready,
+            heard: true,
+            observed,
+            segment: None,
+        }
+    }
+
+    #[test]
+    fn running_is_only_said_from_evidence() {
+        assert_eq!(node_state(&evidence(None)).0, NodeState::Pending);
+        let mut o = Observed::absent(NodeUid::new(), LabUid::new());
+        o.phase = Phase::Running;
+        assert_eq!(node_state(&evidence(Some(&o))).0, NodeState::Running);
+        o.exec_phase = ExecPhase::Done;
+        assert_eq!(node_state(&evidence(Some(&o))).0, NodeState::Ready);
+        let unheard = NodeEvidence { heard: false, ..evidence(Some(&o)) };
+        assert_eq!(node_state(&unheard).0, NodeState::Unknown);
+        let unplaced = NodeEvidence { placed: false, ..evidence(Some(&o)) };
+        assert_eq!(node_state(&unplaced).0, NodeState::Unschedulable);
+    }
+
+    #[test]
+    fn words_are_read_back() {
+        for s in NodeState::ALL {
+            assert_eq!(NodeState::from_word(s.as_str()), Some(*s));
+            assert_eq!(serde_json::to_string(s).unwrap(), format!("\"{s}\""));
+        }
+        assert_eq!(Runtime::from_word("podman"), None);
+    }
+}

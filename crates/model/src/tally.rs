@@ -1,0 +1,156 @@
+//! Counts and a lab's state, from rows grouped by the database.
+//!
+//! A list of a thousand labs and the detail of one get their counts from here and from nowhere else; where each had its own, the detail said 0 while the
+//! list was right.
+
+use crate::state::{LabState, LinkState, NodeState, Runtime, Wanted};
+
+/// How many nodes of a lab share runtime, wanted and observed state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeTally {
+    /// What runs them.
+    pub runtime: Runtime,
+    /// What was asked of them.
+    pub wanted: Wanted,
+    /// Their state.
+    pub state: NodeState,
+    /// How many.
+    pub count: u32,
+}
+
+/// How many links of a lab share a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LinkTally {
+    /// Their state.
+    pub state: LinkState,
+    /// How many.
+    pub count: u32,
+}
+
+/// The computed counts of a lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// All nodes, bridges included.
+    pub nodes: u32,
+    /// Nodes whose process runs (RUNNING or READY).
+    pub running: u32,
+    /// Nodes in state READY.
+    pub ready: u32,
+    /// Nodes FAILED or UNSCHEDULABLE.
+    pub failed: u32,
+    /// Nodes UNKNOWN.
+    pub unknown: u32,
+    /// Nodes run by Docker.
+    pub containers: u32,
+    /// Nodes run by libvirt.
+    pub vms: u32,
+    /// Segments.
+    pub bridges: u32,
+    /// All links.
+    pub links: u32,
+    /// Links UP.
+    pub up_links: u32,
+}
+
+/// Adds tallies up.
+pub fn counts(nodes: &[NodeTally], links: &[LinkTally]) -> Counts {
+    let sum = |keep: &dyn Fn(&NodeTally) -> bool| nodes.iter().filter(|t| keep(t)).map(|t| t.count).sum();
+    Counts {
+        nodes: sum(&|_| true),
+        running: sum(&|t| t.state.is_running()),
+        ready: sum(&|t| t.state == NodeState::Ready),
+        failed: sum(&|t| matches!(t.state, NodeState::Failed | NodeState::Unschedulable)),
+        unknown: sum(&|t| t.state == NodeState::Unknown),
+        containers: sum(&|t| t.runtime == Runtime::Docker),
+        vms: sum(&|t| t.runtime == Runtime::Libvirt),
+        bridges: sum(&|t| t.runtime == Runtime::Bridge),
+        links: links.iter().map(|t| t.count).sum(),
+        up_links: links.iter().filter(|t| t.state == LinkState::Up).map(|t| t.count).sum(),
+    }
+}
+
+/// A lab's state and why, in words: the first rule that holds, in the order of [`LabState`].
+pub fn lab_state(
+    nodes: &[NodeTally],
+    links: &[LinkTally],
+    lab_wanted: Wanted,
+    operation_active: bool,
+) -> (LabState, String) {
+    let c = counts(nodes, links);
+    let links_in = |state: LinkState| links.iter().filter(|t| t.state == state).map(|t| t.count).sum::<u32>();
+    let sum =
+        |keep: &dyn Fn(&NodeTally) -> bool| nodes.iter().filter(|t| keep(t)).map(|t| t.count).sum::<u32>();
+    let wanted_running = sum(&|t| t.wanted == Wanted::Running);
+    let unsettled = sum(&|t| !t.state.is_settled(t.wanted));
+    let (failed_links, unknown_links) = (links_in(LinkState::Failed), links_in(LinkState::Unknown));
+    let say = |nodes: u32, links: u32, what: &str| match (nodes, links) {
+        (n, 0) => format!("{n} of {} nodes {what}", c.nodes),
+        (0, l) => format!("{l} of {} links {what}", c.links),
+        (n, l) => format!("{n} of {} nodes and {l} of {} links {what}", c.nodes, c.links),
+    };
+
+    if lab_wanted == Wanted::Absent {
+        (LabState::Deleting, format!("{} nodes are still there", c.nodes))
+    } else if operation_active {
+        (LabState::Deploying, say(unsettled, 0, "are not ready yet"))
+    } else if c.unknown + unknown_links > 0 {
+        (LabState::Unknown, say(c.unknown, unknown_links, "are not known"))
+    } else if c.failed + failed_links > 0 {
+        (LabState::Degraded, say(c.failed, failed_links, "failed"))
+    } else if wanted_running == 0 && unsettled == 0 && c.nodes > 0 {
+        (LabState::Stopped, "no node is wanted running".to_owned())
+    } else if unsettled > 0 || (wanted_running == c.nodes && c.up_links < c.links) {
+        let links_missing = if wanted_running == c.nodes { c.links - c.up_links } else { 0 };
+        (LabState::Reconciling, say(unsettled, links_missing, "are being brought back"))
+    } else {
+        (LabState::Running, String::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn t(runtime: Runtime, wanted: Wanted, state: NodeState, count: u32) -> NodeTally {
+        NodeTally { runtime, wanted, state, count }
+    }
+
+    #[test]
+    fn counts_go_by_the_runtime_a_node_really_has() {
+        let nodes = [
+            t(Runtime::Docker, Wanted::Running, NodeState::Ready, 3),
+            t(Runtime::Docker, Wanted::Running, NodeState::Running, 1),
+            t(Runtime::Libvirt, Wanted::Stopped, NodeState::Stopped, 2),
+            t(Runtime::Libvirt, Wanted::Running, NodeState::Unschedulable, 1),
+            t(Runtime::Bridge, Wanted::Running, NodeState::Unknown, 1),
+        ];
+        let links =
+            [LinkTally { state: LinkState::Up, count: 4 }, LinkTally { state: LinkState::Down, count: 1 }];
+        let c = counts(&nodes, &links);
+        assert_eq!((c.nodes, c.running, c.ready, c.failed, c.unknown), (8, 4, 3, 1, 1));
+        assert_eq!((c.containers, c.vms, c.bridges, c.links, c.up_links), (4, 3, 1, 5, 4));
+    }
+
+    #[test]
+    fn the_first_rule_that_holds_gives_the_state() {
+        let ready = t(Runtime::Docker, Wanted::Running, NodeState::Ready, 2);
+        let up = LinkTally { state: LinkState::Up, count: 1 };
+        let state =
+            |nodes: &[NodeTally], links: &[LinkTally]| lab_state(nodes, links, Wanted::Running, false).0;
+        assert_eq!(state(&[ready], &[up]), LabState::Running);
+        assert_eq!(state(&[], &[]), LabState::Running);
+        let with = |s: NodeState, w: Wanted| state(&[ready, t(Runtime::Docker, w, s, 1)], &[up]);
+        assert_eq!(with(NodeState::Failed, Wanted::Running), LabState::Degraded);
+        assert_eq!(with(NodeState::Unknown, Wanted::Running), LabState::Unknown);
+        assert_eq!(with(NodeState::Starting, Wanted::Running), LabState::Reconciling);
+        assert_eq!(with(NodeState::Stopped, Wanted::Stopped), LabState::Running);
+        let down = LinkTally { state: LinkState::Down, count: 1 };
+        assert_eq!(state(&[ready], &[up, down]), LabState::Reconciling);
+        assert_eq!(
+            state(&[t(Runtime::Docker, Wanted::Stopped, NodeState::Stopped, 1)], &[]),
+            LabState::Stopped
+        );
+        assert_eq!(lab_state(&[ready], &[up], Wanted::Running, true).0, LabState::Deploying);
+        assert_eq!(lab_state(&[ready], &[up], Wanted::Absent, true).0, LabState::Deleting);
+    }
+}

@@ -1,0 +1,154 @@
+//! The one task that owns the socket: moves bytes, keeps time, and connects again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::db::Db;
+use crate::error::Error;
+use crate::frame::Frames;
+use crate::session::{Message, Reply, Session};
+
+/// A transaction for the connection to send.
+#[derive(Debug)]
+pub(crate) struct Command {
+    /// The operations, a JSON array.
+    pub(crate) ops: String,
+    pub(crate) reply: Reply,
+}
+
+/// A server that says nothing for this long is probed, and given up after as long again.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Waits between attempts to connect: from the first, doubling, to the last.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Room to make for each read.
+const READ: usize = 16 * 1024;
+
+/// Why a connection ended.
+enum End {
+    /// Nobody is interested any more.
+    Unused,
+    /// It broke.
+    Broken(String),
+}
+
+type Publish = watch::Sender<Option<Arc<Db>>>;
+
+/// Runs until all senders of `commands` are gone.
+pub(crate) async fn run(
+    socket: PathBuf,
+    mut session: Session,
+    mut commands: mpsc::Receiver<Command>,
+    publish: Publish,
+) {
+    let mut backoff = BACKOFF.0;
+    let mut told = false;
+    while let Some(end) = attempt(&socket, &mut session, &mut commands, &publish).await {
+        if session.snapshot().is_some() {
+            (backoff, told) = (BACKOFF.0, false);
+        }
+        // No snapshot first, then the news for whoever waits for an answer.
+        publish.send_replace(None);
+        session.end();
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(socket = %socket.display(), cause = %end, "no connection to the OVSDB server; trying again");
+        }
+        if refusing(&mut commands, sleep(backoff)).await.is_none() {
+            break;
+        }
+        backoff = (backoff * 2).min(BACKOFF.1);
+    }
+    publish.send_replace(None);
+}
+
+/// One connection, from beginning to end. Gives why it broke, or `None` when nobody is interested any more.
+async fn attempt(
+    socket: &Path,
+    session: &mut Session,
+    commands: &mut mpsc::Receiver<Command>,
+    publish: &Publish,
+) -> Option<String> {
+    match refusing(commands, UnixStream::connect(socket)).await? {
+        Err(error) => Some(error.to_string()),
+        Ok(stream) => match serve(stream, session, commands, publish, SILENCE).await {
+            End::Broken(cause) => Some(cause),
+            End::Unused => None,
+        },
+    }
+}
+
+async fn serve(
+    mut stream: UnixStream,
+    session: &mut Session,
+    commands: &mut mpsc::Receiver<Command>,
+    publish: &Publish,
+    silence: Duration,
+) -> End {
+    let (mut reader, mut writer) = stream.split();
+    let mut frames = Frames::default();
+    let mut deadline = Instant::now() + silence;
+    let mut probed = false;
+    session.begin();
+    loop {
+        frames.buffer().reserve(READ);
+        tokio::select! {
+            read = reader.read_buf(frames.buffer()) => {
+                match read {
+                    Ok(0) => return End::Broken("the server closed the connection".to_owned()),
+                    Ok(_) => {}
+                    Err(error) => return End::Broken(error.to_string()),
+                }
+                (deadline, probed) = (Instant::now() + silence, false);
+                if let Err(cause) = take(&mut frames, session, publish) {
+                    return End::Broken(cause);
+                }
+            }
+            written = writer.write(session.out()), if !session.out().is_empty() => match written {
+                Ok(count) => drop(session.out().drain(..count)),
+                Err(error) => return End::Broken(error.to_string()),
+            },
+            command = commands.recv() => match command {
+                Some(Command { ops, reply }) => session.transact(&ops, reply),
+                None => return End::Unused,
+            },
+            () = sleep_until(deadline) => {
+                if probed {
+                    return End::Broken(format!("the server said nothing for {:?}", silence * 2));
+                }
+                session.probe();
+                (deadline, probed) = (Instant::now() + silence, true);
+            }
+        }
+    }
+}
+
+/// Takes all whole messages. Each snapshot is published before the next message is looked at, so that whoever
+/// gets the answer to a transaction already sees what it did.
+fn take(frames: &mut Frames, session: &mut Session, publish: &Publish) -> Result<(), String> {
+    while let Some(message) = frames.next::<Message>()? {
+        if session.receive(message)? {
+            publish.send_replace(session.snapshot());
+        }
+    }
+    Ok(())
+}
+
+/// Waits for `future` and refuses all commands meanwhile; `None` when nobody is interested any more.
+async fn refusing<F: Future>(commands: &mut mpsc::Receiver<Command>, future: F) -> Option<F::Output> {
+    tokio::pin!(future);
+    loop {
+        tokio::select! {
+            output = &mut future => return Some(output),
+            command = commands.recv() => {
+                let _ = command?.reply.send(Err(Error::Disconnected)); // the caller may have given up
+            }
+        }
+    }
+}

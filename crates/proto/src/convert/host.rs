@@ -1,0 +1,406 @@
+//! What hosts are told and what they read back.
+
+use netloom_model::id::WireId;
+use netloom_model::observed as mo;
+use netloom_model::slice as ms;
+
+use super::{ConvertError, id, micros, timestamp};
+use crate::compute::v1 as pc;
+use crate::network::v1 as pn;
+use crate::v1 as p;
+
+fn wire_id(field: &str, n: u64) -> Result<WireId, ConvertError> {
+    WireId::try_from(n).map_err(|e| ConvertError::new(field, e))
+}
+
+fn runtimes(
+    words: impl Iterator<Item = p::Runtime>,
+) -> Result<Vec<netloom_model::state::Runtime>, ConvertError> {
+    words.map(TryInto::try_into).collect()
+}
+
+// ---- compute
+
+impl From<ms::Instance> for pc::Instance {
+    fn from(i: ms::Instance) -> Self {
+        pc::Instance {
+            uid: i.uid.to_string(),
+            lab_uid: i.lab_uid.to_string(),
+            lab: i.lab.to_string(),
+            name: i.name,
+            spec: Some(i.spec.into()),
+            runtime: p::Runtime::from(i.runtime).into(),
+            wanted: p::Wanted::from(i.wanted).into(),
+            interfaces: i.interfaces,
+            network: i.network.map(|n| pc::Network { name: n.name, spec: Some(n.spec.into()) }),
+            files: i.files.into_iter().map(Into::into).collect(),
+            host_entries: i
+                .host_entries
+                .into_iter()
+                .map(|e| pc::HostEntry { address: e.address, names: e.names })
+                .collect(),
+            spec_hash: i.spec_hash,
+        }
+    }
+}
+
+impl TryFrom<pc::Instance> for ms::Instance {
+    type Error = ConvertError;
+    fn try_from(i: pc::Instance) -> Result<Self, ConvertError> {
+        Ok(ms::Instance {
+            uid: id("instance.uid", &i.uid)?,
+            lab_uid: id("instance.lab_uid", &i.lab_uid)?,
+            lab: id("instance.lab", &i.lab)?,
+            runtime: i.runtime().try_into()?,
+            wanted: i.wanted().try_into()?,
+            spec: i.spec.ok_or_else(|| ConvertError::new("instance.spec", "is not set"))?.try_into()?,
+            name: i.name,
+            interfaces: i.interfaces,
+            network: i.network.map(|n| ms::Network { name: n.name, spec: n.spec.unwrap_or_default().into() }),
+            files: i.files.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            host_entries: i
+                .host_entries
+                .into_iter()
+                .map(|e| ms::HostEntry { address: e.address, names: e.names })
+                .collect(),
+            spec_hash: i.spec_hash,
+        })
+    }
+}
+
+impl From<mo::Phase> for pc::Phase {
+    fn from(v: mo::Phase) -> Self {
+        match v {
+            mo::Phase::Absent => pc::Phase::Absent,
+            mo::Phase::Creating => pc::Phase::Creating,
+            mo::Phase::Starting => pc::Phase::Starting,
+            mo::Phase::Running => pc::Phase::Running,
+            mo::Phase::Stopping => pc::Phase::Stopping,
+            mo::Phase::Stopped => pc::Phase::Stopped,
+            mo::Phase::Failed => pc::Phase::Failed,
+            mo::Phase::Unknown => pc::Phase::Unknown,
+        }
+    }
+}
+
+impl From<pc::Phase> for mo::Phase {
+    fn from(v: pc::Phase) -> Self {
+        match v {
+            pc::Phase::Absent => mo::Phase::Absent,
+            pc::Phase::Creating => mo::Phase::Creating,
+            pc::Phase::Starting => mo::Phase::Starting,
+            pc::Phase::Running => mo::Phase::Running,
+            pc::Phase::Stopping => mo::Phase::Stopping,
+            pc::Phase::Stopped => mo::Phase::Stopped,
+            pc::Phase::Failed => mo::Phase::Failed,
+            pc::Phase::Unspecified | pc::Phase::Unknown => mo::Phase::Unknown,
+        }
+    }
+}
+
+impl From<mo::ExecPhase> for pc::ExecPhase {
+    fn from(v: mo::ExecPhase) -> Self {
+        match v {
+            mo::ExecPhase::None => pc::ExecPhase::Unspecified,
+            mo::ExecPhase::Waiting => pc::ExecPhase::Waiting,
+            mo::ExecPhase::Running => pc::ExecPhase::Running,
+            mo::ExecPhase::Done => pc::ExecPhase::Done,
+            mo::ExecPhase::Failed => pc::ExecPhase::Failed,
+        }
+    }
+}
+
+impl From<pc::ExecPhase> for mo::ExecPhase {
+    fn from(v: pc::ExecPhase) -> Self {
+        match v {
+            pc::ExecPhase::Unspecified => mo::ExecPhase::None,
+            pc::ExecPhase::Waiting => mo::ExecPhase::Waiting,
+            pc::ExecPhase::Running => mo::ExecPhase::Running,
+            pc::ExecPhase::Done => mo::ExecPhase::Done,
+            pc::ExecPhase::Failed => mo::ExecPhase::Failed,
+        }
+    }
+}
+
+impl From<mo::Observed> for pc::Observed {
+    fn from(o: mo::Observed) -> Self {
+        pc::Observed {
+            uid: o.uid.to_string(),
+            lab_uid: o.lab_uid.to_string(),
+            phase: pc::Phase::from(o.phase).into(),
+            start_id: o.start_id,
+            spec_hash: o.spec_hash,
+            instance_id: o.instance_id,
+            image_digest: o.image_digest,
+            exit_code: o.exit_code,
+            detail: o.detail,
+            exec_phase: pc::ExecPhase::from(o.exec_phase).into(),
+            exec_error: o.exec_error,
+            restart_count: o.restart_count,
+            start_time: timestamp(o.start_time_us),
+            mgmt_ipv4: o.mgmt_ipv4,
+            mgmt_ipv6: o.mgmt_ipv6,
+            wanted: o.wanted,
+        }
+    }
+}
+
+impl TryFrom<pc::Observed> for mo::Observed {
+    type Error = ConvertError;
+    fn try_from(o: pc::Observed) -> Result<Self, ConvertError> {
+        Ok(mo::Observed {
+            uid: id("observed.uid", &o.uid)?,
+            lab_uid: id("observed.lab_uid", &o.lab_uid)?,
+            phase: o.phase().into(),
+            exec_phase: o.exec_phase().into(),
+            start_id: o.start_id,
+            spec_hash: o.spec_hash,
+            instance_id: o.instance_id,
+            image_digest: o.image_digest,
+            exit_code: o.exit_code,
+            detail: o.detail,
+            exec_error: o.exec_error,
+            restart_count: o.restart_count,
+            start_time_us: micros(o.start_time),
+            mgmt_ipv4: o.mgmt_ipv4,
+            mgmt_ipv6: o.mgmt_ipv6,
+            wanted: o.wanted,
+        })
+    }
+}
+
+impl From<mo::ComputeInventory> for pc::Inventory {
+    fn from(i: mo::ComputeInventory) -> Self {
+        pc::Inventory {
+            cpu_millis: i.cpu_millis,
+            memory_bytes: i.memory_bytes,
+            runtimes: i.runtimes.into_iter().map(|r| p::Runtime::from(r).into()).collect(),
+            runtime_versions: i.runtime_versions,
+            problems: i.problems,
+        }
+    }
+}
+
+impl TryFrom<pc::Inventory> for mo::ComputeInventory {
+    type Error = ConvertError;
+    fn try_from(i: pc::Inventory) -> Result<Self, ConvertError> {
+        Ok(mo::ComputeInventory {
+            cpu_millis: i.cpu_millis,
+            memory_bytes: i.memory_bytes,
+            runtimes: runtimes(i.runtimes())?,
+            runtime_versions: i.runtime_versions,
+            problems: i.problems,
+        })
+    }
+}
+
+// ---- network
+
+impl From<ms::NetworkSlice> for pn::Slice {
+    fn from(s: ms::NetworkSlice) -> Self {
+        pn::Slice {
+            nics: s.nics.into_values().map(Into::into).collect(),
+            wires: s.wires.into_values().map(Into::into).collect(),
+            segments: s.segments.into_values().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<pn::Slice> for ms::NetworkSlice {
+    type Error = ConvertError;
+    fn try_from(s: pn::Slice) -> Result<Self, ConvertError> {
+        let mut slice = ms::NetworkSlice::default();
+        for nic in s.nics {
+            let nic = ms::Nic::try_from(nic)?;
+            slice.nics.insert(nic.wire_id, nic);
+        }
+        for wire in s.wires {
+            let wire = ms::Wire::try_from(wire)?;
+            slice.wires.insert(wire.wire_id, wire);
+        }
+        for segment in s.segments {
+            let segment = ms::Segment::try_from(segment)?;
+            slice.segments.insert(segment.wire_id, segment);
+        }
+        Ok(slice)
+    }
+}
+
+impl From<ms::Nic> for pn::Nic {
+    fn from(n: ms::Nic) -> Self {
+        pn::Nic {
+            wire_id: n.wire_id.get(),
+            node_uid: n.node_uid.to_string(),
+            guest_name: n.guest_name,
+            mac: n.mac,
+            mtu: n.mtu,
+            addresses: n.addresses,
+            lab_uid: n.lab_uid.to_string(),
+        }
+    }
+}
+
+impl TryFrom<pn::Nic> for ms::Nic {
+    type Error = ConvertError;
+    fn try_from(n: pn::Nic) -> Result<Self, ConvertError> {
+        Ok(ms::Nic {
+            wire_id: wire_id("nic.wire_id", n.wire_id)?,
+            node_uid: id("nic.node_uid", &n.node_uid)?,
+            guest_name: n.guest_name,
+            mac: n.mac,
+            mtu: n.mtu,
+            addresses: n.addresses,
+            lab_uid: id("nic.lab_uid", &n.lab_uid)?,
+        })
+    }
+}
+
+impl From<ms::WireEnd> for pn::WireEnd {
+    fn from(e: ms::WireEnd) -> Self {
+        let end = match e {
+            ms::WireEnd::Nic(id) => pn::wire_end::End::Nic(id.get()),
+            ms::WireEnd::Segment(id) => pn::wire_end::End::Segment(id.get()),
+        };
+        pn::WireEnd { end: Some(end) }
+    }
+}
+
+fn wire_end(field: &str, e: Option<pn::WireEnd>) -> Result<ms::WireEnd, ConvertError> {
+    match e.and_then(|e| e.end) {
+        Some(pn::wire_end::End::Nic(n)) => Ok(ms::WireEnd::Nic(wire_id(field, n)?)),
+        Some(pn::wire_end::End::Segment(n)) => Ok(ms::WireEnd::Segment(wire_id(field, n)?)),
+        None => Err(ConvertError::new(field, "is not set")),
+    }
+}
+
+impl From<ms::Wire> for pn::Wire {
+    fn from(w: ms::Wire) -> Self {
+        pn::Wire {
+            wire_id: w.wire_id.get(),
+            a: Some(w.a.into()),
+            b: Some(w.b.into()),
+            enabled: w.enabled,
+            lab_uid: w.lab_uid.to_string(),
+        }
+    }
+}
+
+impl TryFrom<pn::Wire> for ms::Wire {
+    type Error = ConvertError;
+    fn try_from(w: pn::Wire) -> Result<Self, ConvertError> {
+        Ok(ms::Wire {
+            wire_id: wire_id("wire.wire_id", w.wire_id)?,
+            a: wire_end("wire.a", w.a)?,
+            b: wire_end("wire.b", w.b)?,
+            enabled: w.enabled,
+            lab_uid: id("wire.lab_uid", &w.lab_uid)?,
+        })
+    }
+}
+
+impl From<ms::Segment> for pn::Segment {
+    fn from(s: ms::Segment) -> Self {
+        pn::Segment {
+            wire_id: s.wire_id.get(),
+            node_uid: s.node_uid.to_string(),
+            lab_uid: s.lab_uid.to_string(),
+        }
+    }
+}
+
+impl TryFrom<pn::Segment> for ms::Segment {
+    type Error = ConvertError;
+    fn try_from(s: pn::Segment) -> Result<Self, ConvertError> {
+        Ok(ms::Segment {
+            wire_id: wire_id("segment.wire_id", s.wire_id)?,
+            node_uid: id("segment.node_uid", &s.node_uid)?,
+            lab_uid: id("segment.lab_uid", &s.lab_uid)?,
+        })
+    }
+}
+
+impl From<mo::ObservedNic> for pn::ObservedNic {
+    fn from(n: mo::ObservedNic) -> Self {
+        pn::ObservedNic {
+            wire_id: n.wire_id.get(),
+            present: n.present,
+            start_id: n.start_id,
+            carrier: n.carrier,
+            detail: n.detail,
+        }
+    }
+}
+
+impl TryFrom<pn::ObservedNic> for mo::ObservedNic {
+    type Error = ConvertError;
+    fn try_from(n: pn::ObservedNic) -> Result<Self, ConvertError> {
+        Ok(mo::ObservedNic {
+            wire_id: wire_id("nic.wire_id", n.wire_id)?,
+            present: n.present,
+            start_id: n.start_id,
+            carrier: n.carrier,
+            detail: n.detail,
+        })
+    }
+}
+
+impl From<mo::ObservedWire> for pn::ObservedWire {
+    fn from(w: mo::ObservedWire) -> Self {
+        let state = match w.state {
+            mo::WireState::Pending => pn::WireState::Pending,
+            mo::WireState::Up => pn::WireState::Up,
+            mo::WireState::Down => pn::WireState::Down,
+            mo::WireState::Failed => pn::WireState::Failed,
+            mo::WireState::Unknown => pn::WireState::Unknown,
+        };
+        pn::ObservedWire { wire_id: w.wire_id.get(), state: state.into(), detail: w.detail, plane: w.plane }
+    }
+}
+
+impl TryFrom<pn::ObservedWire> for mo::ObservedWire {
+    type Error = ConvertError;
+    fn try_from(w: pn::ObservedWire) -> Result<Self, ConvertError> {
+        let state = match w.state() {
+            pn::WireState::Pending => mo::WireState::Pending,
+            pn::WireState::Up => mo::WireState::Up,
+            pn::WireState::Down => mo::WireState::Down,
+            pn::WireState::Failed => mo::WireState::Failed,
+            pn::WireState::Unspecified | pn::WireState::Unknown => mo::WireState::Unknown,
+        };
+        Ok(mo::ObservedWire {
+            wire_id: wire_id("wire.wire_id", w.wire_id)?,
+            state,
+            detail: w.detail,
+            plane: w.plane,
+        })
+    }
+}
+
+impl From<mo::ObservedSegment> for pn::ObservedSegment {
+    fn from(s: mo::ObservedSegment) -> Self {
+        pn::ObservedSegment { wire_id: s.wire_id.get(), up: s.up, detail: s.detail }
+    }
+}
+
+impl TryFrom<pn::ObservedSegment> for mo::ObservedSegment {
+    type Error = ConvertError;
+    fn try_from(s: pn::ObservedSegment) -> Result<Self, ConvertError> {
+        Ok(mo::ObservedSegment {
+            wire_id: wire_id("segment.wire_id", s.wire_id)?,
+            up: s.up,
+            detail: s.detail,
+        })
+    }
+}
+
+impl From<mo::NetworkInventory> for pn::Inventory {
+    fn from(i: mo::NetworkInventory) -> Self {
+        pn::Inventory { datapath: i.datapath, ovs_version: i.ovs_version, problems: i.problems }
+    }
+}
+
+impl From<pn::Inventory> for mo::NetworkInventory {
+    fn from(i: pn::Inventory) -> Self {
+        mo::NetworkInventory { datapath: i.datapath, ovs_version: i.ovs_version, problems: i.problems }
+    }
+}

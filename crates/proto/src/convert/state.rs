@@ -1,0 +1,131 @@
+//! States, tallies and plans.
+
+use netloom_model::plan as mp;
+use netloom_model::state as m;
+use netloom_model::tally as mt;
+
+use super::ConvertError;
+use crate::scheduler::v1 as ps;
+use crate::v1 as p;
+
+macro_rules! words {
+    ($model:ty, $proto:ty, $field:literal { $($variant:ident),+ $(,)? }) => {
+        impl From<$model> for $proto {
+            fn from(v: $model) -> Self {
+                match v { $(<$model>::$variant => <$proto>::$variant),+ }
+            }
+        }
+
+        impl TryFrom<$proto> for $model {
+            type Error = ConvertError;
+            fn try_from(v: $proto) -> Result<Self, ConvertError> {
+                match v {
+                    $(<$proto>::$variant => Ok(<$model>::$variant),)+
+                    <$proto>::Unspecified => Err(ConvertError::new($field, "is not set")),
+                }
+            }
+        }
+    };
+}
+
+words!(m::Runtime, p::Runtime, "runtime" { Docker, Libvirt, Bridge });
+words!(m::Wanted, p::Wanted, "wanted" { Running, Stopped, Absent });
+words!(m::NodeState, p::NodeState, "state" {
+    Pending, Unschedulable, Pulling, Creating, Starting, Running, Ready, Stopping, Stopped, Failed, Unknown,
+});
+words!(m::LinkState, p::LinkState, "state" { Pending, Up, Down, Failed, Unknown });
+words!(m::LabState, p::LabState, "state" { Deleting, Deploying, Unknown, Degraded, Reconciling, Stopped, Running });
+words!(mp::Verb, p::ActionVerb, "verb" { Create, Recreate, Update, Delete });
+
+impl From<mt::NodeTally> for ps::NodeTally {
+    fn from(t: mt::NodeTally) -> Self {
+        ps::NodeTally {
+            runtime: p::Runtime::from(t.runtime).into(),
+            wanted: p::Wanted::from(t.wanted).into(),
+            state: p::NodeState::from(t.state).into(),
+            count: t.count,
+        }
+    }
+}
+
+impl TryFrom<ps::NodeTally> for mt::NodeTally {
+    type Error = ConvertError;
+    fn try_from(t: ps::NodeTally) -> Result<Self, ConvertError> {
+        Ok(mt::NodeTally {
+            runtime: t.runtime().try_into()?,
+            wanted: t.wanted().try_into()?,
+            state: t.state().try_into()?,
+            count: t.count,
+        })
+    }
+}
+
+impl From<mt::LinkTally> for ps::LinkTally {
+    fn from(t: mt::LinkTally) -> Self {
+        ps::LinkTally { state: p::LinkState::from(t.state).into(), count: t.count }
+    }
+}
+
+impl TryFrom<ps::LinkTally> for mt::LinkTally {
+    type Error = ConvertError;
+    fn try_from(t: ps::LinkTally) -> Result<Self, ConvertError> {
+        Ok(mt::LinkTally { state: t.state().try_into()?, count: t.count })
+    }
+}
+
+impl From<mp::Plan> for p::Plan {
+    fn from(plan: mp::Plan) -> Self {
+        p::Plan {
+            actions: plan.actions.into_iter().map(Into::into).collect(),
+            unplaced: plan.unplaced.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<mp::Action> for p::Action {
+    fn from(a: mp::Action) -> Self {
+        p::Action {
+            verb: p::ActionVerb::from(a.verb).into(),
+            object: a.object.as_str().to_owned(),
+            id: a.id,
+            reason: a.reason,
+            host: a.host,
+        }
+    }
+}
+
+impl From<mp::Unplaced> for p::Unplaced {
+    fn from(u: mp::Unplaced) -> Self {
+        p::Unplaced { node: u.node, rejections: u.rejections.into_iter().map(Into::into).collect() }
+    }
+}
+
+impl From<mp::Rejection> for p::HostRejection {
+    fn from(r: mp::Rejection) -> Self {
+        p::HostRejection { host: r.host, code: r.code, detail: r.detail, resolvable: r.resolvable }
+    }
+}
+
+impl From<mp::Progress> for p::Progress {
+    fn from(s: mp::Progress) -> Self {
+        p::Progress { object: s.object.as_str().to_owned(), id: s.id, state: s.state, detail: s.detail }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_spelled_the_same_in_proto_and_model() {
+        for s in m::NodeState::ALL {
+            assert_eq!(p::NodeState::from(*s).as_str_name(), format!("NODE_STATE_{s}"));
+        }
+        for s in m::LinkState::ALL {
+            assert_eq!(p::LinkState::from(*s).as_str_name(), format!("LINK_STATE_{s}"));
+        }
+        for s in m::LabState::ALL {
+            assert_eq!(p::LabState::from(*s).as_str_name(), format!("LAB_STATE_{s}"));
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The main function of every server program.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::{Settings, Shutdown, telemetry};
+
+const HELP: &str = "\
+Options:
+      --config FILE    Configuration [default: /etc/netloom/netloom.toml where it exists]
+      --data-dir DIR   What is kept over a reboot [default: /var/lib/netloom]
+      --run-dir DIR    Sockets and published network namespaces [default: /run/netloom]
+      --version        Print the version
+  -h, --help           Print this
+
+Every key of the configuration is also an environment variable: NETLOOM_HOST is `host`,
+NETLOOM_GATEWAY__LISTEN is `listen` of [gateway]. NETLOOM_LOG filters the log, for instance info,netloom_network=debug.";
+
+/// Runs a server program: reads the command line and the settings, starts logs, and runs `body` until it ends or a signal (INT, TERM) asks it to. Exit
+/// codes: 0 ended as asked, 1 failed, 2 wrong usage.
+pub fn program<F, Fut>(name: &'static str, about: &str, body: F) -> ExitCode
+where
+    F: FnOnce(Settings, Shutdown) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let (mut config, mut data_dir, mut run_dir) = (None, None, None);
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let (key, inline) = match arg.split_once('=') {
+            Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+            None => (arg, None),
+        };
+        let slot: &mut Option<PathBuf> = match key.as_str() {
+            "--config" => &mut config,
+            "--data-dir" => &mut data_dir,
+            "--run-dir" => &mut run_dir,
+            "--version" => {
+                println!("{name} {}", env!("CARGO_PKG_VERSION"));
+                return ExitCode::SUCCESS;
+            }
+            "-h" | "--help" => {
+                println!("{name}: {about}\n\nUsage: {name} [OPTIONS]\n\n{HELP}");
+                return ExitCode::SUCCESS;
+            }
+            other => {
+                eprintln!("{name}: unknown option {other}; see {name} --help");
+                return ExitCode::from(2);
+            }
+        };
+        let Some(value) = inline.or_else(|| args.next()) else {
+            eprintln!("{name}: {key} needs a value; see {name} --help");
+            return ExitCode::from(2);
+        };
+        *slot = Some(value.into());
+    }
+    telemetry::init(name);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("{name}: cannot start its threads: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(async {
+        let settings = Settings::load(config.as_deref(), data_dir.as_deref(), run_dir.as_deref())?;
+        let shutdown = Shutdown::new();
+        tokio::spawn(end_on_signal(shutdown.clone()));
+        body(settings, shutdown).await
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{name}: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn end_on_signal(shutdown: Shutdown) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::warn!("signals cannot be listened to: end this program with KILL");
+        return;
+    };
+    tokio::select! {
+        _ = term.recv() => tracing::info!("ends: TERM"),
+        _ = int.recv() => tracing::info!("ends: INT"),
+    }
+    shutdown.cancel();
+}

@@ -1,0 +1,161 @@
+//! Configuration: a TOML file, where every key is also an environment variable `NETLOOM_…` (`NETLOOM_GATEWAY__LISTEN` is `listen` of `[gateway]`), over defaults.
+//!
+//! All programs read the same file: each takes the common keys and its own section, so that one file configures five programs or one.
+
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::providers::{Env, Format as _, Toml};
+use netloom_model::id::HostId;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::Endpoint;
+
+/// Where configuration is read from when no file is named.
+pub const DEFAULT_FILE: &str = "/etc/netloom/netloom.toml";
+/// Where data is kept when nothing else is said.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/netloom";
+/// Where sockets and network namespaces are published when nothing else is said.
+pub const DEFAULT_RUN_DIR: &str = "/run/netloom";
+
+/// What all programs share.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What is kept over a reboot.
+    pub data_dir: PathBuf,
+    /// What is not.
+    pub run_dir: PathBuf,
+    /// This host's id.
+    pub host: HostId,
+    /// Token of internal services on TCP.
+    pub token: Option<String>,
+    /// Where the other programs are.
+    pub endpoints: Endpoints,
+    figment: Figment,
+}
+
+/// Where each internal service is reached.
+#[derive(Debug, Clone)]
+pub struct Endpoints {
+    /// The scheduler.
+    pub scheduler: Endpoint,
+    /// The image registry.
+    pub image_registry: Endpoint,
+    /// This host's compute service.
+    pub compute: Endpoint,
+    /// This host's network service.
+    pub network: Endpoint,
+}
+
+#[derive(Deserialize)]
+struct Common {
+    data_dir: Option<PathBuf>,
+    run_dir: Option<PathBuf>,
+    host: Option<HostId>,
+    token: Option<String>,
+    #[serde(default)]
+    endpoints: EndpointsConfig,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct EndpointsConfig {
+    scheduler: Option<Endpoint>,
+    image_registry: Option<Endpoint>,
+    compute: Option<Endpoint>,
+    network: Option<Endpoint>,
+}
+
+impl Settings {
+    /// Reads the file (the default one may be missing) and the environment; the directories given override both.
+    pub fn load(
+        file: Option<&Path>,
+        data_dir: Option<&Path>,
+        run_dir: Option<&Path>,
+    ) -> anyhow::Result<Settings> {
+        let figment = match file {
+            Some(path) => {
+                anyhow::ensure!(path.exists(), "the configuration file {} does not exist", path.display());
+                Figment::from(Toml::file_exact(path))
+            }
+            None => Figment::from(Toml::file_exact(DEFAULT_FILE)),
+        }
+        .merge(Env::prefixed("NETLOOM_").split("__"));
+        Settings::from_figment(figment, data_dir, run_dir)
+    }
+
+    /// Settings from TOML text and directories, without file or environment: for tests and embedding.
+    pub fn from_toml(text: &str, data_dir: &Path, run_dir: &Path) -> anyhow::Result<Settings> {
+        Settings::from_figment(Figment::from(Toml::string(text)), Some(data_dir), Some(run_dir))
+    }
+
+    fn from_figment(
+        figment: Figment,
+        data_dir: Option<&Path>,
+        run_dir: Option<&Path>,
+    ) -> anyhow::Result<Settings> {
+        let common: Common = figment.extract()?;
+        let data_dir =
+            data_dir.map(Path::to_owned).or(common.data_dir).unwrap_or_else(|| DEFAULT_DATA_DIR.into());
+        let run_dir =
+            run_dir.map(Path::to_owned).or(common.run_dir).unwrap_or_else(|| DEFAULT_RUN_DIR.into());
+        let socket = |given: Option<Endpoint>, name: &str| {
+            given.unwrap_or_else(|| Endpoint::Unix(run_dir.join(format!("{name}.sock"))))
+        };
+        let endpoints = Endpoints {
+            scheduler: socket(common.endpoints.scheduler, "scheduler"),
+            image_registry: socket(common.endpoints.image_registry, "image-registry"),
+            compute: socket(common.endpoints.compute, "compute"),
+            network: socket(common.endpoints.network, "network"),
+        };
+        let host = common.host.unwrap_or_else(|| "local".parse().expect("a valid host id"));
+        Ok(Settings { data_dir, run_dir, host, token: common.token, endpoints, figment })
+    }
+
+    /// A program's own section, its defaults where the file says nothing.
+    pub fn section<T: DeserializeOwned + Default>(&self, name: &str) -> anyhow::Result<T> {
+        match self.figment.find_value(name) {
+            Err(_) => Ok(T::default()),
+            Ok(_) => Ok(self.figment.extract_inner(name)?),
+        }
+    }
+
+    /// A value that is not in a section, for instance the list `hosts`; none when the file says nothing.
+    pub fn value<T: DeserializeOwned>(&self, name: &str) -> anyhow::Result<Option<T>> {
+        match self.figment.find_value(name) {
+            Err(_) => Ok(None),
+            Ok(_) => Ok(Some(self.figment.extract_inner(name)?)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Deserialize, Default, PartialEq, Debug)]
+    #[serde(deny_unknown_fields, default)]
+    struct Section {
+        bridge: String,
+    }
+
+    #[test]
+    fn common_keys_and_a_section() {
+        let text =
+            "host = \"h1\"\n[network]\nbridge = \"b\"\n[endpoints]\ncompute = \"http://127.0.0.1:1\"\n";
+        let s = Settings::from_toml(text, Path::new("/d"), Path::new("/r")).unwrap();
+        assert_eq!(s.host.as_str(), "h1");
+        assert_eq!(s.endpoints.compute.to_string(), "http://127.0.0.1:1");
+        assert_eq!(s.endpoints.scheduler.to_string(), "unix:/r/scheduler.sock");
+        assert_eq!(s.section::<Section>("network").unwrap().bridge, "b");
+        assert_eq!(s.section::<Section>("compute").unwrap(), Section::default());
+    }
+
+    #[test]
+    fn a_wrong_key_is_named() {
+        let s = Settings::from_toml("[network]\nbrigde = \"b\"\n", Path::new("/d"), Path::new("/r")).unwrap();
+        let said = s.section::<Section>("network").unwrap_err().to_string();
+        assert!(said.contains("brigde"), "{said}");
+    }
+}

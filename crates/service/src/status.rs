@@ -1,0 +1,130 @@
+//! The one map between [`Failure`] and gRPC's status, and from there to HTTP.
+//!
+//! A status always carries a `google.rpc.ErrorInfo` of domain "netloom"; a wrong request also a `BadRequest` with every field at fault. Reading a status
+//! back gives the same failure, so that an error passes through the gateway unchanged.
+
+use std::collections::HashMap;
+
+use netloom_model::failure::{Code, Failure, Violation};
+use tonic::Status;
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+
+/// Domain of every `ErrorInfo` of netloom.
+pub const DOMAIN: &str = "netloom";
+
+/// The status that a failure is on the wire.
+pub fn to_status(failure: Failure) -> Status {
+    let metadata: HashMap<String, String> = failure.metadata.into_iter().collect();
+    let mut details = ErrorDetails::with_error_info(failure.reason, DOMAIN, metadata);
+    if !failure.violations.is_empty() {
+        let violations = failure.violations.into_iter().map(|v| FieldViolation::new(v.field, v.description));
+        details.set_bad_request(violations.collect::<Vec<_>>());
+    }
+    Status::with_error_details(code(failure.code), failure.message, details)
+}
+
+/// The failure that a status is. One without our `ErrorInfo` (a lost connection, say) gets a reason from its code.
+pub fn from_status(status: &Status) -> Failure {
+    let details = status.get_error_details();
+    let code = match status.code() {
+        tonic::Code::InvalidArgument => Code::InvalidArgument,
+        tonic::Code::NotFound => Code::NotFound,
+        tonic::Code::AlreadyExists => Code::AlreadyExists,
+        tonic::Code::FailedPrecondition => Code::FailedPrecondition,
+        tonic::Code::Aborted => Code::Aborted,
+        tonic::Code::ResourceExhausted => Code::ResourceExhausted,
+        tonic::Code::OutOfRange => Code::OutOfRange,
+        tonic::Code::Unauthenticated => Code::Unauthenticated,
+        tonic::Code::PermissionDenied => Code::PermissionDenied,
+        tonic::Code::Unimplemented => Code::Unimplemented,
+        tonic::Code::Unavailable => Code::Unavailable,
+        tonic::Code::DeadlineExceeded => Code::DeadlineExceeded,
+        tonic::Code::Cancelled => Code::Cancelled,
+        tonic::Code::Ok | tonic::Code::Unknown | tonic::Code::Internal | tonic::Code::DataLoss => {
+            Code::Internal
+        }
+    };
+    let (reason, metadata) = match details.error_info() {
+        Some(info) => (info.reason.clone(), info.metadata.clone().into_iter().collect()),
+        None if code == Code::Unavailable => ("SERVICE_UNREACHABLE".to_owned(), Default::default()),
+        None => (format!("{:?}", status.code()).to_uppercase(), Default::default()),
+    };
+    let violations = details.bad_request().map_or_else(Vec::new, |b| {
+        b.field_violations
+            .iter()
+            .map(|v| Violation { field: v.field.clone(), description: v.description.clone() })
+            .collect()
+    });
+    Failure { code, reason, message: status.message().to_owned(), metadata, violations }
+}
+
+/// The `google.rpc.Status` message of a failure, as operations and HTTP bodies carry it.
+pub fn to_rpc_status(failure: &Failure) -> tonic_types::pb::Status {
+    use prost::Message as _;
+    let status = to_status(failure.clone());
+    // with_error_details put exactly this message into the details.
+    tonic_types::pb::Status::decode(status.details()).unwrap_or_else(|_| tonic_types::pb::Status {
+        code: status.code().into(),
+        message: status.message().to_owned(),
+        details: Vec::new(),
+    })
+}
+
+fn code(code: Code) -> tonic::Code {
+    match code {
+        Code::InvalidArgument => tonic::Code::InvalidArgument,
+        Code::NotFound => tonic::Code::NotFound,
+        Code::AlreadyExists => tonic::Code::AlreadyExists,
+        Code::FailedPrecondition => tonic::Code::FailedPrecondition,
+        Code::Aborted => tonic::Code::Aborted,
+        Code::ResourceExhausted => tonic::Code::ResourceExhausted,
+        Code::OutOfRange => tonic::Code::OutOfRange,
+        Code::Unauthenticated => tonic::Code::Unauthenticated,
+        Code::PermissionDenied => tonic::Code::PermissionDenied,
+        Code::Unimplemented => tonic::Code::Unimplemented,
+        Code::Unavailable => tonic::Code::Unavailable,
+        Code::DeadlineExceeded => tonic::Code::DeadlineExceeded,
+        Code::Cancelled => tonic::Code::Cancelled,
+        Code::Internal => tonic::Code::Internal,
+    }
+}
+
+/// The HTTP status of a gRPC code, as grpc-gateway maps it.
+pub fn http_status(code: tonic::Code) -> u16 {
+    match code {
+        tonic::Code::Ok => 200,
+        tonic::Code::Cancelled => 499,
+        tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition | tonic::Code::OutOfRange => 400,
+        tonic::Code::DeadlineExceeded => 504,
+        tonic::Code::NotFound => 404,
+        tonic::Code::AlreadyExists | tonic::Code::Aborted => 409,
+        tonic::Code::PermissionDenied => 403,
+        tonic::Code::Unauthenticated => 401,
+        tonic::Code::ResourceExhausted => 429,
+        tonic::Code::Unimplemented => 501,
+        tonic::Code::Unavailable => 503,
+        tonic::Code::Unknown | tonic::Code::Internal | tonic::Code::DataLoss => 500,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_survives_the_wire() {
+        let failure = Failure::invalid("two things are wrong", Vec::new())
+            .with("lab", "x")
+            .violation("spec.nodes[0]", "no kind")
+            .violation("spec.links[1]", "no end");
+        assert_eq!(from_status(&to_status(failure.clone())), failure);
+        let rpc = to_rpc_status(&failure);
+        assert_eq!((rpc.code, rpc.details.len()), (3, 2));
+    }
+
+    #[test]
+    fn a_foreign_status_still_has_a_reason() {
+        let failure = from_status(&Status::unavailable("connection refused"));
+        assert_eq!((failure.code, failure.reason.as_str()), (Code::Unavailable, "SERVICE_UNREACHABLE"));
+    }
+}

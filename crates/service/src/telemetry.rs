@@ -1,0 +1,173 @@
+//! Logs and traces. A call's W3C trace context (<https://www.w3.org/TR/trace-context/>) goes with it from program to program, and every log line says which
+//! trace it belongs to, so that one id leads from the command line to the Docker and OVSDB calls it caused.
+
+use std::sync::Arc;
+
+use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
+use opentelemetry::{Context, global};
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tonic::metadata::{KeyRef, MetadataMap, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::{Request, Status};
+use tracing::{Span, Subscriber};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
+
+/// Starts logs to standard error, filtered by `NETLOOM_LOG` (default `info`). A second call does nothing.
+pub fn init(program: &'static str) {
+    global::set_text_map_propagator(TraceContextPropagator::new());
+    let provider = SdkTracerProvider::builder().build();
+    let tracer = provider.tracer(program);
+    global::set_tracer_provider(provider);
+    // A filter per layer: as one for all, it would drop the spans that carry the trace ids.
+    let filter = EnvFilter::try_from_env("NETLOOM_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .event_format(Line { program })
+        .with_ansi(false)
+        .with_filter(filter);
+    let traces = tracing_opentelemetry::layer()
+        .with_tracer(tracer)
+        .with_filter(tracing_subscriber::filter::LevelFilter::INFO);
+    let _ = tracing_subscriber::registry().with(traces).with(lines).try_init();
+}
+
+/// `time LEVEL program trace=… span{fields}: message`.
+struct Line {
+    program: &'static str,
+}
+
+impl<S, N> FormatEvent<S, N> for Line
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        ctx: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &tracing::Event<'_>,
+    ) -> std::fmt::Result {
+        use tracing_subscriber::fmt::time::FormatTime as _;
+        tracing_subscriber::fmt::time::SystemTime.format_time(&mut writer)?;
+        write!(writer, " {:5} {}", event.metadata().level(), self.program)?;
+        if let Some(trace) = trace_id() {
+            write!(writer, " trace={trace}")?;
+        }
+        for span in ctx.event_scope().into_iter().flat_map(|scope| scope.from_root()) {
+            write!(writer, " {}", span.name())?;
+            let extensions = span.extensions();
+            if let Some(fields) = extensions.get::<FormattedFields<N>>().filter(|f| !f.is_empty()) {
+                write!(writer, "{{{fields}}}")?;
+            }
+        }
+        write!(writer, ": ")?;
+        ctx.field_format().format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
+/// The current span's trace id, in 32 hexadecimal digits.
+pub fn trace_id() -> Option<String> {
+    let context = Span::current().context();
+    let id = context.span().span_context().trace_id();
+    (id != opentelemetry::TraceId::INVALID).then(|| id.to_string())
+}
+
+/// The current span as a `traceparent` header, to be stored with work that outlives the call.
+pub fn traceparent() -> String {
+    let mut headers = http::HeaderMap::new();
+    inject(&mut headers);
+    headers.get("traceparent").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+/// Makes the span a child of a stored `traceparent`.
+pub fn continue_trace(span: &Span, traceparent: &str) {
+    let mut headers = http::HeaderMap::new();
+    if let Ok(value) = traceparent.parse() {
+        headers.insert("traceparent", value);
+        let _ = span.set_parent(extract(&headers));
+    }
+}
+
+/// The trace context in a request's headers.
+pub fn extract(headers: &http::HeaderMap) -> Context {
+    global::get_text_map_propagator(|p| p.extract(&Headers(headers)))
+}
+
+/// Puts the current trace context into a request's headers.
+pub fn inject(headers: &mut http::HeaderMap) {
+    let context = Span::current().context();
+    global::get_text_map_propagator(|p| p.inject_context(&context, &mut HeadersMut(headers)));
+}
+
+struct Headers<'a>(&'a http::HeaderMap);
+
+impl opentelemetry::propagation::Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).and_then(|v| v.to_str().ok())
+    }
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(http::HeaderName::as_str).collect()
+    }
+}
+
+struct HeadersMut<'a>(&'a mut http::HeaderMap);
+
+impl opentelemetry::propagation::Injector for HeadersMut<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        if let (Ok(name), Ok(value)) = (key.parse::<http::HeaderName>(), value.parse()) {
+            self.0.insert(name, value);
+        }
+    }
+}
+
+struct Metadata<'a>(&'a mut MetadataMap);
+
+impl opentelemetry::propagation::Injector for Metadata<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        if let (Ok(name), Ok(value)) =
+            (tonic::metadata::MetadataKey::from_bytes(key.as_bytes()), MetadataValue::try_from(value))
+        {
+            self.0.insert(name, value);
+        }
+    }
+}
+
+/// Puts the caller's trace context, and the token where there is one, on each call of a channel.
+#[derive(Clone)]
+pub struct Inject {
+    token: Option<Arc<str>>,
+}
+
+impl Inject {
+    /// With this token, if any.
+    pub fn new(token: Option<Arc<str>>) -> Inject {
+        Inject { token }
+    }
+}
+
+impl Interceptor for Inject {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let carries_one =
+            request.metadata().keys().any(|k| matches!(k, KeyRef::Ascii(k) if k == "traceparent"));
+        if !carries_one {
+            let context = Span::current().context();
+            global::get_text_map_propagator(|p| {
+                p.inject_context(&context, &mut Metadata(request.metadata_mut()))
+            });
+        }
+        if let Some(token) = &self.token {
+            let value = MetadataValue::try_from(format!("Bearer {token}"))
+                .map_err(|_| Status::internal("the token holds characters that a header cannot carry"))?;
+            request.metadata_mut().insert("authorization", value);
+        }
+        Ok(request)
+    }
+}

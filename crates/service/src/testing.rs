@@ -1,0 +1,39 @@
+//! What tests of all crates share: facilities that may be missing, and waiting on levels.
+
+use std::future::Future;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// True when the facility ("docker", "ovs", "root") is there. When it is not, says `SKIPPED <test>: …` on standard error, or panics when `NETLOOM_REQUIRE` names it.
+pub fn require(test: &str, facility: &str) -> bool {
+    let there = match facility {
+        "docker" => std::os::unix::net::UnixStream::connect("/var/run/docker.sock").is_ok(),
+        "ovs" => ["/usr/sbin/ovs-vswitchd", "/usr/bin/ovs-vsctl", "/usr/sbin/ovsdb-server"]
+            .iter()
+            .all(|p| Path::new(p).exists()),
+        "root" => nix::unistd::geteuid().is_root(),
+        other => panic!("unknown facility {other}"),
+    };
+    if !there {
+        let required = std::env::var("NETLOOM_REQUIRE").unwrap_or_default();
+        assert!(
+            !required.split(',').any(|r| r == facility),
+            "{test} needs {facility}, which NETLOOM_REQUIRE demands"
+        );
+        eprintln!("SKIPPED {test}: {facility} is not there");
+    }
+    there
+}
+
+/// Waits until the condition holds, asking again every 20 ms; panics with `what` when the bound is over first.
+pub async fn eventually<F, Fut>(what: &str, bound: Duration, mut condition: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = bool>,
+{
+    let end = Instant::now() + bound;
+    while !condition().await {
+        assert!(Instant::now() < end, "not within {bound:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}

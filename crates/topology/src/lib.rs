@@ -1,0 +1,1 @@
+//! Topology files (containerlab's format) to a LabSpec and diagnostics.

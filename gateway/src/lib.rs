@@ -1,0 +1,1 @@
+//! The public API: gRPC and HTTP/JSON on one port, and the one view.

@@ -1,0 +1,1 @@
+//! Instances on one host, by driver: Docker and sim.

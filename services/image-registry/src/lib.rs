@@ -1,0 +1,1 @@
+//! The image catalogue: references, digests, formats, presence and validation.

@@ -1,0 +1,1 @@
+//! NICs, wires and segments on one host: Open vSwitch and the kernel.

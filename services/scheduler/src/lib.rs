@@ -1,0 +1,1 @@
+//! Labs, placement, operations, observed facts and the event log.
