@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the images the examples and tests run, on this machine, from Debian packages: no registry is needed.
 #
-#   scripts/images.sh [NAME…]     the images to build, all by default: frr host test, each tagged netloom/NAME:local
+#   scripts/images.sh [NAME…]     builds these, by default all: frr host test, each tagged netloom/NAME:local
+#   scripts/images.sh --remove    removes them
 #
 # An image is a directory of deploy/images: `packages` (one a line), `rootfs/` (files laid over them), `config` (changes
 # for `docker import`) and, if needed, `prepare` (shell, run in the unpacked root). The packages are resolved and
@@ -91,10 +92,20 @@ build() {
 }
 
 trap 'rm -rf "$work"' EXIT
+is_root || [ -w "${DOCKER_HOST#unix://}" ] || as_root "talk to Docker, whose group you are not in" true
 docker_ version >/dev/null 2>&1 || die "Docker Engine does not answer: run 'make services'"
 exec {lock}<"$images"
 flock "$lock" # one build at a time
-[ $# -gt 0 ] || set -- test host frr
+all=(test host frr)
+if [ "${1:-}" = --remove ]; then
+    for name in "${all[@]}"; do
+        docker_ image inspect "netloom/$name:local" >/dev/null 2>&1 || continue
+        docker_ image rm "netloom/$name:local" >/dev/null
+        say "removed netloom/$name:local"
+    done
+    exit
+fi
+[ $# -gt 0 ] || set -- "${all[@]}"
 for name in "$@"; do
     [ -d "$images/$name/" ] && [ "$name" != common ] || die "no image named $name in deploy/images"
     build "$name"

@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2034
 # What the scripts here share. Sourced, never run.
 set -euo pipefail
 
@@ -6,8 +7,8 @@ repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # netloomd talks to this socket, so every script asks the same Engine, whatever context the user's client is set to.
 export DOCKER_HOST=unix:///var/run/docker.sock
 
-# sbin is not on every user's path, and the programs looked for live there.
-export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+# The programs looked for live in sbin, which is not on every user's path, and rustup's may not be yet.
+export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin:${HOME:-/root}/.cargo/bin"
 
 say() { printf '    %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -40,6 +41,21 @@ within() {
         [ "$SECONDS" -lt "$deadline" ] || return 1
         sleep 0.2
     done
+}
+
+# detached LOG COMMAND…: starts COMMAND in the background ($!), its output in LOG and with no other open file of ours.
+detached() {
+    local log=$1 fd
+    shift
+    (
+        exec </dev/null >>"$log" 2>&1
+        for fd in /proc/"$BASHPID"/fd/*; do
+            fd=${fd##*/}
+            [ "$fd" -gt 2 ] && eval "exec $fd>&-"
+        done
+        cd /
+        exec setsid "$@"
+    ) &
 }
 
 # docker_ COMMAND…: docker, by sudo for a user who may not open the Engine's socket.

@@ -10,6 +10,7 @@ docker_log=/var/log/dockerd.log
 ovs_run=/var/run/openvswitch
 ovs_log=/var/log/openvswitch
 ready_s=60
+dockerd= # its pid, if it was started here
 
 # listens SOCKET: a process listens on this Unix socket. Any user may ask, and a stale socket file does not count.
 listens() {
@@ -18,6 +19,7 @@ listens() {
 }
 
 docker_answers() { timeout 10 docker version --format '{{.Server.Version}}'; }
+docker_settled() { docker_answers || { [ -n "$dockerd" ] && ! kill -0 "$dockerd"; }; } # answers, or has died
 ovsdb_answers() { timeout 10 ovs-vsctl --no-wait --timeout=5 show; }
 vswitchd_answers() { timeout 10 ovs-appctl --timeout=5 -t ovs-vswitchd version; }
 
@@ -46,21 +48,6 @@ drop_stale_socket() {
     fi
 }
 
-# detached LOG COMMAND…: starts COMMAND in the background ($!), its output in LOG and with no other open file of ours.
-detached() {
-    local log=$1 fd
-    shift
-    (
-        exec </dev/null >>"$log" 2>&1
-        for fd in /proc/"$BASHPID"/fd/*; do
-            fd=${fd##*/}
-            [ "$fd" -gt 2 ] && eval "exec $fd>&-"
-        done
-        cd /
-        exec setsid "$@"
-    ) &
-}
-
 start_docker() {
     if docker_answers >/dev/null 2>&1; then
         say "Docker Engine $(docker_answers) already answers"
@@ -78,10 +65,12 @@ start_docker() {
         drop_stale_socket /run/containerd/containerd.sock
         ulimit -n "$(ulimit -Hn)" 2>/dev/null || true
         detached "$docker_log" dockerd
+        dockerd=$!
     fi
-    if ! within "$ready_s" docker_answers; then
-        tail -n 20 "$docker_log" >&2 2>/dev/null || true
-        die "Docker Engine does not answer after $ready_s s; see $docker_log or 'journalctl -u docker'"
+    if ! within "$ready_s" docker_settled || ! docker_answers >/dev/null 2>&1; then
+        has_systemd && die "Docker Engine does not answer; see 'journalctl -u docker'"
+        tail -n 5 "$docker_log" >&2
+        die "Docker Engine does not answer; its log is $docker_log"
     fi
     say "Docker Engine $(docker_answers) answers"
 }

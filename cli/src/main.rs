@@ -1,1 +1,54 @@
-fn main() {}
+//! `netloom`, the command line. It talks to the gateway only, through the same API as every other client, so that nothing can be done here that a program
+//! cannot do.
+//!
+//! The flow: [`args`] reads what is asked, [`commands`] has one file a command, which asks the server through [`client`] and prints through
+//! [`output`]; [`source`] reads topology files, [`follow`] waits for operations, [`terminal`] is the user's terminal. How each ends is in [`error`].
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::Cli;
+use crate::client::Trace;
+use crate::commands::Context;
+use crate::output::style::Style;
+
+mod args;
+mod client;
+mod commands;
+mod error;
+mod follow;
+mod output;
+mod source;
+mod terminal;
+
+/// Exit code of a program whose reader went away, as the shell counts it.
+const BROKEN_PIPE: u8 = 141;
+
+fn main() -> ExitCode {
+    let Cli { global, command } = Cli::parse();
+    let context = Context {
+        style: Style::of(&std::io::stdout(), global.no_color),
+        error_style: Style::of(&std::io::stderr(), global.no_color),
+        trace: Trace::new(),
+        global,
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => {
+            eprintln!("error: cannot start: {e}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(commands::run(&context, command));
+    // A read of standard input may still wait; the end does not wait for it.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(code) => ExitCode::from(code),
+        Err(e) if e.is_broken_pipe() => ExitCode::from(BROKEN_PIPE),
+        Err(e) => {
+            eprint!("{}", output::error::text(context.error_style, &e, context.trace.id()));
+            ExitCode::from(e.exit_code())
+        }
+    }
+}

@@ -1,1 +1,98 @@
-//! The public API: gRPC and HTTP/JSON on one port, and the one view.
+//! The gateway: the public API `netloom.v1`, over gRPC and as HTTP/JSON, and the one view.
+//!
+//! A call comes in by a door ([`server`]), TCP or the Unix socket, which looks at who sends it ([`auth`]). A gRPC call goes to its handler ([`grpc`]); anything else
+//! is taken for HTTP/JSON, becomes the same message and goes to the same handler ([`transcode`]). The handler asks the scheduler or the image
+//! registry ([`client`]) for facts and hands them to the [`view`], the only place where public messages are built: what one method says of a lab,
+//! every other says too. Streams follow what changes ([`watch`]), or go straight to a node's host with a ticket. Topology files become specs here
+//! ([`import`]).
+//!
+//! The gateway keeps nothing and decides nothing: any number of them may run.
+
+pub mod apply;
+pub mod auth;
+pub mod client;
+pub mod config;
+pub mod error;
+pub mod etag;
+pub mod grpc;
+pub mod import;
+pub mod names;
+pub mod pages;
+pub mod server;
+pub mod timeout;
+pub mod transcode;
+pub mod view;
+pub mod watch;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use netloom_api::DESCRIPTORS;
+use netloom_service::server::with_reflection;
+use netloom_service::{Connector, Settings, Shutdown};
+use prost_reflect::DescriptorPool;
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+
+use crate::client::Peers;
+use crate::config::Config;
+use crate::grpc::Api;
+use crate::server::Doors;
+use crate::transcode::http::Transcoder;
+
+/// Runs the gateway until shut down.
+pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -> anyhow::Result<()> {
+    Gateway::bind(&settings, connector, shutdown).await?.serve().await;
+    Ok(())
+}
+
+/// A gateway whose doors are bound and not yet open.
+pub struct Gateway {
+    doors: Doors,
+    routes: Routes,
+    transcoder: Transcoder,
+    shutdown: Shutdown,
+}
+
+impl Gateway {
+    /// Makes everything ready. The services behind need not run yet.
+    pub async fn bind(
+        settings: &Settings,
+        connector: Connector,
+        shutdown: Shutdown,
+    ) -> anyhow::Result<Gateway> {
+        let config: Config = settings.section("gateway")?;
+        let api = Api {
+            peers: Peers::new(connector, &settings.endpoints),
+            catalogue: Arc::new(settings.catalogue()?),
+            shutdown: shutdown.clone(),
+        };
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_service_status("", ServingStatus::Serving).await;
+        for service in DescriptorPool::decode(DESCRIPTORS)?.services() {
+            health.set_service_status(service.full_name(), ServingStatus::Serving).await;
+        }
+        let public = api.routes();
+        let transcoder = Transcoder::new(DESCRIPTORS, public.clone().prepare())?;
+        let routes = with_reflection(public.add_service(health_service), DESCRIPTORS)?;
+        let doors = Doors::bind(&config, &settings.data_dir, &settings.run_dir).await?;
+        Ok(Gateway { doors, routes, transcoder, shutdown })
+    }
+
+    /// The TCP address that was bound, if any.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.doors.address()
+    }
+
+    /// The Unix socket that was bound.
+    pub fn socket(&self) -> &Path {
+        self.doors.socket()
+    }
+
+    /// Serves until shut down.
+    pub async fn serve(self) {
+        tracing::info!(socket = %self.doors.socket().display(), tcp = ?self.doors.address(), "the gateway is open");
+        self.doors.serve(self.routes, self.transcoder, self.shutdown).await;
+    }
+}

@@ -76,10 +76,11 @@ pub(crate) async fn run(
     mut received: BytesMut,
     mut calls: mpsc::Receiver<Call>,
     changes: watch::Sender<u64>,
+    silence: Duration,
 ) {
     let (mut reader, mut writer) = stream.split();
     let mut connection = Connection { pending: VecDeque::new(), out: Vec::new(), changes };
-    let mut deadline = Instant::now() + SILENCE;
+    let mut deadline = Instant::now() + silence;
     let mut probed = false;
     loop {
         if let Err(cause) = connection.take(&mut received) {
@@ -93,7 +94,7 @@ pub(crate) async fn run(
                     tracing::debug!("the switch closed the connection");
                     return;
                 }
-                Ok(_) => (deadline, probed) = (Instant::now() + SILENCE, false),
+                Ok(_) => (deadline, probed) = (Instant::now() + silence, false),
             },
             written = writer.write(&connection.out), if !connection.out.is_empty() => match written {
                 Ok(count) => drop(connection.out.drain(..count)),
@@ -105,11 +106,11 @@ pub(crate) async fn run(
             },
             () = sleep_until(deadline) => {
                 if probed {
-                    tracing::warn!("the switch said nothing for {:?}; dropping the connection", SILENCE * 2);
+                    tracing::warn!("the switch said nothing for {:?}; dropping the connection", silence * 2);
                     return;
                 }
                 wire::echo_request(&mut connection.out, 0);
-                (deadline, probed) = (Instant::now() + SILENCE, true);
+                (deadline, probed) = (Instant::now() + silence, true);
             }
         }
     }
@@ -151,5 +152,85 @@ impl Connection {
             let _ = reply.send(answers); // the caller may have given up
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    /// A connection, the switch's end of it, and where to put calls.
+    fn run_with(silence: Duration) -> (UnixStream, mpsc::Sender<Call>, JoinHandle<()>) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (calls, taken) = mpsc::channel(4);
+        let (changes, _) = watch::channel(0);
+        (theirs, calls, tokio::spawn(run(ours, BytesMut::new(), taken, changes, silence)))
+    }
+
+    /// The next message that the switch gets.
+    async fn next(peer: &mut UnixStream) -> Message {
+        let mut bytes = vec![0; wire::HEADER];
+        peer.read_exact(&mut bytes).await.unwrap();
+        bytes.resize(wire::length(&bytes).unwrap().unwrap(), 0);
+        peer.read_exact(&mut bytes[wire::HEADER..]).await.unwrap();
+        wire::decode(bytes.into()).unwrap()
+    }
+
+    fn barrier(xid: u32) -> (Call, oneshot::Receiver<Vec<Message>>) {
+        let (reply, answers) = oneshot::channel();
+        let mut bytes = Vec::new();
+        wire::barrier(&mut bytes, xid);
+        (Call { bytes, first: xid, last: xid, reply }, answers)
+    }
+
+    #[tokio::test]
+    async fn echo_is_answered_with_what_it_carries() {
+        let (mut peer, _calls, _task) = run_with(SILENCE);
+        peer.write_all(&[5, kind::ECHO_REQUEST, 0, 10, 0, 0, 0, 9, 1, 2]).await.unwrap();
+        let answer = next(&mut peer).await;
+        assert_eq!((answer.kind, answer.xid, &answer.body[..]), (kind::ECHO_REPLY, 9, &[1, 2][..]));
+    }
+
+    #[tokio::test]
+    async fn answers_go_to_the_call_they_belong_to_in_any_order() {
+        let (mut peer, calls, _task) = run_with(SILENCE);
+        let ((one, first), (two, second)) = (barrier(1), barrier(2));
+        calls.send(one).await.unwrap();
+        calls.send(two).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(next(&mut peer).await.kind, kind::BARRIER_REQUEST);
+        }
+        // Nobody asked for the first of these.
+        for xid in [7, 2, 1] {
+            peer.write_all(&[5, 21, 0, 8, 0, 0, 0, xid]).await.unwrap();
+        }
+        assert_eq!(second.await.unwrap()[0].xid, 2);
+        assert_eq!(first.await.unwrap()[0].xid, 1);
+    }
+
+    #[tokio::test]
+    async fn a_silent_switch_is_probed_and_then_given_up() {
+        let (mut peer, calls, task) = run_with(Duration::from_millis(300));
+        let (call, answers) = barrier(1);
+        calls.send(call).await.unwrap();
+        assert_eq!(next(&mut peer).await.kind, kind::BARRIER_REQUEST);
+        let probe = next(&mut peer).await;
+        assert_eq!(probe.kind, kind::ECHO_REQUEST);
+        peer.write_all(&[5, kind::ECHO_REPLY, 0, 8, 0, 0, 0, 0]).await.unwrap();
+        assert_eq!(next(&mut peer).await.kind, kind::ECHO_REQUEST, "the answer counted as a sign of life");
+        // From here on it is silent, but the connection stays open.
+        task.await.unwrap();
+        assert!(answers.await.is_err());
+    }
+
+    #[tokio::test]
+    async fn nonsense_ends_the_connection() {
+        for nonsense in [&[5, 2, 0, 7, 0, 0, 0, 0][..], &[1, 2, 0, 8, 0, 0, 0, 0], b"GET / HTTP/1.1\r\n"] {
+            let (mut peer, _calls, task) = run_with(SILENCE);
+            peer.write_all(nonsense).await.unwrap();
+            task.await.unwrap();
+        }
     }
 }

@@ -50,6 +50,11 @@ pub struct Code {
     pub code: u16,
 }
 
+impl Code {
+    /// `OFPBAC_TOO_MANY`.
+    pub(crate) const TOO_MANY_ACTIONS: Code = Code { kind: 2, code: 7 };
+}
+
 impl std::fmt::Display for Code {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = match self.kind {

@@ -52,7 +52,7 @@ pub struct FlowMod {
     pub priority: u16,
     /// Which packets.
     pub matches: Match,
-    /// What happens to them. Unused on deletes.
+    /// What happens to them; at most 2,048. Unused on deletes.
     pub actions: Vec<Action>,
 }
 

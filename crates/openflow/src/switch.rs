@@ -17,6 +17,9 @@ use crate::wire::{self, Bundle, Message, kind};
 /// How many calls may wait for the connection task to take them up.
 const CALLS: usize = 16;
 
+/// How many actions surely fit in a message, which ends at 64 KiB.
+const MAX_ACTIONS: usize = 2048;
+
 /// A handle on one connection to a bridge; clones share it, and it ends with the last of them.
 ///
 /// A connection that is lost stays lost: every call gives [`Error::Disconnected`], and the caller connects anew.
@@ -30,7 +33,7 @@ pub struct Switch {
 
 impl Switch {
     /// Connects to a bridge's management socket, `<rundir>/<bridge>.mgmt`, agrees on OpenFlow 1.4 and asks to be
-    /// told of flows that others change (ovs-vswitchd 2.16 and later can).
+    /// told of flows that others change (the flow monitor of OpenFlow 1.4, which Open vSwitch 3 has).
     ///
     /// # Errors
     /// [`Error::Connect`] when there is no such socket, [`Error::Version`] when the bridge's `protocols` lack
@@ -44,7 +47,7 @@ impl Switch {
 
         let (calls, taken) = mpsc::channel(CALLS);
         let (count, changes) = watch::channel(0);
-        tokio::spawn(connection::run(stream, received, taken, count));
+        tokio::spawn(connection::run(stream, received, taken, count, SILENCE));
         // Xid 0 is the switch's own.
         let switch = Switch { calls, changes, next_xid: Arc::new(AtomicU32::new(1)) };
         let xid = switch.reserve(1);
@@ -60,6 +63,9 @@ impl Switch {
     /// [`Error::FlowMod`] names the first one that was refused. After [`Error::Disconnected`] it is not known
     /// whether the bundle was done.
     pub async fn bundle(&self, mods: &[FlowMod]) -> Result<(), Error> {
+        if let Some(index) = mods.iter().position(|flow_mod| flow_mod.actions.len() > MAX_ACTIONS) {
+            return Err(Error::FlowMod { index, code: Code::TOO_MANY_ACTIONS });
+        }
         let count = u32::try_from(mods.len()).expect("flow-mods in memory are fewer than 2^32");
         // One xid for each message: open, the flow-mods, close, barrier; then commit, barrier.
         let bundle = self.reserve(count + 5);
@@ -96,7 +102,9 @@ impl Switch {
             wire::bundle_control(out, xid(count + 3), bundle, Bundle::Commit);
             wire::barrier(out, xid(count + 4));
         });
-        check(&committed.await?)
+        let result = check(&committed.await?);
+        tracing::debug!(flow_mods = count, done = result.is_ok(), "OpenFlow bundle");
+        result
     }
 
     /// The flows of a table, or of [`crate::ALL_TABLES`]; with `cookie`, a value and a mask, those whose cookie has
@@ -118,8 +126,8 @@ impl Switch {
         Ok(flows)
     }
 
-    /// A number that grows whenever anybody but this connection adds, removes or modifies flows. Closed when the
-    /// connection is lost.
+    /// A number that grows whenever anybody but this connection adds, removes or modifies flows: read them back
+    /// then, and once after connecting. Closed when the connection is lost.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
     }

@@ -292,10 +292,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The length of the message that begins with these bytes; `None` until its header is there.
+/// The length of the message that begins with these bytes; `None` until its header is there. A hello, or an error
+/// in place of one, may be of any version.
 pub(crate) fn length(bytes: &[u8]) -> Result<Option<usize>, Error> {
-    let Some(header) = bytes.first_chunk::<HEADER>() else { return Ok(None) };
-    let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
+    let Some([version, kind, high, low, ..]) = bytes.first_chunk::<HEADER>() else { return Ok(None) };
+    if *version != VERSION && *kind != kind::HELLO && *kind != kind::ERROR {
+        return Err(Error::Version);
+    }
+    let length = usize::from(u16::from_be_bytes([*high, *low]));
     if length < HEADER {
         Err(Error::Malformed("a message is shorter than its header"))
     } else {
@@ -303,15 +307,13 @@ pub(crate) fn length(bytes: &[u8]) -> Result<Option<usize>, Error> {
     }
 }
 
-/// Reads a message of the length told by [`length`]. A hello may be of any version.
+/// Reads a message of the length told by [`length`].
 pub(crate) fn decode(bytes: Bytes) -> Result<Message, Error> {
     let mut reader = Reader(&bytes);
-    let (version, kind) = (reader.u8()?, reader.u8()?);
+    reader.u8()?;
+    let kind = reader.u8()?;
     reader.u16()?;
     let xid = reader.u32()?;
-    if version != VERSION && kind != kind::HELLO && kind != kind::ERROR {
-        return Err(Error::Version);
-    }
     Ok(Message { kind, xid, body: bytes.slice(HEADER..) })
 }
 

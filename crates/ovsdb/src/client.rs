@@ -55,6 +55,8 @@ impl Client {
         let (reply, answer) = oneshot::channel();
         self.commands.send(Command { ops, reply }).await.map_err(|_| Error::Disconnected)?;
         let results = answer.await.map_err(|_| Error::Interrupted)??;
-        outcome::check(&txn, &results)
+        let outcome = outcome::check(&txn, &results);
+        tracing::debug!(operations = txn.ops().len(), committed = outcome.is_ok(), "OVSDB transaction");
+        outcome
     }
 }

@@ -152,3 +152,71 @@ async fn refusing<F: Future>(commands: &mut mpsc::Receiver<Command>, future: F) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    /// The server's end of a connection.
+    struct Peer {
+        stream: UnixStream,
+        frames: Frames,
+    }
+
+    impl Peer {
+        async fn next(&mut self) -> Json {
+            loop {
+                if let Some(message) = self.frames.next().unwrap() {
+                    return message;
+                }
+                assert_ne!(self.stream.read_buf(self.frames.buffer()).await.unwrap(), 0, "closed");
+            }
+        }
+
+        async fn say(&mut self, message: Json) {
+            self.stream.write_all(message.to_string().as_bytes()).await.unwrap();
+        }
+    }
+
+    /// A connection with these bounds on silence, its end, and its peer.
+    fn serve_with(silence: Duration) -> (Peer, tokio::task::JoinHandle<End>, mpsc::Sender<Command>) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let (commands, mut taken) = mpsc::channel(1);
+        let task = tokio::spawn(async move {
+            let (publish, _) = watch::channel(None);
+            let mut session = Session::new("Db", vec![]);
+            serve(ours, &mut session, &mut taken, &publish, silence).await
+        });
+        (Peer { stream: theirs, frames: Frames::default() }, task, commands)
+    }
+
+    #[tokio::test]
+    async fn echo_is_answered_whatever_goes_on() {
+        let (mut peer, _task, _commands) = serve_with(SILENCE);
+        peer.say(json!({"id": "echo", "method": "echo", "params": [1]})).await;
+        assert_eq!(peer.next().await["method"], "get_schema");
+        assert_eq!(peer.next().await, json!({"id": "echo", "result": [1], "error": null}));
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_is_probed_and_then_given_up() {
+        let (mut peer, task, _commands) = serve_with(Duration::from_millis(300));
+        assert_eq!(peer.next().await["method"], "get_schema");
+        let probe = peer.next().await;
+        assert_eq!(probe["method"], "echo");
+        peer.say(json!({"id": probe["id"], "result": [], "error": null})).await;
+        assert_eq!(peer.next().await["method"], "echo", "the answer counted as a sign of life");
+        // From here on it is silent, but the connection stays open.
+        let end = task.await.unwrap();
+        assert!(matches!(&end, End::Broken(cause) if cause.contains("said nothing")));
+    }
+
+    #[tokio::test]
+    async fn nobody_interested_ends_it() {
+        let (_peer, task, commands) = serve_with(SILENCE);
+        drop(commands);
+        assert!(matches!(task.await.unwrap(), End::Unused));
+    }
+}

@@ -103,8 +103,11 @@ impl Row {
 
     /// All strings in `column`, sorted.
     pub fn strs(&self, column: &str) -> Vec<&str> {
-        let str = |atom| if let &Atom::Str(ref value) = atom { Some(&**value) } else { None };
-        self.atoms(column).iter().filter_map(str).collect()
+        let strs = self.atoms(column).iter().filter_map(|atom| match atom {
+            Atom::Str(value) => Some(&**value),
+            _ => None,
+        });
+        strs.collect()
     }
 
     /// The map in `column`, keys and values as text; empty if unset.
@@ -165,8 +168,10 @@ impl Db {
 
     /// Takes a row out. Other snapshots do not see it.
     pub fn remove(&mut self, table: &'static str, uuid: &Uuid) {
-        if let Some(rows) = self.tables.get_mut(table) {
-            Arc::make_mut(rows).remove(uuid);
+        let Some(rows) = self.tables.get_mut(table) else { return };
+        Arc::make_mut(rows).remove(uuid);
+        if rows.is_empty() {
+            self.tables.remove(table); // equal states compare equal, whatever led to them
         }
     }
 }

@@ -8,7 +8,9 @@ pub enum Error {
     Disconnected,
     /// The connection broke after sending and before the answer: the transaction may or may not have
     /// committed. The next snapshot tells.
-    #[error("the connection to the OVSDB server broke before it answered; read the next snapshot to see whether it committed")]
+    #[error(
+        "the connection to the OVSDB server broke before it answered; read the next snapshot to see whether it committed"
+    )]
     Interrupted,
     /// The server refused the transaction; nothing of it was committed.
     #[error("OVSDB refused {}: {error}{}", Place(*.op, *.table), Details(.details))]

@@ -85,7 +85,8 @@ mod tests {
     #[test]
     fn the_operation_at_fault_is_named() {
         let fault = json!({"error": "constraint violation", "details": "too long"});
-        let Err(Error::Rejected { op, table, error, details }) = check(&txn(), &json!([{}, fault, null, null]))
+        let Err(Error::Rejected { op, table, error, details }) =
+            check(&txn(), &json!([{}, fault, null, null]))
         else {
             panic!("not rejected");
         };

@@ -179,7 +179,9 @@ impl Session {
                     }
                     (Monitor::CondSince, false) => self.ask_monitor(Monitor::Cond),
                     (Monitor::Cond, false) => self.ask_monitor(Monitor::Plain),
-                    (Monitor::Plain, false) => return Err(format!("the server refused to be monitored: {error}")),
+                    (Monitor::Plain, false) => {
+                        return Err(format!("the server refused to be monitored: {error}"));
+                    }
                 }
                 Ok(false)
             }

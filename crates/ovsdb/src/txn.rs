@@ -96,17 +96,32 @@ pub enum Op {
         row: Row,
     },
     /// Reads columns of rows.
-    Select { table: &'static str, #[serde(rename = "where")]
-        filter: Where, columns: Vec<&'static str> },
+    Select {
+        table: &'static str,
+        #[serde(rename = "where")]
+        filter: Where,
+        columns: Vec<&'static str>,
+    },
     /// Sets the columns in `row`.
-    Update { table: &'static str, #[serde(rename = "where")]
-        filter: Where, row: Row },
+    Update {
+        table: &'static str,
+        #[serde(rename = "where")]
+        filter: Where,
+        row: Row,
+    },
     /// Changes columns in place.
-    Mutate { table: &'static str, #[serde(rename = "where")]
-        filter: Where, mutations: Vec<(&'static str, Mutator, Value)> },
+    Mutate {
+        table: &'static str,
+        #[serde(rename = "where")]
+        filter: Where,
+        mutations: Vec<(&'static str, Mutator, Value)>,
+    },
     /// Deletes rows.
-    Delete { table: &'static str, #[serde(rename = "where")]
-        filter: Where },
+    Delete {
+        table: &'static str,
+        #[serde(rename = "where")]
+        filter: Where,
+    },
     /// Refuses the transaction unless the rows are (not) as given.
     Wait {
         table: &'static str,
@@ -231,11 +246,7 @@ impl Txn {
         if self.next_cfg.is_none() {
             self.mutate("Open_vSwitch", Where::all(), "next_cfg", Mutator::Add, 1);
             self.next_cfg = Some(self.ops.len());
-            self.push(Op::Select {
-                table: "Open_vSwitch",
-                filter: Where::all(),
-                columns: vec!["next_cfg"],
-            });
+            self.push(Op::Select { table: "Open_vSwitch", filter: Where::all(), columns: vec!["next_cfg"] });
         }
         self
     }
@@ -243,5 +254,70 @@ impl Txn {
     /// The index of the operation that reads `next_cfg` back.
     pub(crate) fn next_cfg_op(&self) -> Option<usize> {
         self.next_cfg
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_transaction_is_what_rfc_7047_says() {
+        let id = Uuid::from_u128(1);
+        let mut txn = Txn::new();
+        txn.wait_absent("Port", Where::eq("name", "p1"))
+            .insert("Interface", "i1", Row::new().with("name", "p1").with("mtu_request", 9500))
+            .insert(
+                "Port",
+                "p1",
+                Row::new()
+                    .with("name", "p1")
+                    .with("interfaces", Value::named("i1"))
+                    .with("external_ids", Value::map([("owner", "o"), ("k", "v")])),
+            )
+            .mutate("Bridge", Where::eq("name", "nl0"), "ports", Mutator::Insert, Value::named("p1"))
+            .mutate("Bridge", Where::uuid(id), "ports", Mutator::Delete, Value::set([id, Uuid::nil()]))
+            .update("Interface", Where::uuid(id), Row::new().with("mtu_request", Value::none()))
+            .delete("Port", Where::includes("external_ids", Value::map([("owner", "o")])))
+            .comment("why")
+            .bump_next_cfg()
+            .bump_next_cfg();
+        let (one, nil) = (json!(["uuid", id.to_string()]), json!(["uuid", Uuid::nil().to_string()]));
+        let expected = json!([
+            {"op": "wait", "table": "Port", "timeout": 0, "where": [["name", "==", "p1"]],
+             "columns": ["name"], "until": "==", "rows": []},
+            {"op": "insert", "table": "Interface", "uuid-name": "i1", "row": {"name": "p1", "mtu_request": 9500}},
+            {"op": "insert", "table": "Port", "uuid-name": "p1", "row": {
+                "name": "p1",
+                "interfaces": ["named-uuid", "i1"],
+                "external_ids": ["map", [["k", "v"], ["owner", "o"]]],
+            }},
+            {"op": "mutate", "table": "Bridge", "where": [["name", "==", "nl0"]],
+             "mutations": [["ports", "insert", ["named-uuid", "p1"]]]},
+            {"op": "mutate", "table": "Bridge", "where": [["_uuid", "==", one]],
+             "mutations": [["ports", "delete", ["set", [nil, one]]]]},
+            {"op": "update", "table": "Interface", "where": [["_uuid", "==", one]],
+             "row": {"mtu_request": ["set", []]}},
+            {"op": "delete", "table": "Port", "where": [["external_ids", "includes", ["map", [["owner", "o"]]]]]},
+            {"op": "comment", "comment": "why"},
+            {"op": "mutate", "table": "Open_vSwitch", "where": [], "mutations": [["next_cfg", "+=", 1]]},
+            {"op": "select", "table": "Open_vSwitch", "where": [], "columns": ["next_cfg"]},
+        ]);
+        assert_eq!(serde_json::to_value(&txn).unwrap(), expected);
+        assert_eq!(txn.next_cfg_op(), Some(9));
+    }
+
+    #[test]
+    fn transactions_compare_by_what_they_do() {
+        let compose = |ports: [&str; 2]| {
+            let mut txn = Txn::new();
+            txn.update("T", Where::all(), Row::new().with("strs", Value::set(ports)).with("n", 1));
+            txn
+        };
+        assert_eq!(compose(["a", "b"]), compose(["b", "a"]));
+        assert_ne!(compose(["a", "b"]), compose(["a", "c"]));
+        assert!(Txn::new().is_empty());
     }
 }

@@ -33,7 +33,8 @@ pub(crate) fn apply(db: &mut Db, schema: &Schema, format: Format, updates: &Json
                 Change::Whole(row) => db.put(table, uuid, read(columns, Row::new(), row, false)?),
                 Change::Difference(row) => {
                     let old = db.row(table, &uuid).cloned();
-                    let old = old.ok_or_else(|| format!("a change of row {uuid} of {table}, which is not there"))?;
+                    let old =
+                        old.ok_or_else(|| format!("a change of row {uuid} of {table}, which is not there"))?;
                     db.put(table, uuid, read(columns, old, row, true)?);
                 }
                 Change::Gone => db.remove(table, &uuid),
@@ -146,7 +147,8 @@ mod tests {
     fn rfc_7047_updates_come_whole() {
         let mut db = Db::default();
         update(&mut db, Format::V1, json!({"new": {"name": "a", "tag": 3}})).unwrap();
-        update(&mut db, Format::V1, json!({"old": {"tag": 3}, "new": {"name": "a", "tag": ["set", []]}})).unwrap();
+        update(&mut db, Format::V1, json!({"old": {"tag": 3}, "new": {"name": "a", "tag": ["set", []]}}))
+            .unwrap();
         assert_eq!(db.row("T", &ID).unwrap().int("tag"), None);
         update(&mut db, Format::V1, json!({"old": {"name": "a"}})).unwrap();
         assert_eq!(db.count("T"), 0);

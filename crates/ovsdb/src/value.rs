@@ -292,3 +292,74 @@ impl Serialize for Value {
         tagged.end()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn decode(json: Json) -> Value {
+        Value::decode(&json).unwrap()
+    }
+
+    #[test]
+    fn equal_values_compare_equal_however_they_are_spelt() {
+        assert_eq!(decode(json!("a")), decode(json!(["set", ["a"]])));
+        assert_eq!(decode(json!(["set", [2, 1, 2]])), Value::set([1, 2]));
+        assert_eq!(decode(json!(["set", []])), Value::none());
+        assert_eq!(decode(json!(["map", [["b", 2], ["a", 1]]])), Value::map([("a", 1), ("b", 2)]));
+        assert_eq!(decode(json!(["named-uuid", "x"])), Value::named("x"));
+        assert_eq!(decode(json!(true)).atoms(), [Atom::Bool(true)]);
+        assert_eq!(decode(json!(1.5)).atoms(), [Atom::Real(1.5)]);
+    }
+
+    #[test]
+    fn what_is_no_value_is_refused() {
+        for json in [
+            json!(null),
+            json!({}),
+            json!([]),
+            json!(["uuid", "x"]),
+            json!(["set", [null]]),
+            json!(["map", [["a"]]]),
+        ] {
+            assert!(Value::decode(&json).is_err(), "{json}");
+        }
+    }
+
+    fn an_atom() -> impl Strategy<Value = Atom> {
+        prop_oneof![
+            any::<i64>().prop_map(Atom::Int),
+            any::<bool>().prop_map(Atom::Bool),
+            "\\PC*".prop_map(Atom::from),
+            any::<u128>().prop_map(|bits| Atom::Uuid(Uuid::from_u128(bits))),
+            "[a-z]+".prop_map(|name| Atom::Named(name.into())),
+        ]
+    }
+
+    fn a_value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            an_atom().prop_map(Value::from),
+            proptest::collection::vec(an_atom(), 0..4).prop_map(Value::set),
+            proptest::collection::vec((an_atom(), an_atom()), 0..4).prop_map(Value::map),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn values_survive_a_round_trip(value in a_value()) {
+            prop_assert_eq!(decode(serde_json::to_value(&value).unwrap()), value);
+        }
+
+        #[test]
+        fn a_difference_of_sets_leads_from_one_to_the_other(
+            old: std::collections::BTreeSet<i64>,
+            new: std::collections::BTreeSet<i64>,
+        ) {
+            let diff = Value::set(old.symmetric_difference(&new).copied());
+            prop_assert_eq!(Value::set(old).patched(&diff), Value::set(new));
+        }
+    }
+}

@@ -12,6 +12,7 @@ pub mod settings;
 pub mod status;
 pub mod telemetry;
 pub mod testing;
+pub mod ticket;
 
 pub use channel::{Channel, Connector, Endpoint};
 pub use program::program;

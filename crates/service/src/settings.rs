@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use figment::Figment;
 use figment::providers::{Env, Format as _, Toml};
 use netloom_model::id::HostId;
+use netloom_model::kind::Catalogue;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -79,7 +80,7 @@ impl Settings {
                 anyhow::ensure!(path.exists(), "the configuration file {} does not exist", path.display());
                 Figment::from(Toml::file_exact(path))
             }
-            None => Figment::from(Toml::file_exact(DEFAULT_FILE)),
+            None => Figment::from(Toml::file(DEFAULT_FILE)),
         }
         .merge(Env::prefixed("NETLOOM_").split("__"));
         Settings::from_figment(figment, data_dir, run_dir)
@@ -121,6 +122,24 @@ impl Settings {
         }
     }
 
+    /// The kind catalogue: the embedded kinds, and the files `*.toml` of the directory `kinds_dir` when the configuration names one.
+    pub fn catalogue(&self) -> anyhow::Result<Catalogue> {
+        use anyhow::Context as _;
+        let mut catalogue = Catalogue::embedded();
+        let Some(directory) = self.value::<PathBuf>("kinds_dir")? else { return Ok(catalogue) };
+        let entries = std::fs::read_dir(&directory)
+            .with_context(|| format!("cannot read the directory kinds_dir = {}", directory.display()))?;
+        let mut files = entries.map(|e| Ok(e?.path())).collect::<std::io::Result<Vec<PathBuf>>>()?;
+        files.retain(|f| f.extension().is_some_and(|e| e == "toml"));
+        files.sort();
+        for file in files {
+            let text =
+                std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
+            catalogue.add(&file.display().to_string(), &text)?;
+        }
+        Ok(catalogue)
+    }
+
     /// A value that is not in a section, for instance the list `hosts`; none when the file says nothing.
     pub fn value<T: DeserializeOwned>(&self, name: &str) -> anyhow::Result<Option<T>> {
         match self.figment.find_value(name) {
@@ -150,6 +169,26 @@ mod tests {
         assert_eq!(s.endpoints.scheduler.to_string(), "unix:/r/scheduler.sock");
         assert_eq!(s.section::<Section>("network").unwrap().bridge, "b");
         assert_eq!(s.section::<Section>("compute").unwrap(), Section::default());
+    }
+
+    #[test]
+    fn the_default_file_may_be_missing_and_a_named_one_may_not() {
+        assert!(Path::new(DEFAULT_FILE).exists() || Settings::load(None, None, None).is_ok());
+        let said = Settings::load(Some(Path::new("/nonexistent.toml")), None, None).unwrap_err().to_string();
+        assert!(said.contains("/nonexistent.toml"), "{said}");
+    }
+
+    #[test]
+    fn a_users_kinds_join_the_catalogue() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "name = \"mine\"\ndescription = \"d\"\nruntime = \"libvirt\"\nverified = false\nsource = \"s\"\n\
+                    [interfaces]\npattern = \"e{n}\"\nfirst = 0\nmax = 4\n";
+        std::fs::write(dir.path().join("mine.toml"), text).unwrap();
+        let toml = format!("kinds_dir = {:?}", dir.path());
+        let s = Settings::from_toml(&toml, Path::new("/d"), Path::new("/r")).unwrap();
+        assert!(s.catalogue().unwrap().get("mine").is_some());
+        std::fs::write(dir.path().join("bad.toml"), "name = 1").unwrap();
+        assert!(s.catalogue().unwrap_err().to_string().contains("bad.toml"));
     }
 
     #[test]

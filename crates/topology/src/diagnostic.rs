@@ -174,7 +174,8 @@ fn printable(text: &str) -> String {
             out.push('…');
             break;
         }
-        let steers = c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let steers = c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         if steers {
             out.extend(c.escape_default());
         } else {

@@ -3,10 +3,10 @@
 //! Variables are put into scalars after the YAML is parsed, not into the text before: so a value can never become structure, and every
 //! position stays that of the file as written.
 
+use std::collections::HashMap;
+
 use crate::diagnostic::{Pos, Report, quoted};
 
-/// Longest `${…}` that is looked at, so that unclosed ones cost no square of the length.
-const MAX_EXPRESSION: usize = 4 << 10;
 /// How deep a default may hold variables of its own.
 const MAX_NESTING: usize = 4;
 /// Most bytes that all expanded values of a file may hold.
@@ -36,7 +36,11 @@ impl<'a> Expander<'a> {
             }
             None => {
                 self.left = 0;
-                report.error(pos, "EXPANSION_TOO_LARGE", format!("the variables of this file expand to more than {MAX_EXPANDED} bytes"));
+                report.error(
+                    pos,
+                    "EXPANSION_TOO_LARGE",
+                    format!("the variables of this file expand to more than {MAX_EXPANDED} bytes"),
+                );
                 String::new()
             }
         }
@@ -44,6 +48,7 @@ impl<'a> Expander<'a> {
 
     fn fill(&self, text: &str, pos: Pos, depth: usize, report: &mut Report) -> String {
         let mut out = String::with_capacity(text.len());
+        let closing = closing_braces(text);
         let mut rest = text;
         while let Some(dollar) = rest.find('$') {
             if out.len() > self.left {
@@ -51,12 +56,13 @@ impl<'a> Expander<'a> {
             }
             out.push_str(&rest[..dollar]);
             let after = &rest[dollar + 1..];
+            let brace = text.len() - after.len();
             if let Some(after) = after.strip_prefix('$') {
                 out.push('$');
                 rest = after;
-            } else if let Some(inner) = after.strip_prefix('{').and_then(braced) {
-                out.push_str(&self.braced(inner, pos, depth, report));
-                rest = &after[inner.len() + 2..];
+            } else if let Some(close) = closing.get(&brace) {
+                out.push_str(&self.braced(&text[brace + 1..*close], pos, depth, report));
+                rest = &text[close + 1..];
             } else {
                 let name = name_at_start(after);
                 match (self.env)(name).filter(|_| !name.is_empty()) {
@@ -121,20 +127,18 @@ impl<'a> Expander<'a> {
     }
 }
 
-/// The text up to the brace that closes it.
-fn braced(text: &str) -> Option<&str> {
-    let mut open = 1;
-    for (i, b) in text.bytes().enumerate().take(MAX_EXPRESSION) {
+/// Where each brace that opens is closed. Looked up in one pass, since a search from each `${` would cost a square of the length.
+fn closing_braces(text: &str) -> HashMap<usize, usize> {
+    let mut open = Vec::new();
+    let mut closing = HashMap::new();
+    for (i, b) in text.bytes().enumerate() {
         match b {
-            b'{' => open += 1,
-            b'}' => open -= 1,
+            b'{' => open.push(i),
+            b'}' => closing.extend(open.pop().map(|start| (start, i))),
             _ => {}
         }
-        if open == 0 {
-            return Some(&text[..i]);
-        }
     }
-    None
+    closing
 }
 
 fn name_at_start(text: &str) -> &str {

@@ -27,7 +27,8 @@ fn distance(a: &str, b: &str) -> usize {
     for i in 1..=a.len() {
         let mut row = vec![i];
         for j in 1..=b.len() {
-            let mut best = (last[j] + 1).min(row[j - 1] + 1).min(last[j - 1] + usize::from(a[i - 1] != b[j - 1]));
+            let mut best =
+                (last[j] + 1).min(row[j - 1] + 1).min(last[j - 1] + usize::from(a[i - 1] != b[j - 1]));
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
                 best = best.min(before[j - 2] + 1);
             }
@@ -45,9 +46,13 @@ mod tests {
     #[test]
     fn finds_what_was_meant() {
         let keys = ["image", "kind", "cap-add", "exec", "endpoints"];
-        for (typed, meant) in
-            [("imgae", "image"), ("cap_add", "cap-add"), ("Kind", "kind"), ("endpoint", "endpoints"), ("exce", "exec")]
-        {
+        for (typed, meant) in [
+            ("imgae", "image"),
+            ("cap_add", "cap-add"),
+            ("Kind", "kind"),
+            ("endpoint", "endpoints"),
+            ("exce", "exec"),
+        ] {
             assert_eq!(closest(typed, keys), Some(meant), "{typed}");
         }
         for typed in ["", "position", "xyz", &"i".repeat(100)] {

@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, Span};
+use saphyr_parser::{Event, ScalarStyle};
 
 use crate::diagnostic::{Pos, Report, quoted};
 use crate::expand::Expander;
+use crate::window::{Events, MAX_AHEAD, Next};
 
 /// Most values of a file, aliases counted as what they stand for.
 pub(crate) const MAX_VALUES: usize = 500_000;
@@ -46,35 +47,41 @@ pub(crate) struct Refused;
 
 /// Reads the one document in the text.
 pub(crate) fn read(text: &str, expander: &mut Expander<'_>, report: &mut Report) -> Result<Node, Refused> {
-    let mut builder = Builder {
-        expander,
-        report,
-        stack: Vec::new(),
-        anchors: HashMap::new(),
-        values: 0,
-        root: None,
-    };
+    let mut builder =
+        Builder { expander, report, stack: Vec::new(), anchors: HashMap::new(), values: 0, root: None };
     let mut documents = 0;
-    for event in Parser::new_from_str(text) {
-        match event {
-            Err(e) => {
-                let pos = at(e.marker());
+    let mut events = Events::new(text);
+    let mut last = Pos { line: 1, column: 1 };
+    while let Some(next) = events.next() {
+        match next {
+            Next::TooFar => {
+                let message =
+                    format!("there are more than {MAX_AHEAD} characters from here to the next value");
+                builder.report.error(last, "TOO_LONG", message);
+                return Err(Refused);
+            }
+            Next::Invalid(e) => {
+                let pos = events.place(e.marker());
                 let line = text.lines().nth(pos.line.saturating_sub(1) as usize).unwrap_or_default();
                 builder.report.error(pos, "YAML", format!("not valid YAML: {}{}", e.info(), hint(line)));
                 return Err(Refused);
             }
-            Ok((Event::DocumentStart(_), span)) => {
-                documents += 1;
+            Next::Event(event, span) => {
+                last = events.place(&span.start);
+                if matches!(event, Event::DocumentStart(_)) {
+                    documents += 1;
+                }
                 if documents > 1 {
                     let message = "a second YAML document begins here; a topology file holds one: put the others in files of their own";
-                    builder.report.error(at(&span.start), "SEVERAL_DOCUMENTS", message);
+                    builder.report.error(last, "SEVERAL_DOCUMENTS", message);
                     return Err(Refused);
                 }
+                builder.take(event, last)?;
             }
-            Ok((event, span)) => builder.take(event, span)?,
         }
     }
-    builder.root.take().ok_or(Refused)
+    // A text of comments alone has no document.
+    Ok(builder.root.take().unwrap_or(Node { pos: Pos::default(), value: Rc::new(Value::Null) }))
 }
 
 /// What often stands behind a syntax error on this line.
@@ -87,11 +94,6 @@ fn hint(line: &str) -> &'static str {
     } else {
         ""
     }
-}
-
-fn at(marker: &saphyr_parser::Marker) -> Pos {
-    let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    Pos { line: number(marker.line()), column: number(marker.col()).saturating_add(1) }
 }
 
 /// A finished value, and how much it stands for.
@@ -134,8 +136,7 @@ struct Builder<'r, 'e> {
 }
 
 impl Builder<'_, '_> {
-    fn take(&mut self, event: Event<'_>, span: Span) -> Result<(), Refused> {
-        let pos = at(&span.start);
+    fn take(&mut self, event: Event<'_>, pos: Pos) -> Result<(), Refused> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain;
@@ -149,15 +150,21 @@ impl Builder<'_, '_> {
                     true if !self.at_key() => Value::Null,
                     _ => Value::Scalar(self.expander.expand(&text, pos, self.report)),
                 };
-                self.put(Built { node: Node { pos, value: Rc::new(value) }, values: 1, depth: 0 }, anchor, merge)
+                self.put(
+                    Built { node: Node { pos, value: Rc::new(value) }, values: 1, depth: 0 },
+                    anchor,
+                    merge,
+                )
             }
-            Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag) if tag.is_some_and(|t| !t.is_yaml_core_schema()) => {
-                let _ = anchor;
-                self.foreign_tag(pos, "")
+            Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag))
+                if !tag.is_yaml_core_schema() =>
+            {
+                self.foreign_tag(pos, &tag.to_string())
             }
             Event::SequenceStart(anchor, _) => self.open(pos, anchor, Content::List(Vec::new())),
             Event::MappingStart(anchor, _) => {
-                let content = Content::Map { entries: Vec::new(), keys: HashMap::new(), key: None, merged: Vec::new() };
+                let content =
+                    Content::Map { entries: Vec::new(), keys: HashMap::new(), key: None, merged: Vec::new() };
                 self.open(pos, anchor, content)
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(),
@@ -175,7 +182,11 @@ impl Builder<'_, '_> {
     }
 
     fn foreign_tag(&mut self, pos: Pos, tag: &str) -> Result<(), Refused> {
-        self.report.error(pos, "YAML_TAG", format!("the tag {} means nothing here; leave it out", quoted(tag)));
+        self.report.error(
+            pos,
+            "YAML_TAG",
+            format!("the tag {} means nothing here; leave it out", quoted(tag)),
+        );
         Err(Refused)
     }
 
@@ -207,7 +218,12 @@ impl Builder<'_, '_> {
     }
 
     /// Adds what merge keys bring in and the map does not say itself; of several the first to say it wins.
-    fn merge(&mut self, mut entries: Vec<Entry>, mut keys: HashMap<String, Pos>, merged: Vec<Node>) -> Vec<Entry> {
+    fn merge(
+        &mut self,
+        mut entries: Vec<Entry>,
+        mut keys: HashMap<String, Pos>,
+        merged: Vec<Node>,
+    ) -> Vec<Entry> {
         let mut sources = Vec::new();
         for node in merged {
             match &*node.value {
@@ -217,7 +233,11 @@ impl Builder<'_, '_> {
         }
         for source in sources {
             let Value::Map(added) = &*source.value else {
-                self.report.error(source.pos, "YAML_MERGE", "<< takes a map, or a list of maps: write \"<<: *anchor\"");
+                self.report.error(
+                    source.pos,
+                    "YAML_MERGE",
+                    "<< takes a map, or a list of maps: write \"<<: *anchor\"",
+                );
                 continue;
             };
             for entry in added {
@@ -233,7 +253,9 @@ impl Builder<'_, '_> {
     fn bound(&mut self, pos: Pos, values: usize, depth: usize) -> Result<(), Refused> {
         self.values = self.values.saturating_add(values);
         if self.values > MAX_VALUES {
-            let message = format!("the file holds more than {MAX_VALUES} values, aliases counted as what they stand for; a lab does not need them");
+            let message = format!(
+                "the file holds more than {MAX_VALUES} values, aliases counted as what they stand for; a lab does not need them"
+            );
             self.report.error(pos, "TOO_MANY_VALUES", message);
             return Err(Refused);
         }
@@ -269,7 +291,10 @@ impl Builder<'_, '_> {
             Content::Map { entries, keys, key, merged } => {
                 let Some((key, key_pos, is_merge)) = key.take() else { return Ok(()) };
                 if let Some(first) = keys.get(&key) {
-                    let message = format!("the key {} stands twice in this map, first at {first}; keep one", quoted(&key));
+                    let message = format!(
+                        "the key {} stands twice in this map, first at {first}; keep one",
+                        quoted(&key)
+                    );
                     self.report.error(key_pos, "DUPLICATE_KEY", message);
                     return Ok(());
                 }
@@ -303,7 +328,14 @@ mod tests {
             Value::Scalar(text) => format!("{text:?}"),
             Value::List(items) => format!("[{}]", items.iter().map(flat).collect::<Vec<_>>().join(" ")),
             Value::Map(entries) => {
-                format!("{{{}}}", entries.iter().map(|e| format!("{}={}", e.key, flat(&e.node))).collect::<Vec<_>>().join(" "))
+                format!(
+                    "{{{}}}",
+                    entries
+                        .iter()
+                        .map(|e| format!("{}={}", e.key, flat(&e.node)))
+                        .collect::<Vec<_>>()
+                        .join(" ")
+                )
             }
         }
     }
@@ -322,7 +354,10 @@ mod tests {
 
     #[test]
     fn values_keep_what_is_written() {
-        assert_eq!(tree("a: no\nb: 0x10\nc: 1.0\nd:\ne: ~\nf: ''\ng: \"~\"\nh: !!str null"), r#"{a="no" b="0x10" c="1.0" d=null e=null f="" g="~" h="null"}"#);
+        assert_eq!(
+            tree("a: no\nb: 0x10\nc: 1.0\nd:\ne: ~\nf: ''\ng: \"~\"\nh: !!str null"),
+            r#"{a="no" b="0x10" c="1.0" d=null e=null f="" g="~" h="null"}"#
+        );
         assert_eq!(tree("{\"a\": [1, 'b', {c: d}]}"), r#"{a=["1" "b" {c="d"}]}"#);
         assert_eq!(tree("a: |\n  x\n  y\nb: >-\n  x\n  y\n"), r#"{a="x\ny\n" b="x y"}"#);
         assert_eq!(tree("a:\r\n  b: c\r\n"), r#"{a={b="c"}}"#);
@@ -339,23 +374,51 @@ mod tests {
     }
 
     #[test]
+    fn json_has_its_places_too() {
+        for (text, line, column) in
+            [("{\"a\": 1, \"b\": 2}", 1, 10), ("# c\n\n  {a: 1, b: 2}", 3, 10), ("{a: 1,\n  b: 2}", 2, 3)]
+        {
+            let (node, said) = parse(text);
+            assert!(said.is_empty(), "{said:?}");
+            let Value::Map(entries) = &*node.unwrap().value else { panic!() };
+            assert_eq!(entries[1].pos, Pos { line, column }, "{text}");
+        }
+        let row = format!("{{\"k\": [{}]}}", vec!["\"value\""; 100].join(", "));
+        let long = format!("{{\"rows\": [{}]}}", vec![row; 1_000].join(",\n"));
+        assert!(long.len() > MAX_AHEAD && parse(&long).1.is_empty());
+    }
+
+    #[test]
+    fn what_is_kept_for_a_key_is_bounded() {
+        for text in [format!("- [{}", "[a],".repeat(200_000)), format!("a: \"{}\"", "x".repeat(600_000))] {
+            assert!(said(&text).contains("TOO_LONG"));
+        }
+    }
+
+    #[test]
     fn aliases_and_merge_keys_work() {
         assert_eq!(tree("a: &x {k: 1}\nb: *x\nc: &y z\nd: *y"), r#"{a={k="1"} b={k="1"} c="z" d="z"}"#);
         assert_eq!(tree("a: &x {k: 1, l: 2}\nb: {<<: *x, l: 3}"), r#"{a={k="1" l="2"} b={l="3" k="1"}}"#);
-        assert_eq!(tree("- &x {k: 1}\n- &y {k: 2, m: 3}\n- <<: [*x, *y]"), r#"[{k="1"} {k="2" m="3"} {k="1" m="3"}]"#);
+        assert_eq!(
+            tree("- &x {k: 1}\n- &y {k: 2, m: 3}\n- <<: [*x, *y]"),
+            r#"[{k="1"} {k="2" m="3"} {k="1" m="3"}]"#
+        );
     }
 
     #[test]
     fn faults_are_told_with_their_place() {
         for (text, is) in [
-            ("a: 1\nb: 2\na: 3", "f:3:1: error: the key \"a\" stands twice in this map, first at line 1, column 1; keep one [DUPLICATE_KEY]"),
-            ("a: [1, 2", "f:1:9: error: not valid YAML"),
+            (
+                "a: 1\nb: 2\na: 3",
+                "f:3:1: error: the key \"a\" stands twice in this map, first at line 1, column 1; keep one [DUPLICATE_KEY]",
+            ),
+            ("a: [1, 2", "f:2:1: error: not valid YAML"),
             ("a: *b", "f:1:4: error: not valid YAML"),
             ("a: &a [*a]", "f:1:8: error: this alias stands inside what it stands for [YAML]"),
             ("a: 1\n---\nb: 2", "f:2:1: error: a second YAML document"),
             ("a: !foo b", "f:1:4: error: the tag"),
             ("a: !foo [b]", "f:1:4: error: the tag"),
-            ("[a]: b", "f:1:1: error: a key must be text"),
+            ("x: {[a]: b}", "f:1:5: error: a key must be text"),
             ("a: {<<: 1}", "f:1:9: error: << takes a map"),
             ("a:\n\tb: c", "f:2:"),
             ("a: [${X}:eth1]", "put quotes around a value that holds ${…}"),
@@ -380,7 +443,13 @@ mod tests {
 
     #[test]
     fn depth_is_bounded_also_through_aliases() {
-        for text in ["[".repeat(100_000), "- ".repeat(100_000), "{a: ".repeat(1_000), "? ".repeat(10_000), "a:\n".repeat(3) + &"- ".repeat(65)] {
+        for text in [
+            "[".repeat(100_000),
+            "- ".repeat(100_000),
+            "{a: ".repeat(1_000),
+            "? ".repeat(10_000),
+            "a:\n".repeat(3) + &"- ".repeat(65),
+        ] {
             assert!(!parse(&text).1.is_empty());
         }
         let deep = format!("a: &a {}x{}\n", "[".repeat(40), "]".repeat(40));

@@ -1,1 +1,79 @@
 //! NICs, wires and segments on one host: Open vSwitch and the kernel.
+//!
+//! The flow: `grpc` takes the scheduler's calls and `slice` keeps what is wanted, refusing a scheduler that no longer leads. `reconcile` is
+//! the one loop that acts: it reads five levels (the slice, the published network namespaces in `netns`, the host's interfaces in `links`,
+//! Open vSwitch's database through `netloom-ovsdb` and the flows that `driver::flows` read back), asks the pure `plan` what to do and what
+//! to tell, does it, and waits until any of them changes. `namespace` makes the NICs of a namespace in one visit, `driver::ovs` makes of all
+//! changes one transaction, `driver::flows` one bundle a bridge. `observe` says what is new to an observer.
+//!
+//! What this prevents: a wire called up because it was asked for, not because its flows were read back; a subprocess, or a visit, per port
+//! or link; two labs that meet because port numbers changed under flows; and work that is lost when anything restarts, since there is no
+//! list of work, only what is and what is wanted.
+
+mod config;
+mod driver;
+mod error;
+mod grpc;
+mod links;
+mod names;
+mod namespace;
+mod netlink;
+mod netns;
+mod observe;
+mod plan;
+mod reconcile;
+mod slice;
+mod trace;
+
+use netloom_proto::network::v1::network_service_server::NetworkServiceServer;
+use netloom_service::server::MAX_MESSAGE;
+use netloom_service::{Connector, Settings, Shutdown, installation, server};
+use tokio::sync::watch;
+use tonic::service::Routes;
+
+pub use config::{Config, Datapath};
+pub use error::Error;
+
+use crate::grpc::Grpc;
+use crate::links::Monitor;
+use crate::names::Names;
+use crate::reconcile::{Reconciler, Sources};
+use crate::slice::Store;
+
+/// Runs the service in the network namespace it is called in, until shut down. What it made goes on carrying after.
+///
+/// Needs a multi-threaded tokio runtime.
+pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -> anyhow::Result<()> {
+    let config: Config = settings.section("network")?;
+    config.check()?;
+    let names = Names::new(&config, installation::owner(&settings.data_dir)?);
+    let store = Store::open(&settings.data_dir)?;
+    let sources = Sources {
+        store: store.clone(),
+        starts: netns::watch(&settings.run_dir.join("netns"))?,
+        monitor: Monitor::start()?,
+        client: netloom_ovsdb::Client::connect(
+            config.ovsdb_socket.clone(),
+            driver::ovs::DATABASE,
+            driver::ovs::tables(),
+        ),
+    };
+    let reconciler = Reconciler::new(names, config, sources)?;
+    let (report, reports) = watch::channel(None);
+    let listener = connector.listen(&settings.endpoints.network).await?;
+    let loop_ = tokio::spawn(reconciler.run(report, shutdown.clone()));
+    let service = NetworkServiceServer::new(Grpc::new(store, reports))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let served = server::serve(
+        listener,
+        Routes::new(service),
+        "netloom.network.v1.NetworkService",
+        netloom_proto::DESCRIPTORS,
+        shutdown.clone(),
+    )
+    .await;
+    shutdown.cancel();
+    loop_.await?;
+    served
+}

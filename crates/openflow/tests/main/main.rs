@@ -146,6 +146,11 @@ async fn one_bad_flow_mod_leaves_nothing_of_its_bundle() {
     assert!(matches!(error, Error::FlowMod { index: 6, code } if code.kind == 2), "{error:?}");
     assert_eq!(switch.flows(ALL_TABLES, None).await.unwrap(), [expected(&before)]);
 
+    // Refused before it is sent: more actions than a message can hold.
+    mods[6].actions = vec![Action::Output(1); 5000];
+    let error = switch.bundle(&mods).await.unwrap_err();
+    assert!(matches!(error, Error::FlowMod { index: 6, code } if code.kind == 2), "{error:?}");
+
     // Refused only when the bundle is committed: the table may hold five flows.
     ovs.vsctl(&[
         "--",

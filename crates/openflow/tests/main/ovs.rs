@@ -1,5 +1,6 @@
 //! A private Open vSwitch: its own directory, database, daemons and network namespace, gone with the guard.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -22,7 +23,8 @@ pub fn available(test: &str) -> bool {
     };
     let required = std::env::var("NETLOOM_REQUIRE").unwrap_or_default();
     assert!(!required.split(',').any(|facility| facility.trim() == "ovs"), "{test} needs ovs: {missing}");
-    eprintln!("SKIPPED {test}: {missing}");
+    // Not eprintln!: the test runner swallows that for a test that passes.
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {missing}");
     false
 }
 
@@ -114,11 +116,12 @@ fn run(dir: &Path, program: &str, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Runs `program` in a network namespace of its own: a userspace bridge makes a device of its name.
+/// Runs `program` in a network namespace of its own: a userspace bridge makes a device of its name. Should the
+/// test itself be killed, it goes with it.
 fn daemon(dir: &Path, program: &str, args: &[&str]) -> Daemon {
     let at = |kind: &str| format!("{}/{program}.{kind}", dir.display());
-    let child = command(dir, "unshare")
-        .args(["-n", program])
+    let child = command(dir, "setpriv")
+        .args(["--pdeathsig", "KILL", "unshare", "-n", program])
         .args(args)
         .args([format!("--pidfile={}", at("pid")), format!("--unixctl={}", at("ctl"))])
         .args([format!("--log-file={}", at("log")), "-vconsole:off".to_owned()])

@@ -1,0 +1,45 @@
+# netloom. `make` alone lists what there is; the work is done by scripts/.
+
+# Where rustup puts cargo, for a shell that does not know it yet.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help deps services images build demo demo-down test bench lint clean clean-images
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Install, start and build what is missing, then run a routed lab (asks for sudo where root is needed)
+	@scripts/demo.sh up
+
+demo-down: ## Remove the demo's lab, its netloomd and all their data
+	@scripts/demo.sh down
+
+deps: ## Install the packages that are missing
+	@scripts/deps.sh
+
+services: deps ## Start Docker Engine and Open vSwitch where they do not run
+	@scripts/services.sh
+
+images: services ## Build netloom/frr, netloom/host and netloom/test from Debian packages
+	@scripts/images.sh
+
+build: deps ## Build the programs into target/debug
+	@cargo build --workspace --bins --locked
+
+test: images ## Run every test, unit to end-to-end
+	@scripts/test.sh
+
+bench: images ## Measure ratios against floors (release build: the first takes long)
+	@cargo build --workspace --bins --release --locked
+	@cargo bench -p netloom-benches --locked
+
+lint: ## Check formatting, clippy, rustdoc, contracts and licences
+	@scripts/lint.sh
+
+clean: ## Remove what was built and fetched here
+	cargo clean
+	rm -rf .tools
+
+clean-images: ## Remove the images
+	@scripts/images.sh --remove

@@ -1,0 +1,110 @@
+//! `destroy`: a lab and all that belongs to it.
+
+use std::io::{IsTerminal as _, Write as _};
+
+use netloom_api::v1 as api;
+use netloom_service::status::from_status;
+
+use super::{Context, lab_named};
+use crate::args::Topology;
+use crate::client::Client;
+use crate::error::Error;
+use crate::follow::{View, follow, judge};
+use crate::output::words::last;
+
+/// Removes one lab, or all.
+pub async fn run(
+    context: &Context,
+    lab: Option<String>,
+    topology: &Topology,
+    all: bool,
+    yes: bool,
+) -> Result<(), Error> {
+    let can_ask = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    if all && !yes && !can_ask {
+        return Err(Error::Usage(
+            "--all removes every lab and nobody can be asked here; say --yes".to_owned(),
+        ));
+    }
+    let (client, labs) = if all {
+        let client = context.client().await?;
+        let labs = client.all_labs().await?;
+        (client, labs)
+    } else {
+        let lab = lab_named(lab, topology)?;
+        let client = context.client().await?;
+        let lab = client.lab(&lab).await?;
+        (client, vec![lab])
+    };
+    if labs.is_empty() {
+        return context.print("There are no labs\n");
+    }
+    if can_ask && !yes && !confirmed(&labs)? {
+        return context.print("Nothing was removed\n");
+    }
+    // All are begun before the first is waited for: they go on side by side.
+    let mut operations = Vec::with_capacity(labs.len());
+    for lab in &labs {
+        operations.push(delete(context, &client, &lab.name).await?);
+    }
+    let mut outcome = Ok(());
+    for operation in operations {
+        let lab = last(&operation.lab_name).to_owned();
+        let mut view = View::new(context.style, format!("removes {lab}"), false);
+        let operation = follow(&client, operation, &mut view, None).await?;
+        match judge(&operation) {
+            Ok(()) => context.print(&format!("Removed {lab} in {}\n", view.elapsed()))?,
+            failed => outcome = outcome.and(failed),
+        }
+    }
+    outcome
+}
+
+/// Starts to remove a lab. A deploy that is under way is cancelled first; a removal that is, is joined.
+async fn delete(context: &Context, client: &Client, name: &str) -> Result<api::Operation, Error> {
+    loop {
+        let request = api::DeleteLabRequest { name: name.to_owned(), ..api::DeleteLabRequest::default() };
+        let refused = match client.labs().delete_lab(request).await {
+            Ok(operation) => return Ok(operation.into_inner()),
+            Err(status) if from_status(&status).reason == "OPERATION_ACTIVE" => status,
+            Err(status) => return Err(status.into()),
+        };
+        let active = client.lab(last(name)).await?.operation;
+        if active.is_empty() {
+            // It ended just now.
+            continue;
+        }
+        let request = api::GetOperationRequest { name: active.clone() };
+        let active = client.operations().get_operation(request).await?.into_inner();
+        match active.kind() {
+            api::OperationKind::Destroy => return Ok(active),
+            api::OperationKind::Deploy if !active.done => {
+                context.print(&format!("Cancels the deploy of {} that is under way\n", last(name)))?;
+                let request = api::CancelOperationRequest { name: active.name.clone() };
+                let cancelled = match client.operations().cancel_operation(request).await {
+                    Ok(operation) => operation.into_inner(),
+                    Err(status) if from_status(&status).reason == "OPERATION_DONE" => continue,
+                    Err(status) => return Err(status.into()),
+                };
+                let mut view =
+                    View::new(context.style, format!("cancels the deploy of {}", last(name)), false);
+                follow(client, cancelled, &mut view, None).await?;
+            }
+            _ => return Err(refused.into()),
+        }
+    }
+}
+
+fn confirmed(labs: &[api::Lab]) -> Result<bool, Error> {
+    let names: Vec<String> = labs
+        .iter()
+        .map(|l| format!("{} ({} nodes, {} links)", last(&l.name), l.node_count, l.link_count))
+        .collect();
+    print!("Remove {}? [y/N] ", names.join(", "));
+    let mut answer = String::new();
+    std::io::stdout()
+        .flush()
+        .and_then(|()| std::io::stdin().read_line(&mut answer))
+        .map_err(|e| Error::io("the terminal cannot be asked", e))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

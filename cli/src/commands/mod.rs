@@ -1,0 +1,112 @@
+//! One file a command: asks the server, hands what it said to `output`, prints.
+
+use std::io::Write as _;
+
+use crate::args::{Command, Format, Global, Kinds, List};
+use crate::client::{Client, Trace};
+use crate::error::Error;
+use crate::output::json;
+use crate::output::style::Style;
+
+mod deploy;
+mod destroy;
+mod doctor;
+mod exec;
+mod inspect;
+mod list;
+mod logs;
+mod shell;
+mod validate;
+mod version;
+
+/// What every command is run with.
+pub struct Context {
+    /// The global options.
+    pub global: Global,
+    /// The trace that its calls belong to.
+    pub trace: Trace,
+    /// Style of standard output.
+    pub style: Style,
+    /// Style of standard error.
+    pub error_style: Style,
+}
+
+impl Context {
+    /// The server.
+    pub async fn client(&self) -> Result<Client, Error> {
+        Client::connect(&self.global, &self.trace).await
+    }
+
+    /// Prints to standard output.
+    pub fn print(&self, text: &str) -> Result<(), Error> {
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes())
+            .and_then(|()| out.flush())
+            .map_err(|e| Error::io("standard output cannot be written", e))
+    }
+
+    /// Prints a table, or the JSON that it shows.
+    pub fn print_as(
+        &self,
+        format: Format,
+        table: impl FnOnce() -> String,
+        value: impl FnOnce() -> serde_json::Value,
+    ) -> Result<(), Error> {
+        match format {
+            Format::Table => self.print(&table()),
+            Format::Json => self.print(&json::text(&value())),
+        }
+    }
+}
+
+/// Runs a command; what it returns is the exit code.
+pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
+    let done = |()| 0;
+    match command {
+        Command::Deploy { topology, timeout, output } => {
+            deploy::deploy(context, &topology, timeout, output.format).await.map(done)
+        }
+        Command::Plan { topology, output } => deploy::plan(context, &topology, output.format).await.map(done),
+        Command::Destroy { lab, topology, all, yes } => {
+            destroy::run(context, lab, &topology, all, yes).await.map(done)
+        }
+        Command::Inspect { lab, topology, all, output } => {
+            inspect::run(context, lab, &topology, all, output.format).await.map(done)
+        }
+        Command::Exec { lab, node, interactive, command } => {
+            exec::run(context, &lab, &node, interactive, command).await
+        }
+        Command::Shell { lab, node, command } => shell::run(context, &lab, &node, command).await,
+        Command::Logs { lab, node, follow, tail } => {
+            logs::run(context, &lab, &node, follow, tail.unwrap_or(0)).await.map(done)
+        }
+        Command::Validate { file, kinds_dir, output } => {
+            validate::run(context, file.as_deref(), kinds_dir.as_deref(), output.format)
+        }
+        Command::Kinds(Kinds::List { output }) => list::kinds(context, output.format).await.map(done),
+        Command::Kinds(Kinds::Show { name, output }) => {
+            list::kind(context, &name, output.format).await.map(done)
+        }
+        Command::Host(List::List { output }) => list::hosts(context, output.format).await.map(done),
+        Command::Image(List::List { output }) => list::images(context, output.format).await.map(done),
+        Command::Doctor { config, output } => doctor::run(context, config.as_deref(), output.format).await,
+        Command::Version { output } => version::run(context, output.format).await.map(done),
+    }
+}
+
+/// The lab that a command means: the one named, or the one of the topology file.
+fn lab_named(lab: Option<String>, topology: &crate::args::Topology) -> Result<String, Error> {
+    match lab {
+        Some(lab) => Ok(lab),
+        None => {
+            let source =
+                crate::source::Source::open(topology.topology.as_deref(), std::path::Path::new("."))?;
+            Ok(source.lab()?.to_string())
+        }
+    }
+}
+
+/// An instance's exit code as a program's.
+fn exit_code(code: i32) -> u8 {
+    u8::try_from(code).unwrap_or(u8::MAX)
+}

@@ -1,0 +1,206 @@
+//! Follows an operation to its end, and shows how far it is.
+//!
+//! The operation lives in the server: a lost connection is made again, and leaving early changes nothing.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+use netloom_api::v1 as api;
+use tonic::{Code, Status};
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::output::progress::{Seen, failures, frame, seconds};
+use crate::output::style::Style;
+use crate::output::words::last;
+use crate::terminal::{self, Canvas};
+
+/// How long a server that went away is waited for.
+const AWAY: Duration = Duration::from_secs(60);
+/// How long to wait before asking it again.
+const AGAIN: Duration = Duration::from_millis(500);
+/// How often the frame is drawn.
+const FRAME: Duration = Duration::from_millis(100);
+
+/// Where progress is shown.
+pub struct View {
+    style: Style,
+    started: Instant,
+    title: String,
+    surface: Surface,
+}
+
+enum Surface {
+    /// Drawn in place.
+    Canvas(Canvas),
+    /// A line for each change, on standard output.
+    Lines(Seen),
+    /// The same on standard error, where standard output is for programs.
+    ErrorLines(Seen),
+}
+
+impl View {
+    /// In place on a terminal, else lines; on standard error when standard output is for programs.
+    pub fn new(style: Style, title: String, for_programs: bool) -> View {
+        let surface = if for_programs {
+            Surface::ErrorLines(Seen::default())
+        } else if std::io::stdout().is_terminal() {
+            Surface::Canvas(Canvas::default())
+        } else {
+            Surface::Lines(Seen::default())
+        };
+        View { style, started: Instant::now(), title, surface }
+    }
+
+    /// How long it has been shown.
+    pub fn elapsed(&self) -> String {
+        seconds(self.started.elapsed())
+    }
+
+    fn show(&mut self, operation: &api::Operation) -> Result<(), Error> {
+        let elapsed = self.started.elapsed();
+        match &mut self.surface {
+            Surface::Canvas(canvas) => {
+                let (columns, rows) = terminal::size();
+                let lines = frame(self.style, &self.title, elapsed, operation, (columns.into(), rows.into()));
+                canvas.draw(&lines)
+            }
+            Surface::Lines(seen) => {
+                let mut out = std::io::stdout().lock();
+                seen.lines(self.style, elapsed, operation).iter().try_for_each(|l| writeln!(out, "{l}"))
+            }
+            Surface::ErrorLines(seen) => {
+                let mut out = std::io::stderr().lock();
+                seen.lines(Style::PLAIN, elapsed, operation).iter().try_for_each(|l| writeln!(out, "{l}"))
+            }
+        }
+        .map_err(|e| Error::io("progress cannot be printed", e))
+    }
+
+    fn tick(&mut self, operation: &api::Operation) -> Result<(), Error> {
+        if matches!(self.surface, Surface::Canvas(_)) { self.show(operation) } else { Ok(()) }
+    }
+
+    fn wipe(&mut self) {
+        if let Surface::Canvas(canvas) = &mut self.surface {
+            // What was drawn is only decoration.
+            let _ = canvas.draw(&[]);
+        }
+    }
+}
+
+/// Follows an operation until it is done, the time is over, or the user has seen enough.
+pub async fn follow(
+    client: &Client,
+    operation: api::Operation,
+    view: &mut View,
+    timeout: Option<Duration>,
+) -> Result<api::Operation, Error> {
+    let lab = last(&operation.lab_name).to_owned();
+    let going_on = format!(
+        "the operation goes on in the server.\nnetloom inspect {lab} shows how far it is, netloom destroy {lab} ends it and removes the lab"
+    );
+    let over = async {
+        match timeout {
+            Some(timeout) => tokio::time::sleep(timeout).await,
+            None => std::future::pending().await,
+        }
+    };
+    let outcome = tokio::select! {
+        done = to_its_end(client, operation, view) => done,
+        _ = tokio::signal::ctrl_c() => Err(Error::Interrupted(format!("detached; {going_on}"))),
+        () = over => Err(Error::Failed(format!("not done within {}; {going_on}", view.elapsed()))),
+    };
+    view.wipe();
+    outcome
+}
+
+async fn to_its_end(
+    client: &Client,
+    mut operation: api::Operation,
+    view: &mut View,
+) -> Result<api::Operation, Error> {
+    let mut heard = Instant::now();
+    view.show(&operation)?;
+    while !operation.done {
+        let lost = match watch(client, &mut operation, view, &mut heard).await? {
+            None => continue,
+            Some(lost) => lost,
+        };
+        if heard.elapsed() > AWAY {
+            return Err(lost.into());
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    Ok(operation)
+}
+
+/// Watches until the operation is done or the connection is lost, which is returned.
+async fn watch(
+    client: &Client,
+    operation: &mut api::Operation,
+    view: &mut View,
+    heard: &mut Instant,
+) -> Result<Option<Status>, Error> {
+    let request = api::WatchOperationRequest { name: operation.name.clone() };
+    let mut stream = match client.operations().watch_operation(request).await {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => return lost(status).map(Some),
+    };
+    let mut spoke = false;
+    let mut frames = tokio::time::interval(FRAME);
+    while !operation.done {
+        tokio::select! {
+            message = stream.message() => match message {
+                Ok(Some(now)) => {
+                    *operation = now;
+                    spoke = true;
+                    view.show(operation)?;
+                }
+                ended => {
+                    // A server that spoke on this stream was there until now, however long it had nothing to say.
+                    if spoke {
+                        *heard = Instant::now();
+                    }
+                    let status = ended.err().unwrap_or_else(|| Status::unavailable("the server ended the stream"));
+                    return lost(status).map(Some);
+                }
+            },
+            _ = frames.tick() => view.tick(operation)?,
+        }
+    }
+    Ok(None)
+}
+
+/// Tells a connection that was lost from an answer that will not change.
+fn lost(status: Status) -> Result<Status, Error> {
+    // A stream cut by a dying server ends with one of these, by the moment it died in; netloom's own answers carry details.
+    let is_lost = match status.code() {
+        Code::Unavailable => true,
+        Code::Cancelled | Code::Unknown | Code::Internal => status.details().is_empty(),
+        _ => false,
+    };
+    if is_lost { Ok(status) } else { Err(status.into()) }
+}
+
+/// An error when the operation did not succeed, with each node and link at fault.
+pub fn judge(operation: &api::Operation) -> Result<(), Error> {
+    let lab = last(&operation.lab_name);
+    let what = match operation.kind() {
+        api::OperationKind::Destroy => "the removal",
+        _ => "the deploy",
+    };
+    match operation.state() {
+        api::OperationState::Succeeded => Ok(()),
+        api::OperationState::Cancelled => Err(Error::Failed(format!("{what} of {lab} was cancelled"))),
+        _ => {
+            let why = operation.error.as_ref().map_or("", |e| e.message.as_str());
+            let separator = if why.is_empty() { "" } else { ": " };
+            let mut text = format!("{what} of {lab} failed{separator}{why}");
+            for failure in failures(operation) {
+                text.push_str(&format!("\n  {failure}"));
+            }
+            Err(Error::Failed(text))
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! An error for people: what was wrong, each field at fault on its own line, the reason for programs in brackets, and what to do.
+
+use netloom_model::Code;
+
+use super::style::{Style, Tone, one_line};
+use crate::error::Error;
+
+/// The text for standard error. `trace` is named when the server was asked.
+pub fn text(style: Style, error: &Error, trace: &str) -> String {
+    let label = match error {
+        Error::Interrupted(_) => style.paint(Tone::Busy, "interrupted:"),
+        _ => style.paint(Tone::Bad, "error:"),
+    };
+    match error {
+        Error::Refused(failure) => {
+            let mut text = format!("{label} {} [{}]\n", one_line(&failure.message), failure.reason);
+            for violation in &failure.violations {
+                text.push_str(&format!(
+                    "  {}: {}\n",
+                    one_line(&violation.field),
+                    one_line(&violation.description)
+                ));
+            }
+            if let Some(hint) = hint(failure.code, &failure.reason) {
+                text.push_str(&format!("hint: {hint}\n"));
+            }
+            // What the user can mend needs no look into the server's log.
+            if matches!(failure.code, Code::Internal | Code::Unavailable | Code::DeadlineExceeded) {
+                text.push_str(&format!("trace: {trace} (look for it in the server's log)\n"));
+            }
+            text
+        }
+        Error::Io { what, source } => format!("{label} {what}: {source}\n"),
+        other => format!("{label} {other}\n"),
+    }
+}
+
+/// What to do about a refusal, where its message cannot know this program.
+fn hint(code: Code, reason: &str) -> Option<&'static str> {
+    Some(match reason {
+        "LAB_NOT_FOUND" => "netloom inspect --all lists the labs",
+        "NODE_NOT_FOUND" => "netloom inspect LAB lists the nodes",
+        "KIND_NOT_FOUND" => "netloom kinds list shows the kinds",
+        "NODE_NOT_RUNNING" => "netloom inspect LAB says why, netloom logs LAB NODE what it wrote",
+        "OPERATION_ACTIVE" => "wait until it is done; netloom inspect LAB shows how far it is",
+        "SERVICE_UNREACHABLE" => {
+            "the server went away or a part of it does not run; netloom doctor checks this machine"
+        }
+        _ if code == Code::Unauthenticated => {
+            "the token is not the server's; name its file with --token-file"
+        }
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use netloom_model::Failure;
+
+    use super::*;
+
+    #[test]
+    fn every_field_at_fault_has_its_line() {
+        let failure = Failure::invalid("two things are wrong", Vec::new())
+            .violation("nodes[0].image", "no image\nat all")
+            .violation("a.clab.yml:3:2", "no such key");
+        let expected = "error: two things are wrong [INVALID_REQUEST]
+  nodes[0].image: no image at all
+  a.clab.yml:3:2: no such key
+";
+        assert_eq!(text(Style::PLAIN, &failure.into(), "t"), expected);
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_do() {
+        let failure = Failure::new(Code::NotFound, "LAB_NOT_FOUND", "there is no lab \"x\"");
+        let expected =
+            "error: there is no lab \"x\" [LAB_NOT_FOUND]\nhint: netloom inspect --all lists the labs\n";
+        assert_eq!(text(Style::PLAIN, &failure.into(), "t"), expected);
+        let failure = Failure::internal("oops");
+        assert!(text(Style::PLAIN, &failure.into(), "4bf9").contains("trace: 4bf9"));
+    }
+}

@@ -1,0 +1,10 @@
+//! What the commands print, as pure functions of what the server said: each gives text, so that tests compare it.
+
+pub mod diagnostics;
+pub mod error;
+pub mod json;
+pub mod plan;
+pub mod progress;
+pub mod style;
+pub mod table;
+pub mod words;

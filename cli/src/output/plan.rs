@@ -1,0 +1,119 @@
+//! A plan for people: one line a step, its symbol first.
+
+use netloom_api::v1 as api;
+
+use super::style::{Style, Tone, one_line};
+
+/// The plan, line by line, with a summary; empty when there is nothing to do.
+pub fn text(style: Style, plan: &api::Plan) -> String {
+    let mut text = String::new();
+    let width = plan.actions.iter().map(|a| a.id.len()).max().unwrap_or(0).min(40);
+    for action in &plan.actions {
+        let (symbol, tone) = symbol(action.verb());
+        let host = if action.host.is_empty() { String::new() } else { format!("on {}", action.host) };
+        let why: Vec<String> =
+            [host, one_line(&action.reason)].into_iter().filter(|part| !part.is_empty()).collect();
+        let line =
+            format!("{symbol} {:4} {:width$}  {}", action.object, one_line(&action.id), why.join(", "));
+        text.push_str(&style.paint(tone, line.trim_end()));
+        text.push('\n');
+    }
+    for unplaced in &plan.unplaced {
+        let line = format!("  ! node {}  fits on no host", one_line(&unplaced.node));
+        text.push_str(&style.paint(Tone::Bad, &line));
+        text.push('\n');
+        for rejection in &unplaced.rejections {
+            text.push_str(&format!("           {}\n", rejected(rejection)));
+        }
+    }
+    if !text.is_empty() {
+        text.push_str(&summary(plan));
+        text.push('\n');
+    }
+    text
+}
+
+/// Why a host does not take a node.
+pub fn rejected(rejection: &api::HostRejection) -> String {
+    let later = if rejection.resolvable { "" } else { "; waiting does not help" };
+    format!("{}: {} [{}]{later}", rejection.host, one_line(&rejection.detail), rejection.code)
+}
+
+/// The symbols that Terraform made known.
+fn symbol(verb: api::ActionVerb) -> (&'static str, Tone) {
+    match verb {
+        api::ActionVerb::Create => ("  +", Tone::Good),
+        api::ActionVerb::Recreate => ("-/+", Tone::Busy),
+        api::ActionVerb::Update => ("  ~", Tone::Busy),
+        api::ActionVerb::Delete => ("  -", Tone::Bad),
+        api::ActionVerb::Unspecified => ("  ?", Tone::Plain),
+    }
+}
+
+fn summary(plan: &api::Plan) -> String {
+    let count = |verb| plan.actions.iter().filter(|a| a.verb() == verb).count();
+    let mut parts: Vec<String> = [
+        (api::ActionVerb::Create, "to make"),
+        (api::ActionVerb::Recreate, "to make anew"),
+        (api::ActionVerb::Update, "to change"),
+        (api::ActionVerb::Delete, "to remove"),
+    ]
+    .into_iter()
+    .filter(|(verb, _)| count(*verb) > 0)
+    .map(|(verb, words)| format!("{} {words}", count(verb)))
+    .collect();
+    if !plan.unplaced.is_empty() {
+        parts.push(format!("{} that fit nowhere", plan.unplaced.len()));
+    }
+    format!("Plan: {}", parts.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn action(verb: api::ActionVerb, object: &str, id: &str, reason: &str, host: &str) -> api::Action {
+        api::Action {
+            verb: verb.into(),
+            object: object.into(),
+            id: id.into(),
+            reason: reason.into(),
+            host: host.into(),
+        }
+    }
+
+    #[test]
+    fn a_plan_is_read_at_a_glance() {
+        let plan = api::Plan {
+            actions: vec![
+                action(api::ActionVerb::Create, "node", "r1", "", "local"),
+                action(api::ActionVerb::Recreate, "node", "r2", "image changed", "local"),
+                action(api::ActionVerb::Update, "node", "h1", "exec changed", ""),
+                action(api::ActionVerb::Delete, "link", "r1:eth1--r2:eth1", "not in the file any more", ""),
+            ],
+            unplaced: vec![api::Unplaced {
+                node: "big".into(),
+                rejections: vec![api::HostRejection {
+                    host: "local".into(),
+                    code: "INSUFFICIENT_MEMORY".into(),
+                    detail: "needs 64.0 GiB, 1.2 of 16.0 free".into(),
+                    resolvable: false,
+                }],
+            }],
+        };
+        let expected = "  + node r1                on local
+-/+ node r2                on local, image changed
+  ~ node h1                exec changed
+  - link r1:eth1--r2:eth1  not in the file any more
+  ! node big  fits on no host
+           local: needs 64.0 GiB, 1.2 of 16.0 free [INSUFFICIENT_MEMORY]; waiting does not help
+Plan: 1 to make, 1 to make anew, 1 to change, 1 to remove, 1 that fit nowhere
+";
+        assert_eq!(text(Style::PLAIN, &plan), expected);
+    }
+
+    #[test]
+    fn nothing_to_do_is_nothing() {
+        assert_eq!(text(Style::PLAIN, &api::Plan::default()), "");
+    }
+}

@@ -1,0 +1,312 @@
+//! Tables for people: columns without borders, so that they can be cut and searched as well.
+
+use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
+use netloom_api::v1 as api;
+
+use super::style::{Style, Tone, one_line};
+use super::words::{self, bytes, cores, last};
+
+/// A table with this header.
+struct Columns {
+    table: Table,
+    style: Style,
+}
+
+impl Columns {
+    fn new(style: Style, header: &[&str]) -> Columns {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        if style.colour {
+            table.enforce_styling()
+        } else {
+            table.force_no_tty()
+        };
+        table.set_header(header.iter().map(Cell::new));
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        Columns { table, style }
+    }
+
+    fn row(&mut self, cells: Vec<Cell>) {
+        self.table.add_row(cells);
+    }
+
+    fn state(&self, word: &str) -> Cell {
+        let cell = Cell::new(word);
+        if !self.style.colour {
+            return cell;
+        }
+        match words::tone(word) {
+            Tone::Good => cell.fg(Color::DarkGreen),
+            Tone::Bad => cell.fg(Color::DarkRed),
+            Tone::Busy => cell.fg(Color::DarkYellow),
+            Tone::Dim => cell.fg(Color::DarkGrey),
+            Tone::Strong | Tone::Plain => cell,
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for line in self.table.lines() {
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+fn cell(text: impl AsRef<str>) -> Cell {
+    Cell::new(one_line(text.as_ref()))
+}
+
+/// A dash where there is nothing.
+fn dash(text: &str) -> Cell {
+    cell(if text.is_empty() { "-" } else { text })
+}
+
+/// Labs.
+pub fn labs(style: Style, labs: &[api::Lab]) -> String {
+    let mut columns = Columns::new(style, &["LAB", "STATE", "NODES READY", "LINKS UP", "REASON"]);
+    for lab in labs {
+        let state = columns.state(words::lab_state(lab.state()));
+        columns.row(vec![
+            cell(last(&lab.name)),
+            state,
+            cell(format!("{}/{}", lab.ready_count, lab.node_count)),
+            cell(format!("{}/{}", lab.up_link_count, lab.link_count)),
+            dash(&lab.state_reason),
+        ]);
+    }
+    columns.text()
+}
+
+/// Nodes; with the lab each belongs to when there are several labs.
+pub fn nodes(style: Style, nodes: &[api::Node], with_lab: bool) -> String {
+    let mut header = vec!["NODE", "KIND", "IMAGE", "STATE", "HOST", "MGMT ADDRESS", "RESTARTS", "REASON"];
+    if with_lab {
+        header.insert(0, "LAB");
+    }
+    let mut columns = Columns::new(style, &header);
+    for node in nodes {
+        let mgmt: Vec<&str> = [node.mgmt_ipv4.as_str(), node.mgmt_ipv6.as_str()]
+            .into_iter()
+            .filter(|a| !a.is_empty())
+            .collect();
+        let state = columns.state(words::node_state(node.state()));
+        let mut row = vec![
+            cell(last(&node.name)),
+            cell(&node.kind),
+            dash(&node.image),
+            state,
+            dash(last(&node.host)),
+            dash(&mgmt.join(" ")),
+            cell(node.restart_count.to_string()),
+            dash(&node.state_reason),
+        ];
+        if with_lab {
+            let lab = node.name.strip_prefix("labs/").and_then(|n| n.split('/').next()).unwrap_or_default();
+            row.insert(0, cell(lab));
+        }
+        columns.row(row);
+    }
+    columns.text()
+}
+
+/// Links.
+pub fn links(style: Style, links: &[api::Link]) -> String {
+    let mut columns = Columns::new(style, &["A", "B", "STATE", "MTU", "REASON"]);
+    let end = |end: &Option<api::Endpoint>| {
+        end.as_ref().map_or_else(String::new, |e| format!("{}:{}", e.node, e.interface))
+    };
+    for link in links {
+        let state = columns.state(words::link_state(link.state()));
+        columns.row(vec![
+            cell(end(&link.a)),
+            cell(end(&link.b)),
+            state,
+            cell(link.mtu.to_string()),
+            dash(&link.state_reason),
+        ]);
+    }
+    columns.text()
+}
+
+/// Hosts.
+pub fn hosts(style: Style, hosts: &[api::Host]) -> String {
+    let header =
+        ["HOST", "STATE", "NODES", "CPU RESERVED", "MEMORY RESERVED", "RUNTIMES", "DATAPATH", "REASON"];
+    let mut columns = Columns::new(style, &header);
+    for host in hosts {
+        let state = columns.state(words::host_state(host.state()));
+        let room = |total: i64, times: f64| (total as f64 * times) as i64;
+        let cpu = room(host.cpu_total_millis, host.cpu_overcommit);
+        let memory = room(host.memory_total_bytes, host.memory_overcommit);
+        let datapath = format!("{} {}", host.datapath, host.ovs_version);
+        columns.row(vec![
+            cell(last(&host.name)),
+            state,
+            cell(format!("{}/{}", host.running_count, host.node_count)),
+            cell(format!("{} of {}", cores(host.cpu_reserved_millis), cores(cpu))),
+            cell(format!("{} of {}", bytes(host.memory_reserved_bytes), bytes(memory))),
+            dash(&host.runtime_versions.join(", ")),
+            dash(datapath.trim()),
+            dash(&host.state_reason),
+        ]);
+    }
+    columns.text()
+}
+
+/// Images.
+pub fn images(style: Style, images: &[api::Image]) -> String {
+    let mut columns = Columns::new(style, &["IMAGE", "HOSTS", "SIZE", "ARCHITECTURE", "DIGEST"]);
+    for image in images {
+        let there: Vec<&api::ImagePresence> = image.presences.iter().filter(|p| p.present).collect();
+        let hosts: Vec<&str> = there.iter().map(|p| last(&p.host)).collect();
+        let first = there.first();
+        let short = |digest: &str| {
+            digest.strip_prefix("sha256:").unwrap_or(digest).chars().take(12).collect::<String>()
+        };
+        columns.row(vec![
+            cell(&image.reference),
+            dash(&hosts.join(" ")),
+            dash(&first.map_or_else(String::new, |p| bytes(p.size_bytes))),
+            dash(first.map_or("", |p| &p.architecture)),
+            dash(&first.map_or_else(String::new, |p| short(&p.digest))),
+        ]);
+    }
+    columns.text()
+}
+
+/// Kinds.
+pub fn kinds(style: Style, kinds: &[api::Kind]) -> String {
+    let mut columns = Columns::new(style, &["KIND", "RUNTIME", "IMAGE", "INTERFACES", "DESCRIPTION"]);
+    for kind in kinds {
+        columns.row(vec![
+            cell(last(&kind.name)),
+            cell(words::runtime(kind.runtime())),
+            dash(&kind.image),
+            cell(interfaces(kind)),
+            cell(&kind.description),
+        ]);
+    }
+    columns.text()
+}
+
+/// A kind's data interfaces, in words.
+pub fn interfaces(kind: &api::Kind) -> String {
+    if kind.interface_pattern == "*" {
+        return "any name".to_owned();
+    }
+    let name = |n: u32| kind.interface_pattern.replace("{n}", &n.to_string());
+    let end = kind.first_interface.saturating_add(kind.max_interfaces.saturating_sub(1));
+    format!("{}..{}", name(kind.first_interface), name(end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(id: &str, state: api::NodeState, reason: &str) -> api::Node {
+        api::Node {
+            name: format!("labs/x/nodes/{id}"),
+            kind: "frr".into(),
+            image: "netloom/frr:local".into(),
+            host: "hosts/local".into(),
+            state: state.into(),
+            state_reason: reason.into(),
+            ..api::Node::default()
+        }
+    }
+
+    #[test]
+    fn nodes_are_columns_without_borders() {
+        let all = [
+            node("r1", api::NodeState::Ready, ""),
+            node("router-2", api::NodeState::Failed, "exit code 1\nsee its logs"),
+        ];
+        let expected = "\
+NODE      KIND  IMAGE              STATE   HOST   MGMT ADDRESS  RESTARTS  REASON
+r1        frr   netloom/frr:local  READY   local  -             0         -
+router-2  frr   netloom/frr:local  FAILED  local  -             0         exit code 1 see its logs
+";
+        assert_eq!(nodes(Style::PLAIN, &all, false), expected);
+        assert!(nodes(Style::PLAIN, &all, true).contains("\nx    r1"));
+        assert!(nodes(Style { colour: true }, &all, false).contains("\u{1b}["));
+    }
+
+    #[test]
+    fn links_and_labs() {
+        let end = |node: &str| {
+            Some(api::Endpoint { node: node.into(), interface: "eth1".into(), ..api::Endpoint::default() })
+        };
+        let link = api::Link {
+            a: end("r1"),
+            b: end("r2"),
+            mtu: 9500,
+            state: api::LinkState::Up.into(),
+            ..Default::default()
+        };
+        let expected = "A        B        STATE  MTU   REASON\nr1:eth1  r2:eth1  UP     9500  -\n";
+        assert_eq!(links(Style::PLAIN, &[link]), expected);
+        let lab = api::Lab {
+            name: "labs/x".into(),
+            state: api::LabState::Running.into(),
+            node_count: 2,
+            ready_count: 2,
+            link_count: 1,
+            up_link_count: 1,
+            ..api::Lab::default()
+        };
+        let expected =
+            "LAB  STATE    NODES READY  LINKS UP  REASON\nx    RUNNING  2/2          1/1       -\n";
+        assert_eq!(labs(Style::PLAIN, &[lab]), expected);
+    }
+
+    #[test]
+    fn hosts_show_room_and_images_where_they_are() {
+        let host = api::Host {
+            name: "hosts/local".into(),
+            state: api::HostState::Online.into(),
+            cpu_total_millis: 2_000,
+            cpu_overcommit: 8.0,
+            cpu_reserved_millis: 150,
+            memory_total_bytes: 4 << 30,
+            memory_overcommit: 1.0,
+            memory_reserved_bytes: 192 << 20,
+            datapath: "netdev".into(),
+            ovs_version: "3.1.0".into(),
+            ..api::Host::default()
+        };
+        let shown = hosts(Style::PLAIN, &[host]);
+        for part in ["0.15 of 16", "192.0 MiB of 4.0 GiB", "netdev 3.1.0"] {
+            assert!(shown.contains(part), "{part} in {shown}");
+        }
+        let presence = |host: &str, present| api::ImagePresence {
+            host: host.into(),
+            present,
+            digest: "sha256:0123456789abcdef".into(),
+            size_bytes: 1 << 20,
+            ..Default::default()
+        };
+        let image = api::Image {
+            reference: "a:1".into(),
+            presences: vec![presence("hosts/h1", true), presence("hosts/h2", false)],
+            ..api::Image::default()
+        };
+        let shown = images(Style::PLAIN, &[image]);
+        assert!(shown.contains("h1") && !shown.contains("h2") && shown.contains("0123456789ab\n"), "{shown}");
+    }
+
+    #[test]
+    fn interfaces_of_a_kind() {
+        let kind = |pattern: &str| api::Kind {
+            interface_pattern: pattern.into(),
+            first_interface: 1,
+            max_interfaces: 4,
+            ..api::Kind::default()
+        };
+        assert_eq!(interfaces(&kind("eth{n}")), "eth1..eth4");
+        assert_eq!(interfaces(&kind("*")), "any name");
+    }
+}

@@ -1,0 +1,94 @@
+//! States as words and tones. The words are the API's, without the prefix of their enum.
+
+use netloom_api::v1 as api;
+
+use super::style::Tone;
+
+/// A node's state.
+pub fn node_state(state: api::NodeState) -> &'static str {
+    bare(state.as_str_name(), "NODE_STATE_")
+}
+
+/// A link's state.
+pub fn link_state(state: api::LinkState) -> &'static str {
+    bare(state.as_str_name(), "LINK_STATE_")
+}
+
+/// A lab's state.
+pub fn lab_state(state: api::LabState) -> &'static str {
+    bare(state.as_str_name(), "LAB_STATE_")
+}
+
+/// A host's state.
+pub fn host_state(state: api::HostState) -> &'static str {
+    bare(state.as_str_name(), "HOST_STATE_")
+}
+
+/// A runtime, as users write it.
+pub fn runtime(runtime: api::Runtime) -> &'static str {
+    match runtime {
+        api::Runtime::Docker => "docker",
+        api::Runtime::Libvirt => "libvirt",
+        api::Runtime::Bridge => "bridge",
+        api::Runtime::Unspecified => "",
+    }
+}
+
+fn bare(name: &'static str, prefix: &str) -> &'static str {
+    name.strip_prefix(prefix).unwrap_or(name)
+}
+
+/// How a state's word is to be seen.
+pub fn tone(state: &str) -> Tone {
+    match state {
+        "READY" | "UP" | "RUNNING" | "ONLINE" | "GONE" => Tone::Good,
+        "FAILED" | "UNSCHEDULABLE" | "DEGRADED" => Tone::Bad,
+        "STOPPED" => Tone::Dim,
+        "" => Tone::Plain,
+        _ => Tone::Busy,
+    }
+}
+
+/// The last part of a resource name: `r1` of `labs/x/nodes/r1`.
+pub fn last(name: &str) -> &str {
+    name.rsplit_once('/').map_or(name, |(_, last)| last)
+}
+
+/// Thousandths of a core, for people.
+pub fn cores(millis: i64) -> String {
+    let text = format!("{:.2}", millis as f64 / 1_000.0);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Bytes, for people.
+pub fn bytes(bytes: i64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1_024.0 && unit + 1 < UNITS.len() {
+        value /= 1_024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_for_people() {
+        assert_eq!((cores(1_500), cores(2_000), cores(50)), ("1.5".into(), "2".into(), "0.05".into()));
+        assert_eq!(
+            (bytes(0), bytes(1_023), bytes(64 << 20)),
+            ("0 B".into(), "1023 B".into(), "64.0 MiB".into())
+        );
+    }
+
+    #[test]
+    fn every_state_has_a_word_without_its_prefix() {
+        assert_eq!(node_state(api::NodeState::Ready), "READY");
+        assert_eq!(link_state(api::LinkState::Up), "UP");
+        assert_eq!(lab_state(api::LabState::Running), "RUNNING");
+        assert_eq!(host_state(api::HostState::Online), "ONLINE");
+    }
+}

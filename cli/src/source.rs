@@ -1,0 +1,258 @@
+//! The topology file of a command: found, read and understood here first, so that a mistake in it is shown at its place before anything is sent.
+//!
+//! The server reads the text again: what counts is what it says. Reading it here gathers the files that binds name, which only exist here, and the
+//! environment variables that the text refers to, so that no others leave this machine.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use netloom_api::v1 as api;
+use netloom_model::id::LabId;
+use netloom_model::kind::Catalogue;
+use netloom_topology::{DirFiles, Input, MAX_TEXT, Parsed, parse};
+
+use crate::error::Error;
+
+/// The text of a topology file.
+#[derive(Debug)]
+pub struct Source {
+    /// How it is called in messages.
+    pub name: String,
+    /// Its text.
+    pub text: String,
+    directory: PathBuf,
+}
+
+/// What a topology file says, and what of this machine it refers to.
+pub struct Read {
+    /// What it says.
+    pub parsed: Parsed,
+    /// The environment variables it refers to, those that are set.
+    pub env: BTreeMap<String, String>,
+}
+
+impl Source {
+    /// The file named, standard input for "-", or the only topology file of the directory.
+    pub fn open(named: Option<&Path>, directory: &Path) -> Result<Source, Error> {
+        let path = match named {
+            Some(path) => path.to_owned(),
+            None => only_one(directory)?,
+        };
+        if path == Path::new("-") {
+            let text = read_text(std::io::stdin().lock(), "standard input")?;
+            return Ok(Source { name: "<stdin>".to_owned(), text, directory: directory.to_owned() });
+        }
+        let name = path.display().to_string();
+        let metadata = std::fs::metadata(&path)
+            .map_err(|e| Error::Invalid(format!("the topology file {name} cannot be read: {e}")))?;
+        if metadata.is_dir() {
+            return Err(Error::Invalid(format!("{name} is a directory; name the topology file in it")));
+        }
+        let file = std::fs::File::open(&path)
+            .map_err(|e| Error::Invalid(format!("the topology file {name} cannot be read: {e}")))?;
+        let text = read_text(file, &name)?;
+        let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok(Source { name, text, directory: directory.to_owned() })
+    }
+
+    /// Reads the text with these kinds.
+    pub fn read(&self, catalogue: &Catalogue) -> Result<Read, Error> {
+        let files = DirFiles::new(&self.directory).map_err(|e| {
+            Error::io(format!("the directory {} cannot be read", self.directory.display()), e)
+        })?;
+        let used = RefCell::new(BTreeMap::new());
+        let env = |name: &str| {
+            let value = std::env::var(name).ok()?;
+            used.borrow_mut().insert(name.to_owned(), value.clone());
+            Some(value)
+        };
+        let input = Input { file_name: &self.name, text: &self.text, env: &env, files: &files, catalogue };
+        let parsed = parse(&input);
+        Ok(Read { parsed, env: used.into_inner() })
+    }
+
+    /// The lab's name, for commands that only need to know which lab is meant.
+    pub fn lab(&self) -> Result<LabId, Error> {
+        self.read(&Catalogue::embedded())?.parsed.lab.ok_or_else(|| {
+            Error::Invalid(format!("{} has no valid lab name; see netloom validate {}", self.name, self.name))
+        })
+    }
+
+    /// The request that hands it to the server.
+    pub fn import(&self, read: Read, validate_only: bool) -> api::ImportLabRequest {
+        let modes: HashMap<&str, u32> =
+            read.parsed.spec.files.iter().map(|f| (f.path.as_str(), f.mode)).collect();
+        let files = read
+            .parsed
+            .contents
+            .iter()
+            .map(|(path, content)| api::FileContent {
+                mode: modes.get(path.as_str()).copied().unwrap_or(0o644),
+                path: path.clone(),
+                content: content.to_vec(),
+            })
+            .collect();
+        api::ImportLabRequest {
+            text: self.text.clone(),
+            file_name: self.name.clone(),
+            files,
+            env: read.env.into_iter().collect(),
+            validate_only,
+            request_id: if validate_only { String::new() } else { uuid::Uuid::new_v4().to_string() },
+        }
+    }
+}
+
+/// The server's kinds, as far as the API tells them: what a topology file may say follows from them, and a server may have kinds of its own.
+pub fn catalogue(kinds: &[api::Kind]) -> Catalogue {
+    let mut catalogue = Catalogue::default();
+    for kind in kinds {
+        let name = kind.name.strip_prefix("kinds/").unwrap_or(&kind.name);
+        let runtime = match kind.runtime() {
+            api::Runtime::Docker => "docker",
+            api::Runtime::Libvirt => "libvirt",
+            api::Runtime::Bridge => "bridge",
+            api::Runtime::Unspecified => continue,
+        };
+        let text = format!(
+            "name = {}\ndescription = {}\naliases = {}\nruntime = {}\nimage = {}\nverified = {}\nsource = {}\n\
+             [interfaces]\npattern = {}\nfirst = {}\nmax = {}\n",
+            quoted(name),
+            quoted(&kind.description),
+            quoted(&kind.aliases),
+            quoted(runtime),
+            quoted(&kind.image),
+            kind.verified,
+            quoted(&kind.source),
+            quoted(&kind.interface_pattern),
+            kind.first_interface,
+            kind.max_interfaces,
+        );
+        // A kind that this version cannot read is left to the server: a node of it is refused here, with the name.
+        let _ = catalogue.add(name, &text);
+    }
+    catalogue
+}
+
+/// JSON's strings and lists of strings are TOML's too.
+fn quoted<T: serde::Serialize + ?Sized>(value: &T) -> String {
+    serde_json::to_string(value).expect("strings always serialise")
+}
+
+fn read_text(reader: impl std::io::Read, name: &str) -> Result<String, Error> {
+    let mut bytes = Vec::new();
+    // One byte more than is allowed tells that there is more; the parser then says so with its limit.
+    let most = u64::try_from(MAX_TEXT).unwrap_or(u64::MAX).saturating_add(1);
+    reader
+        .take(most)
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::Invalid(format!("the topology file {name} cannot be read: {e}")))?;
+    String::from_utf8(bytes).map_err(|e| {
+        let line = e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+        Error::Invalid(format!("{name}:{line}: the file is not UTF-8 text; is it a topology file?"))
+    })
+}
+
+/// The only topology file of a directory.
+fn only_one(directory: &Path) -> Result<PathBuf, Error> {
+    let entries = std::fs::read_dir(directory)
+        .map_err(|e| Error::io(format!("the directory {} cannot be read", directory.display()), e))?;
+    let mut found: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|e| PathBuf::from(e.file_name())))
+        .filter(|name| {
+            let name = name.to_string_lossy();
+            name.ends_with(".clab.yml") || name.ends_with(".clab.yaml")
+        })
+        .collect();
+    found.sort();
+    match found.as_slice() {
+        [] => Err(Error::Usage(
+            "there is no *.clab.yml or *.clab.yaml in this directory; name the topology file with -t"
+                .to_owned(),
+        )),
+        [one] if directory == Path::new(".") => Ok(one.clone()),
+        [one] => Ok(directory.join(one)),
+        several => {
+            let names: Vec<String> = several.iter().map(|p| format!("\n  {}", p.display())).collect();
+            Err(Error::Usage(format!(
+                "there are several topology files in this directory; name one with -t:{}",
+                names.concat()
+            )))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LAB: &str = "name: x\ntopology:\n  nodes:\n    h: {kind: linux, image: a:1}\n";
+
+    fn write(dir: &Path, name: &str, text: &str) {
+        std::fs::write(dir.join(name), text).unwrap();
+    }
+
+    #[test]
+    fn the_only_file_is_found_and_several_are_listed() {
+        let dir = tempfile::tempdir().unwrap();
+        let none = Source::open(None, dir.path()).unwrap_err();
+        assert!(matches!(&none, Error::Usage(m) if m.contains("-t")), "{none}");
+        write(dir.path(), "a.clab.yml", LAB);
+        write(dir.path(), "notes.yml", "x");
+        assert_eq!(Source::open(None, dir.path()).unwrap().text, LAB);
+        write(dir.path(), "b.clab.yaml", LAB);
+        let several = Source::open(None, dir.path()).unwrap_err().to_string();
+        assert!(several.contains("a.clab.yml") && several.contains("b.clab.yaml"), "{several}");
+    }
+
+    #[test]
+    fn files_that_cannot_be_read_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("b.clab.yml"), b"name: x\n\xff\n").unwrap();
+        for (path, part) in
+            [("missing.clab.yml", "missing.clab.yml"), (".", "is a directory"), ("b.clab.yml", ":2:")]
+        {
+            let said = Source::open(Some(&dir.path().join(path)), dir.path()).unwrap_err();
+            assert_eq!(said.exit_code(), 5, "{said}");
+            assert!(said.to_string().contains(part), "{said}");
+        }
+    }
+
+    #[test]
+    fn only_variables_and_files_that_the_text_names_are_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "r1.conf", "hostname r1\n");
+        write(dir.path(), "secret", "s");
+        let text = "name: x\ntopology:\n  nodes:\n    h:\n      kind: linux\n      image: a:1\n      \
+                    env: {P: \"${PATH}\"}\n      binds: [\"r1.conf:/etc/r1.conf\"]\n";
+        write(dir.path(), "x.clab.yml", text);
+        let source = Source::open(None, dir.path()).unwrap();
+        let read = source.read(&Catalogue::embedded()).unwrap();
+        assert!(read.parsed.ok(), "{:?}", read.parsed.diagnostics);
+        let request = source.import(read, true);
+        assert_eq!(request.env.keys().collect::<Vec<_>>(), ["PATH"]);
+        let files: Vec<(&str, &[u8])> =
+            request.files.iter().map(|f| (f.path.as_str(), f.content.as_slice())).collect();
+        assert_eq!(files, [("r1.conf", b"hostname r1\n".as_slice())]);
+    }
+
+    #[test]
+    fn kinds_come_back_from_the_api() {
+        let kind = api::Kind {
+            name: "kinds/mine".into(),
+            description: "says \"hi\"\n".into(),
+            aliases: vec!["m".into()],
+            runtime: api::Runtime::Docker.into(),
+            interface_pattern: "e1-{n}".into(),
+            first_interface: 1,
+            max_interfaces: 8,
+            ..api::Kind::default()
+        };
+        let catalogue = catalogue(&[kind]);
+        let found = catalogue.get("m").expect("found by its alias");
+        assert_eq!((found.name.as_str(), found.description.as_str()), ("mine", "says \"hi\"\n"));
+        assert_eq!((found.interfaces.pattern.as_str(), found.interfaces.max), ("e1-{n}", 8));
+    }
+}

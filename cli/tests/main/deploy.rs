@@ -1,0 +1,325 @@
+//! deploy, plan and inspect.
+
+use std::time::Duration;
+
+use netloom_api::v1 as api;
+use netloom_model::{Code, Failure};
+use netloom_service::status::{to_rpc_status, to_status};
+use netloom_service::testing::eventually;
+use nix::pty::{Winsize, openpty};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use crate::fake::{Ended, Fake, Script, refused};
+
+const BOUND: Duration = Duration::from_secs(30);
+const LAB: &str = "name: x\ntopology:\n  nodes:\n    a: {kind: linux, image: a:1}\n    b: {kind: only-here, image: a:1}\n  links:\n  - endpoints: [\"a:eth1\", \"b:eth1\"]\n";
+
+fn progress(object: &str, id: &str, state: &str, detail: &str) -> api::Progress {
+    api::Progress { object: object.into(), id: id.into(), state: state.into(), detail: detail.into() }
+}
+
+fn running(progress: Vec<api::Progress>) -> api::Operation {
+    let create = |object: &str, id: &str| api::Action {
+        verb: api::ActionVerb::Create.into(),
+        object: object.into(),
+        id: id.into(),
+        host: if object == "node" { "local".into() } else { String::new() },
+        ..api::Action::default()
+    };
+    api::Operation {
+        name: "operations/1".into(),
+        kind: api::OperationKind::Deploy.into(),
+        lab_name: "labs/x".into(),
+        state: api::OperationState::Running.into(),
+        plan: Some(api::Plan {
+            actions: vec![create("node", "a"), create("node", "b"), create("link", "a:eth1--b:eth1")],
+            ..api::Plan::default()
+        }),
+        progress,
+        ..api::Operation::default()
+    }
+}
+
+fn succeeded() -> api::Operation {
+    api::Operation {
+        state: api::OperationState::Succeeded.into(),
+        done: true,
+        ..running(vec![
+            progress("node", "a", "READY", ""),
+            progress("node", "b", "READY", ""),
+            progress("link", "a:eth1--b:eth1", "UP", ""),
+        ])
+    }
+}
+
+fn lab() -> api::Lab {
+    api::Lab {
+        name: "labs/x".into(),
+        state: api::LabState::Running.into(),
+        node_count: 2,
+        ready_count: 2,
+        link_count: 1,
+        up_link_count: 1,
+        ..api::Lab::default()
+    }
+}
+
+fn node(id: &str) -> api::Node {
+    api::Node {
+        name: format!("labs/x/nodes/{id}"),
+        kind: "linux".into(),
+        image: "a:1".into(),
+        state: api::NodeState::Ready.into(),
+        host: "hosts/local".into(),
+        ..api::Node::default()
+    }
+}
+
+fn script(operations: Vec<api::Operation>) -> Script {
+    let end = |node: &str| {
+        Some(api::Endpoint { node: node.into(), interface: "eth1".into(), ..api::Endpoint::default() })
+    };
+    let link = api::Link {
+        a: end("a"),
+        b: end("b"),
+        mtu: 9500,
+        state: api::LinkState::Up.into(),
+        ..Default::default()
+    };
+    Script {
+        import: Some(Ok(running(vec![progress("node", "a", "CREATING", "")]))),
+        watches: vec![(operations, None)],
+        labs: vec![lab()],
+        nodes: vec![node("a"), node("b")],
+        links: vec![link],
+        ..Script::default()
+    }
+}
+
+/// Standard output with every time as `T`.
+fn without_times(out: &str) -> String {
+    let words = |line: &str| {
+        let word = |w: &str| match w.strip_suffix('s').map(str::parse::<f64>) {
+            Some(Ok(_)) => "T".to_owned(),
+            _ => w.to_owned(),
+        };
+        line.trim_start().split(' ').map(word).collect::<Vec<String>>().join(" ")
+    };
+    out.lines().map(|line| words(line) + "\n").collect()
+}
+
+#[tokio::test]
+async fn deploy_prints_plan_progress_and_the_lab() {
+    let half = running(vec![
+        progress("node", "a", "READY", ""),
+        progress("node", "b", "STARTING", "waits for eth1"),
+        progress("link", "a:eth1--b:eth1", "PENDING", ""),
+    ]);
+    let fake = Fake::start(script(vec![half, succeeded()])).await;
+    fake.write("x.clab.yml", LAB);
+    let ended = fake.run(&["deploy"]).await.expect(0);
+    let expected = "\
++ node a               on local
++ node b               on local
++ link a:eth1--b:eth1
+Plan: 3 to make
+T  node a  CREATING
+T  node a  READY
+T  node b  STARTING  waits for eth1
+T  link a:eth1--b:eth1  PENDING
+T  node b  READY
+T  link a:eth1--b:eth1  UP
+
+LAB  STATE    NODES READY  LINKS UP  REASON
+x    RUNNING  2/2          1/1       -
+
+NODE  KIND   IMAGE  STATE  HOST   MGMT ADDRESS  RESTARTS  REASON
+a     linux  a:1    READY  local  -             0         -
+b     linux  a:1    READY  local  -             0         -
+
+A       B       STATE  MTU   REASON
+a:eth1  b:eth1  UP     9500  -
+
+Deployed x in T
+";
+    assert_eq!(without_times(&ended.out), expected);
+
+    let script = fake.script();
+    let traces: std::collections::BTreeSet<&str> =
+        script.calls.iter().map(|c| c.traceparent.split('-').nth(1).unwrap_or_default()).collect();
+    assert_eq!(traces.len(), 1, "one command is one trace: {:?}", script.calls);
+    assert_eq!(traces.first().map(|t| t.len()), Some(32));
+    let imported = script.imported.as_ref().unwrap();
+    assert_eq!((imported.text.as_str(), imported.validate_only), (LAB, false));
+    assert!(!imported.request_id.is_empty());
+}
+
+#[tokio::test]
+async fn an_unchanged_file_has_nothing_to_do() {
+    let done = api::Operation { plan: Some(api::Plan::default()), progress: Vec::new(), ..succeeded() };
+    let fake = Fake::start(Script { import: Some(Ok(done)), ..script(Vec::new()) }).await;
+    let file = fake.write("x.clab.yml", LAB);
+    let ended = fake.run(&["deploy", "-t", file.to_str().unwrap()]).await.expect(0);
+    assert!(
+        ended.out.starts_with(&format!("Nothing to do: lab x is as {} says\n", file.display())),
+        "{}",
+        ended.out
+    );
+    assert!(!fake.methods().contains(&"WatchOperation"));
+}
+
+#[tokio::test]
+async fn a_deploy_that_failed_names_what_failed() {
+    let error = to_rpc_status(&Failure::new(Code::FailedPrecondition, "NODES_FAILED", "1 of 2 nodes failed"));
+    let failed = api::Operation {
+        state: api::OperationState::Failed.into(),
+        error: Some(error),
+        progress: vec![progress("node", "a", "READY", ""), progress("node", "b", "FAILED", "exit code 1")],
+        ..succeeded()
+    };
+    let fake = Fake::start(script(vec![failed])).await;
+    fake.write("x.clab.yml", LAB);
+    let ended = fake.run(&["deploy"]).await.expect(1);
+    assert_eq!(ended.err.lines().last(), Some("  node b  FAILED  exit code 1"), "{}", ended.err);
+    assert!(ended.err.contains("error: the deploy of x failed: 1 of 2 nodes failed\n"), "{}", ended.err);
+    assert!(ended.out.contains("NODE  KIND"), "the lab is shown as it is: {}", ended.out);
+}
+
+#[tokio::test]
+async fn a_file_with_errors_is_not_sent() {
+    let fake = Fake::start(Script::default()).await;
+    fake.write("x.clab.yml", "name: x\ntopology:\n  nodes:\n    a: {kind: linus, image: a:1}\n");
+    let ended = fake.run(&["deploy"]).await.expect(5);
+    assert!(ended.err.contains("x.clab.yml:4:"), "{}", ended.err);
+    assert!(ended.err.contains("^\n"), "{}", ended.err);
+    assert!(!fake.methods().contains(&"ImportLab"));
+    assert_eq!(fake.run(&["deploy", "-t", "missing.clab.yml"]).await.code, 5);
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_is_printed_field_by_field() {
+    let failure = Failure::new(Code::InvalidArgument, "TOPOLOGY_INVALID", "the topology cannot be used")
+        .violation("x.clab.yml:4:8", "image a:1 is not known")
+        .violation("x.clab.yml:5:8", "nor is this");
+    let fake = Fake::start(Script { import: Some(Err(to_status(failure))), ..Script::default() }).await;
+    fake.write("x.clab.yml", LAB);
+    let ended = fake.run(&["plan"]).await.expect(5);
+    let said = "error: the topology cannot be used [TOPOLOGY_INVALID]\n  x.clab.yml:4:8: image a:1 is not known\n  x.clab.yml:5:8: nor is this\n";
+    assert!(ended.err.ends_with(said), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn plan_changes_nothing_and_reads_standard_input() {
+    let planned = api::Operation { name: String::new(), done: true, ..running(Vec::new()) };
+    let fake = Fake::start(Script { import: Some(Ok(planned)), ..Script::default() }).await;
+    let ended = fake.run_with_input(&["plan", "-t", "-"], LAB.as_bytes()).await.expect(0);
+    assert!(ended.out.ends_with("Plan: 3 to make\n"), "{}", ended.out);
+    assert!(fake.script().imported.as_ref().unwrap().validate_only);
+    assert!(!fake.methods().contains(&"WatchOperation"));
+
+    let json = fake.run_with_input(&["plan", "-t", "-", "--format", "json"], LAB.as_bytes()).await.expect(0);
+    let value: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(value["plan"]["actions"][0]["verb"], "ACTION_VERB_CREATE");
+}
+
+#[tokio::test]
+async fn json_is_alone_on_standard_output() {
+    let fake = Fake::start(script(vec![succeeded()])).await;
+    fake.write("x.clab.yml", LAB);
+    let ended = fake.run(&["deploy", "--format", "json"]).await.expect(0);
+    let value: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(value["state"], "OPERATION_STATE_SUCCEEDED");
+    assert!(ended.err.contains("node a  CREATING"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn a_server_that_restarts_is_asked_again() {
+    let mut script = script(vec![succeeded()]);
+    script.watches.insert(0, (Vec::new(), Some(tonic::Status::unavailable("connection reset"))));
+    let fake = Fake::start(script).await;
+    fake.write("x.clab.yml", LAB);
+    fake.run(&["deploy"]).await.expect(0);
+    assert_eq!(fake.methods().iter().filter(|m| **m == "WatchOperation").count(), 2);
+}
+
+#[tokio::test]
+async fn an_operation_that_is_gone_is_not_waited_for() {
+    let mut script = script(Vec::new());
+    script.watches = vec![(Vec::new(), Some(refused(Code::NotFound, "OPERATION_NOT_FOUND", "it is gone")))];
+    let fake = Fake::start(script).await;
+    fake.write("x.clab.yml", LAB);
+    let ended = fake.run(&["deploy"]).await.expect(4);
+    assert!(ended.err.contains("OPERATION_NOT_FOUND"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn waiting_too_long_and_ctrl_c_leave_the_deploy_to_the_server() {
+    let fake = Fake::start(script(Vec::new())).await;
+    fake.write("x.clab.yml", LAB);
+    let ended = fake.run(&["deploy", "--timeout", "1s"]).await.expect(1);
+    assert!(ended.err.contains("goes on in the server"), "{}", ended.err);
+
+    let mut child = fake.command(&["deploy"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+    // The first line of progress: it waits for the operation now, and for the signal.
+    while !lines.next_line().await.unwrap().expect("there is progress").contains("CREATING") {}
+    let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap());
+    // The signal is listened to from the first wait on, which is moments after that line.
+    let waits = || async { fake.methods().ends_with(&["WatchOperation"]) };
+    eventually("it watches the operation", BOUND, waits).await;
+    kill(pid, Signal::SIGINT).unwrap();
+    let output = tokio::time::timeout(BOUND, child.wait_with_output()).await.expect("it ends").unwrap();
+    let ended = Ended::of(&output).expect(130);
+    assert!(ended.err.contains("interrupted: detached;"), "{}", ended.err);
+    assert!(ended.err.contains("netloom inspect x"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn inspect_shows_one_lab_or_all() {
+    let fake = Fake::start(script(Vec::new())).await;
+    let json = fake.run(&["inspect", "x", "--format", "json"]).await.expect(0);
+    let value: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(
+        (&value["lab"]["nodeCount"], &value["nodes"][1]["name"]),
+        (&2.into(), &"labs/x/nodes/b".into())
+    );
+    assert_eq!(value["links"][0]["state"], "LINK_STATE_UP");
+
+    let all = fake.run(&["inspect", "--all"]).await.expect(0);
+    assert!(all.out.contains("LAB  NODE  KIND"), "{}", all.out);
+    // Without a name it is the lab of the file.
+    fake.write("x.clab.yml", LAB);
+    assert!(fake.run(&["inspect"]).await.expect(0).out.starts_with("LAB  STATE"));
+
+    let missing = fake.run(&["inspect", "nowhere"]).await.expect(4);
+    assert!(missing.err.contains("[LAB_NOT_FOUND]\nhint: "), "{}", missing.err);
+}
+
+#[tokio::test]
+async fn on_a_terminal_progress_is_drawn_in_place() {
+    let half = running(vec![progress("node", "a", "READY", ""), progress("node", "b", "STARTING", "")]);
+    let fake = Fake::start(script(vec![half, succeeded()])).await;
+    fake.write("x.clab.yml", LAB);
+    let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+    let terminal = openpty(Some(&size), None).unwrap();
+    let mut command = fake.command(&["deploy"]);
+    let mut child = command.stdout(terminal.slave).spawn().unwrap();
+    // The command keeps its copy of the terminal until it is dropped.
+    drop(command);
+    let reader = std::thread::spawn(move || {
+        let mut seen = Vec::new();
+        // The end of a terminal is an error (EIO) that comes after everything that was written.
+        let _ = std::io::Read::read_to_end(&mut std::fs::File::from(terminal.master), &mut seen);
+        String::from_utf8_lossy(&seen).into_owned()
+    });
+    let status = tokio::time::timeout(BOUND, child.wait()).await.expect("it ends").unwrap();
+    let seen = reader.join().unwrap();
+    assert!(status.success(), "{seen}");
+    assert!(seen.contains("nodes 1/2") && seen.contains("nodes 2/2  links 1/1"), "{seen}");
+    // Three lines are drawn over, and at last wiped: only the tables stay.
+    assert!(seen.contains("\u{1b}[3A\r\u{1b}[J"), "{seen:?}");
+    assert!(seen.contains("\u{1b}[32mREADY\u{1b}[0m"), "{seen:?}");
+    assert!(seen.trim_end().lines().last().unwrap().contains("Deployed x in "), "{seen}");
+}

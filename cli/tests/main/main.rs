@@ -1,0 +1,8 @@
+//! The program from outside: what it prints and how it ends, against a server that says what each test lets it say.
+
+mod deploy;
+mod destroy;
+mod fake;
+mod local;
+mod nodes;
+mod shell;

@@ -1,0 +1,99 @@
+//! Topology files as their users write them: what comes out, and what is said about them.
+
+mod files;
+mod hostile;
+mod links;
+mod merge;
+mod supported;
+mod unsupported;
+
+use std::collections::BTreeMap;
+
+use netloom_model::kind::Catalogue;
+use netloom_model::spec::{LabSpec, NodeSpec};
+use netloom_topology::{BundleFiles, FileSource, Input, Parsed, parse};
+
+/// The files that tests mount.
+fn bundle() -> BundleFiles {
+    let file = |content: &str, mode| (content.as_bytes().to_vec(), mode);
+    BundleFiles(BTreeMap::from([
+        ("r1/frr.conf".to_owned(), file("hostname r1\n", 0o644)),
+        ("r1/daemons".to_owned(), file("ospfd=yes\n", 0o640)),
+        ("r2/frr.conf".to_owned(), file("hostname r2\n", 0o644)),
+        ("start.sh".to_owned(), file("#!/bin/sh\n", 0o755)),
+        ("common.env".to_owned(), file("A=file\nB=file\n", 0o644)),
+        ("more.env".to_owned(), file("# more\nB=more\n", 0o644)),
+    ]))
+}
+
+fn read_with(text: &str, files: &dyn FileSource) -> Parsed {
+    let env = |name: &str| match name {
+        "IMAGE" => Some("alpine:3.20".to_owned()),
+        "LAB" => Some("from-env".to_owned()),
+        "STRUCTURE" => Some("a: [b]\nc: {d: e}".to_owned()),
+        _ => None,
+    };
+    parse(&Input { file_name: "lab.clab.yml", text, env: &env, files, catalogue: &Catalogue::embedded() })
+}
+
+fn read(text: &str) -> Parsed {
+    read_with(text, &bundle())
+}
+
+/// The spec of a file without errors.
+#[track_caller]
+fn spec(text: &str) -> LabSpec {
+    let parsed = read(text);
+    assert!(parsed.ok(), "{:#?}", said(&parsed));
+    parsed.spec
+}
+
+/// A file with one node `n` of kind linux that has these lines, whose first is line 7, column 7.
+fn with_node(lines: &str) -> String {
+    let lines = lines.lines().map(|l| format!("      {l}\n")).collect::<String>();
+    format!("name: lab\ntopology:\n  nodes:\n    n:\n      kind: linux\n      image: i\n{lines}")
+}
+
+/// The node of such a file.
+#[track_caller]
+fn node(lines: &str) -> NodeSpec {
+    spec(&with_node(lines)).nodes.remove(0)
+}
+
+fn said(parsed: &Parsed) -> Vec<String> {
+    parsed.diagnostics.iter().map(ToString::to_string).collect()
+}
+
+/// What is said, as `line:column severity CODE`, without the word on the missing management network.
+fn codes(parsed: &Parsed) -> Vec<String> {
+    let told = parsed.diagnostics.iter().filter(|d| d.code != "NO_MGMT");
+    told.map(|d| format!("{}:{} {} {}", d.line, d.column, d.severity, d.code)).collect()
+}
+
+/// Holds that exactly this is said, with the words given in the message.
+#[track_caller]
+fn refused(text: &str, at: &str, words: &str) {
+    let parsed = read(text);
+    assert_eq!(codes(&parsed), [at], "{text}\n{:#?}", said(&parsed));
+    let message = &parsed.diagnostics.iter().find(|d| d.code != "NO_MGMT").unwrap().message;
+    assert!(message.contains(words), "{message}");
+    assert_eq!(parsed.ok(), !at.contains(" error "), "{text}");
+}
+
+#[test]
+fn the_example_is_without_errors() {
+    let dir = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples"));
+    let mut files = 0;
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.to_string_lossy().ends_with(".clab.yml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let parsed = read_with(&text, &netloom_topology::DirFiles::new(dir).unwrap());
+        assert!(parsed.ok(), "{}: {:#?}", path.display(), said(&parsed));
+        assert!(parsed.spec.check().is_empty() && Catalogue::embedded().check(&parsed.spec).is_empty());
+        files += 1;
+    }
+    assert!(files > 0, "there is no example in {}", dir.display());
+}

@@ -1,0 +1,291 @@
+//! Who may come in, by which door.
+//!
+//! The Unix socket is guarded by its mode. TCP is open to every program and every web page on the machine, and whoever controls a lab is root on it: so a
+//! call needs the token, and before that, a name in `Host` that is ours (a page whose name was made to resolve to 127.0.0.1 has another) and no foreign `Origin`.
+//! On both doors a body must be JSON or gRPC, which no web page can send elsewhere without asking first.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+use netloom_model::{Code, Failure};
+use netloom_service::installation::read_or_make;
+use netloom_service::server::same_bytes;
+
+use crate::transcode::http::Refusal;
+
+/// Group that may use the socket and read the token, where it exists.
+const GROUP: &str = "netloom";
+/// File in the data directory that holds the token.
+const TOKEN_FILE: &str = "admin.token";
+
+/// How a connection came in.
+#[derive(Debug, Clone)]
+pub enum Door {
+    /// Over the Unix socket.
+    Socket,
+    /// Over TCP.
+    Tcp {
+        /// What callers have to show.
+        token: Arc<str>,
+        /// Names under which this gateway may be called, in lower case.
+        hosts: Arc<[String]>,
+    },
+}
+
+impl Door {
+    /// The TCP door: names are the loopback's, the address listened on, and the ones configured.
+    pub fn tcp(token: &str, listen: &str, allowed: &[String]) -> Door {
+        let mut hosts: Vec<String> = ["127.0.0.1", "localhost", "[::1]"].map(str::to_owned).into();
+        let own = host_of(listen);
+        if !["0.0.0.0", "[::]", ""].contains(&own) {
+            hosts.push(own.to_ascii_lowercase());
+        }
+        hosts.extend(allowed.iter().map(|h| h.to_ascii_lowercase()));
+        Door::Tcp { token: token.into(), hosts: hosts.into() }
+    }
+
+    /// Refuses a request that may not come in.
+    pub fn admit(&self, request: &Parts, has_body: bool) -> Result<(), Refusal> {
+        if let Door::Tcp { token, hosts } = self {
+            let authority = check_host(request, hosts)?;
+            check_origin(&request.headers, authority)?;
+            check_token(&request.headers, token)?;
+        }
+        check_content_type(request, has_body)
+    }
+}
+
+/// True for a gRPC call; gRPC-Web is not one.
+pub fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = media_type(headers);
+    kind == "application/grpc" || kind.starts_with("application/grpc+")
+}
+
+fn refusal(status: StatusCode, code: Code, reason: &str, said: impl Into<String>) -> Refusal {
+    Refusal { status, failure: Failure::new(code, reason, said) }
+}
+
+/// The name that the caller used.
+fn check_host<'a>(request: &'a Parts, hosts: &[String]) -> Result<&'a str, Refusal> {
+    let foreign = |said: String| refusal(StatusCode::FORBIDDEN, Code::PermissionDenied, "HOST_FOREIGN", said);
+    let in_uri = request.uri.authority().map(|a| a.as_str());
+    let in_headers = request.headers.get_all(HOST).iter().map(|v| v.to_str().unwrap_or_default());
+    let mut used = None;
+    for authority in in_uri.into_iter().chain(in_headers) {
+        let lower = authority.to_ascii_lowercase();
+        if !hosts.iter().any(|h| *h == lower || h == host_of(&lower)) {
+            return Err(foreign(format!(
+                "this gateway is not called \"{authority}\": use 127.0.0.1 or localhost, or add the name to allowed_hosts of [gateway]"
+            )));
+        }
+        used.get_or_insert(authority);
+    }
+    used.ok_or_else(|| foreign("the request does not say which host it is for".to_owned()))
+}
+
+/// A web page's origin must be this gateway itself.
+fn check_origin(headers: &HeaderMap, authority: &str) -> Result<(), Refusal> {
+    for origin in headers.get_all(ORIGIN) {
+        let origin = origin.to_str().unwrap_or_default();
+        let of = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+        if !of.is_some_and(|o| o.eq_ignore_ascii_case(authority)) {
+            let said = format!("pages of \"{origin}\" may not use this gateway");
+            return Err(refusal(StatusCode::FORBIDDEN, Code::PermissionDenied, "ORIGIN_FOREIGN", said));
+        }
+    }
+    Ok(())
+}
+
+fn check_token(headers: &HeaderMap, token: &str) -> Result<(), Refusal> {
+    let unauthenticated =
+        |said: &str| refusal(StatusCode::UNAUTHORIZED, Code::Unauthenticated, "TOKEN_INVALID", said);
+    let Some(shown) = headers.get(AUTHORIZATION) else {
+        return Err(unauthenticated(
+            "no token was shown: send Authorization: Bearer and the content of admin.token in the data directory, or use the Unix socket",
+        ));
+    };
+    let shown = shown.as_bytes();
+    let (scheme, rest) = shown.split_at_checked("Bearer ".len()).unwrap_or((shown, b""));
+    if scheme.eq_ignore_ascii_case(b"Bearer ") && same_bytes(rest.trim_ascii(), token.as_bytes()) {
+        Ok(())
+    } else {
+        Err(unauthenticated("the token is not the one in admin.token in the data directory"))
+    }
+}
+
+fn check_content_type(request: &Parts, has_body: bool) -> Result<(), Refusal> {
+    let changes = [Method::POST, Method::PUT, Method::PATCH].contains(&request.method);
+    if !changes
+        || !has_body
+        || is_grpc(&request.headers)
+        || media_type(&request.headers) == "application/json"
+    {
+        return Ok(());
+    }
+    let said = "the body must be JSON: send Content-Type: application/json";
+    Err(refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, Code::InvalidArgument, "CONTENT_TYPE_UNSUPPORTED", said))
+}
+
+/// The media type without its parameters, in lower case; none when several are given.
+fn media_type(headers: &HeaderMap) -> String {
+    let one = |name: HeaderName| {
+        let mut all = headers.get_all(name).iter();
+        all.next().filter(|_| all.next().is_none())
+    };
+    let text = one(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// The host in `host:port`.
+fn host_of(authority: &str) -> &str {
+    match authority.split_once(']') {
+        Some((before, _)) => &authority[..=before.len()],
+        None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
+    }
+}
+
+/// The token that TCP demands: made once, readable by root and the group.
+pub fn token(data_dir: &Path) -> anyhow::Result<String> {
+    let path = data_dir.join(TOKEN_FILE);
+    let is_new = !path.exists();
+    let make = || rand::random::<[u8; 32]>().iter().map(|b| format!("{b:02x}")).collect();
+    let text = read_or_make(&path, 0o640, make)
+        .with_context(|| format!("cannot read or make {}", path.display()))?;
+    let token = text.trim();
+    anyhow::ensure!(
+        token.len() >= 32 && token.bytes().all(|b| b.is_ascii_graphic()),
+        "{} does not hold a token of at least 32 characters; remove it and a new one is made",
+        path.display()
+    );
+    if is_new {
+        give_to_group(&path)?;
+    }
+    Ok(token.to_owned())
+}
+
+/// Lets the group, where it exists, use a file.
+pub fn give_to_group(path: &Path) -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    if let Some(group) = nix::unistd::Group::from_name(GROUP)? {
+        nix::unistd::chown(path, None, Some(group.gid))
+            .with_context(|| format!("cannot give {} to the group {GROUP}", path.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+
+    fn parts(headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().method("POST").uri("/v1/labs");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn reason(door: &Door, headers: &[(&str, &str)]) -> String {
+        door.admit(&parts(headers), true).err().map(|r| r.failure.reason).unwrap_or_default()
+    }
+
+    #[test]
+    fn only_our_own_names_come_in() {
+        let door = Door::tcp(TOKEN, "192.0.2.1:7600", &["lab.example:8080".into(), "proxy".into()]);
+        let bearer = format!("Bearer {TOKEN}");
+        let with = |host: &str| {
+            reason(&door, &[("host", host), ("authorization", &bearer), ("content-type", "application/json")])
+        };
+        for ours in [
+            "127.0.0.1",
+            "127.0.0.1:7600",
+            "LOCALHOST:1",
+            "[::1]:7600",
+            "[::1]",
+            "192.0.2.1:7600",
+            "lab.example:8080",
+            "proxy:5",
+        ] {
+            assert_eq!(with(ours), "", "{ours}");
+        }
+        for foreign in [
+            "evil.example",
+            "localhost.evil.example",
+            "127.0.0.1.evil:7600",
+            "lab.example:1",
+            "",
+            "x@127.0.0.1",
+            "0.0.0.0:7600",
+        ] {
+            assert_eq!(with(foreign), "HOST_FOREIGN", "{foreign}");
+        }
+        assert_eq!(reason(&door, &[("authorization", &bearer)]), "HOST_FOREIGN");
+        let two = [("host", "localhost"), ("host", "evil"), ("authorization", bearer.as_str())];
+        assert_eq!(reason(&door, &two), "HOST_FOREIGN");
+    }
+
+    #[test]
+    fn checks_come_in_order() {
+        let door = Door::tcp(TOKEN, "127.0.0.1:7600", &[]);
+        let bearer = format!("bearer {TOKEN}");
+        let mut headers = vec![("host", "127.0.0.1:7600"), ("origin", "http://127.0.0.1:1")];
+        assert_eq!(reason(&door, &headers), "ORIGIN_FOREIGN");
+        headers[1] = ("origin", "null");
+        assert_eq!(reason(&door, &headers), "ORIGIN_FOREIGN");
+        headers[1] = ("origin", "http://127.0.0.1:7600");
+        assert_eq!(reason(&door, &headers), "TOKEN_INVALID");
+        for wrong in ["", "Bearer", "Bearer x", "Basic 0123456789abcdef0123456789abcdef", TOKEN] {
+            headers.push(("authorization", wrong));
+            assert_eq!(reason(&door, &headers), "TOKEN_INVALID", "{wrong}");
+            headers.pop();
+        }
+        headers.push(("authorization", &bearer));
+        assert_eq!(reason(&door, &headers), "CONTENT_TYPE_UNSUPPORTED");
+        for kind in
+            ["text/plain", "application/x-www-form-urlencoded", "application/grpc-web", "application/jsonx"]
+        {
+            headers.push(("content-type", kind));
+            assert_eq!(reason(&door, &headers), "CONTENT_TYPE_UNSUPPORTED", "{kind}");
+            headers.pop();
+        }
+        for kind in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            "application/grpc",
+            "application/grpc+proto",
+        ] {
+            headers.push(("content-type", kind));
+            assert_eq!(reason(&door, &headers), "", "{kind}");
+            headers.pop();
+        }
+    }
+
+    #[test]
+    fn the_socket_asks_for_json_only() {
+        assert_eq!(reason(&Door::Socket, &[("host", "anything"), ("content-type", "application/json")]), "");
+        assert_eq!(reason(&Door::Socket, &[("content-type", "text/plain")]), "CONTENT_TYPE_UNSUPPORTED");
+        assert!(Door::Socket.admit(&parts(&[]), false).is_ok());
+    }
+
+    #[test]
+    fn the_token_is_made_once_and_not_for_everybody() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = token(dir.path()).unwrap();
+        assert_eq!(first.len(), 64);
+        assert_eq!(token(dir.path()).unwrap(), first);
+        let mode = std::fs::metadata(dir.path().join(TOKEN_FILE)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777 & !0o640, 0);
+        std::fs::write(dir.path().join(TOKEN_FILE), "short").unwrap();
+        assert!(token(dir.path()).is_err());
+    }
+}

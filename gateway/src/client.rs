@@ -1,0 +1,137 @@
+//! The services behind the gateway: the scheduler, the image registry, and compute services at the endpoints that tickets name.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use netloom_model::id::{LabId, NodeId, OperationId};
+use netloom_proto::compute::v1::compute_service_client::ComputeServiceClient;
+use netloom_proto::image_registry::v1::image_registry_service_client::ImageRegistryServiceClient;
+use netloom_proto::scheduler::v1 as ps;
+use netloom_proto::scheduler::v1::scheduler_service_client::SchedulerServiceClient;
+use netloom_service::settings::Endpoints;
+use netloom_service::{Channel, Connector, Endpoint};
+use tonic::{Status, Streaming};
+
+use crate::error::Error;
+
+/// Most bytes of one answer. A page of labs holds their whole specs.
+const MAX_ANSWER: usize = 256 << 20;
+
+/// Clients of the services. Clones share their connections.
+#[derive(Clone)]
+pub struct Peers {
+    scheduler: SchedulerServiceClient<Channel>,
+    scheduler_name: Arc<str>,
+    registry: ImageRegistryServiceClient<Channel>,
+    registry_name: Arc<str>,
+    connector: Connector,
+    hosts: Arc<Mutex<HashMap<String, Channel>>>,
+}
+
+impl Peers {
+    /// Clients at these endpoints. Nothing is connected before it is used.
+    pub fn new(connector: Connector, endpoints: &Endpoints) -> Peers {
+        let scheduler = SchedulerServiceClient::new(connector.channel(&endpoints.scheduler));
+        let registry = ImageRegistryServiceClient::new(connector.channel(&endpoints.image_registry));
+        Peers {
+            scheduler: scheduler.max_decoding_message_size(MAX_ANSWER),
+            scheduler_name: format!("the scheduler at {}", endpoints.scheduler).into(),
+            registry: registry.max_decoding_message_size(MAX_ANSWER),
+            registry_name: format!("the image registry at {}", endpoints.image_registry).into(),
+            connector,
+            hosts: Arc::default(),
+        }
+    }
+
+    /// The scheduler.
+    pub fn scheduler(&self) -> SchedulerServiceClient<Channel> {
+        self.scheduler.clone()
+    }
+
+    /// The image registry.
+    pub fn registry(&self) -> ImageRegistryServiceClient<Channel> {
+        self.registry.clone()
+    }
+
+    /// What a failed call to the scheduler means.
+    pub fn scheduler_error(&self) -> impl Fn(Status) -> Error + use<> {
+        let name = self.scheduler_name.clone();
+        move |status| Error::behind(&name, status)
+    }
+
+    /// What a failed call to the image registry means.
+    pub fn registry_error(&self) -> impl Fn(Status) -> Error + use<> {
+        let name = self.registry_name.clone();
+        move |status| Error::behind(&name, status)
+    }
+
+    /// The scheduler's stream ended although it has no end.
+    pub fn scheduler_ended(&self) -> Error {
+        Error::Ended(self.scheduler_name.to_string())
+    }
+
+    /// Facts of a lab.
+    pub async fn lab(&self, lab: &LabId) -> Result<ps::LabFacts, Error> {
+        let request = ps::GetLabRequest { lab: lab.to_string() };
+        let facts = self.scheduler().get_lab(request).await.map_err(self.scheduler_error())?;
+        Ok(facts.into_inner())
+    }
+
+    /// Facts of an operation.
+    pub async fn operation(&self, id: OperationId) -> Result<ps::OperationFacts, Error> {
+        let request = ps::GetOperationRequest { operation: id.to_string() };
+        let facts = self.scheduler().get_operation(request).await.map_err(self.scheduler_error())?;
+        Ok(facts.into_inner())
+    }
+
+    /// Events after a number, of one lab or of all.
+    pub async fn watch(&self, since: u64, lab: &str) -> Result<Streaming<ps::WatchResponse>, Error> {
+        let request = ps::WatchRequest { since, lab: lab.to_owned() };
+        let events = self.scheduler().watch(request).await.map_err(self.scheduler_error())?;
+        Ok(events.into_inner())
+    }
+
+    /// Leave to open a byte stream into a node, and the compute service to open it at.
+    pub async fn ticket(
+        &self,
+        lab: &LabId,
+        node: &NodeId,
+        verb: &str,
+    ) -> Result<(ps::Ticket, Compute), Error> {
+        let request =
+            ps::GetTicketRequest { lab: lab.to_string(), node: node.to_string(), verb: verb.to_owned() };
+        let ticket = self.scheduler().get_ticket(request).await.map_err(self.scheduler_error())?.into_inner();
+        let compute = self.compute(&ticket.endpoint)?;
+        Ok((ticket, compute))
+    }
+
+    fn compute(&self, endpoint: &str) -> Result<Compute, Error> {
+        let target: Endpoint = endpoint.parse().map_err(|_| {
+            Error::Behind(netloom_model::Failure::internal(format!(
+                "the scheduler named \"{endpoint}\" as a host's endpoint; correct `hosts` in its configuration"
+            )))
+        })?;
+        let mut hosts = self.hosts.lock().expect("no holder panics");
+        let channel =
+            hosts.entry(endpoint.to_owned()).or_insert_with(|| self.connector.channel(&target)).clone();
+        Ok(Compute {
+            client: ComputeServiceClient::new(channel),
+            name: format!("the compute service at {target}"),
+        })
+    }
+}
+
+/// The compute service of one host.
+pub struct Compute {
+    /// Its client.
+    pub client: ComputeServiceClient<Channel>,
+    name: String,
+}
+
+impl Compute {
+    /// What a failed call to it means.
+    pub fn error(&self) -> impl Fn(Status) -> Error + Send + use<> {
+        let name = self.name.clone();
+        move |status| Error::behind(&name, status)
+    }
+}

@@ -1,0 +1,195 @@
+//! What can go wrong in the gateway itself. What goes wrong behind it passes through unchanged.
+
+use netloom_model::failure::{Code, Failure, Violation};
+use netloom_proto::convert::ConvertError;
+use netloom_service::status::{from_status, to_status};
+use tonic::Status;
+
+/// Most bytes of violations in one failure. A status travels in headers, and many clients take no more than 8 KiB of those.
+const MAX_VIOLATIONS: usize = 3 << 10;
+
+/// Most characters of a message.
+const MAX_MESSAGE: usize = 500;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A field of the request is wrong.
+    #[error("{field}: {what}")]
+    Field {
+        /// Path of the field.
+        field: String,
+        /// What is wrong with it and what would be right.
+        what: String,
+    },
+    /// A page token that was not given out for this list.
+    #[error(
+        "this page token was not given out for this list: begin again without one, or pass next_page_token unchanged"
+    )]
+    PageToken,
+    /// An etag that is not the lab's current one.
+    #[error("lab {0} was changed meanwhile: its etag is another; read it again and decide anew")]
+    Etag(String),
+    /// A topology file with errors in it.
+    #[error("{}", topology_message(.0))]
+    Topology(Vec<Violation>),
+    /// There is no such kind.
+    #[error("there is no kind \"{0}\"; netloom knows those that ListKinds tells")]
+    NoKind(String),
+    /// A service behind the gateway answered with a failure.
+    #[error(transparent)]
+    Behind(Failure),
+    /// A service behind the gateway cannot be reached.
+    #[error("{service} does not answer; see whether it runs, and what its log says")]
+    Unreachable {
+        /// Which one, and where.
+        service: String,
+        /// What the connection said.
+        #[source]
+        source: Status,
+    },
+    /// A service behind the gateway ended a stream that has no end.
+    #[error("{0} ended the stream; ask again")]
+    Ended(String),
+    /// A service behind the gateway said something that means nothing.
+    #[error("{service} sent facts that cannot be shown; its log and the gateway's say more")]
+    Facts {
+        /// Which one.
+        service: &'static str,
+        /// What it was.
+        #[source]
+        source: ConvertError,
+    },
+    /// The gateway ends.
+    #[error("the gateway is shutting down; ask again")]
+    ShuttingDown,
+    /// A computation ended in a panic.
+    #[error("{0} ended without an answer; see the gateway's log")]
+    Lost(&'static str),
+}
+
+impl Error {
+    /// A wrong field.
+    pub fn field(field: impl Into<String>, what: impl Into<String>) -> Error {
+        Error::Field { field: field.into(), what: what.into() }
+    }
+
+    /// What a failed call to a service means. A status that has a source was made on this side: the service did not answer.
+    pub fn behind(service: &str, status: Status) -> Error {
+        if std::error::Error::source(&status).is_some() {
+            Error::Unreachable { service: service.to_owned(), source: status }
+        } else {
+            Error::Behind(from_status(&status))
+        }
+    }
+
+    /// The scheduler's answer lacks what it must have.
+    pub fn missing(field: &str) -> Error {
+        let source = ConvertError { field: field.to_owned(), what: "is not set".to_owned() };
+        Error::Facts { service: "the scheduler", source }
+    }
+
+    /// True when what was asked for does not exist.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Error::Behind(f) if f.code == Code::NotFound)
+    }
+}
+
+fn topology_message(violations: &[Violation]) -> String {
+    match violations {
+        [one] => format!("the topology file has an error: {}: {}", one.field, one.description),
+        all => format!("the topology file has {} errors", all.len()),
+    }
+}
+
+/// As many violations as fit into a status, the last one saying how many were left out.
+fn bounded(violations: Vec<Violation>) -> Vec<Violation> {
+    let total = violations.len();
+    let mut room = MAX_VIOLATIONS;
+    let mut kept: Vec<Violation> = Vec::new();
+    for v in violations {
+        let size = v.field.len() + v.description.len() + 8;
+        if size > room {
+            break;
+        }
+        room -= size;
+        kept.push(v);
+    }
+    if kept.len() < total {
+        let description = format!("and {} more; netloom validate shows all", total - kept.len());
+        kept.push(Violation { field: String::new(), description });
+    }
+    kept
+}
+
+/// The beginning of a text that may quote what a caller sent: a message is a header too.
+pub fn clipped(text: String) -> String {
+    match text.char_indices().nth(MAX_MESSAGE) {
+        None => text,
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Failure {
+        let message = clipped(e.to_string());
+        match e {
+            Error::Field { field, what } => {
+                Failure::invalid(message, vec![Violation { field, description: clipped(what) }])
+            }
+            Error::PageToken => Failure::new(Code::InvalidArgument, "PAGE_TOKEN_INVALID", message)
+                .violation("page_token", "was not given out for this list"),
+            Error::Etag(lab) => Failure::new(Code::Aborted, "ETAG_MISMATCH", message).with("lab", lab),
+            Error::Topology(violations) => Failure {
+                violations: bounded(violations),
+                ..Failure::new(Code::InvalidArgument, "TOPOLOGY_INVALID", message)
+            },
+            Error::NoKind(kind) => {
+                Failure::new(Code::NotFound, "KIND_NOT_FOUND", message).with("kind", clipped(kind))
+            }
+            Error::Behind(failure) => failure,
+            Error::Unreachable { service, source } => {
+                tracing::warn!(%service, error = %source, "a service does not answer");
+                Failure::new(Code::Unavailable, "SERVICE_UNREACHABLE", message).with("service", service)
+            }
+            Error::Ended(service) => {
+                Failure::new(Code::Unavailable, "STREAM_ENDED", message).with("service", service)
+            }
+            Error::ShuttingDown => Failure::new(Code::Unavailable, "SHUTTING_DOWN", message),
+            Error::Facts { service, source } => {
+                tracing::error!(service, error = %source, "a service sent facts that cannot be shown");
+                Failure::internal(message)
+            }
+            Error::Lost(_) => Failure::internal(message),
+        }
+    }
+}
+
+impl From<Error> for Status {
+    fn from(e: Error) -> Status {
+        to_status(e.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thousand_diagnostics_still_fit_into_a_header() {
+        let violation =
+            |i| Violation { field: format!("f.yml:{i}:1"), description: "unknown key".repeat(20) };
+        let status = Status::from(Error::Topology((0..1000).map(violation).collect()));
+        assert!(status.details().len() < 5 << 10, "{}", status.details().len());
+        let kept = from_status(&status).violations;
+        assert!(kept.last().unwrap().description.starts_with("and 9"), "{:?}", kept.last());
+    }
+
+    #[test]
+    fn a_failure_from_behind_is_not_changed() {
+        let failure =
+            Failure::new(Code::FailedPrecondition, "OPERATION_ACTIVE", "busy").with("operation", "x");
+        let passed = Error::behind("the scheduler", to_status(failure.clone()));
+        assert_eq!(Failure::from(passed), failure);
+    }
+}

@@ -1,0 +1,147 @@
+//! LabService.
+
+use netloom_api::v1::{self, lab_service_server::LabService};
+use netloom_proto::scheduler::v1 as ps;
+use tonic::{Request, Response, Status};
+
+use super::Api;
+use crate::apply::{self, Wish, apply, with_lab};
+use crate::error::Error;
+use crate::import::{Imported, import};
+use crate::watch::{self, Answers};
+use crate::{names, pages, view};
+
+const LIST: &str = "labs";
+
+#[tonic::async_trait]
+impl LabService for Api {
+    async fn list_labs(
+        &self,
+        request: Request<v1::ListLabsRequest>,
+    ) -> Result<Response<v1::ListLabsResponse>, Status> {
+        let request = request.into_inner();
+        let page = pages::read(LIST, request.page_size, &request.page_token)?;
+        let request = ps::ListLabsRequest { page_size: page.size, after: page.after };
+        let found = self.peers.scheduler().list_labs(request).await.map_err(self.peers.scheduler_error())?;
+        let found = found.into_inner();
+        let next_page_token = pages::next(LIST, found.more, found.labs.last().map(|l| l.id.as_str()));
+        let labs = found.labs.into_iter().map(view::lab).collect::<Result<_, _>>()?;
+        Ok(Response::new(v1::ListLabsResponse { labs, next_page_token }))
+    }
+
+    async fn get_lab(&self, request: Request<v1::GetLabRequest>) -> Result<Response<v1::Lab>, Status> {
+        let lab = names::read_lab("name", &request.into_inner().name)?;
+        Ok(Response::new(view::lab(self.peers.lab(&lab).await?)?))
+    }
+
+    async fn create_lab(&self, request: Request<v1::CreateLabRequest>) -> Result<Response<v1::Lab>, Status> {
+        let request = request.into_inner();
+        let lab = names::read_lab_id("lab_id", &request.lab_id)?;
+        let wish = Wish {
+            lab: lab.clone(),
+            spec: request.lab.and_then(|l| l.spec),
+            contents: apply::Contents::new(),
+            validate_only: false,
+            etag: String::new(),
+            request_id: request.request_id,
+            existence: ps::Existence::MustNotExist,
+        };
+        apply(&self.peers, wish).await?;
+        Ok(Response::new(view::lab(self.peers.lab(&lab).await?)?))
+    }
+
+    async fn update_lab(&self, request: Request<v1::UpdateLabRequest>) -> Result<Response<v1::Lab>, Status> {
+        let request = request.into_inner();
+        let change = request.lab.unwrap_or_default();
+        let lab = names::read_lab("lab.name", &change.name)?;
+        // Without a spec the lab would become empty, which is not what a forgotten field means.
+        let spec = change.spec.ok_or_else(|| Error::field("lab.spec", "is not set: send the whole spec"))?;
+        let wish = Wish {
+            lab: lab.clone(),
+            spec: Some(spec),
+            contents: apply::Contents::new(),
+            validate_only: false,
+            etag: change.etag,
+            request_id: request.request_id,
+            existence: ps::Existence::MustExist,
+        };
+        apply(&self.peers, wish).await?;
+        Ok(Response::new(view::lab(self.peers.lab(&lab).await?)?))
+    }
+
+    async fn apply_lab(
+        &self,
+        request: Request<v1::ApplyLabRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let request = request.into_inner();
+        let lab = names::read_lab("name", &request.name)?;
+        let spec = request.spec.ok_or_else(|| Error::field("spec", "is not set: send the whole spec"))?;
+        let files = request.files;
+        let hash = move || apply::contents(&spec, files).map(|contents| (spec, contents));
+        let hashed =
+            tokio::task::spawn_blocking(hash).await.map_err(|_| Error::Lost("the hashing of files"))?;
+        let (spec, contents) = hashed?;
+        let wish = Wish {
+            lab,
+            spec: Some(spec),
+            contents,
+            validate_only: request.validate_only,
+            etag: request.etag,
+            request_id: request.request_id,
+            existence: ps::Existence::Unspecified,
+        };
+        let operation = apply(&self.peers, wish).await?;
+        Ok(Response::new(with_lab(&self.peers, operation, Vec::new()).await?))
+    }
+
+    async fn import_lab(
+        &self,
+        request: Request<v1::ImportLabRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let request = request.into_inner();
+        let (validate_only, request_id) = (request.validate_only, request.request_id.clone());
+        let Imported { lab, spec, contents, diagnostics } = import(self.catalogue.clone(), request).await?;
+        let wish = Wish {
+            lab,
+            spec: Some(spec),
+            contents,
+            validate_only,
+            etag: String::new(),
+            request_id,
+            existence: ps::Existence::Unspecified,
+        };
+        let operation = apply(&self.peers, wish).await?;
+        Ok(Response::new(with_lab(&self.peers, operation, diagnostics).await?))
+    }
+
+    async fn delete_lab(
+        &self,
+        request: Request<v1::DeleteLabRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let request = request.into_inner();
+        let lab = names::read_lab("name", &request.name)?;
+        tracing::info!(%lab, "a lab is to be removed");
+        let generation = apply::generation(&self.peers, &lab, &request.etag).await?;
+        let request =
+            ps::DestroyLabRequest { lab: lab.to_string(), generation, request_id: request.request_id };
+        let answer =
+            self.peers.scheduler().destroy_lab(request).await.map_err(self.peers.scheduler_error())?;
+        let operation = answer.into_inner().operation.ok_or_else(|| Error::missing("operation"))?;
+        Ok(Response::new(with_lab(&self.peers, operation, Vec::new()).await?))
+    }
+
+    type WatchLabsStream = Answers<v1::WatchLabsResponse>;
+
+    async fn watch_labs(
+        &self,
+        request: Request<v1::WatchLabsRequest>,
+    ) -> Result<Response<Self::WatchLabsStream>, Status> {
+        let request = request.into_inner();
+        let lab = match request.name.as_str() {
+            "" => None,
+            name => Some(names::read_lab("name", name)?),
+        };
+        let events = watch::labs(self.peers.clone(), self.shutdown.clone(), lab, request.since).await?;
+        Ok(Response::new(events))
+    }
+}

@@ -1,0 +1,99 @@
+//! Topology files: text and the files it refers to, read into a spec and its contents.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use netloom_api::v1;
+use netloom_model::failure::Violation;
+use netloom_model::id::{Digest, LabId};
+use netloom_model::kind::Catalogue;
+use netloom_model::spec::is_relative_normal;
+use netloom_topology::{BundleFiles, Diagnostic, Input, Severity, parse};
+
+use crate::apply::Contents;
+use crate::error::Error;
+use crate::view;
+
+/// How diagnostics call a file that was sent without a name.
+const NAMELESS: &str = "topology.clab.yml";
+/// Permission bits of a file that was sent without.
+const MODE: u32 = 0o644;
+
+/// What a topology file asks for.
+pub struct Imported {
+    /// The lab.
+    pub lab: LabId,
+    /// Its spec.
+    pub spec: v1::LabSpec,
+    /// What its files hold.
+    pub contents: Contents,
+    /// What is to be said about the file although it can be used.
+    pub diagnostics: Vec<v1::Diagnostic>,
+}
+
+/// Reads a topology file, away from the threads that serve calls: a large one takes a while.
+pub async fn import(catalogue: Arc<Catalogue>, request: v1::ImportLabRequest) -> Result<Imported, Error> {
+    let span = tracing::Span::current();
+    let read = move || span.in_scope(|| read(&catalogue, request));
+    tokio::task::spawn_blocking(read).await.map_err(|_| Error::Lost("the reader of topology files"))?
+}
+
+fn read(catalogue: &Catalogue, request: v1::ImportLabRequest) -> Result<Imported, Error> {
+    let files = bundle(request.files)?;
+    let env: HashMap<String, String> = request.env;
+    let file_name = if request.file_name.is_empty() { NAMELESS } else { &request.file_name };
+    let parsed = parse(&Input {
+        file_name,
+        text: &request.text,
+        env: &|name| env.get(name).cloned(),
+        files: &files,
+        catalogue,
+    });
+    let lab = parsed.lab.clone().filter(|_| parsed.ok());
+    let Some(lab) = lab else {
+        let errors = parsed.diagnostics.iter().filter(|d| d.severity == Severity::Error);
+        return Err(Error::Topology(errors.map(violation).collect()));
+    };
+    let contents = parsed.contents.into_values().map(|c| (Digest::of(&c), Bytes::from_owner(c))).collect();
+    let diagnostics = parsed.diagnostics.iter().map(view::diagnostic).collect();
+    Ok(Imported { lab, spec: parsed.spec.into(), contents, diagnostics })
+}
+
+fn bundle(files: Vec<v1::FileContent>) -> Result<BundleFiles, Error> {
+    let mut bundle = BTreeMap::new();
+    for (i, file) in files.into_iter().enumerate() {
+        let field = format!("files[{i}].path");
+        if !is_relative_normal(&file.path) {
+            return Err(Error::field(
+                field,
+                format!("\"{}\" is not a relative path without \"..\"", file.path),
+            ));
+        }
+        let mode = if file.mode == 0 { MODE } else { file.mode };
+        if let Some(_twice) = bundle.insert(file.path.clone(), (file.content, mode)) {
+            return Err(Error::field(field, format!("\"{}\" was sent twice", file.path)));
+        }
+    }
+    Ok(BundleFiles(bundle))
+}
+
+fn violation(d: &Diagnostic) -> Violation {
+    let field = if d.line == 0 { d.file.clone() } else { format!("{}:{}:{}", d.file, d.line, d.column) };
+    Violation { field, description: format!("{} [{}]", d.message, d.code) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_files_path_must_stay_below_the_topology_file() {
+        let file = |path: &str| v1::FileContent { path: path.into(), content: Vec::new(), mode: 0 };
+        for bad in ["../a", "/a", "a/../b", "", "a//b"] {
+            assert!(bundle(vec![file(bad)]).is_err(), "{bad}");
+        }
+        assert!(bundle(vec![file("a"), file("a")]).is_err());
+        assert_eq!(bundle(vec![file("a")]).unwrap().0["a"].1, 0o644);
+    }
+}

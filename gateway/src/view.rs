@@ -1,0 +1,303 @@
+//! The one view: every public message about a lab, node, link, host, image, kind or operation is built here and nowhere else.
+//!
+//! The scheduler answers with facts; counts and states are computed from them by `netloom_model::tally`. Get, List, Create, Update, Watch and the results of
+//! operations, over gRPC and over HTTP, all come through this file, so that no two of them can differ.
+
+use netloom_api::v1;
+use netloom_model::kind::Kind;
+use netloom_model::spec::LinkSpec;
+use netloom_model::state::{LabState, Wanted};
+use netloom_model::tally;
+use netloom_proto::convert::ConvertError;
+use netloom_proto::image_registry::v1 as pr;
+use netloom_proto::scheduler::v1 as ps;
+use netloom_topology::{Diagnostic, Severity};
+use prost_types::Timestamp;
+
+use crate::error::Error;
+use crate::{etag, names};
+
+/// A lab.
+///
+/// Computed: `node_count` to `up_link_count` are sums over the tallies; `state` and `state_reason` are the first rule of [`tally::lab_state`] that holds;
+/// `reconciling` is true unless the state is RUNNING or STOPPED; `etag` is made of the uid and the generation.
+pub fn lab(facts: ps::LabFacts) -> Result<v1::Lab, Error> {
+    let wanted: Wanted = facts.wanted().try_into().map_err(scheduler_facts)?;
+    let nodes = node_tallies(&facts.node_tallies)?;
+    let links = facts.link_tallies.iter().map(|t| (*t).try_into()).collect::<Result<Vec<_>, _>>();
+    let links = links.map_err(scheduler_facts)?;
+    let counts = tally::counts(&nodes, &links);
+    let (state, state_reason) = tally::lab_state(&nodes, &links, wanted, !facts.operation.is_empty());
+    Ok(v1::Lab {
+        name: names::lab(&facts.id),
+        etag: etag::of(&facts.uid, &facts.generation.to_string()),
+        uid: facts.uid,
+        spec: facts.spec,
+        state: v1::LabState::from(state).into(),
+        state_reason,
+        node_count: int(counts.nodes),
+        running_count: int(counts.running),
+        ready_count: int(counts.ready),
+        failed_count: int(counts.failed),
+        unknown_count: int(counts.unknown),
+        container_count: int(counts.containers),
+        vm_count: int(counts.vms),
+        bridge_count: int(counts.bridges),
+        link_count: int(counts.links),
+        up_link_count: int(counts.up_links),
+        reconciling: !matches!(state, LabState::Running | LabState::Stopped),
+        operation: names::optional(names::operation, &facts.operation),
+        generation: i64::try_from(facts.generation).unwrap_or(i64::MAX),
+        create_time: facts.create_time,
+        update_time: facts.update_time,
+        observe_time: facts.observe_time,
+    })
+}
+
+/// A node.
+///
+/// Computed: `etag` is made of the uid and the hash of the spec; `rejections` are shown only while UNSCHEDULABLE. Kind, image and requests are those
+/// of the resolved spec.
+pub fn node(facts: ps::NodeFacts) -> v1::Node {
+    let spec = facts.spec.clone().unwrap_or_default();
+    let unschedulable = facts.state() == v1::NodeState::Unschedulable;
+    v1::Node {
+        name: names::node(&facts.lab, &spec.id),
+        etag: etag::of(&facts.uid, &facts.spec_hash),
+        kind: spec.kind,
+        image: spec.image,
+        image_digest: facts.image_digest,
+        runtime: facts.runtime,
+        host: names::optional(names::host, &facts.host),
+        wanted: facts.wanted,
+        state: facts.state,
+        state_reason: facts.reason,
+        instance_name: facts.instance_name,
+        restart_count: int(facts.restart_count),
+        exit_code: facts.exit_code,
+        interfaces: facts.interfaces.into_iter().map(|i| interface(&facts.lab, i)).collect(),
+        mgmt_ipv4: facts.mgmt_ipv4,
+        mgmt_ipv6: facts.mgmt_ipv6,
+        cpu_request_millis: int(spec.cpu_request_millis),
+        memory_request_bytes: long(spec.memory_request_bytes),
+        start_time: facts.start_time,
+        create_time: facts.create_time,
+        update_time: facts.update_time,
+        observe_time: facts.observe_time,
+        rejections: if unschedulable { facts.rejections } else { Vec::new() },
+        exec_error: facts.exec_error,
+        uid: facts.uid,
+    }
+}
+
+fn interface(lab: &str, facts: ps::InterfaceFacts) -> v1::Interface {
+    v1::Interface {
+        name: facts.name,
+        guest_name: facts.guest_name,
+        mac: facts.mac,
+        mtu: int(facts.mtu),
+        addresses: facts.addresses,
+        link: if facts.link.is_empty() { String::new() } else { names::link(lab, &facts.link) },
+        present: facts.present,
+        carrier: facts.carrier,
+    }
+}
+
+/// A link.
+///
+/// Computed: `mtu` is the effective one; `etag` is made of the uid and a hash of the spec.
+pub fn link(facts: ps::LinkFacts) -> v1::Link {
+    let spec = facts.spec.unwrap_or_default();
+    let typed = LinkSpec::from(spec.clone());
+    // Its maps are sorted, so that equal specs have equal texts.
+    let text = serde_json::to_vec(&typed).unwrap_or_default();
+    let version = netloom_model::id::Digest::of(&text);
+    v1::Link {
+        name: names::link(&facts.lab, &facts.id),
+        etag: etag::of(&facts.uid, &version.as_str()["sha256:".len()..][..16]),
+        uid: facts.uid,
+        a: spec.a,
+        b: spec.b,
+        mtu: int(typed.effective_mtu()),
+        state: facts.state,
+        state_reason: facts.reason,
+        plane: facts.plane,
+        labels: spec.labels,
+        create_time: facts.create_time,
+        update_time: facts.update_time,
+        observe_time: facts.observe_time,
+    }
+}
+
+/// A host.
+///
+/// Computed: `state` is UNKNOWN when it is not heard of, DEGRADED when it tells of problems, else ONLINE, and `state_reason` says why; `node_count` and
+/// `running_count` are sums over its tallies.
+pub fn host(facts: ps::HostFacts) -> Result<v1::Host, Error> {
+    let counts = tally::counts(&node_tallies(&facts.node_tallies)?, &[]);
+    let (state, state_reason) = match (facts.heard, facts.problems.is_empty()) {
+        (false, _) => {
+            (v1::HostState::Unknown, "it has not been heard of; see whether its services run".to_owned())
+        }
+        (true, false) => (v1::HostState::Degraded, facts.problems.join("; ")),
+        (true, true) => (v1::HostState::Online, String::new()),
+    };
+    Ok(v1::Host {
+        name: names::host(&facts.id),
+        uid: facts.uid,
+        state: state.into(),
+        state_reason,
+        cpu_total_millis: long(facts.cpu_millis),
+        cpu_reserved_millis: long(facts.cpu_reserved_millis),
+        cpu_overcommit: facts.cpu_overcommit,
+        memory_total_bytes: long(facts.memory_bytes),
+        memory_reserved_bytes: long(facts.memory_reserved_bytes),
+        memory_overcommit: facts.memory_overcommit,
+        runtimes: facts.runtimes,
+        runtime_versions: facts.runtime_versions,
+        datapath: facts.datapath,
+        ovs_version: facts.ovs_version,
+        node_count: int(counts.nodes),
+        running_count: int(counts.running),
+        observe_time: facts.observe_time,
+    })
+}
+
+/// An image.
+///
+/// Computed: `host_count` is the number of hosts that have it; `observe_time` is the newest of its presences.
+pub fn image(facts: pr::Image) -> v1::Image {
+    let mut hosts: Vec<&str> =
+        facts.presences.iter().filter(|p| p.present).map(|p| p.host.as_str()).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    let host_count = i32::try_from(hosts.len()).unwrap_or(i32::MAX);
+    let newest = |a: &Timestamp, b: &Timestamp| (a.seconds, a.nanos).cmp(&(b.seconds, b.nanos));
+    let observe_time = facts.presences.iter().filter_map(|p| p.observe_time).max_by(newest);
+    v1::Image {
+        name: names::image(&facts.reference),
+        uid: facts.uid,
+        reference: facts.reference,
+        presences: facts.presences.into_iter().map(presence).collect(),
+        host_count,
+        create_time: facts.create_time,
+        observe_time,
+    }
+}
+
+fn presence(facts: pr::Presence) -> v1::ImagePresence {
+    v1::ImagePresence {
+        host: names::host(&facts.host),
+        present: facts.present,
+        digest: facts.digest,
+        format: facts.format,
+        size_bytes: long(facts.size_bytes),
+        architecture: facts.architecture,
+        observe_time: facts.observe_time,
+    }
+}
+
+/// A kind of the catalogue.
+pub fn kind(kind: &Kind) -> v1::Kind {
+    v1::Kind {
+        name: names::kind(&kind.name),
+        description: kind.description.clone(),
+        aliases: kind.aliases.clone(),
+        runtime: v1::Runtime::from(kind.runtime).into(),
+        image: kind.image.clone(),
+        interface_pattern: kind.interfaces.pattern.clone(),
+        first_interface: kind.interfaces.first,
+        max_interfaces: kind.interfaces.max,
+        cpu_request_millis: kind.resources.cpu_request_millis,
+        memory_request_bytes: kind.resources.memory_request_mib << 20,
+        cap_add: kind.container.cap_add.clone(),
+        verified: kind.verified,
+        source: kind.source.clone(),
+    }
+}
+
+/// An operation, with its lab as it is now and what the topology file's reader had to say.
+///
+/// Computed: `done` is true in every state but RUNNING; `error` is shown only when FAILED.
+pub fn operation(
+    facts: ps::OperationFacts,
+    lab: Option<v1::Lab>,
+    diagnostics: Vec<v1::Diagnostic>,
+) -> v1::Operation {
+    let failed = facts.state() == v1::OperationState::Failed;
+    v1::Operation {
+        name: names::optional(names::operation, &facts.id),
+        kind: facts.kind,
+        lab_name: names::lab(&facts.lab),
+        state: facts.state,
+        done: is_over(&facts),
+        plan: Some(facts.plan.unwrap_or_default()),
+        progress: facts.progress,
+        error: facts.error.filter(|_| failed),
+        lab,
+        diagnostics,
+        create_time: facts.create_time,
+        update_time: facts.update_time,
+        end_time: facts.end_time,
+    }
+}
+
+/// True when nothing more will come of an operation.
+pub fn is_over(facts: &ps::OperationFacts) -> bool {
+    !matches!(facts.state(), v1::OperationState::Running | v1::OperationState::Unspecified)
+}
+
+/// Something that the reader of topology files had to say.
+pub fn diagnostic(d: &Diagnostic) -> v1::Diagnostic {
+    let severity = match d.severity {
+        Severity::Error => v1::Severity::Error,
+        Severity::Warning => v1::Severity::Warning,
+        Severity::Info => v1::Severity::Info,
+    };
+    v1::Diagnostic {
+        severity: severity.into(),
+        code: d.code.to_owned(),
+        file: d.file.clone(),
+        line: d.line,
+        column: d.column,
+        message: d.message.clone(),
+    }
+}
+
+/// An event of WatchLabs.
+pub fn event(
+    sequence: u64,
+    r#type: v1::WatchEventType,
+    object: Option<v1::watch_labs_response::Object>,
+) -> v1::WatchLabsResponse {
+    v1::WatchLabsResponse { sequence, r#type: r#type.into(), object }
+}
+
+/// The object of an event, as the scheduler tells it.
+pub fn event_object(facts: ps::watch_response::Object) -> Result<v1::watch_labs_response::Object, Error> {
+    use ps::watch_response::Object as Facts;
+    use v1::watch_labs_response::Object;
+    Ok(match facts {
+        Facts::LabFacts(facts) => Object::Lab(lab(facts)?),
+        Facts::Node(facts) => Object::Node(node(facts)),
+        Facts::Link(facts) => Object::Link(link(facts)),
+        // An event about a lab goes with one about its operation: the lab is not said twice.
+        Facts::Operation(facts) => Object::Operation(operation(facts, None, Vec::new())),
+    })
+}
+
+fn node_tallies(tallies: &[ps::NodeTally]) -> Result<Vec<tally::NodeTally>, Error> {
+    tallies.iter().map(|t| (*t).try_into()).collect::<Result<_, _>>().map_err(scheduler_facts)
+}
+
+fn scheduler_facts(source: ConvertError) -> Error {
+    Error::Facts { service: "the scheduler", source }
+}
+
+fn int(n: u32) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+fn long(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,15 @@
+//! The gateway against services in memory that answer with fixed facts: what it says, how it refuses, how its streams behave.
+
+mod calls;
+mod fake;
+mod fixture;
+mod garbage;
+mod golden;
+mod imports;
+mod law;
+mod one_view;
+mod refusals;
+mod rig;
+mod streams;
+mod traces;
+mod transcoding;

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Installs by apt what the demo and the tests need and this machine lacks. With nothing missing it asks nothing of apt.
+#
+#   scripts/deps.sh [lint]        with `lint`: also what only `make lint` needs
+source "$(dirname "$0")/lib.sh"
+
+missing=()
+need() { # PROGRAM PACKAGE
+    has "$1" || missing+=("$2")
+}
+
+# A Docker Engine of whatever origin will do.
+if ! has dockerd && ! docker version >/dev/null 2>&1; then missing+=(docker.io); fi
+need ovs-vswitchd openvswitch-switch
+need ip iproute2
+need curl curl
+need jq jq
+need strace strace
+need cc build-essential
+[ "${1:-}" != lint ] || need npm npm
+
+if [ ${#missing[@]} -gt 0 ]; then
+    has apt-get || die "these are missing, and there is no apt-get to install them: ${missing[*]}"
+    say "installing: ${missing[*]}"
+    environment=(DEBIAN_FRONTEND=noninteractive)
+    # Without systemd `make services` starts the daemons; the packages' init scripts would try, and fail the install.
+    has_systemd || environment+=(RUNLEVEL=1)
+    install=(env "${environment[@]}" apt-get install -y -q --no-install-recommends "${missing[@]}")
+    # The lists may be missing or too old to find the files they name.
+    as_root "install packages" "${install[@]}" || {
+        as_root "refresh the package lists" apt-get update -q
+        as_root "install packages" "${install[@]}"
+    }
+else
+    say "nothing is missing"
+fi
+
+has cargo || die "the Rust toolchain is missing: install it from https://rustup.rs (as the user who builds), then run this again"
+wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$repo/Cargo.toml")
+found=$(rustc --version | cut -d ' ' -f 2)
+printf '%s\n%s\n' "$wanted" "$found" | sort -V -C || die "Rust $found is too old: $wanted or newer is needed (rustup update)"

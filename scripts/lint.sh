@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Every check that needs no running lab; all are run, and those that failed are named at the end.
+source "$(dirname "$0")/lib.sh"
+cd "$repo"
+
+failed=()
+check() { # NAME COMMAND…
+    local name=$1
+    shift
+    step "$name"
+    "$@" || failed+=("$name")
+}
+
+documentation() { RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked; }
+
+# Reported only: until the first release the contracts may still change.
+breaking() {
+    if ! git rev-parse --quiet --verify main:proto >/dev/null; then
+        say "there is no main branch with contracts to compare with"
+    elif buf breaking --against '.git#branch=main'; then
+        say "compatible with main"
+    else
+        say "not compatible with main (reported only)"
+    fi
+}
+
+scripts/deps.sh lint
+scripts/tools.sh
+export PATH="$repo/.tools/bin:$PATH"
+
+check "rustfmt" cargo fmt --all --check
+check "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
+check "rustdoc" documentation
+check "buf lint" buf lint
+check "buf format" buf format --diff --exit-code --exclude-path proto/google
+check "buf breaking" breaking
+check "licences" scripts/licences.sh
+
+if [ ${#failed[@]} -gt 0 ]; then
+    step "lint failed: $(printf '%s, ' "${failed[@]}" | sed 's/, $//')"
+    exit 1
+fi
+step "lint passed"

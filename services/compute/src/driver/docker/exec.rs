@@ -1,0 +1,188 @@
+//! Commands in containers, and what containers wrote.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::container::LogOutput;
+use bollard::exec::{StartExecOptions, StartExecResults};
+use bollard::models::ExecConfig;
+use bollard::query_parameters::{LogsOptionsBuilder, ResizeExecOptionsBuilder};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt as _};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, getpgid};
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{DockerDriver, status, terminal};
+use crate::driver::{Command, Input, Output, Session, Size};
+use crate::error::Error;
+
+/// Longest wait for the exit code after the output has ended.
+const LONGEST_END: Duration = Duration::from_secs(10);
+
+/// What a command writes.
+type Written = Pin<Box<dyn Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send>>;
+/// Where its input goes.
+type Given = Pin<Box<dyn AsyncWrite + Send>>;
+
+impl DockerDriver {
+    pub(super) async fn start_exec(&self, id: &str, command: Command) -> Result<Session, Error> {
+        let client = self.client().await?;
+        let config = ExecConfig {
+            attach_stdin: Some(command.stdin),
+            attach_stdout: Some(true),
+            attach_stderr: Some(true),
+            tty: Some(command.tty),
+            env: command.tty.then(|| vec!["TERM=xterm-256color".to_owned()]),
+            cmd: Some(command.argv),
+            ..ExecConfig::default()
+        };
+        let exec = match client.create_exec(id, config).await {
+            // 409: it is not running, or paused.
+            Err(e) if matches!(status(&e), Some(404 | 409)) => return Err(Error::NotRunning(id.to_owned())),
+            other => other.map_err(|e| self.error(e))?.id,
+        };
+        let (output, input): (Written, Given) = if command.tty {
+            let (output, input) =
+                terminal::start(&self.config.docker_socket, &exec).await.map_err(|e| self.error(e))?;
+            (output, Box::pin(input))
+        } else {
+            match client.start_exec(&exec, None::<StartExecOptions>).await.map_err(|e| self.error(e))? {
+                StartExecResults::Attached { output, input } => (output, input),
+                StartExecResults::Detached => {
+                    return Err(Error::Refused(
+                        "Docker detached from a command that was to be attached".to_owned(),
+                    ));
+                }
+            }
+        };
+        if let Some(size) = command.size {
+            resize(&client, &exec, size).await;
+        }
+        let (output_to, output_from) = mpsc::channel(32);
+        let (input_to, input_from) = mpsc::channel(32);
+        let pump =
+            Pump { client, exec, output, input: Some(input), from_caller: input_from, to_caller: output_to };
+        tokio::spawn(pump.run());
+        Ok(Session { output: ReceiverStream::new(output_from).boxed(), input: input_to })
+    }
+
+    pub(super) async fn read_logs(
+        &self,
+        id: &str,
+        follow: bool,
+        tail: u32,
+    ) -> Result<BoxStream<'static, Result<Output, Error>>, Error> {
+        let tail = if tail == 0 { "all".to_owned() } else { tail.to_string() };
+        let options =
+            LogsOptionsBuilder::default().follow(follow).stdout(true).stderr(true).tail(&tail).build();
+        let lines = self.client().await?.logs(id, Some(options));
+        Ok(lines.map(|part| part.map(output_of).map_err(|e| Error::Refused(format!("Docker: {e}")))).boxed())
+    }
+}
+
+/// Carries bytes between a caller and a command until either ends.
+struct Pump {
+    client: Docker,
+    exec: String,
+    output: Written,
+    input: Option<Given>,
+    from_caller: mpsc::Receiver<Input>,
+    to_caller: mpsc::Sender<Result<Output, Error>>,
+}
+
+impl Pump {
+    async fn run(mut self) {
+        let mut listens = true;
+        loop {
+            tokio::select! {
+                () = self.to_caller.closed() => return self.kill().await,
+                part = self.output.next() => match part {
+                    Some(Ok(part)) => {
+                        if self.to_caller.send(Ok(output_of(part))).await.is_err() {
+                            return self.kill().await;
+                        }
+                    }
+                    Some(Err(e)) => {
+                        let _ = self.to_caller.send(Err(Error::Unavailable(format!("the command was cut off: {e}")))).await;
+                        return self.kill().await;
+                    }
+                    None => break,
+                },
+                input = self.from_caller.recv(), if listens => match input {
+                    Some(input) => self.give(input).await,
+                    // The caller asks nothing more; its output still counts.
+                    None => listens = false,
+                },
+            }
+        }
+        let end = match exit_code(&self.client, &self.exec).await {
+            Some(code) => Ok(Output::Exit(code)),
+            None => Err(Error::Unavailable("Docker does not tell the command's exit code".to_owned())),
+        };
+        let _ = self.to_caller.send(end).await;
+    }
+
+    async fn give(&mut self, input: Input) {
+        match (input, &mut self.input) {
+            (Input::Data(bytes), Some(to)) => {
+                // A command that does not read any more is no error: its output and exit code tell.
+                if to.write_all(&bytes).await.is_err() || to.flush().await.is_err() {
+                    self.input = None;
+                }
+            }
+            (Input::End, Some(to)) => {
+                let _ = to.shutdown().await;
+                self.input = None;
+            }
+            (Input::Resize(size), _) => resize(&self.client, &self.exec, size).await,
+            (Input::Data(_) | Input::End, None) => {}
+        }
+    }
+
+    /// Docker has no call to end a command, and one whose caller has gone would run for ever.
+    async fn kill(self) {
+        let Ok(exec) = self.client.inspect_exec(&self.exec).await else { return };
+        let pid = exec.pid.and_then(|p| i32::try_from(p).ok()).filter(|p| *p > 1);
+        let Some(pid) = pid.filter(|_| exec.running == Some(true)).map(Pid::from_raw) else { return };
+        // It leads a session of its own, so its group is it and its children.
+        if getpgid(Some(pid)) == Ok(pid) {
+            let _ = killpg(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Docker tells the end of the output a little before the exit code.
+async fn exit_code(client: &Docker, exec: &str) -> Option<i32> {
+    let asking = async {
+        loop {
+            let exec = client.inspect_exec(exec).await.ok()?;
+            if exec.running != Some(true)
+                && let Some(code) = exec.exit_code
+            {
+                return i32::try_from(code).ok();
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LONGEST_END, asking).await.ok().flatten()
+}
+
+async fn resize(client: &Docker, exec: &str, size: Size) {
+    let options = ResizeExecOptionsBuilder::default().w(size.columns.into()).h(size.rows.into()).build();
+    if let Err(error) = client.resize_exec(exec, options).await {
+        tracing::debug!(%error, "a terminal cannot be resized");
+    }
+}
+
+fn output_of(part: LogOutput) -> Output {
+    match part {
+        LogOutput::StdErr { message } => Output::Stderr(message),
+        LogOutput::StdOut { message } | LogOutput::StdIn { message } | LogOutput::Console { message } => {
+            Output::Stdout(message)
+        }
+    }
+}

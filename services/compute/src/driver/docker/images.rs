@@ -1,0 +1,146 @@
+//! Images in Docker's store.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use bollard::models::CreateImageInfo;
+use bollard::query_parameters::CreateImageOptionsBuilder;
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+
+use super::{DockerDriver, status};
+use crate::driver::{Image, ImageFormat};
+use crate::error::Error;
+
+/// Progress is told at most this often.
+const EVERY: Duration = Duration::from_millis(250);
+
+impl DockerDriver {
+    pub(super) async fn inspect_image(&self, reference: &str) -> Result<Option<Image>, Error> {
+        match self.client().await?.inspect_image(reference).await {
+            Err(e) if status(&e) == Some(404) => Ok(None),
+            other => {
+                let image = other.map_err(|e| self.error(e))?;
+                Ok(Some(Image {
+                    digest: image.id.unwrap_or_default(),
+                    format: ImageFormat::Docker,
+                    size_bytes: image.size.and_then(|s| u64::try_from(s).ok()).unwrap_or_default(),
+                    architecture: image.architecture.unwrap_or_default(),
+                }))
+            }
+        }
+    }
+
+    pub(super) async fn pull_image(
+        &self,
+        reference: &str,
+    ) -> Result<BoxStream<'static, Result<String, Error>>, Error> {
+        let client = self.client().await?;
+        let options = CreateImageOptionsBuilder::default().from_image(&with_tag(reference)).build();
+        let reference = reference.to_owned();
+        let answers = client.create_image(Some(options), None, None);
+        let mut progress = Progress::default();
+        let told = answers.filter_map(move |answer| {
+            let told = match answer {
+                Ok(info) => progress.takes(&info, Instant::now()).map(Ok),
+                Err(e) => {
+                    let message = match e {
+                        bollard::errors::Error::DockerResponseServerError { message, .. } => message,
+                        bollard::errors::Error::DockerStreamError { error } => error,
+                        e => e.to_string(),
+                    };
+                    Some(Err(Error::PullFailed { reference: reference.clone(), message }))
+                }
+            };
+            async move { told }
+        });
+        Ok(told.boxed())
+    }
+}
+
+/// Docker pulls every tag of a name without one.
+fn with_tag(reference: &str) -> String {
+    let last = reference.rsplit('/').next().unwrap_or(reference);
+    if last.contains(':') || last.contains('@') {
+        reference.to_owned()
+    } else {
+        format!("{reference}:latest")
+    }
+}
+
+/// Adds up what Docker says of each layer.
+#[derive(Default)]
+struct Progress {
+    layers: BTreeMap<String, (i64, i64)>,
+    said: String,
+    at: Option<Instant>,
+}
+
+impl Progress {
+    fn takes(&mut self, info: &CreateImageInfo, now: Instant) -> Option<String> {
+        let status = info.status.as_deref().unwrap_or_default();
+        if let (Some(id), Some(detail)) = (&info.id, &info.progress_detail)
+            && status == "Downloading"
+        {
+            self.layers
+                .insert(id.clone(), (detail.current.unwrap_or_default(), detail.total.unwrap_or_default()));
+        } else if let (Some(id), "Download complete" | "Pull complete") = (&info.id, status)
+            && let Some((current, total)) = self.layers.get_mut(id)
+        {
+            *current = *total;
+        }
+        let (current, total) = self.layers.values().fold((0, 0), |(c, t), (lc, lt)| (c + lc, t + lt));
+        let text = if total > current {
+            format!("downloading {:.1} of {:.1} MB", current as f64 / 1e6, total as f64 / 1e6)
+        } else if total > 0 {
+            format!("unpacking {:.1} MB", total as f64 / 1e6)
+        } else {
+            status.to_lowercase()
+        };
+        let soon = self.at.is_some_and(|at| now.duration_since(at) < EVERY);
+        if text.is_empty() || text == self.said || soon {
+            return None;
+        }
+        (self.said, self.at) = (text.clone(), Some(now));
+        Some(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bollard::models::ProgressDetail;
+
+    #[test]
+    fn a_name_without_tag_means_latest() {
+        for (given, asked) in [
+            ("frr", "frr:latest"),
+            ("quay.io:443/a/frr", "quay.io:443/a/frr:latest"),
+            ("quay.io/a/frr:9", "quay.io/a/frr:9"),
+            ("frr@sha256:ab", "frr@sha256:ab"),
+        ] {
+            assert_eq!(with_tag(given), asked);
+        }
+    }
+
+    #[test]
+    fn layers_add_up() {
+        let (mut progress, start) = (Progress::default(), Instant::now());
+        let mut at = start;
+        let mut say = |id: &str, status: &str, current, total| {
+            at += EVERY;
+            let info = CreateImageInfo {
+                id: Some(id.into()),
+                status: Some(status.into()),
+                progress_detail: Some(ProgressDetail { current: Some(current), total: Some(total) }),
+                ..CreateImageInfo::default()
+            };
+            progress.takes(&info, at)
+        };
+        assert_eq!(say("a", "Downloading", 1_000_000, 4_000_000).unwrap(), "downloading 1.0 of 4.0 MB");
+        assert_eq!(say("b", "Downloading", 500_000, 2_000_000).unwrap(), "downloading 1.5 of 6.0 MB");
+        assert_eq!(say("b", "Downloading", 500_000, 2_000_000), None);
+        assert_eq!(say("a", "Download complete", 0, 0).unwrap(), "downloading 4.5 of 6.0 MB");
+        assert_eq!(say("b", "Download complete", 0, 0).unwrap(), "unpacking 6.0 MB");
+    }
+}

@@ -1,0 +1,132 @@
+//! A lab's management network: one Docker bridge network a lab, made when its first node needs it.
+
+use std::collections::HashMap;
+
+use bollard::Docker;
+use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
+use bollard::query_parameters::{InspectNetworkOptions, ListNetworksOptionsBuilder};
+use netloom_model::id::{Digest, LabUid, Owner};
+use netloom_model::slice::Network;
+
+use super::{DockerDriver, label, status};
+use crate::error::Error;
+
+impl DockerDriver {
+    /// Makes the network if it is not there. One at a time: Docker lets two of one name exist.
+    pub(super) async fn ensure_network(
+        &self,
+        client: &Docker,
+        network: &Network,
+        lab_uid: LabUid,
+        lab: &str,
+    ) -> Result<(), Error> {
+        let _held = self.networks.lock().await;
+        let wanted = request(network, lab_uid, lab, self.owner);
+        let name = &network.name;
+        match client.inspect_network(name, None::<InspectNetworkOptions>).await {
+            Err(e) if status(&e) == Some(404) => {}
+            other => {
+                let there = other.map_err(|e| self.error(e))?;
+                let labels = there.labels.unwrap_or_default();
+                let is = |key: &str| labels.get(key) == wanted.labels.as_ref().and_then(|l| l.get(key));
+                if !is(label::OWNER) || !is(label::LAB_UID) {
+                    return Err(Error::Foreign(format!(
+                        "a Docker network called {name} exists that is not this lab's; remove it (docker network rm {name}) or give `mgmt: network:` another name"
+                    )));
+                }
+                if is(label::SPEC_HASH) {
+                    return Ok(());
+                }
+                // It is to be another: it goes with the last node that still uses it.
+                match client.remove_network(name).await {
+                    Err(e) if status(&e) == Some(403) => {
+                        return Err(Error::Busy(format!(
+                            "waits until no node uses the former network {name} any more"
+                        )));
+                    }
+                    Err(e) if status(&e) == Some(404) => {}
+                    other => other.map_err(|e| self.error(e))?,
+                }
+            }
+        }
+        client.create_network(wanted).await.map_err(|e| self.error(e))?;
+        tracing::info!(network = %name, "management network created");
+        Ok(())
+    }
+
+    /// Removes the networks of a lab.
+    pub(super) async fn remove_networks(&self, lab: LabUid) -> Result<(), Error> {
+        let client = self.client().await?;
+        let options = ListNetworksOptionsBuilder::default().filters(&self.filters(Some(lab))).build();
+        for network in client.list_networks(Some(options)).await.map_err(|e| self.error(e))? {
+            let Some(id) = network.id else { continue };
+            match client.remove_network(&id).await {
+                Err(e) if status(&e) == Some(404) => {}
+                other => other.map_err(|e| self.error(e))?,
+            }
+            tracing::info!(network = network.name, "management network removed");
+        }
+        Ok(())
+    }
+}
+
+fn request(network: &Network, lab_uid: LabUid, lab: &str, owner: Owner) -> NetworkCreateRequest {
+    let spec = &network.spec;
+    let some = |text: &str| Some(text.to_owned()).filter(|t| !t.is_empty());
+    let pool = |subnet: &str, gateway: &str| {
+        some(subnet).map(|subnet| IpamConfig {
+            subnet: Some(subnet),
+            gateway: some(gateway),
+            ..IpamConfig::default()
+        })
+    };
+    let pools = [pool(&spec.ipv4_subnet, &spec.ipv4_gateway), pool(&spec.ipv6_subnet, &spec.ipv6_gateway)];
+    let pools: Vec<IpamConfig> = pools.into_iter().flatten().collect();
+    let text = serde_json::to_vec(spec).expect("a network's spec always serialises");
+    let labels = [
+        (label::OWNER, owner.to_string()),
+        (label::LAB, lab.to_owned()),
+        (label::LAB_UID, lab_uid.to_string()),
+        (label::SPEC_HASH, Digest::of(&text).to_string()),
+    ];
+    let mtu = (spec.mtu > 0).then(|| ("com.docker.network.driver.mtu".to_owned(), spec.mtu.to_string()));
+    NetworkCreateRequest {
+        name: network.name.clone(),
+        driver: Some("bridge".to_owned()),
+        ipam: (!pools.is_empty()).then_some(Ipam { config: Some(pools), ..Ipam::default() }),
+        enable_ipv6: Some(!spec.ipv6_subnet.is_empty()),
+        options: Some(mtu.into_iter().collect()),
+        labels: Some(labels.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<HashMap<_, _>>()),
+        ..NetworkCreateRequest::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netloom_model::spec::MgmtSpec;
+
+    #[test]
+    fn what_was_asked_for_is_requested() {
+        let spec = MgmtSpec {
+            ipv4_subnet: "172.20.20.0/24".into(),
+            ipv4_gateway: "172.20.20.1".into(),
+            ipv6_subnet: "2001:db8::/64".into(),
+            mtu: 1400,
+            ..MgmtSpec::default()
+        };
+        let (lab, owner) = (LabUid::new(), Owner::new());
+        let of = |spec: MgmtSpec| request(&Network { name: "n".into(), spec }, lab, "x", owner);
+        let made = of(spec);
+        let pools = made.ipam.unwrap().config.unwrap();
+        assert_eq!(pools[0].subnet.as_deref(), Some("172.20.20.0/24"));
+        assert_eq!(pools[0].gateway.as_deref(), Some("172.20.20.1"));
+        assert_eq!((pools[1].subnet.as_deref(), pools[1].gateway.as_deref()), (Some("2001:db8::/64"), None));
+        assert_eq!(made.enable_ipv6, Some(true));
+        assert_eq!(made.options.unwrap()["com.docker.network.driver.mtu"], "1400");
+        let plain = of(MgmtSpec::default());
+        assert_eq!((plain.ipam, plain.enable_ipv6), (None, Some(false)));
+        let hash = |r: &Option<HashMap<String, String>>| r.as_ref().unwrap()[label::SPEC_HASH].clone();
+        assert_ne!(hash(&made.labels), hash(&plain.labels));
+    }
+}

@@ -1,0 +1,315 @@
+//! Instances in memory, with scripted delays and faults: for tests of scale and of failures. It serves every runtime, so a lab of virtual machines can be played without any; nothing
+//! has a network namespace.
+//!
+//! | label of a node | what it does |
+//! |---|---|
+//! | `sim.create-ms`, `sim.start-ms` | how long its creation and each start take, instead of the configured |
+//! | `sim.fail-create`, `sim.fail-start`, `sim.fail-remove` | that step fails with this message |
+//! | `sim.image-missing` | its image is not there |
+//! | `sim.exit-after-ms` | its process ends by itself so long after each start, with `sim.exit-code` (default 1) |
+//! | `sim.exit-times` | … but only the first so many starts |
+//! | `sim.fail-exec` | the command with this text exits with 1; any other prints itself and exits with 0 |
+//!
+//! An image reference that ends in `:missing` is in no store and cannot be pulled.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
+use netloom_model::id::{Digest, LabUid};
+use netloom_model::slice::Instance;
+use netloom_model::state::Runtime;
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
+
+use super::{
+    Answer, Command, Driver, Found, Image, ImageFormat, Input, Listed, Output, Probe, Process, Session,
+};
+use crate::config::SimConfig;
+use crate::error::Error;
+
+/// See the module.
+pub struct SimDriver {
+    config: SimConfig,
+    world: Arc<World>,
+}
+
+struct World {
+    instances: Mutex<BTreeMap<String, Simulated>>,
+    changes: broadcast::Sender<String>,
+}
+
+struct Simulated {
+    found: Found,
+    labels: BTreeMap<String, String>,
+    started: Instant,
+    starts: u32,
+    log: Vec<u8>,
+}
+
+impl SimDriver {
+    /// An empty world.
+    pub fn new(config: SimConfig) -> SimDriver {
+        let world = World { instances: Mutex::default(), changes: broadcast::channel(4096).0 };
+        SimDriver { config, world: Arc::new(world) }
+    }
+
+    async fn make(&self, instance: &Instance) -> Result<String, Error> {
+        let labels = &instance.spec.labels;
+        pause(labels, "sim.create-ms", self.config.create_ms).await;
+        if labels.contains_key("sim.image-missing") || is_missing(&instance.spec.image) {
+            return Err(Error::ImageMissing(instance.spec.image.clone()));
+        }
+        fault(labels, "sim.fail-create")?;
+        let id = instance.uid.to_string();
+        let found = Found {
+            id: id.clone(),
+            uid: instance.uid,
+            lab_uid: instance.lab_uid,
+            lab: instance.lab.to_string(),
+            node: instance.spec.id.clone(),
+            spec_hash: instance.spec_hash.clone(),
+            image_digest: Digest::of(instance.spec.image.as_bytes()).into(),
+            process: Process::Created,
+            start_id: String::new(),
+            started_us: 0,
+            ran: Duration::ZERO,
+            mgmt_ipv4: instance.spec.mgmt_ipv4.clone(),
+            mgmt_ipv6: instance.spec.mgmt_ipv6.clone(),
+        };
+        let simulated =
+            Simulated { found, labels: labels.clone(), started: Instant::now(), starts: 0, log: Vec::new() };
+        self.world.lock().insert(id.clone(), simulated);
+        self.world.changed(&id);
+        Ok(id)
+    }
+
+    async fn run(&self, id: &str) -> Result<(), Error> {
+        let labels = self.world.with(id, |i| i.labels.clone())?;
+        pause(&labels, "sim.start-ms", self.config.start_ms).await;
+        fault(&labels, "sim.fail-start")?;
+        let start_id = self.world.with(id, |i| {
+            if matches!(i.found.process, Process::Running { .. }) {
+                return None;
+            }
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            i.starts += 1;
+            i.started = Instant::now();
+            i.found.process = Process::Running { pid: None };
+            i.found.start_id = now.as_nanos().to_string();
+            i.found.started_us = i64::try_from(now.as_micros()).unwrap_or_default();
+            i.log.extend_from_slice(format!("start {}\n", i.starts).as_bytes());
+            let times = number(&labels, "sim.exit-times").unwrap_or(u32::MAX);
+            (i.starts <= times).then(|| i.found.start_id.clone())
+        })?;
+        self.world.changed(id);
+        if let (Some(start_id), Some(after)) = (start_id, number(&labels, "sim.exit-after-ms")) {
+            let code = number(&labels, "sim.exit-code").unwrap_or(1);
+            let (world, id) = (self.world.clone(), id.to_owned());
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(after)).await;
+                world.end(&id, Some(&start_id), code);
+            });
+        }
+        Ok(())
+    }
+}
+
+impl World {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Simulated>> {
+        self.instances.lock().expect("no holder panics")
+    }
+
+    fn with<T>(&self, id: &str, f: impl FnOnce(&mut Simulated) -> T) -> Result<T, Error> {
+        self.lock()
+            .get_mut(id)
+            .map(f)
+            .ok_or_else(|| Error::Refused(format!("there is no simulated instance {id}")))
+    }
+
+    fn changed(&self, id: &str) {
+        // Nobody listening is fine.
+        let _ = self.changes.send(id.to_owned());
+    }
+
+    /// Ends a process, of one start only where one is given.
+    fn end(&self, id: &str, start_id: Option<&str>, code: i32) {
+        let ended = self.with(id, |i| {
+            let runs = matches!(i.found.process, Process::Running { .. });
+            let is_it = start_id.is_none_or(|s| s == i.found.start_id);
+            if runs && is_it {
+                i.found.process = Process::Ended { code, error: String::new() };
+                i.found.ran = i.started.elapsed();
+            }
+            runs && is_it
+        });
+        if ended.unwrap_or(false) {
+            self.changed(id);
+        }
+    }
+}
+
+impl Driver for SimDriver {
+    fn serves(&self, runtime: Runtime) -> bool {
+        runtime != Runtime::Bridge
+    }
+
+    fn probe(&self) -> Answer<'_, Probe> {
+        let probe = Probe { runtimes: vec![Runtime::Docker, Runtime::Libvirt], version: "sim".to_owned() };
+        async { Ok(probe) }.boxed()
+    }
+
+    fn events(&self) -> Answer<'_, BoxStream<'static, String>> {
+        let changes = BroadcastStream::new(self.world.changes.subscribe());
+        // Lagging ends the stream, as losing Docker's does.
+        let changes = changes.take_while(|c| futures::future::ready(c.is_ok()));
+        async { Ok(changes.filter_map(|c| futures::future::ready(c.ok())).boxed()) }.boxed()
+    }
+
+    fn list(&self) -> Answer<'_, Vec<Listed>> {
+        let listed = |i: &Simulated| Listed {
+            id: i.found.id.clone(),
+            running: matches!(i.found.process, Process::Running { .. }),
+        };
+        let all = self.world.lock().values().map(listed).collect();
+        async { Ok(all) }.boxed()
+    }
+
+    fn inspect<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Found>> {
+        async move { Ok(self.world.lock().get(id).map(|i| i.found.clone())) }.boxed()
+    }
+
+    fn create<'a>(&'a self, instance: &'a Instance) -> Answer<'a, String> {
+        self.make(instance).boxed()
+    }
+
+    fn start<'a>(&'a self, id: &'a str, _: &'a Instance) -> Answer<'a, ()> {
+        self.run(id).boxed()
+    }
+
+    fn refresh<'a>(&'a self, _: &'a Instance) -> Answer<'a, ()> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn stop<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
+        async move {
+            self.world.end(id, None, 0);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn remove<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
+        async move {
+            if let Ok(labels) = self.world.with(id, |i| i.labels.clone()) {
+                fault(&labels, "sim.fail-remove")?;
+                self.world.lock().remove(id);
+                self.world.changed(id);
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn remove_lab(&self, _: LabUid) -> Answer<'_, ()> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn exec<'a>(&'a self, id: &'a str, command: Command) -> Answer<'a, Session> {
+        async move {
+            let (runs, fails) = self.world.with(id, |i| {
+                let runs = matches!(i.found.process, Process::Running { .. });
+                (runs, i.labels.get("sim.fail-exec").cloned())
+            })?;
+            if !runs {
+                return Err(Error::NotRunning(id.to_owned()));
+            }
+            let text = command.argv.join(" ");
+            let code = i32::from(fails.as_deref() == Some(text.as_str()));
+            let (output, from) = mpsc::channel(32);
+            let (input, mut given) = mpsc::channel(32);
+            tokio::spawn(async move {
+                let told = output.send(Ok(Output::Stdout(Bytes::from(text + "\n")))).await;
+                while told.is_ok() && command.stdin {
+                    match given.recv().await {
+                        Some(Input::Data(bytes)) => {
+                            if output.send(Ok(Output::Stdout(bytes))).await.is_err() {
+                                break;
+                            }
+                        }
+                        Some(Input::Resize(_)) => {}
+                        Some(Input::End) | None => break,
+                    }
+                }
+                let _ = output.send(Ok(Output::Exit(code))).await;
+            });
+            Ok(Session { output: ReceiverStream::new(from).boxed(), input })
+        }
+        .boxed()
+    }
+
+    fn logs<'a>(
+        &'a self,
+        id: &'a str,
+        follow: bool,
+        tail: u32,
+    ) -> Answer<'a, BoxStream<'static, Result<Output, Error>>> {
+        async move {
+            let log = self.world.with(id, |i| i.log.clone())?;
+            let lines: Vec<&[u8]> = log.split_inclusive(|b| *b == b'\n').collect();
+            let first = if tail == 0 { 0 } else { lines.len().saturating_sub(tail as usize) };
+            let said = Output::Stdout(Bytes::from(lines[first..].concat()));
+            let said = stream::once(async { Ok(said) });
+            Ok(if follow { said.chain(stream::pending()).boxed() } else { said.boxed() })
+        }
+        .boxed()
+    }
+
+    fn image<'a>(&'a self, reference: &'a str, runtime: Runtime) -> Answer<'a, Option<Image>> {
+        async move {
+            let format = if runtime == Runtime::Libvirt { ImageFormat::Qcow2 } else { ImageFormat::Docker };
+            let digest = Digest::of(reference.as_bytes()).into();
+            let image = Image { digest, format, size_bytes: 1 << 20, architecture: "amd64".to_owned() };
+            Ok((!is_missing(reference)).then_some(image))
+        }
+        .boxed()
+    }
+
+    fn pull<'a>(&'a self, reference: &'a str) -> Answer<'a, BoxStream<'static, Result<String, Error>>> {
+        async move {
+            let outcome = if is_missing(reference) {
+                Err(Error::PullFailed {
+                    reference: reference.to_owned(),
+                    message: "manifest unknown".to_owned(),
+                })
+            } else {
+                Ok("downloading 0.5 of 1.0 MB".to_owned())
+            };
+            Ok(stream::once(async { outcome }).boxed())
+        }
+        .boxed()
+    }
+}
+
+fn is_missing(reference: &str) -> bool {
+    reference.ends_with(":missing")
+}
+
+fn number<T: FromStr>(labels: &BTreeMap<String, String>, name: &str) -> Option<T> {
+    labels.get(name).and_then(|v| v.parse().ok())
+}
+
+fn fault(labels: &BTreeMap<String, String>, name: &str) -> Result<(), Error> {
+    labels.get(name).map_or(Ok(()), |message| Err(Error::Refused(message.clone())))
+}
+
+async fn pause(labels: &BTreeMap<String, String>, name: &str, configured_ms: u64) {
+    let ms = number(labels, name).unwrap_or(configured_ms);
+    if ms > 0 {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+}

@@ -1,0 +1,98 @@
+//! What can go wrong here, and what each kind is on the wire.
+
+use netloom_model::{Code, Failure};
+use netloom_proto::convert::ConvertError;
+use netloom_service::ticket::TicketError;
+
+/// An error of the compute service.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// A call of a leader that has been replaced.
+    #[error(
+        "term {given} is stale: this host follows the leader of term {current}; another scheduler leads now"
+    )]
+    StaleTerm {
+        /// What the call carried.
+        given: u64,
+        /// The highest seen.
+        current: u64,
+    },
+    /// Something is to be removed before the first Sync.
+    #[error("this host has not been told what it is to run since it started; send Sync first")]
+    NotSynced,
+    /// The runtime does not answer.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The runtime refused.
+    #[error("{0}")]
+    Refused(String),
+    /// Something that is not ours is in the way.
+    #[error("{0}")]
+    Foreign(String),
+    /// An earlier thing of ours is still in the way; it goes by itself.
+    #[error("{0}")]
+    Busy(String),
+    /// The image is not in the host's store.
+    #[error("image \"{0}\" is not on this host: pull it, or build it here under this name")]
+    ImageMissing(String),
+    /// The registry did not give the image.
+    #[error("image \"{reference}\" cannot be pulled: {message}")]
+    PullFailed {
+        /// The image.
+        reference: String,
+        /// What was answered.
+        message: String,
+    },
+    /// No such instance runs here.
+    #[error("node {0} does not run on this host")]
+    NotRunning(String),
+    /// A request that makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// The ticket does not open this.
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
+    /// The host itself failed.
+    #[error("{0}")]
+    Host(String),
+}
+
+impl Error {
+    /// A failed system call, with what was being done.
+    pub fn host(doing: impl std::fmt::Display, e: impl std::fmt::Display) -> Error {
+        Error::Host(format!("{doing}: {e}"))
+    }
+}
+
+impl From<ConvertError> for Error {
+    fn from(e: ConvertError) -> Error {
+        Error::Invalid(e.to_string())
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Failure {
+        let message = e.to_string();
+        let (code, reason) = match e {
+            Error::StaleTerm { .. } => (Code::FailedPrecondition, "STALE_TERM"),
+            Error::NotSynced => (Code::FailedPrecondition, "NOT_SYNCED"),
+            Error::Unavailable(_) => (Code::Unavailable, "RUNTIME_UNREACHABLE"),
+            Error::Refused(_) => (Code::FailedPrecondition, "RUNTIME_REFUSED"),
+            Error::Foreign(_) => (Code::FailedPrecondition, "NAME_TAKEN"),
+            Error::Busy(_) => (Code::Aborted, "BUSY"),
+            Error::ImageMissing(_) => (Code::NotFound, "IMAGE_NOT_FOUND"),
+            Error::PullFailed { .. } => (Code::Unavailable, "PULL_FAILED"),
+            Error::NotRunning(_) => (Code::FailedPrecondition, "NODE_NOT_RUNNING"),
+            Error::Invalid(_) => (Code::InvalidArgument, "INVALID_REQUEST"),
+            Error::Ticket(e) => return e.into(),
+            Error::Host(_) => (Code::Internal, "HOST_ERROR"),
+        };
+        Failure::new(code, reason, message)
+    }
+}
+
+impl From<Error> for tonic::Status {
+    fn from(e: Error) -> tonic::Status {
+        netloom_service::status::to_status(e.into())
+    }
+}

@@ -1,0 +1,332 @@
+//! The contract on the wire: decode, call, encode.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt as _};
+use netloom_model::id::LabUid;
+use netloom_model::slice::Instance;
+use netloom_model::spec::FileEntry;
+use netloom_proto::compute::v1 as p;
+use netloom_proto::compute::v1::compute_service_server::ComputeService;
+use netloom_proto::convert::id;
+use netloom_proto::v1 as pv;
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{Interval, MissedTickBehavior};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::driver::{Command, Image, ImageFormat, Input, Output, Size};
+use crate::error::Error;
+use crate::files::Upload;
+use crate::host::Host;
+use crate::table::{Snapshot, Told};
+
+/// How often an observer hears that the host is there.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The service.
+pub struct Grpc {
+    host: Arc<Host>,
+}
+
+impl Grpc {
+    /// Over this host.
+    pub fn new(host: Arc<Host>) -> Grpc {
+        Grpc { host }
+    }
+
+    /// Ends with the service: an open stream would keep it from ending.
+    fn until_shutdown<T: Send + 'static>(
+        &self,
+        stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    ) -> Response<Streamed<T>> {
+        Response::new(stream.take_until(self.host.shutdown.clone().cancelled_owned()).boxed())
+    }
+}
+
+fn instances(from: Vec<p::Instance>) -> Result<Vec<Instance>, Error> {
+    from.into_iter().map(|i| Instance::try_from(i).map_err(Error::from)).collect()
+}
+
+fn ids<T: std::str::FromStr>(field: &str, from: &[String]) -> Result<Vec<T>, Error>
+where
+    T::Err: std::fmt::Display,
+{
+    from.iter().map(|text| id(field, text).map_err(Error::from)).collect()
+}
+
+#[tonic::async_trait]
+impl ComputeService for Grpc {
+    async fn sync(&self, request: Request<p::SyncRequest>) -> Result<Response<p::SyncResponse>, Status> {
+        let r = request.into_inner();
+        self.host.sync(r.term, instances(r.instances)?, r.ticket_key, r.more)?;
+        Ok(Response::new(p::SyncResponse {}))
+    }
+
+    async fn ensure(
+        &self,
+        request: Request<p::EnsureRequest>,
+    ) -> Result<Response<p::EnsureResponse>, Status> {
+        let r = request.into_inner();
+        self.host.ensure(r.term, instances(r.instances)?)?;
+        Ok(Response::new(p::EnsureResponse {}))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<p::RemoveRequest>,
+    ) -> Result<Response<p::RemoveResponse>, Status> {
+        let r = request.into_inner();
+        let (uids, labs) = (ids("uids", &r.uids)?, ids("lab_uids", &r.lab_uids)?);
+        let failures = self.host.remove(r.term, uids, labs).await?;
+        let failures =
+            failures.into_iter().map(|f| p::RemoveFailure { uid: f.uid, message: f.message }).collect();
+        Ok(Response::new(p::RemoveResponse { failures }))
+    }
+
+    async fn settle(
+        &self,
+        request: Request<p::SettleRequest>,
+    ) -> Result<Response<p::SettleResponse>, Status> {
+        let r = request.into_inner();
+        let starts = r.starts.into_iter().map(|s| Ok((id("starts.uid", &s.uid)?, s.start_id)));
+        let starts = starts.collect::<Result<_, Error>>()?;
+        self.host.settle(r.term, starts)?;
+        Ok(Response::new(p::SettleResponse {}))
+    }
+
+    type ObserveStream = Streamed<p::ObserveResponse>;
+
+    async fn observe(&self, _: Request<p::ObserveRequest>) -> Result<Response<Self::ObserveStream>, Status> {
+        let (first, told) = self.host.table.observe();
+        let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let first = stream::once(async { Ok(snapshot(first)) });
+        let then = stream::unfold(Observer { host: self.host.clone(), told, beat }, |mut observer| async {
+            let next = observer.next().await?;
+            Some((Ok(next), observer))
+        });
+        Ok(self.until_shutdown(first.chain(then)))
+    }
+
+    async fn put_files(
+        &self,
+        request: Request<Streaming<p::PutFilesRequest>>,
+    ) -> Result<Response<p::PutFilesResponse>, Status> {
+        let mut parts = request.into_inner();
+        let mut current: Option<Upload<'_>> = None;
+        let mut written = 0;
+        let mut finish = |upload: Option<Upload<'_>>| -> Result<(), Error> {
+            written += u32::from(upload.map(Upload::finish).transpose()?.unwrap_or(false));
+            Ok(())
+        };
+        while let Some(part) = parts.message().await? {
+            self.host.admit(part.term)?;
+            let lab: LabUid = id("lab_uid", &part.lab_uid).map_err(Error::from)?;
+            let entry = part.file.ok_or_else(|| Error::Invalid("file: is not set".to_owned()))?;
+            let entry: FileEntry = entry.try_into().map_err(Error::from)?;
+            if !current.as_ref().is_some_and(|c| c.is_of(lab, &entry)) {
+                finish(current.take())?;
+                current = Some(self.host.files.receive(lab, entry)?);
+            }
+            if let Some(upload) = &mut current {
+                upload.write(&part.content)?;
+            }
+        }
+        finish(current.take())?;
+        Ok(Response::new(p::PutFilesResponse { written }))
+    }
+
+    async fn inspect_images(
+        &self,
+        request: Request<p::InspectImagesRequest>,
+    ) -> Result<Response<p::InspectImagesResponse>, Status> {
+        let mut images = Vec::new();
+        for query in request.into_inner().images {
+            images.push(self.facts(&query.reference, query.runtime()).await?);
+        }
+        Ok(Response::new(p::InspectImagesResponse { images }))
+    }
+
+    type PullImageStream = Streamed<p::PullImageResponse>;
+
+    async fn pull_image(
+        &self,
+        request: Request<p::PullImageRequest>,
+    ) -> Result<Response<Self::PullImageStream>, Status> {
+        let r = request.into_inner();
+        self.host.admit(r.term)?;
+        let runtime = r.runtime();
+        let driver = self.host.driver_of(runtime.try_into().map_err(Error::from)?)?;
+        tracing::info!(image = r.reference, "image pull");
+        let progress = self.host.drivers[driver].pull(&r.reference).await?;
+        let progress = progress.map(|told| {
+            let event = Some(p::pull_image_response::Event::Progress(told?));
+            Ok(p::PullImageResponse { event })
+        });
+        let this = Grpc::new(self.host.clone());
+        let done = stream::once(async move {
+            let facts = this.facts(&r.reference, runtime).await?;
+            if !facts.present {
+                let message = "it is not in the store after it was pulled".to_owned();
+                return Err(Error::PullFailed { reference: r.reference, message }.into());
+            }
+            Ok(p::PullImageResponse { event: Some(p::pull_image_response::Event::Done(facts)) })
+        });
+        Ok(self.until_shutdown(until_error(progress.chain(done))))
+    }
+
+    type ExecStream = Streamed<p::ExecResponse>;
+
+    async fn exec(
+        &self,
+        request: Request<Streaming<p::ExecRequest>>,
+    ) -> Result<Response<Self::ExecStream>, Status> {
+        let mut parts = request.into_inner();
+        let Some(p::exec_request::Part::Start(start)) = parts.message().await?.and_then(|m| m.part) else {
+            return Err(Error::Invalid("the first message is not `start`".to_owned()).into());
+        };
+        let opened = self.host.open(&start.uid, "exec", &start.ticket)?;
+        let command = Command {
+            argv: if start.command.is_empty() { opened.shell } else { start.command },
+            tty: start.tty,
+            stdin: true,
+            size: start.size.map(size),
+        };
+        let session = opened.driver.exec(&opened.id, command).await?;
+        let input = session.input;
+        // Ends when the caller has nothing more to say, and when the command takes no more.
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = parts.message().await {
+                let given = match message.part {
+                    Some(p::exec_request::Part::Stdin(bytes)) => Input::Data(bytes.into()),
+                    Some(p::exec_request::Part::StdinEnd(true)) => Input::End,
+                    Some(p::exec_request::Part::Resize(s)) => Input::Resize(size(s)),
+                    Some(p::exec_request::Part::StdinEnd(false) | p::exec_request::Part::Start(_)) | None => {
+                        continue;
+                    }
+                };
+                if input.send(given).await.is_err() {
+                    return;
+                }
+            }
+            // A caller that closes its side without a word has no more input either.
+            let _ = input.send(Input::End).await;
+        });
+        let output = session.output.map(|part| {
+            let part = match part? {
+                Output::Stdout(bytes) => p::exec_response::Part::Stdout(bytes.into()),
+                Output::Stderr(bytes) => p::exec_response::Part::Stderr(bytes.into()),
+                Output::Exit(code) => p::exec_response::Part::ExitCode(code),
+            };
+            Ok(p::ExecResponse { part: Some(part) })
+        });
+        Ok(self.until_shutdown(until_error(output)))
+    }
+
+    type LogsStream = Streamed<p::LogsResponse>;
+
+    async fn logs(&self, request: Request<p::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        let r = request.into_inner();
+        let opened = self.host.open(&r.uid, "logs", &r.ticket)?;
+        let lines = opened.driver.logs(&opened.id, r.follow, r.tail).await?;
+        let lines = lines.filter_map(|part| async {
+            let part = match part {
+                Ok(Output::Stdout(bytes)) => p::logs_response::Part::Stdout(bytes.into()),
+                Ok(Output::Stderr(bytes)) => p::logs_response::Part::Stderr(bytes.into()),
+                Ok(Output::Exit(_)) => return None,
+                Err(e) => return Some(Err(e.into())),
+            };
+            Some(Ok(p::LogsResponse { part: Some(part) }))
+        });
+        Ok(self.until_shutdown(until_error(lines)))
+    }
+}
+
+impl Grpc {
+    async fn facts(&self, reference: &str, runtime: pv::Runtime) -> Result<p::ImageFacts, Error> {
+        let wanted: netloom_model::state::Runtime = runtime.try_into()?;
+        let driver = &self.host.drivers[self.host.driver_of(wanted)?];
+        let image = driver.image(reference, wanted).await?;
+        let mut facts =
+            p::ImageFacts { reference: reference.to_owned(), runtime: runtime.into(), ..Default::default() };
+        if let Some(Image { digest, format, size_bytes, architecture }) = image {
+            let format = match format {
+                ImageFormat::Docker => pv::ImageFormat::Docker,
+                ImageFormat::Qcow2 => pv::ImageFormat::Qcow2,
+            };
+            facts = p::ImageFacts {
+                present: true,
+                digest,
+                format: format.into(),
+                size_bytes,
+                architecture,
+                ..facts
+            };
+        }
+        Ok(facts)
+    }
+}
+
+/// What an observer is told after its first snapshot.
+struct Observer {
+    host: Arc<Host>,
+    told: Receiver<Told>,
+    beat: Interval,
+}
+
+impl Observer {
+    async fn next(&mut self) -> Option<p::ObserveResponse> {
+        use p::observe_response::Event;
+        let inventory = tokio::select! {
+            told = self.told.recv() => match told {
+                Ok(Told::Changed(observed)) => return Some(response(Event::Changed((*observed).into()))),
+                Ok(Told::Gone(uid)) => return Some(response(Event::Gone(uid.to_string()))),
+                Ok(Told::Inventory) => Some(self.host.table.inventory().into()),
+                // Too slow for single changes, or too many: everything at once replaces them.
+                Ok(Told::Everything) | Err(RecvError::Lagged(_)) => {
+                    let (now, told) = self.host.table.observe();
+                    self.told = told;
+                    return Some(snapshot(now));
+                }
+                Err(RecvError::Closed) => return None,
+            },
+            _ = self.beat.tick() => None,
+        };
+        Some(response(Event::Heartbeat(p::Heartbeat { inventory })))
+    }
+}
+
+fn response(event: p::observe_response::Event) -> p::ObserveResponse {
+    p::ObserveResponse { event: Some(event) }
+}
+
+fn snapshot(s: Snapshot) -> p::ObserveResponse {
+    response(p::observe_response::Event::Snapshot(p::Snapshot {
+        instances: s.instances.into_iter().map(Into::into).collect(),
+        inventory: Some(s.inventory.into()),
+        synced: s.synced,
+    }))
+}
+
+fn size(s: p::ExecSize) -> Size {
+    let fit = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
+    Size { columns: fit(s.columns), rows: fit(s.rows) }
+}
+
+/// Ends a stream after its first error: gRPC sends nothing after a status.
+fn until_error<T: Send + 'static>(
+    stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
+) -> BoxStream<'static, Result<T, Status>> {
+    let ended = stream.scan(false, |over, item| {
+        let item = (!*over).then_some(item);
+        *over |= matches!(item, Some(Err(_)));
+        futures::future::ready(item)
+    });
+    ended.boxed()
+}

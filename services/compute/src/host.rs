@@ -1,0 +1,229 @@
+//! The host: what the calls of the contract do, and what all parts share.
+
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use netloom_model::id::{LabUid, NodeUid};
+use netloom_model::kind::Catalogue;
+use netloom_model::slice::Instance;
+use netloom_model::state::Runtime;
+use netloom_service::telemetry::traceparent;
+use netloom_service::{Shutdown, ticket};
+use tokio::sync::Semaphore;
+
+use crate::driver::{Driver, Found, Process};
+use crate::error::Error;
+use crate::exec_runs::ExecRuns;
+use crate::files::Files;
+use crate::netns::Netns;
+use crate::slice::{Fence, Parts};
+use crate::table::Table;
+
+/// So many instances are worked on at once: more make Docker slower, not faster.
+const AT_ONCE: usize = 4;
+
+/// See the module.
+pub struct Host {
+    /// What runs instances, in order of preference.
+    pub drivers: Vec<Arc<dyn Driver>>,
+    /// What is wanted and seen.
+    pub table: Table,
+    /// Files of labs and nodes.
+    pub files: Arc<Files>,
+    /// Markers of exec commands.
+    pub exec_runs: ExecRuns,
+    /// Published network namespaces; none where no driver has any.
+    pub netns: Option<Arc<Netns>>,
+    /// Turns of work.
+    pub turns: Semaphore,
+    /// Ends everything.
+    pub shutdown: Shutdown,
+    fence: Fence,
+    parts: Mutex<Parts>,
+    ticket_key: Mutex<Vec<u8>>,
+    kinds: Catalogue,
+}
+
+/// A running instance that a ticket opened.
+pub struct Opened {
+    /// What runs it.
+    pub driver: Arc<dyn Driver>,
+    /// The container's or domain's own id.
+    pub id: String,
+    /// The shell of its kind.
+    pub shell: Vec<String>,
+}
+
+/// Something that could not be removed, and why.
+pub struct NotRemoved {
+    /// The uid.
+    pub uid: String,
+    /// Why.
+    pub message: String,
+}
+
+impl Host {
+    /// A host that was told nothing yet.
+    #[allow(clippy::too_many_arguments)]
+    pub fn new(
+        drivers: Vec<Arc<dyn Driver>>,
+        table: Table,
+        files: Arc<Files>,
+        exec_runs: ExecRuns,
+        netns: Option<Arc<Netns>>,
+        fence: Fence,
+        kinds: Catalogue,
+        shutdown: Shutdown,
+    ) -> Host {
+        Host {
+            drivers,
+            table,
+            files,
+            exec_runs,
+            netns,
+            turns: Semaphore::new(AT_ONCE),
+            shutdown,
+            fence,
+            parts: Mutex::default(),
+            ticket_key: Mutex::default(),
+            kinds,
+        }
+    }
+
+    /// Lets a call of this term pass, or refuses it.
+    pub fn admit(&self, term: u64) -> Result<(), Error> {
+        self.fence.admit(term)
+    }
+
+    /// Takes the whole slice, or a part of it.
+    pub fn sync(&self, term: u64, part: Vec<Instance>, ticket_key: Vec<u8>, more: bool) -> Result<(), Error> {
+        self.admit(term)?;
+        if !ticket_key.is_empty() {
+            *self.ticket_key.lock().expect("no holder panics") = ticket_key;
+        }
+        let whole = self.parts.lock().expect("no holder panics").add(term, part, more);
+        if let Some(slice) = whole {
+            tracing::info!(instances = slice.len(), term, "slice synced");
+            self.table.sync(self.with_drivers(slice), &traceparent());
+        }
+        Ok(())
+    }
+
+    /// Adds or changes instances.
+    pub fn ensure(&self, term: u64, instances: Vec<Instance>) -> Result<(), Error> {
+        self.admit(term)?;
+        self.table.ensure(self.with_drivers(instances), &traceparent());
+        Ok(())
+    }
+
+    /// Removes instances, and all that labs have; answers when they are gone.
+    pub async fn remove(
+        &self,
+        term: u64,
+        uids: Vec<NodeUid>,
+        labs: Vec<LabUid>,
+    ) -> Result<Vec<NotRemoved>, Error> {
+        self.admit(term)?;
+        if !self.table.synced() {
+            return Err(Error::NotSynced);
+        }
+        let mut failures = Vec::new();
+        for (uid, answer) in self.table.remove(&uids, &labs, &traceparent()) {
+            match answer.await {
+                Ok(Ok(())) => {}
+                Ok(Err(message)) => failures.push(NotRemoved { uid: uid.to_string(), message }),
+                Err(_) => failures
+                    .push(NotRemoved { uid: uid.to_string(), message: "this service is ending".to_owned() }),
+            }
+        }
+        for lab in labs {
+            if let Err(e) = self.remove_lab(lab, failures.is_empty()).await {
+                failures.push(NotRemoved { uid: lab.to_string(), message: e.to_string() });
+            }
+        }
+        Ok(failures)
+    }
+
+    async fn remove_lab(&self, lab: LabUid, empty: bool) -> Result<(), Error> {
+        if !empty {
+            return Err(Error::Busy("waits until its nodes are removed".to_owned()));
+        }
+        for driver in &self.drivers {
+            driver.remove_lab(lab).await?;
+        }
+        self.files.remove_lab(lab)?;
+        tracing::info!(lab_uid = %lab, "lab removed from this host");
+        Ok(())
+    }
+
+    /// The links of starts are settled.
+    pub fn settle(&self, term: u64, starts: Vec<(NodeUid, String)>) -> Result<(), Error> {
+        self.admit(term)?;
+        for (uid, start_id) in starts {
+            self.table.settle(uid, &start_id, &traceparent());
+        }
+        Ok(())
+    }
+
+    /// Looks at an instance now, and takes note of what there is.
+    pub async fn look(self: &Arc<Self>, driver: usize, id: &str) -> Result<(), Error> {
+        let glance = self.table.glance();
+        match self.drivers[driver].inspect(id).await? {
+            Some(found) => self.seen(driver, found, glance),
+            None => {
+                self.table.not_seen(id, glance);
+            }
+        }
+        Ok(())
+    }
+
+    fn seen(self: &Arc<Self>, driver: usize, found: Found, glance: u64) {
+        let (uid, start_id, id) = (found.uid, found.start_id.clone(), found.id.clone());
+        let process = found.process.clone();
+        if let (Some(netns), Process::Running { pid: Some(pid) }) = (&self.netns, &process) {
+            let host = self.clone();
+            let ended = move || {
+                tokio::spawn(async move { host.look(driver, &id).await });
+            };
+            match netns.publish(uid, &start_id, *pid, ended) {
+                Ok(true) => tracing::info!(%uid, start_id, "network namespace published"),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(%error, %uid, start_id, "network namespace cannot be published"),
+            }
+        }
+        let fresh = self.table.seen(driver, found, glance, || self.exec_runs.load(uid, &start_id));
+        if fresh && matches!(process, Process::Ended { .. }) {
+            self.exec_runs.forget(uid, &start_id);
+            if let Some(netns) = &self.netns {
+                netns.retract(uid, &start_id);
+            }
+        }
+    }
+
+    /// The instance that a ticket opens for a verb.
+    pub fn open(&self, uid: &str, verb: &str, token: &str) -> Result<Opened, Error> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let key = self.ticket_key.lock().expect("no holder panics").clone();
+        ticket::verify(&key, uid, verb, token, now)?;
+        let node = uid.parse().map_err(|_| Error::Invalid(format!("\"{uid}\" is not a uid")))?;
+        let (driver, found, instance) =
+            self.table.instance(node).ok_or_else(|| Error::NotRunning(uid.to_owned()))?;
+        let shell = instance
+            .and_then(|i| self.kinds.get(&i.spec.kind).map(|k| k.shell.clone()))
+            .filter(|shell| !shell.is_empty())
+            .unwrap_or_else(|| vec!["/bin/sh".to_owned()]);
+        Ok(Opened { driver: self.drivers[driver].clone(), id: found.id, shell })
+    }
+
+    /// The driver that runs this runtime.
+    pub fn driver_of(&self, runtime: Runtime) -> Result<usize, Error> {
+        self.drivers.iter().position(|d| d.serves(runtime)).ok_or_else(|| {
+            Error::Invalid(format!("no driver of this host runs {runtime} nodes; see `drivers` of [compute]"))
+        })
+    }
+
+    /// An instance that no driver runs goes to the first, where it fails by itself: it must not keep the others from being taken note of.
+    fn with_drivers(&self, instances: Vec<Instance>) -> Vec<(usize, Instance)> {
+        instances.into_iter().map(|i| (self.driver_of(i.runtime).unwrap_or(0), i)).collect()
+    }
+}

@@ -1,0 +1,106 @@
+//! What this host can do, by evidence: what the machine has, and which runtimes answered.
+
+use std::sync::Mutex;
+
+use netloom_model::observed::ComputeInventory;
+
+use crate::config::SimConfig;
+use crate::driver::Probe;
+
+/// See the module.
+pub struct Inventory {
+    cpu_millis: u64,
+    memory_bytes: u64,
+    drivers: Mutex<Vec<State>>,
+}
+
+struct State {
+    answer: Result<Probe, String>,
+    ever: bool,
+}
+
+impl Inventory {
+    /// Of so many drivers, none of which has answered yet.
+    pub fn new(drivers: usize, sim: &SimConfig) -> Inventory {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+        let or = |said: u64, has: u64| if said > 0 { said } else { has };
+        let state = || State { answer: Err("has not been asked yet".to_owned()), ever: false };
+        Inventory {
+            cpu_millis: or(sim.cpu_millis, cores * 1000),
+            memory_bytes: or(sim.memory_bytes, memory()),
+            drivers: Mutex::new((0..drivers).map(|_| state()).collect()),
+        }
+    }
+
+    /// A driver answered, or why it did not; the inventory after that.
+    pub fn set(&self, driver: usize, answer: Result<Probe, String>) -> ComputeInventory {
+        self.drivers.lock().expect("no holder panics")[driver].answer = answer;
+        self.now()
+    }
+
+    /// True the first time that a driver answered.
+    pub fn first(&self, driver: usize) -> bool {
+        let mut drivers = self.drivers.lock().expect("no holder panics");
+        !std::mem::replace(&mut drivers[driver].ever, true)
+    }
+
+    /// True when every driver has answered at some time.
+    pub fn all_answered(&self) -> bool {
+        self.drivers.lock().expect("no holder panics").iter().all(|d| d.ever)
+    }
+
+    /// As it is now.
+    pub fn now(&self) -> ComputeInventory {
+        let mut inventory = ComputeInventory {
+            cpu_millis: self.cpu_millis,
+            memory_bytes: self.memory_bytes,
+            ..ComputeInventory::default()
+        };
+        for state in self.drivers.lock().expect("no holder panics").iter() {
+            match &state.answer {
+                Ok(probe) => {
+                    inventory.runtime_versions.push(probe.version.clone());
+                    for runtime in &probe.runtimes {
+                        if !inventory.runtimes.contains(runtime) {
+                            inventory.runtimes.push(*runtime);
+                        }
+                    }
+                }
+                Err(why) => inventory.problems.push(why.clone()),
+            }
+        }
+        inventory
+    }
+}
+
+/// MemTotal of proc(5), in bytes.
+fn memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = text
+        .lines()
+        .find_map(|l| l.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    kib.unwrap_or_default() * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netloom_model::state::Runtime;
+
+    #[test]
+    fn a_runtime_counts_when_it_answers() {
+        let inventory = Inventory::new(1, &SimConfig::default());
+        let before = inventory.now();
+        assert!(before.cpu_millis >= 1000 && before.memory_bytes > 1 << 20);
+        assert!(before.runtimes.is_empty() && before.problems.len() == 1);
+        let probe = Probe { runtimes: vec![Runtime::Docker], version: "Docker 1".into() };
+        let after = inventory.set(0, Ok(probe));
+        assert_eq!(
+            (after.runtimes, after.runtime_versions),
+            (vec![Runtime::Docker], vec!["Docker 1".into()])
+        );
+        assert!(after.problems.is_empty());
+        assert!(inventory.first(0) && !inventory.first(0) && inventory.all_answered());
+        assert_eq!(inventory.set(0, Err("silent".into())).problems, ["silent"]);
+    }
+}

@@ -1,0 +1,16 @@
+//! The program `netloom-compute`.
+
+use std::process::ExitCode;
+
+use netloom_service::Connector;
+
+fn main() -> ExitCode {
+    netloom_service::program(
+        "netloom-compute",
+        "keeps instances on one host as the scheduler wants them",
+        |settings, shutdown| async move {
+            let connector = Connector::with_token(settings.token.as_deref());
+            netloom_compute::run(settings, connector, shutdown).await
+        },
+    )
+}

@@ -1,0 +1,172 @@
+//! The hand-over to the network service: each running instance's network namespace as a bind mount at `<run dir>/netns/<node uid>.<start id>`.
+//!
+//! A mount keeps a namespace alive, and with it its interfaces; so it goes the moment the process ends, which a pidfd tells half a millisecond later, long before the runtime does.
+//! A name appears before the namespace is mounted on it. Whoever watches the directory sees one more name come and go (`.changed`) after each change is whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use netloom_model::id::NodeUid;
+use nix::errno::Errno;
+use nix::libc;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::error::Error;
+
+/// The directory.
+pub struct Netns {
+    dir: PathBuf,
+    /// What is published, and the pid it came from.
+    published: Mutex<BTreeMap<(NodeUid, String), i32>>,
+}
+
+impl Netns {
+    /// Makes the directory a mount of its own that is shared, as `ip netns` does: what is mounted in it is then seen, and gone, in every mount namespace
+    /// that has a copy. Otherwise a forgotten copy would keep namespaces of dead nodes.
+    pub fn open(dir: PathBuf) -> Result<Netns, Error> {
+        let failed = |e: &dyn std::fmt::Display| {
+            Error::Host(format!("cannot prepare {} for network namespaces (run as root): {e}", dir.display()))
+        };
+        fs::create_dir_all(&dir).map_err(|e| failed(&e))?;
+        let share =
+            || mount(None::<&str>, &dir, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>);
+        match share() {
+            Err(Errno::EINVAL) => {
+                let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+                mount(Some(&dir), &dir, None::<&str>, bind, None::<&str>).map_err(|e| failed(&e))?;
+                share().map_err(|e| failed(&e))?;
+            }
+            other => other.map_err(|e| failed(&e))?,
+        }
+        Ok(Netns { dir, published: Mutex::default() })
+    }
+
+    fn path(&self, uid: NodeUid, start_id: &str) -> PathBuf {
+        self.dir.join(format!("{uid}.{start_id}"))
+    }
+
+    /// Publishes the namespace of a running process and takes it back when that ends, which is then also told. False when it is published already.
+    pub fn publish(
+        self: &Arc<Self>,
+        uid: NodeUid,
+        start_id: &str,
+        pid: i32,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> io::Result<bool> {
+        let key = (uid, start_id.to_owned());
+        let mut published = self.published.lock().expect("no holder panics");
+        if published.contains_key(&key) {
+            return Ok(false);
+        }
+        // The pidfd comes first: the process that lives after the namespace was opened is then the one it was opened of.
+        let pidfd = pidfd_open(pid)?;
+        let namespace = File::open(format!("/proc/{pid}/ns/net"))?;
+        if has_ended(&pidfd)? {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the process has ended"));
+        }
+        let inode = |m: fs::Metadata| (m.dev(), m.ino());
+        let wanted = inode(namespace.metadata()?);
+        if wanted == inode(fs::metadata("/proc/self/ns/net")?) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "it has the host's own network namespace",
+            ));
+        }
+        let path = self.path(uid, start_id);
+        if fs::metadata(&path).map(inode).ok() != Some(wanted) {
+            take_away(&path);
+            File::create_new(&path)?;
+            let source = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+            if let Err(e) = mount(Some(source.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            {
+                let _ = fs::remove_file(&path);
+                return Err(e.into());
+            }
+        }
+        // SAFETY: an OwnedFd is one open descriptor for as long as it lives.
+        let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE)? };
+        published.insert(key, pid);
+        drop(published);
+        self.changed();
+        let (this, start_id) = (self.clone(), start_id.to_owned());
+        tokio::spawn(async move {
+            // An error here means that the runtime is shutting down; the next service adopts or takes away what is there.
+            if watched.readable().await.is_ok() {
+                this.retract(uid, &start_id);
+                ended();
+            }
+        });
+        Ok(true)
+    }
+
+    /// Takes a namespace away; fine when it is not there.
+    pub fn retract(&self, uid: NodeUid, start_id: &str) {
+        let removed = self.published.lock().expect("no holder panics").remove(&(uid, start_id.to_owned()));
+        if removed.is_some() {
+            take_away(&self.path(uid, start_id));
+            self.changed();
+        }
+    }
+
+    /// Takes away what an earlier service published of starts that are over.
+    pub fn keep(&self, running: &BTreeSet<(NodeUid, String)>) {
+        let names: BTreeSet<String> = running.iter().map(|(uid, start)| format!("{uid}.{start}")).collect();
+        for path in entries(&self.dir) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if !names.contains(&name) {
+                tracing::info!(name, "network namespace of a start that is over taken away");
+                take_away(&path);
+            }
+        }
+        self.changed();
+    }
+
+    /// Undoes [`Netns::open`] when nothing is published.
+    pub fn close(&self) {
+        if entries(&self.dir).is_empty() {
+            let _ = umount2(&self.dir, MntFlags::MNT_DETACH);
+        }
+    }
+
+    fn changed(&self) {
+        let mark = self.dir.join(".changed");
+        let _ = File::create(&mark).and_then(|_| fs::remove_file(&mark));
+    }
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect()
+}
+
+fn take_away(path: &Path) {
+    // A mount over a mount is taken off too.
+    while umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_ok() {}
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, path = %path.display(), "a network namespace cannot be taken away");
+    }
+}
+
+fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: the call takes two integers; a descriptor that it returns is ours alone.
+    unsafe {
+        match libc::syscall(libc::SYS_pidfd_open, pid, libc::PIDFD_NONBLOCK) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd as i32)),
+        }
+    }
+}
+
+fn has_ended(pidfd: &OwnedFd) -> io::Result<bool> {
+    use std::os::fd::AsFd as _;
+    let mut fds = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
+    Ok(nix::poll::poll(&mut fds, 0u8)? > 0)
+}

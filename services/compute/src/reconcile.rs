@@ -1,0 +1,120 @@
+//! Takes the steps that are due, a few instances at a time and one step at a time for each. It wakes when something changed and when a pause is over; what to do is decided by
+//! [`crate::plan`].
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Instant;
+
+use netloom_model::state::Wanted;
+use netloom_service::telemetry::continue_trace;
+use tracing::Instrument as _;
+
+use crate::error::Error;
+use crate::host::Host;
+use crate::plan::Step;
+use crate::table::{ExecJob, Job};
+
+/// Runs until shut down.
+pub async fn run(host: Arc<Host>) {
+    loop {
+        let (jobs, runs, again) = host.table.work(Instant::now());
+        for job in jobs {
+            tokio::spawn(work(host.clone(), job));
+        }
+        for run in runs {
+            tokio::spawn(commands(host.clone(), run));
+        }
+        let timer = async {
+            match again {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            () = host.shutdown.cancelled() => return,
+            () = host.table.wake.notified() => {}
+            () = timer => {}
+        }
+    }
+}
+
+async fn work(host: Arc<Host>, job: Job) {
+    let Ok(_turn) = host.turns.acquire().await else { return };
+    if host.shutdown.is_cancelled() {
+        return;
+    }
+    let (lab, node) = match (&job.instance, &job.found) {
+        (Some(i), _) => (i.lab.to_string(), i.spec.id.clone()),
+        (None, Some(f)) => (f.lab.clone(), f.node.clone()),
+        (None, None) => Default::default(),
+    };
+    let span = tracing::info_span!("instance", lab, node, uid = %job.uid);
+    continue_trace(&span, &job.traceparent);
+    host.table.begins(job.uid, job.step);
+    async {
+        let outcome = take(&host, &job).await;
+        if let Err(error) = &outcome {
+            tracing::warn!(%error, step = ?job.step, "step failed");
+        }
+        let outcome = outcome.map_err(|e| (e.to_string(), matches!(e, Error::Busy(_))));
+        host.table.ended(job.uid, job.step, outcome);
+    }
+    .instrument(span)
+    .await;
+}
+
+async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
+    let driver = &host.drivers[job.driver];
+    let id = job.found.as_ref().map(|f| f.id.as_str()).unwrap_or_default();
+    let instance =
+        || job.instance.as_deref().ok_or_else(|| Error::Busy("it is not wanted any more".to_owned()));
+    match job.step {
+        Step::Create => {
+            let instance = instance()?;
+            host.driver_of(instance.runtime)?;
+            let id = driver.create(instance).await?;
+            tracing::info!(instance = id, name = instance.name, "instance created");
+            if instance.wanted == Wanted::Running {
+                let started = driver.start(&id, instance).await;
+                host.look(job.driver, &id).await?;
+                started?;
+                tracing::info!(instance = id, "instance started");
+            } else {
+                host.look(job.driver, &id).await?;
+            }
+        }
+        Step::Start => {
+            let started = driver.start(id, instance()?).await;
+            host.look(job.driver, id).await?;
+            started?;
+            tracing::info!(instance = id, "instance started");
+        }
+        Step::Stop => {
+            driver.stop(id).await?;
+            tracing::info!(instance = id, "instance stopped");
+            host.look(job.driver, id).await?;
+        }
+        Step::Remove => {
+            if job.found.is_some() {
+                driver.remove(id).await?;
+                tracing::info!(instance = id, "instance removed");
+                host.look(job.driver, id).await?;
+            }
+            // With an instance it is only made anew, and keeps its files.
+            if job.instance.is_none() {
+                host.exec_runs.forget_node(job.uid);
+                host.files.remove_node(job.lab_uid, job.uid)?;
+            }
+        }
+        Step::Refresh => driver.refresh(instance()?).await?,
+    }
+    Ok(())
+}
+
+async fn commands(host: Arc<Host>, job: ExecJob) {
+    let instance = &job.instance;
+    let span = tracing::info_span!("exec", lab = %instance.lab, node = instance.spec.id, uid = %instance.uid);
+    continue_trace(&span, &job.traceparent);
+    let driver = host.drivers[job.driver].clone();
+    host.exec_runs.run(job, driver.as_ref(), &host.table).instrument(span).await;
+}

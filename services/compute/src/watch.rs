@@ -1,0 +1,111 @@
+//! Follows what a runtime has: its events, the whole list now and then, and the whole list with every detail after events may have been missed. While it does not answer, that is said, and it
+//! is asked again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream;
+use netloom_model::observed::ComputeInventory;
+
+use crate::driver::Probe;
+use crate::error::Error;
+use crate::host::Host;
+use crate::inventory::Inventory;
+
+/// How often the list is compared, though events tell all.
+const EVERY: Duration = Duration::from_secs(10);
+/// How long until a silent runtime is asked again.
+const AGAIN: Duration = Duration::from_millis(500);
+/// So many instances are looked at at once.
+const AT_ONCE: usize = 8;
+
+/// Runs until shut down.
+pub async fn run(host: Arc<Host>, driver: usize, inventory: Arc<Inventory>) {
+    loop {
+        let why = tokio::select! {
+            () = host.shutdown.cancelled() => return,
+            why = follow(&host, driver, &inventory) => why,
+        };
+        let Err(error) = why else { continue };
+        let now: ComputeInventory = inventory.set(driver, Err(error.to_string()));
+        host.table.answers(driver, false, now);
+        tracing::warn!(%error, "a runtime does not answer");
+        tokio::select! {
+            () = host.shutdown.cancelled() => return,
+            () = tokio::time::sleep(AGAIN) => {}
+        }
+    }
+}
+
+/// Follows until the runtime fails to answer, or `Ok` when only events were lost.
+async fn follow(host: &Arc<Host>, driver: usize, inventory: &Inventory) -> Result<(), Error> {
+    let runtime = &host.drivers[driver];
+    let probe: Probe = runtime.probe().await?;
+    // First events, then the list: what changes in between is told twice rather than never.
+    let mut events = runtime.events().await?;
+    compare(host, driver, true).await?;
+    let answers_now = inventory.set(driver, Ok(probe));
+    if inventory.first(driver) {
+        sweep(host, inventory);
+    }
+    host.table.answers(driver, true, answers_now);
+    let mut timer = tokio::time::interval_at(tokio::time::Instant::now() + EVERY, EVERY);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            ids = next_batch(&mut events) => {
+                let Some(ids) = ids else { return Ok(()) };
+                look_at(host, driver, ids).await?;
+            }
+            _ = timer.tick() => compare(host, driver, false).await?,
+        }
+    }
+}
+
+/// The next event's instance, and those of all events that are there already.
+async fn next_batch(events: &mut stream::BoxStream<'static, String>) -> Option<Vec<String>> {
+    use futures::FutureExt as _;
+    let mut ids = vec![events.next().await?];
+    while ids.len() < 256 {
+        match events.next().now_or_never() {
+            Some(Some(id)) if ids.contains(&id) => {}
+            Some(Some(id)) => ids.push(id),
+            // The end is seen again at the next turn.
+            Some(None) | None => break,
+        }
+    }
+    Some(ids)
+}
+
+/// Compares the list with what is known and looks at what differs, or at everything.
+async fn compare(host: &Arc<Host>, driver: usize, everything: bool) -> Result<(), Error> {
+    let glance = host.table.glance();
+    let listed = host.drivers[driver].list().await?;
+    let known: BTreeMap<String, bool> = host.table.known(driver).into_iter().collect();
+    for id in known.keys().filter(|id| !listed.iter().any(|l| l.id == **id)) {
+        host.table.not_seen(id, glance);
+    }
+    let differs = |id: &str, running: bool| known.get(id) != Some(&running);
+    let ids = listed.into_iter().filter(|l| everything || differs(&l.id, l.running)).map(|l| l.id);
+    look_at(host, driver, ids.collect()).await
+}
+
+async fn look_at(host: &Arc<Host>, driver: usize, ids: Vec<String>) -> Result<(), Error> {
+    let looks = ids.into_iter().map(|id| async move { host.look(driver, &id).await });
+    let outcomes: Vec<Result<(), Error>> = stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
+    outcomes.into_iter().collect()
+}
+
+/// Takes away what an earlier service left behind, once every driver has told what runs.
+fn sweep(host: &Host, inventory: &Inventory) {
+    if !inventory.all_answered() {
+        return;
+    }
+    let running = host.table.running();
+    host.exec_runs.keep(&running);
+    if let Some(netns) = &host.netns {
+        netns.keep(&running);
+    }
+}

@@ -1,0 +1,86 @@
+//! Splits a command into words as a shell does, without a shell: quotes and backslashes count, nothing is expanded.
+
+/// Why a command cannot be split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SplitError {
+    /// A quote is not closed.
+    #[error("a {0} is not closed")]
+    Open(char),
+    /// It ends in a backslash.
+    #[error("it ends in a backslash")]
+    Escape,
+    /// It holds no word.
+    #[error("it is empty")]
+    Empty,
+}
+
+/// The words of a command, by the quoting rules of POSIX (Shell & Utilities §2.2): a backslash keeps the next character, single quotes keep everything, in double
+/// quotes a backslash only counts before `"`, `\`, `$` and backquote. A line break after a backslash is dropped.
+pub fn split(command: &str) -> Result<Vec<String>, SplitError> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut rest = command.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            c if c.is_ascii_whitespace() => words.extend(word.take()),
+            '\'' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match rest.next().ok_or(SplitError::Open('\''))? {
+                        '\'' => break,
+                        c => word.push(c),
+                    }
+                }
+            }
+            '"' => {
+                let word = word.get_or_insert_default();
+                loop {
+                    match rest.next().ok_or(SplitError::Open('"'))? {
+                        '"' => break,
+                        '\\' => match rest.next().ok_or(SplitError::Open('"'))? {
+                            '\n' => {}
+                            c @ ('"' | '\\' | '$' | '`') => word.push(c),
+                            c => word.extend(['\\', c]),
+                        },
+                        c => word.push(c),
+                    }
+                }
+            }
+            '\\' => match rest.next().ok_or(SplitError::Escape)? {
+                '\n' => {}
+                c => word.get_or_insert_default().push(c),
+            },
+            c => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    if words.is_empty() { Err(SplitError::Empty) } else { Ok(words) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_those_of_a_shell() {
+        for (command, words) in [
+            ("ip  addr add\t10.0.0.1/24 dev eth1", &["ip", "addr", "add", "10.0.0.1/24", "dev", "eth1"][..]),
+            ("sh -c 'echo \"a b\" > /x'", &["sh", "-c", "echo \"a b\" > /x"]),
+            (r#"vtysh -c "conf t" -c "x \"y\" \n""#, &["vtysh", "-c", "conf t", "-c", r#"x "y" \n"#]),
+            (r"a\ b c'd'e", &["a b", "cde"]),
+            ("'' \"\" x", &["", "", "x"]),
+            ("a \\\n b", &["a", "b"]),
+            ("echo $HOME *", &["echo", "$HOME", "*"]),
+        ] {
+            assert_eq!(split(command).unwrap(), words, "{command}");
+        }
+    }
+
+    #[test]
+    fn what_is_open_is_refused() {
+        assert_eq!(split("a 'b"), Err(SplitError::Open('\'')));
+        assert_eq!(split("a \"b\\"), Err(SplitError::Open('"')));
+        assert_eq!(split("a \\"), Err(SplitError::Escape));
+        assert_eq!(split("  \n"), Err(SplitError::Empty));
+    }
+}

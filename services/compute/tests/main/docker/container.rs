@@ -1,0 +1,176 @@
+//! What a container is like inside.
+
+use bollard::query_parameters::InspectNetworkOptions;
+use netloom_model::observed::{ExecPhase, Phase};
+use netloom_model::slice::{HostEntry, Network};
+use netloom_model::spec::{Bind, BindSource, MgmtSpec};
+use netloom_proto::compute::v1 as p;
+use netloom_service::testing::eventually;
+
+use crate::rig::{BOUND, Rig, connect, file, rehash};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_as_asked_for() {
+    let Some(rig) = Rig::docker("it_is_as_asked_for").await else { return };
+    let mut one = rig.instance("r1");
+    one.spec.env.insert("GREETING".into(), "a b=c".into());
+    one.spec.sysctls.insert("net.ipv4.ip_forward".into(), "1".into());
+    one.spec.sysctls.insert("net.ipv4.conf.all.rp_filter".into(), "2".into());
+    one.spec.user = "1000:1000".into();
+    one.spec.cap_add = vec!["NET_ADMIN".into()];
+    one.spec.memory_limit_bytes = 32 << 20;
+    one.spec.cpu_limit_millis = 250;
+    one.spec.hostname = "router-1".into();
+    one.host_entries = vec![HostEntry { address: "10.0.0.2".into(), names: vec!["r2".into()] }];
+    rehash(&mut one);
+    let running = rig.run(&one).await;
+    let inside = async |script: &str| rig.sh(one.uid, script).await.0.trim().to_owned();
+    assert_eq!(inside("echo $GREETING").await, "a b=c");
+    assert_eq!(
+        inside("cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/all/rp_filter").await,
+        "1\n2"
+    );
+    assert_eq!(inside("id -u").await, "1000");
+    assert_eq!(inside("hostname").await, "router-1");
+    assert_eq!(
+        inside("cat /proc/1/cmdline").await,
+        "/bin/sleep\x001000000\0",
+        "the wait has become the program"
+    );
+    let hosts = inside("cat /etc/hosts").await;
+    for line in ["127.0.0.1\tlocalhost", "127.0.1.1\trouter-1", "10.0.0.2\tr2"] {
+        assert!(hosts.contains(line), "{line} in {hosts}");
+    }
+    let limits = connect()
+        .await
+        .unwrap()
+        .inspect_container(&running.instance_id, None)
+        .await
+        .unwrap()
+        .host_config
+        .unwrap();
+    assert_eq!((limits.memory, limits.nano_cpus), (Some(32 << 20), Some(250_000_000)));
+
+    // Another neighbour reaches the running node, without a restart.
+    one.host_entries[0].address = "10.0.0.22".into();
+    rig.ensure(std::slice::from_ref(&one)).await;
+    let changed = || async { rig.sh(one.uid, "cat /etc/hosts").await.0.contains("10.0.0.22\tr2") };
+    eventually("the new address is inside", BOUND, changed).await;
+    assert_eq!(rig.view.borrow().instances[&one.uid].start_id, running.start_id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_the_lab_are_mounted_and_links_are_not_followed() {
+    let Some(rig) = Rig::docker("files_of_the_lab_are_mounted_and_links_are_not_followed").await else {
+        return;
+    };
+    let mut one = rig.instance("r1");
+    one.files = vec![file("r1/conf", b"hello")];
+    let bind = |path: &str, target: &str, read_only| Bind {
+        source: BindSource::Bundle(path.into()),
+        target: target.into(),
+        read_only,
+    };
+    one.spec.binds = vec![bind("r1", "/etc/dir", false), bind("r1/conf", "/etc/one:file", true)];
+    rehash(&mut one);
+    rig.sync(std::slice::from_ref(&one)).await;
+    let early = rig.until_phase(one.uid, Phase::Failed).await;
+    assert!(early.detail.contains("not among the lab's files"), "{}", early.detail);
+    let part = p::PutFilesRequest {
+        lab_uid: rig.lab_uid.to_string(),
+        file: Some(one.files[0].clone().into()),
+        content: b"hello".to_vec(),
+        term: 1,
+    };
+    rig.client.clone().put_files(tokio_stream::once(part)).await.unwrap();
+    rig.until_phase(one.uid, Phase::Running).await;
+    let script = "cat /etc/dir/conf /etc/one:file; echo x > /etc/one:file || echo read-only; echo edited > /etc/dir/conf";
+    let (text, code) = rig.sh(one.uid, script).await;
+    assert!(text.contains("hellohello") && text.contains("read-only\n") && code == 0, "{text}");
+
+    // A node that puts a link where its file was does not get the host's file at its next start.
+    rig.sh(one.uid, "rm /etc/dir/conf; ln -s /etc/shadow /etc/dir/conf").await;
+    let stop = |instance: &netloom_model::slice::Instance, wanted| {
+        let mut changed = instance.clone();
+        changed.wanted = wanted;
+        changed
+    };
+    use netloom_model::state::Wanted;
+    rig.ensure(&[stop(&one, Wanted::Stopped)]).await;
+    rig.until_phase(one.uid, Phase::Stopped).await;
+    rig.ensure(&[stop(&one, Wanted::Running)]).await;
+    let failed = rig.until_phase(one.uid, Phase::Failed).await;
+    assert!(failed.detail.contains("symbolic link"), "{}", failed.detail);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_paths_need_to_be_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("f"), "from the host").unwrap();
+    let config = format!("allowed_host_paths = [{:?}]\n", dir.path());
+    let Some(rig) = Rig::docker_with("host_paths_need_to_be_allowed", &config).await else { return };
+    let with = |node: &str, path: &str| {
+        let mut one = rig.instance(node);
+        one.spec.binds =
+            vec![Bind { source: BindSource::Host(path.into()), target: "/f".into(), read_only: true }];
+        rehash(&mut one);
+        one
+    };
+    let allowed = with("r1", dir.path().join("f").to_str().unwrap());
+    let (secret, socket) = (with("r2", "/etc/hostname"), with("r3", "/var/run/docker.sock"));
+    rig.sync(&[allowed.clone(), secret.clone(), socket.clone()]).await;
+    rig.until_phase(allowed.uid, Phase::Running).await;
+    assert_eq!(rig.sh(allowed.uid, "cat /f").await.0, "from the host");
+    for refused in [secret, socket] {
+        let failed = rig.until_phase(refused.uid, Phase::Failed).await;
+        assert!(failed.detail.contains("allowed_host_paths"), "{}", failed.detail);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_management_network_comes_with_the_first_node_and_goes_with_the_lab() {
+    let Some(rig) = Rig::docker("a_management_network_comes_with_the_first_node_and_goes_with_the_lab").await
+    else {
+        return;
+    };
+    let name = format!("nltest-{}", rig.lab);
+    // Of the range for documentation (RFC 5737), cut small so that tests side by side do not meet.
+    let third = rig.owner.to_string().bytes().map(u32::from).sum::<u32>() % 32 * 8;
+    let spec = MgmtSpec { ipv4_subnet: format!("203.0.113.{third}/29"), mtu: 1400, ..MgmtSpec::default() };
+    let nodes: Vec<_> = [("r1", format!("203.0.113.{}", third + 5)), ("r2", String::new())]
+        .into_iter()
+        .map(|(node, address)| {
+            let mut one = rig.instance(node);
+            one.network = Some(Network { name: name.clone(), spec: spec.clone() });
+            one.spec.mgmt_ipv4 = address;
+            rehash(&mut one);
+            one
+        })
+        .collect();
+    rig.sync(&nodes).await;
+    let fixed = rig.until_phase(nodes[0].uid, Phase::Running).await;
+    let given = rig.until_phase(nodes[1].uid, Phase::Running).await;
+    assert_eq!(fixed.mgmt_ipv4, nodes[0].spec.mgmt_ipv4);
+    assert!(given.mgmt_ipv4.starts_with("203.0.113."), "{}", given.mgmt_ipv4);
+    let link = rig.sh(nodes[0].uid, "ip link show eth0").await.0;
+    assert!(link.contains("mtu 1400"), "{link}");
+    let docker = connect().await.unwrap();
+    assert!(docker.inspect_network(&name, None::<InspectNetworkOptions>).await.is_ok());
+    assert!(rig.remove(&[], &[rig.lab_uid]).await.is_empty());
+    assert!(docker.inspect_network(&name, None::<InspectNetworkOptions>).await.is_err(), "it is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_without_such_a_program_is_told_with_dockers_words() {
+    let Some(rig) = Rig::docker("an_image_without_such_a_program_is_told_with_dockers_words").await else {
+        return;
+    };
+    let mut one = rig.instance("r1");
+    one.spec.entrypoint = vec!["/no/such/program".into()];
+    one.spec.skip_interface_wait = true;
+    rehash(&mut one);
+    rig.sync(std::slice::from_ref(&one)).await;
+    let failed = rig.until_phase(one.uid, Phase::Failed).await;
+    assert!(failed.detail.contains("/no/such/program"), "{}", failed.detail);
+    assert_eq!(failed.exec_phase, ExecPhase::None);
+}

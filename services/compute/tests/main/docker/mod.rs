@@ -1,0 +1,8 @@
+//! What only Docker can show: real processes, namespaces, mounts, and things of others that are in the way.
+
+mod adopt;
+mod container;
+mod foreign;
+pub mod image;
+mod netns;
+mod outage;

@@ -1,0 +1,377 @@
+//! A compute service of a test's own: its directories, owner, names and channel, and what an observer of it knows. Dropping it leaves nothing behind.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::query_parameters::{
+    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, RemoveContainerOptionsBuilder,
+};
+use netloom_model::id::{Digest, LabId, LabUid, NodeUid, Owner};
+use netloom_model::observed::{ComputeInventory, Observed, Phase};
+use netloom_model::slice::Instance;
+use netloom_model::spec::NodeSpec;
+use netloom_model::state::{Runtime, Wanted};
+use netloom_proto::compute::v1 as p;
+use netloom_proto::compute::v1::compute_service_client::ComputeServiceClient;
+use netloom_proto::compute::v1::observe_response::Event;
+use netloom_service::{Channel, Connector, Settings, Shutdown, installation, ticket};
+use nix::mount::{MntFlags, umount2};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Bound of every wait: ten times what it takes on a busy machine.
+pub const BOUND: Duration = Duration::from_secs(60);
+/// What tickets are signed with.
+pub const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
+const SOCKET: &str = "/var/run/docker.sock";
+
+/// What an observer of the service knows.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    pub instances: BTreeMap<NodeUid, Observed>,
+    pub inventory: ComputeInventory,
+    pub synced: bool,
+    pub heartbeats: u32,
+}
+
+pub struct Rig {
+    pub client: ComputeServiceClient<Channel>,
+    pub view: watch::Receiver<View>,
+    pub owner: Owner,
+    pub lab: LabId,
+    pub lab_uid: LabUid,
+    pub is_docker: bool,
+    pub dir: tempfile::TempDir,
+    config: String,
+    running: Option<Running>,
+}
+
+struct Running {
+    shutdown: Shutdown,
+    service: JoinHandle<anyhow::Result<()>>,
+    observer: JoinHandle<()>,
+}
+
+impl Rig {
+    pub async fn sim() -> Rig {
+        Rig::with("drivers = [\"sim\"]\n", false).await
+    }
+
+    /// A rig on Docker; none when that is not there.
+    pub async fn docker(test: &str) -> Option<Rig> {
+        Rig::docker_with(test, "").await
+    }
+
+    /// With more lines of configuration.
+    pub async fn docker_with(test: &str, config: &str) -> Option<Rig> {
+        if !netloom_service::testing::require(test, "docker")
+            || !netloom_service::testing::require(test, "root")
+        {
+            return None;
+        }
+        crate::docker::image::ensure().await;
+        Some(Rig::with(&format!("stop_timeout = 1\n{config}"), true).await)
+    }
+
+    async fn with(config: &str, is_docker: bool) -> Rig {
+        let dir = tempfile::Builder::new().prefix("netloom-compute-").tempdir().unwrap();
+        let owner = installation::owner(&dir.path().join("data")).unwrap();
+        // The end of a UUIDv7 is random.
+        let lab: LabId = format!("t{}", &owner.to_string()[24..]).parse().unwrap();
+        let (client, view) = (
+            ComputeServiceClient::new(Connector::default().channel(&"mem:none".parse().unwrap())),
+            watch::channel(View::default()).1,
+        );
+        let config = format!("[compute]\n{config}");
+        let mut rig =
+            Rig { client, view, owner, lab, lab_uid: LabUid::new(), is_docker, dir, config, running: None };
+        rig.start().await;
+        rig
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn run_dir(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    /// Starts the service and an observer.
+    pub async fn start(&mut self) {
+        let text = format!("[endpoints]\ncompute = \"mem:compute\"\n{}", self.config);
+        let settings = Settings::from_toml(&text, &self.data_dir(), &self.run_dir()).unwrap();
+        let (connector, shutdown) = (Connector::default(), Shutdown::new());
+        let endpoint = settings.endpoints.compute.clone();
+        let mut service = tokio::spawn(netloom_compute::run(settings, connector.clone(), shutdown.clone()));
+        self.client = ComputeServiceClient::new(connector.channel(&endpoint));
+        let (sender, view) = watch::channel(View::default());
+        let observer = tokio::spawn(follow(self.client.clone(), sender));
+        self.view = view;
+        tokio::select! {
+            ended = &mut service => panic!("the service ended at once: {ended:?}"),
+            () = self.until("a runtime answers", |v| !v.inventory.runtimes.is_empty()) => {}
+        }
+        self.running = Some(Running { shutdown, service, observer });
+    }
+
+    /// Ends the service as a signal does.
+    pub async fn stop(&mut self) {
+        let running = self.running.take().expect("it runs");
+        running.shutdown.cancel();
+        tokio::time::timeout(BOUND, running.service).await.expect("the service ends").unwrap().unwrap();
+        running.observer.abort();
+    }
+
+    /// Waits until the view is as described.
+    pub async fn until(&self, what: &str, holds: impl Fn(&View) -> bool) {
+        let mut view = self.view.clone();
+        let seen = tokio::time::timeout(BOUND, view.wait_for(|v| holds(v))).await;
+        if seen.is_err() {
+            panic!("not within {BOUND:?}: {what}; seen: {:#?}", *self.view.borrow());
+        }
+    }
+
+    /// Waits until an instance is as described, and answers it.
+    pub async fn until_node(&self, uid: NodeUid, what: &str, holds: impl Fn(&Observed) -> bool) -> Observed {
+        self.until(what, |v| v.instances.get(&uid).is_some_and(&holds)).await;
+        // It may have gone on since; what held is looked for again only where it still holds.
+        let now = self.view.borrow().instances.get(&uid).cloned();
+        now.expect("it was there")
+    }
+
+    pub async fn until_phase(&self, uid: NodeUid, phase: Phase) -> Observed {
+        self.until_node(uid, &format!("{phase:?}"), |o| o.phase == phase).await
+    }
+
+    /// An instance to ask for.
+    pub fn instance(&self, node: &str) -> Instance {
+        let spec = NodeSpec {
+            id: node.to_owned(),
+            kind: "linux".into(),
+            image: crate::docker::image::NAME.into(),
+            cmd: vec!["/bin/sleep".into(), "1000000".into()],
+            ..NodeSpec::default()
+        };
+        let mut instance = Instance {
+            uid: NodeUid::new(),
+            lab_uid: self.lab_uid,
+            lab: self.lab.clone(),
+            name: format!("nltest-{}-{node}", self.lab),
+            spec,
+            runtime: Runtime::Docker,
+            wanted: Wanted::Running,
+            interfaces: Vec::new(),
+            network: None,
+            files: Vec::new(),
+            host_entries: Vec::new(),
+            spec_hash: String::new(),
+        };
+        rehash(&mut instance);
+        instance
+    }
+
+    pub async fn sync(&self, instances: &[Instance]) {
+        self.try_sync(1, instances).await.unwrap();
+    }
+
+    pub async fn try_sync(&self, term: u64, instances: &[Instance]) -> Result<(), tonic::Status> {
+        let instances = instances.iter().cloned().map(Into::into).collect();
+        let request = p::SyncRequest { term, instances, ticket_key: KEY.to_vec(), more: false };
+        self.client.clone().sync(request).await.map(drop)
+    }
+
+    pub async fn ensure(&self, instances: &[Instance]) {
+        let instances = instances.iter().cloned().map(Into::into).collect();
+        self.client.clone().ensure(p::EnsureRequest { term: 1, instances }).await.unwrap();
+    }
+
+    pub async fn remove(&self, uids: &[NodeUid], labs: &[LabUid]) -> Vec<p::RemoveFailure> {
+        let request = p::RemoveRequest {
+            term: 1,
+            uids: uids.iter().map(ToString::to_string).collect(),
+            lab_uids: labs.iter().map(ToString::to_string).collect(),
+        };
+        self.client.clone().remove(request).await.unwrap().into_inner().failures
+    }
+
+    pub async fn settle(&self, o: &Observed) {
+        let starts = vec![p::Start { uid: o.uid.to_string(), start_id: o.start_id.clone() }];
+        self.client.clone().settle(p::SettleRequest { term: 1, starts }).await.unwrap();
+    }
+
+    /// Syncs nothing, then ensures this one and waits until it runs.
+    pub async fn run(&self, instance: &Instance) -> Observed {
+        if !self.view.borrow().synced {
+            self.sync(&[]).await;
+        }
+        self.ensure(std::slice::from_ref(instance)).await;
+        self.until_phase(instance.uid, Phase::Running).await
+    }
+
+    pub fn ticket(&self, uid: NodeUid, verb: &str) -> String {
+        let in_a_minute =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 60;
+        ticket::sign(KEY, &uid.to_string(), verb, in_a_minute)
+    }
+
+    /// What an instance has written to its standard output.
+    pub async fn log(&self, uid: NodeUid) -> String {
+        let (ticket, uid) = (self.ticket(uid, "logs"), uid.to_string());
+        let request = p::LogsRequest { ticket, uid, follow: false, tail: 0 };
+        let mut log = self.client.clone().logs(request).await.unwrap().into_inner();
+        let mut text = Vec::new();
+        while let Some(message) = log.message().await.unwrap() {
+            if let Some(p::logs_response::Part::Stdout(bytes)) = message.part {
+                text.extend(bytes);
+            }
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    /// Runs a command in an instance and answers what it wrote and its exit code.
+    pub async fn sh(&self, uid: NodeUid, script: &str) -> (String, i32) {
+        let start = p::ExecStart {
+            ticket: self.ticket(uid, "exec"),
+            uid: uid.to_string(),
+            command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            tty: false,
+            size: None,
+        };
+        let first = p::ExecRequest { part: Some(p::exec_request::Part::Start(start)) };
+        let mut output = self.client.clone().exec(tokio_stream::once(first)).await.unwrap().into_inner();
+        let (mut text, mut code) = (Vec::new(), None);
+        while let Some(message) = output.message().await.unwrap() {
+            match message.part.unwrap() {
+                p::exec_response::Part::Stdout(b) | p::exec_response::Part::Stderr(b) => text.extend(b),
+                p::exec_response::Part::ExitCode(c) => code = Some(c),
+            }
+        }
+        (String::from_utf8(text).unwrap(), code.expect("an exit code comes last"))
+    }
+}
+
+/// Gives an instance the hash of what it is now.
+pub fn rehash(i: &mut Instance) {
+    i.spec_hash = netloom_model::slice::spec_hash(&i.name, &i.spec, &i.files, i.network.as_ref());
+}
+
+pub fn file(path: &str, content: &[u8]) -> netloom_model::spec::FileEntry {
+    netloom_model::spec::FileEntry {
+        path: path.into(),
+        digest: Digest::of(content),
+        size_bytes: content.len() as u64,
+        mode: 0o644,
+    }
+}
+
+async fn follow(mut client: ComputeServiceClient<Channel>, view: watch::Sender<View>) {
+    loop {
+        let Ok(stream) = client.observe(p::ObserveRequest {}).await else {
+            // The service is still starting.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            continue;
+        };
+        let mut stream = stream.into_inner();
+        while let Ok(Some(message)) = stream.message().await {
+            view.send_modify(|view| match message.event.expect("an event") {
+                Event::Snapshot(s) => {
+                    let read = |o: p::Observed| Observed::try_from(o).expect("a valid instance");
+                    view.instances = s.instances.into_iter().map(read).map(|o| (o.uid, o)).collect();
+                    view.inventory = s.inventory.expect("an inventory").try_into().unwrap();
+                    view.synced = s.synced;
+                }
+                Event::Changed(o) => {
+                    let o = Observed::try_from(o).expect("a valid instance");
+                    view.instances.insert(o.uid, o);
+                }
+                Event::Gone(uid) => {
+                    view.instances.remove(&uid.parse().unwrap());
+                }
+                Event::Heartbeat(h) => {
+                    view.heartbeats += 1;
+                    if let Some(inventory) = h.inventory {
+                        view.inventory = inventory.try_into().unwrap();
+                    }
+                }
+            });
+        }
+        return;
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if let Some(running) = &self.running {
+            running.shutdown.cancel();
+            running.observer.abort();
+        }
+        if self.is_docker {
+            let (owner, netns) = (self.owner, self.run_dir().join("netns"));
+            // A runtime of its own: a test's cannot be waited for while it unwinds.
+            let cleaning = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(clean(owner));
+                unmount(&netns);
+            });
+            let _ = cleaning.join();
+        }
+    }
+}
+
+async fn clean(owner: Owner) {
+    let Ok(docker) = connect().await else { return };
+    let filters = HashMap::from([("label", vec![format!("netloom.owner={owner}")])]);
+    // Twice: the service, which is ending, may just have been making one.
+    for _ in 0..2 {
+        let list = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        for container in docker.list_containers(Some(list)).await.unwrap_or_default() {
+            let force = RemoveContainerOptionsBuilder::default().force(true).build();
+            let _ = docker.remove_container(&container.id.unwrap_or_default(), Some(force)).await;
+        }
+    }
+    let list = ListNetworksOptionsBuilder::default().filters(&filters).build();
+    for network in docker.list_networks(Some(list)).await.unwrap_or_default() {
+        let _ = docker.remove_network(&network.id.unwrap_or_default()).await;
+    }
+}
+
+fn unmount(netns: &Path) {
+    for entry in std::fs::read_dir(netns).into_iter().flatten().flatten() {
+        let _ = umount2(&entry.path(), MntFlags::MNT_DETACH);
+    }
+    while umount2(netns, MntFlags::MNT_DETACH).is_ok() {}
+}
+
+pub async fn connect() -> Result<Docker, bollard::errors::Error> {
+    Docker::connect_with_unix(SOCKET, 120, bollard::API_DEFAULT_VERSION)?.negotiate_version().await
+}
+
+/// Something that is undone when a test ends, however it ends.
+pub struct Undo(Option<Box<dyn FnOnce() + Send>>);
+
+impl Undo {
+    pub fn new(undo: impl FnOnce() + Send + 'static) -> Undo {
+        Undo(Some(Box::new(undo)))
+    }
+
+    /// Removes a container at the end.
+    pub fn container(docker: Arc<Docker>, name: String) -> Undo {
+        Undo::new(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let force = RemoveContainerOptionsBuilder::default().force(true).build();
+            runtime.block_on(async { docker.remove_container(&name, Some(force)).await }).unwrap();
+        })
+    }
+}
+
+impl Drop for Undo {
+    fn drop(&mut self) {
+        if let Some(undo) = self.0.take() {
+            let _ = std::thread::spawn(undo).join();
+        }
+    }
+}

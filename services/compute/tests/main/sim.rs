@@ -1,0 +1,63 @@
+//! What the sim driver's script can do.
+
+use netloom_model::observed::Phase;
+use netloom_model::state::Runtime;
+use netloom_proto::compute::v1 as p;
+use netloom_proto::v1 as pv;
+
+use crate::rig::{Rig, rehash};
+
+async fn scripted(rig: &Rig, labels: &[(&str, &str)]) -> netloom_model::slice::Instance {
+    let mut one = rig.instance("r1");
+    one.spec.labels.extend(labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
+    rehash(&mut one);
+    rig.sync(std::slice::from_ref(&one)).await;
+    one
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scripted_faults_are_told() {
+    for (label, message) in [
+        ("sim.fail-create", "no room"),
+        ("sim.fail-start", "no kernel"),
+        ("sim.image-missing", "is not on this host"),
+    ] {
+        let rig = Rig::sim().await;
+        let one = scripted(&rig, &[(label, message)]).await;
+        let failed = rig.until_phase(one.uid, Phase::Failed).await;
+        assert!(failed.detail.contains(message), "{label}: {}", failed.detail);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_removal_is_told_and_can_be_asked_again() {
+    let rig = Rig::sim().await;
+    let one = scripted(&rig, &[("sim.fail-remove", "stuck")]).await;
+    rig.until_phase(one.uid, Phase::Running).await;
+    for _ in 0..2 {
+        let failures = rig.remove(&[one.uid], &[rig.lab_uid]).await;
+        assert_eq!(failures.len(), 2, "{failures:?}");
+        assert_eq!(
+            (failures[0].uid.as_str(), failures[0].message.as_str()),
+            (one.uid.to_string().as_str(), "stuck")
+        );
+        assert_eq!(failures[1].uid, rig.lab_uid.to_string());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_ending_is_failed_and_a_machine_can_be_played() {
+    let rig = Rig::sim().await;
+    let mut vm = rig.instance("vm");
+    vm.runtime = Runtime::Libvirt;
+    rig.sync(std::slice::from_ref(&vm)).await;
+    rig.until_phase(vm.uid, Phase::Running).await;
+    let query = p::ImageQuery { reference: "x".into(), runtime: pv::Runtime::Libvirt.into() };
+    let request = p::InspectImagesRequest { images: vec![query] };
+    let images = rig.client.clone().inspect_images(request).await.unwrap().into_inner().images;
+    assert_eq!((images[0].present, images[0].format()), (true, pv::ImageFormat::Qcow2));
+    let dying = scripted(&rig, &[("sim.exit-after-ms", "1")]).await;
+    let failed = rig.until_phase(dying.uid, Phase::Failed).await;
+    assert!(failed.detail.contains("4 times in a row"), "{}", failed.detail);
+    assert_eq!(failed.restart_count, 3);
+}

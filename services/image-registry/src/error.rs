@@ -1,0 +1,43 @@
+//! What can go wrong here, and what a caller is told of it.
+
+use netloom_model::{Code, Failure};
+
+use crate::reference::ReferenceError;
+
+/// A failure of the image registry.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database failed.
+    #[error("the image registry's database does not work; see the service's log")]
+    Database(#[from] sqlx::Error),
+    /// A row does not mean anything.
+    #[error(
+        "the image registry's database holds \"{0}\", which this version does not know; use the version that wrote it"
+    )]
+    Row(String),
+    /// There is no such image.
+    #[error("no image \"{0}\" is known: no lab asked for it and no host reported it")]
+    NotFound(String),
+    /// The text is not an image reference.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Failure {
+        match &e {
+            Error::Database(source) => {
+                tracing::error!(error = %source, "the database failed");
+                Failure::new(Code::Unavailable, "DATABASE_FAILED", e.to_string())
+            }
+            Error::Row(_) => Failure::internal(e.to_string()),
+            Error::NotFound(reference) => {
+                Failure::new(Code::NotFound, "IMAGE_NOT_FOUND", e.to_string()).with("image", reference)
+            }
+            Error::Reference(refused) => {
+                Failure::new(Code::InvalidArgument, "IMAGE_REFERENCE_INVALID", e.to_string())
+                    .violation("reference", refused.to_string())
+            }
+        }
+    }
+}

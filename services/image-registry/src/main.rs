@@ -1,0 +1,12 @@
+//! The image registry as a program of its own.
+
+use std::process::ExitCode;
+
+use netloom_service::{Connector, program};
+
+fn main() -> ExitCode {
+    program("netloom-image-registry", "the catalogue of images", |settings, shutdown| async move {
+        let connector = Connector::with_token(settings.token.as_deref());
+        netloom_image_registry::run(settings, connector, shutdown).await
+    })
+}

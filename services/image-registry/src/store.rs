@@ -1,0 +1,200 @@
+//! The catalogue's rows. SQLite; the statements are also PostgreSQL's, which is then a second migration folder.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use netloom_model::state::Runtime;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+use uuid::Uuid;
+
+use crate::error::Error;
+use crate::reference::Reference;
+use crate::validate::{Format, Presence};
+
+/// An image and what hosts said of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Unique for all time.
+    pub uid: String,
+    /// Its reference in normal form.
+    pub reference: String,
+    /// What hosts said, by host.
+    pub presences: Vec<Presence>,
+    /// When it was first asked for or seen, in microseconds since 1970.
+    pub create_time_us: i64,
+}
+
+/// The catalogue.
+#[derive(Clone)]
+pub struct Store {
+    pool: SqlitePool,
+}
+
+impl Store {
+    /// Opens the database, which is made when it does not exist, and brings it to this version.
+    pub async fn open(path: &Path) -> anyhow::Result<Store> {
+        if let Some(directory) = path.parent() {
+            tokio::fs::create_dir_all(directory).await?;
+        }
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(Duration::from_secs(5))
+            .foreign_keys(true);
+        // One connection: the catalogue is small, and two writers would only wait for each other.
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
+        sqlx::migrate!("migrations/sqlite").run(&pool).await?;
+        Ok(Store { pool })
+    }
+
+    /// Replaces what was known of these references on the host.
+    pub async fn record(&self, host: &str, said: &[(Reference, Presence)]) -> Result<(), Error> {
+        let mut transaction = self.pool.begin().await?;
+        for (reference, _) in said {
+            note(&mut transaction, reference).await?;
+            sqlx::query("DELETE FROM presences WHERE reference = $1 AND host = $2")
+                .bind(reference.as_str())
+                .bind(host)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        for (reference, presence) in said {
+            // A store that is named twice in one report: the later word counts.
+            sqlx::query(
+                "INSERT INTO presences (reference, host, runtime, present, digest, format, size_bytes, architecture, \
+                 observe_time_us) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+                 ON CONFLICT (reference, host, runtime) DO UPDATE SET present = excluded.present, \
+                 digest = excluded.digest, format = excluded.format, size_bytes = excluded.size_bytes, \
+                 architecture = excluded.architecture, observe_time_us = excluded.observe_time_us",
+            )
+            .bind(reference.as_str())
+            .bind(host)
+            .bind(presence.runtime.as_str())
+            .bind(presence.present)
+            .bind(&presence.digest)
+            .bind(presence.format.as_str())
+            .bind(i64::try_from(presence.size_bytes).unwrap_or(i64::MAX))
+            .bind(&presence.architecture)
+            .bind(presence.observe_time_us)
+            .execute(&mut *transaction)
+            .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Takes note that these images are asked for, and returns what hosts said of each, in order.
+    pub async fn ask(&self, references: &[Reference]) -> Result<Vec<Vec<Presence>>, Error> {
+        let mut transaction = self.pool.begin().await?;
+        let mut known = Vec::with_capacity(references.len());
+        for reference in references {
+            note(&mut transaction, reference).await?;
+            known.push(presences(&mut transaction, reference.as_str()).await?);
+        }
+        transaction.commit().await?;
+        Ok(known)
+    }
+
+    /// One image.
+    pub async fn get(&self, reference: &Reference) -> Result<Image, Error> {
+        let mut connection = self.pool.acquire().await?;
+        let row = sqlx::query("SELECT uid, reference, create_time_us FROM images WHERE reference = $1")
+            .bind(reference.as_str())
+            .fetch_optional(&mut *connection)
+            .await?
+            .ok_or_else(|| Error::NotFound(reference.to_string()))?;
+        let presences = presences(&mut connection, reference.as_str()).await?;
+        image(&row, presences)
+    }
+
+    /// Images by reference, those after the one given; and whether there are more.
+    pub async fn list(&self, after: &str, size: u32) -> Result<(Vec<Image>, bool), Error> {
+        let mut transaction = self.pool.begin().await?;
+        let mut rows = sqlx::query(
+            "SELECT uid, reference, create_time_us FROM images WHERE reference > $1 ORDER BY reference LIMIT $2",
+        )
+        .bind(after)
+        .bind(i64::from(size) + 1)
+        .fetch_all(&mut *transaction)
+        .await?;
+        let more = rows.len() > size as usize;
+        rows.truncate(size as usize);
+        let mut images = rows.iter().map(|r| image(r, Vec::new())).collect::<Result<Vec<Image>, Error>>()?;
+        let Some(last) = images.last() else { return Ok((images, more)) };
+        let said = sqlx::query(
+            "SELECT * FROM presences WHERE reference > $1 AND reference <= $2 ORDER BY reference, host, runtime",
+        )
+        .bind(after)
+        .bind(&last.reference)
+        .fetch_all(&mut *transaction)
+        .await?;
+        let mut next = 0;
+        for row in &said {
+            let reference: &str = row.try_get("reference")?;
+            // Both lists are sorted by reference.
+            while images[next].reference != reference {
+                next += 1;
+            }
+            images[next].presences.push(presence(row)?);
+        }
+        Ok((images, more))
+    }
+}
+
+async fn note(connection: &mut SqliteConnection, reference: &Reference) -> Result<(), Error> {
+    sqlx::query(
+        "INSERT INTO images (reference, uid, create_time_us) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+    )
+    .bind(reference.as_str())
+    .bind(Uuid::now_v7().to_string())
+    .bind(now_us())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn presences(connection: &mut SqliteConnection, reference: &str) -> Result<Vec<Presence>, Error> {
+    let rows = sqlx::query("SELECT * FROM presences WHERE reference = $1 ORDER BY host, runtime")
+        .bind(reference)
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(presence).collect()
+}
+
+fn image(row: &SqliteRow, presences: Vec<Presence>) -> Result<Image, Error> {
+    Ok(Image {
+        uid: row.try_get("uid")?,
+        reference: row.try_get("reference")?,
+        create_time_us: row.try_get("create_time_us")?,
+        presences,
+    })
+}
+
+fn presence(row: &SqliteRow) -> Result<Presence, Error> {
+    let (runtime, format): (&str, &str) = (row.try_get("runtime")?, row.try_get("format")?);
+    let size: i64 = row.try_get("size_bytes")?;
+    Ok(Presence {
+        host: row.try_get("host")?,
+        runtime: Runtime::from_word(runtime).ok_or_else(|| Error::Row(runtime.to_owned()))?,
+        present: row.try_get("present")?,
+        digest: row.try_get("digest")?,
+        format: Format::ALL
+            .into_iter()
+            .find(|f| f.as_str() == format)
+            .ok_or_else(|| Error::Row(format.to_owned()))?,
+        size_bytes: u64::try_from(size).unwrap_or_default(),
+        architecture: row.try_get("architecture")?,
+        observe_time_us: row.try_get("observe_time_us")?,
+    })
+}
+
+/// The time, in microseconds since 1970.
+pub(crate) fn now_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,4 @@
+//! The image registry from outside: its store's contract, and the service over an in-memory channel.
+
+mod grpc;
+mod store;

@@ -1,0 +1,94 @@
+//! The section `[network]` of the configuration.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::error::Error;
+
+/// What Open vSwitch forwards with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Datapath {
+    /// The kernel's where it really works, else userspace.
+    #[default]
+    Auto,
+    /// The kernel's.
+    System,
+    /// Userspace.
+    Netdev,
+}
+
+/// The section `[network]`. Names and sockets are configuration so that two installations, and tests, live on one machine.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The bridge that all wires between NICs go through.
+    pub bridge: String,
+    /// What host ends of NICs begin with: one or two characters.
+    pub nic_prefix: String,
+    /// What bridges of segments begin with: one to three characters.
+    pub segment_prefix: String,
+    /// Socket of ovsdb-server.
+    pub ovsdb_socket: PathBuf,
+    /// Where ovs-vswitchd has the management sockets of its bridges.
+    pub ovs_run_dir: PathBuf,
+    /// What Open vSwitch forwards with.
+    pub datapath: Datapath,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            bridge: "nl0".to_owned(),
+            nic_prefix: "nl".to_owned(),
+            segment_prefix: "nls".to_owned(),
+            ovsdb_socket: "/var/run/openvswitch/db.sock".into(),
+            ovs_run_dir: "/var/run/openvswitch".into(),
+            datapath: Datapath::Auto,
+        }
+    }
+}
+
+impl Config {
+    /// Refuses names that the kernel would cut off or that could not be told apart.
+    pub fn check(&self) -> Result<(), Error> {
+        let word = |s: &str, max: usize| {
+            (1..=max).contains(&s.len()) && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        };
+        let wrong = |key: &str, max: usize| {
+            Error::Config(format!("network.{key} must be 1 to {max} letters, digits or '-'"))
+        };
+        if !word(&self.bridge, 15) {
+            return Err(wrong("bridge", 15));
+        }
+        if !word(&self.nic_prefix, 2) {
+            return Err(wrong("nic_prefix", 2));
+        }
+        if !word(&self.segment_prefix, 3) || self.segment_prefix == self.nic_prefix {
+            return Err(Error::Config(
+                "network.segment_prefix must be 1 to 3 letters, digits or '-', and not the nic_prefix"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_do_not_fit_are_refused() {
+        assert!(Config::default().check().is_ok());
+        for bad in [
+            Config { bridge: "a-bridge-too-long".into(), ..Config::default() },
+            Config { nic_prefix: "nlx".into(), ..Config::default() },
+            Config { segment_prefix: "nl".into(), ..Config::default() },
+            Config { bridge: "a/b".into(), ..Config::default() },
+        ] {
+            assert!(bad.check().is_err(), "{bad:?}");
+        }
+    }
+}

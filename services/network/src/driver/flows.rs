@@ -1,0 +1,330 @@
+//! The flows of a bridge, kept as they are wanted.
+//!
+//! One task a bridge holds its management connection. It reads the flows when it connects, when somebody else changed them, when other ones
+//! are wanted, and each second; what differs is put right in one bundle; what was read is published. A bridge is told what is wanted only
+//! for the connection at hand: ovs-vswitchd numbers its ports anew when it restarts, and flows made from the old numbers would join wires
+//! that have nothing to do with each other.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use netloom_model::id::WireId;
+use netloom_openflow::{ALL_TABLES, Action, Command, Flow, FlowMod, Match, Switch};
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+
+use crate::trace::Traces;
+
+/// All our flows have this priority.
+const PRIORITY: u16 = 100;
+/// How often flows are read though nothing was heard.
+const READ: Duration = Duration::from_secs(1);
+/// How soon a lost connection is tried again.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// A flow as netloom makes them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Rule {
+    /// The wire or segment it belongs to.
+    pub cookie: u64,
+    /// The port that frames come in by; none means any.
+    pub from: Option<u32>,
+    /// The port they go out by; none means as a switch does.
+    pub to: Option<u32>,
+}
+
+impl Rule {
+    /// The two rules of a wire.
+    pub fn wire(wire: WireId, a: u32, b: u32) -> [Rule; 2] {
+        [(a, b), (b, a)].map(|(from, to)| Rule { cookie: wire.get(), from: Some(from), to: Some(to) })
+    }
+
+    /// The rule of a segment.
+    pub fn segment(wire: WireId) -> Rule {
+        Rule { cookie: wire.get(), from: None, to: None }
+    }
+
+    fn read(flow: &Flow) -> Option<Rule> {
+        let to = match flow.actions.as_slice() {
+            [Action::Output(port)] => Some(*port),
+            [Action::Normal] => None,
+            _ => return None,
+        };
+        let ours = !flow.foreign
+            && flow.table == 0
+            && flow.priority == PRIORITY
+            && flow.matches.tun_id.is_none()
+            && flow.matches.in_port.is_some() == to.is_some();
+        ours.then_some(Rule { cookie: flow.cookie, from: flow.matches.in_port, to })
+    }
+
+    fn add(&self) -> FlowMod {
+        FlowMod {
+            command: Command::Add,
+            cookie: self.cookie,
+            cookie_mask: 0,
+            table: 0,
+            priority: PRIORITY,
+            matches: Match { in_port: self.from, tun_id: None },
+            actions: vec![self.to.map_or(Action::Normal, Action::Output)],
+        }
+    }
+}
+
+/// What turns these flows into these rules, in one bundle: deletions first.
+pub fn difference(flows: &[Flow], wanted: &BTreeSet<Rule>) -> Vec<FlowMod> {
+    let mut there = BTreeSet::new();
+    let mut bundle = Vec::new();
+    let mut swept = BTreeSet::new();
+    for flow in flows {
+        match Rule::read(flow) {
+            Some(rule) if wanted.contains(&rule) => {
+                there.insert(rule);
+                continue;
+            }
+            _ => {}
+        }
+        let delete = FlowMod {
+            command: if flow.foreign { Command::Delete } else { Command::DeleteStrict },
+            cookie: flow.cookie,
+            cookie_mask: u64::MAX,
+            table: flow.table,
+            priority: flow.priority,
+            matches: if flow.foreign { Match::default() } else { flow.matches.clone() },
+            actions: Vec::new(),
+        };
+        // Of a flow with matches that are not known here only the cookie can be named, which takes everything that has it.
+        if !flow.foreign || swept.insert((flow.table, flow.cookie)) {
+            bundle.push(delete);
+        }
+    }
+    let missing = |rule: &&Rule| !there.contains(*rule) || swept.contains(&(0, rule.cookie));
+    bundle.extend(wanted.iter().filter(missing).map(Rule::add));
+    bundle
+}
+
+/// A bridge's flows as they were read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Table {
+    /// The connection they were read over: counts up.
+    pub generation: u64,
+    /// The rules; none while there is no connection.
+    pub rules: Option<Arc<BTreeSet<Rule>>>,
+    /// Why what is wanted cannot be had.
+    pub problem: Option<String>,
+}
+
+/// What is wanted of a bridge.
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// The connection it holds for.
+    pub generation: u64,
+    /// The rules: these, and no other flow.
+    pub rules: BTreeSet<Rule>,
+    /// Who asked for them.
+    pub traces: Traces,
+}
+
+/// The handle on the task that keeps a bridge's flows. The task ends with it; the flows stay.
+pub struct Keeper {
+    wish: watch::Sender<Option<Wish>>,
+    table: watch::Receiver<Table>,
+    task: AbortHandle,
+}
+
+impl Keeper {
+    /// Starts reading the bridge's flows, and calls `wake` whenever the table changed.
+    pub fn start(bridge: String, socket: PathBuf, wake: Arc<Notify>) -> Keeper {
+        let (wish, wanted) = watch::channel(None);
+        let (publish, table) = watch::channel(Table::default());
+        let task = tokio::spawn(keep(bridge, socket, wanted, publish, wake)).abort_handle();
+        Keeper { wish, table, task }
+    }
+
+    /// The flows as last read.
+    pub fn table(&self) -> Table {
+        self.table.borrow().clone()
+    }
+
+    /// Says what is wanted; none leaves the flows as they are.
+    pub fn want(&self, wish: Option<Wish>) {
+        self.wish.send_if_modified(|current| {
+            let same = match (&*current, &wish) {
+                (Some(a), Some(b)) => a.generation == b.generation && a.rules == b.rules,
+                (None, None) => true,
+                _ => false,
+            };
+            if !same {
+                *current = wish;
+            }
+            !same
+        });
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn keep(
+    bridge: String,
+    socket: PathBuf,
+    mut wanted: watch::Receiver<Option<Wish>>,
+    publish: watch::Sender<Table>,
+    wake: Arc<Notify>,
+) {
+    let publish = |table: Table| {
+        let changed = publish.send_if_modified(|current| {
+            let changed = *current != table;
+            if changed {
+                *current = table;
+            }
+            changed
+        });
+        if changed {
+            wake.notify_one();
+        }
+    };
+    let mut generation = 0;
+    loop {
+        let switch = match Switch::connect(&socket).await {
+            Ok(switch) => switch,
+            Err(e) => {
+                tracing::debug!(bridge, "flows cannot be reached: {e}");
+                publish(Table { generation, rules: None, problem: Some(e.to_string()) });
+                tokio::time::sleep(RETRY).await;
+                continue;
+            }
+        };
+        generation += 1;
+        tracing::debug!(bridge, generation, "flows are within reach");
+        let mut changes = switch.changes();
+        loop {
+            changes.mark_unchanged();
+            let wish = wanted.borrow_and_update().clone().filter(|wish| wish.generation == generation);
+            if let Err(e) = attend(&bridge, &switch, generation, wish, &publish).await {
+                tracing::info!(bridge, "flows are out of reach: {e}");
+                break;
+            }
+            tokio::select! {
+                changed = wanted.changed() => if changed.is_err() { return },
+                // An error says that the connection is lost; the next read finds it out.
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(READ) => {}
+            }
+        }
+        publish(Table { generation, rules: None, problem: None });
+    }
+}
+
+/// Reads the flows and puts them right. An error means that the connection is lost.
+async fn attend(
+    bridge: &str,
+    switch: &Switch,
+    generation: u64,
+    wish: Option<Wish>,
+    publish: &impl Fn(Table),
+) -> Result<(), netloom_openflow::Error> {
+    let read = |flows: &[Flow]| Some(Arc::new(flows.iter().filter_map(Rule::read).collect()));
+    let flows = switch.flows(ALL_TABLES, None).await?;
+    let bundle = wish.as_ref().map_or_else(Vec::new, |wish| difference(&flows, &wish.rules));
+    if bundle.is_empty() {
+        publish(Table { generation, rules: read(&flows), problem: None });
+        return Ok(());
+    }
+    // What is missing is told before it is put back.
+    publish(Table { generation, rules: read(&flows), problem: None });
+    let done = switch.bundle(&bundle).await;
+    let mut counts = HashMap::<Option<WireId>, (usize, usize)>::new();
+    for flow_mod in &bundle {
+        let count = counts.entry(WireId::try_from(flow_mod.cookie).ok()).or_default();
+        match flow_mod.command {
+            Command::Add | Command::Modify => count.0 += 1,
+            Command::Delete | Command::DeleteStrict => count.1 += 1,
+        }
+    }
+    let traces = wish.map(|wish| wish.traces).unwrap_or_default();
+    traces.each(
+        counts.keys(),
+        |wire| **wire,
+        |wires| {
+            let of = |part: fn(&(usize, usize)) -> usize| -> usize {
+                wires.iter().filter_map(|wire| counts.get(*wire)).map(part).sum()
+            };
+            let ok = done.is_ok();
+            tracing::info!(bridge, added = of(|c| c.0), removed = of(|c| c.1), ok, "OpenFlow bundle");
+        },
+    );
+    let problem = match done {
+        Ok(()) => None,
+        Err(netloom_openflow::Error::Disconnected) => return Err(netloom_openflow::Error::Disconnected),
+        Err(e) => {
+            tracing::warn!(bridge, "flows cannot be put right: {e}");
+            Some(e.to_string())
+        }
+    };
+    let flows = switch.flows(ALL_TABLES, None).await?;
+    publish(Table { generation, rules: read(&flows), problem });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(n: u64) -> WireId {
+        n.try_into().unwrap()
+    }
+
+    fn flow(rule: Rule) -> Flow {
+        let FlowMod { table, priority, cookie, matches, actions, .. } = rule.add();
+        Flow { table, priority, cookie, matches, actions, foreign: false, packets: 0, bytes: 0 }
+    }
+
+    #[test]
+    fn nothing_is_done_when_all_is_there() {
+        let rules: BTreeSet<Rule> = Rule::wire(wire(7), 1, 2).into();
+        let flows: Vec<Flow> = rules.iter().copied().map(flow).collect();
+        assert_eq!(difference(&flows, &rules), []);
+    }
+
+    #[test]
+    fn what_is_missing_is_added_and_what_is_not_wanted_deleted() {
+        let old = flow(Rule::segment(wire(3)));
+        let rules: BTreeSet<Rule> = Rule::wire(wire(7), 1, 2).into();
+        let bundle = difference(std::slice::from_ref(&old), &rules);
+        let commands: Vec<Command> = bundle.iter().map(|m| m.command).collect();
+        assert_eq!(commands, [Command::DeleteStrict, Command::Add, Command::Add]);
+        assert_eq!((bundle[0].cookie, &bundle[0].matches), (3, &old.matches));
+    }
+
+    #[test]
+    fn a_flow_with_other_actions_or_priority_is_replaced() {
+        let rule = Rule::wire(wire(7), 1, 2)[0];
+        for changed in [
+            Flow { actions: vec![Action::Normal], ..flow(rule) },
+            Flow { priority: 200, ..flow(rule) },
+            Flow { table: 1, ..flow(rule) },
+            Flow { cookie: 0, ..flow(rule) },
+            Flow { actions: vec![], ..flow(rule) },
+        ] {
+            let bundle = difference(&[changed], &[rule].into());
+            assert_eq!(bundle.last(), Some(&rule.add()));
+            assert_eq!(bundle.len(), 2);
+        }
+    }
+
+    #[test]
+    fn a_foreign_flow_goes_by_its_cookie_and_takes_no_rule_with_it() {
+        let [rule, back] = Rule::wire(wire(7), 1, 2);
+        let foreign = Flow { foreign: true, ..flow(rule) };
+        let bundle = difference(&[foreign.clone(), foreign, flow(rule), flow(back)], &[rule, back].into());
+        let commands: Vec<Command> = bundle.iter().map(|m| m.command).collect();
+        assert_eq!(commands, [Command::Delete, Command::Add, Command::Add]);
+        assert_eq!((bundle[0].cookie_mask, &bundle[0].matches), (u64::MAX, &Match::default()));
+    }
+}

@@ -1,0 +1,171 @@
+//! The host's interfaces as a level: one socket hears of every change, a map holds what is.
+//!
+//! Carrier of a wire is read from here, so an event must never be lost: when the kernel says that it had to drop some, everything is read
+//! anew. [`Monitor::read_anew`] does so on demand: of an interface that is down the kernel tells no change of its alias or group.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
+
+use netlink_sys::{Socket, SocketAddr, protocols};
+use nix::libc;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::error::Error;
+use crate::netlink::{DELETE_LINK, Link, NEW_LINK, Netlink, messages};
+
+/// Interfaces by name.
+pub type Links = HashMap<String, Link>;
+
+/// `RTMGRP_LINK`.
+const LINK_GROUP: u32 = 1;
+/// Room for the events of some thousand interfaces that change at once.
+static BUFFER: libc::c_int = 8 << 20;
+
+/// The handle on the task that listens; the task ends with the last clone.
+#[derive(Clone)]
+pub struct Monitor {
+    links: watch::Receiver<Arc<Links>>,
+    requests: mpsc::Sender<oneshot::Sender<()>>,
+}
+
+impl Monitor {
+    /// Starts listening in the calling thread's network namespace; the interfaces that exist are known when this returns.
+    pub fn start() -> Result<Monitor, Error> {
+        let failed = |source| Error::Kernel { what: "the host's interfaces cannot be watched", source };
+        let mut ear = Ear::open().map_err(failed)?;
+        let (publish, links) = watch::channel(Arc::default());
+        ear.read_anew().map_err(failed)?;
+        ear.publish(&publish);
+        let (requests, asked) = mpsc::channel(8);
+        tokio::spawn(run(ear, publish, asked));
+        Ok(Monitor { links, requests })
+    }
+
+    /// The interfaces, as last heard.
+    pub fn links(&self) -> watch::Receiver<Arc<Links>> {
+        self.links.clone()
+    }
+
+    /// Reads everything anew; when this returns, the map shows all that happened before.
+    pub async fn read_anew(&self) {
+        let (done, wait) = oneshot::channel();
+        if self.requests.send(done).await.is_ok() {
+            let _ = wait.await;
+        }
+    }
+}
+
+async fn run(
+    mut ear: Ear,
+    publish: watch::Sender<Arc<Links>>,
+    mut asked: mpsc::Receiver<oneshot::Sender<()>>,
+) {
+    loop {
+        let waiting = tokio::select! {
+            ready = ear.socket.readable() => {
+                // Taken back before reading: an event that comes after is told again.
+                if let Ok(mut guard) = ready {
+                    guard.clear_ready();
+                }
+                None
+            }
+            waiting = asked.recv() => match waiting {
+                Some(waiting) => Some(waiting),
+                None => return,
+            },
+        };
+        let heard = ear.drain();
+        if let Err(e) = &heard {
+            tracing::info!("events of the host's interfaces were lost ({e}): all are read anew");
+        }
+        if (heard.is_err() || waiting.is_some())
+            && let Err(e) = ear.read_anew()
+        {
+            tracing::error!("the host's interfaces cannot be read: {e}");
+        }
+        ear.publish(&publish);
+        if let Some(waiting) = waiting {
+            let _ = waiting.send(());
+        }
+    }
+}
+
+struct Ear {
+    socket: AsyncFd<Socket>,
+    /// For reading everything; of the same namespace.
+    dump: Netlink,
+    links: HashMap<u32, Link>,
+    buffer: Vec<u8>,
+    changed: bool,
+}
+
+impl Ear {
+    fn open() -> io::Result<Ear> {
+        let mut socket = Socket::new(protocols::NETLINK_ROUTE)?;
+        socket.bind(&SocketAddr::new(0, LINK_GROUP))?;
+        socket.set_non_blocking(true)?;
+        // SAFETY: the descriptor is open and the option is an int. Without the right to force it the default stays, which costs more
+        // reading anew, not correctness.
+        unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_RCVBUFFORCE,
+                (&raw const BUFFER).cast(),
+                size_of::<libc::c_int>() as libc::socklen_t,
+            );
+        }
+        // SAFETY: the socket owns its descriptor and keeps it for as long as it lives.
+        let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?;
+        Ok(Ear {
+            socket,
+            dump: Netlink::open()?,
+            links: HashMap::new(),
+            buffer: Vec::with_capacity(64 << 10),
+            changed: true,
+        })
+    }
+
+    /// Replaces the map by what is. An event that waits meanwhile may tell an older state of an interface; the event of the newer state
+    /// then waits behind it.
+    fn read_anew(&mut self) -> io::Result<()> {
+        self.links = self.dump.links()?.into_iter().map(|link| (link.index, link)).collect();
+        self.changed = true;
+        self.drain()
+    }
+
+    /// Takes in all events that wait.
+    fn drain(&mut self) -> io::Result<()> {
+        loop {
+            self.buffer.clear();
+            match self.socket.get_ref().recv(&mut self.buffer, libc::MSG_DONTWAIT) {
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(e),
+            }
+            for message in messages(&self.buffer) {
+                let Some(link) = Link::parse(message.payload()) else { continue };
+                match message.message_type() {
+                    NEW_LINK if self.links.get(&link.index) != Some(&link) => {
+                        self.links.insert(link.index, link);
+                        self.changed = true;
+                    }
+                    DELETE_LINK => self.changed |= self.links.remove(&link.index).is_some(),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self, to: &watch::Sender<Arc<Links>>) {
+        if std::mem::take(&mut self.changed) {
+            let links = self.links.values().map(|link| (link.name.clone(), link.clone())).collect();
+            to.send_replace(Arc::new(links));
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! What to do and what to tell, from what is wanted and what was read. Pure: no I/O, no clock.
+//!
+//! Every pass begins from nothing: it compares all that is wanted with all that is there. So a thing that was deleted behind our back, a
+//! restart of anything, and an effect that failed halfway need no code of their own. `nics` decides about interfaces, `bridges` about Open
+//! vSwitch's bridges, `ports` about their ports, `wires` about flows, carrier and states.
+
+mod bridges;
+mod nics;
+mod ports;
+mod wires;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use netloom_model::id::{NodeUid, WireId};
+use netloom_model::observed::NetworkInventory;
+
+use crate::config::Datapath;
+use crate::driver::flows::Rule;
+use crate::driver::ovs::{Change, View};
+use crate::links::Links;
+use crate::names::Names;
+use crate::netns::Starts;
+use crate::observe::Observed;
+use crate::slice::Wanted;
+
+/// All that a pass knows.
+pub struct Facts<'a> {
+    /// How our things are named.
+    pub names: &'a Names,
+    /// What is wanted.
+    pub wanted: &'a Wanted,
+    /// The nodes that run.
+    pub starts: &'a Starts,
+    /// The host's interfaces.
+    pub links: &'a Links,
+    /// Open vSwitch's database; none when it does not answer.
+    pub ovs: Option<&'a View>,
+    /// True once ovs-vswitchd has taken up what was asked of it when the database was (re)connected.
+    pub settled: bool,
+    /// Flows of bridges whose management connection stands.
+    pub tables: &'a BTreeMap<String, Reading>,
+    /// Ports that were deleted, and the configuration with which ovs-vswitchd lets go of their interfaces. One that is added sooner
+    /// is taken for the old one, which reads from an interface that is gone.
+    pub deleted: &'a HashMap<String, i64>,
+    /// What failed, by what it was for.
+    pub troubles: &'a BTreeMap<WireId, Trouble>,
+    /// What to forward with.
+    pub datapath: Datapath,
+    /// True when the kernel has Open vSwitch's datapath.
+    pub kernel_datapath: bool,
+}
+
+impl Facts<'_> {
+    /// What a new bridge forwards with.
+    pub fn new_datapath(&self) -> &'static str {
+        match self.datapath {
+            Datapath::System => "system",
+            Datapath::Auto if self.kernel_datapath => "system",
+            Datapath::Auto | Datapath::Netdev => "netdev",
+        }
+    }
+
+    /// True when frames are forwarded by a process, which does not fill in checksums.
+    pub fn userspace(&self) -> bool {
+        let bridge = self.ovs.and_then(|ovs| ovs.bridges.get(&self.names.bridge));
+        bridge.map_or(self.new_datapath(), |bridge| &bridge.datapath) == "netdev"
+    }
+
+    /// The message of a failure.
+    fn trouble(&self, wire: WireId) -> Option<&str> {
+        self.troubles.get(&wire).map(|trouble| trouble.message.as_str())
+    }
+
+    /// True while a failed effect is not to be tried again.
+    fn resting(&self, wire: WireId) -> bool {
+        self.troubles.get(&wire).is_some_and(|trouble| trouble.resting)
+    }
+
+    fn is_wanted(&self, wire: WireId) -> bool {
+        let slice = &self.wanted.slice;
+        slice.nics.contains_key(&wire)
+            || slice.wires.contains_key(&wire)
+            || slice.segments.contains_key(&wire)
+    }
+}
+
+/// A bridge's flows.
+#[derive(Debug, Clone, Default)]
+pub struct Reading {
+    /// The flows of ours that were read.
+    pub rules: Arc<BTreeSet<Rule>>,
+    /// True when the database is known to tell the port numbers of the ovs-vswitchd that the flows were read from.
+    pub trusted: bool,
+    /// Why what is wanted cannot be had.
+    pub problem: Option<String>,
+}
+
+/// An effect that failed.
+#[derive(Debug, Clone)]
+pub struct Trouble {
+    /// Why.
+    pub message: String,
+    /// True until it is to be tried again.
+    pub resting: bool,
+}
+
+/// What to do and what to tell.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Host ends to delete: their numbers.
+    pub unplug: BTreeMap<WireId, u32>,
+    /// NICs to make, by the node they go into.
+    pub plug: BTreeMap<NodeUid, Vec<WireId>>,
+    /// Host ends to set up or down.
+    pub carrier: BTreeMap<WireId, (u32, bool)>,
+    /// Changes to Open vSwitch's database.
+    pub changes: Vec<Change>,
+    /// Ports that are deleted since Open vSwitch cannot use them, and why: they are to rest before they are tried again.
+    pub faulty_ports: BTreeMap<WireId, String>,
+    /// What each bridge's flows have to be; a bridge that is not named is left as it is.
+    pub flows: BTreeMap<String, BTreeSet<Rule>>,
+    /// What was read, in the words of the contract.
+    pub observed: Observed,
+    /// What was removed and still exists, and what of it.
+    pub left: BTreeMap<WireId, String>,
+}
+
+/// Decides.
+pub fn plan(facts: &Facts<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let found = found(facts);
+    plan.observed.unwanted = found.keys().copied().filter(|wire| !facts.is_wanted(*wire)).collect();
+    plan.observed.synced = facts.wanted.synced;
+    plan.observed.inventory = inventory(facts);
+    if !facts.wanted.synced {
+        return plan;
+    }
+    let nics = nics::plan(facts, &mut plan);
+    let bridges = bridges::plan(facts, &mut plan);
+    let ports = ports::plan(facts, &nics, &bridges, &mut plan);
+    wires::plan(facts, &nics, &bridges, &ports, &mut plan);
+    for wire in &facts.wanted.doomed {
+        let blind = blind(facts);
+        if let Some(why) = found.get(wire).copied().or(blind) {
+            let trouble = facts.trouble(*wire).map(|t| format!(": {t}")).unwrap_or_default();
+            plan.left.insert(*wire, format!("{why}{trouble}"));
+        }
+    }
+    plan
+}
+
+/// What exists of ours, wanted or not, and what of it.
+fn found(facts: &Facts<'_>) -> BTreeMap<WireId, &'static str> {
+    let mut found = BTreeMap::new();
+    for (bridge, reading) in facts.tables {
+        for rule in reading.rules.iter().filter(|_| *bridge == facts.names.bridge) {
+            if let Ok(wire) = WireId::try_from(rule.cookie) {
+                found.insert(wire, "its flows still exist");
+            }
+        }
+    }
+    let ours = |owner: &Option<String>| owner.as_ref() == Some(&facts.names.owner);
+    if let Some(ovs) = facts.ovs {
+        for port in ovs.ports.values().filter(|port| ours(&port.owner)) {
+            found.extend(port.wire.map(|wire| (wire, "its port on Open vSwitch still exists")));
+        }
+        for bridge in ovs.bridges.values().filter(|bridge| ours(&bridge.owner)) {
+            found.extend(bridge.wire.map(|wire| (wire, "its bridge still exists")));
+        }
+    }
+    for link in facts.links.values() {
+        found.extend(facts.names.tag(link).map(|tag| (tag.wire, "its host end still exists")));
+    }
+    found
+}
+
+/// Why it cannot be seen whether something exists; none when it can.
+fn blind(facts: &Facts<'_>) -> Option<&'static str> {
+    let Some(ovs) = facts.ovs else { return Some("Open vSwitch's database does not answer") };
+    let bridge = ovs.bridges.get(&facts.names.bridge)?;
+    let ours = bridge.owner.as_ref() == Some(&facts.names.owner);
+    (ours && !facts.tables.contains_key(&facts.names.bridge)).then_some("ovs-vswitchd does not answer")
+}
+
+fn inventory(facts: &Facts<'_>) -> NetworkInventory {
+    let mut inventory = NetworkInventory::default();
+    let Some(ovs) = facts.ovs else {
+        inventory.problems.push(
+            "Open vSwitch's database does not answer: start ovsdb-server and ovs-vswitchd, or set network.ovsdb_socket"
+                .to_owned(),
+        );
+        return inventory;
+    };
+    inventory.ovs_version = ovs.version.clone();
+    if !facts.settled {
+        inventory.problems.push("ovs-vswitchd does not take up changes: see that it runs".to_owned());
+        return inventory;
+    }
+    match bridges::state(facts, ovs, &facts.names.bridge, None) {
+        bridges::State::Foreign(why) => inventory.problems.push(why),
+        bridges::State::Ours(bridge) if bridge.works => inventory.datapath = bridge.datapath.clone(),
+        bridges::State::Ours(_) if ovs.cur_cfg >= ovs.next_cfg => inventory
+            .problems
+            .push(format!("ovs-vswitchd cannot make bridge {}: see its log", facts.names.bridge)),
+        // What a bridge will be made with is what the kernel has.
+        bridges::State::Ours(_) | bridges::State::Absent => {
+            inventory.datapath = facts.new_datapath().to_owned()
+        }
+    }
+    inventory
+}

@@ -1,0 +1,166 @@
+//! Which ports to add and to delete.
+//!
+//! A port is bound to one host end, not to its name. Open vSwitch takes an interface that vanished and came back under its name for the same
+//! and goes on reading from the one that is gone, while its status looks healthy. So a port carries the number of the interface it was made
+//! for; one of another number is deleted, and added again only when ovs-vswitchd has taken up the deletion.
+
+use std::collections::BTreeMap;
+
+use netloom_model::id::WireId;
+use netloom_model::slice::{Wire, WireEnd};
+
+use super::bridges::Bridges;
+use super::nics::Places;
+use super::{Facts, Plan};
+use crate::driver::ovs::{Change, Port, PortKind};
+
+/// How a wanted port does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// Open vSwitch has it, under this number.
+    Ready(u32),
+    /// It is being made.
+    Making,
+    /// It cannot be made.
+    Failed(String),
+}
+
+/// Wanted ports, by name.
+pub type Ports = BTreeMap<String, State>;
+
+struct Wish {
+    bridge: String,
+    wire: WireId,
+    kind: PortKind,
+}
+
+/// Decides about ports.
+pub fn plan(facts: &Facts<'_>, nics: &Places<'_>, bridges: &Bridges, plan: &mut Plan) -> Ports {
+    let wishes = wishes(facts, nics);
+    let Some(ovs) = facts.ovs else {
+        return wishes.into_keys().map(|name| (name, State::Making)).collect();
+    };
+    let ours = |port: &Port| port.owner.as_ref() == Some(&facts.names.owner);
+    let mut ports = Ports::new();
+    for (name, wish) in &wishes {
+        let state = match ovs.ports.get(name) {
+            Some(port) if !ours(port) => State::Failed(format!(
+                "bridge {} has a port {name} that is not netloom's: it is left alone; remove it",
+                port.bridge
+            )),
+            Some(port) if !fits(port, wish) => State::Making,
+            Some(port) => match (&port.error, port.ofport) {
+                (Some(error), _) => State::Failed(format!("Open vSwitch: {error}")),
+                (None, Some(number)) => State::Ready(number),
+                (None, None) => State::Making,
+            },
+            None => {
+                let let_go = facts.deleted.get(name).is_none_or(|cfg| ovs.cur_cfg >= *cfg);
+                if let_go && facts.settled && bridges.takes_ports(&wish.bridge) {
+                    plan.changes.push(Change::AddPort {
+                        bridge: wish.bridge.clone(),
+                        name: name.clone(),
+                        wire: wish.wire,
+                        kind: wish.kind.clone(),
+                    });
+                }
+                State::Making
+            }
+        };
+        ports.insert(name.clone(), state);
+    }
+    for (name, port) in ovs.ports.iter().filter(|(_, port)| ours(port)) {
+        let Some(wire) = port.wire else { continue };
+        // One that is not in the slice and was not removed either stays, and is told of.
+        let ours_to_judge = facts.is_wanted(wire) || facts.wanted.doomed.contains(&wire);
+        let fits = wishes.get(name).is_some_and(|wish| fits(port, wish));
+        let stays = fits && (port.error.is_none() || facts.resting(wire));
+        // Flows go first, so that none ever names a port that is not there.
+        if ours_to_judge && !stays && !has_flows(facts, port) {
+            let (bridge, name) = (port.bridge.clone(), name.clone());
+            if let Some(error) = port.error.clone().filter(|_| fits) {
+                plan.faulty_ports.insert(wire, format!("Open vSwitch: {error}"));
+            }
+            plan.changes.push(Change::DeletePort { bridge, uuid: port.uuid, name, wire });
+        }
+    }
+    ports
+}
+
+fn fits(port: &Port, wish: &Wish) -> bool {
+    let behind = match &wish.kind {
+        PortKind::Nic { index, .. } => port.index == Some(*index),
+        PortKind::Patch { peer } => port.peer.as_ref() == Some(peer),
+    };
+    behind && port.intact && port.bridge == wish.bridge && port.wire == Some(wish.wire)
+}
+
+fn has_flows(facts: &Facts<'_>, port: &Port) -> bool {
+    let table =
+        facts.tables.get(&port.bridge).filter(|table| table.trusted && port.bridge == facts.names.bridge);
+    table.is_some_and(|table| {
+        port.ofport.is_some()
+            && table.rules.iter().any(|rule| rule.from == port.ofport || rule.to == port.ofport)
+    })
+}
+
+fn wishes(facts: &Facts<'_>, nics: &Places<'_>) -> BTreeMap<String, Wish> {
+    let names = facts.names;
+    let mut wishes = BTreeMap::new();
+    for wire in facts.wanted.slice.wires.values() {
+        match ends(wire) {
+            Ends::Nics(a, b) => {
+                for nic in [a, b] {
+                    wish_for_nic(facts, nics, nic, names.bridge.clone(), &mut wishes);
+                }
+            }
+            Ends::NicAndSegment(nic, segment) => {
+                wish_for_nic(facts, nics, nic, names.segment(segment), &mut wishes);
+            }
+            Ends::Segments(a, b) if wire.enabled && a != b => {
+                let [one, other] = names.patch(wire.wire_id);
+                for (bridge, name, peer) in [(a, &one, &other), (b, &other, &one)] {
+                    let kind = PortKind::Patch { peer: peer.clone() };
+                    let wish = Wish { bridge: names.segment(bridge), wire: wire.wire_id, kind };
+                    wishes.insert(name.clone(), wish);
+                }
+            }
+            Ends::Segments(..) => {}
+        }
+    }
+    wishes
+}
+
+/// The first wire a NIC is named in has it.
+fn wish_for_nic(
+    facts: &Facts<'_>,
+    nics: &Places<'_>,
+    nic: WireId,
+    bridge: String,
+    wishes: &mut BTreeMap<String, Wish>,
+) {
+    let Some((place, link)) = nics.get(&nic).and_then(|place| Some((place, place.link?))) else { return };
+    let kind = PortKind::Nic { index: link.index, mtu: place.nic.mtu };
+    wishes.entry(facts.names.nic(nic)).or_insert(Wish { bridge, wire: nic, kind });
+}
+
+/// What a wire ends in.
+pub enum Ends {
+    /// Two NICs.
+    Nics(WireId, WireId),
+    /// A NIC and a segment.
+    NicAndSegment(WireId, WireId),
+    /// Two segments.
+    Segments(WireId, WireId),
+}
+
+/// What a wire ends in.
+pub fn ends(wire: &Wire) -> Ends {
+    match (wire.a, wire.b) {
+        (WireEnd::Nic(a), WireEnd::Nic(b)) => Ends::Nics(a, b),
+        (WireEnd::Nic(nic), WireEnd::Segment(segment)) | (WireEnd::Segment(segment), WireEnd::Nic(nic)) => {
+            Ends::NicAndSegment(nic, segment)
+        }
+        (WireEnd::Segment(a), WireEnd::Segment(b)) => Ends::Segments(a, b),
+    }
+}

@@ -1,0 +1,255 @@
+//! What each wire's flows are, which host ends have to be up, and what to say of each wire.
+//!
+//! The rule of carrier: a host end is up if and only if its wire is enabled and installed and the NIC at the far end is plugged. So carrier
+//! inside a node means "wired". A wire whose flows are lost for a moment keeps its carrier while they are put back: routing protocols would
+//! otherwise fall apart over a gap of milliseconds. Carrier does not cross a segment.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use netloom_model::id::WireId;
+use netloom_model::observed::{ObservedWire, WireState};
+use netloom_model::slice::{Wire, WireEnd};
+
+use super::bridges::{Bridges, Health, has_rule, problem};
+use super::nics::{Place, Places};
+use super::ports::{Ends, Ports, State, ends};
+use super::{Facts, Plan};
+use crate::driver;
+use crate::driver::flows::Rule;
+
+/// Decides about wires.
+pub fn plan(facts: &Facts<'_>, nics: &Places<'_>, bridges: &Bridges, ports: &Ports, plan: &mut Plan) {
+    let view = Wiring { facts, nics, bridges, ports };
+    let slice = &facts.wanted.slice;
+    let mut users = BTreeMap::<WireId, WireId>::new();
+    let mut rules = BTreeSet::new();
+    let mut lit = BTreeSet::new();
+    for wire in slice.wires.values() {
+        let ends = [wire.a, wire.b];
+        let other_user = ends.iter().find_map(|end| match end {
+            WireEnd::Nic(nic) => {
+                Some(*users.entry(*nic).or_insert(wire.wire_id)).filter(|u| *u != wire.wire_id)
+            }
+            WireEnd::Segment(_) => None,
+        });
+        let verdict = match other_user {
+            Some(user) => Verdict::failed(format!("a NIC it ends in is in wire {user} already")),
+            None if wire.a == wire.b => Verdict::failed("both its ends are the same".to_owned()),
+            None => {
+                rules.extend(view.rules(wire));
+                view.verdict(wire)
+            }
+        };
+        if verdict.carrier {
+            lit.extend(ends.iter().filter_map(|end| match end {
+                WireEnd::Nic(nic) => Some(*nic),
+                WireEnd::Segment(_) => None,
+            }));
+        }
+        let observed = ObservedWire {
+            wire_id: wire.wire_id,
+            state: verdict.state,
+            detail: verdict.detail,
+            plane: driver::OVS.to_owned(),
+        };
+        plan.observed.wires.insert(wire.wire_id, observed);
+    }
+    for (nic, place) in nics {
+        let Some(link) = place.link else { continue };
+        let up = lit.contains(nic);
+        if link.up != up {
+            plan.carrier.insert(*nic, (link.index, up));
+        }
+    }
+    let bridge = &facts.names.bridge;
+    if let Some(table) = facts.tables.get(bridge).filter(|table| table.trusted) {
+        rules.extend(view.unwanted(&table.rules));
+        plan.flows.insert(bridge.clone(), rules);
+    }
+}
+
+struct Verdict {
+    state: WireState,
+    detail: String,
+    /// True when its host ends have to be up.
+    carrier: bool,
+}
+
+impl Verdict {
+    fn failed(detail: String) -> Verdict {
+        Verdict { state: WireState::Failed, detail, carrier: false }
+    }
+}
+
+struct Wiring<'a> {
+    facts: &'a Facts<'a>,
+    nics: &'a Places<'a>,
+    bridges: &'a Bridges,
+    ports: &'a Ports,
+}
+
+impl Wiring<'_> {
+    fn port(&self, name: &str) -> &State {
+        self.ports.get(name).unwrap_or(&State::Making)
+    }
+
+    fn nic_port(&self, nic: WireId) -> &State {
+        self.port(&self.facts.names.nic(nic))
+    }
+
+    /// The flows that make the wire; none until both its ports are there.
+    fn rules(&self, wire: &Wire) -> Vec<Rule> {
+        match ends(wire) {
+            Ends::Nics(a, b) if wire.enabled => match (self.nic_port(a), self.nic_port(b)) {
+                (State::Ready(a), State::Ready(b)) => Rule::wire(wire.wire_id, *a, *b).to_vec(),
+                _ => Vec::new(),
+            },
+            _ => Vec::new(),
+        }
+    }
+
+    /// Flows of wires that are neither wanted nor removed: they stay, unless they touch a port of a wanted one.
+    fn unwanted(&self, there: &BTreeSet<Rule>) -> Vec<Rule> {
+        let Some(ovs) = self.facts.ovs else { return Vec::new() };
+        let names = self.facts.names;
+        let spare: BTreeSet<u32> = ovs
+            .ports
+            .values()
+            .filter(|port| port.bridge == names.bridge && port.owner.as_ref() == Some(&names.owner))
+            .filter(|port| port.wire.is_some_and(|wire| !self.facts.is_wanted(wire)))
+            .filter_map(|port| port.ofport)
+            .collect();
+        let stays = |rule: &&Rule| {
+            let wire = WireId::try_from(rule.cookie).ok();
+            let unknown = wire
+                .is_some_and(|wire| !self.facts.is_wanted(wire) && !self.facts.wanted.doomed.contains(&wire));
+            let between_spare =
+                [rule.from, rule.to].iter().all(|port| port.is_some_and(|p| spare.contains(&p)));
+            unknown && between_spare
+        };
+        there.iter().filter(stays).copied().collect()
+    }
+
+    fn verdict(&self, wire: &Wire) -> Verdict {
+        let places: Vec<(&str, Option<&Place<'_>>)> = [("a", wire.a), ("b", wire.b)]
+            .into_iter()
+            .filter_map(|(end, what)| match what {
+                WireEnd::Nic(nic) => Some((end, self.nics.get(&nic))),
+                WireEnd::Segment(_) => None,
+            })
+            .collect();
+        let links: Vec<_> =
+            places.iter().filter_map(|(_, place)| place.and_then(|place| place.link)).collect();
+        let plugged = links.len() == places.len();
+        let stage = self.stage(wire);
+        let installed = stage.is_ok();
+        let failed = matches!(stage, Err((WireState::Failed, _)));
+        let lit = wire.enabled && plugged && !failed;
+        let is_up = links.iter().all(|link| link.up);
+        let verdict = |state, detail: String| Verdict { state, detail, carrier: lit && (installed || is_up) };
+
+        let broken = places.iter().find(|(_, place)| place.is_some_and(|place| place.failed));
+        if let Some((end, Some(place))) = broken {
+            return verdict(WireState::Failed, format!("end {end}: {}", place.why));
+        }
+        if failed && let Err((state, why)) = stage {
+            return verdict(state, why);
+        }
+        if !wire.enabled {
+            return verdict(WireState::Down, "it is not enabled".to_owned());
+        }
+        for (end, place) in &places {
+            let why = match place {
+                None => "its NIC is not known here",
+                Some(place) if place.link.is_none() => place.why.as_str(),
+                Some(_) => continue,
+            };
+            return verdict(WireState::Pending, format!("end {end}: {why}"));
+        }
+        if let Err((state, why)) = stage {
+            // What carried a moment ago is down, not on its way.
+            let state = if state == WireState::Pending && is_up && !links.is_empty() {
+                WireState::Down
+            } else {
+                state
+            };
+            return verdict(state, why);
+        }
+        for (end, place) in &places {
+            let Some(link) = place.and_then(|place| place.link) else { continue };
+            if !link.up {
+                return verdict(WireState::Pending, format!("end {end}: it is being set up"));
+            }
+            if !link.lower_up {
+                return verdict(
+                    WireState::Down,
+                    format!("end {end}: no carrier: the interface is down in its node"),
+                );
+            }
+        }
+        verdict(WireState::Up, String::new())
+    }
+
+    /// How far Open vSwitch's part of the wire is: done, or what it is at and why.
+    fn stage(&self, wire: &Wire) -> Result<(), (WireState, String)> {
+        let names = self.facts.names;
+        match ends(wire) {
+            Ends::Nics(a, b) => {
+                self.bridge(&names.bridge)?;
+                let (port_a, port_b) =
+                    (self.ready(&names.nic(a), "end a: ")?, self.ready(&names.nic(b), "end b: ")?);
+                let rules = Rule::wire(wire.wire_id, port_a, port_b);
+                if rules.iter().all(|rule| has_rule(self.facts, &names.bridge, rule)) {
+                    return Ok(());
+                }
+                match problem(self.facts, &names.bridge) {
+                    Some(why) => Err((WireState::Failed, why.to_owned())),
+                    None => Err((WireState::Pending, "its flows are being made".to_owned())),
+                }
+            }
+            Ends::NicAndSegment(nic, segment) => {
+                self.segment(segment)?;
+                self.ready(&names.nic(nic), "").map(drop)
+            }
+            Ends::Segments(a, b) => {
+                self.segment(a)?;
+                self.segment(b)?;
+                if wire.enabled {
+                    for name in names.patch(wire.wire_id) {
+                        self.ready(&name, "")?;
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn bridge(&self, name: &str) -> Result<(), (WireState, String)> {
+        match self.bridges.health(name) {
+            Health::Ready => Ok(()),
+            Health::Making => Err((WireState::Pending, format!("bridge {name} is being made"))),
+            Health::Silent(why) => Err((WireState::Unknown, why.clone())),
+            Health::Failed(why) => Err((WireState::Failed, why.clone())),
+        }
+    }
+
+    fn segment(&self, segment: WireId) -> Result<(), (WireState, String)> {
+        if !self.facts.wanted.slice.segments.contains_key(&segment) {
+            return Err((WireState::Pending, format!("segment {segment} is not known here")));
+        }
+        let name = self.facts.names.segment(segment);
+        self.bridge(&name)?;
+        match has_rule(self.facts, &name, &Rule::segment(segment)) {
+            true => Ok(()),
+            false => Err((WireState::Pending, format!("the flow of bridge {name} is being made"))),
+        }
+    }
+
+    fn ready(&self, port: &str, end: &str) -> Result<u32, (WireState, String)> {
+        match self.port(port) {
+            State::Ready(number) => Ok(*number),
+            State::Making => Err((WireState::Pending, format!("{end}its port is being made"))),
+            State::Failed(why) => Err((WireState::Failed, format!("{end}{why}"))),
+        }
+    }
+}

@@ -1,0 +1,473 @@
+//! Brings about what is wanted: reads, decides ([`crate::plan`]), acts, tells, and waits until anything changes.
+//!
+//! The loop takes no arguments and keeps no list of work: every pass begins from what is. It is woken by a change of the slice, of the
+//! published namespaces, of the host's interfaces, of Open vSwitch's database or flows, and by a timer. What it remembers is only what
+//! cannot be read: when to try a failed effect again, and which configuration ovs-vswitchd must have taken up before the database is
+//! believed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use netloom_model::id::WireId;
+use netloom_ovsdb::{Client, Db, Txn, Uuid};
+use netloom_service::Shutdown;
+use tokio::sync::{Notify, watch};
+
+use crate::config::Config;
+use crate::driver::flows::{Keeper, Wish};
+use crate::driver::ovs::{self, Change, View};
+use crate::error::Error;
+use crate::links::{Links, Monitor};
+use crate::names::Names;
+use crate::namespace::{self, Guest, Plug, Visit};
+use crate::netlink::{self, Netlink, Request};
+use crate::netns::Starts;
+use crate::observe::Observed;
+use crate::plan::{self, Facts, Plan, Reading, Trouble};
+use crate::slice::{Store, Wanted};
+
+/// How often a pass is made though nothing was heard.
+const TIMER: Duration = Duration::from_secs(1);
+/// How long a failed effect rests, at first and at most.
+const REST: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// Numbers of host ends begin here: an end in a node never gets so high.
+const FIRST_INDEX: u32 = 100_001;
+
+/// What the last pass found.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// What is told of the host.
+    pub observed: Observed,
+    /// What was removed and still exists, and what of it.
+    pub left: BTreeMap<WireId, String>,
+}
+
+/// What a pass reads; each is a level.
+pub struct Sources {
+    /// What is wanted.
+    pub store: Store,
+    /// The nodes that run.
+    pub starts: watch::Receiver<Arc<Starts>>,
+    /// The host's interfaces.
+    pub monitor: Monitor,
+    /// Open vSwitch's database.
+    pub client: Client,
+}
+
+/// The loop.
+pub struct Reconciler {
+    names: Names,
+    config: Config,
+    sources: Sources,
+    netlink: Netlink,
+    kernel_datapath: bool,
+    wake: Arc<Notify>,
+    keepers: BTreeMap<String, Keeper>,
+    trust: Trust,
+    resting: HashMap<WireId, Rest>,
+    /// The namespaces and the slice that failures were met with: a change of either is a reason to try again.
+    tried_with: (u64, Arc<Starts>),
+    next_index: u32,
+    view: Option<(Arc<Db>, View)>,
+}
+
+/// When a failed effect is tried again.
+struct Rest {
+    message: String,
+    until: Instant,
+    length: Duration,
+}
+
+/// What must have been taken up by ovs-vswitchd, and has been asked for.
+#[derive(Default)]
+struct Trust {
+    /// For the database to be believed at all since it was (re)connected.
+    database: Option<i64>,
+    /// For port numbers to be those of a bridge's present connection.
+    bridges: HashMap<String, (u64, i64)>,
+    /// For a deleted port's interface to be let go of.
+    deleted: HashMap<String, i64>,
+    /// The highest configuration seen: a lower one is another database.
+    highest: i64,
+}
+
+impl Reconciler {
+    /// Over these sources. Must be called in the host's network namespace.
+    pub fn new(names: Names, config: Config, sources: Sources) -> Result<Reconciler, Error> {
+        let failed = |source| Error::Kernel { what: "route netlink cannot be used", source };
+        let kernel_datapath = netlink::has_generic_family("ovs_datapath").unwrap_or_else(|e| {
+            tracing::warn!(
+                "whether the kernel has Open vSwitch's datapath cannot be asked, userspace is used: {e}"
+            );
+            false
+        });
+        let starts = sources.starts.borrow().clone();
+        // Somewhere in a wide range, so that two installations seldom meet; a number that is taken is passed over.
+        let spread = (1u32 << 30) - FIRST_INDEX;
+        let next_index = FIRST_INDEX + Uuid::new_v4().as_fields().0 % spread;
+        Ok(Reconciler {
+            names,
+            config,
+            sources,
+            netlink: Netlink::open().map_err(failed)?,
+            kernel_datapath,
+            wake: Arc::new(Notify::new()),
+            keepers: BTreeMap::new(),
+            trust: Trust::default(),
+            resting: HashMap::new(),
+            tried_with: (0, starts),
+            next_index,
+            view: None,
+        })
+    }
+
+    /// Runs until shut down. What exists goes on carrying after.
+    pub async fn run(mut self, report: watch::Sender<Option<Arc<Report>>>, shutdown: Shutdown) {
+        let mut wanted = self.sources.store.wanted();
+        let mut starts = self.sources.starts.clone();
+        let mut links = self.sources.monitor.links();
+        let mut snapshots = self.sources.client.snapshots();
+        // What exists is told from the first word on; a database that does not answer is not waited for.
+        let _ = tokio::time::timeout(TIMER, snapshots.wait_for(Option::is_some)).await;
+        let wake = self.wake.clone();
+        loop {
+            let now = Now {
+                wanted: wanted.borrow_and_update().clone(),
+                starts: starts.borrow_and_update().clone(),
+                links: links.borrow_and_update().clone(),
+                db: snapshots.borrow_and_update().clone(),
+            };
+            let pause = self.pass(now, &report).await;
+            tokio::select! {
+                Ok(()) = wanted.changed() => {}
+                Ok(()) = starts.changed() => {}
+                Ok(()) = links.changed() => {}
+                Ok(()) = snapshots.changed() => {}
+                () = wake.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    /// One pass; tells how long the next may wait.
+    async fn pass(&mut self, now: Now, report: &watch::Sender<Option<Arc<Report>>>) -> Duration {
+        self.read(now.db);
+        let tables = self.tables();
+        let tried_with = (now.wanted.revision, now.starts.clone());
+        if self.tried_with != tried_with {
+            self.tried_with = tried_with;
+            self.resting.values_mut().for_each(|rest| rest.until = Instant::now());
+        }
+        let (clock, view) = (Instant::now(), self.view.as_ref().map(|(_, view)| view));
+        let troubles = self.resting.iter().map(|(wire, rest)| {
+            (*wire, Trouble { message: rest.message.clone(), resting: rest.until > clock })
+        });
+        let troubles = troubles.collect();
+        let facts = Facts {
+            names: &self.names,
+            wanted: &now.wanted,
+            starts: &now.starts,
+            links: &now.links,
+            ovs: view,
+            settled: view.is_some_and(|view| self.trust.database.is_some_and(|cfg| view.cur_cfg >= cfg)),
+            tables: &tables,
+            deleted: &self.trust.deleted,
+            troubles: &troubles,
+            datapath: self.config.datapath,
+            kernel_datapath: self.kernel_datapath,
+        };
+        let userspace = facts.userspace();
+        let plan = plan::plan(&facts);
+        let settled = facts.settled;
+        self.tell(&plan, &now.wanted, report);
+        self.act(plan, &now.wanted, &now.starts, &now.links, userspace, settled).await;
+        let clock = Instant::now();
+        let due = self.resting.values().filter_map(|rest| rest.until.checked_duration_since(clock)).min();
+        due.unwrap_or(TIMER).min(TIMER)
+    }
+
+    /// Takes in the database's state, and which bridges have to be looked after.
+    fn read(&mut self, db: Option<Arc<Db>>) {
+        let Some(db) = db else {
+            self.view = None;
+            self.trust = Trust::default();
+            return;
+        };
+        if self.view.as_ref().is_none_or(|(old, _)| !Arc::ptr_eq(old, &db)) {
+            let view = View::read(&db);
+            if view.next_cfg < self.trust.highest {
+                self.trust = Trust::default();
+            }
+            self.trust.highest = view.next_cfg;
+            self.trust.deleted.retain(|_, cfg| view.cur_cfg < *cfg);
+            let ours = |name: &String| view.bridges[name].owner.as_ref() == Some(&self.names.owner);
+            self.keepers.retain(|name, _| view.bridges.contains_key(name) && ours(name));
+            for name in view.bridges.keys().filter(|name| ours(name)) {
+                self.keepers.entry(name.clone()).or_insert_with(|| {
+                    let socket: PathBuf = self.config.ovs_run_dir.join(format!("{name}.mgmt"));
+                    Keeper::start(name.clone(), socket, self.wake.clone())
+                });
+            }
+            self.view = Some((db, view));
+        }
+    }
+
+    /// Flows of the bridges that answer.
+    fn tables(&self) -> BTreeMap<String, Reading> {
+        let Some((_, view)) = &self.view else { return BTreeMap::new() };
+        let read = self.keepers.iter().filter_map(|(name, keeper)| {
+            let table = keeper.table();
+            let trusted = self
+                .trust
+                .bridges
+                .get(name)
+                .is_some_and(|(generation, cfg)| *generation == table.generation && view.cur_cfg >= *cfg);
+            let rules = table.rules?;
+            Some((name.clone(), Reading { rules, trusted, problem: table.problem }))
+        });
+        read.collect()
+    }
+
+    fn tell(&self, plan: &Plan, wanted: &Wanted, report: &watch::Sender<Option<Arc<Report>>>) {
+        let left: BTreeSet<WireId> = plan.left.keys().copied().collect();
+        report.send_if_modified(|last| {
+            let same = last.as_ref().is_some_and(|r| r.observed == plan.observed && r.left == plan.left);
+            if !same {
+                let observed = plan.observed.clone();
+                *last = Some(Arc::new(Report { observed, left: plan.left.clone() }));
+            }
+            !same
+        });
+        if wanted.synced {
+            self.sources.store.gone(wanted, &left);
+        }
+    }
+
+    async fn act(
+        &mut self,
+        plan: Plan,
+        wanted: &Wanted,
+        starts: &Starts,
+        links: &Links,
+        userspace: bool,
+        settled: bool,
+    ) {
+        for (name, keeper) in &self.keepers {
+            let generation = keeper.table().generation;
+            let wish = plan.flows.get(name).map(|rules| Wish {
+                generation,
+                rules: rules.clone(),
+                traces: wanted.traces.clone(),
+            });
+            // One that is not trusted for this generation is left alone.
+            let trusted = self.trust.bridges.get(name).is_some_and(|(g, _)| *g == generation);
+            keeper.want(wish.filter(|_| trusted));
+        }
+        let visits = self.visits(&plan, wanted, starts, links, userspace);
+        let database =
+            commit(&self.sources.client, &self.names, &mut self.trust, &self.keepers, &plan.changes, wanted);
+        let interfaces = interfaces(&mut self.netlink, self.names.condemned_group(), &plan, visits, wanted);
+        let (committed, done) = tokio::join!(database, interfaces);
+        let interfaces_changed = !done.is_empty() || !plan.unplug.is_empty() || !plan.carrier.is_empty();
+        for (wire, outcome) in done {
+            self.note(wire, outcome);
+        }
+        if let Err(e) = committed {
+            if settled {
+                tracing::warn!("the change to Open vSwitch's database failed, it is composed anew: {e}");
+            }
+            for wire in plan.changes.iter().filter_map(Change::wire) {
+                self.note(wire, Err(e.to_string()));
+            }
+            if plan.changes.iter().any(|change| change.wire().is_none()) {
+                tokio::time::sleep(REST.0).await;
+            }
+        }
+        // A port that Open vSwitch cannot use is deleted and added again, now and then.
+        for (wire, why) in &plan.faulty_ports {
+            self.note(*wire, Err(why.clone()));
+        }
+        // Nobody decides on a map that is older than what he did himself.
+        if interfaces_changed {
+            self.sources.monitor.read_anew().await;
+        }
+    }
+
+    fn note(&mut self, wire: WireId, outcome: Result<(), String>) {
+        let Err(message) = outcome else {
+            self.resting.remove(&wire);
+            return;
+        };
+        let before = self.resting.get(&wire);
+        if before.is_none_or(|rest| rest.message != message) {
+            tracing::warn!(wire = wire.get(), "{message}");
+        }
+        let length = before.map_or(REST.0, |rest| (rest.length * 2).min(REST.1));
+        self.resting.insert(wire, Rest { message, until: Instant::now() + length, length });
+    }
+
+    fn visits(
+        &mut self,
+        plan: &Plan,
+        wanted: &Wanted,
+        starts: &Starts,
+        links: &Links,
+        userspace: bool,
+    ) -> Vec<(String, Visit)> {
+        let taken: BTreeSet<u32> = links.values().map(|link| link.index).collect();
+        let mut visits = Vec::new();
+        for (node, nics) in &plan.plug {
+            let Some(start) = starts.get(node) else { continue };
+            let mut plugs = Vec::new();
+            for nic in nics.iter().filter_map(|wire| wanted.slice.nics.get(wire)) {
+                // The slice was checked when it came in.
+                let Ok(guest) = Guest::parse(nic, "nic") else { continue };
+                while taken.contains(&self.next_index) {
+                    self.next_index += 1;
+                }
+                plugs.push(Plug {
+                    wire: nic.wire_id,
+                    guest,
+                    host_name: self.names.nic(nic.wire_id),
+                    host_index: self.next_index,
+                    alias: self.names.alias(nic, &start.id),
+                    group: self.names.group,
+                });
+                self.next_index = self.next_index.wrapping_add(1).clamp(FIRST_INDEX, i32::MAX as u32);
+            }
+            visits.push((node.to_string(), Visit { path: start.path.clone(), plugs, checksums: userspace }));
+        }
+        visits
+    }
+}
+
+/// The levels that a pass begins from.
+struct Now {
+    wanted: Arc<Wanted>,
+    starts: Arc<Starts>,
+    links: Arc<Links>,
+    db: Option<Arc<Db>>,
+}
+
+/// Changes the database, in one transaction, and asks for what has to be known to trust it.
+fn commit<'a>(
+    client: &'a Client,
+    names: &'a Names,
+    trust: &'a mut Trust,
+    keepers: &'a BTreeMap<String, Keeper>,
+    changes: &'a [Change],
+    wanted: &'a Wanted,
+) -> impl Future<Output = Result<(), netloom_ovsdb::Error>> + 'a {
+    async move {
+        let asked: Vec<(&String, u64)> = keepers
+            .iter()
+            .map(|(name, keeper)| (name, keeper.table()))
+            .filter(|(name, table)| {
+                table.rules.is_some() && trust.bridges.get(*name).is_none_or(|(g, _)| *g != table.generation)
+            })
+            .map(|(name, table)| (name, table.generation))
+            .collect();
+        let connected = client.snapshots().borrow().is_some();
+        if !connected || (changes.is_empty() && asked.is_empty() && trust.database.is_some()) {
+            return Ok(());
+        }
+        let txn = if changes.is_empty() {
+            let mut txn = Txn::new();
+            txn.bump_next_cfg();
+            txn
+        } else {
+            ovs::transaction(names, changes)
+        };
+        let begun = Instant::now();
+        let outcome = client.transact(txn).await?;
+        let Some(cfg) = outcome.next_cfg else { return Ok(()) };
+        trust.database.get_or_insert(cfg);
+        for (name, generation) in asked {
+            trust.bridges.insert(name.clone(), (generation, cfg));
+        }
+        for change in changes {
+            if let Change::DeletePort { name, .. } = change {
+                trust.deleted.insert(name.clone(), cfg);
+            }
+        }
+        wanted.traces.each(
+            changes,
+            |change| change.wire(),
+            |changes| {
+                let count = |kind: fn(&Change) -> bool| changes.iter().filter(|change| kind(change)).count();
+                tracing::info!(
+                    bridges_added = count(|c| matches!(c, Change::CreateBridge { .. })),
+                    bridges_repaired = count(|c| matches!(c, Change::RepairBridge { .. })),
+                    bridges_deleted = count(|c| matches!(c, Change::DeleteBridge { .. })),
+                    ports_added = count(|c| matches!(c, Change::AddPort { .. })),
+                    ports_deleted = count(|c| matches!(c, Change::DeletePort { .. })),
+                    ms = begun.elapsed().as_millis() as u64,
+                    "OVSDB transaction"
+                );
+            },
+        );
+        Ok(())
+    }
+}
+
+/// Takes NICs away, makes NICs, and sets host ends up and down. Tells how the making went.
+async fn interfaces(
+    netlink: &mut Netlink,
+    condemned_group: u32,
+    plan: &Plan,
+    visits: Vec<(String, Visit)>,
+    wanted: &Wanted,
+) -> namespace::Outcomes {
+    let mut outcomes = namespace::Outcomes::new();
+    if !plan.unplug.is_empty() || !plan.carrier.is_empty() {
+        let indexes: Vec<u32> = plan.unplug.values().copied().collect();
+        let switched = plan.carrier.iter().filter(|(wire, _)| !plan.unplug.contains_key(wire));
+        let switched = switched.map(|(_, (index, up))| Request::set_up(*index, *up)).collect();
+        // Down first: a far end must not hear of a wire that is being taken away.
+        let done = tokio::task::block_in_place(|| {
+            netlink.batch(switched)?;
+            namespace::unplug(netlink, &indexes, condemned_group)
+        });
+        match done {
+            Ok(()) => wanted.traces.each(
+                plan.unplug.keys(),
+                |wire| Some(**wire),
+                |nics| {
+                    tracing::info!(nics = nics.len(), "NICs unplugged");
+                },
+            ),
+            Err(e) => {
+                let why = format!("its host end cannot be deleted: {e}");
+                outcomes.extend(plan.unplug.keys().map(|wire| (*wire, Err(why.clone()))));
+            }
+        }
+    }
+    if visits.is_empty() {
+        return outcomes;
+    }
+    let begun = Instant::now();
+    let nodes: HashMap<WireId, String> =
+        visits.iter().flat_map(|(node, v)| v.plugs.iter().map(|p| (p.wire, node.clone()))).collect();
+    let made = namespace::plug(visits.into_iter().map(|(_, visit)| visit).collect()).await;
+    let ms = begun.elapsed().as_millis() as u64;
+    let plugged: Vec<WireId> = made.iter().filter(|(_, o)| o.is_ok()).map(|(wire, _)| *wire).collect();
+    wanted.traces.each(
+        plugged,
+        |wire| Some(*wire),
+        |wires| {
+            let mut by_node = BTreeMap::<&str, usize>::new();
+            for wire in wires {
+                *by_node.entry(nodes.get(wire).map_or("", String::as_str)).or_default() += 1;
+            }
+            for (node, nics) in by_node {
+                tracing::info!(node, nics, ms, "NICs plugged");
+            }
+        },
+    );
+    outcomes.extend(made);
+    outcomes
+}

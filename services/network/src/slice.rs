@@ -1,0 +1,293 @@
+//! What is wanted on this host, and who may say so.
+//!
+//! The slice is kept in memory: the scheduler sends it whole after each start. What is kept over a restart is the fencing term, so that a
+//! scheduler that lost its lead cannot change anything, however late its call arrives.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use netloom_model::id::WireId;
+use netloom_model::slice::NetworkSlice;
+use tokio::sync::watch;
+
+use crate::error::Error;
+use crate::namespace::Guest;
+use crate::trace::Traces;
+
+/// A Sync that comes in parts is given up when the next part does not come within this.
+const PARTS: Duration = Duration::from_secs(30);
+
+/// What is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Counts the changes.
+    pub revision: u64,
+    /// False until the first Sync: nothing may be made or removed.
+    pub synced: bool,
+    /// The NICs, wires and segments.
+    pub slice: NetworkSlice,
+    /// What was removed and may still exist.
+    pub doomed: BTreeSet<WireId>,
+    /// Who asked for it.
+    pub traces: Traces,
+}
+
+/// Holds what is wanted. Clones share it.
+#[derive(Clone)]
+pub struct Store {
+    wanted: watch::Sender<Arc<Wanted>>,
+    fence: Arc<Mutex<Fence>>,
+}
+
+struct Fence {
+    path: PathBuf,
+    term: u64,
+    /// A Sync of which parts are missing: its term, when its last part came, and its parts.
+    partial: Option<(u64, Instant, NetworkSlice)>,
+}
+
+impl Store {
+    /// Opens the store: only the term comes from disk.
+    pub fn open(data_dir: &Path) -> Result<Store, Error> {
+        let path = data_dir.join("network").join("term");
+        let term = match std::fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().map_err(|_| {
+                Error::Config(format!("{} does not hold a number; restore it from a backup", path.display()))
+            })?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
+            Err(e) => return Err(Error::Term(e)),
+        };
+        let fence = Fence { path, term, partial: None };
+        Ok(Store { wanted: watch::Sender::default(), fence: Arc::new(Mutex::new(fence)) })
+    }
+
+    /// What is wanted, as a level.
+    pub fn wanted(&self) -> watch::Receiver<Arc<Wanted>> {
+        self.wanted.subscribe()
+    }
+
+    /// Replaces the slice, once its last part is there.
+    pub fn sync(&self, term: u64, part: NetworkSlice, more: bool) -> Result<(), Error> {
+        check(&part)?;
+        let mut fence = self.admit(term)?;
+        let mut slice = match fence.partial.take() {
+            Some((of, at, slice)) if of == term && at.elapsed() < PARTS => slice,
+            _ => NetworkSlice::default(),
+        };
+        add(&mut slice, part);
+        if more {
+            fence.partial = Some((term, Instant::now(), slice));
+            return Ok(());
+        }
+        self.change(|wanted| {
+            let new = ids(&slice).filter(|id| !same(&wanted.slice, &slice, *id)).collect::<Vec<_>>();
+            wanted.traces.note(new);
+            wanted.doomed.retain(|id| !ids(&slice).any(|there| there == *id));
+            wanted.slice = slice;
+            wanted.synced = true;
+        });
+        Ok(())
+    }
+
+    /// Adds to the slice, or changes what is in it.
+    pub fn ensure(&self, term: u64, part: NetworkSlice) -> Result<(), Error> {
+        check(&part)?;
+        let _fence = self.admit(term)?;
+        self.change(|wanted| {
+            let new = ids(&part).filter(|id| !same(&wanted.slice, &part, *id)).collect::<Vec<_>>();
+            wanted.traces.note(new);
+            for id in ids(&part) {
+                wanted.doomed.remove(&id);
+            }
+            add(&mut wanted.slice, part);
+        });
+        Ok(())
+    }
+
+    /// Takes these out of the slice; they stay doomed until [`Store::gone`].
+    pub fn remove(&self, term: u64, wires: &BTreeSet<WireId>) -> Result<(), Error> {
+        let _fence = self.admit(term)?;
+        self.change(|wanted| {
+            for wire in wires {
+                wanted.slice.nics.remove(wire);
+                wanted.slice.wires.remove(wire);
+                wanted.slice.segments.remove(wire);
+                wanted.doomed.insert(*wire);
+            }
+            wanted.traces.note(wires.iter().copied());
+        });
+        Ok(())
+    }
+
+    /// Notes that nothing is left of what was doomed in this revision, but for `left`.
+    pub fn gone(&self, judged: &Wanted, left: &BTreeSet<WireId>) {
+        let gone: Vec<WireId> = judged.doomed.difference(left).copied().collect();
+        self.wanted.send_if_modified(|wanted| {
+            if gone.is_empty() || wanted.revision != judged.revision {
+                return false;
+            }
+            let wanted = Arc::make_mut(wanted);
+            for wire in gone {
+                wanted.doomed.remove(&wire);
+            }
+            let NetworkSlice { nics, wires, segments } = &wanted.slice;
+            let doomed = &wanted.doomed;
+            wanted.traces.retain(|id| {
+                nics.contains_key(&id)
+                    || wires.contains_key(&id)
+                    || segments.contains_key(&id)
+                    || doomed.contains(&id)
+            });
+            true
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Wanted)) {
+        self.wanted.send_modify(|wanted| {
+            let wanted = Arc::make_mut(wanted);
+            change(wanted);
+            wanted.revision += 1;
+        });
+    }
+
+    /// Refuses a term that is over; a higher one is on disk when this returns.
+    fn admit(&self, term: u64) -> Result<MutexGuard<'_, Fence>, Error> {
+        let mut fence = self.fence.lock().unwrap_or_else(PoisonError::into_inner);
+        if term < fence.term {
+            return Err(Error::StaleTerm { given: term, seen: fence.term });
+        }
+        if term > fence.term {
+            keep(&fence.path, term).map_err(Error::Term)?;
+            fence.term = term;
+        }
+        Ok(fence)
+    }
+}
+
+fn keep(path: &Path, term: u64) -> io::Result<()> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    let draft = path.with_extension("new");
+    let mut file = std::fs::File::create(&draft)?;
+    writeln!(file, "{term}")?;
+    file.sync_all()?;
+    std::fs::rename(draft, path)
+}
+
+fn add(slice: &mut NetworkSlice, part: NetworkSlice) {
+    slice.nics.extend(part.nics);
+    slice.wires.extend(part.wires);
+    slice.segments.extend(part.segments);
+}
+
+fn ids(slice: &NetworkSlice) -> impl Iterator<Item = WireId> {
+    slice.nics.keys().chain(slice.wires.keys()).chain(slice.segments.keys()).copied()
+}
+
+fn same(a: &NetworkSlice, b: &NetworkSlice, id: WireId) -> bool {
+    a.nics.get(&id) == b.nics.get(&id)
+        && a.wires.get(&id) == b.wires.get(&id)
+        && a.segments.get(&id) == b.segments.get(&id)
+}
+
+fn check(slice: &NetworkSlice) -> Result<(), Error> {
+    let wrong = |nic| Guest::parse(nic, &format!("slice.nics[{}]", nic.wire_id)).err();
+    let wrong: Vec<_> = slice.nics.values().filter_map(wrong).flatten().collect();
+    if wrong.is_empty() { Ok(()) } else { Err(Error::Invalid(wrong)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use netloom_model::id::{LabUid, NodeUid};
+    use netloom_model::slice::Segment;
+
+    use super::*;
+
+    fn segments(numbers: &[u64]) -> NetworkSlice {
+        let mut slice = NetworkSlice::default();
+        for n in numbers {
+            let wire_id = (*n).try_into().unwrap();
+            let segment = Segment { wire_id, node_uid: NodeUid::new(), lab_uid: LabUid::new() };
+            slice.segments.insert(wire_id, segment);
+        }
+        slice
+    }
+
+    fn wanted(store: &Store) -> Vec<u64> {
+        store.wanted().borrow().slice.segments.keys().map(|id| id.get()).collect()
+    }
+
+    #[test]
+    fn a_lower_term_is_refused_also_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.ensure(5, segments(&[1])).unwrap();
+        assert!(matches!(store.ensure(4, segments(&[2])), Err(Error::StaleTerm { given: 4, seen: 5 })));
+        let store = Store::open(dir.path()).unwrap();
+        assert!(matches!(store.remove(4, &BTreeSet::new()), Err(Error::StaleTerm { .. })));
+        store.sync(5, segments(&[3]), false).unwrap();
+        assert_eq!(wanted(&store), [3]);
+        std::fs::write(dir.path().join("network/term"), "x").unwrap();
+        assert!(Store::open(dir.path()).is_err(), "a term that cannot be read is not taken for 0");
+    }
+
+    #[test]
+    fn a_sync_in_parts_counts_at_its_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.sync(1, segments(&[9]), false).unwrap();
+        store.sync(1, segments(&[1]), true).unwrap();
+        assert_eq!(wanted(&store), [9]);
+        store.sync(1, segments(&[2]), false).unwrap();
+        assert_eq!(wanted(&store), [1, 2]);
+        // The parts of a leader that was replaced are not mixed with the next one's.
+        store.sync(1, segments(&[3]), true).unwrap();
+        store.sync(2, segments(&[4]), false).unwrap();
+        assert_eq!(wanted(&store), [4]);
+    }
+
+    #[test]
+    fn what_is_removed_is_doomed_until_it_is_gone_or_wanted_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        store.sync(1, segments(&[1, 2]), false).unwrap();
+        let both: BTreeSet<WireId> = [1, 2].map(|n| n.try_into().unwrap()).into();
+        store.remove(1, &both).unwrap();
+        let judged = store.wanted().borrow().clone();
+        assert_eq!(judged.doomed, both);
+        store.gone(&judged, &[2.try_into().unwrap()].into());
+        assert_eq!(store.wanted().borrow().doomed.len(), 1);
+        store.ensure(1, segments(&[2])).unwrap();
+        assert!(store.wanted().borrow().doomed.is_empty());
+        store.remove(1, &both).unwrap();
+        store.gone(&judged, &BTreeSet::new());
+        assert_eq!(store.wanted().borrow().doomed, both, "judged before the second removal");
+    }
+
+    #[test]
+    fn a_wrong_nic_is_refused_before_it_is_noted() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let mut slice = segments(&[1]);
+        let wire_id = 7.try_into().unwrap();
+        slice.nics.insert(
+            wire_id,
+            netloom_model::slice::Nic {
+                wire_id,
+                node_uid: NodeUid::new(),
+                guest_name: "eth1".into(),
+                mac: "nonsense".into(),
+                mtu: 1500,
+                addresses: vec![],
+                lab_uid: LabUid::new(),
+            },
+        );
+        let Err(Error::Invalid(violations)) = store.ensure(1, slice) else { panic!("was taken") };
+        assert_eq!(violations[0].field, "slice.nics[7].mac");
+        assert!(wanted(&store).is_empty());
+    }
+}

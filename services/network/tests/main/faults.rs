@@ -1,0 +1,231 @@
+//! What is broken behind our back is told and mended; what restarts is found again.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use netloom_proto::network::v1 as pb;
+use netloom_service::testing::eventually;
+
+use crate::frames::{Port, crossings};
+use crate::harness::{BOUND, Host, Node, Slice, nic, on_a_host, run};
+
+/// Two nodes and a wire that is up; ports to check it with.
+struct Pair {
+    host: Host,
+    nodes: [Node; 2],
+    slice: Slice,
+    wire: u64,
+}
+
+impl Pair {
+    async fn start() -> Pair {
+        let host = Host::start().await;
+        let nodes = [host.node(), host.node()];
+        let mut slice = Slice::default();
+        let left = slice.nic_as(&nodes[0], "eth1", "02:00:00:00:00:01", &["10.9.0.1/24"]);
+        let right = slice.nic_as(&nodes[1], "eth1", "02:00:00:00:00:02", &["10.9.0.2/24"]);
+        let wire = slice.wire(nic(left), nic(right));
+        host.sync(&slice).await;
+        host.until_up(&[wire]).await;
+        Pair { host, nodes, slice, wire }
+    }
+
+    fn carries(&self) -> bool {
+        let ports = [0, 1].map(|n| Port::open(&self.nodes[n], "eth1"));
+        let both: BTreeSet<(usize, usize)> = [(0, 1), (1, 0)].into();
+        crossings(&ports, &both, Duration::from_millis(300)) == both
+    }
+
+    async fn until_it_carries(&self) {
+        self.host.until_up(&[self.wire]).await;
+        eventually("frames cross both ways", BOUND, || async { self.carries() }).await;
+    }
+
+    fn index(&self, node: usize) -> String {
+        self.nodes[node].run("ip", &["-o", "link", "show", "eth1"])
+    }
+}
+
+#[test]
+fn a_node_that_starts_again_gets_its_nics_and_wires_back() {
+    on_a_host("a_node_that_starts_again_gets_its_nics_and_wires_back", || async {
+        let mut pair = Pair::start().await;
+        for _ in 0..3 {
+            pair.nodes[1].restart();
+            let start = pair.nodes[1].start.clone();
+            let nics = pair.slice.0.nics.clone();
+            pair.host.until("the new start is told", |t| t.nics[&nics[1].wire_id].start_id == start).await;
+            pair.until_it_carries().await;
+            let interface = pair.nodes[1].interface("eth1").unwrap();
+            assert_eq!(interface.mac, "02:00:00:00:00:02");
+            assert!(interface.addresses.contains(&"10.9.0.2".to_owned()));
+        }
+        // Also while ovs-vswitchd is too busy to see that the interface was gone in between.
+        pair.host.ovs.freeze_vswitchd(true);
+        pair.nodes[1].restart();
+        let nics = pair.slice.0.nics.clone();
+        let start = pair.nodes[1].start.clone();
+        pair.host.until("the new start is told", |t| t.nics[&nics[1].wire_id].start_id == start).await;
+        pair.host.ovs.freeze_vswitchd(false);
+        pair.until_it_carries().await;
+    });
+}
+
+#[test]
+fn a_deleted_flow_is_put_back() {
+    on_a_host("a_deleted_flow_is_put_back", || async {
+        let pair = Pair::start().await;
+        let flows = pair.host.ovs.flows("nl0");
+        assert_eq!(flows.len(), 2, "{flows:?}");
+        for _ in 0..5 {
+            pair.host.ovs.ofctl("del-flows", "nl0", &[]);
+            let begun = std::time::Instant::now();
+            eventually("the flows are back", BOUND, || async { pair.host.ovs.flows("nl0") == flows }).await;
+            eprintln!("flows back after {:?}", begun.elapsed());
+        }
+        // A flow that nobody wants goes.
+        pair.host.ovs.ofctl("add-flow", "nl0", &["cookie=0x5,priority=7,dl_type=0x800,actions=LOCAL"]);
+        pair.host.ovs.ofctl("add-flow", "nl0", &["table=3,actions=NORMAL"]);
+        eventually("foreign flows go", BOUND, || async { pair.host.ovs.flows("nl0") == flows }).await;
+        pair.until_it_carries().await;
+    });
+}
+
+#[test]
+fn a_wire_whose_flows_cannot_be_had_is_not_called_up() {
+    on_a_host("a_wire_whose_flows_cannot_be_had_is_not_called_up", || async {
+        let pair = Pair::start().await;
+        // Open vSwitch refuses more flows than its table may have.
+        let limit = ["--", "--id=@t", "create", "Flow_Table", "flow_limit=0", "overflow_policy=refuse"];
+        pair.host.ovs.vsctl(&[&limit[..], &["--", "set", "Bridge", "nl0", "flow_tables:0=@t"]].concat());
+        pair.host.ovs.ofctl("del-flows", "nl0", &[]);
+        let wire = pair.wire;
+        pair.host.until("it is told", |t| t.wires[&wire].state() == pb::WireState::Failed).await;
+        assert!(!pair.host.told().wires[&wire].detail.is_empty());
+        pair.host.ovs.vsctl(&["clear", "Bridge", "nl0", "flow_tables"]);
+        pair.until_it_carries().await;
+    });
+}
+
+#[test]
+fn a_removed_port_is_added_again() {
+    on_a_host("a_removed_port_is_added_again", || async {
+        let pair = Pair::start().await;
+        let ports = pair.host.ovs.vsctl(&["list-ports", "nl0"]);
+        pair.host.ovs.vsctl(&["del-port", ports.lines().next().unwrap()]);
+        eventually("it is back", BOUND, || async { pair.host.ovs.vsctl(&["list-ports", "nl0"]) == ports })
+            .await;
+        pair.until_it_carries().await;
+        // A tag that somebody set would take untagged frames for a VLAN's.
+        pair.host.ovs.vsctl(&["set", "Port", ports.lines().next().unwrap(), "tag=7"]);
+        eventually("the tag goes", BOUND, || async {
+            pair.host.ovs.vsctl(&["--bare", "--columns=name", "find", "Port", "tag=7"]).trim().is_empty()
+        })
+        .await;
+        pair.until_it_carries().await;
+    });
+}
+
+#[test]
+fn a_deleted_or_changed_bridge_is_mended() {
+    on_a_host("a_deleted_or_changed_bridge_is_mended", || async {
+        let pair = Pair::start().await;
+        pair.host.ovs.vsctl(&["del-br", "nl0"]);
+        let wire = pair.wire;
+        pair.host.until("it is told", |t| t.wires[&wire].state() != pb::WireState::Up).await;
+        pair.until_it_carries().await;
+        pair.host.ovs.vsctl(&["set-fail-mode", "nl0", "standalone"]);
+        eventually("it is secure again", BOUND, || async {
+            pair.host.ovs.vsctl(&["get-fail-mode", "nl0"]).trim() == "secure"
+        })
+        .await;
+        pair.until_it_carries().await;
+    });
+}
+
+#[test]
+fn a_deleted_interface_is_made_again() {
+    on_a_host("a_deleted_interface_is_made_again", || async {
+        let pair = Pair::start().await;
+        let ends = pair.host.interfaces();
+        assert_eq!(ends.len(), 2, "{ends:?}");
+        run("ip", &["link", "delete", &ends[0]]);
+        eventually("it is made again", BOUND, || async { pair.host.interfaces() == ends }).await;
+        pair.until_it_carries().await;
+    });
+}
+
+#[test]
+fn wires_come_back_after_ovs_vswitchd_was_killed() {
+    on_a_host("wires_come_back_after_ovs_vswitchd_was_killed", || async {
+        let mut pair = Pair::start().await;
+        // More wires, so that port numbers have a chance to be given out differently.
+        let mut slice = pair.slice.clone();
+        let (others, mut wires) = ([host_nodes(&pair.host), host_nodes(&pair.host)], vec![pair.wire]);
+        for n in 0..8 {
+            let ends = [0, 1].map(|side| slice.nic(&others[side][n], "eth1"));
+            wires.push(slice.wire(nic(ends[0]), nic(ends[1])));
+        }
+        pair.host.sync(&slice).await;
+        pair.host.until_up(&wires).await;
+        let ports: Vec<Port> = others.iter().flatten().map(|n| Port::open(n, "eth1")).collect();
+        let pairs: BTreeSet<(usize, usize)> = (0..8).flat_map(|n| [(n, n + 8), (n + 8, n)]).collect();
+        for _ in 0..2 {
+            pair.host.ovs.kill_vswitchd();
+            let wire = pair.wire;
+            pair.host.until("it is told", |t| t.wires[&wire].state() == pb::WireState::Unknown).await;
+            assert!(pair.nodes[0].has_carrier("eth1"), "what is not known is not acted on");
+            pair.host.ovs.start_vswitchd();
+            let took = pair.host.until_up(&wires).await;
+            eprintln!("9 wires back {took:?} after ovs-vswitchd");
+            // Nothing crossed over while port numbers changed hands.
+            assert_eq!(crossings(&ports, &pairs, Duration::from_millis(500)), pairs);
+        }
+        pair.until_it_carries().await;
+    });
+}
+
+fn host_nodes(host: &Host) -> Vec<Node> {
+    (0..8).map(|_| host.node()).collect()
+}
+
+#[test]
+fn everything_is_built_again_when_the_database_is_lost() {
+    on_a_host("everything_is_built_again_when_the_database_is_lost", || async {
+        let mut pair = Pair::start().await;
+        let wire = pair.wire;
+        // Counters of the new database begin again below those of the old.
+        for n in 0..20 {
+            pair.host.ovs.vsctl(&["set", "Open_vSwitch", ".", &format!("external_ids:n={n}")]);
+        }
+        pair.host.ovs.stop_server();
+        pair.host.until("it is told", |t| t.wires[&wire].state() == pb::WireState::Unknown).await;
+        pair.host.until("and why", |t| t.inventory.problems.iter().any(|p| p.contains("database"))).await;
+        pair.host.ovs.make_database();
+        pair.host.ovs.start_server();
+        pair.host.ovs.vsctl(&["--no-wait", "init"]);
+        pair.until_it_carries().await;
+        pair.host.until("all is well", |t| t.inventory.problems.is_empty()).await;
+    });
+}
+
+#[test]
+fn a_service_that_starts_again_finds_everything_and_touches_nothing() {
+    on_a_host("a_service_that_starts_again_finds_everything_and_touches_nothing", || async {
+        let mut pair = Pair::start().await;
+        let before = (pair.index(0), pair.index(1), pair.host.ovs.flows("nl0"));
+        pair.host.stop_service().await;
+        assert!(pair.carries(), "wires go on without the service");
+        pair.host.start_service().await;
+        let told = pair.host.told();
+        assert!(!told.synced);
+        pair.host.until("what exists is told", |t| t.unwanted.len() == 3).await;
+        assert!(pair.carries());
+        pair.host.sync(&pair.slice).await;
+        pair.until_it_carries().await;
+        assert_eq!((pair.index(0), pair.index(1), pair.host.ovs.flows("nl0")), before);
+        let history = pair.host.told().history[&pair.wire].clone();
+        assert!(!history.contains(&pb::WireState::Failed), "{history:?}");
+        assert!(pair.host.told().unwanted.is_empty());
+    });
+}

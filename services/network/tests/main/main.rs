@@ -1,0 +1,14 @@
+//! The network service against a private Open vSwitch and network namespaces that stand in for nodes.
+//!
+//! Each test is a host of its own: a thread with its own network and mount namespace, in which the service, Open vSwitch and the nodes live.
+//! So tests run side by side under the same names, and what one leaves goes with its namespaces.
+
+mod carrier;
+mod contract;
+mod faults;
+mod fidelity;
+mod frames;
+mod harness;
+mod ownership;
+mod scale;
+mod segments;

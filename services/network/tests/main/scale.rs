@@ -1,0 +1,65 @@
+//! Many at once: one visit a namespace, one transaction, one bundle.
+
+use std::time::Instant;
+
+use crate::harness::{Host, Node, Slice, nic, on_a_host};
+
+#[test]
+fn a_hundred_wires_come_and_go_in_batches() {
+    on_a_host("a_hundred_wires_come_and_go_in_batches", || async {
+        let host = Host::start().await;
+        let nodes: Vec<Node> = (0..50).map(|_| host.node()).collect();
+        host.sync(&Slice::default()).await;
+        host.until("the bridge is there", |t| t.synced && t.inventory.problems.is_empty()).await;
+        let mut slice = Slice::default();
+        let mut wires = Vec::new();
+        for (at, node) in nodes.iter().enumerate() {
+            let next = &nodes[(at + 1) % nodes.len()];
+            for (here, there) in [("eth1", "eth2"), ("eth3", "eth4")] {
+                let ends = [slice.nic(node, here), slice.nic(next, there)];
+                wires.push(slice.wire(nic(ends[0]), nic(ends[1])));
+            }
+        }
+        let begun = Instant::now();
+        host.ensure(&slice).await;
+        host.until_up(&wires).await;
+        eprintln!("200 NICs and 100 wires up after {:?}", begun.elapsed());
+        assert_eq!(host.ovs.flows("nl0").len(), 200);
+        assert_eq!(host.interfaces().len(), 200);
+
+        let begun = Instant::now();
+        host.ensure(&slice).await;
+        host.until("still up", |t| wires.iter().all(|w| t.up(*w))).await;
+        eprintln!("nothing to do took {:?}", begun.elapsed());
+
+        let begun = Instant::now();
+        host.remove(slice.ids()).await;
+        eprintln!("removed after {:?}", begun.elapsed());
+        assert!(host.ovs.flows("nl0").is_empty());
+        assert_eq!(host.ovs.vsctl(&["list-ports", "nl0"]), "");
+        assert_eq!(host.interfaces(), Vec::<String>::new());
+    });
+}
+
+/// A process per port or link is what makes others slow; here there is no way to start one.
+#[test]
+fn the_service_starts_no_process() {
+    fn sources(directory: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { sources(&path, found) } else { found.push(path) }
+        }
+    }
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for part in ["src", "../../crates/ovsdb/src", "../../crates/openflow/src"] {
+        let mut files = Vec::new();
+        sources(&root.join(part), &mut files);
+        assert!(files.len() > 3, "{part}");
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for word in ["process::Command", "execve", "fork(", "posix_spawn"] {
+                assert!(!text.contains(word), "{} mentions {word}", file.display());
+            }
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! What a user asks of labs: apply, destroy, cancel. Each decides over the rows, writes all intents in one transaction, and is answered after its commit;
+//! reconcilers bring them about.
+//!
+//! Nothing is written when anything is wrong: the spec, a missing file, an image that cannot be used where its node is to run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use netloom_model::failure::{Code, Failure};
+use netloom_model::id::{Digest, HostId, LabId, NodeUid};
+use netloom_model::spec::LabSpec;
+use netloom_model::state::{Runtime, Wanted};
+use netloom_service::telemetry;
+
+use crate::client::{ImageUse, Policy, Verdict};
+use crate::error::{Error, Result};
+use crate::plan::{Context, Planned, plan};
+use crate::rows::{LabRows, OperationKind, OperationRow, OperationState};
+use crate::scheduler::Scheduler;
+use crate::store::{Tx, progress};
+
+/// How often a plan is made again because the rows changed while its images were looked at.
+const ATTEMPTS: usize = 5;
+/// How many digests of missing files are named at once: they travel in a header.
+const MISSING_NAMED: usize = 50;
+
+/// A lab as asked for.
+#[derive(Debug, Clone)]
+pub struct Apply {
+    /// Its id.
+    pub lab: LabId,
+    /// What it is to be.
+    pub spec: LabSpec,
+    /// True changes nothing.
+    pub validate_only: bool,
+    /// Generation the caller saw; 0 for any.
+    pub generation: u64,
+    /// The caller's key against doing it twice.
+    pub request_id: Option<String>,
+    /// Whether the lab may or must exist.
+    pub existence: Existence,
+}
+
+/// Whether a lab may or must exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existence {
+    /// It may.
+    May,
+    /// It must not.
+    MustNot,
+    /// It must.
+    Must,
+}
+
+/// Says that there is no such lab.
+pub fn lab_not_found(lab: &str) -> Failure {
+    Failure::new(Code::NotFound, "LAB_NOT_FOUND", format!("there is no lab \"{lab}\"; list labs to see those there are"))
+        .with("lab", lab)
+}
+
+fn refuse_if_busy(rows: &LabRows) -> Result<()> {
+    let Some(operation) = rows.operation else { return Ok(()) };
+    let what = if rows.lab.wanted == Wanted::Absent { "being removed" } else { "being deployed" };
+    let message = format!(
+        "lab \"{}\" is {what} by operation {operation}; wait until that is done{}",
+        rows.lab.id,
+        if rows.lab.wanted == Wanted::Absent { "" } else { ", or cancel it" },
+    );
+    let failure = Failure::new(Code::FailedPrecondition, "OPERATION_ACTIVE", message);
+    Err(failure.with("operation", operation.to_string()).with("lab", rows.lab.id.to_string()).into())
+}
+
+fn refuse_if_changed(rows: &LabRows, generation: u64) -> Result<()> {
+    if generation == 0 || generation == rows.lab.generation {
+        return Ok(());
+    }
+    let message = format!(
+        "lab \"{}\" was changed meanwhile: it is at generation {}, not {generation}; read it again",
+        rows.lab.id, rows.lab.generation
+    );
+    Err(Failure::new(Code::Aborted, "ETAG_MISMATCH", message).with("lab", rows.lab.id.to_string()).into())
+}
+
+impl Apply {
+    /// The rows to start from, if the request may go on with them.
+    fn admit(&self, rows: Option<&LabRows>) -> Result<()> {
+        match rows {
+            None if self.existence == Existence::Must => Err(lab_not_found(self.lab.as_str()).into()),
+            None if self.generation != 0 => Err(lab_not_found(self.lab.as_str()).into()),
+            None => Ok(()),
+            Some(rows) if self.existence == Existence::MustNot => {
+                let message = format!("lab \"{}\" exists already; apply to change it", rows.lab.id);
+                let failure = Failure::new(Code::AlreadyExists, "LAB_EXISTS", message);
+                Err(failure.with("lab", rows.lab.id.to_string()).into())
+            }
+            Some(rows) => {
+                refuse_if_changed(rows, self.generation)?;
+                refuse_if_busy(rows)
+            }
+        }
+    }
+}
+
+impl Scheduler {
+    /// Makes or changes a lab.
+    pub async fn apply(&self, apply: Apply) -> Result<OperationRow> {
+        let mut wrong = apply.spec.check();
+        wrong.extend(self.catalogue.check(&apply.spec));
+        if !wrong.is_empty() {
+            for violation in &mut wrong {
+                violation.field = format!("spec.{}", violation.field);
+            }
+            let message = format!("the spec of lab \"{}\" is wrong in {} places", apply.lab, wrong.len());
+            return Err(Failure::invalid(message, wrong).into());
+        }
+        if let Some(first) = self.repeated(apply.request_id.as_deref()).await? {
+            return Ok(first);
+        }
+        apply.admit(self.store.rows_of(&apply.lab.folded()).as_deref())?;
+        self.first_word().await;
+        let mut judged = BTreeSet::new();
+        for _ in 0..ATTEMPTS {
+            let mut tx = self.store.begin().await?;
+            let current = self.store.rows_of(&apply.lab.folded());
+            apply.admit(current.as_deref())?;
+            if !apply.validate_only {
+                files_are_there(&mut tx, &apply.spec).await?;
+            }
+            let fresh = LabRows::new(apply.lab.clone(), tx.now());
+            let base = current.as_deref().unwrap_or(&fresh);
+            let planned = self.planned(&mut tx, base, &apply.spec, true).await?;
+            let uses = image_uses(base, &planned.rows);
+            if !uses.is_subset(&judged) {
+                // Hosts are asked without holding the writer's lock; then the plan is made again on what is there by then.
+                drop(tx);
+                self.validate(&uses).await?;
+                judged.extend(uses);
+                continue;
+            }
+            return self.write(tx, apply, current.as_deref(), planned).await;
+        }
+        let message = format!("lab \"{}\" or its hosts keep changing while it is planned; try again", apply.lab);
+        Err(Failure::new(Code::Aborted, "PLAN_OVERTAKEN", message).into())
+    }
+
+    async fn write(
+        &self,
+        mut tx: Tx<'_>,
+        apply: Apply,
+        current: Option<&LabRows>,
+        planned: Planned,
+    ) -> Result<OperationRow> {
+        let now = tx.now();
+        let Planned { mut rows, plan } = planned;
+        let mut operation =
+            OperationRow::new(OperationKind::Deploy, &rows, plan, &telemetry::traceparent(), now);
+        let nothing_to_do = operation.plan.actions.is_empty();
+        if apply.validate_only || (nothing_to_do && current == Some(&rows)) {
+            let there = current.map(|_| &rows);
+            let how_far = if apply.validate_only { Vec::new() } else { progress(&operation, there) };
+            operation.end(OperationState::Succeeded, None, how_far, now);
+            return Ok(operation);
+        }
+        operation.request_id = apply.request_id;
+        if nothing_to_do && current.is_some() {
+            // Only labels, order or what waits for room changed: there is nothing to wait for.
+            if operation.plan.unplaced.is_empty() {
+                rows.lab.completed = Some(rows.lab.spec.clone());
+            }
+            operation.end(OperationState::Succeeded, None, Vec::new(), now);
+        } else {
+            rows.operation = Some(operation.id);
+            rows.lab.traceparent.clone_from(&operation.traceparent);
+        }
+        tracing::info!(
+            lab = %rows.lab.id, operation = %operation.id, actions = operation.plan.actions.len(),
+            unplaced = operation.plan.unplaced.len(), "deploy begins"
+        );
+        self.refresh(&mut rows);
+        operation.progress = progress(&operation, Some(&rows));
+        tx.put_operation(&operation).await?;
+        tx.save(current, rows).await?;
+        tx.commit().await?;
+        self.room_appeared();
+        Ok(operation)
+    }
+
+    /// Starts to remove a lab.
+    pub async fn destroy(&self, lab: &LabId, generation: u64, request_id: Option<String>) -> Result<OperationRow> {
+        if let Some(first) = self.repeated(request_id.as_deref()).await? {
+            return Ok(first);
+        }
+        let mut tx = self.store.begin().await?;
+        let Some(current) = self.store.rows_of(&lab.folded()) else { return Err(lab_not_found(lab.as_str()).into()) };
+        refuse_if_changed(&current, generation)?;
+        refuse_if_busy(&current)?;
+        let operation =
+            self.remove(&mut tx, &current, &current, request_id, &telemetry::traceparent()).await?;
+        tx.commit().await?;
+        self.room_appeared();
+        Ok(operation)
+    }
+
+    /// Marks everything of a lab as to be gone, with the operation that waits for it.
+    async fn remove(
+        &self,
+        tx: &mut Tx<'_>,
+        before: &LabRows,
+        current: &LabRows,
+        request_id: Option<String>,
+        traceparent: &str,
+    ) -> Result<OperationRow> {
+        let Planned { mut rows, plan } = self.planned(tx, current, &LabSpec::default(), false).await?;
+        // The spec stays what was asked for: only the lab is not wanted any more.
+        rows.lab.spec.clone_from(&current.lab.spec);
+        rows.lab.wanted = Wanted::Absent;
+        let mut operation = OperationRow::new(OperationKind::Destroy, &rows, plan, traceparent, tx.now());
+        operation.request_id = request_id;
+        rows.operation = Some(operation.id);
+        rows.lab.traceparent = traceparent.to_owned();
+        tracing::info!(lab = %rows.lab.id, operation = %operation.id, "removal begins");
+        self.refresh(&mut rows);
+        operation.progress = progress(&operation, Some(&rows));
+        tx.put_operation(&operation).await?;
+        tx.save(Some(before), rows).await?;
+        Ok(operation)
+    }
+
+    /// Cancels a deploy: the spec goes back to the one last completed, or the lab away when there was none.
+    pub async fn cancel(&self, id: &str) -> Result<OperationRow> {
+        let not_found = || {
+            let message = format!("there is no operation \"{id}\"");
+            Failure::new(Code::NotFound, "OPERATION_NOT_FOUND", message).with("operation", id)
+        };
+        let operation_id = id.parse().map_err(|_| not_found())?;
+        let mut tx = self.store.begin().await?;
+        let mut operation = tx.operation(operation_id).await?.ok_or_else(not_found)?;
+        let refuse = |reason: &str, message: String| {
+            Err(Failure::new(Code::FailedPrecondition, reason, message).with("operation", id).into())
+        };
+        if operation.state != OperationState::Running {
+            return refuse("OPERATION_DONE", format!("operation {id} is over already"));
+        }
+        if operation.kind == OperationKind::Destroy {
+            return refuse("NOT_CANCELLABLE", format!("operation {id} removes a lab, which cannot be taken back"));
+        }
+        let Some(before) = tx.rows(operation.lab_uid) else { return Err(not_found().into()) };
+        let mut current = (*before).clone();
+        current.operation = None;
+        operation.end(OperationState::Cancelled, None, progress(&operation, Some(&before)), tx.now());
+        tx.put_operation(&operation).await?;
+        let traceparent = telemetry::traceparent();
+        match before.lab.completed.clone() {
+            Some(spec) => {
+                let mut rows = self.planned(&mut tx, &current, &spec, false).await?.rows;
+                rows.lab.traceparent = traceparent;
+                self.refresh(&mut rows);
+                tx.save(Some(&before), rows).await?;
+            }
+            None => {
+                self.remove(&mut tx, &before, &current, None, &traceparent).await?;
+            }
+        }
+        tx.commit().await?;
+        tracing::info!(lab = %operation.lab, operation = %operation.id, "deploy cancelled");
+        self.room_appeared();
+        Ok(operation)
+    }
+
+    /// Places what fitted nowhere, in every lab, and says whether something found a place.
+    pub async fn place_again(&self) -> Result<()> {
+        for rows in self.store.all() {
+            let waits = |n: &crate::rows::NodeRow| n.is_wanted() && n.host.is_none();
+            if rows.lab.wanted == Wanted::Absent || !rows.nodes.values().any(waits) {
+                continue;
+            }
+            let mut tx = self.store.begin().await?;
+            let Some(before) = tx.rows(rows.lab.uid) else { continue };
+            let rooms = self.rooms(&mut tx, before.lab.uid).await?;
+            let ctx = Context { catalogue: &self.catalogue, rooms: &rooms, asked: false, now: tx.now() };
+            let mut after = crate::plan::place_again(&before, ctx);
+            self.refresh(&mut after);
+            if tx.save(Some(&before), after).await? {
+                tx.commit().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn repeated(&self, request_id: Option<&str>) -> Result<Option<OperationRow>> {
+        match request_id {
+            Some(id) => self.store.operation_of_request(id).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn planned(&self, tx: &mut Tx<'_>, current: &LabRows, spec: &LabSpec, asked: bool) -> Result<Planned> {
+        let rooms = self.rooms(tx, current.lab.uid).await?;
+        let silent = !rooms.is_empty() && rooms.iter().all(|r| !r.heard);
+        let planned = plan(current, spec, Context { catalogue: &self.catalogue, rooms: &rooms, asked, now: tx.now() });
+        let places = planned.rows.nodes.values().any(|n| n.is_wanted() && n.host.is_none());
+        if asked && silent && places {
+            let hosts: Vec<&str> = rooms.iter().map(|r| r.host.as_str()).collect();
+            let message = format!(
+                "no host is heard of ({}): check that netloom's compute and network services run there, then try again",
+                hosts.join(", ")
+            );
+            return Err(Failure::new(Code::Unavailable, "HOST_UNAVAILABLE", message).into());
+        }
+        Ok(planned)
+    }
+
+    /// Asks each host for its images and the registry for its verdict; fails with every image that cannot be used.
+    async fn validate(&self, uses: &BTreeSet<ImageUse>) -> Result<()> {
+        let uses: Vec<ImageUse> = uses.iter().cloned().collect();
+        let verdicts = self.verdicts(&uses).await?;
+        let refused: Vec<(&String, &String, &ImageUse)> = verdicts
+            .iter()
+            .zip(&uses)
+            .filter_map(|(v, u)| match v {
+                Verdict::Refuse { reason, message } => Some((reason, message, u)),
+                Verdict::Use | Verdict::Pull => None,
+            })
+            .collect();
+        let Some((reason, _, _)) = refused.first() else { return Ok(()) };
+        let messages: BTreeSet<&str> = refused.iter().map(|(_, m, _)| m.as_str()).collect();
+        let nodes: BTreeSet<&str> = refused.iter().map(|(_, _, u)| u.node.as_str()).collect();
+        let images: BTreeSet<&str> = refused.iter().map(|(_, _, u)| u.reference.as_str()).collect();
+        let joined = |set: BTreeSet<&str>, by: &str| set.into_iter().collect::<Vec<_>>().join(by);
+        Err(Failure::new(Code::FailedPrecondition, reason, joined(messages, "\n"))
+            .with("nodes", joined(nodes, ","))
+            .with("images", joined(images, ","))
+            .into())
+    }
+
+    /// The registry's verdict on each use, from what the hosts' stores have now.
+    pub async fn verdicts(&self, uses: &[ImageUse]) -> Result<Vec<Verdict>> {
+        let mut asked: BTreeMap<&HostId, BTreeSet<(String, Runtime)>> = BTreeMap::new();
+        for u in uses {
+            asked.entry(&u.host).or_default().insert((u.reference.clone(), u.runtime));
+        }
+        let ask = |(host, images): (&HostId, BTreeSet<(String, Runtime)>)| {
+            let client = self.hosts.get(host).cloned();
+            let (host, images) = (host.clone(), images.into_iter().collect::<Vec<_>>());
+            async move {
+                let Some(client) = client else {
+                    let message = format!("host {host} is not in the scheduler's configuration");
+                    return Err(Error::from(Failure::new(Code::Unavailable, "HOST_UNAVAILABLE", message)));
+                };
+                let facts = client.inspect_images(&images).await?;
+                self.registry.record(&host, facts).await
+            }
+        };
+        futures::future::try_join_all(asked.into_iter().map(ask)).await?;
+        if uses.is_empty() { Ok(Vec::new()) } else { self.registry.validate(uses).await }
+    }
+}
+
+/// The images of nodes that are about to be made, or whose image is looked for again.
+fn image_uses(before: &LabRows, after: &LabRows) -> BTreeSet<ImageUse> {
+    let waited: BTreeSet<NodeUid> =
+        before.nodes.values().filter(|n| n.host.is_some() && n.image_step != crate::rows::ImageStep::Failed).map(|n| n.uid).collect();
+    after
+        .nodes
+        .values()
+        .filter(|n| n.is_wanted() && n.runtime != Runtime::Bridge && !waited.contains(&n.uid))
+        .filter_map(|n| {
+            Some(ImageUse {
+                node: n.id.to_string(),
+                reference: n.spec.image.clone(),
+                runtime: n.runtime,
+                host: n.host.clone()?,
+                policy: Policy::from(n.spec.image_pull_policy),
+            })
+        })
+        .collect()
+}
+
+async fn files_are_there(tx: &mut Tx<'_>, spec: &LabSpec) -> Result<()> {
+    let named: BTreeSet<&Digest> = spec.files.iter().map(|f| &f.digest).collect();
+    let missing = tx.missing_files(&named).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let digests: Vec<&str> = missing.iter().take(MISSING_NAMED).map(|d| d.as_str()).collect();
+    let message = format!("{} of {} files were not sent: put them first, then apply", missing.len(), named.len());
+    let failure = Failure::new(Code::FailedPrecondition, "FILES_MISSING", message);
+    Err(failure.with("digests", digests.join(",")).into())
+}

@@ -1,0 +1,154 @@
+//! What can be configured: `[scheduler]`, and the list `[[hosts]]`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use netloom_model::id::HostId;
+use netloom_model::kind::Catalogue;
+use netloom_service::{Endpoint, Settings};
+use serde::Deserialize;
+
+/// `[scheduler]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How many times a host's CPU may be reserved.
+    pub cpu_overcommit: f64,
+    /// How many times a host's memory may be reserved.
+    pub memory_overcommit: f64,
+    /// The database; `<data-dir>/scheduler.db` when not said.
+    pub database: Option<PathBuf>,
+    /// Kinds of the user's own, one TOML file each.
+    pub kinds_dir: Option<PathBuf>,
+    /// How long a started node's links may take before its exec commands are run without them.
+    pub settle_bound_ms: u64,
+    /// How long links may take after both their nodes are ready before a deploy is said to have failed.
+    pub link_bound_ms: u64,
+    /// How long a host may be silent before what it told is unknown.
+    pub silence_bound_ms: u64,
+    /// How many events are kept.
+    pub events_kept: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            cpu_overcommit: 8.0,
+            memory_overcommit: 1.0,
+            database: None,
+            kinds_dir: None,
+            settle_bound_ms: 15_000,
+            link_bound_ms: 30_000,
+            silence_bound_ms: 3_000,
+            events_kept: 100_000,
+        }
+    }
+}
+
+/// One of `[[hosts]]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostConfig {
+    /// The host's id.
+    pub id: HostId,
+    /// Its compute service.
+    pub compute: Endpoint,
+    /// Its network service.
+    pub network: Endpoint,
+}
+
+impl Config {
+    /// Reads and checks the section.
+    pub fn load(settings: &Settings) -> anyhow::Result<Config> {
+        let config: Config = settings.section("scheduler")?;
+        for (key, value) in
+            [("cpu_overcommit", config.cpu_overcommit), ("memory_overcommit", config.memory_overcommit)]
+        {
+            anyhow::ensure!(
+                value.is_finite() && value > 0.0,
+                "[scheduler] {key} is {value}; it must be more than 0"
+            );
+        }
+        anyhow::ensure!(config.events_kept > 0, "[scheduler] events_kept must be more than 0");
+        Ok(config)
+    }
+
+    /// Where the database is.
+    pub fn database(&self, settings: &Settings) -> PathBuf {
+        self.database.clone().unwrap_or_else(|| settings.data_dir.join("scheduler.db"))
+    }
+
+    /// The kinds that come with netloom, and the user's own.
+    pub fn catalogue(&self) -> anyhow::Result<Catalogue> {
+        let mut catalogue = Catalogue::embedded();
+        let Some(dir) = &self.kinds_dir else { return Ok(catalogue) };
+        let entries = std::fs::read_dir(dir).with_context(|| format!("kinds_dir {}", dir.display()))?;
+        let mut paths = entries.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>()?;
+        paths.retain(|p| p.extension().is_some_and(|e| e == "toml"));
+        paths.sort();
+        for path in paths {
+            let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+            catalogue.add(&path.display().to_string(), &text)?;
+        }
+        Ok(catalogue)
+    }
+
+    /// How long a started node's links may take.
+    pub fn settle_bound(&self) -> Duration {
+        Duration::from_millis(self.settle_bound_ms)
+    }
+
+    /// How long links may take after both their nodes are ready.
+    pub fn link_bound(&self) -> Duration {
+        Duration::from_millis(self.link_bound_ms)
+    }
+
+    /// How long a host may be silent.
+    pub fn silence_bound(&self) -> Duration {
+        Duration::from_millis(self.silence_bound_ms)
+    }
+}
+
+/// The hosts: those listed, or this one.
+pub fn hosts(settings: &Settings) -> anyhow::Result<Vec<HostConfig>> {
+    let this = || HostConfig {
+        id: settings.host.clone(),
+        compute: settings.endpoints.compute.clone(),
+        network: settings.endpoints.network.clone(),
+    };
+    let hosts = settings.value::<Vec<HostConfig>>("hosts")?.unwrap_or_else(|| vec![this()]);
+    let mut seen = std::collections::BTreeSet::new();
+    for host in &hosts {
+        anyhow::ensure!(seen.insert(host.id.folded()), "two [[hosts]] are called \"{}\"", host.id);
+    }
+    Ok(hosts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn settings(text: &str) -> Settings {
+        Settings::from_toml(text, Path::new("/d"), Path::new("/r")).unwrap()
+    }
+
+    #[test]
+    fn without_a_word_there_is_one_host() {
+        let s = settings("host = \"h1\"");
+        let all = hosts(&s).unwrap();
+        assert_eq!(all.len(), 1);
+        assert_eq!((all[0].id.as_str(), all[0].compute.to_string()), ("h1", "unix:/r/compute.sock".into()));
+        assert_eq!(Config::load(&s).unwrap().database(&s), Path::new("/d/scheduler.db"));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        assert!(Config::load(&settings("[scheduler]\ncpu_overcommit = 0.0")).is_err());
+        assert!(Config::load(&settings("[scheduler]\ncpu_overcomit = 1.0")).is_err());
+        let host = "[[hosts]]\nid = \"a\"\ncompute = \"mem:c\"\nnetwork = \"mem:n\"\n";
+        assert_eq!(hosts(&settings(host)).unwrap().len(), 1);
+        assert!(hosts(&settings(&format!("{host}{}", host.replace("\"a\"", "\"A\"")))).is_err());
+    }
+}

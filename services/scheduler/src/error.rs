@@ -1,0 +1,98 @@
+//! What can go wrong in the scheduler.
+
+use netloom_model::{Code, Failure};
+use thiserror::Error;
+
+/// An error of the scheduler.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The request cannot be done, and this is what its caller is told.
+    #[error("{0}")]
+    Refused(Failure),
+    /// Another service does not answer, or refused.
+    #[error("{service} of host {host} said: {failure}")]
+    Host {
+        /// "compute" or "network".
+        service: &'static str,
+        /// The host's id.
+        host: String,
+        /// What it said.
+        failure: Failure,
+    },
+    /// The image registry does not answer, or refused.
+    #[error("the image registry said: {0}")]
+    Registry(Failure),
+    /// The database.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    /// The database's schema could not be brought up to date.
+    #[error("the database's schema could not be brought up to date")]
+    Schema(#[from] sqlx::migrate::MigrateError),
+    /// A row holds what this version does not understand.
+    #[error("column {column} holds \"{value}\", which is not understood: was the database written by a newer version?")]
+    Row {
+        /// Table and column.
+        column: &'static str,
+        /// What it holds.
+        value: String,
+    },
+}
+
+/// A result of the scheduler.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// The failure that another service answered with.
+    pub fn peer(&self) -> Option<&Failure> {
+        match self {
+            Error::Host { failure, .. } | Error::Registry(failure) => Some(failure),
+            _ => None,
+        }
+    }
+
+    /// True when another service could not be reached at all, so that the same call may succeed later.
+    pub fn is_unreachable(&self) -> bool {
+        self.peer().is_some_and(|f| f.is_retryable() && f.reason != "PULL_FAILED")
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Error {
+        Error::Refused(failure)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Failure {
+        let unreachable = e.is_unreachable();
+        let message = e.to_string();
+        match e {
+            Error::Refused(failure) => failure,
+            Error::Host { service, host, .. } if unreachable => Failure::new(
+                Code::Unavailable,
+                "HOST_UNAVAILABLE",
+                format!("{message}. Check that netloom's {service} service runs on host {host}, then try again"),
+            )
+            .with("host", host)
+            .with("service", service),
+            Error::Registry(_) if unreachable => Failure::new(
+                Code::Unavailable,
+                "IMAGE_REGISTRY_UNAVAILABLE",
+                format!("{message}. Check that netloom's image registry runs, then try again"),
+            ),
+            Error::Host { failure, .. } | Error::Registry(failure) => Failure { message, ..failure },
+            Error::Database(source) => {
+                tracing::error!(error = &source as &dyn std::error::Error, "the database failed");
+                Failure::internal("the scheduler's database failed; its log says how")
+            }
+            Error::Schema(source) => {
+                tracing::error!(error = &source as &dyn std::error::Error, "the schema failed");
+                Failure::internal(message)
+            }
+            Error::Row { .. } => {
+                tracing::error!("{message}");
+                Failure::internal(message)
+            }
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! From rows and what hosts said to the states of nodes and links. Pure: the only place where a row's state is set.
+//!
+//! "Running", "ready" and "up" come from evidence alone, by [`node_state`] and [`link_state`]. A host that is not heard of makes what it told unknown; one that was
+//! not heard of *yet*, just after a start, leaves what is stored.
+
+use std::collections::BTreeMap;
+
+use netloom_model::id::HostId;
+use netloom_model::observed::{Phase, WireState};
+use netloom_model::state::{
+    ImageStep as Image, LinkState, NodeEvidence, NodeState, Runtime, Wanted, link_state, node_state,
+};
+
+use crate::rows::{ImageStep, LabRows, NodeRow};
+use crate::world::{Heard, HostView};
+
+/// What is said of a link whose ends are on two hosts.
+pub const CROSS_HOST: &str = "cross-host links are not available yet";
+
+/// Sets every state in the rows.
+pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
+    let waiting: Vec<String> = rows.nodes.values().filter(|n| n.replaced).map(|n| n.id.folded()).collect();
+    for node in rows.nodes.values_mut() {
+        let view = node.host.as_ref().and_then(|h| hosts.get(h));
+        node_facts(node, view, &waiting);
+    }
+    for nic in rows.nics.values_mut().filter(|n| !n.absent) {
+        let view = nic.host.as_ref().and_then(|h| hosts.get(h));
+        if let Some(view) = view.filter(|v| v.network.heard == Heard::Yes) {
+            let seen = view.network.nics.get(&nic.wire_id);
+            nic.present = seen.is_some_and(|s| s.present && !s.start_id.is_empty());
+            nic.carrier = nic.present && seen.is_some_and(|s| s.carrier);
+        }
+    }
+    let placed: BTreeMap<String, Option<HostId>> =
+        rows.nodes.values().filter(|n| n.is_wanted()).map(|n| (n.spec.id.clone(), n.host.clone())).collect();
+    for link in rows.links.values_mut() {
+        let host_of = |node: &str| placed.get(node).cloned().flatten();
+        let Some(host) = &link.host else {
+            let apart = host_of(&link.spec.a.node).is_some() && host_of(&link.spec.b.node).is_some();
+            (link.state, link.reason) = if apart {
+                (LinkState::Failed, CROSS_HOST.to_owned())
+            } else {
+                (LinkState::Pending, "a node of it has no host".to_owned())
+            };
+            continue;
+        };
+        let Some(network) = hosts.get(host).map(|v| &v.network) else {
+            (link.state, link.reason) = link_state(false, None);
+            continue;
+        };
+        if network.heard == Heard::NotYet {
+            continue;
+        }
+        let wire = network.wires.get(&link.wire_id);
+        let seen: Option<(WireState, &str)> = wire.map(|w| (w.state, w.detail.as_str()));
+        (link.state, link.reason) = link_state(network.heard == Heard::Yes, seen);
+        if let Some(wire) = wire {
+            link.plane.clone_from(&wire.plane);
+        }
+    }
+}
+
+fn node_facts(node: &mut NodeRow, view: Option<&HostView>, waiting: &[String]) {
+    let bridge = node.runtime == Runtime::Bridge;
+    let heard = view.map_or(Heard::Lost, |v| if bridge { v.network.heard } else { v.compute.heard });
+    if heard == Heard::Yes {
+        node.observed = view.and_then(|v| v.compute.instances.get(&node.uid)).cloned();
+    }
+    if node.wanted == Wanted::Absent {
+        (node.state, node.reason) = match heard {
+            Heard::Lost => (NodeState::Unknown, "its host is not heard of; it is removed when it is".to_owned()),
+            _ if node.removal.is_empty() => (NodeState::Stopping, "it is being removed".to_owned()),
+            _ => (NodeState::Stopping, node.removal.clone()),
+        };
+        return;
+    }
+    let segment = view
+        .filter(|v| v.network.heard == Heard::Yes)
+        .and_then(|v| v.network.segments.get(&node.segment?))
+        .map(|s| (s.up, s.detail.as_str()));
+    if bridge && heard == Heard::NotYet && node.host.is_some() {
+        return;
+    }
+    let evidence = NodeEvidence {
+        runtime: node.runtime,
+        wanted: node.wanted,
+        placed: node.host.is_some(),
+        image: match node.image_step {
+            ImageStep::Waiting => Image::Waiting,
+            ImageStep::Pulling => Image::Pulling(&node.image_detail),
+            ImageStep::Ready => Image::Ready,
+            ImageStep::Failed => Image::Failed(&node.image_detail),
+        },
+        heard: heard != Heard::Lost,
+        observed: node.observed.as_ref(),
+        segment,
+    };
+    (node.state, node.reason) = node_state(&evidence);
+    match node.state {
+        NodeState::Unschedulable => {
+            let told: Vec<String> = node.rejections.iter().map(|r| format!("{} {}", r.host, r.detail)).collect();
+            if !told.is_empty() {
+                node.reason = format!("no host has room for it: {}", told.join("; "));
+            }
+        }
+        NodeState::Pending if node.reason.is_empty() => {
+            if waiting.contains(&node.id.folded()) {
+                node.reason = "its former instance is being removed".to_owned();
+            } else if !node.image_detail.is_empty() {
+                node.reason.clone_from(&node.image_detail);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// True when the node's process runs, by evidence.
+pub fn runs(node: &NodeRow) -> bool {
+    node.observed.as_ref().is_some_and(|o| o.phase == Phase::Running)
+}
+
+/// True when no link can come up at this node as things are: nothing better will come of it by waiting.
+pub fn is_dead_end(node: &NodeRow) -> bool {
+    matches!(node.state, NodeState::Failed | NodeState::Unschedulable | NodeState::Stopped | NodeState::Unknown)
+}
+
+#[cfg(test)]
+mod tests;

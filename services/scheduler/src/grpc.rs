@@ -1,0 +1,286 @@
+//! The gRPC service: decodes, calls, encodes.
+
+mod encode;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::{Stream, StreamExt as _};
+use netloom_model::failure::{Code, Failure};
+use netloom_model::id::{Digest, LabId};
+use netloom_model::spec::{LabSpec, MAX_FILES_BYTES};
+use netloom_proto::convert::id;
+use netloom_proto::scheduler::v1 as ps;
+use netloom_proto::scheduler::v1::scheduler_service_server::SchedulerService;
+use netloom_service::status::to_status;
+use netloom_service::{Shutdown, ticket};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::apply::{Apply, Existence, lab_not_found};
+use crate::error::Error;
+use crate::events;
+use crate::rows::LabRows;
+use crate::scheduler::Scheduler;
+use crate::store::{LabView, LinkView, NodeView};
+
+/// How long a ticket is good.
+const TICKET: Duration = Duration::from_secs(60);
+/// Most rows of a page.
+const PAGE: u32 = 1_000;
+
+/// The service.
+pub struct Grpc {
+    core: Arc<Scheduler>,
+    shutdown: Shutdown,
+}
+
+impl Grpc {
+    /// Over these parts. Streams end at shutdown.
+    pub fn new(core: Arc<Scheduler>, shutdown: Shutdown) -> Grpc {
+        Grpc { core, shutdown }
+    }
+
+    fn lab(&self, text: &str) -> Result<Arc<LabRows>, Status> {
+        self.core.store.rows_of(&text.to_ascii_lowercase()).ok_or_else(|| to_status(lab_not_found(text)))
+    }
+}
+
+fn status(e: impl Into<Error>) -> Status {
+    to_status(Failure::from(e.into()))
+}
+
+fn unreadable(e: netloom_proto::convert::ConvertError) -> Status {
+    to_status(e.into())
+}
+
+fn not_found(what: &str, reason: &str, name: &str) -> Status {
+    to_status(Failure::new(Code::NotFound, reason, format!("there is no {what} \"{name}\"")).with(what, name))
+}
+
+fn page_size(asked: u32) -> usize {
+    asked.clamp(1, PAGE) as usize
+}
+
+fn request_id(text: &str) -> Result<Option<String>, Status> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match uuid::Uuid::parse_str(text) {
+        Ok(uuid) => Ok(Some(uuid.to_string())),
+        Err(_) => Err(to_status(
+            Failure::new(Code::InvalidArgument, "INVALID_REQUEST", "the request id is not a UUID")
+                .violation("request_id", format!("\"{text}\" is not a UUID")),
+        )),
+    }
+}
+
+/// A page of rows sorted by a key, those after `after`.
+fn page<T>(mut rows: Vec<T>, key: impl Fn(&T) -> String, after: &str, size: usize) -> (Vec<T>, bool) {
+    rows.retain(|r| key(r).as_str() > after);
+    rows.sort_by_key(|r| key(r));
+    let more = rows.len() > size;
+    rows.truncate(size);
+    (rows, more)
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+type Watching = Pin<Box<dyn Stream<Item = Result<ps::WatchResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl SchedulerService for Grpc {
+    async fn apply_lab(&self, request: Request<ps::ApplyLabRequest>) -> Answer<ps::ApplyLabResponse> {
+        let request = request.into_inner();
+        let existence = match request.existence() {
+            ps::Existence::Unspecified => Existence::May,
+            ps::Existence::MustNotExist => Existence::MustNot,
+            ps::Existence::MustExist => Existence::Must,
+        };
+        let apply = Apply {
+            lab: id::<LabId>("lab", &request.lab).map_err(unreadable)?,
+            spec: LabSpec::try_from(request.spec.unwrap_or_default()).map_err(unreadable)?,
+            validate_only: request.validate_only,
+            generation: request.generation,
+            request_id: request_id(&request.request_id)?,
+            existence,
+        };
+        let operation = self.core.apply(apply).await.map_err(status)?;
+        let mut facts = encode::operation(&self.core, operation);
+        if request.validate_only {
+            facts.id = String::new();
+        }
+        Ok(Response::new(ps::ApplyLabResponse { operation: Some(facts) }))
+    }
+
+    async fn put_files(&self, request: Request<Streaming<ps::PutFilesRequest>>) -> Answer<ps::PutFilesResponse> {
+        let mut parts = request.into_inner();
+        let mut open: Option<(String, Vec<u8>)> = None;
+        while let Some(part) = parts.message().await? {
+            match &mut open {
+                Some((digest, content)) if *digest == part.digest => content.extend_from_slice(&part.content),
+                _ => {
+                    if let Some((digest, content)) = open.replace((part.digest, part.content)) {
+                        self.keep_file(digest, content).await?;
+                    }
+                }
+            }
+            if open.as_ref().is_some_and(|(_, c)| c.len() as u64 > MAX_FILES_BYTES) {
+                let message = format!("a file has more than {MAX_FILES_BYTES} bytes");
+                return Err(to_status(Failure::new(Code::InvalidArgument, "FILE_TOO_LARGE", message)));
+            }
+        }
+        if let Some((digest, content)) = open {
+            self.keep_file(digest, content).await?;
+        }
+        Ok(Response::new(ps::PutFilesResponse {}))
+    }
+
+    async fn destroy_lab(&self, request: Request<ps::DestroyLabRequest>) -> Answer<ps::DestroyLabResponse> {
+        let request = request.into_inner();
+        let lab = request.lab.parse::<LabId>().map_err(|_| to_status(lab_not_found(&request.lab)))?;
+        let request_id = request_id(&request.request_id)?;
+        let operation = self.core.destroy(&lab, request.generation, request_id).await.map_err(status)?;
+        let operation = Some(encode::operation(&self.core, operation));
+        Ok(Response::new(ps::DestroyLabResponse { operation }))
+    }
+
+    async fn list_labs(&self, request: Request<ps::ListLabsRequest>) -> Answer<ps::ListLabsResponse> {
+        let request = request.into_inner();
+        let size = request.page_size.clamp(1, PAGE);
+        let page = self.core.store.list_labs(size, &request.after.to_ascii_lowercase()).await.map_err(status)?;
+        let labs = page.rows.into_iter().map(|l| encode::lab(&self.core, l)).collect();
+        Ok(Response::new(ps::ListLabsResponse { labs, more: page.more }))
+    }
+
+    async fn get_lab(&self, request: Request<ps::GetLabRequest>) -> Answer<ps::LabFacts> {
+        let rows = self.lab(&request.into_inner().lab)?;
+        Ok(Response::new(encode::lab(&self.core, LabView::whole(&rows))))
+    }
+
+    async fn list_nodes(&self, request: Request<ps::ListNodesRequest>) -> Answer<ps::ListNodesResponse> {
+        let request = request.into_inner();
+        let rows = self.lab(&request.lab)?;
+        let shown = rows.nodes.values().filter(|n| !n.replaced).collect();
+        let after = request.after.to_ascii_lowercase();
+        let (nodes, more) = page(shown, |n| n.id.folded(), &after, page_size(request.page_size));
+        let nodes = nodes.into_iter().map(|n| encode::node(&self.core, NodeView::new(&rows, n))).collect();
+        Ok(Response::new(ps::ListNodesResponse { nodes, more }))
+    }
+
+    async fn get_node(&self, request: Request<ps::GetNodeRequest>) -> Answer<ps::NodeFacts> {
+        let request = request.into_inner();
+        let rows = self.lab(&request.lab)?;
+        let node = rows.node(&request.node.to_ascii_lowercase());
+        let node = node.ok_or_else(|| not_found("node", "NODE_NOT_FOUND", &request.node))?;
+        Ok(Response::new(encode::node(&self.core, NodeView::new(&rows, node))))
+    }
+
+    async fn list_links(&self, request: Request<ps::ListLinksRequest>) -> Answer<ps::ListLinksResponse> {
+        let request = request.into_inner();
+        let rows = self.lab(&request.lab)?;
+        let shown = rows.links.values().filter(|l| !l.replaced).collect();
+        let (links, more) = page(shown, |l| l.id.clone(), &request.after, page_size(request.page_size));
+        let links = links.into_iter().map(|l| encode::link(&self.core, LinkView::new(&rows, l))).collect();
+        Ok(Response::new(ps::ListLinksResponse { links, more }))
+    }
+
+    async fn get_link(&self, request: Request<ps::GetLinkRequest>) -> Answer<ps::LinkFacts> {
+        let request = request.into_inner();
+        let rows = self.lab(&request.lab)?;
+        let link = rows.link(&request.link).ok_or_else(|| not_found("link", "LINK_NOT_FOUND", &request.link))?;
+        Ok(Response::new(encode::link(&self.core, LinkView::new(&rows, link))))
+    }
+
+    async fn list_hosts(&self, request: Request<ps::ListHostsRequest>) -> Answer<ps::ListHostsResponse> {
+        let request = request.into_inner();
+        let store = &self.core.store;
+        let page = store.list_hosts(request.page_size.clamp(1, PAGE), &request.after).await.map_err(status)?;
+        let (reserved, tallies) = futures::try_join!(store.reserved(), store.host_tallies()).map_err(status)?;
+        let host = |h| encode::host(&self.core, h, &reserved, &tallies);
+        Ok(Response::new(ps::ListHostsResponse { hosts: page.rows.into_iter().map(host).collect(), more: page.more }))
+    }
+
+    async fn get_host(&self, request: Request<ps::GetHostRequest>) -> Answer<ps::HostFacts> {
+        let name = request.into_inner().host;
+        let all = self.list_hosts(Request::new(ps::ListHostsRequest { page_size: PAGE, after: String::new() })).await?;
+        let host = all.into_inner().hosts.into_iter().find(|h| h.id.eq_ignore_ascii_case(&name));
+        host.map(Response::new).ok_or_else(|| not_found("host", "HOST_NOT_FOUND", &name))
+    }
+
+    async fn list_operations(
+        &self,
+        request: Request<ps::ListOperationsRequest>,
+    ) -> Answer<ps::ListOperationsResponse> {
+        let request = request.into_inner();
+        let size = request.page_size.clamp(1, PAGE);
+        let page = self.core.store.list_operations(size, &request.before).await.map_err(status)?;
+        let operations = page.rows.into_iter().map(|o| encode::operation(&self.core, o)).collect();
+        Ok(Response::new(ps::ListOperationsResponse { operations, more: page.more }))
+    }
+
+    async fn get_operation(&self, request: Request<ps::GetOperationRequest>) -> Answer<ps::OperationFacts> {
+        let name = request.into_inner().operation;
+        let operation = self.core.store.operation(&name).await.map_err(status)?;
+        let operation = operation.ok_or_else(|| not_found("operation", "OPERATION_NOT_FOUND", &name))?;
+        Ok(Response::new(encode::operation(&self.core, operation)))
+    }
+
+    async fn cancel_operation(&self, request: Request<ps::CancelOperationRequest>) -> Answer<ps::OperationFacts> {
+        let operation = self.core.cancel(&request.into_inner().operation).await.map_err(status)?;
+        Ok(Response::new(encode::operation(&self.core, operation)))
+    }
+
+    type WatchStream = Watching;
+
+    async fn watch(&self, request: Request<ps::WatchRequest>) -> Answer<Watching> {
+        let request = request.into_inner();
+        let core = self.core.clone();
+        let events = events::watch(self.core.clone(), request.since, request.lab)
+            .map(move |heard| heard.map(|heard| encode::heard(&core, heard)).map_err(status));
+        let stream: Watching = Box::pin(events.take_until(self.shutdown.clone().cancelled_owned()));
+        Ok(Response::new(stream))
+    }
+
+    async fn get_ticket(&self, request: Request<ps::GetTicketRequest>) -> Answer<ps::Ticket> {
+        let request = request.into_inner();
+        let rows = self.lab(&request.lab)?;
+        let node = rows.node(&request.node.to_ascii_lowercase());
+        let node = node.ok_or_else(|| not_found("node", "NODE_NOT_FOUND", &request.node))?;
+        if !matches!(request.verb.as_str(), "exec" | "logs") {
+            let failure = Failure::new(Code::InvalidArgument, "INVALID_REQUEST", "there is no such verb");
+            return Err(to_status(failure.violation("verb", format!("\"{}\" is neither exec nor logs", request.verb))));
+        }
+        let client = node.host.as_ref().and_then(|h| self.core.hosts.get(h));
+        let client = client.filter(|_| node.segment.is_none() && (request.verb != "exec" || node.state.is_running()));
+        let Some(client) = client else {
+            let message = format!("node {} does not run: it is {} {}", node.id, node.state, node.reason);
+            let failure = Failure::new(Code::FailedPrecondition, "NODE_NOT_RUNNING", message.trim_end());
+            return Err(to_status(failure.with("node", node.id.to_string()).with("state", node.state.as_str())));
+        };
+        let uid = node.uid.to_string();
+        let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + TICKET;
+        Ok(Response::new(ps::Ticket {
+            endpoint: client.endpoint.to_string(),
+            ticket: ticket::sign(&self.core.ticket_key, &uid, &request.verb, expires.as_secs()),
+            uid,
+            shell: self.core.catalogue.get(&node.spec.kind).map(|k| k.shell.clone()).unwrap_or_default(),
+        }))
+    }
+}
+
+impl Grpc {
+    async fn keep_file(&self, digest: String, content: Vec<u8>) -> Result<(), Status> {
+        let refuse = |message: String| {
+            let failure = Failure::new(Code::InvalidArgument, "DIGEST_MISMATCH", message.clone());
+            to_status(failure.violation("digest", message))
+        };
+        let said = Digest::try_from(digest).map_err(|e| refuse(e.to_string()))?;
+        let is = Digest::of(&content);
+        if said != is {
+            return Err(refuse(format!("the content sent as {said} is {is}: it was changed on its way, send it again")));
+        }
+        let mut tx = self.core.store.begin().await.map_err(status)?;
+        tx.put_file(&said, &content).await.map_err(status)?;
+        tx.commit().await.map_err(status)
+    }
+}

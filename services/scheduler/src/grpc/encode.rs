@@ -1,0 +1,190 @@
+//! From what the store tells to messages.
+
+use std::collections::BTreeMap;
+
+use netloom_model::id::HostId;
+use netloom_model::tally::{LinkTally, NodeTally};
+use netloom_proto::convert::timestamp;
+use netloom_proto::scheduler::v1 as ps;
+use netloom_proto::v1 as p;
+use netloom_service::status::to_rpc_status;
+
+use crate::events::Heard;
+use crate::rows::{HostRow, OperationKind, OperationRow, OperationState, Reserved};
+use crate::scheduler::Scheduler;
+use crate::store::{Interface, LabView, LinkView, NodeView, Object, progress};
+
+pub(super) fn lab(core: &Scheduler, view: LabView) -> ps::LabFacts {
+    let LabView { lab, nodes, links, operation, hosts } = view;
+    let node = |(runtime, wanted, state, count)| ps::NodeTally::from(NodeTally { runtime, wanted, state, count });
+    let link = |(state, count)| ps::LinkTally::from(LinkTally { state, count });
+    ps::LabFacts {
+        uid: lab.uid.to_string(),
+        id: lab.id.to_string(),
+        spec: Some(lab.spec.into()),
+        wanted: p::Wanted::from(lab.wanted).into(),
+        generation: lab.generation,
+        node_tallies: nodes.into_iter().map(node).collect(),
+        link_tallies: links.into_iter().map(link).collect(),
+        operation: operation.unwrap_or_default(),
+        create_time: timestamp(lab.create_us),
+        update_time: timestamp(lab.update_us),
+        observe_time: timestamp(core.world.heard_us(hosts.iter())),
+    }
+}
+
+pub(super) fn node(core: &Scheduler, view: NodeView) -> ps::NodeFacts {
+    let NodeView { lab, node, instance_name, interfaces } = view;
+    let interface = |i: Interface| ps::InterfaceFacts {
+        name: i.name,
+        guest_name: i.guest_name,
+        mac: i.mac,
+        mtu: i.mtu,
+        addresses: i.addresses,
+        link: i.link,
+        present: i.present,
+        carrier: i.carrier,
+    };
+    let observe_time = timestamp(core.world.heard_us(node.host.iter()));
+    let mut facts = ps::NodeFacts {
+        uid: node.uid.to_string(),
+        lab,
+        runtime: p::Runtime::from(node.runtime).into(),
+        wanted: p::Wanted::from(node.wanted).into(),
+        host: node.host.as_ref().map(HostId::to_string).unwrap_or_default(),
+        state: p::NodeState::from(node.state).into(),
+        reason: node.reason,
+        instance_name,
+        interfaces: interfaces.into_iter().map(interface).collect(),
+        rejections: node.rejections.into_iter().map(Into::into).collect(),
+        spec_hash: node.spec_hash,
+        create_time: timestamp(node.create_us),
+        update_time: timestamp(node.update_us),
+        observe_time,
+        spec: Some(node.spec.into()),
+        ..ps::NodeFacts::default()
+    };
+    if let Some(o) = node.observed {
+        facts.image_digest = o.image_digest;
+        facts.restart_count = o.restart_count;
+        facts.exit_code = o.exit_code;
+        facts.mgmt_ipv4 = o.mgmt_ipv4;
+        facts.mgmt_ipv6 = o.mgmt_ipv6;
+        facts.exec_error = o.exec_error;
+        facts.start_time = timestamp(o.start_time_us);
+    }
+    facts
+}
+
+pub(super) fn link(core: &Scheduler, view: LinkView) -> ps::LinkFacts {
+    let LinkView { lab, link } = view;
+    ps::LinkFacts {
+        uid: link.uid.to_string(),
+        lab,
+        id: link.id,
+        observe_time: timestamp(core.world.heard_us(link.host.iter())),
+        spec: Some(link.spec.into()),
+        state: p::LinkState::from(link.state).into(),
+        reason: link.reason,
+        plane: link.plane,
+        create_time: timestamp(link.create_us),
+        update_time: timestamp(link.update_us),
+    }
+}
+
+pub(super) fn host(
+    core: &Scheduler,
+    row: HostRow,
+    reserved: &BTreeMap<HostId, Reserved>,
+    tallies: &BTreeMap<HostId, Vec<NodeTally>>,
+) -> ps::HostFacts {
+    let view = core.world.host(&row.id, Clone::clone).unwrap_or_default();
+    // What was last proved is told of a host that is not heard of, with its age.
+    let compute = if view.compute.heard_us > 0 { view.compute.inventory } else { row.compute };
+    let network = if view.network.heard_us > 0 { view.network.inventory } else { row.network };
+    let heard = core.world.host(&row.id, crate::world::HostView::is_heard).unwrap_or(false);
+    let mut problems = Vec::new();
+    for (service, said) in [("compute", view.compute.heard), ("network", view.network.heard)] {
+        if said != crate::world::Heard::Yes {
+            problems.push(format!("its {service} service is not heard of"));
+        }
+    }
+    problems.extend(compute.problems.into_iter().chain(network.problems));
+    let reserved = reserved.get(&row.id).copied().unwrap_or_default();
+    let heard_us = match core.world.heard_us([&row.id].into_iter()) {
+        0 => row.heard_us,
+        us => us,
+    };
+    ps::HostFacts {
+        uid: row.uid,
+        heard,
+        problems,
+        cpu_millis: compute.cpu_millis,
+        cpu_reserved_millis: reserved.cpu_millis,
+        cpu_overcommit: core.config.cpu_overcommit,
+        memory_bytes: compute.memory_bytes,
+        memory_reserved_bytes: reserved.memory_bytes,
+        memory_overcommit: core.config.memory_overcommit,
+        runtimes: compute.runtimes.into_iter().map(|r| p::Runtime::from(r).into()).collect(),
+        runtime_versions: compute.runtime_versions,
+        datapath: network.datapath,
+        ovs_version: network.ovs_version,
+        node_tallies: tallies.get(&row.id).into_iter().flatten().map(|t| (*t).into()).collect(),
+        observe_time: timestamp(heard_us),
+        id: row.id.to_string(),
+    }
+}
+
+pub(super) fn operation(core: &Scheduler, row: OperationRow) -> ps::OperationFacts {
+    let how_far = match row.state {
+        OperationState::Running => progress(&row, core.store.rows(row.lab_uid).as_deref()),
+        _ => row.progress,
+    };
+    let kind = match row.kind {
+        OperationKind::Deploy => p::OperationKind::Deploy,
+        OperationKind::Destroy => p::OperationKind::Destroy,
+    };
+    let state = match row.state {
+        OperationState::Running => p::OperationState::Running,
+        OperationState::Succeeded => p::OperationState::Succeeded,
+        OperationState::Failed => p::OperationState::Failed,
+        OperationState::Cancelled => p::OperationState::Cancelled,
+    };
+    ps::OperationFacts {
+        id: row.id.to_string(),
+        kind: kind.into(),
+        lab: row.lab.to_string(),
+        state: state.into(),
+        plan: Some(row.plan.into()),
+        progress: how_far.into_iter().map(Into::into).collect(),
+        error: row.error.as_ref().map(to_rpc_status),
+        create_time: timestamp(row.create_us),
+        update_time: timestamp(row.update_us),
+        end_time: timestamp(row.end_us),
+    }
+}
+
+pub(super) fn heard(core: &Scheduler, heard: Heard) -> ps::WatchResponse {
+    use ps::watch_response::Object as O;
+    let event = match heard {
+        Heard::Heartbeat(sequence) => {
+            let kind = ps::EventKind::Heartbeat.into();
+            return ps::WatchResponse { sequence, lab: String::new(), kind, object: None };
+        }
+        Heard::Event(event) => *event,
+    };
+    let object = match event.object {
+        Object::Lab(mut view) => {
+            // The log leaves a lab's spec out.
+            if let Some(rows) = core.store.rows(view.lab.uid).filter(|_| !event.deleted) {
+                view.lab.spec.clone_from(&rows.lab.spec);
+            }
+            O::LabFacts(lab(core, view))
+        }
+        Object::Node(view) => O::Node(node(core, view)),
+        Object::Link(view) => O::Link(link(core, view)),
+        Object::Operation(row) => O::Operation(operation(core, row)),
+    };
+    let kind = if event.deleted { ps::EventKind::Deleted } else { ps::EventKind::Changed };
+    ps::WatchResponse { sequence: event.sequence, lab: event.lab, kind: kind.into(), object: Some(object) }
+}

@@ -1,0 +1,16 @@
+//! The scheduler as a program of its own.
+
+use std::process::ExitCode;
+
+use netloom_service::Connector;
+
+fn main() -> ExitCode {
+    netloom_service::program(
+        "netloom-scheduler",
+        "labs, placement, operations and observed facts",
+        |settings, shutdown| async move {
+            let connector = Connector::with_token(settings.token.as_deref());
+            netloom_scheduler::run(settings, connector, shutdown).await
+        },
+    )
+}

@@ -1,0 +1,245 @@
+//! Listens to each host's services, and keeps the rows in step with what they say.
+//!
+//! ```text
+//! Observe streams ─► world (memory) ─► keeper: rows of dirty labs ─► facts::refresh ─► difference + events, one transaction
+//! ```
+//!
+//! A stream that breaks is opened again at once; a service that was silent for too long is given up and what it told becomes unknown, until it is heard
+//! again. The keeper takes no arguments: it is woken, takes what is dirty, and compares; many changes seen together become one transaction.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use netloom_service::Shutdown;
+use tokio::time::Instant;
+
+use crate::client::{COMPUTE, ComputeEvent, HostClient, NETWORK, NetworkEvent, NetworkObjects};
+use crate::scheduler::Scheduler;
+use crate::error::Result;
+use crate::world::{ComputeView, Dirty, NetworkView};
+
+/// How long after a break a stream is opened again.
+const AGAIN: Duration = Duration::from_millis(200);
+/// How often what hosts proved is written down although nothing changed.
+const REMEMBER: Duration = Duration::from_secs(60);
+
+/// Listens to a host's compute service for ever.
+pub async fn listen_compute(core: Arc<Scheduler>, host: HostClient, shutdown: Shutdown) {
+    let mut silence = Silence::new(&core, COMPUTE, &host);
+    while !shutdown.is_cancelled() {
+        let opened = silence.bound(host.observe_instances(), &shutdown).await;
+        if let Some(Ok(mut stream)) = opened {
+            let mut first = true;
+            while let Some(Some(event)) = silence.bound(stream.next(), &shutdown).await {
+                match event {
+                    Ok(event) => {
+                        silence.heard();
+                        core.world.compute(&host.id, |view, dirty| compute_said(view, dirty, event, first));
+                        first = false;
+                    }
+                    Err(e) => {
+                        tracing::debug!(host = %host.id, "compute stream ended: {e}");
+                        break;
+                    }
+                }
+            }
+        }
+        silence.pause(&shutdown).await;
+    }
+}
+
+/// Listens to a host's network service for ever.
+pub async fn listen_network(core: Arc<Scheduler>, host: HostClient, shutdown: Shutdown) {
+    let mut silence = Silence::new(&core, NETWORK, &host);
+    while !shutdown.is_cancelled() {
+        let opened = silence.bound(host.observe_network(), &shutdown).await;
+        if let Some(Ok(mut stream)) = opened {
+            let mut first = true;
+            while let Some(Some(event)) = silence.bound(stream.next(), &shutdown).await {
+                match event {
+                    Ok(event) => {
+                        silence.heard();
+                        core.world.network(&host.id, |view, dirty| network_said(view, dirty, event, first));
+                        first = false;
+                    }
+                    Err(e) => {
+                        tracing::debug!(host = %host.id, "network stream ended: {e}");
+                        break;
+                    }
+                }
+            }
+        }
+        silence.pause(&shutdown).await;
+    }
+}
+
+/// How long a service has been silent.
+struct Silence<'a> {
+    core: &'a Scheduler,
+    service: &'static str,
+    host: &'a HostClient,
+    since: Instant,
+}
+
+impl<'a> Silence<'a> {
+    fn new(core: &'a Scheduler, service: &'static str, host: &'a HostClient) -> Self {
+        Silence { core, service, host, since: Instant::now() }
+    }
+
+    fn heard(&mut self) {
+        self.since = Instant::now();
+    }
+
+    /// Waits for something as long as the service may be silent; none when that is over, or at shutdown.
+    async fn bound<T>(&mut self, wait: impl Future<Output = T>, shutdown: &Shutdown) -> Option<T> {
+        let silence = self.core.config.silence_bound();
+        // A service given up long ago gets a whole bound to answer, each time.
+        let end = (self.since + silence).max(Instant::now() + AGAIN);
+        tokio::select! {
+            done = wait => Some(done),
+            () = tokio::time::sleep_until(end) => {
+                self.core.world.lost(&self.host.id, self.service);
+                None
+            }
+            () = shutdown.cancelled() => None,
+        }
+    }
+
+    async fn pause(&mut self, shutdown: &Shutdown) {
+        if self.since.elapsed() >= self.core.config.silence_bound() && !shutdown.is_cancelled() {
+            self.core.world.lost(&self.host.id, self.service);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(AGAIN) => {}
+            () = shutdown.cancelled() => {}
+        }
+    }
+}
+
+fn compute_said(view: &mut ComputeView, dirty: &mut Dirty, event: ComputeEvent, first: bool) -> bool {
+    match event {
+        ComputeEvent::Snapshot { instances, inventory, synced } => {
+            view.instances = instances.into_iter().map(|o| (o.uid, o)).collect();
+            view.inventory = inventory;
+            if first || !synced {
+                view.epoch += 1;
+            }
+            return true;
+        }
+        ComputeEvent::Changed(o) => {
+            dirty.labs.insert(o.lab_uid);
+            view.instances.insert(o.uid, o);
+        }
+        ComputeEvent::Gone(uid) => {
+            dirty.labs.extend(view.instances.remove(&uid).map(|o| o.lab_uid));
+        }
+        ComputeEvent::Heartbeat(inventory) => {
+            if let Some(inventory) = inventory {
+                view.inventory = inventory;
+            }
+        }
+    }
+    false
+}
+
+fn network_said(view: &mut NetworkView, dirty: &mut Dirty, event: NetworkEvent, first: bool) -> bool {
+    match event {
+        NetworkEvent::Snapshot { objects, inventory, synced, unwanted } => {
+            view.nics.clear();
+            view.wires.clear();
+            view.segments.clear();
+            take(view, dirty, objects);
+            view.inventory = inventory;
+            view.unwanted = unwanted.into_iter().collect();
+            if first || !synced {
+                view.epoch += 1;
+            }
+            return true;
+        }
+        NetworkEvent::Changes(objects) => take(view, dirty, objects),
+        NetworkEvent::Heartbeat(inventory) => {
+            if let Some(inventory) = inventory {
+                view.inventory = inventory;
+            }
+        }
+    }
+    false
+}
+
+fn take(view: &mut NetworkView, dirty: &mut Dirty, objects: NetworkObjects) {
+    for nic in objects.nics {
+        dirty.wires.insert(nic.wire_id);
+        view.nics.insert(nic.wire_id, nic);
+    }
+    for wire in objects.wires {
+        dirty.wires.insert(wire.wire_id);
+        view.wires.insert(wire.wire_id, wire);
+    }
+    for segment in objects.segments {
+        dirty.wires.insert(segment.wire_id);
+        view.segments.insert(segment.wire_id, segment);
+    }
+}
+
+/// Keeps the rows in step with the world for ever.
+pub async fn keep(core: Arc<Scheduler>, shutdown: Shutdown) {
+    let mut changed = core.world.subscribe();
+    let mut remembered = Instant::now();
+    loop {
+        changed.borrow_and_update();
+        let dirty = core.world.take_dirty();
+        let room = dirty.room;
+        if let Err(e) = pass(&core, &dirty, room || remembered.elapsed() >= REMEMBER).await {
+            tracing::error!("the rows could not be kept in step, tried again: {e}");
+            core.world.mark(|d| merge(d, dirty));
+            tokio::time::sleep(AGAIN).await;
+        } else if room || remembered.elapsed() >= REMEMBER {
+            remembered = Instant::now();
+        }
+        if room {
+            core.room_appeared();
+        }
+        tokio::select! {
+            _ = changed.changed() => {}
+            () = tokio::time::sleep(REMEMBER) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+fn merge(into: &mut Dirty, from: Dirty) {
+    into.hosts.extend(from.hosts);
+    into.labs.extend(from.labs);
+    into.wires.extend(from.wires);
+    into.room |= from.room;
+}
+
+async fn pass(core: &Scheduler, dirty: &Dirty, remember: bool) -> Result<()> {
+    let mut labs = dirty.labs.clone();
+    labs.extend(dirty.wires.iter().filter_map(|w| core.store.lab_of_wire(*w)));
+    if !dirty.hosts.is_empty() {
+        let on = core.store.all();
+        labs.extend(on.iter().filter(|r| !r.hosts.is_disjoint(&dirty.hosts)).map(|r| r.lab.uid));
+    }
+    let stale = |lab: &netloom_model::id::LabUid| core.store.rows(*lab).is_some_and(|rows| core.refreshed(&rows).is_some());
+    if remember || labs.iter().any(stale) {
+        let mut tx = core.store.begin().await?;
+        for lab in labs {
+            let Some(before) = tx.rows(lab) else { continue };
+            if let Some(after) = core.refreshed(&before) {
+                tx.save(Some(&before), after).await?;
+            }
+        }
+        if remember {
+            for (id, view) in core.world.read(|hosts| hosts.clone()) {
+                let heard_us = view.compute.heard_us.min(view.network.heard_us);
+                if heard_us > 0 {
+                    tx.put_host(&id, &view.compute.inventory, &view.network.inventory, heard_us).await?;
+                }
+            }
+        }
+        tx.commit().await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! Operations: a deploy or a removal, watched until it is done.
+//!
+//! An operation does nothing itself: its intents were written with it, and reconcilers bring them about. This task, woken by signal and timer, looks at
+//! the rows and says when it is over. So a scheduler that was killed in the middle goes on where it was: what is to be done is in the rows.
+//!
+//! A deploy is over when its hosts acknowledged everything, nothing is left to remove, every node is settled, and every link between ready nodes is up or had
+//! its time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use netloom_model::failure::{Code, Failure};
+use netloom_model::id::{LinkUid, OperationId};
+use netloom_model::state::{LinkState, NodeState, Wanted};
+use netloom_service::Shutdown;
+use tokio::time::Instant;
+
+use crate::client::{COMPUTE, NETWORK};
+use crate::error::Result;
+use crate::rows::{LabRows, LinkRow, NodeRow, OperationKind, OperationRow, OperationState};
+use crate::scheduler::Scheduler;
+use crate::store::progress;
+
+/// How often active operations are looked at although nothing happened.
+const TICK: Duration = Duration::from_secs(1);
+/// How many nodes and links a failed operation's message names.
+const NAMED: usize = 20;
+
+/// What is known of an active operation beside its row.
+struct Watched {
+    /// The rows' revision when it was first seen: what hosts acknowledged before does not count.
+    revision: u64,
+    /// Since when both nodes of a link are ready and it is not up.
+    late: HashMap<LinkUid, Instant>,
+}
+
+/// Watches active operations for ever.
+pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
+    let (mut revision, mut world) = (core.store.subscribe(), core.world.subscribe());
+    let mut watched: BTreeMap<OperationId, Watched> = BTreeMap::new();
+    loop {
+        revision.borrow_and_update();
+        world.borrow_and_update();
+        let wake = match pass(&core, &mut watched).await {
+            Ok(wake) => wake,
+            Err(e) => {
+                tracing::error!("operations could not be looked at, tried again: {e}");
+                None
+            }
+        };
+        let tick = Instant::now() + TICK;
+        tokio::select! {
+            _ = revision.changed() => {}
+            _ = world.changed() => {}
+            () = tokio::time::sleep_until(wake.map_or(tick, |w| w.min(tick))) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) -> Result<Option<Instant>> {
+    let operations = core.store.active_operations().await?;
+    watched.retain(|id, _| operations.iter().any(|o| o.id == *id));
+    let mut wake: Option<Instant> = None;
+    for operation in operations {
+        let revision = core.store.revision();
+        let seen = watched
+            .entry(operation.id)
+            .or_insert_with(|| Watched { revision, late: HashMap::new() });
+        let rows = core.store.rows(operation.lab_uid);
+        let verdict = match (operation.kind, &rows) {
+            (OperationKind::Destroy, None) => Some(Ok(())),
+            (OperationKind::Destroy, Some(_)) => None,
+            (OperationKind::Deploy, None) => Some(Err(Failure::internal("the lab is gone"))),
+            (OperationKind::Deploy, Some(rows)) => {
+                let bound = core.config.link_bound();
+                let next = note_late_links(rows, &mut seen.late, bound);
+                wake = wake.into_iter().chain(next).min();
+                if acknowledged(core, rows, seen.revision) {
+                    deploy_verdict(rows, |link| seen.late.get(&link).is_some_and(|t| t.elapsed() >= bound))
+                } else {
+                    None
+                }
+            }
+        };
+        if let Some(verdict) = verdict {
+            end(core, operation, verdict).await?;
+        }
+    }
+    Ok(wake)
+}
+
+/// True when every host of the lab acknowledged its part as of this revision.
+fn acknowledged(core: &Scheduler, rows: &LabRows, revision: u64) -> bool {
+    let by = |host, service| core.world.has_acknowledged(host, service, rows.lab.uid, revision);
+    rows.hosts.iter().all(|h| by(h, COMPUTE) && by(h, NETWORK))
+}
+
+/// The nodes at a link's ends.
+pub fn ends<'r>(rows: &'r LabRows, link: &LinkRow) -> [Option<&'r NodeRow>; 2] {
+    let find = |id: &str| rows.nodes.values().find(|n| n.is_wanted() && n.spec.id == id);
+    [find(&link.spec.a.node), find(&link.spec.b.node)]
+}
+
+/// True when both nodes are ready, so that the link is only waited for by itself.
+fn is_due(rows: &LabRows, link: &LinkRow) -> bool {
+    let ready = |n: &Option<&NodeRow>| n.is_some_and(|n| n.state == NodeState::Ready);
+    link.is_wanted() && !matches!(link.state, LinkState::Up | LinkState::Failed) && ends(rows, link).iter().all(ready)
+}
+
+/// Notes since when links are late; says when the first of them has had its time.
+fn note_late_links(rows: &LabRows, late: &mut HashMap<LinkUid, Instant>, bound: Duration) -> Option<Instant> {
+    late.retain(|uid, _| rows.links.get(uid).is_some_and(|l| is_due(rows, l)));
+    for link in rows.links.values().filter(|l| is_due(rows, l)) {
+        late.entry(link.uid).or_insert_with(Instant::now);
+    }
+    late.values().map(|t| *t + bound).filter(|t| *t > Instant::now()).min()
+}
+
+/// Whether a deploy is over, and how; none while something better may come by waiting.
+fn deploy_verdict(rows: &LabRows, has_had_its_time: impl Fn(LinkUid) -> bool) -> Option<Result<(), Failure>> {
+    let leaving = rows.nodes.values().any(|n| n.wanted == Wanted::Absent)
+        || rows.links.values().any(|l| l.wanted == Wanted::Absent)
+        || rows.nics.values().any(|n| n.absent);
+    if leaving || rows.nodes.values().any(|n| !n.state.is_settled(n.wanted)) {
+        return None;
+    }
+    if rows.links.values().any(|l| is_due(rows, l) && !has_had_its_time(l.uid)) {
+        return None;
+    }
+    let bad_node = |n: &&NodeRow| matches!(n.state, NodeState::Failed | NodeState::Unschedulable);
+    let mut nodes: Vec<&NodeRow> = rows.nodes.values().filter(bad_node).collect();
+    nodes.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut links: Vec<&LinkRow> =
+        rows.links.values().filter(|l| l.state == LinkState::Failed || is_due(rows, l)).collect();
+    links.sort_by(|a, b| a.id.cmp(&b.id));
+    if nodes.is_empty() && links.is_empty() {
+        return Some(Ok(()));
+    }
+    Some(Err(incomplete(rows, &nodes, &links)))
+}
+
+fn incomplete(rows: &LabRows, nodes: &[&NodeRow], links: &[&LinkRow]) -> Failure {
+    let of = |n: usize, all: usize, what: &str| format!("{n} of {all} {what}");
+    let (all_nodes, all_links) = (rows.nodes.len(), rows.links.len());
+    let mut message = match (nodes.len(), links.len()) {
+        (n, 0) => of(n, all_nodes, "nodes"),
+        (0, l) => of(l, all_links, "links"),
+        (n, l) => format!("{} and {}", of(n, all_nodes, "nodes"), of(l, all_links, "links")),
+    };
+    message.push_str(" did not come up");
+    let lines = nodes.iter().map(|n| format!("\n  {}: {}: {}", n.id, n.state, n.reason));
+    let lines = lines.chain(links.iter().map(|l| format!("\n  {}: {}: {}", l.id, l.state, l.reason)));
+    message.extend(lines.take(NAMED));
+    if nodes.len() + links.len() > NAMED {
+        message.push_str(&format!("\n  and {} more", nodes.len() + links.len() - NAMED));
+    }
+    let named = |ids: Vec<&str>| ids.into_iter().take(NAMED).collect::<Vec<_>>().join(",");
+    Failure::new(Code::FailedPrecondition, "DEPLOY_INCOMPLETE", message)
+        .with("lab", rows.lab.id.to_string())
+        .with("nodes", named(nodes.iter().map(|n| n.id.as_str()).collect()))
+        .with("links", named(links.iter().map(|l| l.id.as_str()).collect()))
+}
+
+/// Writes that an operation is over, unless somebody else did.
+async fn end(core: &Scheduler, seen: OperationRow, verdict: Result<(), Failure>) -> Result<()> {
+    let mut tx = core.store.begin().await?;
+    let Some(mut operation) = tx.operation(seen.id).await?.filter(|o| o.state == OperationState::Running) else {
+        return Ok(());
+    };
+    let before = tx.rows(operation.lab_uid);
+    let how_far = progress(&operation, before.as_deref());
+    let took_ms = (tx.now() - operation.create_us) / 1_000;
+    match &verdict {
+        Ok(()) => tracing::info!(lab = %operation.lab, operation = %operation.id, took_ms, "operation succeeded"),
+        Err(e) => tracing::warn!(lab = %operation.lab, operation = %operation.id, took_ms, "operation failed: {e}"),
+    }
+    let succeeded = verdict.is_ok();
+    let state = if succeeded { OperationState::Succeeded } else { OperationState::Failed };
+    operation.end(state, verdict.err(), how_far, tx.now());
+    tx.put_operation(&operation).await?;
+    if let Some(before) = before {
+        let mut after = (*before).clone();
+        after.operation = None;
+        if succeeded && operation.kind == OperationKind::Deploy {
+            after.lab.completed = Some(after.lab.spec.clone());
+        }
+        tx.save(Some(&before), after).await?;
+    } else {
+        core.world.forget(operation.lab_uid);
+    }
+    tx.commit().await
+}
+
+#[cfg(test)]
+mod tests;

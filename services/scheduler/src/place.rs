@@ -1,0 +1,298 @@
+//! Where nodes go: filters with reasons, then a preference. Pure.
+//!
+//! Capacity is a constraint here, never a veto afterwards: one host that was full made a whole lab fail although another had room. A node that fits
+//! nowhere does not stop the others, and every host's reason is kept.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use netloom_model::id::{HostId, NodeUid};
+use netloom_model::plan::Rejection;
+use netloom_model::state::Runtime;
+
+/// What a host offers, and what is reserved of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Room {
+    /// The host.
+    pub host: HostId,
+    /// True when it is heard of.
+    pub heard: bool,
+    /// What was proven to run on it.
+    pub runtimes: BTreeSet<Runtime>,
+    /// CPU that may be reserved, overcommit included, in thousandths of a core.
+    pub cpu_millis: u64,
+    /// Memory that may be reserved, overcommit included, in bytes.
+    pub memory_bytes: u64,
+    /// CPU reserved.
+    pub cpu_reserved: u64,
+    /// Memory reserved.
+    pub memory_reserved: u64,
+}
+
+/// A node that needs a host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Need {
+    /// The node.
+    pub uid: NodeUid,
+    /// Its id, so that equal nodes are taken in an order that people expect.
+    pub id: String,
+    /// What runs it.
+    pub runtime: Runtime,
+    /// CPU it asks for.
+    pub cpu_millis: u64,
+    /// Memory it asks for.
+    pub memory_bytes: u64,
+    /// The host its former self was on.
+    pub former: Option<HostId>,
+    /// Nodes it is linked to.
+    pub neighbours: BTreeSet<NodeUid>,
+}
+
+/// Where each node goes, or why no host takes it.
+pub type Placed = BTreeMap<NodeUid, Result<HostId, Vec<Rejection>>>;
+
+impl Room {
+    fn free(&self) -> (u64, u64) {
+        (
+            self.cpu_millis.saturating_sub(self.cpu_reserved),
+            self.memory_bytes.saturating_sub(self.memory_reserved),
+        )
+    }
+
+    fn take(&mut self, need: &Need) {
+        self.cpu_reserved += need.cpu_millis;
+        self.memory_reserved += need.memory_bytes;
+    }
+
+    /// Why this host does not take the node; none when it does.
+    pub fn rejects(&self, need: &Need) -> Option<Rejection> {
+        let reject = |code: &str, detail: String, resolvable: bool| {
+            Some(Rejection { host: self.host.to_string(), code: code.to_owned(), detail, resolvable })
+        };
+        let (cpu, memory) = self.free();
+        if !self.heard {
+            return reject("HOST_UNKNOWN", "is not heard of".to_owned(), true);
+        }
+        // A bridge is made by the network service: it asks for no runtime.
+        if need.runtime != Runtime::Bridge && !self.runtimes.contains(&need.runtime) {
+            return reject("RUNTIME_MISSING", format!("{} does not answer on it", need.runtime), false);
+        }
+        if need.cpu_millis > cpu {
+            let detail = format!(
+                "needs {} CPU, {} of {} free",
+                cores(need.cpu_millis),
+                cores(cpu),
+                cores(self.cpu_millis)
+            );
+            return reject("INSUFFICIENT_CPU", detail, need.cpu_millis <= self.cpu_millis);
+        }
+        if need.memory_bytes > memory {
+            let detail = format!(
+                "needs {} memory, {} of {} free",
+                mib(need.memory_bytes),
+                mib(memory),
+                mib(self.memory_bytes)
+            );
+            return reject("INSUFFICIENT_MEMORY", detail, need.memory_bytes <= self.memory_bytes);
+        }
+        None
+    }
+}
+
+fn cores(millis: u64) -> String {
+    format!("{}.{:02}", millis / 1_000, millis % 1_000 / 10)
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+/// Places the nodes that need a host. `placed` says where the lab's other nodes are; `rooms` is what all other reservations leave.
+///
+/// All on one host if one takes them all, since links do not cross hosts: first the host that most of the lab is on already. Otherwise node by node, those
+/// that fewest hosts can run and the largest first, each to the host of most of its neighbours, then the emptiest.
+pub fn place(needs: &[Need], placed: &BTreeMap<NodeUid, HostId>, rooms: &[Room]) -> Placed {
+    let mut rooms = rooms.to_vec();
+    let mut there = placed.clone();
+    if let Some(host) = whole(needs, placed, &rooms) {
+        return needs.iter().map(|n| (n.uid, Ok(host.clone()))).collect();
+    }
+    let able = |need: &Need| {
+        rooms.iter().filter(|r| need.runtime == Runtime::Bridge || r.runtimes.contains(&need.runtime)).count()
+    };
+    let mut order: Vec<(usize, &Need)> = needs.iter().map(|n| (able(n), n)).collect();
+    order.sort_by(|(a, x), (b, y)| {
+        // Bridges last: they go where their nodes went.
+        (x.runtime == Runtime::Bridge, *a)
+            .cmp(&(y.runtime == Runtime::Bridge, *b))
+            .then((y.cpu_millis, y.memory_bytes).cmp(&(x.cpu_millis, x.memory_bytes)))
+            .then(x.id.cmp(&y.id))
+    });
+    let mut result = Placed::new();
+    for (_, need) in order {
+        let mut rejections = Vec::new();
+        let mut best: Option<(usize, (bool, usize, u128))> = None;
+        for (i, room) in rooms.iter().enumerate() {
+            if let Some(rejection) = room.rejects(need) {
+                rejections.push(rejection);
+                continue;
+            }
+            let near = need.neighbours.iter().filter(|n| there.get(n) == Some(&room.host)).count();
+            let rank = (need.former.as_ref() == Some(&room.host), near, emptiness(room));
+            if best.is_none_or(|(_, r)| rank > r) {
+                best = Some((i, rank));
+            }
+        }
+        let outcome = match best {
+            Some((i, _)) => {
+                rooms[i].take(need);
+                there.insert(need.uid, rooms[i].host.clone());
+                Ok(rooms[i].host.clone())
+            }
+            None => Err(rejections),
+        };
+        result.insert(need.uid, outcome);
+    }
+    result
+}
+
+/// The host that takes all of them, if there is one: the one that holds most of the lab, then the emptiest.
+fn whole(needs: &[Need], placed: &BTreeMap<NodeUid, HostId>, rooms: &[Room]) -> Option<HostId> {
+    let held = |host: &HostId| {
+        placed.values().filter(|h| *h == host).count()
+            + needs.iter().filter(|n| n.former.as_ref() == Some(host)).count()
+    };
+    let elsewhere = |host: &HostId| placed.values().any(|h| h != host);
+    rooms
+        .iter()
+        .filter(|room| !elsewhere(&room.host))
+        .filter(|room| {
+            let mut room = (*room).clone();
+            needs.iter().all(|need| {
+                let fits = room.rejects(need).is_none();
+                room.take(need);
+                fits
+            })
+        })
+        .max_by_key(|room| (held(&room.host), emptiness(room)))
+        .map(|room| room.host.clone())
+}
+
+/// The smaller of the two free parts, so that neither runs out first.
+fn emptiness(room: &Room) -> u128 {
+    let part = |free: u64, all: u64| u128::from(free) * 1_000_000 / u128::from(all.max(1));
+    let (cpu, memory) = room.free();
+    part(cpu, room.cpu_millis).min(part(memory, room.memory_bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn room(host: &str, runtimes: &[Runtime], cores: u64, gib: u64) -> Room {
+        Room {
+            host: host.parse().unwrap(),
+            heard: true,
+            runtimes: runtimes.iter().copied().collect(),
+            cpu_millis: cores * 1_000,
+            memory_bytes: gib * GIB,
+            cpu_reserved: 0,
+            memory_reserved: 0,
+        }
+    }
+
+    fn need(id: &str, runtime: Runtime, cpu_millis: u64, memory_bytes: u64) -> Need {
+        Need {
+            uid: NodeUid::new(),
+            id: id.into(),
+            runtime,
+            cpu_millis,
+            memory_bytes,
+            former: None,
+            neighbours: BTreeSet::new(),
+        }
+    }
+
+    /// Five VMs of 3 cores and nine containers of 1.1 ask for 24.9 cores, 156 % of the one host that can run VMs; with the other host all of them fit.
+    #[test]
+    fn fourteen_nodes_of_which_one_host_alone_would_be_at_156_percent_all_fit_on_two() {
+        let mut needs: Vec<Need> = (0..5).map(|i| need(&format!("vm{i}"), Runtime::Libvirt, 3_000, GIB)).collect();
+        needs.extend((0..9).map(|i| need(&format!("c{i}"), Runtime::Docker, 1_100, GIB)));
+        let asked: u64 = needs.iter().map(|n| n.cpu_millis).sum();
+        assert_eq!(asked * 100 / 16_000, 155, "the case is the one that broke");
+        let rooms = [room("a", &[Runtime::Docker, Runtime::Libvirt], 16, 64), room("b", &[Runtime::Docker], 16, 64)];
+        let placed = place(&needs, &BTreeMap::new(), &rooms);
+        assert!(placed.values().all(Result::is_ok), "{placed:?}");
+        for vm in needs.iter().filter(|n| n.runtime == Runtime::Libvirt) {
+            assert_eq!(placed[&vm.uid].as_ref().unwrap().as_str(), "a");
+        }
+    }
+
+    #[test]
+    fn hosts_truly_too_small_name_what_is_missing() {
+        let needs = [need("x", Runtime::Libvirt, 20_000, GIB)];
+        let mut busy = room("b", &[Runtime::Libvirt], 32, 64);
+        busy.cpu_reserved = 30_000;
+        let lost = Room { heard: false, ..room("c", &[Runtime::Libvirt], 64, 64) };
+        let rooms = [room("a", &[Runtime::Docker, Runtime::Libvirt], 16, 64), busy, lost, room("d", &[], 64, 64)];
+        let rejections = place(&needs, &BTreeMap::new(), &rooms)[&needs[0].uid].clone().unwrap_err();
+        let said: Vec<(&str, &str, &str, bool)> = rejections
+            .iter()
+            .map(|r| (r.host.as_str(), r.code.as_str(), r.detail.as_str(), r.resolvable))
+            .collect();
+        assert_eq!(
+            said,
+            [
+                ("a", "INSUFFICIENT_CPU", "needs 20.00 CPU, 16.00 of 16.00 free", false),
+                ("b", "INSUFFICIENT_CPU", "needs 20.00 CPU, 2.00 of 32.00 free", true),
+                ("c", "HOST_UNKNOWN", "is not heard of", true),
+                ("d", "RUNTIME_MISSING", "libvirt does not answer on it", false),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_lab_stays_together_where_it_fits() {
+        let docker = [Runtime::Docker];
+        let needs: Vec<Need> = (0..4).map(|i| need(&format!("n{i}"), Runtime::Docker, 1_000, GIB)).collect();
+        let rooms = [room("a", &docker, 3, 64), room("b", &docker, 8, 64), room("c", &docker, 16, 64)];
+        let hosts = |placed: &BTreeMap<NodeUid, HostId>| -> BTreeSet<String> {
+            place(&needs, placed, &rooms).into_values().map(|r| r.unwrap().to_string()).collect()
+        };
+        assert_eq!(hosts(&BTreeMap::new()), BTreeSet::from(["c".to_owned()]));
+        let on_b = BTreeMap::from([(NodeUid::new(), "b".parse().unwrap())]);
+        assert_eq!(hosts(&on_b), BTreeSet::from(["b".to_owned()]));
+    }
+
+    proptest! {
+        #[test]
+        fn no_host_is_given_more_than_it_has(
+            sizes in prop::collection::vec((0u64..6_000, 0u64..8, any::<bool>()), 0..40),
+            hosts in prop::collection::vec((1u64..12, 1u64..16, any::<bool>(), any::<bool>()), 1..5),
+        ) {
+            let needs: Vec<Need> = sizes.iter().enumerate().map(|(i, (cpu, gib, vm))| {
+                need(&i.to_string(), if *vm { Runtime::Libvirt } else { Runtime::Docker }, *cpu, gib * GIB)
+            }).collect();
+            let rooms: Vec<Room> = hosts.iter().enumerate().map(|(i, (cores, gib, heard, vm))| {
+                let runtimes: &[Runtime] = if *vm { &[Runtime::Docker, Runtime::Libvirt] } else { &[Runtime::Docker] };
+                Room { heard: *heard, ..room(&format!("h{i}"), runtimes, *cores, *gib) }
+            }).collect();
+            let placed = place(&needs, &BTreeMap::new(), &rooms);
+            prop_assert_eq!(placed.len(), needs.len());
+            for room in &rooms {
+                let on: Vec<&Need> = needs.iter().filter(|n| placed[&n.uid].as_ref().ok() == Some(&room.host)).collect();
+                prop_assert!(on.iter().map(|n| n.cpu_millis).sum::<u64>() <= room.cpu_millis);
+                prop_assert!(on.iter().map(|n| n.memory_bytes).sum::<u64>() <= room.memory_bytes);
+                prop_assert!(on.is_empty() || room.heard);
+                prop_assert!(on.iter().all(|n| room.runtimes.contains(&n.runtime)));
+            }
+            for need in &needs {
+                if let Err(rejections) = &placed[&need.uid] {
+                    prop_assert_eq!(rejections.len(), rooms.len());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Images and files: what a placed node needs on its host before it is admitted there.
+//!
+//! ```text
+//! node placed, image WAITING ─► InspectImages ─► registry's verdict ─► pull where needed ─► files ─► image READY
+//! ```
+//!
+//! One task a lab and host, woken by signal and timer, without arguments: it reads from the rows what waits, so it does not matter whether a deploy, a
+//! restart of the scheduler or room that appeared made it wait. A host that does not answer is asked again; an image that cannot be had fails its nodes only.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use netloom_model::id::{Digest, HostId, LabUid, NodeUid};
+use netloom_model::spec::FileEntry;
+use netloom_model::state::Runtime;
+use netloom_service::{Shutdown, telemetry};
+use tracing::Instrument as _;
+
+use crate::client::{HostClient, ImageUse, Policy, Verdict};
+use crate::error::{Error, Result};
+use crate::rows::{ImageStep, LabRows, NodeRow};
+use crate::scheduler::Scheduler;
+
+/// How often what waits is looked for although nothing happened.
+const TICK: Duration = Duration::from_secs(5);
+/// How long after a failure a lab is tried again, and the most that this grows to.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+/// How many images are fetched at once on a host for a lab.
+const PULLS: usize = 3;
+
+fn waits(node: &NodeRow) -> bool {
+    node.is_wanted()
+        && node.runtime != Runtime::Bridge
+        && matches!(node.image_step, ImageStep::Waiting | ImageStep::Pulling)
+}
+
+/// Prepares what waits, for ever.
+pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
+    let mut revision = core.store.subscribe();
+    let mut busy: HashSet<(LabUid, HostId)> = HashSet::new();
+    let mut work = FuturesUnordered::new();
+    loop {
+        revision.borrow_and_update();
+        for rows in core.store.all() {
+            let hosts: BTreeSet<HostId> =
+                rows.nodes.values().filter(|n| waits(n)).filter_map(|n| n.host.clone()).collect();
+            for host in hosts {
+                let key = (rows.lab.uid, host.clone());
+                let Some(client) = core.hosts.get(&host).cloned() else { continue };
+                if busy.insert(key.clone()) {
+                    let core = core.clone();
+                    let span = tracing::info_span!("prepare", lab = %rows.lab.id, %host);
+                    telemetry::continue_trace(&span, &rows.lab.traceparent);
+                    work.push(async move {
+                        prepare(&core, key.0, &client).instrument(span).await;
+                        key
+                    });
+                }
+            }
+        }
+        tokio::select! {
+            _ = revision.changed() => {}
+            Some(done) = work.next() => { busy.remove(&done); }
+            () = tokio::time::sleep(TICK) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
+
+/// Prepares what waits of a lab on a host until nothing does.
+async fn prepare(core: &Scheduler, lab: LabUid, client: &HostClient) {
+    let mut pause = BACKOFF.0;
+    loop {
+        let Some(rows) = core.store.rows(lab) else { return };
+        let nodes: Vec<NodeRow> =
+            rows.nodes.values().filter(|n| waits(n) && n.host.as_ref() == Some(&client.id)).cloned().collect();
+        if nodes.is_empty() {
+            return;
+        }
+        match attempt(core, &rows, client, &nodes).await {
+            Ok(()) => pause = BACKOFF.0,
+            Err(e) => {
+                tracing::warn!("not prepared yet, tried again in {pause:?}: {e}");
+                let detail = format!("tried again: {e}");
+                let uids: Vec<NodeUid> = nodes.iter().map(|n| n.uid).collect();
+                let noted = core.change(lab, |rows| step(rows, &uids, ImageStep::Waiting, &detail)).await;
+                if let Err(e) = noted {
+                    tracing::error!("{e}");
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(BACKOFF.1);
+            }
+        }
+    }
+}
+
+/// Sets how far images are. Nodes that are not wanted any more are left alone.
+fn step(rows: &mut LabRows, nodes: &[NodeUid], step: ImageStep, detail: &str) {
+    for uid in nodes {
+        if let Some(node) = rows.nodes.get_mut(uid).filter(|n| n.is_wanted()) {
+            node.image_step = step;
+            node.image_detail = detail.to_owned();
+        }
+    }
+}
+
+async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &[NodeRow]) -> Result<()> {
+    let lab = rows.lab.uid;
+    let image_use = |n: &NodeRow| ImageUse {
+        node: n.id.to_string(),
+        reference: n.spec.image.clone(),
+        runtime: n.runtime,
+        host: client.id.clone(),
+        policy: Policy::from(n.spec.image_pull_policy),
+    };
+    let uses: Vec<ImageUse> = nodes.iter().map(image_use).collect();
+    let verdicts = core.verdicts(&uses).await?;
+    send_files(core, rows, client, nodes).await?;
+    let mut ready = Vec::new();
+    let mut refused: BTreeMap<&str, Vec<NodeUid>> = BTreeMap::new();
+    let mut pulls: BTreeMap<(String, Runtime), Vec<NodeUid>> = BTreeMap::new();
+    for (node, verdict) in nodes.iter().zip(&verdicts) {
+        match verdict {
+            Verdict::Use => ready.push(node.uid),
+            Verdict::Pull => pulls.entry((node.spec.image.clone(), node.runtime)).or_default().push(node.uid),
+            Verdict::Refuse { message, .. } => refused.entry(message).or_default().push(node.uid),
+        }
+    }
+    core.change(lab, |rows| {
+        step(rows, &ready, ImageStep::Ready, "");
+        for (why, nodes) in &refused {
+            step(rows, nodes, ImageStep::Failed, why);
+        }
+        for ((reference, _), nodes) in &pulls {
+            step(rows, nodes, ImageStep::Pulling, &format!("fetches {reference}"));
+        }
+    })
+    .await?;
+    let pull = |((reference, runtime), nodes)| pull(core, lab, client, reference, runtime, nodes);
+    let mut running = futures::stream::iter(pulls.into_iter().map(pull)).buffer_unordered(PULLS);
+    let mut outcome = Ok(());
+    while let Some(done) = running.next().await {
+        outcome = outcome.and(done);
+    }
+    outcome
+}
+
+/// Fetches one image once for all nodes that wait for it; only a host that cannot be reached is an error.
+async fn pull(
+    core: &Scheduler,
+    lab: LabUid,
+    client: &HostClient,
+    reference: String,
+    runtime: Runtime,
+    nodes: Vec<NodeUid>,
+) -> Result<()> {
+    let (tell, told) = tokio::sync::watch::channel(String::new());
+    let fetch = async move {
+        let fetched = client.pull_image(&reference, runtime, |text| drop(tell.send_replace(text))).await;
+        drop(tell);
+        fetched
+    };
+    // Progress is written as fast as the database takes it; what came in between is overwritten, never queued.
+    let write = async {
+        let mut told = told;
+        while told.changed().await.is_ok() {
+            let text = told.borrow_and_update().clone();
+            core.change(lab, |rows| step(rows, &nodes, ImageStep::Pulling, &text)).await?;
+        }
+        Ok::<(), Error>(())
+    };
+    let (fetched, written) = tokio::join!(fetch, write);
+    written?;
+    match fetched {
+        Ok(facts) => {
+            core.registry.record(&client.id, vec![facts]).await?;
+            core.change(lab, |rows| step(rows, &nodes, ImageStep::Ready, "")).await
+        }
+        Err(e) if e.is_unreachable() => Err(e),
+        Err(e) => {
+            let why = e.peer().map_or_else(|| e.to_string(), |f| f.message.clone());
+            core.change(lab, |rows| step(rows, &nodes, ImageStep::Failed, &why)).await
+        }
+    }
+}
+
+/// Puts the files that these nodes' binds use on the host.
+async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &[NodeRow]) -> Result<()> {
+    let files: BTreeSet<FileEntry> = nodes.iter().flat_map(|n| rows.lab.spec.files_of(&n.spec)).collect();
+    if files.is_empty() {
+        return Ok(());
+    }
+    let mut contents: BTreeMap<Digest, Vec<u8>> = BTreeMap::new();
+    for file in &files {
+        if !contents.contains_key(&file.digest) {
+            let content = core.store.file(&file.digest).await?.ok_or_else(|| Error::Row {
+                column: "files.digest",
+                value: format!("nothing for {} ({})", file.path, file.digest),
+            })?;
+            contents.insert(file.digest.clone(), content);
+        }
+    }
+    let count = files.len();
+    let with_content = |f: FileEntry| {
+        let content = contents.get(&f.digest).cloned().unwrap_or_default();
+        (f, content)
+    };
+    client.put_files(rows.lab.uid, files.into_iter().map(with_content).collect()).await?;
+    tracing::info!(count, "files sent");
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! Tells each host what it is to have, until it has it.
+//!
+//! ```text
+//! rows of each lab ─► slices (pure) ─► minus what the host acknowledged ─► Settle, Remove, Ensure ─► rows of what is gone deleted
+//! ```
+//!
+//! One task a host and service, without arguments: woken by commits, by what hosts say and by a timer, it compares. Labs are told side by side, so that a
+//! slow removal of one holds up no other; within a lab removals come first, since they free names. When a stream of observations begins anew, or the host says
+//! that it lost its slice, everything is told again by Sync. What was acknowledged is only remembered in memory: after a restart all is told once more, which
+//! changes nothing on a host that has it.
+
+mod compute;
+mod network;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use netloom_model::id::LabUid;
+use netloom_service::{Shutdown, telemetry};
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use crate::client::HostClient;
+use crate::error::Result;
+use crate::rows::LabRows;
+use crate::scheduler::Scheduler;
+
+pub use self::compute::Compute;
+pub use self::network::Network;
+
+/// How often rows and hosts are compared although nothing happened.
+const TICK: Duration = Duration::from_secs(5);
+/// How long after a failure a lab is told again, and the most that this grows to.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// One service of a host, to the loop that tells it.
+pub trait Service: Send + 'static {
+    /// What a host acknowledges of a lab.
+    type Slice: Send + 'static;
+    /// What is to be told of a lab.
+    type Work: Send + 'static;
+
+    /// The service's name.
+    const NAME: &'static str;
+
+    /// The connection's epoch, when the service is heard of: a new one asks for a Sync.
+    fn epoch(core: &Scheduler, host: &HostClient) -> Option<u64>;
+
+    /// Replaces everything on the host by what these labs want; says what each lab has by that.
+    fn sync(
+        core: &Scheduler,
+        host: &HostClient,
+        labs: &[Arc<LabRows>],
+    ) -> impl Future<Output = Result<HashMap<LabUid, Self::Slice>>> + Send;
+
+    /// What differs between a lab's rows and what the host acknowledged of it; when to look again although nothing happened.
+    fn compare(
+        &mut self,
+        core: &Scheduler,
+        host: &HostClient,
+        rows: &LabRows,
+        acknowledged: Option<&Self::Slice>,
+    ) -> (Option<Self::Work>, Option<Instant>);
+
+    /// Tells it; says what the host then has of the lab.
+    fn tell(
+        core: Arc<Scheduler>,
+        host: HostClient,
+        rows: Arc<LabRows>,
+        work: Self::Work,
+    ) -> impl Future<Output = Result<Self::Slice>> + Send;
+}
+
+/// What is remembered of a lab.
+struct Lab<S> {
+    acknowledged: Option<S>,
+    /// The rows of which nothing was left to tell and nothing to wait for: the same rows need no second look.
+    clean: Option<Arc<LabRows>>,
+    busy: bool,
+    not_before: Option<Instant>,
+    pause: Duration,
+}
+
+impl<S> Default for Lab<S> {
+    fn default() -> Self {
+        Lab { acknowledged: None, clean: None, busy: false, not_before: None, pause: BACKOFF.0 }
+    }
+}
+
+type Told<S> = (LabUid, Result<S>);
+
+/// Tells one service of a host for ever.
+pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostClient, shutdown: Shutdown) {
+    let (mut revision, mut world) = (core.store.subscribe(), core.world.subscribe());
+    let mut synced: Option<u64> = None;
+    let mut labs: HashMap<LabUid, Lab<S::Slice>> = HashMap::new();
+    let mut telling: FuturesUnordered<BoxFuture<'static, Told<S::Slice>>> = FuturesUnordered::new();
+    loop {
+        revision.borrow_and_update();
+        world.borrow_and_update();
+        let mut wake = Instant::now() + TICK;
+        let epoch = S::epoch(&core, &host);
+        if let Some(epoch) = epoch.filter(|e| synced != Some(*e)) {
+            // What was under way was for the former connection.
+            telling.clear();
+            labs.clear();
+            match S::sync(&core, &host, &core.store.all()).await {
+                Ok(has) => {
+                    tracing::info!(host = %host.id, service = S::NAME, labs = has.len(), "host synced");
+                    synced = Some(epoch);
+                    labs.extend(has.into_iter().map(|(lab, has)| (lab, Lab { acknowledged: Some(has), ..Lab::default() })));
+                }
+                Err(e) => {
+                    tracing::warn!(host = %host.id, service = S::NAME, "host not synced, tried again: {e}");
+                    wake = Instant::now() + BACKOFF.0;
+                }
+            }
+        }
+        if epoch.is_some() && synced == epoch {
+            let at = core.store.revision();
+            let all = core.store.all();
+            labs.retain(|uid, lab| lab.busy || all.iter().any(|r| r.lab.uid == *uid));
+            for rows in all.into_iter().filter(|r| r.hosts.contains(&host.id)) {
+                let lab = labs.entry(rows.lab.uid).or_default();
+                if lab.busy {
+                    continue;
+                }
+                if let Some(later) = lab.not_before.filter(|t| *t > Instant::now()) {
+                    wake = wake.min(later);
+                    continue;
+                }
+                let looked_at = lab.clean.as_ref().is_some_and(|c| Arc::ptr_eq(c, &rows));
+                let (work, again) = if looked_at {
+                    (None, None)
+                } else {
+                    service.compare(&core, &host, &rows, lab.acknowledged.as_ref())
+                };
+                wake = again.map_or(wake, |a| wake.min(a));
+                let Some(work) = work else {
+                    lab.clean = again.is_none().then(|| rows.clone());
+                    if rows.operation.is_some() {
+                        core.world.acknowledged(&host.id, S::NAME, rows.lab.uid, at);
+                    }
+                    continue;
+                };
+                lab.busy = true;
+                let span = tracing::info_span!("reconcile", lab = %rows.lab.id, host = %host.id, service = S::NAME);
+                telemetry::continue_trace(&span, &rows.lab.traceparent);
+                let (core, host, uid) = (core.clone(), host.clone(), rows.lab.uid);
+                let tell = async move { (uid, S::tell(core, host, rows, work).await) };
+                telling.push(Box::pin(tell.instrument(span)));
+            }
+        }
+        tokio::select! {
+            _ = revision.changed() => {}
+            _ = world.changed() => {}
+            Some((uid, told)) = telling.next() => {
+                let lab = labs.entry(uid).or_default();
+                lab.busy = false;
+                match told {
+                    Ok(has) => *lab = Lab { acknowledged: Some(has), ..Lab::default() },
+                    Err(e) => {
+                        tracing::warn!(host = %host.id, service = S::NAME, "told again in {:?}: {e}", lab.pause);
+                        lab.not_before = Some(Instant::now() + lab.pause);
+                        lab.pause = (lab.pause * 2).min(BACKOFF.1);
+                        // What of it was taken is not known: everything of the lab is told again.
+                        lab.acknowledged = None;
+                    }
+                }
+            }
+            () = tokio::time::sleep_until(wake) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! The rows, as plain data. The store reads and writes them, everything else decides over them.
+//!
+//! All rows of a lab travel together as [`LabRows`]: whoever changes something takes them, changes a copy, and the store writes the difference
+//! with its events in one transaction. There is no second way to write.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use netloom_model::Failure;
+use netloom_model::id::{HostId, LabId, LabUid, LinkUid, NodeId, NodeUid, OperationId, WireId};
+use netloom_model::observed::{ComputeInventory, NetworkInventory, Observed};
+use netloom_model::plan::{Plan, Progress, Rejection};
+use netloom_model::slice::Network;
+use netloom_model::spec::{LabSpec, LinkSpec, NodeSpec};
+use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
+use netloom_model::tally::{LinkTally, NodeTally};
+use serde::{Deserialize, Serialize};
+
+/// A lab.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LabRow {
+    /// Unique for all time.
+    pub uid: LabUid,
+    /// Its id.
+    pub id: LabId,
+    /// What was asked for.
+    pub spec: LabSpec,
+    /// What was asked for when an operation last succeeded: where a cancel goes back to.
+    pub completed: Option<LabSpec>,
+    /// Grows with each change of the spec.
+    pub generation: u64,
+    /// Running, or absent while it is being removed.
+    pub wanted: Wanted,
+    /// Trace context of the call that last changed it.
+    pub traceparent: String,
+    /// When it was made.
+    pub create_us: i64,
+    /// When its spec last changed.
+    pub update_us: i64,
+}
+
+impl LabRow {
+    /// The management network, as its instances get it.
+    pub fn network(&self) -> Option<Network> {
+        network_of(&self.id, &self.spec)
+    }
+}
+
+/// The management network that a spec asks for.
+pub fn network_of(lab: &LabId, spec: &LabSpec) -> Option<Network> {
+    let mgmt = spec.mgmt.clone()?;
+    let name = match mgmt.network.as_str() {
+        "" => format!("{}-{lab}", spec.effective_prefix()),
+        given => given.to_owned(),
+    };
+    Some(Network { name, spec: mgmt })
+}
+
+/// How far the image and the files of a node are on its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum ImageStep {
+    /// Not looked at yet.
+    Waiting,
+    /// Being fetched.
+    Pulling,
+    /// There: the node is admitted to its host.
+    Ready,
+    /// It cannot be used.
+    Failed,
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeRow {
+    /// Unique for all time.
+    pub uid: NodeUid,
+    /// Its id.
+    pub id: NodeId,
+    /// True for the former self of a node that was made anew: it only waits for its removal and is shown nowhere.
+    pub replaced: bool,
+    /// What runs it.
+    pub runtime: Runtime,
+    /// What was asked of it.
+    pub wanted: Wanted,
+    /// The node, its kind's defaults filled in.
+    pub spec: NodeSpec,
+    /// Hash over what makes a recreation needed.
+    pub spec_hash: String,
+    /// Where it runs; none when no host has room.
+    pub host: Option<HostId>,
+    /// A bridge's segment.
+    pub segment: Option<WireId>,
+    /// Why each host does not take it, when it has none.
+    pub rejections: Vec<Rejection>,
+    /// How far its image and files are.
+    pub image_step: ImageStep,
+    /// Progress, or what went wrong with them.
+    pub image_detail: String,
+    /// Why it could not be removed yet.
+    pub removal: String,
+    /// The start whose links were said to be settled.
+    pub settled_start: String,
+    /// Its state.
+    pub state: NodeState,
+    /// Why, in words.
+    pub reason: String,
+    /// What its host last read back of it.
+    pub observed: Option<Observed>,
+    /// When it was made.
+    pub create_us: i64,
+    /// When what is told of it last changed.
+    pub update_us: i64,
+}
+
+impl NodeRow {
+    /// True when it is wanted: neither being removed nor a former self.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted != Wanted::Absent && !self.replaced
+    }
+}
+
+/// A link.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LinkRow {
+    /// Unique for all time.
+    pub uid: LinkUid,
+    /// Its id: the sorted end pair.
+    pub id: String,
+    /// True for the former self of a link that was made anew.
+    pub replaced: bool,
+    /// Names its wire.
+    pub wire_id: WireId,
+    /// Running or absent.
+    pub wanted: Wanted,
+    /// The link, its ends sorted.
+    pub spec: LinkSpec,
+    /// The host that both ends are on; none while they are not on one.
+    pub host: Option<HostId>,
+    /// Its state.
+    pub state: LinkState,
+    /// Why, in words.
+    pub reason: String,
+    /// What carries it.
+    pub plane: String,
+    /// When it was made.
+    pub create_us: i64,
+    /// When what is told of it last changed.
+    pub update_us: i64,
+}
+
+impl LinkRow {
+    /// True when it is wanted: neither being removed nor a former self.
+    pub fn is_wanted(&self) -> bool {
+        self.wanted != Wanted::Absent && !self.replaced
+    }
+}
+
+/// An interface of a node. It outlives its cable: a link that goes elsewhere changes `link_uid`, never the NIC.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NicRow {
+    /// Names it.
+    pub wire_id: WireId,
+    /// The node it is in.
+    pub node_uid: NodeUid,
+    /// The link it is an end of.
+    pub link_uid: LinkUid,
+    /// The name the kind gives it.
+    pub interface: String,
+    /// Index of the data port, from 0.
+    pub port: u32,
+    /// True while it is being removed.
+    pub absent: bool,
+    /// Its node's host.
+    pub host: Option<HostId>,
+    /// MAC address.
+    pub mac: String,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Addresses with prefix length.
+    pub addresses: Vec<String>,
+    /// True when it was read back.
+    pub present: bool,
+    /// True when carrier was read back.
+    pub carrier: bool,
+}
+
+/// All rows of a lab.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LabRows {
+    /// The lab itself.
+    pub lab: LabRow,
+    /// Hosts that may hold files or networks of it.
+    pub hosts: BTreeSet<HostId>,
+    /// Its nodes.
+    pub nodes: BTreeMap<NodeUid, NodeRow>,
+    /// Its links.
+    pub links: BTreeMap<LinkUid, LinkRow>,
+    /// Its nodes' interfaces.
+    pub nics: BTreeMap<WireId, NicRow>,
+    /// The active operation.
+    pub operation: Option<OperationId>,
+}
+
+impl LabRows {
+    /// A lab of which nothing exists yet.
+    pub fn new(id: LabId, now: i64) -> LabRows {
+        let lab = LabRow {
+            uid: LabUid::new(),
+            id,
+            spec: LabSpec::default(),
+            completed: None,
+            generation: 0,
+            wanted: Wanted::Running,
+            traceparent: String::new(),
+            create_us: now,
+            update_us: now,
+        };
+        LabRows {
+            lab,
+            hosts: BTreeSet::new(),
+            nodes: BTreeMap::new(),
+            links: BTreeMap::new(),
+            nics: BTreeMap::new(),
+            operation: None,
+        }
+    }
+
+    /// True when the lab is not wanted and nothing is left of it on any host: its row goes too.
+    pub fn is_gone(&self) -> bool {
+        self.lab.wanted == Wanted::Absent
+            && self.nodes.is_empty()
+            && self.links.is_empty()
+            && self.nics.is_empty()
+            && self.hosts.is_empty()
+    }
+
+    /// The node with this id, as it is shown.
+    pub fn node(&self, folded: &str) -> Option<&NodeRow> {
+        self.nodes.values().find(|n| !n.replaced && n.id.folded() == folded)
+    }
+
+    /// The link with this id, as it is shown.
+    pub fn link(&self, id: &str) -> Option<&LinkRow> {
+        self.links.values().find(|l| !l.replaced && l.id == id)
+    }
+
+    /// The interfaces of a node by port.
+    pub fn nics_of(&self, node: NodeUid) -> Vec<&NicRow> {
+        let mut nics: Vec<&NicRow> =
+            self.nics.values().filter(|n| n.node_uid == node && !n.absent).collect();
+        nics.sort_by_key(|n| n.port);
+        nics
+    }
+
+    /// Every wire id in use by these rows.
+    pub fn wire_ids(&self) -> BTreeSet<WireId> {
+        let segments = self.nodes.values().filter_map(|n| n.segment);
+        self.nics.keys().copied().chain(self.links.values().map(|l| l.wire_id)).chain(segments).collect()
+    }
+
+    /// Nodes and links as they are counted: what is shown, grouped.
+    pub fn tallies(&self) -> (Vec<NodeTally>, Vec<LinkTally>) {
+        let mut nodes: BTreeMap<(Runtime, Wanted, NodeState), u32> = BTreeMap::new();
+        for n in self.nodes.values().filter(|n| !n.replaced) {
+            *nodes.entry((n.runtime, n.wanted, n.state)).or_default() += 1;
+        }
+        let mut links: BTreeMap<LinkState, u32> = BTreeMap::new();
+        for l in self.links.values().filter(|l| !l.replaced) {
+            *links.entry(l.state).or_default() += 1;
+        }
+        (
+            nodes.into_iter().map(|((runtime, wanted, state), count)| NodeTally { runtime, wanted, state, count }).collect(),
+            links.into_iter().map(|(state, count)| LinkTally { state, count }).collect(),
+        )
+    }
+}
+
+/// What an operation does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum OperationKind {
+    /// Brings a lab to its spec.
+    Deploy,
+    /// Removes a lab.
+    Destroy,
+}
+
+/// The state of an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum OperationState {
+    /// Under way.
+    Running,
+    /// Everything it was for is there, or gone.
+    Succeeded,
+    /// Ended with something failed or unschedulable.
+    Failed,
+    /// Taken back.
+    Cancelled,
+}
+
+/// An operation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OperationRow {
+    /// Its id.
+    pub id: OperationId,
+    /// Uid of its lab.
+    pub lab_uid: LabUid,
+    /// Id of its lab.
+    pub lab: LabId,
+    /// What it does.
+    pub kind: OperationKind,
+    /// Its state.
+    pub state: OperationState,
+    /// What it does, step by step.
+    pub plan: Plan,
+    /// How far each object was when it ended; while it runs this follows from the rows.
+    pub progress: Vec<Progress>,
+    /// What went wrong.
+    pub error: Option<Failure>,
+    /// The caller's key against doing it twice.
+    pub request_id: Option<String>,
+    /// The caller's trace context.
+    pub traceparent: String,
+    /// When it was asked for.
+    pub create_us: i64,
+    /// When it last changed.
+    pub update_us: i64,
+    /// When it was over; 0 before.
+    pub end_us: i64,
+}
+
+impl OperationRow {
+    /// A new one, under way.
+    pub fn new(kind: OperationKind, rows: &LabRows, plan: Plan, traceparent: &str, now: i64) -> OperationRow {
+        OperationRow {
+            id: OperationId::new(),
+            lab_uid: rows.lab.uid,
+            lab: rows.lab.id.clone(),
+            kind,
+            state: OperationState::Running,
+            plan,
+            progress: Vec::new(),
+            error: None,
+            request_id: None,
+            traceparent: traceparent.to_owned(),
+            create_us: now,
+            update_us: now,
+            end_us: 0,
+        }
+    }
+
+    /// Ends it.
+    pub fn end(&mut self, state: OperationState, error: Option<Failure>, progress: Vec<Progress>, now: i64) {
+        self.state = state;
+        self.error = error;
+        self.progress = progress;
+        self.update_us = now;
+        self.end_us = now;
+    }
+}
+
+/// A host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostRow {
+    /// Its id.
+    pub id: HostId,
+    /// Unique for all time.
+    pub uid: String,
+    /// What its runtimes last proved.
+    pub compute: ComputeInventory,
+    /// What its network last proved.
+    pub network: NetworkInventory,
+    /// When it was last heard of.
+    pub heard_us: i64,
+}
+
+/// What is reserved on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reserved {
+    /// CPU in thousandths of a core.
+    pub cpu_millis: u64,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+}
+
+/// Microseconds since 1970.
+pub fn now_us() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,160 @@
+//! What every part of the scheduler holds: the store, the world, the hosts' channels; and the one way to change a lab.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use netloom_model::id::{HostId, LabUid};
+use netloom_model::kind::Catalogue;
+use netloom_service::Connector;
+use tokio::sync::Notify;
+
+use crate::client::{HostClient, RegistryClient};
+use crate::config::{Config, HostConfig};
+use crate::error::Result;
+use crate::facts;
+use crate::place::Room;
+use crate::rows::{LabRows, Reserved};
+use crate::store::{Store, Tx};
+use crate::world::World;
+
+/// How long a plan waits for hosts that were not heard of yet, just after a start.
+const FIRST_WORD: Duration = Duration::from_secs(3);
+
+/// The scheduler's parts.
+pub struct Scheduler {
+    /// The database.
+    pub store: Store,
+    /// What hosts said.
+    pub world: World,
+    /// Configuration.
+    pub config: Config,
+    /// The kinds.
+    pub catalogue: Catalogue,
+    /// Channels to the hosts.
+    pub hosts: BTreeMap<HostId, HostClient>,
+    /// Channel to the image registry.
+    pub registry: RegistryClient,
+    /// Key that tickets are signed with.
+    pub ticket_key: Vec<u8>,
+    room: Notify,
+}
+
+impl Scheduler {
+    /// Takes the lead on this database: the term grows with each start, and hosts refuse a lower one.
+    pub async fn start(
+        store: Store,
+        config: Config,
+        catalogue: Catalogue,
+        hosts: Vec<HostConfig>,
+        registry: RegistryClient,
+        connector: &Connector,
+    ) -> Result<Scheduler> {
+        let mut tx = store.begin().await?;
+        let term = tx.meta("term").await?.and_then(|t| t.parse().ok()).unwrap_or(0u64) + 1;
+        tx.set_meta("term", &term.to_string()).await?;
+        let key = match tx.meta("ticket_key").await?.and_then(|k| from_hex(&k)) {
+            Some(key) => key,
+            None => {
+                let key = rand::random::<[u8; 32]>().to_vec();
+                let text: String = key.iter().map(|b| format!("{b:02x}")).collect();
+                tx.set_meta("ticket_key", &text).await?;
+                key
+            }
+        };
+        for host in &hosts {
+            tx.add_host(&host.id).await?;
+        }
+        tx.commit().await?;
+        tracing::info!(term, hosts = hosts.len(), labs = store.all().len(), "leads");
+        Ok(Scheduler {
+            world: World::new(hosts.iter().map(|h| h.id.clone())),
+            hosts: hosts.iter().map(|h| (h.id.clone(), HostClient::new(h, connector, term))).collect(),
+            store,
+            config,
+            catalogue,
+            registry,
+            ticket_key: key,
+            room: Notify::new(),
+        })
+    }
+
+    /// The rows with every state as hosts say now; none when that changes nothing.
+    pub fn refreshed(&self, rows: &LabRows) -> Option<LabRows> {
+        let mut fresh = rows.clone();
+        self.world.read(|hosts| facts::refresh(&mut fresh, hosts));
+        (fresh != *rows).then_some(fresh)
+    }
+
+    /// Sets every state in rows that are about to be written.
+    pub fn refresh(&self, rows: &mut LabRows) {
+        self.world.read(|hosts| facts::refresh(rows, hosts));
+    }
+
+    /// Changes a lab's rows in one transaction, states and events included. A lab that is gone meanwhile is left alone.
+    pub async fn change(&self, lab: LabUid, change: impl FnOnce(&mut LabRows)) -> Result<()> {
+        let mut tx = self.store.begin().await?;
+        let Some(before) = tx.rows(lab) else { return Ok(()) };
+        let mut after = (*before).clone();
+        change(&mut after);
+        self.refresh(&mut after);
+        if tx.save(Some(&before), after).await? {
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+
+    /// What each host offers beside what labs other than this one have reserved.
+    pub async fn rooms(&self, tx: &mut Tx<'_>, lab: LabUid) -> Result<Vec<Room>> {
+        let reserved = tx.reserved_by_others(lab).await?;
+        let (cpu, memory) = (self.config.cpu_overcommit, self.config.memory_overcommit);
+        Ok(self.world.read(|hosts| {
+            let room = |(id, view): (&HostId, &crate::world::HostView)| {
+                let Reserved { cpu_millis, memory_bytes } = reserved.get(id).copied().unwrap_or_default();
+                Room {
+                    host: id.clone(),
+                    heard: view.is_heard(),
+                    runtimes: view.compute.inventory.runtimes.iter().copied().collect(),
+                    cpu_millis: times(view.compute.inventory.cpu_millis, cpu),
+                    memory_bytes: times(view.compute.inventory.memory_bytes, memory),
+                    cpu_reserved: cpu_millis,
+                    memory_reserved: memory_bytes,
+                }
+            };
+            hosts.iter().map(room).collect()
+        }))
+    }
+
+    /// Waits, just after a start, for the hosts' first word: a plan made before would find no room anywhere.
+    pub async fn first_word(&self) {
+        let mut changed = self.world.subscribe();
+        let awaited = || self.world.read(|hosts| hosts.values().any(|v| v.is_awaited()));
+        let wait = async {
+            while awaited() {
+                if changed.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(FIRST_WORD, wait).await;
+    }
+
+    /// Says that nodes which fitted nowhere may fit now.
+    pub fn room_appeared(&self) {
+        self.room.notify_one();
+    }
+
+    /// Waits until room may have appeared.
+    pub async fn room(&self) {
+        self.room.notified().await;
+    }
+}
+
+fn times(n: u64, factor: f64) -> u64 {
+    // Both are positive, and a host's figures are far below what a double holds exactly.
+    (n as f64 * factor) as u64
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes().chunks(2);
+    digits.map(|d| u8::from_str_radix(std::str::from_utf8(d).ok()?, 16).ok()).collect()
+}

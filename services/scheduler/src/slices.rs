@@ -1,0 +1,135 @@
+//! From a lab's rows to what one host is told: its instances, and its NICs, wires and segments. Pure.
+//!
+//! A node is admitted to its host when its image and files are there and its former self is gone, so that two containers never fight for a name.
+//! NICs and wires are told as soon as their nodes have a host: they are plugged when the instance appears.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use netloom_model::id::{HostId, NodeUid, WireId};
+use netloom_model::slice::{HostEntry, Instance, NetworkSlice, Nic, Segment, Wire, WireEnd};
+use netloom_model::spec::Endpoint;
+use netloom_model::state::{Runtime, Wanted};
+
+use crate::plan::guest_name;
+use crate::rows::{ImageStep, LabRows, NodeRow};
+
+/// The instances of a lab on a host.
+pub fn instances(rows: &LabRows, host: &HostId) -> BTreeMap<NodeUid, Instance> {
+    let leaving: BTreeSet<String> =
+        rows.nodes.values().filter(|n| n.wanted == Wanted::Absent).map(|n| n.id.folded()).collect();
+    let admitted = |n: &&NodeRow| {
+        n.is_wanted()
+            && n.runtime != Runtime::Bridge
+            && n.host.as_ref() == Some(host)
+            && n.image_step == ImageStep::Ready
+            && !leaving.contains(&n.id.folded())
+    };
+    let nodes: Vec<&NodeRow> = rows.nodes.values().filter(admitted).collect();
+    if nodes.is_empty() {
+        return BTreeMap::new();
+    }
+    let (entries, network) = (host_entries(rows), rows.lab.network());
+    nodes
+        .into_iter()
+        .map(|n| {
+            let instance = Instance {
+                uid: n.uid,
+                lab_uid: rows.lab.uid,
+                lab: rows.lab.id.clone(),
+                name: rows.lab.spec.instance_name(&rows.lab.id, n.id.as_str()),
+                spec: n.spec.clone(),
+                runtime: n.runtime,
+                wanted: n.wanted,
+                interfaces: rows.nics_of(n.uid).into_iter().map(guest_name).collect(),
+                network: network.clone(),
+                files: rows.lab.spec.files_of(&n.spec),
+                host_entries: entries.clone(),
+                spec_hash: n.spec_hash.clone(),
+            };
+            (n.uid, instance)
+        })
+        .collect()
+}
+
+/// Lines of /etc/hosts for all nodes of a lab: management addresses as read back, then the first address of each family on a link.
+fn host_entries(rows: &LabRows) -> Vec<HostEntry> {
+    let mut nodes: Vec<&NodeRow> =
+        rows.nodes.values().filter(|n| n.is_wanted() && n.runtime != Runtime::Bridge).collect();
+    nodes.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut entries = Vec::new();
+    for node in nodes {
+        let mgmt = node.observed.iter().flat_map(|o| [&o.mgmt_ipv4, &o.mgmt_ipv6]).filter(|a| !a.is_empty()).cloned();
+        let of_links: Vec<&String> = rows.nics_of(node.uid).into_iter().flat_map(|n| &n.addresses).collect();
+        let first = |v6: bool| of_links.iter().find(|a| a.contains(':') == v6).map(|a| without_length(a));
+        for address in mgmt.chain(first(false)).chain(first(true)) {
+            entries.push(HostEntry { address, names: vec![node.id.to_string()] });
+        }
+    }
+    entries
+}
+
+fn without_length(address: &str) -> String {
+    address.split('/').next().unwrap_or_default().to_owned()
+}
+
+/// The NICs, wires and segments of a lab on a host.
+pub fn network(rows: &LabRows, host: &HostId) -> NetworkSlice {
+    let mut slice = NetworkSlice::default();
+    let lab_uid = rows.lab.uid;
+    for nic in rows.nics.values().filter(|n| !n.absent && n.host.as_ref() == Some(host)) {
+        let nic = Nic {
+            wire_id: nic.wire_id,
+            node_uid: nic.node_uid,
+            guest_name: guest_name(nic),
+            mac: nic.mac.clone(),
+            mtu: nic.mtu,
+            addresses: nic.addresses.clone(),
+            lab_uid,
+        };
+        slice.nics.insert(nic.wire_id, nic);
+    }
+    for node in rows.nodes.values().filter(|n| n.is_wanted() && n.host.as_ref() == Some(host)) {
+        if let Some(wire_id) = node.segment {
+            slice.segments.insert(wire_id, Segment { wire_id, node_uid: node.uid, lab_uid });
+        }
+    }
+    for link in rows.links.values().filter(|l| l.is_wanted() && l.host.as_ref() == Some(host)) {
+        let end = |end: &Endpoint| wire_end(rows, end);
+        if let (Some(a), Some(b)) = (end(&link.spec.a), end(&link.spec.b)) {
+            let wire = Wire { wire_id: link.wire_id, a, b, enabled: true, lab_uid };
+            slice.wires.insert(link.wire_id, wire);
+        }
+    }
+    slice
+}
+
+fn wire_end(rows: &LabRows, end: &Endpoint) -> Option<WireEnd> {
+    let node = rows.nodes.values().find(|n| n.is_wanted() && n.spec.id == end.node)?;
+    if let Some(segment) = node.segment {
+        return Some(WireEnd::Segment(segment));
+    }
+    let of_end = |n: &&crate::rows::NicRow| !n.absent && n.node_uid == node.uid && n.interface == end.interface;
+    rows.nics.values().find(of_end).map(|n| WireEnd::Nic(n.wire_id))
+}
+
+/// Uids of the lab's instances that are to be removed from a host.
+pub fn instances_to_remove(rows: &LabRows, host: &HostId) -> BTreeSet<NodeUid> {
+    rows.nodes
+        .values()
+        .filter(|n| n.wanted == Wanted::Absent && n.runtime != Runtime::Bridge && n.host.as_ref() == Some(host))
+        .map(|n| n.uid)
+        .collect()
+}
+
+/// Wire ids of the lab's NICs, wires and segments that are to be removed from a host.
+pub fn wires_to_remove(rows: &LabRows, host: &HostId) -> BTreeSet<WireId> {
+    let here = |h: &Option<HostId>| h.as_ref() == Some(host);
+    let nics = rows.nics.values().filter(|n| n.absent && here(&n.host)).map(|n| n.wire_id);
+    let links = rows.links.values().filter(|l| l.wanted == Wanted::Absent && here(&l.host)).map(|l| l.wire_id);
+    let segments =
+        rows.nodes.values().filter(|n| n.wanted == Wanted::Absent && here(&n.host)).filter_map(|n| n.segment);
+    nics.chain(links).chain(segments).collect()
+}
+
+#[cfg(test)]
+mod tests;

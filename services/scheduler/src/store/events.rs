@@ -1,0 +1,265 @@
+//! The event log. Numbers come from one counter in `meta`, taken under the writer's lock and put back with a write that does not commit, so that none is
+//! missing.
+//!
+//! An event carries the object as it was then; a lab's spec is left out and read with the event, since it can be large and changes rarely.
+
+use netloom_model::id::{HostId, LinkUid};
+use netloom_model::plan::Progress;
+use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
+use serde::{Deserialize, Serialize};
+use sqlx::Row as _;
+
+use super::{Connection, Result, Store, Tx, from_json, number, to_json, unsigned};
+use crate::plan::guest_name;
+use crate::rows::{LabRow, LabRows, LinkRow, NodeRow, OperationRow};
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its number; 0 until it is written.
+    pub sequence: u64,
+    /// Id of the lab it concerns.
+    pub lab: String,
+    /// True when the object is gone.
+    pub deleted: bool,
+    /// The object.
+    pub object: Object,
+}
+
+impl Event {
+    /// An event to be written.
+    pub fn new(lab: &str, deleted: bool, object: Object) -> Event {
+        Event { sequence: 0, lab: lab.to_owned(), deleted, object }
+    }
+}
+
+/// An object that an event tells of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Object {
+    /// A lab.
+    Lab(LabView),
+    /// A node.
+    Node(NodeView),
+    /// A link.
+    Link(LinkView),
+    /// An operation.
+    Operation(OperationRow),
+}
+
+/// A lab as it is told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LabView {
+    /// Its row.
+    pub lab: LabRow,
+    /// Its nodes, grouped.
+    pub nodes: Vec<(Runtime, Wanted, NodeState, u32)>,
+    /// Its links, grouped.
+    pub links: Vec<(LinkState, u32)>,
+    /// The active operation.
+    pub operation: Option<String>,
+    /// The hosts it is on.
+    pub hosts: Vec<HostId>,
+}
+
+impl LabView {
+    /// The lab with its spec.
+    pub fn whole(rows: &LabRows) -> LabView {
+        let (nodes, links) = rows.tallies();
+        LabView {
+            lab: rows.lab.clone(),
+            nodes: nodes.into_iter().map(|t| (t.runtime, t.wanted, t.state, t.count)).collect(),
+            links: links.into_iter().map(|t| (t.state, t.count)).collect(),
+            operation: rows.operation.map(|o| o.to_string()),
+            hosts: rows.hosts.iter().cloned().collect(),
+        }
+    }
+
+    /// The lab, its spec left out.
+    pub fn without_spec(rows: &LabRows) -> LabView {
+        let mut view = LabView::whole(rows);
+        view.lab.spec = Default::default();
+        view.lab.completed = None;
+        view
+    }
+}
+
+/// An interface as it is told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Interface {
+    /// The name the kind gives it.
+    pub name: String,
+    /// The name inside the node.
+    pub guest_name: String,
+    /// MAC address.
+    pub mac: String,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Addresses with prefix length.
+    pub addresses: Vec<String>,
+    /// Id of its link.
+    pub link: String,
+    /// True when it was read back.
+    pub present: bool,
+    /// True when carrier was read back.
+    pub carrier: bool,
+}
+
+/// A node as it is told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeView {
+    /// Id of its lab.
+    pub lab: String,
+    /// Its row.
+    pub node: NodeRow,
+    /// Name of its container or domain; empty for a bridge.
+    pub instance_name: String,
+    /// Its interfaces, by port.
+    pub interfaces: Vec<Interface>,
+}
+
+impl NodeView {
+    /// A node among its lab's rows.
+    pub fn new(rows: &LabRows, node: &NodeRow) -> NodeView {
+        let link_id = |uid: LinkUid| rows.links.get(&uid).map(|l| l.id.clone()).unwrap_or_default();
+        let interfaces = rows.nics_of(node.uid).into_iter().map(|n| Interface {
+            name: n.interface.clone(),
+            guest_name: guest_name(n),
+            mac: n.mac.clone(),
+            mtu: n.mtu,
+            addresses: n.addresses.clone(),
+            link: link_id(n.link_uid),
+            present: n.present,
+            carrier: n.carrier,
+        });
+        let instance_name = match node.runtime {
+            Runtime::Bridge => String::new(),
+            _ => rows.lab.spec.instance_name(&rows.lab.id, node.id.as_str()),
+        };
+        NodeView { lab: rows.lab.id.to_string(), node: node.clone(), instance_name, interfaces: interfaces.collect() }
+    }
+}
+
+/// A link as it is told.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LinkView {
+    /// Id of its lab.
+    pub lab: String,
+    /// Its row.
+    pub link: LinkRow,
+}
+
+impl LinkView {
+    /// A link among its lab's rows.
+    pub fn new(rows: &LabRows, link: &LinkRow) -> LinkView {
+        LinkView { lab: rows.lab.id.to_string(), link: link.clone() }
+    }
+}
+
+/// How far the objects of a plan are, from the rows; everything is gone when there are none.
+pub fn progress(operation: &OperationRow, rows: Option<&LabRows>) -> Vec<Progress> {
+    use netloom_model::plan::Object as What;
+    let of = |what: What, id: &str| match what {
+        What::Node => rows.and_then(|r| r.node(&id.to_ascii_lowercase())).map(|n| (n.state.as_str(), n.reason.clone())),
+        What::Link => rows.and_then(|r| r.link(id)).map(|l| (l.state.as_str(), l.reason.clone())),
+    };
+    let actions = operation.plan.actions.iter();
+    actions
+        .map(|a| {
+            let (state, detail) = of(a.object, &a.id).unwrap_or(("GONE", String::new()));
+            Progress { object: a.object, id: a.id.clone(), state: state.to_owned(), detail }
+        })
+        .collect()
+}
+
+/// What a read of the log gave.
+#[derive(Debug, PartialEq)]
+pub enum Reading {
+    /// These events, in order; none when there are no newer ones.
+    Events(Vec<Event>),
+    /// Events after the number asked for were dropped already, or there never was such a number.
+    Relist,
+}
+
+/// The number of the newest event.
+pub(super) async fn last(sql: &mut Connection) -> Result<u64> {
+    let row = sqlx::query("SELECT value FROM meta WHERE key = 'sequence'").fetch_optional(sql).await?;
+    row.map_or(Ok(0), |row| super::parse("meta.sequence", row.try_get("value")?))
+}
+
+pub(super) async fn set_last(sql: &mut Connection, last: u64) -> Result<()> {
+    super::hosts::set_meta(sql, "sequence", &last.to_string()).await
+}
+
+pub(super) async fn prune_to(sql: &mut Connection, sequence: u64) -> Result<()> {
+    sqlx::query("DELETE FROM events WHERE sequence <= $1").bind(number(sequence)).execute(sql).await?;
+    Ok(())
+}
+
+impl Tx<'_> {
+    /// Writes an event under the next number.
+    pub async fn event(&mut self, event: Event) -> Result<()> {
+        let sequence = match self.last_event {
+            Some(last) => last,
+            None => last(&mut self.sql).await?,
+        } + 1;
+        sqlx::query("INSERT INTO events (sequence, time_us, lab, deleted, object_json) VALUES ($1, $2, $3, $4, $5)")
+            .bind(number(sequence))
+            .bind(self.now)
+            .bind(&event.lab)
+            .bind(i64::from(event.deleted))
+            .bind(to_json(&event.object))
+            .execute(&mut *self.sql)
+            .await?;
+        self.last_event = Some(sequence);
+        Ok(())
+    }
+
+    /// Drops events written before this time.
+    pub async fn prune_events(&mut self, before_us: i64) -> Result<()> {
+        sqlx::query("DELETE FROM events WHERE time_us < $1").bind(before_us).execute(&mut *self.sql).await?;
+        Ok(())
+    }
+}
+
+impl Store {
+    /// The number of the newest event.
+    pub fn last_event(&self) -> u64 {
+        *self.events.borrow()
+    }
+
+    /// Reads events after a number, of one lab or (empty) of all; at most `limit`.
+    pub async fn read_events(&self, since: u64, lab: &str, limit: u32) -> Result<Reading> {
+        let mut sql = self.pool.acquire().await?;
+        // One statement, so that the oldest number and the events are of one moment.
+        let rows = sqlx::query(
+            "SELECT sequence, lab, deleted, object_json, (SELECT MIN(sequence) FROM events) AS oldest FROM events
+             WHERE sequence > $1 AND ($2 = '' OR LOWER(lab) = LOWER($2)) ORDER BY sequence LIMIT $3",
+        )
+        .bind(number(since))
+        .bind(lab)
+        .bind(i64::from(limit))
+        .fetch_all(&mut *sql)
+        .await?;
+        let oldest: Option<i64> = match rows.first() {
+            Some(row) => row.try_get("oldest")?,
+            None => {
+                let row = sqlx::query("SELECT MIN(sequence) AS oldest FROM events").fetch_one(&mut *sql).await?;
+                row.try_get("oldest")?
+            }
+        };
+        let last = last(&mut sql).await?;
+        let dropped_to = oldest.map_or(Ok(last), |o| unsigned("events.sequence", o).map(|o| o - 1))?;
+        if since < dropped_to || since > last {
+            return Ok(Reading::Relist);
+        }
+        let events = rows.iter().map(|row| {
+            Ok(Event {
+                sequence: unsigned("events.sequence", row.try_get("sequence")?)?,
+                lab: row.try_get("lab")?,
+                deleted: row.try_get::<i64, _>("deleted")? != 0,
+                object: from_json("events.object_json", row.try_get("object_json")?)?,
+            })
+        });
+        Ok(Reading::Events(events.collect::<Result<_>>()?))
+    }
+}

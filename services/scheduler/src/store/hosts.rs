@@ -1,0 +1,131 @@
+//! Hosts, what is reserved on them, and the few values that belong to the scheduler itself.
+
+use std::collections::BTreeMap;
+
+use netloom_model::id::{HostId, LabUid};
+use netloom_model::observed::{ComputeInventory, NetworkInventory};
+use netloom_model::tally::NodeTally;
+use sqlx::Row as _;
+use uuid::Uuid;
+
+use super::{Connection, Page, Result, Store, Tx, from_json, from_word, parse, to_json, unsigned};
+use crate::rows::{HostRow, Reserved};
+
+pub(super) async fn set_meta(sql: &mut Connection, key: &str, value: &str) -> Result<()> {
+    sqlx::query("INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
+        .bind(key)
+        .bind(value)
+        .execute(sql)
+        .await?;
+    Ok(())
+}
+
+const RESERVED: &str = "SELECT host, SUM(cpu_millis) AS cpu, SUM(memory_bytes) AS memory FROM nodes
+     WHERE host IS NOT NULL AND wanted <> 'ABSENT' AND lab_uid <> $1 GROUP BY host";
+
+async fn reserved(sql: &mut Connection, except: &str) -> Result<BTreeMap<HostId, Reserved>> {
+    let mut all = BTreeMap::new();
+    for row in sqlx::query(RESERVED).bind(except).fetch_all(sql).await? {
+        let reserved = Reserved {
+            cpu_millis: unsigned("nodes.cpu_millis", row.try_get("cpu")?)?,
+            memory_bytes: unsigned("nodes.memory_bytes", row.try_get("memory")?)?,
+        };
+        all.insert(parse("nodes.host", row.try_get("host")?)?, reserved);
+    }
+    Ok(all)
+}
+
+impl Tx<'_> {
+    /// A value of the scheduler's own.
+    pub async fn meta(&mut self, key: &str) -> Result<Option<String>> {
+        let row = sqlx::query("SELECT value FROM meta WHERE key = $1").bind(key).fetch_optional(&mut *self.sql).await?;
+        Ok(row.map(|r| r.try_get("value")).transpose()?)
+    }
+
+    /// Sets a value of the scheduler's own.
+    pub async fn set_meta(&mut self, key: &str, value: &str) -> Result<()> {
+        set_meta(&mut self.sql, key, value).await
+    }
+
+    /// What labs other than this one have reserved, as this write sees it.
+    pub async fn reserved_by_others(&mut self, lab: LabUid) -> Result<BTreeMap<HostId, Reserved>> {
+        reserved(&mut self.sql, &lab.to_string()).await
+    }
+
+    /// Makes sure that a host has a row.
+    pub async fn add_host(&mut self, host: &HostId) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO hosts (id, uid, compute_json, network_json, heard_us) VALUES ($1, $2, $3, $4, 0) ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(host.as_str())
+        .bind(Uuid::now_v7().to_string())
+        .bind(to_json(&ComputeInventory::default()))
+        .bind(to_json(&NetworkInventory::default()))
+        .execute(&mut *self.sql)
+        .await?;
+        Ok(())
+    }
+
+    /// Keeps what a host proved.
+    pub async fn put_host(
+        &mut self,
+        host: &HostId,
+        compute: &ComputeInventory,
+        network: &NetworkInventory,
+        heard_us: i64,
+    ) -> Result<()> {
+        sqlx::query("UPDATE hosts SET compute_json = $2, network_json = $3, heard_us = $4 WHERE id = $1")
+            .bind(host.as_str())
+            .bind(to_json(compute))
+            .bind(to_json(network))
+            .bind(heard_us)
+            .execute(&mut *self.sql)
+            .await?;
+        Ok(())
+    }
+}
+
+impl Store {
+    /// What is reserved on each host.
+    pub async fn reserved(&self) -> Result<BTreeMap<HostId, Reserved>> {
+        reserved(&mut *self.pool.acquire().await?, "").await
+    }
+
+    /// Hosts by id.
+    pub async fn list_hosts(&self, page_size: u32, after: &str) -> Result<Page<HostRow>> {
+        let statement = "SELECT * FROM hosts WHERE id > $1 ORDER BY id LIMIT $2";
+        let rows = sqlx::query(statement).bind(after).bind(i64::from(page_size) + 1).fetch_all(&self.pool).await?;
+        let mut hosts = Vec::new();
+        for row in rows {
+            hosts.push(HostRow {
+                id: parse("hosts.id", row.try_get("id")?)?,
+                uid: row.try_get("uid")?,
+                compute: from_json("hosts.compute_json", row.try_get("compute_json")?)?,
+                network: from_json("hosts.network_json", row.try_get("network_json")?)?,
+                heard_us: row.try_get("heard_us")?,
+            });
+        }
+        Page::cut(hosts, page_size)
+    }
+
+    /// Nodes of each host, grouped.
+    pub async fn host_tallies(&self) -> Result<BTreeMap<HostId, Vec<NodeTally>>> {
+        let rows = sqlx::query(
+            "SELECT host, runtime, wanted, state, COUNT(*) AS count FROM nodes WHERE host IS NOT NULL AND replaced = 0
+             GROUP BY host, runtime, wanted, state ORDER BY host, runtime, wanted, state",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut all: BTreeMap<HostId, Vec<NodeTally>> = BTreeMap::new();
+        for row in rows {
+            let tally = NodeTally {
+                runtime: from_word("nodes.runtime", row.try_get("runtime")?)?,
+                wanted: from_word("nodes.wanted", row.try_get("wanted")?)?,
+                state: from_word("nodes.state", row.try_get("state")?)?,
+                count: u32::try_from(row.try_get::<i64, _>("count")?).unwrap_or(u32::MAX),
+            };
+            all.entry(parse("nodes.host", row.try_get("host")?)?).or_default().push(tally);
+        }
+        Ok(all)
+    }
+}

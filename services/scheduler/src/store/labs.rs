@@ -1,0 +1,411 @@
+//! The rows of labs: read whole, written as the difference of two versions.
+
+use std::collections::BTreeMap;
+
+use netloom_model::id::{LabUid, WireId};
+use sqlx::Row as _;
+
+use super::{
+    Connection, Db, Event, LabView, LinkView, NodeView, Object, Result, Tx, from_json, from_word, number, parse, to_json,
+    unsigned, word,
+};
+use crate::rows::{LabRow, LabRows, LinkRow, NicRow, NodeRow};
+
+type SqlRow = <Db as sqlx::Database>::Row;
+
+/// Reads the rows of all labs.
+pub(super) async fn load_all(sql: &mut Connection) -> Result<Vec<LabRows>> {
+    let mut labs = BTreeMap::new();
+    for row in sqlx::query("SELECT * FROM labs").fetch_all(&mut *sql).await? {
+        let mut rows = LabRows::new("x".parse().expect("a valid name"), 0);
+        rows.lab = lab_row(&row)?;
+        labs.insert(rows.lab.uid, rows);
+    }
+    let lab_of = |row: &SqlRow| -> Result<LabUid> { parse("lab_uid", row.try_get("lab_uid")?) };
+    for row in sqlx::query("SELECT * FROM lab_hosts").fetch_all(&mut *sql).await? {
+        if let Some(rows) = labs.get_mut(&lab_of(&row)?) {
+            rows.hosts.insert(parse("lab_hosts.host", row.try_get("host")?)?);
+        }
+    }
+    for row in sqlx::query("SELECT * FROM nodes").fetch_all(&mut *sql).await? {
+        if let Some(rows) = labs.get_mut(&lab_of(&row)?) {
+            let node = node_row(&row)?;
+            rows.nodes.insert(node.uid, node);
+        }
+    }
+    for row in sqlx::query("SELECT * FROM links").fetch_all(&mut *sql).await? {
+        if let Some(rows) = labs.get_mut(&lab_of(&row)?) {
+            let link = link_row(&row)?;
+            rows.links.insert(link.uid, link);
+        }
+    }
+    for row in sqlx::query("SELECT * FROM nics").fetch_all(&mut *sql).await? {
+        if let Some(rows) = labs.get_mut(&lab_of(&row)?) {
+            let nic = nic_row(&row)?;
+            rows.nics.insert(nic.wire_id, nic);
+        }
+    }
+    for row in sqlx::query("SELECT id, lab_uid FROM operations WHERE state = 'RUNNING'").fetch_all(&mut *sql).await? {
+        if let Some(rows) = labs.get_mut(&lab_of(&row)?) {
+            rows.operation = Some(parse("operations.id", row.try_get("id")?)?);
+        }
+    }
+    Ok(labs.into_values().collect())
+}
+
+pub(super) fn lab_row(row: &SqlRow) -> Result<LabRow> {
+    let completed: Option<String> = row.try_get("completed_json")?;
+    Ok(LabRow {
+        uid: parse("labs.uid", row.try_get("uid")?)?,
+        id: parse("labs.id", row.try_get("id")?)?,
+        spec: from_json("labs.spec_json", row.try_get("spec_json")?)?,
+        completed: completed.map(|c| from_json("labs.completed_json", &c)).transpose()?,
+        generation: unsigned("labs.generation", row.try_get("generation")?)?,
+        wanted: from_word("labs.wanted", row.try_get("wanted")?)?,
+        traceparent: row.try_get("traceparent")?,
+        create_us: row.try_get("create_us")?,
+        update_us: row.try_get("update_us")?,
+    })
+}
+
+fn wire(column: &'static str, n: i64) -> Result<WireId> {
+    let id = WireId::try_from(unsigned(column, n)?);
+    id.map_err(|_| crate::error::Error::Row { column, value: n.to_string() })
+}
+
+pub(super) fn node_row(row: &SqlRow) -> Result<NodeRow> {
+    let (host, observed): (Option<String>, Option<String>) =
+        (row.try_get("host")?, row.try_get("observed_json")?);
+    let segment: Option<i64> = row.try_get("segment")?;
+    Ok(NodeRow {
+        uid: parse("nodes.uid", row.try_get("uid")?)?,
+        id: parse("nodes.id", row.try_get("id")?)?,
+        replaced: row.try_get::<i64, _>("replaced")? != 0,
+        runtime: from_word("nodes.runtime", row.try_get("runtime")?)?,
+        wanted: from_word("nodes.wanted", row.try_get("wanted")?)?,
+        spec: from_json("nodes.spec_json", row.try_get("spec_json")?)?,
+        spec_hash: row.try_get("spec_hash")?,
+        host: host.map(|h| parse("nodes.host", &h)).transpose()?,
+        segment: segment.map(|s| wire("nodes.segment", s)).transpose()?,
+        rejections: from_json("nodes.rejections_json", row.try_get("rejections_json")?)?,
+        image_step: from_word("nodes.image_step", row.try_get("image_step")?)?,
+        image_detail: row.try_get("image_detail")?,
+        removal: row.try_get("removal")?,
+        settled_start: row.try_get("settled_start")?,
+        state: from_word("nodes.state", row.try_get("state")?)?,
+        reason: row.try_get("reason")?,
+        observed: observed.map(|o| from_json("nodes.observed_json", &o)).transpose()?,
+        create_us: row.try_get("create_us")?,
+        update_us: row.try_get("update_us")?,
+    })
+}
+
+pub(super) fn link_row(row: &SqlRow) -> Result<LinkRow> {
+    let host: Option<String> = row.try_get("host")?;
+    Ok(LinkRow {
+        uid: parse("links.uid", row.try_get("uid")?)?,
+        id: row.try_get("id")?,
+        replaced: row.try_get::<i64, _>("replaced")? != 0,
+        wire_id: wire("links.wire_id", row.try_get("wire_id")?)?,
+        wanted: from_word("links.wanted", row.try_get("wanted")?)?,
+        spec: from_json("links.spec_json", row.try_get("spec_json")?)?,
+        host: host.map(|h| parse("links.host", &h)).transpose()?,
+        state: from_word("links.state", row.try_get("state")?)?,
+        reason: row.try_get("reason")?,
+        plane: row.try_get("plane")?,
+        create_us: row.try_get("create_us")?,
+        update_us: row.try_get("update_us")?,
+    })
+}
+
+pub(super) fn nic_row(row: &SqlRow) -> Result<NicRow> {
+    let host: Option<String> = row.try_get("host")?;
+    let small = |column: &'static str, n: i64| -> Result<u32> {
+        u32::try_from(n).map_err(|_| crate::error::Error::Row { column, value: n.to_string() })
+    };
+    Ok(NicRow {
+        wire_id: wire("nics.wire_id", row.try_get("wire_id")?)?,
+        node_uid: parse("nics.node_uid", row.try_get("node_uid")?)?,
+        link_uid: parse("nics.link_uid", row.try_get("link_uid")?)?,
+        interface: row.try_get("interface")?,
+        port: small("nics.port", row.try_get("port")?)?,
+        absent: row.try_get::<i64, _>("absent")? != 0,
+        host: host.map(|h| parse("nics.host", &h)).transpose()?,
+        mac: row.try_get("mac")?,
+        mtu: small("nics.mtu", row.try_get("mtu")?)?,
+        addresses: from_json("nics.addresses_json", row.try_get("addresses_json")?)?,
+        present: row.try_get::<i64, _>("present")? != 0,
+        carrier: row.try_get::<i64, _>("carrier")? != 0,
+    })
+}
+
+/// Two versions of the rows of one kind, compared by key.
+struct Difference<'a, T> {
+    changed: Vec<(Option<&'a T>, &'a T)>,
+    removed: Vec<&'a T>,
+}
+
+fn difference<'a, K: Ord, T: PartialEq>(
+    before: &'a BTreeMap<K, T>,
+    after: &'a BTreeMap<K, T>,
+) -> Difference<'a, T> {
+    let changed = after.iter().map(|(k, v)| (before.get(k), v)).filter(|(old, new)| *old != Some(*new));
+    let removed = before.iter().filter(|(k, _)| !after.contains_key(k)).map(|(_, v)| v);
+    Difference { changed: changed.collect(), removed: removed.collect() }
+}
+
+impl Tx<'_> {
+    /// Writes the difference between two versions of a lab's rows, with its events; `before` is none for a new lab. A lab that is gone by
+    /// [`LabRows::is_gone`] loses its row. Says whether there was a difference.
+    pub async fn save(&mut self, before: Option<&LabRows>, mut after: LabRows) -> Result<bool> {
+        let uid = after.lab.uid;
+        let empty;
+        let old = match before {
+            Some(old) => old,
+            None => {
+                let mut none = LabRows::new(after.lab.id.clone(), self.now);
+                none.lab = after.lab.clone();
+                empty = none;
+                &empty
+            }
+        };
+        let gone = after.is_gone();
+        if before == Some(&after) && !gone {
+            return Ok(false);
+        }
+        for node in after.nodes.values_mut() {
+            if old.nodes.get(&node.uid).is_some_and(|o| o != node) {
+                node.update_us = self.now;
+            }
+        }
+        for link in after.links.values_mut() {
+            if old.links.get(&link.uid).is_some_and(|o| o != link) {
+                link.update_us = self.now;
+            }
+        }
+        if gone {
+            self.delete_lab(uid).await?;
+        } else if before.is_none_or(|b| b.lab != after.lab) {
+            self.put_lab(&after.lab).await?;
+        }
+        for host in after.hosts.difference(&old.hosts) {
+            let insert = "INSERT INTO lab_hosts (lab_uid, host) VALUES ($1, $2)";
+            sqlx::query(insert).bind(uid.to_string()).bind(host.as_str()).execute(&mut *self.sql).await?;
+        }
+        for host in old.hosts.difference(&after.hosts) {
+            let delete = "DELETE FROM lab_hosts WHERE lab_uid = $1 AND host = $2";
+            sqlx::query(delete).bind(uid.to_string()).bind(host.as_str()).execute(&mut *self.sql).await?;
+        }
+        self.save_wire_ids(old, &after).await?;
+        self.save_rows(old, &after).await?;
+        self.tell(before, &after, gone).await?;
+        self.staged.push((uid, (!gone).then_some(after)));
+        Ok(true)
+    }
+
+    async fn save_wire_ids(&mut self, old: &LabRows, after: &LabRows) -> Result<()> {
+        let (had, has) = (old.wire_ids(), after.wire_ids());
+        for wire in has.difference(&had) {
+            sqlx::query("INSERT INTO wire_ids (id, lab_uid) VALUES ($1, $2)")
+                .bind(number(wire.get()))
+                .bind(after.lab.uid.to_string())
+                .execute(&mut *self.sql)
+                .await?;
+        }
+        for wire in had.difference(&has) {
+            sqlx::query("UPDATE wire_ids SET removed_us = $2 WHERE id = $1")
+                .bind(number(wire.get()))
+                .bind(self.now)
+                .execute(&mut *self.sql)
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn save_rows(&mut self, old: &LabRows, after: &LabRows) -> Result<()> {
+        let lab = after.lab.uid.to_string();
+        let nodes = difference(&old.nodes, &after.nodes);
+        for node in &nodes.removed {
+            sqlx::query("DELETE FROM nodes WHERE uid = $1").bind(node.uid.to_string()).execute(&mut *self.sql).await?;
+            let insert = "INSERT INTO removed (uid, lab_uid, time_us) VALUES ($1, $2, $3)";
+            let insert = sqlx::query(insert).bind(node.uid.to_string()).bind(&lab).bind(self.now);
+            insert.execute(&mut *self.sql).await?;
+        }
+        // Former selves first: they free the name that their successors take.
+        let (replaced, shown): (Vec<_>, Vec<_>) = nodes.changed.iter().partition(|(_, n)| n.replaced);
+        for (_, node) in replaced.into_iter().chain(shown) {
+            self.put_node(&lab, node).await?;
+        }
+        let links = difference(&old.links, &after.links);
+        for link in &links.removed {
+            sqlx::query("DELETE FROM links WHERE uid = $1").bind(link.uid.to_string()).execute(&mut *self.sql).await?;
+        }
+        let (replaced, shown): (Vec<_>, Vec<_>) = links.changed.iter().partition(|(_, l)| l.replaced);
+        for (_, link) in replaced.into_iter().chain(shown) {
+            self.put_link(&lab, link).await?;
+        }
+        let nics = difference(&old.nics, &after.nics);
+        for nic in &nics.removed {
+            let delete = sqlx::query("DELETE FROM nics WHERE wire_id = $1").bind(number(nic.wire_id.get()));
+            delete.execute(&mut *self.sql).await?;
+        }
+        for (_, nic) in &nics.changed {
+            self.put_nic(&lab, nic).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes the events of a difference: what is shown and changed, what is gone, and the lab when its row or its tallies changed.
+    async fn tell(&mut self, before: Option<&LabRows>, after: &LabRows, gone: bool) -> Result<()> {
+        let id = after.lab.id.to_string();
+        let (no_nodes, no_links) = (BTreeMap::new(), BTreeMap::new());
+        let nodes = difference(before.map_or(&no_nodes, |b| &b.nodes), &after.nodes);
+        let links = difference(before.map_or(&no_links, |b| &b.links), &after.links);
+        // A NIC's change is its node's.
+        let mut told = std::collections::BTreeSet::new();
+        let no_nics = BTreeMap::new();
+        let nics = difference(before.map_or(&no_nics, |b| &b.nics), &after.nics);
+        let of_nics = nics.changed.iter().map(|(_, n)| n.node_uid).chain(nics.removed.iter().map(|n| n.node_uid));
+        told.extend(nodes.changed.iter().map(|(_, n)| n.uid).chain(of_nics));
+        for node in told.iter().filter_map(|uid| after.nodes.get(uid)).filter(|n| !n.replaced) {
+            self.event(Event::new(&id, false, Object::Node(NodeView::new(after, node)))).await?;
+        }
+        for (_, link) in links.changed.iter().filter(|(_, l)| !l.replaced) {
+            self.event(Event::new(&id, false, Object::Link(LinkView::new(after, link)))).await?;
+        }
+        if let Some(before) = before {
+            for node in nodes.removed.iter().filter(|n| !n.replaced) {
+                self.event(Event::new(&id, true, Object::Node(NodeView::new(before, node)))).await?;
+            }
+            for link in links.removed.iter().filter(|l| !l.replaced) {
+                self.event(Event::new(&id, true, Object::Link(LinkView::new(before, link)))).await?;
+            }
+        }
+        let changed = before.is_none_or(|b| {
+            b.lab != after.lab || b.operation != after.operation || b.tallies() != after.tallies()
+        });
+        if gone {
+            self.event(Event::new(&id, true, Object::Lab(LabView::whole(after)))).await?;
+        } else if changed {
+            self.event(Event::new(&id, false, Object::Lab(LabView::without_spec(after)))).await?;
+        }
+        Ok(())
+    }
+
+    async fn put_lab(&mut self, lab: &LabRow) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO labs (uid, id, folded, spec_json, completed_json, generation, wanted, traceparent, create_us, update_us)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+             ON CONFLICT (uid) DO UPDATE SET spec_json = excluded.spec_json, completed_json = excluded.completed_json,
+               generation = excluded.generation, wanted = excluded.wanted, traceparent = excluded.traceparent, update_us = excluded.update_us",
+        )
+        .bind(lab.uid.to_string())
+        .bind(lab.id.as_str())
+        .bind(lab.id.folded())
+        .bind(to_json(&lab.spec))
+        .bind(lab.completed.as_ref().map(to_json))
+        .bind(number(lab.generation))
+        .bind(word(&lab.wanted))
+        .bind(&lab.traceparent)
+        .bind(lab.create_us)
+        .bind(lab.update_us)
+        .execute(&mut *self.sql)
+        .await?;
+        Ok(())
+    }
+
+    async fn delete_lab(&mut self, lab: LabUid) -> Result<()> {
+        sqlx::query("DELETE FROM labs WHERE uid = $1").bind(lab.to_string()).execute(&mut *self.sql).await?;
+        Ok(())
+    }
+
+    async fn put_node(&mut self, lab: &str, node: &NodeRow) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO nodes (uid, lab_uid, id, folded, replaced, runtime, wanted, spec_json, spec_hash, cpu_millis, memory_bytes, host,
+               segment, rejections_json, image_step, image_detail, removal, settled_start, state, reason, observed_json, create_us, update_us)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)
+             ON CONFLICT (uid) DO UPDATE SET replaced = excluded.replaced, wanted = excluded.wanted, spec_json = excluded.spec_json,
+               cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes, host = excluded.host,
+               rejections_json = excluded.rejections_json, image_step = excluded.image_step, image_detail = excluded.image_detail,
+               removal = excluded.removal, settled_start = excluded.settled_start, state = excluded.state, reason = excluded.reason,
+               observed_json = excluded.observed_json, update_us = excluded.update_us",
+        )
+        .bind(node.uid.to_string())
+        .bind(lab)
+        .bind(node.id.as_str())
+        .bind(node.id.folded())
+        .bind(i64::from(node.replaced))
+        .bind(word(&node.runtime))
+        .bind(word(&node.wanted))
+        .bind(to_json(&node.spec))
+        .bind(&node.spec_hash)
+        .bind(i64::from(node.spec.cpu_request_millis))
+        .bind(number(node.spec.memory_request_bytes))
+        .bind(node.host.as_ref().map(|h| h.as_str()))
+        .bind(node.segment.map(|s| number(s.get())))
+        .bind(to_json(&node.rejections))
+        .bind(word(&node.image_step))
+        .bind(&node.image_detail)
+        .bind(&node.removal)
+        .bind(&node.settled_start)
+        .bind(word(&node.state))
+        .bind(&node.reason)
+        .bind(node.observed.as_ref().map(to_json))
+        .bind(node.create_us)
+        .bind(node.update_us)
+        .execute(&mut *self.sql)
+        .await?;
+        Ok(())
+    }
+
+    async fn put_link(&mut self, lab: &str, link: &LinkRow) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO links (uid, lab_uid, id, replaced, wire_id, wanted, spec_json, host, state, reason, plane, create_us, update_us)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+             ON CONFLICT (uid) DO UPDATE SET replaced = excluded.replaced, wanted = excluded.wanted, spec_json = excluded.spec_json,
+               host = excluded.host, state = excluded.state, reason = excluded.reason, plane = excluded.plane, update_us = excluded.update_us",
+        )
+        .bind(link.uid.to_string())
+        .bind(lab)
+        .bind(&link.id)
+        .bind(i64::from(link.replaced))
+        .bind(number(link.wire_id.get()))
+        .bind(word(&link.wanted))
+        .bind(to_json(&link.spec))
+        .bind(link.host.as_ref().map(|h| h.as_str()))
+        .bind(word(&link.state))
+        .bind(&link.reason)
+        .bind(&link.plane)
+        .bind(link.create_us)
+        .bind(link.update_us)
+        .execute(&mut *self.sql)
+        .await?;
+        Ok(())
+    }
+
+    async fn put_nic(&mut self, lab: &str, nic: &NicRow) -> Result<()> {
+        sqlx::query(
+            "INSERT INTO nics (wire_id, lab_uid, node_uid, link_uid, interface, port, absent, host, mac, mtu, addresses_json, present, carrier)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+             ON CONFLICT (wire_id) DO UPDATE SET link_uid = excluded.link_uid, absent = excluded.absent, host = excluded.host,
+               mac = excluded.mac, mtu = excluded.mtu, addresses_json = excluded.addresses_json, present = excluded.present,
+               carrier = excluded.carrier",
+        )
+        .bind(number(nic.wire_id.get()))
+        .bind(lab)
+        .bind(nic.node_uid.to_string())
+        .bind(nic.link_uid.to_string())
+        .bind(&nic.interface)
+        .bind(i64::from(nic.port))
+        .bind(i64::from(nic.absent))
+        .bind(nic.host.as_ref().map(|h| h.as_str()))
+        .bind(&nic.mac)
+        .bind(i64::from(nic.mtu))
+        .bind(to_json(&nic.addresses))
+        .bind(i64::from(nic.present))
+        .bind(i64::from(nic.carrier))
+        .execute(&mut *self.sql)
+        .await?;
+        Ok(())
+    }
+}

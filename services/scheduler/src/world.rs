@@ -1,0 +1,233 @@
+//! What the hosts last said, in memory. Observers write it, everything else reads it.
+//!
+//! Nothing of this is believed longer than the host is heard of. What changes marks its lab as dirty and wakes the keeper of the rows
+//! ([`crate::observer`]).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Mutex;
+
+use netloom_model::id::{HostId, LabUid, NodeUid, WireId};
+use netloom_model::observed::{
+    ComputeInventory, NetworkInventory, Observed, ObservedNic, ObservedSegment, ObservedWire,
+};
+use tokio::sync::watch;
+
+use crate::rows::now_us;
+
+/// Whether a host's service is heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Heard {
+    /// Not since this scheduler started, and it was not given up yet.
+    #[default]
+    NotYet,
+    /// It is.
+    Yes,
+    /// It was given up.
+    Lost,
+}
+
+/// What a host's compute service said.
+#[derive(Debug, Clone, Default)]
+pub struct ComputeView {
+    /// Whether it is heard of.
+    pub heard: Heard,
+    /// When it last was.
+    pub heard_us: i64,
+    /// Grows with each snapshot that asks for a new Sync.
+    pub epoch: u64,
+    /// Its instances.
+    pub instances: HashMap<NodeUid, Observed>,
+    /// What it can do.
+    pub inventory: ComputeInventory,
+}
+
+/// What a host's network service said.
+#[derive(Debug, Clone, Default)]
+pub struct NetworkView {
+    /// Whether it is heard of.
+    pub heard: Heard,
+    /// When it last was.
+    pub heard_us: i64,
+    /// Grows with each snapshot that asks for a new Sync.
+    pub epoch: u64,
+    /// Its NICs.
+    pub nics: HashMap<WireId, ObservedNic>,
+    /// Its wires.
+    pub wires: HashMap<WireId, ObservedWire>,
+    /// Its segments.
+    pub segments: HashMap<WireId, ObservedSegment>,
+    /// What exists there and is not in its slice.
+    pub unwanted: BTreeSet<WireId>,
+    /// What it can do.
+    pub inventory: NetworkInventory,
+}
+
+/// What a host said.
+#[derive(Debug, Clone, Default)]
+pub struct HostView {
+    /// Its compute service.
+    pub compute: ComputeView,
+    /// Its network service.
+    pub network: NetworkView,
+}
+
+impl HostView {
+    /// True when both services are heard of.
+    pub fn is_heard(&self) -> bool {
+        self.compute.heard == Heard::Yes && self.network.heard == Heard::Yes
+    }
+
+    /// True while one of them may still be heard of for the first time.
+    pub fn is_awaited(&self) -> bool {
+        self.compute.heard != Heard::Lost
+            && self.network.heard != Heard::Lost
+            && (self.compute.heard == Heard::NotYet || self.network.heard == Heard::NotYet)
+    }
+}
+
+/// What rows may no longer be in step with what hosts said.
+#[derive(Debug, Default)]
+pub struct Dirty {
+    /// Everything on these hosts.
+    pub hosts: BTreeSet<HostId>,
+    /// These labs.
+    pub labs: BTreeSet<LabUid>,
+    /// The labs of these wires.
+    pub wires: BTreeSet<WireId>,
+    /// True when what hosts can do changed, or whether they are heard of.
+    pub room: bool,
+}
+
+/// A lab's rows at a host's service, by what was acknowledged.
+type Pushed = HashMap<(HostId, &'static str, LabUid), u64>;
+
+/// What all hosts said.
+#[derive(Debug)]
+pub struct World {
+    hosts: Mutex<BTreeMap<HostId, HostView>>,
+    dirty: Mutex<Dirty>,
+    pushed: Mutex<Pushed>,
+    changed: watch::Sender<u64>,
+}
+
+impl World {
+    /// A world of these hosts, none of them heard of yet.
+    pub fn new(hosts: impl Iterator<Item = HostId>) -> World {
+        World {
+            hosts: Mutex::new(hosts.map(|h| (h, HostView::default())).collect()),
+            dirty: Mutex::default(),
+            pushed: Mutex::default(),
+            changed: watch::Sender::new(0),
+        }
+    }
+
+    /// Looks at what the hosts said.
+    pub fn read<T>(&self, look: impl FnOnce(&BTreeMap<HostId, HostView>) -> T) -> T {
+        look(&self.hosts.lock().expect("no holder panics"))
+    }
+
+    /// Looks at one host.
+    pub fn host<T>(&self, host: &HostId, look: impl FnOnce(&HostView) -> T) -> Option<T> {
+        self.read(|hosts| hosts.get(host).map(look))
+    }
+
+    /// Wakes at each change.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// When the host heard of longest ago, of these, was last heard of; 0 when there is none.
+    pub fn heard_us<'a>(&self, of: impl Iterator<Item = &'a HostId>) -> i64 {
+        let at = |v: &HostView| v.compute.heard_us.min(v.network.heard_us);
+        self.read(|hosts| of.filter_map(|h| hosts.get(h).map(at)).min().unwrap_or(0))
+    }
+
+    /// Takes what is dirty.
+    pub fn take_dirty(&self) -> Dirty {
+        std::mem::take(&mut *self.dirty.lock().expect("no holder panics"))
+    }
+
+    /// Marks things as dirty, and wakes.
+    pub fn mark(&self, mark: impl FnOnce(&mut Dirty)) {
+        mark(&mut self.dirty.lock().expect("no holder panics"));
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    fn update(&self, host: &HostId, change: impl FnOnce(&mut HostView, &mut Dirty) -> bool) {
+        let changed = {
+            let mut hosts = self.hosts.lock().expect("no holder panics");
+            let mut dirty = self.dirty.lock().expect("no holder panics");
+            hosts.get_mut(host).is_some_and(|view| change(view, &mut dirty))
+        };
+        if changed {
+            self.changed.send_modify(|n| *n += 1);
+        }
+    }
+
+    /// Compute said something; true marks everything on the host.
+    pub fn compute(&self, host: &HostId, change: impl FnOnce(&mut ComputeView, &mut Dirty) -> bool) {
+        self.update(host, |view, dirty| {
+            let first = view.compute.heard != Heard::Yes;
+            let before = view.compute.inventory.clone();
+            let all = change(&mut view.compute, dirty);
+            view.compute.heard = Heard::Yes;
+            view.compute.heard_us = now_us();
+            dirty.room |= first || before != view.compute.inventory;
+            if all || first {
+                dirty.hosts.insert(host.clone());
+            }
+            all || first || dirty.room || !dirty.labs.is_empty()
+        });
+    }
+
+    /// Network said something; true marks everything on the host.
+    pub fn network(&self, host: &HostId, change: impl FnOnce(&mut NetworkView, &mut Dirty) -> bool) {
+        self.update(host, |view, dirty| {
+            let first = view.network.heard != Heard::Yes;
+            let before = view.network.inventory.clone();
+            let all = change(&mut view.network, dirty);
+            view.network.heard = Heard::Yes;
+            view.network.heard_us = now_us();
+            dirty.room |= first || before != view.network.inventory;
+            if all || first {
+                dirty.hosts.insert(host.clone());
+            }
+            all || first || dirty.room || !dirty.wires.is_empty()
+        });
+    }
+
+    /// A host's service was given up.
+    pub fn lost(&self, host: &HostId, service: &'static str) {
+        self.update(host, |view, dirty| {
+            let heard = if service == crate::client::COMPUTE { &mut view.compute.heard } else { &mut view.network.heard };
+            if *heard == Heard::Lost {
+                return false;
+            }
+            tracing::warn!(%host, service, "not heard of any more: what it told is unknown");
+            *heard = Heard::Lost;
+            dirty.hosts.insert(host.clone());
+            dirty.room = true;
+            true
+        });
+    }
+
+    /// A host acknowledged everything of a lab, as of this revision of the rows.
+    pub fn acknowledged(&self, host: &HostId, service: &'static str, lab: LabUid, revision: u64) {
+        let before =
+            self.pushed.lock().expect("no holder panics").insert((host.clone(), service, lab), revision);
+        if before != Some(revision) {
+            self.changed.send_modify(|n| *n += 1);
+        }
+    }
+
+    /// True when a host acknowledged everything of a lab as of this revision or a later one.
+    pub fn has_acknowledged(&self, host: &HostId, service: &'static str, lab: LabUid, revision: u64) -> bool {
+        let pushed = self.pushed.lock().expect("no holder panics");
+        pushed.get(&(host.clone(), service, lab)).is_some_and(|r| *r >= revision)
+    }
+
+    /// Forgets a lab that is gone.
+    pub fn forget(&self, lab: LabUid) {
+        self.pushed.lock().expect("no holder panics").retain(|(_, _, l), _| *l != lab);
+    }
+}

@@ -1,0 +1,292 @@
+//! Labs that come, change and go.
+
+use netloom_proto::scheduler::v1 as ps;
+use netloom_proto::v1 as p;
+use netloom_service::testing::eventually;
+
+use crate::world::{BOUND, World, actions, spec};
+
+#[tokio::test]
+async fn a_lab_comes_up_changes_and_goes() {
+    let world = World::new().await;
+    let first = spec(3, &[(1, 2), (2, 3)]);
+    let operation = world.apply("Demo", first.clone()).await.unwrap();
+    assert_eq!(operation.state(), p::OperationState::Running);
+    assert_eq!(actions(&operation).len(), 5);
+    let operation = world.done(&operation.id).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+    assert!(operation.progress.iter().all(|p| ["READY", "UP"].contains(&p.state.as_str())), "{operation:?}");
+    assert_eq!(world.host().running(), ["n1", "n2", "n3"]);
+    for node in world.nodes("demo").await {
+        assert_eq!(node.state(), p::NodeState::Ready);
+        assert_eq!((node.host.as_str(), node.lab.as_str()), ("h1", "Demo"));
+        assert!(node.interfaces.iter().all(|i| i.present && i.carrier && !i.link.is_empty()), "{node:?}");
+        assert_eq!(node.instance_name, format!("netloom-Demo-{}", node.spec.unwrap().id));
+    }
+    assert!(world.links("demo").await.iter().all(|l| l.state() == p::LinkState::Up && l.plane == "ovs"));
+    // exec commands were released once a node, after its links.
+    assert_eq!((world.host().count("settled n1"), world.host().count("settled n2")), (1, 1));
+    let lab = world.lab("demo").await.unwrap();
+    assert_eq!(lab.node_tallies.iter().map(|t| t.count).sum::<u32>(), 3);
+    assert_eq!((lab.generation, lab.operation.as_str()), (1, ""));
+
+    // The same file again: nothing.
+    let before = world.host().read(|s| s.calls.len());
+    let again = world.apply("demo", first.clone()).await.unwrap();
+    assert_eq!((again.state(), actions(&again)), (p::OperationState::Succeeded, vec![]));
+    let list = ps::ListOperationsRequest { page_size: 10, before: String::new() };
+    let kept = world.client.clone().list_operations(list).await.unwrap().into_inner();
+    assert_eq!(kept.operations.len(), 1);
+    assert_eq!(world.host().read(|s| s.calls.len()), before, "hosts are not even asked");
+
+    // One node's image, one link's MTU, one node less, one more: only those.
+    let (n1, n2) = (world.node("demo", "n1").await, world.node("demo", "n2").await);
+    let mut second = spec(4, &[(1, 2), (2, 4)]);
+    second.nodes.remove(2);
+    second.nodes[1].env.insert("A".into(), "1".into());
+    second.links[0].mtu = 1_500;
+    let operation = world.deploy("demo", second).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+    assert_eq!(
+        actions(&operation),
+        [
+            "RECREATE node n2",
+            "CREATE node n4",
+            "DELETE node n3",
+            "UPDATE link n1:eth1--n2:eth1",
+            "CREATE link n2:eth2--n4:eth1",
+            "DELETE link n2:eth2--n3:eth1"
+        ]
+    );
+    assert_eq!(operation.plan.unwrap().actions[0].reason, "env changed");
+    assert_eq!(world.node("demo", "n1").await.uid, n1.uid);
+    assert_ne!(world.node("demo", "n2").await.uid, n2.uid);
+    assert_eq!(world.host().running(), ["n1", "n2", "n4"]);
+    let wires = world.host().read(|s| s.wires.len());
+    assert_eq!(wires, 2, "the wire of the deleted link is gone");
+
+    let operation = world.destroy("demo").await.unwrap();
+    assert_eq!(actions(&operation).len(), 5);
+    let operation = world.done(&operation.id).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+    assert!(operation.progress.iter().all(|p| p.state == "GONE"), "{operation:?}");
+    assert_eq!(world.lab("demo").await.unwrap_err().code(), tonic::Code::NotFound);
+    world.host().read(|s| {
+        assert!(s.exists.is_empty() && s.wanted.is_empty() && s.nics.is_empty() && s.wires.is_empty());
+        assert_eq!(s.calls.iter().filter(|c| c.starts_with("lab gone")).count(), 1);
+    });
+}
+
+#[tokio::test]
+async fn a_link_that_moves_keeps_the_interface_that_stays() {
+    let world = World::new().await;
+    world.deploy("l", spec(3, &[(1, 2)])).await;
+    let nic = world.node("l", "n1").await.interfaces[0].mac.clone();
+    let start = world.host().read(|s| s.exists.values().find(|e| e.node == "n1").unwrap().start.clone());
+    let operation = world.deploy("l", spec(3, &[(1, 3)])).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+    assert_eq!(world.node("l", "n1").await.interfaces[0].mac, nic);
+    let now = world.host().read(|s| s.exists.values().find(|e| e.node == "n1").unwrap().start.clone());
+    assert_eq!(start, now, "a changed link never restarts a node");
+}
+
+#[tokio::test]
+async fn a_bridge_joins_its_links() {
+    let world = World::new().await;
+    let mut lab = spec(3, &[(1, 3), (2, 3)]);
+    lab.nodes[2] = p::NodeSpec { id: "n3".into(), kind: "bridge".into(), ..p::NodeSpec::default() };
+    let operation = world.deploy("b", lab).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+    assert_eq!(world.node("b", "n3").await.state(), p::NodeState::Ready);
+    world.host().read(|s| {
+        assert_eq!((s.segments.len(), s.nics.len(), s.wires.len(), s.exists.len()), (1, 2, 2, 2));
+        assert!(s.segments.keys().all(|id| *id < 1 << 60));
+    });
+    let operation = world.destroy("b").await.unwrap();
+    world.done(&operation.id).await;
+    assert!(world.host().read(|s| s.segments.is_empty()));
+}
+
+#[tokio::test]
+async fn what_fits_runs_and_the_rest_waits_for_room() {
+    let world = World::new().await;
+    let mut big = spec(3, &[]);
+    for node in &mut big.nodes {
+        node.cpu_request_millis = 1_500;
+    }
+    let operation = world.deploy("big", big.clone()).await;
+    assert_eq!(operation.state(), p::OperationState::Failed);
+    let error = operation.error.unwrap();
+    assert!(error.message.contains("1 of 3 nodes did not come up"), "{}", error.message);
+    assert!(error.message.contains("needs 1.50 CPU, 1.00 of 4.00 free"), "{}", error.message);
+    let unplaced = &operation.plan.unwrap().unplaced;
+    assert_eq!((unplaced.len(), unplaced[0].rejections[0].code.as_str()), (1, "INSUFFICIENT_CPU"));
+    let waits = world.node("big", "n3").await;
+    assert_eq!((waits.state(), waits.rejections.len()), (p::NodeState::Unschedulable, 1));
+
+    // Planned again while it is full: the running nodes are not counted twice.
+    let again = world.apply("big", big).await.unwrap();
+    assert_eq!(actions(&again), Vec::<String>::new());
+
+    // The host grows.
+    world.host().with(|s| s.cpu_millis = 8_000);
+    world.node_is("big", "n3", p::NodeState::Ready).await;
+
+    // Another lab takes what is left, and its going makes room for the next one.
+    let mut other = spec(2, &[]);
+    for node in &mut other.nodes {
+        node.cpu_request_millis = 1_750;
+    }
+    assert_eq!(world.deploy("other", other.clone()).await.state(), p::OperationState::Succeeded);
+    assert_eq!(world.deploy("third", other).await.state(), p::OperationState::Failed);
+    let operation = world.destroy("other").await.unwrap();
+    world.done(&operation.id).await;
+    world.node_is("third", "n1", p::NodeState::Ready).await;
+    world.node_is("third", "n2", p::NodeState::Ready).await;
+}
+
+#[tokio::test]
+async fn an_image_is_fetched_once_and_one_that_cannot_be_had_fails_its_nodes_only() {
+    let world = World::new().await;
+    world.host().with(|s| s.pullable.insert("far:1".into()));
+    let mut lab = spec(4, &[(1, 2)]);
+    lab.nodes[0].image = "far:1".into();
+    lab.nodes[1].image = "far:1".into();
+    lab.nodes[2].image = "nowhere:1".into();
+    let operation = world.deploy("pull", lab.clone()).await;
+    assert_eq!(operation.state(), p::OperationState::Failed);
+    let error = operation.error.unwrap().message;
+    assert!(error.contains("n3: FAILED: nowhere:1: not found upstream"), "{error}");
+    assert_eq!(world.host().running(), ["n1", "n2", "n4"]);
+    assert_eq!(world.host().count("compute.pull_image"), 2);
+    // Asked again, it is tried again.
+    world.host().with(|s| s.pullable.insert("nowhere:1".into()));
+    let operation = world.deploy("pull", lab).await;
+    assert_eq!(actions(&operation), ["UPDATE node n3"]);
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+}
+
+#[tokio::test]
+async fn files_are_on_the_host_before_the_node_is() {
+    use netloom_model::id::Digest;
+    let world = World::new().await;
+    let content = b"hostname r1\n".to_vec();
+    let digest = Digest::of(&content).to_string();
+    let mut lab = spec(1, &[]);
+    lab.files = vec![p::FileEntry { path: "r1.conf".into(), digest: digest.clone(), size_bytes: 12, mode: 0o644 }];
+    lab.nodes[0].binds = vec![p::Bind {
+        source: Some(p::bind::Source::BundlePath("r1.conf".into())),
+        target: "/etc/r1.conf".into(),
+        read_only: false,
+    }];
+    let failure = world.apply("f", lab.clone()).await.unwrap_err();
+    assert_eq!((failure.reason.as_str(), failure.metadata["digests"].as_str()), ("FILES_MISSING", digest.as_str()));
+    let (a, b) = content.split_at(5);
+    let parts = [a, b].map(|part| ps::PutFilesRequest { digest: digest.clone(), content: part.to_vec() });
+    world.client.clone().put_files(futures::stream::iter(parts)).await.unwrap();
+    let operation = world.deploy("f", lab.clone()).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+    assert_eq!(world.host().read(|s| s.files["r1.conf"].clone()), content);
+    let calls = world.host().read(|s| s.calls.clone());
+    let at = |call: &str| calls.iter().position(|c| c == call).unwrap();
+    assert!(at("compute.put_files") < at("compute.ensure"));
+
+    // A content under another's digest is refused.
+    let wrong = ps::PutFilesRequest { digest, content: b"else".to_vec() };
+    let refused = world.client.clone().put_files(futures::stream::iter([wrong])).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_cancelled_deploy_goes_back_to_what_was_completed() {
+    let world = World::new().await;
+    world.deploy("c", spec(1, &[])).await;
+    world.host().with(|s| s.hold = true);
+    let operation = world.apply("c", spec(3, &[(1, 2)])).await.unwrap();
+    let busy = world.apply("c", spec(2, &[])).await.unwrap_err();
+    assert_eq!((busy.reason.as_str(), busy.metadata["operation"].as_str()), ("OPERATION_ACTIVE", operation.id.as_str()));
+    assert_eq!(world.destroy("c").await.unwrap_err().reason, "OPERATION_ACTIVE");
+    let cancelled = world.cancel(&operation.id).await.unwrap();
+    assert_eq!(cancelled.state(), p::OperationState::Cancelled);
+    assert_eq!(world.cancel(&operation.id).await.unwrap_err().reason, "OPERATION_DONE");
+    world.host().with(|s| s.hold = false);
+    eventually("only n1 is left", BOUND, || async {
+        world.nodes("c").await.len() == 1 && world.host().running() == ["n1"]
+    })
+    .await;
+    assert_eq!(world.lab("c").await.unwrap().spec.unwrap().nodes.len(), 1);
+
+    // One that never was complete goes away.
+    world.host().with(|s| s.hold = true);
+    let operation = world.apply("new", spec(2, &[(1, 2)])).await.unwrap();
+    world.cancel(&operation.id).await.unwrap();
+    eventually("the lab is gone", BOUND, || async { world.lab("new").await.is_err() }).await;
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_run_fails_the_deploy_and_stops_no_other() {
+    let world = World::new().await;
+    world.host().with(|s| s.broken.insert("n2".into()));
+    let operation = world.deploy("x", spec(3, &[(1, 2), (1, 3)])).await;
+    assert_eq!(operation.state(), p::OperationState::Failed);
+    let error = operation.error.unwrap().message;
+    assert!(error.contains("1 of 3 nodes did not come up\n  n2: FAILED: it is broken"), "{error}");
+    // Nothing comes of the link to n2: n1 does not wait its whole bound for it, and is ready.
+    assert_eq!(world.node("x", "n1").await.state(), p::NodeState::Ready);
+}
+
+#[tokio::test]
+async fn links_that_do_not_come_up_in_their_time_are_named() {
+    let world = World::new().await;
+    world.host().with(|s| s.unplugged = true);
+    let operation = world.deploy("slow", spec(2, &[(1, 2)])).await;
+    assert_eq!(operation.state(), p::OperationState::Failed);
+    let error = operation.error.unwrap().message;
+    assert!(error.contains("1 of 1 links did not come up\n  n1:eth1--n2:eth1: DOWN"), "{error}");
+    // exec commands ran all the same, after the bound.
+    assert_eq!(world.host().count("settled n1"), 1);
+}
+
+#[tokio::test]
+async fn links_across_hosts_are_refused_in_words_and_a_lab_stays_on_one_host() {
+    let world = World::with(&["h1", "h2"], "").await;
+    let operation = world.deploy("one", spec(6, &[(1, 2), (3, 4)])).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+    let hosts: std::collections::BTreeSet<String> = world.nodes("one").await.into_iter().map(|n| n.host).collect();
+    assert_eq!(hosts.len(), 1);
+    let mut wide = spec(2, &[(1, 2)]);
+    for node in &mut wide.nodes {
+        node.cpu_request_millis = 3_000;
+    }
+    let operation = world.deploy("wide", wide).await;
+    assert_eq!(operation.state(), p::OperationState::Failed);
+    assert!(operation.error.unwrap().message.contains("cross-host links are not available yet"));
+    assert_eq!(world.nodes("wide").await.iter().filter(|n| n.state() == p::NodeState::Ready).count(), 2);
+}
+
+#[tokio::test]
+async fn exec_is_released_again_after_a_restart() {
+    let world = World::new().await;
+    world.deploy("r", spec(2, &[(1, 2)])).await;
+    world.host().with(|s| s.restart("n1"));
+    eventually("settled again", BOUND, || async { world.host().count("settled n1") == 2 }).await;
+    world.node_is("r", "n1", p::NodeState::Ready).await;
+    assert_eq!(world.host().count("settled n2"), 1);
+}
+
+#[tokio::test]
+async fn batches_stay_under_the_size_of_a_message() {
+    let world = World::with(&["h1"], "memory_overcommit = 100.0").await;
+    let mut lab = spec(40, &[]);
+    for node in &mut lab.nodes {
+        node.cpu_request_millis = 1;
+        node.env.insert("BIG".into(), "x".repeat(150_000));
+    }
+    let operation = world.client.clone().max_encoding_message_size(16 << 20);
+    let request = ps::ApplyLabRequest { lab: "big".into(), spec: Some(lab), ..Default::default() };
+    let operation = operation.max_decoding_message_size(16 << 20).apply_lab(request).await.unwrap();
+    let operation = world.done(&operation.into_inner().operation.unwrap().id).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{:?}", operation.error);
+    assert_eq!(world.host().running().len(), 40);
+    world.host().read(|s| assert!(s.largest_message > 1 << 20 && s.largest_message < 4 << 20));
+}

@@ -1,0 +1,128 @@
+//! What is refused, and that nothing is written then.
+
+use netloom_model::failure::Code;
+use netloom_proto::scheduler::v1 as ps;
+use netloom_proto::v1 as p;
+
+use crate::world::{World, actions, spec};
+
+#[tokio::test]
+async fn every_fault_of_a_spec_is_named_at_once() {
+    let world = World::new().await;
+    let mut wrong = spec(2, &[(1, 2)]);
+    wrong.nodes[0].kind = "lynux".into();
+    wrong.links[0].b.as_mut().unwrap().interface = "eth0".into();
+    wrong.links[0].mtu = 9;
+    let failure = world.apply("w", wrong).await.unwrap_err();
+    assert_eq!((failure.code, failure.reason.as_str()), (Code::InvalidArgument, "INVALID_REQUEST"));
+    let mut fields: Vec<&str> = failure.violations.iter().map(|v| v.field.as_str()).collect();
+    fields.sort_unstable();
+    assert_eq!(fields, ["spec.links[0].b.interface", "spec.links[0].mtu", "spec.nodes[0]"]);
+    assert_eq!(world.apply("-w", spec(1, &[])).await.unwrap_err().code, Code::InvalidArgument);
+    assert!(world.lab("w").await.is_err());
+}
+
+#[tokio::test]
+async fn a_missing_image_is_refused_before_anything_is_written() {
+    let world = World::new().await;
+    let mut lab = spec(3, &[(1, 2)]);
+    for (node, image) in lab.nodes.iter_mut().zip(["a:1", "linux:1", "b:1"]) {
+        node.image = image.into();
+        node.image_pull_policy = p::ImagePullPolicy::Never.into();
+    }
+    for validate_only in [true, false] {
+        let request =
+            ps::ApplyLabRequest { lab: "m".into(), spec: Some(lab.clone()), validate_only, ..Default::default() };
+        let failure = world.request(request).await.unwrap_err();
+        assert_eq!((failure.code, failure.reason.as_str()), (Code::FailedPrecondition, "IMAGE_MISSING"));
+        assert_eq!(failure.metadata["images"], "a:1,b:1");
+        assert_eq!(failure.message.lines().count(), 2, "{}", failure.message);
+    }
+    assert!(world.lab("m").await.is_err());
+    let mut watch = world.client.clone().watch(ps::WatchRequest::default()).await.unwrap().into_inner();
+    assert_eq!(watch.message().await.unwrap().unwrap().sequence, 0, "not one event was written");
+    world.host().read(|s| assert!(s.wanted.is_empty() && s.nics.is_empty()));
+}
+
+#[tokio::test]
+async fn a_plan_is_the_same_code_and_changes_nothing() {
+    let world = World::new().await;
+    let plan = |spec: p::LabSpec| ps::ApplyLabRequest {
+        lab: "p".into(),
+        spec: Some(spec),
+        validate_only: true,
+        ..Default::default()
+    };
+    let planned = world.request(plan(spec(2, &[(1, 2)]))).await.unwrap();
+    assert_eq!((planned.id.as_str(), planned.state()), ("", p::OperationState::Succeeded));
+    assert!(world.lab("p").await.is_err());
+    let deployed = world.deploy("p", spec(2, &[(1, 2)])).await;
+    assert_eq!(actions(&planned), actions(&deployed));
+    let planned = world.request(plan(spec(1, &[]))).await.unwrap();
+    assert_eq!(actions(&planned), ["DELETE node n2", "DELETE link n1:eth1--n2:eth1"]);
+    assert_eq!(world.nodes("p").await.len(), 2);
+}
+
+#[tokio::test]
+async fn existence_generation_and_request_ids_are_kept() {
+    let world = World::new().await;
+    let request = |existence: ps::Existence, generation: u64, request_id: &str, nodes: u32| ps::ApplyLabRequest {
+        lab: "e".into(),
+        spec: Some(spec(nodes, &[])),
+        generation,
+        request_id: request_id.into(),
+        existence: existence.into(),
+        ..Default::default()
+    };
+    use ps::Existence::{MustExist, MustNotExist, Unspecified};
+    assert_eq!(world.request(request(MustExist, 0, "", 1)).await.unwrap_err().reason, "LAB_NOT_FOUND");
+    let key = "0191d7a0-0000-7000-8000-000000000001";
+    let first = world.request(request(MustNotExist, 0, key, 1)).await.unwrap();
+    let repeated = world.request(request(MustNotExist, 0, key, 1)).await.unwrap();
+    assert_eq!(first.id, repeated.id);
+    world.done(&first.id).await;
+    assert_eq!(world.request(request(MustNotExist, 0, "", 1)).await.unwrap_err().reason, "LAB_EXISTS");
+    let stale = world.request(request(Unspecified, 7, "", 2)).await.unwrap_err();
+    assert_eq!((stale.code, stale.reason.as_str()), (Code::Aborted, "ETAG_MISMATCH"));
+    let second = world.request(request(MustExist, 1, "", 2)).await.unwrap();
+    world.done(&second.id).await;
+    assert_eq!(world.lab("E").await.unwrap().generation, 2);
+    assert_eq!(world.request(request(Unspecified, 0, "not-a-uuid", 2)).await.unwrap_err().violations.len(), 1);
+    assert_eq!(world.destroy("nothing").await.unwrap_err().reason, "LAB_NOT_FOUND");
+}
+
+#[tokio::test]
+async fn a_host_that_does_not_answer_is_named_and_nothing_is_written() {
+    let world = World::new().await;
+    world.deploy("a", spec(1, &[])).await;
+    world.host().with(|s| s.silent = true);
+    let failure = world.apply("b", spec(1, &[])).await.unwrap_err();
+    assert_eq!((failure.code, failure.reason.as_str()), (Code::Unavailable, "HOST_UNAVAILABLE"));
+    assert!(failure.message.contains("h1"), "{}", failure.message);
+    assert!(world.lab("b").await.is_err());
+}
+
+#[tokio::test]
+async fn a_ticket_opens_its_node_only_while_it_runs() {
+    let world = World::new().await;
+    world.host().with(|s| s.broken.insert("n2".into()));
+    world.deploy("t", spec(2, &[])).await;
+    let ask = |node: &str, verb: &str| {
+        let mut client = world.client.clone();
+        let request = ps::GetTicketRequest { lab: "t".into(), node: node.into(), verb: verb.into() };
+        async move { client.get_ticket(request).await.map(|r| r.into_inner()) }
+    };
+    let ticket = ask("n1", "exec").await.unwrap();
+    assert_eq!((ticket.endpoint.as_str(), ticket.shell), ("mem:compute-h1", vec!["/bin/sh".to_owned()]));
+    let key = world.host().read(|s| s.ticket_key.clone());
+    assert_eq!(key.len(), 32);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let verify = |verb: &str| netloom_service::ticket::verify(&key, &ticket.uid, verb, &ticket.ticket, now);
+    assert!(verify("exec").is_ok());
+    assert!(verify("logs").is_err());
+    let refused = netloom_service::status::from_status(&ask("n2", "exec").await.unwrap_err());
+    assert_eq!(refused.reason, "NODE_NOT_RUNNING");
+    assert!(ask("n2", "logs").await.is_ok(), "a node that ended has output too");
+    assert_eq!(ask("n1", "format-disk").await.unwrap_err().code(), tonic::Code::InvalidArgument);
+    assert_eq!(ask("n9", "exec").await.unwrap_err().code(), tonic::Code::NotFound);
+}

@@ -1,0 +1,291 @@
+//! The sandbox: netloom's programs on directories, sockets and names of their own.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::command::{Output, finish, run};
+use crate::http::{Reply, request};
+use crate::ovs::Ovs;
+
+/// How the programs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// All in one process.
+    One,
+    /// Five processes.
+    Five,
+}
+
+/// The programs of [`Mode::Five`], in no order that matters.
+const FIVE: [&str; 5] =
+    ["netloom-scheduler", "netloom-image-registry", "netloom-compute", "netloom-network", "netloom-gateway"];
+
+/// A running netloom of a test's own.
+pub struct Sandbox {
+    dir: tempfile::TempDir,
+    mode: Mode,
+    name: String,
+    config: PathBuf,
+    programs: Mutex<Vec<(String, Child)>>,
+    /// Its Open vSwitch; none when it was told to use a socket where nothing is.
+    pub ovs: Option<Ovs>,
+}
+
+impl Sandbox {
+    /// Starts one, and waits until it answers.
+    pub fn start(mode: Mode) -> Sandbox {
+        Sandbox::start_with(mode, "")
+    }
+
+    /// Starts one with more configuration: keys, and sections other than `[network]` and `[gateway]`.
+    pub fn start_with(mode: Mode, more: &str) -> Sandbox {
+        let sandbox = Sandbox::prepare(mode, more);
+        sandbox.run_programs();
+        sandbox.wait_until_healthy();
+        sandbox
+    }
+
+    /// Makes everything but starts no program of netloom's.
+    pub fn prepare(mode: Mode, more: &str) -> Sandbox {
+        let dir = tempfile::Builder::new().prefix("netloom-test-").tempdir().expect("a temporary directory");
+        let unique = uuid::Uuid::new_v4().simple().to_string();
+        // Interface names hold 15 characters.
+        let name = format!("nt{}", &unique[..6]);
+        let ovs = Ovs::start(&dir.path().join("ovs"));
+        let config = dir.path().join("netloom.toml");
+        let text = format!(
+            "data_dir = {data:?}\nrun_dir = {run:?}\nhost = \"local\"\n{more}\n\
+             [network]\nbridge = {name:?}\novsdb_socket = {db:?}\novs_run_dir = {ovs:?}\n\
+             [gateway]\nlisten = \"127.0.0.1:0\"\n",
+            data = dir.path().join("data"),
+            run = dir.path().join("run"),
+            db = ovs.socket(),
+            ovs = ovs.run_dir(),
+        );
+        std::fs::write(&config, text).expect("a configuration file");
+        Sandbox { dir, mode, name, config, programs: Mutex::new(Vec::new()), ovs: Some(ovs) }
+    }
+
+    /// Directory of the sandbox: for the test's own files too.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Name of its bridge, unique on this machine.
+    pub fn bridge(&self) -> &str {
+        &self.name
+    }
+
+    /// A lab name that no other test uses.
+    pub fn lab(&self, name: &str) -> String {
+        format!("{}-{name}", self.name)
+    }
+
+    /// The owner that its objects carry.
+    pub fn owner(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("data/owner")).unwrap_or_default().trim().to_owned()
+    }
+
+    /// The API's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("run/api.sock")
+    }
+
+    /// Starts the programs.
+    pub fn run_programs(&self) {
+        let mut programs = self.programs.lock().expect("no holder panics");
+        let names: &[&str] = if self.mode == Mode::One { &["netloomd"] } else { &FIVE };
+        for name in names {
+            programs.push(((*name).to_owned(), self.spawn(name)));
+        }
+    }
+
+    fn spawn(&self, name: &str) -> Child {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join(format!("{name}.log")))
+            .expect("a log file");
+        Command::new(binary(name))
+            .arg("--config")
+            .arg(&self.config)
+            .env("NETLOOM_LOG", "info,netloom_compute=debug,netloom_network=debug,netloom_scheduler=debug")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file handle"))
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|e| panic!("cannot start {name}: {e}"))
+    }
+
+    /// Kills all programs with KILL, as a crash does.
+    pub fn crash(&self) {
+        for (_, mut child) in self.programs.lock().expect("no holder panics").drain(..) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Pids of the programs.
+    pub fn pids(&self) -> Vec<u32> {
+        self.programs.lock().expect("no holder panics").iter().map(|(_, c)| c.id()).collect()
+    }
+
+    /// Waits until the API answers.
+    pub fn wait_until_healthy(&self) {
+        eventually("netloom answers and its host is heard of", Duration::from_secs(30), || {
+            self.get("/v1/hosts/local").is_ok_and(|r| r.body["state"] == "HOST_STATE_ONLINE")
+        });
+    }
+
+    /// Runs `netloom` with these arguments.
+    pub fn netloom<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Output {
+        finish(self.command().args(args), None)
+    }
+
+    /// The command `netloom`, told where this sandbox is.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(binary("netloom"));
+        command.env("NETLOOM_ENDPOINT", format!("unix:{}", self.socket().display())).current_dir(self.dir.path());
+        command
+    }
+
+    /// Writes a file below the sandbox's directory.
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+        std::fs::write(&path, text).expect("a file");
+        path
+    }
+
+    /// Deploys a topology text and demands success.
+    pub fn deploy(&self, text: &str) -> Output {
+        self.try_deploy(text).must()
+    }
+
+    /// Deploys a topology text.
+    pub fn try_deploy(&self, text: &str) -> Output {
+        let file = self.write("lab.clab.yml", text);
+        self.netloom(&["deploy", "-t", &file.display().to_string()])
+    }
+
+    /// Asks over HTTP.
+    pub fn get(&self, path: &str) -> std::io::Result<Reply> {
+        request(&self.socket(), "GET", path, None)
+    }
+
+    /// A lab as HTTP shows it.
+    pub fn lab_json(&self, lab: &str) -> Value {
+        self.get(&format!("/v1/labs/{lab}")).map_or(Value::Null, |r| r.body)
+    }
+
+    /// A node as HTTP shows it.
+    pub fn node_json(&self, lab: &str, node: &str) -> Value {
+        self.get(&format!("/v1/labs/{lab}/nodes/{node}")).map_or(Value::Null, |r| r.body)
+    }
+
+    /// Waits until a lab has this many nodes ready and links up.
+    pub fn wait_ready(&self, lab: &str, nodes: u64, links: u64, bound: Duration) {
+        eventually(&format!("{lab} has {nodes} nodes ready and {links} links up"), bound, || {
+            let lab = self.lab_json(lab);
+            lab["readyCount"] == nodes && lab["upLinkCount"] == links
+        });
+    }
+
+    /// All that the programs wrote to their logs.
+    pub fn logs(&self) -> String {
+        let mut all = String::new();
+        for name in FIVE.iter().chain(&["netloomd"]) {
+            all += &std::fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default();
+        }
+        all
+    }
+
+    /// What is there of this sandbox's: containers, host interfaces, ports and flows on its bridge.
+    pub fn leftovers(&self) -> Vec<String> {
+        let owner = format!("label=netloom.owner={}", self.owner());
+        let containers = run("docker", &["ps", "-aq", "--filter", &owner]).must().stdout;
+        let mut found: Vec<String> = containers.split_whitespace().map(|c| format!("container {c}")).collect();
+        let networks = run("docker", &["network", "ls", "-q", "--filter", &owner]).must().stdout;
+        found.extend(networks.split_whitespace().map(|n| format!("docker network {n}")));
+        if let Some(ovs) = &self.ovs {
+            let ports = ovs.vsctl(&["list-ports", &self.name]);
+            found.extend(ports.stdout.split_whitespace().map(|p| format!("port {p}")));
+            let flows = ovs.ofctl("dump-flows", &self.name, &["--no-stats"]);
+            found.extend(flows.stdout.lines().filter(|l| l.contains("actions=")).map(|f| format!("flow {f}")));
+        }
+        let links = run("ip", &["-d", "link"]).must().stdout;
+        let alias = format!("netloom:{}", self.owner());
+        found.extend(links.lines().filter(|l| l.contains(&alias)).map(|l| format!("interface {l}")));
+        let netns = std::fs::read_dir(self.dir.path().join("run/netns")).into_iter().flatten().flatten();
+        found.extend(netns.map(|f| format!("namespace {}", f.path().display())));
+        found
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let logs = self.logs();
+            let tail: Vec<&str> = logs.lines().rev().take(80).collect();
+            eprintln!("---- last lines of the logs of {}", self.name);
+            for line in tail.into_iter().rev() {
+                eprintln!("{line}");
+            }
+        }
+        let mut programs: Vec<(String, Child)> = self.programs.lock().map(|mut p| p.drain(..).collect()).unwrap_or_default();
+        for (_, child) in &programs {
+            let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
+        }
+        for (_, child) in &mut programs {
+            let end = Instant::now() + Duration::from_secs(5);
+            while child.try_wait().is_ok_and(|s| s.is_none()) && Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        let owner = self.owner();
+        if !owner.is_empty() {
+            let filter = format!("label=netloom.owner={owner}");
+            let containers = run("docker", &["ps", "-aq", "--filter", &filter]).stdout;
+            for id in containers.split_whitespace() {
+                run("docker", &["rm", "-f", id]);
+            }
+            let networks = run("docker", &["network", "ls", "-q", "--filter", &filter]).stdout;
+            for id in networks.split_whitespace() {
+                run("docker", &["network", "rm", id]);
+            }
+        }
+        let run_dir = self.dir.path().join("run");
+        for entry in std::fs::read_dir(run_dir.join("netns")).into_iter().flatten().flatten() {
+            let _ = nix::mount::umount2(&entry.path(), nix::mount::MntFlags::MNT_DETACH);
+        }
+        // The directory itself may be a mount too.
+        let _ = nix::mount::umount2(&run_dir.join("netns"), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+/// Waits until the condition holds, asking again every 50 ms; panics with `what` when the bound is over first.
+pub fn eventually(what: &str, bound: Duration, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + bound;
+    while !condition() {
+        assert!(Instant::now() < end, "not within {bound:?}: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A program of netloom's, built beside this test: in `target/<profile>`, where the test is in `deps`.
+fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("this test has a path");
+    let target = test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
+    let path = target.join(name);
+    assert!(path.exists(), "{} is not built: run `make build`, or the tests by `make test`", path.display());
+    path
+}

@@ -1,0 +1,43 @@
+//! netloom from outside: what a user sees, on real Docker and Open vSwitch.
+//!
+//! Suites that run in both modes, one process and five, cannot tell which it is.
+
+mod main {
+    pub mod budget;
+    pub mod change;
+    pub mod crash;
+    pub mod dependencies;
+    pub mod foreign;
+    pub mod hostile;
+    pub mod keys;
+    pub mod ospf;
+    pub mod repair;
+}
+
+use netloom_service::testing::require;
+
+/// True when Docker and Open vSwitch are there and this is root; otherwise the test is skipped, loudly.
+fn real(test: &str) -> bool {
+    require(test, "root") && require(test, "docker") && require(test, "ovs")
+}
+
+/// The small image that `make images` builds: busybox.
+const IMAGE: &str = "netloom/test:local";
+
+/// Nodes `n1 … n<count>` in a line, each with an address on every link: link i joins n<i> and n<i+1> as 10.0.i.0/24.
+fn line(lab: &str, count: usize) -> String {
+    let mut text = format!(
+        "name: {lab}\ntopology:\n  defaults:\n    kind: linux\n    image: {IMAGE}\n    image-pull-policy: Never\n  nodes:\n"
+    );
+    for n in 1..=count {
+        text += &format!("    n{n}:\n");
+    }
+    text += "  links:\n";
+    for n in 1..count {
+        text += &format!(
+            "    - endpoints: [\"n{n}:eth2\", \"n{next}:eth1\"]\n      ipv4: [\"10.0.{n}.1/24\", \"10.0.{n}.2/24\"]\n",
+            next = n + 1
+        );
+    }
+    text
+}

@@ -1,0 +1,83 @@
+//! What a deploy may cost, and what it must tell: no subprocess per link, and one trace from the command line to Docker and OVSDB.
+
+use std::process::{Command, Stdio};
+
+use netloom_tests::{Mode, Sandbox};
+
+use crate::{IMAGE, real};
+
+/// A lab of two nodes with this many links between them.
+fn bundle(lab: &str, links: usize) -> String {
+    let mut text = format!(
+        "name: {lab}\ntopology:\n  defaults: {{kind: linux, image: {IMAGE}}}\n  nodes:\n    a:\n    b:\n  links:\n"
+    );
+    for n in 1..=links {
+        text += &format!("    - endpoints: [\"a:eth{n}\", \"b:eth{n}\"]\n");
+    }
+    text
+}
+
+#[test]
+fn a_deploy_spawns_no_subprocess_per_link() {
+    if !real("a_deploy_spawns_no_subprocess_per_link") {
+        return;
+    }
+    let sandbox = Sandbox::start(Mode::One);
+    let pid = sandbox.pids()[0];
+    let mut counts = Vec::new();
+    for links in [10, 100] {
+        let lab = sandbox.lab(&format!("n{links}"));
+        let trace = sandbox.path().join(format!("execs-{links}"));
+        let mut strace = Command::new("strace")
+            .args(["-f", "-q", "-e", "trace=execve", "-p", &pid.to_string(), "-o"])
+            .arg(&trace)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("strace, which `make deps` installs");
+        netloom_tests::eventually("strace is attached", std::time::Duration::from_secs(10), || {
+            std::fs::read_to_string(format!("/proc/{pid}/status"))
+                .is_ok_and(|s| s.lines().any(|l| l.starts_with("TracerPid:") && !l.ends_with("\t0")))
+        });
+        sandbox.deploy(&bundle(&lab, links));
+        assert_eq!(sandbox.lab_json(&lab)["upLinkCount"], links);
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(strace.id().cast_signed()), nix::sys::signal::Signal::SIGINT);
+        let _ = strace.wait();
+        let execs = std::fs::read_to_string(&trace).expect("strace's output");
+        counts.push(execs.matches("execve(").count());
+        sandbox.netloom(&["destroy", &lab, "--yes"]).must();
+    }
+    eprintln!("subprocesses of a deploy with 10 and 100 links: {counts:?}");
+    assert_eq!(counts[0], counts[1]);
+}
+
+fn one_trace_leads_to_docker_and_ovsdb(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let lab = sandbox.lab("trace");
+    let file = sandbox.write("lab.clab.yml", &bundle(&lab, 1)).display().to_string();
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let said = netloom_tests::run_with_input(
+        sandbox.command().env("TRACEPARENT", format!("00-{trace}-00f067aa0ba902b7-01")).args(["deploy", "-t", &file]),
+        "",
+    );
+    said.must();
+    let logs = sandbox.logs();
+    let of_trace: Vec<&str> = logs.lines().filter(|l| l.contains(trace)).collect();
+    for what in ["container created", "container started", "OVSDB transaction", "flows installed"] {
+        assert!(of_trace.iter().any(|l| l.contains(what)), "no line of the trace says \"{what}\":\n{}", of_trace.join("\n"));
+    }
+}
+
+#[test]
+fn one_trace_in_one_process() {
+    if real("one_trace_in_one_process") {
+        one_trace_leads_to_docker_and_ovsdb(Mode::One);
+    }
+}
+
+#[test]
+fn one_trace_in_five_processes() {
+    if real("one_trace_in_five_processes") {
+        one_trace_leads_to_docker_and_ovsdb(Mode::Five);
+    }
+}
