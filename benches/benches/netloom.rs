@@ -1,11 +1,12 @@
 //! `make bench`: each row is a ratio against a floor measured in the same run, never an absolute figure that says more of the machine than of netloom.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netloom_benches::{median, row, timed};
 use netloom_ovsdb::Client;
-use netloom_tests::{Mode, Ovs, Sandbox, run};
+use netloom_tests::{Mode, Namespace, Ovs, Sandbox, run};
 
 const IMAGE: &str = "netloom/test:local";
 const PORTS: usize = 264;
@@ -19,7 +20,7 @@ fn main() {
 /// Ports discovered at start, against two subprocesses a port.
 fn discovery() {
     let dir = tempfile::tempdir().expect("a directory");
-    let ovs = Ovs::start(&dir.path().join("ovs"));
+    let ovs = Ovs::start(&dir.path().join("ovs"), Arc::new(Namespace::make("netloom-bench")));
     let mut args = vec!["--no-wait", "add-br", "bench", "--", "set", "bridge", "bench", "datapath_type=dummy"];
     let names: Vec<String> = (0..PORTS).map(|n| format!("p{n}")).collect();
     for name in &names {

@@ -43,9 +43,11 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// A new one, with random ids.
+    /// The trace that the environment names in `TRACEPARENT`, so that a pipeline's trace goes on; else a new one, with random ids.
     pub fn new() -> Trace {
-        let id = Uuid::new_v4().simple().to_string();
+        let given = std::env::var("TRACEPARENT").unwrap_or_default();
+        let id = given.split('-').nth(1).filter(|id| is_trace_id(id)).map(str::to_owned);
+        let id = id.unwrap_or_else(|| Uuid::new_v4().simple().to_string());
         let span = &Uuid::new_v4().simple().to_string()[..16];
         let header = format!("00-{id}-{span}-01").parse().expect("hexadecimal digits are a header's text");
         Trace { id, header }
@@ -55,6 +57,10 @@ impl Trace {
     pub fn id(&self) -> &str {
         &self.id
     }
+}
+
+fn is_trace_id(id: &str) -> bool {
+    id.len() == 32 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) && id.bytes().any(|b| b != b'0')
 }
 
 impl Interceptor for Trace {

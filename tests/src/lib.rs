@@ -1,5 +1,5 @@
-//! A sandbox for end-to-end tests: netloom's own programs, built and started as a user starts them, on the machine's Docker and on an Open vSwitch of the
-//! sandbox's own.
+//! A sandbox for end-to-end tests: netloom's own programs, built and started as a user starts them, on the machine's Docker and on an Open vSwitch and a
+//! network namespace of the sandbox's own.
 //!
 //! Everything a sandbox makes lies in its temporary directory or carries its owner or its bridge's name; dropping it removes all of that, also when the test fails,
 //! and stops only what it started, by pid. What a test sees it sees from outside: the command line, HTTP, Docker and the kernel.
@@ -7,11 +7,13 @@
 mod command;
 mod http;
 mod lab;
+mod namespace;
 mod ovs;
 mod sandbox;
 
 pub use command::{Output, run, run_with_input};
 pub use http::{Reply, request};
 pub use lab::{container, docker, in_node, pid_of};
+pub use namespace::Namespace;
 pub use ovs::Ovs;
 pub use sandbox::{Mode, Sandbox, eventually};

@@ -1,24 +1,29 @@
-//! An Open vSwitch of a test's own: its database, its daemons, its bridges, in a directory, stopped by pid.
+//! An Open vSwitch of a test's own: its database, its daemons, its bridges, in a directory and a network namespace, stopped by pid.
+//!
+//! The namespace is needed: every userspace datapath wants an interface called ovs-netdev, so two do not fit into one.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::command::{Output, finish};
+use crate::namespace::Namespace;
 use crate::sandbox::eventually;
 
 /// A private Open vSwitch.
 pub struct Ovs {
     dir: PathBuf,
+    namespace: Arc<Namespace>,
     database: Option<Child>,
     switch: Option<Child>,
 }
 
 impl Ovs {
-    /// Starts one in this directory.
-    pub fn start(dir: &Path) -> Ovs {
+    /// Starts one in this directory and namespace.
+    pub fn start(dir: &Path, namespace: Arc<Namespace>) -> Ovs {
         std::fs::create_dir_all(dir).expect("a directory for Open vSwitch");
-        let mut ovs = Ovs { dir: dir.to_owned(), database: None, switch: None };
+        let mut ovs = Ovs { dir: dir.to_owned(), namespace, database: None, switch: None };
         let conf = dir.join("conf.db");
         finish(
             Command::new("ovsdb-tool").arg("create").arg(&conf).arg("/usr/share/openvswitch/vswitch.ovsschema"),
@@ -66,7 +71,7 @@ impl Ovs {
     fn daemon(&self, program: &str, args: &[String]) -> Child {
         let log = format!("--log-file={}", self.dir.join(format!("{program}.log")).display());
         let ctl = format!("--unixctl={}", self.dir.join(format!("{program}.ctl")).display());
-        self.env(Command::new(program).args(args).arg(log).arg(ctl))
+        self.env(self.namespace.command(program).args(args).arg(log).arg(ctl))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

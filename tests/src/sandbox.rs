@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::command::{Output, finish, run};
 use crate::http::{Reply, request};
+use crate::namespace::Namespace;
 use crate::ovs::Ovs;
 
 /// How the programs run.
@@ -34,8 +35,9 @@ pub struct Sandbox {
     name: String,
     config: PathBuf,
     programs: Mutex<Vec<(String, Child)>>,
-    /// Its Open vSwitch; none when it was told to use a socket where nothing is.
-    pub ovs: Option<Ovs>,
+    /// Its Open vSwitch.
+    pub ovs: Ovs,
+    namespace: Arc<Namespace>,
 }
 
 impl Sandbox {
@@ -58,7 +60,8 @@ impl Sandbox {
         let unique = uuid::Uuid::new_v4().simple().to_string();
         // Interface names hold 15 characters.
         let name = format!("nt{}", &unique[..6]);
-        let ovs = Ovs::start(&dir.path().join("ovs"));
+        let namespace = Arc::new(Namespace::make(&name));
+        let ovs = Ovs::start(&dir.path().join("ovs"), namespace.clone());
         let config = dir.path().join("netloom.toml");
         let text = format!(
             "data_dir = {data:?}\nrun_dir = {run:?}\nhost = \"local\"\n{more}\n\
@@ -70,7 +73,7 @@ impl Sandbox {
             ovs = ovs.run_dir(),
         );
         std::fs::write(&config, text).expect("a configuration file");
-        Sandbox { dir, mode, name, config, programs: Mutex::new(Vec::new()), ovs: Some(ovs) }
+        Sandbox { dir, mode, name, config, programs: Mutex::new(Vec::new()), ovs, namespace }
     }
 
     /// Directory of the sandbox: for the test's own files too.
@@ -113,7 +116,8 @@ impl Sandbox {
             .append(true)
             .open(self.dir.path().join(format!("{name}.log")))
             .expect("a log file");
-        Command::new(binary(name))
+        self.namespace
+            .command(binary(name))
             .arg("--config")
             .arg(&self.config)
             .env("NETLOOM_LOG", "info,netloom_compute=debug,netloom_network=debug,netloom_scheduler=debug")
@@ -214,13 +218,11 @@ impl Sandbox {
         let mut found: Vec<String> = containers.split_whitespace().map(|c| format!("container {c}")).collect();
         let networks = run("docker", &["network", "ls", "-q", "--filter", &owner]).must().stdout;
         found.extend(networks.split_whitespace().map(|n| format!("docker network {n}")));
-        if let Some(ovs) = &self.ovs {
-            let ports = ovs.vsctl(&["list-ports", &self.name]);
-            found.extend(ports.stdout.split_whitespace().map(|p| format!("port {p}")));
-            let flows = ovs.ofctl("dump-flows", &self.name, &["--no-stats"]);
-            found.extend(flows.stdout.lines().filter(|l| l.contains("actions=")).map(|f| format!("flow {f}")));
-        }
-        let links = run("ip", &["-d", "link"]).must().stdout;
+        let ports = self.ovs.vsctl(&["list-ports", &self.name]);
+        found.extend(ports.stdout.split_whitespace().map(|p| format!("port {p}")));
+        let flows = self.ovs.ofctl("dump-flows", &self.name, &["--no-stats"]);
+        found.extend(flows.stdout.lines().filter(|l| l.contains("actions=")).map(|f| format!("flow {f}")));
+        let links = finish(self.namespace.command("ip").args(["-d", "link"]), None).must().stdout;
         let alias = format!("netloom:{}", self.owner());
         found.extend(links.lines().filter(|l| l.contains(&alias)).map(|l| format!("interface {l}")));
         let netns = std::fs::read_dir(self.dir.path().join("run/netns")).into_iter().flatten().flatten();

@@ -33,7 +33,9 @@ impl Files {
     /// Below this data directory.
     pub fn open(data_dir: &Path) -> Result<Files, Error> {
         let root = data_dir.join("labs");
-        make_dirs(&root).map_err(|e| Error::host(format!("cannot make {}", root.display()), e))?;
+        // What labs hold is no business of other users of this machine; mounts do not need the way to be open.
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&root);
+        made.map_err(|e| Error::host(format!("cannot make {}", root.display()), e))?;
         Ok(Files { root, uploads: AtomicU64::new(0), manifest: Mutex::default() })
     }
 

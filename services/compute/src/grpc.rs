@@ -330,3 +330,50 @@ fn until_error<T: Send + 'static>(
     });
     ended.boxed()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SimConfig;
+    use crate::driver::sim::SimDriver;
+    use crate::driver::testing::instance;
+    use crate::exec_runs::ExecRuns;
+    use crate::files::Files;
+    use crate::inventory::Inventory;
+    use crate::slice::Fence;
+    use crate::table::Table;
+    use netloom_model::id::NodeUid;
+    use netloom_model::kind::Catalogue;
+    use p::observe_response::Event;
+
+    /// More changes than are kept for an observer.
+    const MANY: usize = 5000;
+
+    #[tokio::test]
+    async fn a_slow_observer_is_told_everything_instead_of_what_it_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let inventory = Inventory::new(1, &SimConfig::default());
+        let host = Host::new(
+            vec![Arc::new(SimDriver::new(SimConfig::default()))],
+            Table::new(1, inventory.now()),
+            Arc::new(Files::open(dir.path()).unwrap()),
+            ExecRuns::open(dir.path().join("exec")).unwrap(),
+            None,
+            Fence::open(&dir.path().join("term")).unwrap(),
+            Catalogue::embedded(),
+            netloom_service::Shutdown::new(),
+        );
+        let host = Arc::new(host);
+        let (first, told) = host.table.observe();
+        assert!(first.instances.is_empty());
+        let mut beat = tokio::time::interval(Duration::from_secs(1000));
+        beat.tick().await;
+        let mut observer = Observer { host: host.clone(), told, beat };
+        let add = || host.ensure(1, vec![Instance { uid: NodeUid::new(), ..instance() }]).unwrap();
+        (0..MANY).for_each(|_| add());
+        let Some(Event::Snapshot(now)) = observer.next().await.unwrap().event else { panic!("no snapshot") };
+        assert_eq!(now.instances.len(), MANY);
+        add();
+        assert!(matches!(observer.next().await.unwrap().event, Some(Event::Changed(_))));
+    }
+}

@@ -13,13 +13,13 @@
 //!         └──────► driver ◄──┘── docker, sim ──────────────┘
 //! ```
 //!
-//! A call only takes note. [`reconcile`] brings it about by what [`plan`] decides from what is wanted ([`slice`]), what was seen ([`watch`]) and what was tried, so a crash at any point leaves
+//! A call only takes note. `reconcile` brings it about by what `plan` decides from what is wanted (`slice`), what was seen (`watch`) and what was tried, so a crash at any point leaves
 //! nothing to be undone: the next look finds it. Nothing is started, changed or removed before the first Sync, and absence never removes: a scheduler that
 //! lost its memory cannot empty a host. What does not carry our owner is not even seen.
 
-pub mod config;
-pub mod driver;
-pub mod error;
+mod config;
+mod driver;
+mod error;
 mod exec_runs;
 mod files;
 mod grpc;

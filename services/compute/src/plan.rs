@@ -72,13 +72,21 @@ pub enum Next {
     Do(Step),
 }
 
+/// A step that did not work.
+#[derive(Debug, Clone)]
+struct Failed {
+    message: String,
+    /// What is in the way goes by itself.
+    passing: bool,
+}
+
 /// What was tried before.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     restarts: Backoff,
     failures: Backoff,
     retry_at: Option<Instant>,
-    failure: Option<String>,
+    failure: Option<Failed>,
     pausing: String,
     ended: Option<String>,
     /// How often it was restarted after its process ended by itself.
@@ -132,11 +140,11 @@ impl Memory {
         }
     }
 
-    /// A step did not work; `soon` when what is in the way goes by itself.
-    pub fn failed(&mut self, message: String, soon: bool, now: Instant) {
-        let pause = if soon { SOON } else { self.failures.pause() };
+    /// A step did not work. What is `passing` (an earlier node that is just being removed, a runtime that is just being restarted) is no failure of the instance.
+    pub fn failed(&mut self, message: String, passing: bool, now: Instant) {
+        let pause = if passing { SOON } else { self.failures.pause() };
         self.retry_at = Some(now + pause);
-        self.failure = Some(message);
+        self.failure = Some(Failed { message, passing });
     }
 
     /// It is to be another: what was tried with the former says nothing.
@@ -232,7 +240,14 @@ pub fn phase(s: &Situation<'_>) -> (Phase, String) {
     match (&s.memory.failure, s.doing) {
         (_, Some(Step::Remove | Step::Stop)) => (Phase::Stopping, String::new()),
         // Said as long as it holds, also while it is tried again: else the state would change with each try.
-        (Some(failure), _) => (Phase::Failed, failure.clone()),
+        (Some(failure), _) => {
+            let phase = match s.found {
+                _ if !failure.passing => Phase::Failed,
+                None => Phase::Creating,
+                Some(_) => Phase::Starting,
+            };
+            (phase, failure.message.clone())
+        }
         (None, Some(Step::Create)) => match of_process() {
             (Phase::Absent, detail) => (Phase::Creating, detail),
             other => other,
@@ -398,5 +413,9 @@ mod tests {
         assert_eq!(next(&s, now), Next::At(now + Duration::from_secs(1)));
         memory.forgive();
         assert_eq!(next(&at(Want::Keep(&wanted), None, &memory), now), Next::Do(Step::Create));
+        memory.failed("waits for another".into(), true, now);
+        let s = at(Want::Keep(&wanted), None, &memory);
+        assert_eq!(phase(&s), (Phase::Creating, "waits for another".into()));
+        assert_eq!(next(&s, now), Next::At(now + SOON));
     }
 }

@@ -5,6 +5,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Instant;
 
+use netloom_model::id::NodeUid;
 use netloom_model::state::Wanted;
 use netloom_service::telemetry::continue_trace;
 use tracing::Instrument as _;
@@ -17,9 +18,9 @@ use crate::table::{ExecJob, Job};
 /// Runs until shut down.
 pub async fn run(host: Arc<Host>) {
     loop {
-        let (jobs, runs, again) = host.table.work(Instant::now());
-        for job in jobs {
-            tokio::spawn(work(host.clone(), job));
+        let (due, runs, again) = host.table.work(Instant::now());
+        for uid in due {
+            tokio::spawn(work(host.clone(), uid));
         }
         for run in runs {
             tokio::spawn(commands(host.clone(), run));
@@ -38,11 +39,12 @@ pub async fn run(host: Arc<Host>) {
     }
 }
 
-async fn work(host: Arc<Host>, job: Job) {
+async fn work(host: Arc<Host>, uid: NodeUid) {
     let Ok(_turn) = host.turns.acquire().await else { return };
     if host.shutdown.is_cancelled() {
         return;
     }
+    let Some(job) = host.table.begin(uid) else { return };
     let (lab, node) = match (&job.instance, &job.found) {
         (Some(i), _) => (i.lab.to_string(), i.spec.id.clone()),
         (None, Some(f)) => (f.lab.clone(), f.node.clone()),
@@ -50,13 +52,13 @@ async fn work(host: Arc<Host>, job: Job) {
     };
     let span = tracing::info_span!("instance", lab, node, uid = %job.uid);
     continue_trace(&span, &job.traceparent);
-    host.table.begins(job.uid, job.step);
     async {
         let outcome = take(&host, &job).await;
         if let Err(error) = &outcome {
             tracing::warn!(%error, step = ?job.step, "step failed");
         }
-        let outcome = outcome.map_err(|e| (e.to_string(), matches!(e, Error::Busy(_))));
+        let outcome =
+            outcome.map_err(|e| (e.to_string(), matches!(e, Error::Busy(_) | Error::Unavailable(_))));
         host.table.ended(job.uid, job.step, outcome);
     }
     .instrument(span)

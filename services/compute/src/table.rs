@@ -1,6 +1,8 @@
 //! What is wanted and what was seen of every instance, in one place under one lock. Every change ends in [`Table::settle_entry`]: it tells observers what is different and wakes the
 //! reconciler, so that neither can be forgotten.
 
+mod entry;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -13,7 +15,9 @@ use tokio::sync::{Notify, broadcast, oneshot};
 
 use crate::driver::{Found, Process};
 use crate::exec_runs::ExecState;
-use crate::plan::{self, Memory, Next, Situation, Step, Want};
+use crate::plan::{self, Next, Step};
+use entry::{Entry, Wish};
+pub use entry::{ExecJob, Job};
 
 /// Changes that an observer may lag behind before it is told everything again.
 const BACKLOG: usize = 4096;
@@ -40,124 +44,6 @@ pub struct Snapshot {
     pub inventory: ComputeInventory,
     /// A Sync was taken.
     pub synced: bool,
-}
-
-/// A step to take.
-#[derive(Debug, Clone)]
-pub struct Job {
-    /// The node.
-    pub uid: NodeUid,
-    /// Its lab.
-    pub lab_uid: LabUid,
-    /// Which driver runs it.
-    pub driver: usize,
-    /// What to do.
-    pub step: Step,
-    /// What is wanted; none when it is to be gone for good.
-    pub instance: Option<Arc<Instance>>,
-    /// What exists.
-    pub found: Option<Found>,
-    /// The call that asked for it.
-    pub traceparent: String,
-}
-
-/// Exec commands to run.
-#[derive(Debug, Clone)]
-pub struct ExecJob {
-    /// The node, with its commands.
-    pub instance: Arc<Instance>,
-    /// The container's or domain's own id.
-    pub id: String,
-    /// Which driver runs it.
-    pub driver: usize,
-    /// Which start.
-    pub start_id: String,
-    /// The first command that was not begun.
-    pub from: usize,
-    /// What failed before that.
-    pub error: String,
-    /// The call that asked for it.
-    pub traceparent: String,
-}
-
-enum Wish {
-    Unsaid,
-    Keep(Arc<Instance>),
-    Gone,
-}
-
-struct Entry {
-    lab_uid: LabUid,
-    driver: usize,
-    wish: Wish,
-    found: Option<Found>,
-    memory: Memory,
-    /// A job holds it, though it may still wait for its turn.
-    busy: bool,
-    doing: Option<Step>,
-    exec: ExecState,
-    traceparent: String,
-    waiters: Vec<oneshot::Sender<Result<(), String>>>,
-    glance: u64,
-    told: Option<Observed>,
-}
-
-impl Entry {
-    fn new(lab_uid: LabUid, driver: usize) -> Entry {
-        Entry {
-            lab_uid,
-            driver,
-            wish: Wish::Unsaid,
-            found: None,
-            memory: Memory::default(),
-            busy: false,
-            doing: None,
-            exec: ExecState::default(),
-            traceparent: String::new(),
-            waiters: Vec::new(),
-            glance: 0,
-            told: None,
-        }
-    }
-
-    fn situation(&self, synced: bool, answers: bool) -> Situation<'_> {
-        let want = match &self.wish {
-            Wish::Unsaid => Want::Unsaid,
-            Wish::Keep(instance) => Want::Keep(instance),
-            Wish::Gone => Want::Gone,
-        };
-        Situation {
-            synced,
-            answers,
-            want,
-            found: self.found.as_ref(),
-            doing: self.doing,
-            memory: &self.memory,
-        }
-    }
-
-    fn observed(&self, uid: NodeUid, answers: bool) -> Observed {
-        let (phase, detail) = plan::phase(&self.situation(true, answers));
-        let mut o = Observed::absent(uid, self.lab_uid);
-        (o.phase, o.detail) = (phase, detail);
-        o.wanted = matches!(self.wish, Wish::Keep(_));
-        o.exit_code = self.memory.exit_code;
-        o.restart_count = self.memory.restart_count;
-        if let Some(found) = &self.found {
-            o.start_id = found.start_id.clone();
-            o.spec_hash = found.spec_hash.clone();
-            o.instance_id = found.id.clone();
-            o.image_digest = found.image_digest.clone();
-            o.start_time_us = found.started_us;
-            o.mgmt_ipv4 = found.mgmt_ipv4.clone();
-            o.mgmt_ipv6 = found.mgmt_ipv6.clone();
-            if matches!(found.process, Process::Running { .. }) {
-                o.exec_phase = self.exec.phase;
-                o.exec_error = self.exec.error.clone();
-            }
-        }
-        o
-    }
 }
 
 #[derive(Default)]
@@ -237,13 +123,11 @@ impl Table {
             answers.push((uid, receiver));
             let answering = inner.entries.get(&uid).map(|e| inner.answers[e.driver]);
             let Some(entry) = inner.entries.get_mut(&uid) else {
-                let known =
-                    if everything_seen { Ok(()) } else { Err("its runtime does not answer".to_owned()) };
-                let _ = sender.send(known);
+                let _ = sender.send(if everything_seen { Ok(()) } else { silent() });
                 continue;
             };
             if answering == Some(false) {
-                let _ = sender.send(Err("its runtime does not answer".to_owned()));
+                let _ = sender.send(silent());
                 continue;
             }
             entry.waiters.push(sender);
@@ -345,9 +229,7 @@ impl Table {
             for entry in inner.entries.values_mut().filter(|e| e.driver == driver) {
                 entry.memory.forgive();
                 if !answers {
-                    for waiter in entry.waiters.drain(..) {
-                        let _ = waiter.send(Err("its runtime does not answer".to_owned()));
-                    }
+                    entry.answer(&silent());
                 }
             }
             inner.retell();
@@ -361,53 +243,50 @@ impl Table {
 
     // ---- what is done
 
-    /// The steps to take now, which are then held by the caller, and when to ask again.
-    pub fn work(&self, now: Instant) -> (Vec<Job>, Vec<ExecJob>, Option<Instant>) {
+    /// The instances for which a step is due, which are then held by the caller; exec commands that are due; and when to ask again.
+    pub fn work(&self, now: Instant) -> (Vec<NodeUid>, Vec<ExecJob>, Option<Instant>) {
         let mut inner = self.lock();
-        let (mut jobs, mut runs, mut next) = (Vec::new(), Vec::new(), None::<Instant>);
+        let (mut due, mut runs, mut again) = (Vec::new(), Vec::new(), None::<Instant>);
         let Inner { entries, synced, answers, .. } = &mut *inner;
         for (uid, entry) in entries {
             let answers = answers[entry.driver];
-            if let Some(run) = entry.exec_due(*synced && answers) {
-                runs.push(run);
-            }
+            runs.extend(entry.exec_due(*synced && answers));
             if entry.busy {
                 continue;
             }
             match plan::next(&entry.situation(*synced, answers), now) {
                 Next::Nothing => {}
-                Next::At(at) => next = Some(next.map_or(at, |n| n.min(at))),
-                Next::Do(step) => {
+                Next::At(at) => again = Some(again.map_or(at, |a| a.min(at))),
+                Next::Do(_) => {
                     entry.busy = true;
-                    let instance = match &entry.wish {
-                        Wish::Keep(instance) => Some(instance.clone()),
-                        Wish::Unsaid | Wish::Gone => None,
-                    };
-                    jobs.push(Job {
-                        uid: *uid,
-                        lab_uid: entry.lab_uid,
-                        driver: entry.driver,
-                        step,
-                        instance,
-                        found: entry.found.clone(),
-                        traceparent: entry.traceparent.clone(),
-                    });
+                    due.push(*uid);
                 }
             }
         }
-        (jobs, runs, next)
+        (due, runs, again)
     }
 
-    /// A job's turn has come.
-    pub fn begins(&self, uid: NodeUid, step: Step) {
+    /// The turn of a held instance has come: the step that is due now. None, and it is held no longer, when what was due is not any more.
+    pub fn begin(&self, uid: NodeUid) -> Option<Job> {
         let mut inner = self.lock();
-        if let Some(entry) = inner.entries.get_mut(&uid) {
-            entry.doing = Some(step);
-            self.settle_entry(&mut inner, uid);
-        }
+        let Inner { entries, synced, answers, .. } = &mut *inner;
+        let entry = entries.get_mut(&uid)?;
+        let next = plan::next(&entry.situation(*synced, answers[entry.driver]), Instant::now());
+        let job = match next {
+            Next::Do(step) => {
+                entry.doing = Some(step);
+                Some(entry.job(uid, step))
+            }
+            Next::Nothing | Next::At(_) => {
+                entry.busy = false;
+                None
+            }
+        };
+        self.settle_entry(&mut inner, uid);
+        job
     }
 
-    /// A job has ended; `Err` holds why in words and whether what was in the way goes by itself.
+    /// A job has ended; `Err` holds why in words and whether it passes by itself.
     pub fn ended(&self, uid: NodeUid, step: Step, outcome: Result<(), (String, bool)>) {
         let mut inner = self.lock();
         let Some(entry) = inner.entries.get_mut(&uid) else { return };
@@ -423,15 +302,15 @@ impl Table {
                         None => Ok(()),
                         Some(_) => Err("it is still there after it was removed".to_owned()),
                     };
-                    entry.waiters.drain(..).for_each(|w| drop(w.send(answer.clone())));
+                    entry.answer(&answer);
                 }
             }
-            Err((message, soon)) => {
+            Err((message, passing)) => {
                 if gone_for_good {
                     entry.wish = Wish::Unsaid;
-                    entry.waiters.drain(..).for_each(|w| drop(w.send(Err(message.clone()))));
+                    entry.answer(&Err(message.clone()));
                 }
-                entry.memory.failed(message, soon, Instant::now());
+                entry.memory.failed(message, passing, Instant::now());
             }
         }
         self.settle_entry(&mut inner, uid);
@@ -469,11 +348,7 @@ impl Table {
     pub fn instance(&self, uid: NodeUid) -> Option<(usize, Found, Option<Arc<Instance>>)> {
         let inner = self.lock();
         let entry = inner.entries.get(&uid)?;
-        let instance = match &entry.wish {
-            Wish::Keep(instance) => Some(instance.clone()),
-            Wish::Unsaid | Wish::Gone => None,
-        };
-        Some((entry.driver, entry.found.clone()?, instance))
+        Some((entry.driver, entry.found.clone()?, entry.instance().cloned()))
     }
 
     /// Tells what changed of an entry, drops it when nothing is left of it, and wakes the reconciler.
@@ -493,57 +368,10 @@ impl Table {
     }
 }
 
-impl Entry {
-    fn is_nothing(&self) -> bool {
-        matches!(self.wish, Wish::Unsaid) && self.found.is_none() && !self.busy
-    }
-
-    /// The run of exec commands that is due, which is then held by the caller.
-    fn exec_due(&mut self, may: bool) -> Option<ExecJob> {
-        let Wish::Keep(instance) = &self.wish else { return None };
-        let found = self.found.as_ref().filter(|f| matches!(f.process, Process::Running { .. }))?;
-        if !may || self.exec.start_id != found.start_id || !self.exec.take_due() {
-            return None;
-        }
-        Some(ExecJob {
-            instance: instance.clone(),
-            id: found.id.clone(),
-            driver: self.driver,
-            start_id: found.start_id.clone(),
-            from: self.exec.from,
-            error: self.exec.error.clone(),
-            traceparent: self.traceparent.clone(),
-        })
-    }
-}
-
 impl Inner {
     fn keep(&mut self, driver: usize, instance: Instance, traceparent: &str) {
         let entry = self.entries.entry(instance.uid).or_insert_with(|| Entry::new(instance.lab_uid, driver));
-        match &entry.wish {
-            Wish::Keep(before) if **before == instance => return,
-            Wish::Keep(before) => {
-                if before.spec_hash != instance.spec_hash {
-                    entry.memory.renew();
-                }
-                if before.wanted != Wanted::Running && instance.wanted == Wanted::Running {
-                    entry.memory.forgive();
-                    entry.memory.start_demanded = true;
-                }
-            }
-            // A removal under way is let finish; then it is made anew.
-            Wish::Unsaid | Wish::Gone => {}
-        }
-        entry.memory.stale = true;
-        entry.lab_uid = instance.lab_uid;
-        if entry.found.is_none() {
-            entry.driver = driver;
-        }
-        entry.traceparent = traceparent.to_owned();
-        for waiter in entry.waiters.drain(..) {
-            let _ = waiter.send(Err("it was wanted again meanwhile".to_owned()));
-        }
-        entry.wish = Wish::Keep(Arc::new(instance));
+        entry.keep(driver, instance, traceparent);
     }
 
     fn snapshot(&self) -> Snapshot {
@@ -565,4 +393,8 @@ impl Inner {
             entry.told = Some(entry.observed(*uid, answers[entry.driver]));
         }
     }
+}
+
+fn silent() -> Result<(), String> {
+    Err("its runtime does not answer".to_owned())
 }

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
-use futures::stream;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use netloom_model::observed::ComputeInventory;
 
 use crate::driver::Probe;
@@ -28,10 +27,14 @@ pub async fn run(host: Arc<Host>, driver: usize, inventory: Arc<Inventory>) {
             () = host.shutdown.cancelled() => return,
             why = follow(&host, driver, &inventory) => why,
         };
-        let Err(error) = why else { continue };
-        let now: ComputeInventory = inventory.set(driver, Err(error.to_string()));
-        host.table.answers(driver, false, now);
-        tracing::warn!(%error, "a runtime does not answer");
+        match why {
+            Ok(()) => tracing::warn!("a runtime's events were lost; everything is looked at again"),
+            Err(error) => {
+                let now: ComputeInventory = inventory.set(driver, Err(error.to_string()));
+                host.table.answers(driver, false, now);
+                tracing::warn!(%error, "a runtime does not answer");
+            }
+        }
         tokio::select! {
             () = host.shutdown.cancelled() => return,
             () = tokio::time::sleep(AGAIN) => {}
@@ -92,10 +95,18 @@ async fn compare(host: &Arc<Host>, driver: usize, everything: bool) -> Result<()
     look_at(host, driver, ids.collect()).await
 }
 
+/// Looks at instances. What cannot be said of one is no reason to give up the others; a runtime that is silent is.
 async fn look_at(host: &Arc<Host>, driver: usize, ids: Vec<String>) -> Result<(), Error> {
-    let looks = ids.into_iter().map(|id| async move { host.look(driver, &id).await });
-    let outcomes: Vec<Result<(), Error>> = stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
-    outcomes.into_iter().collect()
+    let looks = ids.into_iter().map(|id| async move {
+        match host.look(driver, &id).await {
+            Err(error) if !matches!(error, Error::Unavailable(_)) => {
+                tracing::warn!(%error, instance = id, "an instance cannot be looked at");
+                Ok(())
+            }
+            other => other,
+        }
+    });
+    stream::iter(looks).buffer_unordered(AT_ONCE).try_collect().await
 }
 
 /// Takes away what an earlier service left behind, once every driver has told what runs.

@@ -41,8 +41,6 @@ use crate::reconcile::{Reconciler, Sources};
 use crate::slice::Store;
 
 /// Runs the service in the network namespace it is called in, until shut down. What it made goes on carrying after.
-///
-/// Needs a multi-threaded tokio runtime.
 pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -> anyhow::Result<()> {
     let config: Config = settings.section("network")?;
     config.check()?;

@@ -6,9 +6,9 @@
 //! believed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::future::Future;
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use netloom_model::id::WireId;
@@ -62,12 +62,14 @@ pub struct Reconciler {
     names: Names,
     config: Config,
     sources: Sources,
-    netlink: Netlink,
+    netlink: Arc<Mutex<Netlink>>,
     kernel_datapath: bool,
     wake: Arc<Notify>,
     keepers: BTreeMap<String, Keeper>,
     trust: Trust,
     resting: HashMap<WireId, Rest>,
+    /// Why the last change of the database failed.
+    refused: Option<String>,
     /// The namespaces and the slice that failures were met with: a change of either is a reason to try again.
     tried_with: (u64, Arc<Starts>),
     next_index: u32,
@@ -112,12 +114,13 @@ impl Reconciler {
             names,
             config,
             sources,
-            netlink: Netlink::open().map_err(failed)?,
+            netlink: Arc::new(Mutex::new(Netlink::open().map_err(failed)?)),
             kernel_datapath,
             wake: Arc::new(Notify::new()),
             keepers: BTreeMap::new(),
             trust: Trust::default(),
             resting: HashMap::new(),
+            refused: None,
             tried_with: (0, starts),
             next_index,
             view: None,
@@ -177,6 +180,7 @@ impl Reconciler {
             tables: &tables,
             deleted: &self.trust.deleted,
             troubles: &troubles,
+            refused: self.refused.as_deref(),
             datapath: self.config.datapath,
             kernel_datapath: self.kernel_datapath,
         };
@@ -270,22 +274,16 @@ impl Reconciler {
         let visits = self.visits(&plan, wanted, starts, links, userspace);
         let database =
             commit(&self.sources.client, &self.names, &mut self.trust, &self.keepers, &plan.changes, wanted);
-        let interfaces = interfaces(&mut self.netlink, self.names.condemned_group(), &plan, visits, wanted);
+        let interfaces =
+            interfaces(self.netlink.clone(), self.names.condemned_group(), &plan, visits, wanted);
         let (committed, done) = tokio::join!(database, interfaces);
         let interfaces_changed = !done.is_empty() || !plan.unplug.is_empty() || !plan.carrier.is_empty();
         for (wire, outcome) in done {
             self.note(wire, outcome);
         }
-        if let Err(e) = committed {
-            if settled {
-                tracing::warn!("the change to Open vSwitch's database failed, it is composed anew: {e}");
-            }
-            for wire in plan.changes.iter().filter_map(Change::wire) {
-                self.note(wire, Err(e.to_string()));
-            }
-            if plan.changes.iter().any(|change| change.wire().is_none()) {
-                tokio::time::sleep(REST.0).await;
-            }
+        self.refused = committed.err().map(|e| e.to_string());
+        if let Some(why) = self.refused.as_ref().filter(|_| settled) {
+            tracing::warn!("a change to Open vSwitch's database failed, it is composed anew: {why}");
         }
         // A port that Open vSwitch cannot use is deleted and added again, now and then.
         for (wire, why) in &plan.faulty_ports {
@@ -354,69 +352,67 @@ struct Now {
 }
 
 /// Changes the database, in one transaction, and asks for what has to be known to trust it.
-fn commit<'a>(
-    client: &'a Client,
-    names: &'a Names,
-    trust: &'a mut Trust,
-    keepers: &'a BTreeMap<String, Keeper>,
-    changes: &'a [Change],
-    wanted: &'a Wanted,
-) -> impl Future<Output = Result<(), netloom_ovsdb::Error>> + 'a {
-    async move {
-        let asked: Vec<(&String, u64)> = keepers
-            .iter()
-            .map(|(name, keeper)| (name, keeper.table()))
-            .filter(|(name, table)| {
-                table.rules.is_some() && trust.bridges.get(*name).is_none_or(|(g, _)| *g != table.generation)
-            })
-            .map(|(name, table)| (name, table.generation))
-            .collect();
-        let connected = client.snapshots().borrow().is_some();
-        if !connected || (changes.is_empty() && asked.is_empty() && trust.database.is_some()) {
-            return Ok(());
-        }
-        let txn = if changes.is_empty() {
-            let mut txn = Txn::new();
-            txn.bump_next_cfg();
-            txn
-        } else {
-            ovs::transaction(names, changes)
-        };
-        let begun = Instant::now();
-        let outcome = client.transact(txn).await?;
-        let Some(cfg) = outcome.next_cfg else { return Ok(()) };
-        trust.database.get_or_insert(cfg);
-        for (name, generation) in asked {
-            trust.bridges.insert(name.clone(), (generation, cfg));
-        }
-        for change in changes {
-            if let Change::DeletePort { name, .. } = change {
-                trust.deleted.insert(name.clone(), cfg);
-            }
-        }
-        wanted.traces.each(
-            changes,
-            |change| change.wire(),
-            |changes| {
-                let count = |kind: fn(&Change) -> bool| changes.iter().filter(|change| kind(change)).count();
-                tracing::info!(
-                    bridges_added = count(|c| matches!(c, Change::CreateBridge { .. })),
-                    bridges_repaired = count(|c| matches!(c, Change::RepairBridge { .. })),
-                    bridges_deleted = count(|c| matches!(c, Change::DeleteBridge { .. })),
-                    ports_added = count(|c| matches!(c, Change::AddPort { .. })),
-                    ports_deleted = count(|c| matches!(c, Change::DeletePort { .. })),
-                    ms = begun.elapsed().as_millis() as u64,
-                    "OVSDB transaction"
-                );
-            },
-        );
-        Ok(())
+async fn commit(
+    client: &Client,
+    names: &Names,
+    trust: &mut Trust,
+    keepers: &BTreeMap<String, Keeper>,
+    changes: &[Change],
+    wanted: &Wanted,
+) -> Result<(), netloom_ovsdb::Error> {
+    let asked: Vec<(&String, u64)> = keepers
+        .iter()
+        .map(|(name, keeper)| (name, keeper.table()))
+        .filter(|(name, table)| {
+            table.rules.is_some() && trust.bridges.get(*name).is_none_or(|(g, _)| *g != table.generation)
+        })
+        .map(|(name, table)| (name, table.generation))
+        .collect();
+    let connected = client.snapshots().borrow().is_some();
+    if !connected || (changes.is_empty() && asked.is_empty() && trust.database.is_some()) {
+        return Ok(());
     }
+    let txn = if changes.is_empty() {
+        let mut txn = Txn::new();
+        txn.bump_next_cfg();
+        txn
+    } else {
+        ovs::transaction(names, changes)
+    };
+    let begun = Instant::now();
+    let outcome = client.transact(txn).await?;
+    let Some(cfg) = outcome.next_cfg else { return Ok(()) };
+    trust.database.get_or_insert(cfg);
+    for (name, generation) in asked {
+        trust.bridges.insert(name.clone(), (generation, cfg));
+    }
+    for change in changes {
+        if let Change::DeletePort { name, .. } = change {
+            trust.deleted.insert(name.clone(), cfg);
+        }
+    }
+    wanted.traces.each(
+        changes,
+        |change| change.wire(),
+        |changes| {
+            let count = |kind: fn(&Change) -> bool| changes.iter().filter(|change| kind(change)).count();
+            tracing::info!(
+                bridges_added = count(|c| matches!(c, Change::CreateBridge { .. })),
+                bridges_repaired = count(|c| matches!(c, Change::RepairBridge { .. })),
+                bridges_deleted = count(|c| matches!(c, Change::DeleteBridge { .. })),
+                ports_added = count(|c| matches!(c, Change::AddPort { .. })),
+                ports_deleted = count(|c| matches!(c, Change::DeletePort { .. })),
+                ms = begun.elapsed().as_millis() as u64,
+                "OVSDB transaction"
+            );
+        },
+    );
+    Ok(())
 }
 
 /// Takes NICs away, makes NICs, and sets host ends up and down. Tells how the making went.
 async fn interfaces(
-    netlink: &mut Netlink,
+    netlink: Arc<Mutex<Netlink>>,
     condemned_group: u32,
     plan: &Plan,
     visits: Vec<(String, Visit)>,
@@ -428,10 +424,12 @@ async fn interfaces(
         let switched = plan.carrier.iter().filter(|(wire, _)| !plan.unplug.contains_key(wire));
         let switched = switched.map(|(_, (index, up))| Request::set_up(*index, *up)).collect();
         // Down first: a far end must not hear of a wire that is being taken away.
-        let done = tokio::task::block_in_place(|| {
+        let done = tokio::task::spawn_blocking(move || {
+            let mut netlink = netlink.lock().unwrap_or_else(PoisonError::into_inner);
             netlink.batch(switched)?;
-            namespace::unplug(netlink, &indexes, condemned_group)
+            namespace::unplug(&mut netlink, &indexes, condemned_group)
         });
+        let done = done.await.unwrap_or_else(|e| Err(io::Error::other(e)));
         match done {
             Ok(()) => wanted.traces.each(
                 plan.unplug.keys(),

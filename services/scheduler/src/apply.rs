@@ -11,10 +11,10 @@ use netloom_model::spec::LabSpec;
 use netloom_model::state::{Runtime, Wanted};
 use netloom_service::telemetry;
 
-use crate::client::{ImageUse, Policy, Verdict};
+use crate::client::{ImageUse, Verdict};
 use crate::error::{Error, Result};
 use crate::plan::{Context, Planned, plan};
-use crate::rows::{LabRows, OperationKind, OperationRow, OperationState};
+use crate::rows::{LabRows, NodeRow, OperationKind, OperationRow, OperationState};
 use crate::scheduler::Scheduler;
 use crate::store::{Tx, progress};
 
@@ -53,8 +53,12 @@ pub enum Existence {
 
 /// Says that there is no such lab.
 pub fn lab_not_found(lab: &str) -> Failure {
-    Failure::new(Code::NotFound, "LAB_NOT_FOUND", format!("there is no lab \"{lab}\"; list labs to see those there are"))
-        .with("lab", lab)
+    Failure::new(
+        Code::NotFound,
+        "LAB_NOT_FOUND",
+        format!("there is no lab \"{lab}\"; list labs to see those there are"),
+    )
+    .with("lab", lab)
 }
 
 fn refuse_if_busy(rows: &LabRows) -> Result<()> {
@@ -112,14 +116,13 @@ impl Scheduler {
             let message = format!("the spec of lab \"{}\" is wrong in {} places", apply.lab, wrong.len());
             return Err(Failure::invalid(message, wrong).into());
         }
-        if let Some(first) = self.repeated(apply.request_id.as_deref()).await? {
-            return Ok(first);
-        }
-        apply.admit(self.store.rows_of(&apply.lab.folded()).as_deref())?;
         self.first_word().await;
         let mut judged = BTreeSet::new();
         for _ in 0..ATTEMPTS {
             let mut tx = self.store.begin().await?;
+            if let Some(first) = repeated_in(&mut tx, apply.request_id.as_deref()).await? {
+                return Ok(first);
+            }
             let current = self.store.rows_of(&apply.lab.folded());
             apply.admit(current.as_deref())?;
             if !apply.validate_only {
@@ -128,17 +131,22 @@ impl Scheduler {
             let fresh = LabRows::new(apply.lab.clone(), tx.now());
             let base = current.as_deref().unwrap_or(&fresh);
             let planned = self.planned(&mut tx, base, &apply.spec, true).await?;
+            if current.is_none() {
+                refuse_if_nothing_can_run(&planned)?;
+            }
             let uses = image_uses(base, &planned.rows);
-            if !uses.is_subset(&judged) {
+            let of_use = |u: &ImageUse| (u.node.clone(), u.host.clone());
+            if !uses.iter().all(|u| judged.contains(&of_use(u))) {
                 // Hosts are asked without holding the writer's lock; then the plan is made again on what is there by then.
                 drop(tx);
                 self.validate(&uses).await?;
-                judged.extend(uses);
+                judged.extend(uses.iter().map(of_use));
                 continue;
             }
             return self.write(tx, apply, current.as_deref(), planned).await;
         }
-        let message = format!("lab \"{}\" or its hosts keep changing while it is planned; try again", apply.lab);
+        let message =
+            format!("lab \"{}\" or its hosts keep changing while it is planned; try again", apply.lab);
         Err(Failure::new(Code::Aborted, "PLAN_OVERTAKEN", message).into())
     }
 
@@ -185,12 +193,19 @@ impl Scheduler {
     }
 
     /// Starts to remove a lab.
-    pub async fn destroy(&self, lab: &LabId, generation: u64, request_id: Option<String>) -> Result<OperationRow> {
-        if let Some(first) = self.repeated(request_id.as_deref()).await? {
+    pub async fn destroy(
+        &self,
+        lab: &LabId,
+        generation: u64,
+        request_id: Option<String>,
+    ) -> Result<OperationRow> {
+        let mut tx = self.store.begin().await?;
+        if let Some(first) = repeated_in(&mut tx, request_id.as_deref()).await? {
             return Ok(first);
         }
-        let mut tx = self.store.begin().await?;
-        let Some(current) = self.store.rows_of(&lab.folded()) else { return Err(lab_not_found(lab.as_str()).into()) };
+        let Some(current) = self.store.rows_of(&lab.folded()) else {
+            return Err(lab_not_found(lab.as_str()).into());
+        };
         refuse_if_changed(&current, generation)?;
         refuse_if_busy(&current)?;
         let operation =
@@ -241,7 +256,10 @@ impl Scheduler {
             return refuse("OPERATION_DONE", format!("operation {id} is over already"));
         }
         if operation.kind == OperationKind::Destroy {
-            return refuse("NOT_CANCELLABLE", format!("operation {id} removes a lab, which cannot be taken back"));
+            return refuse(
+                "NOT_CANCELLABLE",
+                format!("operation {id} removes a lab, which cannot be taken back"),
+            );
         }
         let Some(before) = tx.rows(operation.lab_uid) else { return Err(not_found().into()) };
         let mut current = (*before).clone();
@@ -269,7 +287,7 @@ impl Scheduler {
     /// Places what fitted nowhere, in every lab, and says whether something found a place.
     pub async fn place_again(&self) -> Result<()> {
         for rows in self.store.all() {
-            let waits = |n: &crate::rows::NodeRow| n.is_wanted() && n.host.is_none();
+            let waits = |n: &NodeRow| n.is_wanted() && n.host.is_none();
             if rows.lab.wanted == Wanted::Absent || !rows.nodes.values().any(waits) {
                 continue;
             }
@@ -286,17 +304,17 @@ impl Scheduler {
         Ok(())
     }
 
-    async fn repeated(&self, request_id: Option<&str>) -> Result<Option<OperationRow>> {
-        match request_id {
-            Some(id) => self.store.operation_of_request(id).await,
-            None => Ok(None),
-        }
-    }
-
-    async fn planned(&self, tx: &mut Tx<'_>, current: &LabRows, spec: &LabSpec, asked: bool) -> Result<Planned> {
+    async fn planned(
+        &self,
+        tx: &mut Tx<'_>,
+        current: &LabRows,
+        spec: &LabSpec,
+        asked: bool,
+    ) -> Result<Planned> {
         let rooms = self.rooms(tx, current.lab.uid).await?;
         let silent = !rooms.is_empty() && rooms.iter().all(|r| !r.heard);
-        let planned = plan(current, spec, Context { catalogue: &self.catalogue, rooms: &rooms, asked, now: tx.now() });
+        let planned =
+            plan(current, spec, Context { catalogue: &self.catalogue, rooms: &rooms, asked, now: tx.now() });
         let places = planned.rows.nodes.values().any(|n| n.is_wanted() && n.host.is_none());
         if asked && silent && places {
             let hosts: Vec<&str> = rooms.iter().map(|r| r.host.as_str()).collect();
@@ -310,12 +328,11 @@ impl Scheduler {
     }
 
     /// Asks each host for its images and the registry for its verdict; fails with every image that cannot be used.
-    async fn validate(&self, uses: &BTreeSet<ImageUse>) -> Result<()> {
-        let uses: Vec<ImageUse> = uses.iter().cloned().collect();
-        let verdicts = self.verdicts(&uses).await?;
+    async fn validate(&self, uses: &[ImageUse]) -> Result<()> {
+        let verdicts = self.verdicts(uses).await?;
         let refused: Vec<(&String, &String, &ImageUse)> = verdicts
             .iter()
-            .zip(&uses)
+            .zip(uses)
             .filter_map(|(v, u)| match v {
                 Verdict::Refuse { reason, message } => Some((reason, message, u)),
                 Verdict::Use | Verdict::Pull => None,
@@ -355,10 +372,30 @@ impl Scheduler {
     }
 }
 
+/// Refuses a new lab of which no node can run because what runs them answers on no host: there is nothing to wait for.
+fn refuse_if_nothing_can_run(planned: &Planned) -> Result<()> {
+    let nodes = &planned.rows.nodes;
+    let missing = |n: &NodeRow| n.host.is_none() && n.rejections.iter().all(|r| r.code == "RUNTIME_MISSING");
+    if nodes.is_empty() || !nodes.values().all(missing) {
+        return Ok(());
+    }
+    let why: BTreeSet<String> =
+        nodes.values().flat_map(|n| &n.rejections).map(|r| format!("{}: {}", r.host, r.detail)).collect();
+    let message = format!(
+        "no node of the lab can run ({}): start it, then try again",
+        why.into_iter().collect::<Vec<_>>().join("; ")
+    );
+    Err(Failure::new(Code::FailedPrecondition, "RUNTIME_MISSING", message).into())
+}
+
 /// The images of nodes that are about to be made, or whose image is looked for again.
-fn image_uses(before: &LabRows, after: &LabRows) -> BTreeSet<ImageUse> {
-    let waited: BTreeSet<NodeUid> =
-        before.nodes.values().filter(|n| n.host.is_some() && n.image_step != crate::rows::ImageStep::Failed).map(|n| n.uid).collect();
+fn image_uses(before: &LabRows, after: &LabRows) -> Vec<ImageUse> {
+    let waited: BTreeSet<NodeUid> = before
+        .nodes
+        .values()
+        .filter(|n| n.host.is_some() && n.image_step != crate::rows::ImageStep::Failed)
+        .map(|n| n.uid)
+        .collect();
     after
         .nodes
         .values()
@@ -369,10 +406,18 @@ fn image_uses(before: &LabRows, after: &LabRows) -> BTreeSet<ImageUse> {
                 reference: n.spec.image.clone(),
                 runtime: n.runtime,
                 host: n.host.clone()?,
-                policy: Policy::from(n.spec.image_pull_policy),
+                policy: n.spec.image_pull_policy,
             })
         })
         .collect()
+}
+
+/// The operation that a request made when it was sent before.
+async fn repeated_in(tx: &mut Tx<'_>, request_id: Option<&str>) -> Result<Option<OperationRow>> {
+    match request_id {
+        Some(id) => tx.operation_of_request(id).await,
+        None => Ok(None),
+    }
 }
 
 async fn files_are_there(tx: &mut Tx<'_>, spec: &LabSpec) -> Result<()> {
@@ -382,7 +427,8 @@ async fn files_are_there(tx: &mut Tx<'_>, spec: &LabSpec) -> Result<()> {
         return Ok(());
     }
     let digests: Vec<&str> = missing.iter().take(MISSING_NAMED).map(|d| d.as_str()).collect();
-    let message = format!("{} of {} files were not sent: put them first, then apply", missing.len(), named.len());
+    let message =
+        format!("{} of {} files were not sent: put them first, then apply", missing.len(), named.len());
     let failure = Failure::new(Code::FailedPrecondition, "FILES_MISSING", message);
     Err(failure.with("digests", digests.join(",")).into())
 }

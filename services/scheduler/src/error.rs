@@ -8,7 +8,7 @@ use thiserror::Error;
 pub enum Error {
     /// The request cannot be done, and this is what its caller is told.
     #[error("{0}")]
-    Refused(Failure),
+    Refused(Box<Failure>),
     /// Another service does not answer, or refused.
     #[error("{service} of host {host} said: {failure}")]
     Host {
@@ -17,11 +17,11 @@ pub enum Error {
         /// The host's id.
         host: String,
         /// What it said.
-        failure: Failure,
+        failure: Box<Failure>,
     },
     /// The image registry does not answer, or refused.
     #[error("the image registry said: {0}")]
-    Registry(Failure),
+    Registry(Box<Failure>),
     /// The database.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
@@ -29,7 +29,9 @@ pub enum Error {
     #[error("the database's schema could not be brought up to date")]
     Schema(#[from] sqlx::migrate::MigrateError),
     /// A row holds what this version does not understand.
-    #[error("column {column} holds \"{value}\", which is not understood: was the database written by a newer version?")]
+    #[error(
+        "column {column} holds \"{value}\", which is not understood: was the database written by a newer version?"
+    )]
     Row {
         /// Table and column.
         column: &'static str,
@@ -58,7 +60,7 @@ impl Error {
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Error {
-        Error::Refused(failure)
+        Error::Refused(Box::new(failure))
     }
 }
 
@@ -67,11 +69,13 @@ impl From<Error> for Failure {
         let unreachable = e.is_unreachable();
         let message = e.to_string();
         match e {
-            Error::Refused(failure) => failure,
+            Error::Refused(failure) => *failure,
             Error::Host { service, host, .. } if unreachable => Failure::new(
                 Code::Unavailable,
                 "HOST_UNAVAILABLE",
-                format!("{message}. Check that netloom's {service} service runs on host {host}, then try again"),
+                format!(
+                    "{message}. Check that netloom's {service} service runs on host {host}, then try again"
+                ),
             )
             .with("host", host)
             .with("service", service),
@@ -80,7 +84,7 @@ impl From<Error> for Failure {
                 "IMAGE_REGISTRY_UNAVAILABLE",
                 format!("{message}. Check that netloom's image registry runs, then try again"),
             ),
-            Error::Host { failure, .. } | Error::Registry(failure) => Failure { message, ..failure },
+            Error::Host { failure, .. } | Error::Registry(failure) => Failure { message, ..*failure },
             Error::Database(source) => {
                 tracing::error!(error = &source as &dyn std::error::Error, "the database failed");
                 Failure::internal("the scheduler's database failed; its log says how")

@@ -85,6 +85,8 @@ impl Watcher {
 }
 
 fn relist(since: u64) -> Failure {
-    let message = format!("events after number {since} are not kept any more: list again, and watch from the number of a new watch");
+    let message = format!(
+        "events after number {since} are not kept any more: list again, and watch from the number of a new watch"
+    );
     Failure::new(Code::OutOfRange, "RELIST_NEEDED", message).with("since", since.to_string())
 }

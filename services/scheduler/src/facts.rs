@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use netloom_model::id::HostId;
-use netloom_model::observed::{Phase, WireState};
+use netloom_model::observed::WireState;
 use netloom_model::state::{
     ImageStep as Image, LinkState, NodeEvidence, NodeState, Runtime, Wanted, link_state, node_state,
 };
@@ -69,7 +69,9 @@ fn node_facts(node: &mut NodeRow, view: Option<&HostView>, waiting: &[String]) {
     }
     if node.wanted == Wanted::Absent {
         (node.state, node.reason) = match heard {
-            Heard::Lost => (NodeState::Unknown, "its host is not heard of; it is removed when it is".to_owned()),
+            Heard::Lost => {
+                (NodeState::Unknown, "its host is not heard of; it is removed when it is".to_owned())
+            }
             _ if node.removal.is_empty() => (NodeState::Stopping, "it is being removed".to_owned()),
             _ => (NodeState::Stopping, node.removal.clone()),
         };
@@ -99,7 +101,8 @@ fn node_facts(node: &mut NodeRow, view: Option<&HostView>, waiting: &[String]) {
     (node.state, node.reason) = node_state(&evidence);
     match node.state {
         NodeState::Unschedulable => {
-            let told: Vec<String> = node.rejections.iter().map(|r| format!("{} {}", r.host, r.detail)).collect();
+            let told: Vec<String> =
+                node.rejections.iter().map(|r| format!("{} {}", r.host, r.detail)).collect();
             if !told.is_empty() {
                 node.reason = format!("no host has room for it: {}", told.join("; "));
             }
@@ -115,14 +118,12 @@ fn node_facts(node: &mut NodeRow, view: Option<&HostView>, waiting: &[String]) {
     }
 }
 
-/// True when the node's process runs, by evidence.
-pub fn runs(node: &NodeRow) -> bool {
-    node.observed.as_ref().is_some_and(|o| o.phase == Phase::Running)
-}
-
 /// True when no link can come up at this node as things are: nothing better will come of it by waiting.
 pub fn is_dead_end(node: &NodeRow) -> bool {
-    matches!(node.state, NodeState::Failed | NodeState::Unschedulable | NodeState::Stopped | NodeState::Unknown)
+    matches!(
+        node.state,
+        NodeState::Failed | NodeState::Unschedulable | NodeState::Stopped | NodeState::Unknown
+    )
 }
 
 #[cfg(test)]

@@ -112,7 +112,10 @@ impl SchedulerService for Grpc {
         Ok(Response::new(ps::ApplyLabResponse { operation: Some(facts) }))
     }
 
-    async fn put_files(&self, request: Request<Streaming<ps::PutFilesRequest>>) -> Answer<ps::PutFilesResponse> {
+    async fn put_files(
+        &self,
+        request: Request<Streaming<ps::PutFilesRequest>>,
+    ) -> Answer<ps::PutFilesResponse> {
         let mut parts = request.into_inner();
         let mut open: Option<(String, Vec<u8>)> = None;
         while let Some(part) = parts.message().await? {
@@ -147,7 +150,8 @@ impl SchedulerService for Grpc {
     async fn list_labs(&self, request: Request<ps::ListLabsRequest>) -> Answer<ps::ListLabsResponse> {
         let request = request.into_inner();
         let size = request.page_size.clamp(1, PAGE);
-        let page = self.core.store.list_labs(size, &request.after.to_ascii_lowercase()).await.map_err(status)?;
+        let page =
+            self.core.store.list_labs(size, &request.after.to_ascii_lowercase()).await.map_err(status)?;
         let labs = page.rows.into_iter().map(|l| encode::lab(&self.core, l)).collect();
         Ok(Response::new(ps::ListLabsResponse { labs, more: page.more }))
     }
@@ -187,22 +191,30 @@ impl SchedulerService for Grpc {
     async fn get_link(&self, request: Request<ps::GetLinkRequest>) -> Answer<ps::LinkFacts> {
         let request = request.into_inner();
         let rows = self.lab(&request.lab)?;
-        let link = rows.link(&request.link).ok_or_else(|| not_found("link", "LINK_NOT_FOUND", &request.link))?;
+        let link =
+            rows.link(&request.link).ok_or_else(|| not_found("link", "LINK_NOT_FOUND", &request.link))?;
         Ok(Response::new(encode::link(&self.core, LinkView::new(&rows, link))))
     }
 
     async fn list_hosts(&self, request: Request<ps::ListHostsRequest>) -> Answer<ps::ListHostsResponse> {
         let request = request.into_inner();
         let store = &self.core.store;
-        let page = store.list_hosts(request.page_size.clamp(1, PAGE), &request.after).await.map_err(status)?;
-        let (reserved, tallies) = futures::try_join!(store.reserved(), store.host_tallies()).map_err(status)?;
+        let page =
+            store.list_hosts(request.page_size.clamp(1, PAGE), &request.after).await.map_err(status)?;
+        let (reserved, tallies) =
+            futures::try_join!(store.reserved(), store.host_tallies()).map_err(status)?;
         let host = |h| encode::host(&self.core, h, &reserved, &tallies);
-        Ok(Response::new(ps::ListHostsResponse { hosts: page.rows.into_iter().map(host).collect(), more: page.more }))
+        Ok(Response::new(ps::ListHostsResponse {
+            hosts: page.rows.into_iter().map(host).collect(),
+            more: page.more,
+        }))
     }
 
     async fn get_host(&self, request: Request<ps::GetHostRequest>) -> Answer<ps::HostFacts> {
         let name = request.into_inner().host;
-        let all = self.list_hosts(Request::new(ps::ListHostsRequest { page_size: PAGE, after: String::new() })).await?;
+        let all = self
+            .list_hosts(Request::new(ps::ListHostsRequest { page_size: PAGE, after: String::new() }))
+            .await?;
         let host = all.into_inner().hosts.into_iter().find(|h| h.id.eq_ignore_ascii_case(&name));
         host.map(Response::new).ok_or_else(|| not_found("host", "HOST_NOT_FOUND", &name))
     }
@@ -225,7 +237,10 @@ impl SchedulerService for Grpc {
         Ok(Response::new(encode::operation(&self.core, operation)))
     }
 
-    async fn cancel_operation(&self, request: Request<ps::CancelOperationRequest>) -> Answer<ps::OperationFacts> {
+    async fn cancel_operation(
+        &self,
+        request: Request<ps::CancelOperationRequest>,
+    ) -> Answer<ps::OperationFacts> {
         let operation = self.core.cancel(&request.into_inner().operation).await.map_err(status)?;
         Ok(Response::new(encode::operation(&self.core, operation)))
     }
@@ -248,14 +263,19 @@ impl SchedulerService for Grpc {
         let node = node.ok_or_else(|| not_found("node", "NODE_NOT_FOUND", &request.node))?;
         if !matches!(request.verb.as_str(), "exec" | "logs") {
             let failure = Failure::new(Code::InvalidArgument, "INVALID_REQUEST", "there is no such verb");
-            return Err(to_status(failure.violation("verb", format!("\"{}\" is neither exec nor logs", request.verb))));
+            return Err(to_status(
+                failure.violation("verb", format!("\"{}\" is neither exec nor logs", request.verb)),
+            ));
         }
         let client = node.host.as_ref().and_then(|h| self.core.hosts.get(h));
-        let client = client.filter(|_| node.segment.is_none() && (request.verb != "exec" || node.state.is_running()));
+        let client =
+            client.filter(|_| node.segment.is_none() && (request.verb != "exec" || node.state.is_running()));
         let Some(client) = client else {
             let message = format!("node {} does not run: it is {} {}", node.id, node.state, node.reason);
             let failure = Failure::new(Code::FailedPrecondition, "NODE_NOT_RUNNING", message.trim_end());
-            return Err(to_status(failure.with("node", node.id.to_string()).with("state", node.state.as_str())));
+            return Err(to_status(
+                failure.with("node", node.id.to_string()).with("state", node.state.as_str()),
+            ));
         };
         let uid = node.uid.to_string();
         let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + TICKET;
@@ -277,7 +297,9 @@ impl Grpc {
         let said = Digest::try_from(digest).map_err(|e| refuse(e.to_string()))?;
         let is = Digest::of(&content);
         if said != is {
-            return Err(refuse(format!("the content sent as {said} is {is}: it was changed on its way, send it again")));
+            return Err(refuse(format!(
+                "the content sent as {said} is {is}: it was changed on its way, send it again"
+            )));
         }
         let mut tx = self.core.store.begin().await.map_err(status)?;
         tx.put_file(&said, &content).await.map_err(status)?;

@@ -15,8 +15,8 @@ use netloom_service::Shutdown;
 use tokio::time::Instant;
 
 use crate::client::{COMPUTE, ComputeEvent, HostClient, NETWORK, NetworkEvent, NetworkObjects};
-use crate::scheduler::Scheduler;
 use crate::error::Result;
+use crate::scheduler::Scheduler;
 use crate::world::{ComputeView, Dirty, NetworkView};
 
 /// How long after a break a stream is opened again.
@@ -222,7 +222,9 @@ async fn pass(core: &Scheduler, dirty: &Dirty, remember: bool) -> Result<()> {
         let on = core.store.all();
         labs.extend(on.iter().filter(|r| !r.hosts.is_disjoint(&dirty.hosts)).map(|r| r.lab.uid));
     }
-    let stale = |lab: &netloom_model::id::LabUid| core.store.rows(*lab).is_some_and(|rows| core.refreshed(&rows).is_some());
+    let stale = |lab: &netloom_model::id::LabUid| {
+        core.store.rows(*lab).is_some_and(|rows| core.refreshed(&rows).is_some())
+    };
     if remember || labs.iter().any(stale) {
         let mut tx = core.store.begin().await?;
         for lab in labs {

@@ -65,9 +65,7 @@ async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) ->
     let mut wake: Option<Instant> = None;
     for operation in operations {
         let revision = core.store.revision();
-        let seen = watched
-            .entry(operation.id)
-            .or_insert_with(|| Watched { revision, late: HashMap::new() });
+        let seen = watched.entry(operation.id).or_insert_with(|| Watched { revision, late: HashMap::new() });
         let rows = core.store.rows(operation.lab_uid);
         let verdict = match (operation.kind, &rows) {
             (OperationKind::Destroy, None) => Some(Ok(())),
@@ -106,7 +104,9 @@ pub fn ends<'r>(rows: &'r LabRows, link: &LinkRow) -> [Option<&'r NodeRow>; 2] {
 /// True when both nodes are ready, so that the link is only waited for by itself.
 fn is_due(rows: &LabRows, link: &LinkRow) -> bool {
     let ready = |n: &Option<&NodeRow>| n.is_some_and(|n| n.state == NodeState::Ready);
-    link.is_wanted() && !matches!(link.state, LinkState::Up | LinkState::Failed) && ends(rows, link).iter().all(ready)
+    link.is_wanted()
+        && !matches!(link.state, LinkState::Up | LinkState::Failed)
+        && ends(rows, link).iter().all(ready)
 }
 
 /// Notes since when links are late; says when the first of them has had its time.
@@ -166,24 +166,29 @@ fn incomplete(rows: &LabRows, nodes: &[&NodeRow], links: &[&LinkRow]) -> Failure
 /// Writes that an operation is over, unless somebody else did.
 async fn end(core: &Scheduler, seen: OperationRow, verdict: Result<(), Failure>) -> Result<()> {
     let mut tx = core.store.begin().await?;
-    let Some(mut operation) = tx.operation(seen.id).await?.filter(|o| o.state == OperationState::Running) else {
+    let Some(mut operation) = tx.operation(seen.id).await?.filter(|o| o.state == OperationState::Running)
+    else {
         return Ok(());
     };
     let before = tx.rows(operation.lab_uid);
     let how_far = progress(&operation, before.as_deref());
     let took_ms = (tx.now() - operation.create_us) / 1_000;
     match &verdict {
-        Ok(()) => tracing::info!(lab = %operation.lab, operation = %operation.id, took_ms, "operation succeeded"),
-        Err(e) => tracing::warn!(lab = %operation.lab, operation = %operation.id, took_ms, "operation failed: {e}"),
+        Ok(()) => {
+            tracing::info!(lab = %operation.lab, operation = %operation.id, took_ms, "operation succeeded")
+        }
+        Err(e) => {
+            tracing::warn!(lab = %operation.lab, operation = %operation.id, took_ms, "operation failed: {e}")
+        }
     }
-    let succeeded = verdict.is_ok();
-    let state = if succeeded { OperationState::Succeeded } else { OperationState::Failed };
+    let state = if verdict.is_ok() { OperationState::Succeeded } else { OperationState::Failed };
     operation.end(state, verdict.err(), how_far, tx.now());
     tx.put_operation(&operation).await?;
     if let Some(before) = before {
         let mut after = (*before).clone();
         after.operation = None;
-        if succeeded && operation.kind == OperationKind::Deploy {
+        // Also one that failed in part is over: a later cancel goes back to it, and does not take away what runs.
+        if operation.kind == OperationKind::Deploy {
             after.lab.completed = Some(after.lab.spec.clone());
         }
         tx.save(Some(&before), after).await?;

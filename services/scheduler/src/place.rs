@@ -127,32 +127,26 @@ pub fn place(needs: &[Need], placed: &BTreeMap<NodeUid, HostId>, rooms: &[Room])
             .then((y.cpu_millis, y.memory_bytes).cmp(&(x.cpu_millis, x.memory_bytes)))
             .then(x.id.cmp(&y.id))
     });
-    let mut result = Placed::new();
     for (_, need) in order {
-        let mut rejections = Vec::new();
         let mut best: Option<(usize, (bool, usize, u128))> = None;
-        for (i, room) in rooms.iter().enumerate() {
-            if let Some(rejection) = room.rejects(need) {
-                rejections.push(rejection);
-                continue;
-            }
+        for (i, room) in rooms.iter().enumerate().filter(|(_, r)| r.rejects(need).is_none()) {
             let near = need.neighbours.iter().filter(|n| there.get(n) == Some(&room.host)).count();
             let rank = (need.former.as_ref() == Some(&room.host), near, emptiness(room));
             if best.is_none_or(|(_, r)| rank > r) {
                 best = Some((i, rank));
             }
         }
-        let outcome = match best {
-            Some((i, _)) => {
-                rooms[i].take(need);
-                there.insert(need.uid, rooms[i].host.clone());
-                Ok(rooms[i].host.clone())
-            }
-            None => Err(rejections),
-        };
-        result.insert(need.uid, outcome);
+        if let Some((i, _)) = best {
+            rooms[i].take(need);
+            there.insert(need.uid, rooms[i].host.clone());
+        }
     }
-    result
+    // Reasons are told once all that fit are placed, so that they are the same when asked again.
+    let outcome = |need: &Need| match there.get(&need.uid) {
+        Some(host) => Ok(host.clone()),
+        None => Err(rooms.iter().filter_map(|room| room.rejects(need)).collect()),
+    };
+    needs.iter().map(|need| (need.uid, outcome(need))).collect()
 }
 
 /// The host that takes all of them, if there is one: the one that holds most of the lab, then the emptiest.
@@ -218,11 +212,13 @@ mod tests {
     /// Five VMs of 3 cores and nine containers of 1.1 ask for 24.9 cores, 156 % of the one host that can run VMs; with the other host all of them fit.
     #[test]
     fn fourteen_nodes_of_which_one_host_alone_would_be_at_156_percent_all_fit_on_two() {
-        let mut needs: Vec<Need> = (0..5).map(|i| need(&format!("vm{i}"), Runtime::Libvirt, 3_000, GIB)).collect();
+        let mut needs: Vec<Need> =
+            (0..5).map(|i| need(&format!("vm{i}"), Runtime::Libvirt, 3_000, GIB)).collect();
         needs.extend((0..9).map(|i| need(&format!("c{i}"), Runtime::Docker, 1_100, GIB)));
         let asked: u64 = needs.iter().map(|n| n.cpu_millis).sum();
         assert_eq!(asked * 100 / 16_000, 155, "the case is the one that broke");
-        let rooms = [room("a", &[Runtime::Docker, Runtime::Libvirt], 16, 64), room("b", &[Runtime::Docker], 16, 64)];
+        let rooms =
+            [room("a", &[Runtime::Docker, Runtime::Libvirt], 16, 64), room("b", &[Runtime::Docker], 16, 64)];
         let placed = place(&needs, &BTreeMap::new(), &rooms);
         assert!(placed.values().all(Result::is_ok), "{placed:?}");
         for vm in needs.iter().filter(|n| n.runtime == Runtime::Libvirt) {
@@ -236,7 +232,8 @@ mod tests {
         let mut busy = room("b", &[Runtime::Libvirt], 32, 64);
         busy.cpu_reserved = 30_000;
         let lost = Room { heard: false, ..room("c", &[Runtime::Libvirt], 64, 64) };
-        let rooms = [room("a", &[Runtime::Docker, Runtime::Libvirt], 16, 64), busy, lost, room("d", &[], 64, 64)];
+        let rooms =
+            [room("a", &[Runtime::Docker, Runtime::Libvirt], 16, 64), busy, lost, room("d", &[], 64, 64)];
         let rejections = place(&needs, &BTreeMap::new(), &rooms)[&needs[0].uid].clone().unwrap_err();
         let said: Vec<(&str, &str, &str, bool)> = rejections
             .iter()

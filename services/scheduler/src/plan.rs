@@ -49,10 +49,16 @@ pub fn plan(current: &LabRows, spec: &LabSpec, ctx: Context<'_>) -> Planned {
     }
     let mut actions = Vec::new();
     let former = nodes(&mut rows, spec, ctx, &mut actions);
-    let homeless: BTreeSet<NodeUid> =
-        rows.nodes.values().filter(|n| n.host.is_none() && current.nodes.contains_key(&n.uid)).map(|n| n.uid).collect();
+    let homeless: BTreeSet<NodeUid> = rows
+        .nodes
+        .values()
+        .filter(|n| n.host.is_none() && current.nodes.contains_key(&n.uid))
+        .map(|n| n.uid)
+        .collect();
     let unplaced = placement(&mut rows, spec, ctx, &former);
-    for node in homeless.iter().filter_map(|uid| rows.nodes.get(uid)).filter(|n| n.is_wanted() && n.host.is_some()) {
+    for node in
+        homeless.iter().filter_map(|uid| rows.nodes.get(uid)).filter(|n| n.is_wanted() && n.host.is_some())
+    {
         actions.push(action(Verb::Create, Object::Node, node.id.as_str(), "there is room for it now"));
     }
     for action in &mut actions {
@@ -100,7 +106,9 @@ fn nodes(
         rows.nodes.values().filter(|n| !n.replaced).map(|n| (n.id.folded(), n.uid)).collect();
     for asked in &spec.nodes {
         // Both were checked before: a spec that names an unknown kind does not come this far.
-        let (Ok(resolved), Ok(id)) = (ctx.catalogue.resolve(asked), asked.id.parse::<NodeId>()) else { continue };
+        let (Ok(resolved), Ok(id)) = (ctx.catalogue.resolve(asked), asked.id.parse::<NodeId>()) else {
+            continue;
+        };
         named.insert(id.folded());
         let hash = match resolved.runtime {
             Runtime::Bridge => String::new(),
@@ -191,7 +199,8 @@ fn what_changed(old: &NodeSpec, new: &NodeSpec) -> String {
         _ => serde_json::Map::new(),
     };
     let (old, new) = (fields(old), fields(new));
-    let changed: Vec<&str> = new.iter().filter(|(k, v)| old.get(*k) != Some(v)).map(|(k, _)| k.as_str()).collect();
+    let changed: Vec<&str> =
+        new.iter().filter(|(k, v)| old.get(*k) != Some(v)).map(|(k, _)| k.as_str()).collect();
     if changed.is_empty() { String::new() } else { format!("{} changed", changed.join(", ")) }
 }
 
@@ -266,12 +275,8 @@ fn rooms_for(rows: &LabRows, others: &[Room]) -> Vec<Room> {
 
 /// Brings the link rows to the spec.
 fn links(rows: &mut LabRows, spec: &LabSpec, now: i64, actions: &mut Vec<Action>) {
-    let hosts: BTreeMap<String, Option<HostId>> = rows
-        .nodes
-        .values()
-        .filter(|n| n.is_wanted())
-        .map(|n| (n.spec.id.clone(), n.host.clone()))
-        .collect();
+    let hosts: BTreeMap<String, Option<HostId>> =
+        rows.nodes.values().filter(|n| n.is_wanted()).map(|n| (n.spec.id.clone(), n.host.clone())).collect();
     let host_of = |link: &LinkSpec| {
         let (a, b) = (hosts.get(&link.a.node).cloned().flatten(), hosts.get(&link.b.node).cloned().flatten());
         a.filter(|a| Some(a) == b.as_ref())
@@ -361,13 +366,16 @@ fn nics(rows: &mut LabRows, catalogue: &Catalogue) {
         rows.nodes.values().filter(|n| n.is_wanted()).map(|n| (n.spec.id.as_str(), n)).collect();
     for link in rows.links.values().filter(|l| l.is_wanted()) {
         for end in [&link.spec.a, &link.spec.b] {
-            let Some(node) = nodes.get(end.node.as_str()).filter(|n| n.runtime != Runtime::Bridge) else { continue };
+            let Some(node) = nodes.get(end.node.as_str()).filter(|n| n.runtime != Runtime::Bridge) else {
+                continue;
+            };
             let port = catalogue
                 .get(&node.spec.kind)
                 .and_then(|kind| kind.interfaces.index(&kind.name, &end.interface).ok());
             let Some(port) = port else { continue };
             let wire_id = ports.get(&(node.uid, port)).copied().unwrap_or_else(|| new_wire_id(63));
-            let (present, carrier) = rows.nics.get(&wire_id).map_or((false, false), |n| (n.present, n.carrier));
+            let (present, carrier) =
+                rows.nics.get(&wire_id).map_or((false, false), |n| (n.present, n.carrier));
             let nic = NicRow {
                 wire_id,
                 node_uid: node.uid,

@@ -19,7 +19,7 @@ use netloom_model::state::Runtime;
 use netloom_service::{Shutdown, telemetry};
 use tracing::Instrument as _;
 
-use crate::client::{HostClient, ImageUse, Policy, Verdict};
+use crate::client::{HostClient, ImageUse, Verdict};
 use crate::error::{Error, Result};
 use crate::rows::{ImageStep, LabRows, NodeRow};
 use crate::scheduler::Scheduler;
@@ -75,8 +75,12 @@ async fn prepare(core: &Scheduler, lab: LabUid, client: &HostClient) {
     let mut pause = BACKOFF.0;
     loop {
         let Some(rows) = core.store.rows(lab) else { return };
-        let nodes: Vec<NodeRow> =
-            rows.nodes.values().filter(|n| waits(n) && n.host.as_ref() == Some(&client.id)).cloned().collect();
+        let nodes: Vec<NodeRow> = rows
+            .nodes
+            .values()
+            .filter(|n| waits(n) && n.host.as_ref() == Some(&client.id))
+            .cloned()
+            .collect();
         if nodes.is_empty() {
             return;
         }
@@ -114,7 +118,7 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
         reference: n.spec.image.clone(),
         runtime: n.runtime,
         host: client.id.clone(),
-        policy: Policy::from(n.spec.image_pull_policy),
+        policy: n.spec.image_pull_policy,
     };
     let uses: Vec<ImageUse> = nodes.iter().map(image_use).collect();
     let verdicts = core.verdicts(&uses).await?;

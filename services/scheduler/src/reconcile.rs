@@ -82,13 +82,39 @@ struct Lab<S> {
     /// The rows of which nothing was left to tell and nothing to wait for: the same rows need no second look.
     clean: Option<Arc<LabRows>>,
     busy: bool,
+    retry: Retry,
+}
+
+/// When to try again after a failure.
+struct Retry {
     not_before: Option<Instant>,
     pause: Duration,
 }
 
+impl Default for Retry {
+    fn default() -> Self {
+        Retry { not_before: None, pause: BACKOFF.0 }
+    }
+}
+
+impl Retry {
+    /// When to try again; none when it is time.
+    fn not_before(&self) -> Option<Instant> {
+        self.not_before.filter(|t| *t > Instant::now())
+    }
+
+    /// Notes a failure; says when to try again.
+    fn failed(&mut self) -> Instant {
+        let again = Instant::now() + self.pause;
+        self.not_before = Some(again);
+        self.pause = (self.pause * 2).min(BACKOFF.1);
+        again
+    }
+}
+
 impl<S> Default for Lab<S> {
     fn default() -> Self {
-        Lab { acknowledged: None, clean: None, busy: false, not_before: None, pause: BACKOFF.0 }
+        Lab { acknowledged: None, clean: None, busy: false, retry: Retry::default() }
     }
 }
 
@@ -98,6 +124,7 @@ type Told<S> = (LabUid, Result<S>);
 pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostClient, shutdown: Shutdown) {
     let (mut revision, mut world) = (core.store.subscribe(), core.world.subscribe());
     let mut synced: Option<u64> = None;
+    let mut sync = Retry::default();
     let mut labs: HashMap<LabUid, Lab<S::Slice>> = HashMap::new();
     let mut telling: FuturesUnordered<BoxFuture<'static, Told<S::Slice>>> = FuturesUnordered::new();
     loop {
@@ -105,7 +132,9 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
         world.borrow_and_update();
         let mut wake = Instant::now() + TICK;
         let epoch = S::epoch(&core, &host);
-        if let Some(epoch) = epoch.filter(|e| synced != Some(*e)) {
+        if let Some(later) = sync.not_before() {
+            wake = wake.min(later);
+        } else if let Some(epoch) = epoch.filter(|e| synced != Some(*e)) {
             // What was under way was for the former connection.
             telling.clear();
             labs.clear();
@@ -113,24 +142,28 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
                 Ok(has) => {
                     tracing::info!(host = %host.id, service = S::NAME, labs = has.len(), "host synced");
                     synced = Some(epoch);
-                    labs.extend(has.into_iter().map(|(lab, has)| (lab, Lab { acknowledged: Some(has), ..Lab::default() })));
+                    sync = Retry::default();
+                    labs.extend(
+                        has.into_iter()
+                            .map(|(lab, has)| (lab, Lab { acknowledged: Some(has), ..Lab::default() })),
+                    );
                 }
                 Err(e) => {
                     tracing::warn!(host = %host.id, service = S::NAME, "host not synced, tried again: {e}");
-                    wake = Instant::now() + BACKOFF.0;
+                    wake = wake.min(sync.failed());
                 }
             }
         }
         if epoch.is_some() && synced == epoch {
             let at = core.store.revision();
             let all = core.store.all();
-            labs.retain(|uid, lab| lab.busy || all.iter().any(|r| r.lab.uid == *uid));
+            labs.retain(|uid, lab| lab.busy || core.store.rows(*uid).is_some());
             for rows in all.into_iter().filter(|r| r.hosts.contains(&host.id)) {
                 let lab = labs.entry(rows.lab.uid).or_default();
                 if lab.busy {
                     continue;
                 }
-                if let Some(later) = lab.not_before.filter(|t| *t > Instant::now()) {
+                if let Some(later) = lab.retry.not_before() {
                     wake = wake.min(later);
                     continue;
                 }
@@ -149,7 +182,8 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
                     continue;
                 };
                 lab.busy = true;
-                let span = tracing::info_span!("reconcile", lab = %rows.lab.id, host = %host.id, service = S::NAME);
+                let span =
+                    tracing::info_span!("reconcile", lab = %rows.lab.id, host = %host.id, service = S::NAME);
                 telemetry::continue_trace(&span, &rows.lab.traceparent);
                 let (core, host, uid) = (core.clone(), host.clone(), rows.lab.uid);
                 let tell = async move { (uid, S::tell(core, host, rows, work).await) };
@@ -165,9 +199,8 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
                 match told {
                     Ok(has) => *lab = Lab { acknowledged: Some(has), ..Lab::default() },
                     Err(e) => {
-                        tracing::warn!(host = %host.id, service = S::NAME, "told again in {:?}: {e}", lab.pause);
-                        lab.not_before = Some(Instant::now() + lab.pause);
-                        lab.pause = (lab.pause * 2).min(BACKOFF.1);
+                        tracing::warn!(host = %host.id, service = S::NAME, "told again in {:?}: {e}", lab.retry.pause);
+                        lab.retry.failed();
                         // What of it was taken is not known: everything of the lab is told again.
                         lab.acknowledged = None;
                     }

@@ -24,7 +24,7 @@ pub struct LabRow {
     pub id: LabId,
     /// What was asked for.
     pub spec: LabSpec,
-    /// What was asked for when an operation last succeeded: where a cancel goes back to.
+    /// What was asked for when a deploy was last over: where a cancel goes back to.
     pub completed: Option<LabSpec>,
     /// Grows with each change of the spec.
     pub generation: u64,
@@ -246,8 +246,7 @@ impl LabRows {
 
     /// The interfaces of a node by port.
     pub fn nics_of(&self, node: NodeUid) -> Vec<&NicRow> {
-        let mut nics: Vec<&NicRow> =
-            self.nics.values().filter(|n| n.node_uid == node && !n.absent).collect();
+        let mut nics: Vec<&NicRow> = self.nics.values().filter(|n| n.node_uid == node && !n.absent).collect();
         nics.sort_by_key(|n| n.port);
         nics
     }
@@ -269,7 +268,10 @@ impl LabRows {
             *links.entry(l.state).or_default() += 1;
         }
         (
-            nodes.into_iter().map(|((runtime, wanted, state), count)| NodeTally { runtime, wanted, state, count }).collect(),
+            nodes
+                .into_iter()
+                .map(|((runtime, wanted, state), count)| NodeTally { runtime, wanted, state, count })
+                .collect(),
             links.into_iter().map(|(state, count)| LinkTally { state, count }).collect(),
         )
     }

@@ -58,7 +58,12 @@ fn host_entries(rows: &LabRows) -> Vec<HostEntry> {
     nodes.sort_by(|a, b| a.id.cmp(&b.id));
     let mut entries = Vec::new();
     for node in nodes {
-        let mgmt = node.observed.iter().flat_map(|o| [&o.mgmt_ipv4, &o.mgmt_ipv6]).filter(|a| !a.is_empty()).cloned();
+        let mgmt = node
+            .observed
+            .iter()
+            .flat_map(|o| [&o.mgmt_ipv4, &o.mgmt_ipv6])
+            .filter(|a| !a.is_empty())
+            .cloned();
         let of_links: Vec<&String> = rows.nics_of(node.uid).into_iter().flat_map(|n| &n.addresses).collect();
         let first = |v6: bool| of_links.iter().find(|a| a.contains(':') == v6).map(|a| without_length(a));
         for address in mgmt.chain(first(false)).chain(first(true)) {
@@ -108,7 +113,8 @@ fn wire_end(rows: &LabRows, end: &Endpoint) -> Option<WireEnd> {
     if let Some(segment) = node.segment {
         return Some(WireEnd::Segment(segment));
     }
-    let of_end = |n: &&crate::rows::NicRow| !n.absent && n.node_uid == node.uid && n.interface == end.interface;
+    let of_end =
+        |n: &&crate::rows::NicRow| !n.absent && n.node_uid == node.uid && n.interface == end.interface;
     rows.nics.values().find(of_end).map(|n| WireEnd::Nic(n.wire_id))
 }
 
@@ -116,7 +122,9 @@ fn wire_end(rows: &LabRows, end: &Endpoint) -> Option<WireEnd> {
 pub fn instances_to_remove(rows: &LabRows, host: &HostId) -> BTreeSet<NodeUid> {
     rows.nodes
         .values()
-        .filter(|n| n.wanted == Wanted::Absent && n.runtime != Runtime::Bridge && n.host.as_ref() == Some(host))
+        .filter(|n| {
+            n.wanted == Wanted::Absent && n.runtime != Runtime::Bridge && n.host.as_ref() == Some(host)
+        })
         .map(|n| n.uid)
         .collect()
 }
@@ -125,7 +133,8 @@ pub fn instances_to_remove(rows: &LabRows, host: &HostId) -> BTreeSet<NodeUid> {
 pub fn wires_to_remove(rows: &LabRows, host: &HostId) -> BTreeSet<WireId> {
     let here = |h: &Option<HostId>| h.as_ref() == Some(host);
     let nics = rows.nics.values().filter(|n| n.absent && here(&n.host)).map(|n| n.wire_id);
-    let links = rows.links.values().filter(|l| l.wanted == Wanted::Absent && here(&l.host)).map(|l| l.wire_id);
+    let links =
+        rows.links.values().filter(|l| l.wanted == Wanted::Absent && here(&l.host)).map(|l| l.wire_id);
     let segments =
         rows.nodes.values().filter(|n| n.wanted == Wanted::Absent && here(&n.host)).filter_map(|n| n.segment);
     nics.chain(links).chain(segments).collect()

@@ -57,6 +57,7 @@ struct Writer {
 #[derive(Default)]
 struct Current {
     labs: BTreeMap<LabUid, Arc<LabRows>>,
+    names: HashMap<String, LabUid>,
     wires: HashMap<WireId, LabUid>,
 }
 
@@ -101,7 +102,8 @@ impl Store {
 
     /// The rows of the lab with this id, ignoring case.
     pub fn rows_of(&self, folded: &str) -> Option<Arc<LabRows>> {
-        self.all().into_iter().find(|r| r.lab.id.folded() == folded)
+        let current = self.current.read().expect("no holder panics");
+        current.names.get(folded).and_then(|uid| current.labs.get(uid)).cloned()
     }
 
     /// The rows of all labs as last committed.
@@ -139,11 +141,13 @@ impl Store {
 impl Current {
     fn put(&mut self, rows: LabRows) {
         self.wires.extend(rows.wire_ids().into_iter().map(|w| (w, rows.lab.uid)));
+        self.names.insert(rows.lab.id.folded(), rows.lab.uid);
         self.labs.insert(rows.lab.uid, Arc::new(rows));
     }
 
     fn remove(&mut self, lab: LabUid) {
-        self.labs.remove(&lab);
+        let Some(rows) = self.labs.remove(&lab) else { return };
+        self.names.remove(&rows.lab.id.folded());
         self.wires.retain(|_, l| *l != lab);
     }
 }
@@ -200,7 +204,6 @@ impl Tx<'_> {
     }
 }
 
-/// Uids that were removed, out of these.
 impl Store {
     /// Which of these nodes are known to have been removed.
     pub async fn removed_of(&self, uids: &[NodeUid]) -> Result<Vec<NodeUid>> {

@@ -199,7 +199,11 @@ impl World {
     /// A host's service was given up.
     pub fn lost(&self, host: &HostId, service: &'static str) {
         self.update(host, |view, dirty| {
-            let heard = if service == crate::client::COMPUTE { &mut view.compute.heard } else { &mut view.network.heard };
+            let heard = if service == crate::client::COMPUTE {
+                &mut view.compute.heard
+            } else {
+                &mut view.network.heard
+            };
             if *heard == Heard::Lost {
                 return false;
             }

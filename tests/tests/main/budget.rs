@@ -63,7 +63,7 @@ fn one_trace_leads_to_docker_and_ovsdb(mode: Mode) {
     said.must();
     let logs = sandbox.logs();
     let of_trace: Vec<&str> = logs.lines().filter(|l| l.contains(trace)).collect();
-    for what in ["container created", "container started", "OVSDB transaction", "flows installed"] {
+    for what in ["instance created", "instance started", "OVSDB transaction", "OpenFlow bundle"] {
         assert!(of_trace.iter().any(|l| l.contains(what)), "no line of the trace says \"{what}\":\n{}", of_trace.join("\n"));
     }
 }

@@ -58,7 +58,7 @@ fn a_foreign_bridge_of_our_name_is_untouched() {
         return;
     }
     let sandbox = Sandbox::prepare(Mode::One, "");
-    let ovs = sandbox.ovs.as_ref().unwrap();
+    let ovs = &sandbox.ovs;
     ovs.vsctl(&["add-br", sandbox.bridge(), "--", "set", "bridge", sandbox.bridge(), "datapath_type=netdev"]).must();
     let before = ovs.vsctl(&["list", "bridge", sandbox.bridge()]).must().stdout;
     sandbox.run_programs();

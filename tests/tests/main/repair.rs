@@ -68,7 +68,7 @@ fn a_deleted_flow_and_a_removed_port_come_back() {
         return;
     }
     let (sandbox, lab) = start("flow");
-    let ovs = sandbox.ovs.as_ref().unwrap();
+    let ovs = &sandbox.ovs;
     ovs.ofctl("del-flows", sandbox.bridge(), &[]).must();
     eventually("flows are back", MENDED, || pings(&sandbox, &lab));
     let ports = ovs.vsctl(&["list-ports", sandbox.bridge()]).must().stdout;
@@ -86,7 +86,7 @@ fn all_wires_return_after_a_restart_of_open_vswitch() {
         return;
     }
     let (mut sandbox, lab) = start("ovs");
-    sandbox.ovs.as_mut().unwrap().restart_switch();
+    sandbox.ovs.restart_switch();
     eventually("pings again", MENDED, || pings(&sandbox, &lab));
     sandbox.wait_ready(&lab, 2, 1, MENDED);
 }

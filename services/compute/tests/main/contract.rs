@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use netloom_model::observed::{ExecPhase, Phase};
 use netloom_model::spec::{PullPolicy, RestartPolicy};
-use netloom_model::state::{Runtime, Wanted};
+use netloom_model::state::Wanted;
 use netloom_proto::compute::v1 as p;
 use netloom_proto::v1 as pv;
 use netloom_service::status::from_status;
@@ -55,7 +55,6 @@ suite!(
     an_observer_gets_all_then_changes_and_heartbeats,
     images_are_looked_up_and_pulled,
     files_are_put_once_and_edits_stay,
-    an_unserved_runtime_fails_alone,
 );
 
 async fn ensure_runs_it_and_said_again_does_nothing(rig: Rig) {
@@ -336,16 +335,4 @@ async fn files_are_put_once_and_edits_stay(rig: Rig) {
     assert_eq!(put("r1/conf", b"two").await.unwrap(), 1);
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "two");
     assert_eq!(put("../x", b"no").await.unwrap_err().code(), Code::InvalidArgument);
-}
-
-async fn an_unserved_runtime_fails_alone(rig: Rig) {
-    if !rig.is_docker {
-        return; // sim serves all
-    }
-    let (mut vm, one) = (rig.instance("vm"), rig.instance("r1"));
-    vm.runtime = Runtime::Libvirt;
-    rig.sync(&[vm.clone(), one.clone()]).await;
-    rig.until_phase(one.uid, Phase::Running).await;
-    let failed = rig.until_phase(vm.uid, Phase::Failed).await;
-    assert!(failed.detail.contains("libvirt"), "{}", failed.detail);
 }

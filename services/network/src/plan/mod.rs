@@ -48,6 +48,8 @@ pub struct Facts<'a> {
     pub deleted: &'a HashMap<String, i64>,
     /// What failed, by what it was for.
     pub troubles: &'a BTreeMap<WireId, Trouble>,
+    /// Why the last change of the database failed.
+    pub refused: Option<&'a str>,
     /// What to forward with.
     pub datapath: Datapath,
     /// True when the kernel has Open vSwitch's datapath.
@@ -133,7 +135,8 @@ pub struct Plan {
 pub fn plan(facts: &Facts<'_>) -> Plan {
     let mut plan = Plan::default();
     let found = found(facts);
-    plan.observed.unwanted = found.keys().copied().filter(|wire| !facts.is_wanted(*wire)).collect();
+    let unwanted = |wire: &WireId| !facts.is_wanted(*wire) && !facts.wanted.doomed.contains(wire);
+    plan.observed.unwanted = found.keys().copied().filter(unwanted).collect();
     plan.observed.synced = facts.wanted.synced;
     plan.observed.inventory = inventory(facts);
     if !facts.wanted.synced {
@@ -172,6 +175,14 @@ fn found(facts: &Facts<'_>) -> BTreeMap<WireId, &'static str> {
             found.extend(bridge.wire.map(|wire| (wire, "its bridge still exists")));
         }
     }
+    // The device of a bridge goes a moment after its row.
+    for wire in &facts.wanted.doomed {
+        let name = facts.names.segment(*wire);
+        let is_deleted = facts.ovs.is_some_and(|ovs| !ovs.bridges.contains_key(&name));
+        if is_deleted && facts.links.contains_key(&name) {
+            found.insert(*wire, "the device of its bridge still exists");
+        }
+    }
     for link in facts.links.values() {
         found.extend(facts.names.tag(link).map(|tag| (tag.wire, "its host end still exists")));
     }
@@ -200,6 +211,7 @@ fn inventory(facts: &Facts<'_>) -> NetworkInventory {
         inventory.problems.push("ovs-vswitchd does not take up changes: see that it runs".to_owned());
         return inventory;
     }
+    inventory.problems.extend(facts.refused.map(|why| format!("Open vSwitch's database: {why}")));
     match bridges::state(facts, ovs, &facts.names.bridge, None) {
         bridges::State::Foreign(why) => inventory.problems.push(why),
         bridges::State::Ours(bridge) if bridge.works => inventory.datapath = bridge.datapath.clone(),

@@ -1,1 +1,472 @@
+//! Plans against a host in memory, which does what it is told the way the kernel and Open vSwitch do.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use netloom_model::id::{LabUid, NodeUid, Owner, WireId};
+use netloom_model::observed::WireState;
+use netloom_model::slice::{Nic, Segment, Wire, WireEnd};
+use netloom_ovsdb::Uuid;
+use proptest::prelude::*;
+
+use super::{Facts, Plan, Reading, Trouble, plan};
+use crate::config::{Config, Datapath};
+use crate::driver::flows::Rule;
+use crate::driver::ovs::{Bridge, Change, Port, PortKind, View};
+use crate::links::Links;
+use crate::names::Names;
+use crate::netlink::Link;
+use crate::netns::{Start, Starts};
+use crate::slice::Wanted;
+
+fn id(n: u64) -> WireId {
+    n.try_into().unwrap()
+}
+
+/// A host in memory.
+struct World {
+    names: Names,
+    wanted: Wanted,
+    starts: Starts,
+    links: Links,
+    ovs: Option<View>,
+    tables: BTreeMap<String, Reading>,
+    deleted: HashMap<String, i64>,
+    troubles: BTreeMap<WireId, Trouble>,
+    next: u32,
+}
+
+const NODES: u64 = 4;
+
+impl World {
+    /// Nodes 1 to 4, each with NICs 10n+1 and 10n+2; wires 101 to 104 around them, in a ring.
+    fn new() -> World {
+        let mut wanted = Wanted { synced: true, ..Wanted::default() };
+        let lab_uid = LabUid::new();
+        let mut starts = Starts::new();
+        for node in 1..=NODES {
+            let node_uid = NodeUid::new();
+            starts.insert(node_uid, Start { id: "1".into(), path: "/".into() });
+            for port in 1..=2 {
+                let wire_id = id(10 * node + port);
+                let mac = netloom_model::slice::mac_of(wire_id);
+                let (guest_name, addresses) = (format!("eth{port}"), vec![]);
+                let nic = Nic { wire_id, node_uid, guest_name, mac, mtu: 9500, addresses, lab_uid };
+                wanted.slice.nics.insert(wire_id, nic);
+            }
+        }
+        for node in 1..=NODES {
+            let next = node % NODES + 1;
+            let (a, b) = (WireEnd::Nic(id(10 * node + 1)), WireEnd::Nic(id(10 * next + 2)));
+            let wire_id = id(100 + node);
+            wanted.slice.wires.insert(wire_id, Wire { wire_id, a, b, enabled: true, lab_uid });
+        }
+        World {
+            names: Names::new(&Config::default(), Owner::new()),
+            wanted,
+            starts,
+            links: Links::new(),
+            ovs: Some(View::default()),
+            tables: BTreeMap::new(),
+            deleted: HashMap::new(),
+            troubles: BTreeMap::new(),
+            next: 100_001,
+        }
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&Facts {
+            names: &self.names,
+            wanted: &self.wanted,
+            starts: &self.starts,
+            links: &self.links,
+            ovs: self.ovs.as_ref(),
+            settled: true,
+            tables: &self.tables,
+            deleted: &self.deleted,
+            troubles: &self.troubles,
+            refused: None,
+            datapath: Datapath::Auto,
+            kernel_datapath: false,
+        })
+    }
+
+    fn number(&mut self) -> u32 {
+        self.next += 1;
+        self.next
+    }
+
+    fn act(&mut self, plan: &Plan) {
+        self.links.retain(|_, link| !plan.unplug.values().any(|index| *index == link.index));
+        for wire in plan.plug.values().flatten() {
+            let nic = self.wanted.slice.nics[wire].clone();
+            let (index, name) = (self.number(), self.names.nic(*wire));
+            let alias = self.names.alias(&nic, &self.starts[&nic.node_uid].id);
+            assert!(!self.links.contains_key(&name), "{name} is made twice");
+            let link = Link {
+                index,
+                alias,
+                group: self.names.group,
+                name: name.clone(),
+                up: false,
+                lower_up: false,
+            };
+            self.links.insert(name, link);
+        }
+        for (index, up) in plan.carrier.values() {
+            let link = self.links.values_mut().find(|link| link.index == *index).unwrap();
+            (link.up, link.lower_up) = (*up, *up);
+        }
+        for change in &plan.changes {
+            self.change(change);
+        }
+        for (bridge, rules) in &plan.flows {
+            self.tables.get_mut(bridge).unwrap().rules = Arc::new(rules.clone());
+        }
+    }
+
+    fn change(&mut self, change: &Change) {
+        let number = self.number();
+        let uuid = Uuid::from_u128(number.into());
+        let owner = Some(self.names.owner.clone());
+        let ovs = self.ovs.as_mut().unwrap();
+        match change.clone() {
+            Change::CreateBridge { name, datapath, segment } => {
+                let datapath = datapath.to_owned();
+                let bridge = Bridge { uuid, owner, wire: segment, datapath, works: true, intact: true };
+                assert!(ovs.bridges.insert(name.clone(), bridge).is_none(), "{name} is made twice");
+                self.tables.insert(name, Reading { trusted: true, ..Reading::default() });
+            }
+            Change::RepairBridge { name, .. } => ovs.bridges.get_mut(&name).unwrap().intact = true,
+            Change::DeleteBridge { name, .. } => {
+                ovs.bridges.remove(&name);
+                ovs.ports.retain(|_, port| port.bridge != name);
+                self.tables.remove(&name);
+            }
+            Change::AddPort { bridge, name, wire, kind } => {
+                let (index, peer) = match kind {
+                    PortKind::Nic { index, .. } => (Some(index), None),
+                    PortKind::Patch { peer } => (None, Some(peer)),
+                };
+                assert!(ovs.bridges.contains_key(&bridge), "no bridge for {name}");
+                let (wire, ofport) = (Some(wire), Some(number));
+                let port = Port { uuid, bridge, owner, wire, index, ofport, error: None, peer, intact: true };
+                assert!(ovs.ports.insert(name.clone(), port).is_none(), "{name} is added twice");
+            }
+            Change::DeletePort { name, .. } => {
+                ovs.ports.remove(&name).unwrap();
+            }
+        }
+    }
+
+    /// Which wire each port of the bridge of all wires belongs to.
+    fn wire_of(&self, ofport: u32) -> Option<WireId> {
+        let port = self.ovs.as_ref()?.ports.values().find(|port| port.ofport == Some(ofport))?;
+        let is_end = |wire: &&Wire| [wire.a, wire.b].contains(&WireEnd::Nic(port.wire.unwrap()));
+        self.wanted.slice.wires.values().find(is_end).map(|wire| wire.wire_id)
+    }
+
+    /// Passes until nothing is left to do; in none of them may a flow join ports of different wires.
+    fn settle(&mut self) -> Plan {
+        for _ in 0..20 {
+            let plan = self.plan();
+            for rule in plan.flows.get("nl0").into_iter().flatten() {
+                let ends = [rule.from, rule.to].map(|port| self.wire_of(port.unwrap()));
+                assert_eq!(ends, [Some(id(rule.cookie)); 2], "{rule:?} joins what is not one wire");
+            }
+            let flows_are_there =
+                plan.flows.iter().all(|(bridge, rules)| *self.tables[bridge].rules == *rules);
+            let idle = plan.unplug.is_empty()
+                && plan.plug.is_empty()
+                && plan.carrier.is_empty()
+                && plan.changes.is_empty()
+                && flows_are_there;
+            if idle {
+                return plan;
+            }
+            self.act(&plan);
+        }
+        panic!("it does not settle: {:#?}", self.plan());
+    }
+
+    fn states(&self) -> Vec<(WireState, String)> {
+        self.plan().observed.wires.into_values().map(|wire| (wire.state, wire.detail)).collect()
+    }
+
+    fn link(&mut self, nic: u64) -> &mut Link {
+        let name = self.names.nic(id(nic));
+        self.links.get_mut(&name).unwrap()
+    }
+
+    fn port(&mut self, nic: u64) -> &mut Port {
+        let name = self.names.nic(id(nic));
+        self.ovs.as_mut().unwrap().ports.get_mut(&name).unwrap()
+    }
+
+    /// What happens to hosts.
+    fn disturb(&mut self, what: u8, which: u64) {
+        let nic = id(10 * (which % NODES + 1) + which % 2 + 1);
+        let name = self.names.nic(nic);
+        match what {
+            0 => {
+                self.links.remove(&name);
+            }
+            1 => {
+                self.ovs.as_mut().unwrap().ports.remove(&name);
+            }
+            2 => {
+                if let Some(table) = self.tables.get_mut("nl0") {
+                    table.rules = Arc::default();
+                }
+            }
+            3 => {
+                // A node starts again: its old interfaces go with their namespace.
+                let node = self.wanted.slice.nics[&nic].node_uid;
+                let start = self.starts.get_mut(&node).unwrap();
+                start.id.push('1');
+                let gone = self.wanted.slice.nics.values().filter(|nic| nic.node_uid == node);
+                for name in gone.map(|nic| self.names.nic(nic.wire_id)) {
+                    self.links.remove(&name);
+                }
+            }
+            4 => {
+                self.wanted.slice.nics.get_mut(&nic).unwrap().mtu += 1;
+            }
+            5 => {
+                let ovs = self.ovs.as_mut().unwrap();
+                ovs.bridges.remove("nl0");
+                ovs.ports.clear();
+                self.tables.remove("nl0");
+            }
+            6 => {
+                // A rogue flow between ports of different wires, under a cookie that nobody knows.
+                let ports = self.ovs.as_ref().unwrap().ports.values().filter_map(|p| p.ofport);
+                let ports: BTreeSet<u32> = ports.collect();
+                let ends = (ports.first().copied(), ports.last().copied());
+                if let (Some(table), (Some(from), Some(to))) = (self.tables.get_mut("nl0"), ends) {
+                    let rule = Rule { cookie: 999, from: Some(from), to: Some(to) };
+                    Arc::make_mut(&mut table.rules).insert(rule);
+                }
+            }
+            _ => {
+                let wire = id(101 + which % NODES);
+                let wire = self.wanted.slice.wires.get_mut(&wire).unwrap();
+                wire.enabled = !wire.enabled;
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn whatever_happens_wires_come_back_and_never_meet(
+        disturbances in prop::collection::vec((0u8..8, 0u64..8, any::<bool>()), 0..12),
+    ) {
+        let mut world = World::new();
+        for (what, which, settle) in disturbances {
+            world.disturb(what, which);
+            if settle {
+                world.settle();
+            } else {
+                let plan = world.plan();
+                world.act(&plan);
+            }
+        }
+        let plan = world.settle();
+        let mut rules = 0;
+        for wire in plan.observed.wires.values() {
+            let enabled = world.wanted.slice.wires[&wire.wire_id].enabled;
+            prop_assert_eq!(wire.state, if enabled { WireState::Up } else { WireState::Down }, "{}", wire.detail);
+            rules += if enabled { 2 } else { 0 };
+        }
+        prop_assert_eq!(world.tables["nl0"].rules.len(), rules);
+        prop_assert!(plan.observed.unwanted.is_empty());
+    }
+}
+
+#[test]
+fn before_the_first_sync_all_is_told_and_nothing_done() {
+    let mut world = World::new();
+    world.settle();
+    world.wanted = Wanted::default();
+    let plan = world.plan();
+    assert!(!plan.observed.synced && plan.flows.is_empty() && plan.changes.is_empty());
+    assert!(plan.unplug.is_empty() && plan.carrier.is_empty());
+    assert_eq!(plan.observed.unwanted.len(), 12, "8 NICs and 4 wires");
+}
+
+#[test]
+fn what_is_not_wanted_stays_and_what_was_removed_goes() {
+    let mut world = World::new();
+    world.settle();
+    let everything = std::mem::take(&mut world.wanted.slice);
+    let plan = world.plan();
+    assert!(plan.unplug.is_empty() && plan.changes.is_empty());
+    assert_eq!(plan.flows["nl0"].len(), 8, "flows of wires that nobody took out");
+    assert_eq!(plan.observed.unwanted.len(), 12);
+    world.wanted.doomed = everything.nics.keys().chain(everything.wires.keys()).copied().collect();
+    assert_eq!(world.plan().left.len(), 12);
+    let plan = world.settle();
+    assert!(plan.left.is_empty() && plan.observed.unwanted.is_empty());
+    assert!(world.links.is_empty() && world.ovs.unwrap().ports.is_empty());
+    assert!(world.tables["nl0"].rules.is_empty());
+}
+
+#[test]
+fn a_port_goes_only_after_its_flows() {
+    let mut world = World::new();
+    world.settle();
+    world.links.remove(&world.names.nic(id(11)));
+    let plan = world.plan();
+    let deletes = |plan: &Plan| plan.changes.iter().any(|c| matches!(c, Change::DeletePort { .. }));
+    assert!(!deletes(&plan) && plan.flows["nl0"].len() == 6);
+    world.act(&plan);
+    assert!(deletes(&world.plan()));
+}
+
+#[test]
+fn a_port_of_an_interface_that_is_gone_is_added_again_only_when_it_was_let_go_of() {
+    let mut world = World::new();
+    world.settle();
+    let name = world.names.nic(id(11));
+    world.ovs.as_mut().unwrap().ports.remove(&name);
+    world.deleted.insert(name, 5);
+    world.ovs.as_mut().unwrap().cur_cfg = 4;
+    assert!(world.plan().changes.is_empty());
+    assert!(world.states()[0].1.contains("port is being made"));
+    world.ovs.as_mut().unwrap().cur_cfg = 5;
+    assert_eq!(world.plan().changes.len(), 1);
+    // One that was made for another interface of the same name is not good enough, whatever its status.
+    world.settle();
+    world.port(11).index = Some(7);
+    assert_ne!(world.states()[0].0, WireState::Up);
+}
+
+#[test]
+fn port_numbers_of_another_ovs_vswitchd_make_no_flows() {
+    let mut world = World::new();
+    world.settle();
+    let table = world.tables.get_mut("nl0").unwrap();
+    (table.trusted, table.rules) = (false, Arc::default());
+    let plan = world.plan();
+    assert!(plan.flows.is_empty());
+    assert!(plan.carrier.is_empty(), "carrier waits for the flows to come back");
+    assert!(world.states().iter().all(|(state, _)| *state == WireState::Down));
+}
+
+#[test]
+fn what_is_not_known_is_said_to_be_unknown_and_left_alone() {
+    let mut world = World::new();
+    world.settle();
+    world.tables.clear();
+    assert!(
+        world.states().iter().all(|(state, why)| *state == WireState::Unknown && why.contains("vswitchd"))
+    );
+    world.ovs = None;
+    let plan = world.plan();
+    assert!(plan.carrier.is_empty() && plan.unplug.is_empty());
+    assert!(plan.observed.wires.values().all(|wire| wire.state == WireState::Unknown));
+    assert_eq!(plan.observed.inventory.datapath, "");
+    assert_eq!(plan.observed.inventory.problems.len(), 1);
+    world.wanted.doomed.insert(id(77));
+    assert!(world.plan().left[&id(77)].contains("does not answer"), "who cannot see cannot say it is gone");
+}
+
+#[test]
+fn states_say_which_end_and_why() {
+    let mut world = World::new();
+    world.settle();
+    world.link(22).lower_up = false;
+    let (state, why) = world.states()[0].clone();
+    assert_eq!(state, WireState::Down);
+    assert!(why.starts_with("end b: no carrier"), "{why}");
+
+    let node = world.wanted.slice.nics[&id(11)].node_uid;
+    world.starts.remove(&node);
+    let plan = world.plan();
+    assert_eq!(plan.unplug.len(), 2, "what is left of a node that ended");
+    assert_eq!(
+        plan.carrier.keys().copied().collect::<Vec<_>>(),
+        [id(22), id(41)],
+        "the far ends lose carrier"
+    );
+    world.act(&plan);
+    let (state, why) = world.states()[0].clone();
+    assert_eq!((state, why.as_str()), (WireState::Pending, "end a: its node has not started"));
+
+    let mut world = World::new();
+    world.settle();
+    world.port(11).error = Some("could not open network device".into());
+    let (state, why) = world.states()[0].clone();
+    assert_eq!(
+        (state, why.as_str()),
+        (WireState::Failed, "end a: Open vSwitch: could not open network device")
+    );
+
+    let mut world = World::new();
+    let trouble = Trouble { message: "eth1 cannot be made: no".into(), resting: true };
+    world.troubles.insert(id(11), trouble);
+    let plan = world.plan();
+    assert_eq!(plan.plug.values().map(Vec::len).sum::<usize>(), 7, "it rests");
+    assert_eq!(world.states()[0], (WireState::Failed, "end a: eth1 cannot be made: no".to_owned()));
+}
+
+#[test]
+fn nothing_of_others_is_ever_in_a_plan() {
+    let mut world = World::new();
+    world.settle();
+    let other = Some(Owner::new().to_string());
+    world.port(11).owner = None;
+    world.link(12).alias = format!("netloom:{}:12:1:0", Owner::new());
+    world.port(21).owner = other.clone();
+    world.wanted.doomed = world.wanted.slice.nics.keys().copied().collect();
+    world.wanted.slice = Default::default();
+    let (port11, link12) = (world.port(11).uuid, world.link(12).index);
+    let port21 = world.port(21).uuid;
+    for _ in 0..3 {
+        let plan = world.plan();
+        assert!(!plan.unplug.values().any(|index| *index == link12));
+        let deleted: Vec<Uuid> = plan
+            .changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::DeletePort { uuid, .. } | Change::DeleteBridge { uuid, .. } => Some(*uuid),
+                _ => None,
+            })
+            .collect();
+        assert!(!deleted.contains(&port11) && !deleted.contains(&port21));
+        world.act(&plan);
+    }
+    let mut world = World::new();
+    let owner = other;
+    let (uuid, datapath) = (Uuid::nil(), "netdev".to_owned());
+    let bridge = Bridge { uuid, owner, wire: None, datapath, works: true, intact: false };
+    world.ovs.as_mut().unwrap().bridges.insert("nl0".into(), bridge);
+    let plan = world.plan();
+    assert!(plan.changes.is_empty() && plan.flows.is_empty());
+    assert!(world.states().iter().all(|(s, why)| *s == WireState::Failed || why.contains("plugged")));
+}
+
+#[test]
+fn a_segment_has_a_bridge_of_its_own() {
+    let mut world = World::new();
+    let wire_id = id(500);
+    let (node_uid, lab_uid) = (NodeUid::new(), LabUid::new());
+    world.wanted.slice.segments.insert(wire_id, Segment { wire_id, node_uid, lab_uid });
+    let wire = world.wanted.slice.wires.get_mut(&id(101)).unwrap();
+    wire.b = WireEnd::Segment(wire_id);
+    let name = world.names.segment(wire_id);
+    let plan = world.settle();
+    assert_eq!(plan.flows[&name], [Rule::segment(wire_id)].into());
+    assert!(plan.observed.segments[&wire_id].up);
+    assert_eq!(plan.observed.wires[&id(101)].state, WireState::Up);
+    assert_eq!(world.port(11).bridge, name);
+    // The NIC that is in no wire now has no port and no carrier.
+    assert!(!world.ovs.as_ref().unwrap().ports.contains_key(&world.names.nic(id(22))));
+    assert!(!world.link(22).up);
+    world.wanted.slice.segments.clear();
+    world.wanted.doomed.insert(wire_id);
+    assert!(world.plan().changes.iter().any(|c| matches!(c, Change::DeleteBridge { .. })));
+}

@@ -11,8 +11,9 @@ use crate::harness::{BOUND, Host, Node, Slice, nic, on_a_host, run};
 
 /// Two nodes and a wire that is up; ports to check it with.
 struct Pair {
-    host: Host,
+    // Dropped before the host, in whose directory they are mounted.
     nodes: [Node; 2],
+    host: Host,
     slice: Slice,
     wire: u64,
 }
@@ -162,8 +163,8 @@ fn wires_come_back_after_ovs_vswitchd_was_killed() {
         // More wires, so that port numbers have a chance to be given out differently.
         let mut slice = pair.slice.clone();
         let (others, mut wires) = ([host_nodes(&pair.host), host_nodes(&pair.host)], vec![pair.wire]);
-        for n in 0..8 {
-            let ends = [0, 1].map(|side| slice.nic(&others[side][n], "eth1"));
+        for (one, other) in others[0].iter().zip(&others[1]) {
+            let ends = [slice.nic(one, "eth1"), slice.nic(other, "eth1")];
             wires.push(slice.wire(nic(ends[0]), nic(ends[1])));
         }
         pair.host.sync(&slice).await;
@@ -203,7 +204,7 @@ fn everything_is_built_again_when_the_database_is_lost() {
         pair.host.until("and why", |t| t.inventory.problems.iter().any(|p| p.contains("database"))).await;
         pair.host.ovs.make_database();
         pair.host.ovs.start_server();
-        pair.host.ovs.vsctl(&["--no-wait", "init"]);
+        pair.host.ovs.init();
         pair.until_it_carries().await;
         pair.host.until("all is well", |t| t.inventory.problems.is_empty()).await;
     });

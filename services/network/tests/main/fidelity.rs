@@ -5,7 +5,9 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use crate::frames::{Port, crossings, marked};
+use netloom_service::testing::eventually;
+
+use crate::frames::{Port, cross, crossings, marked};
 use crate::harness::{BOUND, Host, Node, Slice, nic, number, on_a_host, run};
 
 /// One frame of each kind that bridges and switches like to eat.
@@ -58,10 +60,8 @@ fn a_wire_carries_every_kind_of_frame_byte_for_byte() {
         }
         let ports = [Port::open(&a, "eth1"), Port::open(&b, "eth1")];
         for (name, frame) in kinds() {
-            for (from, to) in [(0, 1), (1, 0)] {
-                ports[from].send(&frame);
-                ports[to].expect(&frame, &format!("{name} from {from}"));
-            }
+            cross(&ports[0], &ports[1], &frame, name);
+            cross(&ports[1], &ports[0], &frame, name);
         }
     });
 }
@@ -121,12 +121,15 @@ fn two_equal_labs_do_not_meet() {
         host.start_service().await;
         host.sync(&slice).await;
         host.until_up(&wires).await;
-        let deadline = std::time::Instant::now() + BOUND;
-        while host.ovs.flows("nl0").iter().any(|flow| flow.contains("NORMAL")) {
-            assert!(std::time::Instant::now() < deadline, "the foreign flow stays");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        assert_eq!(crossings(&ports, &pairs, patience), pairs);
+        eventually("the foreign flow goes", BOUND, || async {
+            !host.ovs.flows("nl0").iter().any(|flow| flow.contains("NORMAL"))
+        })
+        .await;
+        // What the datapath had cached of it goes a moment later.
+        eventually("the labs are apart again", BOUND, || async {
+            crossings(&ports, &pairs, patience) == pairs
+        })
+        .await;
     });
 }
 
@@ -183,15 +186,15 @@ fn the_host_itself_does_not_answer_on_a_wire() {
         question.extend([0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1, 10, 9, 0, 1]);
         question.extend([0, 0, 0, 0, 0, 0, 10, 9, 0, 99]);
         question.resize(60, 0);
-        here.send(&question);
-        there.expect(&question, "the question");
+        cross(&here, &there, &question, "the question");
         // An answer would be back before a frame that crosses the wire twice.
         let token = marked(&format!("behind{};", number()));
-        there.send(&token);
         let deadline = std::time::Instant::now() + BOUND;
         let mut heard = Vec::new();
         while !heard.contains(&token) {
             assert!(std::time::Instant::now() < deadline, "the frame behind did not come");
+            there.send(&token);
+            std::thread::sleep(Duration::from_millis(20));
             heard.extend(here.drain());
         }
         let answers = heard.iter().filter(|f| f[12..14] == [0x08, 0x06] && f[20..22] == [0, 2]);

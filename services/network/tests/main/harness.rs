@@ -81,7 +81,7 @@ impl Ovs {
         let mut ovs = Ovs { vswitchd: None, server: None, dir };
         ovs.make_database();
         ovs.start_server();
-        ovs.vsctl(&["--no-wait", "init"]);
+        ovs.init();
         ovs.start_vswitchd();
         ovs
     }
@@ -125,6 +125,11 @@ impl Ovs {
             assert!(Instant::now() < deadline, "ovsdb-server does not listen");
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// What Open vSwitch's own start script puts into a new database.
+    pub fn init(&self) {
+        self.vsctl(&["--no-wait", "--", "init", "--", "set", "Open_vSwitch", ".", "ovs-version=3.1.0"]);
     }
 
     pub fn stop_server(&mut self) {

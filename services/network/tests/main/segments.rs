@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use netloom_service::testing::eventually;
 
-use crate::frames::{Port, crossings};
+use crate::frames::{Port, cross, crossings};
 use crate::harness::{BOUND, Host, Node, Slice, nic, on_a_host, segment};
 
 /// Everybody to everybody else within each group.
@@ -48,9 +48,8 @@ fn segments_flood_within_themselves_and_join_by_wire() {
         tagged.extend([0x81, 0, 0, 9, 0x88, 0xb5]);
         tagged.resize(9518, 7);
         for (name, frame) in [("LLDP", lldp), ("STP", stp), ("a full tagged frame", tagged)] {
-            ports[0].send(&frame);
-            ports[1].expect(&frame, name);
-            ports[2].expect(&frame, name);
+            cross(&ports[0], &ports[1], &frame, name);
+            cross(&ports[0], &ports[2], &frame, name);
         }
 
         let mut more = Slice::default();

@@ -16,7 +16,8 @@ use crate::store::{Interface, LabView, LinkView, NodeView, Object, progress};
 
 pub(super) fn lab(core: &Scheduler, view: LabView) -> ps::LabFacts {
     let LabView { lab, nodes, links, operation, hosts } = view;
-    let node = |(runtime, wanted, state, count)| ps::NodeTally::from(NodeTally { runtime, wanted, state, count });
+    let node =
+        |(runtime, wanted, state, count)| ps::NodeTally::from(NodeTally { runtime, wanted, state, count });
     let link = |(state, count)| ps::LinkTally::from(LinkTally { state, count });
     ps::LabFacts {
         uid: lab.uid.to_string(),
@@ -179,11 +180,11 @@ pub(super) fn heard(core: &Scheduler, heard: Heard) -> ps::WatchResponse {
             if let Some(rows) = core.store.rows(view.lab.uid).filter(|_| !event.deleted) {
                 view.lab.spec.clone_from(&rows.lab.spec);
             }
-            O::LabFacts(lab(core, view))
+            O::LabFacts(lab(core, *view))
         }
-        Object::Node(view) => O::Node(node(core, view)),
-        Object::Link(view) => O::Link(link(core, view)),
-        Object::Operation(row) => O::Operation(operation(core, row)),
+        Object::Node(view) => O::Node(node(core, *view)),
+        Object::Link(view) => O::Link(link(core, *view)),
+        Object::Operation(row) => O::Operation(operation(core, *row)),
     };
     let kind = if event.deleted { ps::EventKind::Deleted } else { ps::EventKind::Changed };
     ps::WatchResponse { sequence: event.sequence, lab: event.lab, kind: kind.into(), object: Some(object) }

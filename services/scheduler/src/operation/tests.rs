@@ -1,1 +1,100 @@
+use netloom_model::kind::Catalogue;
+use netloom_model::spec::{Endpoint, LabSpec, LinkSpec, NodeSpec};
+use netloom_model::state::Runtime;
 
+use super::*;
+use crate::place::Room;
+use crate::plan::{Context, plan};
+
+/// Two nodes and a link, all well.
+fn well() -> LabRows {
+    let node =
+        |id: &str| NodeSpec { id: id.into(), kind: "linux".into(), image: "i".into(), ..NodeSpec::default() };
+    let end = |id: &str| Endpoint { node: id.into(), interface: "eth1".into(), ..Endpoint::default() };
+    let spec = LabSpec {
+        nodes: vec![node("a"), node("b")],
+        links: vec![LinkSpec { a: end("a"), b: end("b"), mtu: 0, labels: BTreeMap::new() }],
+        ..LabSpec::default()
+    };
+    let room = Room {
+        host: "h1".parse().unwrap(),
+        heard: true,
+        runtimes: [Runtime::Docker].into(),
+        cpu_millis: 9_000,
+        memory_bytes: 9 << 30,
+        cpu_reserved: 0,
+        memory_reserved: 0,
+    };
+    let catalogue = Catalogue::embedded();
+    let ctx = Context { catalogue: &catalogue, rooms: &[room], asked: true, now: 1 };
+    let mut rows = plan(&LabRows::new("lab".parse().unwrap(), 1), &spec, ctx).rows;
+    rows.nodes.values_mut().for_each(|n| n.state = NodeState::Ready);
+    rows.links.values_mut().for_each(|l| l.state = LinkState::Up);
+    rows
+}
+
+fn verdict(change: impl FnOnce(&mut LabRows), time_is_over: bool) -> Option<Result<(), Failure>> {
+    let mut rows = well();
+    change(&mut rows);
+    deploy_verdict(&rows, |_| time_is_over)
+}
+
+fn node(rows: &mut LabRows, state: NodeState) {
+    rows.nodes.values_mut().next().unwrap().state = state;
+}
+
+fn link(rows: &mut LabRows, state: LinkState) {
+    rows.links.values_mut().next().unwrap().state = state;
+}
+
+#[test]
+fn a_deploy_is_over_when_nothing_better_comes_by_waiting() {
+    assert_eq!(verdict(|_| {}, false), Some(Ok(())));
+    for state in
+        [NodeState::Pending, NodeState::Pulling, NodeState::Starting, NodeState::Running, NodeState::Unknown]
+    {
+        assert_eq!(verdict(|r| node(r, state), true), None, "{state}");
+    }
+    for state in [LinkState::Pending, LinkState::Down, LinkState::Unknown] {
+        assert_eq!(verdict(|r| link(r, state), false), None, "{state}");
+        let failure = verdict(|r| link(r, state), true).unwrap().unwrap_err();
+        assert_eq!(
+            (failure.reason.as_str(), failure.metadata["links"].as_str()),
+            ("DEPLOY_INCOMPLETE", "a:eth1--b:eth1")
+        );
+    }
+    assert!(verdict(|r| link(r, LinkState::Failed), false).unwrap().is_err());
+    let former = |r: &mut LabRows| {
+        let mut old = r.nodes.values().next().unwrap().clone();
+        (old.uid, old.replaced, old.wanted) = (netloom_model::id::NodeUid::new(), true, Wanted::Absent);
+        r.nodes.insert(old.uid, old);
+    };
+    assert_eq!(verdict(former, true), None, "something is still to be removed");
+}
+
+#[test]
+fn a_failed_node_does_not_make_its_links_wait() {
+    for state in [NodeState::Failed, NodeState::Unschedulable] {
+        let failed = |r: &mut LabRows| {
+            node(r, state);
+            link(r, LinkState::Pending);
+        };
+        let failure = verdict(failed, false).unwrap().unwrap_err();
+        assert_eq!((failure.metadata["nodes"].as_str(), failure.metadata["links"].as_str()), ("a", ""));
+        assert!(failure.message.starts_with("1 of 2 nodes did not come up"), "{}", failure.message);
+    }
+}
+
+#[test]
+fn a_link_has_its_time_from_when_both_nodes_are_ready() {
+    let mut rows = well();
+    let bound = Duration::from_secs(30);
+    let mut late = HashMap::new();
+    assert_eq!(note_late_links(&rows, &mut late, bound), None);
+    link(&mut rows, LinkState::Down);
+    let first = note_late_links(&rows, &mut late, bound).unwrap();
+    assert_eq!(note_late_links(&rows, &mut late, bound), Some(first), "looking again does not begin anew");
+    node(&mut rows, NodeState::Starting);
+    assert_eq!(note_late_links(&rows, &mut late, bound), None);
+    assert!(late.is_empty());
+}

@@ -1,1 +1,249 @@
+use proptest::prelude::*;
 
+use super::*;
+
+fn room(cpu_millis: u64) -> Room {
+    Room {
+        host: "h1".parse().unwrap(),
+        heard: true,
+        runtimes: [Runtime::Docker].into(),
+        cpu_millis,
+        memory_bytes: 64 << 30,
+        cpu_reserved: 0,
+        memory_reserved: 0,
+    }
+}
+
+fn go(current: &LabRows, spec: &LabSpec, rooms: &[Room]) -> Planned {
+    let catalogue = Catalogue::embedded();
+    plan(current, spec, Context { catalogue: &catalogue, rooms, asked: true, now: 9 })
+}
+
+fn empty() -> LabRows {
+    LabRows::new("lab".parse().unwrap(), 1)
+}
+
+fn node(id: &str) -> NodeSpec {
+    NodeSpec { id: id.into(), kind: "linux".into(), image: "i".into(), ..NodeSpec::default() }
+}
+
+fn link(a: (&str, &str), b: (&str, &str)) -> LinkSpec {
+    let end = |(node, interface): (&str, &str)| Endpoint {
+        node: node.into(),
+        interface: interface.into(),
+        ..Endpoint::default()
+    };
+    LinkSpec { a: end(a), b: end(b), mtu: 0, labels: BTreeMap::new() }
+}
+
+fn pair() -> LabSpec {
+    LabSpec {
+        nodes: vec![node("a"), node("b")],
+        links: vec![link(("b", "eth1"), ("a", "eth2"))],
+        ..LabSpec::default()
+    }
+}
+
+fn verbs(planned: &Planned) -> Vec<(Verb, &str, &str)> {
+    planned.plan.actions.iter().map(|a| (a.verb, a.id.as_str(), a.reason.as_str())).collect()
+}
+
+#[test]
+fn a_new_lab_is_made() {
+    let planned = go(&empty(), &pair(), &[room(4_000)]);
+    assert_eq!(
+        verbs(&planned),
+        [
+            (Verb::Create, "a", "it is new"),
+            (Verb::Create, "b", "it is new"),
+            (Verb::Create, "a:eth2--b:eth1", "it is new")
+        ]
+    );
+    assert!(planned.plan.actions.iter().all(|a| a.host == "h1"));
+    let rows = &planned.rows;
+    let a = rows.node("a").unwrap();
+    assert_eq!((a.image_step, a.host.as_ref().unwrap().as_str()), (ImageStep::Waiting, "h1"));
+    assert_eq!(rows.wire_ids().len(), 3);
+    let nic = rows.nics_of(a.uid)[0];
+    assert_eq!((nic.port, guest_name(nic).as_str(), nic.mtu), (1, "eth2", 9_500));
+    assert_eq!(nic.mac, mac_of(nic.wire_id));
+    assert_eq!(rows.lab.generation, 1);
+    assert!(rows.hosts.contains(&"h1".parse::<HostId>().unwrap()));
+}
+
+#[test]
+fn each_change_takes_the_smallest_action() {
+    let rooms = [room(4_000)];
+    let rows = go(&empty(), &pair(), &rooms).rows;
+    let change = |change: &dyn Fn(&mut LabSpec)| {
+        let mut spec = pair();
+        change(&mut spec);
+        let planned = go(&rows, &spec, &rooms);
+        verbs(&planned).into_iter().map(|(v, id, why)| (v, id.to_owned(), why.to_owned())).collect::<Vec<_>>()
+    };
+    let one = |verb: Verb, id: &str, why: &str| vec![(verb, id.to_owned(), why.to_owned())];
+    let link = "a:eth2--b:eth1";
+    assert_eq!(change(&|s| s.labels = [("a".to_owned(), "b".to_owned())].into()), []);
+    assert_eq!(change(&|s| s.nodes.reverse()), []);
+    assert_eq!(change(&|s| s.nodes[0].exec = vec!["x".into()]), one(Verb::Update, "a", "exec changed"));
+    assert_eq!(
+        change(&|s| s.nodes[0].cpu_request_millis = 70),
+        one(Verb::Update, "a", "cpu_request_millis changed")
+    );
+    assert_eq!(change(&|s| s.nodes[0].image = "j".into()), one(Verb::Recreate, "a", "image changed"));
+    assert_eq!(change(&|s| s.links[0].mtu = 1_500), one(Verb::Update, link, "mtu changed"));
+    assert_eq!(
+        change(&|s| s.links[0].a.ipv4 = "10.0.0.1/24".into()),
+        one(Verb::Update, link, "addresses changed")
+    );
+    assert_eq!(change(&|s| s.links.clear()), one(Verb::Delete, link, "it is not in the spec"));
+    let prefix = change(&|s| s.prefix = "other".into());
+    assert_eq!(prefix[0], (Verb::Recreate, "a".into(), "its files, name or network changed".into()));
+    let case = change(&|s| {
+        s.nodes[0].id = "A".into();
+        s.links.clear();
+    });
+    assert_eq!((case[0].0, case[0].1.as_str()), (Verb::Recreate, "A"));
+}
+
+#[test]
+fn a_node_made_anew_has_new_interfaces_and_its_link_stays() {
+    let rooms = [room(4_000)];
+    let rows = go(&empty(), &pair(), &rooms).rows;
+    let mut spec = pair();
+    spec.nodes[0].image = "j".into();
+    let next = go(&rows, &spec, &rooms).rows;
+    let (old, new) = (rows.node("a").unwrap(), next.node("a").unwrap());
+    assert_ne!(old.uid, new.uid);
+    let former = &next.nodes[&old.uid];
+    assert!(former.replaced && former.wanted == Wanted::Absent);
+    assert!(next.nics_of(old.uid).is_empty() && next.nics_of(new.uid).len() == 1);
+    assert_eq!(next.nics.values().filter(|n| n.absent && n.node_uid == old.uid).count(), 1);
+    assert_eq!(next.links, rows.links);
+}
+
+#[test]
+fn what_was_never_on_a_host_is_forgotten_at_once() {
+    let rows = go(&empty(), &pair(), &[room(0)]).rows;
+    assert!(rows.nodes.values().all(|n| n.host.is_none() && n.rejections.len() == 1));
+    let gone = go(&rows, &LabSpec::default(), &[room(0)]).rows;
+    assert!(gone.nodes.is_empty() && gone.links.is_empty() && gone.nics.is_empty());
+}
+
+#[test]
+fn a_former_self_is_not_counted_and_its_host_is_kept() {
+    let mut spec = pair();
+    spec.nodes[0].cpu_request_millis = 3_000;
+    let rooms = [room(3_100)];
+    let rows = go(&empty(), &spec, &rooms).rows;
+    spec.nodes[0].image = "j".into();
+    let planned = go(&rows, &spec, &rooms);
+    assert_eq!(planned.plan.unplaced, []);
+}
+
+#[test]
+fn placing_again_makes_no_node_anew() {
+    let catalogue = Catalogue::embedded();
+    let rows = go(&empty(), &pair(), &[room(60)]).rows;
+    assert_eq!(rows.nodes.values().filter(|n| n.host.is_some()).count(), 1);
+    // A kind changed meanwhile: planning anew would make the running node anew.
+    let mut changed = Catalogue::embedded();
+    let text = include_str!("../../../../kinds/linux.toml").replace("[\"NET_ADMIN\"]", "[\"SYS_ADMIN\"]");
+    changed.add("linux.toml", &text).unwrap();
+    let rooms = [room(4_000)];
+    let ctx = Context { catalogue: &changed, rooms: &rooms, asked: false, now: 9 };
+    assert!(plan(&rows, &pair(), ctx).plan.actions.iter().any(|a| a.verb == Verb::Recreate));
+    let again = place_again(&rows, Context { catalogue: &catalogue, ..ctx });
+    assert!(again.nodes.values().all(|n| n.host.is_some() && !n.replaced));
+    assert!(again.nodes.keys().eq(rows.nodes.keys()));
+    assert!(again.links.values().all(|l| l.host.is_some()));
+    assert!(again.nics.values().all(|n| n.host.is_some()));
+}
+
+/// Specs of up to six nodes, two of them perhaps bridges, and links between free interfaces.
+fn any_spec() -> impl Strategy<Value = LabSpec> {
+    let node_parts = (any::<bool>(), 0u32..3, 0u32..1_500, prop::option::of("[ab]"));
+    let link_parts = (0usize..6, 0usize..6, 0u32..2, any::<bool>());
+    (prop::collection::vec(node_parts, 0..6), prop::collection::vec(link_parts, 0..8)).prop_map(
+        |(nodes, links)| {
+            let nodes: Vec<NodeSpec> = nodes
+                .into_iter()
+                .enumerate()
+                .map(|(i, (bridge, image, cpu, exec))| NodeSpec {
+                    id: format!("n{i}"),
+                    kind: if bridge && i > 3 { "bridge" } else { "linux" }.into(),
+                    image: if bridge && i > 3 { String::new() } else { format!("i{image}") },
+                    cpu_request_millis: cpu,
+                    exec: exec.into_iter().collect(),
+                    ..NodeSpec::default()
+                })
+                .collect();
+            let mut used = [0; 6];
+            let mut end = |n: usize| {
+                used[n] += 1;
+                (format!("n{n}"), format!("eth{}", used[n]))
+            };
+            let mut all = Vec::new();
+            for (a, b, mtu, address) in links {
+                if a == b || a >= nodes.len() || b >= nodes.len() {
+                    continue;
+                }
+                let (a, b) = (end(a), end(b));
+                let mut one = link((&a.0, &a.1), (&b.0, &b.1));
+                one.mtu = mtu * 1_500;
+                one.a.ipv4 = if address { "10.0.0.1/24".into() } else { String::new() };
+                all.push(one);
+            }
+            LabSpec { nodes, links: all, ..LabSpec::default() }
+        },
+    )
+}
+
+fn is_sound(planned: &Planned, spec: &LabSpec, capacity: u64) -> Result<(), TestCaseError> {
+    let rows = &planned.rows;
+    let wanted: Vec<&NodeRow> = rows.nodes.values().filter(|n| n.is_wanted()).collect();
+    prop_assert_eq!(wanted.len(), spec.nodes.len());
+    prop_assert_eq!(rows.links.values().filter(|l| l.is_wanted()).count(), spec.links.len());
+    let reserved: u64 =
+        wanted.iter().filter(|n| n.host.is_some()).map(|n| u64::from(n.spec.cpu_request_millis)).sum();
+    let grown: bool = planned.plan.actions.iter().any(|a| a.verb == Verb::Update);
+    prop_assert!(reserved <= capacity || grown, "{reserved} of {capacity}");
+    let ports: BTreeSet<(NodeUid, u32)> =
+        rows.nics.values().filter(|n| !n.absent).map(|n| (n.node_uid, n.port)).collect();
+    prop_assert_eq!(
+        ports.len(),
+        rows.nics.values().filter(|n| !n.absent).count(),
+        "no two interfaces on a port"
+    );
+    let names: BTreeSet<String> =
+        rows.nodes.values().filter(|n| !n.replaced).map(|n| n.id.folded()).collect();
+    prop_assert_eq!(names.len(), rows.nodes.values().filter(|n| !n.replaced).count());
+    let wires =
+        rows.nodes.values().filter(|n| n.segment.is_some()).count() + rows.nics.len() + rows.links.len();
+    prop_assert_eq!(rows.wire_ids().len(), wires, "no wire id is given twice");
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn planning_again_changes_nothing(first in any_spec(), second in any_spec(), capacity in 0u64..6_000) {
+        let rooms = [room(capacity)];
+        let one = go(&empty(), &first, &rooms);
+        is_sound(&one, &first, capacity)?;
+        let same = go(&one.rows, &first, &rooms);
+        prop_assert_eq!(&same.rows, &one.rows);
+        prop_assert_eq!(same.plan.actions, vec![]);
+
+        let two = go(&one.rows, &second, &rooms);
+        is_sound(&two, &second, capacity)?;
+        let same = go(&two.rows, &second, &rooms);
+        prop_assert_eq!(&same.rows, &two.rows);
+        prop_assert_eq!(same.plan.actions, vec![]);
+
+        let gone = go(&two.rows, &LabSpec::default(), &rooms);
+        prop_assert!(gone.rows.nodes.values().all(|n| n.wanted == Wanted::Absent && n.host.is_some()));
+        prop_assert!(gone.rows.nics.values().all(|n| n.absent));
+    }
+}

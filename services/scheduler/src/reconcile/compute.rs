@@ -57,8 +57,13 @@ impl Service for Compute {
         core.world.host(&host.id, |v| (v.compute.heard == Heard::Yes).then_some(v.compute.epoch)).flatten()
     }
 
-    async fn sync(core: &Scheduler, host: &HostClient, labs: &[Arc<LabRows>]) -> Result<HashMap<LabUid, Slice>> {
-        let of = |r: &Arc<LabRows>| Slice { instances: slices::instances(r, &host.id), settled: BTreeSet::new() };
+    async fn sync(
+        core: &Scheduler,
+        host: &HostClient,
+        labs: &[Arc<LabRows>],
+    ) -> Result<HashMap<LabUid, Slice>> {
+        let of =
+            |r: &Arc<LabRows>| Slice { instances: slices::instances(r, &host.id), settled: BTreeSet::new() };
         let has: HashMap<LabUid, Slice> = labs.iter().map(|r| (r.lab.uid, of(r))).collect();
         let instances = has.values().flat_map(|s| s.instances.values()).cloned().collect();
         host.sync_instances(instances, &core.ticket_key).await?;
@@ -79,8 +84,9 @@ impl Service for Compute {
         let news = |i: &&Instance| acknowledged.instances.get(&i.uid) != Some(*i);
         let ensure: Vec<Instance> = instances.values().filter(news).cloned().collect();
         let remove = slices::instances_to_remove(rows, &host.id);
-        let (settle, again) = self.to_settle(core, host, rows, &acknowledged.settled);
-        let settled = acknowledged.settled.iter().chain(&settle).filter(|(uid, _)| rows.nodes.contains_key(uid));
+        let (settle, again) = self.settled_starts(core, host, rows, &acknowledged.settled);
+        let settled =
+            acknowledged.settled.iter().chain(&settle).filter(|(uid, _)| rows.nodes.contains_key(uid));
         let has = Slice { settled: settled.cloned().collect(), instances };
         let here = |h: &Option<HostId>| h.as_ref() == Some(&host.id);
         let whole = rows.lab.wanted == Wanted::Absent
@@ -121,7 +127,12 @@ async fn remove(core: &Scheduler, host: &HostClient, lab: LabUid, work: &Work) -
     let uids: Vec<NodeUid> = work.remove.iter().copied().collect();
     let labs: Vec<LabUid> = work.whole.then_some(lab).into_iter().collect();
     let failures: BTreeMap<String, String> = host.remove_instances(&uids, &labs).await?.into_iter().collect();
-    tracing::info!(instances = uids.len(), failures = failures.len(), whole = work.whole, "instances removed");
+    tracing::info!(
+        instances = uids.len(),
+        failures = failures.len(),
+        whole = work.whole,
+        "instances removed"
+    );
     core.change(lab, |rows| {
         for uid in &uids {
             match failures.get(&uid.to_string()) {
@@ -146,7 +157,7 @@ async fn remove(core: &Scheduler, host: &HostClient, lab: LabUid, work: &Work) -
 
 impl Compute {
     /// The starts of a lab whose links are settled and were not said to be, and when the next one has had its time.
-    fn to_settle(
+    fn settled_starts(
         &mut self,
         core: &Scheduler,
         host: &HostClient,
@@ -157,7 +168,8 @@ impl Compute {
         let mut settle = Vec::new();
         let mut again: Option<Instant> = None;
         for node in rows.nodes.values().filter(|n| n.is_wanted() && n.host.as_ref() == Some(&host.id)) {
-            let observed = core.world.host(&host.id, |v| v.compute.instances.get(&node.uid).cloned()).flatten();
+            let observed =
+                core.world.host(&host.id, |v| v.compute.instances.get(&node.uid).cloned()).flatten();
             let start = observed.as_ref().and_then(|o| waiting_start(node, o)).filter(|s| !told.contains(s));
             let Some(start) = start else {
                 self.started.retain(|(uid, _), _| *uid != node.uid);
@@ -186,7 +198,9 @@ fn waiting_start(node: &NodeRow, observed: &Observed) -> Option<Start> {
 /// True when every interface of this start is plugged, and every link is up or cannot come up as things are.
 fn links_settled(core: &Scheduler, host: &HostClient, rows: &LabRows, node: &NodeRow, start: &str) -> bool {
     let plugged = |wire| {
-        let of_start = |v: &crate::world::HostView| v.network.nics.get(&wire).is_some_and(|n| n.present && n.start_id == start);
+        let of_start = |v: &crate::world::HostView| {
+            v.network.nics.get(&wire).is_some_and(|n| n.present && n.start_id == start)
+        };
         core.world.host(&host.id, of_start).unwrap_or(false)
     };
     rows.nics_of(node.uid).into_iter().all(|nic| {
@@ -194,7 +208,9 @@ fn links_settled(core: &Scheduler, host: &HostClient, rows: &LabRows, node: &Nod
         let other_is_dead =
             || ends(rows, link).into_iter().flatten().any(|n| n.uid != node.uid && facts::is_dead_end(n));
         plugged(nic.wire_id)
-            && (matches!(link.state, LinkState::Up | LinkState::Failed) || link.host.is_none() || other_is_dead())
+            && (matches!(link.state, LinkState::Up | LinkState::Failed)
+                || link.host.is_none()
+                || other_is_dead())
     })
 }
 

@@ -88,7 +88,8 @@ impl Service for Network {
             core.change(rows.lab.uid, |rows| {
                 rows.nics.retain(|wire, n| !(n.absent && gone(wire)));
                 rows.links.retain(|_, l| !(l.wanted == Wanted::Absent && gone(&l.wire_id)));
-                rows.nodes.retain(|_, n| !(n.wanted == Wanted::Absent && n.segment.as_ref().is_some_and(gone)));
+                rows.nodes
+                    .retain(|_, n| !(n.wanted == Wanted::Absent && n.segment.as_ref().is_some_and(gone)));
             })
             .await?;
         }
@@ -103,7 +104,10 @@ impl Service for Network {
 
 /// What of a slice another one does not have alike.
 fn beyond(slice: &NetworkSlice, known: &NetworkSlice) -> NetworkSlice {
-    fn part<T: PartialEq + Clone>(all: &BTreeMap<WireId, T>, known: &BTreeMap<WireId, T>) -> BTreeMap<WireId, T> {
+    fn part<T: PartialEq + Clone>(
+        all: &BTreeMap<WireId, T>,
+        known: &BTreeMap<WireId, T>,
+    ) -> BTreeMap<WireId, T> {
         all.iter().filter(|(k, v)| known.get(*k) != Some(*v)).map(|(k, v)| (*k, v.clone())).collect()
     }
     NetworkSlice {
@@ -117,8 +121,7 @@ fn beyond(slice: &NetworkSlice, known: &NetworkSlice) -> NetworkSlice {
 async fn remove_strays(core: &Scheduler, host: &HostClient) -> Result<()> {
     let unwanted: Vec<WireId> =
         core.world.host(&host.id, |v| v.network.unwanted.iter().copied().collect()).unwrap_or_default();
-    let strays: Vec<WireId> =
-        unwanted.into_iter().filter(|w| core.store.lab_of_wire(*w).is_none()).collect();
+    let strays: Vec<WireId> = unwanted.into_iter().filter(|w| core.store.lab_of_wire(*w).is_none()).collect();
     let removed = core.store.removed_wires_of(&strays).await?;
     if !removed.is_empty() {
         host.remove_network(&removed).await?;

@@ -1,1 +1,129 @@
+use netloom_model::kind::Catalogue;
+use netloom_model::observed::Observed;
+use netloom_model::spec::{LabSpec, MgmtSpec};
 
+use super::*;
+use crate::place::Room;
+use crate::plan::{Context, plan};
+
+fn host() -> HostId {
+    "h1".parse().unwrap()
+}
+
+fn planned(current: &LabRows, spec: &LabSpec) -> LabRows {
+    let room = Room {
+        host: host(),
+        heard: true,
+        runtimes: [Runtime::Docker].into(),
+        cpu_millis: 9_000,
+        memory_bytes: 9 << 30,
+        cpu_reserved: 0,
+        memory_reserved: 0,
+    };
+    let catalogue = Catalogue::embedded();
+    plan(current, spec, Context { catalogue: &catalogue, rooms: &[room], asked: true, now: 1 }).rows
+}
+
+fn spec() -> LabSpec {
+    serde_json::from_value(serde_json::json!({
+        "prefix": "p",
+        "nodes": [
+            {"id": "r2", "kind": "linux", "image": "i"},
+            {"id": "r1", "kind": "frr", "binds": [{"source": {"bundle": "r1"}, "target": "/etc/frr", "read_only": false}]},
+            {"id": "sw", "kind": "bridge"}],
+        "links": [
+            {"a": {"node": "r2", "interface": "eth3", "ipv4": "10.0.0.2/24", "ipv6": "fd00::2/64"},
+             "b": {"node": "r1", "interface": "eth1", "ipv4": "10.0.0.1/24", "mac": "02:00:00:00:00:AA"}, "mtu": 1500, "labels": {}},
+            {"a": {"node": "r1", "interface": "eth2", "ipv4": "10.0.1.1/24"}, "b": {"node": "sw", "interface": "p1"}, "mtu": 0, "labels": {}}],
+        "files": [
+            {"path": "r1/frr.conf", "digest": format!("sha256:{}", "0".repeat(64)), "size_bytes": 5, "mode": 420},
+            {"path": "r2/x", "digest": format!("sha256:{}", "1".repeat(64)), "size_bytes": 5, "mode": 420}],
+    }))
+    .unwrap()
+}
+
+fn ready() -> LabRows {
+    let mut rows = planned(&LabRows::new("lab".parse().unwrap(), 1), &spec());
+    for node in rows.nodes.values_mut() {
+        node.image_step = ImageStep::Ready;
+    }
+    rows
+}
+
+#[test]
+fn an_instance_is_all_that_its_host_needs() {
+    let rows = ready();
+    let all = instances(&rows, &host());
+    assert_eq!(all.len(), 2, "a bridge has no instance");
+    let r1 = &all[&rows.node("r1").unwrap().uid];
+    assert_eq!((r1.name.as_str(), r1.wanted, r1.runtime), ("p-lab-r1", Wanted::Running, Runtime::Docker));
+    assert_eq!(r1.interfaces, ["eth1", "eth2"]);
+    assert_eq!(r1.files.iter().map(|f| f.path.as_str()).collect::<Vec<_>>(), ["r1/frr.conf"]);
+    assert_eq!(r1.spec.image, "netloom/frr:local", "the kind's defaults are filled in");
+    assert!(r1.network.is_none());
+    let hosts: Vec<String> =
+        r1.host_entries.iter().map(|e| format!("{} {}", e.address, e.names.join(" "))).collect();
+    assert_eq!(hosts, ["10.0.0.1 r1", "10.0.0.2 r2", "fd00::2 r2"]);
+    let r2 = &all[&rows.node("r2").unwrap().uid];
+    assert_eq!(
+        (r2.interfaces.as_slice(), &r2.host_entries),
+        (["eth3".to_owned()].as_slice(), &r1.host_entries)
+    );
+    assert!(instances(&rows, &"h2".parse().unwrap()).is_empty());
+}
+
+#[test]
+fn management_addresses_come_first() {
+    let mut spec = spec();
+    spec.mgmt = Some(MgmtSpec::default());
+    let mut rows = planned(&LabRows::new("lab".parse().unwrap(), 1), &spec);
+    for node in rows.nodes.values_mut() {
+        node.image_step = ImageStep::Ready;
+        let mut seen = Observed::absent(node.uid, rows.lab.uid);
+        seen.mgmt_ipv4 = "172.20.0.9".into();
+        node.observed = Some(seen);
+    }
+    let all = instances(&rows, &host());
+    let r1 = &all[&rows.node("r1").unwrap().uid];
+    assert_eq!(r1.network.as_ref().unwrap().name, "p-lab");
+    assert_eq!(r1.host_entries[0].address, "172.20.0.9");
+}
+
+#[test]
+fn a_node_is_admitted_when_its_image_is_there_and_its_former_self_is_gone() {
+    let mut rows = ready();
+    let uid = rows.node("r1").unwrap().uid;
+    rows.nodes.get_mut(&uid).unwrap().image_step = ImageStep::Pulling;
+    assert!(!instances(&rows, &host()).contains_key(&uid));
+    rows.nodes.get_mut(&uid).unwrap().image_step = ImageStep::Ready;
+    let mut changed = spec();
+    changed.nodes[1].env.insert("A".into(), "1".into());
+    let mut next = planned(&rows, &changed);
+    let new = next.node("r1").unwrap().uid;
+    next.nodes.get_mut(&new).unwrap().image_step = ImageStep::Ready;
+    assert_eq!(instances_to_remove(&next, &host()), BTreeSet::from([uid]));
+    assert!(!instances(&next, &host()).contains_key(&new));
+    next.nodes.remove(&uid);
+    assert!(instances(&next, &host()).contains_key(&new));
+}
+
+#[test]
+fn wires_end_in_nics_and_segments() {
+    let rows = ready();
+    let slice = network(&rows, &host());
+    assert_eq!((slice.nics.len(), slice.wires.len(), slice.segments.len()), (3, 2, 1));
+    let r1 = rows.node("r1").unwrap().uid;
+    let eth1 = slice.nics.values().find(|n| n.node_uid == r1 && n.guest_name == "eth1").unwrap();
+    assert_eq!(
+        (eth1.mac.as_str(), eth1.mtu, eth1.addresses.as_slice()),
+        ("02:00:00:00:00:aa", 1_500, ["10.0.0.1/24".to_owned()].as_slice())
+    );
+    let eth2 = slice.nics.values().find(|n| n.node_uid == r1 && n.guest_name == "eth2").unwrap();
+    let segment = *slice.segments.keys().next().unwrap();
+    let to_switch = slice.wires.values().find(|w| w.a == WireEnd::Nic(eth2.wire_id)).unwrap();
+    assert_eq!((to_switch.b, to_switch.enabled), (WireEnd::Segment(segment), true));
+    assert!(wires_to_remove(&rows, &host()).is_empty());
+    let gone = planned(&rows, &LabSpec::default());
+    assert_eq!(wires_to_remove(&gone, &host()), rows.wire_ids());
+    assert_eq!(network(&gone, &host()), NetworkSlice::default());
+}

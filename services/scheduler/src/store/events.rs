@@ -37,13 +37,13 @@ impl Event {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Object {
     /// A lab.
-    Lab(LabView),
+    Lab(Box<LabView>),
     /// A node.
-    Node(NodeView),
+    Node(Box<NodeView>),
     /// A link.
-    Link(LinkView),
+    Link(Box<LinkView>),
     /// An operation.
-    Operation(OperationRow),
+    Operation(Box<OperationRow>),
 }
 
 /// A lab as it is told.
@@ -135,7 +135,12 @@ impl NodeView {
             Runtime::Bridge => String::new(),
             _ => rows.lab.spec.instance_name(&rows.lab.id, node.id.as_str()),
         };
-        NodeView { lab: rows.lab.id.to_string(), node: node.clone(), instance_name, interfaces: interfaces.collect() }
+        NodeView {
+            lab: rows.lab.id.to_string(),
+            node: node.clone(),
+            instance_name,
+            interfaces: interfaces.collect(),
+        }
     }
 }
 
@@ -159,7 +164,9 @@ impl LinkView {
 pub fn progress(operation: &OperationRow, rows: Option<&LabRows>) -> Vec<Progress> {
     use netloom_model::plan::Object as What;
     let of = |what: What, id: &str| match what {
-        What::Node => rows.and_then(|r| r.node(&id.to_ascii_lowercase())).map(|n| (n.state.as_str(), n.reason.clone())),
+        What::Node => {
+            rows.and_then(|r| r.node(&id.to_ascii_lowercase())).map(|n| (n.state.as_str(), n.reason.clone()))
+        }
         What::Link => rows.and_then(|r| r.link(id)).map(|l| (l.state.as_str(), l.reason.clone())),
     };
     let actions = operation.plan.actions.iter();
@@ -202,14 +209,16 @@ impl Tx<'_> {
             Some(last) => last,
             None => last(&mut self.sql).await?,
         } + 1;
-        sqlx::query("INSERT INTO events (sequence, time_us, lab, deleted, object_json) VALUES ($1, $2, $3, $4, $5)")
-            .bind(number(sequence))
-            .bind(self.now)
-            .bind(&event.lab)
-            .bind(i64::from(event.deleted))
-            .bind(to_json(&event.object))
-            .execute(&mut *self.sql)
-            .await?;
+        sqlx::query(
+            "INSERT INTO events (sequence, time_us, lab, deleted, object_json) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(number(sequence))
+        .bind(self.now)
+        .bind(&event.lab)
+        .bind(i64::from(event.deleted))
+        .bind(to_json(&event.object))
+        .execute(&mut *self.sql)
+        .await?;
         self.last_event = Some(sequence);
         Ok(())
     }
@@ -243,7 +252,8 @@ impl Store {
         let oldest: Option<i64> = match rows.first() {
             Some(row) => row.try_get("oldest")?,
             None => {
-                let row = sqlx::query("SELECT MIN(sequence) AS oldest FROM events").fetch_one(&mut *sql).await?;
+                let row =
+                    sqlx::query("SELECT MIN(sequence) AS oldest FROM events").fetch_one(&mut *sql).await?;
                 row.try_get("oldest")?
             }
         };

@@ -23,11 +23,17 @@ impl Tx<'_> {
 
     /// Drops contents sent before this time that are not among those used.
     pub async fn prune_files(&mut self, before_us: i64, used: &BTreeSet<Digest>) -> Result<()> {
-        let rows = sqlx::query("SELECT digest FROM files WHERE time_us < $1").bind(before_us).fetch_all(&mut *self.sql).await?;
+        let rows = sqlx::query("SELECT digest FROM files WHERE time_us < $1")
+            .bind(before_us)
+            .fetch_all(&mut *self.sql)
+            .await?;
         for row in rows {
             let digest: String = row.try_get("digest")?;
             if !used.contains(&parse_digest(&digest)?) {
-                sqlx::query("DELETE FROM files WHERE digest = $1").bind(digest).execute(&mut *self.sql).await?;
+                sqlx::query("DELETE FROM files WHERE digest = $1")
+                    .bind(digest)
+                    .execute(&mut *self.sql)
+                    .await?;
             }
         }
         Ok(())
@@ -48,7 +54,10 @@ impl Tx<'_> {
     /// Drops tombstones of nodes and wires removed before this time.
     pub async fn prune_tombstones(&mut self, before_us: i64) -> Result<()> {
         sqlx::query("DELETE FROM removed WHERE time_us < $1").bind(before_us).execute(&mut *self.sql).await?;
-        sqlx::query("DELETE FROM wire_ids WHERE removed_us < $1").bind(before_us).execute(&mut *self.sql).await?;
+        sqlx::query("DELETE FROM wire_ids WHERE removed_us < $1")
+            .bind(before_us)
+            .execute(&mut *self.sql)
+            .await?;
         Ok(())
     }
 }

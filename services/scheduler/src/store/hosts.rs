@@ -38,7 +38,10 @@ async fn reserved(sql: &mut Connection, except: &str) -> Result<BTreeMap<HostId,
 impl Tx<'_> {
     /// A value of the scheduler's own.
     pub async fn meta(&mut self, key: &str) -> Result<Option<String>> {
-        let row = sqlx::query("SELECT value FROM meta WHERE key = $1").bind(key).fetch_optional(&mut *self.sql).await?;
+        let row = sqlx::query("SELECT value FROM meta WHERE key = $1")
+            .bind(key)
+            .fetch_optional(&mut *self.sql)
+            .await?;
         Ok(row.map(|r| r.try_get("value")).transpose()?)
     }
 
@@ -94,7 +97,8 @@ impl Store {
     /// Hosts by id.
     pub async fn list_hosts(&self, page_size: u32, after: &str) -> Result<Page<HostRow>> {
         let statement = "SELECT * FROM hosts WHERE id > $1 ORDER BY id LIMIT $2";
-        let rows = sqlx::query(statement).bind(after).bind(i64::from(page_size) + 1).fetch_all(&self.pool).await?;
+        let rows =
+            sqlx::query(statement).bind(after).bind(i64::from(page_size) + 1).fetch_all(&self.pool).await?;
         let mut hosts = Vec::new();
         for row in rows {
             hosts.push(HostRow {

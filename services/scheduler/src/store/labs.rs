@@ -6,8 +6,8 @@ use netloom_model::id::{LabUid, WireId};
 use sqlx::Row as _;
 
 use super::{
-    Connection, Db, Event, LabView, LinkView, NodeView, Object, Result, Tx, from_json, from_word, number, parse, to_json,
-    unsigned, word,
+    Connection, Db, Event, LabView, LinkView, NodeView, Object, Result, Tx, from_json, from_word, number,
+    parse, to_json, unsigned, word,
 };
 use crate::rows::{LabRow, LabRows, LinkRow, NicRow, NodeRow};
 
@@ -45,7 +45,9 @@ pub(super) async fn load_all(sql: &mut Connection) -> Result<Vec<LabRows>> {
             rows.nics.insert(nic.wire_id, nic);
         }
     }
-    for row in sqlx::query("SELECT id, lab_uid FROM operations WHERE state = 'RUNNING'").fetch_all(&mut *sql).await? {
+    for row in
+        sqlx::query("SELECT id, lab_uid FROM operations WHERE state = 'RUNNING'").fetch_all(&mut *sql).await?
+    {
         if let Some(rows) = labs.get_mut(&lab_of(&row)?) {
             rows.operation = Some(parse("operations.id", row.try_get("id")?)?);
         }
@@ -226,7 +228,10 @@ impl Tx<'_> {
         let lab = after.lab.uid.to_string();
         let nodes = difference(&old.nodes, &after.nodes);
         for node in &nodes.removed {
-            sqlx::query("DELETE FROM nodes WHERE uid = $1").bind(node.uid.to_string()).execute(&mut *self.sql).await?;
+            sqlx::query("DELETE FROM nodes WHERE uid = $1")
+                .bind(node.uid.to_string())
+                .execute(&mut *self.sql)
+                .await?;
             let insert = "INSERT INTO removed (uid, lab_uid, time_us) VALUES ($1, $2, $3)";
             let insert = sqlx::query(insert).bind(node.uid.to_string()).bind(&lab).bind(self.now);
             insert.execute(&mut *self.sql).await?;
@@ -238,7 +243,10 @@ impl Tx<'_> {
         }
         let links = difference(&old.links, &after.links);
         for link in &links.removed {
-            sqlx::query("DELETE FROM links WHERE uid = $1").bind(link.uid.to_string()).execute(&mut *self.sql).await?;
+            sqlx::query("DELETE FROM links WHERE uid = $1")
+                .bind(link.uid.to_string())
+                .execute(&mut *self.sql)
+                .await?;
         }
         let (replaced, shown): (Vec<_>, Vec<_>) = links.changed.iter().partition(|(_, l)| l.replaced);
         for (_, link) in replaced.into_iter().chain(shown) {
@@ -265,29 +273,32 @@ impl Tx<'_> {
         let mut told = std::collections::BTreeSet::new();
         let no_nics = BTreeMap::new();
         let nics = difference(before.map_or(&no_nics, |b| &b.nics), &after.nics);
-        let of_nics = nics.changed.iter().map(|(_, n)| n.node_uid).chain(nics.removed.iter().map(|n| n.node_uid));
+        let of_nics =
+            nics.changed.iter().map(|(_, n)| n.node_uid).chain(nics.removed.iter().map(|n| n.node_uid));
         told.extend(nodes.changed.iter().map(|(_, n)| n.uid).chain(of_nics));
         for node in told.iter().filter_map(|uid| after.nodes.get(uid)).filter(|n| !n.replaced) {
-            self.event(Event::new(&id, false, Object::Node(NodeView::new(after, node)))).await?;
+            self.event(Event::new(&id, false, Object::Node(Box::new(NodeView::new(after, node))))).await?;
         }
         for (_, link) in links.changed.iter().filter(|(_, l)| !l.replaced) {
-            self.event(Event::new(&id, false, Object::Link(LinkView::new(after, link)))).await?;
+            self.event(Event::new(&id, false, Object::Link(Box::new(LinkView::new(after, link))))).await?;
         }
         if let Some(before) = before {
             for node in nodes.removed.iter().filter(|n| !n.replaced) {
-                self.event(Event::new(&id, true, Object::Node(NodeView::new(before, node)))).await?;
+                self.event(Event::new(&id, true, Object::Node(Box::new(NodeView::new(before, node)))))
+                    .await?;
             }
             for link in links.removed.iter().filter(|l| !l.replaced) {
-                self.event(Event::new(&id, true, Object::Link(LinkView::new(before, link)))).await?;
+                self.event(Event::new(&id, true, Object::Link(Box::new(LinkView::new(before, link)))))
+                    .await?;
             }
         }
         let changed = before.is_none_or(|b| {
             b.lab != after.lab || b.operation != after.operation || b.tallies() != after.tallies()
         });
         if gone {
-            self.event(Event::new(&id, true, Object::Lab(LabView::whole(after)))).await?;
+            self.event(Event::new(&id, true, Object::Lab(Box::new(LabView::whole(after))))).await?;
         } else if changed {
-            self.event(Event::new(&id, false, Object::Lab(LabView::without_spec(after)))).await?;
+            self.event(Event::new(&id, false, Object::Lab(Box::new(LabView::without_spec(after))))).await?;
         }
         Ok(())
     }

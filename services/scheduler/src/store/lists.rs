@@ -6,7 +6,6 @@ use netloom_model::id::LabUid;
 use sqlx::Row as _;
 
 use super::{Db, LabView, Result, Store, from_word, parse};
-use crate::rows::LabRow;
 
 /// A page.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,17 +33,21 @@ impl Store {
         let size = i64::from(page_size) + 1;
         // One read transaction, so that tallies and labs are of one moment.
         let mut sql = self.pool.begin().await?;
-        let labs = sqlx::query("SELECT * FROM labs WHERE folded > $1 ORDER BY folded LIMIT $2");
-        let rows = labs.bind(after).bind(size).fetch_all(&mut *sql).await?;
+        let uids = sqlx::query(sqlx::AssertSqlSafe(PAGE)).bind(after).bind(size).fetch_all(&mut *sql).await?;
         let mut order: Vec<LabUid> = Vec::new();
         let mut views: BTreeMap<LabUid, LabView> = BTreeMap::new();
-        for row in &rows {
-            let lab: LabRow = super::labs::lab_row(row)?;
-            order.push(lab.uid);
-            let view = LabView { lab, nodes: Vec::new(), links: Vec::new(), operation: None, hosts: Vec::new() };
-            views.insert(view.lab.uid, view);
+        for row in &uids {
+            let uid: LabUid = parse("labs.uid", row.try_get("uid")?)?;
+            // A spec is large: it is taken as last committed, not read and parsed again.
+            let Some(rows) = self.rows(uid) else { continue };
+            order.push(uid);
+            let lab = rows.lab.clone();
+            views.insert(uid, LabView { lab, nodes: Vec::new(), links: Vec::new(), operation: None, hosts: Vec::new() });
         }
-        let mut fill = |row: &<Db as sqlx::Database>::Row, put: &mut dyn FnMut(&mut LabView) -> Result<()>| -> Result<()> {
+        let more = uids.len() > page_size as usize;
+        let mut fill = |row: &<Db as sqlx::Database>::Row,
+                        put: &mut dyn FnMut(&mut LabView) -> Result<()>|
+         -> Result<()> {
             match views.get_mut(&parse::<LabUid>("lab_uid", row.try_get("lab_uid")?)?) {
                 Some(view) => put(view),
                 None => Ok(()),
@@ -57,7 +60,9 @@ impl Store {
             "SELECT lab_uid, runtime, wanted, state, COUNT(*) AS count FROM nodes WHERE replaced = 0 AND lab_uid IN ({PAGE})
              GROUP BY lab_uid, runtime, wanted, state ORDER BY lab_uid, runtime, wanted, state"
         );
-        for row in sqlx::query(sqlx::AssertSqlSafe(statement)).bind(after).bind(size).fetch_all(&mut *sql).await? {
+        for row in
+            sqlx::query(sqlx::AssertSqlSafe(statement)).bind(after).bind(size).fetch_all(&mut *sql).await?
+        {
             fill(&row, &mut |view| {
                 view.nodes.push((
                     from_word("nodes.runtime", row.try_get("runtime")?)?,
@@ -71,26 +76,35 @@ impl Store {
         let statement = format!(
             "SELECT lab_uid, state, COUNT(*) AS count FROM links WHERE replaced = 0 AND lab_uid IN ({PAGE}) GROUP BY lab_uid, state ORDER BY lab_uid, state"
         );
-        for row in sqlx::query(sqlx::AssertSqlSafe(statement)).bind(after).bind(size).fetch_all(&mut *sql).await? {
+        for row in
+            sqlx::query(sqlx::AssertSqlSafe(statement)).bind(after).bind(size).fetch_all(&mut *sql).await?
+        {
             fill(&row, &mut |view| {
                 view.links.push((from_word("links.state", row.try_get("state")?)?, count(&row)?));
                 Ok(())
             })?;
         }
-        let statement = format!("SELECT lab_uid, id FROM operations WHERE state = 'RUNNING' AND lab_uid IN ({PAGE})");
-        for row in sqlx::query(sqlx::AssertSqlSafe(statement)).bind(after).bind(size).fetch_all(&mut *sql).await? {
+        let statement =
+            format!("SELECT lab_uid, id FROM operations WHERE state = 'RUNNING' AND lab_uid IN ({PAGE})");
+        for row in
+            sqlx::query(sqlx::AssertSqlSafe(statement)).bind(after).bind(size).fetch_all(&mut *sql).await?
+        {
             fill(&row, &mut |view| {
                 view.operation = Some(row.try_get("id")?);
                 Ok(())
             })?;
         }
-        let statement = format!("SELECT lab_uid, host FROM lab_hosts WHERE lab_uid IN ({PAGE}) ORDER BY lab_uid, host");
-        for row in sqlx::query(sqlx::AssertSqlSafe(statement)).bind(after).bind(size).fetch_all(&mut *sql).await? {
+        let statement =
+            format!("SELECT lab_uid, host FROM lab_hosts WHERE lab_uid IN ({PAGE}) ORDER BY lab_uid, host");
+        for row in
+            sqlx::query(sqlx::AssertSqlSafe(statement)).bind(after).bind(size).fetch_all(&mut *sql).await?
+        {
             fill(&row, &mut |view| {
                 view.hosts.push(parse("lab_hosts.host", row.try_get("host")?)?);
                 Ok(())
             })?;
         }
-        Page::cut(order.iter().filter_map(|uid| views.remove(uid)).collect(), page_size)
+        order.truncate(page_size as usize);
+        Ok(Page { rows: order.iter().filter_map(|uid| views.remove(uid)).collect(), more })
     }
 }

@@ -3,7 +3,9 @@
 use netloom_model::id::OperationId;
 use sqlx::Row as _;
 
-use super::{Connection, Db, Event, Object, Page, Result, Store, Tx, from_json, from_word, parse, to_json, word};
+use super::{
+    Connection, Db, Event, Object, Page, Result, Store, Tx, from_json, from_word, parse, to_json, word,
+};
 use crate::rows::OperationRow;
 
 fn operation_row(row: &<Db as sqlx::Database>::Row) -> Result<OperationRow> {
@@ -55,7 +57,8 @@ impl Tx<'_> {
         .bind(operation.end_us)
         .execute(&mut *self.sql)
         .await?;
-        self.event(Event::new(operation.lab.as_str(), false, Object::Operation(operation.clone()))).await
+        self.event(Event::new(operation.lab.as_str(), false, Object::Operation(Box::new(operation.clone()))))
+            .await
     }
 
     /// An operation, as this write sees it.
@@ -86,19 +89,22 @@ impl Store {
 
     /// The operation that this request id made.
     pub async fn operation_of_request(&self, request_id: &str) -> Result<Option<OperationRow>> {
-        one(&mut *self.pool.acquire().await?, "SELECT * FROM operations WHERE request_id = $1", request_id).await
+        one(&mut *self.pool.acquire().await?, "SELECT * FROM operations WHERE request_id = $1", request_id)
+            .await
     }
 
     /// All active operations.
     pub async fn active_operations(&self) -> Result<Vec<OperationRow>> {
-        let rows = sqlx::query("SELECT * FROM operations WHERE state = 'RUNNING'").fetch_all(&self.pool).await?;
+        let rows =
+            sqlx::query("SELECT * FROM operations WHERE state = 'RUNNING'").fetch_all(&self.pool).await?;
         rows.iter().map(operation_row).collect()
     }
 
     /// Operations, the newest first.
     pub async fn list_operations(&self, page_size: u32, before: &str) -> Result<Page<OperationRow>> {
         let statement = "SELECT * FROM operations WHERE $1 = '' OR id < $1 ORDER BY id DESC LIMIT $2";
-        let rows = sqlx::query(statement).bind(before).bind(i64::from(page_size) + 1).fetch_all(&self.pool).await?;
+        let rows =
+            sqlx::query(statement).bind(before).bind(i64::from(page_size) + 1).fetch_all(&self.pool).await?;
         Page::cut(rows.iter().map(operation_row).collect::<Result<_>>()?, page_size)
     }
 }

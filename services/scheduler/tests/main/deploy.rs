@@ -173,14 +173,18 @@ async fn files_are_on_the_host_before_the_node_is() {
     let content = b"hostname r1\n".to_vec();
     let digest = Digest::of(&content).to_string();
     let mut lab = spec(1, &[]);
-    lab.files = vec![p::FileEntry { path: "r1.conf".into(), digest: digest.clone(), size_bytes: 12, mode: 0o644 }];
+    lab.files =
+        vec![p::FileEntry { path: "r1.conf".into(), digest: digest.clone(), size_bytes: 12, mode: 0o644 }];
     lab.nodes[0].binds = vec![p::Bind {
         source: Some(p::bind::Source::BundlePath("r1.conf".into())),
         target: "/etc/r1.conf".into(),
         read_only: false,
     }];
     let failure = world.apply("f", lab.clone()).await.unwrap_err();
-    assert_eq!((failure.reason.as_str(), failure.metadata["digests"].as_str()), ("FILES_MISSING", digest.as_str()));
+    assert_eq!(
+        (failure.reason.as_str(), failure.metadata["digests"].as_str()),
+        ("FILES_MISSING", digest.as_str())
+    );
     let (a, b) = content.split_at(5);
     let parts = [a, b].map(|part| ps::PutFilesRequest { digest: digest.clone(), content: part.to_vec() });
     world.client.clone().put_files(futures::stream::iter(parts)).await.unwrap();
@@ -204,7 +208,10 @@ async fn a_cancelled_deploy_goes_back_to_what_was_completed() {
     world.host().with(|s| s.hold = true);
     let operation = world.apply("c", spec(3, &[(1, 2)])).await.unwrap();
     let busy = world.apply("c", spec(2, &[])).await.unwrap_err();
-    assert_eq!((busy.reason.as_str(), busy.metadata["operation"].as_str()), ("OPERATION_ACTIVE", operation.id.as_str()));
+    assert_eq!(
+        (busy.reason.as_str(), busy.metadata["operation"].as_str()),
+        ("OPERATION_ACTIVE", operation.id.as_str())
+    );
     assert_eq!(world.destroy("c").await.unwrap_err().reason, "OPERATION_ACTIVE");
     let cancelled = world.cancel(&operation.id).await.unwrap();
     assert_eq!(cancelled.state(), p::OperationState::Cancelled);
@@ -216,7 +223,17 @@ async fn a_cancelled_deploy_goes_back_to_what_was_completed() {
     .await;
     assert_eq!(world.lab("c").await.unwrap().spec.unwrap().nodes.len(), 1);
 
-    // One that never was complete goes away.
+    // Also one that failed in part was over: a cancel goes back to it, and takes nothing away that runs.
+    world.host().with(|s| s.broken.insert("n2".into()));
+    assert_eq!(world.deploy("part", spec(2, &[])).await.state(), p::OperationState::Failed);
+    world.host().with(|s| s.hold = true);
+    let operation = world.apply("part", spec(3, &[])).await.unwrap();
+    world.cancel(&operation.id).await.unwrap();
+    world.host().with(|s| s.hold = false);
+    eventually("n3 is gone", BOUND, || async { world.nodes("part").await.len() == 2 }).await;
+    assert!(world.host().running().len() >= 2);
+
+    // One that was never over goes away.
     world.host().with(|s| s.hold = true);
     let operation = world.apply("new", spec(2, &[(1, 2)])).await.unwrap();
     world.cancel(&operation.id).await.unwrap();
@@ -252,7 +269,8 @@ async fn links_across_hosts_are_refused_in_words_and_a_lab_stays_on_one_host() {
     let world = World::with(&["h1", "h2"], "").await;
     let operation = world.deploy("one", spec(6, &[(1, 2), (3, 4)])).await;
     assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
-    let hosts: std::collections::BTreeSet<String> = world.nodes("one").await.into_iter().map(|n| n.host).collect();
+    let hosts: std::collections::BTreeSet<String> =
+        world.nodes("one").await.into_iter().map(|n| n.host).collect();
     assert_eq!(hosts.len(), 1);
     let mut wide = spec(2, &[(1, 2)]);
     for node in &mut wide.nodes {
@@ -274,7 +292,7 @@ async fn exec_is_released_again_after_a_restart() {
     assert_eq!(world.host().count("settled n2"), 1);
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn batches_stay_under_the_size_of_a_message() {
     let world = World::with(&["h1"], "memory_overcommit = 100.0").await;
     let mut lab = spec(40, &[]);

@@ -1,6 +1,10 @@
 //! A host and a registry in memory: they do at once what they are told, unless a test says otherwise, and write down what they were told.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod compute;
+mod network;
+mod registry;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,21 +14,19 @@ use netloom_model::failure::{Code, Failure};
 use netloom_model::observed::{ExecPhase, Phase};
 use netloom_model::state::Runtime;
 use netloom_proto::compute::v1 as pc;
-use netloom_proto::compute::v1::compute_service_server::{ComputeService, ComputeServiceServer};
-use netloom_proto::image_registry::v1 as pi;
-use netloom_proto::image_registry::v1::image_registry_service_server::{
-    ImageRegistryService, ImageRegistryServiceServer,
-};
+use netloom_proto::compute::v1::compute_service_server::ComputeServiceServer;
 use netloom_proto::network::v1 as pn;
-use netloom_proto::network::v1::network_service_server::{NetworkService, NetworkServiceServer};
+use netloom_proto::network::v1::network_service_server::NetworkServiceServer;
 use netloom_proto::v1 as p;
 use netloom_service::server::serve;
 use netloom_service::status::to_status;
 use netloom_service::{Connector, Endpoint, Shutdown};
-use prost::Message as _;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::service::Routes;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Response, Status};
+
+pub use self::registry::Registry;
 
 /// An instance that exists on the fake host.
 #[derive(Clone, PartialEq, Debug)]
@@ -57,6 +59,8 @@ pub struct State {
     pub broken: BTreeSet<String>,
     /// True: nothing more is made.
     pub hold: bool,
+    /// True: Docker does not answer.
+    pub docker_down: bool,
     /// True: wires never come up.
     pub unplugged: bool,
     pub cpu_millis: u64,
@@ -81,7 +85,11 @@ impl Host {
             memory_bytes: 8 << 30,
             ..State::default()
         };
-        Host { state: Arc::new(Mutex::new(state)), version: Arc::new(watch::Sender::new(0)), name: name.into() }
+        Host {
+            state: Arc::new(Mutex::new(state)),
+            version: Arc::new(watch::Sender::new(0)),
+            name: name.into(),
+        }
     }
 
     pub fn endpoint(&self, service: &str) -> Endpoint {
@@ -209,7 +217,11 @@ impl State {
         pc::Inventory {
             cpu_millis: self.cpu_millis,
             memory_bytes: self.memory_bytes,
-            runtimes: vec![p::Runtime::from(Runtime::Docker).into()],
+            runtimes: if self.docker_down {
+                Vec::new()
+            } else {
+                vec![p::Runtime::from(Runtime::Docker).into()]
+            },
             ..pc::Inventory::default()
         }
     }
@@ -241,13 +253,19 @@ impl State {
                 (false, true) => pn::WireState::Up,
                 (false, false) => pn::WireState::Pending,
             };
-            pn::ObservedWire { wire_id: w.wire_id, state: state.into(), detail: String::new(), plane: "ovs".into() }
+            pn::ObservedWire {
+                wire_id: w.wire_id,
+                state: state.into(),
+                detail: String::new(),
+                plane: "ovs".into(),
+            }
         };
         self.wires.values().map(|w| (w.wire_id, wire(w))).collect()
     }
 
     fn observed_segments(&self) -> BTreeMap<u64, pn::ObservedSegment> {
-        let segment = |s: &pn::Segment| pn::ObservedSegment { wire_id: s.wire_id, up: true, detail: String::new() };
+        let segment =
+            |s: &pn::Segment| pn::ObservedSegment { wire_id: s.wire_id, up: true, detail: String::new() };
         self.segments.values().map(|s| (s.wire_id, segment(s))).collect()
     }
 }
@@ -268,291 +286,22 @@ fn observe<T: Send + 'static, S: Default + Send + 'static>(
 ) -> Stream_<T> {
     let mut version = host.version.subscribe();
     version.mark_changed();
-    let start = (host, version, S::default(), std::collections::VecDeque::new());
-    Box::pin(futures::stream::unfold(start, move |(host, mut version, mut seen, mut ready)| async move {
+    let start = (host, version, S::default(), VecDeque::new(), Instant::now());
+    Box::pin(futures::stream::unfold(start, move |(host, mut version, mut seen, mut ready, mut last)| async move {
         loop {
             if let Some(message) = ready.pop_front() {
-                return Some((Ok(message), (host, version, seen, ready)));
+                last = Instant::now();
+                return Some((Ok(message), (host, version, seen, ready, last)));
             }
-            let due = tokio::time::timeout(HEARTBEAT, version.changed()).await.is_err();
+            let _ = tokio::time::timeout_at(last + HEARTBEAT, version.changed()).await;
+            let due = last.elapsed() >= HEARTBEAT;
+            if due {
+                last = Instant::now();
+            }
             let state = host.state.lock().unwrap();
             if !state.silent {
                 ready.extend(look(&state, &mut seen, due));
             }
         }
     }))
-}
-
-#[tonic::async_trait]
-impl ComputeService for Host {
-    async fn sync(&self, request: Request<pc::SyncRequest>) -> Answer<pc::SyncResponse> {
-        let request = request.into_inner();
-        self.called("compute.sync", Some(request.term), request.encoded_len())?;
-        self.with(|s| {
-            s.wanted = request.instances.into_iter().map(|i| (i.uid.clone(), i)).collect();
-            s.ticket_key = request.ticket_key;
-            s.synced = true;
-        });
-        Ok(Response::new(pc::SyncResponse {}))
-    }
-
-    async fn ensure(&self, request: Request<pc::EnsureRequest>) -> Answer<pc::EnsureResponse> {
-        let request = request.into_inner();
-        self.called("compute.ensure", Some(request.term), request.encoded_len())?;
-        self.with(|s| s.wanted.extend(request.instances.into_iter().map(|i| (i.uid.clone(), i))));
-        Ok(Response::new(pc::EnsureResponse {}))
-    }
-
-    async fn remove(&self, request: Request<pc::RemoveRequest>) -> Answer<pc::RemoveResponse> {
-        let request = request.into_inner();
-        self.called("compute.remove", Some(request.term), request.encoded_len())?;
-        self.with(|s| {
-            for uid in &request.uids {
-                s.wanted.remove(uid);
-                s.exists.remove(uid);
-            }
-            for lab in &request.lab_uids {
-                s.calls.push(format!("lab gone {lab}"));
-            }
-        });
-        Ok(Response::new(pc::RemoveResponse::default()))
-    }
-
-    async fn settle(&self, request: Request<pc::SettleRequest>) -> Answer<pc::SettleResponse> {
-        let request = request.into_inner();
-        self.called("compute.settle", Some(request.term), 0)?;
-        self.with(|s| {
-            for start in request.starts {
-                if let Some(e) = s.exists.get_mut(&start.uid).filter(|e| e.start == start.start_id) {
-                    e.exec = ExecPhase::Done;
-                    s.calls.push(format!("settled {}", e.node));
-                }
-            }
-        });
-        Ok(Response::new(pc::SettleResponse {}))
-    }
-
-    type ObserveStream = Stream_<pc::ObserveResponse>;
-
-    async fn observe(&self, _: Request<pc::ObserveRequest>) -> Answer<Self::ObserveStream> {
-        self.called("compute.observe", None, 0)?;
-        use pc::observe_response::Event as E;
-        let message = |event| pc::ObserveResponse { event: Some(event) };
-        type Seen = Option<(BTreeMap<String, pc::Observed>, pc::Inventory, bool)>;
-        let look = move |s: &State, seen: &mut Seen, due: bool| {
-            let now = (s.observed(), s.inventory(), s.synced);
-            let messages = match seen {
-                Some((old, inventory, synced)) if *synced <= s.synced => {
-                    let gone = old.keys().filter(|k| !now.0.contains_key(*k)).cloned().map(E::Gone);
-                    let events = changed(old, &now.0).into_iter().map(E::Changed).chain(gone);
-                    let news = (*inventory != now.1).then(|| now.1.clone());
-                    let beat = (due || news.is_some()).then_some(E::Heartbeat(pc::Heartbeat { inventory: news }));
-                    events.chain(beat).collect::<Vec<_>>()
-                }
-                _ => vec![E::Snapshot(pc::Snapshot {
-                    instances: now.0.values().cloned().collect(),
-                    inventory: Some(now.1.clone()),
-                    synced: s.synced,
-                })],
-            };
-            *seen = Some(now);
-            messages.into_iter().map(message).collect()
-        };
-        Ok(Response::new(observe(self.clone(), look)))
-    }
-
-    async fn put_files(&self, request: Request<Streaming<pc::PutFilesRequest>>) -> Answer<pc::PutFilesResponse> {
-        self.called("compute.put_files", None, 0)?;
-        let mut parts = request.into_inner();
-        while let Some(part) = parts.message().await? {
-            self.called("file part", Some(part.term), part.encoded_len())?;
-            let path = part.file.unwrap_or_default().path;
-            self.with(|s| s.files.entry(path).or_default().extend(part.content));
-        }
-        Ok(Response::new(pc::PutFilesResponse::default()))
-    }
-
-    async fn inspect_images(
-        &self,
-        request: Request<pc::InspectImagesRequest>,
-    ) -> Answer<pc::InspectImagesResponse> {
-        self.called("compute.inspect_images", None, 0)?;
-        let facts = |q: pc::ImageQuery| pc::ImageFacts {
-            present: self.read(|s| s.images.contains(&q.reference)),
-            reference: q.reference,
-            runtime: q.runtime,
-            ..pc::ImageFacts::default()
-        };
-        let images = request.into_inner().images.into_iter().map(facts).collect();
-        Ok(Response::new(pc::InspectImagesResponse { images }))
-    }
-
-    type PullImageStream = Stream_<pc::PullImageResponse>;
-
-    async fn pull_image(&self, request: Request<pc::PullImageRequest>) -> Answer<Self::PullImageStream> {
-        use pc::pull_image_response::Event as E;
-        let request = request.into_inner();
-        self.called("compute.pull_image", Some(request.term), 0)?;
-        let reference = request.reference;
-        if !self.read(|s| s.pullable.contains(&reference)) {
-            let why = format!("{reference}: not found upstream");
-            return Err(to_status(Failure::new(Code::Unavailable, "PULL_FAILED", why)));
-        }
-        self.with(|s| s.images.insert(reference.clone()));
-        let facts = pc::ImageFacts { reference, runtime: request.runtime, present: true, ..pc::ImageFacts::default() };
-        let events = [E::Progress("half of it".into()), E::Done(facts)];
-        let events = events.map(|event| Ok(pc::PullImageResponse { event: Some(event) }));
-        Ok(Response::new(Box::pin(futures::stream::iter(events))))
-    }
-
-    type ExecStream = Stream_<pc::ExecResponse>;
-
-    async fn exec(&self, _: Request<Streaming<pc::ExecRequest>>) -> Answer<Self::ExecStream> {
-        Err(Status::unimplemented("not part of these tests"))
-    }
-
-    type LogsStream = Stream_<pc::LogsResponse>;
-
-    async fn logs(&self, _: Request<pc::LogsRequest>) -> Answer<Self::LogsStream> {
-        Err(Status::unimplemented("not part of these tests"))
-    }
-}
-
-#[tonic::async_trait]
-impl NetworkService for Host {
-    async fn sync(&self, request: Request<pn::SyncRequest>) -> Answer<pn::SyncResponse> {
-        let request = request.into_inner();
-        self.called("network.sync", Some(request.term), request.encoded_len())?;
-        let slice = request.slice.unwrap_or_default();
-        self.with(|s| {
-            s.nics = slice.nics.into_iter().map(|n| (n.wire_id, n)).collect();
-            s.wires = slice.wires.into_iter().map(|w| (w.wire_id, w)).collect();
-            s.segments = slice.segments.into_iter().map(|x| (x.wire_id, x)).collect();
-        });
-        Ok(Response::new(pn::SyncResponse {}))
-    }
-
-    async fn ensure(&self, request: Request<pn::EnsureRequest>) -> Answer<pn::EnsureResponse> {
-        let request = request.into_inner();
-        self.called("network.ensure", Some(request.term), request.encoded_len())?;
-        let slice = request.slice.unwrap_or_default();
-        self.with(|s| {
-            s.nics.extend(slice.nics.into_iter().map(|n| (n.wire_id, n)));
-            s.wires.extend(slice.wires.into_iter().map(|w| (w.wire_id, w)));
-            s.segments.extend(slice.segments.into_iter().map(|x| (x.wire_id, x)));
-        });
-        Ok(Response::new(pn::EnsureResponse {}))
-    }
-
-    async fn remove(&self, request: Request<pn::RemoveRequest>) -> Answer<pn::RemoveResponse> {
-        let request = request.into_inner();
-        self.called("network.remove", Some(request.term), request.encoded_len())?;
-        self.with(|s| {
-            for id in &request.wire_ids {
-                s.nics.remove(id);
-                s.wires.remove(id);
-                s.segments.remove(id);
-            }
-        });
-        Ok(Response::new(pn::RemoveResponse::default()))
-    }
-
-    type ObserveStream = Stream_<pn::ObserveResponse>;
-
-    async fn observe(&self, _: Request<pn::ObserveRequest>) -> Answer<Self::ObserveStream> {
-        self.called("network.observe", None, 0)?;
-        use pn::observe_response::Event as E;
-        type Seen = Option<(
-            BTreeMap<u64, pn::ObservedNic>,
-            BTreeMap<u64, pn::ObservedWire>,
-            BTreeMap<u64, pn::ObservedSegment>,
-        )>;
-        let look = move |s: &State, seen: &mut Seen, due: bool| {
-            let now = (s.observed_nics(), s.observed_wires(), s.observed_segments());
-            let event = match seen {
-                Some((nics, wires, segments)) => {
-                    let changes = pn::Changes {
-                        nics: changed(nics, &now.0),
-                        wires: changed(wires, &now.1),
-                        segments: changed(segments, &now.2),
-                    };
-                    match (changes == pn::Changes::default(), due) {
-                        (false, _) => Some(E::Changes(changes)),
-                        (true, true) => Some(E::Heartbeat(pn::Heartbeat::default())),
-                        (true, false) => None,
-                    }
-                }
-                None => Some(E::Snapshot(pn::Snapshot {
-                    nics: now.0.values().cloned().collect(),
-                    wires: now.1.values().cloned().collect(),
-                    segments: now.2.values().cloned().collect(),
-                    inventory: Some(pn::Inventory { datapath: "system".into(), ..pn::Inventory::default() }),
-                    synced: s.synced,
-                    unwanted: Vec::new(),
-                })),
-            };
-            *seen = Some(now);
-            event.map(|event| pn::ObserveResponse { event: Some(event) }).into_iter().collect()
-        };
-        Ok(Response::new(observe(self.clone(), look)))
-    }
-}
-
-/// A registry that believes what hosts said.
-#[derive(Clone, Default)]
-pub struct Registry {
-    present: Arc<Mutex<BTreeMap<(String, String), bool>>>,
-}
-
-impl Registry {
-    pub async fn serve(&self, connector: &Connector, endpoint: &Endpoint, shutdown: &Shutdown) {
-        let routes = Routes::new(ImageRegistryServiceServer::new(self.clone()));
-        let listener = connector.listen(endpoint).await.unwrap();
-        tokio::spawn(serve(listener, routes, "registry", netloom_proto::DESCRIPTORS, shutdown.clone()));
-    }
-}
-
-#[tonic::async_trait]
-impl ImageRegistryService for Registry {
-    async fn record_presence(
-        &self,
-        request: Request<pi::RecordPresenceRequest>,
-    ) -> Answer<pi::RecordPresenceResponse> {
-        let request = request.into_inner();
-        for image in request.images {
-            let present = image.presence.is_some_and(|p| p.present);
-            self.present.lock().unwrap().insert((request.host.clone(), image.reference), present);
-        }
-        Ok(Response::new(pi::RecordPresenceResponse {}))
-    }
-
-    async fn validate_images(
-        &self,
-        request: Request<pi::ValidateImagesRequest>,
-    ) -> Answer<pi::ValidateImagesResponse> {
-        let present = self.present.lock().unwrap();
-        let verdict = |u: pi::ImageUse| {
-            let there = present.get(&(u.host.clone(), u.reference.clone())).copied().unwrap_or(false);
-            match (there, u.pull_policy()) {
-                (true, _) => pi::ImageVerdict { decision: pi::ImageDecision::Use.into(), ..Default::default() },
-                (false, p::ImagePullPolicy::Never) => pi::ImageVerdict {
-                    decision: pi::ImageDecision::Refuse.into(),
-                    reason: "IMAGE_MISSING".into(),
-                    message: format!("node {}: image {} is not on host {}", u.node, u.reference, u.host),
-                    ..Default::default()
-                },
-                (false, _) => pi::ImageVerdict { decision: pi::ImageDecision::Pull.into(), ..Default::default() },
-            }
-        };
-        let verdicts = request.into_inner().uses.into_iter().map(verdict).collect();
-        Ok(Response::new(pi::ValidateImagesResponse { verdicts }))
-    }
-
-    async fn list_images(&self, _: Request<pi::ListImagesRequest>) -> Answer<pi::ListImagesResponse> {
-        Err(Status::unimplemented("not part of these tests"))
-    }
-
-    async fn get_image(&self, _: Request<pi::GetImageRequest>) -> Answer<pi::Image> {
-        Err(Status::unimplemented("not part of these tests"))
-    }
 }

@@ -3,8 +3,9 @@
 use netloom_model::failure::Code;
 use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::v1 as p;
+use netloom_service::testing::eventually;
 
-use crate::world::{World, actions, spec};
+use crate::world::{BOUND, World, actions, spec};
 
 #[tokio::test]
 async fn every_fault_of_a_spec_is_named_at_once() {
@@ -31,8 +32,12 @@ async fn a_missing_image_is_refused_before_anything_is_written() {
         node.image_pull_policy = p::ImagePullPolicy::Never.into();
     }
     for validate_only in [true, false] {
-        let request =
-            ps::ApplyLabRequest { lab: "m".into(), spec: Some(lab.clone()), validate_only, ..Default::default() };
+        let request = ps::ApplyLabRequest {
+            lab: "m".into(),
+            spec: Some(lab.clone()),
+            validate_only,
+            ..Default::default()
+        };
         let failure = world.request(request).await.unwrap_err();
         assert_eq!((failure.code, failure.reason.as_str()), (Code::FailedPrecondition, "IMAGE_MISSING"));
         assert_eq!(failure.metadata["images"], "a:1,b:1");
@@ -66,14 +71,15 @@ async fn a_plan_is_the_same_code_and_changes_nothing() {
 #[tokio::test]
 async fn existence_generation_and_request_ids_are_kept() {
     let world = World::new().await;
-    let request = |existence: ps::Existence, generation: u64, request_id: &str, nodes: u32| ps::ApplyLabRequest {
-        lab: "e".into(),
-        spec: Some(spec(nodes, &[])),
-        generation,
-        request_id: request_id.into(),
-        existence: existence.into(),
-        ..Default::default()
-    };
+    let request =
+        |existence: ps::Existence, generation: u64, request_id: &str, nodes: u32| ps::ApplyLabRequest {
+            lab: "e".into(),
+            spec: Some(spec(nodes, &[])),
+            generation,
+            request_id: request_id.into(),
+            existence: existence.into(),
+            ..Default::default()
+        };
     use ps::Existence::{MustExist, MustNotExist, Unspecified};
     assert_eq!(world.request(request(MustExist, 0, "", 1)).await.unwrap_err().reason, "LAB_NOT_FOUND");
     let key = "0191d7a0-0000-7000-8000-000000000001";
@@ -87,7 +93,10 @@ async fn existence_generation_and_request_ids_are_kept() {
     let second = world.request(request(MustExist, 1, "", 2)).await.unwrap();
     world.done(&second.id).await;
     assert_eq!(world.lab("E").await.unwrap().generation, 2);
-    assert_eq!(world.request(request(Unspecified, 0, "not-a-uuid", 2)).await.unwrap_err().violations.len(), 1);
+    assert_eq!(
+        world.request(request(Unspecified, 0, "not-a-uuid", 2)).await.unwrap_err().violations.len(),
+        1
+    );
     assert_eq!(world.destroy("nothing").await.unwrap_err().reason, "LAB_NOT_FOUND");
 }
 
@@ -125,4 +134,24 @@ async fn a_ticket_opens_its_node_only_while_it_runs() {
     assert!(ask("n2", "logs").await.is_ok(), "a node that ended has output too");
     assert_eq!(ask("n1", "format-disk").await.unwrap_err().code(), tonic::Code::InvalidArgument);
     assert_eq!(ask("n9", "exec").await.unwrap_err().code(), tonic::Code::NotFound);
+}
+
+#[tokio::test]
+async fn a_new_lab_of_which_nothing_can_run_is_refused() {
+    let world = World::new().await;
+    world.deploy("old", spec(1, &[])).await;
+    world.host().with(|s| s.docker_down = true);
+    let refused = || async {
+        let failure = world.apply("new", spec(2, &[])).await;
+        failure.is_err_and(|f| {
+            f.reason == "RUNTIME_MISSING" && f.message.contains("h1: docker does not answer on it")
+        })
+    };
+    eventually("it is refused", BOUND, refused).await;
+    assert!(world.lab("new").await.is_err());
+    // What there is already is kept, and what is added to it waits.
+    let operation = world.deploy("old", spec(2, &[])).await;
+    assert_eq!(operation.state(), p::OperationState::Failed);
+    world.host().with(|s| s.docker_down = false);
+    world.node_is("old", "n2", p::NodeState::Ready).await;
 }

@@ -48,7 +48,7 @@ impl World {
         let fakes = Shutdown::new();
         let hosts: Vec<Host> = hosts.iter().map(|h| Host::new(h)).collect();
         let mut text = format!(
-            "[scheduler]\ncpu_overcommit = 1.0\nsettle_bound_ms = 2000\nlink_bound_ms = 1000\nsilence_bound_ms = 500\n{config}\n\
+            "[scheduler]\ncpu_overcommit = 1.0\nsettle_bound_ms = 2000\nlink_bound_ms = 1000\nsilence_bound_ms = 2000\n{config}\n\
              [endpoints]\nscheduler = \"mem:scheduler\"\nimage_registry = \"mem:registry\"\n"
         );
         for host in &hosts {
@@ -86,12 +86,15 @@ impl World {
     pub async fn start(&mut self) {
         let settings = Settings::from_toml(&self.config, self.dir(), self.dir()).unwrap();
         let shutdown = Shutdown::new();
-        let running = tokio::spawn(netloom_scheduler::run(settings, self.connector.clone(), shutdown.clone()));
+        let running =
+            tokio::spawn(netloom_scheduler::run(settings, self.connector.clone(), shutdown.clone()));
         self.scheduler = Some((shutdown, running));
         let client = self.client.clone();
         eventually("the scheduler answers", BOUND, || {
             let mut client = client.clone();
-            async move { client.list_hosts(ps::ListHostsRequest { page_size: 100, after: String::new() }).await.is_ok() }
+            async move {
+                client.list_hosts(ps::ListHostsRequest { page_size: 100, after: String::new() }).await.is_ok()
+            }
         })
         .await;
     }
@@ -134,7 +137,12 @@ impl World {
 
     pub async fn cancel(&self, operation: &str) -> Result<ps::OperationFacts, Failure> {
         let request = ps::CancelOperationRequest { operation: operation.into() };
-        self.client.clone().cancel_operation(request).await.map(|r| r.into_inner()).map_err(|s| from_status(&s))
+        self.client
+            .clone()
+            .cancel_operation(request)
+            .await
+            .map(|r| r.into_inner())
+            .map_err(|s| from_status(&s))
     }
 
     pub async fn operation(&self, id: &str) -> ps::OperationFacts {
@@ -189,7 +197,11 @@ pub fn spec(nodes: u32, links: &[(u32, u32)]) -> p::LabSpec {
     let mut end = |node: u32| {
         let next = used.entry(node).or_insert(0);
         *next += 1;
-        Some(p::Endpoint { node: format!("n{node}"), interface: format!("eth{next}"), ..p::Endpoint::default() })
+        Some(p::Endpoint {
+            node: format!("n{node}"),
+            interface: format!("eth{next}"),
+            ..p::Endpoint::default()
+        })
     };
     let links = links.iter().map(|(a, b)| p::LinkSpec { a: end(*a), b: end(*b), ..p::LinkSpec::default() });
     p::LabSpec { links: links.collect(), nodes: (1..=nodes).map(node).collect(), ..p::LabSpec::default() }
@@ -197,5 +209,10 @@ pub fn spec(nodes: u32, links: &[(u32, u32)]) -> p::LabSpec {
 
 pub fn actions(operation: &ps::OperationFacts) -> Vec<String> {
     let plan = operation.plan.clone().unwrap_or_default();
-    plan.actions.iter().map(|a| format!("{} {} {}", a.verb().as_str_name().trim_start_matches("ACTION_VERB_"), a.object, a.id)).collect()
+    plan.actions
+        .iter()
+        .map(|a| {
+            format!("{} {} {}", a.verb().as_str_name().trim_start_matches("ACTION_VERB_"), a.object, a.id)
+        })
+        .collect()
 }

@@ -4,6 +4,7 @@ use bollard::query_parameters::InspectNetworkOptions;
 use netloom_model::observed::{ExecPhase, Phase};
 use netloom_model::slice::{HostEntry, Network};
 use netloom_model::spec::{Bind, BindSource, MgmtSpec};
+use netloom_model::state::{Runtime, Wanted};
 use netloom_proto::compute::v1 as p;
 use netloom_service::testing::eventually;
 
@@ -95,7 +96,6 @@ async fn files_of_the_lab_are_mounted_and_links_are_not_followed() {
         changed.wanted = wanted;
         changed
     };
-    use netloom_model::state::Wanted;
     rig.ensure(&[stop(&one, Wanted::Stopped)]).await;
     rig.until_phase(one.uid, Phase::Stopped).await;
     rig.ensure(&[stop(&one, Wanted::Running)]).await;
@@ -173,4 +173,17 @@ async fn an_image_without_such_a_program_is_told_with_dockers_words() {
     let failed = rig.until_phase(one.uid, Phase::Failed).await;
     assert!(failed.detail.contains("/no/such/program"), "{}", failed.detail);
     assert_eq!(failed.exec_phase, ExecPhase::None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runtime_that_nothing_serves_fails_alone() {
+    let Some(rig) = Rig::docker("a_runtime_that_nothing_serves_fails_alone").await else { return };
+    let (mut machine, one) = (rig.instance("vm"), rig.instance("r1"));
+    machine.runtime = Runtime::Libvirt;
+    rig.sync(&[machine.clone(), one.clone()]).await;
+    rig.until_phase(one.uid, Phase::Running).await;
+    let failed = rig.until_phase(machine.uid, Phase::Failed).await;
+    assert!(failed.detail.contains("libvirt"), "{}", failed.detail);
+    assert!(rig.remove(&[machine.uid], &[]).await.is_empty());
+    rig.until("gone", |v| !v.instances.contains_key(&machine.uid)).await;
 }

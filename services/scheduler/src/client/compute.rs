@@ -1,0 +1,194 @@
+//! Calls to a host's compute service.
+
+use std::time::Duration;
+
+use futures::{Stream, StreamExt as _};
+use netloom_model::failure::{Code, Failure};
+use netloom_model::id::{LabUid, NodeUid};
+use netloom_model::observed::{ComputeInventory, Observed};
+use netloom_model::slice::Instance;
+use netloom_model::spec::FileEntry;
+use netloom_model::state::Runtime;
+use netloom_proto::compute::v1 as pc;
+use netloom_proto::convert::ConvertError;
+use netloom_proto::v1 as p;
+use netloom_service::status::from_status;
+use prost::Message as _;
+
+use super::{COMPUTE, HostClient, NOTE, REMOVAL, batches, bounded, unreadable};
+use crate::error::Result;
+
+/// Most bytes of one part of a file.
+const PART: usize = 1 << 20;
+/// Bound of a call that sends files or asks a store.
+const STORE: Duration = Duration::from_secs(120);
+/// Bound of the silence between two signs of progress of a pull.
+const PULL_SILENCE: Duration = Duration::from_secs(300);
+
+/// What could not be removed, and why.
+pub type Failures = Vec<(String, String)>;
+
+/// Something that compute says.
+#[derive(Debug)]
+pub enum ComputeEvent {
+    /// Everything.
+    Snapshot {
+        /// The instances.
+        instances: Vec<Observed>,
+        /// What the host can do.
+        inventory: ComputeInventory,
+        /// True once a Sync was taken since the service started.
+        synced: bool,
+    },
+    /// One instance changed.
+    Changed(Observed),
+    /// Nothing exists of this uid any more.
+    Gone(NodeUid),
+    /// Still here.
+    Heartbeat(Option<ComputeInventory>),
+}
+
+/// What a store has of an image.
+#[derive(Debug, Clone)]
+pub struct ImageFacts(pub(super) pc::ImageFacts);
+
+impl HostClient {
+    /// Replaces the host's slice of instances.
+    pub async fn sync_instances(&self, instances: Vec<Instance>, ticket_key: &[u8]) -> Result<()> {
+        let mut parts = batches(instances.into_iter().map(pc::Instance::from), pc::Instance::encoded_len);
+        let last = parts.pop().unwrap_or_default();
+        let count = parts.len();
+        for (i, instances) in parts.into_iter().chain([last]).enumerate() {
+            let request = pc::SyncRequest {
+                term: self.term,
+                instances,
+                ticket_key: ticket_key.to_vec(),
+                more: i < count,
+            };
+            bounded(NOTE, self.compute.clone().sync(request)).await.map_err(self.error(COMPUTE))?;
+        }
+        Ok(())
+    }
+
+    /// Adds or changes instances.
+    pub async fn ensure_instances(&self, instances: Vec<Instance>) -> Result<()> {
+        for instances in batches(instances.into_iter().map(pc::Instance::from), pc::Instance::encoded_len) {
+            let request = pc::EnsureRequest { term: self.term, instances };
+            bounded(NOTE, self.compute.clone().ensure(request)).await.map_err(self.error(COMPUTE))?;
+        }
+        Ok(())
+    }
+
+    /// Removes instances, and labs of which nothing stays; says what could not be.
+    pub async fn remove_instances(&self, uids: &[NodeUid], labs: &[LabUid]) -> Result<Failures> {
+        let request = pc::RemoveRequest {
+            term: self.term,
+            uids: uids.iter().map(NodeUid::to_string).collect(),
+            lab_uids: labs.iter().map(LabUid::to_string).collect(),
+        };
+        let response =
+            bounded(REMOVAL, self.compute.clone().remove(request)).await.map_err(self.error(COMPUTE))?;
+        Ok(response.failures.into_iter().map(|f| (f.uid, f.message)).collect())
+    }
+
+    /// Says that the links of these starts are settled.
+    pub async fn settle(&self, starts: &[(NodeUid, String)]) -> Result<()> {
+        let start =
+            |(uid, start): &(NodeUid, String)| pc::Start { uid: uid.to_string(), start_id: start.clone() };
+        let request = pc::SettleRequest { term: self.term, starts: starts.iter().map(start).collect() };
+        bounded(NOTE, self.compute.clone().settle(request)).await.map_err(self.error(COMPUTE))?;
+        Ok(())
+    }
+
+    /// What the host runs, as it is seen. Ends when the stream does, or with what cannot be read.
+    pub async fn observe_instances(&self) -> Result<impl Stream<Item = Result<ComputeEvent>> + Send + use<>> {
+        let call = bounded(NOTE, {
+            let mut client = self.compute.clone();
+            async move { client.observe(pc::ObserveRequest {}).await }
+        });
+        let stream = call.await.map_err(self.error(COMPUTE))?;
+        let error = self.error(COMPUTE);
+        Ok(stream.map(move |message| {
+            message
+                .map_err(|s| from_status(&s))
+                .and_then(|m| compute_event(m).map_err(unreadable))
+                .map_err(&error)
+        }))
+    }
+
+    /// Puts files of a lab on the host.
+    pub async fn put_files(&self, lab: LabUid, files: Vec<(FileEntry, Vec<u8>)>) -> Result<()> {
+        let (term, lab_uid) = (self.term, lab.to_string());
+        let parts = futures::stream::iter(files).flat_map(move |(file, content)| {
+            let mut parts: Vec<Vec<u8>> = content.chunks(PART).map(<[u8]>::to_vec).collect();
+            if parts.is_empty() {
+                parts.push(Vec::new());
+            }
+            let (file, lab_uid) = (p::FileEntry::from(file), lab_uid.clone());
+            futures::stream::iter(parts.into_iter().map(move |content| pc::PutFilesRequest {
+                lab_uid: lab_uid.clone(),
+                file: Some(file.clone()),
+                content,
+                term,
+            }))
+        });
+        bounded(STORE, self.compute.clone().put_files(parts)).await.map_err(self.error(COMPUTE))?;
+        Ok(())
+    }
+
+    /// What the host's stores have of these images, in order.
+    pub async fn inspect_images(&self, images: &[(String, Runtime)]) -> Result<Vec<ImageFacts>> {
+        let query = |(reference, runtime): &(String, Runtime)| pc::ImageQuery {
+            reference: reference.clone(),
+            runtime: p::Runtime::from(*runtime).into(),
+        };
+        let request = pc::InspectImagesRequest { images: images.iter().map(query).collect() };
+        let response = bounded(STORE, self.compute.clone().inspect_images(request))
+            .await
+            .map_err(self.error(COMPUTE))?;
+        Ok(response.images.into_iter().map(ImageFacts).collect())
+    }
+
+    /// Fetches an image; `progress` is told how far it is.
+    pub async fn pull_image(
+        &self,
+        reference: &str,
+        runtime: Runtime,
+        mut progress: impl FnMut(String),
+    ) -> Result<ImageFacts> {
+        let error = self.error(COMPUTE);
+        let request = pc::PullImageRequest {
+            term: self.term,
+            reference: reference.to_owned(),
+            runtime: p::Runtime::from(runtime).into(),
+        };
+        let mut stream = bounded(NOTE, self.compute.clone().pull_image(request)).await.map_err(&error)?;
+        loop {
+            let next = bounded(PULL_SILENCE, async { stream.message().await.map(tonic::Response::new) });
+            match next.await.map_err(&error)?.map(|m| m.event) {
+                Some(Some(pc::pull_image_response::Event::Progress(text))) => progress(text),
+                Some(Some(pc::pull_image_response::Event::Done(facts))) => return Ok(ImageFacts(facts)),
+                Some(None) => {}
+                None => {
+                    let what = "the fetch ended without a result";
+                    return Err(error(Failure::new(Code::Unavailable, "SERVICE_UNREACHABLE", what)));
+                }
+            }
+        }
+    }
+}
+
+fn compute_event(message: pc::ObserveResponse) -> Result<ComputeEvent, ConvertError> {
+    use pc::observe_response::Event as E;
+    Ok(match message.event {
+        Some(E::Snapshot(s)) => ComputeEvent::Snapshot {
+            instances: s.instances.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            inventory: s.inventory.unwrap_or_default().try_into()?,
+            synced: s.synced,
+        },
+        Some(E::Changed(o)) => ComputeEvent::Changed(o.try_into()?),
+        Some(E::Gone(uid)) => ComputeEvent::Gone(netloom_proto::convert::id("gone", &uid)?),
+        Some(E::Heartbeat(h)) => ComputeEvent::Heartbeat(h.inventory.map(TryInto::try_into).transpose()?),
+        None => ComputeEvent::Heartbeat(None),
+    })
+}

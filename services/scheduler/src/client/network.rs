@@ -1,0 +1,153 @@
+//! Calls to a host's network service.
+
+use std::collections::BTreeMap;
+
+use futures::{Stream, StreamExt as _};
+use netloom_model::id::WireId;
+use netloom_model::observed::{NetworkInventory, ObservedNic, ObservedSegment, ObservedWire};
+use netloom_model::slice::NetworkSlice;
+use netloom_proto::convert::ConvertError;
+use netloom_proto::network::v1 as pn;
+use netloom_service::status::from_status;
+use prost::Message as _;
+
+use super::{HostClient, NETWORK, NOTE, REMOVAL, batches, bounded, unreadable};
+use crate::error::Result;
+
+/// Something that network says.
+#[derive(Debug)]
+pub enum NetworkEvent {
+    /// Everything.
+    Snapshot {
+        /// NICs, wires and segments.
+        objects: NetworkObjects,
+        /// What the host can do.
+        inventory: NetworkInventory,
+        /// True once a Sync was taken since the service started.
+        synced: bool,
+        /// What exists and is not in the slice.
+        unwanted: Vec<WireId>,
+    },
+    /// What changed.
+    Changes(NetworkObjects),
+    /// Still here.
+    Heartbeat(Option<NetworkInventory>),
+}
+
+/// NICs, wires and segments as read back.
+#[derive(Debug, Default)]
+pub struct NetworkObjects {
+    /// NICs.
+    pub nics: Vec<ObservedNic>,
+    /// Wires.
+    pub wires: Vec<ObservedWire>,
+    /// Segments.
+    pub segments: Vec<ObservedSegment>,
+}
+
+fn objects(
+    nics: Vec<pn::ObservedNic>,
+    wires: Vec<pn::ObservedWire>,
+    segments: Vec<pn::ObservedSegment>,
+) -> Result<NetworkObjects, ConvertError> {
+    Ok(NetworkObjects {
+        nics: nics.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+        wires: wires.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+        segments: segments.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+    })
+}
+
+fn slice_batches(slice: NetworkSlice) -> Vec<pn::Slice> {
+    enum Item {
+        Nic(pn::Nic),
+        Wire(pn::Wire),
+        Segment(pn::Segment),
+    }
+    let slice = pn::Slice::from(slice);
+    let nics = slice.nics.into_iter().map(Item::Nic);
+    // NICs and segments before the wires that end in them.
+    let items = nics
+        .chain(slice.segments.into_iter().map(Item::Segment))
+        .chain(slice.wires.into_iter().map(Item::Wire));
+    let size = |item: &Item| match item {
+        Item::Nic(n) => n.encoded_len(),
+        Item::Wire(w) => w.encoded_len(),
+        Item::Segment(s) => s.encoded_len(),
+    };
+    let into_slice = |batch: Vec<Item>| {
+        let mut slice = pn::Slice::default();
+        for item in batch {
+            match item {
+                Item::Nic(n) => slice.nics.push(n),
+                Item::Wire(w) => slice.wires.push(w),
+                Item::Segment(s) => slice.segments.push(s),
+            }
+        }
+        slice
+    };
+    batches(items, size).into_iter().map(into_slice).collect()
+}
+
+impl HostClient {
+    /// Replaces the host's slice of NICs, wires and segments.
+    pub async fn sync_network(&self, slice: NetworkSlice) -> Result<()> {
+        let mut parts = slice_batches(slice);
+        let last = parts.pop().unwrap_or_default();
+        let count = parts.len();
+        for (i, slice) in parts.into_iter().chain([last]).enumerate() {
+            let request = pn::SyncRequest { term: self.term, slice: Some(slice), more: i < count };
+            bounded(NOTE, self.network.clone().sync(request)).await.map_err(self.error(NETWORK))?;
+        }
+        Ok(())
+    }
+
+    /// Adds or changes NICs, wires and segments.
+    pub async fn ensure_network(&self, slice: NetworkSlice) -> Result<()> {
+        for slice in slice_batches(slice) {
+            let request = pn::EnsureRequest { term: self.term, slice: Some(slice) };
+            bounded(NOTE, self.network.clone().ensure(request)).await.map_err(self.error(NETWORK))?;
+        }
+        Ok(())
+    }
+
+    /// Removes NICs, wires and segments; says what could not be.
+    pub async fn remove_network(&self, wires: &[WireId]) -> Result<BTreeMap<WireId, String>> {
+        let request =
+            pn::RemoveRequest { term: self.term, wire_ids: wires.iter().map(|w| w.get()).collect() };
+        let response =
+            bounded(REMOVAL, self.network.clone().remove(request)).await.map_err(self.error(NETWORK))?;
+        let failure = |f: pn::RemoveFailure| Some((WireId::try_from(f.wire_id).ok()?, f.message));
+        Ok(response.failures.into_iter().filter_map(failure).collect())
+    }
+
+    /// What the host's network has, as it is seen.
+    pub async fn observe_network(&self) -> Result<impl Stream<Item = Result<NetworkEvent>> + Send + use<>> {
+        let call = bounded(NOTE, {
+            let mut client = self.network.clone();
+            async move { client.observe(pn::ObserveRequest {}).await }
+        });
+        let stream = call.await.map_err(self.error(NETWORK))?;
+        let error = self.error(NETWORK);
+        Ok(stream.map(move |message| {
+            message
+                .map_err(|s| from_status(&s))
+                .and_then(|m| network_event(m).map_err(unreadable))
+                .map_err(&error)
+        }))
+    }
+}
+
+fn network_event(message: pn::ObserveResponse) -> Result<NetworkEvent, ConvertError> {
+    use pn::observe_response::Event as E;
+    Ok(match message.event {
+        Some(E::Snapshot(s)) => NetworkEvent::Snapshot {
+            objects: objects(s.nics, s.wires, s.segments)?,
+            inventory: s.inventory.unwrap_or_default().into(),
+            synced: s.synced,
+            unwanted: s.unwanted.into_iter().filter_map(|w| WireId::try_from(w).ok()).collect(),
+        },
+        Some(E::Changes(c)) => NetworkEvent::Changes(objects(c.nics, c.wires, c.segments)?),
+        Some(E::Heartbeat(h)) => NetworkEvent::Heartbeat(h.inventory.map(Into::into)),
+        None => NetworkEvent::Heartbeat(None),
+    })
+}

@@ -1,0 +1,109 @@
+//! Calls to the image registry.
+
+use netloom_model::failure::Failure;
+use netloom_model::id::HostId;
+use netloom_model::spec::PullPolicy;
+use netloom_model::state::Runtime;
+use netloom_proto::convert::timestamp;
+use netloom_proto::image_registry::v1 as pi;
+use netloom_proto::image_registry::v1::image_registry_service_client::ImageRegistryServiceClient;
+use netloom_proto::v1 as p;
+use netloom_service::{Channel, Connector, Endpoint};
+use tonic::Request;
+
+use super::{ImageFacts, NOTE, bounded};
+use crate::error::{Error, Result};
+use crate::rows::now_us;
+
+fn registry_said(failure: Failure) -> Error {
+    Error::Registry(Box::new(failure))
+}
+
+/// An image that a node is to use.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageUse {
+    /// The node's id, for the message.
+    pub node: String,
+    /// The reference.
+    pub reference: String,
+    /// The runtime that will use it.
+    pub runtime: Runtime,
+    /// The host it will be used on.
+    pub host: HostId,
+    /// When it may be fetched.
+    pub policy: PullPolicy,
+}
+
+/// Whether an image can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is there and can be used.
+    Use,
+    /// It is to be fetched first.
+    Pull,
+    /// It cannot be used.
+    Refuse {
+        /// UPPER_SNAKE.
+        reason: String,
+        /// Image, host and remedy in words.
+        message: String,
+    },
+}
+
+/// The image registry.
+#[derive(Clone)]
+pub struct RegistryClient(ImageRegistryServiceClient<Channel>);
+
+impl RegistryClient {
+    /// A channel to the registry; it connects when first used.
+    pub fn new(endpoint: &Endpoint, connector: &Connector) -> RegistryClient {
+        RegistryClient(ImageRegistryServiceClient::new(connector.channel(endpoint)))
+    }
+
+    /// Tells what a host's stores have.
+    pub async fn record(&self, host: &HostId, facts: Vec<ImageFacts>) -> Result<()> {
+        let now = timestamp(now_us());
+        let report = |ImageFacts(f): ImageFacts| pi::ReportedImage {
+            reference: f.reference,
+            presence: Some(pi::Presence {
+                host: String::new(),
+                runtime: f.runtime,
+                present: f.present,
+                digest: f.digest,
+                format: f.format,
+                size_bytes: f.size_bytes,
+                architecture: f.architecture,
+                observe_time: now,
+            }),
+        };
+        let request = pi::RecordPresenceRequest {
+            host: host.to_string(),
+            images: facts.into_iter().map(report).collect(),
+        };
+        bounded(NOTE, self.0.clone().record_presence(Request::new(request))).await.map_err(registry_said)?;
+        Ok(())
+    }
+
+    /// Judges whether images can be used, in order.
+    pub async fn validate(&self, uses: &[ImageUse]) -> Result<Vec<Verdict>> {
+        let image_use = |u: &ImageUse| pi::ImageUse {
+            node: u.node.clone(),
+            reference: u.reference.clone(),
+            runtime: p::Runtime::from(u.runtime).into(),
+            host: u.host.to_string(),
+            pull_policy: p::ImagePullPolicy::from(u.policy).into(),
+            architecture: String::new(),
+        };
+        let request = pi::ValidateImagesRequest { uses: uses.iter().map(image_use).collect() };
+        let response = bounded(NOTE, self.0.clone().validate_images(request)).await.map_err(registry_said)?;
+        if response.verdicts.len() != uses.len() {
+            return Err(registry_said(Failure::internal("it did not judge each image")));
+        }
+        let verdict = |v: pi::ImageVerdict| match v.decision() {
+            pi::ImageDecision::Use => Verdict::Use,
+            pi::ImageDecision::Pull => Verdict::Pull,
+            _ => Verdict::Refuse { reason: v.reason, message: v.message },
+        };
+        Ok(response.verdicts.into_iter().map(verdict).collect())
+    }
+}

@@ -1,0 +1,157 @@
+//! The fake host's compute service.
+
+use std::collections::BTreeMap;
+
+use netloom_model::failure::{Code, Failure};
+use netloom_model::observed::ExecPhase;
+use netloom_proto::compute::v1 as pc;
+use netloom_proto::compute::v1::compute_service_server::ComputeService;
+use netloom_service::status::to_status;
+use prost::Message as _;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Answer, Host, State, Stream_, changed, observe};
+
+#[tonic::async_trait]
+impl ComputeService for Host {
+    async fn sync(&self, request: Request<pc::SyncRequest>) -> Answer<pc::SyncResponse> {
+        let request = request.into_inner();
+        self.called("compute.sync", Some(request.term), request.encoded_len())?;
+        self.with(|s| {
+            s.wanted = request.instances.into_iter().map(|i| (i.uid.clone(), i)).collect();
+            s.ticket_key = request.ticket_key;
+            s.synced = true;
+        });
+        Ok(Response::new(pc::SyncResponse {}))
+    }
+
+    async fn ensure(&self, request: Request<pc::EnsureRequest>) -> Answer<pc::EnsureResponse> {
+        let request = request.into_inner();
+        self.called("compute.ensure", Some(request.term), request.encoded_len())?;
+        self.with(|s| s.wanted.extend(request.instances.into_iter().map(|i| (i.uid.clone(), i))));
+        Ok(Response::new(pc::EnsureResponse {}))
+    }
+
+    async fn remove(&self, request: Request<pc::RemoveRequest>) -> Answer<pc::RemoveResponse> {
+        let request = request.into_inner();
+        self.called("compute.remove", Some(request.term), request.encoded_len())?;
+        self.with(|s| {
+            for uid in &request.uids {
+                s.wanted.remove(uid);
+                s.exists.remove(uid);
+            }
+            for lab in &request.lab_uids {
+                s.calls.push(format!("lab gone {lab}"));
+            }
+        });
+        Ok(Response::new(pc::RemoveResponse::default()))
+    }
+
+    async fn settle(&self, request: Request<pc::SettleRequest>) -> Answer<pc::SettleResponse> {
+        let request = request.into_inner();
+        self.called("compute.settle", Some(request.term), 0)?;
+        self.with(|s| {
+            for start in request.starts {
+                if let Some(e) = s.exists.get_mut(&start.uid).filter(|e| e.start == start.start_id) {
+                    e.exec = ExecPhase::Done;
+                    s.calls.push(format!("settled {}", e.node));
+                }
+            }
+        });
+        Ok(Response::new(pc::SettleResponse {}))
+    }
+
+    type ObserveStream = Stream_<pc::ObserveResponse>;
+
+    async fn observe(&self, _: Request<pc::ObserveRequest>) -> Answer<Self::ObserveStream> {
+        self.called("compute.observe", None, 0)?;
+        use pc::observe_response::Event as E;
+        let message = |event| pc::ObserveResponse { event: Some(event) };
+        type Seen = Option<(BTreeMap<String, pc::Observed>, pc::Inventory, bool)>;
+        let look = move |s: &State, seen: &mut Seen, due: bool| {
+            let now = (s.observed(), s.inventory(), s.synced);
+            let messages = match seen {
+                Some((old, inventory, synced)) if *synced <= s.synced => {
+                    let gone = old.keys().filter(|k| !now.0.contains_key(*k)).cloned().map(E::Gone);
+                    let events = changed(old, &now.0).into_iter().map(E::Changed).chain(gone);
+                    let news = (*inventory != now.1).then(|| now.1.clone());
+                    let beat =
+                        (due || news.is_some()).then_some(E::Heartbeat(pc::Heartbeat { inventory: news }));
+                    events.chain(beat).collect::<Vec<_>>()
+                }
+                _ => vec![E::Snapshot(pc::Snapshot {
+                    instances: now.0.values().cloned().collect(),
+                    inventory: Some(now.1.clone()),
+                    synced: s.synced,
+                })],
+            };
+            *seen = Some(now);
+            messages.into_iter().map(message).collect()
+        };
+        Ok(Response::new(observe(self.clone(), look)))
+    }
+
+    async fn put_files(
+        &self,
+        request: Request<Streaming<pc::PutFilesRequest>>,
+    ) -> Answer<pc::PutFilesResponse> {
+        self.called("compute.put_files", None, 0)?;
+        let mut parts = request.into_inner();
+        while let Some(part) = parts.message().await? {
+            self.called("file part", Some(part.term), part.encoded_len())?;
+            let path = part.file.unwrap_or_default().path;
+            self.with(|s| s.files.entry(path).or_default().extend(part.content));
+        }
+        Ok(Response::new(pc::PutFilesResponse::default()))
+    }
+
+    async fn inspect_images(
+        &self,
+        request: Request<pc::InspectImagesRequest>,
+    ) -> Answer<pc::InspectImagesResponse> {
+        self.called("compute.inspect_images", None, 0)?;
+        let facts = |q: pc::ImageQuery| pc::ImageFacts {
+            present: self.read(|s| s.images.contains(&q.reference)),
+            reference: q.reference,
+            runtime: q.runtime,
+            ..pc::ImageFacts::default()
+        };
+        let images = request.into_inner().images.into_iter().map(facts).collect();
+        Ok(Response::new(pc::InspectImagesResponse { images }))
+    }
+
+    type PullImageStream = Stream_<pc::PullImageResponse>;
+
+    async fn pull_image(&self, request: Request<pc::PullImageRequest>) -> Answer<Self::PullImageStream> {
+        use pc::pull_image_response::Event as E;
+        let request = request.into_inner();
+        self.called("compute.pull_image", Some(request.term), 0)?;
+        let reference = request.reference;
+        if !self.read(|s| s.pullable.contains(&reference)) {
+            let why = format!("{reference}: not found upstream");
+            return Err(to_status(Failure::new(Code::Unavailable, "PULL_FAILED", why)));
+        }
+        self.with(|s| s.images.insert(reference.clone()));
+        let facts = pc::ImageFacts {
+            reference,
+            runtime: request.runtime,
+            present: true,
+            ..pc::ImageFacts::default()
+        };
+        let events = [E::Progress("half of it".into()), E::Done(facts)];
+        let events = events.map(|event| Ok(pc::PullImageResponse { event: Some(event) }));
+        Ok(Response::new(Box::pin(futures::stream::iter(events))))
+    }
+
+    type ExecStream = Stream_<pc::ExecResponse>;
+
+    async fn exec(&self, _: Request<Streaming<pc::ExecRequest>>) -> Answer<Self::ExecStream> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
+    type LogsStream = Stream_<pc::LogsResponse>;
+
+    async fn logs(&self, _: Request<pc::LogsRequest>) -> Answer<Self::LogsStream> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+}

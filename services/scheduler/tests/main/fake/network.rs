@@ -1,0 +1,90 @@
+//! The fake host's network service.
+
+use std::collections::BTreeMap;
+
+use netloom_proto::network::v1 as pn;
+use netloom_proto::network::v1::network_service_server::NetworkService;
+use prost::Message as _;
+use tonic::{Request, Response};
+
+use super::{Answer, Host, State, Stream_, changed, observe};
+
+#[tonic::async_trait]
+impl NetworkService for Host {
+    async fn sync(&self, request: Request<pn::SyncRequest>) -> Answer<pn::SyncResponse> {
+        let request = request.into_inner();
+        self.called("network.sync", Some(request.term), request.encoded_len())?;
+        let slice = request.slice.unwrap_or_default();
+        self.with(|s| {
+            s.nics = slice.nics.into_iter().map(|n| (n.wire_id, n)).collect();
+            s.wires = slice.wires.into_iter().map(|w| (w.wire_id, w)).collect();
+            s.segments = slice.segments.into_iter().map(|x| (x.wire_id, x)).collect();
+        });
+        Ok(Response::new(pn::SyncResponse {}))
+    }
+
+    async fn ensure(&self, request: Request<pn::EnsureRequest>) -> Answer<pn::EnsureResponse> {
+        let request = request.into_inner();
+        self.called("network.ensure", Some(request.term), request.encoded_len())?;
+        let slice = request.slice.unwrap_or_default();
+        self.with(|s| {
+            s.nics.extend(slice.nics.into_iter().map(|n| (n.wire_id, n)));
+            s.wires.extend(slice.wires.into_iter().map(|w| (w.wire_id, w)));
+            s.segments.extend(slice.segments.into_iter().map(|x| (x.wire_id, x)));
+        });
+        Ok(Response::new(pn::EnsureResponse {}))
+    }
+
+    async fn remove(&self, request: Request<pn::RemoveRequest>) -> Answer<pn::RemoveResponse> {
+        let request = request.into_inner();
+        self.called("network.remove", Some(request.term), request.encoded_len())?;
+        self.with(|s| {
+            for id in &request.wire_ids {
+                s.nics.remove(id);
+                s.wires.remove(id);
+                s.segments.remove(id);
+            }
+        });
+        Ok(Response::new(pn::RemoveResponse::default()))
+    }
+
+    type ObserveStream = Stream_<pn::ObserveResponse>;
+
+    async fn observe(&self, _: Request<pn::ObserveRequest>) -> Answer<Self::ObserveStream> {
+        self.called("network.observe", None, 0)?;
+        use pn::observe_response::Event as E;
+        type Seen = Option<(
+            BTreeMap<u64, pn::ObservedNic>,
+            BTreeMap<u64, pn::ObservedWire>,
+            BTreeMap<u64, pn::ObservedSegment>,
+        )>;
+        let look = move |s: &State, seen: &mut Seen, due: bool| {
+            let now = (s.observed_nics(), s.observed_wires(), s.observed_segments());
+            let event = match seen {
+                Some((nics, wires, segments)) => {
+                    let changes = pn::Changes {
+                        nics: changed(nics, &now.0),
+                        wires: changed(wires, &now.1),
+                        segments: changed(segments, &now.2),
+                    };
+                    match (changes == pn::Changes::default(), due) {
+                        (false, _) => Some(E::Changes(changes)),
+                        (true, true) => Some(E::Heartbeat(pn::Heartbeat::default())),
+                        (true, false) => None,
+                    }
+                }
+                None => Some(E::Snapshot(pn::Snapshot {
+                    nics: now.0.values().cloned().collect(),
+                    wires: now.1.values().cloned().collect(),
+                    segments: now.2.values().cloned().collect(),
+                    inventory: Some(pn::Inventory { datapath: "system".into(), ..pn::Inventory::default() }),
+                    synced: s.synced,
+                    unwanted: Vec::new(),
+                })),
+            };
+            *seen = Some(now);
+            event.map(|event| pn::ObserveResponse { event: Some(event) }).into_iter().collect()
+        };
+        Ok(Response::new(observe(self.clone(), look)))
+    }
+}

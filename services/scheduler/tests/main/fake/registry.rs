@@ -1,0 +1,79 @@
+//! The fake image registry.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use netloom_proto::image_registry::v1 as pi;
+use netloom_proto::image_registry::v1::image_registry_service_server::{
+    ImageRegistryService, ImageRegistryServiceServer,
+};
+use netloom_proto::v1 as p;
+use netloom_service::server::serve;
+use netloom_service::{Connector, Endpoint, Shutdown};
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+
+use super::Answer;
+
+/// A registry that believes what hosts said.
+#[derive(Clone, Default)]
+pub struct Registry {
+    present: Arc<Mutex<BTreeMap<(String, String), bool>>>,
+}
+
+impl Registry {
+    pub async fn serve(&self, connector: &Connector, endpoint: &Endpoint, shutdown: &Shutdown) {
+        let routes = Routes::new(ImageRegistryServiceServer::new(self.clone()));
+        let listener = connector.listen(endpoint).await.unwrap();
+        tokio::spawn(serve(listener, routes, "registry", netloom_proto::DESCRIPTORS, shutdown.clone()));
+    }
+}
+
+#[tonic::async_trait]
+impl ImageRegistryService for Registry {
+    async fn record_presence(
+        &self,
+        request: Request<pi::RecordPresenceRequest>,
+    ) -> Answer<pi::RecordPresenceResponse> {
+        let request = request.into_inner();
+        for image in request.images {
+            let present = image.presence.is_some_and(|p| p.present);
+            self.present.lock().unwrap().insert((request.host.clone(), image.reference), present);
+        }
+        Ok(Response::new(pi::RecordPresenceResponse {}))
+    }
+
+    async fn validate_images(
+        &self,
+        request: Request<pi::ValidateImagesRequest>,
+    ) -> Answer<pi::ValidateImagesResponse> {
+        let present = self.present.lock().unwrap();
+        let verdict = |u: pi::ImageUse| {
+            let there = present.get(&(u.host.clone(), u.reference.clone())).copied().unwrap_or(false);
+            match (there, u.pull_policy()) {
+                (true, _) => {
+                    pi::ImageVerdict { decision: pi::ImageDecision::Use.into(), ..Default::default() }
+                }
+                (false, p::ImagePullPolicy::Never) => pi::ImageVerdict {
+                    decision: pi::ImageDecision::Refuse.into(),
+                    reason: "IMAGE_MISSING".into(),
+                    message: format!("node {}: image {} is not on host {}", u.node, u.reference, u.host),
+                    ..Default::default()
+                },
+                (false, _) => {
+                    pi::ImageVerdict { decision: pi::ImageDecision::Pull.into(), ..Default::default() }
+                }
+            }
+        };
+        let verdicts = request.into_inner().uses.into_iter().map(verdict).collect();
+        Ok(Response::new(pi::ValidateImagesResponse { verdicts }))
+    }
+
+    async fn list_images(&self, _: Request<pi::ListImagesRequest>) -> Answer<pi::ListImagesResponse> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
+    async fn get_image(&self, _: Request<pi::GetImageRequest>) -> Answer<pi::Image> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+}

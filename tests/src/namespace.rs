@@ -1,0 +1,34 @@
+//! A network namespace of a test's own: what is a host's there is not the machine's.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::command::run;
+
+/// A network namespace, gone with its last user.
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// Makes one, with loopback up.
+    pub fn make(name: &str) -> Namespace {
+        run("ip", &["netns", "add", name]).must();
+        let namespace = Namespace { name: name.to_owned() };
+        run("ip", &["-n", name, "link", "set", "lo", "up"]).must();
+        namespace
+    }
+
+    /// A command that runs in it. Mounts stay the machine's, which `ip netns exec` would change.
+    pub fn command(&self, program: impl Into<PathBuf>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.name)).arg("--").arg(program.into());
+        command
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        run("ip", &["netns", "del", &self.name]);
+    }
+}
