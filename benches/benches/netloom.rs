@@ -21,7 +21,8 @@ fn main() {
 fn discovery() {
     let dir = tempfile::tempdir().expect("a directory");
     let ovs = Ovs::start(&dir.path().join("ovs"), Arc::new(Namespace::make("netloom-bench")));
-    let mut args = vec!["--no-wait", "add-br", "bench", "--", "set", "bridge", "bench", "datapath_type=dummy"];
+    let mut args =
+        vec!["--no-wait", "add-br", "bench", "--", "set", "bridge", "bench", "datapath_type=dummy"];
     let names: Vec<String> = (0..PORTS).map(|n| format!("p{n}")).collect();
     for name in &names {
         args.extend(["--", "add-port", "bench", name]);
@@ -41,7 +42,10 @@ fn discovery() {
 
 async fn snapshot_of(socket: &Path) -> Duration {
     let begin = Instant::now();
-    let tables = vec![("Port", vec!["name", "interfaces"]), ("Interface", vec!["name", "ofport", "link_state", "ifindex"])];
+    let tables = vec![
+        ("Port", vec!["name", "interfaces"]),
+        ("Interface", vec!["name", "ofport", "link_state", "ifindex"]),
+    ];
     let client = Client::connect(socket.to_owned(), "Open_vSwitch", tables);
     let mut snapshots = client.snapshots();
     let complete = snapshots.wait_for(|db| db.as_ref().is_some_and(|db| db.count("Port") > PORTS)).await;

@@ -26,7 +26,10 @@ impl Ovs {
         let mut ovs = Ovs { dir: dir.to_owned(), namespace, database: None, switch: None };
         let conf = dir.join("conf.db");
         finish(
-            Command::new("ovsdb-tool").arg("create").arg(&conf).arg("/usr/share/openvswitch/vswitch.ovsschema"),
+            Command::new("ovsdb-tool")
+                .arg("create")
+                .arg(&conf)
+                .arg("/usr/share/openvswitch/vswitch.ovsschema"),
             None,
         )
         .must();

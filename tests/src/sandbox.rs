@@ -156,7 +156,9 @@ impl Sandbox {
     /// The command `netloom`, told where this sandbox is.
     pub fn command(&self) -> Command {
         let mut command = Command::new(binary("netloom"));
-        command.env("NETLOOM_ENDPOINT", format!("unix:{}", self.socket().display())).current_dir(self.dir.path());
+        command
+            .env("NETLOOM_ENDPOINT", format!("unix:{}", self.socket().display()))
+            .current_dir(self.dir.path());
         command
     }
 
@@ -215,7 +217,8 @@ impl Sandbox {
     pub fn leftovers(&self) -> Vec<String> {
         let owner = format!("label=netloom.owner={}", self.owner());
         let containers = run("docker", &["ps", "-aq", "--filter", &owner]).must().stdout;
-        let mut found: Vec<String> = containers.split_whitespace().map(|c| format!("container {c}")).collect();
+        let mut found: Vec<String> =
+            containers.split_whitespace().map(|c| format!("container {c}")).collect();
         let networks = run("docker", &["network", "ls", "-q", "--filter", &owner]).must().stdout;
         found.extend(networks.split_whitespace().map(|n| format!("docker network {n}")));
         let ports = self.ovs.vsctl(&["list-ports", &self.name]);
@@ -241,7 +244,8 @@ impl Drop for Sandbox {
                 eprintln!("{line}");
             }
         }
-        let mut programs: Vec<(String, Child)> = self.programs.lock().map(|mut p| p.drain(..).collect()).unwrap_or_default();
+        let mut programs: Vec<(String, Child)> =
+            self.programs.lock().map(|mut p| p.drain(..).collect()).unwrap_or_default();
         for (_, child) in &programs {
             let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
         }

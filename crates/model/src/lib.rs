@@ -10,10 +10,11 @@
 //! | [`spec`] | what a user asks for |
 //! | [`kind`] | the device catalogue, and how its defaults fill a spec |
 //! | [`naming`] | vendor name ↔ data-port index ↔ guest interface |
-//! | [`slice`] | what a host is told to bring about |
+//! | [`mod@slice`] | what a host is told to bring about |
 //! | [`observed`] | what hosts read back |
 //! | [`state`] | the states, and how they follow from evidence |
 //! | [`tally`] | counts and a lab's state from grouped rows |
+//! | [`words`] | a command as a shell splits it |
 //! | [`plan`] | the shape of a plan, and what a change needs |
 //! | [`failure`] | the few error kinds in the middle |
 
@@ -27,5 +28,6 @@ pub mod slice;
 pub mod spec;
 pub mod state;
 pub mod tally;
+pub mod words;
 
 pub use failure::{Code, Failure};

@@ -173,6 +173,9 @@ pub struct ComputeInventory {
     pub runtime_versions: Vec<String>,
     /// What does not work, in words.
     pub problems: Vec<String>,
+    /// Directories below which nodes may mount host paths.
+    #[serde(default)]
+    pub host_path_roots: Vec<String>,
 }
 
 /// What a host's network can do, by evidence.

@@ -14,7 +14,7 @@
 //! |---|---|
 //! | `yaml`, `window`, `expand` | text to tree |
 //! | `keys` | the table of keys |
-//! | `value`, `words` | single values |
+//! | `value` | single values |
 //! | `definition`, `merge`, `node` | nodes |
 //! | `link`, `mgmt` | links, the management network |
 //! | `bind`, `env_file`, `files`, `fs` | files |
@@ -35,7 +35,6 @@ mod node;
 mod suggest;
 mod value;
 mod window;
-mod words;
 mod yaml;
 
 use std::collections::{BTreeMap, HashMap};

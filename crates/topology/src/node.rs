@@ -14,8 +14,8 @@ use crate::diagnostic::{At, Pos, Report, quoted};
 use crate::env_file;
 use crate::files::Collector;
 use crate::merge::{Inherited, Levels};
-use crate::words;
 use crate::yaml::Entry;
+use netloom_model::words;
 
 /// Most bytes that the values of all nodes may come to. Inheritance multiplies: a few megabytes of defaults times thousands of nodes fit nowhere.
 const MAX_SPEC_BYTES: usize = 32 << 20;

@@ -264,8 +264,8 @@ pub(crate) fn truth(text: &str) -> Result<bool, String> {
 
 /// A command that splits into words.
 pub(crate) fn command(text: &str) -> Result<String, String> {
-    match crate::words::split(text) {
-        Ok(words) if words.is_empty() => Err("holds no command".into()),
+    match netloom_model::words::split(text) {
+        Err(netloom_model::words::SplitError::Empty) => Err("holds no command".into()),
         Ok(_) => Ok(text.to_owned()),
         Err(why) => Err(format!("is not a command: {why}")),
     }

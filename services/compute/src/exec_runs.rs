@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::driver::{Command, Driver, Output};
 use crate::error::Error;
 use crate::table::{ExecJob, Table};
-use crate::words;
+use netloom_model::words;
 
 /// Most bytes that are told of what failed.
 const LONGEST_ERROR: usize = 4096;

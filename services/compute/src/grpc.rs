@@ -334,7 +334,7 @@ fn until_error<T: Send + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::SimConfig;
+    use crate::config::{Config, SimConfig};
     use crate::driver::sim::SimDriver;
     use crate::driver::testing::instance;
     use crate::exec_runs::ExecRuns;
@@ -352,7 +352,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_observer_is_told_everything_instead_of_what_it_missed() {
         let dir = tempfile::tempdir().unwrap();
-        let inventory = Inventory::new(1, &SimConfig::default());
+        let inventory = Inventory::new(1, &Config::default());
         let host = Host::new(
             vec![Arc::new(SimDriver::new(SimConfig::default()))],
             Table::new(1, inventory.now()),

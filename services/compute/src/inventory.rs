@@ -4,13 +4,14 @@ use std::sync::Mutex;
 
 use netloom_model::observed::ComputeInventory;
 
-use crate::config::SimConfig;
+use crate::config::Config;
 use crate::driver::Probe;
 
 /// See the module.
 pub struct Inventory {
     cpu_millis: u64,
     memory_bytes: u64,
+    host_path_roots: Vec<String>,
     drivers: Mutex<Vec<State>>,
 }
 
@@ -21,13 +22,15 @@ struct State {
 
 impl Inventory {
     /// Of so many drivers, none of which has answered yet.
-    pub fn new(drivers: usize, sim: &SimConfig) -> Inventory {
+    pub fn new(drivers: usize, config: &Config) -> Inventory {
+        let sim = &config.sim;
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
         let or = |said: u64, has: u64| if said > 0 { said } else { has };
         let state = || State { answer: Err("has not been asked yet".to_owned()), ever: false };
         Inventory {
             cpu_millis: or(sim.cpu_millis, cores * 1000),
             memory_bytes: or(sim.memory_bytes, memory()),
+            host_path_roots: config.allowed_host_paths.iter().map(|p| p.display().to_string()).collect(),
             drivers: Mutex::new((0..drivers).map(|_| state()).collect()),
         }
     }
@@ -54,6 +57,7 @@ impl Inventory {
         let mut inventory = ComputeInventory {
             cpu_millis: self.cpu_millis,
             memory_bytes: self.memory_bytes,
+            host_path_roots: self.host_path_roots.clone(),
             ..ComputeInventory::default()
         };
         for state in self.drivers.lock().expect("no holder panics").iter() {
@@ -89,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_runtime_counts_when_it_answers() {
-        let inventory = Inventory::new(1, &SimConfig::default());
+        let inventory = Inventory::new(1, &Config::default());
         let before = inventory.now();
         assert!(before.cpu_millis >= 1000 && before.memory_bytes > 1 << 20);
         assert!(before.runtimes.is_empty() && before.problems.len() == 1);

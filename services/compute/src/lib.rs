@@ -32,7 +32,6 @@ mod reconcile;
 mod slice;
 mod table;
 mod watch;
-mod words;
 
 use std::sync::Arc;
 
@@ -69,7 +68,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
             DriverName::Sim => drivers.push(Arc::new(SimDriver::new(config.sim.clone()))),
         }
     }
-    let inventory = Arc::new(Inventory::new(drivers.len(), &config.sim));
+    let inventory = Arc::new(Inventory::new(drivers.len(), &config));
     let host = Arc::new(Host::new(
         drivers,
         Table::new(config.drivers.len(), inventory.now()),

@@ -4,10 +4,11 @@
 //! Nothing is written when anything is wrong: the spec, a missing file, an image that cannot be used where its node is to run.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
-use netloom_model::failure::{Code, Failure};
+use netloom_model::failure::{Code, Failure, Violation};
 use netloom_model::id::{Digest, HostId, LabId, NodeUid};
-use netloom_model::spec::LabSpec;
+use netloom_model::spec::{BindSource, LabSpec};
 use netloom_model::state::{Runtime, Wanted};
 use netloom_service::telemetry;
 
@@ -134,6 +135,7 @@ impl Scheduler {
             if current.is_none() {
                 refuse_if_nothing_can_run(&planned)?;
             }
+            self.refuse_host_paths(&planned.rows)?;
             let uses = image_uses(base, &planned.rows);
             let of_use = |u: &ImageUse| (u.node.clone(), u.host.clone());
             if !uses.iter().all(|u| judged.contains(&of_use(u))) {
@@ -148,6 +150,33 @@ impl Scheduler {
         let message =
             format!("lab \"{}\" or its hosts keep changing while it is planned; try again", apply.lab);
         Err(Failure::new(Code::Aborted, "PLAN_OVERTAKEN", message).into())
+    }
+
+    /// Refuses host paths that the host chosen does not allow. compute checks them again when it mounts them, links followed.
+    fn refuse_host_paths(&self, rows: &LabRows) -> Result<()> {
+        let mut wrong = Vec::new();
+        self.world.read(|hosts| {
+            for node in rows.nodes.values().filter(|n| n.is_wanted()) {
+                let Some(view) = node.host.as_ref().and_then(|host| hosts.get(host)) else { continue };
+                let roots = &view.compute.inventory.host_path_roots;
+                for bind in &node.spec.binds {
+                    let BindSource::Host(path) = &bind.source else { continue };
+                    if !roots.iter().any(|root| Path::new(path).starts_with(root)) {
+                        let description = format!(
+                            "host path {path} is not below an allowed directory: put the file beside the topology and mount it by a \
+                             relative path, or name a directory in `allowed_host_paths` of [compute]"
+                        );
+                        wrong.push(Violation { field: format!("node {}", node.id), description });
+                    }
+                }
+            }
+        });
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        let message = format!("lab \"{}\" mounts host paths that are not allowed", rows.lab.id);
+        let failure = Failure::new(Code::FailedPrecondition, "HOST_PATH_NOT_ALLOWED", message);
+        Err(Failure { violations: wrong, ..failure }.into())
     }
 
     async fn write(

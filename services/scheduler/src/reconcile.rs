@@ -12,7 +12,7 @@
 mod compute;
 mod network;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub use self::network::Network;
 
 /// How often rows and hosts are compared although nothing happened.
 const TICK: Duration = Duration::from_secs(5);
+/// How long the removal of leftovers may hold up the rest; the host goes on with it.
+const STRAYS: Duration = Duration::from_secs(10);
 /// How long after a failure a lab is told again, and the most that this grows to.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
@@ -57,6 +59,13 @@ pub trait Service: Send + 'static {
         host: &HostClient,
         labs: &[Arc<LabRows>],
     ) -> impl Future<Output = Result<HashMap<LabUid, Self::Slice>>> + Send;
+
+    /// Removes what the host has of objects that are known to be removed, and tells once of those that are not known: they are left alone.
+    fn remove_strays(
+        core: &Scheduler,
+        host: &HostClient,
+        told: &mut BTreeSet<String>,
+    ) -> impl Future<Output = Result<()>> + Send;
 
     /// What differs between a lab's rows and what the host acknowledged of it; when to look again although nothing happened.
     fn compare(
@@ -125,6 +134,7 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
     let (mut revision, mut world) = (core.store.subscribe(), core.world.subscribe());
     let mut synced: Option<u64> = None;
     let mut sync = Retry::default();
+    let (mut strays_at, mut told_of) = (Instant::now(), BTreeSet::new());
     let mut labs: HashMap<LabUid, Lab<S::Slice>> = HashMap::new();
     let mut telling: FuturesUnordered<BoxFuture<'static, Told<S::Slice>>> = FuturesUnordered::new();
     loop {
@@ -143,6 +153,7 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
                     tracing::info!(host = %host.id, service = S::NAME, labs = has.len(), "host synced");
                     synced = Some(epoch);
                     sync = Retry::default();
+                    strays_at = Instant::now();
                     labs.extend(
                         has.into_iter()
                             .map(|(lab, has)| (lab, Lab { acknowledged: Some(has), ..Lab::default() })),
@@ -155,6 +166,13 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
             }
         }
         if epoch.is_some() && synced == epoch {
+            if strays_at <= Instant::now() {
+                strays_at = Instant::now() + TICK;
+                let removal = tokio::time::timeout(STRAYS, S::remove_strays(&core, &host, &mut told_of));
+                if let Ok(Err(e)) = removal.await {
+                    tracing::warn!(host = %host.id, service = S::NAME, "leftovers not removed, tried again: {e}");
+                }
+            }
             let at = core.store.revision();
             let all = core.store.all();
             labs.retain(|uid, lab| lab.busy || core.store.rows(*uid).is_some());

@@ -140,6 +140,9 @@ impl Store {
 
 impl Current {
     fn put(&mut self, rows: LabRows) {
+        for wire in self.labs.get(&rows.lab.uid).map(|old| old.wire_ids()).unwrap_or_default() {
+            self.wires.remove(&wire);
+        }
         self.wires.extend(rows.wire_ids().into_iter().map(|w| (w, rows.lab.uid)));
         self.names.insert(rows.lab.id.folded(), rows.lab.uid);
         self.labs.insert(rows.lab.uid, Arc::new(rows));

@@ -41,7 +41,10 @@ fn a_deploy_spawns_no_subprocess_per_link() {
         });
         sandbox.deploy(&bundle(&lab, links));
         assert_eq!(sandbox.lab_json(&lab)["upLinkCount"], links);
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(strace.id().cast_signed()), nix::sys::signal::Signal::SIGINT);
+        let _ = nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(strace.id().cast_signed()),
+            nix::sys::signal::Signal::SIGINT,
+        );
         let _ = strace.wait();
         let execs = std::fs::read_to_string(&trace).expect("strace's output");
         counts.push(execs.matches("execve(").count());
@@ -57,14 +60,21 @@ fn one_trace_leads_to_docker_and_ovsdb(mode: Mode) {
     let file = sandbox.write("lab.clab.yml", &bundle(&lab, 1)).display().to_string();
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
     let said = netloom_tests::run_with_input(
-        sandbox.command().env("TRACEPARENT", format!("00-{trace}-00f067aa0ba902b7-01")).args(["deploy", "-t", &file]),
+        sandbox
+            .command()
+            .env("TRACEPARENT", format!("00-{trace}-00f067aa0ba902b7-01"))
+            .args(["deploy", "-t", &file]),
         "",
     );
     said.must();
     let logs = sandbox.logs();
     let of_trace: Vec<&str> = logs.lines().filter(|l| l.contains(trace)).collect();
     for what in ["instance created", "instance started", "OVSDB transaction", "OpenFlow bundle"] {
-        assert!(of_trace.iter().any(|l| l.contains(what)), "no line of the trace says \"{what}\":\n{}", of_trace.join("\n"));
+        assert!(
+            of_trace.iter().any(|l| l.contains(what)),
+            "no line of the trace says \"{what}\":\n{}",
+            of_trace.join("\n")
+        );
     }
 }
 

@@ -23,7 +23,9 @@ fn again_and_changed(mode: Mode) {
 
     // A new environment recreates one node, and only it; its links come back.
     let changed = text.replacen("    n2:\n", "    n2:\n      env: {A: \"1\"}\n", 1);
-    let plan = sandbox.netloom(&["plan", "-t", &sandbox.write("changed.clab.yml", &changed).display().to_string()]).must();
+    let plan = sandbox
+        .netloom(&["plan", "-t", &sandbox.write("changed.clab.yml", &changed).display().to_string()])
+        .must();
     assert!(plan.stdout.contains("n2") && !plan.stdout.contains(" n3"), "{}", plan.stdout);
     assert_eq!(ids(), before, "a plan touches nothing");
     sandbox.deploy(&changed);
@@ -45,7 +47,10 @@ fn again_and_changed(mode: Mode) {
     sandbox.deploy(&smaller);
     sandbox.wait_ready(&lab, 2, 1, Duration::from_secs(30));
     assert_eq!(container(&sandbox, &lab, "n3"), None);
-    assert!(!in_node(&sandbox, &lab, "n1", &["ip", "link", "show", "eth5"]).ok(), "its interface went with the link");
+    assert!(
+        !in_node(&sandbox, &lab, "n1", &["ip", "link", "show", "eth5"]).ok(),
+        "its interface went with the link"
+    );
     assert_eq!(ids()[0], before[0]);
 
     sandbox.netloom(&["destroy", &lab, "--yes"]).must();

@@ -20,7 +20,14 @@ fn killed_in_the_middle(mode: Mode) {
     let lab = sandbox.lab("crash");
     let file = sandbox.write("lab.clab.yml", &line(&lab, NODES));
     let run = |args: &[&str]| {
-        sandbox.command().args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        sandbox
+            .command()
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap()
     };
 
     let mut deploy = run(&["deploy", "-t", &file.display().to_string()]);

@@ -15,7 +15,13 @@ fn dependencies_point_one_way() {
             (p.name.to_string(), normal.map(|d| d.name.clone()).collect())
         })
         .collect();
-    let services = ["netloom-scheduler", "netloom-image-registry", "netloom-network", "netloom-compute", "netloom-gateway"];
+    let services = [
+        "netloom-scheduler",
+        "netloom-image-registry",
+        "netloom-network",
+        "netloom-compute",
+        "netloom-gateway",
+    ];
     let depends = |who: &str, on: &str| crates[who].iter().any(|d| d == on);
     for who in services {
         for on in services {
@@ -35,7 +41,10 @@ fn dependencies_point_one_way() {
             ("saphyr-parser", "netloom-topology"),
         ] {
             let measures = who == "netloom-benches";
-            assert!(!depends(who, heavy) || who == only || measures, "{who} depends on {heavy}, which is {only}'s");
+            assert!(
+                !depends(who, heavy) || who == only || measures,
+                "{who} depends on {heavy}, which is {only}'s"
+            );
         }
     }
     for pure in ["netloom-model", "netloom-topology"] {

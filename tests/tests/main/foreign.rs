@@ -22,7 +22,9 @@ fn a_foreign_container_of_our_name_is_untouched() {
     let sandbox = Sandbox::start(Mode::One);
     let lab = sandbox.lab("clash");
     let name = format!("netloom-{lab}-n1");
-    let foreign = Foreign(docker(&["run", "-d", "--name", &name, "--network", "none", IMAGE]).must().stdout.trim().to_owned());
+    let foreign = Foreign(
+        docker(&["run", "-d", "--name", &name, "--network", "none", IMAGE]).must().stdout.trim().to_owned(),
+    );
     let said = sandbox.try_deploy(&line(&lab, 2));
     assert!(!said.ok());
     assert!((said.stdout.clone() + &said.stderr).contains(&name), "{}{}", said.stdout, said.stderr);
@@ -59,7 +61,8 @@ fn a_foreign_bridge_of_our_name_is_untouched() {
     }
     let sandbox = Sandbox::prepare(Mode::One, "");
     let ovs = &sandbox.ovs;
-    ovs.vsctl(&["add-br", sandbox.bridge(), "--", "set", "bridge", sandbox.bridge(), "datapath_type=netdev"]).must();
+    ovs.vsctl(&["add-br", sandbox.bridge(), "--", "set", "bridge", sandbox.bridge(), "datapath_type=netdev"])
+        .must();
     let before = ovs.vsctl(&["list", "bridge", sandbox.bridge()]).must().stdout;
     sandbox.run_programs();
     let problem = || {
@@ -98,7 +101,8 @@ fn docker_that_does_not_answer_is_said() {
     sandbox.run_programs();
     let said = || {
         let host = sandbox.get("/v1/hosts/local").map(|r| r.body).unwrap_or_default();
-        host["state"] == "HOST_STATE_DEGRADED" && host["stateReason"].as_str().unwrap_or_default().contains("Docker")
+        host["state"] == "HOST_STATE_DEGRADED"
+            && host["stateReason"].as_str().unwrap_or_default().contains("Docker")
     };
     eventually("the host says that Docker does not answer", Duration::from_secs(20), said);
     let lab = sandbox.lab("docker");

@@ -11,7 +11,9 @@ fn bad_files_are_refused_clearly_and_leave_nothing() {
     }
     let sandbox = Sandbox::start(Mode::One);
     let lab = sandbox.lab("bad");
-    let node = |more: &str| format!("name: {lab}\ntopology:\n  nodes:\n    a: {{kind: linux, image: {IMAGE}{more}}}\n");
+    let node = |more: &str| {
+        format!("name: {lab}\ntopology:\n  nodes:\n    a: {{kind: linux, image: {IMAGE}{more}}}\n")
+    };
     let bomb = {
         let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
         for i in 1..12 {
@@ -29,7 +31,11 @@ fn bad_files_are_refused_clearly_and_leave_nothing() {
         ("a symlink out of the directory", node(", binds: [\"link:/x\"]"), "link"),
         ("the Docker socket", node(", binds: [\"/var/run/docker.sock:/x\"]"), "docker.sock"),
         ("a host path that is not allowed", node(", binds: [\"/etc/shadow:/x\"]"), "/etc/shadow"),
-        ("both ends on one port", node("") + "  links:\n    - endpoints: [\"a:eth1\", \"a:eth1\"]\n", "a:eth1"),
+        (
+            "both ends on one port",
+            node("") + "  links:\n    - endpoints: [\"a:eth1\", \"a:eth1\"]\n",
+            "a:eth1",
+        ),
         ("an unknown node", node("") + "  links:\n    - endpoints: [\"a:eth1\", \"b:eth1\"]\n", "b"),
         ("eth0 for data", node("") + "  links:\n    - endpoints: [\"a:eth0\", \"a:eth1\"]\n", "eth1"),
         ("nothing", String::new(), "name"),

@@ -70,7 +70,9 @@ topology:
     );
     sandbox.deploy(&text);
     let lab_json = sandbox.lab_json(&lab);
-    for (field, value) in [("nodeCount", 4), ("containerCount", 3), ("bridgeCount", 1), ("linkCount", 4), ("upLinkCount", 4)] {
+    for (field, value) in
+        [("nodeCount", 4), ("containerCount", 3), ("bridgeCount", 1), ("linkCount", 4), ("upLinkCount", 4)]
+    {
         assert_eq!(lab_json[field], value, "{field} in {lab_json}");
     }
     let exec = |node: &str, command: &[&str]| {
@@ -83,13 +85,16 @@ topology:
         assert!(env.lines().any(|l| l == line), "{line} in\n{env}");
     }
     assert_eq!(exec("a", &["cat", "/etc/conf/motd"]), "hello from the file\n");
-    assert!(!sandbox.netloom(&["exec", &lab, "a", "--", "sh", "-c", "echo x > /etc/conf/motd"]).ok(), "read-only");
+    assert!(
+        !sandbox.netloom(&["exec", &lab, "a", "--", "sh", "-c", "echo x > /etc/conf/motd"]).ok(),
+        "read-only"
+    );
     exec("a", &["sh", "-c", "echo edited >> /one.txt"]);
     assert_eq!(exec("a", &["cat", "/order"]), "group\nnode\n");
     assert_eq!(exec("a", &["cat", "/proc/sys/net/ipv4/ip_forward"]).trim(), "1");
     assert_eq!(exec("a", &["hostname"]).trim(), "a");
     assert_eq!(exec("b", &["id", "-u"]).trim(), "1000");
-    assert!(exec("b", &["cat", "/proc/1/cmdline"]).contains("sleep\0100000"));
+    assert!(exec("b", &["cat", "/proc/1/cmdline"]).contains("sleep\x00100000"));
 
     let inspect = |format: &str| {
         let id = container(&sandbox, &lab, "a").unwrap();
@@ -101,10 +106,16 @@ topology:
     assert!(inspect("{{.HostConfig.CapAdd}}").contains("SYS_TIME"));
     assert_eq!(inspect("{{.HostConfig.Privileged}} {{.HostConfig.RestartPolicy.Name}}"), "false no");
     assert_eq!(sandbox.node_json(&lab, "a")["mgmtIpv4"], "10.213.77.50");
-    assert!(exec("c", &["cat", "/etc/hosts"]).contains("10.213.77.50"), "every node of the lab is in /etc/hosts");
+    assert!(
+        exec("c", &["cat", "/etc/hosts"]).contains("10.213.77.50"),
+        "every node of the lab is in /etc/hosts"
+    );
 
     let links = in_node(&sandbox, &lab, "a", &["ip", "-d", "link"]).must().stdout;
-    assert!(links.contains("eth0") && links.contains("mtu 1400") && links.contains("02:00:00:00:aa:01"), "{links}");
+    assert!(
+        links.contains("eth0") && links.contains("mtu 1400") && links.contains("02:00:00:00:aa:01"),
+        "{links}"
+    );
     for target in ["192.0.2.2", "192.0.2.3"] {
         eventually("the segment carries", Duration::from_secs(10), || {
             in_node(&sandbox, &lab, "a", &["ping", "-c", "1", "-W", "1", target]).ok()

@@ -16,26 +16,36 @@ fn ospf_converges_and_carries_tcp(mode: Mode) {
     let text = std::fs::read_to_string(&example).expect("the example");
     let renamed = text.replacen("name: ospf-triangle", &format!("name: {lab}"), 1);
     assert_ne!(text, renamed, "the example has the name that this test replaces");
-    let copied = netloom_tests::run("cp", &[
-        "-r",
-        &example.with_file_name("ospf-triangle").display().to_string(),
-        &sandbox.path().display().to_string(),
-    ]);
+    let copied = netloom_tests::run(
+        "cp",
+        &[
+            "-r",
+            &example.with_file_name("ospf-triangle").display().to_string(),
+            &sandbox.path().display().to_string(),
+        ],
+    );
     copied.must();
     let said = sandbox.deploy(&renamed);
     assert!(said.stdout.contains("r1") && said.stdout.contains("READY"), "{}", said.stdout);
 
     let shown = sandbox.lab_json(&lab);
-    for (field, value) in
-        [("nodeCount", 6), ("runningCount", 6), ("containerCount", 6), ("vmCount", 0), ("linkCount", 6), ("upLinkCount", 6)]
-    {
+    for (field, value) in [
+        ("nodeCount", 6),
+        ("runningCount", 6),
+        ("containerCount", 6),
+        ("vmCount", 0),
+        ("linkCount", 6),
+        ("upLinkCount", 6),
+    ] {
         assert_eq!(shown[field], value, "{field} in {shown}");
     }
     for router in ["r1", "r2", "r3"] {
         eventually(&format!("{router} is Full with both neighbours"), Duration::from_secs(60), || {
-            let said = sandbox.netloom(&["exec", &lab, router, "--", "vtysh", "-c", "show ip ospf neighbor json"]);
+            let said =
+                sandbox.netloom(&["exec", &lab, router, "--", "vtysh", "-c", "show ip ospf neighbor json"]);
             let json: Value = serde_json::from_str(&said.stdout).unwrap_or(Value::Null);
-            said.stdout.matches("Full").count() >= 2 && json["neighbors"].as_object().is_some_and(|n| n.len() == 2)
+            said.stdout.matches("Full").count() >= 2
+                && json["neighbors"].as_object().is_some_and(|n| n.len() == 2)
         });
     }
     let address = |node: &str| {

@@ -42,7 +42,9 @@ fn a_removed_container_is_made_again() {
     let (sandbox, lab) = start("rm");
     let old = container(&sandbox, &lab, "n2").unwrap();
     docker(&["rm", "-f", &old]).must();
-    eventually("another container runs", MENDED, || container(&sandbox, &lab, "n2").is_some_and(|id| id != old));
+    eventually("another container runs", MENDED, || {
+        container(&sandbox, &lab, "n2").is_some_and(|id| id != old)
+    });
     sandbox.wait_ready(&lab, 2, 1, MENDED);
     eventually("its wire carries again", Duration::from_secs(5), || pings(&sandbox, &lab));
 }
@@ -105,8 +107,9 @@ fn exec_runs_once_a_start_and_again_after_a_restart() {
         1,
     );
     sandbox.deploy(&text);
-    let ran = || sandbox.netloom(&["exec", &lab, "n1", "--", "cat", "/ran"]).must().stdout.lines().count();
-    let addressed = || in_node(&sandbox, &lab, "n1", &["ip", "-br", "addr", "show", "eth2"]).stdout.contains("192.0.2.1");
+    let ran = || sandbox.netloom(&["exec", &lab, "n1", "--", "cat", "/ran"]).stdout.lines().count();
+    let addressed =
+        || in_node(&sandbox, &lab, "n1", &["ip", "-br", "addr", "show", "eth2"]).stdout.contains("192.0.2.1");
     assert_eq!(ran(), 1);
     assert!(addressed());
     sandbox.crash();

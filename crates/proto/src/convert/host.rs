@@ -177,6 +177,7 @@ impl From<mo::ComputeInventory> for pc::Inventory {
             runtimes: i.runtimes.into_iter().map(|r| p::Runtime::from(r).into()).collect(),
             runtime_versions: i.runtime_versions,
             problems: i.problems,
+            host_path_roots: i.host_path_roots,
         }
     }
 }
@@ -190,6 +191,7 @@ impl TryFrom<pc::Inventory> for mo::ComputeInventory {
             runtimes: runtimes(i.runtimes())?,
             runtime_versions: i.runtime_versions,
             problems: i.problems,
+            host_path_roots: i.host_path_roots,
         })
     }
 }

@@ -114,7 +114,7 @@ async fn a_command_ends_with_its_caller() {
     let Some(rig) = Rig::docker("a_command_ends_with_its_caller").await else { return };
     let one = rig.instance("r1");
     rig.run(&one).await;
-    for size in [None, Some((80, 24))] {
+    for size in [None, Some((80, 24)), None, Some((80, 24)), None, Some((80, 24))] {
         let mut exec =
             Exec::start(&rig, one.uid, &["/bin/sh", "-c", "echo ready; exec sleep 4242"], size).await;
         exec.until("ready").await;

@@ -67,8 +67,30 @@ impl Service for Compute {
         let has: HashMap<LabUid, Slice> = labs.iter().map(|r| (r.lab.uid, of(r))).collect();
         let instances = has.values().flat_map(|s| s.instances.values()).cloned().collect();
         host.sync_instances(instances, &core.ticket_key).await?;
-        remove_strays(core, host, labs).await?;
         Ok(has)
+    }
+
+    async fn remove_strays(core: &Scheduler, host: &HostClient, told: &mut BTreeSet<String>) -> Result<()> {
+        let unwanted: Vec<(NodeUid, LabUid)> = core
+            .world
+            .host(&host.id, |v| {
+                v.compute.instances.values().filter(|o| !o.wanted).map(|o| (o.uid, o.lab_uid)).collect()
+            })
+            .unwrap_or_default();
+        let has_row = |lab: LabUid, node| core.store.rows(lab).is_some_and(|r| r.nodes.contains_key(&node));
+        let strays: Vec<NodeUid> =
+            unwanted.into_iter().filter(|(node, lab)| !has_row(*lab, *node)).map(|(node, _)| node).collect();
+        let removed = core.store.removed_of(&strays).await?;
+        for uid in strays.iter().filter(|uid| !removed.contains(uid)) {
+            if told.insert(uid.to_string()) {
+                tracing::warn!(host = %host.id, %uid, "the host runs an instance of this installation that is not known; it is left alone");
+            }
+        }
+        if !removed.is_empty() {
+            host.remove_instances(&removed, &[]).await?;
+            tracing::info!(host = %host.id, instances = removed.len(), "instances of removed nodes removed");
+        }
+        Ok(())
     }
 
     fn compare(
@@ -212,23 +234,4 @@ fn links_settled(core: &Scheduler, host: &HostClient, rows: &LabRows, node: &Nod
                 || link.host.is_none()
                 || other_is_dead())
     })
-}
-
-/// Removes what the host has of nodes that are known to be removed, and tells of what is not known.
-async fn remove_strays(core: &Scheduler, host: &HostClient, labs: &[Arc<LabRows>]) -> Result<()> {
-    let unwanted: Vec<NodeUid> = core
-        .world
-        .host(&host.id, |v| v.compute.instances.values().filter(|o| !o.wanted).map(|o| o.uid).collect())
-        .unwrap_or_default();
-    let strays: Vec<NodeUid> =
-        unwanted.into_iter().filter(|uid| !labs.iter().any(|r| r.nodes.contains_key(uid))).collect();
-    let removed = core.store.removed_of(&strays).await?;
-    if !removed.is_empty() {
-        host.remove_instances(&removed, &[]).await?;
-        tracing::info!(host = %host.id, instances = removed.len(), "instances of removed nodes removed");
-    }
-    for uid in strays.iter().filter(|uid| !removed.contains(uid)) {
-        tracing::warn!(host = %host.id, %uid, "the host runs an instance of this installation that is not known; it is left alone");
-    }
-    Ok(())
 }

@@ -38,7 +38,7 @@ impl Service for Network {
     }
 
     async fn sync(
-        core: &Scheduler,
+        _core: &Scheduler,
         host: &HostClient,
         labs: &[Arc<LabRows>],
     ) -> Result<HashMap<LabUid, Self::Slice>> {
@@ -51,8 +51,25 @@ impl Service for Network {
             whole.segments.extend(slice.segments);
         }
         host.sync_network(whole).await?;
-        remove_strays(core, host).await?;
         Ok(has)
+    }
+
+    async fn remove_strays(core: &Scheduler, host: &HostClient, told: &mut BTreeSet<String>) -> Result<()> {
+        let unwanted: Vec<WireId> =
+            core.world.host(&host.id, |v| v.network.unwanted.iter().copied().collect()).unwrap_or_default();
+        let strays: Vec<WireId> =
+            unwanted.into_iter().filter(|w| core.store.lab_of_wire(*w).is_none()).collect();
+        let removed = core.store.removed_wires_of(&strays).await?;
+        for wire in strays.iter().filter(|w| !removed.contains(w)) {
+            if told.insert(wire.to_string()) {
+                tracing::warn!(host = %host.id, %wire, "the host has a wire of this installation that is not known; it is left alone");
+            }
+        }
+        if !removed.is_empty() {
+            host.remove_network(&removed).await?;
+            tracing::info!(host = %host.id, wires = removed.len(), "wires of removed links removed");
+        }
+        Ok(())
     }
 
     fn compare(
@@ -115,20 +132,4 @@ fn beyond(slice: &NetworkSlice, known: &NetworkSlice) -> NetworkSlice {
         wires: part(&slice.wires, &known.wires),
         segments: part(&slice.segments, &known.segments),
     }
-}
-
-/// Removes what the host has of wires that are known to be removed, and tells of what is not known.
-async fn remove_strays(core: &Scheduler, host: &HostClient) -> Result<()> {
-    let unwanted: Vec<WireId> =
-        core.world.host(&host.id, |v| v.network.unwanted.iter().copied().collect()).unwrap_or_default();
-    let strays: Vec<WireId> = unwanted.into_iter().filter(|w| core.store.lab_of_wire(*w).is_none()).collect();
-    let removed = core.store.removed_wires_of(&strays).await?;
-    if !removed.is_empty() {
-        host.remove_network(&removed).await?;
-        tracing::info!(host = %host.id, wires = removed.len(), "wires of removed labs removed");
-    }
-    for wire in strays.iter().filter(|w| !removed.contains(w)) {
-        tracing::warn!(host = %host.id, %wire, "the host has a wire of this installation that is not known; it is left alone");
-    }
-    Ok(())
 }

@@ -42,7 +42,10 @@ impl Store {
             let Some(rows) = self.rows(uid) else { continue };
             order.push(uid);
             let lab = rows.lab.clone();
-            views.insert(uid, LabView { lab, nodes: Vec::new(), links: Vec::new(), operation: None, hosts: Vec::new() });
+            views.insert(
+                uid,
+                LabView { lab, nodes: Vec::new(), links: Vec::new(), operation: None, hosts: Vec::new() },
+            );
         }
         let more = uids.len() > page_size as usize;
         let mut fill = |row: &<Db as sqlx::Database>::Row,

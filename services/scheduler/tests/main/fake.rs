@@ -52,6 +52,8 @@ pub struct State {
     pub nics: BTreeMap<u64, pn::Nic>,
     pub wires: BTreeMap<u64, pn::Wire>,
     pub segments: BTreeMap<u64, pn::Segment>,
+    /// Wires that exist and are in no slice.
+    pub leftovers: BTreeSet<u64>,
     pub files: BTreeMap<String, Vec<u8>>,
     pub images: BTreeSet<String>,
     pub pullable: BTreeSet<String>,
@@ -287,21 +289,24 @@ fn observe<T: Send + 'static, S: Default + Send + 'static>(
     let mut version = host.version.subscribe();
     version.mark_changed();
     let start = (host, version, S::default(), VecDeque::new(), Instant::now());
-    Box::pin(futures::stream::unfold(start, move |(host, mut version, mut seen, mut ready, mut last)| async move {
-        loop {
-            if let Some(message) = ready.pop_front() {
-                last = Instant::now();
-                return Some((Ok(message), (host, version, seen, ready, last)));
+    Box::pin(futures::stream::unfold(
+        start,
+        move |(host, mut version, mut seen, mut ready, mut last)| async move {
+            loop {
+                if let Some(message) = ready.pop_front() {
+                    last = Instant::now();
+                    return Some((Ok(message), (host, version, seen, ready, last)));
+                }
+                let _ = tokio::time::timeout_at(last + HEARTBEAT, version.changed()).await;
+                let due = last.elapsed() >= HEARTBEAT;
+                if due {
+                    last = Instant::now();
+                }
+                let state = host.state.lock().unwrap();
+                if !state.silent {
+                    ready.extend(look(&state, &mut seen, due));
+                }
             }
-            let _ = tokio::time::timeout_at(last + HEARTBEAT, version.changed()).await;
-            let due = last.elapsed() >= HEARTBEAT;
-            if due {
-                last = Instant::now();
-            }
-            let state = host.state.lock().unwrap();
-            if !state.silent {
-                ready.extend(look(&state, &mut seen, due));
-            }
-        }
-    }))
+        },
+    ))
 }

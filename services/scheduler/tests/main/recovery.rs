@@ -103,7 +103,8 @@ async fn a_host_that_lost_its_slice_is_told_everything_again() {
 #[tokio::test]
 async fn what_a_host_still_has_of_a_removed_node_is_removed_and_what_is_not_known_is_left() {
     let world = World::new().await;
-    world.deploy("g", spec(1, &[])).await;
+    world.deploy("g", spec(2, &[(1, 2)])).await;
+    let wire = world.host().read(|s| *s.wires.keys().next().unwrap());
     let ghost = world.host().read(|s| s.exists.iter().next().map(|(k, v)| (k.clone(), v.clone())).unwrap());
     let operation = world.destroy("g").await.unwrap();
     world.done(&operation.id).await;
@@ -111,13 +112,16 @@ async fn what_a_host_still_has_of_a_removed_node_is_removed_and_what_is_not_know
     world.host().with(|s| {
         s.exists.insert(ghost.0.clone(), ghost.1.clone());
         s.exists.insert(stranger.clone(), ghost.1.clone());
+        s.leftovers = [wire, 7].into();
         s.synced = false;
     });
+    eventually("the wire is gone", BOUND, || async { world.host().read(|s| !s.leftovers.contains(&wire)) })
+        .await;
     eventually("the ghost is gone", BOUND, || async {
         world.host().read(|s| !s.exists.contains_key(&ghost.0))
     })
     .await;
-    assert!(world.host().read(|s| s.exists.contains_key(&stranger)));
+    assert!(world.host().read(|s| s.exists.contains_key(&stranger) && s.leftovers.contains(&7)));
 }
 
 #[tokio::test]

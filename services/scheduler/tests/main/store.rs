@@ -247,6 +247,7 @@ async fn what_is_removed_leaves_a_tombstone() {
     assert!(store.rows(rows.lab.uid).is_none());
     assert_eq!(store.removed_of(&nodes).await.unwrap(), nodes);
     assert_eq!(store.removed_wires_of(&wires).await.unwrap(), wires);
+    assert!(wires.iter().all(|w| store.lab_of_wire(*w).is_none()));
     store.close().await;
     assert!(db.open().await.all().is_empty());
 }

@@ -20,8 +20,8 @@ use super::{DockerDriver, status, terminal};
 use crate::driver::{Command, Input, Output, Session, Size};
 use crate::error::Error;
 
-/// Longest wait for the exit code after the output has ended.
-const LONGEST_END: Duration = Duration::from_secs(10);
+/// Longest pause between two questions for an exit code.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a command writes.
 type Written = Pin<Box<dyn Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send>>;
@@ -119,7 +119,12 @@ impl Pump {
                 },
             }
         }
-        let end = match exit_code(&self.client, &self.exec).await {
+        // Its output may end before it does, and the caller may go before either.
+        let code = tokio::select! {
+            code = exit_code(&self.client, &self.exec) => code,
+            () = self.to_caller.closed() => return self.kill().await,
+        };
+        let end = match code {
             Some(code) => Ok(Output::Exit(code)),
             None => Err(Error::Unavailable("Docker does not tell the command's exit code".to_owned())),
         };
@@ -145,7 +150,13 @@ impl Pump {
 
     /// Docker has no call to end a command, and one whose caller has gone would run for ever.
     async fn kill(self) {
-        let Ok(exec) = self.client.inspect_exec(&self.exec).await else { return };
+        let exec = match self.client.inspect_exec(&self.exec).await {
+            Ok(exec) => exec,
+            Err(error) => {
+                tracing::warn!(%error, exec = self.exec, "a command whose caller has gone cannot be ended");
+                return;
+            }
+        };
         let pid = exec.pid.and_then(|p| i32::try_from(p).ok()).filter(|p| *p > 1);
         let Some(pid) = pid.filter(|_| exec.running == Some(true)).map(Pid::from_raw) else { return };
         // It leads a session of its own, so its group is it and its children.
@@ -155,20 +166,19 @@ impl Pump {
     }
 }
 
-/// Docker tells the end of the output a little before the exit code.
+/// Docker tells the end of the output a little before the exit code; a command that closed its output may run on for long.
 async fn exit_code(client: &Docker, exec: &str) -> Option<i32> {
-    let asking = async {
-        loop {
-            let exec = client.inspect_exec(exec).await.ok()?;
-            if exec.running != Some(true)
-                && let Some(code) = exec.exit_code
-            {
-                return i32::try_from(code).ok();
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+    let mut pause = Duration::from_millis(5);
+    loop {
+        let exec = client.inspect_exec(exec).await.ok()?;
+        if exec.running != Some(true)
+            && let Some(code) = exec.exit_code
+        {
+            return i32::try_from(code).ok();
         }
-    };
-    tokio::time::timeout(LONGEST_END, asking).await.ok().flatten()
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
 }
 
 async fn resize(client: &Docker, exec: &str, size: Size) {

@@ -1,6 +1,6 @@
 //! The fake host's network service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_proto::network::v1 as pn;
 use netloom_proto::network::v1::network_service_server::NetworkService;
@@ -43,6 +43,7 @@ impl NetworkService for Host {
                 s.nics.remove(id);
                 s.wires.remove(id);
                 s.segments.remove(id);
+                s.leftovers.remove(id);
             }
         });
         Ok(Response::new(pn::RemoveResponse::default()))
@@ -57,11 +58,12 @@ impl NetworkService for Host {
             BTreeMap<u64, pn::ObservedNic>,
             BTreeMap<u64, pn::ObservedWire>,
             BTreeMap<u64, pn::ObservedSegment>,
+            BTreeSet<u64>,
         )>;
         let look = move |s: &State, seen: &mut Seen, due: bool| {
-            let now = (s.observed_nics(), s.observed_wires(), s.observed_segments());
+            let now = (s.observed_nics(), s.observed_wires(), s.observed_segments(), s.leftovers.clone());
             let event = match seen {
-                Some((nics, wires, segments)) => {
+                Some((nics, wires, segments, leftovers)) if *leftovers == now.3 => {
                     let changes = pn::Changes {
                         nics: changed(nics, &now.0),
                         wires: changed(wires, &now.1),
@@ -73,13 +75,13 @@ impl NetworkService for Host {
                         (true, false) => None,
                     }
                 }
-                None => Some(E::Snapshot(pn::Snapshot {
+                _ => Some(E::Snapshot(pn::Snapshot {
                     nics: now.0.values().cloned().collect(),
                     wires: now.1.values().cloned().collect(),
                     segments: now.2.values().cloned().collect(),
                     inventory: Some(pn::Inventory { datapath: "system".into(), ..pn::Inventory::default() }),
                     synced: s.synced,
-                    unwanted: Vec::new(),
+                    unwanted: now.3.iter().copied().collect(),
                 })),
             };
             *seen = Some(now);
