@@ -5,12 +5,6 @@ use netloom_proto::convert::ConvertError;
 use netloom_service::status::{from_status, to_status};
 use tonic::Status;
 
-/// Most bytes of violations in one failure. A status travels in headers, and many clients take no more than 8 KiB of those.
-const MAX_VIOLATIONS: usize = 3 << 10;
-
-/// Most characters of a message.
-const MAX_MESSAGE: usize = 500;
-
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -102,51 +96,20 @@ fn topology_message(violations: &[Violation]) -> String {
     }
 }
 
-/// As many violations as fit into a status, the last one saying how many were left out.
-fn bounded(violations: Vec<Violation>) -> Vec<Violation> {
-    let total = violations.len();
-    let mut room = MAX_VIOLATIONS;
-    let mut kept: Vec<Violation> = Vec::new();
-    for v in violations {
-        let size = v.field.len() + v.description.len() + 8;
-        if size > room {
-            break;
-        }
-        room -= size;
-        kept.push(v);
-    }
-    if kept.len() < total {
-        let description = format!("and {} more; netloom validate shows all", total - kept.len());
-        kept.push(Violation { field: String::new(), description });
-    }
-    kept
-}
-
-/// The beginning of a text that may quote what a caller sent: a message is a header too.
-pub fn clipped(text: String) -> String {
-    match text.char_indices().nth(MAX_MESSAGE) {
-        None => text,
-        Some((end, _)) => format!("{}…", &text[..end]),
-    }
-}
-
 impl From<Error> for Failure {
     fn from(e: Error) -> Failure {
-        let message = clipped(e.to_string());
+        let message = e.to_string();
         match e {
             Error::Field { field, what } => {
-                Failure::invalid(message, vec![Violation { field, description: clipped(what) }])
+                Failure::invalid(message, vec![Violation { field, description: what }])
             }
             Error::PageToken => Failure::new(Code::InvalidArgument, "PAGE_TOKEN_INVALID", message)
                 .violation("page_token", "was not given out for this list"),
             Error::Etag(lab) => Failure::new(Code::Aborted, "ETAG_MISMATCH", message).with("lab", lab),
-            Error::Topology(violations) => Failure {
-                violations: bounded(violations),
-                ..Failure::new(Code::InvalidArgument, "TOPOLOGY_INVALID", message)
-            },
-            Error::NoKind(kind) => {
-                Failure::new(Code::NotFound, "KIND_NOT_FOUND", message).with("kind", clipped(kind))
+            Error::Topology(violations) => {
+                Failure { violations, ..Failure::new(Code::InvalidArgument, "TOPOLOGY_INVALID", message) }
             }
+            Error::NoKind(kind) => Failure::new(Code::NotFound, "KIND_NOT_FOUND", message).with("kind", kind),
             Error::Behind(failure) => failure,
             Error::Unreachable { service, source } => {
                 tracing::warn!(%service, error = %source, "a service does not answer");
@@ -174,16 +137,6 @@ impl From<Error> for Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_thousand_diagnostics_still_fit_into_a_header() {
-        let violation =
-            |i| Violation { field: format!("f.yml:{i}:1"), description: "unknown key".repeat(20) };
-        let status = Status::from(Error::Topology((0..1000).map(violation).collect()));
-        assert!(status.details().len() < 5 << 10, "{}", status.details().len());
-        let kept = from_status(&status).violations;
-        assert!(kept.last().unwrap().description.starts_with("and 9"), "{:?}", kept.last());
-    }
 
     #[test]
     fn a_failure_from_behind_is_not_changed() {

@@ -1,6 +1,6 @@
 //! Topology files: text and the files it refers to, read into a spec and its contents.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -55,7 +55,10 @@ fn read(catalogue: &Catalogue, request: v1::ImportLabRequest) -> Result<Imported
         let errors = parsed.diagnostics.iter().filter(|d| d.severity == Severity::Error);
         return Err(Error::Topology(errors.map(violation).collect()));
     };
-    let contents = parsed.contents.into_values().map(|c| (Digest::of(&c), Bytes::from_owner(c))).collect();
+    // Only what nodes mount: of an env-file the values are in the spec.
+    let mounted: BTreeSet<&str> = parsed.spec.files.iter().map(|f| f.path.as_str()).collect();
+    let contents = parsed.contents.into_iter().filter(|(path, _)| mounted.contains(path.as_str()));
+    let contents = contents.map(|(_, c)| (Digest::of(&c), Bytes::from_owner(c))).collect();
     let diagnostics = parsed.diagnostics.iter().map(view::diagnostic).collect();
     Ok(Imported { lab, spec: parsed.spec.into(), contents, diagnostics })
 }

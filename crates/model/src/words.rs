@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SplitError {
     /// A quote is not closed.
-    #[error("a {0} is not closed")]
+    #[error("a {} quote is not closed", if *.0 == '"' { "double" } else { "single" })]
     Open(char),
     /// It ends in a backslash.
     #[error("it ends in a backslash")]

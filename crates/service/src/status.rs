@@ -12,8 +12,48 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 /// Domain of every `ErrorInfo` of netloom.
 pub const DOMAIN: &str = "netloom";
 
-/// The status that a failure is on the wire.
+/// Most characters of a message, and of a fact, in a status.
+const MAX_TEXT: usize = 2_000;
+
+/// Most bytes of violations in a status.
+const MAX_VIOLATIONS: usize = 3 << 10;
+
+/// The status that a failure is on the wire. It travels in headers, of which many clients take no more than 8 KiB: what is longer is clipped, and the last
+/// violation says how many were left out.
 pub fn to_status(failure: Failure) -> Status {
+    whole_status(fitting(failure))
+}
+
+fn fitting(failure: Failure) -> Failure {
+    let total = failure.violations.len();
+    let mut room = MAX_VIOLATIONS;
+    let mut violations = Vec::new();
+    for v in failure.violations {
+        let v = Violation { field: clipped(v.field), description: clipped(v.description) };
+        let size = v.field.len() + v.description.len() + 8;
+        if size > room {
+            break;
+        }
+        room -= size;
+        violations.push(v);
+    }
+    if violations.len() < total {
+        let description = format!("and {} more", total - violations.len());
+        violations.push(Violation { field: String::new(), description });
+    }
+    let metadata = failure.metadata.into_iter().map(|(key, value)| (key, clipped(value))).collect();
+    Failure { message: clipped(failure.message), metadata, violations, ..failure }
+}
+
+fn clipped(mut text: String) -> String {
+    if let Some((end, _)) = text.char_indices().nth(MAX_TEXT) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+fn whole_status(failure: Failure) -> Status {
     let metadata: HashMap<String, String> = failure.metadata.into_iter().collect();
     let mut details = ErrorDetails::with_error_info(failure.reason, DOMAIN, metadata);
     if !failure.violations.is_empty() {
@@ -58,10 +98,10 @@ pub fn from_status(status: &Status) -> Failure {
     Failure { code, reason, message: status.message().to_owned(), metadata, violations }
 }
 
-/// The `google.rpc.Status` message of a failure, as operations and HTTP bodies carry it.
+/// The `google.rpc.Status` message of a failure, whole, as operations carry it.
 pub fn to_rpc_status(failure: &Failure) -> tonic_types::pb::Status {
     use prost::Message as _;
-    let status = to_status(failure.clone());
+    let status = whole_status(failure.clone());
     // with_error_details put exactly this message into the details.
     tonic_types::pb::Status::decode(status.details()).unwrap_or_else(|_| tonic_types::pb::Status {
         code: status.code().into(),
@@ -120,6 +160,18 @@ mod tests {
         assert_eq!(from_status(&to_status(failure.clone())), failure);
         let rpc = to_rpc_status(&failure);
         assert_eq!((rpc.code, rpc.details.len()), (3, 2));
+    }
+
+    #[test]
+    fn a_thousand_violations_still_fit_into_a_header() {
+        let violation =
+            |i| Violation { field: format!("f.yml:{i}:1"), description: "unknown key".repeat(20) };
+        let failure = Failure::invalid("x".repeat(100_000), (0..1000).map(violation).collect());
+        let status = to_status(failure.clone());
+        assert!(status.details().len() + status.message().len() < 8 << 10, "{}", status.details().len());
+        let kept = from_status(&status).violations;
+        assert!(kept.last().unwrap().description.starts_with("and 9"), "{:?}", kept.last());
+        assert!(to_rpc_status(&failure).message.len() == 100_000, "an operation is no header");
     }
 
     #[test]

@@ -19,7 +19,6 @@ use tonic::{Status, Streaming};
 use super::codec::DynCodec;
 use super::json::{self, Json};
 use super::rules::{self, Found, Rule, RuleError, Table};
-use crate::error::clipped;
 use crate::grpc::{MAX_LAB_REQUEST, MAX_REQUEST};
 use crate::timeout;
 
@@ -269,7 +268,7 @@ fn failed(status: Status) -> Refusal {
 }
 
 fn wrong(field: &str, what: impl Into<String>) -> Refusal {
-    let (field, what) = (clipped(field.to_owned()), clipped(what.into()));
+    let (field, what) = (field.to_owned(), what.into());
     let said = if field.is_empty() { what.clone() } else { format!("{field}: {what}") };
     refusal(Failure::invalid(said, Vec::new()).violation(field, what))
 }

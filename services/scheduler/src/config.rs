@@ -3,9 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use netloom_model::id::HostId;
-use netloom_model::kind::Catalogue;
 use netloom_service::{Endpoint, Settings};
 use serde::Deserialize;
 
@@ -19,8 +17,6 @@ pub struct Config {
     pub memory_overcommit: f64,
     /// The database; `<data-dir>/scheduler.db` when not said.
     pub database: Option<PathBuf>,
-    /// Kinds of the user's own, one TOML file each.
-    pub kinds_dir: Option<PathBuf>,
     /// How long a started node's links may take before its exec commands are run without them.
     pub settle_bound_ms: u64,
     /// How long links may take after both their nodes are ready before a deploy is said to have failed.
@@ -37,7 +33,6 @@ impl Default for Config {
             cpu_overcommit: 8.0,
             memory_overcommit: 1.0,
             database: None,
-            kinds_dir: None,
             settle_bound_ms: 15_000,
             link_bound_ms: 30_000,
             silence_bound_ms: 3_000,
@@ -77,21 +72,6 @@ impl Config {
     /// Where the database is.
     pub fn database(&self, settings: &Settings) -> PathBuf {
         self.database.clone().unwrap_or_else(|| settings.data_dir.join("scheduler.db"))
-    }
-
-    /// The kinds that come with netloom, and the user's own.
-    pub fn catalogue(&self) -> anyhow::Result<Catalogue> {
-        let mut catalogue = Catalogue::embedded();
-        let Some(dir) = &self.kinds_dir else { return Ok(catalogue) };
-        let entries = std::fs::read_dir(dir).with_context(|| format!("kinds_dir {}", dir.display()))?;
-        let mut paths = entries.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>()?;
-        paths.retain(|p| p.extension().is_some_and(|e| e == "toml"));
-        paths.sort();
-        for path in paths {
-            let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-            catalogue.add(&path.display().to_string(), &text)?;
-        }
-        Ok(catalogue)
     }
 
     /// How long a started node's links may take.

@@ -68,7 +68,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     }
     let store = Store::open(&path, config.events_kept).await;
     let store = store.with_context(|| format!("the database {}", path.display()))?;
-    let catalogue = config.catalogue()?;
+    let catalogue = settings.catalogue()?;
     let registry = RegistryClient::new(&settings.endpoints.image_registry, &connector);
     let hosts = config::hosts(&settings)?;
     let core = Arc::new(Scheduler::start(store, config, catalogue, hosts, registry, &connector).await?);
