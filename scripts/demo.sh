@@ -4,7 +4,9 @@
 #   scripts/demo.sh up      install, start and build what is missing; deploy examples/ospf-triangle.clab.yml; try it
 #   scripts/demo.sh down    remove the lab (and any other made there), the demo's netloomd and all its data
 #
-# Both may be run again at any point. A netloomd that somebody else started is used as it is, and left running.
+# Both may be run again at any point, also after one that failed half-way: what tells the demo's things from others',
+# $made and $data/owner, is removed last. A netloomd that somebody else started is used as it is, and left running
+# with all it has but the demo's lab.
 source "$(dirname "$0")/lib.sh"
 cd "$repo"
 
@@ -21,6 +23,7 @@ endpoint=http://127.0.0.1:7600
 pidfile=/run/netloom-demo.pid
 log=/var/log/netloomd-demo.log
 made=$data/made-by-demo # marks the data directory as the demo's own, to be removed with it
+owner=$data/owner       # the id that everything netloom makes for this installation carries
 
 # root COMMAND…: for the many small commands after the first as_root.
 root() { if is_root; then "$@"; else sudo "$@"; fi; }
@@ -45,11 +48,30 @@ in_node() {
 
 healthy() { root curl -sf --max-time 5 --unix-socket "$socket" http://netloom/v1/hosts | jq -e 'any(.hosts[]; .state == "HOST_STATE_ONLINE")'; }
 
-# The pid of the netloomd that the demo started, if it runs.
+# The pid of the netloomd that the demo started, if it runs; one that is dead and not yet waited for has no command line.
 demo_pid() {
     local pid
-    pid=$(cat "$pidfile" 2>/dev/null) && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = netloomd ] && echo "$pid"
+    pid=$(cat "$pidfile" 2>/dev/null) && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = netloomd ] && grep -qs . "/proc/$pid/cmdline" && echo "$pid"
 }
+
+# Is the socket listened on? By curl's "could not connect": what is said and how does not matter.
+accepts() {
+    local code=0
+    root curl -s --max-time 5 -o /dev/null --unix-socket "$socket" http://netloom/ || code=$?
+    [ "$code" != 7 ]
+}
+
+# Does a netloomd work in the demo's directories? One that does not answer (yet) holds locks there.
+in_use() {
+    local lock
+    if accepts; then return; fi
+    while read -r lock; do
+        root flock --shared --nonblock "$lock" true || return 0
+    done < <(root find "$data" "$run" -maxdepth 1 -name '*.lock' 2>/dev/null)
+    return 1
+}
+
+free() { ! in_use; }
 
 answers_or_ended() { healthy || ! demo_pid; }
 
@@ -85,11 +107,18 @@ start_netloomd_as_root() { # PROGRAM
     echo $! >"$pidfile"
 }
 
+ended() { [ "$(demo_pid)" != "$1" ]; }
+
 stop_netloomd() {
     local pid
-    pid=$(demo_pid) || return 0
-    root kill "$pid"
-    within 20 test ! -d "/proc/$pid" || { say "netloomd does not end: killing it"; root kill -KILL "$pid"; }
+    if pid=$(demo_pid); then
+        root kill "$pid"
+        if ! within 20 ended "$pid"; then
+            say "netloomd does not end: killing it"
+            root kill -KILL "$pid"
+            within 10 ended "$pid" || die "netloomd (pid $pid) does not end, even when killed"
+        fi
+    fi
     root rm -f "$pidfile"
 }
 
@@ -143,8 +172,8 @@ try_http() {
     token=$(root cat "$data/admin.token")
     curl -sfS -H "Authorization: Bearer $token" "$endpoint/v1/labs/$lab" |
         jq -r '"    it answers: \(.name), \(.state), \(.runningCount) of \(.nodeCount) nodes running, \(.upLinkCount) of \(.linkCount) links up"'
-    http_line="curl -s -H \"Authorization: Bearer \$(${sudo}cat $data/admin.token)\" $endpoint/v1/labs/$lab"
-    say "$http_line"
+    say "try it yourself:"
+    say "  curl -s -H \"Authorization: Bearer \$(${sudo}cat $data/admin.token)\" $endpoint/v1/labs/$lab"
 }
 
 up() {
@@ -188,43 +217,131 @@ up() {
 END
 }
 
-# Bridges of the demo's installation: once its data is gone, nobody could tell whose they are.
-remove_bridges() {
-    local owner bridge
-    owner=$(root cat "$data/owner" 2>/dev/null) || return 0
-    root ovs-vsctl --format=json --columns=name,external_ids list bridge |
-        jq -r --arg owner "$owner" '.data[] | select(any(.[1][1][]; .[1] == $owner)) | .[0]' |
-        while read -r bridge; do
-            root ovs-vsctl --no-wait del-br "$bridge"
-            say "removed the bridge $bridge"
-        done
+# --- removing ---
+
+# Each mount below the run directory in the order they were made; one that is stacked comes more than once.
+mounts() {
+    local path
+    awk -v below="$run/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo |
+        while read -r path; do printf '%b\n' "${path//\\/\\0}"; done # a space is written \040 there
 }
 
-down() {
-    step "the lab"
-    [ -w "$socket" ] || as_root "talk to netloomd, stop it and remove its data" true
-    # Only netloomd knows what belongs to the lab, so one that has died is started once more.
-    if ! healthy >/dev/null 2>&1 && root test -e "$made" && [ -x "$bin/netloomd" ]; then start_netloomd; fi
-    if ! healthy >/dev/null 2>&1; then
-        say "no netloomd answers: nothing to destroy"
-    elif root test -e "$made"; then
-        nl destroy --all --yes
-    elif nl inspect "$lab" >/dev/null 2>&1; then
+# Containers and networks of the demo's installation, as "container ID" and "network ID".
+docker_things() {
+    local mark
+    mark=label=netloom.owner=$(root cat "$owner") || return
+    docker_ ps --all --quiet --filter "$mark" | sed 's/^/container /' || return
+    docker_ network ls --quiet --filter "$mark" | sed 's/^/network /'
+}
+
+# Bridges of the demo's installation.
+bridges() {
+    local id
+    id=$(root cat "$owner") || return
+    root ovs-vsctl --timeout=10 --bare --columns=name find bridge "external_ids:netloom-owner=$id" | sed '/^$/d'
+}
+
+# Removes what netloomd made outside its directories, also when no netloomd was there to do it.
+remove_owned() {
+    local path kind id bridge found
+    while path=$(mounts | tail -n 1) && [ -n "$path" ]; do
+        root umount --lazy "$path" || die "cannot unmount $path"
+    done
+    root test -e "$owner" || return 0 # netloomd makes it before anything else
+    found=$(docker_things) || die "cannot ask Docker Engine what is left of the demo; run 'make services' and then this again"
+    while read -r kind id; do
+        [ -n "$kind" ] || continue
+        case $kind in
+            container) docker_ rm --force "$id" ;;
+            network) docker_ network rm "$id" ;;
+        esac >/dev/null </dev/null
+        say "removed the $kind $id"
+    done <<<"$found"
+    found=$(bridges) || die "cannot ask Open vSwitch what is left of the demo; run 'make services' and then this again"
+    for bridge in $found; do
+        # Without --no-wait: returns when the bridge's interface is gone too.
+        root ovs-vsctl --timeout=10 del-br "$bridge" </dev/null ||
+            die "Open vSwitch does not remove the bridge $bridge; run 'make services' and then this again"
+        say "removed the bridge $bridge"
+    done
+}
+
+# What is there of the demo, but for the two files that tell what is its own.
+remains() {
+    local path
+    mounts | sed 's/^/mount /' || return
+    if root test -e "$owner"; then
+        docker_things || return
+        bridges | sed 's/^/bridge /' || return
+    fi
+    for path in "$run" "$log" "$pidfile"; do
+        ! root test -e "$path" || echo "$path"
+    done
+    root find "$data" -mindepth 1 -maxdepth 1 ! -path "$made" ! -path "$owner"
+}
+
+remove_all() {
+    local left
+    remove_owned
+    root rm -rf "$run" "$log" || true # what stays is named below
+    root find "$data" -mindepth 1 -maxdepth 1 ! -path "$made" ! -path "$owner" -exec rm -rf {} + || true
+    left=$(remains) || die "cannot tell what is left of the demo"
+    [ -z "$left" ] || die "this is left of the demo (running this again tries once more):"$'\n'"$left"
+    # The marker after the owner: without it nobody would come here again.
+    root rm -f "$owner"
+    root rm -rf "$data"
+    say "removed $data, $run and $log"
+}
+
+# With a netloomd that the demo did not start, only the demo's lab is the demo's to remove.
+down_beside_other() {
+    say "a netloomd that the demo did not start works in $run"
+    within 10 healthy || die "it does not answer on $socket, so whether the lab $lab is left cannot be told; nothing was removed"
+    remove_lab
+    root rm -f "$pidfile"
+    ! root test -e "$made" ||
+        die "the netloomd that the demo did not start uses the demo's $data: both are left as they are; stop it and run this again to remove the data"
+    step "done; the netloomd that the demo did not start, its data and its other labs are left as they are"
+}
+
+remove_lab() {
+    if nl inspect "$lab" >/dev/null 2>&1; then
         nl destroy "$lab" --yes
     else
         say "no lab $lab"
     fi
-    step "netloomd"
-    if demo_pid >/dev/null; then
-        stop_netloomd
-        say "stopped"
-    else
-        say "none of the demo's runs"
+}
+
+down() {
+    local marked=
+    step "the lab"
+    [ -w "$socket" ] || as_root "talk to netloomd, stop it and remove its data" true
+    # Not at once: one that was just killed still has its files for a moment.
+    if ! demo_pid >/dev/null && ! within 2 free; then
+        down_beside_other
+        return
     fi
-    if root test -e "$made"; then
-        remove_bridges
-        root rm -rf "$data" "$run" "$log"
-        say "removed $data, $run and $log"
+    if root test -e "$made"; then marked=1; fi
+    # netloomd removes its labs best, so one that has died is started once more; if it cannot be, remove_owned does.
+    if ! healthy >/dev/null 2>&1 && [ -n "$marked" ] && root test -e "$owner" && [ -x "$bin/netloomd" ]; then
+        (start_netloomd) || say "going on without netloomd"
+    fi
+    if ! healthy >/dev/null 2>&1; then
+        say "no netloomd answers"
+    elif [ -n "$marked" ]; then
+        nl destroy --all --yes || say "going on without netloomd"
+    else
+        remove_lab
+    fi
+    step "netloomd"
+    if demo_pid >/dev/null; then say "stopping it"; else say "none of the demo's runs"; fi
+    stop_netloomd
+    step "its data"
+    if [ -n "$marked" ]; then
+        within 5 free || die "a netloomd that the demo did not start came up in $run: its data is left as it is; stop it and run this again"
+        remove_all
+    else
+        say "none that the demo made"
     fi
     step "done; the images stay until 'make clean-images'"
 }

@@ -48,6 +48,7 @@ pub struct Global {
         global = true,
         env = "NETLOOM_ENDPOINT",
         value_name = "ENDPOINT",
+        value_parser = endpoint,
         help_heading = "Global options"
     )]
     pub endpoint: Option<Endpoint>,
@@ -60,7 +61,7 @@ pub struct Global {
         help_heading = "Global options"
     )]
     pub token_file: Option<PathBuf>,
-    /// Also say where the server is and which trace the calls belong to
+    /// Also say where the server is, which trace the calls belong to, and what of the file merely informs
     #[arg(short, long, global = true, help_heading = "Global options")]
     pub verbose: bool,
     /// Never colour; NO_COLOR in the environment does the same
@@ -100,7 +101,7 @@ pub enum Command {
     /// Bring a lab to what its topology file says, and wait until it is
     ///
     /// Deploying an unchanged file does nothing; a changed one touches only what changed. Ctrl-C detaches: the deploy goes on in the
-    /// server.
+    /// server, and the same command follows it again. Nodes that fit on no host do not stop the others.
     Deploy {
         /// The file.
         #[command(flatten)]
@@ -123,7 +124,8 @@ pub enum Command {
     },
     /// Remove a lab and all that belongs to it
     ///
-    /// A lab that does not exist is an error, exit code 4.
+    /// On a terminal it asks first; where nobody can be asked, as in a pipe or a script, it does not, but --all then needs --yes. A lab
+    /// that does not exist is an error, exit code 4.
     Destroy {
         /// The lab [default: the one of the topology file]
         #[arg(conflicts_with_all = ["topology", "all"])]
@@ -134,7 +136,7 @@ pub enum Command {
         /// Remove all labs
         #[arg(long, conflicts_with = "topology")]
         all: bool,
-        /// Do not ask; needed with --all where nobody can be asked
+        /// Do not ask; needed with --all where there is no terminal to ask on
         #[arg(short, long)]
         yes: bool,
     },
@@ -159,7 +161,7 @@ pub enum Command {
         lab: String,
         /// The node
         node: String,
-        /// Hand standard input to the command; it is read to its end first
+        /// Hand standard input to the command; it is read to its end first, and may be 4 MiB long, the command counted in
         #[arg(short, long)]
         interactive: bool,
         /// The command and its arguments; no shell is involved
@@ -167,6 +169,8 @@ pub enum Command {
         command: Vec<String>,
     },
     /// Open a terminal in a node; leaving its shell ends it
+    ///
+    /// Standard input has to be a terminal; exec -i hands a command what comes from a pipe or a file.
     Shell {
         /// The lab
         lab: String,
@@ -229,6 +233,21 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The lab and the node that are named, for messages; empty where none is.
+    pub fn names(&self) -> (String, String) {
+        match self {
+            Command::Exec { lab, node, .. }
+            | Command::Shell { lab, node, .. }
+            | Command::Logs { lab, node, .. } => (lab.clone(), node.clone()),
+            Command::Destroy { lab, .. } | Command::Inspect { lab, .. } => {
+                (lab.clone().unwrap_or_default(), String::new())
+            }
+            _ => Default::default(),
+        }
+    }
+}
+
 /// What to do with kinds.
 #[derive(Debug, Subcommand)]
 pub enum Kinds {
@@ -257,6 +276,14 @@ pub enum List {
         #[command(flatten)]
         output: Output,
     },
+}
+
+/// Reads where a server is. What is within one process is none for a program of its own.
+fn endpoint(text: &str) -> Result<Endpoint, String> {
+    match text.parse() {
+        Ok(endpoint @ (Endpoint::Unix(_) | Endpoint::Tcp(_))) => Ok(endpoint),
+        _ => Err("write unix:/path or http://address:port".to_owned()),
+    }
 }
 
 /// Reads 90s, 10m, 1h or a number of seconds.
@@ -308,6 +335,7 @@ mod tests {
             "netloom inspect --all -t x.clab.yml",
             "netloom logs lab r1 --tail 0",
             "netloom --endpoint /run/x.sock inspect",
+            "netloom --endpoint mem:x inspect",
             "netloom deploy --timeout 0s",
             "netloom deploy --timeout soon",
         ] {
@@ -322,6 +350,12 @@ mod tests {
             assert!(cli.global.verbose);
             assert_eq!(cli.global.endpoint, Some(Endpoint::Unix("/x".into())));
         }
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_told_what_would_be() {
+        let said = parse("netloom --endpoint foo inspect").unwrap_err().to_string();
+        assert!(said.contains("unix:/path or http://address:port") && !said.contains("mem:"), "{said}");
     }
 
     #[test]

@@ -27,6 +27,8 @@ use crate::error::Error;
 
 /// Where the server listens on TCP when nothing else is said.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:7600";
+/// What to do about a socket that may not be opened.
+const JOIN_GROUP: &str = "You may not open the socket: join its group (sudo usermod -aG netloom $USER, then log in again) or use sudo.";
 /// Largest answer that is read: a lab of 5,000 nodes fits many times.
 const MAX_ANSWER: usize = 64 << 20;
 /// Objects asked for at once.
@@ -221,14 +223,9 @@ where
 /// The server's endpoint, which answered, and the token to show there.
 async fn find(global: &Global) -> Result<(Endpoint, Option<String>), Error> {
     if let Some(endpoint) = &global.endpoint {
-        if let Endpoint::Memory(_) = endpoint {
-            return Err(Error::Usage(format!(
-                "{endpoint} is within one process; write unix:/path or http://address:port"
-            )));
-        }
         answers(endpoint).await.map_err(|why| unreachable(&[(endpoint.clone(), why)]))?;
         let token = match endpoint {
-            Endpoint::Tcp(_) => Some(read_token(global)?),
+            Endpoint::Tcp(_) => Some(read_token(global).map_err(Error::Unreachable)?),
             _ => None,
         };
         return Ok((endpoint.clone(), token));
@@ -237,7 +234,18 @@ async fn find(global: &Global) -> Result<(Endpoint, Option<String>), Error> {
     let Err(no_socket) = answers(&socket).await else { return Ok((socket, None)) };
     let tcp = Endpoint::Tcp(DEFAULT_ADDRESS.to_owned());
     match answers(&tcp).await {
-        Ok(()) => Ok((tcp, Some(read_token(global)?))),
+        // Who may not open the socket mostly may not read the token either: both are told.
+        Ok(()) => match read_token(global) {
+            Ok(token) => Ok((tcp, Some(token))),
+            Err(why) => Err(Error::Unreachable(format!(
+                "{why}.\nThe socket {socket} could not be opened either: {no_socket}.{}",
+                if no_socket.kind() == std::io::ErrorKind::PermissionDenied {
+                    format!("\n{JOIN_GROUP}")
+                } else {
+                    String::new()
+                }
+            ))),
+        },
         Err(no_tcp) => Err(unreachable(&[(socket, no_socket), (tcp, no_tcp)])),
     }
 }
@@ -260,22 +268,22 @@ fn unreachable(tried: &[(Endpoint, std::io::Error)]) -> Error {
     use std::io::ErrorKind::PermissionDenied;
     let list: Vec<String> = tried.iter().map(|(e, why)| format!("\n  {e}: {why}")).collect();
     let remedy = if tried.iter().any(|(_, why)| why.kind() == PermissionDenied) {
-        "You may not open the socket: join its group (sudo usermod -aG netloom $USER, then log in again) or use sudo."
+        JOIN_GROUP
     } else {
         "Start the server (sudo netloomd, or sudo systemctl start netloomd), or say where it is with --endpoint."
     };
     Error::Unreachable(format!("no netloom server answers{}\n{remedy}", list.concat()))
 }
 
-fn read_token(global: &Global) -> Result<String, Error> {
+/// The token, or why there is none.
+fn read_token(global: &Global) -> Result<String, String> {
     let path =
         global.token_file.clone().unwrap_or_else(|| PathBuf::from(DEFAULT_DATA_DIR).join("admin.token"));
     let text = std::fs::read_to_string(&path).map_err(|e| {
-        let what = format!(
+        format!(
             "the token for the server on TCP cannot be read from {}: {e}; name the file with --token-file, or use sudo",
             path.display()
-        );
-        Error::Failed(what)
+        )
     })?;
     Ok(text.trim().to_owned())
 }

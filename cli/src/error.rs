@@ -4,6 +4,8 @@ use netloom_model::{Code, Failure};
 use netloom_service::status::from_status;
 use tonic::Status;
 
+use crate::output::style::one_line;
+
 /// Why a command did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -42,6 +44,18 @@ impl Error {
         Error::Io { what: what.into(), source }
     }
 
+    /// What a call or a stream ended with, where a server that went away is told in words.
+    pub fn gone(status: Status) -> Error {
+        if is_lost(&status) && status.details().is_empty() {
+            Error::Unreachable(format!(
+                "the server went away: {}\nnetloom doctor says whether it is back",
+                one_line(status.message())
+            ))
+        } else {
+            status.into()
+        }
+    }
+
     /// The exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -62,6 +76,16 @@ impl Error {
     /// True when whoever reads standard output went away, as `head` does: not worth a word.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+}
+
+/// Tells a connection that was lost from an answer that will not change.
+pub fn is_lost(status: &Status) -> bool {
+    // A stream cut by a dying server ends with one of these, by the moment it died in; netloom's own answers carry details.
+    match status.code() {
+        tonic::Code::Unavailable => true,
+        tonic::Code::Cancelled | tonic::Code::Unknown | tonic::Code::Internal => status.details().is_empty(),
+        _ => false,
     }
 }
 
@@ -91,5 +115,15 @@ mod tests {
         assert_eq!(Error::Usage(String::new()).exit_code(), 2);
         assert_eq!(Error::Invalid(String::new()).exit_code(), 5);
         assert_eq!(Error::Interrupted(String::new()).exit_code(), 130);
+    }
+
+    #[test]
+    fn a_server_that_went_away_is_told_from_one_that_refused() {
+        let cut = Error::gone(Status::unknown("error reading a body from connection"));
+        assert_eq!(cut.exit_code(), 3);
+        assert!(cut.to_string().starts_with("the server went away: error reading"), "{cut}");
+        let failure = Failure::internal("a fault of its own");
+        let refused = Error::gone(netloom_service::status::to_status(failure));
+        assert!(matches!(&refused, Error::Refused(_)) && refused.exit_code() == 1, "{refused}");
     }
 }

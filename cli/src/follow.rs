@@ -6,10 +6,10 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use netloom_api::v1 as api;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::client::Client;
-use crate::error::Error;
+use crate::error::{Error, is_lost};
 use crate::output::progress::{Seen, failures, frame, seconds};
 use crate::output::style::Style;
 use crate::output::words::last;
@@ -62,8 +62,10 @@ impl View {
         match &mut self.surface {
             Surface::Canvas(canvas) => {
                 let (columns, rows) = terminal::size();
-                let lines = frame(self.style, &self.title, elapsed, operation, (columns.into(), rows.into()));
-                canvas.draw(&lines)
+                // Not all terminals wait for one more character before they wrap: the last column stays free.
+                let room = (usize::from(columns).saturating_sub(1), usize::from(rows));
+                let lines = frame(self.style, &self.title, elapsed, operation, room);
+                canvas.draw(&lines, columns.into())
             }
             Surface::Lines(seen) => {
                 let mut out = std::io::stdout().lock();
@@ -84,7 +86,7 @@ impl View {
     fn wipe(&mut self) {
         if let Surface::Canvas(canvas) = &mut self.surface {
             // What was drawn is only decoration.
-            let _ = canvas.draw(&[]);
+            let _ = canvas.draw(&[], terminal::size().0.into());
         }
     }
 }
@@ -97,8 +99,12 @@ pub async fn follow(
     timeout: Option<Duration>,
 ) -> Result<api::Operation, Error> {
     let lab = last(&operation.lab_name).to_owned();
+    let again = match operation.kind() {
+        api::OperationKind::Deploy => "the same netloom deploy follows it again, ",
+        _ => "",
+    };
     let going_on = format!(
-        "the operation goes on in the server.\nnetloom inspect {lab} shows how far it is, netloom destroy {lab} ends it and removes the lab"
+        "the operation goes on in the server.\nnetloom inspect {lab} shows how far it is, {again}netloom destroy {lab} ends it and removes the lab"
     );
     let over = async {
         match timeout {
@@ -107,6 +113,8 @@ pub async fn follow(
         }
     };
     let outcome = tokio::select! {
+        // One that is done is done, also when the time is over too.
+        biased;
         done = to_its_end(client, operation, view) => done,
         _ = tokio::signal::ctrl_c() => Err(Error::Interrupted(format!("detached; {going_on}"))),
         () = over => Err(Error::Failed(format!("not done within {}; {going_on}", view.elapsed()))),
@@ -128,7 +136,7 @@ async fn to_its_end(
             Some(lost) => lost,
         };
         if heard.elapsed() > AWAY {
-            return Err(lost.into());
+            return Err(Error::gone(lost));
         }
         tokio::time::sleep(AGAIN).await;
     }
@@ -172,15 +180,9 @@ async fn watch(
     Ok(None)
 }
 
-/// Tells a connection that was lost from an answer that will not change.
+/// The status of a connection that was lost; an error when it is an answer that will not change.
 fn lost(status: Status) -> Result<Status, Error> {
-    // A stream cut by a dying server ends with one of these, by the moment it died in; netloom's own answers carry details.
-    let is_lost = match status.code() {
-        Code::Unavailable => true,
-        Code::Cancelled | Code::Unknown | Code::Internal => status.details().is_empty(),
-        _ => false,
-    };
-    if is_lost { Ok(status) } else { Err(status.into()) }
+    if is_lost(&status) { Ok(status) } else { Err(status.into()) }
 }
 
 /// An error when the operation did not succeed, with each node and link at fault.
@@ -196,8 +198,14 @@ pub fn judge(operation: &api::Operation) -> Result<(), Error> {
         _ => {
             let why = operation.error.as_ref().map_or("", |e| e.message.as_str());
             let separator = if why.is_empty() { "" } else { ": " };
-            let mut text = format!("{what} of {lab} failed{separator}{why}");
-            for failure in failures(operation) {
+            let changes_nothing = operation.kind() == api::OperationKind::Deploy
+                && operation.plan.as_ref().is_some_and(|p| p.actions.is_empty());
+            let mut text = if changes_nothing {
+                format!("there was nothing to change in {lab}, and not all of it is ready{separator}{why}")
+            } else {
+                format!("{what} of {lab} failed{separator}{why}")
+            };
+            for failure in failures(operation, why) {
                 text.push_str(&format!("\n  {failure}"));
             }
             Err(Error::Failed(text))

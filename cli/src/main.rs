@@ -40,6 +40,7 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let names = command.names();
     let outcome = runtime.block_on(commands::run(&context, command));
     // A read of standard input may still wait; the end does not wait for it.
     runtime.shutdown_background();
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(e) if e.is_broken_pipe() => ExitCode::from(BROKEN_PIPE),
         Err(e) => {
-            eprint!("{}", output::error::text(context.error_style, &e, context.trace.id()));
+            eprint!("{}", output::error::text(context.error_style, &e, context.trace.id(), &names));
             ExitCode::from(e.exit_code())
         }
     }

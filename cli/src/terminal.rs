@@ -1,6 +1,6 @@
 //! The user's terminal: its size, and raw mode that never outlives the program's interest in it.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::AsFd as _;
 
 use nix::libc;
@@ -22,16 +22,13 @@ pub struct Raw {
 }
 
 impl Raw {
-    /// Enters raw mode; nothing happens where standard input is no terminal.
-    pub fn enter() -> io::Result<Option<Raw>> {
-        if !io::stdin().is_terminal() {
-            return Ok(None);
-        }
+    /// Enters raw mode; an error where standard input is no terminal.
+    pub fn enter() -> io::Result<Raw> {
         let before = tcgetattr(io::stdin().as_fd())?;
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
         tcsetattr(io::stdin().as_fd(), SetArg::TCSANOW, &raw)?;
-        Ok(Some(Raw { before }))
+        Ok(Raw { before })
     }
 }
 
@@ -44,24 +41,57 @@ impl Drop for Raw {
 /// Lines that are drawn over each other.
 #[derive(Debug, Default)]
 pub struct Canvas {
-    drawn: usize,
+    /// Characters of each line that was drawn.
+    drawn: Vec<usize>,
 }
 
 impl Canvas {
-    /// Draws these lines over the ones before. None wipes them.
-    pub fn draw(&mut self, lines: &[String]) -> io::Result<()> {
+    /// Draws these lines over the ones before, in a terminal of so many columns now. None wipes them.
+    pub fn draw(&mut self, lines: &[String], columns: usize) -> io::Result<()> {
         // One write, so that no half of a frame is ever seen.
         let mut text = String::new();
-        if self.drawn > 0 {
-            text.push_str(&format!("\u{1b}[{}A\r\u{1b}[J", self.drawn));
+        let height = self.height(columns);
+        if height > 0 {
+            text.push_str(&format!("\u{1b}[{height}A\r\u{1b}[J"));
         }
         for line in lines {
             text.push_str(line);
             text.push('\n');
         }
-        self.drawn = lines.len();
+        self.drawn = lines.iter().map(|line| visible(line)).collect();
         let mut out = io::stdout().lock();
         out.write_all(text.as_bytes())?;
         out.flush()
+    }
+
+    /// Rows that the drawn lines take: a terminal that became narrower has wrapped them.
+    fn height(&self, columns: usize) -> usize {
+        self.drawn.iter().map(|characters| characters.div_ceil(columns.max(1)).max(1)).sum()
+    }
+}
+
+/// Characters of a line without its colours.
+fn visible(line: &str) -> usize {
+    let mut count = 0;
+    let mut characters = line.chars();
+    while let Some(c) = characters.next() {
+        if c == '\u{1b}' {
+            characters.by_ref().find(|c| *c == 'm');
+        } else {
+            count += 1;
+        }
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_take_no_room_and_narrow_windows_wrap() {
+        assert_eq!(visible("\u{1b}[31mFAILED\u{1b}[0m …"), 8);
+        let canvas = Canvas { drawn: vec![0, 80, 81] };
+        assert_eq!((canvas.height(80), canvas.height(40), canvas.height(0)), (4, 6, 162));
     }
 }

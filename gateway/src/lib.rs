@@ -43,6 +43,7 @@ use crate::transcode::http::Transcoder;
 
 /// Runs the gateway until shut down.
 pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -> anyhow::Result<()> {
+    let _claim = netloom_service::installation::claim(&settings, "gateway").await?;
     Gateway::bind(&settings, connector, shutdown).await?.serve().await;
     Ok(())
 }

@@ -19,6 +19,7 @@ use netloom_model::Failure;
 use netloom_service::Shutdown;
 use netloom_service::channel::{Io, bind_unix};
 use netloom_service::server::call_span;
+use netloom_service::server::{CONNECTION_WINDOW, STREAM_WINDOW};
 use netloom_service::status::{from_status, to_status};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
@@ -87,7 +88,12 @@ impl Doors {
         let mut arrivals = arrivals(tcp, unix);
         let mut builder = Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
-        builder.http2().timer(TokioTimer::new()).keep_alive_interval(PING);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW);
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
         loop {

@@ -66,7 +66,7 @@ impl Sandbox {
         let text = format!(
             "data_dir = {data:?}\nrun_dir = {run:?}\nhost = \"local\"\n{more}\n\
              [network]\nbridge = {name:?}\novsdb_socket = {db:?}\novs_run_dir = {ovs:?}\n\
-             [gateway]\nlisten = \"127.0.0.1:0\"\n",
+             [gateway]\nlisten = \"127.0.0.1:7600\"\n",
             data = dir.path().join("data"),
             run = dir.path().join("run"),
             db = ovs.socket(),
@@ -141,6 +141,28 @@ impl Sandbox {
         self.programs.lock().expect("no holder panics").iter().map(|(_, c)| c.id()).collect()
     }
 
+    /// Starts the programs once more on the same directories, and waits until each has ended; their exit codes.
+    pub fn start_once_more(&self) -> Vec<i32> {
+        let names: &[&str] = if self.mode == Mode::One { &["netloomd"] } else { &FIVE };
+        let mut again: Vec<Child> = names.iter().map(|name| self.spawn(name)).collect();
+        let end = Instant::now() + Duration::from_secs(20);
+        let mut codes = Vec::new();
+        for child in &mut again {
+            loop {
+                match child.try_wait() {
+                    Ok(Some(status)) => break codes.push(status.code().unwrap_or(-1)),
+                    Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(50)),
+                    _ => {
+                        let _ = child.kill();
+                        let _ = child.wait();
+                        panic!("a second netloom on the same directories goes on running");
+                    }
+                }
+            }
+        }
+        codes
+    }
+
     /// Waits until the API answers.
     pub fn wait_until_healthy(&self) {
         eventually("netloom answers and its host is heard of", Duration::from_secs(30), || {
@@ -151,6 +173,13 @@ impl Sandbox {
     /// Runs `netloom` with these arguments.
     pub fn netloom<S: AsRef<std::ffi::OsStr>>(&self, args: &[S]) -> Output {
         finish(self.command().args(args), None)
+    }
+
+    /// Runs `netloom` over TCP with the token in this file.
+    pub fn netloom_over_tcp(&self, token_file: &Path, args: &[&str]) -> Output {
+        let mut command = self.namespace.command(binary("netloom"));
+        command.args(["--endpoint", "http://127.0.0.1:7600", "--token-file"]).arg(token_file).args(args);
+        finish(&mut command, None)
     }
 
     /// The command `netloom`, told where this sandbox is.

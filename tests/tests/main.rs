@@ -1,20 +1,44 @@
 //! netloom from outside: what a user sees, on real Docker and Open vSwitch.
 //!
-//! Suites that run in both modes, one process and five, cannot tell which it is.
+//! Every suite runs twice, on one process and on five, and cannot tell which it is.
+
+use netloom_service::testing::require;
+
+/// Makes two tests of a function that takes a mode: with all programs in one process, and with five.
+macro_rules! in_both_modes {
+    ($($name:ident),+ $(,)?) => {$(
+        mod $name {
+            use netloom_tests::Mode;
+
+            #[test]
+            fn in_one_process() {
+                if crate::real(concat!(module_path!(), "::in_one_process")) {
+                    super::$name(Mode::One);
+                }
+            }
+
+            #[test]
+            fn in_five_processes() {
+                if crate::real(concat!(module_path!(), "::in_five_processes")) {
+                    super::$name(Mode::Five);
+                }
+            }
+        }
+    )+};
+}
 
 mod main {
     pub mod budget;
     pub mod change;
     pub mod crash;
     pub mod dependencies;
+    pub mod doors;
     pub mod foreign;
     pub mod hostile;
     pub mod keys;
     pub mod ospf;
     pub mod repair;
 }
-
-use netloom_service::testing::require;
 
 /// True when Docker and Open vSwitch are there and this is root; otherwise the test is skipped, loudly.
 fn real(test: &str) -> bool {

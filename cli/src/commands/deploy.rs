@@ -1,10 +1,11 @@
 //! `deploy` and `plan`: the same request, once to be done and once to be told.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netloom_api::v1 as api;
-use netloom_topology::{Diagnostic, Severity};
+use netloom_service::status::from_status;
+use tonic::Status;
 
 use super::{Context, inspect};
 use crate::args::{Format, Topology};
@@ -24,9 +25,31 @@ pub async fn deploy(
 ) -> Result<(), Error> {
     let source = Source::open(topology.topology.as_deref(), Path::new("."))?;
     let client = context.client().await?;
-    let operation = import(context, &client, &source, false).await?;
+    let begun = Instant::now();
+    let remaining = || timeout.map(|t| t.saturating_sub(begun.elapsed()));
+    let operation = match import(context, &client, &source, false).await? {
+        Ok(operation) => operation,
+        Err(refused) => {
+            let Some(active) = active_deploy(&client, &refused).await? else { return Err(refused.into()) };
+            let lab = last(&active.lab_name).to_owned();
+            let said = format!(
+                "Lab {lab} is being deployed already: follows that deploy to its end, then applies {} again\n",
+                source.name
+            );
+            match format {
+                Format::Table => context.print(&said)?,
+                Format::Json => eprint!("{said}"),
+            }
+            let mut view =
+                View::new(context.style, format!("follows the deploy of {lab}"), format == Format::Json);
+            // How it ends is of no matter: the file is what counts.
+            follow(&client, active, &mut view, remaining()).await?;
+            import(context, &client, &source, false).await??
+        }
+    };
     let lab = last(&operation.lab_name).to_owned();
-    let nothing_to_do = is_nothing(&operation) && operation.done;
+    let nothing_to_do =
+        is_nothing(&operation) && operation.done && operation.state() == api::OperationState::Succeeded;
     let mut view = View::new(context.style, format!("deploys {lab}"), format == Format::Json);
     if format == Format::Table {
         if nothing_to_do {
@@ -35,13 +58,15 @@ pub async fn deploy(
             context.print(&plan_text::text(context.style, plan))?;
         }
     }
-    let operation = follow(&client, operation, &mut view, timeout).await?;
+    let operation = follow(&client, operation, &mut view, remaining()).await?;
     match format {
         Format::Json => context.print(&json::text(&json::value("Operation", &operation)))?,
         Format::Table => {
             let elapsed = view.elapsed();
             context.print("\n")?;
-            inspect::one(context, &client, &lab, format).await?;
+            // Of what failed the whole reason comes last, with the error.
+            let whole = operation.state() == api::OperationState::Succeeded;
+            inspect::one(context, &client, &lab, format, whole).await?;
             if operation.state() == api::OperationState::Succeeded && !nothing_to_do {
                 context.print(&format!("\nDeployed {lab} in {elapsed}\n"))?;
             }
@@ -54,7 +79,7 @@ pub async fn deploy(
 pub async fn plan(context: &Context, topology: &Topology, format: Format) -> Result<(), Error> {
     let source = Source::open(topology.topology.as_deref(), Path::new("."))?;
     let client = context.client().await?;
-    let operation = import(context, &client, &source, true).await?;
+    let operation = import(context, &client, &source, true).await??;
     if format == Format::Json {
         return context.print(&json::text(&json::value("Operation", &operation)));
     }
@@ -65,21 +90,31 @@ pub async fn plan(context: &Context, topology: &Topology, format: Format) -> Res
     }
 }
 
-/// Reads the file, shows what is to be said about it, and hands it to the server. What only informs is for validate and -v.
+/// The deploy that is under way, as one that was left with Ctrl-C, when that is what the server refused for.
+async fn active_deploy(client: &Client, refused: &Status) -> Result<Option<api::Operation>, Error> {
+    let failure = from_status(refused);
+    let (Some(lab), Some(operation)) = (failure.metadata.get("lab"), failure.metadata.get("operation"))
+    else {
+        return Ok(None);
+    };
+    if failure.reason != "OPERATION_ACTIVE" {
+        return Ok(None);
+    }
+    let request = api::GetOperationRequest { name: format!("operations/{}", last(operation)) };
+    let active = client.operations().get_operation(request).await?.into_inner();
+    let follows = active.kind() == api::OperationKind::Deploy && last(&active.lab_name) == lab;
+    Ok(follows.then_some(active))
+}
+
+/// Reads the file, shows what is to be said about it, and hands it to the server, which may refuse. What only informs is for -v.
 async fn import(
     context: &Context,
     client: &Client,
     source: &Source,
     validate_only: bool,
-) -> Result<api::Operation, Error> {
+) -> Result<Result<api::Operation, Status>, Error> {
     let read = source.read(&catalogue(&client.all_kinds().await?))?;
-    let said: Vec<Diagnostic> = read
-        .parsed
-        .diagnostics
-        .iter()
-        .filter(|d| context.global.verbose || d.severity != Severity::Info)
-        .cloned()
-        .collect();
+    let said = diagnostics::shown(&read.parsed.diagnostics, context.global.verbose);
     eprint!("{}", diagnostics::text(context.error_style, &source.text, &said));
     if !read.parsed.ok() {
         return Err(Error::Invalid(format!(
@@ -89,7 +124,7 @@ async fn import(
         )));
     }
     let request = source.import(read, validate_only);
-    Ok(client.labs().import_lab(request).await?.into_inner())
+    Ok(client.labs().import_lab(request).await.map(|answer| answer.into_inner()))
 }
 
 fn is_nothing(operation: &api::Operation) -> bool {

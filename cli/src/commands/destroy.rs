@@ -10,7 +10,7 @@ use crate::args::Topology;
 use crate::client::Client;
 use crate::error::Error;
 use crate::follow::{View, follow, judge};
-use crate::output::words::last;
+use crate::output::words::{count, last};
 
 /// Removes one lab, or all.
 pub async fn run(
@@ -98,7 +98,9 @@ async fn delete(context: &Context, client: &Client, name: &str) -> Result<api::O
 fn confirmed(labs: &[api::Lab]) -> Result<bool, Error> {
     let names: Vec<String> = labs
         .iter()
-        .map(|l| format!("{} ({} nodes, {} links)", last(&l.name), l.node_count, l.link_count))
+        .map(|l| {
+            format!("{} ({}, {})", last(&l.name), count(l.node_count, "node"), count(l.link_count, "link"))
+        })
         .collect();
     print!("Remove {}? [y/N] ", names.join(", "));
     let mut answer = String::new();

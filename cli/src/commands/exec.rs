@@ -5,8 +5,15 @@ use std::io::Read as _;
 use netloom_api::v1 as api;
 use netloom_api::v1::exec_node_response::Part;
 
+use prost_reflect::prost::Message as _;
+
 use super::{Context, exit_code};
 use crate::error::Error;
+
+/// Largest request that the server reads.
+const MAX_REQUEST: usize = 4 << 20;
+/// Bytes that a field of bytes takes beyond them: its tag and its length.
+const FRAMING: usize = 8;
 
 /// Runs it.
 pub async fn run(
@@ -17,16 +24,13 @@ pub async fn run(
     command: Vec<String>,
 ) -> Result<u8, Error> {
     let client = context.client().await?;
-    let mut stdin = Vec::new();
+    let name = format!("labs/{lab}/nodes/{node}");
+    let mut request = api::ExecNodeRequest { name, command, stdin: Vec::new() };
     if interactive {
-        std::io::stdin()
-            .lock()
-            .read_to_end(&mut stdin)
-            .map_err(|e| Error::io("standard input cannot be read", e))?;
+        request.stdin = input(MAX_REQUEST.saturating_sub(request.encoded_len() + FRAMING))?;
     }
-    let request = api::ExecNodeRequest { name: format!("labs/{lab}/nodes/{node}"), command, stdin };
-    let mut parts = client.nodes().exec_node(request).await?.into_inner();
-    while let Some(part) = parts.message().await? {
+    let mut parts = client.nodes().exec_node(request).await.map_err(Error::gone)?.into_inner();
+    while let Some(part) = parts.message().await.map_err(Error::gone)? {
         match part.part {
             Some(Part::Stdout(bytes)) => write(&mut std::io::stdout(), &bytes)?,
             Some(Part::Stderr(bytes)) => write(&mut std::io::stderr(), &bytes)?,
@@ -34,7 +38,24 @@ pub async fn run(
             None => {}
         }
     }
-    Err(Error::Failed("the connection ended before the command's exit code came".to_owned()))
+    Err(Error::Unreachable("the server went away before the command's exit code came".to_owned()))
+}
+
+/// Standard input to its end, where that is at most so many bytes.
+fn input(most: usize) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    // One byte more than is passed on tells that there is more.
+    std::io::stdin()
+        .lock()
+        .take(u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(|e| Error::io("standard input cannot be read", e))?;
+    if bytes.len() > most {
+        return Err(Error::Invalid(format!(
+            "standard input is longer than {most} bytes, the most that exec passes on; hand it over in parts, or as a file of the topology's binds"
+        )));
+    }
+    Ok(bytes)
 }
 
 /// Writes what a node wrote, as it is.

@@ -26,11 +26,17 @@ pub async fn run(
         return all(context, &context.client().await?, format).await;
     }
     let lab = lab_named(lab, topology)?;
-    one(context, &context.client().await?, &lab, format).await
+    one(context, &context.client().await?, &lab, format, true).await
 }
 
-/// Shows one lab.
-pub async fn one(context: &Context, client: &Client, lab: &str, format: Format) -> Result<(), Error> {
+/// Shows one lab; `whole` also what its tables clip.
+pub async fn one(
+    context: &Context,
+    client: &Client,
+    lab: &str,
+    format: Format,
+    whole: bool,
+) -> Result<(), Error> {
     let name = format!("labs/{lab}");
     let (lab, nodes, links) =
         try_join3(client.lab(lab), client.all_nodes(&name), client.all_links(&name)).await?;
@@ -40,6 +46,10 @@ pub async fn one(context: &Context, client: &Client, lab: &str, format: Format) 
         text.push_str(&format!("\n{}", table::nodes(style, &nodes, false)));
         if !links.is_empty() {
             text.push_str(&format!("\n{}", table::links(style, &links)));
+        }
+        let reasons = table::reasons(std::slice::from_ref(&lab), &nodes, &links);
+        if whole && !reasons.is_empty() {
+            text.push_str(&format!("\n{reasons}"));
         }
         text
     };
@@ -61,7 +71,10 @@ async fn all(context: &Context, client: &Client, format: Format) -> Result<(), E
         if labs.is_empty() {
             return "There are no labs\n".to_owned();
         }
-        format!("{}\n{}", table::labs(context.style, &labs), table::nodes(context.style, &nodes, true))
+        let reasons = table::reasons(&labs, &nodes, &[]);
+        let gap = if reasons.is_empty() { "" } else { "\n" };
+        let (labs, nodes) = (table::labs(context.style, &labs), table::nodes(context.style, &nodes, true));
+        format!("{labs}\n{nodes}{gap}{reasons}")
     };
     context.print_as(
         format,

@@ -11,8 +11,8 @@ use crate::error::Error;
 pub async fn run(context: &Context, lab: &str, node: &str, follow: bool, tail: u32) -> Result<(), Error> {
     let client = context.client().await?;
     let request = api::StreamLogsRequest { name: format!("labs/{lab}/nodes/{node}"), follow, tail };
-    let mut parts = client.nodes().stream_logs(request).await?.into_inner();
-    while let Some(part) = parts.message().await? {
+    let mut parts = client.nodes().stream_logs(request).await.map_err(Error::gone)?.into_inner();
+    while let Some(part) = parts.message().await.map_err(Error::gone)? {
         match part.part {
             Some(Part::Stdout(bytes)) => write(&mut std::io::stdout(), &bytes)?,
             Some(Part::Stderr(bytes)) => write(&mut std::io::stderr(), &bytes)?,

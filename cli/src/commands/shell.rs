@@ -16,17 +16,21 @@ use super::{Context, exit_code};
 use crate::error::Error;
 use crate::terminal::{self, Raw};
 
-/// What a terminal sends for Ctrl-D: the end of the input.
-const END_OF_INPUT: u8 = 4;
-
 /// Opens it; ends with the exit code of its command.
 pub async fn run(context: &Context, lab: &str, node: &str, command: Vec<String>) -> Result<u8, Error> {
+    // The node's side is a terminal, which has no end of input: what comes from a pipe would wait for ever.
+    if !std::io::stdin().is_terminal() {
+        return Err(Error::Usage(format!(
+            "shell needs a terminal, and standard input is none; netloom exec {lab} {node} -i -- CMD hands standard input to a command"
+        )));
+    }
     let client = context.client().await?;
     let (to_node, requests) = mpsc::channel(64);
     let start = api::ShellStart { name: format!("labs/{lab}/nodes/{node}"), command, size: Some(size()) };
     let closed = |_| Error::Failed("the connection ended".to_owned());
     to_node.send(request(Part::Start(start))).await.map_err(closed)?;
-    let mut answers = client.nodes().open_shell(ReceiverStream::new(requests)).await?.into_inner();
+    let mut answers =
+        client.nodes().open_shell(ReceiverStream::new(requests)).await.map_err(Error::gone)?.into_inner();
 
     let mut resized = listen(SignalKind::window_change())?;
     let mut hung_up = listen(SignalKind::hangup())?;
@@ -38,11 +42,11 @@ pub async fn run(context: &Context, lab: &str, node: &str, command: Vec<String>)
     std::thread::spawn(move || send_input(&keys));
     loop {
         tokio::select! {
-            answer = answers.message() => match answer?.map(|a| a.part) {
+            answer = answers.message() => match answer.map_err(Error::gone)?.map(|a| a.part) {
                 Some(Some(Answer::Output(bytes))) => write(&mut std::io::stdout(), &bytes)?,
                 Some(Some(Answer::ExitCode(code))) => return Ok(exit_code(code)),
                 Some(None) => {}
-                None => return Err(Error::Failed("the connection ended before the shell did".to_owned())),
+                None => return Err(Error::Unreachable("the server went away before the shell ended".to_owned())),
             },
             _ = resized.recv() => {
                 // One that is lost is followed by the next.
@@ -59,16 +63,13 @@ fn send_input(to_node: &mpsc::Sender<api::OpenShellRequest>) {
     let mut buffer = [0; 4_096];
     loop {
         match stdin.read(&mut buffer) {
-            Ok(0) | Err(_) => break,
+            Ok(0) | Err(_) => return,
             Ok(n) => {
                 if to_node.blocking_send(request(Part::Input(buffer[..n].to_vec()))).is_err() {
                     return;
                 }
             }
         }
-    }
-    if !std::io::stdin().is_terminal() {
-        let _ = to_node.blocking_send(request(Part::Input(vec![END_OF_INPUT])));
     }
 }
 

@@ -7,6 +7,7 @@ use netloom_model::kind::Catalogue;
 use super::Context;
 use crate::args::Format;
 use crate::error::Error;
+use crate::output::words::count;
 use crate::output::{diagnostics, json};
 use crate::source::Source;
 
@@ -25,19 +26,18 @@ pub fn run(
     let parsed = source.read(&catalogue)?.parsed;
     let said = &parsed.diagnostics;
     let table = || {
-        let mut text = diagnostics::text(context.style, &source.text, said);
-        let lab = parsed.lab.as_ref().map_or("", |l| l.as_str());
+        let shown = diagnostics::shown(said, context.global.verbose);
+        let mut text = diagnostics::text(context.style, &source.text, &shown);
         let found = diagnostics::summary(said);
-        text.push_str(&match (parsed.ok(), found.as_str()) {
-            (true, "") => format!(
-                "{} is valid: lab {lab}, {} nodes, {} links\n",
-                source.name,
-                parsed.spec.nodes.len(),
-                parsed.spec.links.len()
-            ),
-            (true, found) => format!("{} is valid, with {found}\n", source.name),
-            (false, found) => format!("{} is not valid: {found}\n", source.name),
-        });
+        if !parsed.ok() {
+            text.push_str(&format!("{} is not valid: {found}\n", source.name));
+            return text;
+        }
+        let with = if found.is_empty() { String::new() } else { format!(", with {found}") };
+        let lab = parsed.lab.as_ref().map_or("", |l| l.as_str());
+        let nodes = count(parsed.spec.nodes.len() as i128, "node");
+        let links = count(parsed.spec.links.len() as i128, "link");
+        text.push_str(&format!("{} is valid{with}: lab {lab}, {nodes}, {links}\n", source.name));
         text
     };
     match format {

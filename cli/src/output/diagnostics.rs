@@ -4,6 +4,7 @@ use netloom_topology::{Diagnostic, Severity};
 use serde_json::{Value, json};
 
 use super::style::{Style, Tone, one_line};
+use super::words;
 
 /// Longest excerpt of a line, in characters.
 const MAX_EXCERPT: usize = 100;
@@ -30,14 +31,15 @@ pub fn text(style: Style, source: &str, diagnostics: &[Diagnostic]) -> String {
     text
 }
 
+/// Those that are shown: what merely informs only to whoever asked for more.
+pub fn shown(diagnostics: &[Diagnostic], verbose: bool) -> Vec<Diagnostic> {
+    diagnostics.iter().filter(|d| verbose || d.severity != Severity::Info).cloned().collect()
+}
+
 /// How many errors and warnings there are, in words; empty when there are none.
 pub fn summary(diagnostics: &[Diagnostic]) -> String {
     let count = |severity| diagnostics.iter().filter(|d| d.severity == severity).count();
-    let say = |n: usize, word: &str| match n {
-        0 => None,
-        1 => Some(format!("1 {word}")),
-        n => Some(format!("{n} {word}s")),
-    };
+    let say = |n: usize, word: &str| (n > 0).then(|| words::count(n as i128, word));
     let parts: Vec<String> = [say(count(Severity::Error), "error"), say(count(Severity::Warning), "warning")]
         .into_iter()
         .flatten()

@@ -1,12 +1,12 @@
 //! An error for people: what was wrong, each field at fault on its own line, the reason for programs in brackets, and what to do.
 
-use netloom_model::Code;
+use netloom_model::{Code, Failure};
 
 use super::style::{Style, Tone, one_line};
 use crate::error::Error;
 
-/// The text for standard error. `trace` is named when the server was asked.
-pub fn text(style: Style, error: &Error, trace: &str) -> String {
+/// The text for standard error. `trace` is named when the server was asked; `names` are the command line's lab and node.
+pub fn text(style: Style, error: &Error, trace: &str, names: &(String, String)) -> String {
     let label = match error {
         Error::Interrupted(_) => style.paint(Tone::Busy, "interrupted:"),
         _ => style.paint(Tone::Bad, "error:"),
@@ -21,7 +21,7 @@ pub fn text(style: Style, error: &Error, trace: &str) -> String {
                     one_line(&violation.description)
                 ));
             }
-            if let Some(hint) = hint(failure.code, &failure.reason) {
+            if let Some(hint) = hint(failure, names) {
                 text.push_str(&format!("hint: {hint}\n"));
             }
             // What the user can mend needs no look into the server's log.
@@ -36,18 +36,26 @@ pub fn text(style: Style, error: &Error, trace: &str) -> String {
 }
 
 /// What to do about a refusal, where its message cannot know this program.
-fn hint(code: Code, reason: &str) -> Option<&'static str> {
-    Some(match reason {
-        "LAB_NOT_FOUND" => "netloom inspect --all lists the labs",
-        "NODE_NOT_FOUND" => "netloom inspect LAB lists the nodes",
-        "KIND_NOT_FOUND" => "netloom kinds list shows the kinds",
-        "NODE_NOT_RUNNING" => "netloom inspect LAB says why, netloom logs LAB NODE what it wrote",
-        "OPERATION_ACTIVE" => "wait until it is done; netloom inspect LAB shows how far it is",
-        "SERVICE_UNREACHABLE" => {
-            "the server went away or a part of it does not run; netloom doctor checks this machine"
+fn hint(failure: &Failure, (lab, node): &(String, String)) -> Option<String> {
+    let known = |named: &String, key: &str, else_: &str| match (named.as_str(), failure.metadata.get(key)) {
+        ("", Some(told)) => one_line(told),
+        ("", None) => else_.to_owned(),
+        (named, _) => one_line(named),
+    };
+    let (lab, node) = (known(lab, "lab", "LAB"), known(node, "node", "NODE"));
+    Some(match failure.reason.as_str() {
+        "LAB_NOT_FOUND" => "netloom inspect --all lists the labs".to_owned(),
+        "NODE_NOT_FOUND" => format!("netloom inspect {lab} lists the nodes"),
+        "KIND_NOT_FOUND" => "netloom kinds list shows the kinds".to_owned(),
+        "NODE_NOT_RUNNING" => {
+            format!("netloom inspect {lab} says why, netloom logs {lab} {node} what it wrote")
         }
-        _ if code == Code::Unauthenticated => {
-            "the token is not the server's; name its file with --token-file"
+        "OPERATION_ACTIVE" => format!("wait until it is done; netloom inspect {lab} shows how far it is"),
+        "SERVICE_UNREACHABLE" => {
+            "the server went away or a part of it does not run; netloom doctor checks this machine".to_owned()
+        }
+        _ if failure.code == Code::Unauthenticated => {
+            "the token is not the server's; name its file with --token-file".to_owned()
         }
         _ => return None,
     })
@@ -55,9 +63,11 @@ fn hint(code: Code, reason: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use netloom_model::Failure;
-
     use super::*;
+
+    fn text(error: &Error, trace: &str) -> String {
+        super::text(Style::PLAIN, error, trace, &Default::default())
+    }
 
     #[test]
     fn every_field_at_fault_has_its_line() {
@@ -68,7 +78,7 @@ mod tests {
   nodes[0].image: no image at all
   a.clab.yml:3:2: no such key
 ";
-        assert_eq!(text(Style::PLAIN, &failure.into(), "t"), expected);
+        assert_eq!(text(&failure.into(), "t"), expected);
     }
 
     #[test]
@@ -76,8 +86,17 @@ mod tests {
         let failure = Failure::new(Code::NotFound, "LAB_NOT_FOUND", "there is no lab \"x\"");
         let expected =
             "error: there is no lab \"x\" [LAB_NOT_FOUND]\nhint: netloom inspect --all lists the labs\n";
-        assert_eq!(text(Style::PLAIN, &failure.into(), "t"), expected);
+        assert_eq!(text(&failure.into(), "t"), expected);
         let failure = Failure::internal("oops");
-        assert!(text(Style::PLAIN, &failure.into(), "4bf9").contains("trace: 4bf9"));
+        assert!(text(&failure.into(), "4bf9").contains("trace: 4bf9"));
+    }
+
+    #[test]
+    fn a_hint_can_be_typed_as_it_stands() {
+        let error: Error = Failure::new(Code::FailedPrecondition, "NODE_NOT_RUNNING", "no").into();
+        let shown = super::text(Style::PLAIN, &error, "t", &("ospf".into(), "r1".into()));
+        assert!(shown.contains("netloom inspect ospf says why, netloom logs ospf r1 what"), "{shown}");
+        let failure = Failure::new(Code::FailedPrecondition, "OPERATION_ACTIVE", "no").with("lab", "bgp");
+        assert!(text(&failure.into(), "t").contains("netloom inspect bgp shows"));
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use netloom_api::v1 as api;
 
-use super::style::{Style, Tone, one_line};
+use super::style::{Style, Tone, clip, one_line};
+use super::table::MAX_REASON;
 use super::words;
 
 /// What was said already.
@@ -22,7 +23,8 @@ impl Seen {
             let now = (p.state.clone(), p.detail.clone());
             let before = self.states.insert((p.object.clone(), p.id.clone()), now.clone());
             if before.as_ref() != Some(&now) {
-                lines.push(format!("{:>7}  {}", seconds(elapsed), line(style, p, 0)));
+                let detail = clip(&one_line(&p.detail), MAX_REASON);
+                lines.push(format!("{:>7}  {}", seconds(elapsed), line(style, p, 0, &detail)));
             }
         }
         lines
@@ -34,13 +36,19 @@ pub fn seconds(elapsed: Duration) -> String {
     format!("{:.1}s", elapsed.as_secs_f64())
 }
 
-/// The nodes and links that went wrong, each with its reason.
-pub fn failures(operation: &api::Operation) -> Vec<String> {
-    let bad = operation.progress.iter().filter(|p| is_bad(&p.state));
-    bad.map(|p| line(Style::PLAIN, p, 0)).collect()
+/// The nodes and links that went wrong, each with its whole reason, unless that was `told` already.
+pub fn failures(operation: &api::Operation, told: &str) -> Vec<String> {
+    let told = one_line(told);
+    let is_told = |p: &api::Progress| {
+        let reason = one_line(&p.detail);
+        !reason.is_empty() && told.contains(&p.id) && told.contains(&reason)
+    };
+    let bad = operation.progress.iter().filter(|p| is_bad(&p.state) && !is_told(p));
+    bad.map(|p| line(Style::PLAIN, p, 0, &one_line(&p.detail))).collect()
 }
 
-/// The frame: a summary and as many objects as fit, what is unfinished first.
+/// The frame: a summary and as many objects as fit, what is unfinished first. It always leaves the window's last row free for the cursor: a taller one
+/// would scroll, and what has scrolled away cannot be drawn over.
 pub fn frame(
     style: Style,
     title: &str,
@@ -61,20 +69,24 @@ pub fn frame(
             header.push_str(&format!("  {object}s {done}/{all}"));
         }
     }
-    let mut lines = vec![style.paint(Tone::Strong, &cut(&header, columns))];
+    // Cut lines are never wrapped.
+    let mut lines = vec![style.paint(Tone::Strong, &clip(&header, columns))];
 
     let rank =
         |p: &&api::Progress| (is_done(operation.kind(), &p.state), !is_bad(&p.state), p.object != "node");
     let mut objects: Vec<&api::Progress> = operation.progress.iter().collect();
-    // A short list keeps its order and does not jump.
-    let room = rows.saturating_sub(3).max(1);
-    if objects.len() > room {
+    let room = rows.saturating_sub(2);
+    // A short list keeps its order and does not jump; a long one needs a line for what it leaves out.
+    let shown = if objects.len() <= room {
+        objects.len()
+    } else {
         objects.sort_by_key(rank);
-    }
-    let width = objects.iter().take(room).map(|p| p.id.len()).max().unwrap_or(0).min(columns / 2);
-    for p in objects.iter().take(room) {
-        let plain = format!("  {}", line(Style::PLAIN, p, width));
-        let plain = cut(&plain, columns);
+        room.saturating_sub(1)
+    };
+    let width = objects.iter().take(shown).map(|p| p.id.len()).max().unwrap_or(0).min(columns / 2);
+    for p in objects.iter().take(shown) {
+        let plain = format!("  {}", line(Style::PLAIN, p, width, &one_line(&p.detail)));
+        let plain = clip(&plain, columns);
         // The colour goes on last: a cut must not split it.
         lines.push(plain.replacen(
             &p.state,
@@ -82,15 +94,15 @@ pub fn frame(
             usize::from(!p.state.is_empty()),
         ));
     }
-    if objects.len() > room {
-        lines.push(cut(&format!("  … and {} more", objects.len() - room), columns));
+    if room > 0 && objects.len() > shown {
+        lines.push(clip(&format!("  … and {} more", objects.len() - shown), columns));
     }
     lines
 }
 
-fn line(style: Style, p: &api::Progress, width: usize) -> String {
+fn line(style: Style, p: &api::Progress, width: usize, detail: &str) -> String {
     let state = style.paint(words::tone(&p.state), &p.state);
-    let line = format!("{} {:width$}  {state}  {}", p.object, one_line(&p.id), one_line(&p.detail));
+    let line = format!("{} {:width$}  {state}  {detail}", p.object, one_line(&p.id));
     line.trim_end().to_owned()
 }
 
@@ -104,16 +116,6 @@ fn is_done(kind: api::OperationKind, state: &str) -> bool {
 
 fn is_bad(state: &str) -> bool {
     matches!(state, "FAILED" | "UNSCHEDULABLE")
-}
-
-/// At most so many characters, so that a line is never wrapped.
-fn cut(text: &str, columns: usize) -> String {
-    if text.chars().count() <= columns {
-        return text.to_owned();
-    }
-    let mut cut: String = text.chars().take(columns.saturating_sub(1)).collect();
-    cut.push('…');
-    cut
 }
 
 #[cfg(test)]
@@ -146,7 +148,33 @@ mod tests {
         ]);
         let lines = seen.lines(Style::PLAIN, Duration::from_millis(61_040), &second);
         assert_eq!(lines, ["  61.0s  node r1  FAILED  exit code 1"]);
-        assert_eq!(failures(&second), ["node r1  FAILED  exit code 1"]);
+        assert_eq!(failures(&second, ""), ["node r1  FAILED  exit code 1"]);
+        assert!(failures(&second, "1 node is not up\n  r1: FAILED: exit code 1").is_empty());
+    }
+
+    #[test]
+    fn a_long_reason_is_whole_only_among_the_failures() {
+        let reason = "x".repeat(300);
+        let failed = operation(&[("node", "r1", "FAILED", &reason)]);
+        let lines = Seen::default().lines(Style::PLAIN, Duration::ZERO, &failed);
+        assert!(lines[0].ends_with("xx…") && lines[0].chars().count() < 120, "{lines:?}");
+        assert_eq!(failures(&failed, ""), [format!("node r1  FAILED  {reason}")]);
+    }
+
+    #[test]
+    fn the_frame_leaves_a_row_free_in_every_window() {
+        let ids: Vec<String> = (0..12).map(|i| format!("n{i}")).collect();
+        let states: Vec<(&str, &str, &str, &str)> =
+            ids.iter().map(|id| ("node", id.as_str(), "STARTING", "")).collect();
+        let op = operation(&states);
+        for rows in 1..20 {
+            let shown = frame(Style::PLAIN, "deploys x", Duration::ZERO, &op, (80, rows));
+            assert!(shown.len() <= rows.saturating_sub(1).max(1), "{rows} rows: {shown:?}");
+            let objects = shown.iter().filter(|l| l.contains("STARTING")).count();
+            let folded = shown.iter().find_map(|l| l.strip_prefix("  … and ")?.strip_suffix(" more"));
+            let folded: usize = folded.map_or(0, |n| n.parse().unwrap());
+            assert!(rows < 3 || objects + folded == 12, "{rows} rows: {shown:?}");
+        }
     }
 
     #[test]

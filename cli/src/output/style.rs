@@ -71,6 +71,16 @@ pub fn one_line(text: &str) -> String {
     out
 }
 
+/// At most so many characters, the last of them "…" when there were more.
+pub fn clip(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    let mut clipped: String = text.chars().take(most.saturating_sub(1)).collect();
+    clipped.push('…');
+    clipped
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

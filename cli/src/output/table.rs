@@ -3,8 +3,11 @@
 use comfy_table::{Cell, Color, ContentArrangement, Table, presets};
 use netloom_api::v1 as api;
 
-use super::style::{Style, Tone, one_line};
-use super::words::{self, bytes, cores, last};
+use super::style::{Style, Tone, clip, one_line};
+use super::words::{self, bytes, cores, last, natural};
+
+/// Longest reason that is shown among other things, in characters.
+pub const MAX_REASON: usize = 80;
 
 /// A table with this header.
 struct Columns {
@@ -65,17 +68,52 @@ fn dash(text: &str) -> Cell {
     cell(if text.is_empty() { "-" } else { text })
 }
 
+/// Why something is as it is, clipped: [`reasons`] has it whole.
+fn reason(text: &str) -> Cell {
+    dash(&clip(&one_line(text), MAX_REASON))
+}
+
+/// What stands in natural order of its names.
+fn in_order<T, K: Ord>(all: &[T], key: impl Fn(&T) -> K) -> Vec<&T> {
+    let mut sorted: Vec<&T> = all.iter().collect();
+    sorted.sort_by_cached_key(|one| key(one));
+    sorted
+}
+
+/// The whole of each reason that the tables clip, once; empty when they clip none.
+pub fn reasons(labs: &[api::Lab], nodes: &[api::Node], links: &[api::Link]) -> String {
+    let nodes = in_order(nodes, |n| natural(&n.name)).into_iter();
+    let links = in_order(links, |l| natural(&l.name)).into_iter();
+    let labs = in_order(labs, |l| natural(&l.name)).into_iter();
+    // A lab's reason names those of its nodes and links: it comes last, and only with what they did not say.
+    let all = nodes
+        .map(|n| ("node", &n.name, &n.state_reason))
+        .chain(links.map(|l| ("link", &l.name, &l.state_reason)))
+        .chain(labs.map(|l| ("lab", &l.name, &l.state_reason)));
+    let mut told: Vec<String> = Vec::new();
+    let mut text = String::new();
+    for (object, name, reason) in all {
+        let reason = one_line(reason);
+        if reason.chars().count() <= MAX_REASON || told.iter().any(|t| reason.contains(t.as_str())) {
+            continue;
+        }
+        text.push_str(&format!("{object} {}: {reason}\n", last(name)));
+        told.push(reason);
+    }
+    text
+}
+
 /// Labs.
 pub fn labs(style: Style, labs: &[api::Lab]) -> String {
     let mut columns = Columns::new(style, &["LAB", "STATE", "NODES READY", "LINKS UP", "REASON"]);
-    for lab in labs {
+    for lab in in_order(labs, |l| natural(&l.name)) {
         let state = columns.state(words::lab_state(lab.state()));
         columns.row(vec![
             cell(last(&lab.name)),
             state,
             cell(format!("{}/{}", lab.ready_count, lab.node_count)),
             cell(format!("{}/{}", lab.up_link_count, lab.link_count)),
-            dash(&lab.state_reason),
+            reason(&lab.state_reason),
         ]);
     }
     columns.text()
@@ -88,7 +126,7 @@ pub fn nodes(style: Style, nodes: &[api::Node], with_lab: bool) -> String {
         header.insert(0, "LAB");
     }
     let mut columns = Columns::new(style, &header);
-    for node in nodes {
+    for node in in_order(nodes, |n| natural(&n.name)) {
         let mgmt: Vec<&str> = [node.mgmt_ipv4.as_str(), node.mgmt_ipv6.as_str()]
             .into_iter()
             .filter(|a| !a.is_empty())
@@ -102,7 +140,7 @@ pub fn nodes(style: Style, nodes: &[api::Node], with_lab: bool) -> String {
             dash(last(&node.host)),
             dash(&mgmt.join(" ")),
             cell(node.restart_count.to_string()),
-            dash(&node.state_reason),
+            reason(&node.state_reason),
         ];
         if with_lab {
             let lab = node.name.strip_prefix("labs/").and_then(|n| n.split('/').next()).unwrap_or_default();
@@ -119,14 +157,14 @@ pub fn links(style: Style, links: &[api::Link]) -> String {
     let end = |end: &Option<api::Endpoint>| {
         end.as_ref().map_or_else(String::new, |e| format!("{}:{}", e.node, e.interface))
     };
-    for link in links {
+    for link in in_order(links, |l| (natural(&end(&l.a)), natural(&end(&l.b)))) {
         let state = columns.state(words::link_state(link.state()));
         columns.row(vec![
             cell(end(&link.a)),
             cell(end(&link.b)),
             state,
             cell(link.mtu.to_string()),
-            dash(&link.state_reason),
+            reason(&link.state_reason),
         ]);
     }
     columns.text()
@@ -137,7 +175,7 @@ pub fn hosts(style: Style, hosts: &[api::Host]) -> String {
     let header =
         ["HOST", "STATE", "NODES", "CPU RESERVED", "MEMORY RESERVED", "RUNTIMES", "DATAPATH", "REASON"];
     let mut columns = Columns::new(style, &header);
-    for host in hosts {
+    for host in in_order(hosts, |h| natural(&h.name)) {
         let state = columns.state(words::host_state(host.state()));
         let room = |total: i64, times: f64| (total as f64 * times) as i64;
         let cpu = room(host.cpu_total_millis, host.cpu_overcommit);
@@ -233,6 +271,26 @@ router-2  frr   netloom/frr:local  FAILED  local  -             0         exit c
         assert_eq!(nodes(Style::PLAIN, &all, false), expected);
         assert!(nodes(Style::PLAIN, &all, true).contains("\nx    r1"));
         assert!(nodes(Style { colour: true }, &all, false).contains("\u{1b}["));
+    }
+
+    #[test]
+    fn names_are_in_natural_order() {
+        let all = ["n10", "n2", "n1"].map(|id| node(id, api::NodeState::Ready, ""));
+        let shown = nodes(Style::PLAIN, &all, false);
+        let names: Vec<&str> = shown.lines().skip(1).filter_map(|l| l.split(' ').next()).collect();
+        assert_eq!(names, ["n1", "n2", "n10"]);
+    }
+
+    #[test]
+    fn a_long_reason_is_clipped_and_told_whole_once() {
+        let long = "the image cannot be pulled ".repeat(9);
+        let all = [node("r1", api::NodeState::Failed, &long), node("r2", api::NodeState::Failed, "short")];
+        let shown = nodes(Style::PLAIN, &all, false);
+        assert!(shown.lines().all(|l| l.chars().count() < 160) && shown.contains('…'), "{shown}");
+        let lab =
+            api::Lab { name: "labs/x".into(), state_reason: format!("r1: {long}"), ..api::Lab::default() };
+        assert_eq!(reasons(&[lab], &all, &[]), format!("node r1: {}\n", long.trim()));
+        assert_eq!(reasons(&[], &all[1..], &[]), "");
     }
 
     #[test]

@@ -54,6 +54,29 @@ pub fn last(name: &str) -> &str {
     name.rsplit_once('/').map_or(name, |(_, last)| last)
 }
 
+/// "1 node", "2 nodes".
+pub fn count(number: impl Into<i128>, word: &str) -> String {
+    match number.into() {
+        1 => format!("1 {word}"),
+        n => format!("{n} {word}s"),
+    }
+}
+
+/// What names are sorted by so that n2 comes before n10: each run of text with the number behind it.
+pub fn natural(name: &str) -> Vec<(String, u64)> {
+    let mut key = Vec::new();
+    let mut rest = name;
+    while !rest.is_empty() {
+        let (text, tail) = rest.split_at(rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len()));
+        let (digits, next) = tail.split_at(tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len()));
+        // Only a number that is too large, or none, does not parse.
+        let number = if digits.is_empty() { 0 } else { digits.parse().unwrap_or(u64::MAX) };
+        key.push((text.to_owned(), number));
+        rest = next;
+    }
+    key
+}
+
 /// Thousandths of a core, for people.
 pub fn cores(millis: i64) -> String {
     let text = format!("{:.2}", millis as f64 / 1_000.0);
@@ -82,6 +105,14 @@ mod tests {
             (bytes(0), bytes(1_023), bytes(64 << 20)),
             ("0 B".into(), "1023 B".into(), "64.0 MiB".into())
         );
+    }
+
+    #[test]
+    fn numbers_in_names_count_as_numbers() {
+        let mut names = ["n10", "n2", "a", "n2-b", "n99999999999999999999", "7", "n"];
+        names.sort_by_cached_key(|n| natural(n));
+        assert_eq!(names, ["7", "a", "n", "n2", "n2-b", "n10", "n99999999999999999999"]);
+        assert_eq!((count(1, "node"), count(0, "link")), ("1 node".into(), "0 links".into()));
     }
 
     #[test]

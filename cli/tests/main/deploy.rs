@@ -171,6 +171,25 @@ async fn an_unchanged_file_has_nothing_to_do() {
 }
 
 #[tokio::test]
+async fn an_unchanged_file_of_a_lab_that_is_not_ready_fails() {
+    let why = "1 of 2 nodes did not come up\n  b: FAILED: it is broken";
+    let failed = api::Operation {
+        plan: Some(api::Plan::default()),
+        progress: Vec::new(),
+        state: api::OperationState::Failed.into(),
+        error: Some(to_rpc_status(&Failure::new(Code::FailedPrecondition, "DEPLOY_INCOMPLETE", why))),
+        ..succeeded()
+    };
+    let fake = Fake::start(Script { import: Some(Ok(failed)), ..script(Vec::new()) }).await;
+    fake.write("x.clab.yml", LAB);
+    let ended = fake.run(&["deploy"]).await.expect(1);
+    assert!(!ended.out.contains("Nothing to do") && !ended.out.contains("Deployed"), "{}", ended.out);
+    assert!(ended.out.contains("NODE  KIND"), "the lab is shown as it is: {}", ended.out);
+    let error = format!("error: there was nothing to change in x, and not all of it is ready: {why}\n");
+    assert!(ended.err.contains(&error), "{}", ended.err);
+}
+
+#[tokio::test]
 async fn a_deploy_that_failed_names_what_failed() {
     let error = to_rpc_status(&Failure::new(Code::FailedPrecondition, "NODES_FAILED", "1 of 2 nodes failed"));
     let failed = api::Operation {
@@ -244,6 +263,62 @@ async fn a_server_that_restarts_is_asked_again() {
     assert_eq!(fake.methods().iter().filter(|m| **m == "WatchOperation").count(), 2);
 }
 
+fn active() -> tonic::Status {
+    let failure = Failure::new(Code::FailedPrecondition, "OPERATION_ACTIVE", "lab x is being deployed");
+    to_status(failure.with("operation", "1").with("lab", "x"))
+}
+
+#[tokio::test]
+async fn a_deploy_under_way_is_followed_and_the_file_applied_again() {
+    let done = api::Operation { plan: Some(api::Plan::default()), progress: Vec::new(), ..succeeded() };
+    let fake = Fake::start(Script {
+        import_refusals: vec![active()],
+        import: Some(Ok(done)),
+        operation: Some(running(vec![progress("node", "a", "PULLING", "")])),
+        ..script(vec![succeeded()])
+    })
+    .await;
+    fake.write("x.clab.yml", LAB);
+    let ended = fake.run(&["deploy"]).await.expect(0);
+    assert!(ended.out.starts_with("Lab x is being deployed already: follows that deploy"), "{}", ended.out);
+    assert!(
+        ended.out.contains("node a  PULLING\n") && ended.out.contains("node a  READY\n"),
+        "{}",
+        ended.out
+    );
+    assert!(ended.out.contains("\nNothing to do: lab x is as x.clab.yml says\n"), "{}", ended.out);
+    let script = fake.script();
+    let called = |method: &str| {
+        script.calls.iter().filter(|c| c.method == method).map(|c| c.what.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(called("ImportLab").len(), 2);
+    assert_eq!(
+        (called("GetOperation"), called("WatchOperation")),
+        (vec!["operations/1".to_owned()], vec!["operations/1".to_owned()])
+    );
+}
+
+#[tokio::test]
+async fn a_deploy_that_cannot_be_followed_is_refused() {
+    let removal = api::Operation { kind: api::OperationKind::Destroy.into(), ..running(Vec::new()) };
+    let fake = Fake::start(Script {
+        import_refusals: vec![active(), active()],
+        operation: Some(removal),
+        ..Script::default()
+    })
+    .await;
+    fake.write("x.clab.yml", LAB);
+    for command in ["deploy", "plan"] {
+        let ended = fake.run(&[command]).await.expect(1);
+        assert!(
+            ended.err.contains("[OPERATION_ACTIVE]\nhint: ") && ended.err.contains("inspect x "),
+            "{}",
+            ended.err
+        );
+    }
+    assert!(!fake.methods().contains(&"WatchOperation"));
+}
+
 #[tokio::test]
 async fn an_operation_that_is_gone_is_not_waited_for() {
     let mut script = script(Vec::new());
@@ -297,12 +372,9 @@ async fn inspect_shows_one_lab_or_all() {
     assert!(missing.err.contains("[LAB_NOT_FOUND]\nhint: "), "{}", missing.err);
 }
 
-#[tokio::test]
-async fn on_a_terminal_progress_is_drawn_in_place() {
-    let half = running(vec![progress("node", "a", "READY", ""), progress("node", "b", "STARTING", "")]);
-    let fake = Fake::start(script(vec![half, succeeded()])).await;
-    fake.write("x.clab.yml", LAB);
-    let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
+/// All that a deploy writes to a terminal of so many rows.
+async fn deploy_on_terminal(fake: &Fake, rows: u16) -> String {
+    let size = Winsize { ws_row: rows, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
     let terminal = openpty(Some(&size), None).unwrap();
     let mut command = fake.command(&["deploy"]);
     let mut child = command.stdout(terminal.slave).spawn().unwrap();
@@ -317,9 +389,32 @@ async fn on_a_terminal_progress_is_drawn_in_place() {
     let status = tokio::time::timeout(BOUND, child.wait()).await.expect("it ends").unwrap();
     let seen = reader.join().unwrap();
     assert!(status.success(), "{seen}");
+    seen
+}
+
+#[tokio::test]
+async fn on_a_terminal_progress_is_drawn_in_place() {
+    let half = running(vec![progress("node", "a", "READY", ""), progress("node", "b", "STARTING", "")]);
+    let fake = Fake::start(script(vec![half, succeeded()])).await;
+    fake.write("x.clab.yml", LAB);
+    let seen = deploy_on_terminal(&fake, 24).await;
     assert!(seen.contains("nodes 1/2") && seen.contains("nodes 2/2  links 1/1"), "{seen}");
     // Three lines are drawn over, and at last wiped: only the tables stay.
     assert!(seen.contains("\u{1b}[3A\r\u{1b}[J"), "{seen:?}");
     assert!(seen.contains("\u{1b}[32mREADY\u{1b}[0m"), "{seen:?}");
     assert!(seen.trim_end().lines().last().unwrap().contains("Deployed x in "), "{seen}");
+}
+
+#[tokio::test]
+async fn on_a_small_terminal_progress_never_scrolls() {
+    let states = |state| (0..30).map(|i| progress("node", &format!("n{i}"), state, "")).collect::<Vec<_>>();
+    let done = api::Operation { progress: states("READY"), ..succeeded() };
+    let fake = Fake::start(script(vec![running(states("STARTING")), done])).await;
+    fake.write("x.clab.yml", LAB);
+    let seen = deploy_on_terminal(&fake, 8).await;
+    // How far each frame goes up is how tall the one before was.
+    let up = |part: &str| part.split_once('A').and_then(|(rows, _)| rows.parse::<usize>().ok());
+    let heights: Vec<usize> = seen.split("\u{1b}[").filter_map(up).collect();
+    assert!(heights.contains(&7) && heights.iter().all(|rows| *rows < 8), "{heights:?}");
+    assert!(seen.contains("… and 25 more"), "{seen}");
 }

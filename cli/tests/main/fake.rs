@@ -26,6 +26,8 @@ const BOUND: Duration = Duration::from_secs(60);
 /// What the server says, and what it was asked.
 #[derive(Default)]
 pub struct Script {
+    /// Refusals of ImportLab, each once, before its answer.
+    pub import_refusals: Vec<Status>,
     /// Answer of ImportLab.
     pub import: Option<Result<api::Operation, Status>>,
     /// What each WatchOperation streams, call by call; the last is repeated. A stream ends with its error, or does not end.
@@ -266,6 +268,9 @@ impl LabService for Server {
     ) -> Result<Response<api::Operation>, Status> {
         let mut script = self.called("ImportLab", "", &request);
         script.imported = Some(request.into_inner());
+        if !script.import_refusals.is_empty() {
+            return Err(script.import_refusals.remove(0));
+        }
         script.import.clone().expect("the test says what ImportLab answers").map(Response::new)
     }
 

@@ -18,7 +18,14 @@ async fn validate_tells_good_from_bad() {
     assert!(none.err.contains("-t"), "{}", none.err);
     std::fs::write(dir.path().join("good.clab.yml"), GOOD).unwrap();
     let good = run(dir.path(), &["validate"]).await.expect(0);
-    assert_eq!(good.out, "good.clab.yml is valid: lab x, 1 nodes, 0 links\n");
+    assert_eq!(good.out, "good.clab.yml is valid: lab x, 1 node, 0 links\n");
+
+    let without_mgmt = GOOD.replace("mgmt: {}\n", "");
+    std::fs::write(dir.path().join("good.clab.yml"), without_mgmt).unwrap();
+    let quiet = run(dir.path(), &["validate"]).await.expect(0);
+    assert_eq!(quiet.out, good.out, "what merely informs is not shown");
+    let verbose = run(dir.path(), &["validate", "-v"]).await.expect(0);
+    assert!(verbose.out.contains("[NO_MGMT]"), "{}", verbose.out);
 
     std::fs::write(dir.path().join("bad.yml"), BAD).unwrap();
     let bad = run(dir.path(), &["validate", "bad.yml"]).await.expect(1);

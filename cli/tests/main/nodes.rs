@@ -28,13 +28,33 @@ async fn exec_passes_output_input_and_exit_code() {
 }
 
 #[tokio::test]
+async fn exec_refuses_more_input_than_it_can_pass_on() {
+    let fake = Fake::start(Script { exec: vec![part(Part::ExitCode(0))], ..Script::default() }).await;
+    let args = ["exec", "x", "r1", "-i", "--", "cat"];
+    let most = (4 << 20) - 100;
+    fake.run_with_input(&args, &vec![b'x'; most]).await.expect(0);
+    let ended = fake.run_with_input(&args, &vec![b'x'; 4 << 20]).await.expect(5);
+    assert!(ended.err.contains("error: standard input is longer than 41"), "{}", ended.err);
+    assert_eq!(fake.methods().len(), 1, "nothing is sent");
+}
+
+#[tokio::test]
 async fn exec_that_ends_without_a_code_is_a_failure() {
     let fake =
         Fake::start(Script { exec: vec![part(Part::Stdout(b"x".to_vec()))], ..Script::default() }).await;
-    fake.run(&["exec", "x", "r1", "--", "true"]).await.expect(1);
+    let ended = fake.run(&["exec", "x", "r1", "--", "true"]).await.expect(3);
+    assert!(ended.err.contains("error: the server went away before"), "{}", ended.err);
+    let cut = tonic::Status::unknown("error reading a body from connection");
+    fake.script().exec = vec![part(Part::Stdout(b"x".to_vec())), Err(cut)];
+    let ended = fake.run(&["exec", "x", "r1", "--", "true"]).await.expect(3);
+    assert!(ended.err.contains("error: the server went away: error reading"), "{}", ended.err);
     fake.script().exec = vec![Err(refused(Code::FailedPrecondition, "NODE_NOT_RUNNING", "r1 does not run"))];
     let ended = fake.run(&["exec", "x", "r1", "--", "true"]).await.expect(1);
-    assert!(ended.err.contains("error: r1 does not run [NODE_NOT_RUNNING]\nhint: "), "{}", ended.err);
+    assert!(
+        ended.err.contains("error: r1 does not run [NODE_NOT_RUNNING]\nhint: netloom inspect x says"),
+        "{}",
+        ended.err
+    );
 }
 
 #[tokio::test]
@@ -48,7 +68,7 @@ async fn logs_go_where_they_were_written() {
 #[tokio::test]
 async fn a_server_on_tcp_is_shown_the_token() {
     let fake = Fake::start_tcp(Script::default()).await;
-    let missing = fake.run(&["--token-file", "nothing", "logs", "x", "r1"]).await.expect(1);
+    let missing = fake.run(&["--token-file", "nothing", "logs", "x", "r1"]).await.expect(3);
     assert!(missing.err.contains("--token-file"), "{}", missing.err);
     let token = fake.write("token", "secret\n");
     fake.run(&["--token-file", token.to_str().unwrap(), "logs", "x", "r1"]).await.expect(0);

@@ -1,4 +1,4 @@
-//! shell, from a pipe and on a terminal.
+//! shell, on a terminal only.
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Duration;
@@ -16,11 +16,11 @@ use crate::fake::{Fake, Script};
 const BOUND: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn a_pipe_is_typed_in_and_then_ended() {
+async fn a_pipe_is_no_terminal() {
     let fake = Fake::start(Script::default()).await;
-    let ended = fake.run_with_input(&["shell", "x", "r1"], b"show version\n").await.expect(7);
-    assert_eq!(ended.out, "opened labs/x/nodes/r1\r\nshow version\n");
-    assert_eq!(fake.script().shell_input, b"show version\n\x04");
+    let ended = fake.run_with_input(&["shell", "x", "r1"], b"show version\n").await.expect(2);
+    assert!(ended.err.contains("netloom exec x r1 -i -- CMD"), "{}", ended.err);
+    assert!(fake.methods().is_empty());
 }
 
 #[tokio::test]
@@ -69,4 +69,5 @@ async fn the_terminal_is_as_before_when_the_shell_ends() {
     let status = tokio::time::timeout(BOUND, child.wait()).await.expect("it ends").unwrap();
     assert_eq!(status.code(), Some(7));
     assert_eq!(tcgetattr(terminal.slave.as_fd()).unwrap(), before);
+    assert_eq!(fake.script().shell_input, b"\x04");
 }

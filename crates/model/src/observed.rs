@@ -120,11 +120,11 @@ pub struct ObservedNic {
     pub detail: String,
 }
 
-/// The state of a wire on a host.
+/// The state of a wire or a segment on a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum WireState {
-    /// A NIC it ends in is not plugged yet.
+    /// It is being made; of a wire, also: a NIC it ends in is not plugged yet.
     Pending,
     /// Its flows were read back, its ports exist and both ends have carrier.
     Up,
@@ -154,9 +154,9 @@ pub struct ObservedWire {
 pub struct ObservedSegment {
     /// Names it.
     pub wire_id: WireId,
-    /// True when its bridge exists and was taken up.
-    pub up: bool,
-    /// What went wrong, in words.
+    /// Its state: up when its bridge exists, was taken up and its flow was read back.
+    pub state: WireState,
+    /// Why, in words; empty when up.
     pub detail: String,
 }
 
@@ -176,6 +176,9 @@ pub struct ComputeInventory {
     /// Directories below which nodes may mount host paths.
     #[serde(default)]
     pub host_path_roots: Vec<String>,
+    /// Architecture of the machine as images name it, for instance amd64; empty when not told.
+    #[serde(default)]
+    pub architecture: String,
 }
 
 /// What a host's network can do, by evidence.

@@ -61,6 +61,7 @@ pub fn spec_hash(name: &str, spec: &NodeSpec, files: &[FileEntry], network: Opti
     let mut fixed = spec.clone();
     fixed.exec = Vec::new();
     fixed.group = String::new();
+    fixed.r#type = String::new();
     fixed.cpu_request_millis = 0;
     fixed.memory_request_bytes = 0;
     fixed.image_pull_policy = Default::default();

@@ -20,6 +20,12 @@ pub const MAX_NODES: usize = 5_000;
 pub const MAX_LINKS: usize = 20_000;
 /// Most bytes of all files of a lab.
 pub const MAX_FILES_BYTES: u64 = 64 << 20;
+/// Most files of a lab.
+pub const MAX_FILES: usize = 10_000;
+/// Most CPU that a node can ask for, in thousandths of a core.
+pub const MAX_CPU_MILLIS: u32 = 1_024_000;
+/// Most memory that a node can ask for, in bytes.
+pub const MAX_MEMORY_BYTES: u64 = 64 << 40;
 
 /// A whole lab as asked for.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -288,6 +294,27 @@ impl LabSpec {
                 }
                 Ok(_) => {}
             }
+            for (name, cpu) in
+                [("cpu_request_millis", node.cpu_request_millis), ("cpu_limit_millis", node.cpu_limit_millis)]
+            {
+                if cpu > MAX_CPU_MILLIS {
+                    say(
+                        format!("nodes[{i}].{name}"),
+                        format!("{cpu}; a node asks for at most {MAX_CPU_MILLIS}"),
+                    );
+                }
+            }
+            for (name, memory) in [
+                ("memory_request_bytes", node.memory_request_bytes),
+                ("memory_limit_bytes", node.memory_limit_bytes),
+            ] {
+                if memory > MAX_MEMORY_BYTES {
+                    say(
+                        format!("nodes[{i}].{name}"),
+                        format!("{memory}; a node asks for at most {MAX_MEMORY_BYTES}"),
+                    );
+                }
+            }
             for (j, bind) in node.binds.iter().enumerate() {
                 let field = format!("nodes[{i}].binds[{j}]");
                 if !bind.target.starts_with('/') || bind.target.split('/').any(|p| p == "..") {
@@ -342,6 +369,9 @@ impl LabSpec {
             if link.mtu != 0 && !(68..=65_535).contains(&link.mtu) {
                 say(format!("links[{i}].mtu"), format!("{} is not from 68 to 65535", link.mtu));
             }
+        }
+        if self.files.len() > MAX_FILES {
+            say("files".into(), format!("{} files; a lab holds at most {MAX_FILES}", self.files.len()));
         }
         let mut paths = BTreeSet::new();
         for (i, file) in self.files.iter().enumerate() {

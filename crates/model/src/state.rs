@@ -126,7 +126,7 @@ words! {
         Reconciling => "RECONCILING",
         /// No node is wanted running.
         Stopped => "STOPPED",
-        /// Every node wanted running is ready and every link is up.
+        /// Every node wanted running is ready, or ended by itself as its restart policy allows, and the links of those that run are up.
         Running => "RUNNING",
     }
 }
@@ -141,8 +141,8 @@ impl NodeState {
     pub fn is_settled(self, wanted: Wanted) -> bool {
         match self {
             NodeState::Ready => wanted == Wanted::Running,
-            NodeState::Stopped => wanted == Wanted::Stopped,
-            NodeState::Failed | NodeState::Unschedulable => true,
+            // Its process ended and its restart policy leaves it so: it stays stopped whatever is wanted.
+            NodeState::Stopped | NodeState::Failed | NodeState::Unschedulable => true,
             _ => false,
         }
     }
@@ -163,8 +163,8 @@ pub struct NodeEvidence<'a> {
     pub heard: bool,
     /// What its host's compute service read back of it.
     pub observed: Option<&'a Observed>,
-    /// For a bridge: whether its segment is up, and what went wrong.
-    pub segment: Option<(bool, &'a str)>,
+    /// For a bridge: what its host's network service read back of its segment.
+    pub segment: Option<(WireState, &'a str)>,
 }
 
 /// How far a node's image is.
@@ -203,9 +203,11 @@ pub fn node_state(e: &NodeEvidence<'_>) -> (NodeState, String) {
     }
     if e.runtime == Runtime::Bridge {
         return match e.segment {
-            Some((true, _)) => say(S::Ready, ""),
-            Some((false, why)) if !why.is_empty() => say(S::Failed, why),
-            _ => say(S::Pending, ""),
+            Some((WireState::Up, _)) => say(S::Ready, ""),
+            Some((WireState::Failed, why)) => say(S::Failed, why),
+            Some((WireState::Unknown, why)) => say(S::Unknown, why),
+            Some((WireState::Pending | WireState::Down, why)) => say(S::Creating, why),
+            None => say(S::Pending, ""),
         };
     }
     let Some(o) = e.observed else { return say(S::Pending, "") };
@@ -219,9 +221,14 @@ pub fn node_state(e: &NodeEvidence<'_>) -> (NodeState, String) {
         Phase::Unknown => say(S::Unknown, &o.detail),
         Phase::Stopped => say(S::Stopped, &o.detail),
         Phase::Running => match o.exec_phase {
-            ExecPhase::Done | ExecPhase::Failed => say(S::Ready, ""),
+            ExecPhase::Done => say(S::Ready, ""),
+            ExecPhase::Failed => (
+                S::Ready,
+                format!("an exec command failed: {}", o.exec_error.lines().next().unwrap_or_default()),
+            ),
             ExecPhase::None | ExecPhase::Waiting => say(S::Running, "waits for its links"),
-            ExecPhase::Running => say(S::Running, "runs its exec commands"),
+            ExecPhase::Running if o.detail.is_empty() => say(S::Running, "runs its exec commands"),
+            ExecPhase::Running => say(S::Running, &o.detail),
         },
     }
 }

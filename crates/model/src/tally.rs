@@ -82,6 +82,8 @@ pub fn lab_state(
         |keep: &dyn Fn(&NodeTally) -> bool| nodes.iter().filter(|t| keep(t)).map(|t| t.count).sum::<u32>();
     let wanted_running = sum(&|t| t.wanted == Wanted::Running);
     let unsettled = sum(&|t| !t.state.is_settled(t.wanted));
+    // A node whose process ended is settled, and its links stay down with it.
+    let all_run = wanted_running == c.nodes && sum(&|t| t.state == NodeState::Stopped) == 0;
     let (failed_links, unknown_links) = (links_in(LinkState::Failed), links_in(LinkState::Unknown));
     let say = |nodes: u32, links: u32, what: &str| match (nodes, links) {
         (n, 0) => format!("{n} of {} nodes {what}", c.nodes),
@@ -99,8 +101,8 @@ pub fn lab_state(
         (LabState::Degraded, say(c.failed, failed_links, "failed"))
     } else if wanted_running == 0 && unsettled == 0 && c.nodes > 0 {
         (LabState::Stopped, "no node is wanted running".to_owned())
-    } else if unsettled > 0 || (wanted_running == c.nodes && c.up_links < c.links) {
-        let links_missing = if wanted_running == c.nodes { c.links - c.up_links } else { 0 };
+    } else if unsettled > 0 || (all_run && c.up_links < c.links) {
+        let links_missing = if all_run { c.links - c.up_links } else { 0 };
         (LabState::Reconciling, say(unsettled, links_missing, "are being brought back"))
     } else {
         (LabState::Running, String::new())
@@ -144,7 +146,10 @@ mod tests {
         assert_eq!(with(NodeState::Unknown, Wanted::Running), LabState::Unknown);
         assert_eq!(with(NodeState::Starting, Wanted::Running), LabState::Reconciling);
         assert_eq!(with(NodeState::Stopped, Wanted::Stopped), LabState::Running);
+        assert_eq!(with(NodeState::Stopped, Wanted::Running), LabState::Running);
         let down = LinkTally { state: LinkState::Down, count: 1 };
+        let ended = t(Runtime::Docker, Wanted::Running, NodeState::Stopped, 1);
+        assert_eq!(state(&[ready, ended], &[up, down]), LabState::Running);
         assert_eq!(state(&[ready], &[up, down]), LabState::Reconciling);
         assert_eq!(
             state(&[t(Runtime::Docker, Wanted::Stopped, NodeState::Stopped, 1)], &[]),

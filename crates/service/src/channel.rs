@@ -109,9 +109,18 @@ impl Connector {
     /// A channel that connects when first used, and again after a loss.
     pub fn channel(&self, endpoint: &Endpoint) -> Channel {
         let (connector, target) = (self.clone(), endpoint.clone());
-        // The address only fills the `:authority` header: the connector below knows where to go.
-        let transport = tonic::transport::Endpoint::from_static("http://netloom.internal")
+        // The address only fills the `:authority` header, which a gateway checks: the connector below knows where to go.
+        let authority = match endpoint {
+            Endpoint::Tcp(address) => {
+                tonic::transport::Endpoint::from_shared(format!("http://{address}")).ok()
+            }
+            Endpoint::Unix(_) | Endpoint::Memory(_) => None,
+        };
+        let transport = authority
+            .unwrap_or_else(|| tonic::transport::Endpoint::from_static("http://localhost"))
             .connect_timeout(Duration::from_secs(5))
+            .initial_stream_window_size(crate::server::STREAM_WINDOW)
+            .initial_connection_window_size(crate::server::CONNECTION_WINDOW)
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(10))
             .connect_with_connector_lazy(tower::service_fn(move |_: Uri| {

@@ -1,11 +1,17 @@
 //! Who this installation is: a uuid made once in the data directory. What netloom makes carries it as owner, and what carries another is never touched.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use netloom_model::id::Owner;
+
+/// How long a claim waits for a program that is just ending.
+const CLAIM_WAIT: Duration = Duration::from_secs(2);
 
 /// The installation's owner id, made at the first call for a data directory.
 pub fn owner(data_dir: &Path) -> io::Result<Owner> {
@@ -40,9 +46,85 @@ pub fn read_or_make(path: &Path, mode: u32, content: impl FnOnce() -> String) ->
     }
 }
 
+/// The claim of a program to its directories; given back when dropped, also by a crash.
+pub struct Claim(
+    #[expect(dead_code, reason = "held, not read: the locks live as long as the files are open")]
+    Vec<nix::fcntl::Flock<fs::File>>,
+);
+
+/// Claims both directories for a program, or says that another one of its kind has them. Two that act on one directory would each take away what the other made,
+/// so this comes before anything else a program does. Waits a little for one that is just ending.
+pub async fn claim(settings: &crate::Settings, program: &str) -> anyhow::Result<Claim> {
+    let mut locks = Vec::new();
+    // A directory that serves as both is claimed once.
+    for dir in BTreeSet::from([&settings.data_dir, &settings.run_dir]) {
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        let path = dir.join(format!("{program}.lock"));
+        let end = Instant::now() + CLAIM_WAIT;
+        let mut file = fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        loop {
+            match nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => break locks.push(lock),
+                Err((back, _)) if Instant::now() < end => file = back,
+                Err(_) => anyhow::bail!(
+                    "another {program} works in {}: stop it first, or name other directories with --data-dir and --run-dir",
+                    dir.display()
+                ),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    Ok(Claim(locks))
+}
+
+/// Makes a file that only its owner can read, empty unless it exists; one that exists is narrowed. For databases: they hold keys, environments and files of labs, and
+/// SQLite gives its side files the mode of the database.
+pub fn private_file(path: &Path) -> io::Result<()> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    let file = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_private_file_is_narrowed_and_keeps_its_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("sub/x.db");
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        private_file(&path).unwrap();
+        assert_eq!(mode(), 0o600);
+        fs::write(&path, "content").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        private_file(&path).unwrap();
+        assert_eq!((mode(), fs::read_to_string(&path).unwrap().as_str()), (0o600, "content"));
+    }
+
+    #[tokio::test]
+    async fn a_directory_is_claimed_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = |data: &str, run: &str| {
+            crate::Settings::from_toml("", &dir.path().join(data), &dir.path().join(run)).unwrap()
+        };
+        let first = claim(&settings("d", "r"), "compute").await.unwrap();
+        assert!(claim(&settings("d", "r"), "network").await.is_ok(), "another program has locks of its own");
+        for (data, run) in [("d", "r2"), ("d2", "r")] {
+            let said = claim(&settings(data, run), "compute").await.err().expect("is claimed").to_string();
+            assert!(said.contains("another compute works in"), "{said}");
+        }
+        assert!(claim(&settings("both", "both"), "compute").await.is_ok());
+        drop(first);
+        assert!(claim(&settings("d", "r"), "compute").await.is_ok());
+    }
 
     #[test]
     fn the_owner_is_made_once() {

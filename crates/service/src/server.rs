@@ -23,6 +23,12 @@ use crate::telemetry;
 /// Most bytes of a message between netloom's services.
 pub const MAX_MESSAGE: usize = 8 << 20;
 
+/// Bytes of a stream that may wait unread, and of all streams of a connection. The first is a small part of the second: a stream that nobody reads then holds up
+/// itself and no other call on its connection.
+pub const STREAM_WINDOW: u32 = 256 << 10;
+/// See [`STREAM_WINDOW`].
+pub const CONNECTION_WINDOW: u32 = 16 << 20;
+
 /// Serves the routes, with health and reflection over these descriptors, until shut down; calls in flight are let finish.
 pub async fn serve(
     listener: Listener,
@@ -47,6 +53,8 @@ pub async fn serve(
         .layer(TokenLayer { token: listener.token() })
         .into_inner();
     Server::builder()
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .layer(layers)
         .add_routes(routes)
         .serve_with_incoming_shutdown(listener, shutdown.cancelled_owned())

@@ -111,7 +111,7 @@ pub fn parse(input: &Input<'_>) -> Parsed {
 fn tree(input: &Input<'_>, report: &mut Report) -> Option<Node> {
     if input.text.len() > MAX_TEXT {
         let message =
-            format!("the file has {} bytes; a topology file has at most {MAX_TEXT}", input.text.len());
+            format!("the file has more than {MAX_TEXT} bytes, the most that a topology file may have");
         report.error(Pos::default(), "FILE_TOO_LARGE", message);
         return None;
     }

@@ -2,21 +2,15 @@
 
 use netloom_model::{Code, Failure};
 use netloom_proto::convert::ConvertError;
+use netloom_service::fence::FenceError;
 use netloom_service::ticket::TicketError;
 
 /// An error of the compute service.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A call of a leader that has been replaced.
-    #[error(
-        "term {given} is stale: this host follows the leader of term {current}; another scheduler leads now"
-    )]
-    StaleTerm {
-        /// What the call carried.
-        given: u64,
-        /// The highest seen.
-        current: u64,
-    },
+    /// A call of a leader that has been replaced, or the term cannot be kept.
+    #[error(transparent)]
+    Fence(#[from] FenceError),
     /// Something is to be removed before the first Sync.
     #[error("this host has not been told what it is to run since it started; send Sync first")]
     NotSynced,
@@ -43,6 +37,9 @@ pub enum Error {
         /// What was answered.
         message: String,
     },
+    /// What it is for was removed.
+    #[error("{0}")]
+    Gone(String),
     /// No such instance runs here.
     #[error("node {0} does not run on this host")]
     NotRunning(String),
@@ -74,7 +71,7 @@ impl From<Error> for Failure {
     fn from(e: Error) -> Failure {
         let message = e.to_string();
         let (code, reason) = match e {
-            Error::StaleTerm { .. } => (Code::FailedPrecondition, "STALE_TERM"),
+            Error::Fence(e) => return e.into(),
             Error::NotSynced => (Code::FailedPrecondition, "NOT_SYNCED"),
             Error::Unavailable(_) => (Code::Unavailable, "RUNTIME_UNREACHABLE"),
             Error::Refused(_) => (Code::FailedPrecondition, "RUNTIME_REFUSED"),
@@ -83,6 +80,7 @@ impl From<Error> for Failure {
             Error::ImageMissing(_) => (Code::NotFound, "IMAGE_NOT_FOUND"),
             Error::PullFailed { .. } => (Code::Unavailable, "PULL_FAILED"),
             Error::NotRunning(_) => (Code::FailedPrecondition, "NODE_NOT_RUNNING"),
+            Error::Gone(_) => (Code::FailedPrecondition, "LAB_REMOVED"),
             Error::Invalid(_) => (Code::InvalidArgument, "INVALID_REQUEST"),
             Error::Ticket(e) => return e.into(),
             Error::Host(_) => (Code::Internal, "HOST_ERROR"),

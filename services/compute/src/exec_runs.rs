@@ -27,6 +27,8 @@ pub struct ExecState {
     pub phase: ExecPhase,
     /// What failed first.
     pub error: String,
+    /// Which command runs, and since when.
+    pub progress: String,
     /// The first command that was not begun.
     pub from: usize,
     due: bool,
@@ -148,10 +150,11 @@ impl ExecRuns {
         let commands = &job.instance.spec.exec;
         let mut marker =
             Marker { begun: job.from, ended: job.from, complete: false, error: job.error.clone() };
-        table.exec_went(uid, start, ExecPhase::Running, &marker.error);
+        let went = |phase, progress: &str, error: &str| table.exec_went(uid, start, phase, progress, error);
         for (index, command) in commands.iter().enumerate().skip(job.from) {
             marker.begun = index + 1;
             self.mark(uid, start, &marker);
+            went(ExecPhase::Running, &running(command, jiff::Timestamp::now()), &marker.error);
             let outcome = one(driver, &job.id, command).await;
             marker.ended = index + 1;
             match outcome {
@@ -168,7 +171,7 @@ impl ExecRuns {
         marker.complete = true;
         self.mark(uid, start, &marker);
         let phase = if marker.error.is_empty() { ExecPhase::Done } else { ExecPhase::Failed };
-        table.exec_went(uid, start, phase, &marker.error);
+        went(phase, "", &marker.error);
         if !table.running().contains(&(uid, job.start_id.clone())) {
             self.forget(uid, start);
         }
@@ -191,6 +194,16 @@ async fn one(driver: &dyn Driver, id: &str, command: &str) -> Result<(), String>
         }
     }
     Err("was cut off".to_owned())
+}
+
+/// What is said while a command runs: one that never ends is then found by its name.
+fn running(command: &str, since: jiff::Timestamp) -> String {
+    const LONGEST: usize = 120;
+    let shown = match command.len() {
+        0..=LONGEST => command.to_owned(),
+        _ => format!("{}…", &command[..command.floor_char_boundary(LONGEST)]),
+    };
+    format!("runs its exec command \"{shown}\" since {since:.0}")
 }
 
 fn keep_tail(output: &mut Vec<u8>, bytes: &Bytes) {
@@ -253,6 +266,13 @@ mod tests {
         runs.forget_node(uid);
         assert_eq!(runs.load(uid, "8").phase, ExecPhase::Waiting);
         assert_eq!(runs.load(other, "9").phase, ExecPhase::Running);
+    }
+
+    #[test]
+    fn what_runs_is_named_with_its_begin() {
+        let since = "2026-01-02T03:04:05.6Z".parse().unwrap();
+        assert_eq!(running("ping x", since), "runs its exec command \"ping x\" since 2026-01-02T03:04:05Z");
+        assert!(running(&"ä".repeat(900), since).len() < 300);
     }
 
     #[test]

@@ -3,30 +3,33 @@
 //! A lab's files are mounted read-write into its nodes, whose root may put a symbolic link wherever a file was. So no path below `files/` is ever followed through one: each part is opened
 //! by itself, from the directory before it, and a link is an error.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+mod upload;
+
+use std::collections::BTreeSet;
+use std::fs::{self, OpenOptions};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
-use netloom_model::id::{Digest, LabUid, NodeUid};
-use netloom_model::spec::{FileEntry, MAX_FILES_BYTES, is_relative_normal};
+use netloom_model::id::{LabUid, NodeUid};
+use netloom_model::spec::is_relative_normal;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, renameat};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, mkdirat};
-use sha2::Digest as _;
 
 use crate::error::Error;
+pub use upload::Uploads;
 
 /// The directory of all labs.
 pub struct Files {
     root: PathBuf,
     uploads: AtomicU64,
-    /// Held while a file comes into place and into the manifest.
-    manifest: Mutex<()>,
+    /// Labs that were removed since the service started: what is still on its way to them must not make them anew. Held while the files of a lab change.
+    removed: Mutex<BTreeSet<LabUid>>,
 }
 
 impl Files {
@@ -36,7 +39,7 @@ impl Files {
         // What labs hold is no business of other users of this machine; mounts do not need the way to be open.
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&root);
         made.map_err(|e| Error::host(format!("cannot make {}", root.display()), e))?;
-        Ok(Files { root, uploads: AtomicU64::new(0), manifest: Mutex::default() })
+        Ok(Files { root, uploads: AtomicU64::new(0), removed: Mutex::default() })
     }
 
     fn lab(&self, lab: LabUid) -> PathBuf {
@@ -55,47 +58,53 @@ impl Files {
         remove_dir(&self.lab(lab).join("nodes").join(node.to_string()))
     }
 
-    /// Removes everything of a lab.
+    /// Removes everything of a lab, which takes no more files then.
     pub fn remove_lab(&self, lab: LabUid) -> Result<(), Error> {
+        let mut removed = self.removed.lock().expect("no holder panics");
+        removed.insert(lab);
         remove_dir(&self.lab(lab))
     }
 
-    /// Begins to receive a file.
-    pub fn receive(&self, lab: LabUid, entry: FileEntry) -> Result<Upload<'_>, Error> {
-        if !is_relative_normal(&entry.path) {
-            return Err(Error::Invalid(format!("\"{}\" is not a relative path without \"..\"", entry.path)));
+    /// Removes the labs other than these that nothing has come to for so long, and answers which: a lab whose removal this host missed.
+    pub fn sweep(&self, kept: &BTreeSet<LabUid>, unused: Duration) -> Result<Vec<LabUid>, Error> {
+        let _held = self.removed.lock().expect("no holder panics");
+        let entries = fs::read_dir(&self.root)
+            .map_err(|e| Error::host(format!("cannot read {}", self.root.display()), e))?;
+        let mut swept = Vec::new();
+        for entry in entries.flatten() {
+            let Some(lab) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let changed = entry.metadata().and_then(|m| m.modified()).ok();
+            let is_old = changed.and_then(|t| t.elapsed().ok()).is_some_and(|age| age >= unused);
+            if is_old && !kept.contains(&lab) {
+                remove_dir(&entry.path())?;
+                swept.push(lab);
+            }
         }
-        if entry.size_bytes > MAX_FILES_BYTES {
-            return Err(Error::Invalid(format!("{} is larger than {MAX_FILES_BYTES} bytes", entry.path)));
-        }
-        let failed = |e: io::Error| Error::host(format!("cannot write {} of lab {lab}", entry.path), e);
-        make_dirs(&self.lab(lab).join("files")).map_err(failed)?;
-        let number = self.uploads.fetch_add(1, Ordering::Relaxed);
-        let draft = self.lab(lab).join(format!(".incoming.{}.{number}", std::process::id()));
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&draft)
-            .map_err(failed)?;
-        Ok(Upload { files: self, lab, entry, draft, file, hash: sha2::Sha256::new(), size: 0 })
+        Ok(swept)
     }
 
-    /// Path on the host of a file or directory among the lab's files, to be mounted. An error when it is not there, or leads through a symbolic link.
-    pub fn resolve(&self, lab: LabUid, path: &str) -> Result<PathBuf, Error> {
+    /// Holds the files of all labs still, for a change of this lab's.
+    fn hold(&self, lab: LabUid) -> Result<MutexGuard<'_, BTreeSet<LabUid>>, Error> {
+        let removed = self.removed.lock().expect("no holder panics");
+        if removed.contains(&lab) {
+            return Err(Error::Gone(format!("lab {lab} was removed from this host; it takes no files")));
+        }
+        Ok(removed)
+    }
+
+    /// A file or directory among the lab's files, to be mounted. An error when it is not there, or leads through a symbolic link. The descriptor stays with what was looked at, whatever a node
+    /// puts in its place.
+    pub fn resolve(&self, lab: LabUid, path: &str) -> Result<OwnedFd, Error> {
         if !is_relative_normal(path) {
             return Err(Error::Invalid(format!("bind \"{path}\" is not a relative path without \"..\"")));
         }
         let root = self.lab(lab).join("files");
-        let walk = || -> Result<(), Errno> {
+        let walk = || -> Result<OwnedFd, Errno> {
             let (parent, name) = open_parent(&root, path, false)?;
-            openat(parent, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
-                .and_then(|fd| {
-                    let is_link =
-                        nix::sys::stat::fstat(&fd)?.st_mode & nix::libc::S_IFMT == nix::libc::S_IFLNK;
-                    if is_link { Err(Errno::ELOOP) } else { Ok(()) }
-                })
+            let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let fd = openat(parent, name, flags, Mode::empty())?;
+            let is_link = nix::sys::stat::fstat(&fd)?.st_mode & nix::libc::S_IFMT == nix::libc::S_IFLNK;
+            if is_link { Err(Errno::ELOOP) } else { Ok(fd) }
         };
         walk().map_err(|e| match e {
             Errno::ENOENT => Error::Refused(format!("\"{path}\" is not among the lab's files on this host; deploy the lab again")),
@@ -103,97 +112,7 @@ impl Files {
                 "\"{path}\" leads through a symbolic link that a node put among the lab's files; netloom does not follow it"
             )),
             e => Error::host(format!("cannot look at \"{path}\" among the lab's files"), e),
-        })?;
-        Ok(root.join(path))
-    }
-
-    fn read_manifest(&self, lab: LabUid) -> BTreeMap<String, Digest> {
-        let text = fs::read_to_string(self.lab(lab).join("manifest.json")).unwrap_or_default();
-        serde_json::from_str(&text).unwrap_or_default()
-    }
-
-    fn write_manifest(&self, lab: LabUid, manifest: &BTreeMap<String, Digest>) -> io::Result<()> {
-        let path = self.lab(lab).join("manifest.json");
-        let draft = path.with_extension("new");
-        fs::write(&draft, serde_json::to_vec(manifest)?)?;
-        fs::rename(draft, path)
-    }
-}
-
-/// A file on its way in. It comes into place only when it is whole and has the digest it was announced with.
-pub struct Upload<'a> {
-    files: &'a Files,
-    lab: LabUid,
-    entry: FileEntry,
-    draft: PathBuf,
-    file: File,
-    hash: sha2::Sha256,
-    size: u64,
-}
-
-impl Upload<'_> {
-    /// True when this is the upload of that file.
-    pub fn is_of(&self, lab: LabUid, entry: &FileEntry) -> bool {
-        self.lab == lab && self.entry == *entry
-    }
-
-    /// The next bytes.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.size += bytes.len() as u64;
-        if self.size > self.entry.size_bytes {
-            return Err(Error::Invalid(format!(
-                "{} is longer than the {} bytes announced",
-                self.entry.path, self.entry.size_bytes
-            )));
-        }
-        self.hash.update(bytes);
-        self.file.write_all(bytes).map_err(|e| self.failed(e))
-    }
-
-    /// Puts the file in its place, unless the same was put there before. True when it did.
-    pub fn finish(self) -> Result<bool, Error> {
-        let digest: String = self.hash.clone().finalize().iter().map(|b| format!("{b:02x}")).collect();
-        if format!("sha256:{digest}") != self.entry.digest.as_str() {
-            return Err(Error::Invalid(format!(
-                "{} arrived with another digest than announced; send it again",
-                self.entry.path
-            )));
-        }
-        let root = self.files.lab(self.lab).join("files");
-        let _held = self.files.manifest.lock().expect("no holder panics");
-        let mut manifest = self.files.read_manifest(self.lab);
-        let same = manifest.get(&self.entry.path) == Some(&self.entry.digest);
-        if same && fs::symlink_metadata(root.join(&self.entry.path)).is_ok() {
-            return Ok(false);
-        }
-        let put = || -> io::Result<()> {
-            nix::sys::stat::fchmod(&self.file, Mode::from_bits_truncate(self.entry.mode & 0o777))?;
-            let (parent, name) = open_parent(&root, &self.entry.path, true)?;
-            renameat(nix::fcntl::AT_FDCWD, &self.draft, parent, name)?;
-            Ok(())
-        };
-        put().map_err(|e| self.failed(e))?;
-        manifest.insert(self.entry.path.clone(), self.entry.digest.clone());
-        self.files.write_manifest(self.lab, &manifest).map_err(|e| self.failed(e))?;
-        Ok(true)
-    }
-
-    fn failed(&self, e: io::Error) -> Error {
-        let what = match e.raw_os_error().map(Errno::from_raw) {
-            Some(Errno::ELOOP | Errno::ENOTDIR) => {
-                "a symbolic link or a file is where a directory has to be".to_owned()
-            }
-            Some(Errno::EISDIR) => "a directory is in its place".to_owned(),
-            _ => e.to_string(),
-        };
-        Error::Refused(format!("cannot write {} of lab {}: {what}", self.entry.path, self.lab))
-    }
-}
-
-impl Drop for Upload<'_> {
-    fn drop(&mut self) {
-        // Gone already when it came into place.
-        let _ = fs::remove_file(&self.draft);
+        })
     }
 }
 
@@ -265,83 +184,19 @@ fn remove_dir(path: &Path) -> Result<(), Error> {
 mod tests {
     use super::*;
 
-    fn entry(path: &str, content: &[u8]) -> FileEntry {
-        FileEntry {
-            path: path.into(),
-            digest: Digest::of(content),
-            size_bytes: content.len() as u64,
-            mode: 0o640,
-        }
-    }
-
-    fn put(files: &Files, lab: LabUid, path: &str, content: &[u8]) -> Result<bool, Error> {
-        let mut upload = files.receive(lab, entry(path, content))?;
-        upload.write(content)?;
-        upload.finish()
-    }
-
-    fn labs() -> (tempfile::TempDir, Files, LabUid, PathBuf) {
+    #[test]
+    fn labs_that_nothing_belongs_to_are_swept_when_they_are_old() {
         let dir = tempfile::tempdir().unwrap();
-        let (files, lab) = (Files::open(dir.path()).unwrap(), LabUid::new());
-        let root = files.lab(lab).join("files");
-        (dir, files, lab, root)
-    }
-
-    #[test]
-    fn a_file_is_written_when_its_digest_differs_and_edits_stay() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let (_dir, files, lab, root) = labs();
-        assert!(put(&files, lab, "r1/frr.conf", b"one").unwrap());
-        let path = root.join("r1/frr.conf");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
-        fs::write(&path, "edited").unwrap();
-        assert!(!put(&files, lab, "r1/frr.conf", b"one").unwrap());
-        assert_eq!(fs::read(&path).unwrap(), b"edited");
-        assert!(put(&files, lab, "r1/frr.conf", b"two").unwrap());
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        fs::remove_file(&path).unwrap();
-        assert!(put(&files, lab, "r1/frr.conf", b"two").unwrap());
-        assert_eq!(files.resolve(lab, "r1").unwrap(), root.join("r1"));
-    }
-
-    #[test]
-    fn nothing_is_written_or_mounted_through_a_link() {
-        let (dir, files, lab, root) = labs();
-        put(&files, lab, "a/b", b"x").unwrap();
-        let outside = dir.path().join("outside");
-        fs::create_dir(&outside).unwrap();
-        std::os::unix::fs::symlink(&outside, root.join("link")).unwrap();
-        assert!(put(&files, lab, "link/f", b"x").is_err());
-        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
-        // A link in the file's own place is replaced, not written through.
-        std::os::unix::fs::symlink(outside.join("f"), root.join("f")).unwrap();
-        put(&files, lab, "f", b"x").unwrap();
-        assert!(!outside.join("f").exists());
-        for path in ["link", "link/f"] {
-            assert!(files.resolve(lab, path).is_err(), "{path}");
+        let files = Files::open(dir.path()).unwrap();
+        let (kept, left) = (LabUid::new(), LabUid::new());
+        for lab in [kept, left] {
+            files.node_dir(lab, NodeUid::new()).unwrap();
         }
-        for path in ["../x", "/etc/passwd", "a/../../x", "", "a//b"] {
-            assert!(matches!(put(&files, lab, path, b"x"), Err(Error::Invalid(_))), "{path}");
-            assert!(files.resolve(lab, path).is_err(), "{path}");
-        }
-    }
-
-    #[test]
-    fn only_what_was_announced_comes_into_place() {
-        let (_dir, files, lab, root) = labs();
-        let mut upload = files.receive(lab, entry("f", b"right")).unwrap();
-        upload.write(b"wrong").unwrap();
-        assert!(upload.finish().is_err());
-        let mut upload = files.receive(lab, entry("f", b"right")).unwrap();
-        assert!(upload.write(b"right and more").is_err());
-        drop(upload);
-        assert!(!root.join("f").exists());
-        let left: Vec<_> = fs::read_dir(files.lab(lab)).unwrap().flatten().map(|e| e.file_name()).collect();
-        assert_eq!(left, ["files"], "no draft is left");
-        put(&files, lab, "f", b"x").unwrap();
-        files.remove_lab(lab).unwrap();
-        files.remove_lab(lab).unwrap();
-        assert!(!files.lab(lab).exists());
+        fs::create_dir(files.root.join("notes")).unwrap();
+        let keep = BTreeSet::from([kept]);
+        assert!(files.sweep(&keep, Duration::from_secs(600)).unwrap().is_empty());
+        assert_eq!(files.sweep(&keep, Duration::ZERO).unwrap(), [left]);
+        assert!(files.lab(kept).exists() && !files.lab(left).exists() && files.root.join("notes").exists());
     }
 
     #[test]

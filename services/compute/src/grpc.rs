@@ -1,5 +1,6 @@
 //! The contract on the wire: decode, call, encode.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use netloom_proto::compute::v1 as p;
 use netloom_proto::compute::v1::compute_service_server::ComputeService;
 use netloom_proto::convert::id;
 use netloom_proto::v1 as pv;
+use prost::Message as _;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Interval, MissedTickBehavior};
@@ -20,12 +22,14 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::driver::{Command, Image, ImageFormat, Input, Output, Size};
 use crate::error::Error;
-use crate::files::Upload;
+use crate::files::Uploads;
 use crate::host::Host;
 use crate::table::{Snapshot, Told};
 
 /// How often an observer hears that the host is there.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Most bytes of instances in a part of a snapshot; a message may have a little more than this.
+const PART: usize = 2 << 20;
 
 type Streamed<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -103,15 +107,14 @@ impl ComputeService for Grpc {
     type ObserveStream = Streamed<p::ObserveResponse>;
 
     async fn observe(&self, _: Request<p::ObserveRequest>) -> Result<Response<Self::ObserveStream>, Status> {
-        let (first, told) = self.host.table.observe();
         let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + HEARTBEAT, HEARTBEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let first = stream::once(async { Ok(snapshot(first)) });
-        let then = stream::unfold(Observer { host: self.host.clone(), told, beat }, |mut observer| async {
+        let observer = Observer::new(self.host.clone(), beat);
+        let told = stream::unfold(observer, |mut observer| async {
             let next = observer.next().await?;
             Some((Ok(next), observer))
         });
-        Ok(self.until_shutdown(first.chain(then)))
+        Ok(self.until_shutdown(told))
     }
 
     async fn put_files(
@@ -119,26 +122,15 @@ impl ComputeService for Grpc {
         request: Request<Streaming<p::PutFilesRequest>>,
     ) -> Result<Response<p::PutFilesResponse>, Status> {
         let mut parts = request.into_inner();
-        let mut current: Option<Upload<'_>> = None;
-        let mut written = 0;
-        let mut finish = |upload: Option<Upload<'_>>| -> Result<(), Error> {
-            written += u32::from(upload.map(Upload::finish).transpose()?.unwrap_or(false));
-            Ok(())
-        };
+        let mut uploads = Uploads::new(self.host.files.clone());
         while let Some(part) = parts.message().await? {
             self.host.admit(part.term)?;
             let lab: LabUid = id("lab_uid", &part.lab_uid).map_err(Error::from)?;
             let entry = part.file.ok_or_else(|| Error::Invalid("file: is not set".to_owned()))?;
             let entry: FileEntry = entry.try_into().map_err(Error::from)?;
-            if !current.as_ref().is_some_and(|c| c.is_of(lab, &entry)) {
-                finish(current.take())?;
-                current = Some(self.host.files.receive(lab, entry)?);
-            }
-            if let Some(upload) = &mut current {
-                upload.write(&part.content)?;
-            }
+            uploads = self.host.on_files(move |_| uploads.part(lab, entry, &part.content)).await?;
         }
-        finish(current.take())?;
+        let written = self.host.on_files(move |_| uploads.finish()).await?;
         Ok(Response::new(p::PutFilesResponse { written }))
     }
 
@@ -273,45 +265,66 @@ impl Grpc {
     }
 }
 
-/// What an observer is told after its first snapshot.
+/// What an observer is told: a snapshot, then what changes.
 struct Observer {
     host: Arc<Host>,
+    /// Parts of a snapshot that were not told yet. What changed meanwhile comes after them.
+    parts: VecDeque<p::Snapshot>,
     told: Receiver<Told>,
     beat: Interval,
 }
 
 impl Observer {
+    fn new(host: Arc<Host>, beat: Interval) -> Observer {
+        let (now, told) = host.table.observe();
+        Observer { host, parts: snapshot(now), told, beat }
+    }
+
     async fn next(&mut self) -> Option<p::ObserveResponse> {
         use p::observe_response::Event;
-        let inventory = tokio::select! {
-            told = self.told.recv() => match told {
-                Ok(Told::Changed(observed)) => return Some(response(Event::Changed((*observed).into()))),
-                Ok(Told::Gone(uid)) => return Some(response(Event::Gone(uid.to_string()))),
-                Ok(Told::Inventory) => Some(self.host.table.inventory().into()),
-                // Too slow for single changes, or too many: everything at once replaces them.
-                Ok(Told::Everything) | Err(RecvError::Lagged(_)) => {
-                    let (now, told) = self.host.table.observe();
-                    self.told = told;
-                    return Some(snapshot(now));
-                }
-                Err(RecvError::Closed) => return None,
-            },
-            _ = self.beat.tick() => None,
+        let event = loop {
+            if let Some(part) = self.parts.pop_front() {
+                break Event::Snapshot(part);
+            }
+            tokio::select! {
+                told = self.told.recv() => match told {
+                    Ok(Told::Changed(observed)) => break Event::Changed((*observed).into()),
+                    Ok(Told::Gone(uid)) => break Event::Gone(uid.to_string()),
+                    Ok(Told::Inventory) => {
+                        let inventory = Some(self.host.table.inventory().into());
+                        break Event::Heartbeat(p::Heartbeat { inventory });
+                    }
+                    // Too slow for single changes, or too many: everything at once replaces them.
+                    Ok(Told::Everything) | Err(RecvError::Lagged(_)) => {
+                        let (now, told) = self.host.table.observe();
+                        (self.parts, self.told) = (snapshot(now), told);
+                    }
+                    Err(RecvError::Closed) => return None,
+                },
+                _ = self.beat.tick() => break Event::Heartbeat(p::Heartbeat { inventory: None }),
+            }
         };
-        Some(response(Event::Heartbeat(p::Heartbeat { inventory })))
+        Some(p::ObserveResponse { event: Some(event) })
     }
 }
 
-fn response(event: p::observe_response::Event) -> p::ObserveResponse {
-    p::ObserveResponse { event: Some(event) }
-}
-
-fn snapshot(s: Snapshot) -> p::ObserveResponse {
-    response(p::observe_response::Event::Snapshot(p::Snapshot {
-        instances: s.instances.into_iter().map(Into::into).collect(),
-        inventory: Some(s.inventory.into()),
-        synced: s.synced,
-    }))
+/// A snapshot in parts that fit a message.
+fn snapshot(s: Snapshot) -> VecDeque<p::Snapshot> {
+    let (inventory, synced) = (p::Inventory::from(s.inventory), s.synced);
+    let empty = || p::Snapshot { inventory: Some(inventory.clone()), synced, ..p::Snapshot::default() };
+    let (mut parts, mut part, mut bytes) = (VecDeque::new(), empty(), 0);
+    for observed in s.instances.into_iter().map(p::Observed::from) {
+        let more = observed.encoded_len();
+        if bytes + more > PART && !part.instances.is_empty() {
+            part.more = true;
+            parts.push_back(std::mem::replace(&mut part, empty()));
+            bytes = 0;
+        }
+        bytes += more;
+        part.instances.push(observed);
+    }
+    parts.push_back(part);
+    parts
 }
 
 fn size(s: p::ExecSize) -> Size {
@@ -340,10 +353,11 @@ mod tests {
     use crate::exec_runs::ExecRuns;
     use crate::files::Files;
     use crate::inventory::Inventory;
-    use crate::slice::Fence;
     use crate::table::Table;
     use netloom_model::id::NodeUid;
     use netloom_model::kind::Catalogue;
+    use netloom_model::observed::Observed;
+    use netloom_service::fence::Fence;
     use p::observe_response::Event;
 
     /// More changes than are kept for an observer.
@@ -359,21 +373,58 @@ mod tests {
             Arc::new(Files::open(dir.path()).unwrap()),
             ExecRuns::open(dir.path().join("exec")).unwrap(),
             None,
+            None,
             Fence::open(&dir.path().join("term")).unwrap(),
             Catalogue::embedded(),
             netloom_service::Shutdown::new(),
         );
         let host = Arc::new(host);
-        let (first, told) = host.table.observe();
-        assert!(first.instances.is_empty());
         let mut beat = tokio::time::interval(Duration::from_secs(1000));
         beat.tick().await;
-        let mut observer = Observer { host: host.clone(), told, beat };
+        let mut observer = Observer::new(host.clone(), beat);
+        let Some(Event::Snapshot(first)) = observer.next().await.unwrap().event else {
+            panic!("no snapshot")
+        };
+        assert!(first.instances.is_empty() && !first.more);
         let add = || host.ensure(1, vec![Instance { uid: NodeUid::new(), ..instance() }]).unwrap();
         (0..MANY).for_each(|_| add());
-        let Some(Event::Snapshot(now)) = observer.next().await.unwrap().event else { panic!("no snapshot") };
-        assert_eq!(now.instances.len(), MANY);
+        let mut told = 0;
+        loop {
+            let Some(Event::Snapshot(part)) = observer.next().await.unwrap().event else { panic!("no part") };
+            told += part.instances.len();
+            if !part.more {
+                break;
+            }
+        }
+        assert_eq!(told, MANY);
         add();
         assert!(matches!(observer.next().await.unwrap().event, Some(Event::Changed(_))));
+    }
+    #[test]
+    fn a_large_snapshot_comes_in_parts_and_whole() {
+        let observed = |n: usize| {
+            let mut o = Observed::absent(NodeUid::new(), instance().lab_uid);
+            o.detail = "x".repeat(n);
+            o
+        };
+        let all = |sizes: &[usize]| Snapshot {
+            instances: sizes.iter().map(|n| observed(*n)).collect(),
+            inventory: Inventory::new(1, &Config::default()).now(),
+            synced: true,
+        };
+        let counts = |sizes: &[usize]| {
+            let parts = snapshot(all(sizes));
+            let last = parts.len() - 1;
+            for (n, part) in parts.iter().enumerate() {
+                assert!(part.synced && part.inventory.is_some());
+                assert_eq!(part.more, n < last);
+                assert!(part.instances.len() == 1 || part.encoded_len() < 3 << 20);
+            }
+            parts.iter().map(|p| p.instances.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(counts(&[]), [0]);
+        assert_eq!(counts(&[1, 2, 3]), [3]);
+        assert_eq!(counts(&[PART / 2, PART / 2, PART, PART * 2, 1]), [1, 1, 1, 1, 1]);
+        assert_eq!(counts(&[4000; 1000]).iter().sum::<usize>(), 1000);
     }
 }

@@ -1,12 +1,13 @@
 //! The host: what the calls of the contract do, and what all parts share.
 
 use std::sync::{Arc, Mutex};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use netloom_model::id::{LabUid, NodeUid};
 use netloom_model::kind::Catalogue;
 use netloom_model::slice::Instance;
 use netloom_model::state::Runtime;
+use netloom_service::fence::Fence;
 use netloom_service::telemetry::traceparent;
 use netloom_service::{Shutdown, ticket};
 use tokio::sync::Semaphore;
@@ -16,11 +17,15 @@ use crate::error::Error;
 use crate::exec_runs::ExecRuns;
 use crate::files::Files;
 use crate::netns::Netns;
-use crate::slice::{Fence, Parts};
+use crate::pins::Pins;
+use crate::slice::Parts;
 use crate::table::Table;
 
 /// So many instances are worked on at once: more make Docker slower, not faster.
 const AT_ONCE: usize = 4;
+
+/// So long after the last file came to it, a lab that nothing on this host belongs to is taken for gone: files come before instances, and images are pulled in between.
+const UNUSED: Duration = Duration::from_secs(3600);
 
 /// See the module.
 pub struct Host {
@@ -34,6 +39,8 @@ pub struct Host {
     pub exec_runs: ExecRuns,
     /// Published network namespaces; none where no driver has any.
     pub netns: Option<Arc<Netns>>,
+    /// Files of labs that are mounted into nodes; none where no driver mounts any.
+    pub pins: Option<Arc<Pins>>,
     /// Turns of work.
     pub turns: Semaphore,
     /// Ends everything.
@@ -71,6 +78,7 @@ impl Host {
         files: Arc<Files>,
         exec_runs: ExecRuns,
         netns: Option<Arc<Netns>>,
+        pins: Option<Arc<Pins>>,
         fence: Fence,
         kinds: Catalogue,
         shutdown: Shutdown,
@@ -81,6 +89,7 @@ impl Host {
             files,
             exec_runs,
             netns,
+            pins,
             turns: Semaphore::new(AT_ONCE),
             shutdown,
             fence,
@@ -92,11 +101,17 @@ impl Host {
 
     /// Lets a call of this term pass, or refuses it.
     pub fn admit(&self, term: u64) -> Result<(), Error> {
-        self.fence.admit(term)
+        Ok(self.fence.admit(term)?)
     }
 
     /// Takes the whole slice, or a part of it.
-    pub fn sync(&self, term: u64, part: Vec<Instance>, ticket_key: Vec<u8>, more: bool) -> Result<(), Error> {
+    pub fn sync(
+        self: &Arc<Self>,
+        term: u64,
+        part: Vec<Instance>,
+        ticket_key: Vec<u8>,
+        more: bool,
+    ) -> Result<(), Error> {
         self.admit(term)?;
         if !ticket_key.is_empty() {
             *self.ticket_key.lock().expect("no holder panics") = ticket_key;
@@ -105,6 +120,7 @@ impl Host {
         if let Some(slice) = whole {
             tracing::info!(instances = slice.len(), term, "slice synced");
             self.table.sync(self.with_drivers(slice), &traceparent());
+            self.sweep();
         }
         Ok(())
     }
@@ -151,9 +167,37 @@ impl Host {
         for driver in &self.drivers {
             driver.remove_lab(lab).await?;
         }
-        self.files.remove_lab(lab)?;
+        self.on_files(move |files| files.remove_lab(lab)).await?;
         tracing::info!(lab_uid = %lab, "lab removed from this host");
         Ok(())
+    }
+
+    /// Does something with files where it may take its time.
+    pub async fn on_files<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&Arc<Files>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let files = self.files.clone();
+        let done = tokio::task::spawn_blocking(move || what(&files)).await;
+        done.map_err(|e| Error::host("work on files did not end", e))?
+    }
+
+    /// Removes, in the background, the files of labs that nothing here belongs to. Does nothing as long as it is not known what does.
+    pub fn sweep(self: &Arc<Self>) {
+        let Some(labs) = self.table.labs() else { return };
+        let host = self.clone();
+        tokio::spawn(async move {
+            match host.on_files(move |files| files.sweep(&labs, UNUSED)).await {
+                Ok(swept) => {
+                    for lab in swept {
+                        tracing::info!(lab_uid = %lab, "files of a lab that is not here any more removed");
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "files of labs that are not here any more cannot be removed")
+                }
+            }
+        });
     }
 
     /// The links of starts are settled.

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use netloom_model::observed::ComputeInventory;
 
-use crate::config::Config;
+use crate::config::{Config, DriverName};
 use crate::driver::Probe;
 
 /// See the module.
@@ -12,6 +12,7 @@ pub struct Inventory {
     cpu_millis: u64,
     memory_bytes: u64,
     host_path_roots: Vec<String>,
+    architecture: String,
     drivers: Mutex<Vec<State>>,
 }
 
@@ -23,14 +24,16 @@ struct State {
 impl Inventory {
     /// Of so many drivers, none of which has answered yet.
     pub fn new(drivers: usize, config: &Config) -> Inventory {
-        let sim = &config.sim;
+        // What a played host is said to have is no word on a real one.
+        let is_played = config.drivers.contains(&DriverName::Sim);
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
-        let or = |said: u64, has: u64| if said > 0 { said } else { has };
+        let or = |said: u64, has: u64| if is_played && said > 0 { said } else { has };
         let state = || State { answer: Err("has not been asked yet".to_owned()), ever: false };
         Inventory {
-            cpu_millis: or(sim.cpu_millis, cores * 1000),
-            memory_bytes: or(sim.memory_bytes, memory()),
+            cpu_millis: or(config.sim.cpu_millis, cores * 1000),
+            memory_bytes: or(config.sim.memory_bytes, memory()),
             host_path_roots: config.allowed_host_paths.iter().map(|p| p.display().to_string()).collect(),
+            architecture: architecture(&machine()),
             drivers: Mutex::new((0..drivers).map(|_| state()).collect()),
         }
     }
@@ -58,6 +61,7 @@ impl Inventory {
             cpu_millis: self.cpu_millis,
             memory_bytes: self.memory_bytes,
             host_path_roots: self.host_path_roots.clone(),
+            architecture: self.architecture.clone(),
             ..ComputeInventory::default()
         };
         for state in self.drivers.lock().expect("no holder panics").iter() {
@@ -77,6 +81,24 @@ impl Inventory {
     }
 }
 
+/// What the kernel calls the machine, as `uname -m` says it.
+fn machine() -> String {
+    let uname = nix::sys::utsname::uname();
+    uname.map(|u| u.machine().to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// The machine's architecture as images name it.
+fn architecture(machine: &str) -> String {
+    let name = match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "armv6l" | "armv7l" | "armv8l" => "arm",
+        "i386" | "i486" | "i586" | "i686" => "386",
+        other => other,
+    };
+    name.to_owned()
+}
+
 /// MemTotal of proc(5), in bytes.
 fn memory() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -90,6 +112,27 @@ fn memory() -> u64 {
 mod tests {
     use super::*;
     use netloom_model::state::Runtime;
+
+    #[test]
+    fn an_architecture_is_named_as_images_name_it() {
+        for (machine, name) in
+            [("x86_64", "amd64"), ("aarch64", "arm64"), ("armv7l", "arm"), ("riscv64", "riscv64")]
+        {
+            assert_eq!(architecture(machine), name);
+        }
+        assert!(!machine().is_empty());
+    }
+
+    #[test]
+    fn only_a_played_host_has_what_it_is_said_to_have() {
+        let mut config = Config::default();
+        (config.sim.cpu_millis, config.sim.memory_bytes) = (77, 99);
+        let real = Inventory::new(1, &config).now();
+        assert!(real.cpu_millis != 77 && real.memory_bytes != 99);
+        config.drivers = vec![DriverName::Sim];
+        let played = Inventory::new(1, &config).now();
+        assert_eq!((played.cpu_millis, played.memory_bytes), (77, 99));
+    }
 
     #[test]
     fn a_runtime_counts_when_it_answers() {

@@ -26,7 +26,9 @@ mod grpc;
 mod host;
 mod hosts_file;
 mod inventory;
+mod mounts;
 mod netns;
+mod pins;
 mod plan;
 mod reconcile;
 mod slice;
@@ -36,7 +38,9 @@ mod watch;
 use std::sync::Arc;
 
 use netloom_proto::compute::v1::compute_service_server::ComputeServiceServer;
+use netloom_service::fence::Fence;
 use netloom_service::{Connector, Settings, Shutdown, installation, server};
+use tokio::task::JoinSet;
 use tonic::service::Routes;
 
 use config::{Config, DriverName};
@@ -48,20 +52,24 @@ use files::Files;
 use host::Host;
 use inventory::Inventory;
 use netns::Netns;
-use slice::Fence;
+use pins::Pins;
 use table::Table;
 
 /// Runs the service until shut down. Instances stay as they are.
 pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -> anyhow::Result<()> {
+    let _claim = netloom_service::installation::claim(&settings, "compute").await?;
     let config: Config = settings.section("compute")?;
     let owner = installation::owner(&settings.data_dir)?;
     let files = Arc::new(Files::open(&settings.data_dir)?);
     let mut drivers: Vec<Arc<dyn Driver>> = Vec::new();
-    let mut netns = None;
+    let (mut netns, mut pins) = (None, None);
     for name in &config.drivers {
         match name {
             DriverName::Docker => {
-                let docker = DockerDriver::new(owner, config.clone(), files.clone(), &settings.data_dir)?;
+                let held = Arc::new(Pins::open(settings.run_dir.join("binds"))?);
+                pins = Some(held.clone());
+                let docker =
+                    DockerDriver::new(owner, config.clone(), files.clone(), held, &settings.data_dir)?;
                 drivers.push(Arc::new(docker));
                 netns = Some(Arc::new(Netns::open(settings.run_dir.join("netns"))?));
             }
@@ -75,22 +83,66 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
         files,
         ExecRuns::open(settings.run_dir.join("exec"))?,
         netns.clone(),
+        pins.clone(),
         Fence::open(&settings.data_dir.join("compute/term"))?,
         settings.catalogue()?,
         shutdown.clone(),
     ));
     let listener = connector.listen(&settings.endpoints.compute).await?;
+    let mut tasks = JoinSet::new();
     for driver in 0..host.drivers.len() {
-        tokio::spawn(watch::run(host.clone(), driver, inventory.clone()));
+        tasks.spawn(watch::run(host.clone(), driver, inventory.clone()));
     }
-    tokio::spawn(reconcile::run(host.clone()));
+    tasks.spawn(reconcile::run(host.clone()));
     let service = ComputeServiceServer::new(grpc::Grpc::new(host))
         .max_decoding_message_size(server::MAX_MESSAGE)
         .max_encoding_message_size(server::MAX_MESSAGE);
     let name = <ComputeServiceServer<grpc::Grpc> as tonic::server::NamedService>::NAME;
-    server::serve(listener, Routes::new(service), name, netloom_proto::DESCRIPTORS, shutdown).await?;
+    let routes = Routes::new(service);
+    let outcome = tokio::select! {
+        outcome = server::serve(listener, routes, name, netloom_proto::DESCRIPTORS, shutdown.clone()) => outcome,
+        e = ended_early(&mut tasks, &shutdown) => Err(e),
+    };
+    shutdown.cancel();
+    while tasks.join_next().await.is_some() {}
     if let Some(netns) = netns {
         netns.close();
     }
-    Ok(())
+    if let Some(pins) = pins {
+        pins.close();
+    }
+    outcome
+}
+
+/// Waits for a task that ends before it is asked to: without it this service would answer and do nothing.
+async fn ended_early(tasks: &mut JoinSet<()>, shutdown: &Shutdown) -> anyhow::Error {
+    loop {
+        match tasks.join_next().await {
+            Some(Ok(())) if shutdown.is_cancelled() => {}
+            Some(Ok(())) => {
+                return anyhow::anyhow!("a task of the compute service ended without being asked to");
+            }
+            Some(Err(e)) => return anyhow::Error::new(e).context("a task of the compute service ended"),
+            None => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_ends_early_is_told_and_one_that_was_asked_to_is_not() {
+        let (asked, unasked) = (Shutdown::new(), Shutdown::new());
+        asked.cancel();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async {});
+        let silence = std::time::Duration::from_millis(50);
+        assert!(tokio::time::timeout(silence, ended_early(&mut tasks, &asked)).await.is_err());
+        tasks.spawn(async {});
+        assert!(ended_early(&mut tasks, &unasked).await.to_string().contains("without being asked"));
+        tasks.spawn(async { panic!("on purpose") });
+        assert!(ended_early(&mut tasks, &asked).await.is::<tokio::task::JoinError>());
+    }
 }

@@ -12,13 +12,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use netloom_model::id::NodeUid;
-use nix::errno::Errno;
 use nix::libc;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::mount::{MsFlags, mount};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::error::Error;
+use crate::mounts;
 
 /// The directory.
 pub struct Netns {
@@ -28,23 +28,11 @@ pub struct Netns {
 }
 
 impl Netns {
-    /// Makes the directory a mount of its own that is shared, as `ip netns` does: what is mounted in it is then seen, and gone, in every mount namespace
-    /// that has a copy. Otherwise a forgotten copy would keep namespaces of dead nodes.
+    /// In this directory, which becomes a shared mount: a forgotten copy of another kind would keep namespaces of dead nodes.
     pub fn open(dir: PathBuf) -> Result<Netns, Error> {
-        let failed = |e: &dyn std::fmt::Display| {
-            Error::Host(format!("cannot prepare {} for network namespaces (run as root): {e}", dir.display()))
-        };
-        fs::create_dir_all(&dir).map_err(|e| failed(&e))?;
-        let share =
-            || mount(None::<&str>, &dir, None::<&str>, MsFlags::MS_SHARED | MsFlags::MS_REC, None::<&str>);
-        match share() {
-            Err(Errno::EINVAL) => {
-                let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
-                mount(Some(&dir), &dir, None::<&str>, bind, None::<&str>).map_err(|e| failed(&e))?;
-                share().map_err(|e| failed(&e))?;
-            }
-            other => other.map_err(|e| failed(&e))?,
-        }
+        mounts::shared(&dir).map_err(|e| {
+            Error::host(format!("cannot prepare {} for network namespaces (run as root)", dir.display()), e)
+        })?;
         Ok(Netns { dir, published: Mutex::default() })
     }
 
@@ -130,9 +118,7 @@ impl Netns {
 
     /// Undoes [`Netns::open`] when nothing is published.
     pub fn close(&self) {
-        if entries(&self.dir).is_empty() {
-            let _ = umount2(&self.dir, MntFlags::MNT_DETACH);
-        }
+        mounts::unshared(&self.dir);
     }
 
     fn changed(&self) {
@@ -146,11 +132,7 @@ fn entries(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn take_away(path: &Path) {
-    // A mount over a mount is taken off too.
-    while umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).is_ok() {}
-    if let Err(error) = fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
+    if let Err(error) = mounts::take_away(path) {
         tracing::warn!(%error, path = %path.display(), "a network namespace cannot be taken away");
     }
 }

@@ -232,6 +232,10 @@ pub fn phase(s: &Situation<'_>) -> (Phase, String) {
                 let phase = if hopeless { Phase::Failed } else { Phase::Starting };
                 (phase, s.memory.pausing.clone() + &hint(i, *code) + &times(s.memory.restarts.tries))
             }
+            // By itself, and its policy leaves it so.
+            Want::Keep(i) if wants_running => {
+                (Phase::Stopped, format!("ended with exit code {code}") + &hint(i, *code))
+            }
             Want::Keep(i) => (Phase::Stopped, exited(*code) + &hint(i, *code)),
             _ if error.is_empty() => (Phase::Stopped, exited(*code)),
             _ => (Phase::Stopped, error.clone()),
@@ -367,7 +371,13 @@ mod tests {
         assert_eq!(phase(&s), (Phase::Starting, "exited with 0; starts again in 1 s".into()));
         assert_eq!(next(&s, now + Duration::from_secs(1)), Next::Do(Step::Start));
         let never = with(RestartPolicy::Never);
-        assert_eq!(phase(&at(Want::Keep(&never), Some(&clean), &memory)).0, Phase::Stopped);
+        let on_failure = with(RestartPolicy::OnFailure);
+        for left in [&never, &on_failure] {
+            let said = phase(&at(Want::Keep(left), Some(&clean), &memory));
+            assert_eq!(said, (Phase::Stopped, "ended with exit code 0".into()));
+        }
+        let failed = ended(3);
+        assert_eq!(phase(&at(Want::Keep(&on_failure), Some(&failed), &memory)).0, Phase::Starting);
         memory.start_demanded = true;
         assert_eq!(next(&at(Want::Keep(&never), Some(&clean), &memory), now), Next::Do(Step::Start));
     }

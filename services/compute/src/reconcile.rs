@@ -8,6 +8,7 @@ use std::time::Instant;
 use netloom_model::id::NodeUid;
 use netloom_model::state::Wanted;
 use netloom_service::telemetry::continue_trace;
+use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use crate::error::Error;
@@ -17,13 +18,14 @@ use crate::table::{ExecJob, Job};
 
 /// Runs until shut down.
 pub async fn run(host: Arc<Host>) {
+    let mut tasks = JoinSet::new();
     loop {
         let (due, runs, again) = host.table.work(Instant::now());
         for uid in due {
-            tokio::spawn(work(host.clone(), uid));
+            tasks.spawn(work(host.clone(), uid));
         }
         for run in runs {
-            tokio::spawn(commands(host.clone(), run));
+            tasks.spawn(commands(host.clone(), run));
         }
         let timer = async {
             match again {
@@ -32,7 +34,14 @@ pub async fn run(host: Arc<Host>) {
             }
         };
         tokio::select! {
-            () = host.shutdown.cancelled() => return,
+            // What is under way is let finish.
+            () = host.shutdown.cancelled() => return tasks.detach_all(),
+            Some(ended) = tasks.join_next() => {
+                // It held an instance that nobody would touch again.
+                if let Err(e) = ended && let Ok(panic) = e.try_into_panic() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
             () = host.table.wake.notified() => {}
             () = timer => {}
         }
@@ -102,10 +111,14 @@ async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
                 tracing::info!(instance = id, "instance removed");
                 host.look(job.driver, id).await?;
             }
+            if let Some(pins) = &host.pins {
+                pins.release(job.uid);
+            }
             // With an instance it is only made anew, and keeps its files.
             if job.instance.is_none() {
                 host.exec_runs.forget_node(job.uid);
-                host.files.remove_node(job.lab_uid, job.uid)?;
+                let (lab, node) = (job.lab_uid, job.uid);
+                host.on_files(move |files| files.remove_node(lab, node)).await?;
             }
         }
         Step::Refresh => driver.refresh(instance()?).await?,

@@ -1,61 +1,6 @@
-//! Who may say what is wanted, and the parts of a slice as they come in.
-
-use std::fs;
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+//! The parts of a slice as they come in.
 
 use netloom_model::slice::Instance;
-
-use crate::error::Error;
-
-/// The highest term of a leader seen, kept in a file: a scheduler that was replaced while it slept cannot change this host any more, also not after this service
-/// was restarted.
-pub struct Fence {
-    path: PathBuf,
-    term: Mutex<u64>,
-}
-
-impl Fence {
-    /// Reads the file; a missing one means that no leader was seen.
-    pub fn open(path: &Path) -> Result<Fence, Error> {
-        let term = match fs::read_to_string(path) {
-            Ok(text) => text.trim().parse().map_err(|_| {
-                Error::Host(format!(
-                    "{} does not hold a number; remove it if no other scheduler leads",
-                    path.display()
-                ))
-            })?,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
-            Err(e) => return Err(Error::host(format!("cannot read {}", path.display()), e)),
-        };
-        Ok(Fence { path: path.to_owned(), term: Mutex::new(term) })
-    }
-
-    /// Lets a call of this term pass, or refuses it. A higher one is on disk before the call has any effect.
-    pub fn admit(&self, given: u64) -> Result<(), Error> {
-        let mut current = self.term.lock().expect("no holder panics");
-        if given < *current {
-            return Err(Error::StaleTerm { given, current: *current });
-        }
-        if given > *current {
-            self.write(given).map_err(|e| Error::host(format!("cannot write {}", self.path.display()), e))?;
-            *current = given;
-        }
-        Ok(())
-    }
-
-    fn write(&self, term: u64) -> std::io::Result<()> {
-        if let Some(directory) = self.path.parent() {
-            fs::create_dir_all(directory)?;
-        }
-        let draft = self.path.with_extension("new");
-        let mut file = fs::File::create(&draft)?;
-        writeln!(file, "{term}")?;
-        file.sync_all()?;
-        fs::rename(&draft, &self.path)
-    }
-}
 
 /// Parts of a Sync, until the last has come.
 #[derive(Default)]
@@ -79,21 +24,6 @@ impl Parts {
 mod tests {
     use super::*;
     use crate::driver::testing::instance;
-
-    #[test]
-    fn a_lower_term_is_refused_also_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("compute/term");
-        let fence = Fence::open(&path).unwrap();
-        assert!(fence.admit(3).is_ok());
-        assert!(fence.admit(3).is_ok());
-        assert!(matches!(fence.admit(2), Err(Error::StaleTerm { given: 2, current: 3 })));
-        let fence = Fence::open(&path).unwrap();
-        assert!(fence.admit(2).is_err());
-        assert!(fence.admit(4).is_ok());
-        fs::write(&path, "x").unwrap();
-        assert!(Fence::open(&path).is_err());
-    }
 
     #[test]
     fn a_slice_is_whole_at_its_last_part() {

@@ -317,10 +317,11 @@ impl Table {
     }
 
     /// Exec commands went on. Ignored when the instance has been started anew meanwhile.
-    pub fn exec_went(&self, uid: NodeUid, start_id: &str, phase: ExecPhase, error: &str) {
+    pub fn exec_went(&self, uid: NodeUid, start_id: &str, phase: ExecPhase, progress: &str, error: &str) {
         let mut inner = self.lock();
         if let Some(entry) = inner.entries.get_mut(&uid).filter(|e| e.exec.start_id == start_id) {
             entry.exec.phase = phase;
+            entry.exec.progress = progress.to_owned();
             entry.exec.error = error.to_owned();
             self.settle_entry(&mut inner, uid);
         }
@@ -332,6 +333,18 @@ impl Table {
     pub fn observe(&self) -> (Snapshot, broadcast::Receiver<Told>) {
         let inner = self.lock();
         (inner.snapshot(), self.told.subscribe())
+    }
+
+    /// Labs of which an instance is in the slice or exists; none as long as that is not known.
+    pub fn labs(&self) -> Option<BTreeSet<LabUid>> {
+        let inner = self.lock();
+        let known = inner.synced && inner.answers.iter().all(|a| *a);
+        known.then(|| inner.entries.values().map(|e| e.lab_uid).collect())
+    }
+
+    /// Every instance that is in the slice or exists.
+    pub fn uids(&self) -> BTreeSet<NodeUid> {
+        self.lock().entries.keys().copied().collect()
     }
 
     /// What the host can do.

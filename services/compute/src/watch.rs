@@ -54,6 +54,7 @@ async fn follow(host: &Arc<Host>, driver: usize, inventory: &Inventory) -> Resul
         sweep(host, inventory);
     }
     host.table.answers(driver, true, answers_now);
+    host.sweep();
     let mut timer = tokio::time::interval_at(tokio::time::Instant::now() + EVERY, EVERY);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -118,5 +119,8 @@ fn sweep(host: &Host, inventory: &Inventory) {
     host.exec_runs.keep(&running);
     if let Some(netns) = &host.netns {
         netns.keep(&running);
+    }
+    if let Some(pins) = &host.pins {
+        pins.keep(&host.table.uids());
     }
 }

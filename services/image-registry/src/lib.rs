@@ -21,6 +21,7 @@ pub mod validate;
 
 /// Runs the service until it is shut down.
 pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -> anyhow::Result<()> {
+    let _claim = netloom_service::installation::claim(&settings, "image-registry").await?;
     let config: config::Config = settings.section("image_registry")?;
     let path = config.database.unwrap_or_else(|| settings.data_dir.join("image-registry.db"));
     let store = store::Store::open(&path)

@@ -36,9 +36,7 @@ pub struct Store {
 impl Store {
     /// Opens the database, which is made when it does not exist, and brings it to this version.
     pub async fn open(path: &Path) -> anyhow::Result<Store> {
-        if let Some(directory) = path.parent() {
-            tokio::fs::create_dir_all(directory).await?;
-        }
+        netloom_service::installation::private_file(path)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)

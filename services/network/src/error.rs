@@ -2,7 +2,8 @@
 
 use std::io;
 
-use netloom_model::failure::{Code, Failure, Violation};
+use netloom_model::failure::{Failure, Violation};
+use netloom_service::fence::FenceError;
 
 /// Why a call was refused or the service cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -10,20 +11,12 @@ pub enum Error {
     /// The configuration is wrong.
     #[error("{0}")]
     Config(String),
-    /// A caller that no longer leads.
-    #[error("term {given} is over: this host follows term {seen}; ask the scheduler that leads now")]
-    StaleTerm {
-        /// The term of the call.
-        given: u64,
-        /// The highest term this host saw.
-        seen: u64,
-    },
+    /// The caller no longer leads, or it cannot be kept who does.
+    #[error(transparent)]
+    Fence(#[from] FenceError),
     /// Fields of a request are wrong.
     #[error("the request is wrong in {} field(s)", .0.len())]
     Invalid(Vec<Violation>),
-    /// The term cannot be kept over a restart.
-    #[error("the fencing term cannot be kept: make the data directory writable")]
-    Term(#[source] io::Error),
     /// The kernel does not give what this service stands on.
     #[error("{what}: run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN")]
     Kernel {
@@ -33,20 +26,20 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// A task that the loop stands on ended: what it told last would be taken for true for ever.
+    #[error(
+        "the task that {0} ended before the service did: the log before this says why; start the service again"
+    )]
+    Ended(&'static str),
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         let message = error.to_string();
         match error {
-            Error::StaleTerm { given, seen } => Failure::new(Code::FailedPrecondition, "STALE_TERM", message)
-                .with("given", given.to_string())
-                .with("seen", seen.to_string()),
+            Error::Fence(fence) => fence.into(),
             Error::Invalid(violations) => Failure::invalid(message, violations),
-            Error::Term(source) => {
-                Failure::new(Code::Unavailable, "TERM_NOT_KEPT", format!("{message} ({source})"))
-            }
-            Error::Config(_) | Error::Kernel { .. } => Failure::internal(message),
+            Error::Config(_) | Error::Kernel { .. } | Error::Ended(_) => Failure::internal(message),
         }
     }
 }

@@ -1,4 +1,7 @@
-//! The contract: decodes, calls, encodes.
+//! The contract: decodes, calls, encodes. `observer` is a stream of Observe, `parts` cuts what is too large for one message.
+
+mod observer;
+mod parts;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,24 +11,20 @@ use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
 use netloom_model::Failure;
 use netloom_model::id::WireId;
-use netloom_model::observed::NetworkInventory;
 use netloom_model::slice::NetworkSlice;
 use netloom_proto::convert::ConvertError;
 use netloom_proto::network::v1 as pb;
 use netloom_proto::network::v1::network_service_server::NetworkService;
-use netloom_proto::network::v1::observe_response::Event;
 use netloom_service::status::to_status;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 
+use self::observer::Observer;
 use crate::error::Error;
-use crate::observe::{News, Observed};
 use crate::reconcile::Report;
 use crate::slice::Store;
 
-/// How often an observer hears a sign of life.
-const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How long a Remove waits until all is gone: ovs-vswitchd takes some 14 ms to let go of a port.
 const REMOVAL: Duration = Duration::from_secs(20);
 
@@ -104,85 +103,10 @@ impl NetworkService for Grpc {
         &self,
         _request: Request<pb::ObserveRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
-        let observer = Observer { reports: self.reports.clone(), told: None, heartbeat: Instant::now() };
-        let events = stream::unfold(observer, |mut observer| async {
+        let events = stream::unfold(Observer::new(self.reports.clone()), |mut observer| async {
             let event = observer.next().await?;
             Some((Ok(pb::ObserveResponse { event: Some(event) }), observer))
         });
         Ok(Response::new(events.boxed()))
-    }
-}
-
-/// One stream of Observe.
-struct Observer {
-    reports: watch::Receiver<Option<Arc<Report>>>,
-    /// The report that was told last, and the inventory.
-    told: Option<(Arc<Report>, NetworkInventory)>,
-    heartbeat: Instant,
-}
-
-impl Observer {
-    /// The next event; none when the service ends.
-    async fn next(&mut self) -> Option<Event> {
-        loop {
-            let latest = self.reports.borrow_and_update().clone();
-            if let Some(latest) = latest {
-                let now = &latest.observed;
-                let news = match &self.told {
-                    None => News::Everything,
-                    Some((told, _)) => now.since(&told.observed),
-                };
-                let event = match news {
-                    News::None => None,
-                    News::Everything => Some(Event::Snapshot(snapshot(now))),
-                    News::Changes(changes) => Some(Event::Changes(pb::Changes {
-                        nics: changes.nics.into_iter().map(Into::into).collect(),
-                        wires: changes.wires.into_iter().map(Into::into).collect(),
-                        segments: changes.segments.into_iter().map(Into::into).collect(),
-                    })),
-                };
-                let inventory = match (&self.told, &event) {
-                    (Some((_, told)), Some(Event::Changes(_)) | None) => told.clone(),
-                    _ => now.inventory.clone(),
-                };
-                self.told = Some((latest, inventory));
-                if event.is_some() {
-                    return event;
-                }
-                if Instant::now() >= self.heartbeat {
-                    return Some(self.beat());
-                }
-            }
-            let changed = timeout_at(self.heartbeat, self.reports.changed()).await;
-            match changed {
-                Ok(Err(_)) => return None,
-                Ok(Ok(())) => {}
-                Err(_) if self.told.is_none() => self.heartbeat = Instant::now() + HEARTBEAT,
-                Err(_) => {}
-            }
-        }
-    }
-
-    fn beat(&mut self) -> Event {
-        self.heartbeat = Instant::now() + HEARTBEAT;
-        let inventory = self.told.as_mut().and_then(|(report, told)| {
-            let now = &report.observed.inventory;
-            (now != told).then(|| {
-                told.clone_from(now);
-                pb::Inventory::from(now.clone())
-            })
-        });
-        Event::Heartbeat(pb::Heartbeat { inventory })
-    }
-}
-
-fn snapshot(observed: &Observed) -> pb::Snapshot {
-    pb::Snapshot {
-        nics: observed.nics.values().cloned().map(Into::into).collect(),
-        wires: observed.wires.values().cloned().map(Into::into).collect(),
-        segments: observed.segments.values().cloned().map(Into::into).collect(),
-        inventory: Some(observed.inventory.clone().into()),
-        synced: observed.synced,
-        unwanted: observed.unwanted.iter().map(|wire| wire.get()).collect(),
     }
 }

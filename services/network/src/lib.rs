@@ -25,10 +25,14 @@ mod reconcile;
 mod slice;
 mod trace;
 
+use std::pin::pin;
+
+use anyhow::Context as _;
 use netloom_proto::network::v1::network_service_server::NetworkServiceServer;
 use netloom_service::server::MAX_MESSAGE;
 use netloom_service::{Connector, Settings, Shutdown, installation, server};
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
 use tonic::service::Routes;
 
 pub use config::{Config, Datapath};
@@ -42,6 +46,7 @@ use crate::slice::Store;
 
 /// Runs the service in the network namespace it is called in, until shut down. What it made goes on carrying after.
 pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -> anyhow::Result<()> {
+    let _claim = netloom_service::installation::claim(&settings, "network").await?;
     let config: Config = settings.section("network")?;
     config.check()?;
     let names = Names::new(&config, installation::owner(&settings.data_dir)?);
@@ -59,19 +64,36 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let reconciler = Reconciler::new(names, config, sources)?;
     let (report, reports) = watch::channel(None);
     let listener = connector.listen(&settings.endpoints.network).await?;
-    let loop_ = tokio::spawn(reconciler.run(report, shutdown.clone()));
     let service = NetworkServiceServer::new(Grpc::new(store, reports))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    let served = server::serve(
+    let mut work = JoinSet::new();
+    work.spawn(reconciler.run(report, shutdown.clone()));
+    let mut served = pin!(server::serve(
         listener,
         Routes::new(service),
         "netloom.network.v1.NetworkService",
         netloom_proto::DESCRIPTORS,
         shutdown.clone(),
-    )
-    .await;
+    ));
+    let outcome = tokio::select! {
+        outcome = &mut served => outcome,
+        // The loop notices the end of every other task. Without it nothing is true any more of what is told.
+        Some(ended) = work.join_next() => match finished(ended) {
+            Ok(()) => served.await,
+            failed => failed,
+        },
+    };
     shutdown.cancel();
-    loop_.await?;
-    served
+    match work.join_next().await {
+        Some(ended) => outcome.and(finished(ended)),
+        None => outcome,
+    }
+}
+
+/// Why the loop ended, unless it was asked to.
+fn finished(ended: Result<Result<(), Error>, JoinError>) -> anyhow::Result<()> {
+    ended
+        .context("the loop that makes NICs and wires ended badly")?
+        .context("the loop that makes NICs and wires")
 }

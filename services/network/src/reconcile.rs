@@ -127,8 +127,12 @@ impl Reconciler {
         })
     }
 
-    /// Runs until shut down. What exists goes on carrying after.
-    pub async fn run(mut self, report: watch::Sender<Option<Arc<Report>>>, shutdown: Shutdown) {
+    /// Runs until shut down; what exists goes on carrying after. Ends with an error when a task ended that it reads from.
+    pub async fn run(
+        mut self,
+        report: watch::Sender<Option<Arc<Report>>>,
+        shutdown: Shutdown,
+    ) -> Result<(), Error> {
         let mut wanted = self.sources.store.wanted();
         let mut starts = self.sources.starts.clone();
         let mut links = self.sources.monitor.links();
@@ -146,12 +150,15 @@ impl Reconciler {
             let pause = self.pass(now, &report).await;
             tokio::select! {
                 Ok(()) = wanted.changed() => {}
-                Ok(()) = starts.changed() => {}
-                Ok(()) = links.changed() => {}
-                Ok(()) = snapshots.changed() => {}
+                there = starts.changed() => there.map_err(|_| Error::Ended("lists network namespaces"))?,
+                there = links.changed() => there.map_err(|_| Error::Ended("watches interfaces"))?,
+                there = snapshots.changed() => there.map_err(|_| Error::Ended("reads Open vSwitch's database"))?,
                 () = wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
-                () = shutdown.cancelled() => return,
+                () = shutdown.cancelled() => return Ok(()),
+            }
+            if self.keepers.values().any(Keeper::ended) {
+                return Err(Error::Ended("keeps a bridge's flows"));
             }
         }
     }
@@ -185,9 +192,9 @@ impl Reconciler {
             kernel_datapath: self.kernel_datapath,
         };
         let userspace = facts.userspace();
-        let plan = plan::plan(&facts);
+        let mut plan = plan::plan(&facts);
         let settled = facts.settled;
-        self.tell(&plan, &now.wanted, report);
+        self.tell(&mut plan, &now.wanted, report);
         self.act(plan, &now.wanted, &now.starts, &now.links, userspace, settled).await;
         let clock = Instant::now();
         let due = self.resting.values().filter_map(|rest| rest.until.checked_duration_since(clock)).min();
@@ -231,12 +238,15 @@ impl Reconciler {
                 .get(name)
                 .is_some_and(|(generation, cfg)| *generation == table.generation && view.cur_cfg >= *cfg);
             let rules = table.rules?;
-            Some((name.clone(), Reading { rules, trusted, problem: table.problem }))
+            Some((name.clone(), Reading { rules, trusted, lost: table.lost, problem: table.problem }))
         });
         read.collect()
     }
 
-    fn tell(&self, plan: &Plan, wanted: &Wanted, report: &watch::Sender<Option<Arc<Report>>>) {
+    fn tell(&self, plan: &mut Plan, wanted: &Wanted, report: &watch::Sender<Option<Arc<Report>>>) {
+        if let Some(before) = report.borrow().as_ref() {
+            plan.observed.note_gaps(&before.observed, Instant::now());
+        }
         let left: BTreeSet<WireId> = plan.left.keys().copied().collect();
         report.send_if_modified(|last| {
             let same = last.as_ref().is_some_and(|r| r.observed == plan.observed && r.left == plan.left);
@@ -468,4 +478,31 @@ async fn interfaces(
     );
     outcomes.extend(made);
     outcomes
+}
+
+#[cfg(test)]
+mod tests {
+    use netloom_model::id::Owner;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_a_task_it_reads_from_ends_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { ovsdb_socket: dir.path().join("none"), ..Config::default() };
+        let (publish, starts) = watch::channel(Arc::default());
+        let sources = Sources {
+            store: Store::open(dir.path()).unwrap(),
+            starts,
+            monitor: Monitor::start().unwrap(),
+            client: Client::connect(config.ovsdb_socket.clone(), ovs::DATABASE, ovs::tables()),
+        };
+        let reconciler = Reconciler::new(Names::new(&config, Owner::new()), config, sources).unwrap();
+        let (report, mut reports) = watch::channel(None);
+        let running = tokio::spawn(reconciler.run(report, Shutdown::new()));
+        reports.wait_for(Option::is_some).await.unwrap();
+        drop(publish);
+        let ended = running.await.unwrap();
+        assert!(matches!(ended, Err(Error::Ended(_))), "{ended:?}");
+    }
 }

@@ -4,13 +4,13 @@
 //! scheduler that lost its lead cannot change anything, however late its call arrives.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use netloom_model::id::WireId;
 use netloom_model::slice::NetworkSlice;
+use netloom_service::fence::Fence;
 use tokio::sync::watch;
 
 use crate::error::Error;
@@ -39,29 +39,29 @@ pub struct Wanted {
 #[derive(Clone)]
 pub struct Store {
     wanted: watch::Sender<Arc<Wanted>>,
-    fence: Arc<Mutex<Fence>>,
+    door: Arc<Door>,
 }
 
-struct Fence {
-    path: PathBuf,
+/// Calls pass one at a time: one of a term that is over must not take effect after one of the next.
+struct Door {
+    fence: Fence,
+    partial: Mutex<Option<Partial>>,
+}
+
+/// A Sync of which parts are missing.
+struct Partial {
     term: u64,
-    /// A Sync of which parts are missing: its term, when its last part came, and its parts.
-    partial: Option<(u64, Instant, NetworkSlice)>,
+    /// When its last part came.
+    at: Instant,
+    slice: NetworkSlice,
 }
 
 impl Store {
     /// Opens the store: only the term comes from disk.
     pub fn open(data_dir: &Path) -> Result<Store, Error> {
-        let path = data_dir.join("network").join("term");
-        let term = match std::fs::read_to_string(&path) {
-            Ok(text) => text.trim().parse().map_err(|_| {
-                Error::Config(format!("{} does not hold a number; restore it from a backup", path.display()))
-            })?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => 0,
-            Err(e) => return Err(Error::Term(e)),
-        };
-        let fence = Fence { path, term, partial: None };
-        Ok(Store { wanted: watch::Sender::default(), fence: Arc::new(Mutex::new(fence)) })
+        let fence = Fence::open(&data_dir.join("network").join("term"))?;
+        let door = Arc::new(Door { fence, partial: Mutex::default() });
+        Ok(Store { wanted: watch::Sender::default(), door })
     }
 
     /// What is wanted, as a level.
@@ -72,14 +72,14 @@ impl Store {
     /// Replaces the slice, once its last part is there.
     pub fn sync(&self, term: u64, part: NetworkSlice, more: bool) -> Result<(), Error> {
         check(&part)?;
-        let mut fence = self.admit(term)?;
-        let mut slice = match fence.partial.take() {
-            Some((of, at, slice)) if of == term && at.elapsed() < PARTS => slice,
+        let mut partial = self.admit(term)?;
+        let mut slice = match partial.take() {
+            Some(before) if before.term == term && before.at.elapsed() < PARTS => before.slice,
             _ => NetworkSlice::default(),
         };
         add(&mut slice, part);
         if more {
-            fence.partial = Some((term, Instant::now(), slice));
+            *partial = Some(Partial { term, at: Instant::now(), slice });
             return Ok(());
         }
         self.change(|wanted| {
@@ -95,7 +95,7 @@ impl Store {
     /// Adds to the slice, or changes what is in it.
     pub fn ensure(&self, term: u64, part: NetworkSlice) -> Result<(), Error> {
         check(&part)?;
-        let _fence = self.admit(term)?;
+        let _turn = self.admit(term)?;
         self.change(|wanted| {
             let new = ids(&part).filter(|id| !same(&wanted.slice, &part, *id)).collect::<Vec<_>>();
             wanted.traces.note(new);
@@ -109,7 +109,7 @@ impl Store {
 
     /// Takes these out of the slice; they stay doomed until [`Store::gone`].
     pub fn remove(&self, term: u64, wires: &BTreeSet<WireId>) -> Result<(), Error> {
-        let _fence = self.admit(term)?;
+        let _turn = self.admit(term)?;
         self.change(|wanted| {
             for wire in wires {
                 wanted.slice.nics.remove(wire);
@@ -154,28 +154,11 @@ impl Store {
     }
 
     /// Refuses a term that is over; a higher one is on disk when this returns.
-    fn admit(&self, term: u64) -> Result<MutexGuard<'_, Fence>, Error> {
-        let mut fence = self.fence.lock().unwrap_or_else(PoisonError::into_inner);
-        if term < fence.term {
-            return Err(Error::StaleTerm { given: term, seen: fence.term });
-        }
-        if term > fence.term {
-            keep(&fence.path, term).map_err(Error::Term)?;
-            fence.term = term;
-        }
-        Ok(fence)
+    fn admit(&self, term: u64) -> Result<MutexGuard<'_, Option<Partial>>, Error> {
+        let turn = self.door.partial.lock().unwrap_or_else(PoisonError::into_inner);
+        self.door.fence.admit(term)?;
+        Ok(turn)
     }
-}
-
-fn keep(path: &Path, term: u64) -> io::Result<()> {
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory)?;
-    }
-    let draft = path.with_extension("new");
-    let mut file = std::fs::File::create(&draft)?;
-    writeln!(file, "{term}")?;
-    file.sync_all()?;
-    std::fs::rename(draft, path)
 }
 
 fn add(slice: &mut NetworkSlice, part: NetworkSlice) {
@@ -204,6 +187,7 @@ fn check(slice: &NetworkSlice) -> Result<(), Error> {
 mod tests {
     use netloom_model::id::{LabUid, NodeUid};
     use netloom_model::slice::Segment;
+    use netloom_service::fence::FenceError;
 
     use super::*;
 
@@ -226,9 +210,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
         store.ensure(5, segments(&[1])).unwrap();
-        assert!(matches!(store.ensure(4, segments(&[2])), Err(Error::StaleTerm { given: 4, seen: 5 })));
+        assert!(matches!(
+            store.ensure(4, segments(&[2])),
+            Err(Error::Fence(FenceError::Stale { given: 4, current: 5 }))
+        ));
         let store = Store::open(dir.path()).unwrap();
-        assert!(matches!(store.remove(4, &BTreeSet::new()), Err(Error::StaleTerm { .. })));
+        assert!(matches!(store.remove(4, &BTreeSet::new()), Err(Error::Fence(FenceError::Stale { .. }))));
         store.sync(5, segments(&[3]), false).unwrap();
         assert_eq!(wanted(&store), [3]);
         std::fs::write(dir.path().join("network/term"), "x").unwrap();

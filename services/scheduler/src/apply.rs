@@ -3,26 +3,32 @@
 //!
 //! Nothing is written when anything is wrong: the spec, a missing file, an image that cannot be used where its node is to run.
 
+mod refuse;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use netloom_model::failure::{Code, Failure, Violation};
-use netloom_model::id::{Digest, HostId, LabId, NodeUid};
+use netloom_model::id::{HostId, LabId, NodeUid};
 use netloom_model::spec::{BindSource, LabSpec};
 use netloom_model::state::{Runtime, Wanted};
 use netloom_service::telemetry;
 
+pub use self::refuse::lab_not_found;
+use self::refuse::{
+    files_are_there, refuse_growth, refuse_if_busy, refuse_if_changed, refuse_if_nothing_can_run, repeated_in,
+};
 use crate::client::{ImageUse, Verdict};
 use crate::error::{Error, Result};
+use crate::operation::unchanged_verdict;
 use crate::plan::{Context, Planned, plan};
 use crate::rows::{LabRows, NodeRow, OperationKind, OperationRow, OperationState};
 use crate::scheduler::Scheduler;
 use crate::store::{Tx, progress};
+use crate::world::HostView;
 
 /// How often a plan is made again because the rows changed while its images were looked at.
 const ATTEMPTS: usize = 5;
-/// How many digests of missing files are named at once: they travel in a header.
-const MISSING_NAMED: usize = 50;
 
 /// A lab as asked for.
 #[derive(Debug, Clone)]
@@ -50,39 +56,6 @@ pub enum Existence {
     MustNot,
     /// It must.
     Must,
-}
-
-/// Says that there is no such lab.
-pub fn lab_not_found(lab: &str) -> Failure {
-    Failure::new(
-        Code::NotFound,
-        "LAB_NOT_FOUND",
-        format!("there is no lab \"{lab}\"; list labs to see those there are"),
-    )
-    .with("lab", lab)
-}
-
-fn refuse_if_busy(rows: &LabRows) -> Result<()> {
-    let Some(operation) = rows.operation else { return Ok(()) };
-    let what = if rows.lab.wanted == Wanted::Absent { "being removed" } else { "being deployed" };
-    let message = format!(
-        "lab \"{}\" is {what} by operation {operation}; wait until that is done{}",
-        rows.lab.id,
-        if rows.lab.wanted == Wanted::Absent { "" } else { ", or cancel it" },
-    );
-    let failure = Failure::new(Code::FailedPrecondition, "OPERATION_ACTIVE", message);
-    Err(failure.with("operation", operation.to_string()).with("lab", rows.lab.id.to_string()).into())
-}
-
-fn refuse_if_changed(rows: &LabRows, generation: u64) -> Result<()> {
-    if generation == 0 || generation == rows.lab.generation {
-        return Ok(());
-    }
-    let message = format!(
-        "lab \"{}\" was changed meanwhile: it is at generation {}, not {generation}; read it again",
-        rows.lab.id, rows.lab.generation
-    );
-    Err(Failure::new(Code::Aborted, "ETAG_MISMATCH", message).with("lab", rows.lab.id.to_string()).into())
 }
 
 impl Apply {
@@ -121,7 +94,8 @@ impl Scheduler {
         let mut judged = BTreeSet::new();
         for _ in 0..ATTEMPTS {
             let mut tx = self.store.begin().await?;
-            if let Some(first) = repeated_in(&mut tx, apply.request_id.as_deref()).await? {
+            let id = apply.request_id.as_deref();
+            if let Some(first) = repeated_in(&mut tx, id, OperationKind::Deploy, &apply.lab).await? {
                 return Ok(first);
             }
             let current = self.store.rows_of(&apply.lab.folded());
@@ -135,6 +109,7 @@ impl Scheduler {
             if current.is_none() {
                 refuse_if_nothing_can_run(&planned)?;
             }
+            refuse_growth(&planned)?;
             self.refuse_host_paths(&planned.rows)?;
             let uses = image_uses(base, &planned.rows);
             let of_use = |u: &ImageUse| (u.node.clone(), u.host.clone());
@@ -187,23 +162,30 @@ impl Scheduler {
         planned: Planned,
     ) -> Result<OperationRow> {
         let now = tx.now();
-        let Planned { mut rows, plan } = planned;
+        let Planned { mut rows, plan, .. } = planned;
         let mut operation =
             OperationRow::new(OperationKind::Deploy, &rows, plan, &telemetry::traceparent(), now);
         let nothing_to_do = operation.plan.actions.is_empty();
-        if apply.validate_only || (nothing_to_do && current == Some(&rows)) {
-            let there = current.map(|_| &rows);
-            let how_far = if apply.validate_only { Vec::new() } else { progress(&operation, there) };
-            operation.end(OperationState::Succeeded, None, how_far, now);
+        if apply.validate_only {
+            operation.end(OperationState::Succeeded, None, Vec::new(), now);
+            return Ok(operation);
+        }
+        let as_before = current == Some(&rows);
+        self.refresh(&mut rows);
+        // A deploy that changes nothing is over at once when nothing better comes by waiting, and says what is not ready all the same.
+        let verdict = if nothing_to_do && current.is_some() { unchanged_verdict(&rows) } else { None };
+        let over = verdict.is_some();
+        if let Some(verdict) = verdict {
+            let state = if verdict.is_ok() { OperationState::Succeeded } else { OperationState::Failed };
+            operation.end(state, verdict.err(), Vec::new(), now);
+        }
+        if over && as_before {
             return Ok(operation);
         }
         operation.request_id = apply.request_id;
-        if nothing_to_do && current.is_some() {
-            // Only labels, order or what waits for room changed: there is nothing to wait for.
-            if operation.plan.unplaced.is_empty() {
-                rows.lab.completed = Some(rows.lab.spec.clone());
-            }
-            operation.end(OperationState::Succeeded, None, Vec::new(), now);
+        if over {
+            // Only labels, order or what waits for room changed.
+            rows.lab.completed = Some(rows.lab.spec.clone());
         } else {
             rows.operation = Some(operation.id);
             rows.lab.traceparent.clone_from(&operation.traceparent);
@@ -212,7 +194,6 @@ impl Scheduler {
             lab = %rows.lab.id, operation = %operation.id, actions = operation.plan.actions.len(),
             unplaced = operation.plan.unplaced.len(), "deploy begins"
         );
-        self.refresh(&mut rows);
         operation.progress = progress(&operation, Some(&rows));
         tx.put_operation(&operation).await?;
         tx.save(current, rows).await?;
@@ -229,7 +210,7 @@ impl Scheduler {
         request_id: Option<String>,
     ) -> Result<OperationRow> {
         let mut tx = self.store.begin().await?;
-        if let Some(first) = repeated_in(&mut tx, request_id.as_deref()).await? {
+        if let Some(first) = repeated_in(&mut tx, request_id.as_deref(), OperationKind::Destroy, lab).await? {
             return Ok(first);
         }
         let Some(current) = self.store.rows_of(&lab.folded()) else {
@@ -253,7 +234,7 @@ impl Scheduler {
         request_id: Option<String>,
         traceparent: &str,
     ) -> Result<OperationRow> {
-        let Planned { mut rows, plan } = self.planned(tx, current, &LabSpec::default(), false).await?;
+        let Planned { mut rows, plan, .. } = self.planned(tx, current, &LabSpec::default(), false).await?;
         // The spec stays what was asked for: only the lab is not wanted any more.
         rows.lab.spec.clone_from(&current.lab.spec);
         rows.lab.wanted = Wanted::Absent;
@@ -397,24 +378,16 @@ impl Scheduler {
             }
         };
         futures::future::try_join_all(asked.into_iter().map(ask)).await?;
-        if uses.is_empty() { Ok(Vec::new()) } else { self.registry.validate(uses).await }
+        if uses.is_empty() {
+            return Ok(Vec::new());
+        }
+        let architectures = self.world.read(|hosts| {
+            let of_host =
+                |(id, view): (&HostId, &HostView)| (id.clone(), view.compute.inventory.architecture.clone());
+            hosts.iter().map(of_host).collect()
+        });
+        self.registry.validate(uses, &architectures).await
     }
-}
-
-/// Refuses a new lab of which no node can run because what runs them answers on no host: there is nothing to wait for.
-fn refuse_if_nothing_can_run(planned: &Planned) -> Result<()> {
-    let nodes = &planned.rows.nodes;
-    let missing = |n: &NodeRow| n.host.is_none() && n.rejections.iter().all(|r| r.code == "RUNTIME_MISSING");
-    if nodes.is_empty() || !nodes.values().all(missing) {
-        return Ok(());
-    }
-    let why: BTreeSet<String> =
-        nodes.values().flat_map(|n| &n.rejections).map(|r| format!("{}: {}", r.host, r.detail)).collect();
-    let message = format!(
-        "no node of the lab can run ({}): start it, then try again",
-        why.into_iter().collect::<Vec<_>>().join("; ")
-    );
-    Err(Failure::new(Code::FailedPrecondition, "RUNTIME_MISSING", message).into())
 }
 
 /// The images of nodes that are about to be made, or whose image is looked for again.
@@ -439,25 +412,4 @@ fn image_uses(before: &LabRows, after: &LabRows) -> Vec<ImageUse> {
             })
         })
         .collect()
-}
-
-/// The operation that a request made when it was sent before.
-async fn repeated_in(tx: &mut Tx<'_>, request_id: Option<&str>) -> Result<Option<OperationRow>> {
-    match request_id {
-        Some(id) => tx.operation_of_request(id).await,
-        None => Ok(None),
-    }
-}
-
-async fn files_are_there(tx: &mut Tx<'_>, spec: &LabSpec) -> Result<()> {
-    let named: BTreeSet<&Digest> = spec.files.iter().map(|f| &f.digest).collect();
-    let missing = tx.missing_files(&named).await?;
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let digests: Vec<&str> = missing.iter().take(MISSING_NAMED).map(|d| d.as_str()).collect();
-    let message =
-        format!("{} of {} files were not sent: put them first, then apply", missing.len(), named.len());
-    let failure = Failure::new(Code::FailedPrecondition, "FILES_MISSING", message);
-    Err(failure.with("digests", digests.join(",")).into())
 }

@@ -80,7 +80,7 @@ fn node_facts(node: &mut NodeRow, view: Option<&HostView>, waiting: &[String]) {
     let segment = view
         .filter(|v| v.network.heard == Heard::Yes)
         .and_then(|v| v.network.segments.get(&node.segment?))
-        .map(|s| (s.up, s.detail.as_str()));
+        .map(|s| (s.state, s.detail.as_str()));
     if bridge && heard == Heard::NotYet && node.host.is_some() {
         return;
     }

@@ -15,6 +15,7 @@ use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::scheduler::v1::scheduler_service_server::SchedulerService;
 use netloom_service::status::to_status;
 use netloom_service::{Shutdown, ticket};
+use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::apply::{Apply, Existence, lab_not_found};
@@ -28,6 +29,8 @@ use crate::store::{LabView, LinkView, NodeView};
 const TICKET: Duration = Duration::from_secs(60);
 /// Most rows of a page.
 const PAGE: u32 = 1_000;
+/// Most bytes of a page of more than one row.
+const PAGE_BYTES: usize = 3 << 20;
 
 /// The service.
 pub struct Grpc {
@@ -82,6 +85,19 @@ fn page<T>(mut rows: Vec<T>, key: impl Fn(&T) -> String, after: &str, size: usiz
     let more = rows.len() > size;
     rows.truncate(size);
     (rows, more)
+}
+
+/// The messages of a page up to its most bytes, but one at least: a page stays below the size of a message however large its rows are.
+fn fitting<T: Message>(messages: impl Iterator<Item = T>, more: bool) -> (Vec<T>, bool) {
+    let (mut page, mut bytes) = (Vec::new(), 0usize);
+    for message in messages {
+        bytes = bytes.saturating_add(message.encoded_len());
+        if bytes > PAGE_BYTES && !page.is_empty() {
+            return (page, true);
+        }
+        page.push(message);
+    }
+    (page, more)
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -152,8 +168,9 @@ impl SchedulerService for Grpc {
         let size = request.page_size.clamp(1, PAGE);
         let page =
             self.core.store.list_labs(size, &request.after.to_ascii_lowercase()).await.map_err(status)?;
-        let labs = page.rows.into_iter().map(|l| encode::lab(&self.core, l)).collect();
-        Ok(Response::new(ps::ListLabsResponse { labs, more: page.more }))
+        let labs = page.rows.into_iter().map(|l| encode::lab(&self.core, l));
+        let (labs, more) = fitting(labs, page.more);
+        Ok(Response::new(ps::ListLabsResponse { labs, more }))
     }
 
     async fn get_lab(&self, request: Request<ps::GetLabRequest>) -> Answer<ps::LabFacts> {
@@ -167,7 +184,8 @@ impl SchedulerService for Grpc {
         let shown = rows.nodes.values().filter(|n| !n.replaced).collect();
         let after = request.after.to_ascii_lowercase();
         let (nodes, more) = page(shown, |n| n.id.folded(), &after, page_size(request.page_size));
-        let nodes = nodes.into_iter().map(|n| encode::node(&self.core, NodeView::new(&rows, n))).collect();
+        let nodes = nodes.into_iter().map(|n| encode::node(&self.core, NodeView::new(&rows, n)));
+        let (nodes, more) = fitting(nodes, more);
         Ok(Response::new(ps::ListNodesResponse { nodes, more }))
     }
 
@@ -184,7 +202,8 @@ impl SchedulerService for Grpc {
         let rows = self.lab(&request.lab)?;
         let shown = rows.links.values().filter(|l| !l.replaced).collect();
         let (links, more) = page(shown, |l| l.id.clone(), &request.after, page_size(request.page_size));
-        let links = links.into_iter().map(|l| encode::link(&self.core, LinkView::new(&rows, l))).collect();
+        let links = links.into_iter().map(|l| encode::link(&self.core, LinkView::new(&rows, l)));
+        let (links, more) = fitting(links, more);
         Ok(Response::new(ps::ListLinksResponse { links, more }))
     }
 
@@ -226,8 +245,9 @@ impl SchedulerService for Grpc {
         let request = request.into_inner();
         let size = request.page_size.clamp(1, PAGE);
         let page = self.core.store.list_operations(size, &request.before).await.map_err(status)?;
-        let operations = page.rows.into_iter().map(|o| encode::operation(&self.core, o)).collect();
-        Ok(Response::new(ps::ListOperationsResponse { operations, more: page.more }))
+        let operations = page.rows.into_iter().map(|o| encode::operation(&self.core, o));
+        let (operations, more) = fitting(operations, page.more);
+        Ok(Response::new(ps::ListOperationsResponse { operations, more }))
     }
 
     async fn get_operation(&self, request: Request<ps::GetOperationRequest>) -> Answer<ps::OperationFacts> {

@@ -46,7 +46,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use netloom_proto::scheduler::v1::scheduler_service_server::SchedulerServiceServer;
 use netloom_service::server::{MAX_MESSAGE, serve};
-use netloom_service::{Connector, Settings, Shutdown};
+use netloom_service::{Connector, Settings, Shutdown, installation};
 use tonic::service::Routes;
 
 use crate::client::RegistryClient;
@@ -61,11 +61,10 @@ const PLACE_AGAIN: Duration = Duration::from_secs(10);
 
 /// Runs the scheduler until shut down.
 pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -> anyhow::Result<()> {
+    let _claim = netloom_service::installation::claim(&settings, "scheduler").await?;
     let config = Config::load(&settings)?;
     let path = config.database(&settings);
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
-    }
+    installation::private_file(&path).with_context(|| format!("the database {}", path.display()))?;
     let store = Store::open(&path, config.events_kept).await;
     let store = store.with_context(|| format!("the database {}", path.display()))?;
     let catalogue = settings.catalogue()?;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use netloom_model::observed::WireState;
 use netloom_service::Shutdown;
 use tokio::time::Instant;
 
@@ -23,6 +24,9 @@ use crate::world::{ComputeView, Dirty, NetworkView};
 const AGAIN: Duration = Duration::from_millis(200);
 /// How often what hosts proved is written down although nothing changed.
 const REMEMBER: Duration = Duration::from_secs(60);
+
+/// Longest wait until a loss is written down before the next word of its host is taken in.
+const SHOWN: Duration = Duration::from_secs(1);
 
 /// Listens to a host's compute service for ever.
 pub async fn listen_compute(core: Arc<Scheduler>, host: HostClient, shutdown: Shutdown) {
@@ -60,8 +64,14 @@ pub async fn listen_network(core: Arc<Scheduler>, host: HostClient, shutdown: Sh
                 match event {
                     Ok(event) => {
                         silence.heard();
+                        let loss =
+                            core.world.host(&host.id, |v| is_loss(&v.network, &event)).unwrap_or(false);
                         core.world.network(&host.id, |view, dirty| network_said(view, dirty, event, first));
                         first = false;
+                        if loss {
+                            // What is mended within milliseconds is shown all the same: the next word waits until this one is written down.
+                            let _ = tokio::time::timeout(SHOWN, core.world.until_kept()).await;
+                        }
                     }
                     Err(e) => {
                         tracing::debug!(host = %host.id, "network stream ended: {e}");
@@ -182,20 +192,29 @@ fn take(view: &mut NetworkView, dirty: &mut Dirty, objects: NetworkObjects) {
     }
 }
 
+/// True when a wire that was up is up no longer.
+fn is_loss(view: &NetworkView, event: &NetworkEvent) -> bool {
+    let was_up = |id| view.wires.get(&id).is_some_and(|w| w.state == WireState::Up);
+    matches!(event, NetworkEvent::Changes(c) if c.wires.iter().any(|w| w.state != WireState::Up && was_up(w.wire_id)))
+}
+
 /// Keeps the rows in step with the world for ever.
 pub async fn keep(core: Arc<Scheduler>, shutdown: Shutdown) {
     let mut changed = core.world.subscribe();
     let mut remembered = Instant::now();
     loop {
-        changed.borrow_and_update();
+        let seen = *changed.borrow_and_update();
         let dirty = core.world.take_dirty();
         let room = dirty.room;
         if let Err(e) = pass(&core, &dirty, room || remembered.elapsed() >= REMEMBER).await {
             tracing::error!("the rows could not be kept in step, tried again: {e}");
             core.world.mark(|d| merge(d, dirty));
             tokio::time::sleep(AGAIN).await;
-        } else if room || remembered.elapsed() >= REMEMBER {
-            remembered = Instant::now();
+        } else {
+            core.world.kept(seen);
+            if room || remembered.elapsed() >= REMEMBER {
+                remembered = Instant::now();
+            }
         }
         if room {
             core.room_appeared();

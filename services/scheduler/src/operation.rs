@@ -129,8 +129,7 @@ fn deploy_verdict(rows: &LabRows, has_had_its_time: impl Fn(LinkUid) -> bool) ->
     if rows.links.values().any(|l| is_due(rows, l) && !has_had_its_time(l.uid)) {
         return None;
     }
-    let bad_node = |n: &&NodeRow| matches!(n.state, NodeState::Failed | NodeState::Unschedulable);
-    let mut nodes: Vec<&NodeRow> = rows.nodes.values().filter(bad_node).collect();
+    let mut nodes: Vec<&NodeRow> = rows.nodes.values().filter(|n| is_at_fault(n)).collect();
     nodes.sort_by(|a, b| a.id.cmp(&b.id));
     let mut links: Vec<&LinkRow> =
         rows.links.values().filter(|l| l.state == LinkState::Failed || is_due(rows, l)).collect();
@@ -139,6 +138,38 @@ fn deploy_verdict(rows: &LabRows, has_had_its_time: impl Fn(LinkUid) -> bool) ->
         return Some(Ok(()));
     }
     Some(Err(incomplete(rows, &nodes, &links)))
+}
+
+/// Whether a deploy that changes nothing is over, and how; none while something better may come by waiting. A host that is not heard of is not waited for.
+pub fn unchanged_verdict(rows: &LabRows) -> Option<Result<(), Failure>> {
+    if rows.nodes.values().all(|n| n.state != NodeState::Unknown) {
+        return deploy_verdict(rows, |_| false);
+    }
+    let not_ready = |n: &&NodeRow| n.state == NodeState::Unknown || is_at_fault(n);
+    let mut nodes: Vec<&NodeRow> = rows.nodes.values().filter(not_ready).collect();
+    nodes.sort_by(|a, b| a.id.cmp(&b.id));
+    Some(Err(incomplete(rows, &nodes, &[])))
+}
+
+/// True for a settled node that is not what was asked for. One whose process ended by itself did what was asked of it when its exit code is 0.
+fn is_at_fault(node: &NodeRow) -> bool {
+    match node.state {
+        NodeState::Failed | NodeState::Unschedulable => true,
+        NodeState::Stopped => node.wanted == Wanted::Running && exit_code(node) != Some(0),
+        _ => false,
+    }
+}
+
+fn exit_code(node: &NodeRow) -> Option<i32> {
+    node.observed.as_ref().and_then(|o| o.exit_code)
+}
+
+fn what_happened(node: &NodeRow) -> String {
+    match (node.state, exit_code(node)) {
+        (NodeState::Stopped, Some(code)) => format!("its process ended with exit code {code}"),
+        (NodeState::Stopped, None) => "its process ended, with an exit code that is not known".to_owned(),
+        _ => node.reason.clone(),
+    }
 }
 
 fn incomplete(rows: &LabRows, nodes: &[&NodeRow], links: &[&LinkRow]) -> Failure {
@@ -150,7 +181,7 @@ fn incomplete(rows: &LabRows, nodes: &[&NodeRow], links: &[&LinkRow]) -> Failure
         (n, l) => format!("{} and {}", of(n, all_nodes, "nodes"), of(l, all_links, "links")),
     };
     message.push_str(" did not come up");
-    let lines = nodes.iter().map(|n| format!("\n  {}: {}: {}", n.id, n.state, n.reason));
+    let lines = nodes.iter().map(|n| format!("\n  {}: {}: {}", n.id, n.state, what_happened(n)));
     let lines = lines.chain(links.iter().map(|l| format!("\n  {}: {}: {}", l.id, l.state, l.reason)));
     message.extend(lines.take(NAMED));
     if nodes.len() + links.len() > NAMED {

@@ -59,8 +59,13 @@ impl Room {
     }
 
     fn take(&mut self, need: &Need) {
-        self.cpu_reserved += need.cpu_millis;
-        self.memory_reserved += need.memory_bytes;
+        self.reserve(need.cpu_millis, need.memory_bytes);
+    }
+
+    /// Counts a reservation.
+    pub fn reserve(&mut self, cpu_millis: u64, memory_bytes: u64) {
+        self.cpu_reserved = self.cpu_reserved.saturating_add(cpu_millis);
+        self.memory_reserved = self.memory_reserved.saturating_add(memory_bytes);
     }
 
     /// Why this host does not take the node; none when it does.
@@ -68,7 +73,6 @@ impl Room {
         let reject = |code: &str, detail: String, resolvable: bool| {
             Some(Rejection { host: self.host.to_string(), code: code.to_owned(), detail, resolvable })
         };
-        let (cpu, memory) = self.free();
         if !self.heard {
             return reject("HOST_UNKNOWN", "is not heard of".to_owned(), true);
         }
@@ -76,25 +80,24 @@ impl Room {
         if need.runtime != Runtime::Bridge && !self.runtimes.contains(&need.runtime) {
             return reject("RUNTIME_MISSING", format!("{} does not answer on it", need.runtime), false);
         }
-        if need.cpu_millis > cpu {
-            let detail = format!(
-                "needs {} CPU, {} of {} free",
-                cores(need.cpu_millis),
-                cores(cpu),
-                cores(self.cpu_millis)
-            );
-            return reject("INSUFFICIENT_CPU", detail, need.cpu_millis <= self.cpu_millis);
-        }
-        if need.memory_bytes > memory {
-            let detail = format!(
-                "needs {} memory, {} of {} free",
-                mib(need.memory_bytes),
-                mib(memory),
-                mib(self.memory_bytes)
-            );
-            return reject("INSUFFICIENT_MEMORY", detail, need.memory_bytes <= self.memory_bytes);
-        }
-        None
+        self.lacks(need.cpu_millis, need.memory_bytes)
+    }
+
+    /// What is not free of what is asked for; none when all of it is.
+    pub fn lacks(&self, cpu_millis: u64, memory_bytes: u64) -> Option<Rejection> {
+        let (cpu, memory) = self.free();
+        let (code, detail, resolvable) = if cpu_millis > cpu {
+            let (needs, free, all) = (cores(cpu_millis), cores(cpu), cores(self.cpu_millis));
+            let detail = format!("needs {needs} CPU, {free} of {all} free");
+            ("INSUFFICIENT_CPU", detail, cpu_millis <= self.cpu_millis)
+        } else if memory_bytes > memory {
+            let (needs, free, all) = (mib(memory_bytes), mib(memory), mib(self.memory_bytes));
+            let detail = format!("needs {needs} memory, {free} of {all} free");
+            ("INSUFFICIENT_MEMORY", detail, memory_bytes <= self.memory_bytes)
+        } else {
+            return None;
+        };
+        Some(Rejection { host: self.host.to_string(), code: code.to_owned(), detail, resolvable })
     }
 }
 

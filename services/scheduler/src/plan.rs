@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use netloom_model::id::{HostId, LinkUid, NodeId, NodeUid, WireId};
 use netloom_model::kind::Catalogue;
 use netloom_model::naming;
-use netloom_model::plan::{Action, Object, Plan, Unplaced, Verb};
+use netloom_model::plan::{Action, Object, Plan, Rejection, Unplaced, Verb};
 use netloom_model::slice::{mac_of, spec_hash};
 use netloom_model::spec::{Endpoint, LabSpec, LinkSpec, NodeSpec};
 use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
@@ -24,6 +24,8 @@ pub struct Planned {
     pub rows: LabRows,
     /// What differs.
     pub plan: Plan,
+    /// Placed nodes that ask for more than before and than their host has free.
+    pub overgrown: Vec<(NodeId, Rejection)>,
 }
 
 /// How to plan.
@@ -55,6 +57,7 @@ pub fn plan(current: &LabRows, spec: &LabSpec, ctx: Context<'_>) -> Planned {
         .filter(|n| n.host.is_none() && current.nodes.contains_key(&n.uid))
         .map(|n| n.uid)
         .collect();
+    let overgrown = overgrown(current, &rows, ctx.rooms);
     let unplaced = placement(&mut rows, spec, ctx, &former);
     for node in
         homeless.iter().filter_map(|uid| rows.nodes.get(uid)).filter(|n| n.is_wanted() && n.host.is_some())
@@ -67,7 +70,7 @@ pub fn plan(current: &LabRows, spec: &LabSpec, ctx: Context<'_>) -> Planned {
     }
     links(&mut rows, spec, ctx.now, &mut actions);
     wire_up(&mut rows, ctx);
-    Planned { rows, plan: Plan { actions, unplaced } }
+    Planned { rows, plan: Plan { actions, unplaced }, overgrown }
 }
 
 /// Tries again to place the nodes that fitted nowhere, and touches nothing else: no node is made anew because a kind changed since it was planned.
@@ -147,6 +150,9 @@ fn nodes(
             let mut reason = String::new();
             if old.spec != resolved.spec {
                 reason = what_changed(&old.spec, &resolved.spec);
+                if old.spec.exec != resolved.spec.exec {
+                    reason += ": its exec commands run at its next start";
+                }
                 old.spec = resolved.spec;
             }
             if ctx.asked && old.image_step == ImageStep::Failed {
@@ -266,11 +272,27 @@ fn rooms_for(rows: &LabRows, others: &[Room]) -> Vec<Room> {
     let mut rooms = others.to_vec();
     for node in rows.nodes.values().filter(|n| n.is_wanted()) {
         if let Some(room) = rooms.iter_mut().find(|r| Some(&r.host) == node.host.as_ref()) {
-            room.cpu_reserved += u64::from(node.spec.cpu_request_millis);
-            room.memory_reserved += node.spec.memory_request_bytes;
+            room.reserve(u64::from(node.spec.cpu_request_millis), node.spec.memory_request_bytes);
         }
     }
     rooms
+}
+
+/// Placed nodes whose request grew beyond what its host has free beside all other reservations. A host that is not heard of is not asked.
+fn overgrown(before: &LabRows, after: &LabRows, others: &[Room]) -> Vec<(NodeId, Rejection)> {
+    let request = |n: &NodeRow| (u64::from(n.spec.cpu_request_millis), n.spec.memory_request_bytes);
+    let rooms = rooms_for(after, others);
+    let beyond = |node: &NodeRow| {
+        let ((cpu, memory), (had_cpu, had_memory)) = (request(node), request(before.nodes.get(&node.uid)?));
+        let mut room = rooms.iter().find(|r| r.heard && Some(&r.host) == node.host.as_ref())?.clone();
+        room.cpu_reserved = room.cpu_reserved.saturating_sub(cpu);
+        room.memory_reserved = room.memory_reserved.saturating_sub(memory);
+        let grown = |now: u64, had: u64| if now > had { now } else { 0 };
+        room.lacks(grown(cpu, had_cpu), grown(memory, had_memory)).map(|r| (node.id.clone(), r))
+    };
+    let mut all: Vec<_> = after.nodes.values().filter(|n| n.is_wanted()).filter_map(beyond).collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
 }
 
 /// Brings the link rows to the spec.

@@ -15,7 +15,7 @@ use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use netloom_model::id::{Digest, HostId, LabUid, NodeUid};
 use netloom_model::spec::FileEntry;
-use netloom_model::state::Runtime;
+use netloom_model::state::{Runtime, Wanted};
 use netloom_service::{Shutdown, telemetry};
 use tracing::Instrument as _;
 
@@ -197,14 +197,14 @@ async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes
     if files.is_empty() {
         return Ok(());
     }
-    let mut contents: BTreeMap<Digest, Vec<u8>> = BTreeMap::new();
+    let mut contents: BTreeMap<Digest, Arc<Vec<u8>>> = BTreeMap::new();
     for file in &files {
         if !contents.contains_key(&file.digest) {
             let content = core.store.file(&file.digest).await?.ok_or_else(|| Error::Row {
                 column: "files.digest",
                 value: format!("nothing for {} ({})", file.path, file.digest),
             })?;
-            contents.insert(file.digest.clone(), content);
+            contents.insert(file.digest.clone(), Arc::new(content));
         }
     }
     let count = files.len();
@@ -212,7 +212,22 @@ async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes
         let content = contents.get(&f.digest).cloned().unwrap_or_default();
         (f, content)
     };
-    client.put_files(rows.lab.uid, files.into_iter().map(with_content).collect()).await?;
+    let lab = rows.lab.uid;
+    let sent = client.put_files(lab, files.into_iter().map(with_content).collect()).await;
+    if is_gone_from(core, lab, client) {
+        // Its removal may have passed by the files: nothing else would ever remove them.
+        let failures = client.remove_instances(&[], &[lab]).await?;
+        tracing::info!(failures = failures.len(), "the lab went while its files were sent: they are removed");
+        return Ok(());
+    }
+    sent?;
     tracing::info!(count, "files sent");
     Ok(())
+}
+
+/// True when nothing of a lab is on a host any more or its files are next to go.
+fn is_gone_from(core: &Scheduler, lab: LabUid, client: &HostClient) -> bool {
+    core.store.rows(lab).is_none_or(|rows| {
+        rows.lab.wanted == Wanted::Absent && !rows.nodes.values().any(|n| n.host.as_ref() == Some(&client.id))
+    })
 }

@@ -194,7 +194,8 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
                 wake = again.map_or(wake, |a| wake.min(a));
                 let Some(work) = work else {
                     lab.clean = again.is_none().then(|| rows.clone());
-                    if rows.operation.is_some() {
+                    // What is left for later is not acknowledged yet.
+                    if rows.operation.is_some() && again.is_none() {
                         core.world.acknowledged(&host.id, S::NAME, rows.lab.uid, at);
                     }
                     continue;

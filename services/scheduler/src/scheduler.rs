@@ -103,6 +103,18 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Tells watchers of a lab's active operation anew: how far it is changed without a row that did.
+    pub async fn touch_operation(&self, lab: LabUid) -> Result<()> {
+        let mut tx = self.store.begin().await?;
+        let Some(id) = tx.rows(lab).and_then(|rows| rows.operation) else { return Ok(()) };
+        if let Some(mut operation) = tx.operation(id).await? {
+            operation.update_us = tx.now();
+            tx.put_operation(&operation).await?;
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+
     /// What each host offers beside what labs other than this one have reserved.
     pub async fn rooms(&self, tx: &mut Tx<'_>, lab: LabUid) -> Result<Vec<Room>> {
         let reserved = tx.reserved_by_others(lab).await?;

@@ -107,7 +107,9 @@ pub struct World {
     hosts: Mutex<BTreeMap<HostId, HostView>>,
     dirty: Mutex<Dirty>,
     pushed: Mutex<Pushed>,
+    left: Mutex<BTreeMap<(LabUid, HostId), String>>,
     changed: watch::Sender<u64>,
+    kept: watch::Sender<u64>,
 }
 
 impl World {
@@ -117,7 +119,9 @@ impl World {
             hosts: Mutex::new(hosts.map(|h| (h, HostView::default())).collect()),
             dirty: Mutex::default(),
             pushed: Mutex::default(),
+            left: Mutex::default(),
             changed: watch::Sender::new(0),
+            kept: watch::Sender::new(0),
         }
     }
 
@@ -134,6 +138,18 @@ impl World {
     /// Wakes at each change.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Says that the rows are in step with the world as it was at this change.
+    pub fn kept(&self, change: u64) {
+        self.kept.send_replace(change);
+    }
+
+    /// Waits until the rows are in step with the world as it is now.
+    pub async fn until_kept(&self) {
+        let now = *self.changed.borrow();
+        // The sender lives as long as this world does.
+        let _ = self.kept.subscribe().wait_for(|kept| *kept >= now).await;
     }
 
     /// When the host heard of longest ago, of these, was last heard of; 0 when there is none.
@@ -230,8 +246,29 @@ impl World {
         pushed.get(&(host.clone(), service, lab)).is_some_and(|r| *r >= revision)
     }
 
+    /// Notes why the files and networks of a lab that is being removed are still on a host, or (none) that they are not; says whether that is news.
+    pub fn note_left(&self, lab: LabUid, host: &HostId, why: Option<String>) -> bool {
+        let mut left = self.left.lock().expect("no holder panics");
+        let before = match why.clone() {
+            Some(why) => left.insert((lab, host.clone()), why),
+            None => left.remove(&(lab, host.clone())),
+        };
+        before != why
+    }
+
+    /// Why files and networks of a lab that is being removed are still on hosts; empty when they are on none, or nothing went wrong.
+    pub fn left_of(&self, lab: LabUid) -> String {
+        let left = self.left.lock().expect("no holder panics");
+        let of_lab = left.iter().filter(|((l, _), _)| *l == lab);
+        let words = of_lab.map(|((_, host), why)| {
+            format!("the lab's files or networks on host {host} could not be removed, tried again: {why}")
+        });
+        words.collect::<Vec<_>>().join("; ")
+    }
+
     /// Forgets a lab that is gone.
     pub fn forget(&self, lab: LabUid) {
+        self.left.lock().expect("no holder panics").retain(|(l, _), _| *l != lab);
         self.pushed.lock().expect("no holder panics").retain(|(_, _, l), _| *l != lab);
     }
 }

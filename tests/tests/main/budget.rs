@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 
 use netloom_tests::{Mode, Sandbox};
 
-use crate::{IMAGE, real};
+use crate::IMAGE;
 
 /// A lab of two nodes with this many links between them.
 fn bundle(lab: &str, links: usize) -> String {
@@ -17,27 +17,27 @@ fn bundle(lab: &str, links: usize) -> String {
     text
 }
 
-#[test]
-fn a_deploy_spawns_no_subprocess_per_link() {
-    if !real("a_deploy_spawns_no_subprocess_per_link") {
-        return;
-    }
-    let sandbox = Sandbox::start(Mode::One);
-    let pid = sandbox.pids()[0];
+fn a_deploy_spawns_no_subprocess_per_link(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let pids = sandbox.pids();
     let mut counts = Vec::new();
     for links in [10, 100] {
         let lab = sandbox.lab(&format!("n{links}"));
         let trace = sandbox.path().join(format!("execs-{links}"));
         let mut strace = Command::new("strace")
-            .args(["-f", "-q", "-e", "trace=execve", "-p", &pid.to_string(), "-o"])
+            .args(["-f", "-q", "-e", "trace=execve,setns"])
+            .args(pids.iter().flat_map(|pid| ["-p".to_owned(), pid.to_string()]))
+            .arg("-o")
             .arg(&trace)
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .expect("strace, which `make deps` installs");
         netloom_tests::eventually("strace is attached", std::time::Duration::from_secs(10), || {
-            std::fs::read_to_string(format!("/proc/{pid}/status"))
-                .is_ok_and(|s| s.lines().any(|l| l.starts_with("TracerPid:") && !l.ends_with("\t0")))
+            pids.iter().all(|pid| {
+                std::fs::read_to_string(format!("/proc/{pid}/status"))
+                    .is_ok_and(|s| s.lines().any(|l| l.starts_with("TracerPid:") && !l.ends_with("\t0")))
+            })
         });
         sandbox.deploy(&bundle(&lab, links));
         assert_eq!(sandbox.lab_json(&lab)["upLinkCount"], links);
@@ -47,6 +47,8 @@ fn a_deploy_spawns_no_subprocess_per_link() {
         );
         let _ = strace.wait();
         let execs = std::fs::read_to_string(&trace).expect("strace's output");
+        // Namespaces are visited on threads made for it: that strace saw them shows that it follows every thread.
+        assert!(execs.contains("setns("), "strace saw no visit to a namespace");
         counts.push(execs.matches("execve(").count());
         sandbox.netloom(&["destroy", &lab, "--yes"]).must();
     }
@@ -78,16 +80,4 @@ fn one_trace_leads_to_docker_and_ovsdb(mode: Mode) {
     }
 }
 
-#[test]
-fn one_trace_in_one_process() {
-    if real("one_trace_in_one_process") {
-        one_trace_leads_to_docker_and_ovsdb(Mode::One);
-    }
-}
-
-#[test]
-fn one_trace_in_five_processes() {
-    if real("one_trace_in_five_processes") {
-        one_trace_leads_to_docker_and_ovsdb(Mode::Five);
-    }
-}
+in_both_modes!(a_deploy_spawns_no_subprocess_per_link, one_trace_leads_to_docker_and_ovsdb);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use netloom_tests::{Mode, Sandbox, container, in_node, pid_of};
 
-use crate::{IMAGE, line, real};
+use crate::{IMAGE, line};
 
 fn again_and_changed(mode: Mode) {
     let sandbox = Sandbox::start(mode);
@@ -42,7 +42,14 @@ fn again_and_changed(mode: Mode) {
     assert_eq!(ids(), after, "a changed link never restarts a node");
     assert!(in_node(&sandbox, &lab, "n1", &["ip", "link", "show", "eth5"]).ok());
 
-    // And a link and a node less.
+    // A bridge more, too.
+    let bridged = linked.replacen("    n2:\n", "    sw: {kind: bridge}\n    n2:\n", 1)
+        + "    - endpoints: [\"n1:eth6\", \"sw:p1\"]\n";
+    sandbox.deploy(&bridged);
+    sandbox.wait_ready(&lab, 4, 4, Duration::from_secs(30));
+    assert_eq!(ids(), after);
+
+    // And links and nodes less.
     let smaller = line(&lab, 2).replacen("    n2:\n", "    n2:\n      env: {A: \"1\"}\n", 1);
     sandbox.deploy(&smaller);
     sandbox.wait_ready(&lab, 2, 1, Duration::from_secs(30));
@@ -58,26 +65,8 @@ fn again_and_changed(mode: Mode) {
     assert_eq!(sandbox.get(&format!("/v1/labs/{lab}")).unwrap().status, 404);
 }
 
-#[test]
-fn change_in_one_process() {
-    if real("change_in_one_process") {
-        again_and_changed(Mode::One);
-    }
-}
-
-#[test]
-fn change_in_five_processes() {
-    if real("change_in_five_processes") {
-        again_and_changed(Mode::Five);
-    }
-}
-
-#[test]
-fn what_does_not_fit_is_named_and_starts_when_room_appears() {
-    if !real("what_does_not_fit_is_named_and_starts_when_room_appears") {
-        return;
-    }
-    let sandbox = Sandbox::start_with(Mode::One, "[scheduler]\ncpu_overcommit = 0.06\n");
+fn what_does_not_fit_is_named_and_starts_when_room_appears(mode: Mode) {
+    let sandbox = Sandbox::start_with(mode, "[scheduler]\ncpu_overcommit = 0.06\n");
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let room = cores * 60 / 50;
     let first = sandbox.lab("room");
@@ -93,3 +82,5 @@ fn what_does_not_fit_is_named_and_starts_when_room_appears() {
     sandbox.netloom(&["destroy", &first, "--yes"]).must();
     sandbox.wait_ready(&second, 1, 0, Duration::from_secs(30));
 }
+
+in_both_modes!(what_does_not_fit_is_named_and_starts_when_room_appears, again_and_changed);

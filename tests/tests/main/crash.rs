@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use netloom_tests::{Mode, Sandbox, docker, eventually};
 
-use crate::{line, real};
+use crate::line;
 
 const NODES: usize = 8;
 
@@ -41,6 +41,16 @@ fn killed_in_the_middle(mode: Mode) {
     sandbox.wait_ready(&lab, NODES as u64, NODES as u64 - 1, Duration::from_secs(60));
     assert_eq!(containers(&sandbox, &lab), NODES, "nothing twice");
     eventually("the operation ended", Duration::from_secs(30), || sandbox.lab_json(&lab)["operation"] == "");
+    let operations = sandbox.get("/v1/operations").unwrap().body;
+    assert_eq!(operations["operations"][0]["state"], "OPERATION_STATE_SUCCEEDED", "{operations}");
+    let ports = sandbox.ovs.vsctl(&["list-ports", sandbox.bridge()]).must().stdout.lines().count();
+    let flows = sandbox.ovs.ofctl("dump-flows", sandbox.bridge(), &["--no-stats"]).must().stdout;
+    let flows = flows.lines().filter(|l| l.contains("actions=")).count();
+    assert_eq!(
+        (ports, flows),
+        (2 * (NODES - 1), 2 * (NODES - 1)),
+        "two ports and two flows a link, nothing twice"
+    );
 
     let mut destroy = run(&["destroy", &lab, "--yes"]);
     eventually("some containers are gone", Duration::from_secs(20), || containers(&sandbox, &lab) < NODES);
@@ -55,16 +65,4 @@ fn killed_in_the_middle(mode: Mode) {
     assert_eq!(sandbox.leftovers(), Vec::<String>::new());
 }
 
-#[test]
-fn killed_in_the_middle_in_one_process() {
-    if real("killed_in_the_middle_in_one_process") {
-        killed_in_the_middle(Mode::One);
-    }
-}
-
-#[test]
-fn killed_in_the_middle_in_five_processes() {
-    if real("killed_in_the_middle_in_five_processes") {
-        killed_in_the_middle(Mode::Five);
-    }
-}
+in_both_modes!(killed_in_the_middle);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use netloom_tests::{Mode, Sandbox, docker, eventually};
 
-use crate::{IMAGE, line, real};
+use crate::{IMAGE, line};
 
 struct Foreign(String);
 
@@ -14,12 +14,8 @@ impl Drop for Foreign {
     }
 }
 
-#[test]
-fn a_foreign_container_of_our_name_is_untouched() {
-    if !real("a_foreign_container_of_our_name_is_untouched") {
-        return;
-    }
-    let sandbox = Sandbox::start(Mode::One);
+fn a_foreign_container_of_our_name_is_untouched(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
     let lab = sandbox.lab("clash");
     let name = format!("netloom-{lab}-n1");
     let foreign = Foreign(
@@ -35,13 +31,9 @@ fn a_foreign_container_of_our_name_is_untouched() {
     assert_eq!(sandbox.leftovers(), Vec::<String>::new());
 }
 
-#[test]
-fn two_installations_do_not_touch_each_other() {
-    if !real("two_installations_do_not_touch_each_other") {
-        return;
-    }
-    let one = Sandbox::start(Mode::One);
-    let other = Sandbox::start(Mode::One);
+fn two_installations_do_not_touch_each_other(mode: Mode) {
+    let one = Sandbox::start(mode);
+    let other = Sandbox::start(mode);
     let lab = one.lab("both");
     one.deploy(&line(&lab, 2));
     // The same lab name again: the container names are taken by the first installation.
@@ -54,12 +46,8 @@ fn two_installations_do_not_touch_each_other() {
     assert_eq!(one.leftovers(), Vec::<String>::new());
 }
 
-#[test]
-fn a_foreign_bridge_of_our_name_is_untouched() {
-    if !real("a_foreign_bridge_of_our_name_is_untouched") {
-        return;
-    }
-    let sandbox = Sandbox::prepare(Mode::One, "");
+fn a_foreign_bridge_of_our_name_is_untouched(mode: Mode) {
+    let sandbox = Sandbox::prepare(mode, "");
     let ovs = &sandbox.ovs;
     ovs.vsctl(&["add-br", sandbox.bridge(), "--", "set", "bridge", sandbox.bridge(), "datapath_type=netdev"])
         .must();
@@ -76,12 +64,8 @@ fn a_foreign_bridge_of_our_name_is_untouched() {
     assert_eq!(before, after);
 }
 
-#[test]
-fn a_missing_image_is_refused_before_anything_is_made() {
-    if !real("a_missing_image_is_refused_before_anything_is_made") {
-        return;
-    }
-    let sandbox = Sandbox::start(Mode::One);
+fn a_missing_image_is_refused_before_anything_is_made(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
     let lab = sandbox.lab("image");
     let text = line(&lab, 2).replacen("    n2:\n", "    n2: {image: \"netloom/no-such-image:1\"}\n", 1);
     let said = sandbox.try_deploy(&text);
@@ -92,12 +76,8 @@ fn a_missing_image_is_refused_before_anything_is_made() {
     assert_eq!(sandbox.leftovers(), Vec::<String>::new());
 }
 
-#[test]
-fn docker_that_does_not_answer_is_said() {
-    if !real("docker_that_does_not_answer_is_said") {
-        return;
-    }
-    let sandbox = Sandbox::prepare(Mode::One, "[compute]\ndocker_socket = \"/nonexistent/docker.sock\"\n");
+fn docker_that_does_not_answer_is_said(mode: Mode) {
+    let sandbox = Sandbox::prepare(mode, "[compute]\ndocker_socket = \"/nonexistent/docker.sock\"\n");
     sandbox.run_programs();
     let said = || {
         let host = sandbox.get("/v1/hosts/local").map(|r| r.body).unwrap_or_default();
@@ -110,3 +90,11 @@ fn docker_that_does_not_answer_is_said() {
     assert!(!tried.ok());
     assert!((tried.stdout + &tried.stderr).contains("ocker"));
 }
+
+in_both_modes!(
+    a_foreign_container_of_our_name_is_untouched,
+    two_installations_do_not_touch_each_other,
+    a_foreign_bridge_of_our_name_is_untouched,
+    a_missing_image_is_refused_before_anything_is_made,
+    docker_that_does_not_answer_is_said
+);

@@ -2,14 +2,10 @@
 
 use netloom_tests::{Mode, Sandbox, run_with_input};
 
-use crate::{IMAGE, real};
+use crate::IMAGE;
 
-#[test]
-fn bad_files_are_refused_clearly_and_leave_nothing() {
-    if !real("bad_files_are_refused_clearly_and_leave_nothing") {
-        return;
-    }
-    let sandbox = Sandbox::start(Mode::One);
+fn bad_files_are_refused_clearly_and_leave_nothing(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
     let lab = sandbox.lab("bad");
     let node = |more: &str| {
         format!("name: {lab}\ntopology:\n  nodes:\n    a: {{kind: linux, image: {IMAGE}{more}}}\n")
@@ -23,23 +19,31 @@ fn bad_files_are_refused_clearly_and_leave_nothing() {
     };
     std::os::unix::fs::symlink("/etc/shadow", sandbox.path().join("link")).unwrap();
     for (what, text, says) in [
-        ("not YAML", "name: [\n".to_owned(), ":"),
-        ("an unknown key", node(", imag: x"), "image"),
-        ("an unknown kind", node("").replace("kind: linux", "kind: lynux"), "linux"),
-        ("a YAML bomb", bomb, "alias"),
-        ("a path out of the directory", node(", binds: [\"../../etc/shadow:/x\"]"), "shadow"),
-        ("a symlink out of the directory", node(", binds: [\"link:/x\"]"), "link"),
-        ("the Docker socket", node(", binds: [\"/var/run/docker.sock:/x\"]"), "docker.sock"),
-        ("a host path that is not allowed", node(", binds: [\"/etc/shadow:/x\"]"), "/etc/shadow"),
+        ("not YAML", "name: [\n".to_owned(), "YAML"),
+        ("an unknown key", node(", imag: x"), "UNKNOWN_KEY"),
+        ("an unknown kind", node("").replace("kind: linux", "kind: lynux"), "UNKNOWN_KIND"),
+        ("a YAML bomb", bomb, "TOO_MANY_VALUES"),
+        ("a path out of the directory", node(", binds: [\"../../etc/shadow:/x\"]"), "PATH_OUTSIDE"),
+        ("a symlink out of the directory", node(", binds: [\"link:/x\"]"), "PATH_OUTSIDE"),
+        ("the Docker socket", node(", binds: [\"/var/run/docker.sock:/x\"]"), "DOCKER_SOCKET"),
+        ("a host path that is not allowed", node(", binds: [\"/etc/shadow:/x\"]"), "HOST_PATH_NOT_ALLOWED"),
         (
             "both ends on one port",
             node("") + "  links:\n    - endpoints: [\"a:eth1\", \"a:eth1\"]\n",
-            "a:eth1",
+            "DUPLICATE_ENDPOINT",
         ),
-        ("an unknown node", node("") + "  links:\n    - endpoints: [\"a:eth1\", \"b:eth1\"]\n", "b"),
-        ("eth0 for data", node("") + "  links:\n    - endpoints: [\"a:eth0\", \"a:eth1\"]\n", "eth1"),
-        ("nothing", String::new(), "name"),
-        ("NUL bytes", "name: \0\0\n".to_owned(), ":"),
+        (
+            "an unknown node",
+            node("") + "  links:\n    - endpoints: [\"a:eth1\", \"b:eth1\"]\n",
+            "UNKNOWN_NODE",
+        ),
+        (
+            "eth0 for data",
+            node("") + "  links:\n    - endpoints: [\"a:eth0\", \"a:eth1\"]\n",
+            "UNKNOWN_INTERFACE",
+        ),
+        ("nothing", String::new(), "EMPTY_FILE"),
+        ("NUL bytes", "name: \0\0\n".to_owned(), "FORBIDDEN_CHARACTER"),
     ] {
         let said = sandbox.try_deploy(&text);
         let text = said.stdout + &said.stderr;
@@ -49,7 +53,9 @@ fn bad_files_are_refused_clearly_and_leave_nothing() {
     }
     let huge = "x".repeat(100 << 20);
     let said = run_with_input(sandbox.command().args(["deploy", "-t", "-"]), &huge);
-    assert!(said.code > 0 && said.stderr.contains("4"), "{}", said.stderr);
+    assert!(said.code > 0 && said.stderr.contains("FILE_TOO_LARGE"), "{}", said.stderr);
     assert_eq!(sandbox.get("/v1/labs").unwrap().body["labs"].as_array().map(Vec::len), Some(0));
     assert_eq!(sandbox.leftovers(), Vec::<String>::new());
 }
+
+in_both_modes!(bad_files_are_refused_clearly_and_leave_nothing);

@@ -6,8 +6,6 @@ use std::time::Duration;
 use netloom_tests::{Mode, Sandbox, eventually, in_node};
 use serde_json::Value;
 
-use crate::real;
-
 fn ospf_converges_and_carries_tcp(mode: Mode) {
     let sandbox = Sandbox::start(mode);
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/ospf-triangle.clab.yml");
@@ -72,16 +70,4 @@ fn ospf_converges_and_carries_tcp(mode: Mode) {
     assert_eq!(sandbox.leftovers(), Vec::<String>::new());
 }
 
-#[test]
-fn ospf_in_one_process() {
-    if real("ospf_in_one_process") {
-        ospf_converges_and_carries_tcp(Mode::One);
-    }
-}
-
-#[test]
-fn ospf_in_five_processes() {
-    if real("ospf_in_five_processes") {
-        ospf_converges_and_carries_tcp(Mode::Five);
-    }
-}
+in_both_modes!(ospf_converges_and_carries_tcp);

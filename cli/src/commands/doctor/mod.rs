@@ -11,8 +11,8 @@ use self::verdict::{Check, Status};
 use super::Context;
 use crate::args::Format;
 use crate::error::Error;
-use crate::output::json;
 use crate::output::style::{Style, Tone, one_line};
+use crate::output::{json, words};
 
 mod probe;
 mod verdict;
@@ -73,8 +73,17 @@ fn text(style: Style, checks: &[Check]) -> String {
     let count = |status| checks.iter().filter(|c| c.status == status).count();
     text.push_str(&match (count(Status::Fail), count(Status::Warn)) {
         (0, 0) => "netloom can work here\n".to_owned(),
-        (0, warnings) => format!("netloom can work here; {warnings} to know about\n"),
-        (failures, _) => format!("netloom cannot work here: {failures} to mend\n"),
+        (0, warnings) => {
+            format!("netloom can work here, with {}\n", words::count(warnings as i128, "warning"))
+        }
+        (failures, _) => format!(
+            "netloom cannot work here before {} mended\n",
+            if failures == 1 {
+                "the check that failed is".to_owned()
+            } else {
+                format!("the {failures} checks that failed are")
+            }
+        ),
     });
     text
 }
@@ -92,7 +101,7 @@ mod tests {
             fix: fix.into(),
         };
         let checks = [check("docker", Status::Ok, ""), check("disk", Status::Fail, "make room")];
-        let expected = "OK    docker  seen\nFAIL  disk    seen\n              to do: make room\nnetloom cannot work here: 1 to mend\n";
+        let expected = "OK    docker  seen\nFAIL  disk    seen\n              to do: make room\nnetloom cannot work here before the check that failed is mended\n";
         assert_eq!(text(Style::PLAIN, &checks), expected);
         assert!(text(Style::PLAIN, &checks[..1]).ends_with("netloom can work here\n"));
     }

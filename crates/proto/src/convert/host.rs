@@ -178,6 +178,7 @@ impl From<mo::ComputeInventory> for pc::Inventory {
             runtime_versions: i.runtime_versions,
             problems: i.problems,
             host_path_roots: i.host_path_roots,
+            architecture: i.architecture,
         }
     }
 }
@@ -192,6 +193,7 @@ impl TryFrom<pc::Inventory> for mo::ComputeInventory {
             runtime_versions: i.runtime_versions,
             problems: i.problems,
             host_path_roots: i.host_path_roots,
+            architecture: i.architecture,
         })
     }
 }
@@ -346,29 +348,41 @@ impl TryFrom<pn::ObservedNic> for mo::ObservedNic {
     }
 }
 
-impl From<mo::ObservedWire> for pn::ObservedWire {
-    fn from(w: mo::ObservedWire) -> Self {
-        let state = match w.state {
+impl From<mo::WireState> for pn::WireState {
+    fn from(v: mo::WireState) -> Self {
+        match v {
             mo::WireState::Pending => pn::WireState::Pending,
             mo::WireState::Up => pn::WireState::Up,
             mo::WireState::Down => pn::WireState::Down,
             mo::WireState::Failed => pn::WireState::Failed,
             mo::WireState::Unknown => pn::WireState::Unknown,
-        };
-        pn::ObservedWire { wire_id: w.wire_id.get(), state: state.into(), detail: w.detail, plane: w.plane }
+        }
+    }
+}
+
+impl From<pn::WireState> for mo::WireState {
+    fn from(v: pn::WireState) -> Self {
+        match v {
+            pn::WireState::Pending => mo::WireState::Pending,
+            pn::WireState::Up => mo::WireState::Up,
+            pn::WireState::Down => mo::WireState::Down,
+            pn::WireState::Failed => mo::WireState::Failed,
+            pn::WireState::Unspecified | pn::WireState::Unknown => mo::WireState::Unknown,
+        }
+    }
+}
+
+impl From<mo::ObservedWire> for pn::ObservedWire {
+    fn from(w: mo::ObservedWire) -> Self {
+        let state = pn::WireState::from(w.state).into();
+        pn::ObservedWire { wire_id: w.wire_id.get(), state, detail: w.detail, plane: w.plane }
     }
 }
 
 impl TryFrom<pn::ObservedWire> for mo::ObservedWire {
     type Error = ConvertError;
     fn try_from(w: pn::ObservedWire) -> Result<Self, ConvertError> {
-        let state = match w.state() {
-            pn::WireState::Pending => mo::WireState::Pending,
-            pn::WireState::Up => mo::WireState::Up,
-            pn::WireState::Down => mo::WireState::Down,
-            pn::WireState::Failed => mo::WireState::Failed,
-            pn::WireState::Unspecified | pn::WireState::Unknown => mo::WireState::Unknown,
-        };
+        let state = w.state().into();
         Ok(mo::ObservedWire {
             wire_id: wire_id("wire.wire_id", w.wire_id)?,
             state,
@@ -380,7 +394,8 @@ impl TryFrom<pn::ObservedWire> for mo::ObservedWire {
 
 impl From<mo::ObservedSegment> for pn::ObservedSegment {
     fn from(s: mo::ObservedSegment) -> Self {
-        pn::ObservedSegment { wire_id: s.wire_id.get(), up: s.up, detail: s.detail }
+        let state = pn::WireState::from(s.state).into();
+        pn::ObservedSegment { wire_id: s.wire_id.get(), state, detail: s.detail }
     }
 }
 
@@ -389,7 +404,7 @@ impl TryFrom<pn::ObservedSegment> for mo::ObservedSegment {
     fn try_from(s: pn::ObservedSegment) -> Result<Self, ConvertError> {
         Ok(mo::ObservedSegment {
             wire_id: wire_id("segment.wire_id", s.wire_id)?,
-            up: s.up,
+            state: s.state().into(),
             detail: s.detail,
         })
     }

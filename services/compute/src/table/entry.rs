@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use netloom_model::id::{LabUid, NodeUid};
-use netloom_model::observed::Observed;
+use netloom_model::observed::{ExecPhase, Observed, Phase};
 use netloom_model::slice::Instance;
 use netloom_model::state::Wanted;
 use tokio::sync::oneshot;
@@ -129,6 +129,9 @@ impl Entry {
             if matches!(found.process, Process::Running { .. }) {
                 o.exec_phase = self.exec.phase;
                 o.exec_error = self.exec.error.clone();
+                if o.phase == Phase::Running && o.exec_phase == ExecPhase::Running {
+                    o.detail = self.exec.progress.clone();
+                }
             }
         }
         o

@@ -193,7 +193,17 @@ async fn a_policy_of_never_leaves_it_stopped(rig: Rig) {
     let one = short_lived(&rig, "r1", RestartPolicy::Never);
     rig.run(&one).await;
     let stopped = rig.until_phase(one.uid, Phase::Stopped).await;
-    assert_eq!((stopped.exit_code, stopped.detail.as_str()), (Some(3), "exited with 3"));
+    assert_eq!((stopped.exit_code, stopped.detail.as_str()), (Some(3), "ended with exit code 3"));
+    assert_eq!((stopped.exec_phase, stopped.restart_count), (ExecPhase::None, 0));
+    // Asked for again, it is left as it ended; so is one that did its work.
+    let mut done = short_lived(&rig, "r2", RestartPolicy::OnFailure);
+    done.spec.cmd[2] = "sleep 0.3".into();
+    done.spec.labels.insert("sim.exit-code".into(), "0".into());
+    rehash(&mut done);
+    rig.ensure(&[one.clone(), done.clone()]).await;
+    let done = rig.until_phase(done.uid, Phase::Stopped).await;
+    assert_eq!((done.exit_code, done.detail.as_str()), (Some(0), "ended with exit code 0"));
+    assert_eq!(rig.view.borrow().instances[&one.uid], stopped);
 }
 
 async fn exec_commands_run_once_after_settle(rig: Rig) {

@@ -275,12 +275,16 @@ async fn follow(mut client: ComputeServiceClient<Channel>, view: watch::Sender<V
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
-        let mut stream = stream.into_inner();
+        let (mut stream, mut parts) = (stream.into_inner(), BTreeMap::new());
         while let Ok(Some(message)) = stream.message().await {
             view.send_modify(|view| match message.event.expect("an event") {
                 Event::Snapshot(s) => {
                     let read = |o: p::Observed| Observed::try_from(o).expect("a valid instance");
-                    view.instances = s.instances.into_iter().map(read).map(|o| (o.uid, o)).collect();
+                    parts.extend(s.instances.into_iter().map(read).map(|o| (o.uid, o)));
+                    if s.more {
+                        return;
+                    }
+                    view.instances = std::mem::take(&mut parts);
                     view.inventory = s.inventory.expect("an inventory").try_into().unwrap();
                     view.synced = s.synced;
                 }
@@ -310,12 +314,13 @@ impl Drop for Rig {
             running.observer.abort();
         }
         if self.is_docker {
-            let (owner, netns) = (self.owner, self.run_dir().join("netns"));
+            let (owner, run) = (self.owner, self.run_dir());
             // A runtime of its own: a test's cannot be waited for while it unwinds.
             let cleaning = std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 runtime.block_on(clean(owner));
-                unmount(&netns);
+                unmount(&run.join("netns"));
+                unmount(&run.join("binds"));
             });
             let _ = cleaning.join();
         }
@@ -339,11 +344,11 @@ async fn clean(owner: Owner) {
     }
 }
 
-fn unmount(netns: &Path) {
-    for entry in std::fs::read_dir(netns).into_iter().flatten().flatten() {
+fn unmount(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let _ = umount2(&entry.path(), MntFlags::MNT_DETACH);
     }
-    while umount2(netns, MntFlags::MNT_DETACH).is_ok() {}
+    while umount2(dir, MntFlags::MNT_DETACH).is_ok() {}
 }
 
 pub async fn connect() -> Result<Docker, bollard::errors::Error> {

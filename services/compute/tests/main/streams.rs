@@ -126,6 +126,44 @@ async fn a_command_ends_with_its_caller() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn much_input_and_its_output_pass_each_other() {
+    let Some(rig) = Rig::docker("much_input_and_its_output_pass_each_other").await else { return };
+    let one = rig.instance("r1");
+    rig.run(&one).await;
+    let all: Vec<u8> = (0..4u32 << 20).map(|n| b'a' + (n / 7 % 26) as u8).collect();
+    let mut exec = Exec::start(&rig, one.uid, &["cat"], None).await;
+    let (input, given) = (exec.input.clone(), all.clone());
+    let giving = tokio::spawn(async move {
+        for part in given.chunks(64 << 10) {
+            input.send(p::ExecRequest { part: Some(Part::Stdin(part.to_vec())) }).await.unwrap();
+        }
+        input.send(p::ExecRequest { part: Some(Part::StdinEnd(true)) }).await.unwrap();
+    });
+    assert_eq!(exec.exit().await, 0);
+    giving.await.unwrap();
+    assert_eq!(exec.text.len(), all.len());
+    assert!(exec.text.as_bytes() == all, "it comes back as it was given");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_reads_nothing_ends_with_its_caller_too() {
+    let Some(rig) = Rig::docker("a_command_that_reads_nothing_ends_with_its_caller_too").await else {
+        return;
+    };
+    let one = rig.instance("r1");
+    rig.run(&one).await;
+    let mut exec = Exec::start(&rig, one.uid, &["/bin/sh", "-c", "echo ready; exec sleep 4343"], None).await;
+    exec.until("ready").await;
+    // More than Docker takes for a command that reads nothing, less than the windows of this connection.
+    for _ in 0..12 {
+        exec.say(Part::Stdin(vec![b'x'; 64 << 10])).await;
+    }
+    let count = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' ' | grep -c 'sleep 434[3]'";
+    drop(exec);
+    eventually("the command is gone", BOUND, || async { rig.sh(one.uid, count).await.0 == "0\n" }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn logs_are_read_and_followed() {
     let Some(rig) = Rig::docker("logs_are_read_and_followed").await else { return };
     let mut one = rig.instance("r1");

@@ -5,10 +5,10 @@
 //! for the connection at hand: ovs-vswitchd numbers its ports anew when it restarts, and flows made from the old numbers would join wires
 //! that have nothing to do with each other.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netloom_model::id::WireId;
 use netloom_openflow::{ALL_TABLES, Action, Command, Flow, FlowMod, Match, Switch};
@@ -23,6 +23,8 @@ const PRIORITY: u16 = 100;
 const READ: Duration = Duration::from_secs(1);
 /// How soon a lost connection is tried again.
 const RETRY: Duration = Duration::from_millis(50);
+/// How long a loss is told: whoever reads the table each second has seen it by then.
+const REMEMBER: Duration = Duration::from_secs(60);
 
 /// A flow as netloom makes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -112,8 +114,38 @@ pub struct Table {
     pub generation: u64,
     /// The rules; none while there is no connection.
     pub rules: Option<Arc<BTreeSet<Rule>>>,
+    /// When flows that had been there were last found missing, by cookie. They are put back within milliseconds, and who sees only the table
+    /// after that would never hear of it.
+    pub lost: Arc<BTreeMap<u64, Instant>>,
     /// Why what is wanted cannot be had.
     pub problem: Option<String>,
+}
+
+/// What was read of a bridge before, over all connections.
+#[derive(Default)]
+struct Memory {
+    rules: Arc<BTreeSet<Rule>>,
+    lost: Arc<BTreeMap<u64, Instant>>,
+}
+
+impl Memory {
+    /// The table as read now.
+    fn read(&mut self, generation: u64, flows: &[Flow], now: Instant) -> Table {
+        let rules: BTreeSet<Rule> = flows.iter().filter_map(Rule::read).collect();
+        let gone: BTreeSet<u64> = self.rules.difference(&rules).map(|rule| rule.cookie).collect();
+        if !gone.is_empty() || self.lost.values().any(|at| now.duration_since(*at) > REMEMBER) {
+            let lost = Arc::make_mut(&mut self.lost);
+            lost.retain(|_, at| now.duration_since(*at) <= REMEMBER);
+            lost.extend(gone.into_iter().map(|cookie| (cookie, now)));
+        }
+        self.rules = Arc::new(rules);
+        Table { generation, rules: Some(self.rules.clone()), lost: self.lost.clone(), problem: None }
+    }
+
+    /// The table while it cannot be read.
+    fn unread(&self, generation: u64, problem: Option<String>) -> Table {
+        Table { generation, rules: None, lost: self.lost.clone(), problem }
+    }
 }
 
 /// What is wanted of a bridge.
@@ -141,6 +173,11 @@ impl Keeper {
         let (publish, table) = watch::channel(Table::default());
         let task = tokio::spawn(keep(bridge, socket, wanted, publish, wake)).abort_handle();
         Keeper { wish, table, task }
+    }
+
+    /// True when the task is no more, which happens to one that panicked.
+    pub fn ended(&self) -> bool {
+        self.task.is_finished()
     }
 
     /// The flows as last read.
@@ -189,13 +226,13 @@ async fn keep(
             wake.notify_one();
         }
     };
-    let mut generation = 0;
+    let (mut generation, mut memory) = (0, Memory::default());
     loop {
         let switch = match Switch::connect(&socket).await {
             Ok(switch) => switch,
             Err(e) => {
                 tracing::debug!(bridge, "flows cannot be reached: {e}");
-                publish(Table { generation, rules: None, problem: Some(e.to_string()) });
+                publish(memory.unread(generation, Some(e.to_string())));
                 tokio::time::sleep(RETRY).await;
                 continue;
             }
@@ -206,7 +243,7 @@ async fn keep(
         loop {
             changes.mark_unchanged();
             let wish = wanted.borrow_and_update().clone().filter(|wish| wish.generation == generation);
-            if let Err(e) = attend(&bridge, &switch, generation, wish, &publish).await {
+            if let Err(e) = attend(&bridge, &switch, generation, wish, &mut memory, &publish).await {
                 tracing::info!(bridge, "flows are out of reach: {e}");
                 break;
             }
@@ -217,7 +254,7 @@ async fn keep(
                 () = tokio::time::sleep(READ) => {}
             }
         }
-        publish(Table { generation, rules: None, problem: None });
+        publish(memory.unread(generation, None));
     }
 }
 
@@ -227,17 +264,16 @@ async fn attend(
     switch: &Switch,
     generation: u64,
     wish: Option<Wish>,
+    memory: &mut Memory,
     publish: &impl Fn(Table),
 ) -> Result<(), netloom_openflow::Error> {
-    let read = |flows: &[Flow]| Some(Arc::new(flows.iter().filter_map(Rule::read).collect()));
     let flows = switch.flows(ALL_TABLES, None).await?;
     let bundle = wish.as_ref().map_or_else(Vec::new, |wish| difference(&flows, &wish.rules));
+    // What is missing is told before it is put back.
+    publish(memory.read(generation, &flows, Instant::now()));
     if bundle.is_empty() {
-        publish(Table { generation, rules: read(&flows), problem: None });
         return Ok(());
     }
-    // What is missing is told before it is put back.
-    publish(Table { generation, rules: read(&flows), problem: None });
     let done = switch.bundle(&bundle).await;
     let mut counts = HashMap::<Option<WireId>, (usize, usize)>::new();
     for flow_mod in &bundle {
@@ -268,7 +304,7 @@ async fn attend(
         }
     };
     let flows = switch.flows(ALL_TABLES, None).await?;
-    publish(Table { generation, rules: read(&flows), problem });
+    publish(Table { problem, ..memory.read(generation, &flows, Instant::now()) });
     Ok(())
 }
 
@@ -283,6 +319,19 @@ mod tests {
     fn flow(rule: Rule) -> Flow {
         let FlowMod { table, priority, cookie, matches, actions, .. } = rule.add();
         Flow { table, priority, cookie, matches, actions, foreign: false, packets: 0, bytes: 0 }
+    }
+
+    #[test]
+    fn a_flow_that_was_lost_and_put_back_is_remembered() {
+        let flows: Vec<Flow> = [3, 4].map(|n| flow(Rule::segment(wire(n)))).into();
+        let (mut memory, begun) = (Memory::default(), Instant::now());
+        assert!(memory.read(1, &flows, begun).lost.is_empty());
+        let second = begun + Duration::from_secs(1);
+        memory.read(1, &flows[..1], second);
+        let table = memory.read(2, &flows, second + Duration::from_millis(5));
+        assert_eq!(*table.lost, [(4, second)].into());
+        assert_eq!(table.rules.map(|rules| rules.len()), Some(2));
+        assert!(memory.read(2, &flows, second + 2 * REMEMBER).lost.is_empty());
     }
 
     #[test]

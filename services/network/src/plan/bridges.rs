@@ -3,9 +3,10 @@
 //! The bridge of all wires stays when the last wire has gone: it costs nothing, and nothing reaches anything through it.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use netloom_model::id::WireId;
-use netloom_model::observed::ObservedSegment;
+use netloom_model::observed::{ObservedSegment, WireState};
 
 use super::{Facts, Plan};
 use crate::config::Datapath;
@@ -81,13 +82,18 @@ pub fn plan(facts: &Facts<'_>, plan: &mut Plan) -> Bridges {
         if facts.tables.get(&name).is_some_and(|table| table.trusted) {
             plan.flows.insert(name.clone(), [rule].into());
         }
-        let (up, detail) = match &health {
-            Health::Ready if has_rule(facts, &name, &rule) => (true, String::new()),
-            Health::Ready => (false, problem(facts, &name).unwrap_or("its flow is being made").to_owned()),
-            Health::Making => (false, "its bridge is being made".to_owned()),
-            Health::Silent(why) | Health::Failed(why) => (false, why.clone()),
+        let (state, detail) = match &health {
+            Health::Ready if has_rule(facts, &name, &rule) => (WireState::Up, String::new()),
+            Health::Ready => match problem(facts, &name) {
+                Some(why) => (WireState::Failed, why.to_owned()),
+                None => (WireState::Pending, "its flow is being made".to_owned()),
+            },
+            Health::Making => (WireState::Pending, "its bridge is being made".to_owned()),
+            Health::Silent(why) => (WireState::Unknown, why.clone()),
+            Health::Failed(why) => (WireState::Failed, why.clone()),
         };
-        plan.observed.segments.insert(wire, ObservedSegment { wire_id: wire, up, detail });
+        plan.observed.segments.insert(wire, ObservedSegment { wire_id: wire, state, detail });
+        plan.observed.gaps.extend(lost(facts, &name, wire).map(|at| (wire, at)));
         bridges.health.insert(name, health);
     }
     for (name, bridge) in facts.ovs.iter().flat_map(|ovs| &ovs.bridges) {
@@ -104,15 +110,28 @@ pub fn has_rule(facts: &Facts<'_>, bridge: &str, rule: &Rule) -> bool {
     facts.tables.get(bridge).is_some_and(|table| table.rules.contains(rule))
 }
 
+/// When a flow of this wire or segment was last found missing.
+pub fn lost(facts: &Facts<'_>, bridge: &str, wire: WireId) -> Option<Instant> {
+    facts.tables.get(bridge)?.lost.get(&wire.get()).copied()
+}
+
 /// Why a bridge's flows cannot be had.
 pub fn problem<'a>(facts: &Facts<'a>, bridge: &str) -> Option<&'a str> {
     facts.tables.get(bridge)?.problem.as_deref()
+}
+
+/// True when ovs-vswitchd does not take up changes, or made the bridge of all wires and cannot be asked about it.
+fn is_silent(facts: &Facts<'_>, ovs: &View) -> bool {
+    let bridge = &facts.names.bridge;
+    let made = matches!(state(facts, ovs, bridge, None), State::Ours(bridge) if bridge.works);
+    !facts.settled || made && !facts.tables.contains_key(bridge)
 }
 
 fn one(facts: &Facts<'_>, name: &str, segment: Option<WireId>, plan: &mut Plan) -> Health {
     let Some(ovs) = facts.ovs else {
         return Health::Silent("Open vSwitch's database does not answer".to_owned());
     };
+    let silent = || Health::Silent("ovs-vswitchd does not answer".to_owned());
     let bridge = match state(facts, ovs, name, segment) {
         State::Foreign(why) => return Health::Failed(why),
         State::Absent if facts.settled => {
@@ -120,7 +139,7 @@ fn one(facts: &Facts<'_>, name: &str, segment: Option<WireId>, plan: &mut Plan) 
             plan.changes.push(Change::CreateBridge { name: name.to_owned(), datapath, segment });
             return Health::Making;
         }
-        State::Absent => return Health::Silent("ovs-vswitchd does not answer".to_owned()),
+        State::Absent => return silent(),
         State::Ours(bridge) => bridge,
     };
     // A kernel that says it has the datapath and then cannot use it is found out here.
@@ -133,7 +152,8 @@ fn one(facts: &Facts<'_>, name: &str, segment: Option<WireId>, plan: &mut Plan) 
     }
     match (bridge.works, facts.tables.contains_key(name)) {
         (true, true) => Health::Ready,
-        (true, false) => Health::Silent("ovs-vswitchd does not answer".to_owned()),
+        (true, false) => silent(),
+        (false, _) if is_silent(facts, ovs) => silent(),
         (false, _) if useless || !taken_up => Health::Making,
         (false, _) => Health::Failed(format!("ovs-vswitchd cannot make bridge {name}: see its log")),
     }

@@ -14,6 +14,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use netloom_model::id::{NodeUid, WireId};
 use netloom_model::observed::NetworkInventory;
@@ -97,6 +98,8 @@ pub struct Reading {
     pub rules: Arc<BTreeSet<Rule>>,
     /// True when the database is known to tell the port numbers of the ovs-vswitchd that the flows were read from.
     pub trusted: bool,
+    /// When flows were last found missing, by cookie.
+    pub lost: Arc<BTreeMap<u64, Instant>>,
     /// Why what is wanted cannot be had.
     pub problem: Option<String>,
 }

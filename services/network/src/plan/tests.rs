@@ -460,7 +460,7 @@ fn a_segment_has_a_bridge_of_its_own() {
     let name = world.names.segment(wire_id);
     let plan = world.settle();
     assert_eq!(plan.flows[&name], [Rule::segment(wire_id)].into());
-    assert!(plan.observed.segments[&wire_id].up);
+    assert_eq!(plan.observed.segments[&wire_id].state, WireState::Up);
     assert_eq!(plan.observed.wires[&id(101)].state, WireState::Up);
     assert_eq!(world.port(11).bridge, name);
     // The NIC that is in no wire now has no port and no carrier.
@@ -469,4 +469,51 @@ fn a_segment_has_a_bridge_of_its_own() {
     world.wanted.slice.segments.clear();
     world.wanted.doomed.insert(wire_id);
     assert!(world.plan().changes.iter().any(|c| matches!(c, Change::DeleteBridge { .. })));
+}
+
+#[test]
+fn a_segment_is_failed_only_when_it_cannot_be_made() {
+    let mut world = World::new();
+    let wire_id = id(500);
+    let (node_uid, lab_uid) = (NodeUid::new(), LabUid::new());
+    world.wanted.slice.segments.insert(wire_id, Segment { wire_id, node_uid, lab_uid });
+    let name = world.names.segment(wire_id);
+    let state = |world: &World| world.plan().observed.segments[&wire_id].state;
+    assert_eq!(state(&world), WireState::Pending, "its bridge is being made");
+    world.settle();
+    assert_eq!(state(&world), WireState::Up);
+
+    let table = world.tables.get_mut(&name).unwrap();
+    table.rules = Arc::default();
+    assert_eq!(state(&world), WireState::Pending, "its flow is being made");
+    world.tables.get_mut(&name).unwrap().problem = Some("the switch refused flow-mod 0".into());
+    assert_eq!(state(&world), WireState::Failed);
+
+    // ovs-vswitchd is gone: what it made, and what it was asked for, are not known.
+    world.tables.clear();
+    assert_eq!(state(&world), WireState::Unknown);
+    world.ovs.as_mut().unwrap().bridges.get_mut(&name).unwrap().works = false;
+    assert_eq!(state(&world), WireState::Unknown);
+    world.ovs = None;
+    assert_eq!(state(&world), WireState::Unknown);
+
+    world.ovs = Some(View::default());
+    world.settle();
+    world.ovs.as_mut().unwrap().bridges.get_mut(&name).unwrap().owner = None;
+    assert_eq!(state(&world), WireState::Failed, "somebody else has the name");
+}
+
+#[test]
+fn a_flow_that_was_lost_is_a_gap_of_its_wire() {
+    let mut world = World::new();
+    let segment = id(500);
+    let (node_uid, lab_uid) = (NodeUid::new(), LabUid::new());
+    world.wanted.slice.segments.insert(segment, Segment { wire_id: segment, node_uid, lab_uid });
+    world.wanted.slice.wires.get_mut(&id(101)).unwrap().b = WireEnd::Segment(segment);
+    assert!(world.settle().observed.gaps.is_empty());
+    let (now, name) = (std::time::Instant::now(), world.names.segment(segment));
+    world.tables.get_mut(&name).unwrap().lost = Arc::new([(500, now)].into());
+    world.tables.get_mut("nl0").unwrap().lost = Arc::new([(102, now), (999, now)].into());
+    let gaps = [101, 102, 500].map(|n| (id(n), now));
+    assert_eq!(world.plan().observed.gaps, gaps.into());
 }

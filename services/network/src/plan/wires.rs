@@ -5,12 +5,13 @@
 //! otherwise fall apart over a gap of milliseconds. Carrier does not cross a segment.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use netloom_model::id::WireId;
 use netloom_model::observed::{ObservedWire, WireState};
 use netloom_model::slice::{Wire, WireEnd};
 
-use super::bridges::{Bridges, Health, has_rule, problem};
+use super::bridges::{Bridges, Health, has_rule, lost, problem};
 use super::nics::{Place, Places};
 use super::ports::{Ends, Ports, State, ends};
 use super::{Facts, Plan};
@@ -46,6 +47,7 @@ pub fn plan(facts: &Facts<'_>, nics: &Places<'_>, bridges: &Bridges, ports: &Por
                 WireEnd::Segment(_) => None,
             }));
         }
+        plan.observed.gaps.extend(view.lost(wire).map(|at| (wire.wire_id, at)));
         let observed = ObservedWire {
             wire_id: wire.wire_id,
             state: verdict.state,
@@ -105,6 +107,17 @@ impl Wiring<'_> {
                 _ => Vec::new(),
             },
             _ => Vec::new(),
+        }
+    }
+
+    /// When a flow that it goes by was last found missing: its own, or its segments'.
+    fn lost(&self, wire: &Wire) -> Option<Instant> {
+        let names = self.facts.names;
+        let of_segment = |segment| lost(self.facts, &names.segment(segment), segment);
+        match ends(wire) {
+            Ends::Nics(..) => lost(self.facts, &names.bridge, wire.wire_id),
+            Ends::NicAndSegment(_, segment) => of_segment(segment),
+            Ends::Segments(a, b) => of_segment(a).max(of_segment(b)),
         }
     }
 

@@ -78,11 +78,13 @@ fn a_deleted_flow_is_put_back() {
         let pair = Pair::start().await;
         let flows = pair.host.ovs.flows("nl0");
         assert_eq!(flows.len(), 2, "{flows:?}");
-        for _ in 0..5 {
+        for loss in 1..=5 {
             pair.host.ovs.ofctl("del-flows", "nl0", &[]);
             let begun = std::time::Instant::now();
             eventually("the flows are back", BOUND, || async { pair.host.ovs.flows("nl0") == flows }).await;
             eprintln!("flows back after {:?}", begun.elapsed());
+            // However soon they are back: that the wire was down is told each time, and then that it is up.
+            pair.host.until("the loss is told", |told| told.ups(pair.wire) > loss).await;
         }
         // A flow that nobody wants goes.
         pair.host.ovs.ofctl("add-flow", "nl0", &["cookie=0x5,priority=7,dl_type=0x800,actions=LOCAL"]);

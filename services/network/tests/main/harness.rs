@@ -184,8 +184,10 @@ pub struct Told {
     pub synced: bool,
     pub snapshots: u32,
     pub heartbeats: u32,
-    /// Every state that was told of a wire, in order.
+    /// Every state that was told of a wire or segment, in order.
     pub history: BTreeMap<u64, Vec<pb::WireState>>,
+    /// True while parts of a snapshot are still to come.
+    partial: bool,
 }
 
 impl Told {
@@ -197,18 +199,23 @@ impl Told {
                 return;
             }
             Event::Snapshot(s) => {
-                self.snapshots += 1;
-                (self.nics, self.wires, self.segments) = Default::default();
-                (self.unwanted, self.synced) = (s.unwanted, s.synced);
+                if !self.partial {
+                    (self.nics, self.wires, self.segments, self.unwanted) = Default::default();
+                }
+                self.partial = s.more;
+                self.snapshots += u32::from(!s.more);
+                self.unwanted.extend(s.unwanted);
+                self.synced = s.synced;
                 self.inventory = s.inventory.unwrap();
                 (s.nics, s.wires, s.segments)
             }
             Event::Changes(c) => (c.nics, c.wires, c.segments),
         };
-        for wire in &wires {
-            let history = self.history.entry(wire.wire_id).or_default();
-            if history.last() != Some(&wire.state()) {
-                history.push(wire.state());
+        let wire_states = wires.iter().map(|w| (w.wire_id, w.state()));
+        for (id, state) in wire_states.chain(segments.iter().map(|s| (s.wire_id, s.state()))) {
+            let history = self.history.entry(id).or_default();
+            if history.last() != Some(&state) {
+                history.push(state);
             }
         }
         self.nics.extend(nics.into_iter().map(|n| (n.wire_id, n)));
@@ -218,6 +225,15 @@ impl Told {
 
     pub fn up(&self, wire: u64) -> bool {
         self.wires.get(&wire).is_some_and(|w| w.state() == pb::WireState::Up)
+    }
+
+    pub fn segment_up(&self, segment: u64) -> bool {
+        self.segments.get(&segment).is_some_and(|s| s.state() == pb::WireState::Up)
+    }
+
+    /// How often it was told that a wire or segment is up, after it was told that it is not.
+    pub fn ups(&self, id: u64) -> usize {
+        self.history.get(&id).into_iter().flatten().filter(|s| **s == pb::WireState::Up).count()
     }
 }
 

@@ -29,7 +29,7 @@ fn segments_flood_within_themselves_and_join_by_wire() {
         host.sync(&slice).await;
         host.until_up(&wires).await;
         let told = host.told();
-        assert!(segments.iter().all(|s| told.segments[s].up), "{told:?}");
+        assert!(segments.iter().all(|s| told.segment_up(*s)), "{told:?}");
         for node in &nodes {
             node.until_running("eth1").await;
         }
@@ -89,15 +89,16 @@ fn a_segments_flow_is_put_back() {
         let mut slice = Slice::default();
         let switch = slice.segment();
         host.sync(&slice).await;
-        host.until("it is up", |told| told.segments.get(&switch).is_some_and(|s| s.up)).await;
+        host.until("it is up", |told| told.segment_up(switch)).await;
         let bridges = host.ovs.vsctl(&["list-br"]);
         let bridge = bridges.lines().find(|name| name.starts_with("nls")).unwrap();
         let flows = host.ovs.flows(bridge);
         assert_eq!(flows.len(), 1, "{flows:?}");
         host.ovs.ofctl("del-flows", bridge, &[]);
         eventually("it is back", BOUND, || async { host.ovs.flows(bridge) == flows }).await;
+        host.until("the loss is told", |told| told.ups(switch) > 1).await;
         host.ovs.vsctl(&["del-br", bridge]);
         eventually("the bridge is back", BOUND, || async { host.ovs.vsctl(&["list-br"]) == bridges }).await;
-        host.until("it is up again", |told| told.segments.get(&switch).is_some_and(|s| s.up)).await;
+        host.until("it is up again", |told| told.ups(switch) > 2 && told.segment_up(switch)).await;
     });
 }

@@ -1,5 +1,6 @@
 //! Calls to a host's compute service.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
@@ -108,27 +109,27 @@ impl HostClient {
         });
         let stream = call.await.map_err(self.error(COMPUTE))?;
         let error = self.error(COMPUTE);
-        Ok(stream.map(move |message| {
-            message
+        let mut parts = Vec::new();
+        Ok(stream.filter_map(move |message| {
+            let event = message
                 .map_err(|s| from_status(&s))
-                .and_then(|m| compute_event(m).map_err(unreadable))
-                .map_err(&error)
+                .and_then(|m| compute_event(m, &mut parts).map_err(unreadable))
+                .map_err(&error);
+            std::future::ready(event.transpose())
         }))
     }
 
     /// Puts files of a lab on the host.
-    pub async fn put_files(&self, lab: LabUid, files: Vec<(FileEntry, Vec<u8>)>) -> Result<()> {
+    pub async fn put_files(&self, lab: LabUid, files: Vec<(FileEntry, Arc<Vec<u8>>)>) -> Result<()> {
         let (term, lab_uid) = (self.term, lab.to_string());
         let parts = futures::stream::iter(files).flat_map(move |(file, content)| {
-            let mut parts: Vec<Vec<u8>> = content.chunks(PART).map(<[u8]>::to_vec).collect();
-            if parts.is_empty() {
-                parts.push(Vec::new());
-            }
+            // An empty file is one empty part. A part is copied when it is sent, never all of them before.
+            let count = content.len().div_ceil(PART).max(1);
             let (file, lab_uid) = (p::FileEntry::from(file), lab_uid.clone());
-            futures::stream::iter(parts.into_iter().map(move |content| pc::PutFilesRequest {
+            futures::stream::iter((0..count).map(move |i| pc::PutFilesRequest {
                 lab_uid: lab_uid.clone(),
                 file: Some(file.clone()),
-                content,
+                content: content[i * PART..content.len().min((i + 1) * PART)].to_vec(),
                 term,
             }))
         });
@@ -178,17 +179,29 @@ impl HostClient {
     }
 }
 
-fn compute_event(message: pc::ObserveResponse) -> Result<ComputeEvent, ConvertError> {
+/// What a message says; nothing yet when more parts of a snapshot follow, which are kept until the last one.
+fn compute_event(
+    message: pc::ObserveResponse,
+    parts: &mut Vec<Observed>,
+) -> Result<Option<ComputeEvent>, ConvertError> {
     use pc::observe_response::Event as E;
-    Ok(match message.event {
-        Some(E::Snapshot(s)) => ComputeEvent::Snapshot {
-            instances: s.instances.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
-            inventory: s.inventory.unwrap_or_default().try_into()?,
-            synced: s.synced,
-        },
+    Ok(Some(match message.event {
+        Some(E::Snapshot(s)) => {
+            for instance in s.instances {
+                parts.push(instance.try_into()?);
+            }
+            if s.more {
+                return Ok(None);
+            }
+            ComputeEvent::Snapshot {
+                instances: std::mem::take(parts),
+                inventory: s.inventory.unwrap_or_default().try_into()?,
+                synced: s.synced,
+            }
+        }
         Some(E::Changed(o)) => ComputeEvent::Changed(o.try_into()?),
         Some(E::Gone(uid)) => ComputeEvent::Gone(netloom_proto::convert::id("gone", &uid)?),
         Some(E::Heartbeat(h)) => ComputeEvent::Heartbeat(h.inventory.map(TryInto::try_into).transpose()?),
         None => ComputeEvent::Heartbeat(None),
-    })
+    }))
 }

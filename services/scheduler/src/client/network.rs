@@ -128,26 +128,50 @@ impl HostClient {
         });
         let stream = call.await.map_err(self.error(NETWORK))?;
         let error = self.error(NETWORK);
-        Ok(stream.map(move |message| {
-            message
+        let mut parts = Parts::default();
+        Ok(stream.filter_map(move |message| {
+            let event = message
                 .map_err(|s| from_status(&s))
-                .and_then(|m| network_event(m).map_err(unreadable))
-                .map_err(&error)
+                .and_then(|m| network_event(m, &mut parts).map_err(unreadable))
+                .map_err(&error);
+            std::future::ready(event.transpose())
         }))
     }
 }
 
-fn network_event(message: pn::ObserveResponse) -> Result<NetworkEvent, ConvertError> {
+/// The parts of a snapshot that came so far.
+#[derive(Default)]
+struct Parts {
+    objects: NetworkObjects,
+    unwanted: Vec<WireId>,
+}
+
+/// What a message says; nothing yet when more parts of a snapshot follow, which are kept until the last one.
+fn network_event(
+    message: pn::ObserveResponse,
+    parts: &mut Parts,
+) -> Result<Option<NetworkEvent>, ConvertError> {
     use pn::observe_response::Event as E;
-    Ok(match message.event {
-        Some(E::Snapshot(s)) => NetworkEvent::Snapshot {
-            objects: objects(s.nics, s.wires, s.segments)?,
-            inventory: s.inventory.unwrap_or_default().into(),
-            synced: s.synced,
-            unwanted: s.unwanted.into_iter().filter_map(|w| WireId::try_from(w).ok()).collect(),
-        },
+    Ok(Some(match message.event {
+        Some(E::Snapshot(s)) => {
+            let part = objects(s.nics, s.wires, s.segments)?;
+            parts.objects.nics.extend(part.nics);
+            parts.objects.wires.extend(part.wires);
+            parts.objects.segments.extend(part.segments);
+            parts.unwanted.extend(s.unwanted.into_iter().filter_map(|w| WireId::try_from(w).ok()));
+            if s.more {
+                return Ok(None);
+            }
+            let Parts { objects, unwanted } = std::mem::take(parts);
+            NetworkEvent::Snapshot {
+                objects,
+                inventory: s.inventory.unwrap_or_default().into(),
+                synced: s.synced,
+                unwanted,
+            }
+        }
         Some(E::Changes(c)) => NetworkEvent::Changes(objects(c.nics, c.wires, c.segments)?),
         Some(E::Heartbeat(h)) => NetworkEvent::Heartbeat(h.inventory.map(Into::into)),
         None => NetworkEvent::Heartbeat(None),
-    })
+    }))
 }

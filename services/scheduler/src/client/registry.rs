@@ -1,5 +1,7 @@
 //! Calls to the image registry.
 
+use std::collections::BTreeMap;
+
 use netloom_model::failure::Failure;
 use netloom_model::id::HostId;
 use netloom_model::spec::PullPolicy;
@@ -84,15 +86,19 @@ impl RegistryClient {
         Ok(())
     }
 
-    /// Judges whether images can be used, in order.
-    pub async fn validate(&self, uses: &[ImageUse]) -> Result<Vec<Verdict>> {
+    /// Judges whether images can be used on hosts of these architectures, in order.
+    pub async fn validate(
+        &self,
+        uses: &[ImageUse],
+        architectures: &BTreeMap<HostId, String>,
+    ) -> Result<Vec<Verdict>> {
         let image_use = |u: &ImageUse| pi::ImageUse {
             node: u.node.clone(),
             reference: u.reference.clone(),
             runtime: p::Runtime::from(u.runtime).into(),
             host: u.host.to_string(),
             pull_policy: p::ImagePullPolicy::from(u.policy).into(),
-            architecture: String::new(),
+            architecture: architectures.get(&u.host).cloned().unwrap_or_default(),
         };
         let request = pi::ValidateImagesRequest { uses: uses.iter().map(image_use).collect() };
         let response = bounded(NOTE, self.0.clone().validate_images(request)).await.map_err(registry_said)?;

@@ -58,9 +58,8 @@ fn well(rows: &LabRows) -> HostView {
         seen.start_id = "s1".into();
         match node.segment {
             Some(wire_id) => {
-                view.network
-                    .segments
-                    .insert(wire_id, ObservedSegment { wire_id, up: true, detail: String::new() });
+                let segment = ObservedSegment { wire_id, state: WireState::Up, detail: String::new() };
+                view.network.segments.insert(wire_id, segment);
             }
             None => drop(view.compute.instances.insert(node.uid, seen)),
         }

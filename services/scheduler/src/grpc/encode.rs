@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use netloom_model::id::HostId;
+use netloom_model::plan::Progress;
 use netloom_model::tally::{LinkTally, NodeTally};
 use netloom_proto::convert::timestamp;
 use netloom_proto::scheduler::v1 as ps;
@@ -136,9 +137,19 @@ pub(super) fn host(
     }
 }
 
+/// How far a running operation is. What is gone while its lab is not says what holds the lab up.
+fn how_far(core: &Scheduler, row: &OperationRow) -> Vec<Progress> {
+    let mut all = progress(row, core.store.rows(row.lab_uid).as_deref());
+    let left = core.world.left_of(row.lab_uid);
+    for gone in all.iter_mut().filter(|p| p.state == "GONE") {
+        gone.detail.clone_from(&left);
+    }
+    all
+}
+
 pub(super) fn operation(core: &Scheduler, row: OperationRow) -> ps::OperationFacts {
     let how_far = match row.state {
-        OperationState::Running => progress(&row, core.store.rows(row.lab_uid).as_deref()),
+        OperationState::Running => how_far(core, &row),
         _ => row.progress,
     };
     let kind = match row.kind {

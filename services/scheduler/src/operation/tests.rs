@@ -73,6 +73,32 @@ fn a_deploy_is_over_when_nothing_better_comes_by_waiting() {
 }
 
 #[test]
+fn a_process_that_ended_is_judged_by_its_exit_code() {
+    let ended = |code: Option<i32>| {
+        verdict(
+            |r| {
+                let lab = r.lab.uid;
+                let node = r.nodes.values_mut().next().unwrap();
+                node.state = NodeState::Stopped;
+                let mut seen = netloom_model::observed::Observed::absent(node.uid, lab);
+                seen.exit_code = code;
+                node.observed = Some(seen);
+                link(r, LinkState::Down);
+            },
+            false,
+        )
+    };
+    assert_eq!(ended(Some(0)), Some(Ok(())));
+    let failure = ended(Some(137)).unwrap().unwrap_err();
+    assert!(
+        failure.message.ends_with("STOPPED: its process ended with exit code 137"),
+        "{}",
+        failure.message
+    );
+    assert!(ended(None).unwrap().is_err(), "what is not known is not said to be well");
+}
+
+#[test]
 fn a_failed_node_does_not_make_its_links_wait() {
     for state in [NodeState::Failed, NodeState::Unschedulable] {
         let failed = |r: &mut LabRows| {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use netloom_model::id::{HostId, LabUid, NodeUid};
 use netloom_model::observed::{ExecPhase, Observed, Phase};
@@ -19,6 +20,11 @@ use crate::scheduler::Scheduler;
 use crate::slices;
 use crate::world::Heard;
 
+/// Up to so many instances of a lab, a changed line of /etc/hosts is told at once.
+const ENTRIES_AT_ONCE: usize = 256;
+/// How often changed lines of /etc/hosts of a larger lab are told: each changes every instance, and each start brings one.
+const ENTRIES_REST: Duration = Duration::from_secs(1);
+
 /// A start of an instance.
 type Start = (NodeUid, String);
 
@@ -27,6 +33,8 @@ type Start = (NodeUid, String);
 pub struct Compute {
     /// When each start that waits for its links was first seen.
     started: HashMap<Start, Instant>,
+    /// When all instances of a lab were last told, their lines of /etc/hosts included.
+    entries_told: HashMap<LabUid, Instant>,
 }
 
 /// What a host acknowledged of a lab.
@@ -103,10 +111,15 @@ impl Service for Compute {
         let none = Slice::default();
         let acknowledged = acknowledged.unwrap_or(&none);
         let instances = slices::instances(rows, &host.id);
-        let news = |i: &&Instance| acknowledged.instances.get(&i.uid) != Some(*i);
-        let ensure: Vec<Instance> = instances.values().filter(news).cloned().collect();
+        let rest = self.entries_told.get(&rows.lab.uid).map(|t| *t + ENTRIES_REST);
+        let rest = rest.filter(|t| instances.len() > ENTRIES_AT_ONCE && *t > Instant::now());
+        let Tell { ensure, instances, held } = to_tell(instances, &acknowledged.instances, rest.is_some());
+        if !ensure.is_empty() && rest.is_none() {
+            self.entries_told.insert(rows.lab.uid, Instant::now());
+        }
         let remove = slices::instances_to_remove(rows, &host.id);
         let (settle, again) = self.settled_starts(core, host, rows, &acknowledged.settled);
+        let again = again.into_iter().chain(rest.filter(|_| held)).min();
         let settled =
             acknowledged.settled.iter().chain(&settle).filter(|(uid, _)| rows.nodes.contains_key(uid));
         let has = Slice { settled: settled.cloned().collect(), instances };
@@ -144,11 +157,60 @@ impl Service for Compute {
     }
 }
 
+/// What of a lab's instances is told now.
+struct Tell {
+    ensure: Vec<Instance>,
+    /// What the host has then.
+    instances: BTreeMap<NodeUid, Instance>,
+    /// True when lines of /etc/hosts are left for later.
+    held: bool,
+}
+
+/// The instances that a host does not have alike; those of which only lines of /etc/hosts differ can be left for later.
+fn to_tell(
+    mut instances: BTreeMap<NodeUid, Instance>,
+    known: &BTreeMap<NodeUid, Instance>,
+    hold_entries: bool,
+) -> Tell {
+    let (mut ensure, mut held) = (Vec::new(), false);
+    for (uid, instance) in &mut instances {
+        let Some(old) = known.get(uid) else {
+            ensure.push(instance.clone());
+            continue;
+        };
+        if instance == old {
+            continue;
+        }
+        if hold_entries {
+            let entries = std::mem::replace(&mut instance.host_entries, old.host_entries.clone());
+            if instance == old {
+                held = true;
+                continue;
+            }
+            instance.host_entries = entries;
+        }
+        ensure.push(instance.clone());
+    }
+    Tell { ensure, instances, held }
+}
+
 /// Removes instances and, of a lab that is gone, the rest; deletes the rows of what is gone. What stays is an error, so that it is tried again later.
 async fn remove(core: &Scheduler, host: &HostClient, lab: LabUid, work: &Work) -> Result<()> {
     let uids: Vec<NodeUid> = work.remove.iter().copied().collect();
     let labs: Vec<LabUid> = work.whole.then_some(lab).into_iter().collect();
-    let failures: BTreeMap<String, String> = host.remove_instances(&uids, &labs).await?.into_iter().collect();
+    let answer = host.remove_instances(&uids, &labs).await;
+    if work.whole {
+        let why = match &answer {
+            Ok(failures) => {
+                failures.iter().find(|(uid, _)| *uid == lab.to_string()).map(|(_, why)| why.clone())
+            }
+            Err(e) => Some(e.to_string()),
+        };
+        if core.world.note_left(lab, &host.id, why) {
+            core.touch_operation(lab).await?;
+        }
+    }
+    let failures: BTreeMap<String, String> = answer?.into_iter().collect();
     tracing::info!(
         instances = uids.len(),
         failures = failures.len(),
@@ -234,4 +296,55 @@ fn links_settled(core: &Scheduler, host: &HostClient, rows: &LabRows, node: &Nod
                 || link.host.is_none()
                 || other_is_dead())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use netloom_model::slice::HostEntry;
+    use netloom_model::spec::NodeSpec;
+    use netloom_model::state::Runtime;
+
+    use super::*;
+
+    fn instance(uid: NodeUid, address: &str) -> Instance {
+        let entry = HostEntry { address: address.into(), names: vec!["a".into()] };
+        Instance {
+            uid,
+            lab_uid: LabUid::new(),
+            lab: "lab".parse().unwrap(),
+            name: "x".into(),
+            spec: NodeSpec::default(),
+            runtime: Runtime::Docker,
+            wanted: Wanted::Running,
+            interfaces: Vec::new(),
+            network: None,
+            files: Vec::new(),
+            host_entries: vec![entry],
+            spec_hash: "h".into(),
+        }
+    }
+
+    #[test]
+    fn lines_of_hosts_can_wait_and_nothing_else() {
+        let (a, b, c) = (NodeUid::new(), NodeUid::new(), NodeUid::new());
+        let known: BTreeMap<_, _> = [a, b].map(|uid| (uid, instance(uid, "10.0.0.1"))).into();
+        let mut now = known.clone();
+        now.values_mut().for_each(|i| i.host_entries[0].address = "10.0.0.2".into());
+        now.get_mut(&b).unwrap().wanted = Wanted::Stopped;
+        now.insert(c, instance(c, "10.0.0.2"));
+        let uids = |tell: &Tell| tell.ensure.iter().map(|i| i.uid).collect::<BTreeSet<_>>();
+
+        let all = to_tell(now.clone(), &known, false);
+        assert_eq!((uids(&all), all.held), ([a, b, c].into(), false));
+        assert_eq!(all.instances, now);
+
+        let some = to_tell(now.clone(), &known, true);
+        assert_eq!((uids(&some), some.held), ([b, c].into(), true));
+        assert_eq!(some.instances[&a], known[&a], "what was held back is not taken for told");
+        assert_eq!(some.instances[&b], now[&b]);
+        // Later they are told.
+        let rest = to_tell(now.clone(), &some.instances, false);
+        assert_eq!((uids(&rest), rest.held), ([a].into(), false));
+        assert!(to_tell(now.clone(), &rest.instances, true).ensure.is_empty());
+    }
 }

@@ -1,11 +1,11 @@
 //! Contents of labs' files, by digest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::id::Digest;
 use sqlx::Row as _;
 
-use super::{Result, Store, Tx, parse};
+use super::{Result, Store, Tx, parse, unsigned};
 
 impl Tx<'_> {
     /// Keeps a content; one that is there already counts as just sent.
@@ -39,16 +39,16 @@ impl Tx<'_> {
         Ok(())
     }
 
-    /// Which of these contents are not there, as this write sees it.
-    pub async fn missing_files<'d>(&mut self, digests: &BTreeSet<&'d Digest>) -> Result<Vec<&'d Digest>> {
-        let mut missing = Vec::new();
+    /// How many bytes those of these contents have that are there, as this write sees it.
+    pub async fn file_sizes(&mut self, digests: &BTreeSet<&Digest>) -> Result<BTreeMap<Digest, u64>> {
+        let mut sizes = BTreeMap::new();
         for digest in digests {
-            let found = sqlx::query("SELECT digest FROM files WHERE digest = $1").bind(digest.as_str());
-            if found.fetch_optional(&mut *self.sql).await?.is_none() {
-                missing.push(*digest);
+            let size = sqlx::query("SELECT LENGTH(content) AS size FROM files WHERE digest = $1");
+            if let Some(row) = size.bind(digest.as_str()).fetch_optional(&mut *self.sql).await? {
+                sizes.insert((*digest).clone(), unsigned("files.content", row.try_get("size")?)?);
             }
         }
-        Ok(missing)
+        Ok(sizes)
     }
 
     /// Drops tombstones of nodes and wires removed before this time.

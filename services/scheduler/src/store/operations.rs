@@ -87,12 +87,6 @@ impl Store {
         one(&mut *self.pool.acquire().await?, "SELECT * FROM operations WHERE id = $1", id).await
     }
 
-    /// The operation that this request id made.
-    pub async fn operation_of_request(&self, request_id: &str) -> Result<Option<OperationRow>> {
-        one(&mut *self.pool.acquire().await?, "SELECT * FROM operations WHERE request_id = $1", request_id)
-            .await
-    }
-
     /// All active operations.
     pub async fn active_operations(&self) -> Result<Vec<OperationRow>> {
         let rows =

@@ -3,6 +3,7 @@
 use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::v1 as p;
 use netloom_service::testing::eventually;
+use prost::Message as _;
 
 use crate::world::{BOUND, World, actions, spec};
 
@@ -108,6 +109,132 @@ async fn a_bridge_joins_its_links() {
 }
 
 #[tokio::test]
+async fn a_bridge_added_to_a_running_lab_is_waited_for() {
+    let world = World::new().await;
+    let mut lab = spec(2, &[(1, 2)]);
+    world.deploy("b", lab.clone()).await;
+    world.host().with(|s| s.slow_segments = true);
+    lab.nodes.push(p::NodeSpec { id: "s1".into(), kind: "bridge".into(), ..p::NodeSpec::default() });
+    let end = |node: &str, interface: &str| {
+        Some(p::Endpoint { node: node.into(), interface: interface.into(), ..p::Endpoint::default() })
+    };
+    lab.links.push(p::LinkSpec { a: end("n1", "eth2"), b: end("s1", "p1"), ..p::LinkSpec::default() });
+    let operation = world.apply("b", lab).await.unwrap();
+    world.node_is("b", "s1", p::NodeState::Creating).await;
+    assert_eq!(world.operation(&operation.id).await.state(), p::OperationState::Running);
+    world.host().with(|s| s.slow_segments = false);
+    let operation = world.done(&operation.id).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+    assert_eq!(world.node("b", "s1").await.state(), p::NodeState::Ready);
+}
+
+#[tokio::test]
+async fn a_node_that_ends_by_itself_did_what_was_asked_when_its_exit_code_is_0() {
+    let world = World::new().await;
+    world.host().with(|s| s.ends = [("n2".to_owned(), 0)].into());
+    let operation = world.deploy("job", spec(2, &[(1, 2)])).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+    assert_eq!(world.node("job", "n2").await.state(), p::NodeState::Stopped);
+    let lab = world.lab("job").await.unwrap();
+    let nodes: Vec<_> = lab.node_tallies.into_iter().map(|t| t.try_into().unwrap()).collect();
+    let links: Vec<_> = lab.link_tallies.into_iter().map(|t| t.try_into().unwrap()).collect();
+    let running = netloom_model::state::Wanted::Running;
+    let (state, why) = netloom_model::tally::lab_state(&nodes, &links, running, false);
+    assert_eq!((state, why.as_str()), (netloom_model::state::LabState::Running, ""));
+
+    world.host().with(|s| s.ends = [("n1".to_owned(), 3)].into());
+    let operation = world.deploy("bad", spec(2, &[])).await;
+    assert_eq!(operation.state(), p::OperationState::Failed);
+    let error = operation.error.unwrap().message;
+    assert!(error.contains("n1: STOPPED: its process ended with exit code 3"), "{error}");
+}
+
+#[tokio::test]
+async fn a_deploy_that_changes_nothing_fails_while_something_is_not_ready() {
+    let world = World::new().await;
+    world.host().with(|s| s.broken.insert("n2".into()));
+    let mut lab = spec(3, &[]);
+    lab.nodes[2].cpu_request_millis = 9_000;
+    let first = world.deploy("x", lab.clone()).await;
+    assert_eq!(first.state(), p::OperationState::Failed);
+    let calls = world.host().read(|s| s.calls.len());
+    let again = world.apply("x", lab.clone()).await.unwrap();
+    assert_eq!((again.state(), actions(&again)), (p::OperationState::Failed, vec![]));
+    let message = again.error.unwrap().message;
+    assert!(
+        message.contains("n2: FAILED: it is broken") && message.contains("n3: UNSCHEDULABLE"),
+        "{message}"
+    );
+    assert_eq!(world.host().read(|s| s.calls.len()), calls, "hosts are not even asked");
+    // Also with other labels, which are kept.
+    lab.labels.insert("a".into(), "b".into());
+    let again = world.apply("x", lab).await.unwrap();
+    assert_eq!((again.state(), actions(&again)), (p::OperationState::Failed, vec![]));
+    let kept = world.lab("x").await.unwrap();
+    assert_eq!((kept.operation.as_str(), kept.spec.unwrap().labels.len()), ("", 1));
+}
+
+#[tokio::test]
+async fn a_deploy_that_changes_nothing_waits_for_what_is_on_its_way() {
+    let world = World::new().await;
+    world.deploy("x", spec(1, &[])).await;
+    world.host().with(|s| {
+        s.exists.values_mut().for_each(|e| e.phase = netloom_model::observed::Phase::Starting);
+    });
+    world.node_is("x", "n1", p::NodeState::Starting).await;
+    let operation = world.apply("x", spec(1, &[])).await.unwrap();
+    assert_eq!((operation.state(), actions(&operation)), (p::OperationState::Running, vec![]));
+    world.host().with(|s| {
+        s.exists.values_mut().for_each(|e| e.phase = netloom_model::observed::Phase::Running);
+    });
+    assert_eq!(world.done(&operation.id).await.state(), p::OperationState::Succeeded);
+}
+
+#[tokio::test]
+async fn a_node_asks_for_more_only_while_its_host_has_it() {
+    let world = World::new().await;
+    let mut other = spec(1, &[]);
+    other.nodes[0].cpu_request_millis = 2_000;
+    world.deploy("other", other).await;
+    let asking = |cpu: u32| {
+        let mut lab = spec(2, &[]);
+        lab.nodes[0].cpu_request_millis = cpu;
+        lab.nodes[1].cpu_request_millis = 500;
+        lab
+    };
+    world.deploy("g", asking(1_000)).await;
+    let uid = world.node("g", "n1").await.uid;
+    let failure = world.apply("g", asking(1_600)).await.unwrap_err();
+    assert_eq!(failure.code, netloom_model::failure::Code::FailedPrecondition);
+    assert_eq!((failure.reason.as_str(), failure.metadata["nodes"].as_str()), ("INSUFFICIENT_CPU", "n1"));
+    assert!(failure.message.contains("n1: h1 needs 1.60 CPU, 1.50 of 4.00 free"), "{}", failure.message);
+    let kept = world.node("g", "n1").await;
+    assert_eq!((kept.uid.as_str(), kept.spec.unwrap().cpu_request_millis), (uid.as_str(), 1_000));
+    let operation = world.deploy("g", asking(1_500)).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+    assert_eq!(actions(&operation), ["UPDATE node n1"]);
+    assert_eq!(world.node("g", "n1").await.uid, uid, "it is not made anew");
+}
+
+#[tokio::test]
+async fn what_holds_a_removal_up_is_told() {
+    let world = World::new().await;
+    world.deploy("d", spec(1, &[])).await;
+    world.host().with(|s| s.stuck = "its network is in use".into());
+    let operation = world.destroy("d").await.unwrap();
+    eventually("the operation says why", BOUND, || async {
+        let operation = world.operation(&operation.id).await;
+        let why = "files or networks on host h1 could not be removed, tried again: its network is in use";
+        operation.progress.iter().any(|p| p.state == "GONE" && p.detail.contains(why))
+    })
+    .await;
+    world.host().with(|s| s.stuck.clear());
+    let operation = world.done(&operation.id).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded);
+    assert!(operation.progress.iter().all(|p| p.detail.is_empty()), "{operation:?}");
+}
+
+#[tokio::test]
 async fn what_fits_runs_and_the_rest_waits_for_room() {
     let world = World::new().await;
     let mut big = spec(3, &[]);
@@ -194,6 +321,28 @@ async fn files_are_on_the_host_before_the_node_is() {
     let calls = world.host().read(|s| s.calls.clone());
     let at = |call: &str| calls.iter().position(|c| c == call).unwrap();
     assert!(at("compute.put_files") < at("compute.ensure"));
+
+    // What the spec tells of a file is what was sent.
+    lab.files[0].size_bytes = 11;
+    let failure = world.apply("f", lab.clone()).await.unwrap_err();
+    assert_eq!((failure.reason.as_str(), failure.violations.len()), ("INVALID_REQUEST", 1));
+    assert_eq!(failure.violations[0].field, "spec.files[0].size_bytes");
+    lab.files[0].size_bytes = 12;
+
+    // A lab that goes while its files are sent leaves none.
+    world.host().with(|s| {
+        s.hold_files = true;
+        s.files.clear();
+    });
+    let operation = world.apply("late", lab).await.unwrap();
+    eventually("files are sent", BOUND, || async { world.host().count("compute.put_files") == 2 }).await;
+    world.cancel(&operation.id).await.unwrap();
+    eventually("the lab is gone", BOUND, || async { world.lab("late").await.is_err() }).await;
+    let removals = || world.host().read(|s| s.calls.iter().filter(|c| c.starts_with("lab gone")).count());
+    assert_eq!(removals(), 1);
+    world.host().with(|s| s.hold_files = false);
+    eventually("it is removed once more", BOUND, || async { removals() == 2 }).await;
+    world.host().read(|s| assert!(s.files.is_empty()));
 
     // A content under another's digest is refused.
     let wrong = ps::PutFilesRequest { digest, content: b"else".to_vec() };
@@ -307,4 +456,26 @@ async fn batches_stay_under_the_size_of_a_message() {
     assert_eq!(operation.state(), p::OperationState::Succeeded, "{:?}", operation.error);
     assert_eq!(world.host().running().len(), 40);
     world.host().read(|s| assert!(s.largest_message > 1 << 20 && s.largest_message < 4 << 20));
+
+    // So do pages, however many rows are asked for.
+    let (mut after, mut nodes, mut pages) = (String::new(), Vec::new(), 0);
+    loop {
+        let request = ps::ListNodesRequest { lab: "big".into(), page_size: 1_000, after: after.clone() };
+        let page = world.client.clone().list_nodes(request).await.unwrap().into_inner();
+        assert!(page.encoded_len() <= 3 << 20 && !page.nodes.is_empty());
+        nodes.extend(page.nodes.into_iter().map(|n| n.spec.unwrap().id));
+        pages += 1;
+        if !page.more {
+            break;
+        }
+        after.clone_from(nodes.last().unwrap());
+    }
+    assert_eq!((pages, nodes.len()), (2, 40));
+    assert!(nodes.iter().collect::<std::collections::BTreeSet<_>>().len() == 40);
+    // One row at least, also one that is larger than a page.
+    world.deploy("small", spec(1, &[])).await;
+    let request = ps::ListLabsRequest { page_size: 10, after: String::new() };
+    let mut client = world.client.clone().max_decoding_message_size(16 << 20);
+    let page = client.list_labs(request).await.unwrap().into_inner();
+    assert_eq!((page.labs.len(), page.labs[0].id.as_str(), page.more), (1, "big", true));
 }

@@ -37,6 +37,7 @@ pub struct Existing {
     pub start: String,
     pub phase: Phase,
     pub exec: ExecPhase,
+    pub exit_code: Option<i32>,
 }
 
 /// All that the fake host knows.
@@ -59,6 +60,14 @@ pub struct State {
     pub pullable: BTreeSet<String>,
     /// Nodes that are made but never run.
     pub broken: BTreeSet<String>,
+    /// Nodes whose process ends by itself, with this code, and stays so.
+    pub ends: BTreeMap<String, i32>,
+    /// True: bridges are being made.
+    pub slow_segments: bool,
+    /// True: files that were sent are not written yet.
+    pub hold_files: bool,
+    /// Why the rest of a lab cannot be removed.
+    pub stuck: String,
     /// True: nothing more is made.
     pub hold: bool,
     /// True: Docker does not answer.
@@ -166,12 +175,20 @@ impl State {
             }
             let node = wanted.spec.clone().unwrap_or_default().id;
             let broken = self.broken.contains(&node);
+            let exit_code = self.ends.get(&node).copied();
+            let phase = match (broken, exit_code) {
+                (true, _) => Phase::Failed,
+                (false, Some(_)) => Phase::Stopped,
+                (false, None) => Phase::Running,
+            };
+            let runs = phase == Phase::Running;
             let existing = Existing {
                 lab_uid: wanted.lab_uid.clone(),
                 spec_hash: wanted.spec_hash.clone(),
-                start: if broken { String::new() } else { uuid::Uuid::now_v7().to_string() },
-                phase: if broken { Phase::Failed } else { Phase::Running },
-                exec: if broken { ExecPhase::None } else { ExecPhase::Waiting },
+                start: if runs { uuid::Uuid::now_v7().to_string() } else { String::new() },
+                phase,
+                exec: if runs { ExecPhase::Waiting } else { ExecPhase::None },
+                exit_code,
                 node,
             };
             self.exists.insert(uid.clone(), existing);
@@ -208,6 +225,7 @@ impl State {
                 exec_phase: pc::ExecPhase::from(e.exec).into(),
                 detail: if e.phase == Phase::Failed { "it is broken".into() } else { String::new() },
                 wanted: self.wanted.contains_key(uid),
+                exit_code: e.exit_code,
                 ..pc::Observed::default()
             };
             all.insert(uid.clone(), observed);
@@ -219,6 +237,7 @@ impl State {
         pc::Inventory {
             cpu_millis: self.cpu_millis,
             memory_bytes: self.memory_bytes,
+            architecture: "riscv64".into(),
             runtimes: if self.docker_down {
                 Vec::new()
             } else {
@@ -246,7 +265,7 @@ impl State {
         let nics = self.observed_nics();
         let up = |end: &Option<pn::WireEnd>| match end.as_ref().and_then(|e| e.end.as_ref()) {
             Some(pn::wire_end::End::Nic(id)) => nics.get(id).is_some_and(|n| n.present),
-            Some(pn::wire_end::End::Segment(id)) => self.segments.contains_key(id),
+            Some(pn::wire_end::End::Segment(id)) => !self.slow_segments && self.segments.contains_key(id),
             None => false,
         };
         let wire = |w: &pn::Wire| {
@@ -266,8 +285,12 @@ impl State {
     }
 
     fn observed_segments(&self) -> BTreeMap<u64, pn::ObservedSegment> {
-        let segment =
-            |s: &pn::Segment| pn::ObservedSegment { wire_id: s.wire_id, up: true, detail: String::new() };
+        let state = if self.slow_segments { pn::WireState::Pending } else { pn::WireState::Up };
+        let segment = |s: &pn::Segment| pn::ObservedSegment {
+            wire_id: s.wire_id,
+            state: state.into(),
+            detail: String::new(),
+        };
         self.segments.values().map(|s| (s.wire_id, segment(s))).collect()
     }
 }

@@ -54,6 +54,17 @@ async fn a_restart_of_the_scheduler_changes_nothing_that_is_shown() {
     assert_eq!(world.host().count("settled n1"), 1);
 }
 
+#[tokio::test]
+async fn the_database_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let world = World::new().await;
+    world.deploy("m", spec(1, &[])).await;
+    for file in ["scheduler.db", "scheduler.db-wal"] {
+        let mode = std::fs::metadata(world.dir().join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+}
+
 async fn newest(world: &World) -> u64 {
     let mut watch = world.client.clone().watch(ps::WatchRequest::default()).await.unwrap().into_inner();
     watch.message().await.unwrap().unwrap().sequence
@@ -79,6 +90,10 @@ async fn a_host_that_is_not_heard_of_makes_its_nodes_unknown_not_gone() {
     assert!(!host.heard);
     assert!(host.problems.iter().any(|p| p.contains("not heard of")), "{host:?}");
     assert_eq!(host.cpu_millis, 4_000, "what was last proved stays");
+    let again = world.apply("u", spec(2, &[(1, 2)])).await.unwrap();
+    assert_eq!(again.state(), p::OperationState::Failed, "nothing changes, and nothing is known to be ready");
+    let error = again.error.unwrap().message;
+    assert!(error.contains("n1: UNKNOWN: its host is not heard of"), "{error}");
     world.host().with(|s| s.silent = false);
     world.node_is("u", "n1", p::NodeState::Ready).await;
     world.node_is("u", "n2", p::NodeState::Ready).await;

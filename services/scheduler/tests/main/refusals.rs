@@ -87,6 +87,13 @@ async fn existence_generation_and_request_ids_are_kept() {
     let repeated = world.request(request(MustNotExist, 0, key, 1)).await.unwrap();
     assert_eq!(first.id, repeated.id);
     world.done(&first.id).await;
+    let other_lab = ps::ApplyLabRequest { lab: "f".into(), ..request(Unspecified, 0, key, 1) };
+    let reused = world.request(other_lab).await.unwrap_err();
+    assert_eq!((reused.code, reused.reason.as_str()), (Code::InvalidArgument, "REQUEST_ID_REUSED"));
+    let destroy = ps::DestroyLabRequest { lab: "e".into(), generation: 0, request_id: key.into() };
+    let reused = world.client.clone().destroy_lab(destroy).await.unwrap_err();
+    assert_eq!(netloom_service::status::from_status(&reused).reason, "REQUEST_ID_REUSED");
+    assert!(world.lab("f").await.is_err() && world.lab("e").await.is_ok());
     assert_eq!(world.request(request(MustNotExist, 0, "", 1)).await.unwrap_err().reason, "LAB_EXISTS");
     let stale = world.request(request(Unspecified, 7, "", 2)).await.unwrap_err();
     assert_eq!((stale.code, stale.reason.as_str()), (Code::Aborted, "ETAG_MISMATCH"));

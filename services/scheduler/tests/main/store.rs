@@ -135,9 +135,9 @@ async fn a_lab_has_one_active_operation() {
     let mut second = operation();
     second.request_id = Some("r".into());
     tx.put_operation(&second).await.unwrap();
+    assert_eq!(tx.operation_of_request("r").await.unwrap(), Some(second.clone()));
     tx.commit().await.unwrap();
     assert_eq!(store.operation(&first.id.to_string()).await.unwrap(), Some(first.clone()));
-    assert_eq!(store.operation_of_request("r").await.unwrap(), Some(second.clone()));
     assert_eq!(store.active_operations().await.unwrap(), [second.clone()]);
     let page = store.list_operations(1, "").await.unwrap();
     assert_eq!((page.rows, page.more), (vec![second.clone()], true));
@@ -263,7 +263,7 @@ async fn files_are_kept_while_a_lab_names_them() {
     tx.put_file(&dropped, b"dropped").await.unwrap();
     let now = tx.now();
     tx.prune_files(now + 1, &[kept.clone()].into()).await.unwrap();
-    assert_eq!(tx.missing_files(&[&kept, &dropped].into()).await.unwrap(), [&dropped]);
+    assert_eq!(tx.file_sizes(&[&kept, &dropped].into()).await.unwrap(), [(kept.clone(), 4)].into());
     tx.commit().await.unwrap();
     assert_eq!(store.file(&kept).await.unwrap().unwrap(), b"kept");
     assert_eq!(store.file(&dropped).await.unwrap(), None);

@@ -84,7 +84,7 @@ impl World {
 
     /// Starts the scheduler, and waits until it answers and has heard of every host that is not silent.
     pub async fn start(&mut self) {
-        let settings = Settings::from_toml(&self.config, self.dir(), self.dir()).unwrap();
+        let settings = Settings::from_toml(&self.config, self.dir(), &self.dir().join("run")).unwrap();
         let shutdown = Shutdown::new();
         let running =
             tokio::spawn(netloom_scheduler::run(settings, self.connector.clone(), shutdown.clone()));

@@ -1,5 +1,6 @@
 //! Commands in containers, and what containers wrote.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -64,9 +65,10 @@ impl DockerDriver {
         }
         let (output_to, output_from) = mpsc::channel(32);
         let (input_to, input_from) = mpsc::channel(32);
-        let pump =
-            Pump { client, exec, output, input: Some(input), from_caller: input_from, to_caller: output_to };
-        tokio::spawn(pump.run());
+        let feed =
+            Feed { client: client.clone(), exec: exec.clone(), from_caller: input_from, input: Some(input) };
+        let pump = Pump { client, exec, output, to_caller: output_to };
+        tokio::spawn(pump.run(feed));
         Ok(Session { output: ReceiverStream::new(output_from).boxed(), input: input_to })
     }
 
@@ -84,68 +86,56 @@ impl DockerDriver {
     }
 }
 
-/// Carries bytes between a caller and a command until either ends.
+/// Carries what a command writes to its caller until either ends.
 struct Pump {
     client: Docker,
     exec: String,
     output: Written,
-    input: Option<Given>,
-    from_caller: mpsc::Receiver<Input>,
     to_caller: mpsc::Sender<Result<Output, Error>>,
 }
 
 impl Pump {
-    async fn run(mut self) {
-        let mut listens = true;
+    /// Input is given beside the output, never in between: a command that is blocked on writing reads nothing, and one that reads nothing must still end with its caller.
+    async fn run(mut self, feed: Feed) {
+        let left = tokio::select! {
+            never = feed.run() => match never {},
+            left = self.carry() => left,
+        };
+        if left {
+            self.kill().await;
+        }
+    }
+
+    /// True when the command is left over: its caller has gone, or it was cut off.
+    async fn carry(&mut self) -> bool {
         loop {
             tokio::select! {
-                () = self.to_caller.closed() => return self.kill().await,
+                () = self.to_caller.closed() => return true,
                 part = self.output.next() => match part {
                     Some(Ok(part)) => {
                         if self.to_caller.send(Ok(output_of(part))).await.is_err() {
-                            return self.kill().await;
+                            return true;
                         }
                     }
                     Some(Err(e)) => {
                         let _ = self.to_caller.send(Err(Error::Unavailable(format!("the command was cut off: {e}")))).await;
-                        return self.kill().await;
+                        return true;
                     }
                     None => break,
-                },
-                input = self.from_caller.recv(), if listens => match input {
-                    Some(input) => self.give(input).await,
-                    // The caller asks nothing more; its output still counts.
-                    None => listens = false,
                 },
             }
         }
         // Its output may end before it does, and the caller may go before either.
         let code = tokio::select! {
             code = exit_code(&self.client, &self.exec) => code,
-            () = self.to_caller.closed() => return self.kill().await,
+            () = self.to_caller.closed() => return true,
         };
         let end = match code {
             Some(code) => Ok(Output::Exit(code)),
             None => Err(Error::Unavailable("Docker does not tell the command's exit code".to_owned())),
         };
         let _ = self.to_caller.send(end).await;
-    }
-
-    async fn give(&mut self, input: Input) {
-        match (input, &mut self.input) {
-            (Input::Data(bytes), Some(to)) => {
-                // A command that does not read any more is no error: its output and exit code tell.
-                if to.write_all(&bytes).await.is_err() || to.flush().await.is_err() {
-                    self.input = None;
-                }
-            }
-            (Input::End, Some(to)) => {
-                let _ = to.shutdown().await;
-                self.input = None;
-            }
-            (Input::Resize(size), _) => resize(&self.client, &self.exec, size).await,
-            (Input::Data(_) | Input::End, None) => {}
-        }
+        false
     }
 
     /// Docker has no call to end a command, and one whose caller has gone would run for ever.
@@ -162,6 +152,41 @@ impl Pump {
         // It leads a session of its own, so its group is it and its children.
         if getpgid(Some(pid)) == Ok(pid) {
             let _ = killpg(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Carries what the caller gives to the command.
+struct Feed {
+    client: Docker,
+    exec: String,
+    from_caller: mpsc::Receiver<Input>,
+    input: Option<Given>,
+}
+
+impl Feed {
+    /// Does not end by itself: a caller that gives nothing more still wants the output, and the input stays open until that ends.
+    async fn run(mut self) -> Infallible {
+        while let Some(input) = self.from_caller.recv().await {
+            self.give(input).await;
+        }
+        std::future::pending().await
+    }
+
+    async fn give(&mut self, input: Input) {
+        match (input, &mut self.input) {
+            (Input::Data(bytes), Some(to)) => {
+                // A command that does not read any more is no error: its output and exit code tell.
+                if to.write_all(&bytes).await.is_err() || to.flush().await.is_err() {
+                    self.input = None;
+                }
+            }
+            (Input::End, Some(to)) => {
+                let _ = to.shutdown().await;
+                self.input = None;
+            }
+            (Input::Resize(size), _) => resize(&self.client, &self.exec, size).await,
+            (Input::Data(_) | Input::End, None) => {}
         }
     }
 }

@@ -35,6 +35,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::files::{self, Files};
 use crate::hosts_file;
+use crate::pins::Pins;
 
 /// Labels that netloom puts on what it makes.
 pub(crate) mod label {
@@ -58,6 +59,7 @@ pub struct DockerDriver {
     owner: Owner,
     config: Config,
     files: Arc<Files>,
+    pins: Arc<Pins>,
     wait_program: PathBuf,
     /// Speaks the version that Docker was last found to speak.
     client: Mutex<Option<Docker>>,
@@ -70,13 +72,14 @@ impl DockerDriver {
         owner: Owner,
         config: Config,
         files: Arc<Files>,
+        pins: Arc<Pins>,
         data_dir: &Path,
     ) -> Result<DockerDriver, Error> {
         let wait_program = data_dir.join("compute/netloom-wait");
         install(&wait_program, WAIT_PROGRAM)
             .map_err(|e| Error::host(format!("cannot write {}", wait_program.display()), e))?;
         let networks = tokio::sync::Mutex::default();
-        Ok(DockerDriver { owner, config, files, wait_program, client: Mutex::default(), networks })
+        Ok(DockerDriver { owner, config, files, pins, wait_program, client: Mutex::default(), networks })
     }
 
     /// A client that speaks Docker's version.
@@ -135,22 +138,24 @@ impl DockerDriver {
         HashMap::from([("label", labels)])
     }
 
-    /// Mounts of a node's binds. What is not there, or not allowed, is an error.
+    /// Mounts of a node's binds, held for Docker to open. What is not there, or not allowed, is an error.
     fn binds(&self, instance: &Instance) -> Result<Vec<create::Mounted>, Error> {
-        let source = |bind: &BindSource| match bind {
-            BindSource::Bundle(path) => self.files.resolve(instance.lab_uid, path),
+        let source = |number: usize, bind: &BindSource| match bind {
+            BindSource::Bundle(path) => {
+                self.pins.hold(instance.uid, number, &self.files.resolve(instance.lab_uid, path)?)
+            }
             BindSource::Host(path) => {
                 files::host_path(path, &self.config.allowed_host_paths, &self.config.docker_socket)
             }
         };
-        let mounted = |bind: &netloom_model::spec::Bind| {
+        let mounted = |(number, bind): (usize, &netloom_model::spec::Bind)| {
             Ok(create::Mounted {
-                source: source(&bind.source)?,
+                source: source(number, &bind.source)?,
                 target: bind.target.clone(),
                 read_only: bind.read_only,
             })
         };
-        instance.spec.binds.iter().map(mounted).collect()
+        instance.spec.binds.iter().enumerate().map(mounted).collect()
     }
 
     /// Writes what a node reads of netloom's, and answers how it is mounted.

@@ -104,6 +104,71 @@ async fn files_of_the_lab_are_mounted_and_links_are_not_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_link_put_in_place_of_what_another_node_mounts_gets_nothing_of_the_host() {
+    let test = "a_link_put_in_place_of_what_another_node_mounts_gets_nothing_of_the_host";
+    let Some(rig) = Rig::docker(test).await else { return };
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(&secret, "of the host").unwrap();
+    let bind = |path: &str, target: &str| Bind {
+        source: BindSource::Bundle(path.into()),
+        target: target.into(),
+        read_only: false,
+    };
+    let (mut one, mut two) = (rig.instance("r1"), rig.instance("r2"));
+    one.spec.binds = vec![bind("d", "/d")];
+    two.spec.binds = vec![bind("d/x", "/x"), bind("d", "/d")];
+    let entry = file("d/x", b"of the lab");
+    for node in [&mut one, &mut two] {
+        node.files = vec![entry.clone()];
+        rehash(node);
+    }
+    let part = p::PutFilesRequest {
+        lab_uid: rig.lab_uid.to_string(),
+        file: Some(entry.into()),
+        content: b"of the lab".to_vec(),
+        term: 1,
+    };
+    rig.client.clone().put_files(tokio_stream::once(part)).await.unwrap();
+    rig.sync(&[one.clone(), two.clone()]).await;
+    rig.until_phase(one.uid, Phase::Running).await;
+    let first = rig.until_phase(two.uid, Phase::Running).await;
+    assert_eq!(rig.sh(two.uid, "cat /x").await.0, "of the lab");
+    // The swap comes after netloom has looked, and before Docker opens what it was told to mount.
+    let swap = format!("mv /d/x /d/y && ln -s {} /d/x", secret.path().display());
+    assert_eq!(rig.sh(one.uid, &swap).await, (String::new(), 0));
+    connect().await.unwrap().restart_container(&first.instance_id, None).await.unwrap();
+    let anew =
+        |o: &netloom_model::observed::Observed| o.phase == Phase::Running && o.start_id != first.start_id;
+    rig.until_node(two.uid, "started anew", anew).await;
+    assert_eq!(rig.sh(two.uid, "cat /x").await.0, "of the lab");
+    // One that is in place when netloom looks is refused.
+    two.wanted = Wanted::Stopped;
+    rig.ensure(&[two.clone()]).await;
+    rig.until_phase(two.uid, Phase::Stopped).await;
+    two.wanted = Wanted::Running;
+    rig.ensure(&[two.clone()]).await;
+    let failed = rig.until_phase(two.uid, Phase::Failed).await;
+    assert!(failed.detail.contains("symbolic link"), "{}", failed.detail);
+    assert!(rig.remove(&[], &[rig.lab_uid]).await.is_empty());
+    let left = std::fs::read_dir(rig.run_dir().join("binds")).unwrap().count();
+    assert_eq!(left, 0, "nothing is held for nodes that are gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_never_ends_is_named() {
+    let Some(rig) = Rig::docker("a_command_that_never_ends_is_named").await else { return };
+    let mut one = rig.instance("r1");
+    one.spec.exec = vec!["/bin/true".into(), "/bin/sleep 1000000".into()];
+    let started = rig.run(&one).await;
+    rig.settle(&started).await;
+    let named = |o: &netloom_model::observed::Observed| {
+        o.exec_phase == ExecPhase::Running
+            && o.detail.starts_with("runs its exec command \"/bin/sleep 1000000\" since 20")
+    };
+    rig.until_node(one.uid, "names its command", named).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn host_paths_need_to_be_allowed() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("f"), "from the host").unwrap();

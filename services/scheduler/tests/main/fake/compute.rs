@@ -35,16 +35,23 @@ impl ComputeService for Host {
     async fn remove(&self, request: Request<pc::RemoveRequest>) -> Answer<pc::RemoveResponse> {
         let request = request.into_inner();
         self.called("compute.remove", Some(request.term), request.encoded_len())?;
-        self.with(|s| {
+        let failures = self.with(|s| {
             for uid in &request.uids {
                 s.wanted.remove(uid);
                 s.exists.remove(uid);
             }
-            for lab in &request.lab_uids {
-                s.calls.push(format!("lab gone {lab}"));
+            let mut failures = Vec::new();
+            for lab in request.lab_uids {
+                if s.stuck.is_empty() {
+                    s.calls.push(format!("lab gone {lab}"));
+                    s.files.clear();
+                } else {
+                    failures.push(pc::RemoveFailure { uid: lab, message: s.stuck.clone() });
+                }
             }
+            failures
         });
-        Ok(Response::new(pc::RemoveResponse::default()))
+        Ok(Response::new(pc::RemoveResponse { failures }))
     }
 
     async fn settle(&self, request: Request<pc::SettleRequest>) -> Answer<pc::SettleResponse> {
@@ -79,11 +86,17 @@ impl ComputeService for Host {
                         (due || news.is_some()).then_some(E::Heartbeat(pc::Heartbeat { inventory: news }));
                     events.chain(beat).collect::<Vec<_>>()
                 }
-                _ => vec![E::Snapshot(pc::Snapshot {
-                    instances: now.0.values().cloned().collect(),
-                    inventory: Some(now.1.clone()),
-                    synced: s.synced,
-                })],
+                _ => {
+                    // A part for each instance, then one that says the rest.
+                    let part = |o: &pc::Observed| pc::Snapshot {
+                        instances: vec![o.clone()],
+                        more: true,
+                        ..pc::Snapshot::default()
+                    };
+                    let inventory = Some(now.1.clone());
+                    let last = pc::Snapshot { inventory, synced: s.synced, ..pc::Snapshot::default() };
+                    now.0.values().map(part).chain([last]).map(E::Snapshot).collect()
+                }
             };
             *seen = Some(now);
             messages.into_iter().map(message).collect()
@@ -97,11 +110,16 @@ impl ComputeService for Host {
     ) -> Answer<pc::PutFilesResponse> {
         self.called("compute.put_files", None, 0)?;
         let mut parts = request.into_inner();
+        let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         while let Some(part) = parts.message().await? {
             self.called("file part", Some(part.term), part.encoded_len())?;
-            let path = part.file.unwrap_or_default().path;
-            self.with(|s| s.files.entry(path).or_default().extend(part.content));
+            files.entry(part.file.unwrap_or_default().path).or_default().extend(part.content);
         }
+        let mut version = self.version.subscribe();
+        while self.read(|s| s.hold_files) {
+            let _ = version.changed().await;
+        }
+        self.with(|s| s.files.extend(files));
         Ok(Response::new(pc::PutFilesResponse::default()))
     }
 

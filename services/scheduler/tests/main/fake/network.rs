@@ -62,7 +62,7 @@ impl NetworkService for Host {
         )>;
         let look = move |s: &State, seen: &mut Seen, due: bool| {
             let now = (s.observed_nics(), s.observed_wires(), s.observed_segments(), s.leftovers.clone());
-            let event = match seen {
+            let events = match seen {
                 Some((nics, wires, segments, leftovers)) if *leftovers == now.3 => {
                     let changes = pn::Changes {
                         nics: changed(nics, &now.0),
@@ -70,22 +70,31 @@ impl NetworkService for Host {
                         segments: changed(segments, &now.2),
                     };
                     match (changes == pn::Changes::default(), due) {
-                        (false, _) => Some(E::Changes(changes)),
-                        (true, true) => Some(E::Heartbeat(pn::Heartbeat::default())),
-                        (true, false) => None,
+                        (false, _) => vec![E::Changes(changes)],
+                        (true, true) => vec![E::Heartbeat(pn::Heartbeat::default())],
+                        (true, false) => Vec::new(),
                     }
                 }
-                _ => Some(E::Snapshot(pn::Snapshot {
-                    nics: now.0.values().cloned().collect(),
-                    wires: now.1.values().cloned().collect(),
-                    segments: now.2.values().cloned().collect(),
-                    inventory: Some(pn::Inventory { datapath: "system".into(), ..pn::Inventory::default() }),
-                    synced: s.synced,
-                    unwanted: now.3.iter().copied().collect(),
-                })),
+                _ => {
+                    let first = pn::Snapshot {
+                        nics: now.0.values().cloned().collect(),
+                        unwanted: now.3.iter().copied().collect(),
+                        more: true,
+                        ..pn::Snapshot::default()
+                    };
+                    let inventory = pn::Inventory { datapath: "system".into(), ..pn::Inventory::default() };
+                    let last = pn::Snapshot {
+                        wires: now.1.values().cloned().collect(),
+                        segments: now.2.values().cloned().collect(),
+                        inventory: Some(inventory),
+                        synced: s.synced,
+                        ..pn::Snapshot::default()
+                    };
+                    vec![E::Snapshot(first), E::Snapshot(last)]
+                }
             };
             *seen = Some(now);
-            event.map(|event| pn::ObserveResponse { event: Some(event) }).into_iter().collect()
+            events.into_iter().map(|event| pn::ObserveResponse { event: Some(event) }).collect()
         };
         Ok(Response::new(observe(self.clone(), look)))
     }

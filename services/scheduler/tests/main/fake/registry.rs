@@ -49,6 +49,7 @@ impl ImageRegistryService for Registry {
     ) -> Answer<pi::ValidateImagesResponse> {
         let present = self.present.lock().unwrap();
         let verdict = |u: pi::ImageUse| {
+            assert_eq!(u.architecture, "riscv64", "the host's");
             let there = present.get(&(u.host.clone(), u.reference.clone())).copied().unwrap_or(false);
             match (there, u.pull_policy()) {
                 (true, _) => {

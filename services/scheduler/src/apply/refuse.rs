@@ -1,0 +1,133 @@
+//! What a request can be refused for before anything is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use netloom_model::failure::{Code, Failure, Violation};
+use netloom_model::id::{Digest, LabId};
+use netloom_model::spec::LabSpec;
+use netloom_model::state::Wanted;
+
+use crate::error::Result;
+use crate::plan::Planned;
+use crate::rows::{LabRows, NodeRow, OperationKind, OperationRow};
+use crate::store::Tx;
+
+/// How many digests of missing files are named at once: they travel in a header.
+const MISSING_NAMED: usize = 50;
+
+/// Says that there is no such lab.
+pub fn lab_not_found(lab: &str) -> Failure {
+    Failure::new(
+        Code::NotFound,
+        "LAB_NOT_FOUND",
+        format!("there is no lab \"{lab}\"; list labs to see those there are"),
+    )
+    .with("lab", lab)
+}
+
+pub(super) fn refuse_if_busy(rows: &LabRows) -> Result<()> {
+    let Some(operation) = rows.operation else { return Ok(()) };
+    let what = if rows.lab.wanted == Wanted::Absent { "being removed" } else { "being deployed" };
+    let message = format!(
+        "lab \"{}\" is {what} by operation {operation}; wait until that is done{}",
+        rows.lab.id,
+        if rows.lab.wanted == Wanted::Absent { "" } else { ", or cancel it" },
+    );
+    let failure = Failure::new(Code::FailedPrecondition, "OPERATION_ACTIVE", message);
+    Err(failure.with("operation", operation.to_string()).with("lab", rows.lab.id.to_string()).into())
+}
+
+pub(super) fn refuse_if_changed(rows: &LabRows, generation: u64) -> Result<()> {
+    if generation == 0 || generation == rows.lab.generation {
+        return Ok(());
+    }
+    let message = format!(
+        "lab \"{}\" was changed meanwhile: it is at generation {}, not {generation}; read it again",
+        rows.lab.id, rows.lab.generation
+    );
+    Err(Failure::new(Code::Aborted, "ETAG_MISMATCH", message).with("lab", rows.lab.id.to_string()).into())
+}
+
+/// Refuses a new lab of which no node can run because what runs them answers on no host: there is nothing to wait for.
+pub(super) fn refuse_if_nothing_can_run(planned: &Planned) -> Result<()> {
+    let nodes = &planned.rows.nodes;
+    let missing = |n: &NodeRow| n.host.is_none() && n.rejections.iter().all(|r| r.code == "RUNTIME_MISSING");
+    if nodes.is_empty() || !nodes.values().all(missing) {
+        return Ok(());
+    }
+    let why: BTreeSet<String> =
+        nodes.values().flat_map(|n| &n.rejections).map(|r| format!("{}: {}", r.host, r.detail)).collect();
+    let message = format!(
+        "no node of the lab can run ({}): start it, then try again",
+        why.into_iter().collect::<Vec<_>>().join("; ")
+    );
+    Err(Failure::new(Code::FailedPrecondition, "RUNTIME_MISSING", message).into())
+}
+
+/// Refuses a node that asks for more than its host has free: it keeps running as it was.
+pub(super) fn refuse_growth(planned: &Planned) -> Result<()> {
+    let Some((_, first)) = planned.overgrown.first() else { return Ok(()) };
+    let lines = planned.overgrown.iter().map(|(node, r)| format!("  {node}: {} {}", r.host, r.detail));
+    let message = format!(
+        "nodes ask for more than their hosts have free, and keep what they have:\n{}",
+        lines.collect::<Vec<_>>().join("\n")
+    );
+    let nodes: Vec<&str> = planned.overgrown.iter().map(|(node, _)| node.as_str()).collect();
+    Err(Failure::new(Code::FailedPrecondition, &first.code, message)
+        .with("nodes", nodes.join(","))
+        .with("host", first.host.clone())
+        .into())
+}
+
+/// The operation that a request made when it was sent before. An id that made something else is refused: its caller would be told of what it never asked.
+pub(super) async fn repeated_in(
+    tx: &mut Tx<'_>,
+    request_id: Option<&str>,
+    kind: OperationKind,
+    lab: &LabId,
+) -> Result<Option<OperationRow>> {
+    let Some(id) = request_id else { return Ok(None) };
+    let Some(first) = tx.operation_of_request(id).await? else { return Ok(None) };
+    if first.kind == kind && first.lab.folded() == lab.folded() {
+        return Ok(Some(first));
+    }
+    let what = match first.kind {
+        OperationKind::Deploy => "deploys",
+        OperationKind::Destroy => "removes",
+    };
+    let message = format!(
+        "request id {id} was used before: operation {} {what} lab \"{}\" by it; use a new one",
+        first.id, first.lab
+    );
+    let failure = Failure::new(Code::InvalidArgument, "REQUEST_ID_REUSED", message.clone());
+    Err(failure.violation("request_id", message).with("operation", first.id.to_string()).into())
+}
+
+pub(super) async fn files_are_there(tx: &mut Tx<'_>, spec: &LabSpec) -> Result<()> {
+    let named: BTreeSet<&Digest> = spec.files.iter().map(|f| &f.digest).collect();
+    let sizes = tx.file_sizes(&named).await?;
+    let missing: Vec<&Digest> = named.iter().copied().filter(|d| !sizes.contains_key(d)).collect();
+    if missing.is_empty() {
+        return sizes_are_right(spec, &sizes);
+    }
+    let digests: Vec<&str> = missing.iter().take(MISSING_NAMED).map(|d| d.as_str()).collect();
+    let message =
+        format!("{} of {} files were not sent: put them first, then apply", missing.len(), named.len());
+    let failure = Failure::new(Code::FailedPrecondition, "FILES_MISSING", message);
+    Err(failure.with("digests", digests.join(",")).into())
+}
+
+/// Refuses files of which the spec tells another size than they have: limits go by what the spec tells.
+fn sizes_are_right(spec: &LabSpec, sizes: &BTreeMap<Digest, u64>) -> Result<()> {
+    let wrong = spec.files.iter().enumerate().filter_map(|(i, file)| {
+        let is = sizes.get(&file.digest).filter(|is| **is != file.size_bytes)?;
+        let description = format!("{} has {is} bytes, not {}", file.path, file.size_bytes);
+        Some(Violation { field: format!("spec.files[{i}].size_bytes"), description })
+    });
+    let wrong: Vec<Violation> = wrong.collect();
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::invalid(format!("{} files have another size than the spec tells", wrong.len()), wrong)
+        .into())
+}
