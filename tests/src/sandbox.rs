@@ -257,9 +257,19 @@ impl Sandbox {
         let links = finish(self.namespace.command("ip").args(["-d", "link"]), None).must().stdout;
         let alias = format!("netloom:{}", self.owner());
         found.extend(links.lines().filter(|l| l.contains(&alias)).map(|l| format!("interface {l}")));
-        let netns = std::fs::read_dir(self.dir.path().join("run/netns")).into_iter().flatten().flatten();
-        found.extend(netns.map(|f| format!("namespace {}", f.path().display())));
+        for kind in ["netns", "binds"] {
+            let entries =
+                std::fs::read_dir(self.dir.path().join("run").join(kind)).into_iter().flatten().flatten();
+            found.extend(entries.map(|f| format!("in {kind}: {}", f.path().display())));
+        }
         found
+    }
+
+    /// Where something is mounted below its directory, in the order of mounting.
+    fn mounts(&self) -> Vec<PathBuf> {
+        let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let points = table.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
+        points.filter(|p| p.starts_with(self.dir.path())).collect()
     }
 }
 
@@ -298,12 +308,10 @@ impl Drop for Sandbox {
                 run("docker", &["network", "rm", id]);
             }
         }
-        let run_dir = self.dir.path().join("run");
-        for entry in std::fs::read_dir(run_dir.join("netns")).into_iter().flatten().flatten() {
-            let _ = nix::mount::umount2(&entry.path(), nix::mount::MntFlags::MNT_DETACH);
+        // What is mounted last lies on top.
+        for path in self.mounts().into_iter().rev() {
+            let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
         }
-        // The directory itself may be a mount too.
-        let _ = nix::mount::umount2(&run_dir.join("netns"), nix::mount::MntFlags::MNT_DETACH);
     }
 }
 
