@@ -3,7 +3,7 @@
 //! ```text
 //!            Sync, Ensure, Remove, Settle                        Observe
 //!                      │                                            ▲
-//!   grpc ─► host ──► slice (is this leader's term current?)         │ snapshot, deltas, heartbeat
+//!   grpc ─► host ──► fence (is this leader's term current?)         │ snapshot, deltas, heartbeat
 //!                      ▼                                            │
 //!                    table: wanted, seen, tried ────────────────────┘
 //!            work due  │   ▲                  ▲ ended (pidfd)
@@ -13,7 +13,7 @@
 //!         └──────► driver ◄──┘── docker, sim ──────────────┘
 //! ```
 //!
-//! A call only takes note. `reconcile` brings it about by what `plan` decides from what is wanted (`slice`), what was seen (`watch`) and what was tried, so a crash at any point leaves
+//! A call only takes note. `reconcile` brings it about by what `plan` decides from what is wanted (`table`), what was seen (`watch`) and what was tried, so a crash at any point leaves
 //! nothing to be undone: the next look finds it. Nothing is started, changed or removed before the first Sync, and absence never removes: a scheduler that
 //! lost its memory cannot empty a host. What does not carry our owner is not even seen.
 
