@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{LabUid, NodeUid, WireId};
+use crate::spec::Stage;
 use crate::state::Runtime;
 
 /// Where an instance is in its life, as its host sees it.
@@ -79,6 +80,27 @@ pub struct Observed {
     pub mgmt_ipv6: String,
     /// False when it is not in the host's slice.
     pub wanted: bool,
+    /// What its health check says: "healthy", "unhealthy" or "starting"; empty without one or while it does not run.
+    #[serde(default)]
+    pub health: String,
+    /// The restart that it was last started for.
+    #[serde(default)]
+    pub restarts: u64,
+    /// True when its process ended by itself at least once since it was made.
+    #[serde(default)]
+    pub exited: bool,
+    /// Which stage commands of this start were run, in order.
+    #[serde(default)]
+    pub stages_done: Vec<StagePoint>,
+}
+
+/// A point in a start at which stage commands are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StagePoint {
+    /// The stage.
+    pub stage: Stage,
+    /// False when it is entered, true when it is over.
+    pub on_exit: bool,
 }
 
 impl Observed {
@@ -101,6 +123,10 @@ impl Observed {
             mgmt_ipv4: String::new(),
             mgmt_ipv6: String::new(),
             wanted: true,
+            health: String::new(),
+            restarts: 0,
+            exited: false,
+            stages_done: Vec::new(),
         }
     }
 }
@@ -179,6 +205,15 @@ pub struct ComputeInventory {
     /// Architecture of the machine as images name it, for instance amd64; empty when not told.
     #[serde(default)]
     pub architecture: String,
+    /// Devices that nodes may be given.
+    #[serde(default)]
+    pub allowed_devices: Vec<String>,
+    /// True when nodes may share the host's network namespace.
+    #[serde(default)]
+    pub host_network: bool,
+    /// Docker security options that nodes may set.
+    #[serde(default)]
+    pub allowed_security_opts: Vec<String>,
 }
 
 /// What a host's network can do, by evidence.
@@ -190,4 +225,10 @@ pub struct NetworkInventory {
     pub ovs_version: String,
     /// What does not work, in words.
     pub problems: Vec<String>,
+    /// Fields of an impairment that this kernel can bring about, found by trying.
+    #[serde(default)]
+    pub impairments: Vec<String>,
+    /// True when wires may end in interfaces of the host.
+    #[serde(default)]
+    pub host_interfaces: bool,
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Digest, LabId, LabUid, NodeUid, WireId};
-use crate::spec::{FileEntry, MgmtSpec, NodeSpec};
+use crate::spec::{FileEntry, Impairment, MgmtSpec, NodeSpec};
 use crate::state::{Runtime, Wanted};
 
 /// An instance as the scheduler wants it on a host.
@@ -35,6 +35,25 @@ pub struct Instance {
     pub host_entries: Vec<HostEntry>,
     /// Hash over what makes a recreation needed: [`spec_hash`].
     pub spec_hash: String,
+    /// Grows with each restart that was asked for.
+    pub restarts: u64,
+    /// True while its process must not be started yet: it waits for another node.
+    pub held: bool,
+    /// Its certificate, when it is given one.
+    pub certificate: Option<Certificate>,
+    /// The node whose network namespace it shares.
+    pub network_of: Option<NodeUid>,
+}
+
+/// A certificate of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// The certificate, PEM.
+    pub certificate_pem: String,
+    /// Its private key, PEM (PKCS#8).
+    pub key_pem: String,
+    /// The certificate of the lab's authority, PEM.
+    pub authority_pem: String,
 }
 
 /// A lab's management network.
@@ -102,15 +121,25 @@ pub struct Wire {
     pub enabled: bool,
     /// The lab.
     pub lab_uid: LabUid,
+    /// What happens to frames from `a` to `b`.
+    pub a_to_b: Impairment,
+    /// What happens to frames from `b` to `a`.
+    pub b_to_a: Impairment,
 }
 
 /// What a wire ends in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum WireEnd {
     /// A NIC on this host.
     Nic(WireId),
     /// A segment on this host.
     Segment(WireId),
+    /// An interface of the host: the name that the host end of the NIC at the other end gets.
+    HostInterface(String),
+    /// The Linux bridge of a management network, by name: the host end of the NIC at the other end becomes a port of it.
+    Bridge(String),
+    /// Nothing.
+    Dummy,
 }
 
 /// A switch.

@@ -35,7 +35,7 @@ words!(m::NodeState, p::NodeState, "state" {
 });
 words!(m::LinkState, p::LinkState, "state" { Pending, Up, Down, Failed, Unknown });
 words!(m::LabState, p::LabState, "state" { Deleting, Deploying, Unknown, Degraded, Reconciling, Stopped, Running });
-words!(mp::Verb, p::ActionVerb, "verb" { Create, Recreate, Update, Delete });
+words!(mp::Verb, p::ActionVerb, "verb" { Create, Recreate, Update, Delete, Start, Stop, Restart });
 
 impl From<mt::NodeTally> for ps::NodeTally {
     fn from(t: mt::NodeTally) -> Self {

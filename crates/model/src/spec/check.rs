@@ -1,266 +1,14 @@
-//! What a user asks for. The proto twins are in `proto/netloom/v1/spec.proto`, where each field is explained; here the ids are typed.
-//!
-//! [`LabSpec::check`] holds the rules that no reader of topology files can be trusted to have checked, since a spec also comes in over the API.
+//! The rules of a spec by itself.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-
+use super::{
+    BindSource, LabSpec, MAX_CPU_MILLIS, MAX_FILES, MAX_FILES_BYTES, MAX_LINKS, MAX_MEMORY_BYTES, MAX_NODES,
+};
 use crate::failure::Violation;
-use crate::id::{Digest, LabId, NodeId};
-
-/// MTU of a link that names none, as containerlab's.
-pub const DEFAULT_MTU: u32 = 9500;
-/// Prefix of instance names of a lab that names none.
-pub const DEFAULT_PREFIX: &str = "netloom";
-/// Most nodes of a lab.
-pub const MAX_NODES: usize = 5_000;
-/// Most links of a lab.
-pub const MAX_LINKS: usize = 20_000;
-/// Most bytes of all files of a lab.
-pub const MAX_FILES_BYTES: u64 = 64 << 20;
-/// Most files of a lab.
-pub const MAX_FILES: usize = 10_000;
-/// Most CPU that a node can ask for, in thousandths of a core.
-pub const MAX_CPU_MILLIS: u32 = 1_024_000;
-/// Most memory that a node can ask for, in bytes.
-pub const MAX_MEMORY_BYTES: u64 = 64 << 40;
-
-/// A whole lab as asked for.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct LabSpec {
-    /// Prefix of instance names; empty means [`DEFAULT_PREFIX`].
-    pub prefix: String,
-    /// The management network, if there is to be one.
-    pub mgmt: Option<MgmtSpec>,
-    /// The nodes.
-    pub nodes: Vec<NodeSpec>,
-    /// The links.
-    pub links: Vec<LinkSpec>,
-    /// The files that binds refer to.
-    pub files: Vec<FileEntry>,
-    /// Labels of the lab.
-    pub labels: BTreeMap<String, String>,
-}
-
-/// A lab's management network.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct MgmtSpec {
-    /// Name of the Docker network; empty means `<prefix>-<lab>`.
-    pub network: String,
-    /// IPv4 subnet in CIDR form; empty lets Docker choose.
-    pub ipv4_subnet: String,
-    /// IPv6 subnet in CIDR form; empty means no IPv6.
-    pub ipv6_subnet: String,
-    /// IPv4 gateway; empty means the first address.
-    pub ipv4_gateway: String,
-    /// IPv6 gateway; empty means the first address.
-    pub ipv6_gateway: String,
-    /// MTU in bytes; 0 means Docker's default.
-    pub mtu: u32,
-}
-
-/// A node as asked for. Empty fields take the value of its kind.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct NodeSpec {
-    /// Its id. Checked by [`LabSpec::check`].
-    pub id: String,
-    /// Its kind.
-    pub kind: String,
-    /// Image reference.
-    pub image: String,
-    /// When the image is fetched.
-    pub image_pull_policy: PullPolicy,
-    /// Kind-specific variant.
-    pub r#type: String,
-    /// The group it was declared in.
-    pub group: String,
-    /// Environment of its first process.
-    pub env: BTreeMap<String, String>,
-    /// Files and directories mounted into it.
-    pub binds: Vec<Bind>,
-    /// Commands run once per start, after its links; words as a shell splits them.
-    pub exec: Vec<String>,
-    /// Replaces the image's command.
-    pub cmd: Vec<String>,
-    /// Replaces the image's entrypoint.
-    pub entrypoint: Vec<String>,
-    /// User of its first process.
-    pub user: String,
-    /// Capabilities added to Docker's default set, without `CAP_`.
-    pub cap_add: Vec<String>,
-    /// Kernel parameters of its own namespaces.
-    pub sysctls: BTreeMap<String, String>,
-    /// Most CPU in thousandths of a core; 0 is no limit.
-    pub cpu_limit_millis: u32,
-    /// Most memory in bytes; 0 is no limit.
-    pub memory_limit_bytes: u64,
-    /// CPU counted against the host; 0 takes the kind's.
-    pub cpu_request_millis: u32,
-    /// Memory counted against the host; 0 takes the kind's.
-    pub memory_request_bytes: u64,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// Host name inside; empty means its id.
-    pub hostname: String,
-    /// Fixed management IPv4 address.
-    pub mgmt_ipv4: String,
-    /// Fixed management IPv6 address.
-    pub mgmt_ipv6: String,
-    /// What happens when its first process ends by itself.
-    pub restart_policy: RestartPolicy,
-    /// True starts the first process without waiting for the interfaces.
-    pub skip_interface_wait: bool,
-}
-
-/// When an image is fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum PullPolicy {
-    /// Only when the host does not have it.
-    #[default]
-    IfNotPresent,
-    /// Never.
-    Never,
-    /// At each deploy that creates the node.
-    Always,
-}
-
-/// What happens when a node's first process ends by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum RestartPolicy {
-    /// It is started again.
-    #[default]
-    Always,
-    /// It is started again unless it ended with 0.
-    OnFailure,
-    /// It stays stopped.
-    Never,
-}
-
-/// A file or directory mounted into a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Bind {
-    /// Where the content comes from.
-    pub source: BindSource,
-    /// Absolute path inside the node.
-    pub target: String,
-    /// True mounts it read-only.
-    pub read_only: bool,
-}
-
-/// Where the content of a bind comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum BindSource {
-    /// A file, or a directory of files, among the lab's files.
-    Bundle(String),
-    /// An absolute path on the host, below an allowed root.
-    Host(String),
-}
-
-/// A file that belongs to a lab; its content travels separately, by digest.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct FileEntry {
-    /// Relative path in normal form.
-    pub path: String,
-    /// Digest of its content.
-    pub digest: Digest,
-    /// Size in bytes.
-    pub size_bytes: u64,
-    /// Permission bits.
-    pub mode: u32,
-}
-
-/// A cable between two endpoints.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinkSpec {
-    /// One end.
-    pub a: Endpoint,
-    /// The other end.
-    pub b: Endpoint,
-    /// MTU in bytes; 0 means [`DEFAULT_MTU`].
-    pub mtu: u32,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-}
-
-/// One end of a link.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Endpoint {
-    /// The node's id.
-    pub node: String,
-    /// The interface as the kind names it.
-    pub interface: String,
-    /// MAC address; empty: a stable one is made.
-    pub mac: String,
-    /// IPv4 address with prefix length; empty: none.
-    pub ipv4: String,
-    /// IPv6 address with prefix length; empty: none.
-    pub ipv6: String,
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.node, self.interface)
-    }
-}
-
-impl LinkSpec {
-    /// The link with the end that sorts first as `a`, so that the same cable is the same value.
-    #[must_use]
-    pub fn sorted(mut self) -> LinkSpec {
-        if (&self.b.node, &self.b.interface) < (&self.a.node, &self.a.interface) {
-            std::mem::swap(&mut self.a, &mut self.b);
-        }
-        self
-    }
-
-    /// The link's id: its sorted end pair, for instance `r1:eth1--r2:eth1`. Two files mean the same link iff the ends are equal.
-    pub fn id(&self) -> String {
-        let (a, b) = (self.a.to_string(), self.b.to_string());
-        let first = (&self.a.node, &self.a.interface) <= (&self.b.node, &self.b.interface);
-        if first { format!("{a}--{b}") } else { format!("{b}--{a}") }
-    }
-
-    /// The MTU that both interfaces get.
-    pub fn effective_mtu(&self) -> u32 {
-        if self.mtu == 0 { DEFAULT_MTU } else { self.mtu }
-    }
-}
+use crate::id::NodeId;
 
 impl LabSpec {
-    /// The prefix that instance names get.
-    pub fn effective_prefix(&self) -> &str {
-        if self.prefix.is_empty() { DEFAULT_PREFIX } else { &self.prefix }
-    }
-
-    /// Name of a node's container or domain.
-    pub fn instance_name(&self, lab: &LabId, node: &str) -> String {
-        format!("{}-{lab}-{node}", self.effective_prefix())
-    }
-
-    /// The files that a node's binds use, sorted by path.
-    pub fn files_of(&self, node: &NodeSpec) -> Vec<FileEntry> {
-        let used = |file: &&FileEntry| {
-            node.binds.iter().any(|b| match &b.source {
-                BindSource::Bundle(p) => {
-                    file.path == *p || file.path.strip_prefix(p.as_str()).is_some_and(|r| r.starts_with('/'))
-                }
-                BindSource::Host(_) => false,
-            })
-        };
-        let mut files: Vec<FileEntry> = self.files.iter().filter(used).cloned().collect();
-        files.sort();
-        files
-    }
-
     /// Everything that is wrong with this spec by itself; kinds and interface names are checked against the catalogue elsewhere
     /// ([`crate::kind::Catalogue::resolve`]).
     pub fn check(&self) -> Vec<Violation> {
@@ -390,12 +138,6 @@ impl LabSpec {
         }
         wrong
     }
-
-    fn files_under<'a>(&'a self, path: &'a str) -> impl Iterator<Item = &'a FileEntry> {
-        self.files.iter().filter(move |f| {
-            f.path == path || f.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'))
-        })
-    }
 }
 
 /// True for a relative path without "..", ".", empty parts or NUL: it cannot leave the directory it is put below.
@@ -429,13 +171,15 @@ pub fn is_cidr(text: &str, v6: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::Digest;
+    use crate::spec::{Bind, Endpoint, FileEntry, LinkSpec, NodeSpec};
 
     fn end(node: &str, interface: &str) -> Endpoint {
         Endpoint { node: node.into(), interface: interface.into(), ..Endpoint::default() }
     }
 
     fn link(a: Endpoint, b: Endpoint) -> LinkSpec {
-        LinkSpec { a, b, mtu: 0, labels: BTreeMap::new() }
+        LinkSpec { a, b, ..LinkSpec::default() }
     }
 
     #[test]
