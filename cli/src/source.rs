@@ -101,6 +101,7 @@ impl Source {
             env: read.env.into_iter().collect(),
             validate_only,
             request_id: if validate_only { String::new() } else { uuid::Uuid::new_v4().to_string() },
+            node_filter: Vec::new(),
         }
     }
 }

@@ -86,6 +86,9 @@ pub fn node(facts: ps::NodeFacts) -> v1::Node {
         observe_time: facts.observe_time,
         rejections: if unschedulable { facts.rejections } else { Vec::new() },
         exec_error: facts.exec_error,
+        health: facts.health,
+        labels: spec.labels,
+        group: spec.group,
         uid: facts.uid,
     }
 }
@@ -126,6 +129,9 @@ pub fn link(facts: ps::LinkFacts) -> v1::Link {
         create_time: facts.create_time,
         update_time: facts.update_time,
         observe_time: facts.observe_time,
+        enabled: facts.enabled,
+        a_to_b: spec.a_to_b,
+        b_to_a: spec.b_to_a,
     }
 }
 

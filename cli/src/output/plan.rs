@@ -46,6 +46,9 @@ fn symbol(verb: api::ActionVerb) -> (&'static str, Tone) {
         api::ActionVerb::Recreate => ("-/+", Tone::Busy),
         api::ActionVerb::Update => ("  ~", Tone::Busy),
         api::ActionVerb::Delete => ("  -", Tone::Bad),
+        api::ActionVerb::Start => ("  >", Tone::Good),
+        api::ActionVerb::Stop => ("  .", Tone::Bad),
+        api::ActionVerb::Restart => ("  @", Tone::Busy),
         api::ActionVerb::Unspecified => ("  ?", Tone::Plain),
     }
 }

@@ -244,6 +244,14 @@ fn next<T: Clone>(list: &mut Vec<T>) -> Option<T> {
 #[tonic::async_trait]
 impl LabService for Server {
     type WatchLabsStream = BoxStream<'static, Result<api::WatchLabsResponse, Status>>;
+    type CapturePacketsStream = BoxStream<'static, Result<netloom_api::google::api::HttpBody, Status>>;
+
+    async fn capture_packets(
+        &self,
+        _: Request<api::CapturePacketsRequest>,
+    ) -> Result<Response<Self::CapturePacketsStream>, Status> {
+        not_scripted()
+    }
 
     async fn list_labs(
         &self,
@@ -356,6 +364,31 @@ impl NodeService for Server {
     type OpenShellStream = BoxStream<'static, Result<api::OpenShellResponse, Status>>;
     type StreamLogsStream = BoxStream<'static, Result<api::StreamLogsResponse, Status>>;
 
+    async fn start_node(
+        &self,
+        _: Request<api::StartNodeRequest>,
+    ) -> Result<Response<api::Operation>, Status> {
+        not_scripted()
+    }
+
+    async fn stop_node(&self, _: Request<api::StopNodeRequest>) -> Result<Response<api::Operation>, Status> {
+        not_scripted()
+    }
+
+    async fn restart_node(
+        &self,
+        _: Request<api::RestartNodeRequest>,
+    ) -> Result<Response<api::Operation>, Status> {
+        not_scripted()
+    }
+
+    async fn get_node_config(
+        &self,
+        _: Request<api::GetNodeConfigRequest>,
+    ) -> Result<Response<api::NodeConfig>, Status> {
+        not_scripted()
+    }
+
     async fn list_nodes(
         &self,
         request: Request<api::ListNodesRequest>,
@@ -438,6 +471,35 @@ impl NodeService for Server {
 
 #[tonic::async_trait]
 impl LinkService for Server {
+    async fn create_link(
+        &self,
+        _: Request<api::CreateLinkRequest>,
+    ) -> Result<Response<api::Operation>, Status> {
+        not_scripted()
+    }
+
+    async fn update_link(
+        &self,
+        _: Request<api::UpdateLinkRequest>,
+    ) -> Result<Response<api::Operation>, Status> {
+        not_scripted()
+    }
+
+    async fn delete_link(
+        &self,
+        _: Request<api::DeleteLinkRequest>,
+    ) -> Result<Response<api::Operation>, Status> {
+        not_scripted()
+    }
+
+    async fn enable_link(&self, _: Request<api::EnableLinkRequest>) -> Result<Response<api::Link>, Status> {
+        not_scripted()
+    }
+
+    async fn disable_link(&self, _: Request<api::DisableLinkRequest>) -> Result<Response<api::Link>, Status> {
+        not_scripted()
+    }
+
     async fn list_links(
         &self,
         request: Request<api::ListLinksRequest>,

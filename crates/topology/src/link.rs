@@ -38,8 +38,7 @@ impl Links<'_> {
         let before = report.errors();
         let mut ends: Option<&Node> = None;
         let mut addresses: [Vec<At<String>>; 2] = [Vec::new(), Vec::new()];
-        let mut spec =
-            LinkSpec { a: Endpoint::default(), b: Endpoint::default(), mtu: 0, labels: BTreeMap::new() };
+        let mut spec = LinkSpec::default();
         let entries = value::map(node, report);
         // The type says what the other keys mean, so it comes first.
         if let Some(entry) = entries.iter().find(|e| e.key == "type") {

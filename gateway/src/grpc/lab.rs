@@ -144,4 +144,13 @@ impl LabService for Api {
         let events = watch::labs(self.peers.clone(), self.shutdown.clone(), lab, request.since).await?;
         Ok(Response::new(events))
     }
+
+    type CapturePacketsStream = Answers<netloom_api::google::api::HttpBody>;
+
+    async fn capture_packets(
+        &self,
+        _: Request<v1::CapturePacketsRequest>,
+    ) -> Result<Response<Self::CapturePacketsStream>, Status> {
+        Err(Status::unimplemented("CapturePackets"))
+    }
 }

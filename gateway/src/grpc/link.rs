@@ -31,4 +31,32 @@ impl LinkService for Api {
         let facts = self.peers.scheduler().get_link(request).await.map_err(self.peers.scheduler_error())?;
         Ok(Response::new(view::link(facts.into_inner())))
     }
+    async fn create_link(
+        &self,
+        _: Request<v1::CreateLinkRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        Err(Status::unimplemented("CreateLink"))
+    }
+
+    async fn update_link(
+        &self,
+        _: Request<v1::UpdateLinkRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        Err(Status::unimplemented("UpdateLink"))
+    }
+
+    async fn delete_link(
+        &self,
+        _: Request<v1::DeleteLinkRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        Err(Status::unimplemented("DeleteLink"))
+    }
+
+    async fn enable_link(&self, _: Request<v1::EnableLinkRequest>) -> Result<Response<v1::Link>, Status> {
+        Err(Status::unimplemented("EnableLink"))
+    }
+
+    async fn disable_link(&self, _: Request<v1::DisableLinkRequest>) -> Result<Response<v1::Link>, Status> {
+        Err(Status::unimplemented("DisableLink"))
+    }
 }

@@ -121,6 +121,28 @@ impl NodeService for Api {
         Ok(Response::new(until_shutdown(answers, &self.shutdown)))
     }
 
+    async fn start_node(&self, _: Request<v1::StartNodeRequest>) -> Result<Response<v1::Operation>, Status> {
+        Err(Status::unimplemented("StartNode"))
+    }
+
+    async fn stop_node(&self, _: Request<v1::StopNodeRequest>) -> Result<Response<v1::Operation>, Status> {
+        Err(Status::unimplemented("StopNode"))
+    }
+
+    async fn restart_node(
+        &self,
+        _: Request<v1::RestartNodeRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        Err(Status::unimplemented("RestartNode"))
+    }
+
+    async fn get_node_config(
+        &self,
+        _: Request<v1::GetNodeConfigRequest>,
+    ) -> Result<Response<v1::NodeConfig>, Status> {
+        Err(Status::unimplemented("GetNodeConfig"))
+    }
+
     type StreamLogsStream = Answers<v1::StreamLogsResponse>;
 
     async fn stream_logs(

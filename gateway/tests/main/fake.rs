@@ -341,7 +341,36 @@ impl SchedulerService for Scheduler {
             uid: format!("uid of {}", r.node),
             ticket: format!("ticket for {}", r.verb),
             shell: vec!["/bin/sh".into()],
+            save: vec![],
         }))
+    }
+
+    async fn get_capture_ticket(
+        &self,
+        _: Request<ps::GetCaptureTicketRequest>,
+    ) -> Result<Response<ps::CaptureTicket>, Status> {
+        Err(Status::unimplemented("GetCaptureTicket"))
+    }
+
+    async fn change_nodes(
+        &self,
+        _: Request<ps::ChangeNodesRequest>,
+    ) -> Result<Response<ps::ChangeNodesResponse>, Status> {
+        Err(Status::unimplemented("ChangeNodes"))
+    }
+
+    async fn change_link(
+        &self,
+        _: Request<ps::ChangeLinkRequest>,
+    ) -> Result<Response<ps::ChangeLinkResponse>, Status> {
+        Err(Status::unimplemented("ChangeLink"))
+    }
+
+    async fn set_link_enabled(
+        &self,
+        _: Request<ps::SetLinkEnabledRequest>,
+    ) -> Result<Response<ps::LinkFacts>, Status> {
+        Err(Status::unimplemented("SetLinkEnabled"))
     }
 }
 

@@ -43,6 +43,7 @@ pub fn labs(nodes: &[ps::NodeFacts], links: &[ps::LinkFacts]) -> Vec<ps::LabFact
                 links: links.iter().filter(|f| f.lab == id).filter_map(|f| f.spec.clone()).collect(),
                 files: Vec::new(),
                 labels: [("course".to_owned(), "ospf".to_owned()), ("a".to_owned(), "b".to_owned())].into(),
+                ..p::LabSpec::default()
             }),
             wanted: p::Wanted::Running.into(),
             generation: u64::from(n) + 2,
@@ -119,6 +120,7 @@ pub fn nodes() -> Vec<ps::NodeFacts> {
             exec_error: if state == S::Running { "ip: not found" } else { "" }.into(),
             // A scheduler that still remembers them must not make a placed node look unplaced.
             rejections: vec![rejection],
+            health: if id == "r1" { "healthy" } else { "" }.into(),
             spec_hash: format!("hash{n}"),
             start_time: time(10),
             create_time: time(11),
@@ -155,7 +157,10 @@ pub fn links() -> Vec<ps::LinkFacts> {
             b: end(b, bi),
             mtu,
             labels: [("k".to_owned(), "v".to_owned())].into(),
+            a_to_b: (bi == "p1").then(|| p::Impairment { rate_bps: 10_000_000, ..p::Impairment::default() }),
+            b_to_a: None,
         }),
+        enabled: state != S::Down,
         state: state.into(),
         reason: if state == S::Up { "" } else { "no carrier" }.into(),
         plane: "ovs".into(),

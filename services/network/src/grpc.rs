@@ -60,7 +60,7 @@ fn slice(slice: Option<pb::Slice>) -> Result<NetworkSlice, Status> {
 #[tonic::async_trait]
 impl NetworkService for Grpc {
     async fn sync(&self, request: Request<pb::SyncRequest>) -> Result<Response<pb::SyncResponse>, Status> {
-        let pb::SyncRequest { term, slice: part, more } = request.into_inner();
+        let pb::SyncRequest { term, slice: part, more, ticket_key: _ } = request.into_inner();
         self.store.sync(term, slice(part)?, more).map_err(refused)?;
         Ok(Response::new(pb::SyncResponse {}))
     }
@@ -108,5 +108,11 @@ impl NetworkService for Grpc {
             Some((Ok(pb::ObserveResponse { event: Some(event) }), observer))
         });
         Ok(Response::new(events.boxed()))
+    }
+
+    type CaptureStream = BoxStream<'static, Result<pb::CaptureResponse, Status>>;
+
+    async fn capture(&self, _: Request<pb::CaptureRequest>) -> Result<Response<Self::CaptureStream>, Status> {
+        Err(Status::unimplemented("Capture"))
     }
 }

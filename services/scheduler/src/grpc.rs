@@ -304,7 +304,24 @@ impl SchedulerService for Grpc {
             ticket: ticket::sign(&self.core.ticket_key, &uid, &request.verb, expires.as_secs()),
             uid,
             shell: self.core.catalogue.get(&node.spec.kind).map(|k| k.shell.clone()).unwrap_or_default(),
+            save: Vec::new(),
         }))
+    }
+
+    async fn get_capture_ticket(&self, _: Request<ps::GetCaptureTicketRequest>) -> Answer<ps::CaptureTicket> {
+        Err(Status::unimplemented("GetCaptureTicket"))
+    }
+
+    async fn change_nodes(&self, _: Request<ps::ChangeNodesRequest>) -> Answer<ps::ChangeNodesResponse> {
+        Err(Status::unimplemented("ChangeNodes"))
+    }
+
+    async fn change_link(&self, _: Request<ps::ChangeLinkRequest>) -> Answer<ps::ChangeLinkResponse> {
+        Err(Status::unimplemented("ChangeLink"))
+    }
+
+    async fn set_link_enabled(&self, _: Request<ps::SetLinkEnabledRequest>) -> Answer<ps::LinkFacts> {
+        Err(Status::unimplemented("SetLinkEnabled"))
     }
 }
 

@@ -45,6 +45,10 @@ pub fn instances(rows: &LabRows, host: &HostId) -> BTreeMap<NodeUid, Instance> {
                 files: rows.lab.spec.files_of(&n.spec),
                 host_entries: entries.clone(),
                 spec_hash: n.spec_hash.clone(),
+                restarts: 0,
+                held: false,
+                certificate: None,
+                network_of: None,
             };
             (n.uid, instance)
         })
@@ -101,7 +105,8 @@ pub fn network(rows: &LabRows, host: &HostId) -> NetworkSlice {
     for link in rows.links.values().filter(|l| l.is_wanted() && l.host.as_ref() == Some(host)) {
         let end = |end: &Endpoint| wire_end(rows, end);
         if let (Some(a), Some(b)) = (end(&link.spec.a), end(&link.spec.b)) {
-            let wire = Wire { wire_id: link.wire_id, a, b, enabled: true, lab_uid };
+            let (a_to_b, b_to_a) = (link.spec.a_to_b, link.spec.b_to_a);
+            let wire = Wire { wire_id: link.wire_id, a, b, enabled: true, lab_uid, a_to_b, b_to_a };
             slice.wires.insert(link.wire_id, wire);
         }
     }

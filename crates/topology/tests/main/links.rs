@@ -16,7 +16,7 @@ fn end(node: &str, interface: &str) -> Endpoint {
 }
 
 fn link(a: Endpoint, b: Endpoint) -> LinkSpec {
-    LinkSpec { a, b, mtu: 0, labels: Default::default() }
+    LinkSpec { a, b, ..LinkSpec::default() }
 }
 
 #[track_caller]

@@ -45,6 +45,7 @@ fn mgmt() {
         ipv4_gateway: "172.30.0.254".into(),
         ipv6_gateway: "2001:db8::fe".into(),
         mtu: 1400,
+        ..MgmtSpec::default()
     };
     let lines = "\n  network: net\n  ipv4-subnet: 172.30.0.0/24\n  ipv6-subnet: 2001:db8::/64\n  ipv4-gw: 172.30.0.254\n  ipv6-gw: 2001:db8::fe\n  mtu: 1400\n  external-access: true";
     assert_eq!(with(lines), full);

@@ -229,6 +229,10 @@ pub(crate) mod testing {
             files: Vec::new(),
             host_entries: Vec::new(),
             spec_hash: "h".into(),
+            restarts: 0,
+            held: false,
+            certificate: None,
+            network_of: None,
         }
     }
 

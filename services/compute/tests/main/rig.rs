@@ -169,6 +169,10 @@ impl Rig {
             files: Vec::new(),
             host_entries: Vec::new(),
             spec_hash: String::new(),
+            restarts: 0,
+            held: false,
+            certificate: None,
+            network_of: None,
         };
         rehash(&mut instance);
         instance
@@ -199,7 +203,8 @@ impl Rig {
     }
 
     pub async fn settle(&self, o: &Observed) {
-        let starts = vec![p::Start { uid: o.uid.to_string(), start_id: o.start_id.clone() }];
+        let starts =
+            vec![p::Start { uid: o.uid.to_string(), start_id: o.start_id.clone(), reached: Vec::new() }];
         self.client.clone().settle(p::SettleRequest { term: 1, starts }).await.unwrap();
     }
 

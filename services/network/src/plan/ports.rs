@@ -125,7 +125,7 @@ fn wishes(facts: &Facts<'_>, nics: &Places<'_>) -> BTreeMap<String, Wish> {
                     wishes.insert(name.clone(), wish);
                 }
             }
-            Ends::Segments(..) => {}
+            Ends::Segments(..) | Ends::Other => {}
         }
     }
     wishes
@@ -152,15 +152,18 @@ pub enum Ends {
     NicAndSegment(WireId, WireId),
     /// Two segments.
     Segments(WireId, WireId),
+    /// Anything else: no port is needed.
+    Other,
 }
 
 /// What a wire ends in.
 pub fn ends(wire: &Wire) -> Ends {
-    match (wire.a, wire.b) {
-        (WireEnd::Nic(a), WireEnd::Nic(b)) => Ends::Nics(a, b),
+    match (&wire.a, &wire.b) {
+        (WireEnd::Nic(a), WireEnd::Nic(b)) => Ends::Nics(*a, *b),
         (WireEnd::Nic(nic), WireEnd::Segment(segment)) | (WireEnd::Segment(segment), WireEnd::Nic(nic)) => {
-            Ends::NicAndSegment(nic, segment)
+            Ends::NicAndSegment(*nic, *segment)
         }
-        (WireEnd::Segment(a), WireEnd::Segment(b)) => Ends::Segments(a, b),
+        (WireEnd::Segment(a), WireEnd::Segment(b)) => Ends::Segments(*a, *b),
+        _ => Ends::Other,
     }
 }

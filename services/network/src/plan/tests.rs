@@ -59,7 +59,9 @@ impl World {
             let next = node % NODES + 1;
             let (a, b) = (WireEnd::Nic(id(10 * node + 1)), WireEnd::Nic(id(10 * next + 2)));
             let wire_id = id(100 + node);
-            wanted.slice.wires.insert(wire_id, Wire { wire_id, a, b, enabled: true, lab_uid });
+            let (a_to_b, b_to_a) = Default::default();
+            let wire = Wire { wire_id, a, b, enabled: true, lab_uid, a_to_b, b_to_a };
+            wanted.slice.wires.insert(wire_id, wire);
         }
         World {
             names: Names::new(&Config::default(), Owner::new()),
@@ -162,7 +164,7 @@ impl World {
     /// Which wire each port of the bridge of all wires belongs to.
     fn wire_of(&self, ofport: u32) -> Option<WireId> {
         let port = self.ovs.as_ref()?.ports.values().find(|port| port.ofport == Some(ofport))?;
-        let is_end = |wire: &&Wire| [wire.a, wire.b].contains(&WireEnd::Nic(port.wire.unwrap()));
+        let is_end = |wire: &&Wire| [&wire.a, &wire.b].contains(&&WireEnd::Nic(port.wire.unwrap()));
         self.wanted.slice.wires.values().find(is_end).map(|wire| wire.wire_id)
     }
 

@@ -26,12 +26,12 @@ pub fn plan(facts: &Facts<'_>, nics: &Places<'_>, bridges: &Bridges, ports: &Por
     let mut rules = BTreeSet::new();
     let mut lit = BTreeSet::new();
     for wire in slice.wires.values() {
-        let ends = [wire.a, wire.b];
+        let ends = [&wire.a, &wire.b];
         let other_user = ends.iter().find_map(|end| match end {
             WireEnd::Nic(nic) => {
                 Some(*users.entry(*nic).or_insert(wire.wire_id)).filter(|u| *u != wire.wire_id)
             }
-            WireEnd::Segment(_) => None,
+            _ => None,
         });
         let verdict = match other_user {
             Some(user) => Verdict::failed(format!("a NIC it ends in is in wire {user} already")),
@@ -44,7 +44,7 @@ pub fn plan(facts: &Facts<'_>, nics: &Places<'_>, bridges: &Bridges, ports: &Por
         if verdict.carrier {
             lit.extend(ends.iter().filter_map(|end| match end {
                 WireEnd::Nic(nic) => Some(*nic),
-                WireEnd::Segment(_) => None,
+                _ => None,
             }));
         }
         plan.observed.gaps.extend(view.lost(wire).map(|at| (wire.wire_id, at)));
@@ -118,6 +118,7 @@ impl Wiring<'_> {
             Ends::Nics(..) => lost(self.facts, &names.bridge, wire.wire_id),
             Ends::NicAndSegment(_, segment) => of_segment(segment),
             Ends::Segments(a, b) => of_segment(a).max(of_segment(b)),
+            Ends::Other => None,
         }
     }
 
@@ -144,11 +145,11 @@ impl Wiring<'_> {
     }
 
     fn verdict(&self, wire: &Wire) -> Verdict {
-        let places: Vec<(&str, Option<&Place<'_>>)> = [("a", wire.a), ("b", wire.b)]
+        let places: Vec<(&str, Option<&Place<'_>>)> = [("a", &wire.a), ("b", &wire.b)]
             .into_iter()
             .filter_map(|(end, what)| match what {
-                WireEnd::Nic(nic) => Some((end, self.nics.get(&nic))),
-                WireEnd::Segment(_) => None,
+                WireEnd::Nic(nic) => Some((end, self.nics.get(nic))),
+                _ => None,
             })
             .collect();
         let links: Vec<_> =
@@ -224,6 +225,7 @@ impl Wiring<'_> {
                 self.segment(segment)?;
                 self.ready(&names.nic(nic), "").map(drop)
             }
+            Ends::Other => Err((WireState::Failed, "a wire ends in NICs and segments only".to_owned())),
             Ends::Segments(a, b) => {
                 self.segment(a)?;
                 self.segment(b)?;

@@ -15,7 +15,11 @@ fn calls_are_fenced_and_wrong_ones_refused() {
         let mut slice = Slice::default();
         slice.nic(&node, "eth1");
         let mut client = host.client.clone();
-        let sync = |term, slice: &Slice| pb::SyncRequest { term, slice: Some(slice.0.clone()), more: false };
+        let sync = |term, slice: &Slice| pb::SyncRequest {
+            term,
+            slice: Some(slice.0.clone()),
+            ..Default::default()
+        };
         client.sync(sync(7, &slice)).await.unwrap();
         let failure = from_status(&client.sync(sync(6, &Slice::default())).await.unwrap_err());
         assert_eq!((failure.code, failure.reason.as_str()), (Code::FailedPrecondition, "STALE_TERM"));

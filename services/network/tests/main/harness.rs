@@ -331,7 +331,7 @@ impl Host {
     }
 
     pub async fn sync(&self, slice: &Slice) {
-        let request = pb::SyncRequest { term: 1, slice: Some(slice.0.clone()), more: false };
+        let request = pb::SyncRequest { term: 1, slice: Some(slice.0.clone()), ..Default::default() };
         self.client.clone().sync(request).await.unwrap();
     }
 
@@ -408,7 +408,14 @@ impl Slice {
     pub fn wire(&mut self, a: pb::WireEnd, b: pb::WireEnd) -> u64 {
         let wire_id = number();
         let lab_uid = LabUid::new().to_string();
-        self.0.wires.push(pb::Wire { wire_id, a: Some(a), b: Some(b), enabled: true, lab_uid });
+        self.0.wires.push(pb::Wire {
+            wire_id,
+            a: Some(a),
+            b: Some(b),
+            enabled: true,
+            lab_uid,
+            ..Default::default()
+        });
         wire_id
     }
 

@@ -94,8 +94,11 @@ impl HostClient {
 
     /// Says that the links of these starts are settled.
     pub async fn settle(&self, starts: &[(NodeUid, String)]) -> Result<()> {
-        let start =
-            |(uid, start): &(NodeUid, String)| pc::Start { uid: uid.to_string(), start_id: start.clone() };
+        let start = |(uid, start): &(NodeUid, String)| pc::Start {
+            uid: uid.to_string(),
+            start_id: start.clone(),
+            reached: Vec::new(),
+        };
         let request = pc::SettleRequest { term: self.term, starts: starts.iter().map(start).collect() };
         bounded(NOTE, self.compute.clone().settle(request)).await.map_err(self.error(COMPUTE))?;
         Ok(())

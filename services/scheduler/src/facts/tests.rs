@@ -21,8 +21,7 @@ fn rows() -> LabRows {
     let link = |a: (&str, &str), b: (&str, &str)| LinkSpec {
         a: netloom_model::spec::Endpoint { node: a.0.into(), interface: a.1.into(), ..Default::default() },
         b: netloom_model::spec::Endpoint { node: b.0.into(), interface: b.1.into(), ..Default::default() },
-        mtu: 0,
-        labels: BTreeMap::new(),
+        ..LinkSpec::default()
     };
     let spec = LabSpec {
         nodes: vec![node("a", "linux"), node("b", "linux"), node("s", "bridge")],

@@ -85,6 +85,7 @@ pub(super) fn link(core: &Scheduler, view: LinkView) -> ps::LinkFacts {
         lab,
         id: link.id,
         observe_time: timestamp(core.world.heard_us(link.host.iter())),
+        enabled: true,
         spec: Some(link.spec.into()),
         state: p::LinkState::from(link.state).into(),
         reason: link.reason,

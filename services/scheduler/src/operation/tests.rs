@@ -13,7 +13,7 @@ fn well() -> LabRows {
     let end = |id: &str| Endpoint { node: id.into(), interface: "eth1".into(), ..Endpoint::default() };
     let spec = LabSpec {
         nodes: vec![node("a"), node("b")],
-        links: vec![LinkSpec { a: end("a"), b: end("b"), mtu: 0, labels: BTreeMap::new() }],
+        links: vec![LinkSpec { a: end("a"), b: end("b"), ..LinkSpec::default() }],
         ..LabSpec::default()
     };
     let room = Room {

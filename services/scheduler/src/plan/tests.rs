@@ -33,7 +33,7 @@ fn link(a: (&str, &str), b: (&str, &str)) -> LinkSpec {
         interface: interface.into(),
         ..Endpoint::default()
     };
-    LinkSpec { a: end(a), b: end(b), mtu: 0, labels: BTreeMap::new() }
+    LinkSpec { a: end(a), b: end(b), ..LinkSpec::default() }
 }
 
 fn pair() -> LabSpec {

@@ -321,6 +321,10 @@ mod tests {
             files: Vec::new(),
             host_entries: vec![entry],
             spec_hash: "h".into(),
+            restarts: 0,
+            held: false,
+            certificate: None,
+            network_of: None,
         }
     }
 

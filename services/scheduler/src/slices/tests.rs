@@ -121,7 +121,7 @@ fn wires_end_in_nics_and_segments() {
     let eth2 = slice.nics.values().find(|n| n.node_uid == r1 && n.guest_name == "eth2").unwrap();
     let segment = *slice.segments.keys().next().unwrap();
     let to_switch = slice.wires.values().find(|w| w.a == WireEnd::Nic(eth2.wire_id)).unwrap();
-    assert_eq!((to_switch.b, to_switch.enabled), (WireEnd::Segment(segment), true));
+    assert_eq!((&to_switch.b, to_switch.enabled), (&WireEnd::Segment(segment), true));
     assert!(wires_to_remove(&rows, &host()).is_empty());
     let gone = planned(&rows, &LabSpec::default());
     assert_eq!(wires_to_remove(&gone, &host()), rows.wire_ids());

@@ -266,6 +266,7 @@ impl State {
         let up = |end: &Option<pn::WireEnd>| match end.as_ref().and_then(|e| e.end.as_ref()) {
             Some(pn::wire_end::End::Nic(id)) => nics.get(id).is_some_and(|n| n.present),
             Some(pn::wire_end::End::Segment(id)) => !self.slow_segments && self.segments.contains_key(id),
+            Some(_) => true,
             None => false,
         };
         let wire = |w: &pn::Wire| {

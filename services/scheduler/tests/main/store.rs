@@ -1,6 +1,5 @@
 //! The contract of the store. Every case opens its own [`Database`], so that another database only needs another one.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use netloom_model::id::HostId;
@@ -53,7 +52,7 @@ fn spec(nodes: usize) -> LabSpec {
         interface: e.into(),
         ..Default::default()
     };
-    let link = |i| LinkSpec { a: end(i, "eth1"), b: end(i + 1, "eth2"), mtu: 0, labels: BTreeMap::new() };
+    let link = |i| LinkSpec { a: end(i, "eth1"), b: end(i + 1, "eth2"), ..LinkSpec::default() };
     LabSpec {
         nodes: (0..nodes).map(node).collect(),
         links: (0..nodes.saturating_sub(1)).map(link).collect(),

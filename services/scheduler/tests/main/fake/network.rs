@@ -49,6 +49,12 @@ impl NetworkService for Host {
         Ok(Response::new(pn::RemoveResponse::default()))
     }
 
+    type CaptureStream = Stream_<pn::CaptureResponse>;
+
+    async fn capture(&self, _: Request<pn::CaptureRequest>) -> Answer<Self::CaptureStream> {
+        Err(tonic::Status::unimplemented("the fake host captures nothing"))
+    }
+
     type ObserveStream = Stream_<pn::ObserveResponse>;
 
     async fn observe(&self, _: Request<pn::ObserveRequest>) -> Answer<Self::ObserveStream> {
