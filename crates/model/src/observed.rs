@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{LabUid, NodeUid, WireId};
-use crate::spec::Stage;
+use crate::spec::{PortMapping, Stage};
 use crate::state::Runtime;
 
 /// Where an instance is in its life, as its host sees it.
@@ -92,6 +92,9 @@ pub struct Observed {
     /// Which stage commands of this start were run, in order.
     #[serde(default)]
     pub stages_done: Vec<StagePoint>,
+    /// Its ports on the host as they are now, the port that Docker chose included.
+    #[serde(default)]
+    pub ports: Vec<PortMapping>,
 }
 
 /// A point in a start at which stage commands are run.
@@ -127,6 +130,7 @@ impl Observed {
             restarts: 0,
             exited: false,
             stages_done: Vec::new(),
+            ports: Vec::new(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Digest, LabId, LabUid, NodeUid, WireId};
-use crate::spec::{FileEntry, Impairment, MgmtSpec, NodeSpec};
+use crate::spec::{CertificateSpec, FileEntry, Impairment, MgmtSpec, NodeSpec};
 use crate::state::{Runtime, Wanted};
 
 /// An instance as the scheduler wants it on a host.
@@ -74,8 +74,8 @@ pub struct HostEntry {
     pub names: Vec<String>,
 }
 
-/// Hash over everything that a container cannot change while it lives. Links, `exec` commands and what is counted against the host are not part of it: a
-/// changed link never restarts a node.
+/// Hash over everything that a container cannot change while it lives. What a host can bring about on a running node is not part of it (its limits, commands, stages, certificate, policy),
+/// nor what is counted against the host, nor links: none of these restarts a node.
 pub fn spec_hash(name: &str, spec: &NodeSpec, files: &[FileEntry], network: Option<&Network>) -> String {
     let mut fixed = spec.clone();
     fixed.exec = Vec::new();
@@ -85,6 +85,17 @@ pub fn spec_hash(name: &str, spec: &NodeSpec, files: &[FileEntry], network: Opti
     fixed.memory_request_bytes = 0;
     fixed.image_pull_policy = Default::default();
     fixed.restart_policy = Default::default();
+    fixed.cpu_limit_millis = 0;
+    fixed.memory_limit_bytes = 0;
+    fixed.cpu_set = String::new();
+    fixed.stages = Vec::new();
+    fixed.startup_delay_seconds = 0;
+    fixed.auto_remove = false;
+    fixed.enforce_startup_config = false;
+    // Names in /etc/hosts; those on the management network are given when it joins it.
+    fixed.aliases = Vec::new();
+    // Where it is mounted cannot change; what is there can.
+    fixed.certificate = spec.certificate.as_ref().map(|_| CertificateSpec::default());
     let text = serde_json::to_vec(&(name, fixed, files, network)).expect("these types always serialise");
     Digest::of(&text).as_str()["sha256:".len()..].to_owned()
 }
@@ -187,6 +198,22 @@ mod tests {
         let hash = |spec: &NodeSpec| spec_hash("n", spec, &[], None);
         let exec = NodeSpec { exec: vec!["x".into()], cpu_request_millis: 9, ..base.clone() };
         assert_eq!(hash(&base), hash(&exec));
+        let limits = NodeSpec {
+            cpu_limit_millis: 500,
+            memory_limit_bytes: 1 << 26,
+            cpu_set: "0".into(),
+            startup_delay_seconds: 3,
+            auto_remove: true,
+            aliases: vec!["b".into()],
+            ..base.clone()
+        };
+        assert_eq!(hash(&base), hash(&limits));
+        let with = |key_bits| NodeSpec {
+            certificate: Some(CertificateSpec { key_bits, ..CertificateSpec::default() }),
+            ..base.clone()
+        };
+        assert_eq!(hash(&with(0)), hash(&with(2048)));
+        assert_ne!(hash(&base), hash(&with(0)), "its place is mounted when it is made");
         let image = NodeSpec { image: "j".into(), ..base.clone() };
         assert_ne!(hash(&base), hash(&image));
         let file = FileEntry { path: "p".into(), digest: Digest::of(b"1"), size_bytes: 1, mode: 0o644 };

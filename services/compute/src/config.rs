@@ -14,6 +14,12 @@ pub struct Config {
     pub docker_socket: PathBuf,
     /// Host directories that nodes may mount from; none unless named. Docker's socket is never among them.
     pub allowed_host_paths: Vec<PathBuf>,
+    /// Devices of the host that nodes may be given.
+    pub devices: Vec<String>,
+    /// True lets nodes share the host's network namespace.
+    pub host_network: bool,
+    /// Docker security options that nodes may set.
+    pub security_opts: Vec<String>,
     /// Seconds that a node asked to stop has before it is killed.
     pub stop_timeout: u32,
     /// The sim driver.
@@ -26,6 +32,10 @@ impl Default for Config {
             drivers: vec![DriverName::Docker],
             docker_socket: "/var/run/docker.sock".into(),
             allowed_host_paths: Vec::new(),
+            // What a tunnel or a file system of a node's own needs, and nothing of the host's.
+            devices: ["/dev/net/tun", "/dev/fuse"].map(str::to_owned).to_vec(),
+            host_network: false,
+            security_opts: vec!["no-new-privileges".to_owned()],
             stop_timeout: 10,
             sim: SimConfig::default(),
         }

@@ -21,16 +21,20 @@ mod config;
 mod driver;
 mod error;
 mod exec_runs;
+mod exec_state;
 mod files;
 mod grpc;
 mod host;
 mod hosts_file;
 mod inventory;
+mod log;
+mod memory;
 mod mounts;
 mod netns;
 mod pins;
 mod plan;
 mod reconcile;
+mod record;
 mod slice;
 mod table;
 mod watch;
@@ -79,7 +83,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let inventory = Arc::new(Inventory::new(drivers.len(), &config));
     let host = Arc::new(Host::new(
         drivers,
-        Table::new(config.drivers.len(), inventory.now()),
+        Table::new(config.drivers.len(), inventory.now(), files.clone()),
         files,
         ExecRuns::open(settings.run_dir.join("exec"))?,
         netns.clone(),

@@ -5,30 +5,34 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Instant;
 
-use netloom_model::id::NodeUid;
+use netloom_model::id::{LabUid, NodeUid};
 use netloom_model::state::Wanted;
 use netloom_service::telemetry::continue_trace;
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use crate::error::Error;
+use crate::files::Files;
 use crate::host::Host;
 use crate::plan::Step;
+use crate::record::Record;
 use crate::table::{ExecJob, Job};
 
 /// Runs until shut down.
 pub async fn run(host: Arc<Host>) {
     let mut tasks = JoinSet::new();
     loop {
-        let (due, runs, again) = host.table.work(Instant::now());
-        for uid in due {
-            tasks.spawn(work(host.clone(), uid));
+        let due = host.table.work(Instant::now());
+        // Before the next step, which may be the removal of where it is written.
+        remember(&host, due.records).await;
+        for (uid, is_stop) in due.steps {
+            tasks.spawn(work(host.clone(), uid, is_stop));
         }
-        for run in runs {
+        for run in due.commands {
             tasks.spawn(commands(host.clone(), run));
         }
         let timer = async {
-            match again {
+            match due.again {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
                 None => pending().await,
             }
@@ -48,8 +52,25 @@ pub async fn run(host: Arc<Host>) {
     }
 }
 
-async fn work(host: Arc<Host>, uid: NodeUid) {
-    let Ok(_turn) = host.turns.acquire().await else { return };
+async fn remember(host: &Host, records: Vec<(LabUid, NodeUid, Record)>) {
+    if records.is_empty() {
+        return;
+    }
+    let save = |files: &Arc<Files>| {
+        for (lab, node, record) in records {
+            record.save(files, lab, node)?;
+        }
+        Ok(())
+    };
+    if let Err(error) = host.on_files(save).await {
+        tracing::warn!(%error, "what is to be remembered of a node cannot be written; after a restart of this service it may be started once more");
+    }
+}
+
+async fn work(host: Arc<Host>, uid: NodeUid, is_stop: bool) {
+    // A stop is mostly a wait for a process to end: one must not keep others waiting.
+    let turns = if is_stop { &host.stops } else { &host.turns };
+    let Ok(_turn) = turns.acquire().await else { return };
     if host.shutdown.is_cancelled() {
         return;
     }
@@ -68,7 +89,7 @@ async fn work(host: Arc<Host>, uid: NodeUid) {
         }
         let outcome =
             outcome.map_err(|e| (e.to_string(), matches!(e, Error::Busy(_) | Error::Unavailable(_))));
-        host.table.ended(job.uid, job.step, outcome);
+        host.table.ended(&job, outcome);
     }
     .instrument(span)
     .await;
@@ -83,7 +104,7 @@ async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
         Step::Create => {
             let instance = instance()?;
             host.driver_of(instance.runtime)?;
-            let id = driver.create(instance).await?;
+            let id = driver.create(instance, job.shares.as_deref()).await?;
             tracing::info!(instance = id, name = instance.name, "instance created");
             if instance.wanted == Wanted::Running {
                 let started = driver.start(&id, instance).await;
@@ -95,7 +116,11 @@ async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
             }
         }
         Step::Start => {
-            let started = driver.start(id, instance()?).await;
+            let instance = instance()?;
+            if let Some(found) = &job.found {
+                driver.refresh(id, instance, &found.limits).await?;
+            }
+            let started = driver.start(id, instance).await;
             host.look(job.driver, id).await?;
             started?;
             tracing::info!(instance = id, "instance started");
@@ -117,19 +142,37 @@ async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
             // With an instance it is only made anew, and keeps its files.
             if job.instance.is_none() {
                 host.exec_runs.forget_node(job.uid);
+                driver.remove_node(job.uid).await?;
                 let (lab, node) = (job.lab_uid, job.uid);
                 host.on_files(move |files| files.remove_node(lab, node)).await?;
             }
         }
-        Step::Refresh => driver.refresh(instance()?).await?,
+        Step::Refresh => {
+            let (instance, found) = (instance()?, job.found.as_ref().ok_or_else(gone)?);
+            driver.refresh(id, instance, &found.limits).await?;
+            if !found.limits.satisfy(&instance.spec) {
+                let now = driver.inspect(id).await?.ok_or_else(gone)?;
+                host.look(job.driver, id).await?;
+                if !now.limits.satisfy(&instance.spec) {
+                    return Err(Error::Refused(format!(
+                        "the runtime took the new limits and still shows {:?}",
+                        now.limits
+                    )));
+                }
+                tracing::info!(instance = id, limits = ?now.limits, "limits changed");
+            }
+        }
     }
     Ok(())
 }
 
+fn gone() -> Error {
+    Error::Busy("it is gone meanwhile".to_owned())
+}
+
 async fn commands(host: Arc<Host>, job: ExecJob) {
-    let instance = &job.instance;
-    let span = tracing::info_span!("exec", lab = %instance.lab, node = instance.spec.id, uid = %instance.uid);
+    let span = tracing::info_span!("exec", lab = job.lab, node = job.node, uid = %job.uid);
     continue_trace(&span, &job.traceparent);
     let driver = host.drivers[job.driver].clone();
-    host.exec_runs.run(job, driver.as_ref(), &host.table).instrument(span).await;
+    host.exec_runs.run(&job, driver.as_ref(), &host.table).instrument(span).await;
 }

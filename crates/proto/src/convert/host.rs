@@ -164,6 +164,7 @@ impl From<mo::Observed> for pc::Observed {
             restarts: o.restarts,
             exited: o.exited,
             stages_done: o.stages_done.into_iter().map(Into::into).collect(),
+            ports: o.ports.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -205,6 +206,7 @@ impl TryFrom<pc::Observed> for mo::Observed {
             restarts: o.restarts,
             exited: o.exited,
             stages_done: o.stages_done.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            ports: o.ports.into_iter().map(Into::into).collect(),
         })
     }
 }

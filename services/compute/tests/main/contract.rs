@@ -11,31 +11,7 @@ use netloom_service::status::from_status;
 use tonic::Code;
 
 use crate::rig::{Rig, file, rehash};
-
-macro_rules! suite {
-    ($($test:ident),+ $(,)?) => {
-        mod on_sim {
-            use crate::rig::Rig;
-            $(
-                #[tokio::test(flavor = "multi_thread")]
-                async fn $test() {
-                    super::$test(Rig::sim().await).await;
-                }
-            )+
-        }
-        mod on_docker {
-            use crate::rig::Rig;
-            $(
-                #[tokio::test(flavor = "multi_thread")]
-                async fn $test() {
-                    if let Some(rig) = Rig::docker(stringify!($test)).await {
-                        super::$test(rig).await;
-                    }
-                }
-            )+
-        }
-    };
-}
+use crate::suite;
 
 suite!(
     ensure_runs_it_and_said_again_does_nothing,

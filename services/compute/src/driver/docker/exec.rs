@@ -1,4 +1,4 @@
-//! Commands in containers, and what containers wrote.
+//! Commands in containers.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -8,8 +8,7 @@ use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::exec::{StartExecOptions, StartExecResults};
 use bollard::models::ExecConfig;
-use bollard::query_parameters::{LogsOptionsBuilder, ResizeExecOptionsBuilder};
-use futures::stream::BoxStream;
+use bollard::query_parameters::ResizeExecOptionsBuilder;
 use futures::{Stream, StreamExt as _};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getpgid};
@@ -70,19 +69,6 @@ impl DockerDriver {
         let pump = Pump { client, exec, output, to_caller: output_to };
         tokio::spawn(pump.run(feed));
         Ok(Session { output: ReceiverStream::new(output_from).boxed(), input: input_to })
-    }
-
-    pub(super) async fn read_logs(
-        &self,
-        id: &str,
-        follow: bool,
-        tail: u32,
-    ) -> Result<BoxStream<'static, Result<Output, Error>>, Error> {
-        let tail = if tail == 0 { "all".to_owned() } else { tail.to_string() };
-        let options =
-            LogsOptionsBuilder::default().follow(follow).stdout(true).stderr(true).tail(&tail).build();
-        let lines = self.client().await?.logs(id, Some(options));
-        Ok(lines.map(|part| part.map(output_of).map_err(|e| Error::Refused(format!("Docker: {e}")))).boxed())
     }
 }
 
@@ -213,7 +199,7 @@ async fn resize(client: &Docker, exec: &str, size: Size) {
     }
 }
 
-fn output_of(part: LogOutput) -> Output {
+pub(super) fn output_of(part: LogOutput) -> Output {
     match part {
         LogOutput::StdErr { message } => Output::Stderr(message),
         LogOutput::StdOut { message } | LogOutput::StdIn { message } | LogOutput::Console { message } => {

@@ -1,0 +1,61 @@
+//! What this host's configuration allows a node of the host. The scheduler knows it and places by it; this is where it holds.
+
+use netloom_model::spec::{NetworkMode, NodeSpec};
+
+use crate::config::Config;
+use crate::error::Error;
+
+/// Refuses what is not allowed, before anything is made.
+pub(super) fn check(spec: &NodeSpec, config: &Config) -> Result<(), Error> {
+    let refuse = |what: String, how: &str| {
+        Err(Error::NotAllowed(format!(
+            "node {}: {what} is not allowed on this host; {how} in [compute] of its configuration, or do without it",
+            spec.id
+        )))
+    };
+    for device in &spec.devices {
+        // As it is written: a path that only leads to an allowed one is another.
+        if !config.devices.contains(&device.host_path) {
+            return refuse(format!("device {}", device.host_path), "name it in `devices`");
+        }
+    }
+    for option in &spec.security_opts {
+        let is = |allowed: &String| option == allowed || option.strip_suffix(":true") == Some(allowed);
+        if !config.security_opts.iter().any(is) {
+            return refuse(format!("security option \"{option}\""), "name it in `security_opts`");
+        }
+    }
+    if spec.network_mode == NetworkMode::Host && !config.host_network {
+        return refuse("the host's network namespace".to_owned(), "set `host_network = true`");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netloom_model::spec::DeviceMapping;
+
+    #[test]
+    fn only_what_is_named_is_allowed() {
+        let mut config = Config::default();
+        let device = |path: &str| NodeSpec {
+            id: "r1".into(),
+            devices: vec![DeviceMapping { host_path: path.into(), ..DeviceMapping::default() }],
+            ..NodeSpec::default()
+        };
+        assert!(check(&device("/dev/net/tun"), &config).is_ok());
+        for path in ["/dev/mem", "/dev/net/../mem", "/dev/net/tun/"] {
+            let refused = check(&device(path), &config).unwrap_err();
+            assert!(matches!(&refused, Error::NotAllowed(m) if m.contains(path) && m.contains("r1")));
+        }
+        let secured = |option: &str| NodeSpec { security_opts: vec![option.into()], ..NodeSpec::default() };
+        assert!(check(&secured("no-new-privileges"), &config).is_ok());
+        assert!(check(&secured("no-new-privileges:true"), &config).is_ok());
+        assert!(check(&secured("seccomp=unconfined"), &config).is_err());
+        let on_host = NodeSpec { network_mode: NetworkMode::Host, ..NodeSpec::default() };
+        assert!(check(&on_host, &config).is_err());
+        config.host_network = true;
+        assert!(check(&on_host, &config).is_ok());
+    }
+}
