@@ -11,7 +11,6 @@ use netloom_service::status::from_status;
 use tonic::Code;
 
 use crate::rig::{Rig, file, rehash};
-use crate::suite;
 
 suite!(
     ensure_runs_it_and_said_again_does_nothing,

@@ -9,7 +9,6 @@ use netloom_model::state::Wanted;
 use netloom_proto::compute::v1 as p;
 
 use crate::rig::{BOUND, Rig, rehash};
-use crate::suite;
 
 suite!(
     a_restart_that_is_asked_for_is_made_once,
@@ -237,10 +236,11 @@ async fn a_node_shares_the_namespace_of_another(rig: Rig) {
     rig.ensure(std::slice::from_ref(&main)).await;
     let first = rig.until_phase(side.uid, Phase::Running).await;
     let main_first = rig.until_phase(main.uid, Phase::Running).await;
+    let (main_uid, side_uid) = (main.uid, side.uid);
     let same = async || {
         if rig.is_docker {
             let of = async |uid| rig.sh(uid, "ls -l /proc/1/ns/net | grep -o 'net:.*'").await.0;
-            assert_eq!(of(main.uid).await, of(side.uid).await);
+            assert_eq!(of(main_uid).await, of(side_uid).await);
         }
     };
     same().await;

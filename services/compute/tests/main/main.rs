@@ -25,8 +25,6 @@ macro_rules! suite {
         }
     };
 }
-pub(crate) use suite;
-
 mod contract;
 mod docker;
 mod life;

@@ -162,8 +162,8 @@ async fn volumes_live_as_long_as_their_lab_or_node() {
     assert_eq!(rig.sh(one.uid, "cat /data/f /own/f").await.0, "shared\nmine\n");
     let prefix = format!("nltest-{}-", rig.lab);
     let volumes = async || -> Vec<Volume> {
-        let all =
-            connect().await.unwrap().list_volumes(None::<bollard::query_parameters::ListVolumesOptions>);
+        let docker = connect().await.unwrap();
+        let all = docker.list_volumes(None::<bollard::query_parameters::ListVolumesOptions>);
         let all = all.await.unwrap().volumes.unwrap_or_default();
         all.into_iter().filter(|v| v.name.starts_with(&prefix)).collect()
     };
