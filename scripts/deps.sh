@@ -13,6 +13,7 @@ need() { # PROGRAM PACKAGE
 if ! has dockerd && ! docker version >/dev/null 2>&1; then missing+=(docker.io); fi
 need ovs-vswitchd openvswitch-switch
 need ip iproute2
+need ping iputils-ping
 need curl curl
 need jq jq
 need strace strace

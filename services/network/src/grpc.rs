@@ -60,8 +60,8 @@ fn slice(slice: Option<pb::Slice>) -> Result<NetworkSlice, Status> {
 #[tonic::async_trait]
 impl NetworkService for Grpc {
     async fn sync(&self, request: Request<pb::SyncRequest>) -> Result<Response<pb::SyncResponse>, Status> {
-        let pb::SyncRequest { term, slice: part, more, ticket_key: _ } = request.into_inner();
-        self.store.sync(term, slice(part)?, more).map_err(refused)?;
+        let pb::SyncRequest { term, slice: part, more, ticket_key } = request.into_inner();
+        self.store.sync(term, slice(part)?, more, ticket_key).map_err(refused)?;
         Ok(Response::new(pb::SyncResponse {}))
     }
 

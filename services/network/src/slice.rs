@@ -8,13 +8,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use netloom_model::failure::Violation;
 use netloom_model::id::WireId;
-use netloom_model::slice::NetworkSlice;
+use netloom_model::slice::{NetworkSlice, Nic, WireEnd};
 use netloom_service::fence::Fence;
 use tokio::sync::watch;
 
 use crate::error::Error;
-use crate::namespace::Guest;
+use crate::guest::{Guest, is_interface};
 use crate::trace::Traces;
 
 /// A Sync that comes in parts is given up when the next part does not come within this.
@@ -46,6 +47,8 @@ pub struct Store {
 struct Door {
     fence: Fence,
     partial: Mutex<Option<Partial>>,
+    /// What tickets are signed with; empty until a Sync told it.
+    ticket_key: Mutex<Vec<u8>>,
 }
 
 /// A Sync of which parts are missing.
@@ -60,7 +63,7 @@ impl Store {
     /// Opens the store: only the term comes from disk.
     pub fn open(data_dir: &Path) -> Result<Store, Error> {
         let fence = Fence::open(&data_dir.join("network").join("term"))?;
-        let door = Arc::new(Door { fence, partial: Mutex::default() });
+        let door = Arc::new(Door { fence, partial: Mutex::default(), ticket_key: Mutex::default() });
         Ok(Store { wanted: watch::Sender::default(), door })
     }
 
@@ -69,10 +72,18 @@ impl Store {
         self.wanted.subscribe()
     }
 
-    /// Replaces the slice, once its last part is there.
-    pub fn sync(&self, term: u64, part: NetworkSlice, more: bool) -> Result<(), Error> {
+    /// What tickets are signed with; empty before the first Sync that told it.
+    pub fn ticket_key(&self) -> Vec<u8> {
+        self.door.ticket_key.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the slice, once its last part is there. An empty key leaves the one that was told before.
+    pub fn sync(&self, term: u64, part: NetworkSlice, more: bool, ticket_key: Vec<u8>) -> Result<(), Error> {
         check(&part)?;
         let mut partial = self.admit(term)?;
+        if !ticket_key.is_empty() {
+            *self.door.ticket_key.lock().unwrap_or_else(PoisonError::into_inner) = ticket_key;
+        }
         let mut slice = match partial.take() {
             Some(before) if before.term == term && before.at.elapsed() < PARTS => before.slice,
             _ => NetworkSlice::default(),
@@ -178,8 +189,22 @@ fn same(a: &NetworkSlice, b: &NetworkSlice, id: WireId) -> bool {
 }
 
 fn check(slice: &NetworkSlice) -> Result<(), Error> {
-    let wrong = |nic| Guest::parse(nic, &format!("slice.nics[{}]", nic.wire_id)).err();
-    let wrong: Vec<_> = slice.nics.values().filter_map(wrong).flatten().collect();
+    let wrong = |nic: &Nic| Guest::parse(nic, &format!("slice.nics[{}]", nic.wire_id)).err();
+    let mut wrong: Vec<_> = slice.nics.values().filter_map(wrong).flatten().collect();
+    for wire in slice.wires.values() {
+        for (end, what) in [("a", &wire.a), ("b", &wire.b)] {
+            if let WireEnd::HostInterface(name) | WireEnd::Bridge(name) = what
+                && !is_interface(name)
+            {
+                wrong.push(Violation {
+                    field: format!("slice.wires[{}].{end}", wire.wire_id),
+                    description: format!(
+                        "\"{name}\" cannot name an interface: use 1 to 15 printable characters"
+                    ),
+                });
+            }
+        }
+    }
     if wrong.is_empty() { Ok(()) } else { Err(Error::Invalid(wrong)) }
 }
 
@@ -216,7 +241,7 @@ mod tests {
         ));
         let store = Store::open(dir.path()).unwrap();
         assert!(matches!(store.remove(4, &BTreeSet::new()), Err(Error::Fence(FenceError::Stale { .. }))));
-        store.sync(5, segments(&[3]), false).unwrap();
+        store.sync(5, segments(&[3]), false, Vec::new()).unwrap();
         assert_eq!(wanted(&store), [3]);
         std::fs::write(dir.path().join("network/term"), "x").unwrap();
         assert!(Store::open(dir.path()).is_err(), "a term that cannot be read is not taken for 0");
@@ -226,14 +251,14 @@ mod tests {
     fn a_sync_in_parts_counts_at_its_last() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        store.sync(1, segments(&[9]), false).unwrap();
-        store.sync(1, segments(&[1]), true).unwrap();
+        store.sync(1, segments(&[9]), false, Vec::new()).unwrap();
+        store.sync(1, segments(&[1]), true, Vec::new()).unwrap();
         assert_eq!(wanted(&store), [9]);
-        store.sync(1, segments(&[2]), false).unwrap();
+        store.sync(1, segments(&[2]), false, Vec::new()).unwrap();
         assert_eq!(wanted(&store), [1, 2]);
         // The parts of a leader that was replaced are not mixed with the next one's.
-        store.sync(1, segments(&[3]), true).unwrap();
-        store.sync(2, segments(&[4]), false).unwrap();
+        store.sync(1, segments(&[3]), true, Vec::new()).unwrap();
+        store.sync(2, segments(&[4]), false, Vec::new()).unwrap();
         assert_eq!(wanted(&store), [4]);
     }
 
@@ -241,7 +266,7 @@ mod tests {
     fn what_is_removed_is_doomed_until_it_is_gone_or_wanted_again() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        store.sync(1, segments(&[1, 2]), false).unwrap();
+        store.sync(1, segments(&[1, 2]), false, Vec::new()).unwrap();
         let both: BTreeSet<WireId> = [1, 2].map(|n| n.try_into().unwrap()).into();
         store.remove(1, &both).unwrap();
         let judged = store.wanted().borrow().clone();

@@ -9,7 +9,7 @@ use netloom_model::slice::{Nic, Segment, Wire, WireEnd};
 use netloom_ovsdb::Uuid;
 use proptest::prelude::*;
 
-use super::{Facts, Plan, Reading, Trouble, plan};
+use super::{Facts, Op, Plan, Reading, Trouble, plan};
 use crate::config::{Config, Datapath};
 use crate::driver::flows::Rule;
 use crate::driver::ovs::{Bridge, Change, Port, PortKind, View};
@@ -33,6 +33,7 @@ struct World {
     tables: BTreeMap<String, Reading>,
     deleted: HashMap<String, i64>,
     troubles: BTreeMap<WireId, Trouble>,
+    impairments: Vec<String>,
     next: u32,
 }
 
@@ -72,6 +73,7 @@ impl World {
             tables: BTreeMap::new(),
             deleted: HashMap::new(),
             troubles: BTreeMap::new(),
+            impairments: vec!["rate_bps".to_owned()],
             next: 100_001,
         }
     }
@@ -90,6 +92,8 @@ impl World {
             refused: None,
             datapath: Datapath::Auto,
             kernel_datapath: false,
+            impairments: &self.impairments,
+            host_interfaces: true,
         })
     }
 
@@ -100,9 +104,9 @@ impl World {
 
     fn act(&mut self, plan: &Plan) {
         self.links.retain(|_, link| !plan.unplug.values().any(|index| *index == link.index));
-        for wire in plan.plug.values().flatten() {
-            let nic = self.wanted.slice.nics[wire].clone();
-            let (index, name) = (self.number(), self.names.nic(*wire));
+        for wish in plan.plug.values().flatten() {
+            let nic = self.wanted.slice.nics[&wish.wire].clone();
+            let (index, name) = (self.number(), wish.host_name.clone());
             let alias = self.names.alias(&nic, &self.starts[&nic.node_uid].id);
             assert!(!self.links.contains_key(&name), "{name} is made twice");
             let link = Link {
@@ -110,11 +114,12 @@ impl World {
                 alias,
                 group: self.names.group,
                 name: name.clone(),
-                up: false,
-                lower_up: false,
+                mtu: nic.mtu,
+                ..Link::default()
             };
             self.links.insert(name, link);
         }
+        self.act_on_links(plan);
         for (index, up) in plan.carrier.values() {
             let link = self.links.values_mut().find(|link| link.index == *index).unwrap();
             (link.up, link.lower_up) = (*up, *up);
@@ -124,6 +129,47 @@ impl World {
         }
         for (bridge, rules) in &plan.flows {
             self.tables.get_mut(bridge).unwrap().rules = Arc::new(rules.clone());
+        }
+    }
+
+    fn act_on_links(&mut self, plan: &Plan) {
+        for adjustment in plan.adjust.values().flatten() {
+            let nic = self.wanted.slice.nics[&adjustment.wire].clone();
+            let alias = self.names.alias(&nic, &self.starts[&nic.node_uid].id);
+            let link = self.links.values_mut().find(|link| link.index == adjustment.host_index).unwrap();
+            (link.alias, link.mtu) = (alias, nic.mtu);
+        }
+        for rename in &plan.renames {
+            let mut link = self.links.remove(&rename.from).unwrap();
+            (link.name, link.up, link.lower_up) = (rename.to.clone(), false, false);
+            assert!(self.links.insert(rename.to.clone(), link).is_none(), "{} is taken", rename.to);
+        }
+        let by_index = |links: &mut Links, index: u32, change: &dyn Fn(&mut Link)| {
+            links.values_mut().filter(|link| link.index == index).for_each(change);
+        };
+        for (index, master) in plan.masters.values() {
+            by_index(&mut self.links, *index, &|link| link.master = *master);
+        }
+        self.links.retain(|_, link| !plan.untail.contains(&link.index));
+        for tail in &plan.tails {
+            let names = self.names.tail(tail.wire, tail.end);
+            for name in [names.outer, names.inner] {
+                let (alias, group, index) =
+                    (self.names.tail_alias(tail.wire), self.names.group, self.number());
+                let up = true;
+                let link = Link { index, name, alias, group, up, mtu: tail.mtu, ..Link::default() };
+                self.links.insert(link.name.clone(), link);
+            }
+        }
+        for control in &plan.controls {
+            for op in &control.ops {
+                by_index(&mut self.links, control.index, &|link| match *op {
+                    Op::Put(shape, _) => link.shape = Some(shape),
+                    Op::Take(_) => link.shape = None,
+                    Op::Redirect { to, .. } => link.redirect = Some(to),
+                    Op::Undirect => link.redirect = None,
+                });
+            }
         }
     }
 
@@ -146,15 +192,18 @@ impl World {
                 self.tables.remove(&name);
             }
             Change::AddPort { bridge, name, wire, kind } => {
-                let (index, peer) = match kind {
-                    PortKind::Nic { index, .. } => (Some(index), None),
-                    PortKind::Patch { peer } => (None, Some(peer)),
+                let (index, mtu, peer) = match kind {
+                    PortKind::Nic { index, mtu } => (Some(index), Some(mtu), None),
+                    PortKind::Patch { peer } => (None, None, Some(peer)),
                 };
                 assert!(ovs.bridges.contains_key(&bridge), "no bridge for {name}");
                 let (wire, ofport) = (Some(wire), Some(number));
-                let port = Port { uuid, bridge, owner, wire, index, ofport, error: None, peer, intact: true };
+                let (interface, error, intact) = (uuid, None, true);
+                let port =
+                    Port { uuid, interface, mtu, bridge, owner, wire, index, ofport, error, peer, intact };
                 assert!(ovs.ports.insert(name.clone(), port).is_none(), "{name} is added twice");
             }
+            Change::SetMtu { name, mtu, .. } => ovs.ports.get_mut(&name).unwrap().mtu = Some(mtu),
             Change::DeletePort { name, .. } => {
                 ovs.ports.remove(&name).unwrap();
             }
@@ -178,7 +227,13 @@ impl World {
             }
             let flows_are_there =
                 plan.flows.iter().all(|(bridge, rules)| *self.tables[bridge].rules == *rules);
-            let idle = plan.unplug.is_empty()
+            let idle = plan.adjust.is_empty()
+                && plan.renames.is_empty()
+                && plan.masters.is_empty()
+                && plan.tails.is_empty()
+                && plan.untail.is_empty()
+                && plan.controls.is_empty()
+                && plan.unplug.is_empty()
                 && plan.plug.is_empty()
                 && plan.carrier.is_empty()
                 && plan.changes.is_empty()
@@ -240,6 +295,16 @@ impl World {
                 ovs.ports.clear();
                 self.tables.remove("nl0");
             }
+            8 => {
+                let wire = self.wanted.slice.wires.get_mut(&id(101 + which % NODES)).unwrap();
+                wire.a_to_b.rate_bps = if wire.a_to_b.rate_bps > 0 { 0 } else { 1_000_000 * (which + 1) };
+            }
+            9 => {
+                // Somebody takes queue and redirect away.
+                if let Some(link) = self.links.get_mut(&name) {
+                    (link.shape, link.redirect) = (None, None);
+                }
+            }
             6 => {
                 // A rogue flow between ports of different wires, under a cookie that nobody knows.
                 let ports = self.ovs.as_ref().unwrap().ports.values().filter_map(|p| p.ofport);
@@ -264,7 +329,7 @@ proptest! {
 
     #[test]
     fn whatever_happens_wires_come_back_and_never_meet(
-        disturbances in prop::collection::vec((0u8..8, 0u64..8, any::<bool>()), 0..12),
+        disturbances in prop::collection::vec((0u8..10, 0u64..8, any::<bool>()), 0..14),
     ) {
         let mut world = World::new();
         for (what, which, settle) in disturbances {
@@ -281,7 +346,10 @@ proptest! {
         for wire in plan.observed.wires.values() {
             let enabled = world.wanted.slice.wires[&wire.wire_id].enabled;
             prop_assert_eq!(wire.state, if enabled { WireState::Up } else { WireState::Down }, "{}", wire.detail);
-            rules += if enabled { 2 } else { 0 };
+            let joined = super::joins::is_joined(&world.wanted.slice.wires[&wire.wire_id]);
+            rules += if enabled && !joined { 2 } else { 0 };
+            let redirects = world.links.values().filter(|link| link.redirect.is_some()).count();
+            prop_assert!(redirects % 2 == 0);
         }
         prop_assert_eq!(world.tables["nl0"].rules.len(), rules);
         prop_assert!(plan.observed.unwanted.is_empty());
@@ -421,7 +489,7 @@ fn nothing_of_others_is_ever_in_a_plan() {
     world.settle();
     let other = Some(Owner::new().to_string());
     world.port(11).owner = None;
-    world.link(12).alias = format!("netloom:{}:12:1:0", Owner::new());
+    world.link(12).alias = format!("netloom:{}:12:1:0|", Owner::new());
     world.port(21).owner = other.clone();
     world.wanted.doomed = world.wanted.slice.nics.keys().copied().collect();
     world.wanted.slice = Default::default();
