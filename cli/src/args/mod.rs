@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use netloom_service::Endpoint;
 
+pub mod generate;
 pub mod lab;
 pub mod local;
+pub mod lookat;
 pub mod node;
 pub mod things;
 mod values;
@@ -111,6 +113,10 @@ pub enum Command {
     Destroy(lab::Destroy),
     /// Show labs, nodes and links as they are
     Inspect(lab::Inspect),
+    /// Draw a lab: as it runs, or as a topology file asks for it
+    Graph(lookat::Graph),
+    /// Print a lab's nodes for other tools: Ansible, ssh, name resolution
+    Inventory(lookat::Inventory),
     /// Run a command in a node; ends with the command's exit code
     Exec(node::Exec),
     /// Open a terminal in a node; leaving its shell ends it
@@ -119,6 +125,9 @@ pub enum Command {
     Logs(node::Logs),
     /// Check a topology file without a server; exit code 1 when it has errors
     Validate(local::Validate),
+    /// Write a topology file of a well-known shape: clos, fat-tree, ring, line, mesh or star
+    #[command(subcommand)]
+    Generate(generate::Generate),
     /// The kinds of device there are
     #[command(subcommand)]
     Kinds(things::Kinds),
@@ -144,6 +153,8 @@ impl Command {
             Command::Logs(a) => (a.lab.clone(), a.node.clone()),
             Command::Destroy(a) => lab_of(&a.lab),
             Command::Inspect(a) => lab_of(&a.lab),
+            Command::Graph(a) => lab_of(&a.lab),
+            Command::Inventory(a) => (a.lab.clone(), String::new()),
             _ => Default::default(),
         }
     }

@@ -13,7 +13,10 @@ mod deploy;
 mod destroy;
 mod doctor;
 mod exec;
+mod generate;
+mod graph;
 mod inspect;
+mod inventory;
 mod list;
 mod logs;
 mod shell;
@@ -72,6 +75,9 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
         Command::Inspect(a) => {
             inspect::run(context, a.lab, &a.topology, a.all, a.output.format).await.map(done)
         }
+        Command::Graph(a) => graph::run(context, a).await.map(done),
+        Command::Inventory(a) => inventory::run(context, &a.lab, a.format).await.map(done),
+        Command::Generate(a) => generate::run(context, &a).map(done),
         Command::Exec(a) => exec::run(context, &a.lab, &a.node, a.interactive, a.command).await,
         Command::Shell(a) => shell::run(context, &a.lab, &a.node, a.command).await,
         Command::Logs(a) => {
@@ -101,6 +107,15 @@ fn lab_named(lab: Option<String>, topology: &crate::args::Topology) -> Result<St
             Ok(source.lab()?.to_string())
         }
     }
+}
+
+/// Writes a result to standard output for "-", else to a file, which is replaced as a whole.
+fn write_to(context: &Context, path: &std::path::Path, text: &str) -> Result<(), Error> {
+    if path == std::path::Path::new("-") {
+        return context.print(text);
+    }
+    crate::atomic::write(path, text.as_bytes())
+        .map_err(|e| Error::io(format!("{} cannot be written", path.display()), e))
 }
 
 /// An instance's exit code as a program's.
