@@ -2,7 +2,8 @@
 //! cannot do.
 //!
 //! The flow: [`args`] reads what is asked, [`commands`] has one file a command, which asks the server through [`client`] and prints through
-//! [`output`]; [`source`] reads topology files, [`follow`] waits for operations, [`terminal`] is the user's terminal. How each ends is in [`error`].
+//! [`output`]; [`source`] reads topology files, [`follow`] waits for operations, [`terminal`] is the user's terminal; [`graph`], [`generate`] and
+//! [`inventory`] make text of labs. How each ends is in [`error`].
 
 use std::process::ExitCode;
 
@@ -14,10 +15,14 @@ use crate::commands::Context;
 use crate::output::style::Style;
 
 mod args;
+mod atomic;
 mod client;
 mod commands;
 mod error;
 mod follow;
+mod generate;
+mod graph;
+mod inventory;
 mod output;
 mod source;
 mod terminal;

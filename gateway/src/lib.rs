@@ -3,8 +3,8 @@
 //! A call comes in by a door ([`server`]), TCP or the Unix socket, which looks at who sends it ([`auth`]). A gRPC call goes to its handler ([`grpc`]); anything else
 //! is taken for HTTP/JSON, becomes the same message and goes to the same handler ([`transcode`]). The handler asks the scheduler or the image
 //! registry ([`client`]) for facts and hands them to the [`view`], the only place where public messages are built: what one method says of a lab,
-//! every other says too. Streams follow what changes ([`watch`]), or go straight to a node's host with a ticket. Topology files become specs here
-//! ([`import`]).
+//! every other says too. Streams follow what changes ([`watch`]), or go straight to a node's host with a ticket, as the question for a node's
+//! configuration does ([`running_config`]). Topology files become specs here ([`import`]).
 //!
 //! The gateway keeps nothing and decides nothing: any number of them may run.
 
@@ -18,6 +18,7 @@ pub mod grpc;
 pub mod import;
 pub mod names;
 pub mod pages;
+pub mod running_config;
 pub mod server;
 pub mod timeout;
 pub mod transcode;

@@ -3,7 +3,10 @@
 //! The scheduler answers with facts; counts and states are computed from them by `netloom_model::tally`. Get, List, Create, Update, Watch and the results of
 //! operations, over gRPC and over HTTP, all come through this file, so that no two of them can differ.
 
+use std::time::SystemTime;
+
 use netloom_api::v1;
+use netloom_model::id::{LabId, NodeId};
 use netloom_model::kind::Kind;
 use netloom_model::spec::LinkSpec;
 use netloom_model::state::{LabState, Wanted};
@@ -104,6 +107,18 @@ fn interface(lab: &str, facts: ps::InterfaceFacts) -> v1::Interface {
         present: facts.present,
         carrier: facts.carrier,
     }
+}
+
+/// A node's running configuration.
+pub fn node_config(
+    lab: &LabId,
+    node: &NodeId,
+    content: Vec<u8>,
+    method: String,
+    read_time: SystemTime,
+) -> v1::NodeConfig {
+    let name = names::node(lab.as_str(), node.as_str());
+    v1::NodeConfig { name, content, method, read_time: Some(read_time.into()) }
 }
 
 /// A link.

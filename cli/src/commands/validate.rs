@@ -48,7 +48,7 @@ pub fn run(
 }
 
 /// The kinds as a server with this `kinds_dir` has them.
-fn with_own_kinds(directory: &Path) -> anyhow::Result<Catalogue> {
+pub fn with_own_kinds(directory: &Path) -> anyhow::Result<Catalogue> {
     let text = format!("kinds_dir = {}", serde_json::to_string(directory)?);
     netloom_service::Settings::from_toml(&text, Path::new("."), Path::new("."))?.catalogue()
 }

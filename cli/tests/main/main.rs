@@ -5,4 +5,5 @@ mod destroy;
 mod fake;
 mod local;
 mod nodes;
+mod shapes;
 mod shell;

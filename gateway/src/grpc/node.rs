@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Api;
 use crate::error::Error;
 use crate::watch::{Answers, until_shutdown};
-use crate::{names, pages, view};
+use crate::{names, pages, running_config, view};
 
 /// Most bytes of standard input in one message to a host.
 const PART: usize = 64 << 10;
@@ -138,9 +138,11 @@ impl NodeService for Api {
 
     async fn get_node_config(
         &self,
-        _: Request<v1::GetNodeConfigRequest>,
+        request: Request<v1::GetNodeConfigRequest>,
     ) -> Result<Response<v1::NodeConfig>, Status> {
-        Err(Status::unimplemented("GetNodeConfig"))
+        let (lab, node) = names::read_node("name", &request.into_inner().name)?;
+        tracing::info!(%lab, %node, "the running configuration of a node is asked for");
+        Ok(Response::new(running_config::read(&self.peers, &lab, &node).await?))
     }
 
     type StreamLogsStream = Answers<v1::StreamLogsResponse>;

@@ -341,7 +341,14 @@ impl SchedulerService for Scheduler {
             uid: format!("uid of {}", r.node),
             ticket: format!("ticket for {}", r.verb),
             shell: vec!["/bin/sh".into()],
-            save: vec![],
+            save: match r.node.as_str() {
+                "r1" => vec!["show".into(), "running config".into()],
+                "r2" => vec!["fail".into()],
+                "r3" => vec!["silent".into()],
+                "r4" => vec!["endless".into()],
+                "r5" => vec!["cat".into()],
+                _ => vec![],
+            },
         }))
     }
 
@@ -468,6 +475,19 @@ impl ComputeService for Compute {
                         "COMMAND_NOT_FOUND",
                         "there is no fail",
                     )))]
+                }
+                Some(Part::Start(start)) if start.command == ["show", "running config"] => vec![
+                    answer(exec_response::Part::Stdout(b"hostname ".to_vec())),
+                    answer(exec_response::Part::Stderr(b"a warning\n".to_vec())),
+                    answer(exec_response::Part::Stdout(b"r1\n".to_vec())),
+                    answer(exec_response::Part::ExitCode(0)),
+                ],
+                Some(Part::Start(start)) if start.command == ["silent"] => vec![
+                    answer(exec_response::Part::Stdout(b"\n".to_vec())),
+                    answer(exec_response::Part::ExitCode(0)),
+                ],
+                Some(Part::Start(start)) if start.command == ["endless"] => {
+                    vec![answer(exec_response::Part::Stdout(vec![b'x'; 1 << 20])); 5]
                 }
                 Some(Part::Start(_)) => vec![answer(exec_response::Part::Stderr(b"hello\n".to_vec()))],
                 Some(Part::Stdin(bytes)) => vec![answer(exec_response::Part::Stdout(bytes))],

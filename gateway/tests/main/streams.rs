@@ -184,6 +184,32 @@ async fn a_command_runs_at_the_nodes_host() {
 }
 
 #[tokio::test]
+async fn a_node_tells_its_configuration_or_why_it_does_not() {
+    let rig = Rig::new().await;
+    let answer = rig.get("/v1/labs/mixed/nodes/r1:config").await;
+    assert_eq!(answer.status.as_u16(), 200, "{}", answer.text);
+    let config = answer.json();
+    assert_eq!(config["name"], "labs/mixed/nodes/r1");
+    assert_eq!(config["method"], "show 'running config'");
+    assert_eq!(config["content"], "aG9zdG5hbWUgcjEK", "what it printed, without its warnings");
+    assert!(config["readTime"].is_string());
+
+    for (node, reason, part) in [
+        ("h1", "CONFIG_NOT_SUPPORTED", "no command that prints its configuration"),
+        ("s1", "NODE_NOT_RUNNING", "does not run"),
+        ("r2", "COMMAND_NOT_FOUND", "there is no fail"),
+        ("r3", "CONFIG_FAILED", "silent printed nothing"),
+        ("r4", "CONFIG_FAILED", "longer than 4194304 bytes"),
+        ("r5", "CONFIG_FAILED", "cat ended with exit code 7: hello"),
+    ] {
+        let answer = rig.get(&format!("/v1/labs/mixed/nodes/{node}:config")).await;
+        assert_eq!(answer.reason(), reason, "{node}");
+        let message = answer.json()["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(part), "{node}: {message}");
+    }
+}
+
+#[tokio::test]
 async fn logs_are_streamed_and_followed() {
     let rig = Rig::new().await;
     let answer = rig.get("/v1/labs/mixed/nodes/r1:logs?tail=5").await;

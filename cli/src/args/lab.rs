@@ -1,0 +1,72 @@
+//! Commands about whole labs.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Output, Topology, values};
+
+/// Bring a lab to what its topology file says, and wait until it is
+///
+/// Deploying an unchanged file does nothing; a changed one touches only what changed. Ctrl-C detaches: the deploy goes on in the
+/// server, and the same command follows it again. Nodes that fit on no host do not stop the others.
+#[derive(Debug, Args)]
+pub struct Deploy {
+    /// The file.
+    #[command(flatten)]
+    pub topology: Topology,
+    /// Longest time to wait, for instance 90s, 10m or 1h; the deploy itself goes on in the server
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    pub timeout: Option<Duration>,
+    /// Format.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Say what deploy would do, and change nothing
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// The file.
+    #[command(flatten)]
+    pub topology: Topology,
+    /// Format.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Remove a lab and all that belongs to it
+///
+/// On a terminal it asks first; where nobody can be asked, as in a pipe or a script, it does not, but --all then needs --yes. A lab
+/// that does not exist is an error, exit code 4.
+#[derive(Debug, Args)]
+pub struct Destroy {
+    /// The lab [default: the one of the topology file]
+    #[arg(conflicts_with_all = ["topology", "all"])]
+    pub lab: Option<String>,
+    /// The file.
+    #[command(flatten)]
+    pub topology: Topology,
+    /// Remove all labs
+    #[arg(long, conflicts_with = "topology")]
+    pub all: bool,
+    /// Do not ask; needed with --all where there is no terminal to ask on
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+/// Show labs, nodes and links as they are
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// The lab [default: the one of the topology file]
+    #[arg(conflicts_with_all = ["topology", "all"])]
+    pub lab: Option<String>,
+    /// The file.
+    #[command(flatten)]
+    pub topology: Topology,
+    /// Show all labs and their nodes
+    #[arg(long, conflicts_with = "topology")]
+    pub all: bool,
+    /// Format.
+    #[command(flatten)]
+    pub output: Output,
+}

@@ -1,0 +1,217 @@
+//! The command line: what holds for every command here, the commands by what they are about in the files beside.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use netloom_service::Endpoint;
+
+pub mod generate;
+pub mod lab;
+pub mod local;
+pub mod lookat;
+pub mod node;
+pub mod things;
+mod values;
+
+const AFTER_HELP: &str = "\
+Examples:
+  netloom deploy                          deploy the one *.clab.yml in this directory
+  netloom deploy -t lab.clab.yml          deploy this file; again after a change, only the change is made
+  netloom inspect ospf                    nodes and links of a lab
+  netloom exec ospf r1 -- vtysh -c 'show ip route'
+  netloom destroy ospf
+
+Exit codes:
+  0    done
+  1    it was tried and failed
+  2    wrong usage
+  3    the server does not answer
+  4    what was named does not exist
+  5    the topology file or a value in the request is not valid
+  130  interrupted; what the server does goes on
+  exec and shell end with the exit code of the command they ran
+
+The server is found by --endpoint, else NETLOOM_ENDPOINT, else /run/netloom/api.sock where it can be opened, else
+http://127.0.0.1:7600 with the token of --token-file, NETLOOM_TOKEN_FILE or /var/lib/netloom/admin.token.";
+
+/// Virtual network labs: one topology file in, a running network out.
+#[derive(Debug, Parser)]
+#[command(name = "netloom", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What holds for every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Where the server is: unix:/path or http://address:port
+    #[arg(
+        long,
+        global = true,
+        env = "NETLOOM_ENDPOINT",
+        value_name = "ENDPOINT",
+        value_parser = values::endpoint,
+        help_heading = "Global options"
+    )]
+    pub endpoint: Option<Endpoint>,
+    /// File with the token for a server on TCP [default: /var/lib/netloom/admin.token]
+    #[arg(
+        long,
+        global = true,
+        env = "NETLOOM_TOKEN_FILE",
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
+    pub token_file: Option<PathBuf>,
+    /// Also say where the server is, which trace the calls belong to, and what of the file merely informs
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    pub verbose: bool,
+    /// Never colour; NO_COLOR in the environment does the same
+    #[arg(long, global = true, help_heading = "Global options")]
+    pub no_color: bool,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// The API's own JSON, for programs.
+    Json,
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Args)]
+pub struct Output {
+    /// How results are printed: for people, or as the API's JSON
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: Format,
+}
+
+/// A topology file.
+#[derive(Debug, Clone, Args)]
+pub struct Topology {
+    /// Topology file; - reads standard input [default: the one *.clab.yml or *.clab.yaml in this directory]
+    #[arg(short, long = "topology", value_name = "FILE")]
+    pub topology: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Bring a lab to what its topology file says, and wait until it is
+    Deploy(lab::Deploy),
+    /// Say what deploy would do, and change nothing
+    Plan(lab::Plan),
+    /// Remove a lab and all that belongs to it
+    Destroy(lab::Destroy),
+    /// Show labs, nodes and links as they are
+    Inspect(lab::Inspect),
+    /// Draw a lab: as it runs, or as a topology file asks for it
+    Graph(lookat::Graph),
+    /// Print a lab's nodes for other tools: Ansible, ssh, name resolution
+    Inventory(lookat::Inventory),
+    /// Run a command in a node; ends with the command's exit code
+    Exec(node::Exec),
+    /// Open a terminal in a node; leaving its shell ends it
+    Shell(node::Shell),
+    /// Print what a node's first process wrote
+    Logs(node::Logs),
+    /// Check a topology file without a server; exit code 1 when it has errors
+    Validate(local::Validate),
+    /// Write a topology file of a well-known shape: clos, fat-tree, ring, line, mesh or star
+    #[command(subcommand)]
+    Generate(generate::Generate),
+    /// The kinds of device there are
+    #[command(subcommand)]
+    Kinds(things::Kinds),
+    /// The hosts that run nodes
+    #[command(subcommand)]
+    Host(things::List),
+    /// The images that labs use, and where they are
+    #[command(subcommand)]
+    Image(things::List),
+    /// Check this machine: Docker, Open vSwitch, kernel, rights, disk; changes nothing
+    Doctor(local::Doctor),
+    /// Print the version of this program, and of the server where it answers
+    Version(local::Version),
+}
+
+impl Command {
+    /// The lab and the node that are named, for messages; empty where none is.
+    pub fn names(&self) -> (String, String) {
+        let lab_of = |lab: &Option<String>| (lab.clone().unwrap_or_default(), String::new());
+        match self {
+            Command::Exec(a) => (a.lab.clone(), a.node.clone()),
+            Command::Shell(a) => (a.lab.clone(), a.node.clone()),
+            Command::Logs(a) => (a.lab.clone(), a.node.clone()),
+            Command::Destroy(a) => lab_of(&a.lab),
+            Command::Inspect(a) => lab_of(&a.lab),
+            Command::Graph(a) => lab_of(&a.lab),
+            Command::Inventory(a) => (a.lab.clone(), String::new()),
+            _ => Default::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_command_behind_the_dashes_is_not_read() {
+        let cli = parse("netloom exec lab r1 -i -- ip -br addr --help").unwrap();
+        let Command::Exec(exec) = cli.command else { panic!("exec") };
+        assert_eq!((exec.lab.as_str(), exec.node.as_str(), exec.interactive), ("lab", "r1", true));
+        assert_eq!(exec.command, ["ip", "-br", "addr", "--help"]);
+        assert!(parse("netloom exec lab r1").is_err());
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        for line in [
+            "netloom destroy lab --all",
+            "netloom inspect lab -t x.clab.yml",
+            "netloom inspect --all -t x.clab.yml",
+            "netloom logs lab r1 --tail 0",
+            "netloom --endpoint /run/x.sock inspect",
+            "netloom --endpoint mem:x inspect",
+            "netloom deploy --timeout 0s",
+            "netloom deploy --timeout soon",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        for line in ["netloom -v --endpoint unix:/x inspect a", "netloom inspect a -v --endpoint unix:/x"] {
+            let cli = parse(line).unwrap();
+            assert!(cli.global.verbose);
+            assert_eq!(cli.global.endpoint, Some(Endpoint::Unix("/x".into())));
+        }
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_told_what_would_be() {
+        let said = parse("netloom --endpoint foo inspect").unwrap_err().to_string();
+        assert!(said.contains("unix:/path or http://address:port") && !said.contains("mem:"), "{said}");
+    }
+}
