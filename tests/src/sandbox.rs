@@ -96,6 +96,16 @@ impl Sandbox {
         std::fs::read_to_string(self.dir.path().join("data/owner")).unwrap_or_default().trim().to_owned()
     }
 
+    /// Its data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// A command of this machine in the network namespace of the sandbox's host, where its programs listen.
+    pub fn in_namespace(&self, program: &str) -> Command {
+        self.namespace.command(program)
+    }
+
     /// The API's socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("run/api.sock")
@@ -324,11 +334,15 @@ pub fn eventually(what: &str, bound: Duration, mut condition: impl FnMut() -> bo
     }
 }
 
-/// A program of netloom's, built beside this test: in `target/<profile>`, where the test is in `deps`.
-fn binary(name: &str) -> PathBuf {
+/// Where the programs are built, beside this test: `target/<profile>`, where the test is in `deps`.
+pub fn binaries() -> PathBuf {
     let test = std::env::current_exe().expect("this test has a path");
-    let target = test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
-    let path = target.join(name);
+    test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps").to_owned()
+}
+
+/// A program of netloom's.
+fn binary(name: &str) -> PathBuf {
+    let path = binaries().join(name);
     assert!(path.exists(), "{} is not built: run `make build`, or the tests by `make test`", path.display());
     path
 }
