@@ -164,7 +164,9 @@ fn what(language: &str, body: &[(usize, &str)]) -> Result<What, String> {
         }
         "text" => Ok(What::Text),
         "diff" => match first.strip_prefix("--- ") {
-            Some(name) => places(&body[1..]).map(|places| What::Change { name: name.trim().to_owned(), places }),
+            Some(name) => {
+                places(&body[1..]).map(|places| What::Change { name: name.trim().to_owned(), places })
+            }
             None => Err("a diff begins with `--- FILE`".to_owned()),
         },
         "" => Err("a block without a language: make it console, text, or a file".to_owned()),
@@ -284,7 +286,9 @@ mod tests {
 
     #[test]
     fn commands_and_what_they_say() {
-        let block = one("Text\n\n<!-- within 30s -->\n```console\n$ one  # a remark\nsays\nthis\n$ two \\\n    more\n```\nText\n");
+        let block = one(
+            "Text\n\n<!-- within 30s -->\n```console\n$ one  # a remark\nsays\nthis\n$ two \\\n    more\n```\nText\n",
+        );
         assert_eq!((block.line, block.within), (4, Some(Duration::from_secs(30))));
         let What::Console(steps) = block.what else { panic!("console") };
         assert_eq!(steps[0].command, "one");
@@ -302,13 +306,17 @@ mod tests {
         assert_eq!(steps[0].expected, [(3, "Hello".to_owned())]);
         let typed: Vec<_> = steps[0].typed.iter().map(|t| (t.prompt.as_str(), t.text.as_str())).collect();
         assert_eq!(typed, [("r1#", "show version"), ("FRR >", "8"), ("/ #", "exit")]);
-        let What::Console(steps) = one("```console\n$ cat x\nr1# no prompt\n```\n").what else { panic!("console") };
+        let What::Console(steps) = one("```console\n$ cat x\nr1# no prompt\n```\n").what else {
+            panic!("console")
+        };
         assert!(steps[0].typed.is_empty());
     }
 
     #[test]
     fn files_and_changes() {
-        let What::File { name, text } = one("```yaml\n# a.clab.yml\nname: a\n```\n").what else { panic!("file") };
+        let What::File { name, text } = one("```yaml\n# a.clab.yml\nname: a\n```\n").what else {
+            panic!("file")
+        };
         assert_eq!((name.as_str(), text.as_str()), ("a.clab.yml", "# a.clab.yml\nname: a\n"));
         let block = one("- in a list\n\n  ```diff\n  --- a.yml\n   x\n  -y\n  +z\n  @@\n  +w\n   v\n  ```\n");
         let What::Change { name, places } = block.what else { panic!("change") };

@@ -35,7 +35,11 @@ impl<'a> Session<'a> {
         for directory in [&dir, &bin, &sandbox.path().join("share")] {
             fs::create_dir_all(directory).expect("a directory");
         }
-        for (from, to) in [("examples", dir.join("examples")), ("examples", share(sandbox, "examples")), ("kinds", share(sandbox, "kinds"))] {
+        for (from, to) in [
+            ("examples", dir.join("examples")),
+            ("examples", share(sandbox, "examples")),
+            ("kinds", share(sandbox, "kinds")),
+        ] {
             if !to.exists() {
                 crate::run("cp", &["-r".as_ref(), root.join(from).as_os_str(), to.as_os_str()]).must();
             }
@@ -57,7 +61,7 @@ impl<'a> Session<'a> {
                 What::Change { name, places } => self.change(name, places).map_err(|e| at(block.line, e))?,
                 What::Topology(text) => {
                     self.write("unnamed/lab.clab.yml", text).map_err(|e| at(block.line, e))?;
-                    let said = self.say("netloom validate unnamed/lab.clab.yml")?;
+                    let said = self.output("netloom validate unnamed/lab.clab.yml")?;
                     if said.code != 0 {
                         return Err(at(block.line, format!("it is not valid:\n{}", said.lines.join("\n"))));
                     }
@@ -69,7 +73,13 @@ impl<'a> Session<'a> {
     }
 
     /// Runs commands, each repeated for as long as `within` says until it says what is expected.
-    pub fn steps(&self, file: &str, steps: &[Step], within: Option<Duration>, last_code: i32) -> Result<(), String> {
+    pub fn steps(
+        &self,
+        file: &str,
+        steps: &[Step],
+        within: Option<Duration>,
+        last_code: i32,
+    ) -> Result<(), String> {
         for (i, step) in steps.iter().enumerate() {
             let code = if i + 1 == steps.len() { last_code } else { 0 };
             let end = Instant::now() + within.unwrap_or_default();
@@ -89,7 +99,7 @@ impl<'a> Session<'a> {
         if !step.typed.is_empty() {
             return self.typed(step);
         }
-        let said = self.say(&step.command).map_err(|e| (step.line, e))?;
+        let said = self.output(&step.command).map_err(|e| (step.line, e))?;
         let shown = || format!("it said:\n{}", said.lines.join("\n"));
         if said.code != code {
             return Err((step.line, format!("ended with exit code {}, not {code}; {}", said.code, shown())));
@@ -103,9 +113,8 @@ impl<'a> Session<'a> {
 
     fn typed(&self, step: &Step) -> Result<(), (usize, String)> {
         let command = self.shell(&self.put_in(&step.command));
-        let parts = terminal::converse(command, &step.typed).map_err(|(n, why)| {
-            (n.and_then(|n| step.typed.get(n)).map_or(step.line, |t| t.line), why)
-        })?;
+        let parts = terminal::converse(command, &step.typed)
+            .map_err(|(n, why)| (n.and_then(|n| step.typed.get(n)).map_or(step.line, |t| t.line), why))?;
         let expected = std::iter::once(&step.expected).chain(step.typed.iter().map(|t| &t.expected));
         for (expected, part) in expected.zip(parts) {
             let lines: Vec<String> = part.lines().map(|l| self.put_back(l)).collect();
@@ -118,9 +127,20 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
+    /// Runs a command line that is no page's, and demands success; what it says, line by line.
+    pub fn say(&self, line: &str) -> Result<Vec<String>, String> {
+        self.own_names()?;
+        let said = self.output(line)?;
+        if said.code == 0 {
+            Ok(said.lines)
+        } else {
+            Err(format!("`{line}` failed:\n{}", said.lines.join("\n")))
+        }
+    }
+
     /// Runs a command line; what it says is standard output and error as they came.
-    fn say(&self, line: &str) -> Result<Said, String> {
-        let output = self.sandbox.path().join("output");
+    fn output(&self, line: &str) -> Result<Said, String> {
+        let output = self.dir.with_extension("output");
         let file = File::create(&output).map_err(|e| e.to_string())?;
         // Not a pipe: what a command leaves in the background may hold it open.
         let status = self
@@ -245,7 +265,10 @@ mod tests {
     #[test]
     fn a_topology_gets_a_prefix_of_the_sandboxs() {
         assert_eq!(with_prefix("name: a\n", "nt1").as_deref(), Some("name: a\nprefix: nt1\n"));
-        assert_eq!(with_prefix("prefix: \"x\"\nname: a\n", "nt1").as_deref(), Some("prefix: nt1-x\nname: a\n"));
+        assert_eq!(
+            with_prefix("prefix: \"x\"\nname: a\n", "nt1").as_deref(),
+            Some("prefix: nt1-x\nname: a\n")
+        );
         assert_eq!(with_prefix("name: a\nprefix: nt1\n", "nt1"), None);
         assert_eq!(with_prefix("prefix: nt1-x\nname: a\n", "nt1"), None);
     }

@@ -57,13 +57,22 @@ pub fn converse(command: Command, lines: &[Typed]) -> Result<Vec<String>, (Optio
     outcome
 }
 
-fn talk(typing: &mut File, heard: &Receiver<Vec<u8>>, lines: &[Typed]) -> Result<Vec<String>, (Option<usize>, String)> {
+fn talk(
+    typing: &mut File,
+    heard: &Receiver<Vec<u8>>,
+    lines: &[Typed],
+) -> Result<Vec<String>, (Option<usize>, String)> {
     let mut parts = Vec::new();
     let mut said = String::new();
     for (n, line) in lines.iter().enumerate() {
-        let at_prompt = |said: &str| plain(said).lines().last().is_some_and(|l| l.trim_end().ends_with(&line.prompt));
+        let at_prompt =
+            |said: &str| plain(said).lines().last().is_some_and(|l| l.trim_end().ends_with(&line.prompt));
         if !listen(heard, &mut said, at_prompt) {
-            let why = format!("the prompt \"{}\" did not come within {BOUND:?}; it said:\n{}", line.prompt, plain(&said));
+            let why = format!(
+                "the prompt \"{}\" did not come within {BOUND:?}; it said:\n{}",
+                line.prompt,
+                plain(&said)
+            );
             return Err((Some(n), why));
         }
         parts.push(part(&said, n.checked_sub(1).map(|n| lines[n].text.as_str()), true));
