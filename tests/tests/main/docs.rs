@@ -1,10 +1,10 @@
 //! What is written for readers works: every block of every page is run, or says why not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use netloom_tests::docs::{Page, Session};
-use netloom_tests::{Mode, Sandbox, run};
+use netloom_tests::{Mode, Output, Sandbox, binaries, run};
 
 /// Pages whose blocks are left out, with the reasons, as a person reviewed them.
 const NOT_RUN: &str = include_str!("not-run.txt");
@@ -67,6 +67,44 @@ fn links_between_pages_lead_somewhere() {
         }
     }
     assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// The commands of netloom in the text of a page, as `netloom word word … --option`.
+fn commands_in(text: &str) -> Vec<String> {
+    let prose = text.split("```").step_by(2).flat_map(str::lines);
+    let spans =
+        prose.flat_map(|line| line.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>());
+    spans.filter(|s| s.starts_with("netloom ")).collect()
+}
+
+#[test]
+fn no_page_speaks_of_a_command_or_an_option_that_is_not_there() {
+    let netloom = binaries().join("netloom").display().to_string();
+    let mut asked: BTreeMap<Vec<String>, Output> = BTreeMap::new();
+    let mut wrong = Vec::new();
+    for page in pages() {
+        let text = std::fs::read_to_string(root().join(&page.file)).expect("a page");
+        for command in commands_in(&text) {
+            let own = command.split(" -- ").next().unwrap_or(&command);
+            let words: Vec<&str> =
+                own.split([' ', '[', ']', '|', '(', ')', ',']).filter(|w| !w.is_empty()).collect();
+            let plain =
+                |w: &&&str| w.bytes().all(|b| b.is_ascii_lowercase() || b == b'-') && !w.starts_with('-');
+            let mut line: Vec<String> =
+                words[1..].iter().take_while(plain).take(2).map(|w| (*w).to_owned()).collect();
+            line.push("--help".to_owned());
+            let said = asked.entry(line.clone()).or_insert_with(|| run(&netloom, &line));
+            let known = |option: &str| said.stdout.split([' ', ',', '=', '\n', '[']).any(|w| w == option);
+            let options =
+                words.iter().filter(|w| w.len() > 1 && w.starts_with('-')).map(|w| w.trim_end_matches('…'));
+            let unknown: Vec<&str> = options.filter(|o| !known(o)).collect();
+            if !said.ok() || !unknown.is_empty() {
+                wrong.push(format!("{}: `{command}` {unknown:?}", page.file));
+            }
+        }
+    }
+    assert!(asked.len() > 10, "commands were found: {asked:?}");
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
 /// Runs one page in a sandbox of its own, and demands that nothing is left once its labs are destroyed.
