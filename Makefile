@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help deps services images build demo demo-down test bench lint clean clean-images
+.PHONY: help deps services images build install uninstall demo demo-down test bench lint clean clean-images
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,14 @@ images: services ## Build netloom/frr, netloom/host and netloom/test from Debian
 
 build: deps ## Build the programs into target/debug
 	@cargo build --workspace --bins --locked
+
+# What PREFIX, DESTDIR, SYSTEMDUNITDIR, PROGRAMS, PROFILE, BUILT and PURGE do stands in scripts/install.sh.
+export PREFIX DESTDIR SYSTEMDUNITDIR PROGRAMS PROFILE BUILT PURGE
+install: deps ## Build and install netloom, and start it as a service (PREFIX=/usr/local, DESTDIR=)
+	@scripts/install.sh install
+
+uninstall: ## Remove what was installed; PURGE=1 also removes labs, data and configuration
+	@scripts/install.sh uninstall
 
 test: images ## Run every test, unit to end-to-end
 	@scripts/test.sh
