@@ -1,0 +1,347 @@
+use super::*;
+use crate::spec::{Endpoint, LinkSpec};
+
+fn node(id: &str, kind: &str) -> NodeSpec {
+    NodeSpec { id: id.into(), kind: kind.into(), image: "i".into(), ..NodeSpec::default() }
+}
+
+fn link(a: (&str, &str), b: (&str, &str)) -> LinkSpec {
+    let end = |(node, interface): (&str, &str)| Endpoint {
+        node: node.into(),
+        interface: interface.into(),
+        ..Endpoint::default()
+    };
+    LinkSpec { a: end(a), b: end(b), mtu: 0, labels: BTreeMap::new() }
+}
+
+/// A kind's file with these lines instead of, or beside, its own.
+fn file(lines: &str) -> String {
+    let mut text = String::new();
+    let plain = [
+        ("name", "\"mine\""),
+        ("description", "\"d\""),
+        ("runtime", "\"docker\""),
+        ("verified", "false"),
+        ("source", "\"s\""),
+    ];
+    let start = if lines.starts_with('[') { Some(0) } else { lines.find("\n[").map(|at| at + 1) };
+    let (top, tables) = lines.split_at(start.unwrap_or(lines.len()));
+    for (key, value) in plain {
+        if !top.lines().any(|l| l.starts_with(&format!("{key} ="))) {
+            text += &format!("{key} = {value}\n");
+        }
+    }
+    text += top;
+    text += "\n";
+    if !tables.contains("[interfaces]") {
+        text += "[interfaces]\npattern = \"e{n}\"\nfirst = 0\nmax = 4\n";
+    }
+    text + tables
+}
+
+#[test]
+fn a_node_keeps_what_it_says_and_takes_the_rest() {
+    let node =
+        NodeSpec { id: "r1".into(), kind: "frr".into(), cpu_request_millis: 500, ..NodeSpec::default() };
+    let resolved = Catalogue::embedded().resolve(&node).unwrap();
+    assert_eq!(resolved.runtime, Runtime::Docker);
+    assert_eq!(resolved.spec.cpu_request_millis, 500);
+    assert_eq!(resolved.spec.memory_request_bytes, 128 << 20);
+    assert_eq!(resolved.spec.hostname, "r1");
+    assert!(resolved.spec.cap_add.contains(&"NET_ADMIN".to_owned()));
+}
+
+#[test]
+fn environment_and_command_come_from_the_kind_and_yield_to_the_node() {
+    let catalogue = Catalogue::embedded();
+    let resolved = catalogue.resolve(&node("r1", "arista_ceos")).unwrap().spec;
+    assert_eq!(resolved.kind, "ceos");
+    assert_eq!(resolved.env["INTFTYPE"], "eth");
+    assert_eq!(resolved.cmd[0], "/sbin/init");
+    let own = NodeSpec {
+        env: BTreeMap::from([("INTFTYPE".into(), "et".into())]),
+        entrypoint: vec!["/run".into()],
+        ..node("r1", "ceos")
+    };
+    let resolved = catalogue.resolve(&own).unwrap().spec;
+    assert_eq!((resolved.env["INTFTYPE"].as_str(), resolved.env["ETBA"].as_str()), ("et", "1"));
+    assert!(resolved.cmd.is_empty(), "{:?}", resolved.cmd);
+}
+
+#[test]
+fn the_catalogue_has_what_other_tools_files_name() {
+    let catalogue = Catalogue::embedded();
+    for (name, kind) in [
+        ("nokia_srlinux", "nokia_srlinux"),
+        ("srl", "nokia_srlinux"),
+        ("arista_ceos", "ceos"),
+        ("cisco_xrd", "cisco_xrd"),
+        ("xrd", "cisco_xrd"),
+        ("cisco_xrv9k", "cisco_iosxr"),
+        ("vr-xrv9k", "cisco_iosxr"),
+        ("juniper_crpd", "juniper_crpd"),
+        ("crpd", "juniper_crpd"),
+        ("juniper_cjunosevolved", "juniper_cjunos"),
+        ("juniper_vsrx", "juniper_vsrx3"),
+        ("juniper_vjunosrouter", "juniper_vjunosrouter"),
+        ("juniper_vjunosswitch", "juniper_vjunosswitch"),
+        ("juniper_vjunosevolved", "juniper_vjunosevolved"),
+        ("cisco_iol", "iol-xe"),
+        ("cisco_vios", "cisco_iosv"),
+        ("cisco_n9kv", "cisco_n9kv"),
+        ("vr-n9kv", "cisco_n9kv"),
+        ("cisco_csr1000v", "cisco_csr1000v"),
+        ("vr-csr", "cisco_csr1000v"),
+        ("cisco_c8000v", "c8000v"),
+        ("cisco_ftdv", "ftdv"),
+        ("cisco_asav", "cisco_asav"),
+        ("sonic-vs", "sonic-vs"),
+        ("sonic-vm", "sonic-vm"),
+        ("cvx", "cvx"),
+        ("cumulus_cvx", "cvx"),
+        ("paloalto_panos", "paloalto_vmseries"),
+        ("vr-pan", "paloalto_vmseries"),
+        ("f5_bigip-ve", "f5_bigip"),
+        ("fortinet_fortigate", "fortinet_fortigate"),
+        ("vyosnetworks_vyos", "vyos"),
+        ("ovs-bridge", "bridge"),
+        ("linux", "linux"),
+    ] {
+        assert_eq!(catalogue.get(name).map(|k| k.name.as_str()), Some(kind), "{name}");
+    }
+    assert!(catalogue.get("cisco_cat9kv").is_some_and(|k| k.name.starts_with("cat9000v-")));
+    assert!(catalogue.kinds().count() >= 42);
+}
+
+#[test]
+fn the_catalogue_is_the_directory() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../kinds");
+    let mut files: Vec<String> = std::fs::read_dir(directory)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    files.sort();
+    let mut names: Vec<String> = Catalogue::embedded().kinds().map(|k| format!("{}.toml", k.name)).collect();
+    names.sort();
+    assert_eq!(files, names, "each file is called as the kind in it");
+}
+
+#[test]
+fn every_kind_says_where_it_comes_from_and_what_it_needs() {
+    for kind in Catalogue::embedded().kinds() {
+        assert!(kind.source.len() > 20, "{}: {}", kind.name, kind.source);
+        let bridge = kind.runtime == Runtime::Bridge;
+        assert_eq!(kind.resources.cpu_request_millis == 0, bridge, "{}", kind.name);
+        assert_eq!(kind.resources.memory_request_mib == 0, bridge, "{}", kind.name);
+        assert_eq!(kind.vm.is_some(), kind.runtime == Runtime::Libvirt, "{}", kind.name);
+    }
+}
+
+#[test]
+fn a_users_kind_joins_the_others_or_takes_the_place_of_one() {
+    let mut catalogue = Catalogue::embedded();
+    catalogue.add("mine.toml", &file("aliases = [\"my\"]\n")).unwrap();
+    assert_eq!(catalogue.get("my").unwrap().name, "mine");
+    let before = catalogue.kinds().count();
+    catalogue.add("frr.toml", &file("name = \"frr\"\nimage = \"my/frr:1\"\n")).unwrap();
+    assert_eq!(catalogue.kinds().count(), before);
+    let frr = catalogue.get("frr").unwrap();
+    assert_eq!((frr.image.as_str(), frr.shell.len()), ("my/frr:1", 0), "nothing is left of the former");
+}
+
+#[test]
+fn files_that_are_wrong_are_told_with_file_key_and_what_is_allowed() {
+    let plain = Catalogue::embedded();
+    assert!(plain.clone().add("f", &file("")).is_ok(), "{}", file(""));
+    let vm = "[vm]\ndisk_bus = \"virtio\"\nnic_model = \"virtio\"\nmachine = \"q35\"\n";
+    let libvirt = |more: &str| format!("runtime = \"libvirt\"\n{vm}{more}");
+    assert!(plain.clone().add("f", &file(&libvirt(""))).is_ok());
+    for (lines, says) in [
+        // Not what the schema is.
+        ("name = 1\n".to_owned(), vec!["line 5", "name = 1", "string"]),
+        ("nam = \"x\"\n".into(), vec!["line 6", "unknown field `nam`", "`name`"]),
+        ("runtime = \"podman\"\n".into(), vec!["podman", "docker", "libvirt", "bridge"]),
+        ("[interfaces]\npattern = \"e{n}\"\nmax = 4\n".into(), vec!["missing field `first`"]),
+        ("[interfaces]\npattern = \"e{n}\"\nfirst = -1\nmax = 4\n".into(), vec!["-1"]),
+        (
+            "[interfaces]\npatern = \"e{n}\"\nfirst = 1\nmax = 4\n".into(),
+            vec!["line 8", "`patern`", "`pattern`"],
+        ),
+        ("[container]\nprivileged = true\n".into(), vec!["`privileged`", "`cap_add`"]),
+        (
+            "[readiness]\nmethod = \"ping\"\n".into(),
+            vec!["ping", "`none`", "`log`", "`serial`", "`command`", "`tcp`"],
+        ),
+        ("[readiness]\nmethod = \"log\"\n".into(), vec!["missing field `pattern`"]),
+        ("[readiness]\nmethod = \"tcp\"\nport = 0\n".into(), vec!["nonzero"]),
+        ("[readiness]\nmethod = \"none\"\npattern = \"x\"\n".into(), vec!["`pattern`"]),
+        ("[console]\nmethod = \"vnc\"\n".into(), vec!["vnc", "`exec`", "`serial`", "`ssh`", "`telnet`"]),
+        ("[config.startup]\nmethod = \"ftp\"\n".into(), vec!["ftp", "`bind`", "`iso`", "`disk`", "`serial`"]),
+        ("[config.startup]\nmethod = \"bind\"\n".into(), vec!["missing field `path`"]),
+        ("[config.startup]\nmethod = \"serial\"\npath = \"/x\"\n".into(), vec!["`path`"]),
+        ("[config.save]\nmethod = \"exec\"\n".into(), vec!["missing field `command`"]),
+        (
+            libvirt("").replace("disk_bus = \"virtio\"", "disk_bus = \"floppy\""),
+            vec!["floppy", "`ide`", "`sata`"],
+        ),
+        ("= \n".into(), vec!["line 6"]),
+        // What makes no sense.
+        ("name = \"mi ne\"\n".into(), vec!["name", "not a kind's name", "letters"]),
+        ("aliases = [\"\"]\n".into(), vec!["aliases", "not a kind's name"]),
+        ("aliases = [\"a\", \"a\"]\n".into(), vec!["aliases", "twice"]),
+        ("aliases = [\"mine\"]\n".into(), vec!["aliases", "twice"]),
+        ("aliases = [\"linux\"]\n".into(), vec!["aliases", "a name of kind linux already"]),
+        ("name = \"srl\"\n".into(), vec!["name", "a name of kind nokia_srlinux already"]),
+        ("description = \" \"\n".into(), vec!["description", "empty"]),
+        ("source = \"\"\n".into(), vec!["source", "empty"]),
+        (
+            "[interfaces]\npattern = \"*\"\nfirst = 0\nmax = 4\n".into(),
+            vec!["interfaces.pattern", "only for it"],
+        ),
+        ("runtime = \"bridge\"\n".into(), vec!["interfaces.pattern", "only for it"]),
+        (
+            "[interfaces]\npattern = \"e\"\nfirst = 0\nmax = 4\n".into(),
+            vec!["interfaces.pattern", "{n} once"],
+        ),
+        (
+            "[interfaces]\npattern = \"e{n}\"\nfirst = 0\nmax = 0\n".into(),
+            vec!["interfaces.max", "1 to 1024"],
+        ),
+        (
+            "[interfaces]\npattern = \"eth{n}\"\nfirst = 0\nmax = 4\n".into(),
+            vec!["interfaces.pattern", "eth1"],
+        ),
+        (
+            "[interfaces]\npattern = \"e{n}\"\nfirst = 0\nmax = 4\nreserved = [\"x\"]\n".into(),
+            vec!["interfaces.reserved", "virtual machine"],
+        ),
+        (vm.to_owned(), vec!["vm", "libvirt"]),
+        ("runtime = \"libvirt\"\n".into(), vec!["vm", "disk_bus"]),
+        (libvirt("serials = 5\n"), vec!["vm.serials", "1 to 4"]),
+        (libvirt("[container]\ncap_add = [\"NET_ADMIN\"]\n"), vec!["container", "docker"]),
+        (format!("shell = [\"sh\"]\n{}", libvirt("")), vec!["shell", "docker"]),
+        (libvirt("[config]\nlicense = \"/x\"\n"), vec!["config.license", "docker"]),
+        (libvirt("[readiness]\nmethod = \"log\"\npattern = \"x\"\n"), vec!["readiness.method", "docker"]),
+        (libvirt("[console]\nmethod = \"exec\"\n"), vec!["console.method", "docker"]),
+        (
+            libvirt("[config.startup]\nmethod = \"bind\"\npath = \"/x\"\n"),
+            vec!["config.startup.method", "docker"],
+        ),
+        (libvirt("[config.save]\nmethod = \"file\"\npath = \"/x\"\n"), vec!["config.save.method", "docker"]),
+        (
+            libvirt("[config.startup]\nmethod = \"iso\"\npath = \"../x\"\n"),
+            vec!["config.startup.path", "relative"],
+        ),
+        (
+            libvirt("[config.save]\nmethod = \"serial\"\ncommand = []\n"),
+            vec!["config.save.command", "program"],
+        ),
+        ("[container]\ncap_add = [\"CAP_NET_ADMIN\"]\n".into(), vec!["container.cap_add", "without CAP_"]),
+        ("[container]\ncap_add = [\"ALL\"]\n".into(), vec!["container.cap_add", "one capability"]),
+        ("[readiness]\nmethod = \"serial\"\npattern = \"x\"\n".into(), vec!["readiness.method", "libvirt"]),
+        (
+            "[readiness]\nmethod = \"log\"\npattern = \"(\"\n".into(),
+            vec!["readiness.pattern", "regular expression"],
+        ),
+        (
+            "[readiness]\nmethod = \"log\"\npattern = \"x\"\ntimeout_s = 0\n".into(),
+            vec!["readiness.timeout_s", "1 to 7200"],
+        ),
+        ("[readiness]\nmethod = \"command\"\ncommand = []\n".into(), vec!["readiness.command", "program"]),
+        ("[console]\nmethod = \"serial\"\n".into(), vec!["console.method", "libvirt"]),
+        ("[console]\nmethod = \"exec\"\n".into(), vec!["console.method", "shell"]),
+        (
+            "[config.startup]\nmethod = \"iso\"\npath = \"x\"\n".into(),
+            vec!["config.startup.method", "libvirt"],
+        ),
+        (
+            "[config.startup]\nmethod = \"bind\"\npath = \"etc\"\n".into(),
+            vec!["config.startup.path", "absolute"],
+        ),
+        (
+            "[config.startup]\nmethod = \"bind\"\npath = \"/a/../b\"\n".into(),
+            vec!["config.startup.path", "absolute"],
+        ),
+        (
+            "[config.save]\nmethod = \"exec\"\ncommand = [\"\"]\n".into(),
+            vec!["config.save.command", "program"],
+        ),
+        ("[config.save]\nmethod = \"file\"\npath = \"/\"\n".into(), vec!["config.save.path", "absolute"]),
+        ("[config]\nlicense = \"l\"\n".into(), vec!["config.license", "absolute"]),
+    ] {
+        let text = file(&lines);
+        let mut catalogue = plain.clone();
+        let e = catalogue.add("bad.toml", &text).expect_err(&text);
+        let said = e.to_string();
+        for part in says.iter().chain(&["bad.toml"]) {
+            assert!(said.contains(part), "{part} missing in: {said}\nof\n{text}");
+        }
+        assert_eq!(catalogue.kinds().count(), plain.kinds().count());
+    }
+}
+
+#[test]
+fn unknown_kinds_and_interfaces_are_named() {
+    let spec = LabSpec {
+        nodes: vec![node("a", "linux"), node("b", "lynux")],
+        links: vec![link(("a", "eth0"), ("b", "eth1"))],
+        ..LabSpec::default()
+    };
+    let wrong = Catalogue::embedded().check(&spec);
+    assert_eq!(wrong.len(), 2, "{wrong:?}");
+    assert!(wrong[0].description.contains("frr") && wrong[0].description.contains("linux"), "{wrong:?}");
+    assert!(wrong[1].description.contains("eth1 to"), "{wrong:?}");
+    assert!(wrong[1].description.contains("management"), "{wrong:?}");
+}
+
+#[test]
+fn virtual_machines_are_refused_as_long_as_nothing_runs_them() {
+    let nodes = Catalogue::embedded().kinds().map(|k| node(&k.name, &k.name)).collect();
+    let spec = LabSpec { nodes, ..LabSpec::default() };
+    let wrong = Catalogue::embedded().check(&spec);
+    let vms = Catalogue::embedded().kinds().filter(|k| k.runtime == Runtime::Libvirt).count();
+    assert_eq!(wrong.len(), vms, "{wrong:?}");
+    assert!(wrong.iter().all(|v| v.field.ends_with(".kind") && v.description.contains("virtual machine")));
+}
+
+#[test]
+fn two_spellings_of_one_interface_are_one_interface() {
+    let catalogue = Catalogue::embedded();
+    let spec = |interfaces: [&str; 2]| LabSpec {
+        nodes: vec![node("x", "cisco_xrd"), node("h", "linux"), node("br", "bridge")],
+        links: vec![
+            link(("x", interfaces[0]), ("h", "eth1")),
+            link(("x", interfaces[1]), ("br", "any-name")),
+        ],
+        ..LabSpec::default()
+    };
+    assert_eq!(catalogue.check(&spec(["Gi0/0/0/0", "gi0/0/0/1"])), []);
+    let wrong = catalogue.check(&spec(["Gi0/0/0/0", "eth1"]));
+    assert_eq!(wrong.len(), 1, "{wrong:?}");
+    assert_eq!(wrong[0].field, "links[1].a.interface");
+    assert!(wrong[0].description.contains("\"eth1\" and \"Gi0/0/0/0\" are the same"), "{wrong:?}");
+    let one = catalogue.canonical(spec(["Gi0/0/0/0", "eth2"]));
+    let two = catalogue.canonical(spec(["eth1", "gigabitethernet0/0/0/1"]));
+    assert_eq!(one, two);
+    assert_eq!(one.links[0].a.interface, "GigabitEthernet0/0/0/0");
+    assert_eq!((one.links[0].b.interface.as_str(), one.links[1].b.interface.as_str()), ("eth1", "any-name"));
+    let unknown = spec(["nothing", "eth9"]);
+    assert_eq!(catalogue.canonical(unknown.clone()), unknown);
+}
+
+/// The worked example of docs/kinds.md.
+#[test]
+fn the_example_of_the_documentation_is_a_kind() {
+    let docs = include_str!("../../../../docs/kinds.md");
+    let example =
+        docs.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let mut catalogue = Catalogue::embedded();
+    catalogue.add("example.toml", example).unwrap();
+    let kind = Kind::read("example.toml", example).unwrap();
+    assert!(!kind.verified, "no test runs the example");
+    assert_eq!(kind.interfaces.index(&kind.name, "xe0/0/0"), Ok(0));
+    for key in ["name", "description", "vendor", "aliases", "runtime", "image", "shell", "verified", "source"]
+    {
+        assert!(docs.contains(&format!("`{key}`")), "docs/kinds.md does not explain {key}");
+    }
+}
