@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+mod check;
 mod file;
 
 pub use file::{
@@ -14,7 +15,7 @@ pub use file::{
 };
 
 use crate::failure::Violation;
-use crate::spec::{LabSpec, NodeSpec};
+use crate::spec::{Bind, BindSource, LabSpec, NodeSpec};
 use crate::state::Runtime;
 
 /// All kinds there are.
@@ -117,14 +118,27 @@ impl Catalogue {
         if spec.cmd.is_empty() && spec.entrypoint.is_empty() {
             spec.cmd.clone_from(&kind.container.cmd);
         }
+        for (what, file, target, read_only) in [
+            ("startup configuration", &node.startup_config, kind.startup_path(), false),
+            ("licence", &node.license, kind.license_path(), true),
+        ] {
+            let Some(target) = target.filter(|_| !file.is_empty()) else { continue };
+            if node.binds.iter().any(|b| b.target == target) {
+                return Err(format!(
+                    "its {what} {file} goes to {target}, where one of its binds goes too: leave one of them out"
+                ));
+            }
+            let source = BindSource::Bundle(file.clone());
+            spec.binds.push(Bind { source, target: target.to_owned(), read_only });
+        }
         if spec.hostname.is_empty() {
             spec.hostname.clone_from(&spec.id);
         }
         Ok(ResolvedNode { spec, runtime: kind.runtime })
     }
 
-    /// Everything in a spec that its kinds do not allow: unknown kinds and those that nothing runs yet, missing images, interfaces that do not exist or are
-    /// there twice under two names.
+    /// Everything in a spec that its kinds do not allow: unknown kinds and those that nothing runs yet, missing images, configurations and
+    /// licences that a kind has no place for, interfaces that do not exist or are there twice under two names.
     pub fn check(&self, spec: &LabSpec) -> Vec<Violation> {
         let mut wrong = Vec::new();
         for (i, node) in spec.nodes.iter().enumerate() {
@@ -141,6 +155,19 @@ impl Catalogue {
                     say(format!("nodes[{i}].kind"), &what);
                 }
                 Ok(_) => {}
+            }
+            let Some(kind) = self.get(&node.kind).filter(|k| k.runtime != Runtime::Libvirt) else { continue };
+            for (key, file, target, how) in [
+                ("startup_config", &node.startup_config, kind.startup_path(), "startup configuration"),
+                ("license", &node.license, kind.license_path(), "licence file"),
+            ] {
+                if !file.is_empty() && target.is_none() {
+                    let what = format!(
+                        "kind {} takes no {how}: mount {file} with a bind where the image expects it",
+                        kind.name
+                    );
+                    say(format!("nodes[{i}].{key}"), &what);
+                }
             }
         }
         let kinds: BTreeMap<&str, &Kind> =

@@ -11,7 +11,7 @@ fn link(a: (&str, &str), b: (&str, &str)) -> LinkSpec {
         interface: interface.into(),
         ..Endpoint::default()
     };
-    LinkSpec { a: end(a), b: end(b), mtu: 0, labels: BTreeMap::new() }
+    LinkSpec { a: end(a), b: end(b), ..LinkSpec::default() }
 }
 
 /// A kind's file with these lines instead of, or beside, its own.
@@ -66,6 +66,53 @@ fn environment_and_command_come_from_the_kind_and_yield_to_the_node() {
     let resolved = catalogue.resolve(&own).unwrap().spec;
     assert_eq!((resolved.env["INTFTYPE"].as_str(), resolved.env["ETBA"].as_str()), ("et", "1"));
     assert!(resolved.cmd.is_empty(), "{:?}", resolved.cmd);
+}
+
+#[test]
+fn a_startup_configuration_and_a_licence_are_mounted_where_the_kind_reads_them() {
+    let catalogue = Catalogue::embedded();
+    let bind = |source: &str, target: &str, read_only| Bind {
+        source: BindSource::Bundle(source.into()),
+        target: target.into(),
+        read_only,
+    };
+    let own = bind("daemons", "/etc/frr/daemons", false);
+    let frr = NodeSpec { startup_config: "r1.conf".into(), binds: vec![own.clone()], ..node("r1", "frr") };
+    let resolved = catalogue.resolve(&frr).unwrap().spec;
+    assert_eq!(resolved.binds, [own, bind("r1.conf", "/etc/frr/frr.conf", false)]);
+    let srl = NodeSpec { startup_config: "a".into(), license: "l".into(), ..node("s", "srl") };
+    assert_eq!(
+        catalogue.resolve(&srl).unwrap().spec.binds,
+        [bind("a", "/etc/opt/srlinux/config.json", false), bind("l", "/opt/srlinux/etc/license.key", true)]
+    );
+    let twice = NodeSpec { binds: vec![bind("x", "/etc/frr/frr.conf", true)], ..frr };
+    let said = catalogue.resolve(&twice).unwrap_err();
+    assert!(said.contains("r1.conf") && said.contains("/etc/frr/frr.conf"), "{said}");
+}
+
+#[test]
+fn a_kind_without_a_place_for_a_startup_configuration_or_a_licence_says_so() {
+    let given = |kind: &str| NodeSpec { startup_config: "c".into(), license: "l".into(), ..node(kind, kind) };
+    let nodes = ["frr", "linux", "bridge", "srl", "cisco_iosv"].map(given).into();
+    let spec = LabSpec { nodes, ..LabSpec::default() };
+    let wrong = Catalogue::embedded().check(&spec);
+    let fields: Vec<&str> = wrong.iter().map(|v| v.field.as_str()).collect();
+    assert_eq!(
+        fields,
+        [
+            "nodes[0].license",
+            "nodes[1].startup_config",
+            "nodes[1].license",
+            "nodes[2].startup_config",
+            "nodes[2].license",
+            "nodes[4].kind"
+        ]
+    );
+    assert!(wrong[1].description.contains("kind linux takes no startup configuration"), "{wrong:?}");
+    // That the files are there is a matter of the spec by itself.
+    let missing: Vec<String> = spec.check().into_iter().map(|v| v.field).collect();
+    assert!(missing.contains(&"nodes[0].startup_config".to_owned()), "{missing:?}");
+    assert!(missing.contains(&"nodes[0].license".to_owned()), "{missing:?}");
 }
 
 #[test]

@@ -63,6 +63,14 @@ impl LabSpec {
                     );
                 }
             }
+            for (key, file) in [("startup_config", &node.startup_config), ("license", &node.license)] {
+                if !file.is_empty() && !self.files.iter().any(|f| f.path == *file) {
+                    say(
+                        format!("nodes[{i}].{key}"),
+                        format!("\"{file}\" is not a file among the lab's files; send it along"),
+                    );
+                }
+            }
             for (j, bind) in node.binds.iter().enumerate() {
                 let field = format!("nodes[{i}].binds[{j}]");
                 if !bind.target.starts_with('/') || bind.target.split('/').any(|p| p == "..") {
