@@ -12,8 +12,10 @@ use netloom_api::v1 as api;
 use netloom_model::id::LabId;
 use netloom_model::kind::Catalogue;
 use netloom_topology::{DirFiles, Input, MAX_TEXT, Parsed, parse};
+use serde_json::json;
 
 use crate::error::Error;
+use crate::output::words::{last, runtime};
 
 /// The text of a topology file.
 #[derive(Debug)]
@@ -106,40 +108,58 @@ impl Source {
     }
 }
 
-/// The server's kinds, as far as the API tells them: what a topology file may say follows from them, and a server may have kinds of its own.
+/// The server's kinds, as far as a topology file needs them: what it may say follows from them, and a server may have kinds of its own.
 pub fn catalogue(kinds: &[api::Kind]) -> Catalogue {
     let mut catalogue = Catalogue::default();
     for kind in kinds {
-        let name = kind.name.strip_prefix("kinds/").unwrap_or(&kind.name);
-        let runtime = match kind.runtime() {
-            api::Runtime::Docker => "docker",
-            api::Runtime::Libvirt => "libvirt",
-            api::Runtime::Bridge => "bridge",
-            api::Runtime::Unspecified => continue,
-        };
-        let text = format!(
-            "name = {}\ndescription = {}\naliases = {}\nruntime = {}\nimage = {}\nverified = {}\nsource = {}\n\
-             [interfaces]\npattern = {}\nfirst = {}\nmax = {}\n",
-            quoted(name),
-            quoted(&kind.description),
-            quoted(&kind.aliases),
-            quoted(runtime),
-            quoted(&kind.image),
-            kind.verified,
-            quoted(&kind.source),
-            quoted(&kind.interface_pattern),
-            kind.first_interface,
-            kind.max_interfaces,
-        );
+        let name = last(&kind.name);
         // A kind that this version cannot read is left to the server: a node of it is refused here, with the name.
-        let _ = catalogue.add(name, &text);
+        if let Ok(read) = serde_json::from_value(as_file(name, kind)) {
+            let _ = catalogue.insert(name, read);
+        }
     }
     catalogue
 }
 
-/// JSON's strings and lists of strings are TOML's too.
-fn quoted<T: serde::Serialize + ?Sized>(value: &T) -> String {
-    serde_json::to_string(value).expect("strings always serialise")
+/// The kind as its file would say it.
+fn as_file(name: &str, kind: &api::Kind) -> serde_json::Value {
+    let ports = kind.interfaces.clone().unwrap_or_default();
+    let management = kind.management.clone().unwrap_or_default();
+    let mut interfaces = json!({
+        "pattern": kind.interface_pattern,
+        "also": ports.other_patterns,
+        "ignore_case": ports.ignore_case,
+        "first": kind.first_interface,
+        "max": kind.max_interfaces,
+        "step": ports.step.max(1),
+        "ports_per_slot": ports.ports_per_slot,
+        "first_slot": ports.first_slot,
+        "reserved": management.reserved,
+    });
+    if !management.name.is_empty() {
+        interfaces["management"] = json!(management.name);
+    }
+    let vm = kind.vm.as_ref().map(|vm| {
+        json!({ "disk_bus": vm.disk_bus, "nic_model": vm.nic_model, "machine": vm.machine, "serials": vm.serials.max(1) })
+    });
+    let config_in = kind.config_in.clone().unwrap_or_default();
+    let startup = match config_in.method() {
+        api::ConfigInMethod::Bind => json!({ "method": "bind", "path": config_in.path }),
+        // How a virtual machine takes its configuration is for the server to know.
+        _ => json!({ "method": "none" }),
+    };
+    json!({
+        "name": name,
+        "description": kind.description,
+        "aliases": kind.aliases,
+        "runtime": runtime(kind.runtime()),
+        "image": kind.image,
+        "interfaces": interfaces,
+        "vm": vm,
+        "config": { "startup": startup, "license": kind.license_path },
+        "verified": kind.verified,
+        "source": kind.source,
+    })
 }
 
 fn read_text(reader: impl std::io::Read, name: &str) -> Result<String, Error> {
@@ -246,14 +266,51 @@ mod tests {
             description: "says \"hi\"\n".into(),
             aliases: vec!["m".into()],
             runtime: api::Runtime::Docker.into(),
-            interface_pattern: "e1-{n}".into(),
+            interface_pattern: "e{slot}-{n}".into(),
             first_interface: 1,
             max_interfaces: 8,
+            interfaces: Some(api::Interfaces {
+                other_patterns: vec!["port{slot}-{n}".into()],
+                ignore_case: true,
+                step: 1,
+                ports_per_slot: 4,
+                ..api::Interfaces::default()
+            }),
+            management: Some(api::Management { name: "mgmt7".into(), reserved: Vec::new() }),
+            config_in: Some(api::ConfigIn {
+                method: api::ConfigInMethod::Bind.into(),
+                path: "/etc/mine".into(),
+            }),
+            license_path: "/etc/licence".into(),
+            source: "s".into(),
             ..api::Kind::default()
         };
-        let catalogue = catalogue(&[kind]);
+        let machine = api::Kind {
+            name: "kinds/vm".into(),
+            description: "d".into(),
+            runtime: api::Runtime::Libvirt.into(),
+            interface_pattern: "p{n}".into(),
+            max_interfaces: 2,
+            vm: Some(api::Vm {
+                disk_bus: "ide".into(),
+                nic_model: "e1000".into(),
+                machine: "pc".into(),
+                ..api::Vm::default()
+            }),
+            management: Some(api::Management { name: "m0".into(), reserved: vec!["r".into()] }),
+            source: "s".into(),
+            ..api::Kind::default()
+        };
+        let odd = api::Kind { name: "kinds/odd".into(), ..machine.clone() };
+        let odd = api::Kind { runtime: api::Runtime::Unspecified.into(), ..odd };
+        let catalogue = catalogue(&[kind, odd, machine]);
         let found = catalogue.get("m").expect("found by its alias");
         assert_eq!((found.name.as_str(), found.description.as_str()), ("mine", "says \"hi\"\n"));
-        assert_eq!((found.interfaces.pattern.as_str(), found.interfaces.max), ("e1-{n}", 8));
+        assert_eq!(found.interfaces.index("mine", "PORT1-0"), Ok(3));
+        assert!(found.interfaces.index("mine", "mgmt7").is_err());
+        let startup = netloom_model::kind::Startup::Bind { path: "/etc/mine".into() };
+        assert_eq!((&found.config.startup, found.config.license.as_str()), (&startup, "/etc/licence"));
+        assert_eq!(catalogue.get("vm").map(|k| k.interfaces.nic(0)), Some(Some(2)));
+        assert!(catalogue.get("odd").is_none());
     }
 }

@@ -3,6 +3,7 @@
 pub mod diagnostics;
 pub mod error;
 pub mod json;
+pub mod kind;
 pub mod plan;
 pub mod progress;
 pub mod style;

@@ -218,27 +218,23 @@ pub fn images(style: Style, images: &[api::Image]) -> String {
 
 /// Kinds.
 pub fn kinds(style: Style, kinds: &[api::Kind]) -> String {
-    let mut columns = Columns::new(style, &["KIND", "RUNTIME", "IMAGE", "INTERFACES", "DESCRIPTION"]);
-    for kind in kinds {
+    let header = ["KIND", "VENDOR", "RUNTIME", "INTERFACES", "CPU", "MEMORY", "VERIFIED", "ALIASES"];
+    let mut columns = Columns::new(style, &header);
+    for kind in in_order(kinds, |k| natural(&k.name)) {
+        let counted = |number: u64, text: String| dash(if number == 0 { "" } else { &text });
+        let memory = i64::try_from(kind.memory_request_bytes).unwrap_or(i64::MAX);
         columns.row(vec![
             cell(last(&kind.name)),
+            dash(&kind.vendor),
             cell(words::runtime(kind.runtime())),
-            dash(&kind.image),
-            cell(interfaces(kind)),
-            cell(&kind.description),
+            cell(super::kind::interfaces(kind)),
+            counted(kind.cpu_request_millis.into(), cores(kind.cpu_request_millis.into())),
+            counted(kind.memory_request_bytes, bytes(memory)),
+            cell(if kind.verified { "yes" } else { "no" }),
+            dash(&kind.aliases.join(", ")),
         ]);
     }
     columns.text()
-}
-
-/// A kind's data interfaces, in words.
-pub fn interfaces(kind: &api::Kind) -> String {
-    if kind.interface_pattern == "*" {
-        return "any name".to_owned();
-    }
-    let name = |n: u32| kind.interface_pattern.replace("{n}", &n.to_string());
-    let end = kind.first_interface.saturating_add(kind.max_interfaces.saturating_sub(1));
-    format!("{}..{}", name(kind.first_interface), name(end))
 }
 
 #[cfg(test)]
@@ -357,14 +353,35 @@ router-2  frr   netloom/frr:local  FAILED  local  -             0         exit c
     }
 
     #[test]
-    fn interfaces_of_a_kind() {
-        let kind = |pattern: &str| api::Kind {
-            interface_pattern: pattern.into(),
-            first_interface: 1,
-            max_interfaces: 4,
+    fn kinds_say_whether_a_test_runs_them() {
+        let kind = |name: &str, verified| api::Kind {
+            name: format!("kinds/{name}"),
+            runtime: api::Runtime::Docker.into(),
+            interface_pattern: "eth{n}".into(),
+            interfaces: Some(api::Interfaces {
+                first_name: "eth1".into(),
+                last_name: "eth4".into(),
+                ..api::Interfaces::default()
+            }),
+            cpu_request_millis: 100,
+            memory_request_bytes: 128 << 20,
+            verified,
             ..api::Kind::default()
         };
-        assert_eq!(interfaces(&kind("eth{n}")), "eth1..eth4");
-        assert_eq!(interfaces(&kind("*")), "any name");
+        let other = api::Kind {
+            vendor: "ACME".into(),
+            aliases: vec!["a".into(), "b".into()],
+            cpu_request_millis: 0,
+            memory_request_bytes: 0,
+            ..kind("other", false)
+        };
+        assert_eq!(
+            kinds(Style { colour: false }, &[other, kind("frr", true)]),
+            "\
+KIND   VENDOR  RUNTIME  INTERFACES  CPU  MEMORY     VERIFIED  ALIASES
+frr    -       docker   eth1..eth4  0.1  128.0 MiB  yes       -
+other  ACME    docker   eth1..eth4  -    -          no        a, b
+"
+        );
     }
 }

@@ -550,6 +550,7 @@ impl KindService for Server {
             interface_pattern: "eth{n}".into(),
             first_interface: 1,
             max_interfaces: 8,
+            source: "s".into(),
             ..api::Kind::default()
         };
         let (kinds, next_page_token) = match token.as_str() {

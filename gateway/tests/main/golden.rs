@@ -21,6 +21,8 @@ async fn resources_look_as_they_did() {
         ("host", "/v1/hosts/local".to_owned()),
         ("image", "/v1/images/netloom/frr:local".to_owned()),
         ("kind", "/v1/kinds/bridge".to_owned()),
+        ("kind-container", "/v1/kinds/nokia_srlinux".to_owned()),
+        ("kind-vm", "/v1/kinds/cisco_iosxr".to_owned()),
         ("operation", format!("/v1/operations/{DONE}")),
         ("operation-failed", format!("/v1/operations/{FAILED}")),
     ] {

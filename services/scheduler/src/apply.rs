@@ -90,6 +90,7 @@ impl Scheduler {
             let message = format!("the spec of lab \"{}\" is wrong in {} places", apply.lab, wrong.len());
             return Err(Failure::invalid(message, wrong).into());
         }
+        let apply = Apply { spec: self.catalogue.canonical(apply.spec), ..apply };
         self.first_word().await;
         let mut judged = BTreeSet::new();
         for _ in 0..ATTEMPTS {
