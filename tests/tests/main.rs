@@ -39,6 +39,7 @@ mod main {
     pub mod hostile;
     pub mod install;
     pub mod keys;
+    pub mod kinds;
     pub mod ospf;
     pub mod repair;
     pub mod tutorial;

@@ -1,8 +1,9 @@
 //! One kind, whole.
 
 use netloom_api::v1 as api;
+use netloom_model::words::join as command;
 
-use super::words::{bytes, command, cores, count, last, runtime};
+use super::words::{bytes, cores, count, last, runtime};
 
 /// A kind's data interfaces: the first and the last.
 pub fn interfaces(kind: &api::Kind) -> String {
@@ -33,7 +34,10 @@ pub fn describe(kind: &api::Kind) -> String {
             "CPU counted",
             counted(
                 kind.cpu_request_millis.into(),
-                format!("{} cores", cores(kind.cpu_request_millis.into())),
+                match cores(kind.cpu_request_millis.into()) {
+                    one if one == "1" => "1 core".to_owned(),
+                    several => format!("{several} cores"),
+                },
             ),
         ),
         ("Memory counted", counted(kind.memory_request_bytes, bytes(memory))),
@@ -206,7 +210,7 @@ Runtime         docker
 Interfaces      Ethernet0/1..Ethernet7/3, 31 at most, 4 a slot
 Also written    e{slot}/{n}, eth1, eth2 and so on, in upper and lower case alike
 Management      Ethernet0/0
-CPU counted     1 cores
+CPU counted     1 core
 Memory counted  1.0 GiB
 Capabilities    NET_ADMIN
 Environment     A=1, B=2

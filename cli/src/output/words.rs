@@ -77,16 +77,6 @@ pub fn natural(name: &str) -> Vec<(String, u64)> {
     key
 }
 
-/// A command as one would type it: words that a shell would split are quoted.
-pub fn command(words: &[String]) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+%".contains(c);
-    let quoted = |word: &String| match word {
-        w if !w.is_empty() && w.chars().all(plain) => w.clone(),
-        w => format!("'{}'", w.replace('\'', "'\\''")),
-    };
-    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
-}
-
 /// Thousandths of a core, for people.
 pub fn cores(millis: i64) -> String {
     let text = format!("{:.2}", millis as f64 / 1_000.0);
@@ -115,13 +105,6 @@ mod tests {
             (bytes(0), bytes(1_023), bytes(64 << 20)),
             ("0 B".into(), "1023 B".into(), "64.0 MiB".into())
         );
-    }
-
-    #[test]
-    fn commands_can_be_typed_as_they_are_shown() {
-        let words = ["vtysh", "-c", "show run", "it's", ""].map(str::to_owned);
-        assert_eq!(command(&words), r"vtysh -c 'show run' 'it'\''s' ''");
-        assert_eq!(netloom_model::words::split(&command(&words)), Ok(words.to_vec()));
     }
 
     #[test]

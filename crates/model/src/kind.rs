@@ -54,18 +54,22 @@ impl Catalogue {
     }
 
     /// Adds a kind, or replaces the one of the same name; `file` says in errors where it comes from.
-    pub fn insert(&mut self, file: &str, kind: Kind) -> Result<(), KindError> {
+    pub fn insert(&mut self, file: &str, mut kind: Kind) -> Result<(), KindError> {
         let refuse = |key: String, what: String| KindError::Content { file: file.to_owned(), key, what };
         kind.check().map_err(|(key, what)| refuse(key, what))?;
         for (key, name) in
             [("name", &kind.name)].into_iter().chain(kind.aliases.iter().map(|a| ("aliases", a)))
         {
             if let Some(other) = self.get(name).filter(|k| k.name != kind.name) {
-                return Err(refuse(
-                    key.to_owned(),
-                    format!("\"{name}\" is a name of kind {} already", other.name),
-                ));
+                let what = format!(
+                    "\"{name}\" is a name of kind {other} already: choose another, or take that kind's place with name = \"{other}\"",
+                    other = other.name
+                );
+                return Err(refuse(key.to_owned(), what));
             }
+        }
+        if kind.runtime == Runtime::Libvirt {
+            kind.vm.get_or_insert_default();
         }
         self.kinds.insert(kind.name.clone(), kind);
         Ok(())

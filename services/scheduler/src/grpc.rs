@@ -299,12 +299,13 @@ impl SchedulerService for Grpc {
         };
         let uid = node.uid.to_string();
         let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + TICKET;
+        let kind = self.core.catalogue.get(&node.spec.kind);
         Ok(Response::new(ps::Ticket {
             endpoint: client.endpoint.to_string(),
             ticket: ticket::sign(&self.core.ticket_key, &uid, &request.verb, expires.as_secs()),
             uid,
-            shell: self.core.catalogue.get(&node.spec.kind).map(|k| k.shell.clone()).unwrap_or_default(),
-            save: Vec::new(),
+            shell: kind.map(|k| k.shell.clone()).unwrap_or_default(),
+            save: kind.map(|k| k.save_command()).unwrap_or_default(),
         }))
     }
 

@@ -1,7 +1,7 @@
 //! What makes no sense in a kind's file, though it has the right keys.
 
 use super::{Console, Container, Kind, Readiness, Save, Startup};
-use crate::spec::is_relative_normal;
+use crate::spec::{MAX_CPU_MILLIS, MAX_MEMORY_BYTES, is_relative_normal};
 use crate::state::Runtime;
 
 impl Kind {
@@ -38,6 +38,12 @@ impl Kind {
         if !self.interfaces.reserved.is_empty() && self.runtime != Runtime::Libvirt {
             return wrong("interfaces.reserved", "only a virtual machine has reserved NICs".to_owned());
         }
+        if self.resources.cpu_request_millis > MAX_CPU_MILLIS {
+            return wrong("resources.cpu_request_millis", format!("{MAX_CPU_MILLIS} is the most"));
+        }
+        if self.resources.memory_request_mib > MAX_MEMORY_BYTES >> 20 {
+            return wrong("resources.memory_request_mib", format!("{} is the most", MAX_MEMORY_BYTES >> 20));
+        }
         self.check_runtime()?;
         self.check_methods()
     }
@@ -51,10 +57,6 @@ impl Kind {
         };
         match &self.vm {
             Some(_) if self.runtime != Runtime::Libvirt => return wrong("vm", only("libvirt")),
-            None if self.runtime == Runtime::Libvirt => {
-                let what = "a kind that libvirt runs says here its disk_bus, nic_model and machine";
-                return wrong("vm", what.to_owned());
-            }
             Some(vm) if !(1..=4).contains(&vm.serials) => {
                 return wrong("vm.serials", format!("{} is not from 1 to 4", vm.serials));
             }

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::naming::Naming;
 use crate::state::Runtime;
+use crate::words::join;
 
 /// Why a kind file is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -66,7 +67,7 @@ pub struct Kind {
     /// How its containers are made.
     #[serde(default)]
     pub container: Container,
-    /// What its virtual machines are made of; there iff libvirt runs it.
+    /// What its virtual machines are made of. In the catalogue it is there iff libvirt runs the kind.
     #[serde(default)]
     pub vm: Option<Vm>,
     /// How to tell that the device has booted.
@@ -110,7 +111,7 @@ pub struct Container {
 
 /// What a kind's virtual machines are made of.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Vm {
     /// Bus of its disk.
     pub disk_bus: DiskBus,
@@ -119,21 +120,27 @@ pub struct Vm {
     /// The machine that is emulated.
     pub machine: Machine,
     /// Features of the host's CPU that are kept from it, as libvirt calls them.
-    #[serde(default)]
     pub cpu_mask: Vec<String>,
     /// True boots by EFI, false by BIOS.
-    #[serde(default)]
     pub efi: bool,
     /// Serial ports, 1 to 4; the console is the first.
-    #[serde(default = "one")]
     pub serials: u32,
     /// Size of an empty second disk in GiB; 0: there is none.
-    #[serde(default)]
     pub data_disk_gib: u32,
 }
 
-fn one() -> u32 {
-    1
+impl Default for Vm {
+    fn default() -> Vm {
+        Vm {
+            disk_bus: DiskBus::Virtio,
+            nic_model: NicModel::Virtio,
+            machine: Machine::Q35,
+            cpu_mask: Vec::new(),
+            efi: false,
+            serials: 1,
+            data_disk_gib: 0,
+        }
+    }
 }
 
 macro_rules! choices {
@@ -392,5 +399,20 @@ impl Kind {
     /// Where its containers read their licence; none when they read none.
     pub fn license_path(&self) -> Option<&str> {
         Some(self.config.license.as_str()).filter(|path| !path.is_empty())
+    }
+
+    /// The command that prints the running configuration inside a container; empty when there is none.
+    pub fn save_command(&self) -> Vec<String> {
+        let cat = |path: &str| vec!["cat".to_owned(), path.to_owned()];
+        match &self.config.save {
+            Save::Exec { command } => command.clone(),
+            Save::File { command, path } if command.is_empty() => cat(path),
+            // What the first command says is not the configuration.
+            Save::File { command, path } => {
+                let script = format!("{} >&2 && {}", join(command), join(&cat(path)));
+                vec!["sh".to_owned(), "-c".to_owned(), script]
+            }
+            Save::Serial { .. } | Save::None {} => Vec::new(),
+        }
     }
 }

@@ -116,6 +116,20 @@ fn a_kind_without_a_place_for_a_startup_configuration_or_a_licence_says_so() {
 }
 
 #[test]
+fn a_running_configuration_is_printed_by_one_command() {
+    let catalogue = Catalogue::embedded();
+    for (kind, command) in [
+        ("frr", &["vtysh", "-c", "show running-config"][..]),
+        ("haproxy", &["cat", "/usr/local/etc/haproxy/haproxy.cfg"]),
+        ("srl", &["sh", "-c", "sr_cli 'save startup' >&2 && cat /etc/opt/srlinux/config.json"]),
+        ("linux", &[]),
+        ("cisco_iosv", &[]),
+    ] {
+        assert_eq!(catalogue.get(kind).unwrap().save_command(), command, "{kind}");
+    }
+}
+
+#[test]
 fn the_catalogue_has_what_other_tools_files_name() {
     let catalogue = Catalogue::embedded();
     for (name, kind) in [
@@ -202,7 +216,9 @@ fn files_that_are_wrong_are_told_with_file_key_and_what_is_allowed() {
     assert!(plain.clone().add("f", &file("")).is_ok(), "{}", file(""));
     let vm = "[vm]\ndisk_bus = \"virtio\"\nnic_model = \"virtio\"\nmachine = \"q35\"\n";
     let libvirt = |more: &str| format!("runtime = \"libvirt\"\n{vm}{more}");
-    assert!(plain.clone().add("f", &file(&libvirt(""))).is_ok());
+    let mut machine = plain.clone();
+    machine.add("f", &file("runtime = \"libvirt\"\n")).unwrap();
+    assert_eq!(machine.get("mine").unwrap().vm, Some(Vm::default()), "what a file does not say is usual");
     for (lines, says) in [
         // Not what the schema is.
         ("name = 1\n".to_owned(), vec!["line 5", "name = 1", "string"]),
@@ -262,8 +278,15 @@ fn files_that_are_wrong_are_told_with_file_key_and_what_is_allowed() {
             "[interfaces]\npattern = \"e{n}\"\nfirst = 0\nmax = 4\nreserved = [\"x\"]\n".into(),
             vec!["interfaces.reserved", "virtual machine"],
         ),
+        (
+            "[resources]\ncpu_request_millis = 1024001\n".into(),
+            vec!["resources.cpu_request_millis", "1024000"],
+        ),
+        (
+            "[resources]\nmemory_request_mib = 67108865\n".into(),
+            vec!["resources.memory_request_mib", "67108864"],
+        ),
         (vm.to_owned(), vec!["vm", "libvirt"]),
-        ("runtime = \"libvirt\"\n".into(), vec!["vm", "disk_bus"]),
         (libvirt("serials = 5\n"), vec!["vm.serials", "1 to 4"]),
         (libvirt("[container]\ncap_add = [\"NET_ADMIN\"]\n"), vec!["container", "docker"]),
         (format!("shell = [\"sh\"]\n{}", libvirt("")), vec!["shell", "docker"]),
