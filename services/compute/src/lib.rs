@@ -13,6 +13,8 @@
 //!         └──────► driver ◄──┘── docker, sim ──────────────┘
 //! ```
 //!
+//! What cannot be read back and must outlive the service is in small files: which restart a start was made for and why a process ended (`record`), and which commands ran (`exec_runs`).
+//!
 //! A call only takes note. `reconcile` brings it about by what `plan` decides from what is wanted (`table`), what was seen (`watch`) and what was tried, so a crash at any point leaves
 //! nothing to be undone: the next look finds it. Nothing is started, changed or removed before the first Sync, and absence never removes: a scheduler that
 //! lost its memory cannot empty a host. What does not carry our owner is not even seen.

@@ -3,6 +3,7 @@
 
 mod commands;
 mod entry;
+mod peers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -11,14 +12,13 @@ use std::time::Instant;
 use netloom_model::id::{LabUid, NodeUid};
 use netloom_model::observed::{ComputeInventory, Observed};
 use netloom_model::slice::Instance;
-use netloom_model::spec::NetworkMode;
 use netloom_model::state::Wanted;
 use tokio::sync::{Notify, broadcast, oneshot};
 
 use crate::driver::{Found, Process};
 use crate::exec_state::ExecState;
 use crate::files::Files;
-use crate::plan::{self, Next, Peer, Step};
+use crate::plan::{self, Next, Step};
 use crate::record::Record;
 use entry::{Entry, Wish};
 pub use entry::{ExecJob, Job};
@@ -65,8 +65,7 @@ pub struct Work {
 
 struct Inner {
     entries: BTreeMap<NodeUid, Entry>,
-    /// Which nodes were said to share the network namespace of which.
-    sharers: BTreeMap<NodeUid, BTreeSet<NodeUid>>,
+    sharers: peers::Sharers,
     files: Arc<Files>,
     synced: bool,
     /// Which drivers answer.
@@ -88,7 +87,7 @@ impl Table {
     pub fn new(drivers: usize, inventory: ComputeInventory, files: Arc<Files>) -> Table {
         let inner = Inner {
             entries: BTreeMap::new(),
-            sharers: BTreeMap::new(),
+            sharers: peers::Sharers::default(),
             files,
             synced: false,
             answers: vec![false; drivers],
@@ -419,9 +418,9 @@ impl Table {
             inner.entries.remove(&uid);
             let _ = self.told.send(Told::Gone(uid));
         }
-        let sharers = inner.sharers.get(&uid).into_iter().flatten().copied();
-        for uid in std::iter::once(uid).chain(sharers.collect::<Vec<_>>()) {
-            self.tell(inner, uid);
+        self.tell(inner, uid);
+        for sharer in inner.sharers.of(uid) {
+            self.tell(inner, sharer);
         }
         self.wake.notify_one();
     }
@@ -445,26 +444,8 @@ impl Inner {
     }
 
     fn keep(&mut self, driver: usize, instance: Instance, traceparent: &str) {
-        if let Some(peer) = instance.network_of {
-            self.sharers.entry(peer).or_default().insert(instance.uid);
-        }
+        self.sharers.note(&instance);
         self.entry(instance.uid, instance.lab_uid, driver).keep(driver, instance, traceparent);
-    }
-
-    /// The instance whose network namespace a node shares, as it is now; none when it shares none.
-    fn peer_of(&self, uid: NodeUid) -> Option<Peer> {
-        let instance = self.entries.get(&uid)?.instance()?;
-        let peer = self.entries.get(&instance.network_of?).map(Entry::as_peer);
-        Some(peer.unwrap_or_else(|| match &instance.spec.network_mode {
-            NetworkMode::Node(node) => Peer { node: node.clone(), ..Peer::default() },
-            _ => Peer::default(),
-        }))
-    }
-
-    /// That of every node that shares one.
-    fn peers(&self) -> BTreeMap<NodeUid, Peer> {
-        let sharers = self.sharers.values().flatten();
-        sharers.filter_map(|uid| Some((*uid, self.peer_of(*uid)?))).collect()
     }
 
     fn observed(&self, uid: NodeUid, entry: &Entry) -> Observed {
@@ -482,10 +463,7 @@ impl Inner {
     fn forget_gone(&mut self) {
         self.entries.retain(|_, e| !e.is_nothing());
         let entries = &self.entries;
-        for sharers in self.sharers.values_mut() {
-            sharers.retain(|uid| entries.contains_key(uid));
-        }
-        self.sharers.retain(|_, sharers| !sharers.is_empty());
+        self.sharers.keep(|uid| entries.contains_key(uid));
     }
 
     fn retell(&mut self) {
