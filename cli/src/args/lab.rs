@@ -53,20 +53,3 @@ pub struct Destroy {
     #[arg(short, long)]
     pub yes: bool,
 }
-
-/// Show labs, nodes and links as they are
-#[derive(Debug, Args)]
-pub struct Inspect {
-    /// The lab [default: the one of the topology file]
-    #[arg(conflicts_with_all = ["topology", "all"])]
-    pub lab: Option<String>,
-    /// The file.
-    #[command(flatten)]
-    pub topology: Topology,
-    /// Show all labs and their nodes
-    #[arg(long, conflicts_with = "topology")]
-    pub all: bool,
-    /// Format.
-    #[command(flatten)]
-    pub output: Output,
-}

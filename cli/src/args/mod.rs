@@ -11,7 +11,7 @@ pub mod local;
 pub mod lookat;
 pub mod node;
 pub mod things;
-mod values;
+pub mod values;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -112,17 +112,23 @@ pub enum Command {
     /// Remove a lab and all that belongs to it
     Destroy(lab::Destroy),
     /// Show labs, nodes and links as they are
-    Inspect(lab::Inspect),
+    Inspect(lookat::Inspect),
+    /// Follow what changes in labs, until Ctrl-C
+    Events(lookat::Events),
     /// Draw a lab: as it runs, or as a topology file asks for it
     Graph(lookat::Graph),
     /// Print a lab's nodes for other tools: Ansible, ssh, name resolution
     Inventory(lookat::Inventory),
-    /// Run a command in a node; ends with the command's exit code
+    /// Run a command in a node, or in several at once; ends with the command's exit code
     Exec(node::Exec),
     /// Open a terminal in a node; leaving its shell ends it
     Shell(node::Shell),
-    /// Print what a node's first process wrote
+    /// Open the console of a node, which a key leaves
+    Console(node::Console),
+    /// Print what the first process of a node wrote, or of several nodes
     Logs(node::Logs),
+    /// Save the running configuration of nodes to files
+    Save(node::Save),
     /// Check a topology file without a server; exit code 1 when it has errors
     Validate(local::Validate),
     /// Write a topology file of a well-known shape: clos, fat-tree, ring, line, mesh or star
@@ -146,13 +152,20 @@ pub enum Command {
 impl Command {
     /// The lab and the node that are named, for messages; empty where none is.
     pub fn names(&self) -> (String, String) {
+        let one_of = |nodes: &[String]| match nodes {
+            [one] => one.clone(),
+            _ => String::new(),
+        };
         let lab_of = |lab: &Option<String>| (lab.clone().unwrap_or_default(), String::new());
         match self {
-            Command::Exec(a) => (a.lab.clone(), a.node.clone()),
+            Command::Exec(a) => (a.lab.clone(), one_of(&a.nodes)),
             Command::Shell(a) => (a.lab.clone(), a.node.clone()),
-            Command::Logs(a) => (a.lab.clone(), a.node.clone()),
+            Command::Console(a) => (a.lab.clone(), a.node.clone()),
+            Command::Logs(a) => (a.lab.clone(), one_of(&a.nodes)),
+            Command::Save(a) => (a.lab.clone(), one_of(&a.nodes)),
             Command::Destroy(a) => lab_of(&a.lab),
             Command::Inspect(a) => lab_of(&a.lab),
+            Command::Events(a) => lab_of(&a.lab),
             Command::Graph(a) => lab_of(&a.lab),
             Command::Inventory(a) => (a.lab.clone(), String::new()),
             _ => Default::default(),
@@ -179,7 +192,10 @@ mod tests {
     fn a_command_behind_the_dashes_is_not_read() {
         let cli = parse("netloom exec lab r1 -i -- ip -br addr --help").unwrap();
         let Command::Exec(exec) = cli.command else { panic!("exec") };
-        assert_eq!((exec.lab.as_str(), exec.node.as_str(), exec.interactive), ("lab", "r1", true));
+        assert_eq!(
+            (exec.lab.as_str(), exec.nodes.as_slice(), exec.interactive),
+            ("lab", &["r1".to_owned()][..], true)
+        );
         assert_eq!(exec.command, ["ip", "-br", "addr", "--help"]);
         assert!(parse("netloom exec lab r1").is_err());
     }

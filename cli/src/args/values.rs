@@ -29,9 +29,56 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(factor).filter(|s| *s > 0).map(Duration::from_secs).ok_or_else(refuse)
 }
 
+/// Reads how many are done at the same time.
+pub fn at_once(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n) if (1..=256).contains(&n) => Ok(n),
+        _ => Err("write a number from 1 to 256".to_owned()),
+    }
+}
+
+/// A key that a terminal sends as one byte, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key(pub Option<u8>);
+
+/// Reads ctrl-] and its like.
+pub fn key(text: &str) -> Result<Key, String> {
+    let lower = text.to_ascii_lowercase();
+    if lower == "none" {
+        return Ok(Key(None));
+    }
+    let name = lower.strip_prefix("ctrl-").or_else(|| lower.strip_prefix('^')).unwrap_or_default();
+    match name.as_bytes() {
+        // What Ctrl does to a character.
+        [c @ (b'@' | b'a'..=b'z' | b'['..=b'_')] => Ok(Key(Some(c.to_ascii_uppercase() & 0x1f))),
+        _ => Err("write ctrl- and a letter or one of @ [ \\ ] ^ _, for instance ctrl-], or none".to_owned()),
+    }
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(byte) => write!(f, "Ctrl-{}", char::from(byte | 0x40)),
+            None => f.write_str("no key"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_what_a_terminal_sends() {
+        for (text, byte) in [("ctrl-]", 0x1d), ("Ctrl-A", 1), ("^z", 26), ("ctrl-@", 0), ("ctrl-_", 0x1f)] {
+            assert_eq!(key(text), Ok(Key(Some(byte))), "{text}");
+        }
+        assert_eq!(key("none"), Ok(Key(None)));
+        assert_eq!(key("ctrl-]").unwrap().to_string(), "Ctrl-]");
+        for text in ["", "ctrl-", "x", "ctrl-1", "ctrl-ab", "alt-x"] {
+            assert!(key(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn times_are_read() {

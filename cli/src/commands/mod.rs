@@ -9,16 +9,21 @@ use crate::error::Error;
 use crate::output::json;
 use crate::output::style::Style;
 
+mod console;
 mod deploy;
 mod destroy;
 mod doctor;
+mod events;
 mod exec;
+mod exec_many;
 mod generate;
 mod graph;
 mod inspect;
 mod inventory;
 mod list;
+mod live;
 mod logs;
+mod save;
 mod shell;
 mod validate;
 mod version;
@@ -72,17 +77,16 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
         }
         Command::Plan(a) => deploy::plan(context, &a.topology, a.output.format).await.map(done),
         Command::Destroy(a) => destroy::run(context, a.lab, &a.topology, a.all, a.yes).await.map(done),
-        Command::Inspect(a) => {
-            inspect::run(context, a.lab, &a.topology, a.all, a.output.format).await.map(done)
-        }
+        Command::Inspect(a) => inspect::run(context, a).await.map(done),
+        Command::Events(a) => events::run(context, a).await.map(done),
         Command::Graph(a) => graph::run(context, a).await.map(done),
         Command::Inventory(a) => inventory::run(context, &a.lab, a.format).await.map(done),
         Command::Generate(a) => generate::run(context, &a).map(done),
-        Command::Exec(a) => exec::run(context, &a.lab, &a.node, a.interactive, a.command).await,
+        Command::Exec(a) => exec::run(context, a).await,
         Command::Shell(a) => shell::run(context, &a.lab, &a.node, a.command).await,
-        Command::Logs(a) => {
-            logs::run(context, &a.lab, &a.node, a.follow, a.tail.unwrap_or(0)).await.map(done)
-        }
+        Command::Console(a) => console::run(context, &a.lab, &a.node, a.detach_key).await,
+        Command::Logs(a) => logs::run(context, a).await.map(done),
+        Command::Save(a) => save::run(context, a).await,
         Command::Validate(a) => {
             validate::run(context, a.file.as_deref(), a.kinds_dir.as_deref(), a.output.format)
         }

@@ -73,6 +73,25 @@ fn reason(text: &str) -> Cell {
     dash(&clip(&one_line(text), MAX_REASON))
 }
 
+/// A table of texts; those in the columns of these numbers are states. What is empty is a dash.
+pub fn plain(
+    style: Style,
+    header: &[&str],
+    states: &[usize],
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
+    let mut columns = Columns::new(style, header);
+    for row in rows {
+        let cells = row.iter().enumerate().map(|(i, field)| match field.as_str() {
+            word if states.contains(&i) && !word.is_empty() => columns.state(word),
+            text => dash(text),
+        });
+        let cells = cells.collect();
+        columns.row(cells);
+    }
+    columns.text()
+}
+
 /// What stands in natural order of its names.
 fn in_order<T, K: Ord>(all: &[T], key: impl Fn(&T) -> K) -> Vec<&T> {
     let mut sorted: Vec<&T> = all.iter().collect();
@@ -143,12 +162,94 @@ pub fn nodes(style: Style, nodes: &[api::Node], with_lab: bool) -> String {
             reason(&node.state_reason),
         ];
         if with_lab {
-            let lab = node.name.strip_prefix("labs/").and_then(|n| n.split('/').next()).unwrap_or_default();
-            row.insert(0, cell(lab));
+            row.insert(0, cell(words::lab_of(&node.name)));
         }
         columns.row(row);
     }
     columns.text()
+}
+
+/// Nodes with all that is known of them, one below the other's columns: reasons whole.
+pub fn wide_nodes(style: Style, nodes: &[api::Node], with_lab: bool) -> String {
+    let mut header = vec![
+        "NODE",
+        "KIND",
+        "IMAGE",
+        "STATE",
+        "HEALTH",
+        "HOST",
+        "INSTANCE",
+        "MGMT ADDRESS",
+        "CPU",
+        "MEMORY",
+        "RESTARTS",
+        "GROUP",
+        "LABELS",
+        "REASON",
+    ];
+    if with_lab {
+        header.insert(0, "LAB");
+    }
+    let at = 3 + usize::from(with_lab);
+    let rows = in_order(nodes, |n| natural(&n.name)).into_iter().map(|n| {
+        let mut labels: Vec<String> = n.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        labels.sort();
+        let mgmt = format!("{} {}", n.mgmt_ipv4, n.mgmt_ipv6);
+        let mut row = vec![
+            last(&n.name).to_owned(),
+            n.kind.clone(),
+            n.image.clone(),
+            words::node_state(n.state()).to_owned(),
+            n.health.clone(),
+            last(&n.host).to_owned(),
+            n.instance_name.clone(),
+            mgmt.trim().to_owned(),
+            cores(n.cpu_request_millis.into()),
+            bytes(n.memory_request_bytes),
+            n.restart_count.to_string(),
+            n.group.clone(),
+            labels.join(","),
+            n.state_reason.clone(),
+        ];
+        if with_lab {
+            row.insert(0, words::lab_of(&n.name).to_owned());
+        }
+        row
+    });
+    plain(style, &header, &[at], rows)
+}
+
+/// Nodes for spreadsheets.
+pub fn nodes_csv(nodes: &[api::Node]) -> String {
+    let header = [
+        "lab",
+        "node",
+        "kind",
+        "image",
+        "state",
+        "host",
+        "instance",
+        "mgmt_ipv4",
+        "mgmt_ipv6",
+        "restarts",
+        "reason",
+    ];
+    let rows = in_order(nodes, |n| natural(&n.name)).into_iter().map(|n| {
+        vec![
+            words::lab_of(&n.name).to_owned(),
+            last(&n.name).to_owned(),
+            n.kind.clone(),
+            n.image.clone(),
+            words::node_state(n.state()).to_owned(),
+            last(&n.host).to_owned(),
+            n.instance_name.clone(),
+            n.mgmt_ipv4.clone(),
+            n.mgmt_ipv6.clone(),
+            n.restart_count.to_string(),
+            n.state_reason.clone(),
+        ]
+    });
+    super::csv::text(&header, rows)
 }
 
 /// Links.

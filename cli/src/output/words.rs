@@ -24,6 +24,23 @@ pub fn host_state(state: api::HostState) -> &'static str {
     bare(state.as_str_name(), "HOST_STATE_")
 }
 
+/// An operation's state.
+pub fn operation_state(state: api::OperationState) -> &'static str {
+    bare(state.as_str_name(), "OPERATION_STATE_")
+}
+
+/// What an operation does.
+pub fn operation_kind(kind: api::OperationKind) -> &'static str {
+    match kind {
+        api::OperationKind::Deploy => "deploy",
+        api::OperationKind::Destroy => "destroy",
+        api::OperationKind::Start => "start",
+        api::OperationKind::Stop => "stop",
+        api::OperationKind::Restart => "restart",
+        api::OperationKind::Unspecified => "operation",
+    }
+}
+
 /// A runtime, as users write it.
 pub fn runtime(runtime: api::Runtime) -> &'static str {
     match runtime {
@@ -41,7 +58,7 @@ fn bare(name: &'static str, prefix: &str) -> &'static str {
 /// How a state's word is to be seen.
 pub fn tone(state: &str) -> Tone {
     match state {
-        "READY" | "UP" | "RUNNING" | "ONLINE" | "GONE" => Tone::Good,
+        "READY" | "UP" | "RUNNING" | "ONLINE" | "GONE" | "SUCCEEDED" => Tone::Good,
         "FAILED" | "UNSCHEDULABLE" | "DEGRADED" => Tone::Bad,
         "STOPPED" => Tone::Dim,
         "" => Tone::Plain,
@@ -52,6 +69,11 @@ pub fn tone(state: &str) -> Tone {
 /// The last part of a resource name: `r1` of `labs/x/nodes/r1`.
 pub fn last(name: &str) -> &str {
     name.rsplit_once('/').map_or(name, |(_, last)| last)
+}
+
+/// The lab that a resource name belongs to: `x` of `labs/x/nodes/r1`.
+pub fn lab_of(name: &str) -> &str {
+    name.strip_prefix("labs/").and_then(|n| n.split('/').next()).unwrap_or_default()
 }
 
 /// "1 node", "2 nodes".

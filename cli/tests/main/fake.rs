@@ -1,5 +1,6 @@
 //! A server that speaks netloom.v1 and says what it was told to, and a runner of the program against it.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -44,10 +45,18 @@ pub struct Script {
     pub links: Vec<api::Link>,
     /// Answer of ExecNode.
     pub exec: Vec<Result<api::ExecNodeResponse, Status>>,
+    /// Answers of ExecNode in single nodes, by their resource name.
+    pub exec_in: HashMap<String, Vec<Result<api::ExecNodeResponse, Status>>>,
+    /// Answers of GetNodeConfig, by the node's resource name.
+    pub configs: HashMap<String, Result<api::NodeConfig, Status>>,
+    /// What each WatchLabs streams, call by call; the last is repeated. A stream ends with its error, or does not end.
+    pub lab_watches: Vec<(Vec<api::WatchLabsResponse>, Option<Status>)>,
     /// Calls, with their trace id, token and request in short.
     pub calls: Vec<Call>,
     /// What the last ImportLab asked for.
     pub imported: Option<api::ImportLabRequest>,
+    /// Whether StreamLogs has no end.
+    pub endless_logs: bool,
     /// What arrived at OpenShell.
     pub shell_input: Vec<u8>,
     /// Terminal size that OpenShell was told first.
@@ -304,9 +313,17 @@ impl LabService for Server {
 
     async fn watch_labs(
         &self,
-        _: Request<api::WatchLabsRequest>,
+        request: Request<api::WatchLabsRequest>,
     ) -> Result<Response<Self::WatchLabsStream>, Status> {
-        not_scripted()
+        let asked = request.get_ref();
+        let what = format!("{} since={}", asked.name, asked.since);
+        let mut script = self.called("WatchLabs", &what, &request);
+        let (events, end) = next(&mut script.lab_watches).unwrap_or_default();
+        let events = stream::iter(events.into_iter().map(Ok));
+        Ok(Response::new(match end {
+            Some(status) => events.chain(stream::iter([Err(status)])).boxed(),
+            None => events.chain(stream::pending()).boxed(),
+        }))
     }
 }
 
@@ -384,9 +401,11 @@ impl NodeService for Server {
 
     async fn get_node_config(
         &self,
-        _: Request<api::GetNodeConfigRequest>,
+        request: Request<api::GetNodeConfigRequest>,
     ) -> Result<Response<api::NodeConfig>, Status> {
-        not_scripted()
+        let name = &request.get_ref().name;
+        let answer = self.called("GetNodeConfig", name, &request).configs.get(name).cloned();
+        answer.expect("the test says what GetNodeConfig answers").map(Response::new)
     }
 
     async fn list_nodes(
@@ -397,8 +416,12 @@ impl NodeService for Server {
         Ok(Response::new(api::ListNodesResponse { nodes, next_page_token: String::new() }))
     }
 
-    async fn get_node(&self, _: Request<api::GetNodeRequest>) -> Result<Response<api::Node>, Status> {
-        not_scripted()
+    async fn get_node(&self, request: Request<api::GetNodeRequest>) -> Result<Response<api::Node>, Status> {
+        let name = &request.get_ref().name;
+        let found = self.called("GetNode", name, &request).nodes.iter().find(|n| n.name == *name).cloned();
+        found
+            .map(Response::new)
+            .ok_or_else(|| refused(Code::NotFound, "NODE_NOT_FOUND", "there is no such node"))
     }
 
     async fn exec_node(
@@ -407,7 +430,9 @@ impl NodeService for Server {
     ) -> Result<Response<Self::ExecNodeStream>, Status> {
         let asked = request.get_ref();
         let what = format!("{} {:?} {}", asked.name, asked.command, String::from_utf8_lossy(&asked.stdin));
-        let parts = self.called("ExecNode", &what, &request).exec.clone();
+        let script = self.called("ExecNode", &what, &request);
+        let parts = script.exec_in.get(&asked.name).unwrap_or(&script.exec).clone();
+        drop(script);
         Ok(Response::new(stream::iter(parts).boxed()))
     }
 
@@ -462,10 +487,11 @@ impl NodeService for Server {
         use api::stream_logs_response::Part;
         let asked = request.get_ref();
         let what = format!("{} follow={} tail={}", asked.name, asked.follow, asked.tail);
-        drop(self.called("StreamLogs", &what, &request));
+        let endless = self.called("StreamLogs", &what, &request).endless_logs;
         let part = |part| Ok(api::StreamLogsResponse { part: Some(part) });
         let parts = [part(Part::Stdout(b"hello\n".to_vec())), part(Part::Stderr(b"oops\n".to_vec()))];
-        Ok(Response::new(stream::iter(parts).boxed()))
+        let parts = stream::iter(parts);
+        Ok(Response::new(if endless { parts.chain(stream::pending()).boxed() } else { parts.boxed() }))
     }
 }
 

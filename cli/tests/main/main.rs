@@ -2,8 +2,10 @@
 
 mod deploy;
 mod destroy;
+mod events;
 mod fake;
 mod local;
+mod many;
 mod nodes;
 mod shapes;
 mod shell;
