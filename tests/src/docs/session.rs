@@ -13,7 +13,7 @@ use crate::docs::{compare, terminal};
 use crate::sandbox::{Sandbox, binaries};
 
 /// Longest time that a command may take.
-const BOUND: Duration = Duration::from_secs(120);
+const BOUND: Duration = Duration::from_secs(60);
 
 /// A directory and an environment to run blocks in.
 pub struct Session<'a> {
