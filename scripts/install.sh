@@ -30,7 +30,7 @@ etc=/etc/netloom # where the programs look for it, whatever PREFIX is
 data=/var/lib/netloom
 run=/run/netloom
 share=$prefix/share/netloom
-# What was installed, one a line: `file PATH`, `dir PATH` (made for it), `group NAME`; without DESTDIR.
+# What was installed, one a line: `file PATH`, or `dir PATH` for what was made for it; without DESTDIR.
 manifest=$destdir$share/installed
 
 # systemd's own directories are known below these two only.
@@ -125,7 +125,7 @@ drop_stale() {
     for line in "${old[@]}"; do
         case $line in
             file\ *) [ -n "${now[$line]:-}" ] || rm -f "$destdir${line#file }" ;;
-            *) [ -n "${now[$line]:-}" ] || new+=("$line") ;; # a directory or group made then is still ours
+            *) [ -n "${now[$line]:-}" ] || new+=("$line") ;; # a directory made then is still ours
         esac
     done
     printf '%s\n' "${new[@]}" >"$manifest"
@@ -143,7 +143,6 @@ make_group() {
     else
         groupadd --system netloom
     fi
-    note group netloom
 }
 
 answers() { NETLOOM_ENDPOINT=unix:$run/api.sock "$prefix/bin/netloom" host list; }
@@ -173,14 +172,15 @@ place() {
 
 what_next() {
     real || return 0
-    local start="" user=${SUDO_USER:-$(id -un)}
+    local start='' member='' user=${SUDO_USER:-$(id -un)}
     has_systemd || start="
     sudo netloomd                           # systemd does not run here: start it yourself"
+    [ "$user" = root ] || member="
+    sudo usermod --append --groups netloom $user    # then log in again: netloom without sudo, and as mighty as with it"
     cat <<END
 
-    Go on:$start
+    Go on:$start$member
     sudo netloom doctor                     # checks this machine
-    sudo usermod --append --groups netloom $user    # then log in again: netloom without sudo, and as mighty as with it
     make images                             # the images of the examples
     cp -r $share/examples . && netloom deploy -t examples/ospf-triangle.clab.yml
     docs/tutorial.md goes on from there; 'man netloom' has every command.
@@ -207,10 +207,7 @@ remove_files() {
     local line i
     for ((i = ${#old[@]} - 1; i >= 0; i--)); do
         line=${old[i]}
-        case $line in
-            file\ *) rm -f "$destdir${line#file }" ;;
-            group\ *) [ "$purge" != 1 ] || ! real || groupdel "${line#group }" 2>/dev/null || true ;;
-        esac
+        [[ $line != file\ * ]] || rm -f "$destdir${line#file }"
     done
     # Deepest first, and only what is empty: others may have put something there since.
     for ((i = ${#old[@]} - 1; i >= 0; i--)); do
@@ -231,7 +228,10 @@ take_away() {
     say "removed ${#old[@]} files and directories"
     if [ "$purge" = 1 ]; then
         rm -rf "$destdir$etc"
-        ! real || rm -rf "$data" "$run"
+        if real; then
+            rm -rf "$data" "$run"
+            ! getent group netloom >/dev/null || groupdel netloom
+        fi
         say "removed configuration and data"
     else
         say "left: $destdir$etc, $destdir$data and the group netloom (PURGE=1 removes them, and all labs)"

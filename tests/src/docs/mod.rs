@@ -1,5 +1,5 @@
-//! Documentation that is executed: pages are read into blocks ([`page`]), blocks are run in a sandbox ([`session`], [`terminal`]), and what the programs say is compared with
-//! what the page shows ([`matching`]).
+//! Documentation that is executed: pages are read into blocks (`page`), blocks are run in a sandbox (`session`, `terminal`), and what the programs say is compared with
+//! what the page shows (`matching`).
 //!
 //! What a block may be:
 //!

@@ -1,6 +1,6 @@
 //! Runs blocks in a sandbox, the way a reader would: in one directory, each command in a shell.
 //!
-//! A page speaks of an installed netloom. Its paths are put in place of the sandbox's and back ([`Session::paths`]), and every topology file gets a `prefix` of the
+//! A page speaks of an installed netloom. Its paths are put in place of the sandbox's and back (`paths`), and every topology file gets a `prefix` of the
 //! sandbox's own, because names of containers are the machine's.
 
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ use crate::docs::{compare, terminal};
 use crate::sandbox::{Sandbox, binaries};
 
 /// Longest time that a command may take.
-const BOUND: Duration = Duration::from_secs(120);
+const BOUND: Duration = Duration::from_secs(60);
 
 /// A directory and an environment to run blocks in.
 pub struct Session<'a> {
