@@ -13,6 +13,7 @@
 mod config;
 mod driver;
 mod error;
+mod figures;
 mod grpc;
 mod guest;
 mod links;
