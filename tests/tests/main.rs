@@ -41,6 +41,7 @@ mod main {
     pub mod keys;
     pub mod ospf;
     pub mod repair;
+    pub mod telemetry;
     pub mod tutorial;
 }
 
