@@ -308,7 +308,7 @@ impl SchedulerService for Scheduler {
         if request.since == 1 {
             let failure =
                 Failure::new(Code::OutOfRange, "RELIST_NEEDED", "events after 1 were dropped: list again");
-            return Err(to_status(failure));
+            return Err(to_status(failure.with("since", "1")));
         }
         let events = self.0.events.subscribe();
         let script = self.0.script.lock().unwrap().clone();
@@ -470,11 +470,8 @@ impl ComputeService for Compute {
             world.typed.lock().unwrap().extend(part.clone());
             stream::iter(match part {
                 Some(Part::Start(start)) if start.command == ["fail"] => {
-                    vec![Err(to_status(Failure::new(
-                        Code::NotFound,
-                        "COMMAND_NOT_FOUND",
-                        "there is no fail",
-                    )))]
+                    let said = "the container has no program fail";
+                    vec![Err(to_status(Failure::new(Code::FailedPrecondition, "RUNTIME_REFUSED", said)))]
                 }
                 Some(Part::Start(start)) if start.command == ["show", "running config"] => vec![
                     answer(exec_response::Part::Stdout(b"hostname ".to_vec())),

@@ -71,7 +71,7 @@ async fn heartbeats_and_operations_are_told_too() {
 #[tokio::test]
 async fn a_watcher_that_does_not_read_is_held_back() {
     let world = World::new();
-    let many = 30_000;
+    let many = 10_000;
     let node = world.nodes[1].clone();
     *world.script.lock().unwrap() =
         (0..many).map(|i| event(100 + i, "mixed", ps::watch_response::Object::Node(node.clone()))).collect();

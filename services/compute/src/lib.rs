@@ -24,6 +24,7 @@ mod driver;
 mod error;
 mod exec_runs;
 mod exec_state;
+mod figures;
 mod files;
 mod grpc;
 mod host;

@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use crate::error::Error;
+use crate::figures;
 use crate::files::Files;
 use crate::host::Host;
 use crate::plan::Step;
@@ -83,7 +84,8 @@ async fn work(host: Arc<Host>, uid: NodeUid, is_stop: bool) {
     let span = tracing::info_span!("instance", lab, node, uid = %job.uid);
     continue_trace(&span, &job.traceparent);
     async {
-        let outcome = take(&host, &job).await;
+        let step = format!("{:?}", job.step).to_lowercase();
+        let outcome = figures::STEPS.time(&[step.as_str()], take(&host, &job)).await;
         if let Err(error) = &outcome {
             tracing::warn!(%error, step = ?job.step, "step failed");
         }

@@ -15,6 +15,7 @@ mod capture;
 mod config;
 mod driver;
 mod error;
+mod figures;
 mod grpc;
 mod guest;
 mod links;

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::driver::flows::{Keeper, Wish};
 use crate::driver::ovs::{self, Change, View};
 use crate::error::Error;
+use crate::figures;
 use crate::guest::Guest;
 use crate::links::{Links, Monitor};
 use crate::names::Names;
@@ -152,7 +153,10 @@ impl Reconciler {
                 links: links.borrow_and_update().clone(),
                 db: snapshots.borrow_and_update().clone(),
             };
+            let begun = Instant::now();
             let pause = self.pass(now, &report).await;
+            let outcome = if self.refused.is_none() { "ok" } else { "failed" };
+            figures::PASSES.note(&[outcome], begun.elapsed());
             tokio::select! {
                 Ok(()) = wanted.changed() => {}
                 there = starts.changed() => there.map_err(|_| Error::Ended("lists network namespaces"))?,
@@ -415,7 +419,7 @@ async fn commit(
         ovs::transaction(names, changes)
     };
     let begun = Instant::now();
-    let outcome = client.transact(txn).await?;
+    let outcome = figures::OVSDB.time(&[], client.transact(txn)).await?;
     let Some(cfg) = outcome.next_cfg else { return Ok(()) };
     trust.database.get_or_insert(cfg);
     for (name, generation) in asked {

@@ -14,7 +14,7 @@ use netloom_proto::convert::id;
 use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::scheduler::v1::scheduler_service_server::SchedulerService;
 use netloom_service::status::to_status;
-use netloom_service::{Shutdown, ticket};
+use netloom_service::{Shutdown, telemetry, ticket};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -45,6 +45,7 @@ impl Grpc {
     }
 
     fn lab(&self, text: &str) -> Result<Arc<LabRows>, Status> {
+        telemetry::about("netloom.lab", &text);
         self.core.store.rows_of(&text.to_ascii_lowercase()).ok_or_else(|| to_status(lab_not_found(text)))
     }
 }

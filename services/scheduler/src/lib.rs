@@ -19,6 +19,7 @@
 //! | [`prepare`], [`reconcile`], [`observer`], [`operation`] | the tasks |
 //! | [`store`] | all SQL; [`rows`] is what it stores, [`world`] what it does not |
 //! | [`grpc`], [`client`] | messages in and out |
+//! | [`figures`] | what is counted |
 
 pub mod apply;
 pub mod client;
@@ -26,6 +27,7 @@ pub mod config;
 pub mod error;
 pub mod events;
 pub mod facts;
+pub mod figures;
 pub mod grpc;
 pub mod janitor;
 pub mod observer;
@@ -71,6 +73,8 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let registry = RegistryClient::new(&settings.endpoints.image_registry, &connector);
     let hosts = config::hosts(&settings)?;
     let core = Arc::new(Scheduler::start(store, config, catalogue, hosts, registry, &connector).await?);
+
+    figures::tell_levels(&core);
 
     let mut tasks = tokio::task::JoinSet::new();
     for host in core.hosts.values().cloned() {

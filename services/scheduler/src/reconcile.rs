@@ -27,6 +27,7 @@ use tracing::Instrument as _;
 
 use crate::client::HostClient;
 use crate::error::Result;
+use crate::figures;
 use crate::rows::LabRows;
 use crate::scheduler::Scheduler;
 
@@ -205,7 +206,9 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
                     tracing::info_span!("reconcile", lab = %rows.lab.id, host = %host.id, service = S::NAME);
                 telemetry::continue_trace(&span, &rows.lab.traceparent);
                 let (core, host, uid) = (core.clone(), host.clone(), rows.lab.uid);
-                let tell = async move { (uid, S::tell(core, host, rows, work).await) };
+                let tell = async move {
+                    (uid, figures::RECONCILES.time(&[S::NAME], S::tell(core, host, rows, work)).await)
+                };
                 telling.push(Box::pin(tell.instrument(span)));
             }
         }

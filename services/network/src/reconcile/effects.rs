@@ -11,6 +11,7 @@ use netlink_packet_route::link::{
 };
 use netloom_model::id::WireId;
 
+use crate::figures;
 use crate::names::Names;
 use crate::namespace::{self, Outcomes, Visit};
 use crate::netlink::{Netlink, Refused, Request};
@@ -223,6 +224,7 @@ fn control(netlink: &mut Netlink, controls: &[Control]) -> io::Result<Outcomes> 
 
 /// Says what was done.
 fn tell(plan: &Plan, wanted: &Wanted) {
+    figures::NICS_REMOVED.inc_by(plan.unplug.len() as u64);
     wanted.traces.each(
         plan.unplug.keys(),
         |wire| Some(**wire),
@@ -252,6 +254,8 @@ async fn visit(visits: Vec<(String, Visit)>, wanted: &Wanted) -> Outcomes {
     let made = namespace::visit(visits.into_iter().map(|(_, visit)| visit).collect()).await;
     let ms = begun.elapsed().as_millis() as u64;
     let done: Vec<WireId> = made.iter().filter(|(_, o)| o.is_ok()).map(|(wire, _)| *wire).collect();
+    let plugged = done.iter().filter(|wire| nodes.get(wire).is_some_and(|(_, plugged)| *plugged));
+    figures::NICS_MADE.inc_by(plugged.count() as u64);
     wanted.traces.each(
         done,
         |wire| Some(*wire),

@@ -36,6 +36,7 @@ use netloom_model::state::Runtime;
 use super::{Answer, Command, Driver, Found, Image, Limits, Line, Lines, Listed, Probe, Session};
 use crate::config::Config;
 use crate::error::Error;
+use crate::figures::DOCKER;
 use crate::files::Files;
 use crate::pins::Pins;
 
@@ -242,7 +243,7 @@ impl Driver for DockerDriver {
     }
 
     fn list(&self) -> Answer<'_, Vec<Listed>> {
-        async {
+        let call = async {
             let options =
                 ListContainersOptionsBuilder::default().all(true).filters(&self.filters(None)).build();
             let listing = self.client().await?;
@@ -256,26 +257,26 @@ impl Driver for DockerDriver {
                 Some(Listed { id: c.id?, running })
             });
             Ok(listed.collect())
-        }
-        .boxed()
+        };
+        DOCKER.time(&["list"], call).boxed()
     }
 
     fn inspect<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Found>> {
-        async move {
+        let call = async move {
             match self.client().await?.inspect_container(id, None::<InspectContainerOptions>).await {
                 Err(e) if status(&e) == Some(404) => Ok(None),
                 other => Ok(read::container(self.owner, other.map_err(|e| self.error(e))?)),
             }
-        }
-        .boxed()
+        };
+        DOCKER.time(&["inspect"], call).boxed()
     }
 
     fn create<'a>(&'a self, instance: &'a Instance, shares: Option<&'a str>) -> Answer<'a, String> {
-        self.create_container(instance, shares).boxed()
+        DOCKER.time(&["create"], self.create_container(instance, shares)).boxed()
     }
 
     fn start<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()> {
-        self.start_container(id, instance).boxed()
+        DOCKER.time(&["start"], self.start_container(id, instance)).boxed()
     }
 
     fn refresh<'a>(&'a self, id: &'a str, instance: &'a Instance, has: &'a Limits) -> Answer<'a, ()> {
@@ -291,7 +292,7 @@ impl Driver for DockerDriver {
     }
 
     fn stop<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
-        async move {
+        let call = async move {
             let options =
                 StopContainerOptionsBuilder::default().t(self.config.stop_timeout.min(100) as i32).build();
             match self.client().await?.stop_container(id, Some(options)).await {
@@ -299,40 +300,40 @@ impl Driver for DockerDriver {
                 Err(e) if matches!(status(&e), Some(304 | 404)) => Ok(()),
                 other => other.map_err(|e| self.error(e)),
             }
-        }
-        .boxed()
+        };
+        DOCKER.time(&["stop"], call).boxed()
     }
 
     fn remove<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
-        self.remove_container(id).boxed()
+        DOCKER.time(&["remove"], self.remove_container(id)).boxed()
     }
 
     fn remove_node(&self, node: NodeUid) -> Answer<'_, ()> {
-        self.remove_volumes(format!("{}={node}", label::UID)).boxed()
+        DOCKER.time(&["remove_volumes"], self.remove_volumes(format!("{}={node}", label::UID))).boxed()
     }
 
     fn remove_lab(&self, lab: LabUid) -> Answer<'_, ()> {
-        async move {
+        let call = async move {
             self.remove_networks(lab).await?;
             self.remove_volumes(format!("{}={lab}", label::LAB_UID)).await
-        }
-        .boxed()
+        };
+        DOCKER.time(&["remove_lab"], call).boxed()
     }
 
     fn exec<'a>(&'a self, id: &'a str, command: Command) -> Answer<'a, Session> {
-        self.start_exec(id, command).boxed()
+        DOCKER.time(&["exec"], self.start_exec(id, command)).boxed()
     }
 
     fn logs<'a>(&'a self, id: &'a str, which: Lines) -> Answer<'a, BoxStream<'static, Result<Line, Error>>> {
-        self.read_log(id, which).boxed()
+        DOCKER.time(&["logs"], self.read_log(id, which)).boxed()
     }
 
     fn image<'a>(&'a self, reference: &'a str, _: Runtime) -> Answer<'a, Option<Image>> {
-        self.inspect_image(reference).boxed()
+        DOCKER.time(&["image"], self.inspect_image(reference)).boxed()
     }
 
     fn pull<'a>(&'a self, reference: &'a str) -> Answer<'a, BoxStream<'static, Result<String, Error>>> {
-        self.pull_image(reference).boxed()
+        DOCKER.time(&["pull"], self.pull_image(reference)).boxed()
     }
 }
 
