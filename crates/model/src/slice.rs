@@ -175,6 +175,16 @@ pub struct NetworkSlice {
     pub segments: BTreeMap<WireId, Segment>,
 }
 
+/// Name of the Linux bridge of a lab's management network, at most 15 bytes: the one asked for, or one made from the lab's uid.
+pub fn mgmt_bridge(lab: &LabUid, spec: &MgmtSpec) -> String {
+    if !spec.bridge.is_empty() {
+        return spec.bridge.clone();
+    }
+    // The tail of a UUIDv7 is random; its head is the time.
+    let digits: String = lab.to_string().chars().filter(|c| *c != '-').collect();
+    format!("nlm{}", &digits[digits.len() - 12..])
+}
+
 /// A stable, locally administered unicast MAC address for a NIC that names none, from its wire id.
 pub fn mac_of(wire: WireId) -> String {
     let n = wire.get();
@@ -218,6 +228,17 @@ mod tests {
         assert_ne!(hash(&base), hash(&image));
         let file = FileEntry { path: "p".into(), digest: Digest::of(b"1"), size_bytes: 1, mode: 0o644 };
         assert_ne!(hash(&base), spec_hash("n", &base, &[file], None));
+    }
+
+    #[test]
+    fn a_management_bridge_has_a_name_of_its_own() {
+        let (lab, other) = (LabUid::new(), LabUid::new());
+        let name = mgmt_bridge(&lab, &MgmtSpec::default());
+        assert_eq!(name.len(), 15);
+        assert_eq!(name, mgmt_bridge(&lab, &MgmtSpec::default()));
+        assert_ne!(name, mgmt_bridge(&other, &MgmtSpec::default()));
+        let asked = MgmtSpec { bridge: "br-lab".into(), ..MgmtSpec::default() };
+        assert_eq!(mgmt_bridge(&lab, &asked), "br-lab");
     }
 
     #[test]

@@ -31,8 +31,11 @@ pub fn labs(nodes: &[ps::NodeFacts], links: &[ps::LinkFacts]) -> Vec<ps::LabFact
             state: f.state,
             count: 1,
         });
-        let link_tallies =
-            links.iter().filter(|f| f.lab == id).map(|f| ps::LinkTally { state: f.state, count: 1 });
+        let link_tallies = links.iter().filter(|f| f.lab == id).map(|f| ps::LinkTally {
+            state: f.state,
+            count: 1,
+            unplugged: !f.enabled,
+        });
         ps::LabFacts {
             uid: uid(n),
             id: id.to_owned(),

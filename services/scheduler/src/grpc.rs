@@ -1,5 +1,6 @@
 //! The gRPC service: decodes, calls, encodes.
 
+mod changes;
 mod encode;
 
 use std::pin::Pin;
@@ -18,7 +19,7 @@ use netloom_service::{Shutdown, telemetry, ticket};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::apply::{Apply, Existence, lab_not_found};
+use crate::apply::{Apply, Change, Existence, lab_not_found};
 use crate::error::Error;
 use crate::events;
 use crate::rows::LabRows;
@@ -115,7 +116,9 @@ impl SchedulerService for Grpc {
         };
         let apply = Apply {
             lab: id::<LabId>("lab", &request.lab).map_err(unreadable)?,
-            spec: LabSpec::try_from(request.spec.unwrap_or_default()).map_err(unreadable)?,
+            change: Change::Whole(Box::new(
+                LabSpec::try_from(request.spec.unwrap_or_default()).map_err(unreadable)?,
+            )),
             validate_only: request.validate_only,
             generation: request.generation,
             request_id: request_id(&request.request_id)?,
@@ -310,20 +313,36 @@ impl SchedulerService for Grpc {
         }))
     }
 
-    async fn get_capture_ticket(&self, _: Request<ps::GetCaptureTicketRequest>) -> Answer<ps::CaptureTicket> {
-        Err(Status::unimplemented("GetCaptureTicket"))
+    async fn get_capture_ticket(
+        &self,
+        request: Request<ps::GetCaptureTicketRequest>,
+    ) -> Answer<ps::CaptureTicket> {
+        self.capture(&request.into_inner()).map(Response::new)
     }
 
-    async fn change_nodes(&self, _: Request<ps::ChangeNodesRequest>) -> Answer<ps::ChangeNodesResponse> {
-        Err(Status::unimplemented("ChangeNodes"))
+    async fn change_nodes(
+        &self,
+        request: Request<ps::ChangeNodesRequest>,
+    ) -> Answer<ps::ChangeNodesResponse> {
+        let operation = self.nodes_changed(request.into_inner()).await?;
+        let operation = Some(encode::operation(&self.core, operation));
+        Ok(Response::new(ps::ChangeNodesResponse { operation }))
     }
 
-    async fn change_link(&self, _: Request<ps::ChangeLinkRequest>) -> Answer<ps::ChangeLinkResponse> {
-        Err(Status::unimplemented("ChangeLink"))
+    async fn change_link(&self, request: Request<ps::ChangeLinkRequest>) -> Answer<ps::ChangeLinkResponse> {
+        let request = request.into_inner();
+        let validate_only = request.validate_only;
+        let operation = self.link_changed(request).await?;
+        let mut facts = encode::operation(&self.core, operation);
+        if validate_only {
+            facts.id = String::new();
+        }
+        Ok(Response::new(ps::ChangeLinkResponse { operation: Some(facts) }))
     }
 
-    async fn set_link_enabled(&self, _: Request<ps::SetLinkEnabledRequest>) -> Answer<ps::LinkFacts> {
-        Err(Status::unimplemented("SetLinkEnabled"))
+    async fn set_link_enabled(&self, request: Request<ps::SetLinkEnabledRequest>) -> Answer<ps::LinkFacts> {
+        let view = self.link_plugged(request.into_inner()).await?;
+        Ok(Response::new(encode::link(&self.core, view)))
     }
 }
 

@@ -15,13 +15,15 @@
 //! | file | what it decides or does |
 //! |---|---|
 //! | [`apply`] | what a user asks: checks, plan, intents in one transaction |
-//! | [`plan`], [`place`], [`slices`], [`facts`] | pure: spec → rows, nodes → hosts, rows → what a host is told, evidence → states |
+//! | [`certificates`] | those that nodes are given |
+//! | [`plan`], [`place`], [`slices`], [`facts`], [`stages`] | pure: spec → rows, nodes → hosts, rows → what a host is told, evidence → states, what waits for what |
 //! | [`prepare`], [`reconcile`], [`observer`], [`operation`] | the tasks |
 //! | [`store`] | all SQL; [`rows`] is what it stores, [`world`] what it does not |
 //! | [`grpc`], [`client`] | messages in and out |
 //! | [`figures`] | what is counted |
 
 pub mod apply;
+pub mod certificates;
 pub mod client;
 pub mod config;
 pub mod error;
@@ -39,6 +41,7 @@ pub mod reconcile;
 pub mod rows;
 pub mod scheduler;
 pub mod slices;
+pub mod stages;
 pub mod store;
 pub mod world;
 

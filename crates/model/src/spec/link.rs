@@ -6,6 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::DEFAULT_MTU;
+use crate::id::Digest;
 
 /// A cable between two endpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -51,6 +52,20 @@ impl Impairment {
     /// True when it does nothing.
     pub fn is_none(&self) -> bool {
         *self == Impairment::default()
+    }
+
+    /// The fields that do something, by name, in the order of their declaration.
+    pub fn fields(&self) -> Vec<(&'static str, u64)> {
+        let all = [
+            ("rate_bps", self.rate_bps),
+            ("delay_us", self.delay_us.into()),
+            ("jitter_us", self.jitter_us.into()),
+            ("loss_ppm", self.loss_ppm.into()),
+            ("corrupt_ppm", self.corrupt_ppm.into()),
+            ("duplicate_ppm", self.duplicate_ppm.into()),
+            ("reorder_ppm", self.reorder_ppm.into()),
+        ];
+        all.into_iter().filter(|(_, value)| *value != 0).collect()
     }
 }
 
@@ -130,6 +145,18 @@ impl LinkSpec {
         let (a, b) = (self.a.to_string(), self.b.to_string());
         let first = (&self.a.node, &self.a.interface) <= (&self.b.node, &self.b.interface);
         if first { format!("{a}--{b}") } else { format!("{b}--{a}") }
+    }
+
+    /// A short hash of it, its ends sorted: changes with the spec and with nothing else.
+    pub fn version(&self) -> String {
+        // Its maps are sorted, so that equal specs have equal texts.
+        let text = serde_json::to_vec(&self.clone().sorted()).expect("a link always serialises");
+        Digest::of(&text).as_str()["sha256:".len()..][..16].to_owned()
+    }
+
+    /// The ends that are interfaces of nodes.
+    pub fn node_ends(&self) -> impl Iterator<Item = &Endpoint> {
+        [&self.a, &self.b].into_iter().filter(|end| end.kind.is_node())
     }
 
     /// The MTU that both interfaces get.

@@ -62,14 +62,14 @@ impl TryFrom<ps::NodeTally> for mt::NodeTally {
 
 impl From<mt::LinkTally> for ps::LinkTally {
     fn from(t: mt::LinkTally) -> Self {
-        ps::LinkTally { state: p::LinkState::from(t.state).into(), count: t.count }
+        ps::LinkTally { state: p::LinkState::from(t.state).into(), count: t.count, unplugged: t.unplugged }
     }
 }
 
 impl TryFrom<ps::LinkTally> for mt::LinkTally {
     type Error = ConvertError;
     fn try_from(t: ps::LinkTally) -> Result<Self, ConvertError> {
-        Ok(mt::LinkTally { state: t.state().try_into()?, count: t.count })
+        Ok(mt::LinkTally { state: t.state().try_into()?, count: t.count, unplugged: t.unplugged })
     }
 }
 

@@ -36,9 +36,10 @@ fn rows() -> LabRows {
         memory_bytes: 9 << 30,
         cpu_reserved: 0,
         memory_reserved: 0,
+        allowed: Default::default(),
     };
     let catalogue = Catalogue::embedded();
-    let ctx = Context { catalogue: &catalogue, rooms: &[room], asked: true, now: 1 };
+    let ctx = Context { catalogue: &catalogue, rooms: &[room], asked: true, revive: true, now: 1 };
     let mut rows = plan(&LabRows::new("lab".parse().unwrap(), 1), &spec, ctx).rows;
     for node in rows.nodes.values_mut() {
         node.image_step = ImageStep::Ready;

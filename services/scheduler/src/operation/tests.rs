@@ -24,9 +24,10 @@ fn well() -> LabRows {
         memory_bytes: 9 << 30,
         cpu_reserved: 0,
         memory_reserved: 0,
+        allowed: Default::default(),
     };
     let catalogue = Catalogue::embedded();
-    let ctx = Context { catalogue: &catalogue, rooms: &[room], asked: true, now: 1 };
+    let ctx = Context { catalogue: &catalogue, rooms: &[room], asked: true, revive: true, now: 1 };
     let mut rows = plan(&LabRows::new("lab".parse().unwrap(), 1), &spec, ctx).rows;
     rows.nodes.values_mut().for_each(|n| n.state = NodeState::Ready);
     rows.links.values_mut().for_each(|l| l.state = LinkState::Up);
@@ -36,7 +37,7 @@ fn well() -> LabRows {
 fn verdict(change: impl FnOnce(&mut LabRows), time_is_over: bool) -> Option<Result<(), Failure>> {
     let mut rows = well();
     change(&mut rows);
-    deploy_verdict(&rows, |_| time_is_over)
+    super::verdict(&rows, None, |_| time_is_over)
 }
 
 fn node(rows: &mut LabRows, state: NodeState) {

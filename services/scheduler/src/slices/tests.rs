@@ -19,9 +19,11 @@ fn planned(current: &LabRows, spec: &LabSpec) -> LabRows {
         memory_bytes: 9 << 30,
         cpu_reserved: 0,
         memory_reserved: 0,
+        allowed: Default::default(),
     };
     let catalogue = Catalogue::embedded();
-    plan(current, spec, Context { catalogue: &catalogue, rooms: &[room], asked: true, now: 1 }).rows
+    plan(current, spec, Context { catalogue: &catalogue, rooms: &[room], asked: true, revive: true, now: 1 })
+        .rows
 }
 
 fn spec() -> LabSpec {

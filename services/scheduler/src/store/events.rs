@@ -53,8 +53,11 @@ pub struct LabView {
     pub lab: LabRow,
     /// Its nodes, grouped.
     pub nodes: Vec<(Runtime, Wanted, NodeState, u32)>,
-    /// Its links, grouped.
+    /// Its links that are plugged, grouped.
     pub links: Vec<(LinkState, u32)>,
+    /// Its links that are unplugged on request, grouped.
+    #[serde(default)]
+    pub unplugged: Vec<(LinkState, u32)>,
     /// The active operation.
     pub operation: Option<String>,
     /// The hosts it is on.
@@ -68,7 +71,8 @@ impl LabView {
         LabView {
             lab: rows.lab.clone(),
             nodes: nodes.into_iter().map(|t| (t.runtime, t.wanted, t.state, t.count)).collect(),
-            links: links.into_iter().map(|t| (t.state, t.count)).collect(),
+            links: links.iter().filter(|t| !t.unplugged).map(|t| (t.state, t.count)).collect(),
+            unplugged: links.iter().filter(|t| t.unplugged).map(|t| (t.state, t.count)).collect(),
             operation: rows.operation.map(|o| o.to_string()),
             hosts: rows.hosts.iter().cloned().collect(),
         }

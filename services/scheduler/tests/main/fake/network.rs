@@ -65,11 +65,22 @@ impl NetworkService for Host {
             BTreeMap<u64, pn::ObservedWire>,
             BTreeMap<u64, pn::ObservedSegment>,
             BTreeSet<u64>,
+            pn::Inventory,
         )>;
         let look = move |s: &State, seen: &mut Seen, due: bool| {
-            let now = (s.observed_nics(), s.observed_wires(), s.observed_segments(), s.leftovers.clone());
+            let inventory = pn::Inventory {
+                datapath: "system".into(),
+                impairments: s.impairments.clone(),
+                host_interfaces: s.host_interfaces,
+                ..pn::Inventory::default()
+            };
+            let (nics, wires, segments) = (s.observed_nics(), s.observed_wires(), s.observed_segments());
+            let now = (nics, wires, segments, s.leftovers.clone(), inventory.clone());
             let events = match seen {
-                Some((nics, wires, segments, leftovers)) if *leftovers == now.3 => {
+                Some((_, _, _, leftovers, had)) if *leftovers == now.3 && *had != inventory => {
+                    vec![E::Heartbeat(pn::Heartbeat { inventory: Some(inventory) })]
+                }
+                Some((nics, wires, segments, leftovers, _)) if *leftovers == now.3 => {
                     let changes = pn::Changes {
                         nics: changed(nics, &now.0),
                         wires: changed(wires, &now.1),
@@ -88,7 +99,6 @@ impl NetworkService for Host {
                         more: true,
                         ..pn::Snapshot::default()
                     };
-                    let inventory = pn::Inventory { datapath: "system".into(), ..pn::Inventory::default() };
                     let last = pn::Snapshot {
                         wires: now.1.values().cloned().collect(),
                         segments: now.2.values().cloned().collect(),
