@@ -38,11 +38,7 @@ pub struct Grpc {
 
 impl Grpc {
     /// Over what is wanted and what was found, and what captures.
-    pub fn new(
-        store: Store,
-        reports: watch::Receiver<Option<Arc<Report>>>,
-        capturer: Capturer,
-    ) -> Grpc {
+    pub fn new(store: Store, reports: watch::Receiver<Option<Arc<Report>>>, capturer: Capturer) -> Grpc {
         Grpc { store, reports, capturer }
     }
 }

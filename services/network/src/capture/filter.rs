@@ -85,7 +85,7 @@ mod tests {
         let mut tagged = arp[..12].to_vec();
         tagged.extend([0x81, 0, 0, 7]);
         tagged.extend(&arp[12..]);
-        let mut judge = |text: &str| {
+        let judge = |text: &str| {
             let mut filter = Filter::compile(text).unwrap().unwrap();
             assert!(filter.kernel().len() > 4);
             (filter.keeps(&arp), filter.keeps(&tagged))

@@ -39,6 +39,8 @@ const MOST_BYTES: u32 = 262_144;
 const QUEUE: usize = 16;
 /// A batch is handed on from this many bytes.
 const ENOUGH: usize = 256 << 10;
+/// Batches that a socket holds at most.
+const MOST_PARTS: usize = 64;
 /// The verb of tickets.
 const VERB: &str = "capture";
 
@@ -225,10 +227,18 @@ impl Task {
         }
     }
 
-    /// Hands on what waits in the socket; false when the caller is gone.
+    /// Hands on what waits in the socket; false when the caller is gone. What goes on coming meanwhile does not keep it for ever.
     async fn empty(&mut self, send: &mpsc::Sender<Vec<u8>>) -> bool {
-        let blocks = self.read();
-        blocks.is_empty() && !send.is_closed() || send.send(blocks).await.is_ok()
+        for _ in 0..MOST_PARTS {
+            let blocks = self.read();
+            if !blocks.is_empty() && send.send(blocks).await.is_err() {
+                return false;
+            }
+            if !self.more {
+                break;
+            }
+        }
+        !send.is_closed()
     }
 
     /// Number of the host end, where there is one.
@@ -274,12 +284,13 @@ impl Task {
         }
     }
 
-    /// Reads what waits, as blocks. An error of the socket is one of its interface, which goes or went down: the next look finds out.
+    /// Reads what waits, as blocks. An error of the socket tells once that its interface went or is down; what was received before is behind it.
     fn read(&mut self) -> Vec<u8> {
         self.more = false;
         let Some((_, Some(socket))) = &self.open else { return Vec::new() };
         let mut blocks = Vec::new();
         let (mut full, most) = (false, self.snap_length as usize);
+        let mut told = false;
         while blocks.len() < ENOUGH && !full {
             let read = self.buffers.read(socket.get_ref(), |frame| {
                 if full || frame.unjudged && self.filter.as_mut().is_some_and(|f| !f.keeps(frame.bytes)) {
@@ -300,8 +311,10 @@ impl Task {
                 };
                 blocks.extend(pcapng::packet(self.number, &packet));
             });
-            if !matches!(read, Ok(count) if count > 0) {
-                break;
+            match read {
+                Ok(count) if count > 0 => {}
+                Err(e) if e.kind() != io::ErrorKind::WouldBlock && !told => told = true,
+                _ => break,
             }
         }
         self.more = blocks.len() >= ENOUGH;
