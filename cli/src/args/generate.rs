@@ -6,7 +6,9 @@ use clap::{Args, Subcommand};
 
 use crate::generate::Plan;
 
-/// What is generated.
+/// Write a topology file of a well-known shape
+///
+/// The file is one that deploy takes as it is, with the interface names that the kinds have. What stands in it besides nodes and links is for you to add.
 #[derive(Debug, Subcommand)]
 #[command(after_long_help = "\
 Examples:
