@@ -154,7 +154,7 @@ fn number(least: i64) -> clap::builder::RangedI64ValueParser<u32> {
 
 fn even(text: &str) -> Result<u32, String> {
     match text.parse() {
-        Ok(k) if k >= 2 && k <= 64 && k % 2 == 0 => Ok(k),
+        Ok(k) if (2..=64).contains(&k) && k % 2 == 0 => Ok(k),
         _ => Err("write an even number from 2 to 64".to_owned()),
     }
 }
