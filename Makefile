@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help deps services images build install uninstall demo demo-down test bench lint clean clean-images
+.PHONY: help deps services images build install uninstall demo demo-down test bench lint docs clean clean-images
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ bench: images ## Measure ratios against floors (release build: the first takes l
 
 lint: ## Check formatting, clippy, rustdoc, contracts and licences
 	@scripts/lint.sh
+
+docs: ## Write the pages of docs/cli anew, from the commands' definition
+	@cargo run --quiet --locked -p netloom-cli -- man --markdown docs/cli
 
 clean: ## Remove what was built and fetched here
 	cargo clean

@@ -3,7 +3,7 @@
 //!
 //! The flow: [`args`] reads what is asked, [`commands`] has one file a command, which asks the server through [`client`] and prints through
 //! [`output`]; [`source`] reads topology files, [`select`] tells which nodes are meant, [`follow`] waits for operations, [`watching`] for whatever changes, [`terminal`] is the user's terminal; [`graph`], [`generate`] and
-//! [`inventory`] make text of labs. How each ends is in [`error`].
+//! [`inventory`] make text of labs, [`reference`] pages of this program. How each ends is in [`error`].
 
 use std::process::ExitCode;
 
@@ -24,6 +24,7 @@ mod generate;
 mod graph;
 mod inventory;
 mod output;
+mod reference;
 mod select;
 mod source;
 mod terminal;

@@ -6,7 +6,9 @@ use clap::{Args, Subcommand};
 
 use crate::generate::Plan;
 
-/// What is generated.
+/// Write a topology file of a well-known shape
+///
+/// The file is one that deploy takes as it is, with the interface names that the kinds have. What stands in it besides nodes and links is for you to add.
 #[derive(Debug, Subcommand)]
 #[command(after_long_help = "\
 Examples:
@@ -152,7 +154,7 @@ fn number(least: i64) -> clap::builder::RangedI64ValueParser<u32> {
 
 fn even(text: &str) -> Result<u32, String> {
     match text.parse() {
-        Ok(k) if k >= 2 && k <= 64 && k % 2 == 0 => Ok(k),
+        Ok(k) if (2..=64).contains(&k) && k % 2 == 0 => Ok(k),
         _ => Err("write an even number from 2 to 64".to_owned()),
     }
 }

@@ -11,6 +11,12 @@ use super::{Output, Topology, values};
 /// Deploying an unchanged file does nothing; a changed one touches only what changed. Ctrl-C detaches: the deploy goes on in the
 /// server, and the same command follows it again. Nodes that fit on no host do not stop the others.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  netloom deploy                          the one *.clab.yml in this directory
+  netloom deploy -t lab.clab.yml --timeout 10m
+  netloom generate ring -n 5 | netloom deploy -t -
+  netloom deploy -t lab.clab.yml --format json | jq -r .state")]
 pub struct Deploy {
     /// The file.
     #[command(flatten)]
@@ -24,7 +30,13 @@ pub struct Deploy {
 }
 
 /// Say what deploy would do, and change nothing
+///
+/// Each line is a step: + is made, -/+ is removed and made anew, ~ is changed in place, - is removed, ! fits on no host.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  netloom plan
+  netloom plan -t lab.clab.yml --format json | jq '.plan.actions | length'")]
 pub struct Plan {
     /// The file.
     #[command(flatten)]
@@ -39,6 +51,11 @@ pub struct Plan {
 /// On a terminal it asks first; where nobody can be asked, as in a pipe or a script, it does not, but --all then needs --yes. A lab
 /// that does not exist is an error, exit code 4.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  netloom destroy ospf
+  netloom destroy -t lab.clab.yml -y
+  netloom destroy --all --yes")]
 pub struct Destroy {
     /// The lab [default: the one of the topology file]
     #[arg(conflicts_with_all = ["topology", "all"])]

@@ -7,7 +7,14 @@ use clap::Args;
 use super::Output;
 
 /// Check a topology file without a server; exit code 1 when it has errors
+///
+/// Everything that is wrong is told at once, each with its line and column. What merely informs is shown with -v; the JSON always has it.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  netloom validate
+  netloom validate lab.clab.yml --kinds-dir /etc/netloom/kinds
+  netloom validate lab.clab.yml --format json | jq '.diagnostics[] | select(.severity == \"SEVERITY_ERROR\")'")]
 pub struct Validate {
     /// The file; - reads standard input [default: the one *.clab.yml or *.clab.yaml in this directory]
     pub file: Option<PathBuf>,
@@ -24,6 +31,10 @@ pub struct Validate {
 /// Exit code 1 when something is missing that netloom cannot do without. Run it as root: what only root may look at is otherwise not
 /// checked.
 #[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  sudo netloom doctor
+  sudo netloom doctor --format json | jq '.checks[] | select(.status != \"OK\")'")]
 pub struct Doctor {
     /// The server's configuration, for its paths [default: /etc/netloom/netloom.toml where it exists]
     #[arg(long, value_name = "FILE")]
@@ -34,6 +45,8 @@ pub struct Doctor {
 }
 
 /// Print the version of this program, and of the server where it answers
+///
+/// That no server answers is said, and is no error.
 #[derive(Debug, Args)]
 pub struct Version {
     /// Format.

@@ -49,7 +49,6 @@ pub struct Inspect {
 /// What of a lab is shown instead of all of it.
 #[derive(Debug, Subcommand)]
 pub enum What {
-    /// Show interfaces: MAC, MTU, addresses, and what they are linked with
     Interfaces(Interfaces),
 }
 

@@ -10,6 +10,7 @@ pub mod lab;
 pub mod local;
 pub mod lookat;
 pub mod node;
+pub mod reference;
 pub mod things;
 pub mod values;
 
@@ -29,7 +30,7 @@ Exit codes:
   4    what was named does not exist
   5    the topology file or a value in the request is not valid
   130  interrupted; what the server does goes on
-  exec and shell end with the exit code of the command they ran
+  exec, shell and console end with the exit code of the command they ran
 
 The server is found by --endpoint, else NETLOOM_ENDPOINT, else /run/netloom/api.sock where it can be opened, else
 http://127.0.0.1:7600 with the token of --token-file, NETLOOM_TOKEN_FILE or /var/lib/netloom/admin.token.";
@@ -102,36 +103,22 @@ pub struct Topology {
     pub topology: Option<PathBuf>,
 }
 
-/// What to do.
+/// What to do. What each command does is told where its arguments are: a word on it here would hide all that.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Bring a lab to what its topology file says, and wait until it is
     Deploy(lab::Deploy),
-    /// Say what deploy would do, and change nothing
     Plan(lab::Plan),
-    /// Remove a lab and all that belongs to it
     Destroy(lab::Destroy),
-    /// Show labs, nodes and links as they are
     Inspect(lookat::Inspect),
-    /// Follow what changes in labs, until Ctrl-C
     Events(lookat::Events),
-    /// Draw a lab: as it runs, or as a topology file asks for it
     Graph(lookat::Graph),
-    /// Print a lab's nodes for other tools: Ansible, ssh, name resolution
     Inventory(lookat::Inventory),
-    /// Run a command in a node, or in several at once; ends with the command's exit code
     Exec(node::Exec),
-    /// Open a terminal in a node; leaving its shell ends it
     Shell(node::Shell),
-    /// Open the console of a node, which a key leaves
     Console(node::Console),
-    /// Print what the first process of a node wrote, or of several nodes
     Logs(node::Logs),
-    /// Save the running configuration of nodes to files
     Save(node::Save),
-    /// Check a topology file without a server; exit code 1 when it has errors
     Validate(local::Validate),
-    /// Write a topology file of a well-known shape: clos, fat-tree, ring, line, mesh or star
     #[command(subcommand)]
     Generate(generate::Generate),
     /// The kinds of device there are
@@ -143,10 +130,11 @@ pub enum Command {
     /// The images that labs use, and where they are
     #[command(subcommand)]
     Image(things::List),
-    /// Check this machine: Docker, Open vSwitch, kernel, rights, disk; changes nothing
     Doctor(local::Doctor),
-    /// Print the version of this program, and of the server where it answers
     Version(local::Version),
+    Completions(reference::Completions),
+    #[command(hide = true)]
+    Man(reference::Man),
 }
 
 impl Command {

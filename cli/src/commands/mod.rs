@@ -23,6 +23,7 @@ mod inventory;
 mod list;
 mod live;
 mod logs;
+mod reference;
 mod save;
 mod shell;
 mod validate;
@@ -97,6 +98,8 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
         Command::Host(List::List { output }) => list::hosts(context, output.format).await.map(done),
         Command::Image(List::List { output }) => list::images(context, output.format).await.map(done),
         Command::Doctor(a) => doctor::run(context, a.config.as_deref(), a.output.format).await,
+        Command::Completions(a) => reference::completions(context, &a).map(done),
+        Command::Man(a) => reference::man(&a).map(done),
         Command::Version(a) => version::run(context, a.output.format).await.map(done),
     }
 }

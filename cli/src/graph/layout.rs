@@ -121,7 +121,7 @@ pub fn layout(graph: &Graph) -> Layout {
 pub fn size_of(node: &Node) -> (f64, f64) {
     let text =
         text_width(&name_shown(&node.id), NAME_SIZE).max(text_width(&name_shown(&node.kind), KIND_SIZE));
-    (ICON_ROOM + text.max(30.0) + 12.0, NODE_HEIGHT)
+    (ICON_ROOM + text.max(30.0) + 22.0, NODE_HEIGHT)
 }
 
 /// A name as it is drawn.
