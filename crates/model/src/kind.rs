@@ -181,7 +181,9 @@ impl Catalogue {
             if kinds.get(other.as_str()).is_some_and(|k| k.runtime != Runtime::Docker) {
                 wrong.push(Violation {
                     field: format!("nodes[{i}].network_mode"),
-                    description: format!("\"{other}\" is no container, and has no network that could be shared"),
+                    description: format!(
+                        "\"{other}\" is no container, and has no network that could be shared"
+                    ),
                 });
             }
         }

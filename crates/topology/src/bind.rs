@@ -43,7 +43,10 @@ impl BindText {
 /// A place inside a node where something can be mounted, in normal form.
 pub(crate) fn target(text: &str) -> Result<String, String> {
     let below = text.trim_end_matches('/');
-    let good = text.starts_with('/') && !below.is_empty() && !text.contains('\0') && text.split('/').all(|p| p != "..");
+    let good = text.starts_with('/')
+        && !below.is_empty()
+        && !text.contains('\0')
+        && text.split('/').all(|p| p != "..");
     if good {
         Ok(below.to_owned())
     } else {

@@ -39,7 +39,11 @@ impl Certificate {
     }
 
     /// The certificate that levels ask for, weakest first; that there is none although something is said of it is told.
-    pub fn merged<'c>(levels: impl Iterator<Item = &'c Certificate>, pos: Pos, report: &mut Report) -> Option<CertificateSpec> {
+    pub fn merged<'c>(
+        levels: impl Iterator<Item = &'c Certificate>,
+        pos: Pos,
+        report: &mut Report,
+    ) -> Option<CertificateSpec> {
         let mut issue = None;
         let mut spec = CertificateSpec::default();
         for c in levels {
@@ -59,11 +63,7 @@ impl Certificate {
 }
 
 /// `settings.certificate-authority`.
-pub(crate) fn authority(
-    node: &Node,
-    files: &mut Collector<'_>,
-    report: &mut Report,
-) -> AuthoritySpec {
+pub(crate) fn authority(node: &Node, files: &mut Collector<'_>, report: &mut Report) -> AuthoritySpec {
     let mut spec = AuthoritySpec::default();
     for (key, entry) in known(Section::Authority, value::map(node, report), report) {
         let node = &entry.node;

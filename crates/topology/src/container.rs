@@ -80,7 +80,11 @@ impl<'a> Containers<'a> {
             env,
             binds,
             volumes,
-            exec: levels.united(|d| &d.exec).into_iter().map(|e| magic.text(&e.value, e.pos, report)).collect(),
+            exec: levels
+                .united(|d| &d.exec)
+                .into_iter()
+                .map(|e| magic.text(&e.value, e.pos, report))
+                .collect(),
             cmd: command(levels.one(|d| &d.cmd), report),
             entrypoint: command(levels.one(|d| &d.entrypoint), report),
             user: text(levels.one(|d| &d.user)),
@@ -133,7 +137,12 @@ impl<'a> Containers<'a> {
         self.left == 0
     }
 
-    fn env(&mut self, levels: &Levels<'_>, magic: Magic<'_>, report: &mut Report) -> BTreeMap<String, String> {
+    fn env(
+        &mut self,
+        levels: &Levels<'_>,
+        magic: Magic<'_>,
+        report: &mut Report,
+    ) -> BTreeMap<String, String> {
         let mut env = BTreeMap::new();
         for item in levels.united(|d| &d.env_files) {
             match self.env_file(&magic.path(&item.value)) {
@@ -185,7 +194,8 @@ impl<'a> Containers<'a> {
         }
         for At { value: volume, pos } in levels.by_target(|d| &d.volumes, |v| &v.target) {
             places.push((format!("volumes[{}]", volumes.len()), *pos));
-            let (name, target) = (magic.text(&volume.name, *pos, report), magic.text(&volume.target, *pos, report));
+            let (name, target) =
+                (magic.text(&volume.name, *pos, report), magic.text(&volume.target, *pos, report));
             volumes.push(VolumeMount { name, target, read_only: volume.read_only });
         }
         (binds, volumes)

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use netloom_model::spec::{
-    DeviceMapping, DnsSpec, Healthcheck, NetworkMode, PortMapping, PullPolicy, RestartPolicy, VolumeMount, is_sysctl,
+    DeviceMapping, DnsSpec, Healthcheck, NetworkMode, PortMapping, PullPolicy, RestartPolicy, VolumeMount,
+    is_sysctl,
 };
 
 use crate::bind::BindText;
@@ -123,9 +124,15 @@ impl Definition {
                 self.mgmt_ipv6 = value::parsed(node, report, |t| value::address(t, true));
             }
             "startup-config" => self.startup_config = value::text(node, report),
-            "startup-delay" => self.startup_delay = value::parsed(node, report, |t| value::number(t, 0, 3_600)),
-            "enforce-startup-config" => self.enforce_startup_config = value::parsed(node, report, value::truth),
-            "suppress-startup-config" => self.suppress_startup_config = value::parsed(node, report, value::truth),
+            "startup-delay" => {
+                self.startup_delay = value::parsed(node, report, |t| value::number(t, 0, 3_600))
+            }
+            "enforce-startup-config" => {
+                self.enforce_startup_config = value::parsed(node, report, value::truth)
+            }
+            "suppress-startup-config" => {
+                self.suppress_startup_config = value::parsed(node, report, value::truth)
+            }
             "license" => self.license = value::text(node, report),
             "auto-remove" => self.auto_remove = value::parsed(node, report, value::truth),
             "ports" => self.ports = docker::ports(node, report),
@@ -200,7 +207,8 @@ fn env(node: &Node, all_env: AllEnv<'_>, report: &mut Report) -> Vec<(String, At
     if let Some(pos) = import {
         let mut all = all_env();
         all.retain(|name, value| {
-            let usable = !name.is_empty() && !name.starts_with("__") && !name.contains('=') && !value.contains('\0');
+            let usable =
+                !name.is_empty() && !name.starts_with("__") && !name.contains('=') && !value.contains('\0');
             usable && !env.iter().any(|(own, _)| own == name)
         });
         let message = format!(

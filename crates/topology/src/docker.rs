@@ -154,7 +154,11 @@ pub(crate) fn tmpfs(node: &Node, report: &mut Report) -> Vec<(String, At<String>
         match bind::target(&target) {
             Ok(target) => {
                 if let Some(first) = found.insert(target, options.clone()) {
-                    let message = format!("{} is mounted twice, first at {}; keep one", quoted(&target_of(&found, &options)), first.pos);
+                    let message = format!(
+                        "{} is mounted twice, first at {}; keep one",
+                        quoted(&target_of(&found, &options)),
+                        first.pos
+                    );
                     report.error(options.pos, "DUPLICATE_BIND", message);
                 }
             }
@@ -187,7 +191,8 @@ pub(crate) fn healthcheck(node: &Node, report: &mut Report) -> Option<At<Healthc
     for (key, entry) in known(Section::Healthcheck, value::map(node, report), report) {
         let node = &entry.node;
         let mut seconds = || {
-            let read = |t: &str| value::duration(t).and_then(|s| u32::try_from(s).map_err(|_| "is too long".into()));
+            let read =
+                |t: &str| value::duration(t).and_then(|s| u32::try_from(s).map_err(|_| "is too long".into()));
             value::parsed(node, report, read).map_or(0, |s| s.value)
         };
         match key {
@@ -195,7 +200,8 @@ pub(crate) fn healthcheck(node: &Node, report: &mut Report) -> Option<At<Healthc
             "timeout" => health.timeout_seconds = seconds(),
             "start-period" => health.start_period_seconds = seconds(),
             "retries" => {
-                health.retries = value::parsed(node, report, |t| value::number(t, 0, 1_000)).map_or(0, |n| n.value);
+                health.retries =
+                    value::parsed(node, report, |t| value::number(t, 0, 1_000)).map_or(0, |n| n.value);
             }
             "test" => health.test = value::texts(node, report).into_iter().map(|t| t.value).collect(),
             _ => unreachable!("{key} is in the table as done, and is not read here"),
@@ -230,8 +236,21 @@ mod tests {
             assert_eq!(port_range(text), Ok(is), "{text}");
         }
         for text in [
-            "", "x", "0", "80:", ":80:", "70000:80", "80:70000", "80/sctp", "80-70", "8080-8090:80", "1-2000",
-            "[::1]:80", "a]:1:1", "+80", "80:80:",
+            "",
+            "x",
+            "0",
+            "80:",
+            ":80:",
+            "70000:80",
+            "80:70000",
+            "80/sctp",
+            "80-70",
+            "8080-8090:80",
+            "1-2000",
+            "[::1]:80",
+            "a]:1:1",
+            "+80",
+            "80:80:",
         ] {
             assert!(port_range(text).is_err(), "{text}");
         }
@@ -239,7 +258,11 @@ mod tests {
 
     #[test]
     fn volumes_and_devices() {
-        let mount = |name: &str, target: &str, read_only| VolumeMount { name: name.into(), target: target.into(), read_only };
+        let mount = |name: &str, target: &str, read_only| VolumeMount {
+            name: name.into(),
+            target: target.into(),
+            read_only,
+        };
         assert_eq!(volume("/data"), Ok(mount("", "/data", false)));
         assert_eq!(volume("v:/data/:ro"), Ok(mount("v", "/data", true)));
         for text in ["", "v", "/a:/b", "./a:/b", "v:b", "v:/b:z", "v:/b:nocopy", "v:/b:ro:x"] {

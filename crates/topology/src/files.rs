@@ -131,7 +131,9 @@ impl<'a> Collector<'a> {
         }
         match self.source.get(path) {
             Ok(Found::File { content, mode }) => self.add(path, content, mode),
-            Ok(Found::Dir(_)) => Err(("FILE_UNREADABLE", format!("{} is a directory, not a file", quoted(path)))),
+            Ok(Found::Dir(_)) => {
+                Err(("FILE_UNREADABLE", format!("{} is a directory, not a file", quoted(path))))
+            }
             Err(e) => Err(refusal(path, &e)),
         }
     }

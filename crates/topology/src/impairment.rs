@@ -25,7 +25,11 @@ pub(crate) fn read(node: &Node, report: &mut Report) -> [Impairment; 2] {
         for (key, entry) in known(Section::Impairment, value::map(&way.node, report), report) {
             match key {
                 "a-to-b" | "b-to-a" => {
-                    report.error(entry.pos, "KEY_NOT_HERE", format!("{key} stands beside {}, not in it", way.key));
+                    report.error(
+                        entry.pos,
+                        "KEY_NOT_HERE",
+                        format!("{key} stands beside {}, not in it", way.key),
+                    );
                 }
                 _ => set(&mut one, key, &entry.node, report),
             }
@@ -113,7 +117,9 @@ mod tests {
 
     #[test]
     fn values() {
-        for (text, is) in [("10mbit", 10_000_000), ("1.5Gbit", 1_500_000_000), ("64 kbit", 64_000), ("800bit", 800)] {
+        for (text, is) in
+            [("10mbit", 10_000_000), ("1.5Gbit", 1_500_000_000), ("64 kbit", 64_000), ("800bit", 800)]
+        {
             assert_eq!(rate(text), Ok(is), "{text}");
         }
         for text in ["10", "10mbps", "fast", "-1mbit", "2000gbit", "", "1e3mbit", "."] {

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use netloom_model::id::LabId;
 use netloom_model::kind::Catalogue;
-use netloom_model::spec::{AuthoritySpec, EndpointType, LAB_NAME_PREFIX, LabSpec, MAX_LINKS, MAX_NODES, NetworkMode};
+use netloom_model::spec::{
+    AuthoritySpec, EndpointType, LAB_NAME_PREFIX, LabSpec, MAX_LINKS, MAX_NODES, NetworkMode,
+};
 
 use crate::certificate;
 use crate::definition::{Definition, Level};
@@ -129,7 +131,8 @@ impl Topology<'_, '_> {
         for (key, entry) in known(Section::Topology, value::map(&entry.node, report), report) {
             match key {
                 "defaults" => {
-                    inherited.defaults = Definition::read(&entry.node, Level::Defaults, input.all_env, report);
+                    inherited.defaults =
+                        Definition::read(&entry.node, Level::Defaults, input.all_env, report);
                 }
                 "kinds" => kinds(&mut inherited, &entry.node, input, report),
                 "groups" => inherited.groups = definitions(&entry.node, Level::Group, input, report),
@@ -143,7 +146,11 @@ impl Topology<'_, '_> {
         }
         for (count, most, what) in [(nodes.len(), MAX_NODES, "nodes"), (links.len(), MAX_LINKS, "links")] {
             if count > most {
-                report.error(entry.pos, "LAB_TOO_LARGE", format!("{count} {what}; a lab holds at most {most}"));
+                report.error(
+                    entry.pos,
+                    "LAB_TOO_LARGE",
+                    format!("{count} {what}; a lab holds at most {most}"),
+                );
                 return;
             }
         }
@@ -215,7 +222,8 @@ fn wanted<'f>(nodes: &[Entry], filter: &'f [String], report: &mut Report) -> Opt
     let names: BTreeSet<&str> = nodes.iter().map(|n| n.key.as_str()).collect();
     for unknown in filter.iter().filter(|f| !names.contains(f.as_str())) {
         let meant = report.did_you_mean(unknown, names.iter().copied());
-        let message = format!("the node filter names {}, and the file has no such node.{meant}", quoted(unknown));
+        let message =
+            format!("the node filter names {}, and the file has no such node.{meant}", quoted(unknown));
         report.error(Pos::default(), "NODE_FILTER", message);
     }
     Some(filter.iter().map(String::as_str).collect())
@@ -249,7 +257,12 @@ fn check_references(node: &mut node::Built, nodes: &HashMap<&str, Named<'_>>, re
     }
 }
 
-fn definitions(node: &Node, level: Level, input: &Input<'_>, report: &mut Report) -> BTreeMap<String, Definition> {
+fn definitions(
+    node: &Node,
+    level: Level,
+    input: &Input<'_>,
+    report: &mut Report,
+) -> BTreeMap<String, Definition> {
     let entries = value::map(node, report).iter();
     entries.map(|e| (e.key.clone(), Definition::read(&e.node, level, input.all_env, report))).collect()
 }

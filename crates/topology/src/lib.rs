@@ -129,7 +129,9 @@ fn tree(input: &Input<'_>, report: &mut Report) -> Option<Node> {
     if let Some((at, c)) = text.char_indices().find(|(_, c)| is_forbidden(*c) || turns(*c)) {
         let code = u32::from(c);
         let message = if turns(c) {
-            format!("the character U+{code:04X} turns the direction of the text, so that what is shown is not what is read: take it out")
+            format!(
+                "the character U+{code:04X} turns the direction of the text, so that what is shown is not what is read: take it out"
+            )
         } else {
             format!("the character U+{code:04X} has no place in a text; is this a topology file?")
         };

@@ -17,8 +17,14 @@ use crate::yaml::{Entry, Node, Value};
 const TYPES: [&str; 4] = ["veth", "host", "mgmt-net", "dummy"];
 const LATER: [(&str, &str); 4] = [
     ("macvlan", "use a link of type host, and join its interface with the other one on the host"),
-    ("vxlan", "links between hosts of netloom need none; to reach another machine, use a link of type host and make the tunnel there"),
-    ("vxlan-stitch", "links between hosts of netloom need none; to reach another machine, use a link of type host and make the tunnel there"),
+    (
+        "vxlan",
+        "links between hosts of netloom need none; to reach another machine, use a link of type host and make the tunnel there",
+    ),
+    (
+        "vxlan-stitch",
+        "links between hosts of netloom need none; to reach another machine, use a link of type host and make the tunnel there",
+    ),
     ("veth-stitch", "write a plain link between the two nodes"),
 ];
 
@@ -169,10 +175,14 @@ type End = (Option<Endpoint>, Pos);
 
 /// The two ends of a link between nodes.
 fn both(pos: Pos, place: &Where<'_>, before: usize, report: &mut Report) -> Option<[End; 2]> {
-    for (entry, key) in [(place.endpoint.map(|e| e.pos), "endpoint"), (place.host_interface.as_ref().map(|h| h.pos), "host-interface")]
-    {
+    for (entry, key) in [
+        (place.endpoint.map(|e| e.pos), "endpoint"),
+        (place.host_interface.as_ref().map(|h| h.pos), "host-interface"),
+    ] {
         if let Some(pos) = entry {
-            let message = format!("{key} goes with the types host, mgmt-net and dummy: write type, or endpoints with two ends");
+            let message = format!(
+                "{key} goes with the types host, mgmt-net and dummy: write type, or endpoints with two ends"
+            );
             report.error(pos, "ENDPOINTS", message);
         }
     }
@@ -205,22 +215,32 @@ fn both(pos: Pos, place: &Where<'_>, before: usize, report: &mut Report) -> Opti
 fn single(kind: EndpointType, pos: Pos, place: &Where<'_>, report: &mut Report) -> Option<[End; 2]> {
     let word = kind.word().unwrap_or_default();
     let Some(entry) = place.endpoint else {
-        let message = format!("a link of type {word} has one end: write endpoint: {{node: r1, interface: eth1}}");
+        let message =
+            format!("a link of type {word} has one end: write endpoint: {{node: r1, interface: eth1}}");
         report.error(place.endpoints.map_or(pos, |e| e.pos), "ENDPOINTS", message);
         return None;
     };
     if let Some(both) = place.endpoints {
-        report.error(both.pos, "ENDPOINTS", format!("a link of type {word} has one endpoint: leave endpoints out"));
+        report.error(
+            both.pos,
+            "ENDPOINTS",
+            format!("a link of type {word} has one endpoint: leave endpoints out"),
+        );
     }
     let (interface, at) = match (&place.host_interface, kind) {
         (Some(name), EndpointType::Dummy) => {
-            report.error(name.pos, "ENDPOINTS", "a link of type dummy ends in nothing: leave host-interface out");
+            report.error(
+                name.pos,
+                "ENDPOINTS",
+                "a link of type dummy ends in nothing: leave host-interface out",
+            );
             return None;
         }
         (None, EndpointType::Dummy) => (String::new(), entry.node.pos),
         (Some(name), _) => (name.value.clone(), name.pos),
         (None, _) => {
-            let message = format!("a link of type {word} needs the name of its other end: write host-interface: NAME");
+            let message =
+                format!("a link of type {word} needs the name of its other end: write host-interface: NAME");
             report.error(pos, "ENDPOINTS", message);
             return None;
         }

@@ -100,7 +100,10 @@ impl<'d> Levels<'d> {
     }
 
     /// Maps merged key by key, as a spec has them.
-    pub fn owned(&self, get: impl Fn(&'d Definition) -> &'d Vec<(String, At<String>)>) -> BTreeMap<String, String> {
+    pub fn owned(
+        &self,
+        get: impl Fn(&'d Definition) -> &'d Vec<(String, At<String>)>,
+    ) -> BTreeMap<String, String> {
         self.merged(get).into_iter().map(|(k, v)| (k.to_owned(), v.value.clone())).collect()
     }
 
@@ -125,20 +128,37 @@ impl<'d> Levels<'d> {
             let maps: usize = [&d.env, &d.labels, &d.sysctls, &d.tmpfs].into_iter().map(pairs).sum();
             let lists = [&d.exec, &d.cap_add, &d.env_files, &d.security_opts, &d.aliases];
             let lists: usize = lists.into_iter().map(items).sum();
-            let binds: usize =
-                d.binds.iter().map(|b| EACH + b.value.source.as_ref().map_or(0, String::len) + b.value.target.len()).sum();
-            let volumes: usize = d.volumes.iter().map(|v| EACH + v.value.name.len() + v.value.target.len()).sum();
-            let devices: usize = d.devices.iter().map(|v| EACH + v.value.host_path.len() + v.value.target.len()).sum();
+            let binds: usize = d
+                .binds
+                .iter()
+                .map(|b| EACH + b.value.source.as_ref().map_or(0, String::len) + b.value.target.len())
+                .sum();
+            let volumes: usize =
+                d.volumes.iter().map(|v| EACH + v.value.name.len() + v.value.target.len()).sum();
+            let devices: usize =
+                d.devices.iter().map(|v| EACH + v.value.host_path.len() + v.value.target.len()).sum();
             let ports = d.ports.as_ref().map_or(0, |p| EACH * p.value.len());
             let dns = d.dns.as_ref().map_or(0, |d| {
                 let texts = |t: &Vec<String>| t.iter().map(|t| EACH + t.len()).sum::<usize>();
                 texts(&d.value.servers) + texts(&d.value.search) + texts(&d.value.options)
             });
-            let health = d.healthcheck.as_ref().map_or(0, |h| h.value.test.iter().map(|t| EACH + t.len()).sum());
-            let sans = d.certificate.sans.as_ref().map_or(0, |s| s.value.iter().map(|t| EACH + t.len()).sum());
-            let texts = [&d.cmd, &d.entrypoint, &d.image, &d.user, &d.r#type, &d.startup_config, &d.cgroup_parent, &d.cpu_set];
+            let health =
+                d.healthcheck.as_ref().map_or(0, |h| h.value.test.iter().map(|t| EACH + t.len()).sum());
+            let sans =
+                d.certificate.sans.as_ref().map_or(0, |s| s.value.iter().map(|t| EACH + t.len()).sum());
+            let texts = [
+                &d.cmd,
+                &d.entrypoint,
+                &d.image,
+                &d.user,
+                &d.r#type,
+                &d.startup_config,
+                &d.cgroup_parent,
+                &d.cpu_set,
+            ];
             let texts: usize = texts.iter().filter_map(|t| t.as_ref()).map(|t| t.value.len()).sum();
-            let sum: usize = [maps, lists, binds, volumes, devices, ports, dns, health, sans, texts].iter().sum();
+            let sum: usize =
+                [maps, lists, binds, volumes, devices, ports, dns, health, sans, texts].iter().sum();
             sum + d.stages.cost()
         };
         self.levels.iter().map(one).sum()

@@ -37,7 +37,8 @@ impl Mgmt {
                 }
                 "ipv4-subnet" | "ipv4_subnet" => {
                     // Docker chooses one by itself.
-                    spec.ipv4_subnet = subnet(node, false, report).filter(|s| s != "auto").unwrap_or_default();
+                    spec.ipv4_subnet =
+                        subnet(node, false, report).filter(|s| s != "auto").unwrap_or_default();
                     "ipv4_subnet"
                 }
                 "ipv6-subnet" | "ipv6_subnet" => {
@@ -63,7 +64,8 @@ impl Mgmt {
                     "ipv6_range"
                 }
                 "mtu" => {
-                    spec.mtu = value::parsed(node, report, |t| value::number(t, 576, 65_535)).map_or(0, |m| m.value);
+                    spec.mtu =
+                        value::parsed(node, report, |t| value::number(t, 576, 65_535)).map_or(0, |m| m.value);
                     "mtu"
                 }
                 "external-access" => {
@@ -71,7 +73,8 @@ impl Mgmt {
                     "internal"
                 }
                 "skip-when-unused" => {
-                    mgmt.skip_when_unused = value::parsed(node, report, value::truth).is_some_and(|t| t.value);
+                    mgmt.skip_when_unused =
+                        value::parsed(node, report, value::truth).is_some_and(|t| t.value);
                     ""
                 }
                 "driver-opts" => {

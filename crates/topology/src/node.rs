@@ -15,7 +15,10 @@ use crate::yaml::Entry;
 
 /// Kinds of containerlab's that stand for things outside the lab, and what to do instead.
 const FOREIGN_KINDS: [(&str, &str); 3] = [
-    ("host", "to link a node with the host, write the host's interface into the link: \"r1:eth1\", \"host:r1-eth1\""),
+    (
+        "host",
+        "to link a node with the host, write the host's interface into the link: \"r1:eth1\", \"host:r1-eth1\"",
+    ),
     ("ext-container", "make the container a node of the lab, with its image"),
     ("k8s-kind", "make a cluster yourself, and join it with a link to the host"),
 ];

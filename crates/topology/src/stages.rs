@@ -34,9 +34,11 @@ impl Stages {
     pub fn merged<'s>(levels: impl Iterator<Item = &'s Stages>) -> Vec<StageSpec> {
         let mut merged: BTreeMap<Stage, StageSpec> = BTreeMap::new();
         for (stage, one) in levels.flat_map(|s| &s.0) {
-            let into = merged
-                .entry(*stage)
-                .or_insert_with(|| StageSpec { stage: *stage, wait_for: Vec::new(), exec: Vec::new() });
+            let into = merged.entry(*stage).or_insert_with(|| StageSpec {
+                stage: *stage,
+                wait_for: Vec::new(),
+                exec: Vec::new(),
+            });
             for wait in &one.wait_for {
                 if !into.wait_for.contains(wait) {
                     into.wait_for.push(wait.clone());
@@ -149,7 +151,8 @@ fn exec(node: &Node, on_exit: bool, report: &mut Report) -> Option<StageExec> {
         let node = &entry.node;
         match key {
             "command" => {
-                exec.command = value::parsed(node, report, value::command).map(|c| c.value).unwrap_or_default();
+                exec.command =
+                    value::parsed(node, report, value::command).map(|c| c.value).unwrap_or_default();
             }
             "phase" => exec.on_exit = value::parsed(node, report, phase).map_or(on_exit, |p| p.value),
             "target" => check_target(node, report),
@@ -157,13 +160,19 @@ fn exec(node: &Node, on_exit: bool, report: &mut Report) -> Option<StageExec> {
         }
     }
     if exec.command.is_empty() && report.errors() == before {
-        report.error(node.pos, "INVALID_VALUE", "expected a command: write {command: ip link, phase: on-enter}");
+        report.error(
+            node.pos,
+            "INVALID_VALUE",
+            "expected a command: write {command: ip link, phase: on-enter}",
+        );
     }
     (report.errors() == before).then_some(exec)
 }
 
 fn check_target(node: &Node, report: &mut Report) {
-    let Some(At { value, pos }) = value::text(node, report).filter(|t| t.value != "container") else { return };
+    let Some(At { value, pos }) = value::text(node, report).filter(|t| t.value != "container") else {
+        return;
+    };
     if value == "host" {
         let message = "target: host is not supported, and will not be: a lab's file must not run commands on the machine that it \
                        happens to run on. Run the command yourself, or in a node";

@@ -168,7 +168,9 @@ pub(crate) fn cpu(text: &str) -> Result<u32, String> {
 /// A memory limit in bytes; 0 is no limit.
 pub(crate) fn memory(text: &str) -> Result<u64, String> {
     match size(text)? {
-        bytes @ 1..MIN_MEMORY => Err(format!("is less than the 6 MiB that Docker needs: it is {bytes} bytes")),
+        bytes @ 1..MIN_MEMORY => {
+            Err(format!("is less than the 6 MiB that Docker needs: it is {bytes} bytes"))
+        }
         bytes => Ok(bytes),
     }
 }
@@ -331,12 +333,19 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, seconds) in
-            [("0", 0), ("90", 90), ("90s", 90), ("1h", 3_600), ("1h30m", 5_400), ("8760h", 31_536_000), ("1m5s", 65)]
-        {
+        for (text, seconds) in [
+            ("0", 0),
+            ("90", 90),
+            ("90s", 90),
+            ("1h", 3_600),
+            ("1h30m", 5_400),
+            ("8760h", 31_536_000),
+            ("1m5s", 65),
+        ] {
             assert_eq!(duration(text), Ok(seconds), "{text}");
         }
-        for text in ["", "h", "1d", "1h5", "-1h", "5ms", "99999999999999999999h", "30000000000000000h", "1hh"] {
+        for text in ["", "h", "1d", "1h5", "-1h", "5ms", "99999999999999999999h", "30000000000000000h", "1hh"]
+        {
             assert!(duration(text).is_err(), "{text}");
         }
     }

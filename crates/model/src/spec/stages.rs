@@ -10,7 +10,8 @@ pub type Step<'a> = (&'a str, Stage);
 /// Stages that wait for one another, each for the one behind it and the last for the first; none when every stage can come about.
 ///
 /// A stage waits for the one before it on its node and for what its `wait_for` names; a node that shares another's network namespace is created
-/// after it. What waits for a node that is not there waits for nothing here: that is another fault.
+/// after it. That it waits for a node that is not there, or shares its own network, is another fault, and
+/// is not looked at here.
 pub fn cycle(nodes: &[NodeSpec]) -> Option<Vec<Step<'_>>> {
     let index: HashMap<&str, usize> = nodes.iter().enumerate().map(|(i, n)| (n.id.as_str(), i)).collect();
     let stages = Stage::ALL.len();
@@ -25,7 +26,9 @@ pub fn cycle(nodes: &[NodeSpec]) -> Option<Vec<Step<'_>>> {
                 stage.wait_for.iter().filter_map(|w| Some(number(*index.get(w.node.as_str())?, w.stage)));
             waits[number(i, stage.stage)].extend(others);
         }
-        if let NetworkMode::Node(other) = &node.network_mode {
+        if let NetworkMode::Node(other) = &node.network_mode
+            && *other != node.id
+        {
             waits[number(i, Stage::Create)]
                 .extend(index.get(other.as_str()).map(|o| number(*o, Stage::Create)));
         }

@@ -160,9 +160,7 @@ pub(crate) fn known<'m>(
 
 /// A key among these that is the same but for its spelling.
 fn spelt_otherwise<'m>(name: &str, done: &[(&'static str, &'m Entry)]) -> Option<(&'static str, &'m Entry)> {
-    done.iter()
-        .find(|(other, _)| *other != name && plain(other) == plain(name))
-        .copied()
+    done.iter().find(|(other, _)| *other != name && plain(other) == plain(name)).copied()
 }
 
 fn plain(name: &str) -> String {

@@ -3,8 +3,8 @@
 use super::{Key, Section, Support};
 use crate::diagnostic::Severity;
 use Section::{
-    Authority, Certificate, Dns, Endpoint, Healthcheck, Impairment, Link, Mgmt, Node, Settings, Stage, StageExec, Stages,
-    Top, Topology, Wait,
+    Authority, Certificate, Dns, Endpoint, Healthcheck, Impairment, Link, Mgmt, Node, Settings, Stage,
+    StageExec, Stages, Top, Topology, Wait,
 };
 use Support::{Differs, Works};
 
@@ -34,7 +34,12 @@ pub(super) const KEYS: &[Key] = &[
         Differs,
         "instances are called `<prefix>-<lab>-<node>`, the default is `netloom`; `__lab-name` makes them `<lab>-<node>`; an empty prefix is a warning, since bare node names of two labs would clash",
     ),
-    key(Top, "mgmt", Differs, "without it there is no management network and no `eth0`; `mgmt: {}` asks for one"),
+    key(
+        Top,
+        "mgmt",
+        Differs,
+        "without it there is no management network and no `eth0`; `mgmt: {}` asks for one",
+    ),
     key(Top, "topology", Works, "nodes, links and what they inherit"),
     key(Top, "settings", Works, "of the lab as a whole"),
     key(
@@ -46,9 +51,24 @@ pub(super) const KEYS: &[Key] = &[
     key(Settings, "certificate-authority", Works, "the authority that the nodes' certificates come from"),
     key(Authority, "cert", Works, "file with a CA certificate in PEM; goes with `key`"),
     key(Authority, "key", Works, "file with its private key in PEM"),
-    key(Authority, "key-size", Differs, "bits of a made RSA key, 2048 to 8192; without it an ECDSA P-256 key is made"),
-    key(Authority, "validity-duration", Works, "how long a made certificate is valid: `8760h`, `90m`; the default is 5 years"),
-    key(Mgmt, "network", Differs, "the network belongs to this lab alone; the default name is `<prefix>-<lab>`"),
+    key(
+        Authority,
+        "key-size",
+        Differs,
+        "bits of a made RSA key, 2048 to 8192; without it an ECDSA P-256 key is made",
+    ),
+    key(
+        Authority,
+        "validity-duration",
+        Works,
+        "how long a made certificate is valid: `8760h`, `90m`; the default is 5 years",
+    ),
+    key(
+        Mgmt,
+        "network",
+        Differs,
+        "the network belongs to this lab alone; the default name is `<prefix>-<lab>`",
+    ),
     key(Mgmt, "ipv4-subnet", Differs, "`auto` and nothing let Docker choose; there is no fixed default"),
     key(
         Mgmt,
@@ -62,7 +82,12 @@ pub(super) const KEYS: &[Key] = &[
     key(Mgmt, "ipv6-range", Works, "the part of the subnet that addresses are given from"),
     key(Mgmt, "mtu", Works, "576 to 65535; the default is Docker's"),
     key(Mgmt, "bridge", Works, "name of the Linux bridge, at most 15 characters"),
-    key(Mgmt, "external-access", Differs, "`false` makes the network internal: its nodes reach nothing beyond it"),
+    key(
+        Mgmt,
+        "external-access",
+        Differs,
+        "`false` makes the network internal: its nodes reach nothing beyond it",
+    ),
     key(Mgmt, "skip-when-unused", Works, "`true` makes no network when no node is on it"),
     key(Mgmt, "driver-opts", Works, "options of Docker's bridge driver"),
     key(Mgmt, "ipv4_subnet", Works, "the old spelling of `ipv4-subnet`"),
@@ -106,7 +131,12 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key(Node, "startup-delay", Works, "seconds that its start waits, at most 3,600"),
     key(Node, "enforce-startup-config", Works, "`true` puts the configuration in place at every start"),
-    key(Node, "suppress-startup-config", Works, "`true` starts without one, also without one that is inherited"),
+    key(
+        Node,
+        "suppress-startup-config",
+        Works,
+        "`true` starts without one, also without one that is inherited",
+    ),
     key(Node, "license", Differs, "a file beside the topology file or below"),
     key(
         Node,
@@ -114,14 +144,19 @@ pub(super) const KEYS: &[Key] = &[
         Differs,
         "`source:target[:ro]`; a relative source is copied with the lab, and that copy is mounted; an absolute one must be below a root the host allows; Docker's socket never; a target alone is a volume; `z` and `Z` do nothing",
     ),
-    key(Node, "volumes", Differs, "`name:target[:ro]` or a target alone; a volume belongs to the lab and goes with it"),
-    key(Node, "tmpfs", Works, "file systems in memory: a map of targets to mount options, or a list of `target[:options]`"),
     key(
         Node,
-        "devices",
+        "volumes",
         Differs,
-        "`/dev/x[:/dev/y[:rwm]]`; the host's configuration must allow the device",
+        "`name:target[:ro]` or a target alone; a volume belongs to the lab and goes with it",
     ),
+    key(
+        Node,
+        "tmpfs",
+        Works,
+        "file systems in memory: a map of targets to mount options, or a list of `target[:options]`",
+    ),
+    key(Node, "devices", Differs, "`/dev/x[:/dev/y[:rwm]]`; the host's configuration must allow the device"),
     key(
         Node,
         "exec",
@@ -138,7 +173,12 @@ pub(super) const KEYS: &[Key] = &[
         Differs,
         "nodes are never privileged: they get the capabilities of their kind and `cap-add`; `true` is a warning",
     ),
-    key(Node, "security-opts", Differs, "Docker's security options; the host's configuration must allow them"),
+    key(
+        Node,
+        "security-opts",
+        Differs,
+        "Docker's security options; the host's configuration must allow them",
+    ),
     key(Node, "sysctls", Works, "kernel parameters of the node's own namespaces"),
     key(Node, "cpu", Works, "most CPU, in cores; enforced"),
     key(Node, "cpu-set", Works, "the cores it may run on, `0-1,3`"),
@@ -235,15 +275,30 @@ pub(super) const KEYS: &[Key] = &[
     key(Certificate, "issue", Works, "`true` issues one"),
     key(Certificate, "sans", Works, "names and addresses it is valid for beyond the node's own"),
     key(Certificate, "SANs", Works, "the old spelling of `sans`"),
-    key(Certificate, "key-size", Differs, "bits of its RSA key, 2048 to 8192; without it the key is ECDSA P-256"),
-    key(Certificate, "validity-duration", Works, "how long it is valid: `8760h`, `90m`; the default is 1 year"),
+    key(
+        Certificate,
+        "key-size",
+        Differs,
+        "bits of its RSA key, 2048 to 8192; without it the key is ECDSA P-256",
+    ),
+    key(
+        Certificate,
+        "validity-duration",
+        Works,
+        "how long it is valid: `8760h`, `90m`; the default is 1 year",
+    ),
     key(
         Link,
         "endpoints",
         Works,
         "two ends, each `node:interface` or a map; `host:NAME`, `mgmt-net:NAME` and `dummy` are no nodes",
     ),
-    key(Link, "type", Differs, "`veth`, `host`, `mgmt-net` or `dummy`; `macvlan`, `vxlan`, `vxlan-stitch` and `veth-stitch` are errors"),
+    key(
+        Link,
+        "type",
+        Differs,
+        "`veth`, `host`, `mgmt-net` or `dummy`; `macvlan`, `vxlan`, `vxlan-stitch` and `veth-stitch` are errors",
+    ),
     key(Link, "endpoint", Works, "the one end of a link of type `host`, `mgmt-net` or `dummy`"),
     key(
         Link,
@@ -267,7 +322,12 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key(Link, "impairment", Works, "netloom's own: what the link does to frames"),
     key(Link, "vars", NEVER_HARMLESS, ENGINE),
-    key(Link, "mode", LATER, "macvlan links are not done yet: use a link of type `host`, and join the two on the host"),
+    key(
+        Link,
+        "mode",
+        LATER,
+        "macvlan links are not done yet: use a link of type `host`, and join the two on the host",
+    ),
     key(Link, "remote", LATER, TUNNELS),
     key(Link, "vni", LATER, TUNNELS),
     key(Link, "dst-port", LATER, TUNNELS),
@@ -285,6 +345,16 @@ pub(super) const KEYS: &[Key] = &[
     key(Impairment, "corrupt", Works, "frames with a flipped bit: `0.1%`"),
     key(Impairment, "duplicate", Works, "frames sent twice: `0.1%`"),
     key(Impairment, "reorder", Works, "frames sent ahead of those that are delayed: `5%`; needs a delay"),
-    key(Impairment, "a-to-b", Works, "the same keys for the way from the first end to the second; beats those around it"),
-    key(Impairment, "b-to-a", Works, "the same keys for the way from the second end to the first; beats those around it"),
+    key(
+        Impairment,
+        "a-to-b",
+        Works,
+        "the same keys for the way from the first end to the second; beats those around it",
+    ),
+    key(
+        Impairment,
+        "b-to-a",
+        Works,
+        "the same keys for the way from the second end to the first; beats those around it",
+    ),
 ];

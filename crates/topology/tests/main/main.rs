@@ -1,6 +1,7 @@
 //! Topology files as their users write them: what comes out, and what is said about them.
 
 mod files;
+mod filter;
 mod hostile;
 mod links;
 mod merge;
@@ -34,6 +35,19 @@ fn bundle() -> BundleFiles {
 fn environment() -> BTreeMap<String, String> {
     let pairs = [("IMAGE", "alpine:3.20"), ("LAB", "from-env"), ("STRUCTURE", "a: [b]\nc: {d: e}")];
     pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+/// Reads a file that lies in no repository.
+fn read_without_git(text: &str) -> Parsed {
+    parse(&Input {
+        file_name: "lab.clab.yml",
+        text,
+        env: &|_| None,
+        all_env: &BTreeMap::new,
+        node_filter: &[],
+        files: &BundleFiles::default(),
+        catalogue: &Catalogue::embedded(),
+    })
 }
 
 fn read_filtered(text: &str, files: &dyn FileSource, node_filter: &[&str]) -> Parsed {

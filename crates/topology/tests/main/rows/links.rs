@@ -17,7 +17,10 @@ pub(super) const CASES: &[Case] = &[
         LINK,
         "type",
         ("type: dummy, endpoint: {node: n, interface: eth1}", r#""type":"dummy""#),
-        ("type: macvlan, endpoint: {node: n, interface: eth1}, host-interface: x", "error LINK_TYPE_NOT_SUPPORTED type host"),
+        (
+            "type: macvlan, endpoint: {node: n, interface: eth1}, host-interface: x",
+            "error LINK_TYPE_NOT_SUPPORTED type host",
+        ),
     ),
     case(
         LINK,
@@ -26,12 +29,18 @@ pub(super) const CASES: &[Case] = &[
             "endpoint: {node: n, interface: eth1}, type: mgmt-net, host-interface: n-eth1",
             r#""interface":"n-eth1","ipv4":"","ipv6":"","mac":"","node":"mgmt-net","type":"mgmt-net""#,
         ),
-        ("endpoint: {node: n, interface: eth1}, endpoints: ['n:eth1', 'm:eth1']", "error ENDPOINTS write type"),
+        (
+            "endpoint: {node: n, interface: eth1}, endpoints: ['n:eth1', 'm:eth1']",
+            "error ENDPOINTS write type",
+        ),
     ),
     case(
         LINK,
         "host-interface",
-        ("host-interface: n-eth1, type: host, endpoint: {node: n, interface: eth1}", r#""interface":"n-eth1""#),
+        (
+            "host-interface: n-eth1, type: host, endpoint: {node: n, interface: eth1}",
+            r#""interface":"n-eth1""#,
+        ),
         (
             "host-interface: a-name-that-is-too-long, type: host, endpoint: {node: n, interface: eth1}",
             "error INVALID_LINK 1 to 15 characters",
@@ -62,12 +71,32 @@ pub(super) const CASES: &[Case] = &[
         ("impairment: {loss: 1%}", r#""loss_ppm":10000"#),
         ("impairment: {los: 1%}", "error UNKNOWN_KEY Did you mean \"loss\"?"),
     ),
-    case(LINK, "vars", ("vars: {}", r#""links":[{"#), ("vars: {a: b}", "warning KEY_NOT_SUPPORTED configuration engine")),
+    case(
+        LINK,
+        "vars",
+        ("vars: {}", r#""links":[{"#),
+        ("vars: {a: b}", "warning KEY_NOT_SUPPORTED configuration engine"),
+    ),
     case(LINK, "mode", ("mode: ", r#""links":[{"#), ("mode: bridge", "error KEY_NOT_SUPPORTED type `host`")),
-    case(LINK, "remote", ("remote: ", r#""links":[{"#), ("remote: 192.0.2.1", "error KEY_NOT_SUPPORTED tunnels")),
+    case(
+        LINK,
+        "remote",
+        ("remote: ", r#""links":[{"#),
+        ("remote: 192.0.2.1", "error KEY_NOT_SUPPORTED tunnels"),
+    ),
     case(LINK, "vni", ("vni: ", r#""links":[{"#), ("vni: 100", "error KEY_NOT_SUPPORTED tunnels")),
-    case(LINK, "dst-port", ("dst-port: ", r#""links":[{"#), ("dst-port: 4789", "error KEY_NOT_SUPPORTED tunnels")),
-    case(LINK, "src-port", ("src-port: ", r#""links":[{"#), ("src-port: 4789", "error KEY_NOT_SUPPORTED tunnels")),
+    case(
+        LINK,
+        "dst-port",
+        ("dst-port: ", r#""links":[{"#),
+        ("dst-port: 4789", "error KEY_NOT_SUPPORTED tunnels"),
+    ),
+    case(
+        LINK,
+        "src-port",
+        ("src-port: ", r#""links":[{"#),
+        ("src-port: 4789", "error KEY_NOT_SUPPORTED tunnels"),
+    ),
     case(
         END,
         "node",
@@ -122,7 +151,12 @@ pub(super) const CASES: &[Case] = &[
         ("jitter: 1ms, delay: 5ms", r#""jitter_us":1000"#),
         ("jitter: 9ms, delay: 5ms", "error INVALID_LINK more than the delay"),
     ),
-    case(IMPAIRMENT, "loss", ("loss: 0.05%", r#""loss_ppm":500"#), ("loss: 200%", "error INVALID_VALUE more than 100%")),
+    case(
+        IMPAIRMENT,
+        "loss",
+        ("loss: 0.05%", r#""loss_ppm":500"#),
+        ("loss: 200%", "error INVALID_VALUE more than 100%"),
+    ),
     case(
         IMPAIRMENT,
         "corrupt",
@@ -150,7 +184,10 @@ pub(super) const CASES: &[Case] = &[
     case(
         IMPAIRMENT,
         "b-to-a",
-        ("b-to-a: {loss: 1%}", r#""b_to_a":{"corrupt_ppm":0,"delay_us":0,"duplicate_ppm":0,"jitter_us":0,"loss_ppm":10000"#),
+        (
+            "b-to-a: {loss: 1%}",
+            r#""b_to_a":{"corrupt_ppm":0,"delay_us":0,"duplicate_ppm":0,"jitter_us":0,"loss_ppm":10000"#,
+        ),
         ("b-to-a: 5ms", "error WRONG_TYPE expected a map"),
     ),
 ];

@@ -3,6 +3,7 @@
 //! A row of the manual without a case here fails, and so does a case without a row; that the manual has a row for each key that the reader knows is held in
 //! `keys`.
 
+mod blocks;
 mod links;
 mod nodes;
 mod top;
@@ -36,13 +37,16 @@ fn file(section: &str, keys: &str) -> String {
     let has = |key: &str| keys.starts_with(&format!("{key}:"));
     let node = |keys: &str| {
         let kind = if keys.starts_with("kind:") { "" } else { "kind: linux, " };
-        let image = if keys.starts_with("image:") || keys.starts_with("kind: bridge") { "" } else { "image: i, " };
+        let image =
+            if keys.starts_with("image:") || keys.starts_with("kind: bridge") { "" } else { "image: i, " };
         format!("    n: {{{kind}{image}{keys}}}\n")
     };
     let (mut top, mut topology, mut n, mut links) = (String::new(), String::new(), node(""), String::new());
     let mut mgmt = "mgmt: {ipv4-subnet: 10.0.0.0/24, ipv6-subnet: 'fd00::/64'}\n".to_owned();
     match section {
-        "the file" if has("name") => return format!("{keys}\n{mgmt}topology:\n  nodes: {{n: {{kind: linux, image: i}}}}\n"),
+        "the file" if has("name") => {
+            return format!("{keys}\n{mgmt}topology:\n  nodes: {{n: {{kind: linux, image: i}}}}\n");
+        }
         "the file" if has("topology") => return format!("name: lab\n{keys}\n"),
         "the file" if has("mgmt") => mgmt = format!("{keys}\n"),
         "the file" => top = format!("{keys}\n"),
@@ -59,14 +63,18 @@ fn file(section: &str, keys: &str) -> String {
         "an item of `wait-for`" => n = node(&format!("stages: {{create: {{wait-for: [{{{keys}}}]}}}}")),
         "an item of `exec` of a stage" => n = node(&format!("stages: {{create: {{exec: [{{{keys}}}]}}}}")),
         "`certificate`" => n = node(&format!("certificate: {{{keys}}}")),
-        "a link" if ["endpoints", "endpoint", "type", "host-interface"].into_iter().any(has) => links = keys.to_owned(),
+        "a link" if ["endpoints", "endpoint", "type", "host-interface"].into_iter().any(has) => {
+            links = keys.to_owned()
+        }
         "a link" => links = format!("endpoints: ['n:eth1', 'm:eth1'], {keys}"),
         "an endpoint" => links = format!("endpoints: [{{{keys}}}, 'm:eth1']"),
         "`impairment`" => links = format!("endpoints: ['n:eth1', 'm:eth1'], impairment: {{{keys}}}"),
         other => panic!("the section {other} has no place in a file"),
     }
     let links = if links.is_empty() { links } else { format!("  links:\n    - {{{links}}}\n") };
-    format!("name: lab\n{top}{mgmt}topology:\n{topology}  nodes:\n{n}    m: {{kind: linux, image: i}}\n{links}")
+    format!(
+        "name: lab\n{top}{mgmt}topology:\n{topology}  nodes:\n{n}    m: {{kind: linux, image: i}}\n{links}"
+    )
 }
 
 /// The rows of the manual: what it says of each key of each section.
@@ -89,7 +97,7 @@ fn manual() -> BTreeMap<(String, String), String> {
 }
 
 fn cases() -> impl Iterator<Item = &'static Case> {
-    [top::CASES, nodes::CASES, links::CASES].into_iter().flatten()
+    [top::CASES, nodes::CASES, blocks::CASES, links::CASES].into_iter().flatten()
 }
 
 #[test]
@@ -135,9 +143,10 @@ fn bad_files_are_told_what_to_do() {
         let mut part = || parts.next().unwrap_or_default();
         let (severity, code, words) = (part(), part(), part());
         assert!(!words.is_empty(), "{says}");
-        let found = parsed.diagnostics.iter().any(|d| {
-            d.severity.to_string() == severity && d.code == code && d.message.contains(words)
-        });
+        let found = parsed
+            .diagnostics
+            .iter()
+            .any(|d| d.severity.to_string() == severity && d.code == code && d.message.contains(words));
         assert!(found, "{text}\nlacks {says} in\n{:#?}", said(&parsed));
         assert_eq!(parsed.ok(), severity != "error", "{text}\n{:#?}", said(&parsed));
         let placed = parsed.diagnostics.iter().filter(|d| d.code != "NAME_MISSING").all(|d| d.line > 0);
@@ -145,7 +154,11 @@ fn bad_files_are_told_what_to_do() {
         // What is not done is told as the manual says.
         let support = &manual[&(case.section.to_owned(), case.key.to_owned())];
         if let Some((_, told)) = support.split_once('(') {
-            assert_eq!(format!("{} {code}", told.trim_end_matches(')')), format!("{severity} KEY_NOT_SUPPORTED"), "{text}");
+            assert_eq!(
+                format!("{} {code}", told.trim_end_matches(')')),
+                format!("{severity} KEY_NOT_SUPPORTED"),
+                "{text}"
+            );
         }
     }
 }

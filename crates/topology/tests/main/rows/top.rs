@@ -21,12 +21,7 @@ pub(super) const CASES: &[Case] = &[
         ("prefix: __lab-name", r#""prefix":"__lab-name""#),
         ("prefix: ''", "warning PREFIX_NOT_SUPPORTED leave it out, or write __lab-name"),
     ),
-    case(
-        FILE,
-        "mgmt",
-        ("mgmt: {}", r#""mgmt":{"#),
-        ("mgmt: yes", "error WRONG_TYPE expected a map"),
-    ),
+    case(FILE, "mgmt", ("mgmt: {}", r#""mgmt":{"#), ("mgmt: yes", "error WRONG_TYPE expected a map")),
     case(
         FILE,
         "topology",
@@ -97,7 +92,10 @@ pub(super) const CASES: &[Case] = &[
         MGMT,
         "ipv4-gw",
         ("ipv4-gw: 10.1.0.9, ipv4-subnet: 10.1.0.0/16", r#""ipv4_gateway":"10.1.0.9""#),
-        ("ipv4-gw: 10.2.0.9, ipv4-subnet: 10.1.0.0/16", "error MGMT_ADDRESS needs an ipv4-subnet that holds it"),
+        (
+            "ipv4-gw: 10.2.0.9, ipv4-subnet: 10.1.0.0/16",
+            "error MGMT_ADDRESS needs an ipv4-subnet that holds it",
+        ),
     ),
     case(
         MGMT,
@@ -117,12 +115,7 @@ pub(super) const CASES: &[Case] = &[
         ("ipv6-range: 'fd00::/80', ipv6-subnet: 'fd00::/64'", r#""ipv6_range":"fd00::/80""#),
         ("ipv6-range: 'fd01::/80', ipv6-subnet: 'fd00::/64'", "error MGMT_ADDRESS ipv6-subnet"),
     ),
-    case(
-        MGMT,
-        "mtu",
-        ("mtu: 1400", r#""mtu":1400"#),
-        ("mtu: 100", "error INVALID_VALUE from 576 to 65535"),
-    ),
+    case(MGMT, "mtu", ("mtu: 1400", r#""mtu":1400"#), ("mtu: 100", "error INVALID_VALUE from 576 to 65535")),
     case(
         MGMT,
         "bridge",
@@ -198,7 +191,10 @@ pub(super) const CASES: &[Case] = &[
 fn an_unused_network_is_skipped() {
     let mgmt = |text: &str, mode: &str| {
         let node = format!("kind: linux, image: i, network-mode: {mode}");
-        crate::spec(&format!("name: lab\nmgmt: {text}\ntopology: {{nodes: {{n: {{{node}}}, sw: {{kind: bridge}}}}}}")).mgmt
+        crate::spec(&format!(
+            "name: lab\nmgmt: {text}\ntopology: {{nodes: {{n: {{{node}}}, sw: {{kind: bridge}}}}}}"
+        ))
+        .mgmt
     };
     assert_eq!(mgmt("{skip-when-unused: true}", "none"), None);
     assert!(mgmt("{skip-when-unused: true}", "bridge").is_some());
