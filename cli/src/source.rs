@@ -1,7 +1,7 @@
 //! The topology file of a command: found, read and understood here first, so that a mistake in it is shown at its place before anything is sent.
 //!
 //! The server reads the text again: what counts is what it says. Reading it here gathers the files that binds name, which only exist here, and the
-//! environment variables that the text refers to, so that no others leave this machine.
+//! environment variables that the text refers to, so that no others leave this machine unless the text asks for all of them.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use netloom_api::v1 as api;
 use netloom_model::id::LabId;
 use netloom_model::kind::Catalogue;
-use netloom_topology::{DirFiles, Input, MAX_TEXT, Parsed, parse};
+use netloom_topology::{DirFiles, GIT_VARIABLES, Input, MADE_FILES, MAX_TEXT, Parsed, parse};
 use serde_json::json;
 
 use crate::error::Error;
@@ -25,6 +25,7 @@ pub struct Source {
     /// Its text.
     pub text: String,
     directory: PathBuf,
+    node_filter: Vec<String>,
 }
 
 /// What a topology file says, and what of this machine it refers to.
@@ -44,7 +45,8 @@ impl Source {
         };
         if path == Path::new("-") {
             let text = read_text(std::io::stdin().lock(), "standard input")?;
-            return Ok(Source { name: "<stdin>".to_owned(), text, directory: directory.to_owned() });
+            let (name, directory) = ("<stdin>".to_owned(), directory.to_owned());
+            return Ok(Source { name, text, directory, node_filter: Vec::new() });
         }
         let name = path.display().to_string();
         let metadata = std::fs::metadata(&path)
@@ -56,7 +58,13 @@ impl Source {
             .map_err(|e| Error::Invalid(format!("the topology file {name} cannot be read: {e}")))?;
         let text = read_text(file, &name)?;
         let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Ok(Source { name, text, directory: directory.to_owned() })
+        Ok(Source { name, text, directory: directory.to_owned(), node_filter: Vec::new() })
+    }
+
+    /// Only these nodes of it, and the links between them; all when none is named.
+    #[must_use]
+    pub fn only(self, node_filter: &[String]) -> Source {
+        Source { node_filter: node_filter.to_vec(), ..self }
     }
 
     /// Reads the text with these kinds.
@@ -66,12 +74,29 @@ impl Source {
         })?;
         let used = RefCell::new(BTreeMap::new());
         let env = |name: &str| {
-            let value = std::env::var(name).ok()?;
+            let value = match GIT_VARIABLES.iter().position(|v| *v == name) {
+                Some(variable) => git(&self.directory, variable)?,
+                None => std::env::var(name).ok()?,
+            };
             used.borrow_mut().insert(name.to_owned(), value.clone());
             Some(value)
         };
-        let input = Input { file_name: &self.name, text: &self.text, env: &env, files: &files, catalogue };
-        let parsed = parse(&input);
+        let all_env = || {
+            let all: BTreeMap<String, String> = std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect();
+            used.borrow_mut().extend(all.clone());
+            all
+        };
+        let parsed = parse(&Input {
+            file_name: &self.name,
+            text: &self.text,
+            env: &env,
+            all_env: &all_env,
+            node_filter: &self.node_filter,
+            files: &files,
+            catalogue,
+        });
         Ok(Read { parsed, env: used.into_inner() })
     }
 
@@ -90,6 +115,8 @@ impl Source {
             .parsed
             .contents
             .iter()
+            // The server makes these from the text, too.
+            .filter(|(path, _)| !Path::new(path).starts_with(MADE_FILES))
             .map(|(path, content)| api::FileContent {
                 mode: modes.get(path.as_str()).copied().unwrap_or(0o644),
                 path: path.clone(),
@@ -103,9 +130,23 @@ impl Source {
             env: read.env.into_iter().collect(),
             validate_only,
             request_id: if validate_only { String::new() } else { uuid::Uuid::new_v4().to_string() },
-            node_filter: Vec::new(),
+            node_filter: self.node_filter.clone(),
         }
     }
+}
+
+/// Branch (0) or short commit (1) of the repository that a directory is in; none outside one, and none without git.
+fn git(directory: &Path, variable: usize) -> Option<String> {
+    let what = if variable == 0 { "--abbrev-ref" } else { "--short" };
+    let output = std::process::Command::new("git")
+        .arg("-C")
+        .arg(directory)
+        .args(["rev-parse", what, "HEAD"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .ok()
+        .filter(|o| o.status.success())?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned()).filter(|v| !v.is_empty())
 }
 
 /// The server's kinds, as far as a topology file needs them: what it may say follows from them, and a server may have kinds of its own.
@@ -257,6 +298,52 @@ mod tests {
         let files: Vec<(&str, &[u8])> =
             request.files.iter().map(|f| (f.path.as_str(), f.content.as_slice())).collect();
         assert_eq!(files, [("r1.conf", b"hostname r1\n".as_slice())]);
+    }
+
+    #[test]
+    fn all_variables_are_sent_only_when_the_file_asks_for_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "name: x\ntopology:\n  nodes:\n    h:\n      kind: linux\n      image: a:1\n      \
+                    startup-config: |\n        a\n        b\n      env: {__IMPORT_ENVS: true}\n";
+        write(dir.path(), "x.clab.yml", text);
+        let source = Source::open(None, dir.path()).unwrap().only(&["h".to_owned()]);
+        let read = source.read(&Catalogue::embedded()).unwrap();
+        assert!(read.parsed.ok(), "{:?}", read.parsed.diagnostics);
+        assert!(read.parsed.diagnostics.iter().any(|d| d.code == "ENVIRONMENT_IMPORTED"));
+        let path = std::env::var("PATH").unwrap();
+        assert_eq!(read.parsed.spec.nodes[0].env["PATH"], path);
+        let request = source.import(read, true);
+        assert_eq!(request.env["PATH"], path);
+        assert_eq!(request.node_filter, ["h"]);
+        // What is made from the text is made again.
+        assert_eq!(request.files, []);
+    }
+
+    #[test]
+    fn a_name_may_hold_the_branch_and_the_commit() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "x.clab.yml", &LAB.replace("name: x", "name: x-__gitBranch__"));
+        let lab = || Source::open(None, dir.path()).unwrap().lab();
+        assert!(lab().is_err(), "outside a repository there is no branch");
+        let git = |args: &[&str]| {
+            let identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"];
+            let output = std::process::Command::new("git")
+                .arg("-C")
+                .arg(dir.path())
+                .args(identity)
+                .args(args)
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{output:?}");
+        };
+        git(&["init", "-q", "-b", "feature/one"]);
+        git(&["commit", "-q", "--allow-empty", "-m", "one"]);
+        assert_eq!(lab().unwrap().as_str(), "x-feature-one");
+        write(dir.path(), "x.clab.yml", &LAB.replace("name: x", "name: x-__gitHash__"));
+        let source = Source::open(None, dir.path()).unwrap();
+        let request = source.import(source.read(&Catalogue::embedded()).unwrap(), true);
+        let hash = &request.env["__gitHash__"];
+        assert_eq!(lab().unwrap().as_str(), format!("x-{hash}"));
     }
 
     #[test]

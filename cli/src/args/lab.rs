@@ -24,6 +24,9 @@ pub struct Deploy {
     /// Longest time to wait, for instance 90s, 10m or 1h; the deploy itself goes on in the server
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub timeout: Option<Duration>,
+    /// Only these nodes of the file, and the links between them: r1,r2
+    #[arg(long, value_name = "NODES", value_delimiter = ',')]
+    pub node_filter: Vec<String>,
     /// Format.
     #[command(flatten)]
     pub output: Output,
@@ -41,6 +44,9 @@ pub struct Plan {
     /// The file.
     #[command(flatten)]
     pub topology: Topology,
+    /// Only these nodes of the file, and the links between them: r1,r2
+    #[arg(long, value_name = "NODES", value_delimiter = ',')]
+    pub node_filter: Vec<String>,
     /// Format.
     #[command(flatten)]
     pub output: Output,

@@ -21,6 +21,9 @@ pub struct Validate {
     /// Directory with kinds of your own, as the server's kinds_dir
     #[arg(long, value_name = "DIR")]
     pub kinds_dir: Option<PathBuf>,
+    /// Only these nodes of the file, and the links between them: r1,r2
+    #[arg(long, value_name = "NODES", value_delimiter = ',')]
+    pub node_filter: Vec<String>,
     /// Format.
     #[command(flatten)]
     pub output: Output,

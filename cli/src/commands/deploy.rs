@@ -20,10 +20,11 @@ use crate::source::{Source, catalogue};
 pub async fn deploy(
     context: &Context,
     topology: &Topology,
+    node_filter: &[String],
     timeout: Option<Duration>,
     format: Format,
 ) -> Result<(), Error> {
-    let source = Source::open(topology.topology.as_deref(), Path::new("."))?;
+    let source = Source::open(topology.topology.as_deref(), Path::new("."))?.only(node_filter);
     let client = context.client().await?;
     let begun = Instant::now();
     let remaining = || timeout.map(|t| t.saturating_sub(begun.elapsed()));
@@ -76,8 +77,13 @@ pub async fn deploy(
 }
 
 /// Says what deploy would do.
-pub async fn plan(context: &Context, topology: &Topology, format: Format) -> Result<(), Error> {
-    let source = Source::open(topology.topology.as_deref(), Path::new("."))?;
+pub async fn plan(
+    context: &Context,
+    topology: &Topology,
+    node_filter: &[String],
+    format: Format,
+) -> Result<(), Error> {
+    let source = Source::open(topology.topology.as_deref(), Path::new("."))?.only(node_filter);
     let client = context.client().await?;
     let operation = import(context, &client, &source, true).await??;
     if format == Format::Json {

@@ -74,9 +74,11 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
     let done = |()| 0;
     match command {
         Command::Deploy(a) => {
-            deploy::deploy(context, &a.topology, a.timeout, a.output.format).await.map(done)
+            deploy::deploy(context, &a.topology, &a.node_filter, a.timeout, a.output.format).await.map(done)
         }
-        Command::Plan(a) => deploy::plan(context, &a.topology, a.output.format).await.map(done),
+        Command::Plan(a) => {
+            deploy::plan(context, &a.topology, &a.node_filter, a.output.format).await.map(done)
+        }
         Command::Destroy(a) => destroy::run(context, a.lab, &a.topology, a.all, a.yes).await.map(done),
         Command::Inspect(a) => inspect::run(context, a).await.map(done),
         Command::Events(a) => events::run(context, a).await.map(done),
@@ -89,7 +91,7 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
         Command::Logs(a) => logs::run(context, a).await.map(done),
         Command::Save(a) => save::run(context, a).await,
         Command::Validate(a) => {
-            validate::run(context, a.file.as_deref(), a.kinds_dir.as_deref(), a.output.format)
+            validate::run(context, a.file.as_deref(), &a.node_filter, a.kinds_dir.as_deref(), a.output.format)
         }
         Command::Kinds(Kinds::List { output }) => list::kinds(context, output.format).await.map(done),
         Command::Kinds(Kinds::Show { name, output }) => {

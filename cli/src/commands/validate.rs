@@ -15,10 +15,11 @@ use crate::source::Source;
 pub fn run(
     context: &Context,
     file: Option<&Path>,
+    node_filter: &[String],
     kinds_dir: Option<&Path>,
     format: Format,
 ) -> Result<u8, Error> {
-    let source = Source::open(file, Path::new("."))?;
+    let source = Source::open(file, Path::new("."))?.only(node_filter);
     let catalogue = match kinds_dir {
         None => Catalogue::embedded(),
         Some(directory) => with_own_kinds(directory).map_err(|e| Error::Invalid(format!("{e:#}")))?,

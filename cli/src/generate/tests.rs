@@ -16,8 +16,15 @@ fn read(shape: &Shape, plan: Option<Plan>) -> Parsed {
     let text = write(&"x".parse().unwrap(), "a test", shape, &kinds(), plan, &catalogue).unwrap();
     let directory = tempfile::tempdir().unwrap();
     let files = netloom_topology::DirFiles::new(directory.path()).unwrap();
-    let input =
-        Input { file_name: "x.clab.yml", text: &text, env: &|_| None, files: &files, catalogue: &catalogue };
+    let input = Input {
+        file_name: "x.clab.yml",
+        text: &text,
+        env: &|_| None,
+        all_env: &Default::default,
+        node_filter: &[],
+        files: &files,
+        catalogue: &catalogue,
+    };
     let parsed = parse(&input);
     assert!(parsed.ok(), "{:?}\n{text}", parsed.diagnostics);
     assert!(catalogue.check(&parsed.spec).is_empty() && parsed.spec.check().is_empty());

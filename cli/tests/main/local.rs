@@ -39,6 +39,19 @@ async fn validate_tells_good_from_bad() {
 }
 
 #[tokio::test]
+async fn validate_looks_at_the_nodes_that_the_filter_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "name: x\ntopology:\n  nodes:\n    a: {kind: frr}\n    b: {kind: nothing}\n  links:\n    - endpoints: [a:eth1, b:eth1]\n";
+    std::fs::write(dir.path().join("x.clab.yml"), text).unwrap();
+    run(dir.path(), &["validate"]).await.expect(1);
+    let good = run(dir.path(), &["validate", "--node-filter", "a"]).await.expect(0);
+    assert!(good.out.contains("1 node, 0 links"), "{}", good.out);
+    let bad = run(dir.path(), &["validate", "--node-filter", "a,c", "--format", "json"]).await.expect(1);
+    let said: serde_json::Value = serde_json::from_str(&bad.out).unwrap();
+    assert_eq!(said["diagnostics"][0]["code"], "NODE_FILTER", "{said}");
+}
+
+#[tokio::test]
 async fn validate_knows_kinds_of_ones_own() {
     let dir = tempfile::tempdir().unwrap();
     let text = GOOD.replace("kind: linux", "kind: mine");

@@ -15,7 +15,7 @@ pub use file::{
 };
 
 use crate::failure::Violation;
-use crate::spec::{Bind, BindSource, LabSpec, NodeSpec};
+use crate::spec::{Bind, BindSource, LabSpec, NetworkMode, NodeSpec};
 use crate::state::Runtime;
 
 /// All kinds there are.
@@ -176,6 +176,17 @@ impl Catalogue {
         }
         let kinds: BTreeMap<&str, &Kind> =
             spec.nodes.iter().filter_map(|n| Some((n.id.as_str(), self.get(&n.kind)?))).collect();
+        for (i, node) in spec.nodes.iter().enumerate() {
+            let NetworkMode::Node(other) = &node.network_mode else { continue };
+            if kinds.get(other.as_str()).is_some_and(|k| k.runtime != Runtime::Docker) {
+                wrong.push(Violation {
+                    field: format!("nodes[{i}].network_mode"),
+                    description: format!(
+                        "\"{other}\" is no container, and has no network that could be shared"
+                    ),
+                });
+            }
+        }
         let mut ports = BTreeMap::new();
         for (i, link) in spec.links.iter().enumerate() {
             for (side, end) in [("a", &link.a), ("b", &link.b)] {

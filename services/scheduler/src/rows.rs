@@ -51,7 +51,7 @@ impl LabRow {
 pub fn network_of(lab: &LabId, spec: &LabSpec) -> Option<Network> {
     let mgmt = spec.mgmt.clone()?;
     let name = match mgmt.network.as_str() {
-        "" => format!("{}-{lab}", spec.effective_prefix()),
+        "" => spec.full_prefix(lab),
         given => given.to_owned(),
     };
     Some(Network { name, spec: mgmt })

@@ -11,18 +11,23 @@ use crate::id::{Digest, LabId};
 mod check;
 mod link;
 mod node;
+pub mod stages;
+mod subnet;
 
-pub use self::check::{is_cidr, is_mac, is_relative_normal};
+pub use self::check::{is_cidr, is_interface_name, is_mac, is_relative_normal, is_sysctl, is_word};
 pub use self::link::{Endpoint, EndpointType, Impairment, LinkSpec};
 pub use self::node::{
     Bind, BindSource, CertificateSpec, DeviceMapping, DnsSpec, Healthcheck, NetworkMode, NodeSpec,
     PortMapping, PullPolicy, RestartPolicy, Stage, StageExec, StageSpec, StageWait, VolumeMount,
 };
+pub use self::subnet::Subnet;
 
 /// MTU of a link that names none, as containerlab's.
 pub const DEFAULT_MTU: u32 = 9500;
 /// Prefix of instance names of a lab that names none.
 pub const DEFAULT_PREFIX: &str = "netloom";
+/// Prefix of a lab whose instances are called `<lab>-<node>`.
+pub const LAB_NAME_PREFIX: &str = "__lab-name";
 /// Most nodes of a lab.
 pub const MAX_NODES: usize = 5_000;
 /// Most links of a lab.
@@ -40,7 +45,7 @@ pub const MAX_MEMORY_BYTES: u64 = 64 << 40;
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LabSpec {
-    /// Prefix of instance names; empty means [`DEFAULT_PREFIX`].
+    /// Prefix of instance names; empty means [`DEFAULT_PREFIX`], [`LAB_NAME_PREFIX`] none but the lab's name.
     pub prefix: String,
     /// The management network, if there is to be one.
     pub mgmt: Option<MgmtSpec>,
@@ -118,25 +123,32 @@ pub struct FileEntry {
 }
 
 impl LabSpec {
-    /// The prefix that instance names get.
-    pub fn effective_prefix(&self) -> &str {
-        if self.prefix.is_empty() { DEFAULT_PREFIX } else { &self.prefix }
+    /// What the names of all that is made for the lab begin with: `<prefix>-<lab>`.
+    pub fn full_prefix(&self, lab: &LabId) -> String {
+        match self.prefix.as_str() {
+            "" => format!("{DEFAULT_PREFIX}-{lab}"),
+            LAB_NAME_PREFIX => lab.to_string(),
+            prefix => format!("{prefix}-{lab}"),
+        }
     }
 
     /// Name of a node's container or domain.
     pub fn instance_name(&self, lab: &LabId, node: &str) -> String {
-        format!("{}-{lab}-{node}", self.effective_prefix())
+        format!("{}-{node}", self.full_prefix(lab))
     }
 
-    /// The files that a node's binds use, sorted by path.
+    /// The files that a node needs on its host: its binds, its configuration and its licence, sorted by path.
     pub fn files_of(&self, node: &NodeSpec) -> Vec<FileEntry> {
         let used = |file: &&FileEntry| {
-            node.binds.iter().any(|b| match &b.source {
-                BindSource::Bundle(p) => {
-                    file.path == *p || file.path.strip_prefix(p.as_str()).is_some_and(|r| r.starts_with('/'))
-                }
-                BindSource::Host(_) => false,
-            })
+            file.path == node.startup_config
+                || file.path == node.license
+                || node.binds.iter().any(|b| match &b.source {
+                    BindSource::Bundle(p) => {
+                        file.path == *p
+                            || file.path.strip_prefix(p.as_str()).is_some_and(|r| r.starts_with('/'))
+                    }
+                    BindSource::Host(_) => false,
+                })
         };
         let mut files: Vec<FileEntry> = self.files.iter().filter(used).cloned().collect();
         files.sort();

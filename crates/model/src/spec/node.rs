@@ -137,7 +137,7 @@ pub struct VolumeMount {
 }
 
 /// A device of the host in a node.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DeviceMapping {
     /// Absolute path on the host.

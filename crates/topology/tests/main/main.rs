@@ -1,9 +1,11 @@
 //! Topology files as their users write them: what comes out, and what is said about them.
 
 mod files;
+mod filter;
 mod hostile;
 mod links;
 mod merge;
+mod rows;
 mod supported;
 mod unsupported;
 
@@ -21,19 +23,53 @@ fn bundle() -> BundleFiles {
         ("r1/daemons".to_owned(), file("ospfd=yes\n", 0o640)),
         ("r2/frr.conf".to_owned(), file("hostname r2\n", 0o644)),
         ("start.sh".to_owned(), file("#!/bin/sh\n", 0o755)),
+        ("clab-lab/n/conf".to_owned(), file("conf\n", 0o644)),
+        ("ca.pem".to_owned(), file("a certificate\n", 0o644)),
+        ("ca.key".to_owned(), file("a key\n", 0o600)),
         ("common.env".to_owned(), file("A=file\nB=file\n", 0o644)),
         ("more.env".to_owned(), file("# more\nB=more\n", 0o644)),
     ]))
 }
 
-fn read_with(text: &str, files: &dyn FileSource) -> Parsed {
+/// The environment that tests have.
+fn environment() -> BTreeMap<String, String> {
+    let pairs = [("IMAGE", "alpine:3.20"), ("LAB", "from-env"), ("STRUCTURE", "a: [b]\nc: {d: e}")];
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+/// Reads a file that lies in no repository.
+fn read_without_git(text: &str) -> Parsed {
+    parse(&Input {
+        file_name: "lab.clab.yml",
+        text,
+        env: &|_| None,
+        all_env: &BTreeMap::new,
+        node_filter: &[],
+        files: &BundleFiles::default(),
+        catalogue: &Catalogue::embedded(),
+    })
+}
+
+fn read_filtered(text: &str, files: &dyn FileSource, node_filter: &[&str]) -> Parsed {
     let env = |name: &str| match name {
-        "IMAGE" => Some("alpine:3.20".to_owned()),
-        "LAB" => Some("from-env".to_owned()),
-        "STRUCTURE" => Some("a: [b]\nc: {d: e}".to_owned()),
-        _ => None,
+        "__gitBranch__" => Some("feature/x".to_owned()),
+        "__gitHash__" => Some("0123abc".to_owned()),
+        name => environment().remove(name),
     };
-    parse(&Input { file_name: "lab.clab.yml", text, env: &env, files, catalogue: &Catalogue::embedded() })
+    let node_filter: Vec<String> = node_filter.iter().map(|n| (*n).to_owned()).collect();
+    parse(&Input {
+        file_name: "lab.clab.yml",
+        text,
+        env: &env,
+        all_env: &environment,
+        node_filter: &node_filter,
+        files,
+        catalogue: &Catalogue::embedded(),
+    })
+}
+
+fn read_with(text: &str, files: &dyn FileSource) -> Parsed {
+    read_filtered(text, files, &[])
 }
 
 fn read(text: &str) -> Parsed {
