@@ -516,7 +516,7 @@ impl LinkService for Server {
         &self,
         request: Request<api::CreateLinkRequest>,
     ) -> Result<Response<api::Operation>, Status> {
-        self.script.lock().unwrap().asked_link = request.get_ref().link.clone();
+        self.0.lock().unwrap().asked_link = request.get_ref().link.clone();
         let what = format!("{} {}", request.get_ref().parent, request.get_ref().validate_only);
         self.changed("CreateLink", &what, &request)
     }
@@ -525,7 +525,7 @@ impl LinkService for Server {
         &self,
         request: Request<api::UpdateLinkRequest>,
     ) -> Result<Response<api::Operation>, Status> {
-        self.script.lock().unwrap().asked_link = request.get_ref().link.clone();
+        self.0.lock().unwrap().asked_link = request.get_ref().link.clone();
         let what = request.get_ref().update_mask.clone().unwrap_or_default().paths.join(",");
         self.changed("UpdateLink", &what, &request)
     }

@@ -119,7 +119,11 @@ impl Scheduler {
         if let Change::Whole(spec) = &apply.change {
             self.check(&apply.lab, spec)?;
         }
-        let apply = Apply { spec: self.catalogue.canonical(apply.spec), ..apply };
+        let change = match apply.change {
+            Change::Whole(spec) => Change::Whole(Box::new(self.catalogue.canonical(*spec))),
+            link => link,
+        };
+        let apply = Apply { change, ..apply };
         self.first_word().await;
         let (mut judged, mut issued) = (BTreeSet::new(), Issued::default());
         for _ in 0..ATTEMPTS {
