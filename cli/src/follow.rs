@@ -83,7 +83,7 @@ impl View {
         if matches!(self.surface, Surface::Canvas(_)) { self.show(operation) } else { Ok(()) }
     }
 
-    fn wipe(&mut self) {
+    pub(crate) fn wipe(&mut self) {
         if let Surface::Canvas(canvas) = &mut self.surface {
             // What was drawn is only decoration.
             let _ = canvas.draw(&[], terminal::size().0.into());
@@ -123,7 +123,7 @@ pub async fn follow(
     outcome
 }
 
-async fn to_its_end(
+pub(crate) async fn to_its_end(
     client: &Client,
     mut operation: api::Operation,
     view: &mut View,
@@ -190,6 +190,9 @@ pub fn judge(operation: &api::Operation) -> Result<(), Error> {
     let lab = last(&operation.lab_name);
     let what = match operation.kind() {
         api::OperationKind::Destroy => "the removal",
+        api::OperationKind::Start => "the start of nodes",
+        api::OperationKind::Stop => "the stop of nodes",
+        api::OperationKind::Restart => "the restart of nodes",
         _ => "the deploy",
     };
     match operation.state() {

@@ -22,6 +22,7 @@ mod error;
 mod follow;
 mod generate;
 mod graph;
+mod interrupt;
 mod inventory;
 mod output;
 mod reference;

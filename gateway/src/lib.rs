@@ -5,12 +5,13 @@
 //! [`openapi`] describes that. The handler asks the scheduler or the image
 //! registry ([`client`]) for facts and hands them to the [`view`], the only place where public messages are built: what one method says of a lab,
 //! every other says too. Streams follow what changes ([`watch`]), or go straight to a node's host with a ticket, as the question for a node's
-//! configuration does ([`running_config`]). Topology files become specs here ([`import`]).
+//! configuration does ([`running_config`]). Topology files become specs here ([`import`]), and parts of links whole ones ([`changes`]).
 //!
 //! The gateway keeps nothing and decides nothing: any number of them may run.
 
 pub mod apply;
 pub mod auth;
+pub mod changes;
 pub mod client;
 pub mod config;
 pub mod cors;

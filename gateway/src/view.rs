@@ -127,12 +127,9 @@ pub fn node_config(
 pub fn link(facts: ps::LinkFacts) -> v1::Link {
     let spec = facts.spec.unwrap_or_default();
     let typed = LinkSpec::from(spec.clone());
-    // Its maps are sorted, so that equal specs have equal texts.
-    let text = serde_json::to_vec(&typed).unwrap_or_default();
-    let version = netloom_model::id::Digest::of(&text);
     v1::Link {
         name: names::link(&facts.lab, &facts.id),
-        etag: etag::of(&facts.uid, &version.as_str()["sha256:".len()..][..16]),
+        etag: etag::of(&facts.uid, &typed.version()),
         uid: facts.uid,
         a: spec.a,
         b: spec.b,

@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{Output, Topology, values};
 
 /// Bring a lab to what its topology file says, and wait until it is
 ///
-/// Deploying an unchanged file does nothing; a changed one touches only what changed. Ctrl-C detaches: the deploy goes on in the
-/// server, and the same command follows it again. Nodes that fit on no host do not stop the others.
+/// Deploying an unchanged file does nothing; a changed one touches only what changed. Ctrl-C asks whether to detach or to cancel on a
+/// terminal, and detaches elsewhere: the deploy goes on in the server, and the same command follows it again. Nodes that fit on no host
+/// do not stop the others.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -27,9 +28,21 @@ pub struct Deploy {
     /// Only these nodes of the file, and the links between them: r1,r2
     #[arg(long, value_name = "NODES", value_delimiter = ',')]
     pub node_filter: Vec<String>,
+    /// What Ctrl-C does: leave the deploy to the server, or cancel it [default: ask on a terminal, detach elsewhere]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub on_interrupt: Option<OnInterrupt>,
     /// Format.
     #[command(flatten)]
     pub output: Output,
+}
+
+/// What Ctrl-C does to a deploy that is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnInterrupt {
+    /// It goes on in the server.
+    Detach,
+    /// It is cancelled: the lab goes back to what was deployed before.
+    Cancel,
 }
 
 /// Say what deploy would do, and change nothing
@@ -47,6 +60,9 @@ pub struct Plan {
     /// Only these nodes of the file, and the links between them: r1,r2
     #[arg(long, value_name = "NODES", value_delimiter = ',')]
     pub node_filter: Vec<String>,
+    /// End with exit code 10 when there is something to do, with 0 when there is nothing
+    #[arg(long)]
+    pub exit_code: bool,
     /// Format.
     #[command(flatten)]
     pub output: Output,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use netloom_service::Endpoint;
 
+pub mod change;
 pub mod generate;
 pub mod lab;
 pub mod local;
@@ -29,6 +30,7 @@ Exit codes:
   3    the server does not answer
   4    what was named does not exist
   5    the topology file or a value in the request is not valid
+  10   plan --exit-code: there is something to do
   130  interrupted; what the server does goes on
   exec, shell and console end with the exit code of the command they ran
 
@@ -113,6 +115,12 @@ pub enum Command {
     Events(lookat::Events),
     Graph(lookat::Graph),
     Inventory(lookat::Inventory),
+    /// Start, stop and restart nodes
+    #[command(subcommand)]
+    Node(change::Node),
+    /// Add, change, remove, plug and unplug links
+    #[command(subcommand)]
+    Link(change::Link),
     Exec(node::Exec),
     Shell(node::Shell),
     Console(node::Console),
@@ -154,6 +162,8 @@ impl Command {
             Command::Destroy(a) => lab_of(&a.lab),
             Command::Inspect(a) => lab_of(&a.lab),
             Command::Events(a) => lab_of(&a.lab),
+            Command::Node(a) => (a.lab().to_owned(), String::new()),
+            Command::Link(a) => (a.lab().to_owned(), String::new()),
             Command::Graph(a) => lab_of(&a.lab),
             Command::Inventory(a) => (a.lab.clone(), String::new()),
             _ => Default::default(),
@@ -199,6 +209,10 @@ mod tests {
             "netloom --endpoint mem:x inspect",
             "netloom deploy --timeout 0s",
             "netloom deploy --timeout soon",
+            "netloom deploy --on-interrupt wait",
+            "netloom node stop lab",
+            "netloom link set lab r1:eth1 --loss 101%",
+            "netloom link set lab r1:eth1 --direction up",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -64,6 +64,40 @@ impl std::fmt::Display for Key {
     }
 }
 
+/// A number with one of these units behind it; the first unit is that of a number without one. A part behind the point is kept as far as the factor goes.
+fn with_unit(text: &str, units: &[(&str, f64)], example: &str) -> Result<f64, String> {
+    let refuse = || format!("\"{text}\" is not {example}");
+    let lower = text.to_ascii_lowercase();
+    let end = lower.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(lower.len());
+    let (number, unit) = lower.split_at(end);
+    let factor = match unit {
+        "" => units.first().map(|(_, factor)| *factor),
+        unit => units.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor),
+    };
+    let number: f64 = number.parse().map_err(|_| refuse())?;
+    Ok((number * factor.ok_or_else(refuse)?).round())
+}
+
+/// Reads 10mbit, 500kbit, 1.5gbit or a number of bits a second.
+pub fn rate(text: &str) -> Result<u64, String> {
+    let units = [("bit", 1.0), ("kbit", 1e3), ("mbit", 1e6), ("gbit", 1e9)];
+    let bits = with_unit(text, &units, "a rate: write 500kbit, 10mbit or 1gbit")?;
+    if bits > 1e15 { Err(format!("\"{text}\" is more than any link carries")) } else { Ok(bits as u64) }
+}
+
+/// Reads 5ms, 200us or 1s; a bare number is milliseconds.
+pub fn microseconds(text: &str) -> Result<u32, String> {
+    let units = [("ms", 1e3), ("us", 1.0), ("s", 1e6)];
+    let us = with_unit(text, &units, "a time: write 5ms, 200us or 1s")?;
+    if us > f64::from(u32::MAX) { Err(format!("\"{text}\" is more than an hour")) } else { Ok(us as u32) }
+}
+
+/// Reads 1% or 0.05% as millionths.
+pub fn millionths(text: &str) -> Result<u32, String> {
+    let ppm = with_unit(text, &[("%", 1e4)], "a share: write 1% or 0.05%")?;
+    if ppm > 1e6 { Err(format!("\"{text}\" is more than 100%")) } else { Ok(ppm as u32) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +112,26 @@ mod tests {
         for text in ["", "ctrl-", "x", "ctrl-1", "ctrl-ab", "alt-x"] {
             assert!(key(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn impairments_are_read() {
+        assert_eq!(
+            (rate("10mbit"), rate("1.5Gbit"), rate("64000")),
+            (Ok(10_000_000), Ok(1_500_000_000), Ok(64_000))
+        );
+        assert_eq!(
+            (microseconds("5ms"), microseconds("200us"), microseconds("7")),
+            (Ok(5_000), Ok(200), Ok(7_000))
+        );
+        assert_eq!(
+            (millionths("1%"), millionths("0.05%"), millionths("100")),
+            (Ok(10_000), Ok(500), Ok(1_000_000))
+        );
+        for text in ["", "fast", "10mb", "-1kbit", "1.2.3mbit"] {
+            assert!(rate(text).is_err(), "{text}");
+        }
+        assert!(millionths("101%").is_err() && microseconds("2h").is_err() && microseconds("9999s").is_err());
     }
 
     #[test]

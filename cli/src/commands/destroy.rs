@@ -78,8 +78,9 @@ async fn delete(context: &Context, client: &Client, name: &str) -> Result<api::O
         let active = client.operations().get_operation(request).await?.into_inner();
         match active.kind() {
             api::OperationKind::Destroy => return Ok(active),
-            api::OperationKind::Deploy if !active.done => {
-                context.print(&format!("Cancels the deploy of {} that is under way\n", last(name)))?;
+            _ if !active.done => {
+                let what = if active.kind() == api::OperationKind::Deploy { "deploy" } else { "change" };
+                context.print(&format!("Cancels the {what} of {} that is under way\n", last(name)))?;
                 let request = api::CancelOperationRequest { name: active.name.clone() };
                 let cancelled = match client.operations().cancel_operation(request).await {
                     Ok(operation) => operation.into_inner(),
@@ -87,7 +88,7 @@ async fn delete(context: &Context, client: &Client, name: &str) -> Result<api::O
                     Err(status) => return Err(status.into()),
                 };
                 let mut view =
-                    View::new(context.style, format!("cancels the deploy of {}", last(name)), false);
+                    View::new(context.style, format!("cancels the {what} of {}", last(name)), false);
                 follow(client, cancelled, &mut view, None).await?;
             }
             _ => return Err(refused.into()),

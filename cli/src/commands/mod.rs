@@ -20,9 +20,11 @@ mod generate;
 mod graph;
 mod inspect;
 mod inventory;
+mod link;
 mod list;
 mod live;
 mod logs;
+mod node;
 mod reference;
 mod save;
 mod shell;
@@ -74,11 +76,15 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
     let done = |()| 0;
     match command {
         Command::Deploy(a) => {
-            deploy::deploy(context, &a.topology, &a.node_filter, a.timeout, a.output.format).await.map(done)
+            deploy::deploy(context, &a.topology, &a.node_filter, a.timeout, a.on_interrupt, a.output.format)
+                .await
+                .map(done)
         }
         Command::Plan(a) => {
-            deploy::plan(context, &a.topology, &a.node_filter, a.output.format).await.map(done)
+            deploy::plan(context, &a.topology, &a.node_filter, a.exit_code, a.output.format).await
         }
+        Command::Node(a) => node::run(context, a).await.map(done),
+        Command::Link(a) => link::run(context, a).await.map(done),
         Command::Destroy(a) => destroy::run(context, a.lab, &a.topology, a.all, a.yes).await.map(done),
         Command::Inspect(a) => inspect::run(context, a).await.map(done),
         Command::Events(a) => events::run(context, a).await.map(done),

@@ -124,7 +124,7 @@ async fn deploy_prints_plan_progress_and_the_lab() {
 + node a               on local
 + node b               on local
 + link a:eth1--b:eth1
-Plan: 3 to make
+Plan: 3 to make, 0 to change, 0 to remove
 T  node a  CREATING
 T  node a  READY
 T  node b  STARTING  waits for eth1
@@ -234,7 +234,7 @@ async fn plan_changes_nothing_and_reads_standard_input() {
     let planned = api::Operation { name: String::new(), done: true, ..running(Vec::new()) };
     let fake = Fake::start(Script { import: Some(Ok(planned)), ..Script::default() }).await;
     let ended = fake.run_with_input(&["plan", "-t", "-"], LAB.as_bytes()).await.expect(0);
-    assert!(ended.out.ends_with("Plan: 3 to make\n"), "{}", ended.out);
+    assert!(ended.out.ends_with("Plan: 3 to make, 0 to change, 0 to remove\n"), "{}", ended.out);
     assert!(fake.script().imported.as_ref().unwrap().validate_only);
     assert!(!fake.methods().contains(&"WatchOperation"));
 

@@ -37,6 +37,12 @@ pub struct Script {
     pub deletes: Vec<Result<api::Operation, Status>>,
     /// Answer of GetOperation.
     pub operation: Option<api::Operation>,
+    /// Answer of every change of a node or a link.
+    pub change: Option<Result<api::Operation, Status>>,
+    /// What each look at a link shows, one after the other; the last is repeated.
+    pub looks: Vec<api::Link>,
+    /// What the last CreateLink or UpdateLink asked for.
+    pub asked_link: Option<api::Link>,
     /// The labs.
     pub labs: Vec<api::Lab>,
     /// The nodes of every lab.
@@ -383,20 +389,29 @@ impl NodeService for Server {
 
     async fn start_node(
         &self,
-        _: Request<api::StartNodeRequest>,
+        request: Request<api::StartNodeRequest>,
     ) -> Result<Response<api::Operation>, Status> {
-        not_scripted()
+        let r = request.get_ref();
+        let what = format!("{} {}", r.name, r.others.join(" "));
+        self.changed("StartNode", &what, &request)
     }
 
-    async fn stop_node(&self, _: Request<api::StopNodeRequest>) -> Result<Response<api::Operation>, Status> {
-        not_scripted()
+    async fn stop_node(
+        &self,
+        request: Request<api::StopNodeRequest>,
+    ) -> Result<Response<api::Operation>, Status> {
+        let r = request.get_ref();
+        let what = format!("{} {}", r.name, r.others.join(" "));
+        self.changed("StopNode", &what, &request)
     }
 
     async fn restart_node(
         &self,
-        _: Request<api::RestartNodeRequest>,
+        request: Request<api::RestartNodeRequest>,
     ) -> Result<Response<api::Operation>, Status> {
-        not_scripted()
+        let r = request.get_ref();
+        let what = format!("{} {}", r.name, r.others.join(" "));
+        self.changed("RestartNode", &what, &request)
     }
 
     async fn get_node_config(
@@ -499,31 +514,41 @@ impl NodeService for Server {
 impl LinkService for Server {
     async fn create_link(
         &self,
-        _: Request<api::CreateLinkRequest>,
+        request: Request<api::CreateLinkRequest>,
     ) -> Result<Response<api::Operation>, Status> {
-        not_scripted()
+        self.0.lock().unwrap().asked_link = request.get_ref().link.clone();
+        let what = format!("{} {}", request.get_ref().parent, request.get_ref().validate_only);
+        self.changed("CreateLink", &what, &request)
     }
 
     async fn update_link(
         &self,
-        _: Request<api::UpdateLinkRequest>,
+        request: Request<api::UpdateLinkRequest>,
     ) -> Result<Response<api::Operation>, Status> {
-        not_scripted()
+        self.0.lock().unwrap().asked_link = request.get_ref().link.clone();
+        let what = request.get_ref().update_mask.clone().unwrap_or_default().paths.join(",");
+        self.changed("UpdateLink", &what, &request)
     }
 
     async fn delete_link(
         &self,
-        _: Request<api::DeleteLinkRequest>,
+        request: Request<api::DeleteLinkRequest>,
     ) -> Result<Response<api::Operation>, Status> {
-        not_scripted()
+        self.changed("DeleteLink", &request.get_ref().name, &request)
     }
 
-    async fn enable_link(&self, _: Request<api::EnableLinkRequest>) -> Result<Response<api::Link>, Status> {
-        not_scripted()
+    async fn enable_link(
+        &self,
+        request: Request<api::EnableLinkRequest>,
+    ) -> Result<Response<api::Link>, Status> {
+        self.look("EnableLink", &request.get_ref().name, &request)
     }
 
-    async fn disable_link(&self, _: Request<api::DisableLinkRequest>) -> Result<Response<api::Link>, Status> {
-        not_scripted()
+    async fn disable_link(
+        &self,
+        request: Request<api::DisableLinkRequest>,
+    ) -> Result<Response<api::Link>, Status> {
+        self.look("DisableLink", &request.get_ref().name, &request)
     }
 
     async fn list_links(
@@ -534,8 +559,31 @@ impl LinkService for Server {
         Ok(Response::new(api::ListLinksResponse { links, next_page_token: String::new() }))
     }
 
-    async fn get_link(&self, _: Request<api::GetLinkRequest>) -> Result<Response<api::Link>, Status> {
-        not_scripted()
+    async fn get_link(&self, request: Request<api::GetLinkRequest>) -> Result<Response<api::Link>, Status> {
+        self.look("GetLink", &request.get_ref().name, &request)
+    }
+}
+
+impl Server {
+    fn changed<T>(
+        &self,
+        method: &'static str,
+        what: &str,
+        request: &Request<T>,
+    ) -> Result<Response<api::Operation>, Status> {
+        let script = self.called(method, what, request);
+        script.change.clone().expect("the test says what a change answers").map(Response::new)
+    }
+
+    fn look<T>(
+        &self,
+        method: &'static str,
+        what: &str,
+        request: &Request<T>,
+    ) -> Result<Response<api::Link>, Status> {
+        let mut script = self.called(method, what, request);
+        let link = if script.looks.len() > 1 { script.looks.remove(0) } else { script.looks[0].clone() };
+        Ok(Response::new(link))
     }
 }
 

@@ -43,6 +43,9 @@ pub struct World {
     pub events: broadcast::Sender<ps::WatchResponse>,
     /// What ApplyLab was asked.
     pub applied: Mutex<Vec<ps::ApplyLabRequest>>,
+    /// What ChangeNodes and ChangeLink were asked.
+    pub changed_nodes: Mutex<Vec<ps::ChangeNodesRequest>>,
+    pub changed_links: Mutex<Vec<ps::ChangeLinkRequest>>,
     /// Size of each part that PutFiles was sent.
     pub parts: Mutex<Vec<(String, usize)>>,
     /// What Exec was sent.
@@ -78,6 +81,8 @@ impl World {
             script: Mutex::new(script),
             events: broadcast::channel(1024).0,
             applied: Mutex::default(),
+            changed_nodes: Mutex::default(),
+            changed_links: Mutex::default(),
             parts: Mutex::default(),
             typed: Mutex::default(),
             broken: Mutex::default(),
@@ -361,23 +366,37 @@ impl SchedulerService for Scheduler {
 
     async fn change_nodes(
         &self,
-        _: Request<ps::ChangeNodesRequest>,
+        request: Request<ps::ChangeNodesRequest>,
     ) -> Result<Response<ps::ChangeNodesResponse>, Status> {
-        Err(Status::unimplemented("ChangeNodes"))
+        self.0.check()?;
+        let mut operation = self.0.operations.lock().unwrap()[DONE].clone();
+        operation.lab.clone_from(&request.get_ref().lab);
+        self.0.changed_nodes.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(ps::ChangeNodesResponse { operation: Some(operation) }))
     }
 
     async fn change_link(
         &self,
-        _: Request<ps::ChangeLinkRequest>,
+        request: Request<ps::ChangeLinkRequest>,
     ) -> Result<Response<ps::ChangeLinkResponse>, Status> {
-        Err(Status::unimplemented("ChangeLink"))
+        self.0.check()?;
+        let mut operation = self.0.operations.lock().unwrap()[DONE].clone();
+        operation.lab.clone_from(&request.get_ref().lab);
+        if request.get_ref().validate_only {
+            operation.id.clear();
+        }
+        self.0.changed_links.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(ps::ChangeLinkResponse { operation: Some(operation) }))
     }
 
     async fn set_link_enabled(
         &self,
-        _: Request<ps::SetLinkEnabledRequest>,
+        request: Request<ps::SetLinkEnabledRequest>,
     ) -> Result<Response<ps::LinkFacts>, Status> {
-        Err(Status::unimplemented("SetLinkEnabled"))
+        self.0.check()?;
+        let r = request.into_inner();
+        let found = self.0.links.iter().find(|l| l.lab == r.lab && l.id == r.link);
+        Ok(Response::new(found.ok_or_else(|| missing("link", &r.link))?.clone()))
     }
 }
 

@@ -93,6 +93,12 @@ pub fn nodes() -> Vec<ps::NodeFacts> {
                 // More than a JSON number holds.
                 memory_request_bytes: 9_007_199_254_740_993,
                 env: [("B".to_owned(), "2".to_owned()), ("A".to_owned(), "1".to_owned())].into(),
+                labels: if id == "v1" {
+                    [("rack".to_owned(), "7".to_owned())].into()
+                } else {
+                    Default::default()
+                },
+                group: if id == "v1" { "servers".into() } else { String::new() },
                 ..p::NodeSpec::default()
             }),
             runtime: runtime.into(),
@@ -161,7 +167,7 @@ pub fn links() -> Vec<ps::LinkFacts> {
             mtu,
             labels: [("k".to_owned(), "v".to_owned())].into(),
             a_to_b: (bi == "p1").then(|| p::Impairment { rate_bps: 10_000_000, ..p::Impairment::default() }),
-            b_to_a: None,
+            b_to_a: (bi == "p1").then(|| p::Impairment { delay_us: 5_000, ..p::Impairment::default() }),
         }),
         enabled: state != S::Down,
         state: state.into(),

@@ -46,6 +46,10 @@ impl Scheduler {
     /// The spec of a lab with one link changed.
     pub(super) fn edited(&self, rows: &LabRows, edit: &LinkEdit) -> Result<LabSpec> {
         let mut spec = rows.lab.spec.clone();
+        // As ends are spelled in specs that were applied, whatever other spelling the kind has for them.
+        let only = LabSpec { nodes: spec.nodes.clone(), links: vec![edit.link.clone()], ..LabSpec::default() };
+        let link = self.catalogue.canonical(only).links.pop().unwrap_or_default();
+        let edit = LinkEdit { link, ..edit.clone() };
         let id = match edit.change {
             LinkChange::Create => edit.link.id(),
             LinkChange::Update | LinkChange::Delete => edit.id.clone(),

@@ -137,17 +137,15 @@ fn targets<'r>(rows: &'r LabRows, target: &str) -> Result<Vec<&'r NicRow>, Statu
             )),
         };
     }
+    if target.contains("--") {
+        return Err(not_found("link", "LINK_NOT_FOUND", target));
+    }
     let (node, interface) = match target.split_once(':') {
         Some((node, interface)) => (node, Some(interface)),
         None => (target, None),
     };
-    let row = rows.node(&node.to_ascii_lowercase()).ok_or_else(|| {
-        if target.contains("--") {
-            not_found("link", "LINK_NOT_FOUND", target)
-        } else {
-            not_found("node", "NODE_NOT_FOUND", node)
-        }
-    })?;
+    let row = rows.node(&node.to_ascii_lowercase());
+    let row = row.ok_or_else(|| not_found("node", "NODE_NOT_FOUND", node))?;
     let nics = rows.nics_of(row.uid);
     let names = nics.iter().map(|n| n.interface.as_str()).collect::<Vec<_>>().join(", ");
     match interface {

@@ -50,7 +50,12 @@ impl Asks {
     pub fn of<'a>(node: &NodeSpec, links: impl Iterator<Item = &'a LinkSpec>) -> Asks {
         let mut asks = Asks {
             devices: node.devices.iter().map(|d| d.host_path.clone()).collect(),
-            security_opts: node.security_opts.iter().cloned().collect(),
+            // "no-new-privileges:true" says the same as without the end.
+            security_opts: node
+                .security_opts
+                .iter()
+                .map(|o| o.strip_suffix(":true").unwrap_or(o).to_owned())
+                .collect(),
             host_network: node.network_mode == NetworkMode::Host,
             ..Asks::default()
         };

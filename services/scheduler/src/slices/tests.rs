@@ -129,3 +129,59 @@ fn wires_end_in_nics_and_segments() {
     assert_eq!(wires_to_remove(&gone, &host()), rows.wire_ids());
     assert_eq!(network(&gone, &host()), NetworkSlice::default());
 }
+
+#[test]
+fn a_link_ends_in_what_is_no_node() {
+    use netloom_model::slice::mgmt_bridge;
+    use netloom_model::spec::{EndpointType, LinkSpec};
+    let end = |node: &str, interface: &str, kind| Endpoint {
+        node: node.into(),
+        interface: interface.into(),
+        kind,
+        ..Endpoint::default()
+    };
+    let link = |n: u32, other| LinkSpec {
+        a: end("r2", &format!("eth{n}"), EndpointType::Node),
+        b: other,
+        ..LinkSpec::default()
+    };
+    let mut spec = LabSpec { mgmt: Some(MgmtSpec::default()), ..spec() };
+    spec.links = vec![
+        link(1, end("host", "veth-up", EndpointType::Host)),
+        link(2, end("mgmt-net", "r2-up", EndpointType::MgmtNet)),
+        link(3, end("dummy", "", EndpointType::Dummy)),
+    ];
+    let mut rows = planned(&LabRows::new("lab".parse().unwrap(), 1), &LabSpec::default());
+    rows = {
+        let room = Room {
+            host: host(),
+            heard: true,
+            runtimes: [Runtime::Docker].into(),
+            cpu_millis: 9_000,
+            memory_bytes: 9 << 30,
+            cpu_reserved: 0,
+            memory_reserved: 0,
+            allowed: crate::place::Allowed { host_interfaces: true, ..Default::default() },
+        };
+        let catalogue = Catalogue::embedded();
+        let ctx = Context { catalogue: &catalogue, rooms: &[room], asked: true, revive: true, now: 1 };
+        plan(&rows, &spec, ctx).rows
+    };
+    let slice = network(&rows, &host());
+    let bridge = mgmt_bridge(&rows.lab.uid, &MgmtSpec::default());
+    let ends: BTreeSet<String> = slice
+        .wires
+        .values()
+        .flat_map(|w| [&w.a, &w.b])
+        .filter_map(|e| match e {
+            WireEnd::HostInterface(name) | WireEnd::Bridge(name) => Some(name.clone()),
+            WireEnd::Dummy => Some("dummy".into()),
+            WireEnd::Nic(_) | WireEnd::Segment(_) => None,
+        })
+        .collect();
+    assert_eq!(ends, ["veth-up".to_owned(), bridge.clone(), "dummy".into()].into());
+    assert_eq!((slice.nics.len(), slice.wires.len()), (3, 3));
+    rows.nodes.values_mut().for_each(|n| n.image_step = ImageStep::Ready);
+    let instances = instances(&rows, &host());
+    assert!(instances.values().all(|i| i.network.as_ref().unwrap().spec.bridge == bridge));
+}

@@ -77,7 +77,7 @@ async fn a_link_comes_changes_and_goes_while_its_nodes_run_on() {
     assert_eq!((world.links("l").await.len(), wires().len()), (1, 1));
     assert_eq!(starts(), before, "no node was restarted");
     // The whole spec knows of it: a deploy of the file puts things back.
-    assert_eq!(actions(&world.deploy("l", spec(2, &[(1, 2)])).await), Vec::<String>::new());
+    assert_eq!(actions(&world.apply("l", spec(2, &[(1, 2)])).await.unwrap()), Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -158,58 +158,6 @@ async fn an_impairment_reaches_the_wire_if_a_kernel_can_do_it() {
         world.host().read(|s| s.wires.values().all(|w| w.a_to_b == rate && w.b_to_a.is_none()))
     })
     .await;
-}
-
-#[tokio::test]
-async fn a_link_ends_in_what_is_no_node() {
-    let world = World::new().await;
-    world.host().with(|s| s.host_interfaces = true);
-    let mut lab = spec(1, &[]);
-    lab.mgmt = Some(p::MgmtSpec::default());
-    let special = |node: &str, interface: &str, kind: p::EndpointType| {
-        Some(p::Endpoint {
-            node: node.into(),
-            interface: interface.into(),
-            r#type: kind.into(),
-            ..Default::default()
-        })
-    };
-    for (i, other) in [
-        special("host", "veth-up", p::EndpointType::Host),
-        special("mgmt-net", "n1-up", p::EndpointType::MgmtNet),
-        special("dummy", "", p::EndpointType::Dummy),
-    ]
-    .into_iter()
-    .enumerate()
-    {
-        lab.links.push(p::LinkSpec {
-            a: end("n1", &format!("eth{}", i + 1)),
-            b: other,
-            ..Default::default()
-        });
-    }
-    let operation = world.deploy("l", lab).await;
-    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
-    use netloom_proto::network::v1::wire_end::End;
-    let mut ends: Vec<String> = world.host().read(|s| {
-        let ends = s.wires.values().flat_map(|w| [&w.a, &w.b]).filter_map(|e| e.as_ref()?.end.clone());
-        ends.filter_map(|e| match e {
-            End::HostInterface(name) => Some(name),
-            End::Bridge(name) => Some(name[..3].to_owned()),
-            End::Dummy(_) => Some("dummy".into()),
-            _ => None,
-        })
-        .collect()
-    });
-    ends.sort();
-    assert_eq!(ends, ["dummy", "nlm", "veth-up"]);
-    let network = world.host().read(|s| s.wanted.values().next().unwrap().network.clone().unwrap());
-    let bridge = network.spec.unwrap().bridge;
-    assert!(world.host().read(|s| s.wires.values().any(|w| {
-        [&w.a, &w.b]
-            .into_iter()
-            .any(|e| e.as_ref().is_some_and(|e| e.end == Some(End::Bridge(bridge.clone()))))
-    })));
 }
 
 #[tokio::test]
