@@ -119,7 +119,6 @@ impl Scheduler {
         if let Change::Whole(spec) = &apply.change {
             self.check(&apply.lab, spec)?;
         }
-        let apply = Apply { spec: self.catalogue.canonical(apply.spec), ..apply };
         self.first_word().await;
         let (mut judged, mut issued) = (BTreeSet::new(), Issued::default());
         for _ in 0..ATTEMPTS {
@@ -137,6 +136,7 @@ impl Scheduler {
                     (self.edited(rows, edit)?, Purpose::Edit)
                 }
             };
+            let spec = self.catalogue.canonical(spec);
             if !apply.validate_only {
                 files_are_there(&mut tx, &spec).await?;
             }

@@ -35,6 +35,7 @@ fn rooms() -> Vec<Room> {
         memory_bytes: 1 << 40,
         cpu_reserved: 0,
         memory_reserved: 0,
+        allowed: Default::default(),
     }]
 }
 
@@ -62,7 +63,7 @@ fn spec(nodes: usize) -> LabSpec {
 
 fn planned(current: &LabRows, spec: &LabSpec) -> LabRows {
     let (catalogue, rooms) = (Catalogue::embedded(), rooms());
-    plan(current, spec, Context { catalogue: &catalogue, rooms: &rooms, asked: true, now: 5 }).rows
+    plan(current, spec, Context { catalogue: &catalogue, rooms: &rooms, asked: true, revive: true, now: 5 }).rows
 }
 
 fn lab(id: &str, nodes: usize) -> LabRows {
