@@ -122,11 +122,13 @@ impl ExecState {
     }
 
     /// The command that was begun has ended; how it failed, or nothing.
-    pub fn end(&mut self, failed: String) {
+    pub fn end(&mut self, spec: Option<&NodeSpec>, failed: String) {
         self.progress.clear();
         if let Some(ran) = self.ran.iter_mut().rfind(|r| r.failed.is_none()) {
             ran.failed = Some(failed);
         }
+        // What is written now says it all, also when nothing follows.
+        let _ = spec.and_then(|spec| self.next(spec));
     }
 
     /// Who took the commands does not go on.
@@ -220,7 +222,7 @@ mod tests {
             assert!(!state.take(spec), "one runs them");
             while let Some(due) = state.begin(spec, str::to_owned) {
                 assert_eq!(state.progress, due.command);
-                state.end(if due.command == "bad" { "bad failed".into() } else { String::new() });
+                state.end(Some(spec), if due.command == "bad" { "bad failed".into() } else { String::new() });
                 ran.push(due.command);
             }
         }
@@ -268,8 +270,11 @@ mod tests {
         assert!(state.take(&spec));
         for _ in 0..2 {
             state.begin(&spec, str::to_owned);
-            state.end(String::new());
+            state.end(Some(&spec), String::new());
         }
+        let before = serde_json::to_string(&state).unwrap();
+        let cut = serde_json::from_str::<ExecState>(&before).unwrap().resumed("7");
+        assert_eq!(cut.phase(None), ExecPhase::Running, "one is left");
         state.begin(&spec, str::to_owned);
         let text = serde_json::to_string(&state).unwrap();
         let mut resumed = serde_json::from_str::<ExecState>(&text).unwrap().resumed("7");

@@ -5,7 +5,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Instant;
 
-use netloom_model::id::{LabUid, NodeUid};
+use netloom_model::id::NodeUid;
 use netloom_model::state::Wanted;
 use netloom_service::telemetry::continue_trace;
 use tokio::task::JoinSet;
@@ -13,10 +13,8 @@ use tracing::Instrument as _;
 
 use crate::error::Error;
 use crate::figures;
-use crate::files::Files;
 use crate::host::Host;
 use crate::plan::Step;
-use crate::record::Record;
 use crate::table::{ExecJob, Job};
 
 /// Runs until shut down.
@@ -24,8 +22,6 @@ pub async fn run(host: Arc<Host>) {
     let mut tasks = JoinSet::new();
     loop {
         let due = host.table.work(Instant::now());
-        // Before the next step, which may be the removal of where it is written.
-        remember(&host, due.records).await;
         for (uid, is_stop) in due.steps {
             tasks.spawn(work(host.clone(), uid, is_stop));
         }
@@ -50,21 +46,6 @@ pub async fn run(host: Arc<Host>) {
             () = host.table.wake.notified() => {}
             () = timer => {}
         }
-    }
-}
-
-async fn remember(host: &Host, records: Vec<(LabUid, NodeUid, Record)>) {
-    if records.is_empty() {
-        return;
-    }
-    let save = |files: &Arc<Files>| {
-        for (lab, node, record) in records {
-            record.save(files, lab, node)?;
-        }
-        Ok(())
-    };
-    if let Err(error) = host.on_files(save).await {
-        tracing::warn!(%error, "what is to be remembered of a node cannot be written; after a restart of this service it may be started once more");
     }
 }
 

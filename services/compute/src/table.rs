@@ -1,5 +1,5 @@
-//! What is wanted and what was seen of every instance, in one place under one lock. Every change ends in [`Table::settle_entry`]: it tells observers what is different and wakes the
-//! reconciler, so that neither can be forgotten.
+//! What is wanted and what was seen of every instance, in one place under one lock. Every change ends in [`Table::settle_entry`]: it writes down what must be
+//! remembered, tells observers what is different and wakes the reconciler, so that none of these can be forgotten.
 
 mod commands;
 mod entry;
@@ -57,8 +57,6 @@ pub struct Work {
     pub steps: Vec<(NodeUid, bool)>,
     /// Nodes whose commands are due.
     pub commands: Vec<ExecJob>,
-    /// What is to be remembered of nodes.
-    pub records: Vec<(LabUid, NodeUid, Record)>,
     /// When to ask again.
     pub again: Option<Instant>,
 }
@@ -189,9 +187,8 @@ impl Table {
         if let Process::Ended { code, .. } = found.process {
             let asked = match &entry.wish {
                 Wish::Keep(i) => Some(i.wanted != Wanted::Running || entry.doing == Some(Step::Stop)),
-                Wish::Gone => Some(true),
-                // It is judged when something is said of it.
-                Wish::Unsaid => None,
+                // It is judged when something is said of it; what is removed needs no memory.
+                Wish::Unsaid | Wish::Gone => None,
             };
             if let Some(asked) = asked {
                 entry.remember(|record| record.judge(&found, asked));
@@ -277,9 +274,6 @@ impl Table {
         for (uid, entry) in entries {
             let answers = answers[entry.driver];
             work.commands.extend(entry.exec_due(*uid, *synced && answers));
-            if matches!(entry.wish, Wish::Keep(_)) && std::mem::take(&mut entry.unsaved) {
-                work.records.push((entry.lab_uid, *uid, entry.record.clone()));
-            }
             if entry.busy {
                 continue;
             }
@@ -411,12 +405,14 @@ impl Table {
         })
     }
 
-    /// Tells what changed of an entry, drops it when nothing is left of it, and wakes the reconciler.
+    /// Writes what is to be remembered of an entry, tells what changed of it, drops it when nothing is left of it, and wakes the reconciler.
     fn settle_entry(&self, inner: &mut Inner, uid: NodeUid) {
         let Some(entry) = inner.entries.get_mut(&uid) else { return };
         if entry.is_nothing() {
             inner.entries.remove(&uid);
             let _ = self.told.send(Told::Gone(uid));
+        } else {
+            entry.save(&inner.files, uid);
         }
         self.tell(inner, uid);
         for sharer in inner.sharers.of(uid) {
@@ -445,7 +441,10 @@ impl Inner {
 
     fn keep(&mut self, driver: usize, instance: Instance, traceparent: &str) {
         self.sharers.note(&instance);
-        self.entry(instance.uid, instance.lab_uid, driver).keep(driver, instance, traceparent);
+        let (uid, files) = (instance.uid, self.files.clone());
+        let entry = self.entry(uid, instance.lab_uid, driver);
+        entry.keep(driver, instance, traceparent);
+        entry.save(&files, uid);
     }
 
     fn observed(&self, uid: NodeUid, entry: &Entry) -> Observed {

@@ -54,11 +54,12 @@ impl Table {
     pub fn command_ended(&self, uid: NodeUid, start_id: &str, failed: String) -> Option<ExecState> {
         let mut inner = self.lock();
         let entry = inner.entries.get_mut(&uid).filter(|e| e.exec.start_id == start_id)?;
-        entry.exec.end(failed);
         if !entry.runs() {
             entry.exec.leave();
             return None;
         }
+        let instance = entry.instance().cloned();
+        entry.exec.end(instance.as_deref().map(|i| &i.spec), failed);
         let state = entry.exec.clone();
         self.settle_entry(&mut inner, uid);
         Some(state)

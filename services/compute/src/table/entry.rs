@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::driver::{Found, Process};
 use crate::exec_state::ExecState;
+use crate::files::Files;
 use crate::memory::Memory;
 use crate::plan::{self, Peer, Situation, Step, Want};
 use crate::record::Record;
@@ -171,6 +172,16 @@ impl Entry {
         let before = self.record.clone();
         change(&mut self.record);
         self.unsaved |= self.record != before;
+    }
+
+    /// Writes what is remembered, before anybody is told of it. Not of one that is to be gone: so is where it is written.
+    pub(super) fn save(&mut self, files: &Files, uid: NodeUid) {
+        if matches!(self.wish, Wish::Gone) || !std::mem::take(&mut self.unsaved) {
+            return;
+        }
+        if let Err(error) = self.record.save(files, self.lab_uid, uid) {
+            tracing::warn!(%error, "what is to be remembered of a node cannot be written; after a restart of this service it may be started once more");
+        }
     }
 
     /// Another takes part in its network namespace: what that must know.

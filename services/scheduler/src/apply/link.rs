@@ -47,7 +47,8 @@ impl Scheduler {
     pub(super) fn edited(&self, rows: &LabRows, edit: &LinkEdit) -> Result<LabSpec> {
         let mut spec = rows.lab.spec.clone();
         // As ends are spelled in specs that were applied, whatever other spelling the kind has for them.
-        let only = LabSpec { nodes: spec.nodes.clone(), links: vec![edit.link.clone()], ..LabSpec::default() };
+        let only =
+            LabSpec { nodes: spec.nodes.clone(), links: vec![edit.link.clone()], ..LabSpec::default() };
         let link = self.catalogue.canonical(only).links.pop().unwrap_or_default();
         let edit = LinkEdit { link, ..edit.clone() };
         let id = match edit.change {

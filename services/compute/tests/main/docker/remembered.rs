@@ -10,6 +10,7 @@ async fn restarted(rig: &mut Rig, slice: &[netloom_model::slice::Instance]) {
     rig.stop().await;
     rig.start().await;
     rig.sync(slice).await;
+    rig.until("synced", |v| v.synced).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
