@@ -6,8 +6,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use netloom_tests::{Mode, Sandbox, eventually, request};
-use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{TraceService, TraceServiceServer};
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
+    TraceService, TraceServiceServer,
+};
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use tonic::{Request, Response, Status};
@@ -48,7 +52,11 @@ fn collect(socket: PathBuf) -> Collector {
             let listener = tokio::net::UnixListener::bind(socket).unwrap();
             bound.send(()).unwrap();
             let incoming = tokio_stream::wrappers::UnixListenerStream::new(listener);
-            tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+            tonic::transport::Server::builder()
+                .add_service(service)
+                .serve_with_incoming(incoming)
+                .await
+                .unwrap();
         });
     });
     is_bound.recv().unwrap();
@@ -81,7 +89,9 @@ fn a_deploy_is_one_trace(mode: Mode) {
     let file = sandbox.write("lab.clab.yml", &line(&lab, 2));
     let (id, root) = ("5bd66ef5095369c7b0d1f8f4bd33716a", "7f4a3b2c1d0e9f80");
     let mut deploy = sandbox.command();
-    deploy.args(["deploy", "-t", &file.display().to_string()]).env("TRACEPARENT", format!("00-{id}-{root}-01"));
+    deploy
+        .args(["deploy", "-t", &file.display().to_string()])
+        .env("TRACEPARENT", format!("00-{id}-{root}-01"));
     let deployed = deploy.output().unwrap();
     assert!(deployed.status.success(), "{}", String::from_utf8_lossy(&deployed.stderr));
 
@@ -101,10 +111,15 @@ fn a_deploy_is_one_trace(mode: Mode) {
             && spans.values().any(|(_, s)| s.name == "reconcile")
     });
     let spans = of_trace();
-    let named = |name: &str| spans.values().find(|(_, s)| s.name == name).unwrap_or_else(|| panic!("no span {name}"));
-    for (name, service) in
-        [(import, "gateway"), (apply, "scheduler"), (compute, "compute"), (network, "network"), ("reconcile", "scheduler")]
-    {
+    let named =
+        |name: &str| spans.values().find(|(_, s)| s.name == name).unwrap_or_else(|| panic!("no span {name}"));
+    for (name, service) in [
+        (import, "gateway"),
+        (apply, "scheduler"),
+        (compute, "compute"),
+        (network, "network"),
+        ("reconcile", "scheduler"),
+    ] {
         let service = if mode == Mode::One { "netloomd".to_owned() } else { format!("netloom-{service}") };
         assert_eq!(named(name).0, service, "{name}");
     }
@@ -126,7 +141,10 @@ fn figures(socket: &Path) -> HashMap<String, f64> {
     let reply = request(socket, "GET", "/metrics", None).unwrap();
     assert_eq!(reply.status, 200, "{}", reply.text);
     let lines = reply.text.lines().filter(|l| !l.starts_with('#'));
-    lines.filter_map(|l| l.rsplit_once(' ')).map(|(name, value)| (name.to_owned(), value.parse().unwrap())).collect()
+    lines
+        .filter_map(|l| l.rsplit_once(' '))
+        .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+        .collect()
 }
 
 fn figures_say_what_was_done(mode: Mode) {
@@ -142,20 +160,32 @@ fn figures_say_what_was_done(mode: Mode) {
     let at_least = |program: &str, name: &str, least: f64| {
         let figures = of(program);
         let is = figures.get(name).copied();
-        let near: Vec<_> = figures.iter().filter(|(n, _)| n.split('{').next() == name.split('{').next()).collect();
-        assert!(is.is_some_and(|is| is >= least), "{program}: {name} is {is:?}, not {least} at least: {near:?}");
+        let near: Vec<_> =
+            figures.iter().filter(|(n, _)| n.split('{').next() == name.split('{').next()).collect();
+        assert!(
+            is.is_some_and(|is| is >= least),
+            "{program}: {name} is {is:?}, not {least} at least: {near:?}"
+        );
     };
     let equals = |program: &str, name: &str, is: f64| {
-        eventually(&format!("{name} is {is}"), Duration::from_secs(10), || of(program).get(name) == Some(&is));
+        eventually(&format!("{name} is {is}"), Duration::from_secs(10), || {
+            of(program).get(name) == Some(&is)
+        });
     };
     equals("scheduler", "netloom_nodes{state=\"READY\"}", 3.0);
     equals("scheduler", "netloom_nodes{state=\"FAILED\"}", 0.0);
     equals("scheduler", "netloom_links{state=\"UP\"}", 2.0);
     equals("scheduler", "netloom_labs{operation=\"none\"}", 1.0);
     equals("scheduler", "netloom_hosts{heard=\"yes\"}", 1.0);
-    equals("scheduler", "netloom_operation_duration_seconds_count{kind=\"deploy\",outcome=\"succeeded\"}", 1.0);
+    equals(
+        "scheduler",
+        "netloom_operation_duration_seconds_count{kind=\"deploy\",outcome=\"succeeded\"}",
+        1.0,
+    );
     for service in ["compute", "network"] {
-        let name = format!("netloom_scheduler_reconcile_duration_seconds_count{{outcome=\"ok\",service=\"{service}\"}}");
+        let name = format!(
+            "netloom_scheduler_reconcile_duration_seconds_count{{outcome=\"ok\",service=\"{service}\"}}"
+        );
         at_least("scheduler", &name, 1.0);
     }
     at_least("compute", "netloom_compute_step_duration_seconds_count{outcome=\"ok\",step=\"create\"}", 3.0);
@@ -164,7 +194,8 @@ fn figures_say_what_was_done(mode: Mode) {
     at_least("network", "netloom_flows_changed_total{change=\"added\",outcome=\"ok\"}", 4.0);
     at_least("network", "netloom_ovsdb_transaction_duration_seconds_count{outcome=\"ok\"}", 1.0);
     at_least("network", "netloom_network_pass_duration_seconds_count{outcome=\"ok\"}", 1.0);
-    let imported = "netloom_rpc_requests_total{code=\"OK\",method=\"ImportLab\",service=\"netloom.v1.LabService\"}";
+    let imported =
+        "netloom_rpc_requests_total{code=\"OK\",method=\"ImportLab\",service=\"netloom.v1.LabService\"}";
     at_least("api", imported, 1.0);
     let ensured = "netloom_rpc_requests_total{code=\"OK\",method=\"Ensure\",service=\"netloom.compute.v1.ComputeService\"}";
     at_least("compute", ensured, 1.0);
@@ -173,7 +204,11 @@ fn figures_say_what_was_done(mode: Mode) {
     assert!(build.contains(&format!("program=\"{program}\"")), "{build}");
 
     sandbox.netloom(&["destroy", &lab, "--yes"]).must();
-    equals("scheduler", "netloom_operation_duration_seconds_count{kind=\"destroy\",outcome=\"succeeded\"}", 1.0);
+    equals(
+        "scheduler",
+        "netloom_operation_duration_seconds_count{kind=\"destroy\",outcome=\"succeeded\"}",
+        1.0,
+    );
     equals("scheduler", "netloom_nodes{state=\"READY\"}", 0.0);
     at_least("network", "netloom_nics_removed_total", 1.0);
 }
