@@ -126,3 +126,63 @@ async fn serve(listener: TcpListener, shutdown: Shutdown) {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, Empty};
+    use tonic::service::Routes;
+
+    use super::*;
+    use crate::channel::{Connector, Io};
+    use crate::{Endpoint, server};
+
+    /// Asks over HTTP/1; the status and the text.
+    async fn ask(io: Io, path: &str, token: Option<&str>) -> (u16, String) {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io)).await.unwrap();
+        tokio::spawn(connection);
+        let mut request = Request::get(path).header("host", "x");
+        if let Some(token) = token {
+            request = request.header("authorization", format!("Bearer {token}"));
+        }
+        let response =
+            sender.send_request(request.body(Empty::<bytes::Bytes>::new()).unwrap()).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8_lossy(&body).into_owned())
+    }
+
+    #[tokio::test]
+    async fn a_program_tells_its_figures_where_it_listens_and_to_whom_it_listens() {
+        let dir = tempfile::tempdir().unwrap();
+        let connector = Connector::with_token(Some("secret"));
+        let shutdown = Shutdown::new();
+        let socket = dir.path().join("x.sock");
+        let tcp = connector.listen(&Endpoint::Tcp("127.0.0.1:0".into())).await.unwrap();
+        let address = format!("127.0.0.1:{}", tcp.port().unwrap());
+        for listener in [connector.listen(&Endpoint::Unix(socket.clone())).await.unwrap(), tcp] {
+            let descriptors = tonic_health::pb::FILE_DESCRIPTOR_SET;
+            tokio::spawn(server::serve(listener, Routes::default(), "x", descriptors, shutdown.clone()));
+        }
+        metrics::build_info("test", "1");
+        let over_socket = || async { Io::Unix(tokio::net::UnixStream::connect(&socket).await.unwrap()) };
+        let over_tcp = || async { Io::Tcp(tokio::net::TcpStream::connect(&address).await.unwrap()) };
+        let (status, text) = ask(over_socket().await, PATH, None).await;
+        assert_eq!(status, 200);
+        assert!(text.contains("netloom_build_info{program=\"test\",version=\"1\"} 1"), "{text}");
+        assert_eq!(ask(over_socket().await, "/grpc.health.v1.Health/Check", None).await.0, 404);
+        assert_eq!(ask(over_tcp().await, PATH, Some("secret")).await.0, 200);
+        for token in [None, Some("other")] {
+            let (_, text) = ask(over_tcp().await, PATH, token).await;
+            assert!(!text.contains("netloom_build_info"), "{token:?}: {text}");
+        }
+        // A call over the same door is counted.
+        let channel = connector.channel(&Endpoint::Tcp(address.clone()));
+        let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
+        health.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap();
+        let counted =
+            "netloom_rpc_requests_total{code=\"OK\",method=\"Check\",service=\"grpc.health.v1.Health\"} 1";
+        let (_, text) = ask(over_socket().await, PATH, None).await;
+        assert!(text.contains(counted), "{text}");
+        shutdown.cancel();
+    }
+}

@@ -13,6 +13,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use tonic::metadata::{KeyRef, MetadataMap, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
+use tracing::span::Record;
 use tracing::{Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::field::{RecordFields, VisitOutput as _};
@@ -117,6 +118,20 @@ impl<'w> FormatFields<'w> for Fields {
         fields.record(&mut visitor);
         visitor.inner.finish()
     }
+
+    fn add_fields(&self, current: &'w mut FormattedFields<Self>, fields: &Record<'_>) -> std::fmt::Result {
+        let mut more = String::new();
+        let mut visitor = FieldWriter { inner: DefaultVisitor::new(Writer::new(&mut more), true) };
+        fields.record(&mut visitor);
+        visitor.inner.finish()?;
+        if !more.is_empty() {
+            if !current.fields.is_empty() {
+                current.fields.push(' ');
+            }
+            current.fields.push_str(&more);
+        }
+        Ok(())
+    }
 }
 
 struct FieldWriter<'w> {
@@ -143,7 +158,7 @@ impl tracing::field::Visit for FieldWriter<'_> {
 
 fn is_logged(field: &tracing::field::Field) -> bool {
     let name = field.name();
-    !name.starts_with("otel.") && !name.starts_with("rpc.")
+    !["otel.", "rpc.", "http."].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// `time LEVEL program trace=… span{fields}: message`.
@@ -277,5 +292,48 @@ impl Interceptor for Inject {
             request.metadata_mut().insert("authorization", value);
         }
         Ok(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Text(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Text {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_leave_out_what_only_a_collector_reads() {
+        let text = Text::default();
+        let written = text.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .with_writer(move || written.clone())
+            .event_format(Line { program: "p" })
+            .fmt_fields(Fields)
+            .with_ansi(false);
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let request = http::Request::post("/v1/labs/a:apply").body(()).unwrap();
+            let span = crate::server::call_span(&request);
+            let _inside = span.enter();
+            is_call("netloom.v1.LabService", "ApplyLab", "/v1/labs/{lab}:apply");
+            about("netloom.lab", &"a");
+            tracing::info!(nodes = 2, "applied");
+        });
+        let said = String::from_utf8(text.0.lock().unwrap().clone()).unwrap();
+        let line = said.split_once("INFO  p ").unwrap().1;
+        assert_eq!(line, "call{rpc=\"/v1/labs/a:apply\" netloom.lab=a}: applied nodes=2\n");
     }
 }

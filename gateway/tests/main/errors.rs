@@ -15,11 +15,12 @@ use crate::fixture::RUNNING;
 use crate::rig::{Answer, Rig};
 
 /// Words in capitals that are told nobody as a reason.
-const OTHER_WORDS: [&str; 9] = [
+const OTHER_WORDS: &[&str] = &[
     "ALREADY_EXISTS",
     "DATA_LOSS",
     "FAILED_PRECONDITION",
     "INVALID_ARGUMENT",
+    "NETWORK_ELSEWHERE",
     "NET_ADMIN",
     "NOT_FOUND",
     "PERMISSION_DENIED",
