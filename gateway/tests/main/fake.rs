@@ -12,6 +12,7 @@ use netloom_proto::image_registry::v1 as pr;
 use netloom_proto::image_registry::v1::image_registry_service_server::{
     ImageRegistryService, ImageRegistryServiceServer,
 };
+use netloom_proto::network::v1::network_service_server::NetworkServiceServer;
 use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::scheduler::v1::scheduler_service_server::{SchedulerService, SchedulerServiceServer};
 use netloom_proto::v1 as p;
@@ -56,6 +57,8 @@ pub struct World {
     pub traces: Mutex<Vec<(&'static str, String)>>,
     /// Messages of Watch that were handed out.
     pub watched: std::sync::atomic::AtomicUsize,
+    /// What Capture was asked.
+    pub captured: Mutex<Vec<netloom_proto::network::v1::CaptureRequest>>,
 }
 
 impl World {
@@ -88,6 +91,7 @@ impl World {
             broken: Mutex::default(),
             traces: Mutex::default(),
             watched: Default::default(),
+            captured: Mutex::default(),
         }
     }
 
@@ -97,6 +101,7 @@ impl World {
             ("scheduler", Routes::new(SchedulerServiceServer::new(Scheduler(self.clone())))),
             ("registry", Routes::new(ImageRegistryServiceServer::new(Registry(self.clone())))),
             ("host", Routes::new(ComputeServiceServer::new(Compute(self.clone())))),
+            ("network", Routes::new(NetworkServiceServer::new(crate::captures::Network(self.clone())))),
         ];
         for (name, routes) in services {
             let listener = connector.listen(&Endpoint::Memory(name.into())).await.unwrap();
@@ -359,9 +364,19 @@ impl SchedulerService for Scheduler {
 
     async fn get_capture_ticket(
         &self,
-        _: Request<ps::GetCaptureTicketRequest>,
+        request: Request<ps::GetCaptureTicketRequest>,
     ) -> Result<Response<ps::CaptureTicket>, Status> {
-        Err(Status::unimplemented("GetCaptureTicket"))
+        self.0.check()?;
+        let request = request.into_inner();
+        let interfaces = request.targets.iter().enumerate().map(|(at, target)| {
+            let name = target.clone();
+            ps::CaptureInterface { nic: at as u64 + 1, name }
+        });
+        Ok(Response::new(ps::CaptureTicket {
+            endpoint: "mem:network".into(),
+            ticket: format!("ticket for {}", request.lab),
+            interfaces: interfaces.collect(),
+        }))
     }
 
     async fn change_nodes(

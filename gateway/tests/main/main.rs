@@ -1,6 +1,7 @@
 //! The gateway against services in memory that answer with fixed facts: what it says, how it refuses, how its streams behave.
 
 mod calls;
+mod captures;
 mod changes;
 mod collector;
 mod errors;

@@ -53,14 +53,14 @@ fn impairment(facts: &Facts<'_>, wire: &Wire) -> Option<String> {
         let lacking: Vec<&str> = qdisc::fields(impairment).filter(lacking).collect();
         if !lacking.is_empty() {
             return Some(format!(
-                "IMPAIRMENT_UNSUPPORTED: this host's kernel cannot bring about {} from {direction}; leave it out, or load the module (sch_tbf, sch_netem) and start the network service again",
+                "IMPAIRMENT_NOT_SUPPORTED: this host's kernel cannot bring about {} from {direction}; leave it out, or load the module (sch_tbf, sch_netem) and start the network service again",
                 lacking.join(", ")
             ));
         }
     }
     let outward = outward(wire)?;
     (!outward.is_none()).then(|| {
-        "IMPAIRMENT_UNSUPPORTED: frames on their way out of a lab cannot be impaired; impair the other direction only"
+        "IMPAIRMENT_NOT_SUPPORTED: frames on their way out of a lab cannot be impaired; impair the other direction only"
             .to_owned()
     })
 }

@@ -270,7 +270,7 @@ fn what_this_kernel_cannot_do_is_refused_by_name() {
         let refused = |t: &crate::harness::Told, wire: u64| {
             let wire = t.wires.get(&wire);
             wire.is_some_and(|w| {
-                w.state() == pb::WireState::Failed && w.detail.starts_with("IMPAIRMENT_UNSUPPORTED")
+                w.state() == pb::WireState::Failed && w.detail.starts_with("IMPAIRMENT_NOT_SUPPORTED")
             })
         };
         host.until("the way out is refused", |t| refused(t, outward)).await;
