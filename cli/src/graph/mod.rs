@@ -26,6 +26,12 @@ const ICON_LABEL: &str = "graph-icon";
 /// Label of a node that says which row it is drawn in; the smallest number is the topmost row.
 const LEVEL_LABEL: &str = "graph-level";
 
+/// What kinds of switches begin with.
+const SWITCHES: [&str; 8] =
+    ["ceos", "cvx", "sonic-", "iol-l2", "iosvl2", "cat9000v", "cisco_n9kv", "juniper_vjunosswitch"];
+/// Kinds of hosts. All else is a router.
+const HOSTS: [&str; 4] = ["linux", "alpine", "windows", "tcl"];
+
 /// A lab as nodes and links.
 #[derive(Debug, Clone, Default)]
 pub struct Graph {
@@ -89,9 +95,10 @@ impl Role {
             _ => {}
         }
         let is_called = |names: &[&str]| names.iter().any(|n| id.to_lowercase().starts_with(n));
-        if is_bridge || is_called(&["sw", "spine", "leaf", "tor"]) {
+        let is_switch = is_bridge || SWITCHES.iter().any(|k| kind.starts_with(k));
+        if is_switch || is_called(&["sw", "spine", "leaf", "tor"]) {
             Role::Switch
-        } else if kind == "linux" {
+        } else if HOSTS.contains(&kind) {
             Role::Host
         } else {
             Role::Router

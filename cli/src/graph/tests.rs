@@ -116,6 +116,21 @@ fn fabrics_are_in_rows_with_the_hosts_below() {
 }
 
 #[test]
+fn a_node_is_drawn_as_its_label_its_kind_or_its_name_says() {
+    let role = |id: &str, kind: &str, label: &str| {
+        let label = Some(label.to_owned()).filter(|l| !l.is_empty());
+        Role::of(id, kind, kind == "bridge", label.as_ref())
+    };
+    assert_eq!(role("r1", "frr", ""), Role::Router);
+    assert_eq!(role("x", "linux", ""), Role::Host);
+    assert_eq!(role("x", "bridge", ""), Role::Switch);
+    assert_eq!(role("x", "sonic-vs", ""), Role::Switch);
+    assert_eq!(role("Leaf3", "frr", ""), Role::Switch);
+    assert_eq!(role("leaf3", "frr", "router"), Role::Router);
+    assert_eq!(role("r1", "frr", "a word of somebody else's"), Role::Router);
+}
+
+#[test]
 fn levels_that_are_asked_for_count() {
     let mut graph = graph_of(&shape::ring(4, 0));
     for (i, node) in graph.nodes.iter_mut().enumerate() {
