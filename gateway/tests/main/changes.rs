@@ -39,7 +39,7 @@ async fn an_update_changes_the_fields_of_its_mask_and_is_held_to_what_was_read()
     let asked = || rig.world.changed_links.lock().unwrap().pop().unwrap();
     assert_eq!(patch("?updateMask=mtu", json!({"mtu": 1500, "etag": etag})).await, 200);
     let first = asked();
-    let spec = first.spec.unwrap();
+    let spec = first.spec.clone().unwrap();
     assert_eq!((spec.mtu, spec.labels["k"].as_str()), (1_500, "v"), "what the mask does not name stays");
     assert_eq!((first.change(), first.link.as_str()), (ps::LinkChange::Update, "r1:eth1--r2:eth1"));
     assert!(!first.etag.is_empty() && !first.validate_only);
