@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help deps services images build install uninstall demo demo-down test bench lint docs clean clean-images
+.PHONY: help deps services images build install uninstall demo demo-down test bench fuzz lint docs clean clean-images
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test: images ## Run every test, unit to end-to-end
 bench: images ## Measure ratios against floors (release build: the first takes long)
 	@cargo build --workspace --bins --release --locked
 	@cargo bench -p netloom-benches --locked
+
+fuzz: ## Look for topology files that the reader cannot cope with (needs nightly Rust and cargo-fuzz)
+	@scripts/fuzz.sh
 
 lint: ## Check formatting, clippy, rustdoc, contracts and licences
 	@scripts/lint.sh

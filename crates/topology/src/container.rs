@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use netloom_model::kind::Kind;
 use netloom_model::spec::{Bind, BindSource, NodeSpec, VolumeMount};
+use netloom_model::state::Runtime;
 use netloom_model::words;
 
 use crate::bind::{self, MADE, Refusal};
@@ -42,6 +44,7 @@ impl<'a> Containers<'a> {
         &mut self,
         spec: NodeSpec,
         levels: &Levels<'_>,
+        kind: &Kind,
         magic: Magic<'_>,
         pos: Pos,
         report: &mut Report,
@@ -70,7 +73,17 @@ impl<'a> Containers<'a> {
             *word = magic.text(word, place(&places, "healthcheck").unwrap_or(pos), report);
         }
         let startup_config = match levels.one(|d| &d.startup_config) {
-            Some(config) if !is(|d| &d.suppress_startup_config) => self.startup_config(config, magic, report),
+            Some(config) if !is(|d| &d.suppress_startup_config) => {
+                let takes = takes(kind, kind.startup_path(), "startup-config", config.pos, report);
+                if takes { self.startup_config(config, magic, report) } else { String::new() }
+            }
+            _ => String::new(),
+        };
+        let license = match levels.one(|d| &d.license) {
+            Some(license) if takes(kind, kind.license_path(), "license", license.pos, report) => {
+                let path = self.file(&magic.path(&license.value));
+                told(path, license.pos, report)
+            }
             _ => String::new(),
         };
         let certificate_pos = place(&places, "certificate").unwrap_or(pos);
@@ -110,7 +123,7 @@ impl<'a> Containers<'a> {
             startup_delay_seconds: levels.one(|d| &d.startup_delay).map_or(0, |d| d.value),
             enforce_startup_config: !startup_config.is_empty() && is(|d| &d.enforce_startup_config),
             startup_config,
-            license: self.license(levels, magic, report),
+            license,
             healthcheck,
             stages,
             certificate: Certificate::merged(levels.all().map(|d| &d.certificate), certificate_pos, report),
@@ -230,13 +243,7 @@ impl<'a> Containers<'a> {
         } else {
             self.file(&magic.path(&config.value))
         };
-        self.told(path, config.pos, report)
-    }
-
-    fn license(&mut self, levels: &Levels<'_>, magic: Magic<'_>, report: &mut Report) -> String {
-        let Some(license) = levels.one(|d| &d.license) else { return String::new() };
-        let path = self.file(&magic.path(&license.value));
-        self.told(path, license.pos, report)
+        told(path, config.pos, report)
     }
 
     fn file(&mut self, path: &str) -> Result<String, Refusal> {
@@ -244,13 +251,26 @@ impl<'a> Containers<'a> {
         self.files.collect_file(&path)?;
         Ok(path)
     }
+}
 
-    fn told(&self, path: Result<String, Refusal>, pos: Pos, report: &mut Report) -> String {
-        path.unwrap_or_else(|(code, message)| {
-            report.error(pos, code, message);
-            String::new()
-        })
+/// True when nodes of the kind have a place for such a file; that they have none is told, since it then does nothing, as with containerlab.
+fn takes<T>(kind: &Kind, place: Option<T>, key: &str, pos: Pos, report: &mut Report) -> bool {
+    let takes = place.is_some() || kind.runtime == Runtime::Libvirt;
+    if !takes {
+        let message = format!(
+            "{key} does nothing for the kind {}, which reads no such file: mount the file with binds where the image expects it",
+            kind.name
+        );
+        report.warning(pos, "KEY_NOT_SUPPORTED", message);
     }
+    takes
+}
+
+fn told(path: Result<String, Refusal>, pos: Pos, report: &mut Report) -> String {
+    path.unwrap_or_else(|(code, message)| {
+        report.error(pos, code, message);
+        String::new()
+    })
 }
 
 /// Where the keys stand that count, by the names of the spec's fields.
@@ -274,6 +294,7 @@ fn places(levels: &Levels<'_>) -> Places {
             of(levels.one(|d| &d.mgmt_ipv6).map(|a| a.pos), "mgmt_ipv6"),
             of(levels.one(|d| &d.network_mode).map(|a| a.pos), "network_mode"),
             of(levels.one(|d| &d.cpu_set).map(|a| a.pos), "cpu_set"),
+            of(levels.one(|d| &d.ports).map(|a| a.pos), "ports"),
             of(levels.one(|d| &d.hostname).map(|a| a.pos), "hostname"),
         ]
         .into_iter()

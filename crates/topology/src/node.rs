@@ -86,7 +86,7 @@ impl<'a> Nodes<'a> {
             return Some(Built { spec, pos: entry.pos, places: Vec::new(), has_container: false });
         }
         let magic = Magic { lab: self.lab, node: &entry.key };
-        let (spec, places) = self.containers.fill(spec, &levels, magic, entry.pos, report)?;
+        let (spec, places) = self.containers.fill(spec, &levels, kind, magic, entry.pos, report)?;
         Some(Built { spec, pos: entry.pos, places, has_container: true })
     }
 

@@ -5,6 +5,7 @@ mod filter;
 mod hostile;
 mod links;
 mod merge;
+mod mutants;
 mod rows;
 mod supported;
 mod unsupported;
@@ -117,19 +118,22 @@ fn refused(text: &str, at: &str, words: &str) {
 }
 
 #[test]
-fn the_example_is_without_errors() {
-    let dir = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples"));
+fn the_examples_are_without_errors() {
+    let examples = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples"));
     let mut files = 0;
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if !path.to_string_lossy().ends_with(".clab.yml") {
-            continue;
+    for dir in [examples.to_owned(), examples.join("host")] {
+        for entry in std::fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            if !path.to_string_lossy().ends_with(".clab.yml") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let parsed = read_with(&text, &netloom_topology::DirFiles::new(&dir).unwrap());
+            let loud = parsed.diagnostics.iter().any(|d| d.severity != netloom_topology::Severity::Info);
+            assert!(parsed.ok() && !loud, "{}: {:#?}", path.display(), said(&parsed));
+            assert!(parsed.spec.check().is_empty() && Catalogue::embedded().check(&parsed.spec).is_empty());
+            files += 1;
         }
-        let text = std::fs::read_to_string(&path).unwrap();
-        let parsed = read_with(&text, &netloom_topology::DirFiles::new(dir).unwrap());
-        assert!(parsed.ok(), "{}: {:#?}", path.display(), said(&parsed));
-        assert!(parsed.spec.check().is_empty() && Catalogue::embedded().check(&parsed.spec).is_empty());
-        files += 1;
     }
-    assert!(files > 0, "there is no example in {}", dir.display());
+    assert!(files > 5, "there are {files} examples in {}", examples.display());
 }

@@ -184,7 +184,8 @@ fn directories_of_containerlab_lie_beside_the_file() {
 
 #[test]
 fn a_configuration_that_is_written_in_the_file_becomes_a_file_of_the_lab() {
-    let text = with_node("startup-config: |\n  hostname n\n  !");
+    let crpd = |lines: &str| with_node(lines).replace("kind: linux", "kind: crpd");
+    let text = crpd("startup-config: |\n  hostname n\n  !");
     let parsed = read(&text);
     assert!(parsed.ok(), "{:?}", said(&parsed));
     assert_eq!(&*parsed.contents[".netloom/n/startup-config"], b"hostname n\n!\n");
@@ -193,7 +194,7 @@ fn a_configuration_that_is_written_in_the_file_becomes_a_file_of_the_lab() {
     // It is made again wherever the text is read, and need not be sent along.
     let there = read_with(&text, &netloom_topology::BundleFiles::default());
     assert_eq!(there.spec, parsed.spec);
-    let named = read(&with_node("startup-config: __clabNodeName__/../r1/frr.conf\nlicense: ca.pem"));
+    let named = read(&crpd("startup-config: __clabNodeName__/../r1/frr.conf\nlicense: ca.pem"));
     assert_eq!(named.contents.keys().collect::<Vec<_>>(), ["ca.pem", "r1/frr.conf"]);
 }
 

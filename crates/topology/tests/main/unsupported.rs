@@ -79,14 +79,13 @@ fn wrong_values_of_a_node() {
         ("binds: ['r1:/a', 'r2:/a/']", "7:24 error DUPLICATE_BIND", "first at line 7, column 15"),
         ("binds: ['__clabNodeDir__/x:/x']", "7:15 error FILE_NOT_FOUND", "clab-lab/n/x"),
         ("exec: [cat __clabDir__/x]", "7:14 error MAGIC_VARIABLE", "mount what it needs with binds"),
-        ("startup-config: s3://b/x", "7:23 error REMOTE_FILE", "fetch it yourself"),
-        ("startup-config: r1", "7:23 error FILE_UNREADABLE", "a directory"),
-        ("license: .netloom/x", "7:16 error PATH_RESERVED", "reserved"),
+        ("startup-config: r1/frr.conf", "7:23 warning KEY_NOT_SUPPORTED", "does nothing for the kind linux"),
+        ("license: r1/frr.conf", "7:16 warning KEY_NOT_SUPPORTED", "mount the file with binds"),
         ("tmpfs: [/a, '/a/:size=1m']", "7:19 error DUPLICATE_BIND", "first at line 7, column 15"),
         ("volumes: [/a]\ntmpfs: {/a: }", "8:7 error INVALID_NODE", "already"),
         ("network-mode: container:n", "7:21 error NETWORK_MODE", "of itself"),
         ("ports: ['53:53/sctp']", "7:15 error INVALID_VALUE", "write tcp or udp"),
-        ("ports: [80]", "7:15 error PORTS", "needs the management network"),
+        ("ports: [80]", "7:14 error PORTS", "needs the management network"),
         ("certificate: {key-size: 4096}", "7:7 info NO_CERTIFICATE", "issue: true"),
         ("image: i", "7:7 error DUPLICATE_KEY", "first at line 6, column 7"),
         ("group: ${NONE}", "7:14 warning VARIABLE_NOT_SET", "NONE is not set"),
@@ -100,6 +99,20 @@ fn wrong_values_of_a_node() {
             said(&parsed)
         );
         assert!(first.message.contains(words), "{lines}: {}", first.message);
+    }
+}
+
+#[test]
+fn files_of_a_kind() {
+    let lab = |key: &str| format!("name: lab\ntopology:\n  nodes:\n    n: {{kind: crpd, image: i, {key}}}");
+    for (key, at, words) in [
+        ("startup-config: s3://b/x", "4:47 error REMOTE_FILE", "fetch it yourself"),
+        ("startup-config: r1", "4:47 error FILE_UNREADABLE", "a directory"),
+        ("startup-config: no", "4:47 error FILE_NOT_FOUND", "no such file"),
+        ("license: .netloom/x", "4:40 error PATH_RESERVED", "reserved"),
+        ("license: /etc/shadow", "4:40 error PATH_OUTSIDE", "relative"),
+    ] {
+        refused(&lab(key), at, words);
     }
 }
 
@@ -118,7 +131,7 @@ fn kinds_and_groups() {
             "Did you mean \"routers\"?",
         ),
         (
-            "  kinds: {ceos: {image: x}}\n  nodes: {n: {kind: frr}}",
+            "  kinds: {toaster: {image: x}}\n  nodes: {n: {kind: frr}}",
             "3:11 warning UNKNOWN_KIND",
             "serves no node",
         ),

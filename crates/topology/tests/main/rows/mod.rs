@@ -100,6 +100,11 @@ fn cases() -> impl Iterator<Item = &'static Case> {
     [top::CASES, nodes::CASES, blocks::CASES, links::CASES].into_iter().flatten()
 }
 
+/// The good files of all rows.
+pub(crate) fn good_files() -> impl Iterator<Item = String> {
+    cases().map(|case| file(case.section, case.good.0))
+}
+
 #[test]
 fn each_row_of_the_manual_has_a_good_and_a_bad_file() {
     let manual = manual();

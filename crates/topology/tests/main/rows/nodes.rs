@@ -66,8 +66,8 @@ pub(super) const CASES: &[Case] = &[
     case(
         NODE,
         "startup-config",
-        (r#"startup-config: "hostname n\n""#, r#""startup_config":".netloom/n/startup-config""#),
-        ("startup-config: https://example.com/n.cfg", "error REMOTE_FILE fetch it yourself"),
+        (r#"kind: crpd, startup-config: "hostname n\n""#, r#""startup_config":".netloom/n/startup-config""#),
+        ("kind: crpd, startup-config: https://example.com/n.cfg", "error REMOTE_FILE fetch it yourself"),
     ),
     case(
         NODE,
@@ -78,20 +78,23 @@ pub(super) const CASES: &[Case] = &[
     case(
         NODE,
         "enforce-startup-config",
-        ("enforce-startup-config: true, startup-config: r1/frr.conf", r#""enforce_startup_config":true"#),
+        (
+            "kind: crpd, enforce-startup-config: true, startup-config: r1/frr.conf",
+            r#""enforce_startup_config":true"#,
+        ),
         ("enforce-startup-config: perhaps", "error INVALID_VALUE neither true nor false"),
     ),
     case(
         NODE,
         "suppress-startup-config",
-        ("suppress-startup-config: true, startup-config: r1/frr.conf", r#""files":[]"#),
+        ("kind: crpd, suppress-startup-config: true, startup-config: r1/frr.conf", r#""files":[]"#),
         ("suppress-startup-config: perhaps", "error INVALID_VALUE neither true nor false"),
     ),
     case(
         NODE,
         "license",
-        ("license: __clabNodeDir__/conf", r#""license":"clab-lab/n/conf""#),
-        ("license: no.lic", "error FILE_NOT_FOUND no such file"),
+        ("kind: crpd, license: __clabNodeDir__/conf", r#""license":"clab-lab/n/conf""#),
+        ("kind: crpd, license: no.lic", "error FILE_NOT_FOUND no such file"),
     ),
     case(
         NODE,
