@@ -120,7 +120,7 @@ impl Links<'_> {
             return None;
         }
         let good = [self.check(&a, a_pos, report), self.check(&b, b_pos, report)];
-        (good == [true, true] && report.errors() == before).then(|| Built {
+        (good == [true, true] && report.errors() == before).then_some(Built {
             spec: LinkSpec { a, b, ..spec },
             pos: node.pos,
             ends: [a_pos, b_pos],

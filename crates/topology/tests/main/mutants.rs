@@ -9,11 +9,66 @@ use crate::{bundle, read, read_with, said};
 
 /// What is put into files: words, values and signs that mean something somewhere.
 const PIECES: [&str; 60] = [
-    "name:", "topology:", "nodes:", "links:", "kinds:", "groups:", "defaults:", "mgmt:", "{", "}", "[", "]", ",", ": ", "- ",
-    "\n", "  ", "\"", "'", "#", "&a ", "*a", "<<: *a", "|\n", "~", "null", "${X:-y}", "${", "$$", "{{", "0", "-1", "1e9", "999999999999",
-    "80-90", "8080:80/udp", "10.0.0.0/8", "fd00::1/64", "host:x", "mgmt-net:x", "dummy", "macvlan:x", "n:eth1", "eth999", "container:n",
-    "../../etc/shadow", "/", "r1", "__clabNodeDir__", "__gitHash__", "startup-config:", "stages:", "wait-for:", "healthy", "ports:", "é",
-    "\u{202e}", "\u{feff}", "\0", "\t",
+    "name:",
+    "topology:",
+    "nodes:",
+    "links:",
+    "kinds:",
+    "groups:",
+    "defaults:",
+    "mgmt:",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ": ",
+    "- ",
+    "\n",
+    "  ",
+    "\"",
+    "'",
+    "#",
+    "&a ",
+    "*a",
+    "<<: *a",
+    "|\n",
+    "~",
+    "null",
+    "${X:-y}",
+    "${",
+    "$$",
+    "{{",
+    "0",
+    "-1",
+    "1e9",
+    "999999999999",
+    "80-90",
+    "8080:80/udp",
+    "10.0.0.0/8",
+    "fd00::1/64",
+    "host:x",
+    "mgmt-net:x",
+    "dummy",
+    "macvlan:x",
+    "n:eth1",
+    "eth999",
+    "container:n",
+    "../../etc/shadow",
+    "/",
+    "r1",
+    "__clabNodeDir__",
+    "__gitHash__",
+    "startup-config:",
+    "stages:",
+    "wait-for:",
+    "healthy",
+    "ports:",
+    "é",
+    "\u{202e}",
+    "\u{feff}",
+    "\0",
+    "\t",
 ];
 
 /// A change to a text.
@@ -99,7 +154,8 @@ pub(crate) fn holds(text: &str) {
     // Whoever is sent the text with the files it names reads the same.
     let sent = parsed.contents.iter().filter(|(path, _)| !path.starts_with(&format!("{MADE_FILES}/")));
     let mode = |path: &str| bundle().0.get(path).map_or(0o644, |(_, mode)| *mode);
-    let there = read_with(text, &BundleFiles(sent.map(|(p, c)| (p.clone(), (c.to_vec(), mode(p)))).collect()));
+    let there =
+        read_with(text, &BundleFiles(sent.map(|(p, c)| (p.clone(), (c.to_vec(), mode(p)))).collect()));
     assert!(there.ok() && there.spec == parsed.spec, "{:?}\n{text}", said(&there));
 }
 

@@ -78,7 +78,10 @@ pub(super) const CASES: &[Case] = &[
     case(
         NODE,
         "enforce-startup-config",
-        ("kind: crpd, enforce-startup-config: true, startup-config: r1/frr.conf", r#""enforce_startup_config":true"#),
+        (
+            "kind: crpd, enforce-startup-config: true, startup-config: r1/frr.conf",
+            r#""enforce_startup_config":true"#,
+        ),
         ("enforce-startup-config: perhaps", "error INVALID_VALUE neither true nor false"),
     ),
     case(
