@@ -12,9 +12,13 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use crate::collector::{Collector, Sent};
 use crate::rig::Rig;
 
+/// Tests that set a subscriber: one at a time, for what is of interest to it is the process' business.
+static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 // On one thread, so that the subscriber that is set for it sees all that happens in this test and nothing of others.
 #[tokio::test(flavor = "current_thread")]
 async fn a_callers_trace_goes_through() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     let tracer = SdkTracerProvider::builder().build().tracer("test");
     let layer = tracing_opentelemetry::layer().with_tracer(tracer);
@@ -64,6 +68,7 @@ fn hex(id: &[u8]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_is_sent_one_trace_with_each_call_below_its_caller() {
+    let _alone = ONE_AT_A_TIME.lock().await;
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     let (collector, endpoint) = Collector::start().await;
     let provider = netloom_service::telemetry::provider("netloom-gateway", Some(&endpoint)).unwrap();
