@@ -218,6 +218,6 @@ async fn generated(bin: PathBuf, settings: &str, phases: &str, examples: u32) {
 async fn generated_requests_find_no_fault() {
     let Some(bin) = checkers(concat!(module_path!(), "::generated_requests_find_no_fault")) else { return };
     let things_that_exist = format!("{EXISTING}\"path.operation\" = \"{DONE}\"\n");
-    generated(bin.clone(), &things_that_exist, "examples,coverage,fuzzing", 10).await;
-    generated(bin, "", "fuzzing", 5).await;
+    generated(bin.clone(), &things_that_exist, "examples,coverage,fuzzing", 5).await;
+    generated(bin, "", "fuzzing", 3).await;
 }

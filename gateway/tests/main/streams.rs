@@ -197,7 +197,7 @@ async fn a_node_tells_its_configuration_or_why_it_does_not() {
     for (node, reason, part) in [
         ("h1", "CONFIG_NOT_SUPPORTED", "no command that prints its configuration"),
         ("s1", "NODE_NOT_RUNNING", "does not run"),
-        ("r2", "COMMAND_NOT_FOUND", "there is no fail"),
+        ("r2", "RUNTIME_REFUSED", "no program fail"),
         ("r3", "CONFIG_FAILED", "silent printed nothing"),
         ("r4", "CONFIG_FAILED", "longer than 4194304 bytes"),
         ("r5", "CONFIG_FAILED", "cat ended with exit code 7: hello"),

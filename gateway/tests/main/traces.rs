@@ -1,5 +1,7 @@
 //! One trace id from the caller to the services behind, over gRPC and over HTTP, also into streams that are fed by tasks of their own.
 
+use std::sync::LazyLock;
+
 use netloom_model::id::Digest;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
@@ -12,9 +14,15 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use crate::collector::{Collector, Sent};
 use crate::rig::Rig;
 
+/// A second subscriber, which nobody uses: beside a single one, `tracing` asks only the thread that comes to a span first whether it matters, and that may be
+/// another test's, which has none.
+static ANOTHER: LazyLock<tracing::Dispatch> =
+    LazyLock::new(|| tracing::Dispatch::new(tracing_subscriber::registry()));
+
 // On one thread, so that the subscriber that is set for it sees all that happens in this test and nothing of others.
 #[tokio::test(flavor = "current_thread")]
 async fn a_callers_trace_goes_through() {
+    LazyLock::force(&ANOTHER);
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     let tracer = SdkTracerProvider::builder().build().tracer("test");
     let layer = tracing_opentelemetry::layer().with_tracer(tracer);
@@ -64,6 +72,7 @@ fn hex(id: &[u8]) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collector_is_sent_one_trace_with_each_call_below_its_caller() {
+    LazyLock::force(&ANOTHER);
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     let (collector, endpoint) = Collector::start().await;
     let provider = netloom_service::telemetry::provider("netloom-gateway", Some(&endpoint)).unwrap();
