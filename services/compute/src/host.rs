@@ -239,7 +239,10 @@ impl Host {
         if let (Some(netns), Process::Running { pid: Some(pid) }, true) = (&self.netns, &process, own) {
             let host = self.clone();
             let ended = move || {
-                tokio::spawn(async move { host.look(driver, &id).await });
+                // What ends with this service is judged by the next one; a stop under way looks by itself.
+                if !host.shutdown.is_cancelled() {
+                    tokio::spawn(async move { host.look(driver, &id).await });
+                }
             };
             match netns.publish(uid, &start_id, *pid, ended) {
                 Ok(true) => tracing::info!(%uid, start_id, "network namespace published"),
