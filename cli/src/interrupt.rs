@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use netloom_api::v1 as api;
 use netloom_service::status::from_status;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::client::Client;
 use crate::error::Error;
@@ -41,10 +42,13 @@ pub async fn follow(
     if policy == Policy::Detach {
         return follow::follow(client, operation, view, timeout).await;
     }
+    // Listened to before anything is shown: who sees progress can interrupt.
+    let listening = |e| Error::io("Ctrl-C cannot be listened to", e);
+    let mut interrupts = signal(SignalKind::interrupt()).map_err(listening)?;
     let watched = tokio::select! {
         biased;
         done = to_its_end(client, operation.clone(), view) => Some(done),
-        _ = tokio::signal::ctrl_c() => None,
+        _ = interrupts.recv() => None,
         () = over(timeout) => {
             let rest = Some(Duration::ZERO);
             Some(follow::follow(client, operation.clone(), view, rest).await)
@@ -53,7 +57,7 @@ pub async fn follow(
     view.wipe();
     match watched {
         Some(done) => done,
-        None if policy == Policy::Cancel || asked(&operation).await? => {
+        None if policy == Policy::Cancel || asked(&operation, &mut interrupts).await? => {
             cancel(client, &operation, view).await
         }
         None => Err(detached(&operation)),
@@ -76,7 +80,7 @@ fn detached(operation: &api::Operation) -> Error {
 }
 
 /// True when the user says that the deploy is to be cancelled. Nothing, the end of the input or another Ctrl-C leaves it alone.
-async fn asked(operation: &api::Operation) -> Result<bool, Error> {
+async fn asked(operation: &api::Operation, interrupts: &mut Signal) -> Result<bool, Error> {
     print!("The deploy of {} goes on in the server. Detach, or cancel it? [D/c] ", last(&operation.lab_name));
     std::io::stdout().flush().map_err(|e| Error::io("the terminal cannot be asked", e))?;
     // Not a task of the runtime, which would wait for the line at its end.
@@ -88,7 +92,7 @@ async fn asked(operation: &api::Operation) -> Result<bool, Error> {
     });
     tokio::select! {
         line = told => Ok(matches!(line, Ok(Ok(line)) if means_cancel(&line))),
-        _ = tokio::signal::ctrl_c() => {
+        _ = interrupts.recv() => {
             println!();
             Ok(false)
         }

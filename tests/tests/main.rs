@@ -42,6 +42,7 @@ mod main {
     pub mod kinds;
     pub mod ospf;
     pub mod repair;
+    pub mod second_day;
     pub mod telemetry;
     pub mod tutorial;
 }

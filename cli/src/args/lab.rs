@@ -52,6 +52,7 @@ pub enum OnInterrupt {
 #[command(after_long_help = "\
 Examples:
   netloom plan
+  netloom plan -t lab.clab.yml --exit-code || echo 'there is something to do'
   netloom plan -t lab.clab.yml --format json | jq '.plan.actions | length'")]
 pub struct Plan {
     /// The file.

@@ -116,10 +116,26 @@ pub enum Command {
     Graph(lookat::Graph),
     Inventory(lookat::Inventory),
     /// Start, stop and restart nodes
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_long_help = "\
+Examples:
+  netloom node stop ospf r1
+  netloom node restart ospf r1 r2
+  netloom node start ospf 'leaf*'"
+    )]
     Node(change::Node),
     /// Add, change, remove, plug and unplug links
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_long_help = "\
+Examples:
+  netloom link list ospf
+  netloom link add ospf r1:eth3 r2:eth3 --mtu 1500
+  netloom link down ospf r1:eth1
+  netloom link set ospf r1:eth1 --rate 10mbit --delay 5ms --direction a-to-b
+  netloom link set ospf r1:eth1 --clear"
+    )]
     Link(change::Link),
     Exec(node::Exec),
     Shell(node::Shell),
