@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use netloom_service::Endpoint;
 
+pub mod capture;
 pub mod change;
 pub mod generate;
 pub mod lab;
@@ -141,6 +142,7 @@ Examples:
     Shell(node::Shell),
     Console(node::Console),
     Logs(node::Logs),
+    Capture(capture::Capture),
     Save(node::Save),
     Validate(local::Validate),
     #[command(subcommand)]
@@ -182,6 +184,7 @@ impl Command {
             Command::Link(a) => (a.lab().to_owned(), String::new()),
             Command::Graph(a) => lab_of(&a.lab),
             Command::Inventory(a) => (a.lab.clone(), String::new()),
+            Command::Capture(a) => (a.lab.clone(), String::new()),
             _ => Default::default(),
         }
     }
@@ -221,6 +224,9 @@ mod tests {
             "netloom inspect lab -t x.clab.yml",
             "netloom inspect --all -t x.clab.yml",
             "netloom logs lab r1 --tail 0",
+            "netloom capture lab",
+            "netloom capture lab r1:eth1 -c 0",
+            "netloom capture lab r1:eth1 -f icmp -- arp",
             "netloom --endpoint /run/x.sock inspect",
             "netloom --endpoint mem:x inspect",
             "netloom deploy --timeout 0s",

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::output::json;
 use crate::output::style::Style;
 
+mod capture;
 mod console;
 mod deploy;
 mod destroy;
@@ -95,6 +96,7 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
         Command::Shell(a) => shell::run(context, &a.lab, &a.node, a.command).await,
         Command::Console(a) => console::run(context, &a.lab, &a.node, a.detach_key).await,
         Command::Logs(a) => logs::run(context, a).await.map(done),
+        Command::Capture(a) => capture::run(context, a).await.map(done),
         Command::Save(a) => save::run(context, a).await,
         Command::Validate(a) => {
             validate::run(context, a.file.as_deref(), &a.node_filter, a.kinds_dir.as_deref(), a.output.format)

@@ -57,6 +57,8 @@ pub struct Script {
     pub configs: HashMap<String, Result<api::NodeConfig, Status>>,
     /// What each WatchLabs streams, call by call; the last is repeated. A stream ends with its error, or does not end.
     pub lab_watches: Vec<(Vec<api::WatchLabsResponse>, Option<Status>)>,
+    /// What CapturePackets streams; without a bound it then goes on.
+    pub capture: Vec<Vec<u8>>,
     /// Calls, with their trace id, token and request in short.
     pub calls: Vec<Call>,
     /// What the last ImportLab asked for.
@@ -263,9 +265,27 @@ impl LabService for Server {
 
     async fn capture_packets(
         &self,
-        _: Request<api::CapturePacketsRequest>,
+        request: Request<api::CapturePacketsRequest>,
     ) -> Result<Response<Self::CapturePacketsStream>, Status> {
-        not_scripted()
+        let asked = request.get_ref();
+        let bounds = (asked.snap_length, asked.packet_count, asked.duration_seconds);
+        let what = format!("{} {} [{}] {bounds:?}", asked.name, asked.targets.join(" "), asked.filter);
+        let script = self.called("CapturePackets", &what, &request);
+        if asked.filter == "bad" {
+            return Err(refused(Code::InvalidArgument, "FILTER_INVALID", "the filter \"bad\" is wrong"));
+        }
+        let part = |data: &Vec<u8>| {
+            Ok(netloom_api::google::api::HttpBody {
+                content_type: "application/x-pcapng".into(),
+                data: data.clone(),
+                ..Default::default()
+            })
+        };
+        let parts = stream::iter(script.capture.iter().map(part).collect::<Vec<_>>());
+        if request.get_ref().packet_count == 0 {
+            return Ok(Response::new(parts.chain(stream::pending()).boxed()));
+        }
+        Ok(Response::new(parts.boxed()))
     }
 
     async fn list_labs(

@@ -1,5 +1,6 @@
 //! The program from outside: what it prints and how it ends, against a server that says what each test lets it say.
 
+mod capture;
 mod changes;
 mod deploy;
 mod destroy;

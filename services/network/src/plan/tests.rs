@@ -19,21 +19,21 @@ use crate::netlink::Link;
 use crate::netns::{Start, Starts};
 use crate::slice::Wanted;
 
-fn id(n: u64) -> WireId {
+pub fn id(n: u64) -> WireId {
     n.try_into().unwrap()
 }
 
 /// A host in memory.
-struct World {
-    names: Names,
-    wanted: Wanted,
+pub struct World {
+    pub names: Names,
+    pub wanted: Wanted,
     starts: Starts,
-    links: Links,
-    ovs: Option<View>,
+    pub links: Links,
+    pub ovs: Option<View>,
     tables: BTreeMap<String, Reading>,
     deleted: HashMap<String, i64>,
     troubles: BTreeMap<WireId, Trouble>,
-    impairments: Vec<String>,
+    pub impairments: Vec<String>,
     next: u32,
 }
 
@@ -41,7 +41,7 @@ const NODES: u64 = 4;
 
 impl World {
     /// Nodes 1 to 4, each with NICs 10n+1 and 10n+2; wires 101 to 104 around them, in a ring.
-    fn new() -> World {
+    pub fn new() -> World {
         let mut wanted = Wanted { synced: true, ..Wanted::default() };
         let lab_uid = LabUid::new();
         let mut starts = Starts::new();
@@ -78,7 +78,7 @@ impl World {
         }
     }
 
-    fn plan(&self) -> Plan {
+    pub fn plan(&self) -> Plan {
         plan(&Facts {
             names: &self.names,
             wanted: &self.wanted,
@@ -97,12 +97,12 @@ impl World {
         })
     }
 
-    fn number(&mut self) -> u32 {
+    pub fn number(&mut self) -> u32 {
         self.next += 1;
         self.next
     }
 
-    fn act(&mut self, plan: &Plan) {
+    pub fn act(&mut self, plan: &Plan) {
         self.links.retain(|_, link| !plan.unplug.values().any(|index| *index == link.index));
         for wish in plan.plug.values().flatten() {
             let nic = self.wanted.slice.nics[&wish.wire].clone();
@@ -218,12 +218,20 @@ impl World {
     }
 
     /// Passes until nothing is left to do; in none of them may a flow join ports of different wires.
-    fn settle(&mut self) -> Plan {
+    pub fn settle(&mut self) -> Plan {
         for _ in 0..20 {
             let plan = self.plan();
             for rule in plan.flows.get("nl0").into_iter().flatten() {
                 let ends = [rule.from, rule.to].map(|port| self.wire_of(port.unwrap()));
                 assert_eq!(ends, [Some(id(rule.cookie)); 2], "{rule:?} joins what is not one wire");
+                let wire = &self.wanted.slice.wires[&id(rule.cookie)];
+                let redirected = [&wire.a, &wire.b].into_iter().any(|end| match end {
+                    WireEnd::Nic(nic) => {
+                        self.links.get(&self.names.nic(*nic)).is_some_and(|l| l.redirect.is_some())
+                    }
+                    _ => false,
+                });
+                assert!(!redirected, "{rule:?} is of a wire that the kernel carries too");
             }
             let flows_are_there =
                 plan.flows.iter().all(|(bridge, rules)| *self.tables[bridge].rules == *rules);
@@ -250,12 +258,12 @@ impl World {
         self.plan().observed.wires.into_values().map(|wire| (wire.state, wire.detail)).collect()
     }
 
-    fn link(&mut self, nic: u64) -> &mut Link {
+    pub fn link(&mut self, nic: u64) -> &mut Link {
         let name = self.names.nic(id(nic));
         self.links.get_mut(&name).unwrap()
     }
 
-    fn port(&mut self, nic: u64) -> &mut Port {
+    pub fn port(&mut self, nic: u64) -> &mut Port {
         let name = self.names.nic(id(nic));
         self.ovs.as_mut().unwrap().ports.get_mut(&name).unwrap()
     }

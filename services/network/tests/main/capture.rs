@@ -1,6 +1,6 @@
 //! Packet capture, as tshark and tcpdump read it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use netloom_model::failure::Code;
@@ -58,7 +58,7 @@ impl Running {
 }
 
 /// Fields of each packet that tshark reads.
-fn tshark(file: &PathBuf, fields: &[&str]) -> Vec<String> {
+fn tshark(file: &Path, fields: &[&str]) -> Vec<String> {
     let mut args = vec!["-n", "-r", file.to_str().unwrap(), "-T", "fields"];
     fields.iter().for_each(|field| args.extend(["-e", field]));
     run("tshark", &args).lines().map(str::to_owned).collect()
@@ -265,8 +265,8 @@ fn a_capture_needs_its_ticket_and_a_sound_request() {
         let (_nodes, nics, _) = pair(&host, &mut slice);
         let both = [(nics[0], "r1:eth1"), (nics[1], "r2:eth1")];
         let refused = async |request: pb::CaptureRequest| {
-            let answer = host.client.clone().capture(request).await;
-            from_status(&answer.err().expect("a refusal"))
+            let Err(status) = host.client.clone().capture(request).await else { panic!("it was taken") };
+            from_status(&status)
         };
         assert_eq!(refused(request(&both)).await.reason, "TICKET_INVALID", "no key was told yet");
         host.sync(&slice).await;

@@ -27,7 +27,11 @@ fn throughput(from: &Node, to: &Node, address: &str) -> f64 {
             from.inside(|| {
                 let mut stream = TcpStream::connect_timeout(&target, BOUND).unwrap();
                 stream.set_write_timeout(Some(BOUND)).unwrap();
-                while !over.load(Ordering::Relaxed) && stream.write_all(&[0; 16 << 10]).is_ok() {}
+                while !over.load(Ordering::Relaxed) {
+                    if stream.write_all(&[0; 16 << 10]).is_err() {
+                        break;
+                    }
+                }
             });
         });
         let (mut stream, _) = listener.accept().unwrap();
