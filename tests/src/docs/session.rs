@@ -214,7 +214,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Paths of an installed netloom, and the sandbox's.
+    /// Paths and names of an installed netloom, and the sandbox's.
     fn paths(&self) -> [(&'static str, String); 4] {
         let sandbox = self.sandbox;
         let path = |p: PathBuf| p.display().to_string();
@@ -228,7 +228,12 @@ impl<'a> Session<'a> {
 
     fn put_in(&self, line: &str) -> String {
         let paths = self.paths();
-        paths[..3].iter().fold(line.to_owned(), |line, (shown, real)| line.replace(shown, real))
+        // Names of containers are meant only where Docker is asked.
+        let named = match line.contains("docker ") {
+            true => line.replace(" netloom-", &format!(" {}", paths[3].1)),
+            false => line.to_owned(),
+        };
+        paths[..3].iter().fold(named, |line, (shown, real)| line.replace(shown, real))
     }
 
     fn put_back(&self, line: &str) -> String {

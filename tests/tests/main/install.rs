@@ -18,11 +18,7 @@ fn script(word: &str, destdir: &Path, more: &[(&str, &str)]) -> Output {
     for key in ["PREFIX", "SYSTEMDUNITDIR", "PROGRAMS", "PROFILE", "PURGE"] {
         command.env_remove(key);
     }
-    command
-        .arg(word)
-        .env("DESTDIR", destdir)
-        .env("BUILT", std::env::var("STUBS").map_or(binaries(), Into::into))
-        .envs(more.iter().copied());
+    command.arg(word).env("DESTDIR", destdir).env("BUILT", binaries()).envs(more.iter().copied());
     run_with_input(&mut command, "")
 }
 
@@ -148,11 +144,7 @@ fn prefix_unit_directory_and_programs_are_the_installers_choice() {
     ] {
         std::fs::write(built.join(name), "").expect("a file");
     }
-    std::os::unix::fs::symlink(
-        std::env::var("STUBS").map_or(binaries(), PathBuf::from).join("netloom"),
-        built.join("netloom"),
-    )
-    .expect("a link");
+    std::os::unix::fs::symlink(binaries().join("netloom"), built.join("netloom")).expect("a link");
     let stage = top.join("stage");
     // What somebody else put below the same prefix stays.
     std::fs::create_dir_all(stage.join("opt/nl/bin")).expect("a directory");
