@@ -80,7 +80,7 @@ impl Capturer {
     pub fn start(&self, order: Order, ticket: &str) -> Result<mpsc::Receiver<Vec<u8>>, Error> {
         check(&order)?;
         let wires: BTreeSet<WireId> = order.nics.iter().map(|(wire, _)| *wire).collect();
-        let uid = wires.iter().map(WireId::to_string).collect::<Vec<_>>().join(",");
+        let uid = ticket::capture_uid(wires.iter().map(|wire| wire.get()));
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         ticket::verify(&self.store.ticket_key(), &uid, VERB, ticket, now)?;
         let wanted = self.store.wanted();

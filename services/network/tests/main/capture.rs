@@ -15,9 +15,7 @@ use crate::frames::{Port, marked};
 use crate::harness::{BOUND, Host, KEY, Node, Slice, host_end, nic, on_a_host, run};
 
 fn sign(wires: &[u64]) -> String {
-    let mut wires = wires.to_vec();
-    wires.sort_unstable();
-    let uid = wires.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    let uid = ticket::capture_uid(wires.iter().copied());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     ticket::sign(&KEY, &uid, "capture", now + 60)
 }
