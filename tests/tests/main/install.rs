@@ -107,6 +107,16 @@ fn what_is_installed_runs_a_lab_with_the_rights_of_its_unit_and_goes_without_a_t
     let text = line(&lab, 2) + "    - endpoints: [\"n1:eth5\", \"sw:p1\"]\n";
     sandbox.deploy(&text.replacen("  nodes:\n", "  nodes:\n    sw: {kind: bridge}\n", 1));
     sandbox.netloom(&["exec", &lab, "n1", "--", "ping", "-c", "1", "-W", "5", "10.0.1.2"]).must();
+    let ping = ["exec", &lab, "n1", "--", "ping", "-w", "5", "10.0.1.2"];
+    std::thread::scope(|scope| {
+        scope.spawn(|| sandbox.netloom(&ping));
+        let file = sandbox.path().join("ping.pcapng").display().to_string();
+        sandbox
+            .netloom(&["capture", &lab, "n2:eth1", "--count", "2", "--duration", "20s", "-o", &file])
+            .must();
+        let captured = std::fs::read(&file).expect("a capture");
+        assert!(captured.len() > 200, "two packets and the head of a capture: {} bytes", captured.len());
+    });
     sandbox.netloom(&["destroy", &lab, "--yes"]).must();
     assert_eq!(sandbox.leftovers(), Vec::<String>::new());
     drop(sandbox);
