@@ -5,6 +5,7 @@ use netloom_api::google::api::HttpBody;
 use netloom_api::v1::{self, lab_service_server::LabService};
 use netloom_proto::network::v1 as pn;
 use netloom_proto::scheduler::v1 as ps;
+use netloom_service::telemetry;
 use tonic::{Request, Response, Status};
 
 use super::Api;
@@ -106,6 +107,7 @@ impl LabService for Api {
         let request = request.into_inner();
         let (validate_only, request_id) = (request.validate_only, request.request_id.clone());
         let Imported { lab, spec, contents, diagnostics } = import(self.catalogue.clone(), request).await?;
+        telemetry::about("netloom.lab", &lab);
         let wish = Wish {
             lab,
             spec: Some(spec),

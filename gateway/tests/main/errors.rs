@@ -114,13 +114,16 @@ fn example(reason: &Reason) -> Failure {
     failure
 }
 
+/// A reason, and the request that it answers: method, path, headers, body.
+type Provocation<'r> = (&'r str, &'r str, &'r str, &'r [(&'r str, &'r str)], &'r str);
+
 /// The gateway's own refusals, provoked by requests; all other reasons come from behind and pass through.
 async fn provoked(rig: &Rig) -> BTreeMap<String, Answer> {
     let wait = format!("/v1/operations/{RUNNING}:wait");
     let large = format!("{{\"requestId\":\"{}\"}}", "x".repeat(5 << 20));
     let import = json!({"text": "name: x\ntopology:\n  nodes: 1\n", "fileName": "x.clab.yml"}).to_string();
     let etag = json!({"spec": {}, "etag": "\"none\""}).to_string();
-    let requests: [(&str, &str, &str, &[(&str, &str)], &str); 16] = [
+    let requests: [Provocation<'_>; 16] = [
         ("BIDI_NEEDS_GRPC", "POST", "/v1/shell:open", &[], "{}"),
         ("BODY_TOO_LARGE", "PATCH", "/v1/labs/mixed", &[], &large),
         ("CONTENT_TYPE_UNSUPPORTED", "POST", "/v1/labs", &[("content-type", "text/plain")], "{}"),

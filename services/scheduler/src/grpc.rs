@@ -109,6 +109,7 @@ type Watching = Pin<Box<dyn Stream<Item = Result<ps::WatchResponse, Status>> + S
 impl SchedulerService for Grpc {
     async fn apply_lab(&self, request: Request<ps::ApplyLabRequest>) -> Answer<ps::ApplyLabResponse> {
         let request = request.into_inner();
+        telemetry::about("netloom.lab", &request.lab);
         let existence = match request.existence() {
             ps::Existence::Unspecified => Existence::May,
             ps::Existence::MustNotExist => Existence::MustNot,
@@ -160,6 +161,7 @@ impl SchedulerService for Grpc {
 
     async fn destroy_lab(&self, request: Request<ps::DestroyLabRequest>) -> Answer<ps::DestroyLabResponse> {
         let request = request.into_inner();
+        telemetry::about("netloom.lab", &request.lab);
         let lab = request.lab.parse::<LabId>().map_err(|_| to_status(lab_not_found(&request.lab)))?;
         let request_id = request_id(&request.request_id)?;
         let operation = self.core.destroy(&lab, request.generation, request_id).await.map_err(status)?;
