@@ -39,7 +39,7 @@ pub fn advance(rows: &mut LabRows) {
     }
     let uids: Vec<NodeUid> = rows.nodes.values().filter(|n| n.is_wanted()).map(|n| n.uid).collect();
     // Each pass takes what the one before made possible; a stage is noted once, so this ends.
-    while uids.iter().fold(false, |more, uid| advance_one(rows, *uid) || more) {}
+    while uids.iter().any(|uid| advance_one(rows, *uid)) {}
 }
 
 fn advance_one(rows: &mut LabRows, uid: NodeUid) -> bool {
