@@ -39,7 +39,7 @@ pub fn advance(rows: &mut LabRows) {
     }
     let uids: Vec<NodeUid> = rows.nodes.values().filter(|n| n.is_wanted()).map(|n| n.uid).collect();
     // Each pass takes what the one before made possible; a stage is noted once, so this ends.
-    while uids.iter().fold(false, |more, uid| advance_one(rows, *uid) || more) {}
+    while uids.iter().any(|uid| advance_one(rows, *uid)) {}
 }
 
 fn advance_one(rows: &mut LabRows, uid: NodeUid) -> bool {
@@ -85,9 +85,12 @@ pub fn is_held(rows: &LabRows, node: &NodeRow) -> bool {
     !unmet(rows, node, Stage::Create).is_empty()
 }
 
-/// True while a node's links must not be made.
+/// True while a node's links must not be made: they wait for others, or for the commands that are run before them.
 pub fn are_links_held(rows: &LabRows, node: &NodeRow) -> bool {
-    !unmet(rows, node, Stage::CreateLinks).is_empty()
+    let entry = StagePoint { stage: Stage::CreateLinks, on_exit: false };
+    let commands_first = has_commands(node, entry) && !node.stages.over.contains(&Stage::CreateLinks);
+    let were_run = || current(node).is_some_and(|o| o.stages_done.contains(&entry));
+    !unmet(rows, node, Stage::CreateLinks).is_empty() || (commands_first && !were_run())
 }
 
 /// True when nobody is to wait for links of this node: its stages keep them back.

@@ -90,7 +90,8 @@ pub(super) fn refuse_forbidden(planned: &Planned) -> Result<()> {
     let message =
         format!("lab \"{}\" asks for what its hosts do not allow or cannot do", planned.rows.lab.id);
     let failure = Failure::new(Code::FailedPrecondition, &first.code, message);
-    let failure = failure.with("host", first.host.clone());
+    let nodes: Vec<&str> = planned.forbidden.iter().map(|(node, _)| node.as_str()).collect();
+    let failure = failure.with("host", first.host.clone()).with("nodes", nodes.join(","));
     Err(Failure { violations: planned.forbidden.iter().map(describe).collect(), ..failure }.into())
 }
 

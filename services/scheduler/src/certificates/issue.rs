@@ -78,7 +78,7 @@ fn given(
         refuse(key, "is not a private key that can be used: give an ECDSA, Ed25519 or RSA key in PEM, as PKCS#8, without a passphrase")
     })?;
     let der = match Document::from_pem(certificate_pem.trim_start()) {
-        Ok((label, der)) if label == "CERTIFICATE" => der,
+        Ok(("CERTIFICATE", der)) => der,
         _ => return Err(refuse(certificate, "is not a certificate in PEM")),
     };
     let public = read.subject_public_key_info();

@@ -88,10 +88,11 @@ pub fn link_change(old: &LinkSpec, new: &LinkSpec) -> String {
 
 /// What a direction does to frames, in words.
 fn impairment(impairment: &Impairment) -> String {
-    let time = |us: u64| if us % 1_000 == 0 { format!("{}ms", us / 1_000) } else { format!("{us}us") };
+    let time =
+        |us: u64| if us.is_multiple_of(1_000) { format!("{}ms", us / 1_000) } else { format!("{us}us") };
     let part = |(name, value): (&'static str, u64)| match name {
-        "rate_bps" if value % 1_000_000 == 0 => format!("rate {}mbit", value / 1_000_000),
-        "rate_bps" if value % 1_000 == 0 => format!("rate {}kbit", value / 1_000),
+        "rate_bps" if value.is_multiple_of(1_000_000) => format!("rate {}mbit", value / 1_000_000),
+        "rate_bps" if value.is_multiple_of(1_000) => format!("rate {}kbit", value / 1_000),
         "rate_bps" => format!("rate {value}bit"),
         _ if name.ends_with("_us") => format!("{} {}", &name[..name.len() - 3], time(value)),
         _ => format!("{} {}%", name.trim_end_matches("_ppm"), value as f64 / 10_000.0),
@@ -172,7 +173,7 @@ fn short(field: &str, value: Option<&Value>) -> Option<String> {
         Some(Value::Number(n)) => match n.as_u64() {
             Some(0) => "none".to_owned(),
             Some(n) if field.ends_with("_millis") => (n as f64 / 1_000.0).to_string(),
-            Some(n) if field.ends_with("_bytes") && n % (1 << 20) == 0 => format!("{}MiB", n >> 20),
+            Some(n) if field.ends_with("_bytes") && n.is_multiple_of(1 << 20) => format!("{}MiB", n >> 20),
             _ => n.to_string(),
         },
         Some(Value::Bool(b)) => b.to_string(),

@@ -141,6 +141,26 @@ fn points_are_told_as_they_are_reached() {
 }
 
 #[test]
+fn links_are_made_after_the_commands_at_their_entry() {
+    let mut lab = node("a", &[]);
+    let exec = vec![StageExec { command: "x".into(), on_exit: false }];
+    lab.stages = vec![StageSpec { stage: Stage::CreateLinks, wait_for: Vec::new(), exec }];
+    let mut rows = planned(vec![lab]);
+    starts(&mut rows, "a");
+    advance(&mut rows);
+    assert_eq!(held(&rows, "a"), (false, true));
+    let entry = StagePoint { stage: Stage::CreateLinks, on_exit: false };
+    assert_eq!(reached(&rows, of(&mut rows.clone(), "a"), false).last(), Some(&entry));
+    seen(&mut rows, "a").stages_done.push(entry);
+    assert_eq!(held(&rows, "a"), (false, false));
+    // Of a later start they come at once, as its NICs are there.
+    of(&mut rows, "a").settled_start = "s1".into();
+    advance(&mut rows);
+    starts(&mut rows, "a");
+    assert_eq!(held(&rows, "a"), (false, false));
+}
+
+#[test]
 fn what_waits_for_ever_is_told_so() {
     use Stage::{Create, Exit, Healthy};
     let mut rows = planned(vec![
