@@ -61,10 +61,17 @@ pub struct Link {
     pub redirect: Option<u32>,
 }
 
+/// First byte of a link message that a bridge sends about a port.
+const AF_BRIDGE: u8 = libc::AF_BRIDGE as u8;
+
 impl Link {
-    /// Reads the payload of a link message; none when it is not one.
+    /// Reads the payload of a link message; none when it is not one. A bridge tells of its ports by link messages of a family of its own: they hold
+    /// little of the interface, and one that a port is deleted does not say that the interface is.
     pub fn parse(payload: &[u8]) -> Option<Link> {
         let header = LinkHeader::parse(payload).ok()?;
+        if payload.first() == Some(&AF_BRIDGE) {
+            return None;
+        }
         let mut link = Link {
             index: header.index,
             up: header.flags.contains(LinkFlags::Up),
@@ -404,6 +411,17 @@ mod tests {
             outcomes.iter().all(|o| o.as_ref().is_err_and(|e| allowed.contains(&e.errno))),
             "{outcomes:?}"
         );
+    }
+
+    #[test]
+    fn what_a_bridge_tells_of_a_port_is_not_taken_for_the_interface() {
+        let mut message = vec![0; LINK_HEADER];
+        message[4] = 9;
+        // Its name, "br0".
+        message.extend([8, 0, 3, 0, b'b', b'r', b'0', 0]);
+        assert_eq!(Link::parse(&message).map(|link| link.index), Some(9));
+        message[0] = AF_BRIDGE;
+        assert!(Link::parse(&message).is_none());
     }
 
     #[test]

@@ -108,7 +108,7 @@ fn a_vendor_that_counts_from_zero_gets_its_links_at_eth1(mode: Mode) {
     assert!(plan.starts_with("Nothing to do: "), "{plan}");
     // One interface takes one link, however it is called.
     for (first, second, says) in [
-        ("et-0/0/0", "eth1", "same interface"),
+        ("et-0/0/0", "eth1", "takes one cable"),
         ("fxp0", "eth2", "management"),
         ("et-0/0/4", "eth2", "et-0/0/0 to et-0/0/3"),
     ] {
