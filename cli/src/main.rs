@@ -2,8 +2,8 @@
 //! cannot do.
 //!
 //! The flow: [`args`] reads what is asked, [`commands`] has one file a command, which asks the server through [`client`] and prints through
-//! [`output`]; [`source`] reads topology files, [`select`] tells which nodes are meant, [`follow`] waits for operations, [`watching`] for whatever changes, [`terminal`] is the user's terminal; [`graph`], [`generate`] and
-//! [`inventory`] make text of labs, [`reference`] pages of this program. How each ends is in [`error`].
+//! [`output`]; [`source`] reads topology files, [`select`] tells which nodes are meant, [`follow`] waits for operations, [`watching`] for whatever
+//! changes, [`terminal`] is the user's terminal; [`graph`], [`generate`] and [`inventory`] make text of labs, [`mod@reference`] pages of this program. How each ends is in [`error`].
 
 use std::process::ExitCode;
 

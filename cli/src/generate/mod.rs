@@ -1,4 +1,4 @@
-//! Topology files of well-known shapes. Pure: [`shape`] says which nodes and links a shape has, [`write`] makes the file's text of it, with interface
+//! Topology files of well-known shapes. Pure: [`shape`] says which nodes and links a shape has, [`mod@write`] makes the file's text of it, with interface
 //! names as the kinds have them and addresses when they are asked for.
 
 mod address;

@@ -1,6 +1,6 @@
 //! Where everything of a picture goes. Pure: the same graph gives the same picture.
 //!
-//! Each connected part is laid out by itself, as what it looks like: in rows when it has [`levels`](super::levels), else [free](super::free): a ring, a
+//! Each connected part is laid out by itself, as what it looks like: in rows when it has `levels`, else `free`: a ring, a
 //! mesh or a star as a circle, a chain as a line, and all else so that distances in the picture are like those in the graph. The parts are then
 //! put beside each other. What always holds: no two nodes overlap, and no label of an interface overlaps a node.
 

@@ -1,6 +1,6 @@
 //! The OpenAPI description of HTTP/JSON, from the descriptors and the rules that are served: it cannot say what the gateway does not do.
 //!
-//! [`schema`] turns messages into schemas, [`paths`] rules into operations, [`comments`] finds what the contracts say in words. All of it is made once, at start, and is
+//! `schema` turns messages into schemas, `paths` rules into operations, `comments` finds what the contracts say in words. All of it is made once, at start, and is
 //! the same for the same descriptors.
 
 mod comments;

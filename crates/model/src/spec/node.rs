@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeSpec {
-    /// Its id. Checked by [`LabSpec::check`].
+    /// Its id. Checked by [`LabSpec::check`](super::LabSpec::check).
     pub id: String,
     /// Its kind.
     pub kind: String,
