@@ -28,6 +28,9 @@ pub enum Phase {
     Unknown,
 }
 
+/// How the error of a start begins when its node did not get ready in time.
+pub const NOT_READY: &str = "it was not ready within";
+
 /// How the exec commands of a start went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -37,11 +40,11 @@ pub enum ExecPhase {
     None,
     /// They wait for the links.
     Waiting,
-    /// They are being run.
+    /// They are being run, or were and it is not ready yet.
     Running,
-    /// All ended with 0, or there are none.
+    /// All ended with 0, or there are none, and it is ready.
     Done,
-    /// All were run and one did not end with 0.
+    /// All were run and one did not end with 0, or it was not ready in time.
     Failed,
 }
 
@@ -68,7 +71,7 @@ pub struct Observed {
     pub detail: String,
     /// How the exec commands of this start went.
     pub exec_phase: ExecPhase,
-    /// Output of the exec command that failed.
+    /// Output of the exec command that failed, else what was waited for in vain, which begins with [`NOT_READY`].
     pub exec_error: String,
     /// How often it was restarted after its process ended by itself.
     pub restart_count: u32,

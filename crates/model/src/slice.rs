@@ -43,6 +43,26 @@ pub struct Instance {
     pub certificate: Option<Certificate>,
     /// The node whose network namespace it shares.
     pub network_of: Option<NodeUid>,
+    /// How to tell that it has booted; none: it is ready once its commands were run.
+    pub readiness: Option<Readiness>,
+}
+
+/// How to tell that an instance has booted. Not part of the hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// What is asked, after the exec commands of each start.
+    pub check: ReadinessCheck,
+    /// Seconds that are waited at most, from the end of these commands; 1 to 7,200.
+    pub timeout_seconds: u32,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReadinessCheck {
+    /// This command and its arguments end with 0 inside it.
+    Command(Vec<String>),
+    /// A line of its log since its start matches this regular expression.
+    LogPattern(String),
 }
 
 /// A certificate of a node.

@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::observed::{ExecPhase, Observed, Phase, WireState};
+use crate::observed::{ExecPhase, NOT_READY, Observed, Phase, WireState};
 
 macro_rules! words {
     ($(#[$doc:meta])* $type:ident { $($(#[$vdoc:meta])* $variant:ident => $word:literal,)+ }) => {
@@ -233,10 +233,11 @@ pub fn node_state(e: &NodeEvidence<'_>) -> (NodeState, String) {
         Phase::Stopped => say(S::Stopped, &o.detail),
         Phase::Running => match o.exec_phase {
             ExecPhase::Done => say(S::Ready, ""),
-            ExecPhase::Failed => (
-                S::Ready,
-                format!("an exec command failed: {}", o.exec_error.lines().next().unwrap_or_default()),
-            ),
+            ExecPhase::Failed => {
+                let why = o.exec_error.lines().next().unwrap_or_default();
+                let is_told = why.starts_with(NOT_READY);
+                (S::Ready, if is_told { why.to_owned() } else { format!("an exec command failed: {why}") })
+            }
             ExecPhase::None | ExecPhase::Waiting => say(S::Running, "waits for its links"),
             ExecPhase::Running if o.detail.is_empty() => say(S::Running, "runs its exec commands"),
             ExecPhase::Running => say(S::Running, &o.detail),
@@ -313,6 +314,13 @@ mod tests {
         assert_eq!(node_state(&evidence(Some(&o))).0, NodeState::Running);
         o.exec_phase = ExecPhase::Done;
         assert_eq!(node_state(&evidence(Some(&o))).0, NodeState::Ready);
+        (o.exec_phase, o.exec_error) =
+            (ExecPhase::Failed, format!("{NOT_READY} 60 s: \"x\" exited with 1: no\nmore"));
+        let late = "it was not ready within 60 s: \"x\" exited with 1: no".to_owned();
+        assert_eq!(node_state(&evidence(Some(&o))), (NodeState::Ready, late));
+        o.exec_error = "\"x\" exited with 1: no".into();
+        let failed = "an exec command failed: \"x\" exited with 1: no".to_owned();
+        assert_eq!(node_state(&evidence(Some(&o))), (NodeState::Ready, failed));
         let unheard = NodeEvidence { heard: false, ..evidence(Some(&o)) };
         assert_eq!(node_state(&unheard).0, NodeState::Unknown);
         let unplaced = NodeEvidence { placed: false, ..evidence(Some(&o)) };

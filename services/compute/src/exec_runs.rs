@@ -1,5 +1,6 @@
 //! A node's exec and stage commands run once for each start of it, at the points that the scheduler tells. A marker in `<run dir>/exec/<uid>.<start>` is written before and after each
-//! command, so that a restart of this service neither runs one twice nor leaves the rest out. The run directory is emptied at boot, which ends every start too.
+//! command, so that a restart of this service neither runs one twice nor leaves the rest out. The run directory is emptied at boot, which ends every start too. After the `exec` commands
+//! a node is asked whether it is ready, when its kind says how; that is in the marker as well.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -8,10 +9,12 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use netloom_model::id::NodeUid;
 use netloom_model::words;
+use netloom_service::Shutdown;
 
 use crate::driver::{Command, Driver, Output};
 use crate::error::Error;
-use crate::exec_state::ExecState;
+use crate::exec_state::{Due, ExecState};
+use crate::readiness::{self, Asking};
 use crate::table::{ExecJob, Table};
 
 /// Most bytes that are told of what failed.
@@ -78,24 +81,55 @@ impl ExecRuns {
         }
     }
 
-    /// Runs what is due, one after the other, until nothing is; a command that fails does not keep the next from running.
-    pub async fn run(&self, job: &ExecJob, driver: &dyn Driver, table: &Table) {
+    /// Does what is due, one after the other, until nothing is; a command that fails does not keep the next from running. A new command is run between two questions whether the
+    /// node is ready; these end with this service, and the next one goes on asking.
+    pub async fn run(&self, job: &ExecJob, driver: &dyn Driver, table: &Table, shutdown: &Shutdown) {
         let start = job.start_id.as_str();
-        let progress = |command: &str| running(command, jiff::Timestamp::now());
-        while let Some((due, state)) = table.command_begins(job.uid, start, progress) {
-            self.mark(job.uid, &state);
-            let command = due.command.as_str();
-            let failed = match one(driver, &job.id, command).await {
-                Ok(()) => {
-                    tracing::info!(command, "command ran");
-                    String::new()
+        let mut asking: Option<Asking> = None;
+        loop {
+            let now = jiff::Timestamp::now();
+            let begun = table.command_begins(job.uid, start, now.as_microsecond(), |due| told(due, now));
+            let Some((due, state)) = begun else { return };
+            let state = match due {
+                Due::Command { command, .. } => {
+                    self.mark(job.uid, &state);
+                    let argv = words::split(&command).map_err(|e| format!("cannot be split into words: {e}"));
+                    let outcome = match argv {
+                        Ok(argv) => one(driver, &job.id, argv).await,
+                        Err(why) => Err(why),
+                    };
+                    let failed = match outcome {
+                        Ok(()) => {
+                            tracing::info!(command, "command ran");
+                            String::new()
+                        }
+                        Err(why) => {
+                            tracing::warn!(command, error = why, "command failed");
+                            tail(format!("\"{command}\" {why}"))
+                        }
+                    };
+                    table.command_ended(job.uid, start, failed)
                 }
-                Err(why) => {
-                    tracing::warn!(command, error = why, "command failed");
-                    tail(format!("\"{command}\" {why}"))
+                Due::Ready { readiness, since_us } => {
+                    if asking.as_ref().is_none_or(|a| !a.is_of(&readiness)) {
+                        self.mark(job.uid, &state);
+                        asking = None;
+                    }
+                    let asking =
+                        asking.get_or_insert_with(|| Asking::new(readiness, since_us, job.started_us));
+                    let answer = tokio::select! {
+                        () = shutdown.cancelled() => return,
+                        answer = asking.ask(driver, &job.id) => answer,
+                    };
+                    let Some(answer) = answer else { continue };
+                    match &answer {
+                        Ok(()) => tracing::info!("it is ready"),
+                        Err(why) => tracing::warn!(error = why, "it is not ready"),
+                    }
+                    table.ready_known(job.uid, start, answer.map_err(tail))
                 }
             };
-            match table.command_ended(job.uid, start, failed) {
+            match state {
                 Some(state) => self.mark(job.uid, &state),
                 // It was started anew, or has ended, meanwhile.
                 None => return self.forget(job.uid, start),
@@ -105,8 +139,7 @@ impl ExecRuns {
 }
 
 /// Runs one command; `Err` says how it failed.
-async fn one(driver: &dyn Driver, id: &str, command: &str) -> Result<(), String> {
-    let argv = words::split(command).map_err(|e| format!("cannot be split into words: {e}"))?;
+pub(crate) async fn one(driver: &dyn Driver, id: &str, argv: Vec<String>) -> Result<(), String> {
     let command = Command { argv, tty: false, stdin: false, size: None };
     let mut session = driver.exec(id, command).await.map_err(|e| format!("was not run: {e}"))?;
     let mut output = Vec::new();
@@ -122,14 +155,26 @@ async fn one(driver: &dyn Driver, id: &str, command: &str) -> Result<(), String>
     Err("was cut off".to_owned())
 }
 
+/// What is said while something is done.
+fn told(due: &Due, now: jiff::Timestamp) -> String {
+    match due {
+        Due::Command { command, .. } => running(command, now),
+        Due::Ready { readiness, .. } => readiness::waiting(readiness),
+    }
+}
+
 /// What is said while a command runs: one that never ends is then found by its name.
 fn running(command: &str, since: jiff::Timestamp) -> String {
+    format!("runs its exec command \"{}\" since {since:.0}", shown(command))
+}
+
+/// The beginning of a command.
+pub(crate) fn shown(command: &str) -> String {
     const LONGEST: usize = 120;
-    let shown = match command.len() {
+    match command.len() {
         0..=LONGEST => command.to_owned(),
         _ => format!("{}…", &command[..command.floor_char_boundary(LONGEST)]),
-    };
-    format!("runs its exec command \"{shown}\" since {since:.0}")
+    }
 }
 
 fn keep_tail(output: &mut Vec<u8>, bytes: &Bytes) {
@@ -154,7 +199,7 @@ fn tail(text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::exec_state::EXEC;
+    use crate::exec_state::{Asked, EXEC};
     use netloom_model::observed::ExecPhase;
     use netloom_model::spec::NodeSpec;
 
@@ -164,12 +209,13 @@ mod tests {
         let runs = ExecRuns::open(dir.path().join("exec")).unwrap();
         let (uid, other) = (NodeUid::new(), NodeUid::new());
         let none = NodeSpec::default();
-        let phase = |uid, start| runs.load(uid, start).phase(Some(&none));
+        let asked = Asked { spec: &none, readiness: None };
+        let phase = |uid, start| runs.load(uid, start).phase(Some(asked));
         assert_eq!(phase(uid, "7"), ExecPhase::Waiting);
         for (uid, start) in [(uid, "7"), (uid, "8"), (other, "9")] {
             let mut state = ExecState::waiting(start);
             state.reach(start, &[EXEC]);
-            state.advance(&none);
+            state.advance(asked);
             runs.mark(uid, &state);
         }
         assert_eq!(phase(uid, "7"), ExecPhase::Done);

@@ -1,10 +1,11 @@
-//! How far the commands of a start are: which points of it were reached, which commands ran, and which is next. Pure.
+//! How far the commands of a start are: which points of it were reached, which commands ran, and which is next; and whether the node is ready, which is asked after its `exec`. Pure.
 //!
 //! A command is known by its point and text. So a changed list runs what is new in it on the running node, and what ran in this start is not run again; a text that stands twice runs twice.
 
 use std::collections::HashMap;
 
 use netloom_model::observed::{ExecPhase, StagePoint};
+use netloom_model::slice::{Instance, Readiness};
 use netloom_model::spec::{NodeSpec, Stage};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,8 @@ pub struct ExecState {
     pub done: Vec<StagePoint>,
     /// Commands that were begun, in order.
     ran: Vec<Ran>,
+    /// Whether it is ready; none as long as that is not due, and where it is not asked.
+    ready: Option<Ready>,
     /// Which command runs, and since when.
     #[serde(skip)]
     pub progress: String,
@@ -44,13 +47,53 @@ struct Ran {
     failed: Option<String>,
 }
 
-/// A command to run.
+/// Whether a node is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum Ready {
+    /// It is not known.
+    Waits {
+        /// Since when it is asked, in microseconds since 1970; 0: nobody asked yet.
+        since_us: i64,
+    },
+    /// It is.
+    Yes,
+    /// It was not in time; this is how that is told.
+    No(String),
+}
+
+/// What is wanted of a start.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The node, with its commands.
+    pub spec: &'a NodeSpec,
+    /// How to tell that it is ready.
+    pub readiness: Option<&'a Readiness>,
+}
+
+impl<'a> Asked<'a> {
+    /// Of an instance.
+    pub fn of(instance: &'a Instance) -> Asked<'a> {
+        Asked { spec: &instance.spec, readiness: instance.readiness.as_ref() }
+    }
+}
+
+/// What is to be done next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Due {
-    /// Its point.
-    pub point: StagePoint,
-    /// Its words as a shell splits them.
-    pub command: String,
+pub enum Due {
+    /// A command is to be run.
+    Command {
+        /// Its point.
+        point: StagePoint,
+        /// Its words as a shell splits them.
+        command: String,
+    },
+    /// The node is to be asked once whether it is ready.
+    Ready {
+        /// How.
+        readiness: Readiness,
+        /// Since when it is asked, in microseconds since 1970.
+        since_us: i64,
+    },
 }
 
 impl ExecState {
@@ -92,43 +135,63 @@ impl ExecState {
     }
 
     /// Takes note of the points that have no command left.
-    pub fn advance(&mut self, spec: &NodeSpec) {
+    pub fn advance(&mut self, asked: Asked<'_>) {
         if !self.busy {
-            let _ = self.next(spec);
+            let _ = self.next(asked);
         }
     }
 
-    /// True when there is a command to run and nobody runs any; the caller then does.
-    pub fn take(&mut self, spec: &NodeSpec) -> bool {
+    /// True when there is something to do and nobody does it; the caller then does.
+    pub fn take(&mut self, asked: Asked<'_>) -> bool {
         if self.busy || !self.unsure {
             return false;
         }
-        self.busy = self.next(spec).is_some();
+        self.busy = self.next(asked).is_some();
         self.unsure = self.busy;
         self.busy
     }
 
-    /// The command that is due for who took them, who has no more to do when there is none.
-    pub fn begin(&mut self, spec: &NodeSpec, progress: impl FnOnce(&str) -> String) -> Option<Due> {
-        let due = self.next(spec);
-        match &due {
-            Some(Due { point, command }) => {
-                self.progress = progress(command);
+    /// What is due for who took the commands, who has no more to do when there is nothing. `now_us` is in microseconds since 1970.
+    pub fn begin(
+        &mut self,
+        asked: Asked<'_>,
+        now_us: i64,
+        progress: impl FnOnce(&Due) -> String,
+    ) -> Option<Due> {
+        let mut due = self.next(asked);
+        match &mut due {
+            Some(Due::Command { point, command }) => {
                 self.ran.push(Ran { point: *point, command: command.clone(), failed: None });
+            }
+            Some(Due::Ready { since_us, .. }) => {
+                if *since_us == 0 {
+                    *since_us = now_us;
+                }
+                self.ready = Some(Ready::Waits { since_us: *since_us });
             }
             None => self.leave(),
         }
+        self.progress = due.as_ref().map(progress).unwrap_or_default();
         due
     }
 
     /// The command that was begun has ended; how it failed, or nothing.
-    pub fn end(&mut self, spec: Option<&NodeSpec>, failed: String) {
+    pub fn end(&mut self, asked: Option<Asked<'_>>, failed: String) {
         self.progress.clear();
         if let Some(ran) = self.ran.iter_mut().rfind(|r| r.failed.is_none()) {
             ran.failed = Some(failed);
         }
         // What is written now says it all, also when nothing follows.
-        let _ = spec.and_then(|spec| self.next(spec));
+        let _ = asked.and_then(|asked| self.next(asked));
+    }
+
+    /// It is ready, or was not in time, and how that is told.
+    pub fn answer(&mut self, ready: Result<(), String>) {
+        self.progress.clear();
+        self.ready = Some(match ready {
+            Ok(()) => Ready::Yes,
+            Err(why) => Ready::No(why),
+        });
     }
 
     /// Who took the commands does not go on.
@@ -136,17 +199,23 @@ impl ExecState {
         (self.busy, self.unsure) = (false, false);
     }
 
-    /// The first command of a reached point that did not run. Points before it are done.
-    fn next(&mut self, spec: &NodeSpec) -> Option<Due> {
+    /// The first command of a reached point that did not run; then whether it is ready. Points before it are done.
+    fn next(&mut self, asked: Asked<'_>) -> Option<Due> {
         for point in self.reached.clone() {
-            if let Some(command) = self.missing(spec, point) {
-                return Some(Due { point, command: command.to_owned() });
+            if let Some(command) = self.missing(asked.spec, point) {
+                return Some(Due::Command { point, command: command.to_owned() });
             }
             if !self.done.contains(&point) {
                 self.done.push(point);
             }
         }
-        None
+        let readiness = asked.readiness.filter(|_| self.reached.contains(&EXEC))?;
+        match self.ready.get_or_insert(Ready::Waits { since_us: 0 }) {
+            Ready::Waits { since_us } => {
+                Some(Due::Ready { readiness: readiness.clone(), since_us: *since_us })
+            }
+            Ready::Yes | Ready::No(_) => None,
+        }
     }
 
     fn missing<'a>(&self, spec: &'a NodeSpec, point: StagePoint) -> Option<&'a str> {
@@ -163,16 +232,20 @@ impl ExecState {
         })
     }
 
-    /// How the `exec` commands went. Without a spec, as far as is remembered.
-    pub fn phase(&self, spec: Option<&NodeSpec>) -> ExecPhase {
+    /// How the `exec` commands went, and whether it is ready. Without what is asked, as far as is remembered.
+    pub fn phase(&self, asked: Option<Asked<'_>>) -> ExecPhase {
         if !self.reached.contains(&EXEC) {
             return ExecPhase::Waiting;
         }
-        let pending = spec.is_some_and(|s| self.missing(s, EXEC).is_some());
+        let pending = asked.is_some_and(|a| self.missing(a.spec, EXEC).is_some());
         let runs = self.ran.iter().any(|r| r.point == EXEC && r.failed.is_none());
-        if pending || runs || !self.done.contains(&EXEC) {
+        let waits = match (asked.map(|a| a.readiness), &self.ready) {
+            (Some(None), _) | (None, None) | (_, Some(Ready::Yes | Ready::No(_))) => false,
+            (Some(Some(_)), None) | (_, Some(Ready::Waits { .. })) => true,
+        };
+        if pending || runs || waits || !self.done.contains(&EXEC) {
             ExecPhase::Running
-        } else if self.error(spec).is_empty() {
+        } else if self.error(asked).is_empty() {
             ExecPhase::Done
         } else {
             ExecPhase::Failed
@@ -180,10 +253,14 @@ impl ExecState {
     }
 
     /// What failed first among what is still asked for.
-    pub fn error(&self, spec: Option<&NodeSpec>) -> &str {
-        let asked = |r: &&Ran| spec.is_none_or(|s| commands(s, r.point).any(|c| c == r.command));
-        let failed = self.ran.iter().filter(asked).filter_map(|r| r.failed.as_deref());
-        failed.into_iter().find(|why| !why.is_empty()).unwrap_or_default()
+    pub fn error(&self, asked: Option<Asked<'_>>) -> &str {
+        let is_asked = |r: &&Ran| asked.is_none_or(|a| commands(a.spec, r.point).any(|c| c == r.command));
+        let failed = self.ran.iter().filter(is_asked).filter_map(|r| r.failed.as_deref());
+        let late = match &self.ready {
+            Some(Ready::No(why)) if asked.is_none_or(|a| a.readiness.is_some()) => why,
+            _ => "",
+        };
+        failed.chain([late]).find(|why| !why.is_empty()).unwrap_or_default()
     }
 }
 
@@ -198,6 +275,7 @@ fn commands(spec: &NodeSpec, point: StagePoint) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use netloom_model::slice::ReadinessCheck;
     use netloom_model::spec::{StageExec, StageSpec};
 
     const CREATED: StagePoint = StagePoint { stage: Stage::Create, on_exit: true };
@@ -215,32 +293,55 @@ mod tests {
         }
     }
 
-    /// Runs all that is due and answers what that was.
-    fn run(state: &mut ExecState, spec: &NodeSpec) -> Vec<String> {
+    fn asked(spec: &NodeSpec) -> Asked<'_> {
+        Asked { spec, readiness: None }
+    }
+
+    fn words(due: &Due) -> String {
+        match due {
+            Due::Command { command, .. } => command.clone(),
+            Due::Ready { since_us, .. } => format!("ready? {since_us}"),
+        }
+    }
+
+    /// Runs all that is due and answers what that was. It is ready when it is asked for the third time.
+    fn run_asked(state: &mut ExecState, asked: Asked<'_>) -> Vec<String> {
         let mut ran = Vec::new();
-        if state.take(spec) {
-            assert!(!state.take(spec), "one runs them");
-            while let Some(due) = state.begin(spec, str::to_owned) {
-                assert_eq!(state.progress, due.command);
-                state.end(Some(spec), if due.command == "bad" { "bad failed".into() } else { String::new() });
-                ran.push(due.command);
+        if state.take(asked) {
+            assert!(!state.take(asked), "one runs them");
+            while let Some(due) = state.begin(asked, 5 + ran.len() as i64, words) {
+                assert_eq!(state.progress, words(&due));
+                match due {
+                    Due::Command { ref command, .. } => {
+                        let failed = if command == "bad" { "bad failed" } else { "" };
+                        state.end(Some(asked), failed.to_owned());
+                    }
+                    Due::Ready { .. }
+                        if ran.iter().filter(|r: &&String| r.starts_with("ready")).count() < 2 => {}
+                    Due::Ready { .. } => state.answer(Ok(())),
+                }
+                ran.push(words(&due));
             }
         }
         ran
+    }
+
+    fn run(state: &mut ExecState, spec: &NodeSpec) -> Vec<String> {
+        run_asked(state, asked(spec))
     }
 
     #[test]
     fn points_run_their_commands_in_order_and_once() {
         let (mut state, spec) = (ExecState::waiting("7"), spec(&["a", "b", "a"]));
         assert!(!state.reach("6", &[CREATED]));
-        assert!(!state.take(&spec));
+        assert!(!state.take(asked(&spec)));
         assert!(state.reach("7", &[CREATED]));
-        assert_eq!(state.phase(Some(&spec)), ExecPhase::Waiting);
+        assert_eq!(state.phase(Some(asked(&spec))), ExecPhase::Waiting);
         assert_eq!(run(&mut state, &spec), ["made"]);
         assert!(state.reach("7", &[CREATED, EXEC]));
-        assert_eq!(state.phase(Some(&spec)), ExecPhase::Running);
+        assert_eq!(state.phase(Some(asked(&spec))), ExecPhase::Running);
         assert_eq!(run(&mut state, &spec), ["first", "a", "b", "a"]);
-        assert_eq!((state.phase(Some(&spec)), &state.done), (ExecPhase::Done, &vec![CREATED, EXEC]));
+        assert_eq!((state.phase(Some(asked(&spec))), &state.done), (ExecPhase::Done, &vec![CREATED, EXEC]));
         assert!(!state.reach("7", &[CREATED, EXEC]));
         state.changed();
         assert!(run(&mut state, &spec).is_empty());
@@ -253,34 +354,71 @@ mod tests {
         let before = spec(&["a", "bad"]);
         run(&mut state, &before);
         assert_eq!(
-            (state.phase(Some(&before)), state.error(Some(&before))),
+            (state.phase(Some(asked(&before))), state.error(Some(asked(&before)))),
             (ExecPhase::Failed, "bad failed")
         );
         let after = spec(&["new", "a", "a"]);
         state.changed();
-        assert_eq!(state.phase(Some(&after)), ExecPhase::Running);
+        assert_eq!(state.phase(Some(asked(&after))), ExecPhase::Running);
         assert_eq!(run(&mut state, &after), ["new", "a"]);
-        assert_eq!(state.phase(Some(&after)), ExecPhase::Done, "what failed is not asked for any more");
+        assert_eq!(
+            state.phase(Some(asked(&after))),
+            ExecPhase::Done,
+            "what failed is not asked for any more"
+        );
     }
 
     #[test]
     fn what_was_written_goes_on() {
         let (mut state, spec) = (ExecState::waiting("7"), spec(&["a", "b"]));
         state.reach("7", &[EXEC]);
-        assert!(state.take(&spec));
+        assert!(state.take(asked(&spec)));
         for _ in 0..2 {
-            state.begin(&spec, str::to_owned);
-            state.end(Some(&spec), String::new());
+            state.begin(asked(&spec), 5, words);
+            state.end(Some(asked(&spec)), String::new());
         }
         let before = serde_json::to_string(&state).unwrap();
         let cut = serde_json::from_str::<ExecState>(&before).unwrap().resumed("7");
         assert_eq!(cut.phase(None), ExecPhase::Running, "one is left");
-        state.begin(&spec, str::to_owned);
+        state.begin(asked(&spec), 5, words);
         let text = serde_json::to_string(&state).unwrap();
         let mut resumed = serde_json::from_str::<ExecState>(&text).unwrap().resumed("7");
-        assert!(resumed.error(Some(&spec)).contains("interrupted"));
+        assert!(resumed.error(Some(asked(&spec))).contains("interrupted"));
         assert!(run(&mut resumed, &spec).is_empty(), "what was cut off is not run again");
-        assert_eq!(resumed.phase(Some(&spec)), ExecPhase::Failed);
+        assert_eq!(resumed.phase(Some(asked(&spec))), ExecPhase::Failed);
         assert_eq!((resumed.phase(None), resumed.done), (ExecPhase::Failed, vec![EXEC]));
+    }
+
+    #[test]
+    fn ready_is_asked_after_the_commands_until_it_is_answered() {
+        let readiness =
+            Readiness { check: ReadinessCheck::Command(vec!["true".into()]), timeout_seconds: 60 };
+        let spec = NodeSpec { exec: vec!["a".into()], ..NodeSpec::default() };
+        let asked = Asked { spec: &spec, readiness: Some(&readiness) };
+        let mut state = ExecState::waiting("7");
+        assert!(!state.take(asked), "not before its point is reached");
+        state.reach("7", &[EXEC]);
+        assert!(state.take(asked));
+        state.begin(asked, 5, words);
+        state.end(Some(asked), String::new());
+        // Cut off here, it is not taken for ready by who knows only what was written.
+        let text = serde_json::to_string(&state).unwrap();
+        let cut = serde_json::from_str::<ExecState>(&text).unwrap().resumed("7");
+        assert_eq!((cut.phase(None), cut.phase(Some(asked))), (ExecPhase::Running, ExecPhase::Running));
+        assert_eq!(words(&state.begin(asked, 6, words).unwrap()), "ready? 6");
+        let text = serde_json::to_string(&state).unwrap();
+        let mut resumed = serde_json::from_str::<ExecState>(&text).unwrap().resumed("7");
+        assert_eq!(run_asked(&mut resumed, asked), ["ready? 6"; 3], "the time goes on from its beginning");
+        assert_eq!((resumed.phase(Some(asked)), resumed.phase(None)), (ExecPhase::Done, ExecPhase::Done));
+        let text = serde_json::to_string(&resumed).unwrap();
+        let mut after = serde_json::from_str::<ExecState>(&text).unwrap().resumed("7");
+        assert!(run_asked(&mut after, asked).is_empty(), "what is known is not asked again");
+
+        state.answer(Err("too late".into()));
+        assert!(state.begin(asked, 9, words).is_none());
+        assert_eq!((state.phase(Some(asked)), state.error(Some(asked))), (ExecPhase::Failed, "too late"));
+        assert_eq!((state.phase(None), state.error(None)), (ExecPhase::Failed, "too late"));
+        let not_asked = Asked { readiness: None, ..asked };
+        assert_eq!(state.phase(Some(not_asked)), ExecPhase::Done, "the kind does not ask for it any more");
     }
 }

@@ -36,6 +36,7 @@ mod mounts;
 mod netns;
 mod pins;
 mod plan;
+mod readiness;
 mod reconcile;
 mod record;
 mod slice;

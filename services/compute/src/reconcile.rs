@@ -157,5 +157,5 @@ async fn commands(host: Arc<Host>, job: ExecJob) {
     let span = tracing::info_span!("exec", lab = job.lab, node = job.node, uid = %job.uid);
     continue_trace(&span, &job.traceparent);
     let driver = host.drivers[job.driver].clone();
-    host.exec_runs.run(&job, driver.as_ref(), &host.table).instrument(span).await;
+    host.exec_runs.run(&job, driver.as_ref(), &host.table, &host.shutdown).instrument(span).await;
 }

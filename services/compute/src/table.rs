@@ -16,7 +16,7 @@ use netloom_model::state::Wanted;
 use tokio::sync::{Notify, broadcast, oneshot};
 
 use crate::driver::{Found, Process};
-use crate::exec_state::ExecState;
+use crate::exec_state::{Asked, ExecState};
 use crate::files::Files;
 use crate::plan::{self, Next, Step};
 use crate::record::Record;
@@ -203,7 +203,7 @@ impl Table {
             if entry.exec.start_id != found.start_id {
                 entry.exec = exec();
                 if let Some(instance) = entry.instance().cloned() {
-                    entry.exec.advance(&instance.spec);
+                    entry.exec.advance(Asked::of(&instance));
                 }
             }
         }

@@ -6,7 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::id::{HostId, NodeUid, WireId};
-use netloom_model::slice::{Certificate, HostEntry, Instance, NetworkSlice, Nic, Segment, Wire, WireEnd};
+use netloom_model::kind::Catalogue;
+use netloom_model::slice::{
+    Certificate, HostEntry, Instance, NetworkSlice, Nic, Readiness, Segment, Wire, WireEnd,
+};
 use netloom_model::spec::{Endpoint, EndpointType, NetworkMode};
 use netloom_model::state::{Runtime, Wanted};
 
@@ -15,7 +18,7 @@ use crate::rows::{AUTHORITY, ImageStep, LabRows, NicRow, NodeRow};
 use crate::stages;
 
 /// The instances of a lab on a host.
-pub fn instances(rows: &LabRows, host: &HostId) -> BTreeMap<NodeUid, Instance> {
+pub fn instances(rows: &LabRows, host: &HostId, catalogue: &Catalogue) -> BTreeMap<NodeUid, Instance> {
     let leaving: BTreeSet<String> =
         rows.nodes.values().filter(|n| n.wanted == Wanted::Absent).map(|n| n.id.folded()).collect();
     let admitted = |n: &&NodeRow| {
@@ -53,10 +56,19 @@ pub fn instances(rows: &LabRows, host: &HostId) -> BTreeMap<NodeUid, Instance> {
                     NetworkMode::Node(owner) => wanted_node(rows, owner).map(|o| o.uid),
                     _ => None,
                 },
+                readiness: readiness(n, catalogue),
             };
             (n.uid, instance)
         })
         .collect()
+}
+
+/// How its kind tells that it has booted. By a serial console nobody can ask yet.
+fn readiness(node: &NodeRow, catalogue: &Catalogue) -> Option<Readiness> {
+    if node.runtime != Runtime::Docker {
+        return None;
+    }
+    catalogue.get(&node.spec.kind)?.readiness.of_container()
 }
 
 /// The interfaces that a node's process waits for: none while its stages keep them back, since it is to start without them.

@@ -26,6 +26,13 @@ fn ospf_converges_and_carries_tcp(mode: Mode) {
     let said = sandbox.deploy(&renamed);
     assert!(said.stdout.contains("r1") && said.stdout.contains("READY"), "{}", said.stdout);
 
+    // READY implies that the daemons have read the configuration: what is saved at once is not half of it.
+    sandbox.netloom(&["save", &lab, "--output", "saved"]).must();
+    for router in ["r1", "r2", "r3"] {
+        let saved = std::fs::read_to_string(sandbox.path().join("saved").join(router)).unwrap_or_default();
+        assert!(saved.contains("\nrouter ospf\n"), "{router}: {saved}");
+    }
+
     let shown = sandbox.lab_json(&lab);
     for (field, value) in [
         ("nodeCount", 6),

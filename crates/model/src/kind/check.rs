@@ -87,7 +87,11 @@ impl Kind {
         match &self.readiness {
             Readiness::Log { .. } | Readiness::Command { .. } => inside("readiness.method", docker, "docker"),
             Readiness::Serial { .. } => inside("readiness.method", libvirt, "libvirt"),
-            Readiness::Tcp { .. } => inside("readiness.method", docker || libvirt, "docker\" or \"libvirt"),
+            Readiness::Tcp { .. } if docker => {
+                let what = "\"tcp\" is not for runtime \"docker\": use \"command\" with a command that tells inside the container, or \"log\"";
+                return wrong("readiness.method", what.to_owned());
+            }
+            Readiness::Tcp { .. } => inside("readiness.method", libvirt, "libvirt"),
             Readiness::None {} => Ok(()),
         }?;
         match &self.console {

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::naming::Naming;
+use crate::slice::{self, ReadinessCheck};
 use crate::state::Runtime;
 use crate::words::join;
 
@@ -200,13 +201,13 @@ choices! {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", tag = "method")]
 pub enum Readiness {
-    /// It is when its first process runs and its interfaces are there.
+    /// It is when its first process runs, its interfaces are there and its commands are done.
     None {},
     /// A line of its container's log matches.
     Log {
         /// Regular expression.
         pattern: String,
-        /// Seconds from its start in which it should; 1 to 7,200.
+        /// Seconds after its commands in which it should; 1 to 7,200.
         #[serde(default = "timeout")]
         timeout_s: u32,
     },
@@ -214,7 +215,7 @@ pub enum Readiness {
     Serial {
         /// Regular expression.
         pattern: String,
-        /// Seconds from its start in which it should; 1 to 7,200.
+        /// Seconds after its commands in which it should; 1 to 7,200.
         #[serde(default = "timeout")]
         timeout_s: u32,
     },
@@ -222,15 +223,15 @@ pub enum Readiness {
     Command {
         /// The command and its arguments.
         command: Vec<String>,
-        /// Seconds from its start in which it should; 1 to 7,200.
+        /// Seconds after its commands in which it should; 1 to 7,200.
         #[serde(default = "timeout")]
         timeout_s: u32,
     },
-    /// A port of its management address takes TCP connections.
+    /// A port of a virtual machine's management address takes TCP connections.
     Tcp {
         /// The port.
         port: NonZeroU16,
-        /// Seconds from its start in which it should; 1 to 7,200.
+        /// Seconds after its commands in which it should; 1 to 7,200.
         #[serde(default = "timeout")]
         timeout_s: u32,
     },
@@ -247,7 +248,7 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// Seconds from its start in which a device should be ready; 0 where nothing is waited for.
+    /// Seconds after its commands in which a device should be ready; 0 where nothing is waited for.
     pub fn timeout_s(&self) -> u32 {
         match self {
             Readiness::None {} => 0,
@@ -256,6 +257,16 @@ impl Readiness {
             | Readiness::Command { timeout_s, .. }
             | Readiness::Tcp { timeout_s, .. } => *timeout_s,
         }
+    }
+
+    /// What a container's host asks; none where nothing is waited for, or not by it.
+    pub fn of_container(&self) -> Option<slice::Readiness> {
+        let check = match self {
+            Readiness::Command { command, .. } => ReadinessCheck::Command(command.clone()),
+            Readiness::Log { pattern, .. } => ReadinessCheck::LogPattern(pattern.clone()),
+            Readiness::None {} | Readiness::Serial { .. } | Readiness::Tcp { .. } => return None,
+        };
+        Some(slice::Readiness { check, timeout_seconds: self.timeout_s() })
     }
 }
 

@@ -318,6 +318,10 @@ fn files_that_are_wrong_are_told_with_file_key_and_what_is_allowed() {
             vec!["readiness.timeout_s", "1 to 7200"],
         ),
         ("[readiness]\nmethod = \"command\"\ncommand = []\n".into(), vec!["readiness.command", "program"]),
+        (
+            "[readiness]\nmethod = \"tcp\"\nport = 22\n".into(),
+            vec!["readiness.method", "not for runtime \"docker\"", "\"command\""],
+        ),
         ("[console]\nmethod = \"serial\"\n".into(), vec!["console.method", "libvirt"]),
         ("[console]\nmethod = \"exec\"\n".into(), vec!["console.method", "shell"]),
         (
@@ -414,4 +418,21 @@ fn the_example_of_the_documentation_is_a_kind() {
     {
         assert!(docs.contains(&format!("`{key}`")), "docs/kinds.md does not explain {key}");
     }
+}
+
+#[test]
+fn a_container_is_asked_what_its_host_can_ask() {
+    use crate::slice::{Readiness as Asked, ReadinessCheck};
+    let catalogue = Catalogue::embedded();
+    let of = |kind: &str| catalogue.get(kind).unwrap().readiness.of_container();
+    assert_eq!(of("linux"), None);
+    assert_eq!(of("tcl"), None, "nobody reads a serial console yet");
+    let words = ["cli", "show", "version"].map(str::to_owned).to_vec();
+    assert_eq!(
+        of("juniper_crpd"),
+        Some(Asked { check: ReadinessCheck::Command(words), timeout_seconds: 120 })
+    );
+    let pattern = "Press RETURN to get started".to_owned();
+    assert_eq!(of("iol-xe").map(|r| r.check), Some(ReadinessCheck::LogPattern(pattern)));
+    assert_eq!(of("frr").map(|r| r.timeout_seconds), Some(60));
 }

@@ -48,6 +48,7 @@ impl From<ms::Instance> for pc::Instance {
                 authority_pem: c.authority_pem,
             }),
             network_of: i.network_of.map(|uid| uid.to_string()).unwrap_or_default(),
+            readiness: i.readiness.map(Into::into),
         }
     }
 }
@@ -83,7 +84,33 @@ impl TryFrom<pc::Instance> for ms::Instance {
                 "" => None,
                 uid => Some(id("instance.network_of", uid)?),
             },
+            readiness: i.readiness.map(TryInto::try_into).transpose()?,
         })
+    }
+}
+
+impl From<ms::Readiness> for pc::Readiness {
+    fn from(r: ms::Readiness) -> Self {
+        let (command, log_pattern) = match r.check {
+            ms::ReadinessCheck::Command(command) => (command, String::new()),
+            ms::ReadinessCheck::LogPattern(pattern) => (Vec::new(), pattern),
+        };
+        pc::Readiness { command, log_pattern, timeout_seconds: r.timeout_seconds }
+    }
+}
+
+impl TryFrom<pc::Readiness> for ms::Readiness {
+    type Error = ConvertError;
+    fn try_from(r: pc::Readiness) -> Result<Self, ConvertError> {
+        let check = match (r.command.is_empty(), r.log_pattern.is_empty()) {
+            (false, true) => ms::ReadinessCheck::Command(r.command),
+            (true, false) => ms::ReadinessCheck::LogPattern(r.log_pattern),
+            _ => {
+                let what = "needs either a command or a log pattern";
+                return Err(ConvertError::new("instance.readiness", what));
+            }
+        };
+        Ok(ms::Readiness { check, timeout_seconds: r.timeout_seconds })
     }
 }
 

@@ -331,6 +331,7 @@ pub(crate) mod testing {
             held: false,
             certificate: None,
             network_of: None,
+            readiness: None,
         }
     }
 

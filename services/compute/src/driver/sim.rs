@@ -11,6 +11,8 @@
 //! | `sim.health` | what its health check says once it has run for `sim.health-after-ms` (default 0); "starting" before |
 //! | `sim.stop-ms` | how long its process takes to end when it is stopped |
 //! | `sim.fail-exec` | the command with this text exits with 1; any other prints itself and exits with 0 |
+//! | `sim.fail-exec-times` | … but only the first so many times |
+//! | `sim.log` | a line that its process writes `sim.log-after-ms` (default 0) after each start |
 //!
 //! An image reference that ends in `:missing` is in no store and cannot be pulled.
 
@@ -56,6 +58,8 @@ struct Simulated {
     started: Instant,
     starts: u32,
     log: Vec<(i64, String)>,
+    /// How often a command was made to fail.
+    failed: u32,
 }
 
 impl SimDriver {
@@ -102,8 +106,14 @@ impl SimDriver {
             },
             namespace: None,
         };
-        let simulated =
-            Simulated { found, labels: labels.clone(), started: Instant::now(), starts: 0, log: Vec::new() };
+        let simulated = Simulated {
+            found,
+            labels: labels.clone(),
+            started: Instant::now(),
+            starts: 0,
+            log: Vec::new(),
+            failed: 0,
+        };
         self.world.lock().insert(id.clone(), simulated);
         self.world.changed(&id);
         Ok(id)
@@ -153,6 +163,19 @@ impl SimDriver {
                 if world.with(&id, is_it).is_ok() {
                     world.changed(&id);
                 }
+            });
+        }
+        if let Some(text) = labels.get("sim.log").cloned() {
+            let after_ms = number(&labels, "sim.log-after-ms").unwrap_or_default();
+            let (world, id, start_id) = (self.world.clone(), id.to_owned(), start_id.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(after_ms)).await;
+                let _ = world.with(&id, |i| {
+                    if i.found.start_id == start_id && i.runs() {
+                        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                        i.log.push((i64::try_from(now.as_nanos()).unwrap_or_default(), text + "\n"));
+                    }
+                });
             });
         }
         let times = number(&labels, "sim.exit-times").unwrap_or(u32::MAX);
@@ -288,13 +311,17 @@ impl Driver for SimDriver {
 
     fn exec<'a>(&'a self, id: &'a str, command: Command) -> Answer<'a, Session> {
         async move {
-            let (runs, fails) =
-                self.world.with(id, |i| (i.runs(), i.labels.get("sim.fail-exec").cloned()))?;
+            let text = command.argv.join(" ");
+            let (runs, fails) = self.world.with(id, |i| {
+                let times = number(&i.labels, "sim.fail-exec-times").unwrap_or(u32::MAX);
+                let fails = i.labels.get("sim.fail-exec") == Some(&text) && i.failed < times;
+                i.failed += u32::from(fails);
+                (i.runs(), fails)
+            })?;
             if !runs {
                 return Err(Error::NotRunning(id.to_owned()));
             }
-            let text = command.argv.join(" ");
-            let code = i32::from(fails.as_deref() == Some(text.as_str()));
+            let code = i32::from(fails);
             let (output, from) = mpsc::channel(32);
             let (input, mut given) = mpsc::channel(32);
             tokio::spawn(async move {

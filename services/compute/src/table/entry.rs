@@ -10,7 +10,7 @@ use netloom_model::state::Wanted;
 use tokio::sync::oneshot;
 
 use crate::driver::{Found, Process};
-use crate::exec_state::ExecState;
+use crate::exec_state::{Asked, ExecState};
 use crate::files::Files;
 use crate::memory::Memory;
 use crate::plan::{self, Peer, Situation, Step, Want};
@@ -37,7 +37,7 @@ pub struct Job {
     pub traceparent: String,
 }
 
-/// A node whose commands are to be run.
+/// A node whose commands are to be run, or that is to be asked whether it is ready.
 #[derive(Debug, Clone)]
 pub struct ExecJob {
     /// The node.
@@ -52,6 +52,8 @@ pub struct ExecJob {
     pub driver: usize,
     /// Which start.
     pub start_id: String,
+    /// When it started, in microseconds since 1970.
+    pub started_us: i64,
     /// The call that asked for it.
     pub traceparent: String,
 }
@@ -146,9 +148,9 @@ impl Entry {
         o.mgmt_ipv4 = found.mgmt_ipv4.clone();
         o.mgmt_ipv6 = found.mgmt_ipv6.clone();
         if self.runs() {
-            let spec = self.instance().map(|i| &i.spec);
-            o.exec_phase = self.exec.phase(spec);
-            o.exec_error = self.exec.error(spec).to_owned();
+            let asked = self.instance().map(|i| Asked::of(i));
+            o.exec_phase = self.exec.phase(asked);
+            o.exec_error = self.exec.error(asked).to_owned();
             o.stages_done = self.exec.done.clone();
             (o.health, o.ports) = (found.health.clone(), found.ports.clone());
             if o.phase == Phase::Running && o.detail.is_empty() {
@@ -205,7 +207,7 @@ impl Entry {
     pub(super) fn exec_due(&mut self, uid: NodeUid, may: bool) -> Option<ExecJob> {
         let Wish::Keep(instance) = &self.wish else { return None };
         let found = self.found.as_ref().filter(|f| matches!(f.process, Process::Running { .. }))?;
-        if !may || self.exec.start_id != found.start_id || !self.exec.take(&instance.spec) {
+        if !may || self.exec.start_id != found.start_id || !self.exec.take(Asked::of(instance)) {
             return None;
         }
         Some(ExecJob {
@@ -215,6 +217,7 @@ impl Entry {
             id: found.id.clone(),
             driver: self.driver,
             start_id: found.start_id.clone(),
+            started_us: found.started_us,
             traceparent: self.traceparent.clone(),
         })
     }
@@ -253,7 +256,7 @@ impl Entry {
             self.remember(|record| record.removed = None);
         }
         self.exec.changed();
-        self.exec.advance(&instance.spec);
+        self.exec.advance(Asked::of(&instance));
         self.memory.stale = true;
         self.lab_uid = instance.lab_uid;
         if self.found.is_none() {

@@ -28,6 +28,7 @@ macro_rules! suite {
 mod contract;
 mod docker;
 mod life;
+mod readiness;
 mod rig;
 mod sim;
 mod streams;

@@ -174,6 +174,7 @@ impl Rig {
             held: false,
             certificate: None,
             network_of: None,
+            readiness: None,
         };
         rehash(&mut instance);
         instance

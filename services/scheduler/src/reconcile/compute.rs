@@ -83,8 +83,10 @@ impl Service for Compute {
         host: &HostClient,
         labs: &[Arc<LabRows>],
     ) -> Result<HashMap<LabUid, Slice>> {
-        let of =
-            |r: &Arc<LabRows>| Slice { instances: slices::instances(r, &host.id), told: BTreeMap::new() };
+        let of = |r: &Arc<LabRows>| Slice {
+            instances: slices::instances(r, &host.id, &core.catalogue),
+            told: BTreeMap::new(),
+        };
         let has: HashMap<LabUid, Slice> = labs.iter().map(|r| (r.lab.uid, of(r))).collect();
         let instances = has.values().flat_map(|s| s.instances.values()).cloned().collect();
         host.sync_instances(instances, &core.ticket_key).await?;
@@ -123,7 +125,7 @@ impl Service for Compute {
     ) -> (Option<Work>, Option<Instant>) {
         let none = Slice::default();
         let acknowledged = acknowledged.unwrap_or(&none);
-        let instances = slices::instances(rows, &host.id);
+        let instances = slices::instances(rows, &host.id, &core.catalogue);
         let rest = self.entries_told.get(&rows.lab.uid).map(|t| *t + ENTRIES_REST);
         let rest = rest.filter(|t| instances.len() > ENTRIES_AT_ONCE && *t > Instant::now());
         let Tell { ensure, instances, held } = to_tell(instances, &acknowledged.instances, rest.is_some());
@@ -383,6 +385,7 @@ mod tests {
             held: false,
             certificate: None,
             network_of: None,
+            readiness: None,
         }
     }
 

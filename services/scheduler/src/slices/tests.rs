@@ -55,8 +55,10 @@ fn ready() -> LabRows {
 #[test]
 fn an_instance_is_all_that_its_host_needs() {
     let rows = ready();
-    let all = instances(&rows, &host());
+    let all = instances(&rows, &host(), &Catalogue::embedded());
     assert_eq!(all.len(), 2, "a bridge has no instance");
+    let readiness = |id: &str| all[&rows.node(id).unwrap().uid].readiness.clone();
+    assert_eq!((readiness("r2"), readiness("r1").map(|r| r.timeout_seconds)), (None, Some(60)));
     let r1 = &all[&rows.node("r1").unwrap().uid];
     assert_eq!((r1.name.as_str(), r1.wanted, r1.runtime), ("p-lab-r1", Wanted::Running, Runtime::Docker));
     assert_eq!(r1.interfaces, ["eth1", "eth2"]);
@@ -71,7 +73,7 @@ fn an_instance_is_all_that_its_host_needs() {
         (r2.interfaces.as_slice(), &r2.host_entries),
         (["eth3".to_owned()].as_slice(), &r1.host_entries)
     );
-    assert!(instances(&rows, &"h2".parse().unwrap()).is_empty());
+    assert!(instances(&rows, &"h2".parse().unwrap(), &Catalogue::embedded()).is_empty());
 }
 
 #[test]
@@ -85,7 +87,7 @@ fn management_addresses_come_first() {
         seen.mgmt_ipv4 = "172.20.0.9".into();
         node.observed = Some(seen);
     }
-    let all = instances(&rows, &host());
+    let all = instances(&rows, &host(), &Catalogue::embedded());
     let r1 = &all[&rows.node("r1").unwrap().uid];
     assert_eq!(r1.network.as_ref().unwrap().name, "p-lab");
     assert_eq!(r1.host_entries[0].address, "172.20.0.9");
@@ -96,7 +98,7 @@ fn a_node_is_admitted_when_its_image_is_there_and_its_former_self_is_gone() {
     let mut rows = ready();
     let uid = rows.node("r1").unwrap().uid;
     rows.nodes.get_mut(&uid).unwrap().image_step = ImageStep::Pulling;
-    assert!(!instances(&rows, &host()).contains_key(&uid));
+    assert!(!instances(&rows, &host(), &Catalogue::embedded()).contains_key(&uid));
     rows.nodes.get_mut(&uid).unwrap().image_step = ImageStep::Ready;
     let mut changed = spec();
     changed.nodes[1].env.insert("A".into(), "1".into());
@@ -104,9 +106,9 @@ fn a_node_is_admitted_when_its_image_is_there_and_its_former_self_is_gone() {
     let new = next.node("r1").unwrap().uid;
     next.nodes.get_mut(&new).unwrap().image_step = ImageStep::Ready;
     assert_eq!(instances_to_remove(&next, &host()), BTreeSet::from([uid]));
-    assert!(!instances(&next, &host()).contains_key(&new));
+    assert!(!instances(&next, &host(), &Catalogue::embedded()).contains_key(&new));
     next.nodes.remove(&uid);
-    assert!(instances(&next, &host()).contains_key(&new));
+    assert!(instances(&next, &host(), &Catalogue::embedded()).contains_key(&new));
 }
 
 #[test]
@@ -182,6 +184,6 @@ fn a_link_ends_in_what_is_no_node() {
     assert_eq!(ends, ["veth-up".to_owned(), bridge.clone(), "dummy".into()].into());
     assert_eq!((slice.nics.len(), slice.wires.len()), (3, 3));
     rows.nodes.values_mut().for_each(|n| n.image_step = ImageStep::Ready);
-    let instances = instances(&rows, &host());
+    let instances = instances(&rows, &host(), &Catalogue::embedded());
     assert!(instances.values().all(|i| i.network.as_ref().unwrap().spec.bridge == bridge));
 }
