@@ -12,6 +12,7 @@ use netloom_model::id::Owner;
 use netloom_model::slice::{self, Instance};
 use netloom_model::spec::{Healthcheck, NetworkMode, NodeSpec, PortMapping};
 
+use super::kernel::Kernel;
 use super::label;
 use crate::driver::Limits;
 use crate::error::Error;
@@ -98,6 +99,7 @@ pub(super) fn body(
     network: &Network<'_>,
     program: Vec<String>,
     mounts: Vec<Mounted>,
+    kernel: &Kernel,
 ) -> ContainerCreateBody {
     let spec = &instance.spec;
     let entrypoint = if spec.skip_interface_wait { Vec::new() } else { vec![WAIT.to_owned()] };
@@ -133,12 +135,12 @@ pub(super) fn body(
         },
         exposed_ports: some_of(spec.ports.iter().map(port).collect()),
         healthcheck: spec.healthcheck.as_ref().map(healthcheck),
-        host_config: Some(host_config(spec, network, mounts)),
+        host_config: Some(host_config(spec, network, mounts, kernel)),
         ..ContainerCreateBody::default()
     }
 }
 
-fn host_config(spec: &NodeSpec, network: &Network<'_>, mounts: Vec<Mounted>) -> HostConfig {
+fn host_config(spec: &NodeSpec, network: &Network<'_>, mounts: Vec<Mounted>, kernel: &Kernel) -> HostConfig {
     let limits = update(Limits::of(spec));
     let network_mode = match network {
         Network::Management(network) => network.name.clone(),
@@ -146,8 +148,6 @@ fn host_config(spec: &NodeSpec, network: &Network<'_>, mounts: Vec<Mounted>) -> 
         Network::Shared(id) => format!("container:{id}"),
         Network::Host => "host".to_owned(),
     };
-    // Those of a network namespace belong to whoever has it: the kind's are not put on the host's.
-    let is_own = |name: &str| *network != Network::Host || !name.starts_with("net.");
     // Where another's is shared, or Docker makes none, netloom writes what it says of names.
     let dns = spec.dns.as_ref().filter(|_| matches!(network, Network::Management(_) | Network::Host));
     HostConfig {
@@ -161,7 +161,9 @@ fn host_config(spec: &NodeSpec, network: &Network<'_>, mounts: Vec<Mounted>) -> 
         memory_swap: limits.memory_swap,
         cpuset_cpus: limits.cpuset_cpus,
         cap_add: Some(spec.cap_add.clone()),
-        sysctls: Some(spec.sysctls.clone().into_iter().filter(|(name, _)| is_own(name)).collect()),
+        sysctls: Some(sysctls(spec, network, kernel)),
+        // None is Docker's default.
+        readonly_paths: (*network != Network::Host).then(|| kernel.read_only()),
         tmpfs: (!spec.tmpfs.is_empty()).then(|| spec.tmpfs.clone().into_iter().collect()),
         devices: some_of(spec.devices.iter().map(device).collect()),
         shm_size: i64::try_from(spec.shm_size_bytes).ok().filter(|size| *size > 0),
@@ -182,6 +184,19 @@ fn host_config(spec: &NodeSpec, network: &Network<'_>, mounts: Vec<Mounted>) -> 
         }),
         ..HostConfig::default()
     }
+}
+
+/// Kernel parameters. Those of a network namespace belong to whoever has it: the kind's are not put on the host's.
+fn sysctls(spec: &NodeSpec, network: &Network<'_>, kernel: &Kernel) -> HashMap<String, String> {
+    let is_own = |name: &String| *network != Network::Host || !name.starts_with("net.");
+    let mut all: HashMap<_, _> = spec.sysctls.clone().into_iter().filter(|(name, _)| is_own(name)).collect();
+    // On a network without IPv6 Docker turns it off in the whole namespace, so for the interfaces of links too.
+    if matches!(network, Network::Management(_)) && kernel.has_ipv6 {
+        for scope in ["all", "default"] {
+            all.entry(format!("net.ipv6.conf.{scope}.disable_ipv6")).or_insert_with(|| "0".to_owned());
+        }
+    }
+    all
 }
 
 /// Limits as Docker has them, for a container that is made or one that is there; what is not limited is left as it is.

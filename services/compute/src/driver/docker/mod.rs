@@ -1,6 +1,6 @@
 //! Containers, over Docker's socket.
 //!
-//! What a container is made of is in [`create`] (pure), what a host allows of it in [`policy`], what is mounted into it in [`mounts`] and [`volumes`], its management network in [`network`];
+//! What a container is made of is in [`create`] (pure), what a host allows of it in [`policy`], what its kernel does in [`kernel`], what is mounted into it in [`mounts`] and [`volumes`], its management network in [`network`];
 //! what is read back of it in [`read`], commands in [`exec`], its output in [`log`], changes in [`events`], images in [`images`]. Docker's own restart policy is always "no": netloom restarts. A container without a management network has `NetworkDisabled`, which halves its start; then Docker makes no sandbox and writes no
 //! /etc/hosts, so netloom writes it.
 
@@ -8,6 +8,7 @@ mod create;
 mod events;
 mod exec;
 mod images;
+mod kernel;
 mod log;
 mod mounts;
 mod network;
@@ -169,7 +170,7 @@ impl DockerDriver {
                 instance.spec.image
             )));
         }
-        let body = create::body(instance, self.owner, &network, program, mounts);
+        let body = create::body(instance, self.owner, &network, program, mounts, &kernel::Kernel::read());
         let options = CreateContainerOptionsBuilder::default().name(&instance.name).build();
         match client.create_container(Some(options), body).await {
             Err(e) if status(&e) == Some(409) => self.taken(&client, instance).await,

@@ -135,6 +135,34 @@ async fn the_hosts_namespace_is_shared_where_it_is_allowed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn parameters_of_the_network_can_be_written_inside_and_no_others() {
+    let test = "parameters_of_the_network_can_be_written_inside_and_no_others";
+    let Some(rig) = Rig::docker_with(test, "host_network = true\n").await else { return };
+    let (mut one, mut host) = (rig.instance("r1"), rig.instance("r2"));
+    one.spec.cap_add = vec!["NET_ADMIN".into(), "SYS_ADMIN".into()];
+    host.spec.cap_add.clone_from(&one.spec.cap_add);
+    host.spec.network_mode = NetworkMode::Host;
+    rehash(&mut one);
+    rehash(&mut host);
+    rig.run(&one).await;
+    let (text, code) = rig.sh(one.uid, "sysctl -w net.ipv4.ip_forward=1; cat /proc/sys/net/ipv4/ip_forward").await;
+    assert!(code == 0 && text.ends_with("\n1\n"), "{text}");
+    // What is there is written back, so that a machine on which it can be is not harmed.
+    let script = |file: &str| format!("v=$(cat {file}) && echo \"$v\" > {file}");
+    for file in ["kernel/core_pattern", "fs/file-max", "vm/swappiness", "user/max_net_namespaces"] {
+        let (text, code) = rig.sh(one.uid, &script(&format!("/proc/sys/{file}"))).await;
+        assert!(code != 0 && text.contains("Read-only"), "{file}: {code} {text}");
+    }
+    let script = "for d in /proc/sys/*; do grep -q \" $d .*ro,\" /proc/self/mountinfo || echo $d; done; ls -d /proc/sys/net";
+    assert_eq!(rig.sh(one.uid, script).await.0, "/proc/sys/net\n/proc/sys/net\n");
+    // Where it is the host's network, nothing of it can be.
+    rig.ensure(std::slice::from_ref(&host)).await;
+    rig.until_phase(host.uid, Phase::Running).await;
+    let (text, code) = rig.sh(host.uid, "v=$(cat /proc/sys/net/ipv4/ip_default_ttl) && echo $v > /proc/sys/net/ipv4/ip_default_ttl").await;
+    assert!(code != 0 && text.contains("Read-only"), "{code} {text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn volumes_live_as_long_as_their_lab_or_node() {
     let Some(rig) = Rig::docker("volumes_live_as_long_as_their_lab_or_node").await else { return };
     let mount =

@@ -13,7 +13,8 @@ fn json_of(instance: &Instance, mounts: Vec<Mounted>) -> Value {
 }
 
 fn made(instance: &Instance, network: Network<'_>, owner: Owner, mounts: Vec<Mounted>) -> Value {
-    let body = body(instance, owner, &network, words("/bin/frr start"), mounts);
+    let kernel = Kernel { has_ipv6: true, ..Kernel::default() };
+    let body = body(instance, owner, &network, words("/bin/frr start"), mounts, &kernel);
     let mut value = serde_json::to_value(body).unwrap();
     drop_nulls(&mut value);
     value
@@ -65,6 +66,7 @@ fn the_whole_of_a_container_without_management() {
                 "MemorySwap": 67_108_864,
                 "CapAdd": ["NET_ADMIN"],
                 "Sysctls": { "net.ipv4.ip_forward": "1" },
+                "ReadonlyPaths": Kernel::default().read_only(),
                 "Mounts": [{ "Type": "bind", "Source": "/data/a:b", "Target": "/etc/x", "ReadOnly": true }],
                 "LogConfig": { "Type": "json-file", "Config": { "max-size": "16m", "max-file": "2" } },
             },
@@ -196,6 +198,30 @@ fn a_namespace_of_another_or_of_the_host_takes_no_settings_of_its_own() {
     let host = json_of(&i, Vec::new());
     assert_eq!((&host["HostConfig"]["NetworkMode"], &host["Hostname"]), (&json!("host"), &json!("r1")));
     assert_eq!(host["HostConfig"]["Sysctls"], json!({ "kernel.msgmax": "9000" }));
+    assert_eq!(
+        host["HostConfig"].get("ReadonlyPaths"),
+        None,
+        "the host's network is not the node's to change"
+    );
+    assert_eq!(shared["HostConfig"]["Sysctls"].as_object().unwrap().len(), 2);
     i.spec.network_mode = NetworkMode::None;
     assert_eq!(json_of(&i, Vec::new())["NetworkDisabled"], json!(true));
+}
+
+#[test]
+fn ipv6_is_on_beside_a_management_network_unless_it_is_said_otherwise() {
+    let mut i = instance();
+    let of = |i: &Instance| json_of(i, Vec::new())["HostConfig"]["Sysctls"].clone();
+    assert_eq!(of(&i), json!({}));
+    i.network = Some(slice::Network { name: "netloom-x".into(), spec: MgmtSpec::default() });
+    let (all, default) = ("net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.default.disable_ipv6");
+    assert_eq!(of(&i), json!({ all: "0", default: "0" }));
+    i.spec.sysctls.insert(all.into(), "1".into());
+    assert_eq!(of(&i), json!({ all: "1", default: "0" }));
+    let network = network(&i, None).unwrap();
+    assert_eq!(
+        sysctls(&i.spec, &network, &Kernel::default()).len(),
+        1,
+        "a kernel without IPv6 has no switch for it"
+    );
 }
