@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use netloom_model::failure::Violation;
 use netloom_model::slice::Nic;
+use netloom_model::spec::{INTERFACE_NAME, is_interface_name};
 
 /// What a node sees of a NIC.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,38 +42,33 @@ impl Setting {
 }
 
 impl Guest {
-    /// Reads what a NIC asks for; `field` is where it stands in the request.
-    pub fn parse(nic: &Nic, field: &str) -> Result<Guest, Vec<Violation>> {
+    /// Reads what a NIC asks for; the error says all that is wrong with it.
+    pub fn parse(nic: &Nic) -> Result<Guest, String> {
         let mut wrong = Vec::new();
-        let mut refuse = |key: &str, description: String| {
-            wrong.push(Violation { field: format!("{field}.{key}"), description });
-        };
+        let mut refuse = |key: &str, why: String| wrong.push(format!("its {key} {why}"));
         let name = &nic.guest_name;
-        if !is_interface(name) {
-            refuse(
-                "guest_name",
-                format!("\"{name}\" cannot name an interface: use 1 to 15 printable characters"),
-            );
+        if !is_interface_name(name) {
+            refuse("name", format!("\"{name}\" is not a name for an interface: {INTERFACE_NAME}"));
         }
         let mac = mac(&nic.mac).filter(|mac| mac[0] & 1 == 0 && *mac != [0; 6]);
         if mac.is_none() {
-            refuse("mac", format!("\"{}\" is not a unicast MAC address", nic.mac));
+            refuse("MAC", format!("\"{}\" is not a unicast MAC address", nic.mac));
         }
         if !(68..=65_535).contains(&nic.mtu) {
-            refuse("mtu", format!("{} is not from 68 to 65535", nic.mtu));
+            refuse("MTU", format!("{} is not from 68 to 65535", nic.mtu));
         }
         let mut addresses = Vec::new();
         for text in &nic.addresses {
             match address(text) {
                 Some(address) => addresses.push(address),
-                None => refuse("addresses", format!("\"{text}\" is not an address with its prefix length")),
+                None => refuse("address", format!("\"{text}\" is not an address with its prefix length")),
             }
         }
         match mac {
             Some(mac) if wrong.is_empty() => {
                 Ok(Guest { name: name.clone(), setting: Setting { mac, mtu: nic.mtu, addresses } })
             }
-            _ => Err(wrong),
+            _ => Err(wrong.join("; ")),
         }
     }
 }
@@ -92,12 +87,6 @@ fn address(text: &str) -> Option<(IpAddr, u8)> {
     let (ip, prefix) = text.split_once('/')?;
     let (ip, prefix): (IpAddr, u8) = (ip.parse().ok()?, prefix.parse().ok()?);
     (prefix <= if ip.is_ipv4() { 32 } else { 128 }).then_some((ip, prefix))
-}
-
-/// True when the kernel takes it for the name of an interface that is not the loopback's.
-pub fn is_interface(name: &str) -> bool {
-    let fits = (1..16).contains(&name.len()) && name != "." && name != ".." && name != "lo";
-    fits && name.bytes().all(|b| b != b'/' && b != b':' && b.is_ascii_graphic())
 }
 
 #[cfg(test)]
@@ -120,7 +109,7 @@ mod tests {
 
     #[test]
     fn a_nic_is_read() {
-        let guest = Guest::parse(&nic(), "n").unwrap();
+        let guest = Guest::parse(&nic()).unwrap();
         let setting = &guest.setting;
         assert_eq!(setting.mac, [2, 0, 0, 10, 11, 1]);
         assert_eq!(setting.addresses[0], ("10.0.0.1".parse().unwrap(), 24));
@@ -138,15 +127,17 @@ mod tests {
             addresses: vec!["10.0.0.1".into(), "10.0.0.1/33".into(), "x/8".into()],
             ..nic()
         };
-        let fields: Vec<String> =
-            Guest::parse(&bad, "nics[3]").unwrap_err().into_iter().map(|v| v.field).collect();
-        let expected = ["guest_name", "mac", "mtu", "addresses", "addresses", "addresses"];
-        assert_eq!(fields, expected.map(|f| format!("nics[3].{f}")));
-        for name in ["", "lo", "..", "sixteen-letters-", "a b", "a:1"] {
-            assert!(Guest::parse(&Nic { guest_name: name.into(), ..nic() }, "n").is_err(), "{name}");
+        let why = Guest::parse(&bad).unwrap_err();
+        let expected = ["its name \"a/b\"", "its MAC", "its MTU 12", "10.0.0.1\"", "10.0.0.1/33", "x/8"];
+        assert_eq!(why.split("; ").count(), expected.len(), "{why}");
+        for (why, part) in why.split("; ").zip(expected) {
+            assert!(why.contains(part), "{why}");
+        }
+        for name in ["", "lo", "..", "sixteen-letters-", "a b", "a:1", "eth%d", "all"] {
+            assert!(Guest::parse(&Nic { guest_name: name.into(), ..nic() }).is_err(), "{name}");
         }
         for mac in ["", "02:00:00:00:00", "02:00:00:00:00:00:00", "2:0:0:0:0:1", "+2:00:00:00:00:01"] {
-            assert!(Guest::parse(&Nic { mac: mac.into(), ..nic() }, "n").is_err(), "{mac}");
+            assert!(Guest::parse(&Nic { mac: mac.into(), ..nic() }).is_err(), "{mac}");
         }
     }
 }

@@ -107,6 +107,16 @@ impl Names {
         Tail { outer, inner }
     }
 
+    /// True for a name that has the form of one that is made here: a host end, a tail, the bridge of a segment or of all wires.
+    pub fn is_reserved(&self, name: &str) -> bool {
+        let is_made = |prefix: &str, digits| {
+            name.strip_prefix(prefix).is_some_and(|rest| WireId::are_digits(rest, digits))
+        };
+        name == self.bridge
+            || is_made(&self.nic_prefix, WireId::DIGITS)
+            || is_made(&self.segment_prefix, WireId::DIGITS - 1)
+    }
+
     /// The alias of a tail's ends.
     pub fn tail_alias(&self, wire: WireId) -> String {
         format!("netloom:{}:{wire}:tail", self.owner)
@@ -229,6 +239,19 @@ mod tests {
         let last = WireId::try_from(u64::MAX >> 1).unwrap();
         assert_eq!((names.nic(last).len(), names.segment(last).len()), (15, 15));
         assert_eq!(WireId::from_interface_name("nl", &names.segment(last)), None);
+    }
+
+    #[test]
+    fn names_of_the_form_of_its_own_are_reserved() {
+        let names = Names::new(&Config::default(), Owner::new());
+        let wire = WireId::try_from(u64::MAX >> 1).unwrap();
+        let Tail { outer, inner } = names.tail(wire, End::B);
+        for name in [names.nic(wire), names.segment(wire), outer, inner, "nl0".to_owned()] {
+            assert!(names.is_reserved(&name), "{name}");
+        }
+        for name in ["nl1", "nl-uplink", "nl-uplink-to-me", "uplink"] {
+            assert!(!names.is_reserved(name), "{name}");
+        }
     }
 
     #[test]

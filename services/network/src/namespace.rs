@@ -309,7 +309,10 @@ fn judge(plug: &Plug, answers: &[Result<(), Refused>]) -> Result<(), Fault> {
                 plug.host_name
             )));
         }
-        Err(e) => return Err(Fault::Absent(format!("{name} cannot be made: {e}"))),
+        Err(e) => {
+            let why = format!("{name} cannot be made with a host end called {}: {e}", plug.host_name);
+            return Err(Fault::Absent(why));
+        }
         Ok(()) => {}
     }
     let refused = addresses.iter().zip(&plug.guest.setting.addresses).find_map(|(answer, (ip, prefix))| {

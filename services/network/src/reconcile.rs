@@ -341,10 +341,10 @@ impl Reconciler {
         let nodes: BTreeSet<&NodeUid> = plan.plug.keys().chain(plan.adjust.keys()).collect();
         for node in nodes {
             let Some(start) = starts.get(node) else { continue };
-            // The slice was checked when it came in.
+            // Those that cannot be are not in the plan.
             let known = |wire: WireId| {
                 let nic = wanted.slice.nics.get(&wire)?;
-                Some((nic, Guest::parse(nic, "nic").ok()?))
+                Some((nic, Guest::parse(nic).ok()?))
             };
             let mut plugs = Vec::new();
             for wish in plan.plug.get(node).into_iter().flatten() {

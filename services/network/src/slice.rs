@@ -8,14 +8,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use netloom_model::failure::Violation;
 use netloom_model::id::WireId;
-use netloom_model::slice::{NetworkSlice, Nic, WireEnd};
+use netloom_model::slice::NetworkSlice;
 use netloom_service::fence::Fence;
 use tokio::sync::watch;
 
 use crate::error::Error;
-use crate::guest::{Guest, is_interface};
 use crate::trace::Traces;
 
 /// A Sync that comes in parts is given up when the next part does not come within this.
@@ -79,7 +77,6 @@ impl Store {
 
     /// Replaces the slice, once its last part is there. An empty key leaves the one that was told before.
     pub fn sync(&self, term: u64, part: NetworkSlice, more: bool, ticket_key: Vec<u8>) -> Result<(), Error> {
-        check(&part)?;
         let mut partial = self.admit(term)?;
         if !ticket_key.is_empty() {
             *self.door.ticket_key.lock().unwrap_or_else(PoisonError::into_inner) = ticket_key;
@@ -105,7 +102,6 @@ impl Store {
 
     /// Adds to the slice, or changes what is in it.
     pub fn ensure(&self, term: u64, part: NetworkSlice) -> Result<(), Error> {
-        check(&part)?;
         let _turn = self.admit(term)?;
         self.change(|wanted| {
             let new = ids(&part).filter(|id| !same(&wanted.slice, &part, *id)).collect::<Vec<_>>();
@@ -188,26 +184,6 @@ fn same(a: &NetworkSlice, b: &NetworkSlice, id: WireId) -> bool {
         && a.segments.get(&id) == b.segments.get(&id)
 }
 
-fn check(slice: &NetworkSlice) -> Result<(), Error> {
-    let wrong = |nic: &Nic| Guest::parse(nic, &format!("slice.nics[{}]", nic.wire_id)).err();
-    let mut wrong: Vec<_> = slice.nics.values().filter_map(wrong).flatten().collect();
-    for wire in slice.wires.values() {
-        for (end, what) in [("a", &wire.a), ("b", &wire.b)] {
-            if let WireEnd::HostInterface(name) | WireEnd::Bridge(name) = what
-                && !is_interface(name)
-            {
-                wrong.push(Violation {
-                    field: format!("slice.wires[{}].{end}", wire.wire_id),
-                    description: format!(
-                        "\"{name}\" cannot name an interface: use 1 to 15 printable characters"
-                    ),
-                });
-            }
-        }
-    }
-    if wrong.is_empty() { Ok(()) } else { Err(Error::Invalid(wrong)) }
-}
-
 #[cfg(test)]
 mod tests {
     use netloom_model::id::{LabUid, NodeUid};
@@ -278,28 +254,5 @@ mod tests {
         store.remove(1, &both).unwrap();
         store.gone(&judged, &BTreeSet::new());
         assert_eq!(store.wanted().borrow().doomed, both, "judged before the second removal");
-    }
-
-    #[test]
-    fn a_wrong_nic_is_refused_before_it_is_noted() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let mut slice = segments(&[1]);
-        let wire_id = 7.try_into().unwrap();
-        slice.nics.insert(
-            wire_id,
-            netloom_model::slice::Nic {
-                wire_id,
-                node_uid: NodeUid::new(),
-                guest_name: "eth1".into(),
-                mac: "nonsense".into(),
-                mtu: 1500,
-                addresses: vec![],
-                lab_uid: LabUid::new(),
-            },
-        );
-        let Err(Error::Invalid(violations)) = store.ensure(1, slice) else { panic!("was taken") };
-        assert_eq!(violations[0].field, "slice.nics[7].mac");
-        assert!(wanted(&store).is_empty());
     }
 }

@@ -14,7 +14,9 @@ mod node;
 pub mod stages;
 mod subnet;
 
-pub use self::check::{is_cidr, is_interface_name, is_mac, is_relative_normal, is_sysctl, is_word};
+pub use self::check::{
+    INTERFACE_NAME, is_cidr, is_interface_name, is_mac, is_relative_normal, is_sysctl, is_word,
+};
 pub use self::link::{Endpoint, EndpointType, Impairment, LinkSpec};
 pub use self::node::{
     Bind, BindSource, CertificateSpec, DeviceMapping, DnsSpec, Healthcheck, NetworkMode, NodeSpec,

@@ -10,8 +10,9 @@ use netloom_model::id::WireId;
 use netloom_model::observed::ObservedNic;
 use netloom_model::slice::{Nic, WireEnd};
 
+use super::refusals;
 use super::{Adjustment, Facts, Plan, PlugWish, Rename};
-use crate::guest::Setting;
+use crate::guest::{Guest, Setting};
 use crate::names::{Tag, fingerprint};
 use crate::netlink::Link;
 
@@ -59,7 +60,11 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
         let wire = nic.wire_id;
         let name = facts.names.nic(wire);
         let given = match roles.get(&wire) {
-            Some(WireEnd::HostInterface(given)) if facts.host_interfaces => Some(given),
+            Some(end @ WireEnd::HostInterface(given))
+                if facts.host_interfaces && refusals::name(facts, end).is_none() =>
+            {
+                Some(given)
+            }
             _ => None,
         };
         // A name that somebody else has is told by the wire.
@@ -73,12 +78,18 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
         let start = facts.starts.get(&nic.node_uid);
         let mut place = Place { nic, link: None, why: String::new(), failed: false };
         let mut start_id = String::new();
+        let wrong = Guest::parse(nic).err();
         match (there.get(&wire), start) {
             (None, _) if facts.links.contains_key(&name) => {
                 place.failed = true;
                 place.why = format!(
                     "the host has an interface {name} that is not netloom's: rename it, or set network.nic_prefix"
                 );
+            }
+            (there, _) if wrong.is_some() => {
+                plan.unplug.extend(there.map(|(link, _)| (wire, link.index)));
+                place.failed = true;
+                place.why = wrong.unwrap_or_default();
             }
             (Some((link, tag)), Some(start)) if tag.start == start.id && stays(facts, nic, tag) => {
                 place.link = Some(link);

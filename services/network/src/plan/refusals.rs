@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use netloom_model::id::WireId;
 use netloom_model::slice::{Wire, WireEnd};
-use netloom_model::spec::Impairment;
+use netloom_model::spec::{INTERFACE_NAME, Impairment, is_interface_name};
 
 use super::Facts;
 use super::ports::{Ends, ends};
@@ -35,6 +35,9 @@ pub fn plan(facts: &Facts<'_>) -> Refusals {
 
 /// Why it cannot end in what it ends in.
 fn special(facts: &Facts<'_>, wire: &Wire) -> Option<String> {
+    if let Some(why) = [&wire.a, &wire.b].into_iter().find_map(|end| name(facts, end)) {
+        return Some(why);
+    }
     let of_host = [&wire.a, &wire.b].into_iter().any(|end| matches!(end, WireEnd::HostInterface(_)));
     match ends(wire) {
         Ends::Other => Some("a wire needs a NIC or a segment at each end, or a NIC at one".to_owned()),
@@ -44,6 +47,25 @@ fn special(facts: &Facts<'_>, wire: &Wire) -> Option<String> {
         ),
         _ => None,
     }
+}
+
+/// Why what a wire ends in cannot be called as asked.
+pub fn name(facts: &Facts<'_>, end: &WireEnd) -> Option<String> {
+    let (what, name) = match end {
+        WireEnd::HostInterface(name) => ("an interface of the host", name),
+        WireEnd::Bridge(name) => ("a bridge of the host", name),
+        _ => return None,
+    };
+    if !is_interface_name(name) {
+        return Some(format!("\"{name}\" is not a name for {what}: {INTERFACE_NAME}"));
+    }
+    let reserved = matches!(end, WireEnd::HostInterface(_)) && facts.names.is_reserved(name);
+    reserved.then(|| {
+        format!(
+            "\"{name}\" is a name that netloom gives to interfaces of its own on this host: name another in the link, or set \
+             network.nic_prefix and network.segment_prefix"
+        )
+    })
 }
 
 /// Why its frames cannot be treated as asked.

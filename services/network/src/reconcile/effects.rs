@@ -111,9 +111,7 @@ impl Host {
         if !self.tails.is_empty() {
             outcomes.extend(make_tails(netlink, &self.names, &self.tails)?);
         }
-        for rename in &self.renames {
-            outcomes.push((rename.wire, rename.run(netlink)?));
-        }
+        outcomes.extend(rename(netlink, &self.renames)?);
         netlink.batch(self.plain)?;
         let (wires, requests): (Vec<WireId>, Vec<Request>) = self.masters.into_iter().unzip();
         let failed = |e: Refused| format!("its host end cannot be made a port of the bridge: {e}");
@@ -122,6 +120,26 @@ impl Host {
         outcomes.extend(control(netlink, &self.controls)?);
         Ok(outcomes)
     }
+}
+
+/// Renames host ends. What they are called then is read back: a name that the kernel makes another of would be given again in every pass.
+fn rename(netlink: &mut Netlink, renames: &[Rename]) -> io::Result<Outcomes> {
+    let mut outcomes = Outcomes::new();
+    for rename in renames {
+        outcomes.push((rename.wire, rename.run(netlink)?));
+    }
+    if renames.is_empty() {
+        return Ok(outcomes);
+    }
+    let names: HashMap<u32, String> =
+        netlink.links()?.into_iter().map(|link| (link.index, link.name)).collect();
+    for (rename, (_, outcome)) in renames.iter().zip(&mut outcomes) {
+        if let Some(name) = names.get(&rename.index).filter(|name| outcome.is_ok() && **name != rename.to) {
+            *outcome =
+                Err(format!("its host end was to be named {}, and the kernel named it {name}", rename.to));
+        }
+    }
+    Ok(outcomes)
 }
 
 impl Rename {

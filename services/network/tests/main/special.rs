@@ -4,7 +4,7 @@ use netloom_proto::network::v1 as pb;
 use netloom_service::testing::eventually;
 
 use crate::harness::{
-    BOUND, Host, Slice, dummy, host_end, host_interface, linux_bridge, nic, on_a_host, run,
+    BOUND, Host, Slice, Told, dummy, host_end, host_interface, interfaces, linux_bridge, nic, on_a_host, run,
 };
 
 #[test]
@@ -85,11 +85,69 @@ fn a_host_that_does_not_want_it_gives_no_interface() {
         })
         .await;
         assert!(!host.told().inventory.host_interfaces);
-        let mut wrong = Slice::default();
-        wrong.wire(nic(port), host_interface("a/b"));
-        let request = pb::EnsureRequest { term: 1, slice: Some(wrong.0) };
-        let refused = host.client.clone().ensure(request).await.unwrap_err();
-        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    });
+}
+
+#[test]
+fn what_cannot_be_is_refused_by_itself_and_the_rest_is_served() {
+    on_a_host("what_cannot_be_is_refused_by_itself_and_the_rest_is_served", || async {
+        let mut host = Host::start().await;
+        let (one, other) = (host.node(), host.node());
+        let mut slice = Slice::default();
+        let good = ["eth1", "eth2"].map(|name| {
+            let ends = [slice.nic(&one, name), slice.nic(&other, name)];
+            slice.wire(nic(ends[0]), nic(ends[1]))
+        });
+        let reserved = host_end(1_000_000);
+        let names = ["lo", "%d", "nl%d", "a/b", "all", "sixteen-letters-", &reserved, "nl0"];
+        let bad: Vec<(u64, &str)> = names
+            .iter()
+            .enumerate()
+            .map(|(n, name)| {
+                let port = slice.nic(&one, &format!("bad{n}"));
+                (slice.wire(nic(port), host_interface(name)), *name)
+            })
+            .collect();
+        let bridge = slice.nic(&one, "bridged");
+        let bridge = slice.wire(nic(bridge), linux_bridge("a b"));
+        let nics = [slice.nic(&one, "eth%d"), slice.nic_as(&one, "eth3", "nonsense", &["10.0.0.1"])];
+        let their = nics.map(|port| slice.wire(nic(port), dummy()));
+        let refused = |t: &Told, wire: u64, what: &str| {
+            let wire = t.wires.get(&wire);
+            wire.is_some_and(|w| w.state() == pb::WireState::Failed && w.detail.contains(what))
+        };
+        let all_refused = |t: &Told| {
+            bad.iter().all(|(wire, name)| refused(t, *wire, &format!("\"{name}\"")))
+                && refused(t, bridge, "\"a b\"")
+                && refused(t, their[0], "its name \"eth%d\"")
+                && refused(t, their[1], "its MAC \"nonsense\"")
+                && refused(t, their[1], "its address \"10.0.0.1\"")
+                && nics.iter().all(|n| t.nics.get(n).is_some_and(|n| !n.present && !n.detail.is_empty()))
+        };
+        host.sync(&slice).await;
+        host.until_up(&good).await;
+        host.until("each is refused with its reason", all_refused).await;
+        // So it is after a restart, and for what is added later.
+        host.stop_service().await;
+        host.start_service().await;
+        host.sync(&slice).await;
+        host.until_up(&good).await;
+        host.until("each is refused again", all_refused).await;
+        let mut more = Slice::default();
+        let ends = [&one, &other].map(|node| more.nic(node, "eth4"));
+        let (later, port) = (more.wire(nic(ends[0]), nic(ends[1])), more.nic(&one, "eth5"));
+        let wrong = more.wire(nic(port), host_interface("a:b"));
+        host.ensure(&more).await;
+        host.until_up(&[later]).await;
+        host.until("it is refused", |t| refused(t, wrong, "\"a:b\"")).await;
+        assert!(!interfaces().iter().any(|i| i.name == "0"), "the kernel made a name of %d");
+        // What was refused is mended in place.
+        for wire in slice.0.wires.iter_mut().filter(|w| w.wire_id == bad[1].0) {
+            wire.b = Some(host_interface("lab-up"));
+        }
+        host.ensure(&slice).await;
+        host.until_up(&[bad[1].0]).await;
+        assert!(run("ip", &["link", "show", "lab-up"]).contains("LOWER_UP"));
     });
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{Wrong, is_interface_name, is_relative_normal, is_word};
+use super::{INTERFACE_NAME, Wrong, is_interface_name, is_relative_normal, is_word};
 use crate::spec::{
     AuthoritySpec, LAB_NAME_PREFIX, LabSpec, MAX_FILES, MAX_FILES_BYTES, MAX_LINKS, MAX_NODES, MgmtSpec,
     Subnet,
@@ -74,10 +74,7 @@ fn mgmt(mgmt: &MgmtSpec, wrong: &mut Wrong) -> [Option<Subnet>; 2] {
         );
     }
     if !mgmt.bridge.is_empty() && !is_interface_name(&mgmt.bridge) {
-        wrong.say(
-            "mgmt.bridge",
-            format!("\"{}\" is not a name for a bridge: 1 to 15 characters", mgmt.bridge),
-        );
+        wrong.say("mgmt.bridge", format!("\"{}\" is not a name for a bridge: {INTERFACE_NAME}", mgmt.bridge));
     }
     if mgmt.mtu != 0 && !(576..=65_535).contains(&mgmt.mtu) {
         wrong.say("mgmt.mtu", format!("{} is not from 576 to 65535", mgmt.mtu));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Wrong, is_cidr, is_interface_name, is_mac};
+use super::{INTERFACE_NAME, Wrong, is_cidr, is_interface_name, is_mac};
 use crate::spec::{Endpoint, EndpointType, Impairment, LabSpec, NetworkMode, NodeSpec};
 
 /// Longest delay, in microseconds.
@@ -90,10 +90,7 @@ fn other_end(field: &str, end: &Endpoint, has_mgmt: bool, wrong: &mut Wrong) {
     if !is_interface_name(&end.interface) {
         wrong.say(
             format!("{field}.interface"),
-            format!(
-                "\"{}\" is not a name for an interface of the host: 1 to 15 characters without spaces, '/' and ':'",
-                end.interface
-            ),
+            format!("\"{}\" is not a name for an interface of the host: {INTERFACE_NAME}", end.interface),
         );
     }
     if end.kind == EndpointType::MgmtNet && !has_mgmt {

@@ -57,12 +57,16 @@ pub fn is_cidr(text: &str, v6: bool) -> bool {
     }
 }
 
-/// True for a name of an interface of Linux: 1 to 15 bytes without spaces, slashes and colons.
+/// What [`is_interface_name`] asks for, in words that follow "is not a name for an interface: ".
+pub const INTERFACE_NAME: &str =
+    "1 to 15 characters without spaces, '/', ':' and '%', and not \"lo\", \"all\" or \"default\"";
+
+/// True for a name that an interface of Linux can be given and keeps, on a host and in a node: [`INTERFACE_NAME`] says it in words. The kernel
+/// puts a number in the place of "%d", and has directories of its own called "all" and "default" beside those of interfaces.
 pub fn is_interface_name(text: &str) -> bool {
     (1..=15).contains(&text.len())
-        && text != "."
-        && text != ".."
-        && text.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b':')
+        && ![".", "..", "lo", "all", "default"].contains(&text)
+        && text.bytes().all(|b| b.is_ascii_graphic() && !b"/:%".contains(&b))
 }
 
 /// True for a name of letters, digits, '-', '.' and '_' that begins with a letter or digit.

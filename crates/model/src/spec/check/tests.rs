@@ -328,7 +328,9 @@ fn ends_that_are_no_node() {
     let to = |b: Endpoint| move |l: &mut LabSpec| l.links = vec![link(end("a", "eth1"), b)];
     for kind in [EndpointType::Host, EndpointType::MgmtNet] {
         right(to(other(kind, "a-eth1")));
-        for bad in ["", "a-name-too-long-for-linux", "a/b", "a b", "..", "é"] {
+        for bad in
+            ["", "a-name-too-long-for-linux", "a/b", "a b", "..", "é", "lo", "%d", "a:1", "all", "default"]
+        {
             wrong("links[0].b.interface", "1 to 15", to(other(kind, bad)));
         }
     }
