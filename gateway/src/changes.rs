@@ -58,10 +58,34 @@ fn mtu(mtu: i32) -> Result<u32, Error> {
     u32::try_from(mtu).map_err(|_| Error::field("link.mtu", format!("{mtu} is negative")))
 }
 
-/// The link as it is, with the fields of the mask as in the request.
+/// The fields of a link that have a value, of those that can be changed.
+fn populated(wish: &v1::Link) -> Vec<String> {
+    let end = |end: &Option<v1::Endpoint>, field: &str| {
+        end.as_ref().is_some_and(|end| match field {
+            "mac" => !end.mac.is_empty(),
+            "ipv4" => !end.ipv4.is_empty(),
+            _ => !end.ipv6.is_empty(),
+        })
+    };
+    let has_value = |path: &&str| match path.split_once('.') {
+        Some(("a", field)) => end(&wish.a, field),
+        Some((_, field)) => end(&wish.b, field),
+        None => match *path {
+            "mtu" => wish.mtu != 0,
+            "labels" => !wish.labels.is_empty(),
+            "a_to_b" => wish.a_to_b.is_some(),
+            _ => wish.b_to_a.is_some(),
+        },
+    };
+    FIELDS.iter().filter(|path| has_value(path)).map(|path| (*path).to_owned()).collect()
+}
+
+/// The link as it is, with the fields of the mask as in the request; without a mask those that the request gives a value.
 pub fn masked(now: v1::LinkSpec, wish: v1::Link, mask: Option<FieldMask>) -> Result<v1::LinkSpec, Error> {
     let mut paths = mask.map(|m| m.paths).unwrap_or_default();
-    if paths.is_empty() || paths.iter().any(|p| p == "*") {
+    if paths.is_empty() {
+        paths = populated(&wish);
+    } else if paths.iter().any(|p| p == "*") {
         paths = FIELDS.map(str::to_owned).to_vec();
     }
     let mut link = now;
@@ -100,7 +124,7 @@ pub fn version(facts: &ps::LinkFacts, sent: &str) -> Result<String, Error> {
     }
     let message = format!("link {} of lab \"{}\" was changed meanwhile; read it again", facts.id, facts.lab);
     let failure = Failure::new(Code::Aborted, "ETAG_MISMATCH", message);
-    Err(Error::Behind(failure.with("link", facts.id.clone())))
+    Err(Error::Behind(failure.with("lab", facts.lab.clone()).with("link", facts.id.clone())))
 }
 
 #[cfg(test)]
@@ -126,10 +150,6 @@ mod tests {
         let changed = masked(link(), wish.clone(), mask(&["a.ipv4"])).unwrap();
         let a = changed.a.unwrap();
         assert_eq!((changed.mtu, a.ipv4.as_str(), a.node.as_str()), (9_500, "10.0.0.1/24", "r1"));
-        for all in [None, mask(&[]), mask(&["*"])] {
-            let changed = masked(link(), wish.clone(), all).unwrap();
-            assert_eq!((changed.mtu, changed.a.unwrap().ipv4.as_str()), (1_500, "10.0.0.1/24"));
-        }
         for wrong in ["a.node", "b.interface", "state", "a", "x.mac"] {
             let said = masked(link(), wish.clone(), mask(&[wrong])).unwrap_err().to_string();
             assert!(said.contains(wrong) && said.contains("b.ipv6"), "{said}");
@@ -139,11 +159,41 @@ mod tests {
     }
 
     #[test]
+    fn without_a_mask_only_what_has_a_value_is_changed() {
+        let mut now = link();
+        now.labels = [("k".to_owned(), "v".to_owned())].into();
+        now.a_to_b = Some(v1::Impairment { delay_us: 5, ..v1::Impairment::default() });
+        now.b.as_mut().unwrap().mac = "02:00:00:00:00:01".into();
+        let end = v1::Endpoint { node: "other".into(), ipv4: "10.0.0.1/24".into(), ..Default::default() };
+        let wish = v1::Link { a: Some(end), ..v1::Link::default() };
+        for absent in [None, mask(&[])] {
+            let mut expected = now.clone();
+            expected.a.as_mut().unwrap().ipv4 = "10.0.0.1/24".into();
+            assert_eq!(masked(now.clone(), wish.clone(), absent).unwrap(), expected);
+        }
+        let every = v1::Link {
+            mtu: 1_500,
+            labels: [("l".to_owned(), "w".to_owned())].into(),
+            b_to_a: now.a_to_b,
+            ..v1::Link::default()
+        };
+        let changed = masked(now.clone(), every.clone(), None).unwrap();
+        assert_eq!((changed.mtu, changed.labels, changed.b_to_a), (1_500, every.labels, every.b_to_a));
+        assert_eq!(changed.a_to_b, now.a_to_b);
+        // A star means all fields, also those without a value.
+        let changed = masked(now, wish, mask(&["*"])).unwrap();
+        assert_eq!((changed.mtu, changed.labels.len(), changed.a_to_b), (0, 0, None));
+        assert_eq!((changed.b.unwrap().mac.as_str(), changed.a.unwrap().ipv4.as_str()), ("", "10.0.0.1/24"));
+    }
+
+    #[test]
     fn an_etag_is_held_against_what_is_there() {
         let facts = ps::LinkFacts { uid: "u".into(), spec: Some(link()), ..ps::LinkFacts::default() };
         let version = LinkSpec::from(link()).version();
         assert_eq!(super::version(&facts, "").unwrap(), version);
         assert_eq!(super::version(&facts, &etag::of("u", &version)).unwrap(), version);
-        assert!(super::version(&facts, &etag::of("v", &version)).is_err());
+        let refused = Failure::from(super::version(&facts, &etag::of("v", &version)).unwrap_err());
+        let promised = netloom_model::reason::find(&refused.reason).unwrap().facts;
+        assert!(promised.iter().all(|(key, _)| refused.metadata.contains_key(*key)), "{refused:?}");
     }
 }

@@ -277,6 +277,8 @@ impl SchedulerService for Grpc {
         let request = request.into_inner();
         let core = self.core.clone();
         let events = events::watch(self.core.clone(), request.since, request.lab)
+            .await
+            .map_err(status)?
             .map(move |heard| heard.map(|heard| encode::heard(&core, heard)).map_err(status));
         let stream: Watching = Box::pin(events.take_until(self.shutdown.clone().cancelled_owned()));
         Ok(Response::new(stream))

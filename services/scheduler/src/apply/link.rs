@@ -71,7 +71,7 @@ impl Scheduler {
                     let message =
                         format!("link {id} of lab \"{}\" was changed meanwhile; read it again", rows.lab.id);
                     let failure = Failure::new(Code::Aborted, "ETAG_MISMATCH", message);
-                    return Err(failure.with("link", id).into());
+                    return Err(failure.with("lab", rows.lab.id.to_string()).with("link", id).into());
                 }
                 if change == LinkChange::Delete {
                     spec.links.remove(at);

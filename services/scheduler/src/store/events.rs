@@ -187,8 +187,13 @@ pub fn progress(operation: &OperationRow, rows: Option<&LabRows>) -> Vec<Progres
 pub enum Reading {
     /// These events, in order; none when there are no newer ones.
     Events(Vec<Event>),
-    /// Events after the number asked for were dropped already, or there never was such a number.
+    /// Events after the number asked for were dropped already.
     Relist,
+    /// There is no such number yet.
+    Ahead {
+        /// The newest there is.
+        newest: u64,
+    },
 }
 
 /// The number of the newest event.
@@ -263,8 +268,11 @@ impl Store {
         };
         let last = last(&mut sql).await?;
         let dropped_to = oldest.map_or(Ok(last), |o| unsigned("events.sequence", o).map(|o| o - 1))?;
-        if since < dropped_to || since > last {
+        if since < dropped_to {
             return Ok(Reading::Relist);
+        }
+        if since > last {
+            return Ok(Reading::Ahead { newest: last });
         }
         let events = rows.iter().map(|row| {
             Ok(Event {

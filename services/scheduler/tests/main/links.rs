@@ -102,7 +102,10 @@ async fn wrong_links_are_told_with_what_would_be_right() {
     );
     let same = link(("n1", "eth1"), ("n2", "eth1"));
     let stale = ps::ChangeLinkRequest { etag: "0".into(), ..change(Update, LINK, Some(same)) };
-    assert_eq!(world.change_link(stale).await.unwrap_err().reason, "ETAG_MISMATCH");
+    let refused = world.change_link(stale).await.unwrap_err();
+    assert_eq!(refused.reason, "ETAG_MISMATCH");
+    let promised = netloom_model::reason::find("ETAG_MISMATCH").unwrap().facts;
+    assert!(promised.iter().all(|(key, _)| refused.metadata.contains_key(*key)), "{refused:?}");
     assert_eq!(world.change_link(change(Delete, "x--y", None)).await.unwrap_err().reason, "LINK_NOT_FOUND");
     assert_eq!(world.set_link("l", "x--y", true).await.unwrap_err().reason, "LINK_NOT_FOUND");
     assert_eq!(world.links("l").await.len(), 1);
