@@ -69,6 +69,27 @@ pub struct Plan {
     pub output: Output,
 }
 
+/// Cancel what is under way in a lab, and wait until that is over
+///
+/// A cancelled deploy, or change of a link, takes the lab back to what was deployed before; what a first deploy had made is removed. What was
+/// asked of nodes with netloom node stays asked. A removal cannot be taken back. Where nothing is under way, nothing is done.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  netloom cancel ospf
+  netloom cancel -t lab.clab.yml --timeout 10m")]
+pub struct Cancel {
+    /// The lab [default: the one of the topology file]
+    #[arg(conflicts_with = "topology")]
+    pub lab: Option<String>,
+    /// The file.
+    #[command(flatten)]
+    pub topology: Topology,
+    /// Longest time to wait, for instance 90s, 10m or 1h; the lab goes back by itself
+    #[arg(long, value_name = "TIME", value_parser = values::duration, default_value = "5m")]
+    pub timeout: Duration,
+}
+
 /// Remove a lab and all that belongs to it
 ///
 /// On a terminal it asks first; where nobody can be asked, as in a pipe or a script, it does not, but --all then needs --yes. A lab

@@ -111,6 +111,7 @@ pub struct Topology {
 pub enum Command {
     Deploy(lab::Deploy),
     Plan(lab::Plan),
+    Cancel(lab::Cancel),
     Destroy(lab::Destroy),
     Inspect(lookat::Inspect),
     Events(lookat::Events),
@@ -177,6 +178,7 @@ impl Command {
             Command::Console(a) => (a.lab.clone(), a.node.clone()),
             Command::Logs(a) => (a.lab.clone(), one_of(&a.nodes)),
             Command::Save(a) => (a.lab.clone(), one_of(&a.nodes)),
+            Command::Cancel(a) => lab_of(&a.lab),
             Command::Destroy(a) => lab_of(&a.lab),
             Command::Inspect(a) => lab_of(&a.lab),
             Command::Events(a) => lab_of(&a.lab),

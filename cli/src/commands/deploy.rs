@@ -12,7 +12,7 @@ use crate::args::lab::OnInterrupt;
 use crate::args::{Format, Topology};
 use crate::client::Client;
 use crate::error::Error;
-use crate::follow::{View, follow, judge};
+use crate::follow::{View, judge};
 use crate::interrupt::{self, Policy};
 use crate::output::words::last;
 use crate::output::{diagnostics, json, plan as plan_text};
@@ -29,6 +29,11 @@ pub async fn deploy(
 ) -> Result<(), Error> {
     let source = Source::open(topology.topology.as_deref(), Path::new("."))?.only(node_filter);
     let client = context.client().await?;
+    let policy = match on_interrupt {
+        Some(OnInterrupt::Cancel) => Policy::Cancel,
+        Some(OnInterrupt::Detach) => Policy::Detach,
+        None => Policy::ask_if_possible(format),
+    };
     let begun = Instant::now();
     let remaining = || timeout.map(|t| t.saturating_sub(begun.elapsed()));
     let operation = match import(context, &client, &source, false).await? {
@@ -49,7 +54,7 @@ pub async fn deploy(
             let mut view =
                 View::new(context.style, format!("follows the {what} of {lab}"), format == Format::Json);
             // How it ends is of no matter: the file is what counts.
-            follow(&client, active, &mut view, remaining()).await?;
+            interrupt::follow(&client, active, &mut view, remaining(), policy).await?;
             import(context, &client, &source, false).await??
         }
     };
@@ -64,12 +69,6 @@ pub async fn deploy(
             context.print(&plan_text::text(context.style, plan))?;
         }
     }
-    let policy = match on_interrupt {
-        Some(OnInterrupt::Cancel) => Policy::Cancel,
-        Some(OnInterrupt::Detach) => Policy::Detach,
-        None if format == Format::Table => Policy::ask_if_possible(),
-        None => Policy::Detach,
-    };
     let operation = interrupt::follow(&client, operation, &mut view, remaining(), policy).await?;
     match format {
         Format::Json => context.print(&json::text(&json::value("Operation", &operation)))?,

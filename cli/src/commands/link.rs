@@ -11,7 +11,8 @@ use crate::args::Format;
 use crate::args::change::{Add, Direction, Impairment, Link, Named, Set, Wait};
 use crate::client::Client;
 use crate::error::Error;
-use crate::follow::{View, follow, judge};
+use crate::follow::{View, judge};
+use crate::interrupt::{Policy, follow};
 use crate::output::words::{last, link_state};
 use crate::output::{json, plan as plan_text, table};
 
@@ -174,7 +175,10 @@ async fn done(
         operation
     } else {
         let mut view = View::new(context.style, format!("{what} {lab}"), for_programs);
-        let operation = follow(client, operation, &mut view, Some(wait.timeout)).await?;
+        let operation = {
+            let policy = Policy::ask_if_possible(wait.output.format);
+            follow(client, operation, &mut view, Some(wait.timeout), policy).await?
+        };
         if !for_programs && !nothing && operation.state() == api::OperationState::Succeeded {
             context.print(&format!("Done in {}\n", view.elapsed()))?;
         }

@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::output::json;
 use crate::output::style::Style;
 
+mod cancel;
 mod capture;
 mod console;
 mod deploy;
@@ -86,6 +87,7 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
         }
         Command::Node(a) => node::run(context, a).await.map(done),
         Command::Link(a) => link::run(context, a).await.map(done),
+        Command::Cancel(a) => cancel::run(context, a.lab, &a.topology, a.timeout).await.map(done),
         Command::Destroy(a) => destroy::run(context, a.lab, &a.topology, a.all, a.yes).await.map(done),
         Command::Inspect(a) => inspect::run(context, a).await.map(done),
         Command::Events(a) => events::run(context, a).await.map(done),

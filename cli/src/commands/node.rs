@@ -10,7 +10,8 @@ use crate::args::Format;
 use crate::args::change::{Node, Nodes};
 use crate::client::Client;
 use crate::error::Error;
-use crate::follow::{View, follow, judge};
+use crate::follow::{View, judge};
+use crate::interrupt::{Policy, follow};
 use crate::output::json;
 use crate::output::words::{count, last};
 
@@ -28,7 +29,8 @@ pub async fn run(context: &Context, node: Node) -> Result<(), Error> {
     let lab = asked.lab.as_str();
     let nothing = operation.plan.as_ref().is_none_or(|p| p.actions.is_empty());
     let mut view = View::new(context.style, format!("{verb} nodes of {lab}"), format == Format::Json);
-    let operation = follow(&client, operation, &mut view, Some(asked.wait.timeout)).await?;
+    let policy = Policy::ask_if_possible(format);
+    let operation = follow(&client, operation, &mut view, Some(asked.wait.timeout), policy).await?;
     if format == Format::Json {
         context.print(&json::text(&json::value("Operation", &operation)))?;
     } else if nothing {

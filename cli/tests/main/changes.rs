@@ -194,7 +194,7 @@ async fn a_deploy_is_cancelled_by_ctrl_c_where_that_was_asked_for() {
         operation: Some(deploy(api::OperationState::Cancelled)),
         labs: vec![api::Lab {
             name: "labs/x".into(),
-            state: api::LabState::Reconciling.into(),
+            state: api::LabState::Running.into(),
             ..api::Lab::default()
         }],
         ..Script::default()
@@ -208,7 +208,7 @@ async fn a_deploy_is_cancelled_by_ctrl_c_where_that_was_asked_for() {
     kill(pid, Signal::SIGINT).unwrap();
     let output = tokio::time::timeout(BOUND, child.wait_with_output()).await.expect("it ends").unwrap();
     let ended = Ended::of(&output).expect(130);
-    assert!(ended.err.contains("cancelled; lab x goes back to what was deployed before"), "{}", ended.err);
+    assert!(ended.err.contains("cancelled; lab x is back at what was deployed before"), "{}", ended.err);
     assert!(fake.methods().contains(&"CancelOperation"));
 }
 

@@ -6,6 +6,7 @@ mod deploy;
 mod destroy;
 mod events;
 mod fake;
+mod interrupt;
 mod local;
 mod many;
 mod nodes;
