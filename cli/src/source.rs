@@ -54,6 +54,12 @@ impl Source {
         if metadata.is_dir() {
             return Err(Error::Invalid(format!("{name} is a directory; name the topology file in it")));
         }
+        // Opening a pipe would wait for whoever writes into it.
+        if !metadata.is_file() {
+            return Err(Error::Invalid(format!(
+                "{name} is no file; what another program writes is read from standard input: name it -"
+            )));
+        }
         let file = std::fs::File::open(&path)
             .map_err(|e| Error::Invalid(format!("the topology file {name} cannot be read: {e}")))?;
         let text = read_text(file, &name)?;
@@ -200,6 +206,7 @@ fn as_file(name: &str, kind: &api::Kind) -> serde_json::Value {
         "config": { "startup": startup, "license": kind.license_path },
         "verified": kind.verified,
         "source": kind.source,
+        "limitation": kind.limitation,
     })
 }
 

@@ -28,7 +28,7 @@ pub enum Error {
     #[error("{}", topology_message(.0))]
     Topology(Vec<Violation>),
     /// There is no such kind.
-    #[error("there is no kind \"{0}\"; netloom knows those that ListKinds tells")]
+    #[error("there is no kind \"{0}\"; \"netloom kinds list\" shows those there are")]
     NoKind(String),
     /// A service behind the gateway answered with a failure.
     #[error(transparent)]

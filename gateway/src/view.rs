@@ -236,6 +236,7 @@ pub fn kind(kind: &Kind) -> v1::Kind {
         cap_add: kind.container.cap_add.clone(),
         verified: kind.verified,
         source: kind.source.clone(),
+        limitation: kind.limitation.clone(),
         vendor: kind.vendor.clone(),
         shell: kind.shell.clone(),
         interfaces: Some(v1::Interfaces {

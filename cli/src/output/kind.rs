@@ -52,6 +52,7 @@ pub fn describe(kind: &api::Kind) -> String {
         ("Save", save(kind)),
         ("Licence", kind.license_path.clone()),
         ("Verified", if kind.verified { "yes: a test runs it" } else { "no: no test runs it" }.to_owned()),
+        ("Limitation", kind.limitation.clone()),
         ("Source", kind.source.clone()),
     ];
     let shown = lines.iter().filter(|(_, value)| !value.is_empty());

@@ -48,6 +48,20 @@ impl Catalogue {
         ONCE.clone()
     }
 
+    /// Adds the kind in this TOML text of a user's own, or replaces the one of the same name. That a test runs it is for netloom's own kinds to say.
+    pub fn add_own(&mut self, file: &str, text: &str) -> Result<(), KindError> {
+        let kind = Kind::read(file, text)?;
+        if kind.verified {
+            return Err(KindError::Content {
+                file: file.to_owned(),
+                key: "verified".to_owned(),
+                what: "true says that one of netloom's tests runs the kind, and none runs yours: write false"
+                    .to_owned(),
+            });
+        }
+        self.insert(file, kind)
+    }
+
     /// Adds the kind in this TOML text, or replaces the one of the same name.
     pub fn add(&mut self, file: &str, text: &str) -> Result<(), KindError> {
         self.insert(file, Kind::read(file, text)?)
@@ -88,8 +102,7 @@ impl Catalogue {
     /// Fills a node with what its kind says.
     pub fn resolve(&self, node: &NodeSpec) -> Result<ResolvedNode, String> {
         let kind = self.get(&node.kind).ok_or_else(|| {
-            let known: Vec<&str> = self.kinds.keys().map(String::as_str).collect();
-            format!("there is no kind \"{}\"; the kinds are {}", node.kind, known.join(", "))
+            format!("there is no kind \"{}\"; \"netloom kinds list\" shows those there are", node.kind)
         })?;
         let mut spec = node.clone();
         spec.kind.clone_from(&kind.name);
@@ -149,18 +162,22 @@ impl Catalogue {
             let mut say = |field: String, what: &str| {
                 wrong.push(Violation { field, description: format!("node {}: {what}", node.id) });
             };
-            match self.resolve(node) {
-                Err(what) => say(format!("nodes[{i}]"), &what),
-                Ok(resolved) if resolved.runtime == Runtime::Libvirt => {
-                    let what = format!(
-                        "kind {} is a virtual machine, and netloom does not run virtual machines yet",
-                        resolved.spec.kind
-                    );
-                    say(format!("nodes[{i}].kind"), &what);
-                }
-                Ok(_) => {}
+            let Some(kind) = self.get(&node.kind) else {
+                let what = self.resolve(node).err().unwrap_or_default();
+                say(format!("nodes[{i}].kind"), &what);
+                continue;
+            };
+            if kind.runtime == Runtime::Libvirt {
+                let what = format!(
+                    "kind {} is a virtual machine, and netloom does not run virtual machines yet",
+                    kind.name
+                );
+                say(format!("nodes[{i}].kind"), &what);
+                continue;
             }
-            let Some(kind) = self.get(&node.kind).filter(|k| k.runtime != Runtime::Libvirt) else { continue };
+            if let Err(what) = self.resolve(node) {
+                say(format!("nodes[{i}]"), &what);
+            }
             for (key, file, target, how) in [
                 ("startup_config", &node.startup_config, kind.startup_path(), "startup configuration"),
                 ("license", &node.license, kind.license_path(), "licence file"),

@@ -169,7 +169,7 @@ impl Settings {
         for file in files {
             let text =
                 std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            catalogue.add(&file.display().to_string(), &text)?;
+            catalogue.add_own(&file.display().to_string(), &text)?;
         }
         Ok(catalogue)
     }
@@ -223,6 +223,10 @@ mod tests {
         assert!(s.catalogue().unwrap().get("mine").is_some());
         std::fs::write(dir.path().join("bad.toml"), "name = 1").unwrap();
         assert!(s.catalogue().unwrap_err().to_string().contains("bad.toml"));
+        std::fs::write(dir.path().join("bad.toml"), text.replace("verified = false", "verified = true"))
+            .unwrap();
+        let said = s.catalogue().unwrap_err().to_string();
+        assert!(said.contains("bad.toml: verified: ") && said.contains("write false"), "{said}");
     }
 
     #[test]

@@ -31,12 +31,14 @@ type Places = Vec<(String, Pos)>;
 pub(crate) struct Containers<'a> {
     pub files: Collector<'a>,
     env_files: BTreeMap<String, EnvFile>,
+    /// Whether a file is JSON.
+    json: BTreeMap<String, bool>,
     left: usize,
 }
 
 impl<'a> Containers<'a> {
     pub fn new(files: Collector<'a>) -> Containers<'a> {
-        Containers { files, env_files: BTreeMap::new(), left: MAX_SPEC_BYTES }
+        Containers { files, env_files: BTreeMap::new(), json: BTreeMap::new(), left: MAX_SPEC_BYTES }
     }
 
     /// The node with all that its levels say.
@@ -75,7 +77,7 @@ impl<'a> Containers<'a> {
         let startup_config = match levels.one(|d| &d.startup_config) {
             Some(config) if !is(|d| &d.suppress_startup_config) => {
                 let takes = takes(kind, kind.startup_path(), "startup-config", config.pos, report);
-                if takes { self.startup_config(config, magic, report) } else { String::new() }
+                if takes { self.startup_config(config, kind, magic, report) } else { String::new() }
             }
             _ => String::new(),
         };
@@ -230,10 +232,17 @@ impl<'a> Containers<'a> {
     }
 
     /// The path of a node's configuration among the lab's files: one that is named, or one that holds the text itself.
-    fn startup_config(&mut self, config: &At<String>, magic: Magic<'_>, report: &mut Report) -> String {
+    fn startup_config(
+        &mut self,
+        config: &At<String>,
+        kind: &Kind,
+        magic: Magic<'_>,
+        report: &mut Report,
+    ) -> String {
         let path = if config.value.contains('\n') {
             let path = format!("{MADE}/{}/startup-config", magic.node);
-            self.files.make(&path, &config.value).map(|()| path)
+            let text = magic.text(&config.value, config.pos, report);
+            self.files.make(&path, &text).map(|()| path)
         } else if let Some((scheme, _)) = config.value.split_once("://") {
             let message = format!(
                 "the startup-config lies elsewhere, and nothing is fetched by {} here: fetch it yourself, put it beside the topology file, and name it",
@@ -243,7 +252,28 @@ impl<'a> Containers<'a> {
         } else {
             self.file(&magic.path(&config.value))
         };
+        let place = kind.startup_path().filter(|p| p.ends_with(".json"));
+        let path = match (path, place) {
+            (Ok(path), Some(place)) if !self.is_json(&path) => {
+                let message = format!(
+                    "kind {} reads its configuration from {place}, and this is not JSON: give it the configuration that a node saved, or leave it out and configure the node once it runs",
+                    kind.name
+                );
+                Err(("STARTUP_CONFIG_NOT_JSON", message))
+            }
+            (path, _) => path,
+        };
         told(path, config.pos, report)
+    }
+
+    fn is_json(&mut self, path: &str) -> bool {
+        if let Some(known) = self.json.get(path) {
+            return *known;
+        }
+        let content = self.files.content(path);
+        let is = content.is_some_and(|c| serde_json::from_slice::<serde::de::IgnoredAny>(c).is_ok());
+        self.json.insert(path.to_owned(), is);
+        is
     }
 
     fn file(&mut self, path: &str) -> Result<String, Refusal> {

@@ -143,6 +143,11 @@ impl<'a> Collector<'a> {
         self.add(path, Arc::from(content.as_bytes()), 0o644)
     }
 
+    /// The content of a file that was gathered.
+    pub fn content(&self, path: &str) -> Option<&[u8]> {
+        self.files.get(path).map(|(_, content)| &**content)
+    }
+
     fn gather(&mut self, path: &str) -> Result<(), Refusal> {
         if self.bytes > MAX_FILES_BYTES || self.files.len() > MAX_FILES {
             return Err(self.too_much());

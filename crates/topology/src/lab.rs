@@ -16,7 +16,7 @@ use crate::keys::{Section, known};
 use crate::link::{self, Named};
 use crate::magic;
 use crate::merge::Inherited;
-use crate::mgmt::Mgmt;
+use crate::mgmt::{self, Mgmt};
 use crate::node::{self, Nodes};
 use crate::places::Places;
 use crate::value;
@@ -187,9 +187,20 @@ impl Topology<'_, '_> {
         (parsed.spec.files, parsed.contents) = maker.into_files().finish();
         let mut on_mgmt = false;
         let mut has_container = false;
+        let mut needs_mgmt = None;
         for mut node in built {
             on_mgmt |= node.has_container && node.spec.network_mode == NetworkMode::Own;
             has_container |= node.has_container;
+            if needs_mgmt.is_none() && node.spec.network_mode == NetworkMode::Own {
+                let keys = ["ports[0]", "mgmt_ipv4", "mgmt_ipv6"];
+                let is_set = |field: &str| match field {
+                    "mgmt_ipv4" => !node.spec.mgmt_ipv4.is_empty(),
+                    "mgmt_ipv6" => !node.spec.mgmt_ipv6.is_empty(),
+                    _ => true,
+                };
+                let found = |key: &&str| node.places.iter().find(|(f, _)| f == *key && is_set(f));
+                needs_mgmt = keys.iter().filter_map(|key| found(&key)).map(|(_, pos)| *pos).min();
+            }
             check_references(&mut node, &known_nodes, report);
             places.add_node(node.pos, node.places);
             parsed.spec.nodes.push(node.spec);
@@ -198,6 +209,12 @@ impl Topology<'_, '_> {
         for link in links.iter().filter_map(|link| maker.build(link, report)) {
             places.add_link(link.pos, link.ends, link.impairment);
             parsed.spec.links.push(link.spec);
+        }
+        if let Some(pos) = needs_mgmt.filter(|_| parsed.spec.mgmt.is_none()) {
+            let on_it = parsed.spec.nodes.iter().filter(|n| n.network_mode == NetworkMode::Own);
+            parsed.spec.mgmt = Some(mgmt::implied(on_it));
+            let message = "this needs a management network, and the file has no mgmt: the lab gets one, as with \"mgmt: {}\", and every node an eth0 on it";
+            report.info(pos, "MGMT_IMPLIED", message);
         }
         manage(&mut parsed.spec, skip_unused_mgmt && !on_mgmt, has_container, entry.pos, report);
     }
@@ -220,13 +237,14 @@ fn wanted<'f>(nodes: &[Entry], filter: &'f [String], report: &mut Report) -> Opt
         return None;
     }
     let names: BTreeSet<&str> = nodes.iter().map(|n| n.key.as_str()).collect();
-    for unknown in filter.iter().filter(|f| !names.contains(f.as_str())) {
+    let filter: BTreeSet<&str> = filter.iter().map(|f| f.trim()).collect();
+    for unknown in filter.iter().filter(|f| !names.contains(**f)) {
         let meant = report.did_you_mean(unknown, names.iter().copied());
         let message =
             format!("the node filter names {}, and the file has no such node.{meant}", quoted(unknown));
         report.error(Pos::default(), "NODE_FILTER", message);
     }
-    Some(filter.iter().map(String::as_str).collect())
+    Some(filter)
 }
 
 /// Tells what a node needs of nodes that the filter leaves out, and forgets what it needs of nodes whose faults are told already.

@@ -190,12 +190,31 @@ fn stem(name: &str) -> &str {
 fn template(text: &str) -> Option<usize> {
     let mut start = 0;
     for line in text.split_inclusive('\n') {
-        if let Some(at) = line.find("{{").filter(|_| !line.trim_start().starts_with('#')) {
+        if let Some(at) = line[..comment(line)].find("{{") {
             return Some(start + at);
         }
         start += line.len();
     }
     None
+}
+
+/// Where the comment of a line begins, or its end: a '#' at the start or behind a space, outside quotes.
+fn comment(line: &str) -> usize {
+    let mut quote = None;
+    let mut before = ' ';
+    for (at, c) in line.char_indices() {
+        match quote {
+            Some(q) if c == q && (q == '\'' || before != '\\') => quote = None,
+            Some(_) => {}
+            None if c == '#' && before.is_whitespace() => return at,
+            None if "'\"".contains(c) && (before.is_whitespace() || "[{,:".contains(before)) => {
+                quote = Some(c)
+            }
+            None => {}
+        }
+        before = c;
+    }
+    line.len()
 }
 
 /// Line and column of a byte of the text.

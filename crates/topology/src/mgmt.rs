@@ -1,7 +1,7 @@
 //! The management network.
 
 use netloom_model::id::Digest;
-use netloom_model::spec::{MgmtSpec, Subnet};
+use netloom_model::spec::{MgmtSpec, NodeSpec, Subnet};
 
 use crate::diagnostic::{Pos, Report};
 use crate::keys::{Section, known};
@@ -94,6 +94,19 @@ impl Mgmt {
         if self.auto_ipv6 {
             self.spec.ipv6_subnet = unique_local(lab);
         }
+    }
+}
+
+/// The network of a lab whose file asks for none, though nodes have what needs one. It holds the nodes' fixed addresses: the subnet is that of the first.
+pub(crate) fn implied<'n>(nodes: impl Iterator<Item = &'n NodeSpec> + Clone) -> MgmtSpec {
+    let first = |address: fn(&NodeSpec) -> &str, bits: u8, v6: bool| {
+        let Some(address) = nodes.clone().map(address).find(|a| !a.is_empty()) else { return String::new() };
+        Subnet::around(address, bits, v6).map(|s| s.to_string()).unwrap_or_default()
+    };
+    MgmtSpec {
+        ipv4_subnet: first(|n| &n.mgmt_ipv4, 24, false),
+        ipv6_subnet: first(|n| &n.mgmt_ipv6, 64, true),
+        ..MgmtSpec::default()
     }
 }
 

@@ -1,5 +1,7 @@
 //! The nodes: what each inherits and says itself, as a [`NodeSpec`].
 
+use std::collections::BTreeSet;
+
 use netloom_model::id::NodeId;
 use netloom_model::kind::{Catalogue, Kind};
 use netloom_model::spec::NodeSpec;
@@ -23,6 +25,13 @@ const FOREIGN_KINDS: [(&str, &str); 3] = [
     ("k8s-kind", "make a cluster yourself, and join it with a link to the host"),
 ];
 
+/// How to see the kinds.
+const SHOW_KINDS: &str = "\"netloom kinds list\" shows those there are";
+
+/// Types that stand for another kind here, and what to write.
+const OTHER_KINDS: [(&str, &str, &str); 1] =
+    [("iol-xe", "l2", "the switch is a kind of its own: write kind: iol-l2, and leave type out")];
+
 /// The keys that mean something for a node without a container.
 const BRIDGE_KEYS: [&str; 4] = ["kind", "group", "type", "labels"];
 
@@ -43,6 +52,8 @@ pub(crate) struct Nodes<'a> {
     inherited: &'a Inherited,
     all_env: AllEnv<'a>,
     containers: Containers<'a>,
+    /// The kinds of which it was told how far they work.
+    told: BTreeSet<&'a str>,
 }
 
 impl<'a> Nodes<'a> {
@@ -53,7 +64,14 @@ impl<'a> Nodes<'a> {
         all_env: AllEnv<'a>,
         files: Collector<'a>,
     ) -> Self {
-        Nodes { lab, catalogue, inherited, all_env, containers: Containers::new(files) }
+        Nodes {
+            lab,
+            catalogue,
+            inherited,
+            all_env,
+            containers: Containers::new(files),
+            told: BTreeSet::new(),
+        }
     }
 
     /// The node of an entry of `topology.nodes`; none when it cannot be one, which is told.
@@ -73,6 +91,9 @@ impl<'a> Nodes<'a> {
         }
         self.check_group(&levels, report);
         let kind = self.kind(&entry.key, entry.pos, &levels, report)?;
+        self.tell_type(kind, &levels, report);
+        let kind_pos = levels.kind.map_or(entry.pos, |k| k.pos);
+        self.tell_limits(kind, kind_pos, report);
         let spec = NodeSpec {
             id: entry.key.clone(),
             kind: kind.name.clone(),
@@ -86,8 +107,45 @@ impl<'a> Nodes<'a> {
             return Some(Built { spec, pos: entry.pos, places: Vec::new(), has_container: false });
         }
         let magic = Magic { lab: self.lab, node: &entry.key };
-        let (spec, places) = self.containers.fill(spec, &levels, kind, magic, entry.pos, report)?;
+        let (spec, mut places) = self.containers.fill(spec, &levels, kind, magic, entry.pos, report)?;
+        places.push(("kind".to_owned(), kind_pos));
         Some(Built { spec, pos: entry.pos, places, has_container: true })
+    }
+
+    /// Tells that a type changes nothing: no kind has variants.
+    fn tell_type(&self, kind: &Kind, levels: &Levels<'_>, report: &mut Report) {
+        let Some(variant) = levels.one(|d| &d.r#type) else { return };
+        let is = |of: &str, word: &str| of == kind.name && word.eq_ignore_ascii_case(&variant.value);
+        if let Some((_, _, instead)) = OTHER_KINDS.iter().find(|(of, word, _)| is(of, word)) {
+            let message = format!("kind {} has no type {}: {instead}", kind.name, quoted(&variant.value));
+            report.error(variant.pos, "TYPE_NOT_SUPPORTED", message);
+        } else {
+            let message = format!(
+                "kind {} has no variants, so the type {} changes nothing",
+                kind.name,
+                quoted(&variant.value)
+            );
+            report.warning(variant.pos, "TYPE_IGNORED", message);
+        }
+    }
+
+    /// Tells once of each kind what is known not to work, or that nothing is known to.
+    fn tell_limits(&mut self, kind: &'a Kind, pos: Pos, report: &mut Report) {
+        // That a virtual machine does not run is told as an error.
+        if kind.runtime == Runtime::Libvirt || kind.verified || !self.told.insert(&kind.name) {
+            return;
+        }
+        if kind.limitation.is_empty() {
+            let message = format!(
+                "no test of netloom's runs the kind {}: see \"netloom kinds show {}\" for where its facts come from",
+                kind.name, kind.name
+            );
+            report.info(pos, "KIND_NOT_VERIFIED", message);
+        } else {
+            let message =
+                format!("nodes of kind {} do not work as they should yet. {}", kind.name, kind.limitation);
+            report.warning(pos, "KIND_LIMITED", message);
+        }
     }
 
     fn check_group(&self, levels: &Levels<'_>, report: &mut Report) {
@@ -112,12 +170,10 @@ impl<'a> Nodes<'a> {
     fn kind(&self, node: &str, pos: Pos, levels: &Levels<'_>, report: &mut Report) -> Option<&'a Kind> {
         let names =
             || self.catalogue.kinds().flat_map(|k| k.aliases.iter().chain([&k.name])).map(String::as_str);
-        let listed = || self.catalogue.kinds().map(|k| k.name.as_str()).collect::<Vec<_>>().join(", ");
         let Some(kind) = levels.kind else {
             let message = format!(
-                "the node {} has no kind: give it one, or its group, or topology.defaults. The kinds are {}",
-                quoted(node),
-                listed()
+                "the node {} has no kind: give it one, or its group, or topology.defaults; {SHOW_KINDS}",
+                quoted(node)
             );
             report.error(pos, "KIND_MISSING", message);
             return None;
@@ -137,7 +193,7 @@ impl<'a> Nodes<'a> {
             report.error(
                 kind.pos,
                 "UNKNOWN_KIND",
-                format!("there is no kind {}; the kinds are {}.{meant}", quoted(&kind.value), listed()),
+                format!("there is no kind {}.{meant} {SHOW_KINDS}", quoted(&kind.value)),
             );
         }
         None

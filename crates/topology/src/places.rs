@@ -61,6 +61,7 @@ fn code(field: &str) -> &'static str {
     let second = parts.next().unwrap_or_default();
     match (first.split('[').next().unwrap_or_default(), second) {
         ("nodes", "mgmt_ipv4" | "mgmt_ipv6") => "MGMT_ADDRESS",
+        ("nodes", "kind") => "VM_NOT_RUN_YET",
         ("nodes", "stages") => "STAGES",
         ("nodes", "network_mode") => "NETWORK_MODE",
         ("nodes", p) if p.starts_with("ports") => "PORTS",

@@ -2,6 +2,8 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use netloom_model::spec::{CAPABILITIES, is_capability};
+
 use crate::diagnostic::{At, Report, quoted};
 use crate::yaml::{Entry, Node, Value};
 
@@ -9,52 +11,6 @@ use crate::yaml::{Entry, Node, Value};
 const MAX_CORES: f64 = 4_096.0;
 /// Docker refuses a lower memory limit.
 const MIN_MEMORY: u64 = 6 << 20;
-
-/// The capabilities that Linux has (capabilities(7)), and `ALL`.
-const CAPABILITIES: [&str; 42] = [
-    "ALL",
-    "AUDIT_CONTROL",
-    "AUDIT_READ",
-    "AUDIT_WRITE",
-    "BLOCK_SUSPEND",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "KILL",
-    "LEASE",
-    "LINUX_IMMUTABLE",
-    "MAC_ADMIN",
-    "MAC_OVERRIDE",
-    "MKNOD",
-    "NET_ADMIN",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_RAW",
-    "PERFMON",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYSLOG",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_CHROOT",
-    "SYS_MODULE",
-    "SYS_NICE",
-    "SYS_PACCT",
-    "SYS_PTRACE",
-    "SYS_RAWIO",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "WAKE_ALARM",
-];
 
 impl Value {
     fn what(&self) -> &'static str {
@@ -203,13 +159,15 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
 pub(crate) fn capability(item: &At<String>, report: &mut Report) -> Option<At<String>> {
     let upper = item.value.trim().to_ascii_uppercase();
     let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
-    if !CAPABILITIES.contains(&name) {
+    if name == "ALL" {
+        let message = "no node gets all capabilities, which would give it the host: name those that it needs, one by one";
+        report.error(item.pos, "ALL_CAPABILITIES", message);
+        return None;
+    }
+    if !is_capability(name) {
         let meant = report.did_you_mean(name, CAPABILITIES);
-        report.error(
-            item.pos,
-            "INVALID_VALUE",
-            format!("{} is not a Linux capability.{meant}", quoted(&item.value)),
-        );
+        let message = format!("{} is not a Linux capability.{meant}", quoted(&item.value));
+        report.error(item.pos, "UNKNOWN_CAPABILITY", message);
         return None;
     }
     Some(At { value: name.to_owned(), pos: item.pos })

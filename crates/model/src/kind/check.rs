@@ -1,7 +1,9 @@
 //! What makes no sense in a kind's file, though it has the right keys.
 
 use super::{Console, Container, Kind, Readiness, Save, Startup};
-use crate::spec::{MAX_CPU_MILLIS, MAX_MEMORY_BYTES, is_relative_normal};
+use crate::spec::{
+    MAX_CPU_MILLIS, MAX_MEMORY_BYTES, RESERVED_ENDS, is_capability, is_relative_normal, is_sysctl,
+};
 use crate::state::Runtime;
 
 impl Kind {
@@ -18,6 +20,15 @@ impl Kind {
                 );
             }
         }
+        for (key, name) in
+            [("name", &self.name)].into_iter().chain(self.aliases.iter().map(|a| ("aliases", a)))
+        {
+            if RESERVED_ENDS.contains(&name.as_str()) {
+                let what =
+                    format!("\"{name}\" is a word of topology files for what is no node: choose another");
+                return wrong(key, what);
+            }
+        }
         for (i, alias) in self.aliases.iter().enumerate() {
             if *alias == self.name || self.aliases[..i].contains(alias) {
                 return wrong("aliases", format!("\"{alias}\" is there twice"));
@@ -27,6 +38,10 @@ impl Kind {
             if text.trim().is_empty() {
                 return wrong(key, "it must not be empty".to_owned());
             }
+        }
+        if !self.limitation.is_empty() && (self.verified || self.limitation.trim().is_empty()) {
+            let what = "it says in a sentence what does not work, and a kind that has one is not verified";
+            return wrong("limitation", what.to_owned());
         }
         if self.interfaces.is_any() != (self.runtime == Runtime::Bridge) {
             return wrong(
@@ -66,13 +81,17 @@ impl Kind {
             return wrong("container", only("docker"));
         }
         for cap in &self.container.cap_add {
-            let word = !cap.is_empty()
-                && cap.bytes().all(|b| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit());
-            if !word || cap.starts_with("CAP_") || cap == "ALL" {
+            if !is_capability(cap) {
                 let what =
                     format!("\"{cap}\" is not one capability's name without CAP_, such as \"NET_ADMIN\"");
                 return wrong("container.cap_add", what);
             }
+        }
+        for name in self.container.sysctls.keys().filter(|n| !is_sysctl(n)) {
+            let what = format!(
+                "\"{name}\" is not a kernel parameter that a container has for itself: those begin with net., fs.mqueue., kernel.msg, kernel.sem or kernel.shm"
+            );
+            return wrong("container.sysctls", what);
         }
         if !docker && !self.shell.is_empty() {
             return wrong("shell", only("docker"));

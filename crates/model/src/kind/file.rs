@@ -84,6 +84,9 @@ pub struct Kind {
     pub verified: bool,
     /// Where its facts come from.
     pub source: String,
+    /// What does not work yet in netloom and why, in a sentence; empty where nothing is known not to work.
+    #[serde(default)]
+    pub limitation: String,
 }
 
 /// What is counted against a host.

@@ -308,6 +308,15 @@ fn files_that_are_wrong_are_told_with_file_key_and_what_is_allowed() {
         ),
         ("[container]\ncap_add = [\"CAP_NET_ADMIN\"]\n".into(), vec!["container.cap_add", "without CAP_"]),
         ("[container]\ncap_add = [\"ALL\"]\n".into(), vec!["container.cap_add", "one capability"]),
+        ("[container]\ncap_add = [\"BOGUS\"]\n".into(), vec!["container.cap_add", "BOGUS"]),
+        (
+            "[container]\nsysctls = { \"kernel.core_pattern\" = \"x\" }\n".into(),
+            vec!["container.sysctls", "kernel.core_pattern", "net."],
+        ),
+        ("name = \"host\"\n".into(), vec!["name", "choose another"]),
+        ("aliases = [\"mgmt-net\"]\n".into(), vec!["aliases", "choose another"]),
+        ("limitation = \" \"\n".into(), vec!["limitation", "sentence"]),
+        ("verified = true\nlimitation = \"x\"\n".into(), vec!["limitation", "not verified"]),
         ("[readiness]\nmethod = \"serial\"\npattern = \"x\"\n".into(), vec!["readiness.method", "libvirt"]),
         (
             "[readiness]\nmethod = \"log\"\npattern = \"(\"\n".into(),
@@ -355,6 +364,53 @@ fn files_that_are_wrong_are_told_with_file_key_and_what_is_allowed() {
 }
 
 #[test]
+fn a_kind_of_ones_own_is_not_verified_by_a_test() {
+    let mut catalogue = Catalogue::embedded();
+    catalogue.add_own("mine.toml", &file("")).unwrap();
+    let said = catalogue.add_own("mine.toml", &file("verified = true\n")).unwrap_err().to_string();
+    assert!(said.contains("mine.toml: verified: ") && said.contains("write false"), "{said}");
+}
+
+#[test]
+fn kinds_that_are_known_not_to_work_say_what_does_not() {
+    let catalogue = Catalogue::embedded();
+    for name in ["nokia_srlinux", "cisco_xrd", "juniper_cjunos", "cvx"] {
+        let kind = catalogue.get(name).unwrap();
+        assert!(kind.limitation.ends_with('.') && !kind.verified, "{name}: {}", kind.limitation);
+    }
+    assert_eq!(catalogue.get("frr").unwrap().limitation, "");
+}
+
+#[test]
+fn ordinary_files_find_their_interfaces_on_containers() {
+    let catalogue = Catalogue::embedded();
+    for (kind, name, port) in [
+        ("nokia_srlinux", "e1-49", 48),
+        ("nokia_srlinux", "ethernet-1/58", 57),
+        ("ceos", "eth13", 12),
+        ("ceos", "Ethernet64", 63),
+        ("ceos", "Ethernet49/1", 48),
+        ("ceos", "eth49_1", 48),
+        ("ceos", "et1/1", 0),
+        ("cvx", "swp13", 12),
+        ("cisco_xrd", "Gi0-0-0-20", 20),
+        ("sonic-vs", "Ethernet252", 63),
+        ("vyos", "eth256", 255),
+        ("juniper_crpd", "eth256", 255),
+        ("haproxy", "eth256", 255),
+        ("alpine", "eth256", 255),
+    ] {
+        assert_eq!(catalogue.get(kind).unwrap().interfaces.index(kind, name), Ok(port), "{kind} {name}");
+    }
+    // Part of a port that is split is no port.
+    for (kind, name) in
+        [("ceos", "Ethernet49/2"), ("ceos", "eth1_1_1"), ("nokia_srlinux", "e1-1-1"), ("cvx", "swp1s0")]
+    {
+        assert!(catalogue.get(kind).unwrap().interfaces.index(kind, name).is_err(), "{kind} {name}");
+    }
+}
+
+#[test]
 fn unknown_kinds_and_interfaces_are_named() {
     let spec = LabSpec {
         nodes: vec![node("a", "linux"), node("b", "lynux")],
@@ -363,7 +419,8 @@ fn unknown_kinds_and_interfaces_are_named() {
     };
     let wrong = Catalogue::embedded().check(&spec);
     assert_eq!(wrong.len(), 2, "{wrong:?}");
-    assert!(wrong[0].description.contains("frr") && wrong[0].description.contains("linux"), "{wrong:?}");
+    assert_eq!(wrong[0].field, "nodes[1].kind");
+    assert!(wrong[0].description.contains("\"lynux\"; \"netloom kinds list\" shows"), "{wrong:?}");
     assert!(wrong[1].description.contains("eth1 to"), "{wrong:?}");
     assert!(wrong[1].description.contains("management"), "{wrong:?}");
 }
@@ -399,7 +456,7 @@ fn two_spellings_of_one_interface_are_one_interface() {
     assert_eq!(one, two);
     assert_eq!(one.links[0].a.interface, "GigabitEthernet0/0/0/0");
     assert_eq!((one.links[0].b.interface.as_str(), one.links[1].b.interface.as_str()), ("eth1", "any-name"));
-    let unknown = spec(["nothing", "eth9"]);
+    let unknown = spec(["nothing", "eth999"]);
     assert_eq!(catalogue.canonical(unknown.clone()), unknown);
 }
 

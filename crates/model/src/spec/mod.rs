@@ -8,12 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{Digest, LabId};
 
+mod capability;
 mod check;
 mod link;
 mod node;
 pub mod stages;
 mod subnet;
 
+pub use self::capability::{CAPABILITIES, is_capability};
 pub use self::check::{
     INTERFACE_NAME, is_cidr, is_interface_name, is_mac, is_relative_normal, is_sysctl, is_word,
 };
@@ -30,6 +32,8 @@ pub const DEFAULT_MTU: u32 = 9500;
 pub const DEFAULT_PREFIX: &str = "netloom";
 /// Prefix of a lab whose instances are called `<lab>-<node>`.
 pub const LAB_NAME_PREFIX: &str = "__lab-name";
+/// Words that name no node as an end of a link, nor a kind: what is outside the lab.
+pub const RESERVED_ENDS: [&str; 4] = ["host", "mgmt-net", "dummy", "macvlan"];
 /// Most nodes of a lab.
 pub const MAX_NODES: usize = 5_000;
 /// Most links of a lab.

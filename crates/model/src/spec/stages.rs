@@ -7,12 +7,15 @@ use super::{NetworkMode, NodeSpec, Stage};
 /// A stage of a node.
 pub type Step<'a> = (&'a str, Stage);
 
-/// Stages that wait for one another, each for the one behind it and the last for the first; none when every stage can come about.
+/// Most cycles that are looked at: a hostile lab has no end of them.
+const MAX_CYCLES: usize = 100;
+
+/// Stages that wait for one another, each for the one behind it and the last for the first: cycles without a stage in common; none when every stage can come about.
 ///
 /// A stage waits for the one before it on its node and for what its `wait_for` names; a node that shares another's network namespace is created
 /// after it. That it waits for a node that is not there, or shares its own network, is another fault, and
 /// is not looked at here.
-pub fn cycle(nodes: &[NodeSpec]) -> Option<Vec<Step<'_>>> {
+pub fn cycles(nodes: &[NodeSpec]) -> Vec<Vec<Step<'_>>> {
     let index: HashMap<&str, usize> = nodes.iter().enumerate().map(|(i, n)| (n.id.as_str(), i)).collect();
     let stages = Stage::ALL.len();
     let number = |node: usize, stage: Stage| node * stages + stage as usize;
@@ -34,11 +37,11 @@ pub fn cycle(nodes: &[NodeSpec]) -> Option<Vec<Step<'_>>> {
         }
     }
     let step = |n: usize| (nodes[n / stages].id.as_str(), Stage::ALL[n % stages]);
-    search(&waits).map(|found| found.into_iter().map(step).collect())
+    search(&waits).into_iter().map(|found| found.into_iter().map(step).collect()).collect()
 }
 
-/// A cycle of a graph, found depth first without recursion.
-fn search(waits: &[Vec<usize>]) -> Option<Vec<usize>> {
+/// Cycles of a graph that share nothing, found depth first without recursion.
+fn search(waits: &[Vec<usize>]) -> Vec<Vec<usize>> {
     #[derive(Clone, Copy, PartialEq)]
     enum Seen {
         Not,
@@ -46,6 +49,7 @@ fn search(waits: &[Vec<usize>]) -> Option<Vec<usize>> {
         Done,
     }
     let mut seen = vec![Seen::Not; waits.len()];
+    let (mut found, mut told, mut looked_at) = (Vec::new(), vec![false; waits.len()], 0);
     for start in 0..waits.len() {
         if seen[start] != Seen::Not {
             continue;
@@ -54,8 +58,9 @@ fn search(waits: &[Vec<usize>]) -> Option<Vec<usize>> {
         let mut path = vec![(start, 0)];
         seen[start] = Seen::OnPath;
         while let Some((at, looked)) = path.last_mut() {
-            let Some(next) = waits[*at].get(*looked).copied() else {
-                seen[*at] = Seen::Done;
+            let at = *at;
+            let Some(next) = waits[at].get(*looked).copied() else {
+                seen[at] = Seen::Done;
                 path.pop();
                 continue;
             };
@@ -63,7 +68,18 @@ fn search(waits: &[Vec<usize>]) -> Option<Vec<usize>> {
             match seen[next] {
                 Seen::Done => {}
                 Seen::OnPath => {
-                    return Some(path.into_iter().map(|(n, _)| n).skip_while(|n| *n != next).collect());
+                    if told[at] || told[next] {
+                        continue;
+                    }
+                    let cycle: Vec<usize> = path.iter().map(|(n, _)| *n).skip_while(|n| *n != next).collect();
+                    if cycle.iter().all(|n| !told[*n]) {
+                        cycle.iter().for_each(|n| told[*n] = true);
+                        found.push(cycle);
+                    }
+                    looked_at += 1;
+                    if looked_at == MAX_CYCLES {
+                        return found;
+                    }
                 }
                 Seen::Not => {
                     seen[next] = Seen::OnPath;
@@ -72,7 +88,7 @@ fn search(waits: &[Vec<usize>]) -> Option<Vec<usize>> {
             }
         }
     }
-    None
+    found
 }
 
 /// A cycle in words: `a create waits for b healthy, which waits for a create`.
@@ -92,6 +108,10 @@ pub fn in_words(cycle: &[Step<'_>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn cycle(nodes: &[NodeSpec]) -> Option<Vec<Step<'_>>> {
+        cycles(nodes).into_iter().next()
+    }
     use crate::spec::{StageSpec, StageWait};
 
     fn node(id: &str, waits: &[(Stage, &str, Stage)]) -> NodeSpec {
@@ -130,6 +150,33 @@ mod tests {
         );
         let own = [node("a", &[(Create, "a", Healthy)])];
         assert!(in_words(&cycle(&own).unwrap()).starts_with("a create waits for a healthy"));
+    }
+
+    #[test]
+    fn every_cycle_of_its_own_is_found() {
+        use Stage::{Create, Healthy};
+        let nodes = [
+            node("a", &[(Create, "b", Create)]),
+            node("b", &[(Create, "a", Create)]),
+            node("c", &[(Create, "a", Create), (Create, "d", Healthy)]),
+            node("d", &[(Create, "c", Create)]),
+        ];
+        let words: Vec<String> = cycles(&nodes).iter().map(|c| in_words(c)).collect();
+        assert_eq!(words.len(), 2, "{words:?}");
+        assert_eq!(words[0], "a create waits for b create, which waits for a create");
+        assert!(words[1].contains("waits for d healthy"), "{words:?}");
+        // All wait for all: bounded, however many cycles there are.
+        let names: Vec<String> = (0..150).map(|i| format!("n{i}")).collect();
+        let all: Vec<NodeSpec> = names
+            .iter()
+            .map(|n| {
+                let waits: Vec<_> =
+                    names.iter().filter(|o| *o != n).map(|o| (Create, o.as_str(), Create)).collect();
+                node(n, &waits)
+            })
+            .collect();
+        let found = cycles(&all);
+        assert!(!found.is_empty() && found.len() <= MAX_CYCLES);
     }
 
     #[test]

@@ -32,6 +32,13 @@ impl Subnet {
         Ok(subnet)
     }
 
+    /// The subnet of this length that holds the address; none when it is no address of the version.
+    pub fn around(address: &str, length: u8, v6: bool) -> Option<Subnet> {
+        let width = if v6 { 128 } else { 32 };
+        let length = u32::from(length).min(width);
+        Some(Subnet { bits: address_bits(address, v6)? & mask(length, width), length, v6 })
+    }
+
     fn width(&self) -> u32 {
         if self.v6 { 128 } else { 32 }
     }
@@ -76,6 +83,14 @@ fn address_bits(text: &str, v6: bool) -> Option<u128> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_lies_in_the_subnet_around_it() {
+        let around = |a: &str, n, v6| Subnet::around(a, n, v6).map(|s| s.to_string());
+        assert_eq!(around("172.20.20.11", 24, false).as_deref(), Some("172.20.20.0/24"));
+        assert_eq!(around("2001:db8::7:1", 64, true).as_deref(), Some("2001:db8::/64"));
+        assert_eq!(around("2001:db8::1", 24, false), None);
+    }
 
     #[test]
     fn subnets_hold_their_addresses() {

@@ -61,3 +61,9 @@ fn a_link_to_a_node_that_nobody_knows_is_told_all_the_same() {
     let text = LAB.replace("d:eth1", "x:eth1");
     assert_eq!(codes(&read_filtered(&text, &bundle(), &["a"])), ["12:27 error UNKNOWN_NODE"]);
 }
+
+#[test]
+fn a_space_behind_the_comma_is_no_part_of_a_name() {
+    assert_eq!(filtered(&["a", " e"]), filtered(&["a", "e"]));
+    assert_eq!(filtered(&["a", " e"]).0, texts(&["a", "e"]));
+}

@@ -8,7 +8,7 @@ use super::{Wrong, is_relative_normal, is_sysctl, is_target, is_word};
 use crate::id::NodeId;
 use crate::spec::{
     BindSource, EndpointType, Healthcheck, LabSpec, MAX_CPU_MILLIS, MAX_MEMORY_BYTES, NetworkMode, NodeSpec,
-    PortMapping, Stage, stages,
+    PortMapping, Stage, is_capability, stages,
 };
 use crate::words;
 
@@ -122,6 +122,12 @@ fn texts(field: &str, node: &NodeSpec, wrong: &mut Wrong) {
                 "\"{name}\" is not a kernel parameter that a container has for itself: those begin with net., fs.mqueue., kernel.msg, \
                  kernel.sem or kernel.shm"
             ),
+        );
+    }
+    for cap in node.cap_add.iter().filter(|c| !is_capability(c)) {
+        wrong.say(
+            format!("{field}.cap_add"),
+            format!("\"{cap}\" is not one Linux capability's name without CAP_, such as NET_ADMIN; there is no way to ask for all"),
         );
     }
     for option in node.security_opts.iter().filter(|o| !is_printable_word(o, 4_096)) {
@@ -375,7 +381,7 @@ fn staging(spec: &LabSpec, wrong: &mut Wrong) {
             }
         }
     }
-    if let Some(cycle) = stages::cycle(&spec.nodes) {
+    for cycle in stages::cycles(&spec.nodes) {
         let at = spec.nodes.iter().position(|n| n.id == cycle[0].0).unwrap_or_default();
         let words = stages::in_words(&cycle);
         wrong.say(format!("nodes[{at}].stages"), format!("nodes wait for one another without end: {words}"));

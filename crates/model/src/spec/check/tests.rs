@@ -134,6 +134,13 @@ fn names_of_instances() {
 }
 
 #[test]
+fn capabilities_are_named_one_by_one() {
+    wrong("nodes[0].cap_add", "no way to ask for all", |l| l.nodes[0].cap_add = vec!["ALL".into()]);
+    wrong("nodes[0].cap_add", "BOGUS", |l| l.nodes[0].cap_add = vec!["BOGUS".into()]);
+    right(|l| l.nodes[0].cap_add = vec!["NET_RAW".into()]);
+}
+
+#[test]
 fn management() {
     let mgmt = |change: fn(&mut MgmtSpec)| move |l: &mut LabSpec| change(l.mgmt.as_mut().unwrap());
     wrong("mgmt.network", "Docker's own", mgmt(|m| m.network = "host".into()));
