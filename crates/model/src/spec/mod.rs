@@ -16,6 +16,7 @@ mod subnet;
 
 pub use self::check::{
     INTERFACE_NAME, is_cidr, is_interface_name, is_mac, is_relative_normal, is_sysctl, is_word,
+    security_option,
 };
 pub use self::link::{Endpoint, EndpointType, Impairment, LinkSpec};
 pub use self::node::{
