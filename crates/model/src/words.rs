@@ -9,6 +9,9 @@ pub enum SplitError {
     /// It ends in a backslash.
     #[error("it ends in a backslash")]
     Escape,
+    /// It holds a NUL character, which no argument can.
+    #[error("it holds a NUL character")]
+    Nul,
     /// It holds no word.
     #[error("it is empty")]
     Empty,
@@ -17,6 +20,9 @@ pub enum SplitError {
 /// The words of a command, by the quoting rules of POSIX (Shell & Utilities §2.2): a backslash keeps the next character, single quotes keep everything, in double
 /// quotes a backslash only counts before `"`, `\`, `$` and backquote. A line break after a backslash is dropped.
 pub fn split(command: &str) -> Result<Vec<String>, SplitError> {
+    if command.contains('\0') {
+        return Err(SplitError::Nul);
+    }
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut rest = command.chars();

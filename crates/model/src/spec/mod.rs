@@ -18,6 +18,7 @@ mod subnet;
 pub use self::capability::{CAPABILITIES, is_capability};
 pub use self::check::{
     INTERFACE_NAME, is_cidr, is_interface_name, is_mac, is_relative_normal, is_sysctl, is_word,
+    security_option,
 };
 pub use self::link::{Endpoint, EndpointType, Impairment, LinkSpec};
 pub use self::node::{

@@ -6,6 +6,7 @@ use crate::failure::Violation;
 mod lab;
 mod link;
 mod node;
+mod text;
 
 /// Collects what is wrong, below the field it is said of.
 #[derive(Default)]
@@ -74,6 +75,14 @@ pub fn is_word(text: &str, most: usize) -> bool {
     text.len() <= most
         && text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+}
+
+/// A security option as it is compared: Docker takes `no-new-privileges` with and without `true` behind it.
+pub fn security_option(text: &str) -> &str {
+    match text.split_once(['=', ':']) {
+        Some((name @ "no-new-privileges", "true")) => name,
+        _ => text,
+    }
 }
 
 /// True for a kernel parameter that a container has for itself.

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::lab::{has_file, key_bits, validity};
-use super::{Wrong, is_relative_normal, is_sysctl, is_target, is_word};
+use super::text::{self, is_printable_word, is_tmpfs_options};
+use super::{Wrong, is_relative_normal, is_target, is_word};
 use crate::id::NodeId;
 use crate::spec::{
     BindSource, EndpointType, Healthcheck, LabSpec, MAX_CPU_MILLIS, MAX_MEMORY_BYTES, NetworkMode, NodeSpec,
-    PortMapping, Stage, is_capability, stages,
+    PortMapping, Stage, stages,
 };
 use crate::words;
 
@@ -26,7 +27,7 @@ pub(super) fn check(spec: &LabSpec, wrong: &mut Wrong) {
     for (i, node) in spec.nodes.iter().enumerate() {
         let field = format!("nodes[{i}]");
         resources(&field, node, wrong);
-        texts(&field, node, wrong);
+        text::check(&field, node, wrong);
         mounts(&field, spec, node, wrong);
         network(&field, spec, node, wrong);
         if let Some(healthcheck) = &node.healthcheck {
@@ -110,43 +111,6 @@ fn resources(field: &str, node: &NodeSpec, wrong: &mut Wrong) {
     }
 }
 
-/// Values that are a single text each.
-fn texts(field: &str, node: &NodeSpec, wrong: &mut Wrong) {
-    if !node.hostname.is_empty() && !is_word(&node.hostname, 63) {
-        wrong.say(format!("{field}.hostname"), format!("\"{}\" is not a host name", node.hostname));
-    }
-    for name in node.sysctls.keys().filter(|n| !is_sysctl(n)) {
-        wrong.say(
-            format!("{field}.sysctls"),
-            format!(
-                "\"{name}\" is not a kernel parameter that a container has for itself: those begin with net., fs.mqueue., kernel.msg, \
-                 kernel.sem or kernel.shm"
-            ),
-        );
-    }
-    for cap in node.cap_add.iter().filter(|c| !is_capability(c)) {
-        wrong.say(
-            format!("{field}.cap_add"),
-            format!("\"{cap}\" is not one Linux capability's name without CAP_, such as NET_ADMIN; there is no way to ask for all"),
-        );
-    }
-    for option in node.security_opts.iter().filter(|o| !is_printable_word(o, 4_096)) {
-        wrong.say(format!("{field}.security_opts"), format!("\"{option}\" is not a security option"));
-    }
-    let parent = &node.cgroup_parent;
-    if !parent.is_empty() && (!is_printable_word(parent, 255) || parent.split('/').any(|p| p == "..")) {
-        wrong.say(format!("{field}.cgroup_parent"), format!("\"{parent}\" is not the name of a cgroup"));
-    }
-    for name in node.env.keys().filter(|n| n.is_empty() || n.contains(['=', '\0'])) {
-        wrong.say(format!("{field}.env"), format!("\"{name}\" is not the name of a variable"));
-    }
-    for command in &node.exec {
-        if let Err(why) = words::split(command) {
-            wrong.say(format!("{field}.exec"), format!("\"{command}\" is not a command: {why}"));
-        }
-    }
-}
-
 /// What is mounted: where from, and each place once.
 fn mounts(field: &str, spec: &LabSpec, node: &NodeSpec, wrong: &mut Wrong) {
     let mut places = BTreeSet::new();
@@ -183,8 +147,11 @@ fn mounts(field: &str, spec: &LabSpec, node: &NodeSpec, wrong: &mut Wrong) {
     for (path, options) in &node.tmpfs {
         let field = format!("{field}.tmpfs");
         target(field.clone(), path, wrong);
-        if !options.is_empty() && !is_printable_word(options, 255) {
-            wrong.say(field, format!("\"{options}\" are not mount options like size=64m,mode=1777"));
+        if !is_tmpfs_options(options) {
+            wrong.say(
+                field,
+                format!("\"{options}\" are not mount options of a tmpfs like size=64m,mode=1777"),
+            );
         }
     }
     for (j, device) in node.devices.iter().enumerate() {
@@ -331,6 +298,9 @@ fn health(field: &str, check: &Healthcheck, wrong: &mut Wrong) {
         Some("CMD" | "CMD-SHELL") => check.test.len() > 1,
         Some(_) => false,
     };
+    if check.test.iter().any(|word| word.contains('\0')) {
+        wrong.say(format!("{field}.test"), "a word of a command holds no NUL character");
+    }
     if !good {
         wrong.say(
             format!("{field}.test"),
@@ -390,11 +360,6 @@ fn staging(spec: &LabSpec, wrong: &mut Wrong) {
 
 fn is_absolute(path: &str) -> bool {
     path.starts_with('/') && !path.contains('\0') && path.split('/').all(|p| p != "..")
-}
-
-/// True for a text without spaces and control characters.
-fn is_printable_word(text: &str, most: usize) -> bool {
-    (1..=most).contains(&text.len()) && !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
 /// True for a list of cores and ranges of cores.

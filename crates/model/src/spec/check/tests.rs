@@ -294,6 +294,55 @@ fn single_values() {
 }
 
 #[test]
+fn texts_that_docker_would_refuse_are_refused_here() {
+    for good in ["root", "0", "root:root", "1000:1000", "www-data"] {
+        right(|l| l.nodes[0].user = good.into());
+    }
+    for bad in ["root:root\n", " ", "root:", ":0", "a:b:c", "a b", "\0"] {
+        wrong("nodes[0].user", "is not a user", |l| l.nodes[0].user = bad.into());
+    }
+    for bad in [" x", "", "CAP_", "NET_ADMIN ", "CAP_KILL", "kill"] {
+        wrong("nodes[0].cap_add", "capabilities(7)", |l| l.nodes[0].cap_add = vec![bad.into()]);
+    }
+    right(|l| drop(l.nodes[0].env.insert("A".into(), "two\nlines = \"é\"".into())));
+    wrong("nodes[0].env", "NUL", |l| drop(l.nodes[0].env.insert("A".into(), "a\0b".into())));
+    wrong("nodes[0].cmd", "NUL", |l| l.nodes[0].cmd = vec!["a".into(), "\0".into()]);
+    wrong("nodes[0].entrypoint", "NUL", |l| l.nodes[0].entrypoint = vec!["\0".into()]);
+    wrong("nodes[0].exec", "NUL", |l| l.nodes[0].exec = vec!["echo \0".into()]);
+    wrong("nodes[0].sysctls", "one line", |l| {
+        drop(l.nodes[0].sysctls.insert("net.ipv4.ip_forward".into(), "1\n".into()));
+    });
+    for good in
+        ["", "size=64m,mode=1777", "rw,noexec,nosuid,size=50%", "uid=0,gid=5,nr_inodes=10k", "mpol=local"]
+    {
+        right(|l| drop(l.nodes[0].tmpfs.insert("/t".into(), good.into())));
+    }
+    for bad in
+        ["bogus", "size=", "size=x", "mode=9", "uid=-1", "size=1m,", "size=1m,bogus=1", "uid=99999999999"]
+    {
+        wrong("nodes[0].tmpfs", "of a tmpfs", |l| drop(l.nodes[0].tmpfs.insert("/t".into(), bad.into())));
+    }
+    right(|l| drop(l.nodes[0].labels.insert("com.example/site".into(), "two words".into())));
+    for bad in ["", "a=b", "a b", "a\n", "\0"] {
+        wrong("nodes[0].labels", "name of a label", |l| {
+            drop(l.nodes[0].labels.insert(bad.into(), "".into()))
+        });
+    }
+    wrong("nodes[0].labels", "NUL", |l| drop(l.nodes[0].labels.insert("a".into(), "\0".into())));
+    wrong("nodes[0].image", "name of an image", |l| l.nodes[0].image = "a b".into());
+}
+
+#[test]
+fn a_security_option_is_the_same_however_docker_takes_it() {
+    for same in ["no-new-privileges", "no-new-privileges:true", "no-new-privileges=true"] {
+        assert_eq!(crate::spec::security_option(same), "no-new-privileges");
+    }
+    for other in ["no-new-privileges:false", "seccomp=unconfined", "label:true"] {
+        assert_eq!(crate::spec::security_option(other), other);
+    }
+}
+
+#[test]
 fn certificate_authority() {
     let authority = |certificate: &str, key: &str| {
         Some(AuthoritySpec { certificate: certificate.into(), key: key.into(), ..AuthoritySpec::default() })
