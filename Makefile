@@ -29,7 +29,8 @@ build: deps ## Build the programs into target/debug
 
 # What PREFIX, DESTDIR, SYSTEMDUNITDIR, PROGRAMS, PROFILE, BUILT and PURGE do stands in scripts/install.sh.
 export PREFIX DESTDIR SYSTEMDUNITDIR PROGRAMS PROFILE BUILT PURGE
-install: deps ## Build and install netloom, and start it as a service (PREFIX=/usr/local, DESTDIR=)
+# A package is built where packages are not ours to install, and what was built before needs no compiler.
+install: $(if $(DESTDIR)$(BUILT),,deps) ## Build and install netloom, and start it as a service (PREFIX=/usr/local, DESTDIR=)
 	@scripts/install.sh install
 
 uninstall: ## Remove what was installed; PURGE=1 also removes labs, data and configuration

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use netloom_model::{Code, Failure};
@@ -72,6 +72,20 @@ impl Form {
             kind if kind == "application/grpc" || kind.starts_with("application/grpc+") => Form::Grpc,
             _ => Form::Http,
         }
+    }
+
+    /// The type of gRPC-Web's answer: that of its request where `Accept` names none, as fetch() says nothing or `*/*`.
+    pub fn web_answer(headers: &HeaderMap) -> HeaderValue {
+        let accept = headers.get(ACCEPT);
+        let named = |a: &&HeaderValue| a.as_bytes().starts_with(b"application/grpc-web");
+        let is_text = match accept.filter(named) {
+            Some(accept) => accept.as_bytes().starts_with(b"application/grpc-web-text"),
+            None => media_type(headers).starts_with("application/grpc-web-text"),
+        };
+        HeaderValue::from_static(match is_text {
+            true => "application/grpc-web-text+proto",
+            false => "application/grpc-web+proto",
+        })
     }
 
     /// As figures name it.

@@ -65,13 +65,13 @@ pub async fn read(peers: &Peers, lab: &LabId, node: &NodeId) -> Result<v1::NodeC
     let (code, content, said) = tokio::time::timeout(BOUND, run)
         .await
         .unwrap_or_else(|_| Err(refuse(format!("it did not answer within {} s", BOUND.as_secs()))))?;
-    let method = command_line(&ticket.save);
+    let method = view::command_line(&ticket.save);
     match code {
         // No device has an empty configuration: a command that prints none did not do what it is there for.
         0 if content.iter().all(u8::is_ascii_whitespace) => {
             Err(refuse(format!("{method} printed nothing{}", told(&said, &[]))))
         }
-        0 => Ok(view::node_config(lab, node, content, method, read_time)),
+        0 => Ok(view::node_config(lab, node, content, &ticket.save, read_time)),
         code => Err(refuse(format!("{method} ended with exit code {code}{}", told(&said, &content)))),
     }
 }
@@ -83,24 +83,9 @@ fn told(said: &[u8], content: &[u8]) -> String {
     if text.is_empty() { text } else { format!(": {text}") }
 }
 
-/// A command as a shell would be told it.
-fn command_line(words: &[String]) -> String {
-    let plain =
-        |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:=,@+%".contains(&b));
-    let word = |w: &String| if plain(w) { w.clone() } else { format!("'{}'", w.replace('\'', "'\\''")) };
-    words.iter().map(word).collect::<Vec<String>>().join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_command_is_told_as_it_would_be_typed() {
-        let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<String>>();
-        assert_eq!(command_line(&words(&["vtysh", "-c", "show run"])), "vtysh -c 'show run'");
-        assert_eq!(command_line(&words(&["echo", "", "it's"])), "echo '' 'it'\\''s'");
-    }
 
     #[test]
     fn errors_are_told_before_output_and_both_only_in_part() {

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
-use http::header::CONTENT_TYPE;
+use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -182,6 +182,11 @@ pub struct Inside {
 impl Inside {
     async fn call(self: &Arc<Self>, door: &Door, request: Request<Incoming>) -> Response<Body> {
         let form = Form::of(request.headers());
+        let mut request = request;
+        if form == Form::GrpcWeb {
+            let kind = Form::web_answer(request.headers());
+            request.headers_mut().insert(ACCEPT, kind);
+        }
         let granted = door.granted(request.headers());
         let mut response = self.admitted(door, form, request).await;
         if let Some(origin) = granted {
@@ -198,10 +203,11 @@ impl Inside {
         request: Request<Incoming>,
     ) -> Response<Body> {
         let (parts, body) = request.into_parts();
+        let accept = parts.headers.get(ACCEPT).cloned();
         match door.admit(&parts, !body.is_end_stream()) {
             Ok(Admission::Request) => {}
             Ok(Admission::Preflight) => return cors::preflight(&parts),
-            Err(refusal) => return self.refuse(form, refusal),
+            Err(refusal) => return self.refuse(form, refusal, accept),
         }
         let request = Request::from_parts(parts, body);
         match form {
@@ -211,10 +217,10 @@ impl Inside {
         }
     }
 
-    fn refuse(&self, form: Form, refusal: Refusal) -> Response<Body> {
+    fn refuse(&self, form: Form, refusal: Refusal, accept: Option<HeaderValue>) -> Response<Body> {
         match form {
             Form::Grpc => to_status(refusal.failure).into_http(),
-            Form::GrpcWeb => web_status(to_status(refusal.failure)),
+            Form::GrpcWeb => web_status(to_status(refusal.failure), accept),
             Form::Http => self.transcoder.refuse(refusal),
         }
     }
@@ -273,10 +279,11 @@ impl Inside {
 }
 
 /// A status that comes instead of an answer, to a gRPC-Web caller.
-fn web_status(status: Status) -> Response<Body> {
+fn web_status(status: Status, accept: Option<HeaderValue>) -> Response<Body> {
     let mut response = status.into_http();
-    let kind = HeaderValue::from_static("application/grpc-web+proto");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
+    if let Some(kind) = accept {
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+    }
     response
 }
 

@@ -109,16 +109,26 @@ fn interface(lab: &str, facts: ps::InterfaceFacts) -> v1::Interface {
     }
 }
 
-/// A node's running configuration.
+/// A node's running configuration, as a command printed it.
+///
+/// Computed: `method` is the command as a shell would be told it.
 pub fn node_config(
     lab: &LabId,
     node: &NodeId,
     content: Vec<u8>,
-    method: String,
+    command: &[String],
     read_time: SystemTime,
 ) -> v1::NodeConfig {
     let name = names::node(lab.as_str(), node.as_str());
-    v1::NodeConfig { name, content, method, read_time: Some(read_time.into()) }
+    v1::NodeConfig { name, content, method: command_line(command), read_time: Some(read_time.into()) }
+}
+
+/// A command as a shell would be told it.
+pub fn command_line(words: &[String]) -> String {
+    let plain =
+        |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:=,@+%".contains(&b));
+    let word = |w: &String| if plain(w) { w.clone() } else { format!("'{}'", w.replace('\'', "'\\''")) };
+    words.iter().map(word).collect::<Vec<String>>().join(" ")
 }
 
 /// A link.
@@ -413,4 +423,16 @@ fn int(n: u32) -> i32 {
 
 fn long(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_told_as_it_would_be_typed() {
+        let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<String>>();
+        assert_eq!(command_line(&words(&["vtysh", "-c", "show run"])), "vtysh -c 'show run'");
+        assert_eq!(command_line(&words(&["echo", "", "it's"])), "echo '' 'it'\\''s'");
+    }
 }

@@ -17,7 +17,8 @@ use crate::{names, pages, view};
 
 const LIST: &str = "labs";
 /// What a capture is, over HTTP: the name that desktops and Wireshark know it by; none is registered.
-const PCAPNG: &str = "application/x-pcapng";
+/// The content type of a capture.
+pub const PCAPNG: &str = "application/x-pcapng";
 
 #[tonic::async_trait]
 impl LabService for Api {

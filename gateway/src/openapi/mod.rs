@@ -14,6 +14,7 @@ use prost_reflect::DescriptorPool;
 use serde_json::{Value, json};
 use tonic::body::Body;
 
+use crate::grpc::lab::PCAPNG;
 use crate::transcode::answer;
 use crate::transcode::rules::Table;
 use comments::Comments;
@@ -28,6 +29,34 @@ const ABOUT: &str = "Virtual network labs: topologies of routers, hosts and link
     out. Unknown fields and parameters are refused.\n\n\
     Streams are lines of JSON (NDJSON), or server-sent events with `Accept: text/event-stream`.\n\n\
     Over the Unix socket no token is asked for.";
+
+/// The content type of a method that answers with bytes, which descriptors do not tell.
+fn raw_type(method: &str) -> &'static str {
+    match method {
+        "CapturePackets" => PCAPNG,
+        _ => "*/*",
+    }
+}
+
+/// Headers that calls take.
+fn parameters() -> Value {
+    json!({
+        "GrpcTimeout": {
+            "name": "Grpc-Timeout",
+            "in": "header",
+            "required": false,
+            "description": "The time that the call has: at most eight digits and a unit, of H (hours), M (minutes), S (seconds), m (milliseconds), u (microseconds) and n (nanoseconds). Without it there is no bound.",
+            "schema": {"type": "string", "pattern": "^[0-9]{1,8}[HMSmun]$", "examples": ["30S"]},
+        },
+        "LastEventId": {
+            "name": "Last-Event-ID",
+            "in": "header",
+            "required": false,
+            "description": "Of server-sent events only: goes on after this number instead of the parameter since.",
+            "schema": {"type": "string", "pattern": "^[0-9]{1,20}$"},
+        },
+    })
+}
 
 /// The description, as it is sent.
 pub struct Document {
@@ -76,6 +105,7 @@ pub fn describe(pool: &DescriptorPool, table: &Table) -> Value {
         "paths": paths,
         "components": {
             "schemas": schemas.into_components(),
+            "parameters": parameters(),
             "responses": {
                 "Error": {
                     "description": "What went wrong. `details` holds a google.rpc.ErrorInfo of domain \"netloom\", whose `reason` is for programs, and a google.rpc.BadRequest with every field at fault when the request was wrong.",

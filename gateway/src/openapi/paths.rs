@@ -11,40 +11,52 @@ use crate::transcode::rules::{Body, Rule, Table};
 /// All paths with their operations.
 pub fn describe(table: &Table, comments: &Comments, schemas: &mut Schemas<'_>) -> Value {
     let mut paths: Map<String, Value> = Map::new();
-    let mut ids: Vec<String> = Vec::new();
     // In an order that does not depend on how rules are tried.
     let mut rules: Vec<&Rule> = table.rules().iter().collect();
     rules.sort_by(|a, b| (&a.route, a.http.as_str()).cmp(&(&b.route, b.http.as_str())));
     for rule in rules {
-        let mut id = format!("{}_{}", rule.method.parent_service().name(), rule.method.name());
-        let before = ids.iter().filter(|i| **i == id).count();
-        ids.push(id.clone());
-        if before > 0 {
-            id.push_str(&(before + 1).to_string());
-        }
-        let operation = operation(rule, &id, comments, schemas);
+        let siblings: Vec<&Rule> = table.rules().iter().filter(|r| r.method == rule.method).collect();
+        let operation = operation(rule, &siblings, comments, schemas);
         paths.entry(rule.route.clone()).or_insert_with(|| json!({}))
             [rule.http.as_str().to_ascii_lowercase()] = operation;
     }
     paths.into()
 }
 
-fn operation(rule: &Rule, id: &str, comments: &Comments, schemas: &mut Schemas<'_>) -> Value {
+/// What tells a rule from the others of its method: `LabService_WatchLabs` is of all labs, `LabService_WatchLabs_lab` of one, and of two with the same path the one
+/// without a body is called by its verb.
+fn id(rule: &Rule, siblings: &[&Rule]) -> String {
+    let mut id = format!("{}_{}", rule.method.parent_service().name(), rule.method.name());
+    let others = || siblings.iter().filter(|s| !std::ptr::eq(**s, rule));
+    if others().any(|s| s.bindings.len() < rule.bindings.len()) {
+        for part in rule.template.open().1 {
+            id = format!("{id}_{}", part.name);
+        }
+    }
+    if others().any(|s| s.route == rule.route) && matches!(rule.body, Body::None) {
+        id = format!("{id}_{}", rule.http.as_str().to_ascii_lowercase());
+    }
+    id
+}
+
+fn operation(rule: &Rule, siblings: &[&Rule], comments: &Comments, schemas: &mut Schemas<'_>) -> Value {
     let method = &rule.method;
     let about = comments.of(method.parent_file().name(), method.path());
     let summary = about.split_once(". ").map_or(about, |(first, _)| first).trim_end_matches('.');
     let mut operation = json!({
-        "operationId": id,
+        "operationId": id(rule, siblings),
         "tags": [method.parent_service().name()],
         "summary": summary,
         "description": about,
         "responses": responses(rule, schemas),
     });
     let mut parameters: Vec<Value> = rule.template.open().1.iter().map(path_parameter).collect();
-    query_parameters(rule, schemas, &mut parameters);
-    if !parameters.is_empty() {
-        operation["parameters"] = parameters.into();
+    query_parameters(rule, siblings, schemas, &mut parameters);
+    if method.is_server_streaming() && method.output().get_field_by_name("sequence").is_some() {
+        parameters.push(json!({"$ref": "#/components/parameters/LastEventId"}));
     }
+    parameters.push(json!({"$ref": "#/components/parameters/GrpcTimeout"}));
+    operation["parameters"] = parameters.into();
     let bound: Vec<FieldDescriptor> =
         rule.bindings.iter().filter(|way| way.len() == 1).filter_map(|way| way.first().cloned()).collect();
     let body = match &rule.body {
@@ -74,8 +86,8 @@ fn path_parameter(part: &crate::transcode::rules::Open) -> Value {
     })
 }
 
-/// Every field that neither the path nor the body holds, also those of messages within.
-fn query_parameters(rule: &Rule, schemas: &mut Schemas<'_>, parameters: &mut Vec<Value>) {
+/// Every field that neither the path nor the body holds, also those of messages within. What another path of the method says is said there.
+fn query_parameters(rule: &Rule, siblings: &[&Rule], schemas: &mut Schemas<'_>, parameters: &mut Vec<Value>) {
     let in_body = |field: &FieldDescriptor| match &rule.body {
         Body::None => false,
         Body::Whole => true,
@@ -86,7 +98,8 @@ fn query_parameters(rule: &Rule, schemas: &mut Schemas<'_>, parameters: &mut Vec
     for field in input.fields().filter(|f| !in_body(f)) {
         leaves(vec![field], &mut ways);
     }
-    for way in ways.into_iter().filter(|way| !rule.bindings.contains(way)) {
+    let in_a_path = |way: &Vec<FieldDescriptor>| siblings.iter().any(|s| s.bindings.contains(way));
+    for way in ways.into_iter().filter(|way| !in_a_path(way)) {
         let Some(field) = way.last() else { continue };
         let name = way.iter().map(|f| f.json_name()).collect::<Vec<_>>().join(".");
         let mut parameter = json!({"name": name, "in": "query", "schema": schemas.field(field)});
@@ -133,8 +146,8 @@ fn responses(rule: &Rule, schemas: &mut Schemas<'_>) -> Value {
     let output = method.output();
     let (about, content) = if is_raw(&output) {
         (
-            "Bytes, of the type that the answer names.",
-            json!({"*/*": {"schema": {"type": "string", "format": "binary"}}}),
+            "Bytes.",
+            json!({super::raw_type(method.name()): {"schema": {"type": "string", "format": "binary"}}}),
         )
     } else if method.is_server_streaming() {
         let failed = schemas.of_name(output.parent_pool(), "google.rpc.Status");

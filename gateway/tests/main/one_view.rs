@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-const RESOURCES: [&str; 10] = [
+const RESOURCES: [&str; 11] = [
     "Lab",
     "Node",
+    "NodeConfig",
     "Interface",
     "Link",
     "Host",

@@ -104,6 +104,37 @@ fn it_describes_every_rule_and_refers_to_nothing_that_is_not_there() {
 }
 
 #[test]
+fn a_method_of_two_paths_has_two_plain_names_and_says_no_field_in_both() {
+    let description = description();
+    let paths = &description["paths"];
+    let id = |path: &str, verb: &str| paths[path][verb]["operationId"].as_str().unwrap().to_owned();
+    assert_eq!(id("/v1/labs:watch", "get"), "LabService_WatchLabs");
+    assert_eq!(id("/v1/labs/{lab}:watch", "get"), "LabService_WatchLabs_lab");
+    assert_eq!(id("/v1/labs/{lab}:capture", "post"), "LabService_CapturePackets");
+    assert_eq!(id("/v1/labs/{lab}:capture", "get"), "LabService_CapturePackets_get");
+    let watch = paths["/v1/labs:watch"]["get"]["parameters"].as_array().unwrap();
+    assert!(
+        watch.iter().all(|p| p["name"] != "name") && watch.iter().any(|p| p["name"] == "since"),
+        "{watch:?}"
+    );
+}
+
+#[test]
+fn headers_that_calls_take_and_the_type_of_captures_are_described() {
+    let description = description();
+    let headers = |path: &str| -> Vec<String> {
+        let parameters = description["paths"][path]["get"]["parameters"].as_array().unwrap();
+        let pointers = parameters.iter().filter_map(|p| p["$ref"].as_str()?.strip_prefix('#'));
+        pointers.map(|p| description.pointer(p).unwrap()["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(headers("/v1/labs:watch"), ["Last-Event-ID", "Grpc-Timeout"]);
+    assert_eq!(headers("/v1/labs"), ["Grpc-Timeout"]);
+    let capture = &description["paths"]["/v1/labs/{lab}:capture"]["get"]["responses"]["200"]["content"];
+    let types: Vec<&String> = capture.as_object().unwrap().keys().collect();
+    assert_eq!(types, ["application/x-pcapng"], "as captures.rs sees it answered");
+}
+
+#[test]
 fn it_says_what_the_contracts_say() {
     let description = description();
     let paths = &description["paths"];
@@ -123,15 +154,13 @@ fn it_says_what_the_contracts_say() {
         "what the path says is not in the body: {body}"
     );
     let list = paths["/v1/labs"]["get"]["parameters"].as_array().unwrap();
-    assert_eq!(
-        list.iter().map(|p| p["name"].as_str().unwrap()).collect::<Vec<_>>(),
-        ["pageSize", "pageToken"]
-    );
+    assert_eq!(list.iter().filter_map(|p| p["name"].as_str()).collect::<Vec<_>>(), ["pageSize", "pageToken"]);
     let watch = &paths["/v1/labs:watch"]["get"]["responses"]["200"]["content"];
     assert!(watch["application/x-ndjson"].is_object() && watch["text/event-stream"].is_object(), "{watch}");
     assert_eq!(paths["/v1/images/{image}"]["get"]["parameters"][0]["name"], "image");
     assert!(paths["/v1/shell:open"]["post"]["responses"].get("200").is_none(), "it needs gRPC");
 
+    assert!(schemas["Link"]["properties"]["etag"].get("readOnly").is_none(), "it is sent with a change");
     let node = &schemas["Node"];
     assert_eq!(node["properties"]["uid"]["readOnly"], true);
     assert_eq!(node["properties"]["memoryRequestBytes"]["type"], "string", "64 bits are a string");

@@ -100,6 +100,28 @@ async fn unary_calls_and_streams_in_both_encodings() {
 }
 
 #[tokio::test]
+async fn text_is_answered_in_text_unless_accept_names_the_other() {
+    let rig = Rig::new().await;
+    let body = BASE64_STANDARD.encode(framed(&v1::GetLabRequest { name: "labs/mixed".into() }));
+    for (accept, kind) in [(None, TEXT), (Some("*/*"), TEXT), (Some(TEXT), TEXT), (Some(BINARY), BINARY)] {
+        let headers: Vec<_> =
+            [("content-type", TEXT)].into_iter().chain(accept.map(|a| ("accept", a))).collect();
+        let body = body.clone().into_bytes();
+        let response = rig.send("POST", "/netloom.v1.LabService/GetLab", &headers, body).await;
+        assert_eq!(response.headers()["content-type"], kind, "{accept:?}");
+        let bytes = rig.bytes(response).await;
+        assert_eq!(bytes.starts_with(&BASE64_STANDARD.encode([0, 0, 0]).into_bytes()), kind == TEXT);
+    }
+    // A refusal is of the same type.
+    let headers = [("content-type", TEXT), ("authorization", "")];
+    let refused = rig.send("POST", "/netloom.v1.LabService/GetLab", &headers, body.into_bytes()).await;
+    assert_eq!(
+        (&refused.headers()["content-type"], &refused.headers()["grpc-status"]),
+        (&TEXT.parse().unwrap(), &"16".parse().unwrap())
+    );
+}
+
+#[tokio::test]
 async fn failures_are_what_they_are_over_grpc() {
     let rig = Rig::new().await;
     let none = framed(&v1::GetLabRequest { name: "labs/none".into() });

@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
-use netloom_tests::{Installed, Output, Sandbox, binaries, run, run_with_input};
+use netloom_tests::{Installed, Output, Sandbox, binaries, eventually, run, run_with_input};
 
 use super::docs::root;
 use crate::line;
 
+/// For what ends by itself in no time.
+const BOUND: Duration = Duration::from_secs(20);
 const ETC: &str = "etc/netloom/netloom.toml";
 const UNIT: &str = "usr/local/lib/systemd/system/netloomd.service";
 
@@ -105,7 +108,9 @@ fn what_is_installed_runs_a_lab_with_the_rights_of_its_unit_and_goes_without_a_t
     });
     let lab = sandbox.lab("installed");
     let text = line(&lab, 2) + "    - endpoints: [\"n1:eth5\", \"sw:p1\"]\n";
-    sandbox.deploy(&text.replacen("  nodes:\n", "  nodes:\n    sw: {kind: bridge}\n", 1));
+    let more = "  nodes:\n    sw: {kind: bridge}\n    u1: {user: \"65534\"}\n";
+    sandbox.deploy(&text.replacen("  nodes:\n", more, 1));
+    a_command_of_another_user_ends_with_its_caller(&sandbox, &lab);
     sandbox.netloom(&["exec", &lab, "n1", "--", "ping", "-c", "1", "-W", "5", "10.0.1.2"]).must();
     let ping = ["exec", &lab, "n1", "--", "ping", "-w", "5", "10.0.1.2"];
     std::thread::scope(|scope| {
@@ -135,6 +140,37 @@ fn what_is_installed_runs_a_lab_with_the_rights_of_its_unit_and_goes_without_a_t
     script("install", &top, &[]).must();
     script("uninstall", &top, &[("PURGE", "1")]).must();
     assert_eq!(all_below(&top), BTreeSet::new());
+}
+
+/// Node `u1` does not run as root: to end what it runs takes a right.
+fn a_command_of_another_user_ends_with_its_caller(sandbox: &Sandbox, lab: &str) {
+    let seconds = format!("{}", 1_000_000_000 + u64::from(std::process::id()));
+    let is_it = |process: &Path| {
+        std::fs::read(process.join("cmdline")).is_ok_and(|c| c == format!("sleep\0{seconds}\0").as_bytes())
+    };
+    let runs = || {
+        let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+        processes.filter(|p| is_it(&p.path())).count() > 0
+    };
+    let mut caller =
+        sandbox.command().args(["exec", lab, "u1", "--", "sleep", &seconds]).spawn().expect("netloom");
+    eventually("the command runs", BOUND, runs);
+    caller.kill().expect("a caller that is there");
+    caller.wait().expect("its end");
+    eventually("the command has ended with its caller", BOUND, || !runs());
+}
+
+#[test]
+fn nothing_is_installed_by_apt_to_make_a_package_or_from_what_was_built() {
+    let asked = |variables: &[&str]| {
+        let root = root().display().to_string();
+        run("make", &[&["-C", &root, "--dry-run", "install"], variables].concat()).must().stdout
+    };
+    assert!(asked(&["DESTDIR=", "BUILT="]).contains("scripts/deps.sh"));
+    for variables in [["DESTDIR=/nowhere", "BUILT="], ["DESTDIR=", "BUILT=/nowhere"]] {
+        let said = asked(&variables);
+        assert!(said.contains("scripts/install.sh install") && !said.contains("deps.sh"), "{said}");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use bollard::exec::{StartExecOptions, StartExecResults};
 use bollard::models::ExecConfig;
 use bollard::query_parameters::ResizeExecOptionsBuilder;
 use futures::{Stream, StreamExt as _};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getpgid};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
@@ -136,8 +137,14 @@ impl Pump {
         let pid = exec.pid.and_then(|p| i32::try_from(p).ok()).filter(|p| *p > 1);
         let Some(pid) = pid.filter(|_| exec.running == Some(true)).map(Pid::from_raw) else { return };
         // It leads a session of its own, so its group is it and its children.
-        if getpgid(Some(pid)) == Ok(pid) {
-            let _ = killpg(pid, Signal::SIGKILL);
+        if getpgid(Some(pid)) != Ok(pid) {
+            return;
+        }
+        match killpg(pid, Signal::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => {
+                tracing::warn!(%error, exec = self.exec, %pid, "a command whose caller has gone runs on: it cannot be ended");
+            }
         }
     }
 }
