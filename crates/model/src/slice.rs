@@ -112,6 +112,8 @@ pub fn spec_hash(name: &str, spec: &NodeSpec, files: &[FileEntry], network: Opti
     fixed.startup_delay_seconds = 0;
     fixed.auto_remove = false;
     fixed.enforce_startup_config = false;
+    // Those of its container follow when it is next made anew.
+    fixed.labels = Default::default();
     // Names in /etc/hosts; those on the management network are given when it joins it.
     fixed.aliases = Vec::new();
     // Where it is mounted cannot change; what is there can.
@@ -235,6 +237,7 @@ mod tests {
             startup_delay_seconds: 3,
             auto_remove: true,
             aliases: vec!["b".into()],
+            labels: [("graph-icon".into(), "router".into())].into(),
             ..base.clone()
         };
         assert_eq!(hash(&base), hash(&limits));

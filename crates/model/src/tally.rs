@@ -102,7 +102,13 @@ pub fn lab_state(
     if lab_wanted == Wanted::Absent {
         (LabState::Deleting, format!("{} nodes are still there", c.nodes))
     } else if operation_active {
-        (LabState::Deploying, say(unsettled, 0, "are not ready yet"))
+        let links_missing = plugged_links.saturating_sub(c.up_links);
+        let why = match (unsettled, links_missing) {
+            (0, 0) => "its hosts' word is waited for".to_owned(),
+            (0, links) => say(0, links, "are not up yet"),
+            (nodes, _) => say(nodes, 0, "are not ready yet"),
+        };
+        (LabState::Deploying, why)
     } else if c.unknown + unknown_links > 0 {
         (LabState::Unknown, say(c.unknown, unknown_links, "are not known"))
     } else if c.failed + failed_links > 0 {
@@ -142,6 +148,17 @@ mod tests {
         let c = counts(&nodes, &links);
         assert_eq!((c.nodes, c.running, c.ready, c.failed, c.unknown), (8, 4, 3, 1, 1));
         assert_eq!((c.containers, c.vms, c.bridges, c.links, c.up_links), (4, 3, 1, 5, 4));
+    }
+
+    #[test]
+    fn a_deploy_that_waits_for_links_alone_says_so() {
+        let ready = t(Runtime::Docker, Wanted::Running, NodeState::Ready, 2);
+        let why = |nodes: &[NodeTally], links: &[LinkTally]| lab_state(nodes, links, Wanted::Running, true).1;
+        let (up, pending) = (l(LinkState::Up, 1), l(LinkState::Pending, 2));
+        assert_eq!(why(&[ready], &[up, pending]), "2 of 3 links are not up yet");
+        assert_eq!(why(&[ready], &[up]), "its hosts' word is waited for");
+        let starting = t(Runtime::Docker, Wanted::Running, NodeState::Starting, 1);
+        assert_eq!(why(&[ready, starting], &[up, pending]), "1 of 3 nodes are not ready yet");
     }
 
     #[test]

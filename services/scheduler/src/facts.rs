@@ -12,6 +12,7 @@ use netloom_model::state::{
     ImageStep as Image, LinkState, NodeEvidence, NodeState, Runtime, Wanted, link_state, node_state,
 };
 
+use crate::client::{COMPUTE, NETWORK};
 use crate::rows::{ImageStep, LabRows, NodeRow};
 use crate::world::{Heard, HostView};
 
@@ -21,9 +22,21 @@ pub const CROSS_HOST: &str = "cross-host links are not available yet";
 /// Sets every state in the rows.
 pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
     let waiting: Vec<String> = rows.nodes.values().filter(|n| n.replaced).map(|n| n.id.folded()).collect();
+    let lab = rows.lab.uid;
+    let refusal = |host: Option<&HostId>, service: &'static str| {
+        let refused = hosts.get(host?)?.refused.get(&(service, lab))?;
+        Some(format!("its host refuses the lab: {}", refused.why))
+    };
     for node in rows.nodes.values_mut() {
         let view = node.host.as_ref().and_then(|h| hosts.get(h));
         node_facts(node, view, &waiting);
+        let service = if node.runtime == Runtime::Bridge { NETWORK } else { COMPUTE };
+        if node.state == NodeState::Pending
+            && node.reason.is_empty()
+            && let Some(why) = refusal(node.host.as_ref(), service)
+        {
+            node.reason = why;
+        }
     }
     for nic in rows.nics.values_mut().filter(|n| !n.absent) {
         let view = nic.host.as_ref().and_then(|h| hosts.get(h));
@@ -78,6 +91,14 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
             } else if let Some(node) = ended.first() {
                 (link.state, link.reason) = (LinkState::Down, format!("node {node} does not run"));
             }
+        }
+    }
+    for link in rows.links.values_mut() {
+        if link.state == LinkState::Pending
+            && link.reason.is_empty()
+            && let Some(why) = refusal(link.host.as_ref(), NETWORK)
+        {
+            link.reason = why;
         }
     }
     crate::stages::advance(rows);

@@ -5,14 +5,14 @@
 //!
 //! A deploy is over when its hosts acknowledged everything, nothing is left to remove, every node is settled and at the end of its stages, and every link between
 //! ready nodes is up or had its time. What waits by its stages for something that cannot come about is not waited for. An operation of some nodes asks the same
-//! of those and their links.
+//! of those and their links. What a host refuses for good ends it at once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use netloom_model::failure::{Code, Failure};
-use netloom_model::id::{LinkUid, NodeUid, OperationId};
+use netloom_model::id::{HostId, LinkUid, NodeUid, OperationId};
 use netloom_model::plan::{Object, Plan, Verb};
 use netloom_model::state::{LinkState, NodeState, Wanted};
 use netloom_service::Shutdown;
@@ -24,6 +24,7 @@ use crate::rows::{LabRows, LinkRow, NodeRow, OperationKind, OperationRow, Operat
 use crate::scheduler::Scheduler;
 use crate::stages;
 use crate::store::progress;
+use crate::world::Refusal;
 
 /// How often active operations are looked at although nothing happened.
 const TICK: Duration = Duration::from_secs(1);
@@ -90,7 +91,9 @@ async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) ->
                 let next = note_late_links(rows, &mut seen.late, bound);
                 wake = wake.into_iter().chain(next).min();
                 let late = |link| seen.late.get(&link).is_some_and(|t| t.elapsed() >= bound);
-                if !acknowledged(core, rows, seen.revision) {
+                if let Some(refused) = core.world.refusal(operation.lab_uid, seen.revision) {
+                    Some(Err(host_refused(rows, refused)))
+                } else if !acknowledged(core, rows, seen.revision) {
                     None
                 } else if !heard_since(
                     core,
@@ -112,6 +115,18 @@ async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) ->
         }
     }
     Ok(wake)
+}
+
+/// Why an operation fails whose lab a host will not take.
+fn host_refused(rows: &LabRows, (host, service, refusal): (HostId, &'static str, Refusal)) -> Failure {
+    let message = format!(
+        "host {host} will not take what lab \"{}\" asks of its {service} service: {}; change the lab and deploy it again",
+        rows.lab.id, refusal.why
+    );
+    Failure::new(Code::FailedPrecondition, "HOST_REFUSED", message)
+        .with("lab", rows.lab.id.to_string())
+        .with("host", host.to_string())
+        .with("service", service)
 }
 
 /// True when every host of the lab acknowledged its part as of this revision.

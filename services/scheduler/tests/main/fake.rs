@@ -74,6 +74,8 @@ pub struct State {
     pub host_network: bool,
     pub impairments: Vec<String>,
     pub host_interfaces: bool,
+    /// Why no Ensure of wires is taken; empty when it is.
+    pub refuses_wires: String,
     /// True: bridges are being made.
     pub slow_segments: bool,
     /// True: files that were sent are not written yet.

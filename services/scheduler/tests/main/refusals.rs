@@ -162,3 +162,30 @@ async fn a_new_lab_of_which_nothing_can_run_is_refused() {
     world.host().with(|s| s.docker_down = false);
     world.node_is("old", "n2", p::NodeState::Ready).await;
 }
+
+#[tokio::test]
+async fn what_a_host_refuses_for_good_ends_the_deploy_with_its_words() {
+    let world = World::new().await;
+    world.host().with(|s| s.refuses_wires = "nics[0].mac is no address".into());
+    let done = world.deploy("r", spec(2, &[(1, 2)])).await;
+    let error = done.error.unwrap();
+    assert_eq!(done.state, i32::from(p::OperationState::Failed), "{error:?}");
+    assert!(
+        error.message.contains("host h1 will not take") && error.message.contains("is no address"),
+        "{error:?}"
+    );
+    eventually("the link says why", BOUND, || async {
+        world.links("r").await.iter().any(|l| l.reason.contains("is no address"))
+    })
+    .await;
+
+    // The lab stays usable: it can be changed, deployed again, and removed.
+    let again = world.deploy("r", spec(3, &[(1, 2)])).await;
+    assert_eq!(again.state, i32::from(p::OperationState::Failed));
+    world.host().with(|s| s.refuses_wires.clear());
+    let mended = world.deploy("r", spec(2, &[(1, 2)])).await;
+    assert_eq!(mended.state, i32::from(p::OperationState::Succeeded), "{:?}", mended.error);
+    world.host().with(|s| s.refuses_wires = "no".into());
+    let removal = world.destroy("r").await.unwrap();
+    assert_eq!(world.done(&removal.id).await.state, i32::from(p::OperationState::Succeeded));
+}

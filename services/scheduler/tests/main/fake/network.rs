@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use netloom_model::Failure;
 use netloom_proto::network::v1 as pn;
 use netloom_proto::network::v1::network_service_server::NetworkService;
+use netloom_service::status::to_status;
 use prost::Message as _;
 use tonic::{Request, Response};
 
@@ -26,6 +28,10 @@ impl NetworkService for Host {
     async fn ensure(&self, request: Request<pn::EnsureRequest>) -> Answer<pn::EnsureResponse> {
         let request = request.into_inner();
         self.called("network.ensure", Some(request.term), request.encoded_len())?;
+        let refuses = self.read(|s| s.refuses_wires.clone());
+        if !refuses.is_empty() {
+            return Err(to_status(Failure::invalid(refuses, Vec::new())));
+        }
         let slice = request.slice.unwrap_or_default();
         self.with(|s| {
             s.nics.extend(slice.nics.into_iter().map(|n| (n.wire_id, n)));
