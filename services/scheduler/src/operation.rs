@@ -85,7 +85,7 @@ async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) ->
         let verdict = match (operation.kind, &rows) {
             (OperationKind::Destroy, None) => Some(Ok(())),
             (OperationKind::Destroy, Some(_)) => None,
-            (_, None) => Some(Err(Failure::internal("the lab is gone"))),
+            (_, None) => Some(Err(lab_removed(&operation))),
             (kind, Some(rows)) => {
                 let bound = core.config.link_bound();
                 let next = note_late_links(rows, &mut seen.late, bound);
@@ -127,6 +127,12 @@ fn host_refused(rows: &LabRows, (host, service, refusal): (HostId, &'static str,
         .with("lab", rows.lab.id.to_string())
         .with("host", host.to_string())
         .with("service", service)
+}
+
+/// Why an operation ends whose lab was removed meanwhile.
+fn lab_removed(operation: &OperationRow) -> Failure {
+    let message = format!("lab \"{}\" was removed while this was under way; deploy it again", operation.lab);
+    Failure::new(Code::FailedPrecondition, "LAB_REMOVED", message)
 }
 
 /// True when every host of the lab acknowledged its part as of this revision.

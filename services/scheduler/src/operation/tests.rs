@@ -125,3 +125,13 @@ fn a_link_has_its_time_from_when_both_nodes_are_ready() {
     assert_eq!(note_late_links(&rows, &mut late, bound), None);
     assert!(late.is_empty());
 }
+
+#[test]
+fn an_operation_whose_lab_was_removed_meanwhile_says_so() {
+    let rows = well();
+    let operation = OperationRow::new(OperationKind::Deploy, &rows, Plan::default(), "", 1);
+    let failure = lab_removed(&operation);
+    assert_eq!((failure.code, failure.reason.as_str()), (Code::FailedPrecondition, "LAB_REMOVED"));
+    assert!(failure.message.contains("lab \"lab\" was removed"), "{}", failure.message);
+    assert_eq!(netloom_model::reason::find(&failure.reason).map(|r| r.code), Some(failure.code));
+}

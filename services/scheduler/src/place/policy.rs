@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use netloom_model::spec::{EndpointType, LinkSpec, NetworkMode, NodeSpec};
+use netloom_model::spec::{EndpointType, LinkSpec, NetworkMode, NodeSpec, security_option};
 
 /// What a host allows and can do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -50,12 +50,7 @@ impl Asks {
     pub fn of<'a>(node: &NodeSpec, links: impl Iterator<Item = &'a LinkSpec>) -> Asks {
         let mut asks = Asks {
             devices: node.devices.iter().map(|d| d.host_path.clone()).collect(),
-            // "no-new-privileges:true" says the same as without the end.
-            security_opts: node
-                .security_opts
-                .iter()
-                .map(|o| o.strip_suffix(":true").unwrap_or(o).to_owned())
-                .collect(),
+            security_opts: node.security_opts.iter().map(|o| security_option(o).to_owned()).collect(),
             host_network: node.network_mode == NetworkMode::Host,
             ..Asks::default()
         };
@@ -81,7 +76,8 @@ impl Allowed {
             let what = format!("device {devices} is not in `devices` of [compute] on it");
             return Some(("DEVICE_NOT_ALLOWED", what));
         }
-        let options = missing(&asks.security_opts, &self.security_opts);
+        let named: Vec<String> = self.security_opts.iter().map(|o| security_option(o).to_owned()).collect();
+        let options = missing(&asks.security_opts, &named);
         if !options.is_empty() {
             let what = format!("security option {options} is not in `security_opts` of [compute] on it");
             return Some(("SECURITY_OPTION_NOT_ALLOWED", what));
@@ -133,6 +129,13 @@ mod tests {
         let node = NodeSpec { security_opts: vec!["seccomp=unconfined".into()], ..NodeSpec::default() };
         let code = Allowed::default().lacks(&Asks::of(&node, [].into_iter())).unwrap().0;
         assert_eq!(code, "SECURITY_OPTION_NOT_ALLOWED");
+        for (asked, named) in
+            [("no-new-privileges:true", "no-new-privileges"), ("no-new-privileges", "no-new-privileges=true")]
+        {
+            let node = NodeSpec { security_opts: vec![asked.into()], ..NodeSpec::default() };
+            let allowed = Allowed { security_opts: vec![named.into()], ..Allowed::default() };
+            assert_eq!(allowed.lacks(&Asks::of(&node, [].into_iter())), None, "{asked}");
+        }
         let node = NodeSpec { network_mode: NetworkMode::Host, ..NodeSpec::default() };
         let code = Allowed::default().lacks(&Asks::of(&node, [].into_iter())).unwrap().0;
         assert_eq!(code, "HOST_NETWORK_NOT_ALLOWED");

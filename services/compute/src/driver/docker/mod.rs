@@ -18,7 +18,7 @@ mod terminal;
 mod volumes;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -61,10 +61,8 @@ const WAIT_PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/netloom-wa
 /// See the module.
 pub struct DockerDriver {
     owner: Owner,
-    config: Config,
-    files: Arc<Files>,
-    pins: Arc<Pins>,
-    wait_program: PathBuf,
+    config: Arc<Config>,
+    mounts: mounts::Mounts,
     /// Speaks the version that Docker was last found to speak.
     client: Mutex<Option<Docker>>,
     networks: tokio::sync::Mutex<()>,
@@ -82,8 +80,10 @@ impl DockerDriver {
         let wait_program = data_dir.join("compute/netloom-wait");
         install(&wait_program, WAIT_PROGRAM)
             .map_err(|e| Error::host(format!("cannot write {}", wait_program.display()), e))?;
+        let config = Arc::new(config);
+        let mounts = mounts::Mounts { files, pins, wait_program, config: config.clone() };
         let networks = tokio::sync::Mutex::default();
-        Ok(DockerDriver { owner, config, files, pins, wait_program, client: Mutex::default(), networks })
+        Ok(DockerDriver { owner, config, mounts, client: Mutex::default(), networks })
     }
 
     /// A client that speaks Docker's version.
@@ -152,8 +152,7 @@ impl DockerDriver {
             }
             other => other.map_err(|e| self.error(e))?,
         };
-        let mut mounts = self.node_files(instance)?;
-        mounts.extend(self.binds(instance)?);
+        let mut mounts = self.mounts.put(instance).await?;
         mounts.extend(self.ensure_volumes(&client, instance).await?);
         if let create::Network::Management(network) = network {
             self.ensure_network(&client, network, instance.lab_uid, instance.lab.as_str()).await?;
@@ -200,8 +199,7 @@ impl DockerDriver {
 
     async fn start_container(&self, id: &str, instance: &Instance) -> Result<(), Error> {
         // A node may have changed what its binds lead to since it was made.
-        self.binds(instance)?;
-        self.node_files(instance)?;
+        self.mounts.put(instance).await?;
         let client = self.client().await?;
         client.start_container(id, None::<StartContainerOptions>).await.map_err(|e| self.error(e))
     }
@@ -282,7 +280,7 @@ impl Driver for DockerDriver {
 
     fn refresh<'a>(&'a self, id: &'a str, instance: &'a Instance, has: &'a Limits) -> Answer<'a, ()> {
         async move {
-            self.node_files(instance)?;
+            self.mounts.refresh(instance).await?;
             if has.satisfy(&instance.spec) {
                 return Ok(());
             }

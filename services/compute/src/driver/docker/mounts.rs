@@ -2,21 +2,62 @@
 
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use netloom_model::slice::Instance;
 use netloom_model::spec::{Bind, BindSource, NetworkMode};
 
-use super::DockerDriver;
 use super::create::{self, Mounted, Source};
+use crate::config::Config;
 use crate::error::Error;
+use crate::files::Files;
+use crate::pins::Pins;
 use crate::{files, hosts_file};
 
 /// Name of a node's own copy of the configuration that it starts with.
 const STARTUP: &str = "startup-config";
 
-impl DockerDriver {
+/// What containers are given of the host's file system. Clones share it.
+#[derive(Clone)]
+pub(super) struct Mounts {
+    /// The labs' files.
+    pub files: Arc<Files>,
+    /// What is held for Docker to open.
+    pub pins: Arc<Pins>,
+    /// The program that waits for interfaces.
+    pub wait_program: PathBuf,
+    /// What of the host may be mounted.
+    pub config: Arc<Config>,
+}
+
+impl Mounts {
+    /// Puts everything that a node mounts in its place, and answers how it is mounted. Disks may be slow: it is done beside the runtime.
+    pub(super) async fn put(&self, instance: &Instance) -> Result<Vec<Mounted>, Error> {
+        let put = |mounts: Mounts, instance: &Instance| {
+            let mut mounted = mounts.node_files(instance)?;
+            mounted.extend(mounts.binds(instance)?);
+            Ok(mounted)
+        };
+        self.beside(instance, put).await
+    }
+
+    /// Writes anew what a node reads of netloom's, as [`Mounts::put`].
+    pub(super) async fn refresh(&self, instance: &Instance) -> Result<(), Error> {
+        self.beside(instance, |mounts, instance| mounts.node_files(instance).map(drop)).await
+    }
+
+    async fn beside<T: Send + 'static>(
+        &self,
+        instance: &Instance,
+        work: impl FnOnce(Mounts, &Instance) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (mounts, instance) = (self.clone(), instance.clone());
+        let done = tokio::task::spawn_blocking(move || work(mounts, &instance)).await;
+        done.unwrap_or_else(|e| Err(Error::host("the node's files cannot be put in their place", e)))
+    }
+
     /// Mounts of a node's binds, held for Docker to open. What is not there, or not allowed, is an error.
-    pub(super) fn binds(&self, instance: &Instance) -> Result<Vec<Mounted>, Error> {
+    fn binds(&self, instance: &Instance) -> Result<Vec<Mounted>, Error> {
         let source = |number: usize, bind: &BindSource| match bind {
             BindSource::Bundle(path) => {
                 let what = self.files.resolve(instance.lab_uid, path)?;
@@ -59,7 +100,7 @@ impl DockerDriver {
     }
 
     /// Writes what a node reads of netloom's, and answers how it is mounted.
-    pub(super) fn node_files(&self, instance: &Instance) -> Result<Vec<Mounted>, Error> {
+    fn node_files(&self, instance: &Instance) -> Result<Vec<Mounted>, Error> {
         let spec = &instance.spec;
         let dir = self.files.node_dir(instance.lab_uid, instance.uid)?;
         let mut mounts = Vec::new();

@@ -1,6 +1,6 @@
 //! What this host's configuration allows a node of the host. The scheduler knows it and places by it; this is where it holds.
 
-use netloom_model::spec::{NetworkMode, NodeSpec};
+use netloom_model::spec::{NetworkMode, NodeSpec, security_option};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -19,7 +19,9 @@ pub(super) fn check(spec: &NodeSpec, config: &Config) -> Result<(), Error> {
         let what = format!("device {}", device.host_path);
         return refuse("DEVICE_NOT_ALLOWED", what, "name it in `devices`");
     }
-    if let Some(option) = spec.security_opts.iter().find(|o| !config.security_opts.contains(o)) {
+    let is_named =
+        |o: &str| config.security_opts.iter().any(|named| security_option(named) == security_option(o));
+    if let Some(option) = spec.security_opts.iter().find(|o| !is_named(o)) {
         let what = format!("security option \"{option}\"");
         return refuse("SECURITY_OPTION_NOT_ALLOWED", what, "name it in `security_opts`");
     }
@@ -51,6 +53,10 @@ mod tests {
         }
         let secured = |option: &str| NodeSpec { security_opts: vec![option.into()], ..NodeSpec::default() };
         assert!(check(&secured("no-new-privileges"), &config).is_ok());
+        for same in ["no-new-privileges:true", "no-new-privileges=true"] {
+            assert!(check(&secured(same), &config).is_ok(), "{same} is what the scheduler takes it for");
+        }
+        assert!(check(&secured("no-new-privileges:false"), &config).is_err());
         assert!(check(&secured("seccomp=unconfined"), &config).is_err());
         let on_host = NodeSpec { network_mode: NetworkMode::Host, ..NodeSpec::default() };
         assert!(check(&on_host, &config).is_err());

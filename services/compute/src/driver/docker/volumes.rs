@@ -1,4 +1,6 @@
-//! Volumes: of a lab, called `<prefix>-<lab>-<name>`, which live until it is removed; and of one node, which live until that is, over all its containers.
+//! Volumes: of a lab, called `<prefix>-<lab>-<name>.<lab>`, which live until it is removed; and of one node, called `<node>.<target>`, which live until that is, over all its
+//! containers. The ends are of hexadecimal digits, of the lab's uid and of a hash of the target, and of different lengths. So no two volumes have one name: the hyphens alone do
+//! not tell where a lab's name ends.
 
 use std::collections::HashMap;
 
@@ -22,7 +24,6 @@ impl DockerDriver {
     ) -> Result<Vec<Mounted>, Error> {
         let mut mounts = Vec::new();
         for volume in &instance.spec.volumes {
-            let name = name(instance, volume);
             let mut labels = HashMap::from([
                 (label::OWNER.to_owned(), self.owner.to_string()),
                 (label::LAB.to_owned(), instance.lab.to_string()),
@@ -31,6 +32,17 @@ impl DockerDriver {
             if volume.name.is_empty() {
                 labels.insert(label::UID.to_owned(), instance.uid.to_string());
             }
+            let is_its = |there: &HashMap<String, String>| {
+                [label::OWNER, label::LAB_UID, label::UID]
+                    .iter()
+                    .all(|key| there.get(*key) == labels.get(*key))
+            };
+            let name = match earlier_name(instance, volume) {
+                Some(earlier) if self.volume_labels(client, &earlier).await?.is_some_and(|l| is_its(&l)) => {
+                    earlier
+                }
+                _ => name(instance, volume),
+            };
             let request = VolumeCreateRequest {
                 name: Some(name.clone()),
                 labels: Some(labels.clone()),
@@ -38,10 +50,9 @@ impl DockerDriver {
             };
             // One that is there already is answered as it is.
             let there = client.create_volume(request).await.map_err(|e| self.error(e))?.labels;
-            let is = |key: &str| there.get(key) == labels.get(key);
-            if ![label::OWNER, label::LAB_UID, label::UID].into_iter().all(is) {
+            if !is_its(&there) {
                 return Err(Error::Foreign(format!(
-                    "a Docker volume called {name} exists that is not this lab's; remove it (docker volume rm {name}) or give the volume another name"
+                    "a Docker volume called {name} exists that is not this lab's; give the volume another name, or remove that one if nobody needs what is in it"
                 )));
             }
             mounts.push(Mounted {
@@ -51,6 +62,18 @@ impl DockerDriver {
             });
         }
         Ok(mounts)
+    }
+
+    /// Labels of a volume; none when there is no such volume.
+    async fn volume_labels(
+        &self,
+        client: &Docker,
+        name: &str,
+    ) -> Result<Option<HashMap<String, String>>, Error> {
+        match client.inspect_volume(name).await {
+            Err(e) if status(&e) == Some(404) => Ok(None),
+            other => Ok(Some(other.map_err(|e| self.error(e))?.labels)),
+        }
     }
 
     /// Removes the volumes of ours that have this label too.
@@ -71,33 +94,58 @@ impl DockerDriver {
     }
 }
 
-/// Name of a volume: a node's own is told from the lab's by a hash of where it is mounted.
+/// Name of a volume.
 fn name(instance: &Instance, volume: &VolumeMount) -> String {
-    let of_lab = instance.name.strip_suffix(&instance.spec.id).unwrap_or(&instance.name);
     if volume.name.is_empty() {
         let hash = Digest::of(volume.target.as_bytes());
-        format!("{}.{}", instance.name, &hash.as_str()["sha256:".len()..][..8])
-    } else {
-        format!("{of_lab}{}", volume.name)
+        return format!("{}.{}", instance.name, &hash.as_str()["sha256:".len()..][..8]);
     }
+    // The tail of a UUIDv7 is random; its head is the time.
+    let lab = instance.lab_uid.to_string();
+    format!("{}{}.{}", of_lab(instance), volume.name, &lab[lab.len() - 12..])
+}
+
+/// Name that a volume of a lab had in earlier versions. One that is this lab's goes on being used.
+fn earlier_name(instance: &Instance, volume: &VolumeMount) -> Option<String> {
+    (!volume.name.is_empty()).then(|| format!("{}{}", of_lab(instance), volume.name))
+}
+
+/// What names of a lab's own begin with.
+fn of_lab(instance: &Instance) -> &str {
+    instance.name.strip_suffix(&instance.spec.id).unwrap_or(&instance.name)
 }
 
 #[cfg(test)]
 mod tests {
+    use netloom_model::id::LabUid;
+
     use super::*;
     use crate::driver::testing::instance;
 
+    fn mount(name: &str, target: &str) -> VolumeMount {
+        VolumeMount { name: name.into(), target: target.into(), read_only: false }
+    }
+
     #[test]
     fn volumes_are_named_after_their_lab_or_node() {
-        let mount = |name: &str, target: &str| VolumeMount {
-            name: name.into(),
-            target: target.into(),
-            read_only: false,
-        };
         let (i, of) = (instance(), |v: VolumeMount| name(&instance(), &v));
-        assert_eq!(of(mount("data", "/d")), "netloom-x-data");
+        let uid = i.lab_uid.to_string();
+        let of_lab = name(&i, &mount("data", "/d"));
+        assert_eq!(of_lab, format!("netloom-x-data.{}", &uid[uid.len() - 12..]));
         let own = of(mount("", "/d"));
         assert!(own.starts_with(&format!("{}.", i.name)) && own.len() == i.name.len() + 9, "{own}");
         assert_ne!(own, of(mount("", "/e")));
+    }
+
+    #[test]
+    fn volumes_of_two_labs_never_have_one_name() {
+        let of = |lab: &str| {
+            let name = format!("netloom-{lab}-{}", instance().spec.id);
+            Instance { lab: lab.parse().unwrap(), lab_uid: LabUid::new(), name, ..instance() }
+        };
+        let (one, other) = (of("zrv-v"), of("zrv-v-b"));
+        let (of_one, of_other) = (mount("b-c", "/d"), mount("c", "/d"));
+        assert_eq!(earlier_name(&one, &of_one), earlier_name(&other, &of_other));
+        assert_ne!(name(&one, &of_one), name(&other, &of_other));
     }
 }

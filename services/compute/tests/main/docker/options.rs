@@ -215,10 +215,35 @@ async fn volumes_live_as_long_as_their_lab_or_node() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_volume_of_an_earlier_version_goes_on_being_used() {
+    let Some(rig) = Rig::docker("a_volume_of_an_earlier_version_goes_on_being_used").await else { return };
+    let docker = connect().await.unwrap();
+    let name = format!("nltest-{}-data", rig.lab);
+    let labels = [("netloom.owner", rig.owner.to_string()), ("netloom.lab-uid", rig.lab_uid.to_string())];
+    let request = bollard::models::VolumeCreateRequest {
+        name: Some(name.clone()),
+        labels: Some(labels.map(|(key, value)| (key.to_owned(), value)).into()),
+        ..Default::default()
+    };
+    docker.create_volume(request).await.unwrap();
+    let mut one = rig.instance("r1");
+    one.spec.volumes = vec![VolumeMount { name: "data".into(), target: "/d".into(), read_only: false }];
+    rehash(&mut one);
+    rig.sync(std::slice::from_ref(&one)).await;
+    let o = rig.until_phase(one.uid, Phase::Running).await;
+    let none = None::<bollard::query_parameters::InspectContainerOptions>;
+    let mounts = docker.inspect_container(&o.instance_id, none).await.unwrap().mounts.unwrap();
+    assert!(mounts.iter().any(|m| m.name.as_ref() == Some(&name)), "{mounts:?}");
+    assert!(rig.remove(&[one.uid], &[rig.lab_uid]).await.is_empty());
+    assert!(docker.inspect_volume(&name).await.is_err(), "it goes with its lab");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_volume_of_somebody_else_is_told_and_left() {
     let Some(rig) = Rig::docker("a_volume_of_somebody_else_is_told_and_left").await else { return };
     let docker = connect().await.unwrap();
-    let name = format!("nltest-{}-data", rig.lab);
+    let uid = rig.lab_uid.to_string();
+    let name = format!("nltest-{}-data.{}", rig.lab, &uid[uid.len() - 12..]);
     let request = bollard::models::VolumeCreateRequest { name: Some(name.clone()), ..Default::default() };
     docker.create_volume(request).await.unwrap();
     let undo = (docker.clone(), name.clone());
