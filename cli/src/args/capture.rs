@@ -37,7 +37,7 @@ pub struct Capture {
     /// End after N packets, of all interfaces together
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
-    /// End after this time, for instance 10s, 5m or 1h
+    /// End after this time in whole seconds, for instance 10s, 5m or 1h
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub duration: Option<Duration>,
     /// Keep only the first N bytes of each packet [default: all]

@@ -14,7 +14,8 @@ pub fn endpoint(text: &str) -> Result<Endpoint, String> {
 
 /// Reads 90s, 10m, 1h or a number of seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let refuse = || format!("\"{text}\" is not a time: write 90s, 10m or 1h");
+    let refuse =
+        || format!("\"{text}\" is not a time: write whole seconds, minutes or hours, as 90s, 10m or 1h");
     let (number, unit) = match text.find(|c: char| !c.is_ascii_digit()) {
         Some(end) => text.split_at(end),
         None => (text, "s"),

@@ -54,7 +54,11 @@ pub async fn run(context: &Context, args: Capture) -> Result<(), Error> {
                 tally.add(&part.data);
                 // Whole blocks, and nothing held back: whoever reads sees each packet as it comes, and the file is whole at any time.
                 let written = async { out.write_all(&part.data).await.and(out.flush().await) };
-                written.await.map_err(|e| failed(&args.output, e))?;
+                // Whoever reads may have stopped to: that does not keep the capture from its end.
+                tokio::select! {
+                    written = written => written.map_err(|e| failed(&args.output, e))?,
+                    () = stop.wanted() => break Ok(()),
+                }
             }
             Ok(None) => break Ok(()),
             Err(status) => break Err(Error::gone(status)),

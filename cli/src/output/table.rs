@@ -254,19 +254,29 @@ pub fn nodes_csv(nodes: &[api::Node]) -> String {
 
 /// Links.
 pub fn links(style: Style, links: &[api::Link]) -> String {
-    let mut columns = Columns::new(style, &["A", "B", "STATE", "MTU", "REASON"]);
+    // Most labs leave frames alone: there the column would be of dashes.
+    let impaired = links.iter().any(|l| !words::impairments(l).is_empty());
+    let mut header = vec!["A", "B", "STATE", "MTU", "REASON"];
+    if impaired {
+        header.insert(4, "IMPAIRMENT");
+    }
+    let mut columns = Columns::new(style, &header);
     let end = |end: &Option<api::Endpoint>| {
         end.as_ref().map_or_else(String::new, |e| format!("{}:{}", e.node, e.interface))
     };
     for link in in_order(links, |l| (natural(&end(&l.a)), natural(&end(&l.b)))) {
         let state = columns.state(words::link_state(link.state()));
-        columns.row(vec![
+        let mut row = vec![
             cell(end(&link.a)),
             cell(end(&link.b)),
             state,
             cell(link.mtu.to_string()),
             reason(&link.state_reason),
-        ]);
+        ];
+        if impaired {
+            row.insert(4, dash(&words::impairments(link)));
+        }
+        columns.row(row);
     }
     columns.text()
 }

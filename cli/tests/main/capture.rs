@@ -57,6 +57,22 @@ async fn a_pipe_gets_the_bytes_as_they_come_and_ctrl_c_ends_it_well() {
 }
 
 #[tokio::test]
+async fn ctrl_c_ends_a_capture_whose_reader_stands_still() {
+    let many = vec![block(6, &[1; 65_524]); 64];
+    let fake = Fake::start(Script { capture: many, ..Script::default() }).await;
+    let mut child = fake.command(&["capture", "ospf", "r1:eth1"]).spawn().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    // More than the pipe holds is on its way: after the first byte the program waits for its reader.
+    let reading = tokio::io::AsyncReadExt::read_u8(&mut out);
+    tokio::time::timeout(Duration::from_secs(30), reading).await.expect("in time").unwrap();
+    kill(Pid::from_raw(child.id().unwrap() as i32), Signal::SIGINT).unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(30), child.wait_with_output()).await;
+    let ended = Ended::of(&ended.expect("it ends").unwrap()).expect(0);
+    assert!(ended.err.ends_with(" captured\n"), "{}", ended.err);
+    drop(out);
+}
+
+#[tokio::test]
 async fn a_terminal_gets_no_bytes() {
     let fake = fake().await;
     let terminal = nix::pty::openpty(None, None).unwrap();

@@ -296,8 +296,15 @@ impl SchedulerService for Grpc {
             ));
         }
         let client = node.host.as_ref().and_then(|h| self.core.hosts.get(h));
-        let client =
-            client.filter(|_| node.segment.is_none() && (request.verb != "exec" || node.state.is_running()));
+        let client = client.filter(|_| request.verb != "exec" || node.state.is_running());
+        if node.segment.is_some() {
+            let message = format!(
+                "node {} is a bridge and has no process: nothing runs in it and it writes no log",
+                node.id
+            );
+            let failure = Failure::new(Code::FailedPrecondition, "NODE_HAS_NO_PROCESS", message);
+            return Err(to_status(failure.with("node", node.id.to_string())));
+        }
         let Some(client) = client else {
             let message = format!("node {} does not run: it is {} {}", node.id, node.state, node.reason);
             let failure = Failure::new(Code::FailedPrecondition, "NODE_NOT_RUNNING", message.trim_end());

@@ -147,6 +147,12 @@ pub(crate) fn known<'m>(
                 let meant = report
                     .did_you_mean(&entry.key, KEYS.iter().filter(|k| k.section == section).map(|k| k.name));
                 let odd = odd_character(&entry.key);
+                let is_impairment =
+                    |k: &&Key| k.section == Section::Impairment && k.name == entry.key.as_str();
+                let meant = match section == Section::Link && KEYS.iter().any(|k| is_impairment(&k)) {
+                    true => format!(" Write it below `impairment:`, as `impairment: {{{}: …}}`", entry.key),
+                    false => meant,
+                };
                 report.error(
                     entry.pos,
                     "UNKNOWN_KEY",
@@ -261,6 +267,23 @@ mod tests {
             assert_eq!(told.map(|d| d.severity), expected, "{lines}: {:?}", parsed.diagnostics);
             assert!(!parsed.diagnostics.iter().any(|d| d.code == "UNKNOWN_KEY"), "{lines}");
         }
+    }
+
+    #[test]
+    fn a_rate_directly_on_a_link_is_pointed_to_its_place() {
+        use crate::{BundleFiles, Input, parse};
+        let (files, catalogue) = (BundleFiles::default(), netloom_model::kind::Catalogue::embedded());
+        let parsed = parse(&Input {
+            file_name: "f",
+            text: &placed(Section::Link, "rate: 10mbit"),
+            env: &|_| None,
+            all_env: &Default::default,
+            node_filter: &[],
+            files: &files,
+            catalogue: &catalogue,
+        });
+        let told = parsed.diagnostics.iter().find(|d| d.code == "UNKNOWN_KEY").expect("it is refused");
+        assert!(told.message.contains("below `impairment:`, as `impairment: {rate: …}`"), "{}", told.message);
     }
 
     #[test]

@@ -86,7 +86,9 @@ pub(super) fn links(rows: &mut LabRows, spec: &LabSpec, ctx: Context<'_>, action
     }
     for link in rows.links.values_mut().filter(|l| l.is_wanted() && !named.contains(&l.id)) {
         link.wanted = Wanted::Absent;
-        actions.push(action(Verb::Delete, Object::Link, &link.id, "it is not in the spec"));
+        let mut delete = action(Verb::Delete, Object::Link, &link.id, "it is not in the spec");
+        delete.host = link.host.as_ref().map(HostId::to_string).unwrap_or_default();
+        actions.push(delete);
     }
 }
 

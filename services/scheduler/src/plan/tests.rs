@@ -102,6 +102,11 @@ fn each_change_takes_the_smallest_action() {
         change(&|s| s.links[0].a.ipv4 = "10.0.0.1/24".into()),
         one(Verb::Update, link, "addresses of b:eth1 none → 10.0.0.1/24")
     );
+    assert_eq!(
+        change(&|s| s.nodes[0].labels = [("graph-icon".to_owned(), "host".to_owned())].into()),
+        one(Verb::Update, "a", "labels +graph-icon"),
+        "a label restarts nothing"
+    );
     assert_eq!(change(&|s| s.links.clear()), one(Verb::Delete, link, "it is not in the spec"));
     let prefix = change(&|s| s.prefix = "other".into());
     assert_eq!(
@@ -282,4 +287,13 @@ proptest! {
         prop_assert!(gone.rows.nodes.values().all(|n| n.wanted == Wanted::Absent && n.host.is_some()));
         prop_assert!(gone.rows.nics.values().all(|n| n.absent));
     }
+}
+
+#[test]
+fn a_link_that_is_removed_is_said_to_be_on_its_host() {
+    let rooms = [room(4_000)];
+    let made = go(&empty(), &pair(), &rooms).rows;
+    let removal = go(&made, &LabSpec { links: Vec::new(), ..pair() }, &rooms);
+    let hosts: Vec<(Verb, &str)> = removal.plan.actions.iter().map(|a| (a.verb, a.host.as_str())).collect();
+    assert_eq!(hosts, [(Verb::Delete, "h1")]);
 }

@@ -189,3 +189,20 @@ async fn what_a_host_refuses_for_good_ends_the_deploy_with_its_words() {
     let removal = world.destroy("r").await.unwrap();
     assert_eq!(world.done(&removal.id).await.state, i32::from(p::OperationState::Succeeded));
 }
+
+#[tokio::test]
+async fn a_bridge_is_not_said_not_to_run_but_to_have_no_process() {
+    let world = World::new().await;
+    let mut lab = spec(2, &[(1, 2)]);
+    lab.nodes[1].kind = "bridge".into();
+    lab.nodes[1].image = String::new();
+    let bridge = lab.nodes[1].id.clone();
+    let done = world.deploy("s", lab).await;
+    assert_eq!(done.state, i32::from(p::OperationState::Succeeded), "{:?}", done.error);
+    for verb in ["exec", "logs"] {
+        let request = ps::GetTicketRequest { lab: "s".into(), node: bridge.clone(), verb: verb.into() };
+        let status = world.client.clone().get_ticket(request).await.unwrap_err();
+        let failure = netloom_service::status::from_status(&status);
+        assert_eq!(failure.reason, "NODE_HAS_NO_PROCESS", "{failure}");
+    }
+}
