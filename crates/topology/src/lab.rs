@@ -199,7 +199,7 @@ impl Topology<'_, '_> {
                     _ => true,
                 };
                 let found = |key: &&str| node.places.iter().find(|(f, _)| f == *key && is_set(f));
-                needs_mgmt = keys.iter().filter_map(|key| found(&key)).map(|(_, pos)| *pos).min();
+                needs_mgmt = keys.iter().filter_map(found).map(|(_, pos)| *pos).min();
             }
             check_references(&mut node, &known_nodes, report);
             places.add_node(node.pos, node.places);

@@ -87,7 +87,7 @@ impl Kind {
                 return wrong("container.cap_add", what);
             }
         }
-        for name in self.container.sysctls.keys().filter(|n| !is_sysctl(n)) {
+        if let Some(name) = self.container.sysctls.keys().find(|n| !is_sysctl(n)) {
             let what = format!(
                 "\"{name}\" is not a kernel parameter that a container has for itself: those begin with net., fs.mqueue., kernel.msg, kernel.sem or kernel.shm"
             );
