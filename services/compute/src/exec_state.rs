@@ -8,6 +8,8 @@ use netloom_model::observed::{ExecPhase, StagePoint};
 use netloom_model::spec::{NodeSpec, Stage};
 use serde::{Deserialize, Serialize};
 
+/// Most bytes that are told of a command that failed, and of all that did.
+pub const LONGEST_ERROR: usize = 4096;
 /// Where a node's `exec` commands are run.
 pub const EXEC: StagePoint = StagePoint { stage: Stage::Configure, on_exit: false };
 
@@ -179,12 +181,34 @@ impl ExecState {
         }
     }
 
-    /// What failed first among what is still asked for.
-    pub fn error(&self, spec: Option<&NodeSpec>) -> &str {
+    /// What failed of what is still asked for: the one command with all that is known, or the first line of each.
+    pub fn error(&self, spec: Option<&NodeSpec>) -> String {
         let asked = |r: &&Ran| spec.is_none_or(|s| commands(s, r.point).any(|c| c == r.command));
         let failed = self.ran.iter().filter(asked).filter_map(|r| r.failed.as_deref());
-        failed.into_iter().find(|why| !why.is_empty()).unwrap_or_default()
+        match failed.filter(|why| !why.is_empty()).collect::<Vec<&str>>().as_slice() {
+            [] => String::new(),
+            [one] => format!("exec command {one}"),
+            all => several(all),
+        }
     }
+}
+
+/// How many failed, and the beginning of each as far as there is room.
+fn several(failed: &[&str]) -> String {
+    const LONGEST: usize = 256;
+    let mut text = format!("{} exec commands failed", failed.len());
+    for (i, why) in failed.iter().enumerate() {
+        let line = why.lines().next().unwrap_or_default().trim_end_matches([':', ' ']);
+        let (line, cut) = match line.len() {
+            0..=LONGEST => (line, ""),
+            _ => (&line[..line.floor_char_boundary(LONGEST)], "…"),
+        };
+        if text.len() + line.len() + 32 > LONGEST_ERROR {
+            return format!("{text}; and {} more", failed.len() - i);
+        }
+        text += &format!("{} {line}{cut}", if i == 0 { ":" } else { ";" });
+    }
+    text
 }
 
 /// The commands of a point: its stage's, then the node's `exec` where they are run.
@@ -254,13 +278,43 @@ mod tests {
         run(&mut state, &before);
         assert_eq!(
             (state.phase(Some(&before)), state.error(Some(&before))),
-            (ExecPhase::Failed, "bad failed")
+            (ExecPhase::Failed, "exec command bad failed".to_owned())
         );
         let after = spec(&["new", "a", "a"]);
         state.changed();
         assert_eq!(state.phase(Some(&after)), ExecPhase::Running);
         assert_eq!(run(&mut state, &after), ["new", "a"]);
         assert_eq!(state.phase(Some(&after)), ExecPhase::Done, "what failed is not asked for any more");
+    }
+
+    #[test]
+    fn all_commands_that_failed_are_told_with_their_number() {
+        let commands: Vec<String> = (1..=900).map(|n| format!("c{n}")).collect();
+        let failing = |count: usize| {
+            let spec = NodeSpec { exec: commands[..count].to_vec(), ..NodeSpec::default() };
+            let mut state = ExecState::waiting("7");
+            state.reach("7", &[EXEC]);
+            assert!(state.take(&spec));
+            while let Some(due) = state.begin(&spec, str::to_owned) {
+                let why = format!("\"{}\" exited with 1: first\nsecond", due.command);
+                state.end(Some(&spec), if due.command == "c2" { String::new() } else { why });
+            }
+            state.error(Some(&spec))
+        };
+        assert_eq!(failing(1), "exec command \"c1\" exited with 1: first\nsecond");
+        assert_eq!(failing(2), failing(1), "what went well is not told");
+        assert_eq!(
+            failing(4),
+            "3 exec commands failed: \"c1\" exited with 1: first; \"c3\" exited with 1: first; \"c4\" exited with 1: first"
+        );
+        let many = failing(900);
+        assert!(
+            many.len() <= LONGEST_ERROR && many.starts_with("899 exec commands failed: \"c1\""),
+            "{many}"
+        );
+        let told = many.matches("exited with").count();
+        assert!(told > 50 && many.ends_with(&format!("; and {} more", 899 - told)), "{many}");
+        assert!(several(&[&"ä".repeat(3000), "b"]).ends_with("ä…; b"));
     }
 
     #[test]

@@ -148,7 +148,7 @@ impl Entry {
         if self.runs() {
             let spec = self.instance().map(|i| &i.spec);
             o.exec_phase = self.exec.phase(spec);
-            o.exec_error = self.exec.error(spec).to_owned();
+            o.exec_error = self.exec.error(spec);
             o.stages_done = self.exec.done.clone();
             (o.health, o.ports) = (found.health.clone(), found.ports.clone());
             if o.phase == Phase::Running && o.detail.is_empty() {

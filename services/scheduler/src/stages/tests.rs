@@ -87,6 +87,11 @@ fn a_node_is_held_until_what_it_waits_for_is_over() {
     is_well(&mut rows, "a");
     advance(&mut rows);
     assert_eq!(held(&rows, "b"), (true, false), "it is configured, and not healthy yet");
+    seen(&mut rows, "a").health = "unhealthy".into();
+    assert_eq!(
+        reason(&rows, "b"),
+        Some(("waits for a to be healthy (its health check fails)".into(), false))
+    );
     seen(&mut rows, "a").health = "healthy".into();
     advance(&mut rows);
     assert_eq!(held(&rows, "b"), (false, false));

@@ -145,7 +145,8 @@ async fn parameters_of_the_network_can_be_written_inside_and_no_others() {
     rehash(&mut one);
     rehash(&mut host);
     rig.run(&one).await;
-    let (text, code) = rig.sh(one.uid, "sysctl -w net.ipv4.ip_forward=1; cat /proc/sys/net/ipv4/ip_forward").await;
+    let (text, code) =
+        rig.sh(one.uid, "sysctl -w net.ipv4.ip_forward=1; cat /proc/sys/net/ipv4/ip_forward").await;
     assert!(code == 0 && text.ends_with("\n1\n"), "{text}");
     // What is there is written back, so that a machine on which it can be is not harmed.
     let script = |file: &str| format!("v=$(cat {file}) && echo \"$v\" > {file}");
@@ -158,7 +159,12 @@ async fn parameters_of_the_network_can_be_written_inside_and_no_others() {
     // Where it is the host's network, nothing of it can be.
     rig.ensure(std::slice::from_ref(&host)).await;
     rig.until_phase(host.uid, Phase::Running).await;
-    let (text, code) = rig.sh(host.uid, "v=$(cat /proc/sys/net/ipv4/ip_default_ttl) && echo $v > /proc/sys/net/ipv4/ip_default_ttl").await;
+    let (text, code) = rig
+        .sh(
+            host.uid,
+            "v=$(cat /proc/sys/net/ipv4/ip_default_ttl) && echo $v > /proc/sys/net/ipv4/ip_default_ttl",
+        )
+        .await;
     assert!(code != 0 && text.contains("Read-only"), "{code} {text}");
 }
 
