@@ -15,7 +15,10 @@ fn planned(nodes: Vec<NodeSpec>) -> LabRows {
         memory_bytes: 900 << 30,
         cpu_reserved: 0,
         memory_reserved: 0,
-        allowed: Default::default(),
+        allowed: crate::place::Allowed {
+            capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()],
+            ..Default::default()
+        },
     };
     let spec = LabSpec { nodes, ..LabSpec::default() };
     let catalogue = Catalogue::embedded();
