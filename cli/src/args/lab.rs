@@ -10,7 +10,8 @@ use super::{Output, Topology, values};
 ///
 /// Deploying an unchanged file does nothing; a changed one touches only what changed. Ctrl-C asks whether to detach or to cancel on a
 /// terminal, and detaches elsewhere: the deploy goes on in the server, and the same command follows it again. Nodes that fit on no host
-/// do not stop the others.
+/// do not stop the others. A command of exec that fails stops nothing either: the node is READY and says so, the deploy ends with a
+/// warning that names the nodes, and its exit code stays 0.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:

@@ -14,7 +14,7 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::follow::{View, judge};
 use crate::interrupt::{self, Policy};
-use crate::output::words::last;
+use crate::output::words::{last, natural};
 use crate::output::{diagnostics, json, plan as plan_text};
 use crate::source::{Source, catalogue};
 
@@ -77,13 +77,25 @@ pub async fn deploy(
             context.print("\n")?;
             // Of what failed the whole reason comes last, with the error.
             let whole = operation.state() == api::OperationState::Succeeded;
-            inspect::one(context, &client, &lab, format, whole).await?;
+            let nodes = inspect::one(context, &client, &lab, format, whole).await?;
             if operation.state() == api::OperationState::Succeeded && !nothing_to_do {
                 context.print(&format!("\nDeployed {lab} in {elapsed}\n"))?;
             }
+            eprint!("{}", exec_warning(&lab, &nodes));
         }
     }
     judge(&operation)
+}
+
+/// Which nodes have exec commands that failed; empty when none has. They are no reason for the deploy to have failed: the lab is as its file says.
+fn exec_warning(lab: &str, nodes: &[api::Node]) -> String {
+    let mut failed: Vec<&str> =
+        nodes.iter().filter(|n| !n.exec_error.is_empty()).map(|n| last(&n.name)).collect();
+    failed.sort_by_cached_key(|name| natural(name));
+    if failed.is_empty() {
+        return String::new();
+    }
+    format!("warning: exec commands failed in {}; `netloom inspect {lab}` says which\n", failed.join(", "))
 }
 
 /// Exit code of a plan with something to do, where that was asked for.

@@ -111,16 +111,17 @@ pub fn all_text(context: &Context, labs: &[api::Lab], nodes: &[api::Node], wide:
     format!("{labs}\n{nodes}{gap}{reasons}")
 }
 
-/// Shows one lab; `whole` also what its tables clip.
+/// Shows one lab, `whole` also what its tables clip, and answers its nodes.
 pub async fn one(
     context: &Context,
     client: &Client,
     lab: &str,
     format: Format,
     whole: bool,
-) -> Result<(), Error> {
+) -> Result<Vec<api::Node>, Error> {
     let shown = gather(client, lab).await?;
-    context.print_as(format, || shown.text(context, false, whole), || shown.json())
+    context.print_as(format, || shown.text(context, false, whole), || shown.json())?;
+    Ok(shown.nodes)
 }
 
 async fn all(context: &Context, client: &Client, format: Shape, wide: bool) -> Result<(), Error> {

@@ -157,6 +157,26 @@ Deployed x in T
 }
 
 #[tokio::test]
+async fn a_deploy_ends_with_a_warning_about_exec_commands_that_failed() {
+    let mut script = script(vec![succeeded()]);
+    let why = "2 exec commands failed: \"false\" exited with 1; \"x\" was not run";
+    for id in ["r10", "r2"] {
+        let mut failed = node(id);
+        (failed.exec_error, failed.state_reason) = (why.into(), why.into());
+        script.nodes.push(failed);
+    }
+    let fake = Fake::start(script).await;
+    fake.write("x.clab.yml", LAB);
+    let ended = fake.run(&["deploy"]).await.expect(0);
+    assert!(
+        ended.out.contains("Deployed x in ") && ended.out.contains("2 exec commands failed"),
+        "{}",
+        ended.out
+    );
+    assert_eq!(ended.err, "warning: exec commands failed in r2, r10; `netloom inspect x` says which\n");
+}
+
+#[tokio::test]
 async fn an_unchanged_file_has_nothing_to_do() {
     let done = api::Operation { plan: Some(api::Plan::default()), progress: Vec::new(), ..succeeded() };
     let fake = Fake::start(Script { import: Some(Ok(done)), ..script(Vec::new()) }).await;

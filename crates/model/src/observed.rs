@@ -221,6 +221,9 @@ pub struct ComputeInventory {
     /// Docker security options that nodes may set.
     #[serde(default)]
     pub allowed_security_opts: Vec<String>,
+    /// Capabilities that nodes may be given, without `CAP_`.
+    #[serde(default)]
+    pub allowed_capabilities: Vec<String>,
 }
 
 /// What a host's network can do, by evidence.

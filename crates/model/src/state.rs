@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::observed::{ExecPhase, NOT_READY, Observed, Phase, WireState};
+use crate::observed::{ExecPhase, Observed, Phase, WireState};
 
 macro_rules! words {
     ($(#[$doc:meta])* $type:ident { $($(#[$vdoc:meta])* $variant:ident => $word:literal,)+ }) => {
@@ -232,11 +232,10 @@ pub fn node_state(e: &NodeEvidence<'_>) -> (NodeState, String) {
         Phase::Unknown => say(S::Unknown, &o.detail),
         Phase::Stopped => say(S::Stopped, &o.detail),
         Phase::Running => match o.exec_phase {
-            ExecPhase::Done => say(S::Ready, ""),
-            ExecPhase::Failed => {
-                let why = o.exec_error.lines().next().unwrap_or_default();
-                let is_told = why.starts_with(NOT_READY);
-                (S::Ready, if is_told { why.to_owned() } else { format!("an exec command failed: {why}") })
+            ExecPhase::Done | ExecPhase::Failed => {
+                let exec = o.exec_error.lines().next().filter(|_| o.exec_phase == ExecPhase::Failed);
+                let health = Some("its health check fails").filter(|_| o.health == "unhealthy");
+                (S::Ready, exec.into_iter().chain(health).collect::<Vec<_>>().join("; "))
             }
             ExecPhase::None | ExecPhase::Waiting => say(S::Running, "waits for its links"),
             ExecPhase::Running if o.detail.is_empty() => say(S::Running, "runs its exec commands"),
@@ -325,6 +324,19 @@ mod tests {
         assert_eq!(node_state(&unheard).0, NodeState::Unknown);
         let unplaced = NodeEvidence { placed: false, ..evidence(Some(&o)) };
         assert_eq!(node_state(&unplaced).0, NodeState::Unschedulable);
+    }
+
+    #[test]
+    fn a_ready_node_says_what_is_not_well_with_it() {
+        let mut o = Observed::absent(NodeUid::new(), LabUid::new());
+        (o.phase, o.exec_phase, o.health) = (Phase::Running, ExecPhase::Done, "unhealthy".into());
+        let said = |o: &Observed| node_state(&evidence(Some(o)));
+        assert_eq!(said(&o), (NodeState::Ready, "its health check fails".into()));
+        (o.exec_phase, o.exec_error) = (ExecPhase::Failed, "exec command \"x\" exited with 1: a\nb".into());
+        let both = "exec command \"x\" exited with 1: a; its health check fails";
+        assert_eq!(said(&o), (NodeState::Ready, both.into()));
+        (o.exec_phase, o.health) = (ExecPhase::Done, "healthy".into());
+        assert_eq!(said(&o), (NodeState::Ready, String::new()));
     }
 
     #[test]

@@ -13,12 +13,9 @@ use netloom_service::Shutdown;
 
 use crate::driver::{Command, Driver, Output};
 use crate::error::Error;
-use crate::exec_state::{Due, ExecState};
+use crate::exec_state::{Due, ExecState, LONGEST_ERROR};
 use crate::readiness::{self, Asking};
 use crate::table::{ExecJob, Table};
-
-/// Most bytes that are told of what failed.
-const LONGEST_ERROR: usize = 4096;
 
 /// The markers.
 pub struct ExecRuns {
@@ -105,7 +102,8 @@ impl ExecRuns {
                         }
                         Err(why) => {
                             tracing::warn!(command, error = why, "command failed");
-                            tail(format!("\"{command}\" {why}"))
+                            // On one line, since the first is what is told where there is room for no more.
+                            tail(format!("\"{}\" {why}", command.replace(['\n', '\r'], " ")))
                         }
                     };
                     table.command_ended(job.uid, start, failed)
@@ -148,11 +146,18 @@ pub(crate) async fn one(driver: &dyn Driver, id: &str, argv: Vec<String>) -> Res
             Output::Stdout(bytes) | Output::Stderr(bytes) => keep_tail(&mut output, &bytes),
             Output::Exit(0) => return Ok(()),
             Output::Exit(code) => {
-                return Err(format!("exited with {code}: {}", String::from_utf8_lossy(&output).trim_end()));
+                return Err(exited(code, &String::from_utf8_lossy(&output)));
             }
         }
     }
     Err("was cut off".to_owned())
+}
+
+fn exited(code: i32, output: &str) -> String {
+    match output.trim() {
+        "" => format!("exited with {code}"),
+        output => format!("exited with {code}: {output}"),
+    }
 }
 
 /// What is said while something is done.
@@ -230,6 +235,12 @@ mod tests {
         let since = "2026-01-02T03:04:05.6Z".parse().unwrap();
         assert_eq!(running("ping x", since), "runs its exec command \"ping x\" since 2026-01-02T03:04:05Z");
         assert!(running(&"ä".repeat(900), since).len() < 300);
+    }
+
+    #[test]
+    fn a_command_that_said_nothing_leaves_no_colon_behind() {
+        assert_eq!(exited(1, " \n"), "exited with 1");
+        assert_eq!(exited(2, "\nno such file\n"), "exited with 2: no such file");
     }
 
     #[test]

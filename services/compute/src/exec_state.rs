@@ -9,6 +9,8 @@ use netloom_model::slice::{Instance, Readiness};
 use netloom_model::spec::{NodeSpec, Stage};
 use serde::{Deserialize, Serialize};
 
+/// Most bytes that are told of a command that failed, and of all that did.
+pub const LONGEST_ERROR: usize = 4096;
 /// Where a node's `exec` commands are run.
 pub const EXEC: StagePoint = StagePoint { stage: Stage::Configure, on_exit: false };
 
@@ -252,16 +254,40 @@ impl ExecState {
         }
     }
 
-    /// What failed first among what is still asked for.
-    pub fn error(&self, asked: Option<Asked<'_>>) -> &str {
+    /// What failed of what is still asked for: the one command with all that is known, or the first line of each; and whether it is not ready.
+    pub fn error(&self, asked: Option<Asked<'_>>) -> String {
         let is_asked = |r: &&Ran| asked.is_none_or(|a| commands(a.spec, r.point).any(|c| c == r.command));
         let failed = self.ran.iter().filter(is_asked).filter_map(|r| r.failed.as_deref());
+        let failed: Vec<&str> = failed.filter(|why| !why.is_empty()).collect();
+        let commands = match failed.as_slice() {
+            [] => String::new(),
+            [one] => format!("exec command {one}"),
+            all => several(all),
+        };
         let late = match &self.ready {
-            Some(Ready::No(why)) if asked.is_none_or(|a| a.readiness.is_some()) => why,
+            Some(Ready::No(why)) if asked.is_none_or(|a| a.readiness.is_some()) => why.as_str(),
             _ => "",
         };
-        failed.chain([late]).find(|why| !why.is_empty()).unwrap_or_default()
+        [commands.as_str(), late].into_iter().filter(|why| !why.is_empty()).collect::<Vec<_>>().join("\n")
     }
+}
+
+/// How many failed, and the beginning of each as far as there is room.
+fn several(failed: &[&str]) -> String {
+    const LONGEST: usize = 256;
+    let mut text = format!("{} exec commands failed", failed.len());
+    for (i, why) in failed.iter().enumerate() {
+        let line = why.lines().next().unwrap_or_default().trim_end_matches([':', ' ']);
+        let (line, cut) = match line.len() {
+            0..=LONGEST => (line, ""),
+            _ => (&line[..line.floor_char_boundary(LONGEST)], "…"),
+        };
+        if text.len() + line.len() + 32 > LONGEST_ERROR {
+            return format!("{text}; and {} more", failed.len() - i);
+        }
+        text += &format!("{} {line}{cut}", if i == 0 { ":" } else { ";" });
+    }
+    text
 }
 
 /// The commands of a point: its stage's, then the node's `exec` where they are run.
@@ -355,7 +381,7 @@ mod tests {
         run(&mut state, &before);
         assert_eq!(
             (state.phase(Some(asked(&before))), state.error(Some(asked(&before)))),
-            (ExecPhase::Failed, "bad failed")
+            (ExecPhase::Failed, "exec command bad failed".to_owned())
         );
         let after = spec(&["new", "a", "a"]);
         state.changed();
@@ -366,6 +392,37 @@ mod tests {
             ExecPhase::Done,
             "what failed is not asked for any more"
         );
+    }
+
+    #[test]
+    fn all_commands_that_failed_are_told_with_their_number() {
+        let commands: Vec<String> = (1..=900).map(|n| format!("c{n}")).collect();
+        let failing = |count: usize| {
+            let spec = NodeSpec { exec: commands[..count].to_vec(), ..NodeSpec::default() };
+            let mut state = ExecState::waiting("7");
+            state.reach("7", &[EXEC]);
+            assert!(state.take(asked(&spec)));
+            while let Some(due) = state.begin(asked(&spec), 5, words) {
+                let command = words(&due);
+                let why = format!("\"{command}\" exited with 1: first\nsecond");
+                state.end(Some(asked(&spec)), if command == "c2" { String::new() } else { why });
+            }
+            state.error(Some(asked(&spec)))
+        };
+        assert_eq!(failing(1), "exec command \"c1\" exited with 1: first\nsecond");
+        assert_eq!(failing(2), failing(1), "what went well is not told");
+        assert_eq!(
+            failing(4),
+            "3 exec commands failed: \"c1\" exited with 1: first; \"c3\" exited with 1: first; \"c4\" exited with 1: first"
+        );
+        let many = failing(900);
+        assert!(
+            many.len() <= LONGEST_ERROR && many.starts_with("899 exec commands failed: \"c1\""),
+            "{many}"
+        );
+        let told = many.matches("exited with").count();
+        assert!(told > 50 && many.ends_with(&format!("; and {} more", 899 - told)), "{many}");
+        assert!(several(&[&"ä".repeat(3000), "b"]).ends_with("ä…; b"));
     }
 
     #[test]
@@ -416,8 +473,9 @@ mod tests {
 
         state.answer(Err("too late".into()));
         assert!(state.begin(asked, 9, words).is_none());
-        assert_eq!((state.phase(Some(asked)), state.error(Some(asked))), (ExecPhase::Failed, "too late"));
-        assert_eq!((state.phase(None), state.error(None)), (ExecPhase::Failed, "too late"));
+        let late = (ExecPhase::Failed, "too late".to_owned());
+        assert_eq!((state.phase(Some(asked)), state.error(Some(asked))), late);
+        assert_eq!((state.phase(None), state.error(None)), late);
         let not_asked = Asked { readiness: None, ..asked };
         assert_eq!(state.phase(Some(not_asked)), ExecPhase::Done, "the kind does not ask for it any more");
     }

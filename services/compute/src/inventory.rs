@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use netloom_model::observed::ComputeInventory;
+use netloom_model::spec::capability;
 
 use crate::config::{Config, DriverName};
 use crate::driver::Probe;
@@ -16,6 +17,7 @@ pub struct Inventory {
     allowed_devices: Vec<String>,
     host_network: bool,
     allowed_security_opts: Vec<String>,
+    allowed_capabilities: Vec<String>,
     drivers: Mutex<Vec<State>>,
 }
 
@@ -40,6 +42,7 @@ impl Inventory {
             allowed_devices: config.devices.clone(),
             host_network: config.host_network,
             allowed_security_opts: config.security_opts.clone(),
+            allowed_capabilities: config.capabilities.iter().map(|c| capability(c)).collect(),
             drivers: Mutex::new((0..drivers).map(|_| state()).collect()),
         }
     }
@@ -71,6 +74,7 @@ impl Inventory {
             allowed_devices: self.allowed_devices.clone(),
             host_network: self.host_network,
             allowed_security_opts: self.allowed_security_opts.clone(),
+            allowed_capabilities: self.allowed_capabilities.clone(),
             ..ComputeInventory::default()
         };
         for state in self.drivers.lock().expect("no holder panics").iter() {

@@ -133,6 +133,7 @@ impl Scheduler {
                     allowed: Allowed {
                         devices: view.compute.inventory.allowed_devices.clone(),
                         security_opts: view.compute.inventory.allowed_security_opts.clone(),
+                        capabilities: view.compute.inventory.allowed_capabilities.clone(),
                         host_network: view.compute.inventory.host_network,
                         host_interfaces: view.network.inventory.host_interfaces,
                         impairments: view.network.inventory.impairments.clone(),

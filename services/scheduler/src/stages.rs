@@ -200,7 +200,9 @@ pub fn waits(rows: &LabRows) -> BTreeMap<NodeUid, Waiting> {
     waiting
         .into_iter()
         .map(|(node, stage, unmet)| {
-            let what: Vec<String> = unmet.iter().map(|w| format!("{} {}", w.node, to_be(w.stage))).collect();
+            let said =
+                |w: &&StageWait| format!("{} {}{}", w.node, to_be(w.stage), but(other(rows, w), w.stage));
+            let what: Vec<String> = unmet.iter().map(said).collect();
             let what = format!("waits for {}", what.join(" and "));
             let (reason, hopeless) = match hopeless.get(&node.uid) {
                 Some(why) => (format!("{what}, which cannot come about: {why}"), true),
@@ -230,6 +232,12 @@ fn to_be(stage: Stage) -> &'static str {
         Stage::Healthy => "to be healthy",
         Stage::Exit => "to end",
     }
+}
+
+/// What speaks against it just now.
+fn but(node: Option<&NodeRow>, stage: Stage) -> &'static str {
+    let health = node.and_then(current).map(|o| o.health.as_str());
+    if stage == Stage::Healthy && health == Some("unhealthy") { " (its health check fails)" } else { "" }
 }
 
 /// Why a wait cannot come to its end as things are, if so.

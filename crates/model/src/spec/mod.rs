@@ -23,7 +23,7 @@ pub use self::check::{
 pub use self::link::{Endpoint, EndpointType, Impairment, LinkSpec};
 pub use self::node::{
     Bind, BindSource, CertificateSpec, DeviceMapping, DnsSpec, Healthcheck, NetworkMode, NodeSpec,
-    PortMapping, PullPolicy, RestartPolicy, Stage, StageExec, StageSpec, StageWait, VolumeMount,
+    PortMapping, PullPolicy, RestartPolicy, Stage, StageExec, StageSpec, StageWait, VolumeMount, capability,
 };
 pub use self::subnet::Subnet;
 

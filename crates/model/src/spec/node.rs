@@ -32,7 +32,7 @@ pub struct NodeSpec {
     pub entrypoint: Vec<String>,
     /// User of its first process.
     pub user: String,
-    /// Capabilities added to Docker's default set, without `CAP_`.
+    /// Capabilities added to Docker's default set; [`capability()`] says how one is told from another.
     pub cap_add: Vec<String>,
     /// Kernel parameters of its own namespaces.
     pub sysctls: BTreeMap<String, String>,
@@ -331,4 +331,10 @@ pub enum BindSource {
     Bundle(String),
     /// An absolute path on the host, below an allowed root.
     Host(String),
+}
+
+/// A capability as it is compared: Docker takes it in either case and with or without `CAP_`.
+pub fn capability(name: &str) -> String {
+    let upper = name.to_ascii_uppercase();
+    upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned()
 }

@@ -251,6 +251,7 @@ impl From<mo::ComputeInventory> for pc::Inventory {
             allowed_devices: i.allowed_devices,
             host_network: i.host_network,
             allowed_security_opts: i.allowed_security_opts,
+            allowed_capabilities: i.allowed_capabilities,
         }
     }
 }
@@ -269,6 +270,7 @@ impl TryFrom<pc::Inventory> for mo::ComputeInventory {
             allowed_devices: i.allowed_devices,
             host_network: i.host_network,
             allowed_security_opts: i.allowed_security_opts,
+            allowed_capabilities: i.allowed_capabilities,
         })
     }
 }

@@ -166,7 +166,7 @@ pub(super) const KEYS: &[Key] = &[
         Node,
         "exec",
         Works,
-        "commands run in the node after its links are up, once per start; no shell: write `sh -c '…'` for one",
+        "commands run in the node after its links are up, once per start; no shell: write `sh -c '…'` for one; `sysctl -w net.…=…` works, other kernel parameters are read-only inside",
     ),
     key(Node, "cmd", Works, "replaces the image's command; split as a shell splits words"),
     key(Node, "entrypoint", Works, "replaces the image's entrypoint; split as a shell splits words"),
@@ -174,8 +174,8 @@ pub(super) const KEYS: &[Key] = &[
     key(
         Node,
         "cap-add",
-        Works,
-        "capabilities added to Docker's default set and those of the kind, each by its name; `ALL` is an error",
+        Differs,
+        "capabilities added to Docker's default set and those of the kind, each by its name; the host's configuration must allow them; `ALL` is an error",
     ),
     key(
         Node,
@@ -189,7 +189,12 @@ pub(super) const KEYS: &[Key] = &[
         Differs,
         "Docker's security options; the host's configuration must allow them",
     ),
-    key(Node, "sysctls", Works, "kernel parameters of the node's own namespaces"),
+    key(
+        Node,
+        "sysctls",
+        Works,
+        "kernel parameters of the node's own namespaces; with `mgmt`, `net.ipv6.conf.all.disable_ipv6` and `net.ipv6.conf.default.disable_ipv6` are `0` unless they are named here",
+    ),
     key(Node, "cpu", Works, "most CPU, in cores; enforced"),
     key(Node, "cpu-set", Works, "the cores it may run on, `0-1,3`"),
     key(Node, "memory", Works, "most memory: `512mb`, `1gb` (decimal), `1GiB` (binary); enforced"),

@@ -150,7 +150,7 @@ impl Entry {
         if self.runs() {
             let asked = self.instance().map(|i| Asked::of(i));
             o.exec_phase = self.exec.phase(asked);
-            o.exec_error = self.exec.error(asked).to_owned();
+            o.exec_error = self.exec.error(asked);
             o.stages_done = self.exec.done.clone();
             (o.health, o.ports) = (found.health.clone(), found.ports.clone());
             if o.phase == Phase::Running && o.detail.is_empty() {

@@ -212,7 +212,9 @@ async fn a_failing_command_is_told_and_the_rest_runs(rig: Rig) {
     let started = rig.run(&one).await;
     rig.settle(&started).await;
     let failed = rig.until_node(one.uid, "exec failed", |o| o.exec_phase == ExecPhase::Failed).await;
-    assert!(failed.exec_error.contains("exited with 1"), "{}", failed.exec_error);
+    assert!(failed.exec_error.contains("; \"\"open\" cannot be split"), "{}", failed.exec_error);
+    let told = "2 exec commands failed: \"/bin/sh -c 'exit 1'\" exited with 1";
+    assert!(failed.exec_error.starts_with(told), "{}", failed.exec_error);
     assert_eq!(failed.phase, Phase::Running);
     if rig.is_docker {
         assert_eq!(rig.sh(one.uid, "ls /after").await.1, 0);

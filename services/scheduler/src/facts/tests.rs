@@ -36,7 +36,10 @@ fn rows() -> LabRows {
         memory_bytes: 9 << 30,
         cpu_reserved: 0,
         memory_reserved: 0,
-        allowed: Default::default(),
+        allowed: crate::place::Allowed {
+            capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()],
+            ..Default::default()
+        },
     };
     let catalogue = Catalogue::embedded();
     let ctx = Context { catalogue: &catalogue, rooms: &[room], asked: true, revive: true, now: 1 };

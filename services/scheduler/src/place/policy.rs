@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use netloom_model::spec::{EndpointType, LinkSpec, NetworkMode, NodeSpec, security_option};
+use netloom_model::spec::{EndpointType, LinkSpec, NetworkMode, NodeSpec, capability, security_option};
 
 /// What a host allows and can do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -13,6 +13,8 @@ pub struct Allowed {
     pub devices: Vec<String>,
     /// Docker security options that nodes may set.
     pub security_opts: Vec<String>,
+    /// Capabilities that nodes may be given.
+    pub capabilities: Vec<String>,
     /// True when nodes may share its network namespace.
     pub host_network: bool,
     /// True when links may end in its interfaces.
@@ -26,15 +28,17 @@ pub struct Allowed {
 pub struct Asks {
     devices: BTreeSet<String>,
     security_opts: BTreeSet<String>,
+    capabilities: BTreeSet<String>,
     host_network: bool,
     host_interfaces: BTreeSet<String>,
     impairments: BTreeSet<&'static str>,
 }
 
 /// The codes of rejections that no room can help with.
-const CODES: [&str; 5] = [
+const CODES: [&str; 6] = [
     "DEVICE_NOT_ALLOWED",
     "SECURITY_OPTION_NOT_ALLOWED",
+    "CAPABILITY_NOT_ALLOWED",
     "HOST_NETWORK_NOT_ALLOWED",
     "HOST_INTERFACE_NOT_ALLOWED",
     "IMPAIRMENT_NOT_SUPPORTED",
@@ -51,6 +55,7 @@ impl Asks {
         let mut asks = Asks {
             devices: node.devices.iter().map(|d| d.host_path.clone()).collect(),
             security_opts: node.security_opts.iter().map(|o| security_option(o).to_owned()).collect(),
+            capabilities: node.cap_add.iter().map(|c| capability(c)).collect(),
             host_network: node.network_mode == NetworkMode::Host,
             ..Asks::default()
         };
@@ -81,6 +86,11 @@ impl Allowed {
         if !options.is_empty() {
             let what = format!("security option {options} is not in `security_opts` of [compute] on it");
             return Some(("SECURITY_OPTION_NOT_ALLOWED", what));
+        }
+        let capabilities = missing(&asks.capabilities, &self.capabilities);
+        if !capabilities.is_empty() {
+            let what = format!("capability {capabilities} is not in `capabilities` of [compute] on it");
+            return Some(("CAPABILITY_NOT_ALLOWED", what));
         }
         if asks.host_network && !self.host_network {
             let what = "nodes may share its network only with `host_network` of [compute] on it";
@@ -139,6 +149,22 @@ mod tests {
         let node = NodeSpec { network_mode: NetworkMode::Host, ..NodeSpec::default() };
         let code = Allowed::default().lacks(&Asks::of(&node, [].into_iter())).unwrap().0;
         assert_eq!(code, "HOST_NETWORK_NOT_ALLOWED");
+    }
+
+    #[test]
+    fn a_capability_that_its_host_does_not_give_is_refused() {
+        let node =
+            NodeSpec { cap_add: vec!["NET_ADMIN".into(), "cap_sys_module".into()], ..NodeSpec::default() };
+        let mut allowed = Allowed { capabilities: vec!["NET_ADMIN".into()], ..Allowed::default() };
+        let asks = Asks::of(&node, [].into_iter());
+        let (code, what) = allowed.lacks(&asks).unwrap();
+        assert_eq!(
+            (code, what.as_str()),
+            ("CAPABILITY_NOT_ALLOWED", "capability SYS_MODULE is not in `capabilities` of [compute] on it")
+        );
+        assert!(is_policy(code));
+        allowed.capabilities.push("SYS_MODULE".into());
+        assert_eq!(allowed.lacks(&asks), None);
     }
 
     #[test]

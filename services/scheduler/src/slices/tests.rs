@@ -19,7 +19,10 @@ fn planned(current: &LabRows, spec: &LabSpec) -> LabRows {
         memory_bytes: 9 << 30,
         cpu_reserved: 0,
         memory_reserved: 0,
-        allowed: Default::default(),
+        allowed: crate::place::Allowed {
+            capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()],
+            ..Default::default()
+        },
     };
     let catalogue = Catalogue::embedded();
     plan(current, spec, Context { catalogue: &catalogue, rooms: &[room], asked: true, revive: true, now: 1 })
@@ -163,7 +166,11 @@ fn a_link_ends_in_what_is_no_node() {
             memory_bytes: 9 << 30,
             cpu_reserved: 0,
             memory_reserved: 0,
-            allowed: crate::place::Allowed { host_interfaces: true, ..Default::default() },
+            allowed: crate::place::Allowed {
+                host_interfaces: true,
+                capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()],
+                ..Default::default()
+            },
         };
         let catalogue = Catalogue::embedded();
         let ctx = Context { catalogue: &catalogue, rooms: &[room], asked: true, revive: true, now: 1 };

@@ -15,7 +15,10 @@ fn planned(nodes: Vec<NodeSpec>) -> LabRows {
         memory_bytes: 900 << 30,
         cpu_reserved: 0,
         memory_reserved: 0,
-        allowed: Default::default(),
+        allowed: crate::place::Allowed {
+            capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()],
+            ..Default::default()
+        },
     };
     let spec = LabSpec { nodes, ..LabSpec::default() };
     let catalogue = Catalogue::embedded();
@@ -87,6 +90,11 @@ fn a_node_is_held_until_what_it_waits_for_is_over() {
     is_well(&mut rows, "a");
     advance(&mut rows);
     assert_eq!(held(&rows, "b"), (true, false), "it is configured, and not healthy yet");
+    seen(&mut rows, "a").health = "unhealthy".into();
+    assert_eq!(
+        reason(&rows, "b"),
+        Some(("waits for a to be healthy (its health check fails)".into(), false))
+    );
     seen(&mut rows, "a").health = "healthy".into();
     advance(&mut rows);
     assert_eq!(held(&rows, "b"), (false, false));

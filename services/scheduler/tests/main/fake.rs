@@ -71,6 +71,7 @@ pub struct State {
     /// What health checks of nodes say.
     pub health: BTreeMap<String, String>,
     pub devices: Vec<String>,
+    pub capabilities: Vec<String>,
     pub host_network: bool,
     pub impairments: Vec<String>,
     pub host_interfaces: bool,
@@ -106,6 +107,7 @@ impl Host {
     pub fn new(name: &str) -> Host {
         let state = State {
             images: ["linux:1".to_owned(), "netloom/frr:local".to_owned()].into(),
+            capabilities: ["NET_ADMIN", "NET_RAW", "SYS_ADMIN"].map(str::to_owned).into(),
             cpu_millis: 4_000,
             memory_bytes: 8 << 30,
             ..State::default()
@@ -299,6 +301,7 @@ impl State {
             memory_bytes: self.memory_bytes,
             architecture: "riscv64".into(),
             allowed_devices: self.devices.clone(),
+            allowed_capabilities: self.capabilities.clone(),
             host_network: self.host_network,
             runtimes: if self.docker_down {
                 Vec::new()

@@ -35,7 +35,10 @@ fn rooms() -> Vec<Room> {
         memory_bytes: 1 << 40,
         cpu_reserved: 0,
         memory_reserved: 0,
-        allowed: Default::default(),
+        allowed: netloom_scheduler::place::Allowed {
+            capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()],
+            ..Default::default()
+        },
     }]
 }
 

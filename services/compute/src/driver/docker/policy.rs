@@ -1,6 +1,6 @@
 //! What this host's configuration allows a node of the host. The scheduler knows it and places by it; this is where it holds.
 
-use netloom_model::spec::{NetworkMode, NodeSpec, security_option};
+use netloom_model::spec::{NetworkMode, NodeSpec, capability, security_option};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -24,6 +24,11 @@ pub(super) fn check(spec: &NodeSpec, config: &Config) -> Result<(), Error> {
     if let Some(option) = spec.security_opts.iter().find(|o| !is_named(o)) {
         let what = format!("security option \"{option}\"");
         return refuse("SECURITY_OPTION_NOT_ALLOWED", what, "name it in `security_opts`");
+    }
+    let allowed = |cap: &String| config.capabilities.iter().any(|c| capability(c) == capability(cap));
+    if let Some(cap) = spec.cap_add.iter().find(|cap| !allowed(cap)) {
+        let what = format!("capability {}", capability(cap));
+        return refuse("CAPABILITY_NOT_ALLOWED", what, "name it in `capabilities`");
     }
     if spec.network_mode == NetworkMode::Host && !config.host_network {
         let what = "the host's network namespace".to_owned();
@@ -58,6 +63,19 @@ mod tests {
         }
         assert!(check(&secured("no-new-privileges:false"), &config).is_err());
         assert!(check(&secured("seccomp=unconfined"), &config).is_err());
+        let capable = |cap: &str| NodeSpec { cap_add: vec![cap.into()], ..NodeSpec::default() };
+        for cap in ["NET_ADMIN", "CAP_SYS_ADMIN", "net_raw"] {
+            assert!(check(&capable(cap), &config).is_ok(), "{cap}");
+        }
+        for cap in
+            ["SYS_MODULE", "CAP_SYS_RAWIO", "sys_boot", "DAC_READ_SEARCH", "MAC_ADMIN", "ALL", "BOGUS", ""]
+        {
+            let refused = check(&capable(cap), &config).unwrap_err();
+            assert!(refused.to_string().contains("name it in `capabilities`"), "{cap}: {refused}");
+            assert_eq!(netloom_model::Failure::from(refused).reason, "CAPABILITY_NOT_ALLOWED");
+        }
+        config.capabilities.push("cap_sys_module".into());
+        assert!(check(&capable("SYS_MODULE"), &config).is_ok());
         let on_host = NodeSpec { network_mode: NetworkMode::Host, ..NodeSpec::default() };
         assert!(check(&on_host, &config).is_err());
         config.host_network = true;
