@@ -17,7 +17,7 @@ pub enum Error {
     #[error(transparent)]
     Fence(#[from] FenceError),
     /// Fields of a request are wrong.
-    #[error("the request is wrong in {} field(s)", .0.len())]
+    #[error("the request is wrong in {} field{}", .0.len(), if .0.len() == 1 { "" } else { "s" })]
     Invalid(Vec<Violation>),
     /// The ticket does not open what is asked for.
     #[error(transparent)]
