@@ -90,5 +90,5 @@ fn file(node: &Node, files: &mut Collector<'_>, report: &mut Report) -> String {
 }
 
 fn bits(text: &str) -> Result<u32, String> {
-    value::number(text, 2_048, 8_192)
+    value::number(text, 2_048, 4_096)
 }

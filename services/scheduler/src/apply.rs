@@ -185,7 +185,8 @@ impl Scheduler {
         for violation in &mut wrong {
             violation.field = format!("spec.{}", violation.field);
         }
-        let message = format!("the spec of lab \"{lab}\" is wrong in {} places", wrong.len());
+        let places = if wrong.len() == 1 { "place" } else { "places" };
+        let message = format!("the spec of lab \"{lab}\" is wrong in {} {places}", wrong.len());
         Err(Failure::invalid(message, wrong).into())
     }
 

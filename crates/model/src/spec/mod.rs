@@ -77,7 +77,7 @@ pub struct AuthoritySpec {
     pub certificate: String,
     /// Its private key in PEM among the lab's files.
     pub key: String,
-    /// Size of a made RSA key in bits; 0 makes an ECDSA P-256 key.
+    /// Size of a made RSA key in bits, 2048 to 4096; 0 makes an ECDSA P-256 key.
     pub key_bits: u32,
     /// How long a made certificate is valid, in seconds; 0 means 5 years.
     pub validity_seconds: u64,

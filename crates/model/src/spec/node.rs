@@ -280,7 +280,7 @@ pub struct StageExec {
 pub struct CertificateSpec {
     /// Names and addresses it is valid for beyond the node's own.
     pub sans: Vec<String>,
-    /// Size of its RSA key in bits; 0 makes an ECDSA P-256 key.
+    /// Size of its RSA key in bits, 2048 to 4096; 0 makes an ECDSA P-256 key.
     pub key_bits: u32,
     /// How long it is valid, in seconds; 0 means 1 year.
     pub validity_seconds: u64,

@@ -55,7 +55,7 @@ pub(super) const KEYS: &[Key] = &[
         Authority,
         "key-size",
         Differs,
-        "bits of a made RSA key, 2048 to 8192; without it an ECDSA P-256 key is made",
+        "bits of a made RSA key, 2048 to 4096; without it an ECDSA P-256 key is made",
     ),
     key(
         Authority,
@@ -304,7 +304,7 @@ pub(super) const KEYS: &[Key] = &[
         Certificate,
         "key-size",
         Differs,
-        "bits of its RSA key, 2048 to 8192; without it the key is ECDSA P-256",
+        "bits of its RSA key, 2048 to 4096; without it the key is ECDSA P-256",
     ),
     key(
         Certificate,

@@ -1,6 +1,9 @@
 //! Makes keys and signs certificates.
 
 use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use netloom_model::failure::{Code, Failure};
 use rcgen::{
@@ -37,8 +40,9 @@ pub fn issue(
     let Some(authority) = authority else { return Ok(all) };
     let key = Key::read(&authority.key_pem).ok_or_else(|| failed("the authority's key is not understood"))?;
     let issuer = Issuer::from_ca_cert_pem(&authority.certificate_pem, key).map_err(failed)?;
-    for wish in wishes.iter().filter(|w| w.key != AUTHORITY) {
-        let key = Key::make(wish.key_bits)?;
+    let nodes: Vec<&Wish> = wishes.iter().filter(|w| w.key != AUTHORITY).collect();
+    let keys = in_parallel(&nodes, |wish| Key::make(wish.key_bits))?;
+    for (wish, key) in nodes.into_iter().zip(keys) {
         let mut params = params(wish)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages =
@@ -48,6 +52,36 @@ pub fn issue(
         all.insert(wish.key.clone(), row(wish, signed.pem(), &key)?);
     }
     Ok(all)
+}
+
+/// What is made of each, in their order, on all processors: an RSA key takes a core for up to seconds.
+fn in_parallel<T: Sync, R: Send>(
+    all: &[T],
+    make: impl Fn(&T) -> Result<R, Failure> + Sync,
+) -> Result<Vec<R>, Failure> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut made = Vec::new();
+        while let Some((at, one)) =
+            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, all.get(i)?)))
+        {
+            made.push((at, make(one)?));
+        }
+        Ok(made)
+    };
+    let workers = thread::available_parallelism().map_or(1, NonZero::get).min(all.len());
+    let mut made: Vec<(usize, R)> = Vec::new();
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        for worker in workers {
+            let part: Result<Vec<(usize, R)>, Failure> =
+                worker.join().unwrap_or_else(|_| Err(failed("the making of a key ended")));
+            made.extend(part?);
+        }
+        Ok::<_, Failure>(())
+    })?;
+    made.sort_by_key(|(at, _)| *at);
+    Ok(made.into_iter().map(|(_, one)| one).collect())
 }
 
 /// An authority of the lab's own.
@@ -186,5 +220,26 @@ impl SigningKey for Key {
                 Ok(signing.try_sign(message).map_err(|_| rcgen::Error::RemoteKeyError)?.to_vec())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn keys_of_nodes_are_made_at_the_same_time_and_stay_in_order() {
+        let all: Vec<usize> = (0..100).collect();
+        assert_eq!(in_parallel(&all, |n| Ok(*n)).unwrap(), all);
+        assert_eq!(in_parallel(&[], |n: &usize| Ok(*n)).unwrap(), Vec::<usize>::new());
+        let refused = in_parallel(&all, |n| if *n == 7 { Err(failed("seven")) } else { Ok(*n) });
+        assert!(refused.unwrap_err().message.contains("seven"));
+        // None gets past the barrier before as many as there are processors have come to it.
+        let many = thread::available_parallelism().map_or(1, NonZero::get);
+        let barrier = Barrier::new(many);
+        let together = in_parallel(&vec![(); many], |()| Ok(barrier.wait().is_leader())).unwrap();
+        assert_eq!(together.iter().filter(|leads| **leads).count(), 1);
     }
 }

@@ -19,6 +19,11 @@ async fn every_fault_of_a_spec_is_named_at_once() {
     let mut fields: Vec<&str> = failure.violations.iter().map(|v| v.field.as_str()).collect();
     fields.sort_unstable();
     assert_eq!(fields, ["spec.links[0].b.interface", "spec.links[0].mtu", "spec.nodes[0]"]);
+    assert!(failure.message.ends_with("wrong in 3 places"), "{}", failure.message);
+    let mut wrong = spec(2, &[(1, 2)]);
+    wrong.links[0].mtu = 9;
+    let failure = world.apply("w", wrong).await.unwrap_err();
+    assert!(failure.message.ends_with("wrong in 1 place"), "{}", failure.message);
     assert_eq!(world.apply("-w", spec(1, &[])).await.unwrap_err().code, Code::InvalidArgument);
     assert!(world.lab("w").await.is_err());
 }

@@ -285,6 +285,7 @@ fn single_values() {
     };
     right(certificate(|c| c.key_bits = 4_096));
     wrong("nodes[0].certificate.key_bits", "2048", certificate(|c| c.key_bits = 512));
+    wrong("nodes[0].certificate.key_bits", "to 4096", certificate(|c| c.key_bits = 8_192));
     wrong(
         "nodes[0].certificate.validity_seconds",
         "100 years",

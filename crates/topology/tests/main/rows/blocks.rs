@@ -159,7 +159,7 @@ pub(super) const CASES: &[Case] = &[
         CERTIFICATE,
         "key-size",
         ("key-size: 4096, issue: true", r#""key_bits":4096"#),
-        ("key-size: 1024, issue: true", "error INVALID_VALUE from 2048 to 8192"),
+        ("key-size: 1024, issue: true", "error INVALID_VALUE from 2048 to 4096"),
     ),
     case(
         CERTIFICATE,

@@ -62,7 +62,7 @@ pub(super) const CASES: &[Case] = &[
         AUTHORITY,
         "key-size",
         ("key-size: 2048", r#""key_bits":2048"#),
-        ("key-size: 512", "error INVALID_VALUE from 2048 to 8192"),
+        ("key-size: 512", "error INVALID_VALUE from 2048 to 4096"),
     ),
     case(
         AUTHORITY,
