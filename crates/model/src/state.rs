@@ -313,12 +313,14 @@ mod tests {
         assert_eq!(node_state(&evidence(Some(&o))).0, NodeState::Running);
         o.exec_phase = ExecPhase::Done;
         assert_eq!(node_state(&evidence(Some(&o))).0, NodeState::Ready);
-        (o.exec_phase, o.exec_error) =
-            (ExecPhase::Failed, format!("{NOT_READY} 60 s: \"x\" exited with 1: no\nmore"));
+        (o.exec_phase, o.exec_error) = (
+            ExecPhase::Failed,
+            format!("{} 60 s: \"x\" exited with 1: no\nmore", crate::observed::NOT_READY),
+        );
         let late = "it was not ready within 60 s: \"x\" exited with 1: no".to_owned();
         assert_eq!(node_state(&evidence(Some(&o))), (NodeState::Ready, late));
-        o.exec_error = "\"x\" exited with 1: no".into();
-        let failed = "an exec command failed: \"x\" exited with 1: no".to_owned();
+        o.exec_error = "exec command \"x\" exited with 1: no".into();
+        let failed = o.exec_error.clone();
         assert_eq!(node_state(&evidence(Some(&o))), (NodeState::Ready, failed));
         let unheard = NodeEvidence { heard: false, ..evidence(Some(&o)) };
         assert_eq!(node_state(&unheard).0, NodeState::Unknown);
