@@ -68,6 +68,7 @@ pub const REASONS: &[Reason] = &[
     reason("HOST_NETWORK_NOT_ALLOWED", Code::FailedPrecondition, &[("host", "local"), ("nodes", "r1")], "A node asks for the host's own network, which the host does not allow.", "Set `host_network` of `[compute]`, or do without it."),
     reason("HOST_NOT_FOUND", Code::NotFound, &[("host", "h1")], "There is no such host.", "See ListHosts."),
     reason("HOST_PATH_NOT_ALLOWED", Code::FailedPrecondition, &[], "A node mounts a path of the host that is not below an allowed directory.", "Put the file beside the topology, or add the directory to `allowed_host_paths` of `[compute]`."),
+    reason("HOST_REFUSED", Code::FailedPrecondition, &[("host", "local"), ("lab", "ospf"), ("service", "network")], "A host's service will not take what a lab asks, however often it is told. It is an operation's error, not a call's.", "Change what the message names and deploy again, or destroy the lab."),
     reason("HOST_UNAVAILABLE", Code::Unavailable, &[("host", "local"), ("service", "compute")], "A host's service does not answer.", "Check that netloom runs on that host, then try again."),
     reason("HOST_UNKNOWN", Code::FailedPrecondition, &[("host", "local"), ("nodes", "r1")], "A running node's host is not heard of, so it cannot be given more.", "Try again when the host is back."),
     reason("IMAGE_ARCHITECTURE_MISMATCH", Code::FailedPrecondition, &[("images", "example/router:1"), ("nodes", "r1")], "An image is for another processor than its host has.", "Use an image of the host's architecture."),

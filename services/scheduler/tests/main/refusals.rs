@@ -18,7 +18,7 @@ async fn every_fault_of_a_spec_is_named_at_once() {
     assert_eq!((failure.code, failure.reason.as_str()), (Code::InvalidArgument, "INVALID_REQUEST"));
     let mut fields: Vec<&str> = failure.violations.iter().map(|v| v.field.as_str()).collect();
     fields.sort_unstable();
-    assert_eq!(fields, ["spec.links[0].b.interface", "spec.links[0].mtu", "spec.nodes[0]"]);
+    assert_eq!(fields, ["spec.links[0].b.interface", "spec.links[0].mtu", "spec.nodes[0].kind"]);
     assert!(failure.message.ends_with("wrong in 3 places"), "{}", failure.message);
     let mut wrong = spec(2, &[(1, 2)]);
     wrong.links[0].mtu = 9;
