@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help deps services images build demo demo-down test bench lint clean clean-images
+.PHONY: help deps services images build install uninstall demo demo-down test bench fuzz lint docs clean clean-images
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,15 @@ images: services ## Build netloom/frr, netloom/host and netloom/test from Debian
 build: deps ## Build the programs into target/debug
 	@cargo build --workspace --bins --locked
 
+# What PREFIX, DESTDIR, SYSTEMDUNITDIR, PROGRAMS, PROFILE, BUILT and PURGE do stands in scripts/install.sh.
+export PREFIX DESTDIR SYSTEMDUNITDIR PROGRAMS PROFILE BUILT PURGE
+# A package is built where packages are not ours to install, and what was built before needs no compiler.
+install: $(if $(DESTDIR)$(BUILT),,deps) ## Build and install netloom, and start it as a service (PREFIX=/usr/local, DESTDIR=)
+	@scripts/install.sh install
+
+uninstall: ## Remove what was installed; PURGE=1 also removes labs, data and configuration
+	@scripts/install.sh uninstall
+
 test: images ## Run every test, unit to end-to-end
 	@scripts/test.sh
 
@@ -34,8 +43,14 @@ bench: images ## Measure ratios against floors (release build: the first takes l
 	@cargo build --workspace --bins --release --locked
 	@cargo bench -p netloom-benches --locked
 
+fuzz: ## Look for topology files that the reader cannot cope with (needs nightly Rust and cargo-fuzz)
+	@scripts/fuzz.sh
+
 lint: ## Check formatting, clippy, rustdoc, contracts and licences
 	@scripts/lint.sh
+
+docs: ## Write the pages of docs/cli anew, from the commands' definition
+	@cargo run --quiet --locked -p netloom-cli -- man --markdown docs/cli
 
 clean: ## Remove what was built and fetched here
 	cargo clean

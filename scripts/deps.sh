@@ -13,7 +13,12 @@ need() { # PROGRAM PACKAGE
 if ! has dockerd && ! docker version >/dev/null 2>&1; then missing+=(docker.io); fi
 need ovs-vswitchd openvswitch-switch
 need ip iproute2
+need ping iputils-ping
 need curl curl
+# Captures: libpcap compiles their filters, tcpdump and tshark check them in tests.
+[ -e /usr/include/pcap/pcap.h ] || missing+=(libpcap-dev)
+need tcpdump tcpdump
+need tshark tshark
 need jq jq
 need strace strace
 need cc build-essential

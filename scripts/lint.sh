@@ -13,6 +13,17 @@ check() { # NAME COMMAND…
 
 documentation() { RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked; }
 
+# The unit as systemd reads it. It also looks whether the program is there, which it is only where netloom is installed.
+unit() {
+    has systemd-analyze || { say "there is no systemd-analyze to read it"; return; }
+    local copy said
+    copy=$(mktemp -d)
+    sed 's#^ExecStart=.*#ExecStart=/bin/true#' deploy/systemd/netloomd.service >"$copy/netloomd.service"
+    said=$(systemd-analyze verify "$copy/netloomd.service" 2>&1) || said+=' (failed)'
+    rm -r "$copy"
+    [ -z "$said" ] || { say "$said"; return 1; }
+}
+
 # Reported only: until the first release the contracts may still change.
 breaking() {
     if ! git rev-parse --quiet --verify main:proto >/dev/null; then
@@ -34,6 +45,7 @@ check "rustdoc" documentation
 check "buf lint" buf lint
 check "buf format" buf format --diff --exit-code --exclude-path proto/google
 check "buf breaking" breaking
+check "systemd unit" unit
 check "licences" scripts/licences.sh
 
 if [ ${#failed[@]} -gt 0 ]; then

@@ -20,6 +20,10 @@ fi
 step "building the programs"
 cargo build --workspace --bins --locked
 
+step "fetching what the OpenAPI description is checked with"
+# As the user, and once: the tests that need it skip themselves, by name, where it is not to be had.
+scripts/openapi.sh || say "it is not to be had here"
+
 step "testing (log: $log)"
 status=0
 cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$log" || status=$?

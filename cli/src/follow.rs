@@ -83,7 +83,7 @@ impl View {
         if matches!(self.surface, Surface::Canvas(_)) { self.show(operation) } else { Ok(()) }
     }
 
-    fn wipe(&mut self) {
+    pub(crate) fn wipe(&mut self) {
         if let Surface::Canvas(canvas) = &mut self.surface {
             // What was drawn is only decoration.
             let _ = canvas.draw(&[], terminal::size().0.into());
@@ -91,39 +91,8 @@ impl View {
     }
 }
 
-/// Follows an operation until it is done, the time is over, or the user has seen enough.
-pub async fn follow(
-    client: &Client,
-    operation: api::Operation,
-    view: &mut View,
-    timeout: Option<Duration>,
-) -> Result<api::Operation, Error> {
-    let lab = last(&operation.lab_name).to_owned();
-    let again = match operation.kind() {
-        api::OperationKind::Deploy => "the same netloom deploy follows it again, ",
-        _ => "",
-    };
-    let going_on = format!(
-        "the operation goes on in the server.\nnetloom inspect {lab} shows how far it is, {again}netloom destroy {lab} ends it and removes the lab"
-    );
-    let over = async {
-        match timeout {
-            Some(timeout) => tokio::time::sleep(timeout).await,
-            None => std::future::pending().await,
-        }
-    };
-    let outcome = tokio::select! {
-        // One that is done is done, also when the time is over too.
-        biased;
-        done = to_its_end(client, operation, view) => done,
-        _ = tokio::signal::ctrl_c() => Err(Error::Interrupted(format!("detached; {going_on}"))),
-        () = over => Err(Error::Failed(format!("not done within {}; {going_on}", view.elapsed()))),
-    };
-    view.wipe();
-    outcome
-}
-
-async fn to_its_end(
+/// Watches an operation until it is done, however often the connection is lost.
+pub(crate) async fn to_its_end(
     client: &Client,
     mut operation: api::Operation,
     view: &mut View,
@@ -190,6 +159,9 @@ pub fn judge(operation: &api::Operation) -> Result<(), Error> {
     let lab = last(&operation.lab_name);
     let what = match operation.kind() {
         api::OperationKind::Destroy => "the removal",
+        api::OperationKind::Start => "the start of nodes",
+        api::OperationKind::Stop => "the stop of nodes",
+        api::OperationKind::Restart => "the restart of nodes",
         _ => "the deploy",
     };
     match operation.state() {

@@ -2,7 +2,8 @@
 //! cannot do.
 //!
 //! The flow: [`args`] reads what is asked, [`commands`] has one file a command, which asks the server through [`client`] and prints through
-//! [`output`]; [`source`] reads topology files, [`follow`] waits for operations, [`terminal`] is the user's terminal. How each ends is in [`error`].
+//! [`output`]; [`source`] reads topology files, [`select`] tells which nodes are meant, [`follow`] waits for operations, [`watching`] for whatever
+//! changes, [`terminal`] is the user's terminal; [`graph`], [`generate`] and [`inventory`] make text of labs, [`mod@reference`] pages of this program. How each ends is in [`error`].
 
 use std::process::ExitCode;
 
@@ -14,13 +15,21 @@ use crate::commands::Context;
 use crate::output::style::Style;
 
 mod args;
+mod atomic;
 mod client;
 mod commands;
 mod error;
 mod follow;
+mod generate;
+mod graph;
+mod interrupt;
+mod inventory;
 mod output;
+mod reference;
+mod select;
 mod source;
 mod terminal;
+mod watching;
 
 /// Exit code of a program whose reader went away, as the shell counts it.
 const BROKEN_PIPE: u8 = 141;

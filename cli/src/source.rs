@@ -1,7 +1,7 @@
 //! The topology file of a command: found, read and understood here first, so that a mistake in it is shown at its place before anything is sent.
 //!
 //! The server reads the text again: what counts is what it says. Reading it here gathers the files that binds name, which only exist here, and the
-//! environment variables that the text refers to, so that no others leave this machine.
+//! environment variables that the text refers to, so that no others leave this machine unless the text asks for all of them.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -11,9 +11,11 @@ use std::path::{Path, PathBuf};
 use netloom_api::v1 as api;
 use netloom_model::id::LabId;
 use netloom_model::kind::Catalogue;
-use netloom_topology::{DirFiles, Input, MAX_TEXT, Parsed, parse};
+use netloom_topology::{DirFiles, GIT_VARIABLES, Input, MADE_FILES, MAX_TEXT, Parsed, parse};
+use serde_json::json;
 
 use crate::error::Error;
+use crate::output::words::{last, runtime};
 
 /// The text of a topology file.
 #[derive(Debug)]
@@ -23,6 +25,7 @@ pub struct Source {
     /// Its text.
     pub text: String,
     directory: PathBuf,
+    node_filter: Vec<String>,
 }
 
 /// What a topology file says, and what of this machine it refers to.
@@ -42,7 +45,8 @@ impl Source {
         };
         if path == Path::new("-") {
             let text = read_text(std::io::stdin().lock(), "standard input")?;
-            return Ok(Source { name: "<stdin>".to_owned(), text, directory: directory.to_owned() });
+            let (name, directory) = ("<stdin>".to_owned(), directory.to_owned());
+            return Ok(Source { name, text, directory, node_filter: Vec::new() });
         }
         let name = path.display().to_string();
         let metadata = std::fs::metadata(&path)
@@ -50,11 +54,23 @@ impl Source {
         if metadata.is_dir() {
             return Err(Error::Invalid(format!("{name} is a directory; name the topology file in it")));
         }
+        // Opening a pipe would wait for whoever writes into it.
+        if !metadata.is_file() {
+            return Err(Error::Invalid(format!(
+                "{name} is no file; what another program writes is read from standard input: name it -"
+            )));
+        }
         let file = std::fs::File::open(&path)
             .map_err(|e| Error::Invalid(format!("the topology file {name} cannot be read: {e}")))?;
         let text = read_text(file, &name)?;
         let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Ok(Source { name, text, directory: directory.to_owned() })
+        Ok(Source { name, text, directory: directory.to_owned(), node_filter: Vec::new() })
+    }
+
+    /// Only these nodes of it, and the links between them; all when none is named.
+    #[must_use]
+    pub fn only(self, node_filter: &[String]) -> Source {
+        Source { node_filter: node_filter.to_vec(), ..self }
     }
 
     /// Reads the text with these kinds.
@@ -64,12 +80,29 @@ impl Source {
         })?;
         let used = RefCell::new(BTreeMap::new());
         let env = |name: &str| {
-            let value = std::env::var(name).ok()?;
+            let value = match GIT_VARIABLES.iter().position(|v| *v == name) {
+                Some(variable) => git(&self.directory, variable)?,
+                None => std::env::var(name).ok()?,
+            };
             used.borrow_mut().insert(name.to_owned(), value.clone());
             Some(value)
         };
-        let input = Input { file_name: &self.name, text: &self.text, env: &env, files: &files, catalogue };
-        let parsed = parse(&input);
+        let all_env = || {
+            let all: BTreeMap<String, String> = std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect();
+            used.borrow_mut().extend(all.clone());
+            all
+        };
+        let parsed = parse(&Input {
+            file_name: &self.name,
+            text: &self.text,
+            env: &env,
+            all_env: &all_env,
+            node_filter: &self.node_filter,
+            files: &files,
+            catalogue,
+        });
         Ok(Read { parsed, env: used.into_inner() })
     }
 
@@ -88,6 +121,8 @@ impl Source {
             .parsed
             .contents
             .iter()
+            // The server makes these from the text, too.
+            .filter(|(path, _)| !Path::new(path).starts_with(MADE_FILES))
             .map(|(path, content)| api::FileContent {
                 mode: modes.get(path.as_str()).copied().unwrap_or(0o644),
                 path: path.clone(),
@@ -101,44 +136,78 @@ impl Source {
             env: read.env.into_iter().collect(),
             validate_only,
             request_id: if validate_only { String::new() } else { uuid::Uuid::new_v4().to_string() },
+            node_filter: self.node_filter.clone(),
         }
     }
 }
 
-/// The server's kinds, as far as the API tells them: what a topology file may say follows from them, and a server may have kinds of its own.
+/// Branch (0) or short commit (1) of the repository that a directory is in; none outside one, and none without git.
+fn git(directory: &Path, variable: usize) -> Option<String> {
+    let what = if variable == 0 { "--abbrev-ref" } else { "--short" };
+    let output = std::process::Command::new("git")
+        .arg("-C")
+        .arg(directory)
+        .args(["rev-parse", what, "HEAD"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .ok()
+        .filter(|o| o.status.success())?;
+    Some(String::from_utf8(output.stdout).ok()?.trim().to_owned()).filter(|v| !v.is_empty())
+}
+
+/// The server's kinds, as far as a topology file needs them: what it may say follows from them, and a server may have kinds of its own.
 pub fn catalogue(kinds: &[api::Kind]) -> Catalogue {
     let mut catalogue = Catalogue::default();
     for kind in kinds {
-        let name = kind.name.strip_prefix("kinds/").unwrap_or(&kind.name);
-        let runtime = match kind.runtime() {
-            api::Runtime::Docker => "docker",
-            api::Runtime::Libvirt => "libvirt",
-            api::Runtime::Bridge => "bridge",
-            api::Runtime::Unspecified => continue,
-        };
-        let text = format!(
-            "name = {}\ndescription = {}\naliases = {}\nruntime = {}\nimage = {}\nverified = {}\nsource = {}\n\
-             [interfaces]\npattern = {}\nfirst = {}\nmax = {}\n",
-            quoted(name),
-            quoted(&kind.description),
-            quoted(&kind.aliases),
-            quoted(runtime),
-            quoted(&kind.image),
-            kind.verified,
-            quoted(&kind.source),
-            quoted(&kind.interface_pattern),
-            kind.first_interface,
-            kind.max_interfaces,
-        );
+        let name = last(&kind.name);
         // A kind that this version cannot read is left to the server: a node of it is refused here, with the name.
-        let _ = catalogue.add(name, &text);
+        if let Ok(read) = serde_json::from_value(as_file(name, kind)) {
+            let _ = catalogue.insert(name, read);
+        }
     }
     catalogue
 }
 
-/// JSON's strings and lists of strings are TOML's too.
-fn quoted<T: serde::Serialize + ?Sized>(value: &T) -> String {
-    serde_json::to_string(value).expect("strings always serialise")
+/// The kind as its file would say it.
+fn as_file(name: &str, kind: &api::Kind) -> serde_json::Value {
+    let ports = kind.interfaces.clone().unwrap_or_default();
+    let management = kind.management.clone().unwrap_or_default();
+    let mut interfaces = json!({
+        "pattern": kind.interface_pattern,
+        "also": ports.other_patterns,
+        "ignore_case": ports.ignore_case,
+        "first": kind.first_interface,
+        "max": kind.max_interfaces,
+        "step": ports.step.max(1),
+        "ports_per_slot": ports.ports_per_slot,
+        "first_slot": ports.first_slot,
+        "reserved": management.reserved,
+    });
+    if !management.name.is_empty() {
+        interfaces["management"] = json!(management.name);
+    }
+    let vm = kind.vm.as_ref().map(|vm| {
+        json!({ "disk_bus": vm.disk_bus, "nic_model": vm.nic_model, "machine": vm.machine, "serials": vm.serials.max(1) })
+    });
+    let config_in = kind.config_in.clone().unwrap_or_default();
+    let startup = match config_in.method() {
+        api::ConfigInMethod::Bind => json!({ "method": "bind", "path": config_in.path }),
+        // How a virtual machine takes its configuration is for the server to know.
+        _ => json!({ "method": "none" }),
+    };
+    json!({
+        "name": name,
+        "description": kind.description,
+        "aliases": kind.aliases,
+        "runtime": runtime(kind.runtime()),
+        "image": kind.image,
+        "interfaces": interfaces,
+        "vm": vm,
+        "config": { "startup": startup, "license": kind.license_path },
+        "verified": kind.verified,
+        "source": kind.source,
+        "limitation": kind.limitation,
+    })
 }
 
 fn read_text(reader: impl std::io::Read, name: &str) -> Result<String, Error> {
@@ -239,20 +308,103 @@ mod tests {
     }
 
     #[test]
+    fn all_variables_are_sent_only_when_the_file_asks_for_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = "name: x\ntopology:\n  nodes:\n    h:\n      kind: linux\n      image: a:1\n      \
+                    startup-config: |\n        a\n        b\n      env: {__IMPORT_ENVS: true}\n";
+        write(dir.path(), "x.clab.yml", text);
+        let source = Source::open(None, dir.path()).unwrap().only(&["h".to_owned()]);
+        let read = source.read(&Catalogue::embedded()).unwrap();
+        assert!(read.parsed.ok(), "{:?}", read.parsed.diagnostics);
+        assert!(read.parsed.diagnostics.iter().any(|d| d.code == "ENVIRONMENT_IMPORTED"));
+        let path = std::env::var("PATH").unwrap();
+        assert_eq!(read.parsed.spec.nodes[0].env["PATH"], path);
+        let request = source.import(read, true);
+        assert_eq!(request.env["PATH"], path);
+        assert_eq!(request.node_filter, ["h"]);
+        // What is made from the text is made again.
+        assert_eq!(request.files, []);
+    }
+
+    #[test]
+    fn a_name_may_hold_the_branch_and_the_commit() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "x.clab.yml", &LAB.replace("name: x", "name: x-__gitBranch__"));
+        let lab = || Source::open(None, dir.path()).unwrap().lab();
+        assert!(lab().is_err(), "outside a repository there is no branch");
+        let git = |args: &[&str]| {
+            let identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"];
+            let output = std::process::Command::new("git")
+                .arg("-C")
+                .arg(dir.path())
+                .args(identity)
+                .args(args)
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{output:?}");
+        };
+        git(&["init", "-q", "-b", "feature/one"]);
+        git(&["commit", "-q", "--allow-empty", "-m", "one"]);
+        assert_eq!(lab().unwrap().as_str(), "x-feature-one");
+        write(dir.path(), "x.clab.yml", &LAB.replace("name: x", "name: x-__gitHash__"));
+        let source = Source::open(None, dir.path()).unwrap();
+        let request = source.import(source.read(&Catalogue::embedded()).unwrap(), true);
+        let hash = &request.env["__gitHash__"];
+        assert_eq!(lab().unwrap().as_str(), format!("x-{hash}"));
+    }
+
+    #[test]
     fn kinds_come_back_from_the_api() {
         let kind = api::Kind {
             name: "kinds/mine".into(),
             description: "says \"hi\"\n".into(),
             aliases: vec!["m".into()],
             runtime: api::Runtime::Docker.into(),
-            interface_pattern: "e1-{n}".into(),
+            interface_pattern: "e{slot}-{n}".into(),
             first_interface: 1,
             max_interfaces: 8,
+            interfaces: Some(api::Interfaces {
+                other_patterns: vec!["port{slot}-{n}".into()],
+                ignore_case: true,
+                step: 1,
+                ports_per_slot: 4,
+                ..api::Interfaces::default()
+            }),
+            management: Some(api::Management { name: "mgmt7".into(), reserved: Vec::new() }),
+            config_in: Some(api::ConfigIn {
+                method: api::ConfigInMethod::Bind.into(),
+                path: "/etc/mine".into(),
+            }),
+            license_path: "/etc/licence".into(),
+            source: "s".into(),
             ..api::Kind::default()
         };
-        let catalogue = catalogue(&[kind]);
+        let machine = api::Kind {
+            name: "kinds/vm".into(),
+            description: "d".into(),
+            runtime: api::Runtime::Libvirt.into(),
+            interface_pattern: "p{n}".into(),
+            max_interfaces: 2,
+            vm: Some(api::Vm {
+                disk_bus: "ide".into(),
+                nic_model: "e1000".into(),
+                machine: "pc".into(),
+                ..api::Vm::default()
+            }),
+            management: Some(api::Management { name: "m0".into(), reserved: vec!["r".into()] }),
+            source: "s".into(),
+            ..api::Kind::default()
+        };
+        let odd = api::Kind { name: "kinds/odd".into(), ..machine.clone() };
+        let odd = api::Kind { runtime: api::Runtime::Unspecified.into(), ..odd };
+        let catalogue = catalogue(&[kind, odd, machine]);
         let found = catalogue.get("m").expect("found by its alias");
         assert_eq!((found.name.as_str(), found.description.as_str()), ("mine", "says \"hi\"\n"));
-        assert_eq!((found.interfaces.pattern.as_str(), found.interfaces.max), ("e1-{n}", 8));
+        assert_eq!(found.interfaces.index("mine", "PORT1-0"), Ok(3));
+        assert!(found.interfaces.index("mine", "mgmt7").is_err());
+        let startup = netloom_model::kind::Startup::Bind { path: "/etc/mine".into() };
+        assert_eq!((&found.config.startup, found.config.license.as_str()), (&startup, "/etc/licence"));
+        assert_eq!(catalogue.get("vm").map(|k| k.interfaces.nic(0)), Some(Some(2)));
+        assert!(catalogue.get("odd").is_none());
     }
 }

@@ -6,6 +6,8 @@ use std::os::fd::AsFd as _;
 use nix::libc;
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
+use crate::output::style::visible;
+
 nix::ioctl_read_bad!(get_window_size, libc::TIOCGWINSZ, libc::winsize);
 
 /// Columns and rows of the terminal on standard output; 80 × 24 where there is none.
@@ -70,27 +72,12 @@ impl Canvas {
     }
 }
 
-/// Characters of a line without its colours.
-fn visible(line: &str) -> usize {
-    let mut count = 0;
-    let mut characters = line.chars();
-    while let Some(c) = characters.next() {
-        if c == '\u{1b}' {
-            characters.by_ref().find(|c| *c == 'm');
-        } else {
-            count += 1;
-        }
-    }
-    count
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn colours_take_no_room_and_narrow_windows_wrap() {
-        assert_eq!(visible("\u{1b}[31mFAILED\u{1b}[0m …"), 8);
+    fn narrow_windows_wrap() {
         let canvas = Canvas { drawn: vec![0, 80, 81] };
         assert_eq!((canvas.height(80), canvas.height(40), canvas.height(0)), (4, 6, 162));
     }

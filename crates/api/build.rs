@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use prost::Message as _;
 
 const SHARED: [&str; 2] = ["netloom/v1/spec.proto", "netloom/v1/state.proto"];
+/// Where google.api.HttpBody is, and what it needs.
+const BODIES: [&str; 2] = ["google/api/httpbody.proto", "google/protobuf/any.proto"];
 const PROTOS: [&str; 9] = [
     "netloom/v1/host.proto",
     "netloom/v1/image.proto",
@@ -29,7 +31,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptor.bin"), &bytes)?;
     let set = prost_types::FileDescriptorSet::decode(bytes.as_slice())?;
-    let mut config = tonic_prost_build::configure().extern_path(".google.rpc", "::tonic_types::pb");
+    let mut config = tonic_prost_build::configure()
+        .extern_path(".google.rpc", "::tonic_types::pb")
+        .extern_path(".google.api", "crate::google::api");
     for file in set.file.iter().filter(|f| SHARED.contains(&f.name())) {
         let messages = file.message_type.iter().map(|m| m.name());
         for name in messages.chain(file.enum_type.iter().map(|e| e.name())) {
@@ -37,6 +41,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 config.extern_path(format!(".netloom.v1.{name}"), format!("::netloom_proto::v1::{name}"));
         }
     }
+    let bodies = set.file.iter().filter(|f| BODIES.contains(&f.name())).cloned().collect();
     config.compile_fds(set)?;
+    tonic_prost_build::configure().compile_fds(prost_types::FileDescriptorSet { file: bodies })?;
     Ok(())
 }

@@ -2,20 +2,23 @@
 //!
 //! The Unix socket is guarded by its mode. TCP is open to every program and every web page on the machine, and whoever controls a lab is root on it: so a
 //! call needs the token, and before that, a name in `Host` that is ours (a page whose name was made to resolve to 127.0.0.1 has another) and no foreign `Origin`.
-//! On both doors a body must be JSON or gRPC, which no web page can send elsewhere without asking first.
+//! Origins that the configuration names are not foreign ([`cors`]). On both doors a body must be JSON or gRPC, which no web page can send elsewhere without
+//! asking first.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use netloom_model::{Code, Failure};
 use netloom_service::installation::read_or_make;
 use netloom_service::server::same_bytes;
 
-use crate::transcode::http::Refusal;
+use crate::config::Config;
+use crate::cors;
+use crate::transcode::answer::Refusal;
 
 /// Group that may use the socket and read the token, where it exists.
 const GROUP: &str = "netloom";
@@ -33,36 +36,103 @@ pub enum Door {
         token: Arc<str>,
         /// Names under which this gateway may be called, in lower case.
         hosts: Arc<[String]>,
+        /// Origins of web pages that may use this gateway, in lower case.
+        origins: Arc<[String]>,
     },
+}
+
+/// What comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// A request.
+    Request,
+    /// A browser's question whether a page may send one.
+    Preflight,
+}
+
+/// The form of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// A gRPC call.
+    Grpc,
+    /// A gRPC-Web call.
+    GrpcWeb,
+    /// Anything else: HTTP/JSON, or documents.
+    Http,
+}
+
+impl Form {
+    /// By the content type.
+    pub fn of(headers: &HeaderMap) -> Form {
+        match media_type(headers).as_str() {
+            "application/grpc-web"
+            | "application/grpc-web+proto"
+            | "application/grpc-web-text"
+            | "application/grpc-web-text+proto" => Form::GrpcWeb,
+            kind if kind == "application/grpc" || kind.starts_with("application/grpc+") => Form::Grpc,
+            _ => Form::Http,
+        }
+    }
+
+    /// The type of gRPC-Web's answer: that of its request where `Accept` names none, as fetch() says nothing or `*/*`.
+    pub fn web_answer(headers: &HeaderMap) -> HeaderValue {
+        let accept = headers.get(ACCEPT);
+        let named = |a: &&HeaderValue| a.as_bytes().starts_with(b"application/grpc-web");
+        let is_text = match accept.filter(named) {
+            Some(accept) => accept.as_bytes().starts_with(b"application/grpc-web-text"),
+            None => media_type(headers).starts_with("application/grpc-web-text"),
+        };
+        HeaderValue::from_static(match is_text {
+            true => "application/grpc-web-text+proto",
+            false => "application/grpc-web+proto",
+        })
+    }
+
+    /// As figures name it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Form::Grpc => "grpc",
+            Form::GrpcWeb => "grpc_web",
+            Form::Http => "http",
+        }
+    }
 }
 
 impl Door {
     /// The TCP door: names are the loopback's, the address listened on, and the ones configured.
-    pub fn tcp(token: &str, listen: &str, allowed: &[String]) -> Door {
+    pub fn tcp(token: &str, config: &Config) -> anyhow::Result<Door> {
         let mut hosts: Vec<String> = ["127.0.0.1", "localhost", "[::1]"].map(str::to_owned).into();
-        let own = host_of(listen);
+        let own = host_of(&config.listen);
         if !["0.0.0.0", "[::]", ""].contains(&own) {
             hosts.push(own.to_ascii_lowercase());
         }
-        hosts.extend(allowed.iter().map(|h| h.to_ascii_lowercase()));
-        Door::Tcp { token: token.into(), hosts: hosts.into() }
+        hosts.extend(config.allowed_hosts.iter().map(|h| h.to_ascii_lowercase()));
+        let origins = cors::read_origins(&config.allowed_origins)?;
+        Ok(Door::Tcp { token: token.into(), hosts: hosts.into(), origins: origins.into() })
     }
 
     /// Refuses a request that may not come in.
-    pub fn admit(&self, request: &Parts, has_body: bool) -> Result<(), Refusal> {
-        if let Door::Tcp { token, hosts } = self {
+    pub fn admit(&self, request: &Parts, has_body: bool) -> Result<Admission, Refusal> {
+        if let Door::Tcp { token, hosts, .. } = self {
             let authority = check_host(request, hosts)?;
-            check_origin(&request.headers, authority)?;
+            if self.granted(&request.headers).is_none() {
+                check_origin(&request.headers, authority)?;
+            } else if cors::is_preflight(request) {
+                return Ok(Admission::Preflight);
+            }
             check_token(&request.headers, token)?;
         }
-        check_content_type(request, has_body)
+        check_content_type(request, has_body)?;
+        Ok(Admission::Request)
     }
-}
 
-/// True for a gRPC call; gRPC-Web is not one.
-pub fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = media_type(headers);
-    kind == "application/grpc" || kind.starts_with("application/grpc+")
+    /// The origin of a page of another origin that may read the answer.
+    pub fn granted(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        match self {
+            Door::Tcp { origins, .. } => cors::granted(headers, origins),
+            Door::Socket => None,
+        }
+    }
 }
 
 fn refusal(status: StatusCode, code: Code, reason: &str, said: impl Into<String>) -> Refusal {
@@ -93,7 +163,9 @@ fn check_origin(headers: &HeaderMap, authority: &str) -> Result<(), Refusal> {
         let origin = origin.to_str().unwrap_or_default();
         let of = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
         if !of.is_some_and(|o| o.eq_ignore_ascii_case(authority)) {
-            let said = format!("pages of \"{origin}\" may not use this gateway");
+            let said = format!(
+                "pages of \"{origin}\" may not use this gateway; add the origin to allowed_origins of [gateway] if they shall"
+            );
             return Err(refusal(StatusCode::FORBIDDEN, Code::PermissionDenied, "ORIGIN_FOREIGN", said));
         }
     }
@@ -121,7 +193,7 @@ fn check_content_type(request: &Parts, has_body: bool) -> Result<(), Refusal> {
     let changes = [Method::POST, Method::PUT, Method::PATCH].contains(&request.method);
     if !changes
         || !has_body
-        || is_grpc(&request.headers)
+        || Form::of(&request.headers) != Form::Http
         || media_type(&request.headers) == "application/json"
     {
         return Ok(());
@@ -187,6 +259,14 @@ mod tests {
 
     const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
+    fn tcp(listen: &str, hosts: &[&str], origins: &[&str]) -> Door {
+        let owned = |all: &[&str]| all.iter().map(|t| (*t).to_owned()).collect();
+        let (allowed_hosts, allowed_origins) = (owned(hosts), owned(origins));
+        let config =
+            Config { listen: listen.to_owned(), allowed_hosts, allowed_origins, ..Config::default() };
+        Door::tcp(TOKEN, &config).unwrap()
+    }
+
     fn parts(headers: &[(&str, &str)]) -> Parts {
         let mut request = Request::builder().method("POST").uri("/v1/labs");
         for (name, value) in headers {
@@ -201,7 +281,7 @@ mod tests {
 
     #[test]
     fn only_our_own_names_come_in() {
-        let door = Door::tcp(TOKEN, "192.0.2.1:7600", &["lab.example:8080".into(), "proxy".into()]);
+        let door = tcp("192.0.2.1:7600", &["lab.example:8080", "proxy"], &[]);
         let bearer = format!("Bearer {TOKEN}");
         let with = |host: &str| {
             reason(&door, &[("host", host), ("authorization", &bearer), ("content-type", "application/json")])
@@ -236,7 +316,7 @@ mod tests {
 
     #[test]
     fn checks_come_in_order() {
-        let door = Door::tcp(TOKEN, "127.0.0.1:7600", &[]);
+        let door = tcp("127.0.0.1:7600", &[], &[]);
         let bearer = format!("bearer {TOKEN}");
         let mut headers = vec![("host", "127.0.0.1:7600"), ("origin", "http://127.0.0.1:1")];
         assert_eq!(reason(&door, &headers), "ORIGIN_FOREIGN");
@@ -252,7 +332,7 @@ mod tests {
         headers.push(("authorization", &bearer));
         assert_eq!(reason(&door, &headers), "CONTENT_TYPE_UNSUPPORTED");
         for kind in
-            ["text/plain", "application/x-www-form-urlencoded", "application/grpc-web", "application/jsonx"]
+            ["text/plain", "application/x-www-form-urlencoded", "application/grpc-webx", "application/jsonx"]
         {
             headers.push(("content-type", kind));
             assert_eq!(reason(&door, &headers), "CONTENT_TYPE_UNSUPPORTED", "{kind}");
@@ -263,11 +343,34 @@ mod tests {
             "Application/JSON; charset=utf-8",
             "application/grpc",
             "application/grpc+proto",
+            "application/grpc-web",
+            "application/grpc-web-text+proto",
         ] {
             headers.push(("content-type", kind));
             assert_eq!(reason(&door, &headers), "", "{kind}");
             headers.pop();
         }
+    }
+
+    #[test]
+    fn a_page_that_is_named_may_ask_and_must_show_the_token() {
+        let door = tcp("127.0.0.1:7600", &[], &["https://ui.example"]);
+        let asks = |method: &str, headers: &[(&str, &str)]| {
+            let mut request = parts(headers);
+            request.method = method.parse().unwrap();
+            door.admit(&request, false).map_err(|r| r.failure.reason)
+        };
+        let host = ("host", "127.0.0.1:7600");
+        let asked = ("access-control-request-method", "POST");
+        let named = ("origin", "https://ui.example");
+        assert_eq!(asks("OPTIONS", &[host, named, asked]), Ok(Admission::Preflight));
+        assert_eq!(asks("OPTIONS", &[host, named]), Err("TOKEN_INVALID".to_owned()));
+        assert_eq!(asks("POST", &[host, named, asked]), Err("TOKEN_INVALID".to_owned()));
+        assert_eq!(asks("OPTIONS", &[("host", "evil"), named, asked]), Err("HOST_FOREIGN".to_owned()));
+        let foreign = ("origin", "https://evil.example");
+        assert_eq!(asks("OPTIONS", &[host, foreign, asked]), Err("ORIGIN_FOREIGN".to_owned()));
+        let own = ("origin", "http://127.0.0.1:7600");
+        assert_eq!(asks("OPTIONS", &[host, own, asked]), Err("TOKEN_INVALID".to_owned()));
     }
 
     #[test]

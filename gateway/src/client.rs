@@ -1,4 +1,5 @@
-//! The services behind the gateway: the scheduler, the image registry, and compute services at the endpoints that tickets name.
+//! The services behind the gateway: the scheduler, the image registry, and compute and network services at the endpoints
+//! that tickets name.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -6,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use netloom_model::id::{LabId, NodeId, OperationId};
 use netloom_proto::compute::v1::compute_service_client::ComputeServiceClient;
 use netloom_proto::image_registry::v1::image_registry_service_client::ImageRegistryServiceClient;
+use netloom_proto::network::v1::network_service_client::NetworkServiceClient;
 use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::scheduler::v1::scheduler_service_client::SchedulerServiceClient;
 use netloom_service::settings::Endpoints;
@@ -105,7 +107,28 @@ impl Peers {
         Ok((ticket, compute))
     }
 
+    /// Leave to capture interfaces of a lab, and the network service to capture them at.
+    pub async fn capture_ticket(
+        &self,
+        lab: &LabId,
+        targets: Vec<String>,
+    ) -> Result<(ps::CaptureTicket, Network), Error> {
+        let request = ps::GetCaptureTicketRequest { lab: lab.to_string(), targets };
+        let ticket = self.scheduler().get_capture_ticket(request).await.map_err(self.scheduler_error())?;
+        let ticket = ticket.into_inner();
+        let (channel, target) = self.host(&ticket.endpoint)?;
+        let client = NetworkServiceClient::new(channel);
+        Ok((ticket, Network { client, name: format!("the network service at {target}") }))
+    }
+
     fn compute(&self, endpoint: &str) -> Result<Compute, Error> {
+        let (channel, target) = self.host(endpoint)?;
+        let client = ComputeServiceClient::new(channel);
+        Ok(Compute { client, name: format!("the compute service at {target}") })
+    }
+
+    /// The way to a service of a host.
+    fn host(&self, endpoint: &str) -> Result<(Channel, Endpoint), Error> {
         let target: Endpoint = endpoint.parse().map_err(|_| {
             Error::Behind(netloom_model::Failure::internal(format!(
                 "the scheduler named \"{endpoint}\" as a host's endpoint; correct `hosts` in its configuration"
@@ -114,10 +137,22 @@ impl Peers {
         let mut hosts = self.hosts.lock().expect("no holder panics");
         let channel =
             hosts.entry(endpoint.to_owned()).or_insert_with(|| self.connector.channel(&target)).clone();
-        Ok(Compute {
-            client: ComputeServiceClient::new(channel),
-            name: format!("the compute service at {target}"),
-        })
+        Ok((channel, target))
+    }
+}
+
+/// The network service of one host.
+pub struct Network {
+    /// Its client.
+    pub client: NetworkServiceClient<Channel>,
+    name: String,
+}
+
+impl Network {
+    /// What a failed call to it means.
+    pub fn error(&self) -> impl Fn(Status) -> Error + Send + use<> {
+        let name = self.name.clone();
+        move |status| Error::behind(&name, status)
     }
 }
 

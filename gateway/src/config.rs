@@ -14,10 +14,17 @@ pub struct Config {
     pub socket: Option<PathBuf>,
     /// Names that callers may use beyond 127.0.0.1, localhost and the address listened on, for instance behind a proxy.
     pub allowed_hosts: Vec<String>,
+    /// Origins of web pages, other than the gateway's own, that may use it with the token: `https://host:port`. None by default.
+    pub allowed_origins: Vec<String>,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { listen: "127.0.0.1:7600".to_owned(), socket: None, allowed_hosts: Vec::new() }
+        Config {
+            listen: "127.0.0.1:7600".to_owned(),
+            socket: None,
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+        }
     }
 }

@@ -28,7 +28,7 @@ pub enum Error {
     #[error("{}", topology_message(.0))]
     Topology(Vec<Violation>),
     /// There is no such kind.
-    #[error("there is no kind \"{0}\"; netloom knows those that ListKinds tells")]
+    #[error("there is no kind \"{0}\"; \"netloom kinds list\" shows those there are")]
     NoKind(String),
     /// A service behind the gateway answered with a failure.
     #[error(transparent)]
@@ -53,6 +53,17 @@ pub enum Error {
         /// What it was.
         #[source]
         source: ConvertError,
+    },
+    /// A node of a kind that has no way to tell its configuration.
+    #[error("node {0} is of a kind that has no command that prints its configuration")]
+    NoConfig(String),
+    /// A node that did not tell its configuration.
+    #[error("node {node} did not tell its configuration: {why}")]
+    ConfigFailed {
+        /// Which.
+        node: String,
+        /// Why, with what it said.
+        why: String,
     },
     /// The gateway ends.
     #[error("the gateway is shutting down; ask again")]
@@ -117,6 +128,12 @@ impl From<Error> for Failure {
             }
             Error::Ended(service) => {
                 Failure::new(Code::Unavailable, "STREAM_ENDED", message).with("service", service)
+            }
+            Error::NoConfig(node) => {
+                Failure::new(Code::FailedPrecondition, "CONFIG_NOT_SUPPORTED", message).with("node", node)
+            }
+            Error::ConfigFailed { node, .. } => {
+                Failure::new(Code::FailedPrecondition, "CONFIG_FAILED", message).with("node", node)
             }
             Error::ShuttingDown => Failure::new(Code::Unavailable, "SHUTTING_DOWN", message),
             Error::Facts { service, source } => {

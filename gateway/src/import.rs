@@ -47,6 +47,8 @@ fn read(catalogue: &Catalogue, request: v1::ImportLabRequest) -> Result<Imported
         file_name,
         text: &request.text,
         env: &|name| env.get(name).cloned(),
+        all_env: &|| env.clone().into_iter().collect(),
+        node_filter: &request.node_filter,
         files: &files,
         catalogue,
     });
@@ -98,5 +100,33 @@ mod tests {
         }
         assert!(bundle(vec![file("a"), file("a")]).is_err());
         assert_eq!(bundle(vec![file("a")]).unwrap().0["a"].1, 0o644);
+    }
+
+    #[test]
+    fn the_filter_and_the_environment_of_the_request_count() {
+        let text = "name: x-__gitBranch__\ntopology:\n  nodes:\n    a: {kind: frr, env: {__IMPORT_ENVS: true}}\n    b: {kind: nothing}\n";
+        let env = [("A", "1"), ("__gitBranch__", "main")].map(|(n, v)| (n.to_owned(), v.to_owned()));
+        let request = v1::ImportLabRequest {
+            text: text.into(),
+            env: env.into(),
+            node_filter: vec!["a".into()],
+            ..v1::ImportLabRequest::default()
+        };
+        let imported = read(&Catalogue::embedded(), request.clone()).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(imported.lab.as_str(), "x-main");
+        assert_eq!(imported.spec.nodes.len(), 1);
+        assert_eq!(imported.spec.nodes[0].env, [("A".to_owned(), "1".to_owned())].into());
+        let all = v1::ImportLabRequest { node_filter: Vec::new(), ..request };
+        assert!(read(&Catalogue::embedded(), all).is_err(), "b has no known kind");
+    }
+
+    #[test]
+    fn a_configuration_in_the_text_is_a_file_of_the_lab() {
+        let text = "name: x\ntopology:\n  nodes:\n    a:\n      kind: frr\n      startup-config: |\n        hostname a\n        !\n";
+        let request = v1::ImportLabRequest { text: text.into(), ..v1::ImportLabRequest::default() };
+        let imported = read(&Catalogue::embedded(), request).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(imported.spec.nodes[0].startup_config, imported.spec.files[0].path);
+        let content = imported.contents.get(&Digest::of(b"hostname a\n!\n"));
+        assert!(content.is_some(), "its content goes to the scheduler with the others");
     }
 }

@@ -1,23 +1,28 @@
 //! The gateway: the public API `netloom.v1`, over gRPC and as HTTP/JSON, and the one view.
 //!
-//! A call comes in by a door ([`server`]), TCP or the Unix socket, which looks at who sends it ([`auth`]). A gRPC call goes to its handler ([`grpc`]); anything else
-//! is taken for HTTP/JSON, becomes the same message and goes to the same handler ([`transcode`]). The handler asks the scheduler or the image
+//! A call comes in by a door ([`server`]), TCP or the Unix socket, which looks at who sends it ([`auth`]). A gRPC call, or one of
+//! gRPC-Web, goes to its handler ([`grpc`]); anything else is taken for HTTP/JSON, becomes the same message and goes to the same handler ([`transcode`]);
+//! [`openapi`] describes that. The handler asks the scheduler or the image
 //! registry ([`client`]) for facts and hands them to the [`view`], the only place where public messages are built: what one method says of a lab,
-//! every other says too. Streams follow what changes ([`watch`]), or go straight to a node's host with a ticket. Topology files become specs here
-//! ([`import`]).
+//! every other says too. Streams follow what changes ([`watch`]), or go straight to a node's host with a ticket, as the question for a node's
+//! configuration does ([`running_config`]). Topology files become specs here ([`import`]), and parts of links whole ones ([`changes`]).
 //!
 //! The gateway keeps nothing and decides nothing: any number of them may run.
 
 pub mod apply;
 pub mod auth;
+pub mod changes;
 pub mod client;
 pub mod config;
+pub mod cors;
 pub mod error;
 pub mod etag;
 pub mod grpc;
 pub mod import;
 pub mod names;
+pub mod openapi;
 pub mod pages;
+pub mod running_config;
 pub mod server;
 pub mod timeout;
 pub mod transcode;
@@ -29,16 +34,18 @@ use std::path::Path;
 use std::sync::Arc;
 
 use netloom_api::DESCRIPTORS;
+use netloom_service::measure::MeasureLayer;
 use netloom_service::server::with_reflection;
 use netloom_service::{Connector, Settings, Shutdown};
 use prost_reflect::DescriptorPool;
-use tonic::service::Routes;
 use tonic_health::ServingStatus;
+use tower::Layer as _;
 
 use crate::client::Peers;
 use crate::config::Config;
 use crate::grpc::Api;
-use crate::server::Doors;
+use crate::openapi::Document;
+use crate::server::{Doors, Inside};
 use crate::transcode::http::Transcoder;
 
 /// Runs the gateway until shut down.
@@ -51,8 +58,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
 /// A gateway whose doors are bound and not yet open.
 pub struct Gateway {
     doors: Doors,
-    routes: Routes,
-    transcoder: Transcoder,
+    inside: Inside,
     shutdown: Shutdown,
 }
 
@@ -71,14 +77,18 @@ impl Gateway {
         };
         let (health, health_service) = tonic_health::server::health_reporter();
         health.set_service_status("", ServingStatus::Serving).await;
-        for service in DescriptorPool::decode(DESCRIPTORS)?.services() {
+        let pool = DescriptorPool::decode(DESCRIPTORS)?;
+        for service in pool.services() {
             health.set_service_status(service.full_name(), ServingStatus::Serving).await;
         }
+        let measure = MeasureLayer::new(&[DESCRIPTORS, tonic_health::pb::FILE_DESCRIPTOR_SET])?;
         let public = api.routes();
-        let transcoder = Transcoder::new(DESCRIPTORS, public.clone().prepare())?;
+        let transcoder = Transcoder::new(&pool, measure.layer(public.clone().prepare()))?;
+        let document = Document::new(&pool, transcoder.table());
         let routes = with_reflection(public.add_service(health_service), DESCRIPTORS)?;
+        let inside = Inside { routes: measure.layer(routes.prepare()), transcoder, document };
         let doors = Doors::bind(&config, &settings.data_dir, &settings.run_dir).await?;
-        Ok(Gateway { doors, routes, transcoder, shutdown })
+        Ok(Gateway { doors, inside, shutdown })
     }
 
     /// The TCP address that was bound, if any.
@@ -94,6 +104,6 @@ impl Gateway {
     /// Serves until shut down.
     pub async fn serve(self) {
         tracing::info!(socket = %self.doors.socket().display(), tcp = ?self.doors.address(), "the gateway is open");
-        self.doors.serve(self.routes, self.transcoder, self.shutdown).await;
+        self.doors.serve(self.inside, self.shutdown).await;
     }
 }

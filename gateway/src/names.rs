@@ -1,6 +1,8 @@
-//! Resource names: `labs/{lab}`, `labs/{lab}/nodes/{node}`, and so on. Written and read here and nowhere else.
+//! Resource names: `labs/{lab}`, `labs/{lab}/nodes/{node}`, and so on. Written and read here and nowhere else. What a call is about is noted on its span as
+//! it is read.
 
 use netloom_model::id::{HostId, LabId, NodeId, OperationId};
+use netloom_service::telemetry::about;
 
 use crate::error::Error;
 
@@ -72,23 +74,28 @@ where
 /// The lab in `labs/{lab}`.
 pub fn read_lab(field: &str, name: &str) -> Result<LabId, Error> {
     let [lab] = parts(field, name, "labs/{lab}", ["labs"])?;
+    about("netloom.lab", &lab);
     id(field, lab)
 }
 
 /// A lab's id by itself.
 pub fn read_lab_id(field: &str, text: &str) -> Result<LabId, Error> {
+    about("netloom.lab", &text);
     id(field, text)
 }
 
 /// The lab and the node in `labs/{lab}/nodes/{node}`.
 pub fn read_node(field: &str, name: &str) -> Result<(LabId, NodeId), Error> {
     let [lab, node] = parts(field, name, "labs/{lab}/nodes/{node}", ["labs", "nodes"])?;
+    about("netloom.lab", &lab);
+    about("netloom.node", &node);
     Ok((id(field, lab)?, id(field, node)?))
 }
 
 /// The lab and the link in `labs/{lab}/links/{link}`.
 pub fn read_link(field: &str, name: &str) -> Result<(LabId, String), Error> {
     let [lab, link] = parts(field, name, "labs/{lab}/links/{link}", ["labs", "links"])?;
+    about("netloom.lab", &lab);
     Ok((id(field, lab)?, link.to_owned()))
 }
 
@@ -107,6 +114,7 @@ pub fn read_kind<'a>(field: &str, name: &'a str) -> Result<&'a str, Error> {
 /// The operation in `operations/{operation}`.
 pub fn read_operation(field: &str, name: &str) -> Result<OperationId, Error> {
     let [operation] = parts(field, name, "operations/{operation}", ["operations"])?;
+    about("netloom.operation", &operation);
     id(field, operation)
 }
 

@@ -1,26 +1,28 @@
-//! The two doors, TCP and the Unix socket, with gRPC (h2c) and HTTP/JSON (HTTP/1.1 and h2c) on both.
+//! The two doors, TCP and the Unix socket, with gRPC (h2c), gRPC-Web and HTTP/JSON (HTTP/1.1 and h2c) on both.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
-use http::{Request, Response};
+use http::header::{ACCEPT, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use netloom_model::Failure;
-use netloom_service::Shutdown;
 use netloom_service::channel::{Io, bind_unix};
-use netloom_service::server::call_span;
-use netloom_service::server::{CONNECTION_WINDOW, STREAM_WINDOW};
+use netloom_service::measure::Measure;
+use netloom_service::server::{CONNECTION_WINDOW, STREAM_WINDOW, call_span};
 use netloom_service::status::{from_status, to_status};
+use netloom_service::{Shutdown, metrics, scrape};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -28,13 +30,22 @@ use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
-use tower::{Service as _, ServiceBuilder};
+use tonic_web::GrpcWebLayer;
+use tower::{Layer as _, Service as _, ServiceBuilder};
 use tower_http::trace::TraceLayer;
 
-use crate::auth::{self, Door};
+use crate::auth::{self, Admission, Door, Form};
 use crate::config::Config;
-use crate::timeout;
-use crate::transcode::http::Transcoder;
+use crate::openapi::{self, Document};
+use crate::transcode::answer::{self, Refusal};
+use crate::transcode::http::{Transcoder, not_allowed};
+use crate::transcode::rules;
+use crate::{cors, timeout};
+
+static REQUESTS: LazyLock<metrics::IntCounterVec> = LazyLock::new(|| {
+    let help = "Requests that were answered, by form and HTTP status; of a stream, when it began.";
+    metrics::counters("netloom_gateway_requests_total", help, &["form", "status"])
+});
 
 /// How long calls may go on after the gateway was asked to end.
 const GRACE: Duration = Duration::from_secs(5);
@@ -65,7 +76,7 @@ impl Doors {
                 let token = auth::token(data_dir)?;
                 let listener = TcpListener::bind(listen).await.with_context(|| listening(&listen))?;
                 let address = listener.local_addr()?;
-                Some((listener, address, Door::tcp(&token, listen, &config.allowed_hosts)))
+                Some((listener, address, Door::tcp(&token, config)?))
             }
         };
         Ok(Doors { tcp, unix, socket })
@@ -82,9 +93,9 @@ impl Doors {
     }
 
     /// Serves until shut down; then calls in flight are given a little time.
-    pub async fn serve(self, routes: Routes, transcoder: Transcoder, shutdown: Shutdown) {
+    pub async fn serve(self, inside: Inside, shutdown: Shutdown) {
         let Doors { tcp, unix, socket } = self;
-        let inside = Arc::new(Inside { routes: routes.prepare(), transcoder });
+        let inside = Arc::new(inside);
         let mut arrivals = arrivals(tcp, unix);
         let mut builder = Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
@@ -159,26 +170,97 @@ fn arrivals(
 }
 
 /// What is behind the doors.
-struct Inside {
-    routes: Routes,
-    transcoder: Transcoder,
+pub struct Inside {
+    /// All gRPC services.
+    pub routes: Measure<Routes>,
+    /// HTTP/JSON.
+    pub transcoder: Transcoder,
+    /// The description of HTTP/JSON.
+    pub document: Document,
 }
 
 impl Inside {
-    async fn call(&self, door: &Door, request: Request<Incoming>) -> Response<Body> {
-        let grpc = auth::is_grpc(request.headers());
-        let (parts, body) = request.into_parts();
-        if let Err(refusal) = door.admit(&parts, !body.is_end_stream()) {
-            return match grpc {
-                true => to_status(refusal.failure).into_http(),
-                false => self.transcoder.refuse(refusal),
-            };
+    async fn call(self: &Arc<Self>, door: &Door, request: Request<Incoming>) -> Response<Body> {
+        let form = Form::of(request.headers());
+        let mut request = request;
+        if form == Form::GrpcWeb {
+            let kind = Form::web_answer(request.headers());
+            request.headers_mut().insert(ACCEPT, kind);
         }
-        let request = Request::from_parts(parts, body);
-        if grpc { self.grpc(request).await } else { self.transcoder.call(request).await }
+        let granted = door.granted(request.headers());
+        let mut response = self.admitted(door, form, request).await;
+        if let Some(origin) = granted {
+            cors::grant(&mut response, origin);
+        }
+        REQUESTS.with_label_values(&[form.word(), response.status().as_str()]).inc();
+        response
     }
 
-    async fn grpc(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn admitted(
+        self: &Arc<Self>,
+        door: &Door,
+        form: Form,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
+        let (parts, body) = request.into_parts();
+        let accept = parts.headers.get(ACCEPT).cloned();
+        match door.admit(&parts, !body.is_end_stream()) {
+            Ok(Admission::Request) => {}
+            Ok(Admission::Preflight) => return cors::preflight(&parts),
+            Err(refusal) => return self.refuse(form, refusal, accept),
+        }
+        let request = Request::from_parts(parts, body);
+        match form {
+            Form::Grpc => self.grpc(request).await,
+            Form::GrpcWeb => self.grpc_web(request).await,
+            Form::Http => self.http(request).await,
+        }
+    }
+
+    fn refuse(&self, form: Form, refusal: Refusal, accept: Option<HeaderValue>) -> Response<Body> {
+        match form {
+            Form::Grpc => to_status(refusal.failure).into_http(),
+            Form::GrpcWeb => web_status(to_status(refusal.failure), accept),
+            Form::Http => self.transcoder.refuse(refusal),
+        }
+    }
+
+    /// The documents that are served beside the API, and the API.
+    async fn http(&self, request: Request<Incoming>) -> Response<Body> {
+        let (method, path) = (request.method(), request.uri().path());
+        if !openapi::PATHS.contains(&path) && path != scrape::PATH {
+            return self.transcoder.call(request).await;
+        }
+        const TAKEN: [&Method; 1] = [&Method::GET];
+        match *method {
+            Method::GET | Method::HEAD if path == scrape::PATH => scrape::answer(method),
+            Method::GET => self.document.response(),
+            Method::HEAD => answer::without_body(self.document.response()),
+            Method::OPTIONS => answer::options(&rules::allow(&TAKEN)),
+            _ => self.transcoder.refuse(not_allowed(path, method, rules::allow(&TAKEN))),
+        }
+    }
+
+    /// A gRPC-Web call: the same call, whose trailers come as the end of the body. tonic-web speaks it in both encodings.
+    async fn grpc_web(self: &Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        if request.method() != Method::POST {
+            let refusal = not_allowed(request.uri().path(), request.method(), Method::POST.to_string());
+            return self.transcoder.refuse(refusal);
+        }
+        let inside = self.clone();
+        let calls = tower::service_fn(move |request: Request<Body>| {
+            let inside = inside.clone();
+            async move { Ok::<_, Infallible>(inside.grpc(request).await) }
+        });
+        let answer = GrpcWebLayer::new().layer(calls).call(request).await;
+        answer.unwrap_or_else(|never| match never {})
+    }
+
+    async fn grpc<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let end = match timeout::read(request.headers()) {
             Ok(limit) => limit.map(|l| Instant::now() + l),
             Err(text) => {
@@ -194,6 +276,15 @@ impl Inside {
             Err(status) => status.into_http(),
         }
     }
+}
+
+/// A status that comes instead of an answer, to a gRPC-Web caller.
+fn web_status(status: Status, accept: Option<HeaderValue>) -> Response<Body> {
+    let mut response = status.into_http();
+    if let Some(kind) = accept {
+        response.headers_mut().insert(CONTENT_TYPE, kind);
+    }
+    response
 }
 
 /// Gives an `ErrorInfo` to the errors that tonic makes by itself: of unknown methods, say, and of messages that are no messages.

@@ -3,8 +3,11 @@
 //! The scheduler answers with facts; counts and states are computed from them by `netloom_model::tally`. Get, List, Create, Update, Watch and the results of
 //! operations, over gRPC and over HTTP, all come through this file, so that no two of them can differ.
 
+use std::time::SystemTime;
+
 use netloom_api::v1;
-use netloom_model::kind::Kind;
+use netloom_model::id::{LabId, NodeId};
+use netloom_model::kind::{Console, Kind, Readiness, Save, Startup, Vm};
 use netloom_model::spec::LinkSpec;
 use netloom_model::state::{LabState, Wanted};
 use netloom_model::tally;
@@ -86,6 +89,9 @@ pub fn node(facts: ps::NodeFacts) -> v1::Node {
         observe_time: facts.observe_time,
         rejections: if unschedulable { facts.rejections } else { Vec::new() },
         exec_error: facts.exec_error,
+        health: facts.health,
+        labels: spec.labels,
+        group: spec.group,
         uid: facts.uid,
     }
 }
@@ -103,18 +109,37 @@ fn interface(lab: &str, facts: ps::InterfaceFacts) -> v1::Interface {
     }
 }
 
+/// A node's running configuration, as a command printed it.
+///
+/// Computed: `method` is the command as a shell would be told it.
+pub fn node_config(
+    lab: &LabId,
+    node: &NodeId,
+    content: Vec<u8>,
+    command: &[String],
+    read_time: SystemTime,
+) -> v1::NodeConfig {
+    let name = names::node(lab.as_str(), node.as_str());
+    v1::NodeConfig { name, content, method: command_line(command), read_time: Some(read_time.into()) }
+}
+
+/// A command as a shell would be told it.
+pub fn command_line(words: &[String]) -> String {
+    let plain =
+        |w: &str| !w.is_empty() && w.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:=,@+%".contains(&b));
+    let word = |w: &String| if plain(w) { w.clone() } else { format!("'{}'", w.replace('\'', "'\\''")) };
+    words.iter().map(word).collect::<Vec<String>>().join(" ")
+}
+
 /// A link.
 ///
 /// Computed: `mtu` is the effective one; `etag` is made of the uid and a hash of the spec.
 pub fn link(facts: ps::LinkFacts) -> v1::Link {
     let spec = facts.spec.unwrap_or_default();
     let typed = LinkSpec::from(spec.clone());
-    // Its maps are sorted, so that equal specs have equal texts.
-    let text = serde_json::to_vec(&typed).unwrap_or_default();
-    let version = netloom_model::id::Digest::of(&text);
     v1::Link {
         name: names::link(&facts.lab, &facts.id),
-        etag: etag::of(&facts.uid, &version.as_str()["sha256:".len()..][..16]),
+        etag: etag::of(&facts.uid, &typed.version()),
         uid: facts.uid,
         a: spec.a,
         b: spec.b,
@@ -126,6 +151,9 @@ pub fn link(facts: ps::LinkFacts) -> v1::Link {
         create_time: facts.create_time,
         update_time: facts.update_time,
         observe_time: facts.observe_time,
+        enabled: facts.enabled,
+        a_to_b: spec.a_to_b,
+        b_to_a: spec.b_to_a,
     }
 }
 
@@ -198,22 +226,117 @@ fn presence(facts: pr::Presence) -> v1::ImagePresence {
 }
 
 /// A kind of the catalogue.
+///
+/// Computed: `interfaces.first_name` and `last_name` are what its naming makes of the first and the last index.
 pub fn kind(kind: &Kind) -> v1::Kind {
+    let ports = &kind.interfaces;
+    let name = |index: Option<u32>| index.and_then(|i| ports.vendor_name(i)).unwrap_or_default();
+    let bridge = ports.is_any();
     v1::Kind {
         name: names::kind(&kind.name),
         description: kind.description.clone(),
         aliases: kind.aliases.clone(),
         runtime: v1::Runtime::from(kind.runtime).into(),
         image: kind.image.clone(),
-        interface_pattern: kind.interfaces.pattern.clone(),
-        first_interface: kind.interfaces.first,
-        max_interfaces: kind.interfaces.max,
+        interface_pattern: ports.pattern.clone(),
+        first_interface: ports.first,
+        max_interfaces: ports.max,
         cpu_request_millis: kind.resources.cpu_request_millis,
         memory_request_bytes: kind.resources.memory_request_mib << 20,
         cap_add: kind.container.cap_add.clone(),
         verified: kind.verified,
         source: kind.source.clone(),
+        limitation: kind.limitation.clone(),
+        vendor: kind.vendor.clone(),
+        shell: kind.shell.clone(),
+        interfaces: Some(v1::Interfaces {
+            first_name: name(Some(0)),
+            last_name: name(ports.max.checked_sub(1)),
+            other_patterns: ports.also.clone(),
+            ignore_case: ports.ignore_case,
+            step: if bridge { 0 } else { ports.step },
+            ports_per_slot: ports.ports_per_slot,
+            first_slot: ports.first_slot,
+        }),
+        management: Some(v1::Management {
+            name: if bridge { String::new() } else { ports.management.clone() },
+            reserved: ports.reserved.clone(),
+        }),
+        sysctls: kind.container.sysctls.clone().into_iter().collect(),
+        env: kind.container.env.clone().into_iter().collect(),
+        cmd: kind.container.cmd.clone(),
+        vm: kind.vm.as_ref().map(vm),
+        readiness: Some(readiness(&kind.readiness)),
+        console: Some(console(&kind.console)),
+        config_in: Some(config_in(&kind.config.startup)),
+        config_out: Some(config_out(&kind.config.save)),
+        license_path: kind.config.license.clone(),
     }
+}
+
+fn vm(vm: &Vm) -> v1::Vm {
+    v1::Vm {
+        disk_bus: vm.disk_bus.as_str().to_owned(),
+        nic_model: vm.nic_model.as_str().to_owned(),
+        machine: vm.machine.as_str().to_owned(),
+        cpu_mask: vm.cpu_mask.clone(),
+        efi: vm.efi,
+        serials: vm.serials,
+        data_disk_gib: vm.data_disk_gib,
+    }
+}
+
+fn readiness(readiness: &Readiness) -> v1::Readiness {
+    use v1::ReadinessMethod as Method;
+    let (method, pattern, command, port) = match readiness {
+        Readiness::None {} => (Method::None, "", [].as_slice(), 0),
+        Readiness::Log { pattern, .. } => (Method::Log, pattern.as_str(), [].as_slice(), 0),
+        Readiness::Serial { pattern, .. } => (Method::Serial, pattern.as_str(), [].as_slice(), 0),
+        Readiness::Command { command, .. } => (Method::Command, "", command.as_slice(), 0),
+        Readiness::Tcp { port, .. } => (Method::Tcp, "", [].as_slice(), u32::from(port.get())),
+    };
+    v1::Readiness {
+        method: method.into(),
+        pattern: pattern.to_owned(),
+        command: command.to_vec(),
+        port,
+        timeout_seconds: readiness.timeout_s(),
+    }
+}
+
+fn console(console: &Console) -> v1::Console {
+    use v1::ConsoleMethod as Method;
+    let (method, port) = match console {
+        Console::None {} => (Method::None, 0),
+        Console::Exec {} => (Method::Exec, 0),
+        Console::Serial {} => (Method::Serial, 0),
+        Console::Ssh { port } => (Method::Ssh, port.get()),
+        Console::Telnet { port } => (Method::Telnet, port.get()),
+    };
+    v1::Console { method: method.into(), port: port.into() }
+}
+
+fn config_in(startup: &Startup) -> v1::ConfigIn {
+    use v1::ConfigInMethod as Method;
+    let (method, path) = match startup {
+        Startup::None {} => (Method::None, ""),
+        Startup::Bind { path } => (Method::Bind, path.as_str()),
+        Startup::Iso { path } => (Method::Iso, path.as_str()),
+        Startup::Disk { path } => (Method::Disk, path.as_str()),
+        Startup::Serial {} => (Method::Serial, ""),
+    };
+    v1::ConfigIn { method: method.into(), path: path.to_owned() }
+}
+
+fn config_out(save: &Save) -> v1::ConfigOut {
+    use v1::ConfigOutMethod as Method;
+    let (method, command, path) = match save {
+        Save::None {} => (Method::None, [].as_slice(), ""),
+        Save::Exec { command } => (Method::Exec, command.as_slice(), ""),
+        Save::File { command, path } => (Method::File, command.as_slice(), path.as_str()),
+        Save::Serial { command } => (Method::Serial, command.as_slice(), ""),
+    };
+    v1::ConfigOut { method: method.into(), command: command.to_vec(), path: path.to_owned() }
 }
 
 /// An operation, with its lab as it is now and what the topology file's reader had to say.
@@ -300,4 +423,16 @@ fn int(n: u32) -> i32 {
 
 fn long(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_told_as_it_would_be_typed() {
+        let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<String>>();
+        assert_eq!(command_line(&words(&["vtysh", "-c", "show run"])), "vtysh -c 'show run'");
+        assert_eq!(command_line(&words(&["echo", "", "it's"])), "echo '' 'it'\\''s'");
+    }
 }

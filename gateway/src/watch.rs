@@ -5,13 +5,14 @@
 
 use std::future::{self, Future};
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, stream};
 use netloom_api::v1;
 use netloom_model::id::{LabId, OperationId};
 use netloom_proto::scheduler::v1 as ps;
-use netloom_service::Shutdown;
+use netloom_service::{Shutdown, metrics};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
@@ -47,8 +48,33 @@ impl<T> Out<T> {
     }
 }
 
+static WATCHERS: LazyLock<metrics::IntGaugeVec> = LazyLock::new(|| {
+    metrics::gauges(
+        "netloom_gateway_watchers",
+        "Streams that follow changes, by what they follow.",
+        &["stream"],
+    )
+});
+
+/// One watcher, counted while it is there.
+struct Watcher(metrics::IntGauge);
+
+impl Watcher {
+    fn of(stream: &str) -> Watcher {
+        let watchers = WATCHERS.with_label_values(&[stream]);
+        watchers.inc();
+        Watcher(watchers)
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 /// Runs a producer in a task of its own until it ends, its watcher goes away, or the gateway shuts down.
-fn produce<T, F, Fut>(shutdown: Shutdown, producer: F) -> Answers<T>
+fn produce<T, F, Fut>(stream: &str, shutdown: Shutdown, producer: F) -> Answers<T>
 where
     T: Send + 'static,
     F: FnOnce(Out<T>) -> Fut,
@@ -56,7 +82,9 @@ where
 {
     let (sender, receiver) = mpsc::channel(PLACES);
     let producing = producer(Out(sender.clone()));
+    let watcher = Watcher::of(stream);
     let task = async move {
+        let _watcher = watcher;
         let failed = tokio::select! {
             ended = producing => ended.err(),
             () = sender.closed() => None,
@@ -94,7 +122,7 @@ pub async fn labs(
     let filter = lab.as_ref().map(ToString::to_string).unwrap_or_default();
     if since > 0 {
         let events = peers.watch(since, &filter).await?;
-        return Ok(produce(shutdown, move |out| async move { changes(&peers, events, &out).await }));
+        return Ok(produce("labs", shutdown, move |out| async move { changes(&peers, events, &out).await }));
     }
     if let Some(lab) = &lab {
         peers.lab(lab).await?;
@@ -103,7 +131,7 @@ pub async fn labs(
     let mut events = peers.watch(0, &filter).await?;
     let first = events.message().await.map_err(peers.scheduler_error())?;
     let sequence = first.ok_or_else(|| peers.scheduler_ended())?.sequence;
-    Ok(produce(shutdown, move |out| async move {
+    Ok(produce("labs", shutdown, move |out| async move {
         snapshot(&peers, lab.as_ref(), sequence, &out).await?;
         out.put(view::event(sequence, v1::WatchEventType::SnapshotEnd, None)).await;
         changes(&peers, events, &out).await
@@ -301,7 +329,7 @@ pub async fn operation(
     id: OperationId,
 ) -> Result<Answers<v1::Operation>, Error> {
     let mut follow = Follow::begin(peers.clone(), id).await?;
-    Ok(produce(shutdown, move |out| async move {
+    Ok(produce("operation", shutdown, move |out| async move {
         while let Some(facts) = follow.next().await? {
             out.put(with_lab(&peers, facts, Vec::new()).await?).await;
         }

@@ -14,6 +14,8 @@ pub struct Reply {
     pub status: u16,
     /// The body as JSON; null when it is not JSON.
     pub body: Value,
+    /// The body.
+    pub text: String,
 }
 
 /// Sends a request over a Unix socket and reads the whole answer.
@@ -34,7 +36,7 @@ pub fn request(socket: &Path, method: &str, path: &str, body: Option<&Value>) ->
     let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).ok_or_else(malformed)?;
     let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
     let body = if chunked { dechunk(body) } else { body.to_owned() };
-    Ok(Reply { status, body: serde_json::from_str(&body).unwrap_or(Value::Null) })
+    Ok(Reply { status, body: serde_json::from_str(&body).unwrap_or(Value::Null), text: body })
 }
 
 fn dechunk(mut body: &str) -> String {

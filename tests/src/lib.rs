@@ -5,6 +5,7 @@
 //! and stops only what it started, by pid. What a test sees it sees from outside: the command line, HTTP, Docker and the kernel.
 
 mod command;
+pub mod docs;
 mod http;
 mod lab;
 mod namespace;
@@ -16,4 +17,4 @@ pub use http::{Reply, request};
 pub use lab::{container, docker, in_node, pid_of};
 pub use namespace::Namespace;
 pub use ovs::Ovs;
-pub use sandbox::{Mode, Sandbox, eventually};
+pub use sandbox::{Installed, Mode, Sandbox, binaries, eventually};

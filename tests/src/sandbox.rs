@@ -38,6 +38,20 @@ pub struct Sandbox {
     /// Its Open vSwitch.
     pub ovs: Ovs,
     namespace: Arc<Namespace>,
+    installed: Option<Installed>,
+}
+
+/// An installation to take the programs and the configuration from.
+#[derive(Debug, Clone)]
+pub struct Installed {
+    /// Directory of the programs.
+    pub bin: PathBuf,
+    /// The configuration; what is the sandbox's own beats it by the environment.
+    pub config: PathBuf,
+    /// Directory with kinds of one's own.
+    pub kinds_dir: PathBuf,
+    /// What the programs are started through, for instance `setpriv …`.
+    pub through: Vec<String>,
 }
 
 impl Sandbox {
@@ -73,7 +87,16 @@ impl Sandbox {
             ovs = ovs.run_dir(),
         );
         std::fs::write(&config, text).expect("a configuration file");
-        Sandbox { dir, mode, name, config, programs: Mutex::new(Vec::new()), ovs, namespace }
+        Sandbox { dir, mode, name, config, programs: Mutex::new(Vec::new()), ovs, namespace, installed: None }
+    }
+
+    /// Starts the `netloomd` of an installation, and waits until it answers.
+    pub fn start_installed(installed: Installed) -> Sandbox {
+        let mut sandbox = Sandbox::prepare(Mode::One, "");
+        sandbox.installed = Some(installed);
+        sandbox.run_programs();
+        sandbox.wait_until_healthy();
+        sandbox
     }
 
     /// Directory of the sandbox: for the test's own files too.
@@ -96,6 +119,16 @@ impl Sandbox {
         std::fs::read_to_string(self.dir.path().join("data/owner")).unwrap_or_default().trim().to_owned()
     }
 
+    /// Its data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// A command of this machine in the network namespace of the sandbox's host, where its programs listen.
+    pub fn in_namespace(&self, program: &str) -> Command {
+        self.namespace.command(program)
+    }
+
     /// The API's socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("run/api.sock")
@@ -116,16 +149,38 @@ impl Sandbox {
             .append(true)
             .open(self.dir.path().join(format!("{name}.log")))
             .expect("a log file");
-        self.namespace
-            .command(binary(name))
-            .arg("--config")
-            .arg(&self.config)
+        self.program(name)
             .env("NETLOOM_LOG", "info,netloom_compute=debug,netloom_network=debug,netloom_scheduler=debug")
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file handle"))
             .stderr(log)
             .spawn()
             .unwrap_or_else(|e| panic!("cannot start {name}: {e}"))
+    }
+
+    /// The command that runs a program, on this sandbox's directories.
+    fn program(&self, name: &str) -> Command {
+        let Some(installed) = &self.installed else {
+            let mut command = self.namespace.command(binary(name));
+            command.arg("--config").arg(&self.config);
+            return command;
+        };
+        let mut line = installed.through.clone();
+        line.push(installed.bin.join(name).display().to_string());
+        let mut command = self.namespace.command(&line[0]);
+        command
+            .args(&line[1..])
+            .arg("--config")
+            .arg(&installed.config)
+            .arg("--data-dir")
+            .arg(self.data_dir())
+            .arg("--run-dir")
+            .arg(self.dir.path().join("run"))
+            .env("NETLOOM_KINDS_DIR", &installed.kinds_dir)
+            .env("NETLOOM_NETWORK__BRIDGE", &self.name)
+            .env("NETLOOM_NETWORK__OVSDB_SOCKET", self.ovs.socket())
+            .env("NETLOOM_NETWORK__OVS_RUN_DIR", self.ovs.run_dir());
+        command
     }
 
     /// Kills all programs with KILL, as a crash does.
@@ -324,11 +379,15 @@ pub fn eventually(what: &str, bound: Duration, mut condition: impl FnMut() -> bo
     }
 }
 
-/// A program of netloom's, built beside this test: in `target/<profile>`, where the test is in `deps`.
-fn binary(name: &str) -> PathBuf {
+/// Where the programs are built, beside this test: `target/<profile>`, where the test is in `deps`.
+pub fn binaries() -> PathBuf {
     let test = std::env::current_exe().expect("this test has a path");
-    let target = test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
-    let path = target.join(name);
+    test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps").to_owned()
+}
+
+/// A program of netloom's.
+fn binary(name: &str) -> PathBuf {
+    let path = binaries().join(name);
     assert!(path.exists(), "{} is not built: run `make build`, or the tests by `make test`", path.display());
     path
 }

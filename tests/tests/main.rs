@@ -32,12 +32,19 @@ mod main {
     pub mod change;
     pub mod crash;
     pub mod dependencies;
+    pub mod docs;
     pub mod doors;
+    pub mod examples;
     pub mod foreign;
     pub mod hostile;
+    pub mod install;
     pub mod keys;
+    pub mod kinds;
     pub mod ospf;
     pub mod repair;
+    pub mod second_day;
+    pub mod telemetry;
+    pub mod tutorial;
 }
 
 /// True when Docker and Open vSwitch are there and this is root; otherwise the test is skipped, loudly.

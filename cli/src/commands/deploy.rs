@@ -8,11 +8,13 @@ use netloom_service::status::from_status;
 use tonic::Status;
 
 use super::{Context, inspect};
+use crate::args::lab::OnInterrupt;
 use crate::args::{Format, Topology};
 use crate::client::Client;
 use crate::error::Error;
-use crate::follow::{View, follow, judge};
-use crate::output::words::last;
+use crate::follow::{View, judge};
+use crate::interrupt::{self, Policy};
+use crate::output::words::{last, natural};
 use crate::output::{diagnostics, json, plan as plan_text};
 use crate::source::{Source, catalogue};
 
@@ -20,11 +22,18 @@ use crate::source::{Source, catalogue};
 pub async fn deploy(
     context: &Context,
     topology: &Topology,
+    node_filter: &[String],
     timeout: Option<Duration>,
+    on_interrupt: Option<OnInterrupt>,
     format: Format,
 ) -> Result<(), Error> {
-    let source = Source::open(topology.topology.as_deref(), Path::new("."))?;
+    let source = Source::open(topology.topology.as_deref(), Path::new("."))?.only(node_filter);
     let client = context.client().await?;
+    let policy = match on_interrupt {
+        Some(OnInterrupt::Cancel) => Policy::Cancel,
+        Some(OnInterrupt::Detach) => Policy::Detach,
+        None => Policy::ask_if_possible(format),
+    };
     let begun = Instant::now();
     let remaining = || timeout.map(|t| t.saturating_sub(begun.elapsed()));
     let operation = match import(context, &client, &source, false).await? {
@@ -32,8 +41,10 @@ pub async fn deploy(
         Err(refused) => {
             let Some(active) = active_deploy(&client, &refused).await? else { return Err(refused.into()) };
             let lab = last(&active.lab_name).to_owned();
+            let what = if active.kind() == api::OperationKind::Deploy { "deploy" } else { "change" };
             let said = format!(
-                "Lab {lab} is being deployed already: follows that deploy to its end, then applies {} again\n",
+                "Lab {lab} is being {} already: follows that {what} to its end, then applies {} again\n",
+                if what == "deploy" { "deployed" } else { "changed" },
                 source.name
             );
             match format {
@@ -41,9 +52,9 @@ pub async fn deploy(
                 Format::Json => eprint!("{said}"),
             }
             let mut view =
-                View::new(context.style, format!("follows the deploy of {lab}"), format == Format::Json);
+                View::new(context.style, format!("follows the {what} of {lab}"), format == Format::Json);
             // How it ends is of no matter: the file is what counts.
-            follow(&client, active, &mut view, remaining()).await?;
+            interrupt::follow(&client, active, &mut view, remaining(), policy).await?;
             import(context, &client, &source, false).await??
         }
     };
@@ -58,7 +69,7 @@ pub async fn deploy(
             context.print(&plan_text::text(context.style, plan))?;
         }
     }
-    let operation = follow(&client, operation, &mut view, remaining()).await?;
+    let operation = interrupt::follow(&client, operation, &mut view, remaining(), policy).await?;
     match format {
         Format::Json => context.print(&json::text(&json::value("Operation", &operation)))?,
         Format::Table => {
@@ -66,28 +77,48 @@ pub async fn deploy(
             context.print("\n")?;
             // Of what failed the whole reason comes last, with the error.
             let whole = operation.state() == api::OperationState::Succeeded;
-            inspect::one(context, &client, &lab, format, whole).await?;
+            let nodes = inspect::one(context, &client, &lab, format, whole).await?;
             if operation.state() == api::OperationState::Succeeded && !nothing_to_do {
                 context.print(&format!("\nDeployed {lab} in {elapsed}\n"))?;
             }
+            eprint!("{}", exec_warning(&lab, &nodes));
         }
     }
     judge(&operation)
 }
 
+/// Which nodes have exec commands that failed; empty when none has. They are no reason for the deploy to have failed: the lab is as its file says.
+fn exec_warning(lab: &str, nodes: &[api::Node]) -> String {
+    let mut failed: Vec<&str> =
+        nodes.iter().filter(|n| !n.exec_error.is_empty()).map(|n| last(&n.name)).collect();
+    failed.sort_by_cached_key(|name| natural(name));
+    if failed.is_empty() {
+        return String::new();
+    }
+    format!("warning: exec commands failed in {}; `netloom inspect {lab}` says which\n", failed.join(", "))
+}
+
+/// Exit code of a plan with something to do, where that was asked for.
+const SOMETHING_TO_DO: u8 = 10;
+
 /// Says what deploy would do.
-pub async fn plan(context: &Context, topology: &Topology, format: Format) -> Result<(), Error> {
-    let source = Source::open(topology.topology.as_deref(), Path::new("."))?;
+pub async fn plan(
+    context: &Context,
+    topology: &Topology,
+    node_filter: &[String],
+    exit_code: bool,
+    format: Format,
+) -> Result<u8, Error> {
+    let source = Source::open(topology.topology.as_deref(), Path::new("."))?.only(node_filter);
     let client = context.client().await?;
     let operation = import(context, &client, &source, true).await??;
-    if format == Format::Json {
-        return context.print(&json::text(&json::value("Operation", &operation)));
-    }
     let lab = last(&operation.lab_name);
     match &operation.plan {
-        Some(plan) if !is_nothing(&operation) => context.print(&plan_text::text(context.style, plan)),
-        _ => context.print(&format!("Nothing to do: lab {lab} is as {} says\n", source.name)),
+        _ if format == Format::Json => context.print(&json::text(&json::value("Operation", &operation)))?,
+        Some(plan) if !is_nothing(&operation) => context.print(&plan_text::text(context.style, plan))?,
+        _ => context.print(&format!("Nothing to do: lab {lab} is as {} says\n", source.name))?,
     }
+    Ok(if exit_code && !is_nothing(&operation) { SOMETHING_TO_DO } else { 0 })
 }
 
 /// The deploy that is under way, as one that was left with Ctrl-C, when that is what the server refused for.
@@ -102,7 +133,7 @@ async fn active_deploy(client: &Client, refused: &Status) -> Result<Option<api::
     }
     let request = api::GetOperationRequest { name: format!("operations/{}", last(operation)) };
     let active = client.operations().get_operation(request).await?.into_inner();
-    let follows = active.kind() == api::OperationKind::Deploy && last(&active.lab_name) == lab;
+    let follows = active.kind() != api::OperationKind::Destroy && last(&active.lab_name) == lab;
     Ok(follows.then_some(active))
 }
 

@@ -9,7 +9,8 @@ use super::{Context, lab_named};
 use crate::args::Topology;
 use crate::client::Client;
 use crate::error::Error;
-use crate::follow::{View, follow, judge};
+use crate::follow::{View, judge};
+use crate::interrupt::{Policy, follow, noun};
 use crate::output::words::{count, last};
 
 /// Removes one lab, or all.
@@ -51,7 +52,7 @@ pub async fn run(
     for operation in operations {
         let lab = last(&operation.lab_name).to_owned();
         let mut view = View::new(context.style, format!("removes {lab}"), false);
-        let operation = follow(&client, operation, &mut view, None).await?;
+        let operation = follow(&client, operation, &mut view, None, Policy::Detach).await?;
         match judge(&operation) {
             Ok(()) => context.print(&format!("Removed {lab} in {}\n", view.elapsed()))?,
             failed => outcome = outcome.and(failed),
@@ -78,8 +79,9 @@ async fn delete(context: &Context, client: &Client, name: &str) -> Result<api::O
         let active = client.operations().get_operation(request).await?.into_inner();
         match active.kind() {
             api::OperationKind::Destroy => return Ok(active),
-            api::OperationKind::Deploy if !active.done => {
-                context.print(&format!("Cancels the deploy of {} that is under way\n", last(name)))?;
+            _ if !active.done => {
+                let what = noun(&active);
+                context.print(&format!("Cancels the {what} of {} that is under way\n", last(name)))?;
                 let request = api::CancelOperationRequest { name: active.name.clone() };
                 let cancelled = match client.operations().cancel_operation(request).await {
                     Ok(operation) => operation.into_inner(),
@@ -87,8 +89,8 @@ async fn delete(context: &Context, client: &Client, name: &str) -> Result<api::O
                     Err(status) => return Err(status.into()),
                 };
                 let mut view =
-                    View::new(context.style, format!("cancels the deploy of {}", last(name)), false);
-                follow(client, cancelled, &mut view, None).await?;
+                    View::new(context.style, format!("cancels the {what} of {}", last(name)), false);
+                follow(client, cancelled, &mut view, None, Policy::Detach).await?;
             }
             _ => return Err(refused.into()),
         }

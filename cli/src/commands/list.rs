@@ -6,8 +6,7 @@ use serde_json::json;
 use super::Context;
 use crate::args::Format;
 use crate::error::Error;
-use crate::output::words::{bytes, cores, last, runtime};
-use crate::output::{json, table};
+use crate::output::{json, kind, table};
 
 /// The kinds.
 pub async fn kinds(context: &Context, format: Format) -> Result<(), Error> {
@@ -22,8 +21,8 @@ pub async fn kinds(context: &Context, format: Format) -> Result<(), Error> {
 /// One kind.
 pub async fn kind(context: &Context, name: &str, format: Format) -> Result<(), Error> {
     let request = api::GetKindRequest { name: format!("kinds/{name}") };
-    let kind = context.client().await?.kinds().get_kind(request).await?.into_inner();
-    context.print_as(format, || describe(&kind), || json::value("Kind", &kind))
+    let found = context.client().await?.kinds().get_kind(request).await?.into_inner();
+    context.print_as(format, || kind::describe(&found), || json::value("Kind", &found))
 }
 
 /// The hosts.
@@ -44,23 +43,4 @@ pub async fn images(context: &Context, format: Format) -> Result<(), Error> {
         || table::images(context.style, &images),
         || json!({ "images": json::list("Image", &images) }),
     )
-}
-
-fn describe(kind: &api::Kind) -> String {
-    let memory = i64::try_from(kind.memory_request_bytes).unwrap_or(i64::MAX);
-    let lines = [
-        ("Kind", last(&kind.name).to_owned()),
-        ("Description", kind.description.clone()),
-        ("Aliases", kind.aliases.join(", ")),
-        ("Runtime", runtime(kind.runtime()).to_owned()),
-        ("Image", kind.image.clone()),
-        ("Interfaces", table::interfaces(kind)),
-        ("CPU counted", format!("{} cores", cores(kind.cpu_request_millis.into()))),
-        ("Memory counted", bytes(memory)),
-        ("Capabilities", kind.cap_add.join(", ")),
-        ("Verified", if kind.verified { "a test runs it" } else { "no test runs it" }.to_owned()),
-        ("Source", kind.source.clone()),
-    ];
-    let shown = lines.iter().filter(|(_, value)| !value.is_empty());
-    shown.map(|(name, value)| format!("{name:16}{value}\n")).collect()
 }

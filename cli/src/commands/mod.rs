@@ -2,19 +2,33 @@
 
 use std::io::Write as _;
 
-use crate::args::{Command, Format, Global, Kinds, List};
+use crate::args::things::{Kinds, List};
+use crate::args::{Command, Format, Global};
 use crate::client::{Client, Trace};
 use crate::error::Error;
 use crate::output::json;
 use crate::output::style::Style;
 
+mod cancel;
+mod capture;
+mod console;
 mod deploy;
 mod destroy;
 mod doctor;
+mod events;
 mod exec;
+mod exec_many;
+mod generate;
+mod graph;
 mod inspect;
+mod inventory;
+mod link;
 mod list;
+mod live;
 mod logs;
+mod node;
+mod reference;
+mod save;
 mod shell;
 mod validate;
 mod version;
@@ -63,25 +77,31 @@ impl Context {
 pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
     let done = |()| 0;
     match command {
-        Command::Deploy { topology, timeout, output } => {
-            deploy::deploy(context, &topology, timeout, output.format).await.map(done)
+        Command::Deploy(a) => {
+            deploy::deploy(context, &a.topology, &a.node_filter, a.timeout, a.on_interrupt, a.output.format)
+                .await
+                .map(done)
         }
-        Command::Plan { topology, output } => deploy::plan(context, &topology, output.format).await.map(done),
-        Command::Destroy { lab, topology, all, yes } => {
-            destroy::run(context, lab, &topology, all, yes).await.map(done)
+        Command::Plan(a) => {
+            deploy::plan(context, &a.topology, &a.node_filter, a.exit_code, a.output.format).await
         }
-        Command::Inspect { lab, topology, all, output } => {
-            inspect::run(context, lab, &topology, all, output.format).await.map(done)
-        }
-        Command::Exec { lab, node, interactive, command } => {
-            exec::run(context, &lab, &node, interactive, command).await
-        }
-        Command::Shell { lab, node, command } => shell::run(context, &lab, &node, command).await,
-        Command::Logs { lab, node, follow, tail } => {
-            logs::run(context, &lab, &node, follow, tail.unwrap_or(0)).await.map(done)
-        }
-        Command::Validate { file, kinds_dir, output } => {
-            validate::run(context, file.as_deref(), kinds_dir.as_deref(), output.format)
+        Command::Node(a) => node::run(context, a).await.map(done),
+        Command::Link(a) => link::run(context, a).await.map(done),
+        Command::Cancel(a) => cancel::run(context, a.lab, &a.topology, a.timeout).await.map(done),
+        Command::Destroy(a) => destroy::run(context, a.lab, &a.topology, a.all, a.yes).await.map(done),
+        Command::Inspect(a) => inspect::run(context, a).await.map(done),
+        Command::Events(a) => events::run(context, a).await.map(done),
+        Command::Graph(a) => graph::run(context, a).await.map(done),
+        Command::Inventory(a) => inventory::run(context, &a.lab, a.format).await.map(done),
+        Command::Generate(a) => generate::run(context, &a).map(done),
+        Command::Exec(a) => exec::run(context, a).await,
+        Command::Shell(a) => shell::run(context, &a.lab, &a.node, a.command).await,
+        Command::Console(a) => console::run(context, &a.lab, &a.node, a.detach_key).await,
+        Command::Logs(a) => logs::run(context, a).await.map(done),
+        Command::Capture(a) => capture::run(context, a).await.map(done),
+        Command::Save(a) => save::run(context, a).await,
+        Command::Validate(a) => {
+            validate::run(context, a.file.as_deref(), &a.node_filter, a.kinds_dir.as_deref(), a.output.format)
         }
         Command::Kinds(Kinds::List { output }) => list::kinds(context, output.format).await.map(done),
         Command::Kinds(Kinds::Show { name, output }) => {
@@ -89,8 +109,10 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
         }
         Command::Host(List::List { output }) => list::hosts(context, output.format).await.map(done),
         Command::Image(List::List { output }) => list::images(context, output.format).await.map(done),
-        Command::Doctor { config, output } => doctor::run(context, config.as_deref(), output.format).await,
-        Command::Version { output } => version::run(context, output.format).await.map(done),
+        Command::Doctor(a) => doctor::run(context, a.config.as_deref(), a.output.format).await,
+        Command::Completions(a) => reference::completions(context, &a).map(done),
+        Command::Man(a) => reference::man(&a).map(done),
+        Command::Version(a) => version::run(context, a.output.format).await.map(done),
     }
 }
 
@@ -104,6 +126,15 @@ fn lab_named(lab: Option<String>, topology: &crate::args::Topology) -> Result<St
             Ok(source.lab()?.to_string())
         }
     }
+}
+
+/// Writes a result to standard output for "-", else to a file, which is replaced as a whole.
+fn write_to(context: &Context, path: &std::path::Path, text: &str) -> Result<(), Error> {
+    if path == std::path::Path::new("-") {
+        return context.print(text);
+    }
+    crate::atomic::write(path, text.as_bytes())
+        .map_err(|e| Error::io(format!("{} cannot be written", path.display()), e))
 }
 
 /// An instance's exit code as a program's.

@@ -3,6 +3,7 @@
 //! The user's terminal is raw while it lasts, so that every key reaches the node, and as before afterwards, however it ends.
 
 use std::io::{IsTerminal as _, Read as _};
+use std::time::Duration;
 
 use netloom_api::v1 as api;
 use netloom_api::v1::open_shell_request::Part;
@@ -13,18 +14,59 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::exec::write;
 use super::{Context, exit_code};
+use crate::args::values::Key;
+use crate::client::Client;
 use crate::error::Error;
 use crate::terminal::{self, Raw};
 
+/// How long the node's side has to take what was typed before the key.
+const FAREWELL: Duration = Duration::from_millis(250);
+/// How long what is typed may wait for a node to take it.
+const STUCK: Duration = Duration::from_secs(30);
+
 /// Opens it; ends with the exit code of its command.
 pub async fn run(context: &Context, lab: &str, node: &str, command: Vec<String>) -> Result<u8, Error> {
-    // The node's side is a terminal, which has no end of input: what comes from a pipe would wait for ever.
-    if !std::io::stdin().is_terminal() {
-        return Err(Error::Usage(format!(
-            "shell needs a terminal, and standard input is none; netloom exec {lab} {node} -i -- CMD hands standard input to a command"
-        )));
-    }
+    needs_terminal("shell", lab, node)?;
     let client = context.client().await?;
+    match session(&client, lab, node, command, Key(None), "").await? {
+        Left::Ended(code) => Ok(exit_code(code)),
+        Left::Detached => Ok(0),
+    }
+}
+
+/// The node's side is a terminal, which has no end of input: what comes from a pipe would wait for ever.
+pub fn needs_terminal(verb: &str, lab: &str, node: &str) -> Result<(), Error> {
+    if std::io::stdin().is_terminal() {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "{verb} needs a terminal, and standard input is none; netloom exec {lab} {node} -i -- CMD hands standard input to a command"
+    )))
+}
+
+/// How a terminal was left.
+pub enum Left {
+    /// Its command ended, with this exit code.
+    Ended(i32),
+    /// By the key.
+    Detached,
+}
+
+/// What came from the keyboard.
+enum Typed {
+    Input(Vec<u8>),
+    Detach,
+}
+
+/// A terminal in a node, until its command ends or the key is pressed. The banner is printed once it is open.
+pub async fn session(
+    client: &Client,
+    lab: &str,
+    node: &str,
+    command: Vec<String>,
+    detach: Key,
+    banner: &str,
+) -> Result<Left, Error> {
     let (to_node, requests) = mpsc::channel(64);
     let start = api::ShellStart { name: format!("labs/{lab}/nodes/{node}"), command, size: Some(size()) };
     let closed = |_| Error::Failed("the connection ended".to_owned());
@@ -36,17 +78,36 @@ pub async fn run(context: &Context, lab: &str, node: &str, command: Vec<String>)
     let mut hung_up = listen(SignalKind::hangup())?;
     let mut ended = listen(SignalKind::terminate())?;
     // Only now: a refusal is printed on a terminal as it was.
+    write(&mut std::io::stdout(), banner.as_bytes())?;
     let _raw = Raw::enter().map_err(|e| Error::io("the terminal cannot be made raw", e))?;
-    let keys = to_node.clone();
+    let (keys, mut typed) = mpsc::channel(64);
     // A thread of its own: a read of standard input cannot be taken back, and must not hold up the end.
-    std::thread::spawn(move || send_input(&keys));
+    std::thread::spawn(move || read_input(&keys, detach));
+    let mut typing = true;
     loop {
         tokio::select! {
             answer = answers.message() => match answer.map_err(Error::gone)?.map(|a| a.part) {
                 Some(Some(Answer::Output(bytes))) => write(&mut std::io::stdout(), &bytes)?,
-                Some(Some(Answer::ExitCode(code))) => return Ok(exit_code(code)),
+                Some(Some(Answer::ExitCode(code))) => return Ok(Left::Ended(code)),
                 Some(None) => {}
                 None => return Err(Error::Unreachable("the server went away before the shell ended".to_owned())),
+            },
+            key = typed.recv(), if typing => match key {
+                Some(Typed::Input(bytes)) => {
+                    // A node that does not read holds up the keys, not what it writes or the way out.
+                    let sent = to_node.send(request(Part::Input(bytes)));
+                    if tokio::time::timeout(STUCK, sent).await.is_err() {
+                        return Err(Error::Failed("the node does not take what is typed".to_owned()));
+                    }
+                }
+                Some(Typed::Detach) => {
+                    // What was typed before is on its way still; the end of the input tells that it has arrived.
+                    drop(to_node);
+                    let rest = async { while let Ok(Some(_)) = answers.message().await {} };
+                    let _ = tokio::time::timeout(FAREWELL, rest).await;
+                    return Ok(Left::Detached);
+                }
+                None => typing = false,
             },
             _ = resized.recv() => {
                 // One that is lost is followed by the next.
@@ -58,17 +119,23 @@ pub async fn run(context: &Context, lab: &str, node: &str, command: Vec<String>)
     }
 }
 
-fn send_input(to_node: &mpsc::Sender<api::OpenShellRequest>) {
+/// Reads the keyboard until the detach key: what was typed before it is still sent.
+fn read_input(keys: &mpsc::Sender<Typed>, detach: Key) {
     let mut stdin = std::io::stdin().lock();
     let mut buffer = [0; 4_096];
     loop {
-        match stdin.read(&mut buffer) {
+        let typed = match stdin.read(&mut buffer) {
             Ok(0) | Err(_) => return,
-            Ok(n) => {
-                if to_node.blocking_send(request(Part::Input(buffer[..n].to_vec()))).is_err() {
-                    return;
-                }
-            }
+            Ok(n) => &buffer[..n],
+        };
+        let at = detach.0.and_then(|key| typed.iter().position(|b| *b == key));
+        let sent = &typed[..at.unwrap_or(typed.len())];
+        if !sent.is_empty() && keys.blocking_send(Typed::Input(sent.to_vec())).is_err() {
+            return;
+        }
+        if at.is_some() {
+            let _ = keys.blocking_send(Typed::Detach);
+            return;
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use netloom_model::kind::Catalogue;
+use netloom_topology::{Diagnostic, Severity};
 
 use super::Context;
 use crate::args::Format;
@@ -15,10 +16,15 @@ use crate::source::Source;
 pub fn run(
     context: &Context,
     file: Option<&Path>,
+    node_filter: &[String],
     kinds_dir: Option<&Path>,
     format: Format,
 ) -> Result<u8, Error> {
-    let source = Source::open(file, Path::new("."))?;
+    let source = match Source::open(file, Path::new(".")) {
+        Ok(source) => source.only(node_filter),
+        Err(Error::Invalid(why)) => return unreadable(context, file, why, format),
+        Err(other) => return Err(other),
+    };
     let catalogue = match kinds_dir {
         None => Catalogue::embedded(),
         Some(directory) => with_own_kinds(directory).map_err(|e| Error::Invalid(format!("{e:#}")))?,
@@ -47,8 +53,26 @@ pub fn run(
     Ok(u8::from(!parsed.ok()))
 }
 
+/// A file that cannot be read is not valid either.
+fn unreadable(context: &Context, file: Option<&Path>, why: String, format: Format) -> Result<u8, Error> {
+    let name = file.map_or_else(String::new, |f| f.display().to_string());
+    let said = [Diagnostic {
+        severity: Severity::Error,
+        code: "FILE_UNREADABLE",
+        file: name.clone(),
+        line: 0,
+        column: 0,
+        message: why,
+    }];
+    match format {
+        Format::Table => context.print(&diagnostics::text(context.style, "", &said))?,
+        Format::Json => context.print(&json::text(&diagnostics::json(&name, false, &said)))?,
+    }
+    Ok(1)
+}
+
 /// The kinds as a server with this `kinds_dir` has them.
-fn with_own_kinds(directory: &Path) -> anyhow::Result<Catalogue> {
+pub fn with_own_kinds(directory: &Path) -> anyhow::Result<Catalogue> {
     let text = format!("kinds_dir = {}", serde_json::to_string(directory)?);
     netloom_service::Settings::from_toml(&text, Path::new("."), Path::new("."))?.catalogue()
 }

@@ -50,7 +50,9 @@ fn hint(failure: &Failure, (lab, node): &(String, String)) -> Option<String> {
         "NODE_NOT_RUNNING" => {
             format!("netloom inspect {lab} says why, netloom logs {lab} {node} what it wrote")
         }
-        "OPERATION_ACTIVE" => format!("wait until it is done; netloom inspect {lab} shows how far it is"),
+        "OPERATION_ACTIVE" => format!(
+            "wait until it is done; netloom inspect {lab} shows how far it is, netloom cancel {lab} ends it"
+        ),
         "SERVICE_UNREACHABLE" => {
             "the server went away or a part of it does not run; netloom doctor checks this machine".to_owned()
         }

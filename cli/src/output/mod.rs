@@ -1,8 +1,13 @@
 //! What the commands print, as pure functions of what the server said: each gives text, so that tests compare it.
 
+pub mod csv;
 pub mod diagnostics;
 pub mod error;
+pub mod events;
+pub mod interfaces;
 pub mod json;
+pub mod kind;
+pub mod lines;
 pub mod plan;
 pub mod progress;
 pub mod style;

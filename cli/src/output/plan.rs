@@ -3,12 +3,15 @@
 use netloom_api::v1 as api;
 
 use super::style::{Style, Tone, one_line};
+use super::words::natural;
 
-/// The plan, line by line, with a summary; empty when there is nothing to do.
+/// The plan, line by line, with a summary; empty when there is nothing to do. Nodes come before links, and of each what is made before what is changed and removed.
 pub fn text(style: Style, plan: &api::Plan) -> String {
     let mut text = String::new();
     let width = plan.actions.iter().map(|a| a.id.len()).max().unwrap_or(0).min(40);
-    for action in &plan.actions {
+    let mut actions: Vec<&api::Action> = plan.actions.iter().collect();
+    actions.sort_by_cached_key(|a| (a.object != "node", rank(a.verb()), natural(&a.id)));
+    for action in actions {
         let (symbol, tone) = symbol(action.verb());
         let host = if action.host.is_empty() { String::new() } else { format!("on {}", action.host) };
         let why: Vec<String> =
@@ -46,22 +49,34 @@ fn symbol(verb: api::ActionVerb) -> (&'static str, Tone) {
         api::ActionVerb::Recreate => ("-/+", Tone::Busy),
         api::ActionVerb::Update => ("  ~", Tone::Busy),
         api::ActionVerb::Delete => ("  -", Tone::Bad),
+        api::ActionVerb::Start => ("  >", Tone::Good),
+        api::ActionVerb::Stop => ("  .", Tone::Bad),
+        api::ActionVerb::Restart => ("  @", Tone::Busy),
         api::ActionVerb::Unspecified => ("  ?", Tone::Plain),
     }
 }
 
+fn rank(verb: api::ActionVerb) -> usize {
+    use api::ActionVerb as V;
+    let order = [V::Create, V::Recreate, V::Update, V::Start, V::Restart, V::Stop, V::Delete];
+    order.iter().position(|v| *v == verb).unwrap_or(order.len())
+}
+
+/// What is made, changed and removed is always said, the rest where there is some.
 fn summary(plan: &api::Plan) -> String {
+    use api::ActionVerb as V;
     let count = |verb| plan.actions.iter().filter(|a| a.verb() == verb).count();
-    let mut parts: Vec<String> = [
-        (api::ActionVerb::Create, "to make"),
-        (api::ActionVerb::Recreate, "to make anew"),
-        (api::ActionVerb::Update, "to change"),
-        (api::ActionVerb::Delete, "to remove"),
-    ]
-    .into_iter()
-    .filter(|(verb, _)| count(*verb) > 0)
-    .map(|(verb, words)| format!("{} {words}", count(verb)))
-    .collect();
+    let words = [
+        (V::Create, "to make", true),
+        (V::Recreate, "to make anew", false),
+        (V::Update, "to change", true),
+        (V::Start, "to start", false),
+        (V::Restart, "to restart", false),
+        (V::Stop, "to stop", false),
+        (V::Delete, "to remove", true),
+    ];
+    let said = words.into_iter().filter(|(verb, _, always)| *always || count(*verb) > 0);
+    let mut parts: Vec<String> = said.map(|(verb, words, _)| format!("{} {words}", count(verb))).collect();
     if !plan.unplaced.is_empty() {
         parts.push(format!("{} that fit nowhere", plan.unplaced.len()));
     }

@@ -81,6 +81,53 @@ pub fn clip(text: &str, most: usize) -> String {
     clipped
 }
 
+/// At most so many columns of a line that may have colours, which take none and are ended.
+pub fn cut(line: &str, most: usize) -> String {
+    let mut out = String::new();
+    let mut seen = 0;
+    let total = visible(line);
+    let mut characters = line.chars();
+    while let Some(c) = characters.next() {
+        if c == '\u{1b}' {
+            out.push(c);
+            for c in characters.by_ref() {
+                out.push(c);
+                if c == 'm' {
+                    break;
+                }
+            }
+            continue;
+        }
+        if total > most && seen + 1 == most {
+            out.push('…');
+            if out.contains('\u{1b}') {
+                out.push_str("\u{1b}[0m");
+            }
+            break;
+        }
+        if seen == most {
+            break;
+        }
+        out.push(c);
+        seen += 1;
+    }
+    out
+}
+
+/// Characters of a line without its colours.
+pub fn visible(line: &str) -> usize {
+    let mut count = 0;
+    let mut characters = line.chars();
+    while let Some(c) = characters.next() {
+        if c == '\u{1b}' {
+            characters.by_ref().find(|c| *c == 'm');
+        } else {
+            count += 1;
+        }
+    }
+    count
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +136,14 @@ mod tests {
     fn plain_is_plain() {
         assert_eq!(Style::PLAIN.paint(Tone::Bad, "x"), "x");
         assert_eq!(Style { colour: true }.paint(Tone::Bad, "x"), "\u{1b}[31mx\u{1b}[0m");
+    }
+
+    #[test]
+    fn colours_take_no_room() {
+        assert_eq!(visible("\u{1b}[31mFAILED\u{1b}[0m …"), 8);
+        assert_eq!(cut("\u{1b}[31mFAILED\u{1b}[0m now", 5), "\u{1b}[31mFAIL…\u{1b}[0m");
+        assert_eq!(cut("\u{1b}[31mFAILED\u{1b}[0m", 6), "\u{1b}[31mFAILED\u{1b}[0m");
+        assert_eq!((cut("abc", 0).as_str(), cut("abc", 1).as_str(), cut("", 9).as_str()), ("", "…", ""));
     }
 
     #[test]

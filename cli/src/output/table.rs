@@ -73,6 +73,25 @@ fn reason(text: &str) -> Cell {
     dash(&clip(&one_line(text), MAX_REASON))
 }
 
+/// A table of texts; those in the columns of these numbers are states. What is empty is a dash.
+pub fn plain(
+    style: Style,
+    header: &[&str],
+    states: &[usize],
+    rows: impl IntoIterator<Item = Vec<String>>,
+) -> String {
+    let mut columns = Columns::new(style, header);
+    for row in rows {
+        let cells = row.iter().enumerate().map(|(i, field)| match field.as_str() {
+            word if states.contains(&i) && !word.is_empty() => columns.state(word),
+            text => dash(text),
+        });
+        let cells = cells.collect();
+        columns.row(cells);
+    }
+    columns.text()
+}
+
 /// What stands in natural order of its names.
 fn in_order<T, K: Ord>(all: &[T], key: impl Fn(&T) -> K) -> Vec<&T> {
     let mut sorted: Vec<&T> = all.iter().collect();
@@ -143,29 +162,121 @@ pub fn nodes(style: Style, nodes: &[api::Node], with_lab: bool) -> String {
             reason(&node.state_reason),
         ];
         if with_lab {
-            let lab = node.name.strip_prefix("labs/").and_then(|n| n.split('/').next()).unwrap_or_default();
-            row.insert(0, cell(lab));
+            row.insert(0, cell(words::lab_of(&node.name)));
         }
         columns.row(row);
     }
     columns.text()
 }
 
+/// Nodes with all that is known of them, one below the other's columns: reasons whole.
+pub fn wide_nodes(style: Style, nodes: &[api::Node], with_lab: bool) -> String {
+    let mut header = vec![
+        "NODE",
+        "KIND",
+        "IMAGE",
+        "STATE",
+        "HEALTH",
+        "HOST",
+        "INSTANCE",
+        "MGMT ADDRESS",
+        "CPU",
+        "MEMORY",
+        "RESTARTS",
+        "GROUP",
+        "LABELS",
+        "REASON",
+    ];
+    if with_lab {
+        header.insert(0, "LAB");
+    }
+    let at = 3 + usize::from(with_lab);
+    let rows = in_order(nodes, |n| natural(&n.name)).into_iter().map(|n| {
+        let mut labels: Vec<String> = n.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        labels.sort();
+        let mgmt = format!("{} {}", n.mgmt_ipv4, n.mgmt_ipv6);
+        let mut row = vec![
+            last(&n.name).to_owned(),
+            n.kind.clone(),
+            n.image.clone(),
+            words::node_state(n.state()).to_owned(),
+            n.health.clone(),
+            last(&n.host).to_owned(),
+            n.instance_name.clone(),
+            mgmt.trim().to_owned(),
+            cores(n.cpu_request_millis.into()),
+            bytes(n.memory_request_bytes),
+            n.restart_count.to_string(),
+            n.group.clone(),
+            labels.join(","),
+            n.state_reason.clone(),
+        ];
+        if with_lab {
+            row.insert(0, words::lab_of(&n.name).to_owned());
+        }
+        row
+    });
+    plain(style, &header, &[at], rows)
+}
+
+/// Nodes for spreadsheets.
+pub fn nodes_csv(nodes: &[api::Node]) -> String {
+    let header = [
+        "lab",
+        "node",
+        "kind",
+        "image",
+        "state",
+        "host",
+        "instance",
+        "mgmt_ipv4",
+        "mgmt_ipv6",
+        "restarts",
+        "reason",
+    ];
+    let rows = in_order(nodes, |n| natural(&n.name)).into_iter().map(|n| {
+        vec![
+            words::lab_of(&n.name).to_owned(),
+            last(&n.name).to_owned(),
+            n.kind.clone(),
+            n.image.clone(),
+            words::node_state(n.state()).to_owned(),
+            last(&n.host).to_owned(),
+            n.instance_name.clone(),
+            n.mgmt_ipv4.clone(),
+            n.mgmt_ipv6.clone(),
+            n.restart_count.to_string(),
+            n.state_reason.clone(),
+        ]
+    });
+    super::csv::text(&header, rows)
+}
+
 /// Links.
 pub fn links(style: Style, links: &[api::Link]) -> String {
-    let mut columns = Columns::new(style, &["A", "B", "STATE", "MTU", "REASON"]);
+    // Most labs leave frames alone: there the column would be of dashes.
+    let impaired = links.iter().any(|l| !words::impairments(l).is_empty());
+    let mut header = vec!["A", "B", "STATE", "MTU", "REASON"];
+    if impaired {
+        header.insert(4, "IMPAIRMENT");
+    }
+    let mut columns = Columns::new(style, &header);
     let end = |end: &Option<api::Endpoint>| {
         end.as_ref().map_or_else(String::new, |e| format!("{}:{}", e.node, e.interface))
     };
     for link in in_order(links, |l| (natural(&end(&l.a)), natural(&end(&l.b)))) {
         let state = columns.state(words::link_state(link.state()));
-        columns.row(vec![
+        let mut row = vec![
             cell(end(&link.a)),
             cell(end(&link.b)),
             state,
             cell(link.mtu.to_string()),
             reason(&link.state_reason),
-        ]);
+        ];
+        if impaired {
+            row.insert(4, dash(&words::impairments(link)));
+        }
+        columns.row(row);
     }
     columns.text()
 }
@@ -218,27 +329,23 @@ pub fn images(style: Style, images: &[api::Image]) -> String {
 
 /// Kinds.
 pub fn kinds(style: Style, kinds: &[api::Kind]) -> String {
-    let mut columns = Columns::new(style, &["KIND", "RUNTIME", "IMAGE", "INTERFACES", "DESCRIPTION"]);
-    for kind in kinds {
+    let header = ["KIND", "VENDOR", "RUNTIME", "INTERFACES", "CPU", "MEMORY", "VERIFIED", "ALIASES"];
+    let mut columns = Columns::new(style, &header);
+    for kind in in_order(kinds, |k| natural(&k.name)) {
+        let counted = |number: u64, text: String| dash(if number == 0 { "" } else { &text });
+        let memory = i64::try_from(kind.memory_request_bytes).unwrap_or(i64::MAX);
         columns.row(vec![
             cell(last(&kind.name)),
+            dash(&kind.vendor),
             cell(words::runtime(kind.runtime())),
-            dash(&kind.image),
-            cell(interfaces(kind)),
-            cell(&kind.description),
+            cell(super::kind::interfaces(kind)),
+            counted(kind.cpu_request_millis.into(), cores(kind.cpu_request_millis.into())),
+            counted(kind.memory_request_bytes, bytes(memory)),
+            cell(if kind.verified { "yes" } else { "no" }),
+            dash(&kind.aliases.join(", ")),
         ]);
     }
     columns.text()
-}
-
-/// A kind's data interfaces, in words.
-pub fn interfaces(kind: &api::Kind) -> String {
-    if kind.interface_pattern == "*" {
-        return "any name".to_owned();
-    }
-    let name = |n: u32| kind.interface_pattern.replace("{n}", &n.to_string());
-    let end = kind.first_interface.saturating_add(kind.max_interfaces.saturating_sub(1));
-    format!("{}..{}", name(kind.first_interface), name(end))
 }
 
 #[cfg(test)]
@@ -357,14 +464,35 @@ router-2  frr   netloom/frr:local  FAILED  local  -             0         exit c
     }
 
     #[test]
-    fn interfaces_of_a_kind() {
-        let kind = |pattern: &str| api::Kind {
-            interface_pattern: pattern.into(),
-            first_interface: 1,
-            max_interfaces: 4,
+    fn kinds_say_whether_a_test_runs_them() {
+        let kind = |name: &str, verified| api::Kind {
+            name: format!("kinds/{name}"),
+            runtime: api::Runtime::Docker.into(),
+            interface_pattern: "eth{n}".into(),
+            interfaces: Some(api::Interfaces {
+                first_name: "eth1".into(),
+                last_name: "eth4".into(),
+                ..api::Interfaces::default()
+            }),
+            cpu_request_millis: 100,
+            memory_request_bytes: 128 << 20,
+            verified,
             ..api::Kind::default()
         };
-        assert_eq!(interfaces(&kind("eth{n}")), "eth1..eth4");
-        assert_eq!(interfaces(&kind("*")), "any name");
+        let other = api::Kind {
+            vendor: "ACME".into(),
+            aliases: vec!["a".into(), "b".into()],
+            cpu_request_millis: 0,
+            memory_request_bytes: 0,
+            ..kind("other", false)
+        };
+        assert_eq!(
+            kinds(Style { colour: false }, &[other, kind("frr", true)]),
+            "\
+KIND   VENDOR  RUNTIME  INTERFACES  CPU  MEMORY     VERIFIED  ALIASES
+frr    -       docker   eth1..eth4  0.1  128.0 MiB  yes       -
+other  ACME    docker   eth1..eth4  -    -          no        a, b
+"
+        );
     }
 }

@@ -24,6 +24,23 @@ pub fn host_state(state: api::HostState) -> &'static str {
     bare(state.as_str_name(), "HOST_STATE_")
 }
 
+/// An operation's state.
+pub fn operation_state(state: api::OperationState) -> &'static str {
+    bare(state.as_str_name(), "OPERATION_STATE_")
+}
+
+/// What an operation does.
+pub fn operation_kind(kind: api::OperationKind) -> &'static str {
+    match kind {
+        api::OperationKind::Deploy => "deploy",
+        api::OperationKind::Destroy => "destroy",
+        api::OperationKind::Start => "start",
+        api::OperationKind::Stop => "stop",
+        api::OperationKind::Restart => "restart",
+        api::OperationKind::Unspecified => "operation",
+    }
+}
+
 /// A runtime, as users write it.
 pub fn runtime(runtime: api::Runtime) -> &'static str {
     match runtime {
@@ -41,7 +58,7 @@ fn bare(name: &'static str, prefix: &str) -> &'static str {
 /// How a state's word is to be seen.
 pub fn tone(state: &str) -> Tone {
     match state {
-        "READY" | "UP" | "RUNNING" | "ONLINE" | "GONE" => Tone::Good,
+        "READY" | "UP" | "RUNNING" | "ONLINE" | "GONE" | "SUCCEEDED" => Tone::Good,
         "FAILED" | "UNSCHEDULABLE" | "DEGRADED" => Tone::Bad,
         "STOPPED" => Tone::Dim,
         "" => Tone::Plain,
@@ -52,6 +69,11 @@ pub fn tone(state: &str) -> Tone {
 /// The last part of a resource name: `r1` of `labs/x/nodes/r1`.
 pub fn last(name: &str) -> &str {
     name.rsplit_once('/').map_or(name, |(_, last)| last)
+}
+
+/// The lab that a resource name belongs to: `x` of `labs/x/nodes/r1`.
+pub fn lab_of(name: &str) -> &str {
+    name.strip_prefix("labs/").and_then(|n| n.split('/').next()).unwrap_or_default()
 }
 
 /// "1 node", "2 nodes".
@@ -94,9 +116,63 @@ pub fn bytes(bytes: i64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
+/// What a direction of a link does to frames; empty when nothing.
+fn impairment(impairment: Option<api::Impairment>) -> String {
+    let i = impairment.unwrap_or_default();
+    let time = |us: u32| match us {
+        us if us.is_multiple_of(1_000_000) => format!("{}s", us / 1_000_000),
+        us if us.is_multiple_of(1_000) => format!("{}ms", us / 1_000),
+        us => format!("{us}us"),
+    };
+    let rate = match i.rate_bps {
+        0 => String::new(),
+        rate if rate.is_multiple_of(1_000_000_000) => format!("rate {}gbit", rate / 1_000_000_000),
+        rate if rate.is_multiple_of(1_000_000) => format!("rate {}mbit", rate / 1_000_000),
+        rate if rate.is_multiple_of(1_000) => format!("rate {}kbit", rate / 1_000),
+        rate => format!("rate {rate}bit"),
+    };
+    let times = [("delay", i.delay_us), ("jitter", i.jitter_us)];
+    let times = times.into_iter().filter(|(_, us)| *us > 0).map(|(name, us)| format!("{name} {}", time(us)));
+    let parts = [
+        ("loss", i.loss_ppm),
+        ("corrupt", i.corrupt_ppm),
+        ("duplicate", i.duplicate_ppm),
+        ("reorder", i.reorder_ppm),
+    ];
+    let parts = parts.into_iter().filter(|(_, ppm)| *ppm > 0);
+    let parts = parts.map(|(name, ppm)| format!("{name} {}%", f64::from(ppm) / 10_000.0));
+    let all = std::iter::once(rate).filter(|r| !r.is_empty()).chain(times).chain(parts);
+    all.collect::<Vec<_>>().join(" ")
+}
+
+/// What a link does to frames, both ways or each; empty when nothing.
+pub fn impairments(link: &api::Link) -> String {
+    let (there, back) = (impairment(link.a_to_b), impairment(link.b_to_a));
+    match (there.as_str(), back.as_str()) {
+        (there, back) if there == back => there.to_owned(),
+        (there, "") => format!("A to B {there}"),
+        ("", back) => format!("B to A {back}"),
+        (there, back) => format!("A to B {there}, B to A {back}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_impairment_is_told_by_its_direction() {
+        let one =
+            api::Impairment { rate_bps: 10_000_000, delay_us: 1_500, loss_ppm: 2_500, ..Default::default() };
+        let link = |a_to_b, b_to_a| impairments(&api::Link { a_to_b, b_to_a, ..api::Link::default() });
+        let words = "rate 10mbit delay 1500us loss 0.25%";
+        assert_eq!(link(Some(one), Some(one)), words);
+        assert_eq!(link(Some(one), None), format!("A to B {words}"));
+        assert_eq!(link(Some(api::Impairment::default()), Some(one)), format!("B to A {words}"));
+        assert_eq!(link(None, Some(api::Impairment::default())), "");
+        let two = api::Impairment { jitter_us: 2_000_000, ..Default::default() };
+        assert_eq!(link(Some(one), Some(two)), format!("A to B {words}, B to A jitter 2s"));
+    }
 
     #[test]
     fn figures_are_for_people() {

@@ -124,7 +124,7 @@ async fn deploy_prints_plan_progress_and_the_lab() {
 + node a               on local
 + node b               on local
 + link a:eth1--b:eth1
-Plan: 3 to make
+Plan: 3 to make, 0 to change, 0 to remove
 T  node a  CREATING
 T  node a  READY
 T  node b  STARTING  waits for eth1
@@ -154,6 +154,26 @@ Deployed x in T
     let imported = script.imported.as_ref().unwrap();
     assert_eq!((imported.text.as_str(), imported.validate_only), (LAB, false));
     assert!(!imported.request_id.is_empty());
+}
+
+#[tokio::test]
+async fn a_deploy_ends_with_a_warning_about_exec_commands_that_failed() {
+    let mut script = script(vec![succeeded()]);
+    let why = "2 exec commands failed: \"false\" exited with 1; \"x\" was not run";
+    for id in ["r10", "r2"] {
+        let mut failed = node(id);
+        (failed.exec_error, failed.state_reason) = (why.into(), why.into());
+        script.nodes.push(failed);
+    }
+    let fake = Fake::start(script).await;
+    fake.write("x.clab.yml", LAB);
+    let ended = fake.run(&["deploy"]).await.expect(0);
+    assert!(
+        ended.out.contains("Deployed x in ") && ended.out.contains("2 exec commands failed"),
+        "{}",
+        ended.out
+    );
+    assert_eq!(ended.err, "warning: exec commands failed in r2, r10; `netloom inspect x` says which\n");
 }
 
 #[tokio::test]
@@ -234,7 +254,7 @@ async fn plan_changes_nothing_and_reads_standard_input() {
     let planned = api::Operation { name: String::new(), done: true, ..running(Vec::new()) };
     let fake = Fake::start(Script { import: Some(Ok(planned)), ..Script::default() }).await;
     let ended = fake.run_with_input(&["plan", "-t", "-"], LAB.as_bytes()).await.expect(0);
-    assert!(ended.out.ends_with("Plan: 3 to make\n"), "{}", ended.out);
+    assert!(ended.out.ends_with("Plan: 3 to make, 0 to change, 0 to remove\n"), "{}", ended.out);
     assert!(fake.script().imported.as_ref().unwrap().validate_only);
     assert!(!fake.methods().contains(&"WatchOperation"));
 

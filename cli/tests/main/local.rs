@@ -39,6 +39,40 @@ async fn validate_tells_good_from_bad() {
 }
 
 #[tokio::test]
+async fn a_file_that_cannot_be_read_is_not_valid_in_every_format() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("latin.clab.yml"), b"name: x\n\xff\n").unwrap();
+    let made = std::process::Command::new("mkfifo").arg(dir.path().join("pipe.clab.yml")).status().unwrap();
+    assert!(made.success());
+    for (file, part) in [
+        ("latin.clab.yml", "not UTF-8"),
+        ("missing.clab.yml", "cannot be read"),
+        ("pipe.clab.yml", "is no file"),
+    ] {
+        let json = run(dir.path(), &["validate", file, "--format", "json"]).await.expect(1);
+        let value: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+        assert_eq!((&value["valid"], &value["file"]), (&false.into(), &file.into()), "{value}");
+        assert_eq!(value["diagnostics"][0]["code"], "FILE_UNREADABLE", "{value}");
+        assert!(value["diagnostics"][0]["message"].as_str().unwrap().contains(part), "{value}");
+        let text = run(dir.path(), &["validate", file]).await.expect(1);
+        assert!(text.out.contains(part) && text.out.contains("[FILE_UNREADABLE]"), "{}", text.out);
+    }
+}
+
+#[tokio::test]
+async fn validate_looks_at_the_nodes_that_the_filter_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "name: x\ntopology:\n  nodes:\n    a: {kind: frr}\n    b: {kind: nothing}\n  links:\n    - endpoints: [a:eth1, b:eth1]\n";
+    std::fs::write(dir.path().join("x.clab.yml"), text).unwrap();
+    run(dir.path(), &["validate"]).await.expect(1);
+    let good = run(dir.path(), &["validate", "--node-filter", "a"]).await.expect(0);
+    assert!(good.out.contains("1 node, 0 links"), "{}", good.out);
+    let bad = run(dir.path(), &["validate", "--node-filter", "a,c", "--format", "json"]).await.expect(1);
+    let said: serde_json::Value = serde_json::from_str(&bad.out).unwrap();
+    assert_eq!(said["diagnostics"][0]["code"], "NODE_FILTER", "{said}");
+}
+
+#[tokio::test]
 async fn validate_knows_kinds_of_ones_own() {
     let dir = tempfile::tempdir().unwrap();
     let text = GOOD.replace("kind: linux", "kind: mine");

@@ -1,8 +1,14 @@
 //! The program from outside: what it prints and how it ends, against a server that says what each test lets it say.
 
+mod capture;
+mod changes;
 mod deploy;
 mod destroy;
+mod events;
 mod fake;
+mod interrupt;
 mod local;
+mod many;
 mod nodes;
+mod shapes;
 mod shell;

@@ -62,7 +62,8 @@ async fn logs_go_where_they_were_written() {
     let fake = Fake::start(Script::default()).await;
     let ended = fake.run(&["logs", "x", "r1", "-f", "--tail", "5"]).await.expect(0);
     assert_eq!((ended.out.as_str(), ended.err.as_str()), ("hello\n", "oops\n"));
-    assert_eq!(fake.script().calls[0].what, "labs/x/nodes/r1 follow=true tail=5");
+    let asked = fake.script().calls.iter().find(|c| c.method == "StreamLogs").unwrap().what.clone();
+    assert_eq!(asked, "labs/x/nodes/r1 follow=true tail=5");
 }
 
 #[tokio::test]

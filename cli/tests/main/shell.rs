@@ -71,3 +71,61 @@ async fn the_terminal_is_as_before_when_the_shell_ends() {
     assert_eq!(tcgetattr(terminal.slave.as_fd()).unwrap(), before);
     assert_eq!(fake.script().shell_input, b"\x04");
 }
+
+/// Opens a console on a terminal, types this once the terminal is raw, and returns how it ended and what was shown.
+async fn console(fake: &Fake, args: &[&str], typed: &[u8]) -> (Option<i32>, String) {
+    let terminal = openpty(None, None).unwrap();
+    let before = tcgetattr(terminal.slave.as_fd()).unwrap();
+    let side = || terminal.slave.try_clone().unwrap();
+    let mut child = fake.command(args).stdin(side()).stdout(side()).stderr(side()).spawn().unwrap();
+    let raw = || async { tcgetattr(terminal.slave.as_fd()).unwrap() != before };
+    eventually("the terminal is raw", BOUND, raw).await;
+    nix::unistd::write(&terminal.master, typed).unwrap();
+    let status = tokio::time::timeout(BOUND, child.wait()).await.expect("it ends").unwrap();
+    assert_eq!(tcgetattr(terminal.slave.as_fd()).unwrap(), before, "the terminal is as before");
+    let mut shown = vec![0; 4_096];
+    let read = nix::unistd::read(&terminal.master, &mut shown).unwrap();
+    (status.code(), String::from_utf8_lossy(&shown[..read]).into_owned())
+}
+
+fn with_node(runtime: api::Runtime) -> Script {
+    let node = api::Node {
+        name: "labs/x/nodes/r1".into(),
+        kind: "frr".into(),
+        runtime: runtime.into(),
+        ..api::Node::default()
+    };
+    Script { nodes: vec![node], ..Script::default() }
+}
+
+#[tokio::test]
+async fn a_key_leaves_the_console_and_the_terminal_is_as_before() {
+    let fake = Fake::start(with_node(api::Runtime::Docker)).await;
+    let (code, shown) = console(&fake, &["console", "x", "r1"], b"ls\x1dnot sent").await;
+    assert_eq!(code, Some(0));
+    assert!(shown.contains("Console of r1 in lab x: the shell of kind frr. Ctrl-] leaves it."), "{shown}");
+    assert!(shown.contains("Left the console of r1"), "{shown}");
+    let sent = || async { !fake.script().shell_input.is_empty() };
+    eventually("what was typed before the key is sent", BOUND, sent).await;
+    assert_eq!(fake.script().shell_input, b"ls");
+
+    fake.script().shell_input.clear();
+    let (code, _) = console(&fake, &["console", "x", "r1", "--detach-key", "none"], b"\x1d\x04").await;
+    assert_eq!(code, Some(7), "without a key only the end of the shell leaves");
+    assert_eq!(fake.script().shell_input, b"\x1d\x04");
+}
+
+#[tokio::test]
+async fn what_has_no_console_is_told_before_anything_is_opened() {
+    let fake = Fake::start(with_node(api::Runtime::Libvirt)).await;
+    let ended = fake.run(&["console", "x", "r1"]).await.expect(2);
+    assert!(ended.err.contains("console needs a terminal"), "{}", ended.err);
+    let terminal = openpty(None, None).unwrap();
+    let mut command = fake.command(&["console", "x", "r1"]);
+    let child = command.stdin(terminal.slave.try_clone().unwrap()).spawn().unwrap();
+    let output = tokio::time::timeout(BOUND, child.wait_with_output()).await.expect("it ends").unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains("[CONSOLE_NOT_SUPPORTED]") && said.contains("virtual machine"), "{said}");
+    assert!(!fake.methods().contains(&"OpenShell"));
+}

@@ -9,5 +9,14 @@ pub mod v1 {
     tonic::include_proto!("netloom.v1");
 }
 
+/// What is not netloom's own.
+pub mod google {
+    /// Bodies that are passed on as they are.
+    #[allow(missing_docs, clippy::all)]
+    pub mod api {
+        tonic::include_proto!("google.api");
+    }
+}
+
 /// The encoded descriptor set of the public API with its HTTP rules and comments.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));

@@ -154,7 +154,12 @@ pub struct WireId(u64);
 impl WireId {
     const ALPHABET: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     /// Digits that 63 bits take in base 32.
-    const DIGITS: usize = 13;
+    pub const DIGITS: usize = 13;
+
+    /// True for so many digits of [`WireId::interface_name`].
+    pub fn are_digits(text: &str, count: usize) -> bool {
+        text.len() == count && text.bytes().all(|b| Self::ALPHABET.contains(&b))
+    }
 
     /// The number.
     pub fn get(self) -> u64 {

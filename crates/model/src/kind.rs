@@ -4,89 +4,19 @@
 //! value the node has is kept, an empty one takes the kind's.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
-use serde::Deserialize;
-use thiserror::Error;
+mod check;
+mod file;
+
+pub use file::{
+    Config, Console, Container, DiskBus, Kind, KindError, Machine, NicModel, Readiness, Resources, Save,
+    Startup, Vm,
+};
 
 use crate::failure::Violation;
-use crate::naming::Naming;
-use crate::spec::{LabSpec, NodeSpec};
+use crate::spec::{Bind, BindSource, LabSpec, NetworkMode, NodeSpec};
 use crate::state::Runtime;
-
-/// Why a kind file is refused.
-#[derive(Debug, Error)]
-pub enum KindError {
-    /// Not the TOML that is expected.
-    #[error("kind file {file} is not valid")]
-    Syntax {
-        /// The file.
-        file: String,
-        /// What TOML says, with line and column.
-        #[source]
-        source: Box<toml::de::Error>,
-    },
-    /// Valid TOML that makes no sense.
-    #[error("kind file {file}: {what}")]
-    Content {
-        /// The file.
-        file: String,
-        /// What is wrong.
-        what: String,
-    },
-}
-
-/// A kind of device.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Kind {
-    /// Its name.
-    pub name: String,
-    /// What it is, in a sentence.
-    pub description: String,
-    /// Other names it goes by.
-    #[serde(default)]
-    pub aliases: Vec<String>,
-    /// What runs it.
-    pub runtime: Runtime,
-    /// Image taken when a node names none.
-    #[serde(default)]
-    pub image: String,
-    /// Command of `netloom shell`.
-    #[serde(default)]
-    pub shell: Vec<String>,
-    /// How its data interfaces are named.
-    pub interfaces: Naming,
-    /// What is counted against a host when a node names nothing.
-    #[serde(default)]
-    pub resources: Resources,
-    /// How its containers are made.
-    #[serde(default)]
-    pub container: Container,
-    /// True when a test runs it.
-    pub verified: bool,
-    /// Where its facts come from.
-    pub source: String,
-}
-
-/// What is counted against a host.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Resources {
-    /// CPU in thousandths of a core.
-    pub cpu_request_millis: u32,
-    /// Memory in MiB.
-    pub memory_request_mib: u64,
-}
-
-/// How a kind's containers are made.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Container {
-    /// Capabilities added to Docker's default set.
-    pub cap_add: Vec<String>,
-    /// Kernel parameters of its namespaces.
-    pub sysctls: BTreeMap<String, String>,
-}
 
 /// All kinds there are.
 #[derive(Debug, Clone, Default)]
@@ -103,48 +33,51 @@ pub struct ResolvedNode {
     pub runtime: Runtime,
 }
 
-const EMBEDDED: [(&str, &str); 3] = [
-    ("bridge.toml", include_str!("../../../kinds/bridge.toml")),
-    ("frr.toml", include_str!("../../../kinds/frr.toml")),
-    ("linux.toml", include_str!("../../../kinds/linux.toml")),
-];
+const EMBEDDED: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/kinds.rs"));
 
 impl Catalogue {
     /// The kinds that come with netloom.
     pub fn embedded() -> Catalogue {
-        let mut catalogue = Catalogue::default();
-        for (file, text) in EMBEDDED {
-            catalogue.add(file, text).expect("the embedded kinds are valid: a test reads them");
-        }
-        catalogue
+        static ONCE: LazyLock<Catalogue> = LazyLock::new(|| {
+            let mut catalogue = Catalogue::default();
+            for (file, text) in EMBEDDED {
+                catalogue.add(file, text).expect("the embedded kinds are valid: a test reads them");
+            }
+            catalogue
+        });
+        ONCE.clone()
+    }
+
+    /// Adds the kind in this TOML text of a user's own, or replaces the one of the same name. That a test of netloom's runs it is believed only of a copy of
+    /// the kind that came with netloom.
+    pub fn add_own(&mut self, file: &str, text: &str) -> Result<(), KindError> {
+        let mut kind = Kind::read(file, text)?;
+        kind.verified &= self.get(&kind.name) == Some(&kind);
+        self.insert(file, kind)
     }
 
     /// Adds the kind in this TOML text, or replaces the one of the same name.
     pub fn add(&mut self, file: &str, text: &str) -> Result<(), KindError> {
-        let kind: Kind = toml::from_str(text)
-            .map_err(|e| KindError::Syntax { file: file.to_owned(), source: Box::new(e) })?;
-        let refuse = |what: String| Err(KindError::Content { file: file.to_owned(), what });
-        if kind.name.is_empty()
-            || !kind.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        self.insert(file, Kind::read(file, text)?)
+    }
+
+    /// Adds a kind, or replaces the one of the same name; `file` says in errors where it comes from.
+    pub fn insert(&mut self, file: &str, mut kind: Kind) -> Result<(), KindError> {
+        let refuse = |key: String, what: String| KindError::Content { file: file.to_owned(), key, what };
+        kind.check().map_err(|(key, what)| refuse(key, what))?;
+        for (key, name) in
+            [("name", &kind.name)].into_iter().chain(kind.aliases.iter().map(|a| ("aliases", a)))
         {
-            return refuse(format!(
-                "\"{}\" is not a kind's name: use letters, digits, '-', '_' and '.'",
-                kind.name
-            ));
-        }
-        if !kind.interfaces.is_any() && kind.interfaces.pattern.matches("{n}").count() != 1 {
-            return refuse(format!(
-                "interfaces.pattern \"{}\" must hold {{n}} once",
-                kind.interfaces.pattern
-            ));
-        }
-        if kind.interfaces.is_any() != (kind.runtime == Runtime::Bridge) {
-            return refuse("interfaces.pattern \"*\" is for runtime \"bridge\", and only for it".into());
-        }
-        for name in kind.aliases.iter().chain([&kind.name]) {
             if let Some(other) = self.get(name).filter(|k| k.name != kind.name) {
-                return refuse(format!("\"{name}\" is a name of kind {} already", other.name));
+                let what = format!(
+                    "\"{name}\" is a name of kind {other} already: choose another, or take that kind's place with name = \"{other}\"",
+                    other = other.name
+                );
+                return Err(refuse(key.to_owned(), what));
             }
+        }
+        if kind.runtime == Runtime::Libvirt {
+            kind.vm.get_or_insert_default();
         }
         self.kinds.insert(kind.name.clone(), kind);
         Ok(())
@@ -163,8 +96,7 @@ impl Catalogue {
     /// Fills a node with what its kind says.
     pub fn resolve(&self, node: &NodeSpec) -> Result<ResolvedNode, String> {
         let kind = self.get(&node.kind).ok_or_else(|| {
-            let known: Vec<&str> = self.kinds.keys().map(String::as_str).collect();
-            format!("there is no kind \"{}\"; the kinds are {}", node.kind, known.join(", "))
+            format!("there is no kind \"{}\"; \"netloom kinds list\" shows those there are", node.kind)
         })?;
         let mut spec = node.clone();
         spec.kind.clone_from(&kind.name);
@@ -186,8 +118,29 @@ impl Catalogue {
             }
         }
         spec.cap_add.sort();
-        for (key, value) in &kind.container.sysctls {
-            spec.sysctls.entry(key.clone()).or_insert_with(|| value.clone());
+        for (of_kind, of_node) in
+            [(&kind.container.sysctls, &mut spec.sysctls), (&kind.container.env, &mut spec.env)]
+        {
+            for (key, value) in of_kind {
+                of_node.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+        // An entrypoint of the node's own is not made for the kind's command.
+        if spec.cmd.is_empty() && spec.entrypoint.is_empty() {
+            spec.cmd.clone_from(&kind.container.cmd);
+        }
+        for (what, file, target, read_only) in [
+            ("startup configuration", &node.startup_config, kind.startup_path(), false),
+            ("licence", &node.license, kind.license_path(), true),
+        ] {
+            let Some(target) = target.filter(|_| !file.is_empty()) else { continue };
+            if node.binds.iter().any(|b| b.target == target) {
+                return Err(format!(
+                    "its {what} {file} goes to {target}, where one of its binds goes too: leave one of them out"
+                ));
+            }
+            let source = BindSource::Bundle(file.clone());
+            spec.binds.push(Bind { source, target: target.to_owned(), read_only });
         }
         if spec.hostname.is_empty() {
             spec.hostname.clone_from(&spec.id);
@@ -195,86 +148,99 @@ impl Catalogue {
         Ok(ResolvedNode { spec, runtime: kind.runtime })
     }
 
-    /// Everything in a spec that its kinds do not allow: unknown kinds, missing images, interfaces that do not exist.
+    /// Everything in a spec that its kinds do not allow: unknown kinds and those that nothing runs yet, missing images, configurations and
+    /// licences that a kind has no place for, interfaces that do not exist or are there twice under two names.
     pub fn check(&self, spec: &LabSpec) -> Vec<Violation> {
         let mut wrong = Vec::new();
         for (i, node) in spec.nodes.iter().enumerate() {
-            if let Err(description) = self.resolve(node) {
-                wrong.push(Violation {
-                    field: format!("nodes[{i}]"),
-                    description: format!("node {}: {description}", node.id),
-                });
+            let mut say = |field: String, what: &str| {
+                wrong.push(Violation { field, description: format!("node {}: {what}", node.id) });
+            };
+            let Some(kind) = self.get(&node.kind) else {
+                let what = self.resolve(node).err().unwrap_or_default();
+                say(format!("nodes[{i}].kind"), &what);
+                continue;
+            };
+            if kind.runtime == Runtime::Libvirt {
+                let what = format!(
+                    "kind {} is a virtual machine, and netloom does not run virtual machines yet",
+                    kind.name
+                );
+                say(format!("nodes[{i}].kind"), &what);
+                continue;
+            }
+            if let Err(what) = self.resolve(node) {
+                say(format!("nodes[{i}]"), &what);
+            }
+            for (key, file, target, how) in [
+                ("startup_config", &node.startup_config, kind.startup_path(), "startup configuration"),
+                ("license", &node.license, kind.license_path(), "licence file"),
+            ] {
+                if !file.is_empty() && target.is_none() {
+                    let what = format!(
+                        "kind {} takes no {how}: mount {file} with a bind where the image expects it",
+                        kind.name
+                    );
+                    say(format!("nodes[{i}].{key}"), &what);
+                }
             }
         }
         let kinds: BTreeMap<&str, &Kind> =
             spec.nodes.iter().filter_map(|n| Some((n.id.as_str(), self.get(&n.kind)?))).collect();
+        for (i, node) in spec.nodes.iter().enumerate() {
+            let NetworkMode::Node(other) = &node.network_mode else { continue };
+            if kinds.get(other.as_str()).is_some_and(|k| k.runtime != Runtime::Docker) {
+                wrong.push(Violation {
+                    field: format!("nodes[{i}].network_mode"),
+                    description: format!(
+                        "\"{other}\" is no container, and has no network that could be shared"
+                    ),
+                });
+            }
+        }
+        let mut ports = BTreeMap::new();
         for (i, link) in spec.links.iter().enumerate() {
             for (side, end) in [("a", &link.a), ("b", &link.b)] {
-                let Some(kind) = kinds.get(end.node.as_str()) else { continue };
-                if kind.interfaces.is_any() {
+                let Some(kind) = kinds.get(end.node.as_str()).filter(|k| !k.interfaces.is_any()) else {
                     continue;
-                }
-                if let Err(e) = kind.interfaces.index(&kind.name, &end.interface) {
-                    wrong.push(Violation {
-                        field: format!("links[{i}].{side}.interface"),
-                        description: format!("node {}: {e}", end.node),
-                    });
-                }
+                };
+                let what = match kind.interfaces.index(&kind.name, &end.interface) {
+                    Err(e) => e.to_string(),
+                    // One name twice is for the spec's own check to tell.
+                    Ok(port) => match ports.insert((end.node.as_str(), port), end.interface.as_str()) {
+                        Some(other) if other != end.interface => format!(
+                            "\"{}\" and \"{other}\" are the same interface, and an interface takes one link",
+                            end.interface
+                        ),
+                        _ => continue,
+                    },
+                };
+                wrong.push(Violation {
+                    field: format!("links[{i}].{side}.interface"),
+                    description: format!("node {}: {what}", end.node),
+                });
             }
         }
         wrong
     }
+
+    /// The spec with every interface written as its device writes it, so that a link stays the same link however a file spells its ends. What does not exist stays
+    /// as it is.
+    #[must_use]
+    pub fn canonical(&self, mut spec: LabSpec) -> LabSpec {
+        let kinds: BTreeMap<String, &Kind> =
+            spec.nodes.iter().filter_map(|n| Some((n.id.clone(), self.get(&n.kind)?))).collect();
+        for end in spec.links.iter_mut().flat_map(|l| [&mut l.a, &mut l.b]) {
+            let Some(kind) = kinds.get(&end.node) else { continue };
+            let port = kind.interfaces.index(&kind.name, &end.interface).ok();
+            if let Some(name) = port.and_then(|p| kind.interfaces.vendor_name(p)) {
+                end.interface = name;
+            }
+        }
+        spec
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_node_keeps_what_it_says_and_takes_the_rest() {
-        let node =
-            NodeSpec { id: "r1".into(), kind: "frr".into(), cpu_request_millis: 500, ..NodeSpec::default() };
-        let resolved = Catalogue::embedded().resolve(&node).unwrap();
-        assert_eq!(resolved.runtime, Runtime::Docker);
-        assert_eq!(resolved.spec.cpu_request_millis, 500);
-        assert_eq!(resolved.spec.memory_request_bytes, 128 << 20);
-        assert_eq!(resolved.spec.hostname, "r1");
-        assert!(resolved.spec.cap_add.contains(&"NET_ADMIN".to_owned()));
-    }
-
-    #[test]
-    fn a_users_kind_is_checked() {
-        let mut catalogue = Catalogue::embedded();
-        let text = |name: &str, pattern: &str, alias: &str| {
-            format!(
-                "name = \"{name}\"\ndescription = \"d\"\nruntime = \"docker\"\nverified = false\nsource = \"s\"\naliases = [\"{alias}\"]\n\
-                 [interfaces]\npattern = \"{pattern}\"\nfirst = 0\nmax = 4\n"
-            )
-        };
-        assert!(catalogue.add("a", &text("mine", "e{n}", "my")).is_ok());
-        assert!(catalogue.get("my").is_some());
-        for (bad, says) in [
-            (text("mi ne", "e{n}", "x"), "not a kind's name"),
-            (text("m2", "e", "x"), "{n} once"),
-            (text("m2", "*", "x"), "only for it"),
-            (text("m2", "e{n}", "linux"), "already"),
-        ] {
-            let said = catalogue.add("f", &bad).unwrap_err().to_string();
-            assert!(said.contains(says), "{said}");
-        }
-        assert!(matches!(catalogue.add("f", "nam = 1"), Err(KindError::Syntax { .. })));
-    }
-
-    #[test]
-    fn unknown_kinds_and_interfaces_are_named() {
-        let spec: LabSpec = serde_json::from_value(serde_json::json!({
-            "nodes": [{"id": "a", "kind": "linux", "image": "x"}, {"id": "b", "kind": "lynux"}],
-            "links": [{"a": {"node": "a", "interface": "eth0"}, "b": {"node": "b", "interface": "eth1"}, "mtu": 0, "labels": {}}],
-        }))
-        .unwrap();
-        let wrong = Catalogue::embedded().check(&spec);
-        assert_eq!(wrong.len(), 2, "{wrong:?}");
-        assert!(wrong[0].description.contains("bridge, frr, linux"), "{wrong:?}");
-        assert!(wrong[1].description.contains("eth1 to"), "{wrong:?}");
-    }
-}
+#[path = "kind/tests.rs"]
+mod tests;

@@ -24,6 +24,7 @@ pub mod kind;
 pub mod naming;
 pub mod observed;
 pub mod plan;
+pub mod reason;
 pub mod slice;
 pub mod spec;
 pub mod state;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{LabUid, NodeUid, WireId};
+use crate::spec::{PortMapping, Stage};
 use crate::state::Runtime;
 
 /// Where an instance is in its life, as its host sees it.
@@ -27,6 +28,9 @@ pub enum Phase {
     Unknown,
 }
 
+/// How the error of a start begins when its node did not get ready in time.
+pub const NOT_READY: &str = "it was not ready within";
+
 /// How the exec commands of a start went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -36,11 +40,11 @@ pub enum ExecPhase {
     None,
     /// They wait for the links.
     Waiting,
-    /// They are being run.
+    /// They are being run, or were and it is not ready yet.
     Running,
-    /// All ended with 0, or there are none.
+    /// All ended with 0, or there are none, and it is ready.
     Done,
-    /// All were run and one did not end with 0.
+    /// All were run and one did not end with 0, or it was not ready in time.
     Failed,
 }
 
@@ -67,7 +71,7 @@ pub struct Observed {
     pub detail: String,
     /// How the exec commands of this start went.
     pub exec_phase: ExecPhase,
-    /// Output of the exec command that failed.
+    /// Output of the exec command that failed, else what was waited for in vain, which begins with [`NOT_READY`].
     pub exec_error: String,
     /// How often it was restarted after its process ended by itself.
     pub restart_count: u32,
@@ -79,6 +83,30 @@ pub struct Observed {
     pub mgmt_ipv6: String,
     /// False when it is not in the host's slice.
     pub wanted: bool,
+    /// What its health check says: "healthy", "unhealthy" or "starting"; empty without one or while it does not run.
+    #[serde(default)]
+    pub health: String,
+    /// The restart that it was last started for.
+    #[serde(default)]
+    pub restarts: u64,
+    /// True when its process ended by itself at least once since it was made.
+    #[serde(default)]
+    pub exited: bool,
+    /// Which stage commands of this start were run, in order.
+    #[serde(default)]
+    pub stages_done: Vec<StagePoint>,
+    /// Its ports on the host as they are now, the port that Docker chose included.
+    #[serde(default)]
+    pub ports: Vec<PortMapping>,
+}
+
+/// A point in a start at which stage commands are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StagePoint {
+    /// The stage.
+    pub stage: Stage,
+    /// False when it is entered, true when it is over.
+    pub on_exit: bool,
 }
 
 impl Observed {
@@ -101,6 +129,11 @@ impl Observed {
             mgmt_ipv4: String::new(),
             mgmt_ipv6: String::new(),
             wanted: true,
+            health: String::new(),
+            restarts: 0,
+            exited: false,
+            stages_done: Vec::new(),
+            ports: Vec::new(),
         }
     }
 }
@@ -179,6 +212,18 @@ pub struct ComputeInventory {
     /// Architecture of the machine as images name it, for instance amd64; empty when not told.
     #[serde(default)]
     pub architecture: String,
+    /// Devices that nodes may be given.
+    #[serde(default)]
+    pub allowed_devices: Vec<String>,
+    /// True when nodes may share the host's network namespace.
+    #[serde(default)]
+    pub host_network: bool,
+    /// Docker security options that nodes may set.
+    #[serde(default)]
+    pub allowed_security_opts: Vec<String>,
+    /// Capabilities that nodes may be given, without `CAP_`.
+    #[serde(default)]
+    pub allowed_capabilities: Vec<String>,
 }
 
 /// What a host's network can do, by evidence.
@@ -190,4 +235,10 @@ pub struct NetworkInventory {
     pub ovs_version: String,
     /// What does not work, in words.
     pub problems: Vec<String>,
+    /// Fields of an impairment that this kernel can bring about, found by trying.
+    #[serde(default)]
+    pub impairments: Vec<String>,
+    /// True when wires may end in interfaces of the host.
+    #[serde(default)]
+    pub host_interfaces: bool,
 }

@@ -14,6 +14,12 @@ pub enum Verb {
     Update,
     /// It is removed.
     Delete,
+    /// It is started.
+    Start,
+    /// It is stopped.
+    Stop,
+    /// It is stopped and started again.
+    Restart,
 }
 
 /// What an action is about.

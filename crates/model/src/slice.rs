@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Digest, LabId, LabUid, NodeUid, WireId};
-use crate::spec::{FileEntry, MgmtSpec, NodeSpec};
+use crate::spec::{CertificateSpec, FileEntry, Impairment, MgmtSpec, NodeSpec};
 use crate::state::{Runtime, Wanted};
 
 /// An instance as the scheduler wants it on a host.
@@ -35,6 +35,45 @@ pub struct Instance {
     pub host_entries: Vec<HostEntry>,
     /// Hash over what makes a recreation needed: [`spec_hash`].
     pub spec_hash: String,
+    /// Grows with each restart that was asked for.
+    pub restarts: u64,
+    /// True while its process must not be started yet: it waits for another node.
+    pub held: bool,
+    /// Its certificate, when it is given one.
+    pub certificate: Option<Certificate>,
+    /// The node whose network namespace it shares.
+    pub network_of: Option<NodeUid>,
+    /// How to tell that it has booted; none: it is ready once its commands were run.
+    pub readiness: Option<Readiness>,
+}
+
+/// How to tell that an instance has booted. Not part of the hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Readiness {
+    /// What is asked, after the exec commands of each start.
+    pub check: ReadinessCheck,
+    /// Seconds that are waited at most, from the end of these commands; 1 to 7,200.
+    pub timeout_seconds: u32,
+}
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReadinessCheck {
+    /// This command and its arguments end with 0 inside it.
+    Command(Vec<String>),
+    /// A line of its log since its start matches this regular expression.
+    LogPattern(String),
+}
+
+/// A certificate of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// The certificate, PEM.
+    pub certificate_pem: String,
+    /// Its private key, PEM (PKCS#8).
+    pub key_pem: String,
+    /// The certificate of the lab's authority, PEM.
+    pub authority_pem: String,
 }
 
 /// A lab's management network.
@@ -55,8 +94,8 @@ pub struct HostEntry {
     pub names: Vec<String>,
 }
 
-/// Hash over everything that a container cannot change while it lives. Links, `exec` commands and what is counted against the host are not part of it: a
-/// changed link never restarts a node.
+/// Hash over everything that a container cannot change while it lives. What a host can bring about on a running node is not part of it (its limits, commands, stages, certificate, policy),
+/// nor what is counted against the host, nor links: none of these restarts a node.
 pub fn spec_hash(name: &str, spec: &NodeSpec, files: &[FileEntry], network: Option<&Network>) -> String {
     let mut fixed = spec.clone();
     fixed.exec = Vec::new();
@@ -66,6 +105,19 @@ pub fn spec_hash(name: &str, spec: &NodeSpec, files: &[FileEntry], network: Opti
     fixed.memory_request_bytes = 0;
     fixed.image_pull_policy = Default::default();
     fixed.restart_policy = Default::default();
+    fixed.cpu_limit_millis = 0;
+    fixed.memory_limit_bytes = 0;
+    fixed.cpu_set = String::new();
+    fixed.stages = Vec::new();
+    fixed.startup_delay_seconds = 0;
+    fixed.auto_remove = false;
+    fixed.enforce_startup_config = false;
+    // Those of its container follow when it is next made anew.
+    fixed.labels = Default::default();
+    // Names in /etc/hosts; those on the management network are given when it joins it.
+    fixed.aliases = Vec::new();
+    // Where it is mounted cannot change; what is there can.
+    fixed.certificate = spec.certificate.as_ref().map(|_| CertificateSpec::default());
     let text = serde_json::to_vec(&(name, fixed, files, network)).expect("these types always serialise");
     Digest::of(&text).as_str()["sha256:".len()..].to_owned()
 }
@@ -102,15 +154,25 @@ pub struct Wire {
     pub enabled: bool,
     /// The lab.
     pub lab_uid: LabUid,
+    /// What happens to frames from `a` to `b`.
+    pub a_to_b: Impairment,
+    /// What happens to frames from `b` to `a`.
+    pub b_to_a: Impairment,
 }
 
 /// What a wire ends in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum WireEnd {
     /// A NIC on this host.
     Nic(WireId),
     /// A segment on this host.
     Segment(WireId),
+    /// An interface of the host: the name that the host end of the NIC at the other end gets.
+    HostInterface(String),
+    /// The Linux bridge of a management network, by name: the host end of the NIC at the other end becomes a port of it.
+    Bridge(String),
+    /// Nothing.
+    Dummy,
 }
 
 /// A switch.
@@ -133,6 +195,16 @@ pub struct NetworkSlice {
     pub wires: BTreeMap<WireId, Wire>,
     /// The segments.
     pub segments: BTreeMap<WireId, Segment>,
+}
+
+/// Name of the Linux bridge of a lab's management network, at most 15 bytes: the one asked for, or one made from the lab's uid.
+pub fn mgmt_bridge(lab: &LabUid, spec: &MgmtSpec) -> String {
+    if !spec.bridge.is_empty() {
+        return spec.bridge.clone();
+    }
+    // The tail of a UUIDv7 is random; its head is the time.
+    let digits: String = lab.to_string().chars().filter(|c| *c != '-').collect();
+    format!("nlm{}", &digits[digits.len() - 12..])
 }
 
 /// A stable, locally administered unicast MAC address for a NIC that names none, from its wire id.
@@ -158,10 +230,38 @@ mod tests {
         let hash = |spec: &NodeSpec| spec_hash("n", spec, &[], None);
         let exec = NodeSpec { exec: vec!["x".into()], cpu_request_millis: 9, ..base.clone() };
         assert_eq!(hash(&base), hash(&exec));
+        let limits = NodeSpec {
+            cpu_limit_millis: 500,
+            memory_limit_bytes: 1 << 26,
+            cpu_set: "0".into(),
+            startup_delay_seconds: 3,
+            auto_remove: true,
+            aliases: vec!["b".into()],
+            labels: [("graph-icon".into(), "router".into())].into(),
+            ..base.clone()
+        };
+        assert_eq!(hash(&base), hash(&limits));
+        let with = |key_bits| NodeSpec {
+            certificate: Some(CertificateSpec { key_bits, ..CertificateSpec::default() }),
+            ..base.clone()
+        };
+        assert_eq!(hash(&with(0)), hash(&with(2048)));
+        assert_ne!(hash(&base), hash(&with(0)), "its place is mounted when it is made");
         let image = NodeSpec { image: "j".into(), ..base.clone() };
         assert_ne!(hash(&base), hash(&image));
         let file = FileEntry { path: "p".into(), digest: Digest::of(b"1"), size_bytes: 1, mode: 0o644 };
         assert_ne!(hash(&base), spec_hash("n", &base, &[file], None));
+    }
+
+    #[test]
+    fn a_management_bridge_has_a_name_of_its_own() {
+        let (lab, other) = (LabUid::new(), LabUid::new());
+        let name = mgmt_bridge(&lab, &MgmtSpec::default());
+        assert_eq!(name.len(), 15);
+        assert_eq!(name, mgmt_bridge(&lab, &MgmtSpec::default()));
+        assert_ne!(name, mgmt_bridge(&other, &MgmtSpec::default()));
+        let asked = MgmtSpec { bridge: "br-lab".into(), ..MgmtSpec::default() };
+        assert_eq!(mgmt_bridge(&lab, &asked), "br-lab");
     }
 
     #[test]

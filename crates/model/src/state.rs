@@ -163,6 +163,8 @@ pub struct NodeEvidence<'a> {
     pub heard: bool,
     /// What its host's compute service read back of it.
     pub observed: Option<&'a Observed>,
+    /// How many restarts were asked for: what was started for a lower one is still to be started again.
+    pub restarts: u64,
     /// For a bridge: what its host's network service read back of its segment.
     pub segment: Option<(WireState, &'a str)>,
 }
@@ -185,7 +187,9 @@ pub enum ImageStep<'a> {
 /// 1. no host was chosen: UNSCHEDULABLE
 /// 2. its image failed: FAILED; is fetched: PULLING; was not looked at: PENDING
 /// 3. its host is not heard of: UNKNOWN
-/// 4. a bridge follows its segment; anything else the phase that was read back, READY only when the exec commands are done
+/// 4. a bridge follows its segment
+/// 5. one that is to be stopped and still runs or starts: STOPPING; one that was not started yet since that was asked for: STARTING
+/// 6. anything else the phase that was read back, READY only when the exec commands are done
 pub fn node_state(e: &NodeEvidence<'_>) -> (NodeState, String) {
     use NodeState as S;
     let say = |state: S, why: &str| (state, why.to_owned());
@@ -211,8 +215,15 @@ pub fn node_state(e: &NodeEvidence<'_>) -> (NodeState, String) {
         };
     }
     let Some(o) = e.observed else { return say(S::Pending, "") };
+    let stale = e.wanted == Wanted::Running && o.restarts < e.restarts;
     match o.phase {
         Phase::Absent if e.wanted == Wanted::Stopped => say(S::Stopped, ""),
+        // It was to be removed when its process ends.
+        Phase::Absent if o.exited && !stale => say(S::Stopped, &o.detail),
+        Phase::Creating | Phase::Starting | Phase::Running if e.wanted == Wanted::Stopped => {
+            say(S::Stopping, "it is being stopped")
+        }
+        Phase::Running | Phase::Stopped if stale => say(S::Starting, "it is being started again"),
         Phase::Absent => say(S::Pending, &o.detail),
         Phase::Creating => say(S::Creating, &o.detail),
         Phase::Starting => say(S::Starting, &o.detail),
@@ -221,11 +232,11 @@ pub fn node_state(e: &NodeEvidence<'_>) -> (NodeState, String) {
         Phase::Unknown => say(S::Unknown, &o.detail),
         Phase::Stopped => say(S::Stopped, &o.detail),
         Phase::Running => match o.exec_phase {
-            ExecPhase::Done => say(S::Ready, ""),
-            ExecPhase::Failed => (
-                S::Ready,
-                format!("an exec command failed: {}", o.exec_error.lines().next().unwrap_or_default()),
-            ),
+            ExecPhase::Done | ExecPhase::Failed => {
+                let exec = o.exec_error.lines().next().filter(|_| o.exec_phase == ExecPhase::Failed);
+                let health = Some("its health check fails").filter(|_| o.health == "unhealthy");
+                (S::Ready, exec.into_iter().chain(health).collect::<Vec<_>>().join("; "))
+            }
             ExecPhase::None | ExecPhase::Waiting => say(S::Running, "waits for its links"),
             ExecPhase::Running if o.detail.is_empty() => say(S::Running, "runs its exec commands"),
             ExecPhase::Running => say(S::Running, &o.detail),
@@ -262,8 +273,36 @@ mod tests {
             image: ImageStep::Ready,
             heard: true,
             observed,
+            restarts: 0,
             segment: None,
         }
+    }
+
+    #[test]
+    fn a_restart_is_only_over_once_it_was_started_for_it() {
+        let mut o = Observed::absent(NodeUid::new(), LabUid::new());
+        (o.phase, o.exec_phase, o.restarts) = (Phase::Running, ExecPhase::Done, 1);
+        let asked = |o: &Observed| node_state(&NodeEvidence { restarts: 2, ..evidence(Some(o)) }).0;
+        assert_eq!(asked(&o), NodeState::Starting);
+        o.phase = Phase::Stopped;
+        assert_eq!(asked(&o), NodeState::Starting);
+        (o.phase, o.restarts) = (Phase::Running, 2);
+        assert_eq!(asked(&o), NodeState::Ready);
+    }
+
+    #[test]
+    fn stopped_is_only_said_once_it_does_not_run() {
+        let stop = |o: &Observed| {
+            node_state(&NodeEvidence { wanted: Wanted::Stopped, restarts: 1, ..evidence(Some(o)) }).0
+        };
+        let mut o = Observed::absent(NodeUid::new(), LabUid::new());
+        assert_eq!(stop(&o), NodeState::Stopped);
+        (o.phase, o.exec_phase) = (Phase::Running, ExecPhase::Done);
+        assert_eq!(stop(&o), NodeState::Stopping);
+        o.phase = Phase::Stopped;
+        assert_eq!(stop(&o), NodeState::Stopped);
+        let unheard = NodeEvidence { heard: false, wanted: Wanted::Stopped, ..evidence(Some(&o)) };
+        assert_eq!(node_state(&unheard).0, NodeState::Unknown);
     }
 
     #[test]
@@ -274,10 +313,32 @@ mod tests {
         assert_eq!(node_state(&evidence(Some(&o))).0, NodeState::Running);
         o.exec_phase = ExecPhase::Done;
         assert_eq!(node_state(&evidence(Some(&o))).0, NodeState::Ready);
+        (o.exec_phase, o.exec_error) = (
+            ExecPhase::Failed,
+            format!("{} 60 s: \"x\" exited with 1: no\nmore", crate::observed::NOT_READY),
+        );
+        let late = "it was not ready within 60 s: \"x\" exited with 1: no".to_owned();
+        assert_eq!(node_state(&evidence(Some(&o))), (NodeState::Ready, late));
+        o.exec_error = "exec command \"x\" exited with 1: no".into();
+        let failed = o.exec_error.clone();
+        assert_eq!(node_state(&evidence(Some(&o))), (NodeState::Ready, failed));
         let unheard = NodeEvidence { heard: false, ..evidence(Some(&o)) };
         assert_eq!(node_state(&unheard).0, NodeState::Unknown);
         let unplaced = NodeEvidence { placed: false, ..evidence(Some(&o)) };
         assert_eq!(node_state(&unplaced).0, NodeState::Unschedulable);
+    }
+
+    #[test]
+    fn a_ready_node_says_what_is_not_well_with_it() {
+        let mut o = Observed::absent(NodeUid::new(), LabUid::new());
+        (o.phase, o.exec_phase, o.health) = (Phase::Running, ExecPhase::Done, "unhealthy".into());
+        let said = |o: &Observed| node_state(&evidence(Some(o)));
+        assert_eq!(said(&o), (NodeState::Ready, "its health check fails".into()));
+        (o.exec_phase, o.exec_error) = (ExecPhase::Failed, "exec command \"x\" exited with 1: a\nb".into());
+        let both = "exec command \"x\" exited with 1: a; its health check fails";
+        assert_eq!(said(&o), (NodeState::Ready, both.into()));
+        (o.exec_phase, o.health) = (ExecPhase::Done, "healthy".into());
+        assert_eq!(said(&o), (NodeState::Ready, String::new()));
     }
 
     #[test]

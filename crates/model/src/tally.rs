@@ -25,6 +25,8 @@ pub struct LinkTally {
     pub state: LinkState,
     /// How many.
     pub count: u32,
+    /// True for those that are unplugged on request: nobody waits for them to come up.
+    pub unplugged: bool,
 }
 
 /// The computed counts of a lab.
@@ -80,10 +82,16 @@ pub fn lab_state(
     let links_in = |state: LinkState| links.iter().filter(|t| t.state == state).map(|t| t.count).sum::<u32>();
     let sum =
         |keep: &dyn Fn(&NodeTally) -> bool| nodes.iter().filter(|t| keep(t)).map(|t| t.count).sum::<u32>();
-    let wanted_running = sum(&|t| t.wanted == Wanted::Running);
+    // A segment cannot be stopped: a lab whose other nodes all are is stopped.
+    let only_bridges = c.bridges == c.nodes;
+    let wanted_running =
+        sum(&|t| t.wanted == Wanted::Running && (only_bridges || t.runtime != Runtime::Bridge));
     let unsettled = sum(&|t| !t.state.is_settled(t.wanted));
     // A node whose process ended is settled, and its links stay down with it.
-    let all_run = wanted_running == c.nodes && sum(&|t| t.state == NodeState::Stopped) == 0;
+    let all_run = sum(&|t| t.wanted != Wanted::Running || t.state == NodeState::Stopped) == 0;
+    let unplugged =
+        links.iter().filter(|t| t.unplugged && t.state != LinkState::Up).map(|t| t.count).sum::<u32>();
+    let plugged_links = c.links - unplugged;
     let (failed_links, unknown_links) = (links_in(LinkState::Failed), links_in(LinkState::Unknown));
     let say = |nodes: u32, links: u32, what: &str| match (nodes, links) {
         (n, 0) => format!("{n} of {} nodes {what}", c.nodes),
@@ -94,15 +102,21 @@ pub fn lab_state(
     if lab_wanted == Wanted::Absent {
         (LabState::Deleting, format!("{} nodes are still there", c.nodes))
     } else if operation_active {
-        (LabState::Deploying, say(unsettled, 0, "are not ready yet"))
+        let links_missing = plugged_links.saturating_sub(c.up_links);
+        let why = match (unsettled, links_missing) {
+            (0, 0) => "its hosts' word is waited for".to_owned(),
+            (0, links) => say(0, links, "are not up yet"),
+            (nodes, _) => say(nodes, 0, "are not ready yet"),
+        };
+        (LabState::Deploying, why)
     } else if c.unknown + unknown_links > 0 {
         (LabState::Unknown, say(c.unknown, unknown_links, "are not known"))
     } else if c.failed + failed_links > 0 {
         (LabState::Degraded, say(c.failed, failed_links, "failed"))
     } else if wanted_running == 0 && unsettled == 0 && c.nodes > 0 {
         (LabState::Stopped, "no node is wanted running".to_owned())
-    } else if unsettled > 0 || (all_run && c.up_links < c.links) {
-        let links_missing = if all_run { c.links - c.up_links } else { 0 };
+    } else if unsettled > 0 || (all_run && c.up_links < plugged_links) {
+        let links_missing = if all_run { plugged_links - c.up_links } else { 0 };
         (LabState::Reconciling, say(unsettled, links_missing, "are being brought back"))
     } else {
         (LabState::Running, String::new())
@@ -117,6 +131,10 @@ mod tests {
         NodeTally { runtime, wanted, state, count }
     }
 
+    fn l(state: LinkState, count: u32) -> LinkTally {
+        LinkTally { state, count, unplugged: false }
+    }
+
     #[test]
     fn counts_go_by_the_runtime_a_node_really_has() {
         let nodes = [
@@ -126,17 +144,27 @@ mod tests {
             t(Runtime::Libvirt, Wanted::Running, NodeState::Unschedulable, 1),
             t(Runtime::Bridge, Wanted::Running, NodeState::Unknown, 1),
         ];
-        let links =
-            [LinkTally { state: LinkState::Up, count: 4 }, LinkTally { state: LinkState::Down, count: 1 }];
+        let links = [l(LinkState::Up, 4), l(LinkState::Down, 1)];
         let c = counts(&nodes, &links);
         assert_eq!((c.nodes, c.running, c.ready, c.failed, c.unknown), (8, 4, 3, 1, 1));
         assert_eq!((c.containers, c.vms, c.bridges, c.links, c.up_links), (4, 3, 1, 5, 4));
     }
 
     #[test]
+    fn a_deploy_that_waits_for_links_alone_says_so() {
+        let ready = t(Runtime::Docker, Wanted::Running, NodeState::Ready, 2);
+        let why = |nodes: &[NodeTally], links: &[LinkTally]| lab_state(nodes, links, Wanted::Running, true).1;
+        let (up, pending) = (l(LinkState::Up, 1), l(LinkState::Pending, 2));
+        assert_eq!(why(&[ready], &[up, pending]), "2 of 3 links are not up yet");
+        assert_eq!(why(&[ready], &[up]), "its hosts' word is waited for");
+        let starting = t(Runtime::Docker, Wanted::Running, NodeState::Starting, 1);
+        assert_eq!(why(&[ready, starting], &[up, pending]), "1 of 3 nodes are not ready yet");
+    }
+
+    #[test]
     fn the_first_rule_that_holds_gives_the_state() {
         let ready = t(Runtime::Docker, Wanted::Running, NodeState::Ready, 2);
-        let up = LinkTally { state: LinkState::Up, count: 1 };
+        let up = l(LinkState::Up, 1);
         let state =
             |nodes: &[NodeTally], links: &[LinkTally]| lab_state(nodes, links, Wanted::Running, false).0;
         assert_eq!(state(&[ready], &[up]), LabState::Running);
@@ -147,7 +175,7 @@ mod tests {
         assert_eq!(with(NodeState::Starting, Wanted::Running), LabState::Reconciling);
         assert_eq!(with(NodeState::Stopped, Wanted::Stopped), LabState::Running);
         assert_eq!(with(NodeState::Stopped, Wanted::Running), LabState::Running);
-        let down = LinkTally { state: LinkState::Down, count: 1 };
+        let down = l(LinkState::Down, 1);
         let ended = t(Runtime::Docker, Wanted::Running, NodeState::Stopped, 1);
         assert_eq!(state(&[ready, ended], &[up, down]), LabState::Running);
         assert_eq!(state(&[ready], &[up, down]), LabState::Reconciling);
@@ -155,6 +183,14 @@ mod tests {
             state(&[t(Runtime::Docker, Wanted::Stopped, NodeState::Stopped, 1)], &[]),
             LabState::Stopped
         );
+        let bridge = t(Runtime::Bridge, Wanted::Running, NodeState::Ready, 1);
+        let stopped = t(Runtime::Docker, Wanted::Stopped, NodeState::Stopped, 2);
+        assert_eq!(state(&[stopped, bridge], &[down]), LabState::Stopped, "a segment cannot be stopped");
+        assert_eq!(state(&[bridge], &[]), LabState::Running);
+        let stopping = t(Runtime::Docker, Wanted::Stopped, NodeState::Stopping, 1);
+        assert_eq!(state(&[stopped, stopping], &[]), LabState::Reconciling);
+        let unplugged = LinkTally { unplugged: true, ..down };
+        assert_eq!(state(&[ready], &[up, unplugged]), LabState::Running);
         assert_eq!(lab_state(&[ready], &[up], Wanted::Running, true).0, LabState::Deploying);
         assert_eq!(lab_state(&[ready], &[up], Wanted::Absent, true).0, LabState::Deleting);
     }

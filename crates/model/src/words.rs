@@ -1,4 +1,4 @@
-//! Splits a command into words as a shell does, without a shell: quotes and backslashes count, nothing is expanded.
+//! Splits a command into words as a shell does, without a shell: quotes and backslashes count, nothing is expanded. And the way back.
 
 /// Why a command cannot be split.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -9,6 +9,9 @@ pub enum SplitError {
     /// It ends in a backslash.
     #[error("it ends in a backslash")]
     Escape,
+    /// It holds a NUL character, which no argument can.
+    #[error("it holds a NUL character")]
+    Nul,
     /// It holds no word.
     #[error("it is empty")]
     Empty,
@@ -17,6 +20,9 @@ pub enum SplitError {
 /// The words of a command, by the quoting rules of POSIX (Shell & Utilities §2.2): a backslash keeps the next character, single quotes keep everything, in double
 /// quotes a backslash only counts before `"`, `\`, `$` and backquote. A line break after a backslash is dropped.
 pub fn split(command: &str) -> Result<Vec<String>, SplitError> {
+    if command.contains('\0') {
+        return Err(SplitError::Nul);
+    }
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut rest = command.chars();
@@ -57,9 +63,33 @@ pub fn split(command: &str) -> Result<Vec<String>, SplitError> {
     if words.is_empty() { Err(SplitError::Empty) } else { Ok(words) }
 }
 
+/// The command that a shell, or [`split`], splits into these words again: each is quoted where it needs to be.
+pub fn join(words: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@+%".contains(c);
+    let quoted = |word: &String| match word {
+        w if !w.is_empty() && w.chars().all(plain) => w.clone(),
+        w => format!("'{}'", w.replace('\'', "'\\''")),
+    };
+    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn words_survive_being_joined(words in proptest::collection::vec("\\PC{0,8}", 1..5)) {
+            prop_assert_eq!(split(&join(&words)), Ok(words));
+        }
+    }
+
+    #[test]
+    fn only_what_needs_quotes_gets_them() {
+        let words = ["vtysh", "-c", "show run", "it's", ""].map(str::to_owned);
+        assert_eq!(join(&words), r"vtysh -c 'show run' 'it'\''s' ''");
+    }
 
     #[test]
     fn words_are_those_of_a_shell() {

@@ -3,6 +3,8 @@
 //! The messages are generated from `proto/`; [`convert`] turns them into the model's types and back. A service decodes in its `grpc.rs`, a caller
 //! encodes in its `client.rs`, and no message goes further than that.
 
+#![cfg_attr(test, recursion_limit = "256")]
+
 pub mod convert;
 
 /// Specs and states, shared with the public API.

@@ -108,6 +108,12 @@ impl Connector {
 
     /// A channel that connects when first used, and again after a loss.
     pub fn channel(&self, endpoint: &Endpoint) -> Channel {
+        let token = matches!(endpoint, Endpoint::Tcp(_)).then(|| self.token.clone()).flatten();
+        InterceptedService::new(self.transport(endpoint), Inject::new(token))
+    }
+
+    /// The same without trace context and token.
+    pub(crate) fn transport(&self, endpoint: &Endpoint) -> tonic::transport::Channel {
         let (connector, target) = (self.clone(), endpoint.clone());
         // The address only fills the `:authority` header, which a gateway checks: the connector below knows where to go.
         let authority = match endpoint {
@@ -116,7 +122,7 @@ impl Connector {
             }
             Endpoint::Unix(_) | Endpoint::Memory(_) => None,
         };
-        let transport = authority
+        authority
             .unwrap_or_else(|| tonic::transport::Endpoint::from_static("http://localhost"))
             .connect_timeout(Duration::from_secs(5))
             .initial_stream_window_size(crate::server::STREAM_WINDOW)
@@ -126,9 +132,7 @@ impl Connector {
             .connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
                 let (connector, target) = (connector.clone(), target.clone());
                 async move { connector.connect(&target).await.map(TokioIo::new) }
-            }));
-        let token = matches!(endpoint, Endpoint::Tcp(_)).then(|| self.token.clone()).flatten();
-        InterceptedService::new(transport, Inject::new(token))
+            }))
     }
 
     async fn connect(&self, endpoint: &Endpoint) -> io::Result<Io> {

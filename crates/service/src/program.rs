@@ -4,7 +4,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::{Settings, Shutdown, telemetry};
+use crate::{Settings, Shutdown, metrics, scrape, telemetry};
 
 const HELP: &str = "\
 Options:
@@ -15,7 +15,8 @@ Options:
   -h, --help           Print this
 
 Every key of the configuration is also an environment variable: NETLOOM_HOST is `host`,
-NETLOOM_GATEWAY__LISTEN is `listen` of [gateway]. NETLOOM_LOG filters the log, for instance info,netloom_network=debug.";
+NETLOOM_GATEWAY__LISTEN is `listen` of [gateway]. NETLOOM_LOG filters the log, for instance info,netloom_network=debug.
+Spans are sent where NETLOOM_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT says.";
 
 /// Runs a server program: reads the command line and the settings, starts logs, and runs `body` until it ends or a signal (INT, TERM) asks it to. Exit
 /// codes: 0 ended as asked, 1 failed, 2 wrong usage.
@@ -54,7 +55,6 @@ where
         };
         *slot = Some(value.into());
     }
-    telemetry::init(name);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -62,11 +62,24 @@ where
             return ExitCode::FAILURE;
         }
     };
-    let outcome = runtime.block_on(async {
-        let settings = Settings::load(config.as_deref(), data_dir.as_deref(), run_dir.as_deref())?;
-        let shutdown = Shutdown::new();
-        tokio::spawn(end_on_signal(shutdown.clone()));
-        body(settings, shutdown).await
+    let settings = Settings::load(config.as_deref(), data_dir.as_deref(), run_dir.as_deref());
+    let outcome = settings.and_then(|settings| {
+        let spans = {
+            // What sends spans lives on the runtime.
+            let _inside = runtime.enter();
+            telemetry::start(name, settings.otlp_endpoint()?.as_ref())?
+        };
+        let outcome = runtime.block_on(async {
+            let shutdown = Shutdown::new();
+            tokio::spawn(end_on_signal(shutdown.clone()));
+            metrics::build_info(name, env!("CARGO_PKG_VERSION"));
+            if let Some(address) = settings.metrics(name)? {
+                scrape::listen(&address, shutdown.clone()).await?;
+            }
+            body(settings, shutdown).await
+        });
+        spans.flush();
+        outcome
     });
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

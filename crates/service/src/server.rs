@@ -1,7 +1,7 @@
 //! A server: the same layers for every service, on any listener.
 //!
-//! From the outside in: trace (a span per call, child of the caller's) → token (TCP only) → handler. Health (`grpc.health.v1`) and reflection (v1, and v1alpha
-//! for clients that still speak it) come with each server.
+//! From the outside in: trace (a span per call, child of the caller's) → measure (counts and times it) → token (TCP only) → `/metrics` → handler. Health
+//! (`grpc.health.v1`) and reflection (v1, and v1alpha for clients that still speak it) come with each server.
 
 use std::sync::Arc;
 
@@ -12,11 +12,13 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 use tower::ServiceBuilder;
 use tower_http::trace::TraceLayer;
-use tracing::Span;
+use tracing::{Span, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::Shutdown;
 use crate::channel::Listener;
+use crate::measure::MeasureLayer;
+use crate::scrape::ScrapeLayer;
 use crate::status::to_status;
 use crate::telemetry;
 
@@ -50,9 +52,12 @@ pub async fn serve(
                 .on_response(())
                 .on_failure(()),
         )
+        .layer(MeasureLayer::new(&[descriptors, tonic_health::pb::FILE_DESCRIPTOR_SET])?)
         .layer(TokenLayer { token: listener.token() })
+        .layer(ScrapeLayer)
         .into_inner();
     Server::builder()
+        .accept_http1(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .layer(layers)
@@ -72,9 +77,33 @@ pub fn with_reflection(routes: Routes, descriptors: &'static [u8]) -> anyhow::Re
     Ok(routes.add_service(builder().build_v1()?).add_service(builder().build_v1alpha()?))
 }
 
-/// The span of a call: a child of the caller's.
+/// The span of a request: a child of the caller's. Attributes are OpenTelemetry's; what only the handler knows is noted later ([`telemetry::about`]).
 pub fn call_span<B>(request: &Request<B>) -> Span {
-    let span = tracing::info_span!("call", rpc = request.uri().path());
+    let path = request.uri().path();
+    let span = tracing::info_span!(
+        "call",
+        rpc = path,
+        otel.name = request.method().as_str(),
+        otel.kind = "server",
+        otel.status_code = field::Empty,
+        http.route = field::Empty,
+        rpc.system = field::Empty,
+        rpc.service = field::Empty,
+        rpc.method = field::Empty,
+        rpc.grpc.status_code = field::Empty,
+        netloom.lab = field::Empty,
+        netloom.node = field::Empty,
+        netloom.operation = field::Empty,
+    );
+    let kind = request.headers().get(http::header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if let Some((service, method)) = path.strip_prefix('/').and_then(|p| p.split_once('/'))
+        && kind.is_some_and(|k| k.starts_with(b"application/grpc"))
+    {
+        span.record("otel.name", format_args!("{service}/{method}"));
+        span.record("rpc.system", "grpc");
+        span.record("rpc.service", service);
+        span.record("rpc.method", method);
+    }
     let _ = span.set_parent(telemetry::extract(request.headers()));
     span
 }

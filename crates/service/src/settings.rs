@@ -114,6 +114,40 @@ impl Settings {
         Ok(Settings { data_dir, run_dir, host, token: common.token, endpoints, figment })
     }
 
+    /// Where a program tells its figures by themselves; none when the configuration names no address. `metrics` is one address, for whichever program
+    /// reads it, or a table of them by program.
+    pub fn metrics(&self, program: &str) -> anyhow::Result<Option<String>> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Metrics {
+            One(String),
+            Each(std::collections::BTreeMap<String, String>),
+        }
+        let program = program.strip_prefix("netloom-").unwrap_or(program);
+        Ok(match self.value::<Metrics>("metrics")? {
+            None => None,
+            Some(Metrics::One(address)) => Some(address),
+            Some(Metrics::Each(addresses)) => addresses.get(program).cloned(),
+        })
+    }
+
+    /// Where spans are sent, as `otlp_endpoint` or OpenTelemetry's own variables say; none when nothing does.
+    pub fn otlp_endpoint(&self) -> anyhow::Result<Option<Endpoint>> {
+        use anyhow::Context as _;
+        let from_environment = || {
+            let names = ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"];
+            names.iter().find_map(|n| Some((*n, std::env::var(n).ok()?)))
+        };
+        let configured = self.value::<String>("otlp_endpoint")?.map(|text| ("otlp_endpoint", text));
+        let Some((key, text)) = configured.or_else(from_environment).filter(|(_, text)| !text.is_empty())
+        else {
+            return Ok(None);
+        };
+        let endpoint: Endpoint = text.parse().with_context(|| format!("{key} cannot be used"))?;
+        anyhow::ensure!(!matches!(endpoint, Endpoint::Memory(_)), "{key} cannot be within the process");
+        Ok(Some(endpoint))
+    }
+
     /// A program's own section, its defaults where the file says nothing.
     pub fn section<T: DeserializeOwned + Default>(&self, name: &str) -> anyhow::Result<T> {
         match self.figment.find_value(name) {
@@ -135,7 +169,7 @@ impl Settings {
         for file in files {
             let text =
                 std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            catalogue.add(&file.display().to_string(), &text)?;
+            catalogue.add_own(&file.display().to_string(), &text)?;
         }
         Ok(catalogue)
     }
@@ -189,6 +223,36 @@ mod tests {
         assert!(s.catalogue().unwrap().get("mine").is_some());
         std::fs::write(dir.path().join("bad.toml"), "name = 1").unwrap();
         assert!(s.catalogue().unwrap_err().to_string().contains("bad.toml"));
+        std::fs::write(dir.path().join("bad.toml"), text.replace("verified = false", "verified = true"))
+            .unwrap();
+        let said = s.catalogue().unwrap_err().to_string();
+        assert!(said.contains("bad.toml: verified: ") && said.contains("write false"), "{said}");
+    }
+
+    #[test]
+    fn metrics_are_told_at_one_address_or_at_one_a_program() {
+        let at = |text: &str, program: &str| {
+            let s = Settings::from_toml(text, Path::new("/d"), Path::new("/r")).unwrap();
+            s.metrics(program).unwrap()
+        };
+        assert_eq!(at("", "netloomd"), None);
+        assert_eq!(at("metrics = \"127.0.0.1:1\"", "netloomd").as_deref(), Some("127.0.0.1:1"));
+        let each = "[metrics]\nscheduler = \"127.0.0.1:2\"\n";
+        assert_eq!(at(each, "netloom-scheduler").as_deref(), Some("127.0.0.1:2"));
+        assert_eq!(at(each, "netloom-compute"), None);
+    }
+
+    #[test]
+    fn spans_go_where_the_configuration_says() {
+        let at =
+            |text: &str| Settings::from_toml(text, Path::new("/d"), Path::new("/r")).unwrap().otlp_endpoint();
+        let endpoint = at("otlp_endpoint = \"http://127.0.0.1:4317\"").unwrap().unwrap();
+        assert_eq!(endpoint.to_string(), "http://127.0.0.1:4317");
+        assert!(at("otlp_endpoint = \"\"").unwrap().is_none());
+        for wrong in ["https://collector:4317", "mem:x", "collector"] {
+            let said = format!("{:#}", at(&format!("otlp_endpoint = \"{wrong}\"")).unwrap_err());
+            assert!(said.contains("otlp_endpoint"), "{said}");
+        }
     }
 
     #[test]

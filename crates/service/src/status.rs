@@ -87,7 +87,9 @@ pub fn from_status(status: &Status) -> Failure {
     let (reason, metadata) = match details.error_info() {
         Some(info) => (info.reason.clone(), info.metadata.clone().into_iter().collect()),
         None if code == Code::Unavailable => ("SERVICE_UNREACHABLE".to_owned(), Default::default()),
-        None => (format!("{:?}", status.code()).to_uppercase(), Default::default()),
+        None if code == Code::InvalidArgument => ("INVALID_REQUEST".to_owned(), Default::default()),
+        None if code == Code::Internal => ("INTERNAL".to_owned(), Default::default()),
+        None => (code_word(status.code()).to_owned(), Default::default()),
     };
     let violations = details.bad_request().map_or_else(Vec::new, |b| {
         b.field_violations
@@ -126,6 +128,29 @@ fn code(code: Code) -> tonic::Code {
         Code::DeadlineExceeded => tonic::Code::DeadlineExceeded,
         Code::Cancelled => tonic::Code::Cancelled,
         Code::Internal => tonic::Code::Internal,
+    }
+}
+
+/// A gRPC code as it is written: `NOT_FOUND`.
+pub fn code_word(code: tonic::Code) -> &'static str {
+    match code {
+        tonic::Code::Ok => "OK",
+        tonic::Code::Cancelled => "CANCELLED",
+        tonic::Code::Unknown => "UNKNOWN",
+        tonic::Code::InvalidArgument => "INVALID_ARGUMENT",
+        tonic::Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        tonic::Code::NotFound => "NOT_FOUND",
+        tonic::Code::AlreadyExists => "ALREADY_EXISTS",
+        tonic::Code::PermissionDenied => "PERMISSION_DENIED",
+        tonic::Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        tonic::Code::FailedPrecondition => "FAILED_PRECONDITION",
+        tonic::Code::Aborted => "ABORTED",
+        tonic::Code::OutOfRange => "OUT_OF_RANGE",
+        tonic::Code::Unimplemented => "UNIMPLEMENTED",
+        tonic::Code::Internal => "INTERNAL",
+        tonic::Code::Unavailable => "UNAVAILABLE",
+        tonic::Code::DataLoss => "DATA_LOSS",
+        tonic::Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
 
@@ -178,5 +203,15 @@ mod tests {
     fn a_foreign_status_still_has_a_reason() {
         let failure = from_status(&Status::unavailable("connection refused"));
         assert_eq!((failure.code, failure.reason.as_str()), (Code::Unavailable, "SERVICE_UNREACHABLE"));
+        let failure = from_status(&Status::out_of_range("a message of 5 MB"));
+        assert_eq!(failure.reason, "OUT_OF_RANGE", "words are apart as in every other reason");
+        // What a server that is not netloom's says of a request or of itself are the same two things everywhere.
+        for (status, reason) in [
+            (Status::invalid_argument("x"), "INVALID_REQUEST"),
+            (Status::unknown("x"), "INTERNAL"),
+            (Status::data_loss("x"), "INTERNAL"),
+        ] {
+            assert_eq!(from_status(&status).reason, reason);
+        }
     }
 }

@@ -16,15 +16,20 @@ pub fn require(test: &str, facility: &str) -> bool {
         other => panic!("unknown facility {other}"),
     };
     if !there {
-        let required = std::env::var("NETLOOM_REQUIRE").unwrap_or_default();
-        assert!(
-            !required.split(',').any(|r| r == facility),
-            "{test} needs {facility}, which NETLOOM_REQUIRE demands"
-        );
-        // Not eprintln!: the test runner swallows that for a test that passes.
-        let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {facility} is not there");
+        skip(test, facility);
     }
     there
+}
+
+/// Says `SKIPPED <test>: …` on standard error for a facility that is not there, or panics when `NETLOOM_REQUIRE` names it.
+pub fn skip(test: &str, facility: &str) {
+    let required = std::env::var("NETLOOM_REQUIRE").unwrap_or_default();
+    assert!(
+        !required.split(',').any(|r| r == facility),
+        "{test} needs {facility}, which NETLOOM_REQUIRE demands"
+    );
+    // Not eprintln!: the test runner swallows that for a test that passes.
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {facility} is not there");
 }
 
 /// Waits until the condition holds, asking again every 20 ms; panics with `what` when the bound is over first.

@@ -41,6 +41,13 @@ pub fn sign(key: &[u8], uid: &str, verb: &str, expires_unix: u64) -> String {
     URL_SAFE_NO_PAD.encode(token)
 }
 
+/// What a ticket for the verb "capture" is signed for in place of a node's uid: the wire ids of the NICs, ascending, each once, joined by commas. Who checks
+/// one makes it from the NICs that the caller asks for.
+pub fn capture_uid(nics: impl IntoIterator<Item = u64>) -> String {
+    let nics: std::collections::BTreeSet<u64> = nics.into_iter().collect();
+    nics.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
+}
+
 /// Checks a ticket against what the caller asks for.
 pub fn verify(key: &[u8], uid: &str, verb: &str, token: &str, now_unix: u64) -> Result<(), TicketError> {
     let token = URL_SAFE_NO_PAD.decode(token).map_err(|_| TicketError::Invalid)?;
@@ -74,6 +81,14 @@ mod tests {
         assert_eq!(verify(b"other", "u1", "exec", &token, 1), Err(TicketError::Invalid));
         assert_eq!(verify(b"key", "u2", "exec", &token, 1), Err(TicketError::Invalid));
         assert_eq!(verify(b"key", "u1", "logs", &token, 1), Err(TicketError::Invalid));
+    }
+
+    #[test]
+    fn a_capture_is_signed_for_its_interfaces_in_any_order() {
+        assert_eq!(capture_uid([10, 9, 10]), "9,10");
+        let token = sign(b"key", &capture_uid([9, 10]), "capture", 100);
+        assert_eq!(verify(b"key", &capture_uid([10, 9]), "capture", &token, 1), Ok(()));
+        assert_eq!(verify(b"key", &capture_uid([9]), "capture", &token, 1), Err(TicketError::Invalid));
     }
 
     #[test]

@@ -4,10 +4,14 @@ use netloom_model::spec::BindSource;
 
 use crate::diagnostic::quoted;
 
+/// Directory of a lab's files that are made from the topology file.
+pub const MADE: &str = ".netloom";
+
 /// A bind as written, split into its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BindText {
-    pub source: String,
+    /// None is a volume of the node's own.
+    pub source: Option<String>,
     pub target: String,
     pub read_only: bool,
 }
@@ -16,35 +20,37 @@ impl BindText {
     /// Splits a bind and checks what can be checked without knowing the node.
     pub fn parse(text: &str) -> Result<BindText, String> {
         let parts: Vec<&str> = text.split(':').collect();
-        let (source, target, mode) =
-            match parts[..] {
-                [source, target] => (source, target, "rw"),
-                [source, target, mode] => (source, target, mode),
-                [_] => return Err(
-                    "names no source: write source:target (a volume without a source is not supported yet)"
-                        .into(),
-                ),
-                _ => return Err("is not of the form source:target or source:target:ro".into()),
-            };
-        if source.is_empty() {
-            return Err("names no source: write source:target".into());
-        }
-        let below = target.trim_end_matches('/');
-        if !target.starts_with('/')
-            || below.is_empty()
-            || target.contains('\0')
-            || target.split('/').any(|p| p == "..")
-        {
-            return Err(
-                "needs a target that is an absolute path in the node, not \"/\" and without \"..\"".into()
-            );
-        }
-        let read_only = match mode {
-            "ro" => true,
-            "rw" | "" => false,
-            other => return Err(format!("has the mode {}: write ro or rw", quoted(other))),
+        let (source, target, mode) = match parts[..] {
+            [target] if target.starts_with('/') => (None, target, ""),
+            ["", _] | ["", _, _] | [_] => return Err("names no source: write source:target".into()),
+            [source, target] => (Some(source.to_owned()), target, ""),
+            [source, target, mode] => (Some(source.to_owned()), target, mode),
+            _ => return Err("is not of the form source:target or source:target:ro".into()),
         };
-        Ok(BindText { source: source.to_owned(), target: below.to_owned(), read_only })
+        let mut read_only = false;
+        for mode in mode.split(',') {
+            match mode {
+                "ro" => read_only = true,
+                // The lab's copy needs no relabelling for SELinux.
+                "rw" | "" | "z" | "Z" => {}
+                other => return Err(format!("has the mode {}: write ro or rw", quoted(other))),
+            }
+        }
+        Ok(BindText { source, target: self::target(target)?, read_only })
+    }
+}
+
+/// A place inside a node where something can be mounted, in normal form.
+pub(crate) fn target(text: &str) -> Result<String, String> {
+    let below = text.trim_end_matches('/');
+    let good = text.starts_with('/')
+        && !below.is_empty()
+        && !text.contains('\0')
+        && text.split('/').all(|p| p != "..");
+    if good {
+        Ok(below.to_owned())
+    } else {
+        Err("needs a target that is an absolute path in the node, not \"/\" and without \"..\"".into())
     }
 }
 
@@ -93,6 +99,10 @@ pub(crate) fn relative(path: &str) -> Result<String, Refusal> {
         Some(path) if path.is_empty() => {
             Err(("PATH_OUTSIDE", "the directory of the topology file itself cannot be used: put what is needed into a directory below it".into()))
         }
+        Some(path) if path == MADE || path.starts_with(".netloom/") => Err((
+            "PATH_RESERVED",
+            format!("{} is reserved for files that netloom makes: choose another directory", quoted(&path)),
+        )),
         Some(path) if path.contains('\0') => Err(("PATH_OUTSIDE", format!("{} holds a NUL", quoted(&path)))),
         Some(path) => Ok(path),
         None => Err((
@@ -132,7 +142,7 @@ mod tests {
     #[test]
     fn binds_are_split() {
         let bind = |source: &str, target: &str, read_only| BindText {
-            source: source.into(),
+            source: (!source.is_empty()).then(|| source.into()),
             target: target.into(),
             read_only,
         };
@@ -140,10 +150,12 @@ mod tests {
             ("r1/frr.conf:/etc/frr/frr.conf", bind("r1/frr.conf", "/etc/frr/frr.conf", false)),
             ("a:/b/:ro", bind("a", "/b", true)),
             ("a:/b:rw", bind("a", "/b", false)),
+            ("a:/b:ro,Z", bind("a", "/b", true)),
+            ("/data", bind("", "/data", false)),
         ] {
             assert_eq!(BindText::parse(text), Ok(is), "{text}");
         }
-        for text in ["/data", "a:b", "a:/b:z", ":/b", "a:/", "a:/b/../c", "a:/b:ro:x", ""] {
+        for text in ["data", "a:b", "a:/b:shared", ":/b", "a:/", "a:/b/../c", "a:/b:ro:x", ""] {
             assert!(BindText::parse(text).is_err(), "{text}");
         }
     }
@@ -164,6 +176,7 @@ mod tests {
             ("/srv/../etc/shadow", "PATH_OUTSIDE"),
             ("~/x", "PATH_OUTSIDE"),
             (".", "PATH_OUTSIDE"),
+            ("x/../.netloom/y", "PATH_RESERVED"),
             ("a/..", "PATH_OUTSIDE"),
             ("/var/run/docker.sock", "DOCKER_SOCKET"),
             ("/run//docker.sock", "DOCKER_SOCKET"),

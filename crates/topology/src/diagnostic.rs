@@ -8,7 +8,7 @@ use std::fmt;
 
 use crate::suggest::closest;
 
-/// Most diagnostics that are kept; one more says how many were left out.
+/// Most diagnostics that are told; when there are more, the last says how many were left out.
 pub const MAX_DIAGNOSTICS: usize = 1_000;
 /// Most suggestions that are looked for: each compares a name with all the others.
 const MAX_SUGGESTIONS: usize = 50;
@@ -151,6 +151,9 @@ impl Report {
     pub fn finish(mut self) -> Vec<Diagnostic> {
         self.kept.sort_by_key(|d| (d.line, d.column));
         if self.left_out > 0 {
+            // The last place is that of the word on those that are not shown.
+            self.kept.truncate(MAX_DIAGNOSTICS - 1);
+            self.left_out += 1;
             // The ones left out may be the only errors.
             let severity = if self.errors > 0 { Severity::Error } else { Severity::Warning };
             self.kept.push(Diagnostic {
@@ -174,9 +177,7 @@ fn printable(text: &str) -> String {
             out.push('…');
             break;
         }
-        let steers = c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if steers {
+        if c.is_control() || is_unseen(c) {
             out.extend(c.escape_default());
         } else {
             out.push(c);
@@ -185,8 +186,31 @@ fn printable(text: &str) -> String {
     out
 }
 
-/// A user's text for a message: in quotes, and cut when it is long.
+/// True for a character that is not seen, or turns the direction of the text.
+fn is_unseen(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180e}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'
+        | '\u{feff}' | '\u{ffa0}' | '\u{e0000}'..='\u{e0fff}')
+}
+
+/// True for a character of an alphabet whose letters look like Latin ones.
+fn is_lookalike(c: char) -> bool {
+    matches!(c, '\u{370}'..='\u{52f}' | '\u{ff01}'..='\u{ff5e}' | '\u{1d400}'..='\u{1d7ff}')
+}
+
+/// A user's text for a message: in quotes, and cut when it is long. Letters that look like the Latin ones they stand between are written as their numbers.
 pub(crate) fn quoted(text: &str) -> String {
+    let mixed = text.chars().any(|c| c.is_ascii_alphabetic()) && text.chars().any(is_lookalike);
+    let shown: String = text
+        .chars()
+        .flat_map(|c| {
+            let escaped = mixed && is_lookalike(c);
+            let (plain, number) = if escaped { (None, Some(c.escape_unicode())) } else { (Some(c), None) };
+            plain.into_iter().chain(number.into_iter().flatten())
+        })
+        .collect();
+    let text = shown.as_str();
     const MOST: usize = 80;
     match text.char_indices().nth(MOST) {
         Some((cut, _)) => format!("\"{}…\"", &text[..cut]),
@@ -208,6 +232,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_seen_or_looks_like_another_letter_is_written_as_its_number() {
+        let mut report = Report::new("f");
+        report.error(Pos::default(), "A", format!("no key {}", quoted("im\u{430}ge\u{200b}")));
+        assert_eq!(report.finish()[0].message, "no key \"im\\u{430}ge\\u{200b}\"");
+        assert_eq!(quoted("größe"), "\"größe\"");
+        assert_eq!(quoted("имя"), "\"имя\"");
+    }
+
+    #[test]
     fn nothing_steers_a_terminal() {
         let mut report = Report::new("x\u{1b}[2J");
         report.error(Pos::default(), "A", "a\u{1b}[31m\u{202e}b\nc");
@@ -223,7 +256,7 @@ mod tests {
         }
         report.error(Pos::default(), "E", "e");
         let all = report.finish();
-        assert_eq!(all.len(), MAX_DIAGNOSTICS + 1);
+        assert_eq!(all.len(), MAX_DIAGNOSTICS);
         assert_eq!(all.last().map(|d| (d.severity, d.code)), Some((Severity::Error, "TOO_MANY_DIAGNOSTICS")));
     }
 

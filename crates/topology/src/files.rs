@@ -124,6 +124,30 @@ impl<'a> Collector<'a> {
         outcome
     }
 
+    /// Gathers a single file.
+    pub fn collect_file(&mut self, path: &str) -> Result<(), Refusal> {
+        if self.files.contains_key(path) {
+            return Ok(());
+        }
+        match self.source.get(path) {
+            Ok(Found::File { content, mode }) => self.add(path, content, mode),
+            Ok(Found::Dir(_)) => {
+                Err(("FILE_UNREADABLE", format!("{} is a directory, not a file", quoted(path))))
+            }
+            Err(e) => Err(refusal(path, &e)),
+        }
+    }
+
+    /// Adds a file that is made here.
+    pub fn make(&mut self, path: &str, content: &str) -> Result<(), Refusal> {
+        self.add(path, Arc::from(content.as_bytes()), 0o644)
+    }
+
+    /// The content of a file that was gathered.
+    pub fn content(&self, path: &str) -> Option<&[u8]> {
+        self.files.get(path).map(|(_, content)| &**content)
+    }
+
     fn gather(&mut self, path: &str) -> Result<(), Refusal> {
         if self.bytes > MAX_FILES_BYTES || self.files.len() > MAX_FILES {
             return Err(self.too_much());

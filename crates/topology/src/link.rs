@@ -1,24 +1,50 @@
-//! The links: brief (`"r1:eth1"`) and extended (`{node: r1, interface: eth1}`) ends of cables.
+//! The links: cables between nodes, and from a node to the host, the management network or nothing.
 
 use std::collections::{BTreeMap, HashMap};
 
 use netloom_model::kind::Kind;
-use netloom_model::spec::{Endpoint, LinkSpec, is_cidr, is_mac};
+use netloom_model::naming::guest_name;
+use netloom_model::spec::{Endpoint, EndpointType, LinkSpec, is_cidr, is_mac};
 
 use crate::diagnostic::{At, Pos, Report, quoted};
+use crate::endpoint;
+use crate::impairment;
 use crate::keys::{Section, known};
 use crate::value;
-use crate::yaml::{Node, Value};
+use crate::yaml::{Entry, Node, Value};
 
-/// Words that containerlab keeps for ends outside the lab.
-const RESERVED: [&str; 4] = ["host", "mgmt-net", "macvlan", "dummy"];
+/// The types of links that are made, and those of containerlab's that are not yet.
+const TYPES: [&str; 4] = ["veth", "host", "mgmt-net", "dummy"];
+const LATER: [(&str, &str); 4] = [
+    ("macvlan", "use a link of type host, and join its interface with the other one on the host"),
+    (
+        "vxlan",
+        "links between hosts of netloom need none; to reach another machine, use a link of type host and make the tunnel there",
+    ),
+    (
+        "vxlan-stitch",
+        "links between hosts of netloom need none; to reach another machine, use a link of type host and make the tunnel there",
+    ),
+    ("veth-stitch", "write a plain link between the two nodes"),
+];
+
+/// A node as far as links need to know it.
+#[derive(Clone, Copy)]
+pub(crate) enum Named<'a> {
+    /// It is one of this kind.
+    Kind(&'a Kind),
+    /// It has a fault, which is told.
+    Faulty,
+    /// The node filter leaves it out.
+    Filtered,
+}
 
 /// What links are checked against and leave behind.
 pub(crate) struct Links<'a> {
-    /// Every node the file names, with its kind as far as it has a valid one.
-    pub nodes: HashMap<&'a str, Option<&'a Kind>>,
+    /// Every node the file names.
+    pub nodes: HashMap<&'a str, Named<'a>>,
     /// Where each end is used.
-    pub ends: BTreeMap<(String, String), Pos>,
+    pub ends: BTreeMap<(EndpointType, String, String), Pos>,
 }
 
 /// A link of the spec and where its parts stand.
@@ -26,150 +52,111 @@ pub(crate) struct Built {
     pub spec: LinkSpec,
     pub pos: Pos,
     pub ends: [Pos; 2],
+    pub impairment: Pos,
+}
+
+/// The keys that say where a link's ends are.
+#[derive(Default)]
+struct Where<'n> {
+    endpoints: Option<&'n Entry>,
+    endpoint: Option<&'n Entry>,
+    host_interface: Option<At<String>>,
 }
 
 impl Links<'_> {
-    /// The link of an item of `topology.links`; none when it cannot be one, which is told.
+    /// The link of an item of `topology.links`; none when it cannot be one, which is told, or when the node filter leaves it out.
     pub fn build(&mut self, node: &Node, report: &mut Report) -> Option<Built> {
         if matches!(&*node.value, Value::Null) {
             report.error(node.pos, "WRONG_TYPE", "expected a link, found nothing");
             return None;
         }
         let before = report.errors();
-        let mut ends: Option<&Node> = None;
+        let mut place = Where::default();
         let mut addresses: [Vec<At<String>>; 2] = [Vec::new(), Vec::new()];
-        let mut spec =
-            LinkSpec { a: Endpoint::default(), b: Endpoint::default(), mtu: 0, labels: BTreeMap::new() };
+        let mut spec = LinkSpec::default();
+        let mut impairment_pos = node.pos;
         let entries = value::map(node, report);
         // The type says what the other keys mean, so it comes first.
-        if let Some(entry) = entries.iter().find(|e| e.key == "type") {
-            check_type(&entry.node, report)?;
-        }
+        let kind = match entries.iter().find(|e| e.key == "type") {
+            Some(entry) => link_type(&entry.node, report)?,
+            None => None,
+        };
         for (key, entry) in known(Section::Link, entries, report) {
             let node = &entry.node;
             match key {
-                "endpoints" => ends = Some(node),
+                "endpoints" => place.endpoints = Some(entry),
+                "endpoint" => place.endpoint = Some(entry),
+                "host-interface" => place.host_interface = value::text(node, report),
                 "type" => {}
                 "mtu" => spec.mtu = value::parsed(node, report, mtu).map_or(0, |m| m.value),
                 "labels" => {
                     spec.labels =
-                        value::text_map(node, report).into_iter().map(|(k, v)| (k, v.value)).collect()
+                        value::text_map(node, report).into_iter().map(|(k, v)| (k, v.value)).collect();
                 }
                 "ipv4" => addresses[0] = pair(node, report),
                 "ipv6" => addresses[1] = pair(node, report),
+                "impairment" => {
+                    impairment_pos = entry.pos;
+                    [spec.a_to_b, spec.b_to_a] = impairment::read(node, report);
+                }
                 _ => unreachable!("{key} is in the table as done, and is not read here"),
             }
         }
-        let Some(ends) = ends else {
-            if report.errors() == before {
-                report.error(
-                    node.pos,
-                    "ENDPOINTS",
-                    "the link has no endpoints: write endpoints: [\"r1:eth1\", \"r2:eth1\"]",
-                );
-            }
-            return None;
+        let ends = match kind {
+            Some(kind) if kind != EndpointType::Node => single(kind, node.pos, &place, report)?,
+            _ => both(node.pos, &place, before, report)?,
         };
-        let told = report.errors();
-        let items = value::list(ends, report);
-        if report.errors() > told {
+        let mut filtered = false;
+        let mut built = Vec::new();
+        for (side, (end, pos)) in ends.into_iter().enumerate() {
+            let Some(mut end) = end else { continue };
+            add_addresses(&mut end, [addresses[0].get(side), addresses[1].get(side)], report);
+            filtered |= matches!(self.nodes.get(end.node.as_str()), Some(Named::Filtered));
+            built.push((end, pos));
+        }
+        let Ok([(a, a_pos), (b, b_pos)]) = <[(Endpoint, Pos); 2]>::try_from(built) else { return None };
+        if filtered {
+            // Not looked at further, as the nodes that are left out are not.
             return None;
         }
-        if items.len() != 2 {
-            let message = match items.len() {
-                n @ 0..=1 => format!("a link has two endpoints, this one has {n}"),
-                n => format!(
-                    "a link has two endpoints, this one has {n}: to join more, link each to a node of kind bridge"
-                ),
-            };
-            report.error(ends.pos, "ENDPOINTS", message);
-            return None;
-        }
-        let built: Vec<Option<Endpoint>> = items
-            .iter()
-            .enumerate()
-            .map(|(side, item)| self.end(item, [addresses[0].get(side), addresses[1].get(side)], report))
-            .collect();
-        let [Some(a), Some(b)] = <[Option<Endpoint>; 2]>::try_from(built).ok()? else { return None };
-        (report.errors() == before).then(|| Built {
+        let good = [self.check(&a, a_pos, report), self.check(&b, b_pos, report)];
+        (good == [true, true] && report.errors() == before).then_some(Built {
             spec: LinkSpec { a, b, ..spec },
             pos: node.pos,
-            ends: [items[0].pos, items[1].pos],
+            ends: [a_pos, b_pos],
+            impairment: impairment_pos,
         })
-    }
-
-    fn end(
-        &mut self,
-        node: &Node,
-        addresses: [Option<&At<String>>; 2],
-        report: &mut Report,
-    ) -> Option<Endpoint> {
-        let mut end = match &*node.value {
-            Value::Scalar(text) => brief(text, node.pos, report)?,
-            Value::Map(_) => extended(node, report)?,
-            _ => {
-                report.error(node.pos, "WRONG_TYPE", "expected an endpoint: write \"node:interface\"");
-                return None;
-            }
-        };
-        for (field, address) in [&mut end.ipv4, &mut end.ipv6].into_iter().zip(addresses) {
-            let Some(address) = address.filter(|a| !a.value.is_empty()) else { continue };
-            if !field.is_empty() {
-                report.error(
-                    address.pos,
-                    "INVALID_VALUE",
-                    "the endpoint has an address of this kind already: keep one of the two",
-                );
-            }
-            field.clone_from(&address.value);
-        }
-        self.check(&end, node.pos, report).then_some(end)
     }
 
     /// Checks an end against the nodes and the ends before it. False when the link must be left out, be it for a fault told elsewhere.
     fn check(&mut self, end: &Endpoint, pos: Pos, report: &mut Report) -> bool {
         let before = report.errors();
-        for (address, v6) in [(&end.ipv4, false), (&end.ipv6, true)] {
-            if !address.is_empty() && !is_cidr(address, v6) {
-                let (version, example) = if v6 { (6, "2001:db8::1/64") } else { (4, "10.0.0.1/24") };
-                report.error(
-                    pos,
-                    "INVALID_VALUE",
-                    format!(
-                        "{} is not an IPv{version} address with a prefix length, like {example}",
-                        quoted(address)
-                    ),
-                );
-            }
+        check_addresses(end, pos, report);
+        if end.kind == EndpointType::Dummy {
+            return report.errors() == before;
         }
-        if !end.mac.is_empty() && !is_mac(&end.mac) {
-            report.error(
-                pos,
-                "INVALID_VALUE",
-                format!("{} is not a unicast MAC address like 02:00:00:00:00:01", quoted(&end.mac)),
-            );
-        }
-        let Some(kind) = self.nodes.get(end.node.as_str()).copied() else {
-            if RESERVED.contains(&end.node.as_str()) {
-                let message = format!(
-                    "links with an end at {} are not supported yet: both ends must be nodes of the lab",
-                    quoted(&end.node)
-                );
-                report.error(pos, "LINK_TYPE_NOT_SUPPORTED", message);
-            } else {
+        let kind = match (end.kind, self.nodes.get(end.node.as_str())) {
+            (EndpointType::Node, Some(Named::Kind(kind))) => Some(*kind),
+            (EndpointType::Node, Some(_)) => return false,
+            (EndpointType::Node, None) => {
                 let meant = report.did_you_mean(&end.node, self.nodes.keys().copied());
                 report.error(pos, "UNKNOWN_NODE", format!("there is no node {}.{meant}", quoted(&end.node)));
+                return false;
             }
-            return false;
+            _ => None,
         };
-        if let Some(first) = self.ends.insert((end.node.clone(), end.interface.clone()), pos) {
+        // Two names of one interface are one end.
+        let interface = kind
+            .and_then(|k| k.interfaces.index(&k.name, &end.interface).ok())
+            .map_or_else(|| end.interface.clone(), guest_name);
+        if let Some(first) = self.ends.insert((end.kind, end.node.clone(), interface), pos) {
             let message = format!(
                 "{} is an end of a link already, at {first}: an interface takes one cable",
                 quoted(&end.to_string())
             );
             report.error(pos, "DUPLICATE_ENDPOINT", message);
         }
-        let Some(kind) = kind else { return false };
+        let Some(kind) = kind else { return report.errors() == before };
         if !kind.interfaces.is_any() {
             if let Err(e) = kind.interfaces.index(&kind.name, &end.interface) {
                 report.error(pos, "UNKNOWN_INTERFACE", format!("node {}: {e}", quoted(&end.node)));
@@ -184,20 +171,137 @@ impl Links<'_> {
     }
 }
 
-fn check_type(node: &Node, report: &mut Report) -> Option<()> {
-    let before = report.errors();
-    let Some(kind) = value::text(node, report).filter(|k| k.value != "veth") else {
-        return (report.errors() == before).then_some(());
+type End = (Option<Endpoint>, Pos);
+
+/// The two ends of a link between nodes.
+fn both(pos: Pos, place: &Where<'_>, before: usize, report: &mut Report) -> Option<[End; 2]> {
+    for (entry, key) in [
+        (place.endpoint.map(|e| e.pos), "endpoint"),
+        (place.host_interface.as_ref().map(|h| h.pos), "host-interface"),
+    ] {
+        if let Some(pos) = entry {
+            let message = format!(
+                "{key} goes with the types host, mgmt-net and dummy: write type, or endpoints with two ends"
+            );
+            report.error(pos, "ENDPOINTS", message);
+        }
+    }
+    let Some(ends) = place.endpoints.map(|e| &e.node) else {
+        if report.errors() == before {
+            let message = "the link has no endpoints: write endpoints: [\"r1:eth1\", \"r2:eth1\"]";
+            report.error(pos, "ENDPOINTS", message);
+        }
+        return None;
     };
-    let known = ["host", "mgmt-net", "macvlan", "dummy", "vxlan", "vxlan-stitch", "veth-stitch"];
-    if known.contains(&kind.value.as_str()) {
-        let message = format!(
-            "links of type {} are not supported yet: both ends must be nodes of the lab, joined by type veth",
-            quoted(&kind.value)
+    let told = report.errors();
+    let items = value::list(ends, report);
+    if report.errors() > told {
+        return None;
+    }
+    let [a, b] = items else {
+        let message = match items.len() {
+            n @ 0..=1 => format!("a link has two endpoints, this one has {n}"),
+            n => format!(
+                "a link has two endpoints, this one has {n}: to join more, link each to a node of kind bridge"
+            ),
+        };
+        report.error(ends.pos, "ENDPOINTS", message);
+        return None;
+    };
+    Some([a, b].map(|item| (endpoint::read(item, report), item.pos)))
+}
+
+/// The one end of a link of another type, and what is at the other.
+fn single(kind: EndpointType, pos: Pos, place: &Where<'_>, report: &mut Report) -> Option<[End; 2]> {
+    let word = kind.word().unwrap_or_default();
+    let Some(entry) = place.endpoint else {
+        let message =
+            format!("a link of type {word} has one end: write endpoint: {{node: r1, interface: eth1}}");
+        report.error(place.endpoints.map_or(pos, |e| e.pos), "ENDPOINTS", message);
+        return None;
+    };
+    if let Some(both) = place.endpoints {
+        report.error(
+            both.pos,
+            "ENDPOINTS",
+            format!("a link of type {word} has one endpoint: leave endpoints out"),
         );
+    }
+    let (interface, at) = match (&place.host_interface, kind) {
+        (Some(name), EndpointType::Dummy) => {
+            report.error(
+                name.pos,
+                "ENDPOINTS",
+                "a link of type dummy ends in nothing: leave host-interface out",
+            );
+            return None;
+        }
+        (None, EndpointType::Dummy) => (String::new(), entry.node.pos),
+        (Some(name), _) => (name.value.clone(), name.pos),
+        (None, _) => {
+            let message =
+                format!("a link of type {word} needs the name of its other end: write host-interface: NAME");
+            report.error(pos, "ENDPOINTS", message);
+            return None;
+        }
+    };
+    let end = (endpoint::read(&entry.node, report), entry.node.pos);
+    Some([end, (Some(endpoint::other(kind, interface)), at)])
+}
+
+fn add_addresses(end: &mut Endpoint, addresses: [Option<&At<String>>; 2], report: &mut Report) {
+    for (field, address) in [&mut end.ipv4, &mut end.ipv6].into_iter().zip(addresses) {
+        let Some(address) = address.filter(|a| !a.value.is_empty()) else { continue };
+        if !field.is_empty() {
+            report.error(
+                address.pos,
+                "INVALID_VALUE",
+                "the endpoint has an address of this kind already: keep one of the two",
+            );
+        }
+        field.clone_from(&address.value);
+    }
+}
+
+fn check_addresses(end: &Endpoint, pos: Pos, report: &mut Report) {
+    for (address, v6) in [(&end.ipv4, false), (&end.ipv6, true)] {
+        if !address.is_empty() && !is_cidr(address, v6) {
+            let (version, example) = if v6 { (6, "2001:db8::1/64") } else { (4, "10.0.0.1/24") };
+            report.error(
+                pos,
+                "INVALID_VALUE",
+                format!(
+                    "{} is not an IPv{version} address with a prefix length, like {example}",
+                    quoted(address)
+                ),
+            );
+        }
+    }
+    if !end.mac.is_empty() && !is_mac(&end.mac) {
+        report.error(
+            pos,
+            "INVALID_VALUE",
+            format!("{} is not a unicast MAC address like 02:00:00:00:00:01", quoted(&end.mac)),
+        );
+    }
+}
+
+/// The type of a link as that of its other end; none of both when it is not one that is made, which is told.
+fn link_type(node: &Node, report: &mut Report) -> Option<Option<EndpointType>> {
+    let before = report.errors();
+    let Some(kind) = value::text(node, report) else { return (report.errors() == before).then_some(None) };
+    match kind.value.as_str() {
+        "veth" => return Some(Some(EndpointType::Node)),
+        "host" => return Some(Some(EndpointType::Host)),
+        "mgmt-net" => return Some(Some(EndpointType::MgmtNet)),
+        "dummy" => return Some(Some(EndpointType::Dummy)),
+        _ => {}
+    }
+    if let Some((name, instead)) = LATER.iter().find(|(name, _)| *name == kind.value) {
+        let message = format!("links of type {name} are not supported yet: {instead}");
         report.error(kind.pos, "LINK_TYPE_NOT_SUPPORTED", message);
     } else {
-        let meant = report.did_you_mean(&kind.value, known.into_iter().chain(["veth"]));
+        let meant = report.did_you_mean(&kind.value, TYPES);
         report.error(
             kind.pos,
             "INVALID_VALUE",
@@ -222,52 +326,4 @@ fn pair(node: &Node, report: &mut Report) -> Vec<At<String>> {
         .iter()
         .map(|item| value::text(item, report).unwrap_or(At { value: String::new(), pos: item.pos }))
         .collect()
-}
-
-fn brief(text: &str, pos: Pos, report: &mut Report) -> Option<Endpoint> {
-    match text.split_once(':').map(|(node, interface)| (node.trim(), interface.trim())) {
-        Some((node, interface)) if !node.is_empty() && is_interface(interface) => {
-            Some(Endpoint { node: node.into(), interface: interface.into(), ..Endpoint::default() })
-        }
-        _ => {
-            report.error(
-                pos,
-                "ENDPOINTS",
-                format!(
-                    "{} is not an endpoint: write \"node:interface\", for instance \"r1:eth1\"",
-                    quoted(text)
-                ),
-            );
-            None
-        }
-    }
-}
-
-fn extended(node: &Node, report: &mut Report) -> Option<Endpoint> {
-    let mut end = Endpoint::default();
-    for (key, entry) in known(Section::Endpoint, value::map(node, report), report) {
-        let field = match key {
-            "node" => &mut end.node,
-            "interface" => &mut end.interface,
-            "mac" => &mut end.mac,
-            "ipv4" => &mut end.ipv4,
-            "ipv6" => &mut end.ipv6,
-            _ => unreachable!("{key} is in the table as done, and is not read here"),
-        };
-        *field = value::text(&entry.node, report).map(|t| t.value).unwrap_or_default();
-    }
-    if end.node.is_empty() || !is_interface(&end.interface) {
-        report.error(
-            node.pos,
-            "ENDPOINTS",
-            "the endpoint needs a node and an interface: write {node: r1, interface: eth1}",
-        );
-        return None;
-    }
-    Some(end)
-}
-
-/// True for a text that can name an interface of some kind.
-fn is_interface(text: &str) -> bool {
-    (1..=64).contains(&text.len()) && !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }

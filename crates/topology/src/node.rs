@@ -1,27 +1,36 @@
 //! The nodes: what each inherits and says itself, as a [`NodeSpec`].
 
-use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::collections::BTreeSet;
 
 use netloom_model::id::NodeId;
 use netloom_model::kind::{Catalogue, Kind};
-use netloom_model::spec::{Bind, BindSource, NodeSpec};
+use netloom_model::spec::NodeSpec;
 use netloom_model::state::Runtime;
 
-use crate::bind::{self, Refusal};
-use crate::definition::{Definition, Level};
+use crate::container::Containers;
+use crate::definition::{AllEnv, Definition, Level};
 use crate::diagnostic::{At, Pos, Report, quoted};
-use crate::env_file;
 use crate::files::Collector;
+use crate::magic::Magic;
 use crate::merge::{Inherited, Levels};
 use crate::yaml::Entry;
-use netloom_model::words;
 
-/// Most bytes that the values of all nodes may come to. Inheritance multiplies: a few megabytes of defaults times thousands of nodes fit nowhere.
-const MAX_SPEC_BYTES: usize = 32 << 20;
+/// Kinds of containerlab's that stand for things outside the lab, and what to do instead.
+const FOREIGN_KINDS: [(&str, &str); 3] = [
+    (
+        "host",
+        "to link a node with the host, write the host's interface into the link: \"r1:eth1\", \"host:r1-eth1\"",
+    ),
+    ("ext-container", "make the container a node of the lab, with its image"),
+    ("k8s-kind", "make a cluster yourself, and join it with a link to the host"),
+];
 
-/// Kinds of containerlab's that stand for things outside the lab.
-const FOREIGN_KINDS: [&str; 3] = ["host", "ext-container", "k8s-kind"];
+/// How to see the kinds.
+const SHOW_KINDS: &str = "\"netloom kinds list\" shows those there are";
+
+/// Types that stand for another kind here, and what to write.
+const OTHER_KINDS: [(&str, &str, &str); 1] =
+    [("iol-xe", "l2", "the switch is a kind of its own: write kind: iol-l2, and leave type out")];
 
 /// The keys that mean something for a node without a container.
 const BRIDGE_KEYS: [&str; 4] = ["kind", "group", "type", "labels"];
@@ -30,24 +39,21 @@ const BRIDGE_KEYS: [&str; 4] = ["kind", "group", "type", "labels"];
 pub(crate) struct Built {
     pub spec: NodeSpec,
     pub pos: Pos,
-    pub mgmt: [Option<At<String>>; 2],
+    /// Where its parts stand, by their names in the spec.
+    pub places: Vec<(String, Pos)>,
     /// True when it has a container, so that its interfaces can have addresses.
-    pub has_interfaces: bool,
+    pub has_container: bool,
 }
-
-/// The variables of an `env-files` entry, or why there are none.
-type EnvFile = Result<Rc<Vec<(String, String)>>, Refusal>;
 
 /// Makes nodes.
 pub(crate) struct Nodes<'a> {
     lab: &'a str,
     catalogue: &'a Catalogue,
     inherited: &'a Inherited,
-    has_mgmt: bool,
-    /// The files of the nodes made so far.
-    pub files: Collector<'a>,
-    env_files: BTreeMap<String, EnvFile>,
-    left: usize,
+    all_env: AllEnv<'a>,
+    containers: Containers<'a>,
+    /// The kinds of which it was told how far they work.
+    told: BTreeSet<&'a str>,
 }
 
 impl<'a> Nodes<'a> {
@@ -55,49 +61,91 @@ impl<'a> Nodes<'a> {
         lab: &'a str,
         catalogue: &'a Catalogue,
         inherited: &'a Inherited,
-        has_mgmt: bool,
+        all_env: AllEnv<'a>,
         files: Collector<'a>,
     ) -> Self {
-        Nodes { lab, catalogue, inherited, has_mgmt, files, env_files: BTreeMap::new(), left: MAX_SPEC_BYTES }
+        Nodes {
+            lab,
+            catalogue,
+            inherited,
+            all_env,
+            containers: Containers::new(files),
+            told: BTreeSet::new(),
+        }
     }
 
     /// The node of an entry of `topology.nodes`; none when it cannot be one, which is told.
     pub fn build(&mut self, entry: &Entry, report: &mut Report) -> Option<Built> {
-        let own = Definition::read(&entry.node, Level::Node, report);
+        let own = Definition::read(&entry.node, Level::Node, self.all_env, report);
         let levels = self.inherited.levels(&own);
         if let Err(e) = entry.key.parse::<NodeId>() {
-            report.error(entry.pos, "INVALID_NAME", e.to_string());
+            let message = match entry.key.split_once('|') {
+                Some(_) => format!(
+                    "{} is a bridge in the network of another node, which is not supported: write a node of kind bridge, a switch of the lab's own",
+                    quoted(&entry.key)
+                ),
+                None => e.to_string(),
+            };
+            report.error(entry.pos, "INVALID_NAME", message);
             return None;
         }
         self.check_group(&levels, report);
         let kind = self.kind(&entry.key, entry.pos, &levels, report)?;
+        self.tell_type(kind, &levels, report);
+        let kind_pos = levels.kind.map_or(entry.pos, |k| k.pos);
+        self.tell_limits(kind, kind_pos, report);
         let spec = NodeSpec {
             id: entry.key.clone(),
             kind: kind.name.clone(),
             r#type: text(levels.one(|d| &d.r#type)),
             group: text(levels.group),
-            labels: owned(&levels.merged(|d| &d.labels)),
+            labels: levels.owned(|d| &d.labels),
             ..NodeSpec::default()
         };
         if kind.runtime == Runtime::Bridge {
-            let said = levels.kind.map_or(entry.pos, |k| k.pos);
-            report.info(said, "BRIDGE_IS_MANAGED", "this bridge is a switch of the lab's own, made and removed with it; a bridge of the host is not used");
-            for (key, pos) in own.keys.iter().filter(|(key, _)| !BRIDGE_KEYS.contains(key)) {
-                report.warning(
-                    *pos,
-                    "KEY_NOT_SUPPORTED",
-                    format!("{key} means nothing for a bridge, which has no container; leave it out"),
-                );
-            }
-            return Some(Built { spec, pos: entry.pos, mgmt: [None, None], has_interfaces: false });
+            tell_bridge(&own, &levels, entry.pos, report);
+            return Some(Built { spec, pos: entry.pos, places: Vec::new(), has_container: false });
         }
-        let spec = self.container(spec, &levels, entry.pos, report)?;
-        if let (Some(none), true) = (levels.one(|d| &d.network_none), self.has_mgmt) {
-            let message = "network-mode: none goes only with a file without mgmt: with it every node has its eth0 there. Leave one of the two out";
-            report.error(none.pos, "NETWORK_MODE_NOT_SUPPORTED", message);
+        let magic = Magic { lab: self.lab, node: &entry.key };
+        let (spec, mut places) = self.containers.fill(spec, &levels, kind, magic, entry.pos, report)?;
+        places.push(("kind".to_owned(), kind_pos));
+        Some(Built { spec, pos: entry.pos, places, has_container: true })
+    }
+
+    /// Tells that a type changes nothing: no kind has variants.
+    fn tell_type(&self, kind: &Kind, levels: &Levels<'_>, report: &mut Report) {
+        let Some(variant) = levels.one(|d| &d.r#type) else { return };
+        let is = |of: &str, word: &str| of == kind.name && word.eq_ignore_ascii_case(&variant.value);
+        if let Some((_, _, instead)) = OTHER_KINDS.iter().find(|(of, word, _)| is(of, word)) {
+            let message = format!("kind {} has no type {}: {instead}", kind.name, quoted(&variant.value));
+            report.error(variant.pos, "TYPE_NOT_SUPPORTED", message);
+        } else {
+            let message = format!(
+                "kind {} has no variants, so the type {} changes nothing",
+                kind.name,
+                quoted(&variant.value)
+            );
+            report.warning(variant.pos, "TYPE_IGNORED", message);
         }
-        let mgmt = [own.mgmt_ipv4.clone(), own.mgmt_ipv6.clone()];
-        Some(Built { spec, pos: entry.pos, mgmt, has_interfaces: true })
+    }
+
+    /// Tells once of each kind what is known not to work, or that nothing is known to.
+    fn tell_limits(&mut self, kind: &'a Kind, pos: Pos, report: &mut Report) {
+        // That a virtual machine does not run is told as an error.
+        if kind.runtime == Runtime::Libvirt || kind.verified || !self.told.insert(&kind.name) {
+            return;
+        }
+        if kind.limitation.is_empty() {
+            let message = format!(
+                "no test of netloom's runs the kind {}: see \"netloom kinds show {}\" for where its facts come from",
+                kind.name, kind.name
+            );
+            report.info(pos, "KIND_NOT_VERIFIED", message);
+        } else {
+            let message =
+                format!("nodes of kind {} do not work as they should yet. {}", kind.name, kind.limitation);
+            report.warning(pos, "KIND_LIMITED", message);
+        }
     }
 
     fn check_group(&self, levels: &Levels<'_>, report: &mut Report) {
@@ -122,169 +170,62 @@ impl<'a> Nodes<'a> {
     fn kind(&self, node: &str, pos: Pos, levels: &Levels<'_>, report: &mut Report) -> Option<&'a Kind> {
         let names =
             || self.catalogue.kinds().flat_map(|k| k.aliases.iter().chain([&k.name])).map(String::as_str);
-        let listed = || self.catalogue.kinds().map(|k| k.name.as_str()).collect::<Vec<_>>().join(", ");
         let Some(kind) = levels.kind else {
             let message = format!(
-                "the node {} has no kind: give it one, or its group, or topology.defaults. The kinds are {}",
-                quoted(node),
-                listed()
+                "the node {} has no kind: give it one, or its group, or topology.defaults; {SHOW_KINDS}",
+                quoted(node)
             );
             report.error(pos, "KIND_MISSING", message);
             return None;
         };
         let found = self.catalogue.get(&kind.value);
-        if found.is_none() && FOREIGN_KINDS.contains(&kind.value.as_str()) {
+        if found.is_some() {
+            return found;
+        }
+        if let Some((_, instead)) = FOREIGN_KINDS.iter().find(|(k, _)| *k == kind.value) {
             let message = format!(
-                "the kind {} stands for something outside the lab, which is not supported; the kinds are {}",
-                quoted(&kind.value),
-                listed()
+                "the kind {} stands for something outside the lab, which is not supported: {instead}",
+                quoted(&kind.value)
             );
             report.error(kind.pos, "KIND_NOT_SUPPORTED", message);
-        } else if found.is_none() {
+        } else {
             let meant = report.did_you_mean(&kind.value, names());
             report.error(
                 kind.pos,
                 "UNKNOWN_KIND",
-                format!("there is no kind {}; the kinds are {}.{meant}", quoted(&kind.value), listed()),
+                format!("there is no kind {}.{meant} {SHOW_KINDS}", quoted(&kind.value)),
             );
         }
-        found
-    }
-
-    /// Fills in what a node with a container has.
-    fn container(
-        &mut self,
-        spec: NodeSpec,
-        levels: &Levels<'_>,
-        pos: Pos,
-        report: &mut Report,
-    ) -> Option<NodeSpec> {
-        let id = spec.id.clone();
-        self.pay(levels.cost(), pos, report)?;
-        let env = self.env(&id, levels, report);
-        self.pay(env.iter().map(|(k, v)| k.len() + v.len()).sum(), pos, report)?;
-        let fill = |item: &At<String>, report: &mut Report| self.fill(&id, &item.value, item.pos, report);
-        let command = |item: Option<&At<String>>, report: &mut Report| match item {
-            Some(item) => words::split(&fill(item, report)).unwrap_or_default(),
-            None => Vec::new(),
-        };
-        let (cmd, entrypoint) =
-            (command(levels.one(|d| &d.cmd), report), command(levels.one(|d| &d.entrypoint), report));
-        let exec = levels.joined(|d| &d.exec).into_iter().map(|item| fill(item, report)).collect();
-        let binds = self.binds(&id, levels, report);
-        Some(NodeSpec {
-            image: text(levels.one(|d| &d.image)),
-            image_pull_policy: levels.one(|d| &d.pull).map(|p| p.value).unwrap_or_default(),
-            env,
-            binds,
-            exec,
-            cmd,
-            entrypoint,
-            user: text(levels.one(|d| &d.user)),
-            cap_add: levels.united(|d| &d.cap_add).into_iter().map(|c| c.value.clone()).collect(),
-            sysctls: owned(&levels.merged(|d| &d.sysctls)),
-            cpu_limit_millis: levels.one(|d| &d.cpu).map_or(0, |c| c.value),
-            memory_limit_bytes: levels.one(|d| &d.memory).map_or(0, |m| m.value),
-            hostname: text(levels.one(|d| &d.hostname)),
-            mgmt_ipv4: text(levels.one(|d| &d.mgmt_ipv4)),
-            mgmt_ipv6: text(levels.one(|d| &d.mgmt_ipv6)),
-            restart_policy: levels.one(|d| &d.restart).map(|r| r.value).unwrap_or_default(),
-            ..spec
-        })
-    }
-
-    /// Takes the cost of a node from what all may cost; none when it is more than is left.
-    fn pay(&mut self, cost: usize, pos: Pos, report: &mut Report) -> Option<()> {
-        self.left = self.left.checked_sub(cost).filter(|left| *left > 0).unwrap_or_default();
-        if self.is_full() {
-            let message = format!(
-                "the nodes up to this one come to more than {MAX_SPEC_BYTES} bytes with what they inherit: inherit less"
-            );
-            report.error(pos, "LAB_TOO_LARGE", message);
-            return None;
-        }
-        Some(())
+        None
     }
 
     /// True when no further node fits.
     pub fn is_full(&self) -> bool {
-        self.left == 0
+        self.containers.is_full()
     }
 
-    /// Puts in containerlab's `__clab…__` variables.
-    fn fill(&self, node: &str, text: &str, pos: Pos, report: &mut Report) -> String {
-        if !text.contains("__clab") {
-            return text.to_owned();
-        }
-        for variable in ["__clabDir__", "__clabNodeDir__"] {
-            if text.contains(variable) {
-                let message = format!(
-                    "{variable} is not supported: there is no directory of the lab on the host. Put files beside the topology file and name them relative to it"
-                );
-                report.error(pos, "MAGIC_VARIABLE", message);
-            }
-        }
-        text.replace("__clabNodeName__", node).replace("__clabLabName__", self.lab)
-    }
-
-    fn env(&mut self, node: &str, levels: &Levels<'_>, report: &mut Report) -> BTreeMap<String, String> {
-        let mut env = BTreeMap::new();
-        for item in levels.united(|d| &d.env_files) {
-            let path = self.fill(node, &item.value, item.pos, report);
-            match self.env_file(&path) {
-                Ok(variables) => env.extend(variables.iter().cloned()),
-                Err((code, message)) => report.error(item.pos, code, message),
-            }
-        }
-        for (name, value) in levels.merged(|d| &d.env) {
-            env.insert(name.to_owned(), self.fill(node, &value.value, value.pos, report));
-        }
-        env
-    }
-
-    fn env_file(&mut self, path: &str) -> EnvFile {
-        if let Some(known) = self.env_files.get(path) {
-            return known.clone();
-        }
-        let read = bind::relative(path)
-            .and_then(|path| Ok((self.files.read(&path)?, path)))
-            .and_then(|(content, path)| env_file::read(&path, &content))
-            .map(Rc::new);
-        self.env_files.insert(path.to_owned(), read.clone());
-        read
-    }
-
-    fn binds(&mut self, node: &str, levels: &Levels<'_>, report: &mut Report) -> Vec<Bind> {
-        let mut binds = Vec::new();
-        for At { value: bind, pos } in levels.binds() {
-            let path = self.fill(node, &bind.source, *pos, report);
-            let target = self.fill(node, &bind.target, *pos, report);
-            let source = bind::source(&path).and_then(|source| match &source {
-                BindSource::Bundle(path) => self.files.collect(path).map(|()| source),
-                BindSource::Host(_) => Ok(source),
-            });
-            match source {
-                Ok(source) => {
-                    if let BindSource::Host(path) = &source {
-                        let message = format!(
-                            "{} is a path on the host: it is mounted only if the host's configuration allows a directory above it",
-                            quoted(path)
-                        );
-                        report.info(*pos, "HOST_PATH", message);
-                    }
-                    binds.push(Bind { source, target, read_only: bind.read_only });
-                }
-                Err((code, message)) => report.error(*pos, code, message),
-            }
-        }
-        binds
+    /// The files of the nodes.
+    pub fn into_files(self) -> Collector<'a> {
+        self.containers.files
     }
 }
 
-fn text(value: Option<&At<String>>) -> String {
+fn tell_bridge(own: &Definition, levels: &Levels<'_>, pos: Pos, report: &mut Report) {
+    let said = levels.kind.map_or(pos, |k| k.pos);
+    report.info(
+        said,
+        "BRIDGE_IS_MANAGED",
+        "this bridge is a switch of the lab's own, made and removed with it; a bridge of the host is not used",
+    );
+    for (key, pos) in own.keys.iter().filter(|(key, _)| !BRIDGE_KEYS.contains(key)) {
+        report.warning(
+            *pos,
+            "KEY_NOT_SUPPORTED",
+            format!("{key} means nothing for a bridge, which has no container; leave it out"),
+        );
+    }
+}
+
+pub(crate) fn text(value: Option<&At<String>>) -> String {
     value.map(|v| v.value.clone()).unwrap_or_default()
-}
-
-fn owned(map: &BTreeMap<&str, &At<String>>) -> BTreeMap<String, String> {
-    map.iter().map(|(k, v)| ((*k).to_owned(), v.value.clone())).collect()
 }

@@ -2,71 +2,15 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use crate::diagnostic::{At, Pos, Report, quoted};
+use netloom_model::spec::{CAPABILITIES, is_capability};
+
+use crate::diagnostic::{At, Report, quoted};
 use crate::yaml::{Entry, Node, Value};
 
 /// Most cores a node may ask for, which keeps thousandths of them in range.
 const MAX_CORES: f64 = 4_096.0;
 /// Docker refuses a lower memory limit.
 const MIN_MEMORY: u64 = 6 << 20;
-
-/// The capabilities that Linux has (capabilities(7)), and `ALL`.
-const CAPABILITIES: [&str; 42] = [
-    "ALL",
-    "AUDIT_CONTROL",
-    "AUDIT_READ",
-    "AUDIT_WRITE",
-    "BLOCK_SUSPEND",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "KILL",
-    "LEASE",
-    "LINUX_IMMUTABLE",
-    "MAC_ADMIN",
-    "MAC_OVERRIDE",
-    "MKNOD",
-    "NET_ADMIN",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_RAW",
-    "PERFMON",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYSLOG",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_CHROOT",
-    "SYS_MODULE",
-    "SYS_NICE",
-    "SYS_PACCT",
-    "SYS_PTRACE",
-    "SYS_RAWIO",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "WAKE_ALARM",
-];
-
-/// Kernel parameters outside `net.` and `fs.mqueue.` that a container has for itself.
-const SYSCTLS: [&str; 8] = [
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-];
 
 impl Value {
     fn what(&self) -> &'static str {
@@ -159,6 +103,15 @@ pub(crate) fn parsed<T>(
     }
 }
 
+/// The items of a list that a function accepts.
+pub(crate) fn each<T>(
+    node: &Node,
+    report: &mut Report,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Vec<At<T>> {
+    list(node, report).iter().filter_map(|item| parsed(item, report, &read)).collect()
+}
+
 /// Cores to thousandths of a core; 0 is no limit.
 pub(crate) fn cpu(text: &str) -> Result<u32, String> {
     let cores: f64 = text.parse().map_err(|_| "is not a number of cores like 2 or 0.5".to_owned())?;
@@ -168,8 +121,18 @@ pub(crate) fn cpu(text: &str) -> Result<u32, String> {
     Ok((cores * 1_000.0).ceil() as u32)
 }
 
-/// A size in bytes; 0 is no limit.
+/// A memory limit in bytes; 0 is no limit.
 pub(crate) fn memory(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        bytes @ 1..MIN_MEMORY => {
+            Err(format!("is less than the 6 MiB that Docker needs: it is {bytes} bytes"))
+        }
+        bytes => Ok(bytes),
+    }
+}
+
+/// A size in bytes.
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let refused = || "is not a size like 512mb, 1gb or 1GiB".to_owned();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let number: f64 = text[..end].parse().map_err(|_| refused())?;
@@ -186,12 +149,6 @@ pub(crate) fn memory(text: &str) -> Result<u64, String> {
         _ => return Err(refused()),
     };
     let bytes = number * unit as f64;
-    if bytes == 0.0 {
-        return Ok(0);
-    }
-    if bytes < MIN_MEMORY as f64 {
-        return Err("is less than the 6 MiB that Docker needs".into());
-    }
     if bytes > (1u64 << 50) as f64 {
         return Err("is more memory than there is".into());
     }
@@ -202,28 +159,18 @@ pub(crate) fn memory(text: &str) -> Result<u64, String> {
 pub(crate) fn capability(item: &At<String>, report: &mut Report) -> Option<At<String>> {
     let upper = item.value.trim().to_ascii_uppercase();
     let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
-    if !CAPABILITIES.contains(&name) {
+    if name == "ALL" {
+        let message = "no node gets all capabilities, which would give it the host: name those that it needs, one by one";
+        report.error(item.pos, "ALL_CAPABILITIES", message);
+        return None;
+    }
+    if !is_capability(name) {
         let meant = report.did_you_mean(name, CAPABILITIES);
-        report.error(
-            item.pos,
-            "INVALID_VALUE",
-            format!("{} is not a Linux capability.{meant}", quoted(&item.value)),
-        );
+        let message = format!("{} is not a Linux capability.{meant}", quoted(&item.value));
+        report.error(item.pos, "UNKNOWN_CAPABILITY", message);
         return None;
     }
     Some(At { value: name.to_owned(), pos: item.pos })
-}
-
-/// Tells a kernel parameter that a container does not have for itself.
-pub(crate) fn check_sysctl(name: &str, pos: Pos, report: &mut Report) {
-    let own = name.starts_with("net.") || name.starts_with("fs.mqueue.") || SYSCTLS.contains(&name);
-    if !own || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-/".contains(&b)) {
-        let message = format!(
-            "{} is not a kernel parameter that a container has for itself: those begin with net., fs.mqueue., kernel.msg, kernel.sem or kernel.shm",
-            quoted(name)
-        );
-        report.error(pos, "INVALID_VALUE", message);
-    }
 }
 
 /// A name that Docker accepts for a network or a host name accepts for itself.
@@ -249,8 +196,32 @@ pub(crate) fn one_word(text: &str) -> Result<String, String> {
 pub(crate) fn number(text: &str, least: u32, most: u32) -> Result<u32, String> {
     text.parse()
         .ok()
-        .filter(|n| (least..=most).contains(n))
+        .filter(|n| (least..=most).contains(n) && !text.starts_with('+'))
         .ok_or_else(|| format!("is not a whole number from {least} to {most}"))
+}
+
+/// A time in seconds: a number of them, or hours, minutes and seconds like 1h30m.
+pub(crate) fn duration(text: &str) -> Result<u64, String> {
+    let refused = || "is not a time like 90s, 15m or 8760h".to_owned();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(seconds);
+    }
+    let mut sum = 0u64;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(refused)?;
+        let number: u64 = rest[..end].parse().map_err(|_| refused())?;
+        let unit = rest[end..].chars().next().ok_or_else(refused)?;
+        let seconds = match unit {
+            'h' => 3_600,
+            'm' => 60,
+            's' => 1,
+            _ => return Err(refused()),
+        };
+        sum = number.checked_mul(seconds).and_then(|n| n.checked_add(sum)).ok_or_else(refused)?;
+        rest = &rest[end + unit.len_utf8()..];
+    }
+    if text.is_empty() { Err(refused()) } else { Ok(sum) }
 }
 
 /// A truth value as YAML 1.1 writes them.
@@ -268,59 +239,6 @@ pub(crate) fn command(text: &str) -> Result<String, String> {
         Err(netloom_model::words::SplitError::Empty) => Err("holds no command".into()),
         Ok(_) => Ok(text.to_owned()),
         Err(why) => Err(format!("is not a command: {why}")),
-    }
-}
-
-/// A subnet: an address whose bits behind the prefix are zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Subnet {
-    /// The address as a number; of IPv4 in the low 32 bits.
-    bits: u128,
-    length: u32,
-    width: u32,
-}
-
-impl Subnet {
-    pub fn parse(text: &str, v6: bool) -> Result<Subnet, String> {
-        let example = if v6 { "2001:db8::/64" } else { "172.20.20.0/24" };
-        let refused = || format!("is not a subnet like {example}");
-        let width = if v6 { 128 } else { 32 };
-        let (address, length) = text.split_once('/').ok_or_else(refused)?;
-        let length = number(length, 0, width).map_err(|_| refused())?;
-        let bits = address_bits(address, v6).ok_or_else(refused)?;
-        let subnet = Subnet { bits: bits & Self::mask(length, width), length, width };
-        if subnet.bits != bits {
-            return Err(format!("has bits set behind its prefix: write {}", subnet.text()));
-        }
-        Ok(subnet)
-    }
-
-    fn mask(length: u32, width: u32) -> u128 {
-        let ones = |n: u32| if n == 0 { 0 } else { u128::MAX >> (128 - n) };
-        ones(width) & !ones(width - length)
-    }
-
-    fn text(&self) -> String {
-        if self.width == 128 {
-            format!("{}/{}", Ipv6Addr::from(self.bits), self.length)
-        } else {
-            format!("{}/{}", Ipv4Addr::from(self.bits as u32), self.length)
-        }
-    }
-
-    /// True when the address lies in it.
-    pub fn holds(&self, address: &str) -> bool {
-        address_bits(address, self.width == 128)
-            .is_some_and(|b| b & Self::mask(self.length, self.width) == self.bits)
-    }
-}
-
-/// An address as a number.
-fn address_bits(text: &str, v6: bool) -> Option<u128> {
-    if v6 {
-        text.parse::<Ipv6Addr>().ok().map(u128::from)
-    } else {
-        text.parse::<Ipv4Addr>().ok().map(|a| u128::from(u32::from(a)))
     }
 }
 
@@ -372,18 +290,21 @@ mod tests {
     }
 
     #[test]
-    fn subnets_hold_their_addresses() {
-        let four = Subnet::parse("172.20.20.0/24", false).unwrap();
-        assert!(four.holds("172.20.20.9") && !four.holds("172.20.21.9") && !four.holds("x"));
-        let six = Subnet::parse("2001:db8::/64", true).unwrap();
-        assert!(six.holds("2001:db8::1") && !six.holds("2001:db9::1"));
-        assert!(Subnet::parse("0.0.0.0/0", false).unwrap().holds("9.9.9.9"));
-        assert_eq!(
-            Subnet::parse("10.0.0.1/24", false),
-            Err("has bits set behind its prefix: write 10.0.0.0/24".into())
-        );
-        for text in ["10.0.0.0", "10.0.0.0/33", "x/8", "2001:db8::/64"] {
-            assert!(Subnet::parse(text, false).is_err(), "{text}");
+    fn durations() {
+        for (text, seconds) in [
+            ("0", 0),
+            ("90", 90),
+            ("90s", 90),
+            ("1h", 3_600),
+            ("1h30m", 5_400),
+            ("8760h", 31_536_000),
+            ("1m5s", 65),
+        ] {
+            assert_eq!(duration(text), Ok(seconds), "{text}");
+        }
+        for text in ["", "h", "1d", "1h5", "-1h", "5ms", "99999999999999999999h", "30000000000000000h", "1hh"]
+        {
+            assert!(duration(text).is_err(), "{text}");
         }
     }
 }

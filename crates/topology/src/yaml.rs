@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use saphyr_parser::{Event, ScalarStyle};
+use saphyr_parser::{Event, ScalarStyle, Tag};
 
 use crate::diagnostic::{Pos, Report, quoted};
 use crate::expand::Expander;
@@ -140,7 +140,9 @@ impl Builder<'_, '_> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain;
-                if let Some(tag) = tag.as_deref().filter(|t| !t.is_yaml_core_schema()) {
+                if let Some(tag) =
+                    tag.as_deref().filter(|t| !is_core(t, &["str", "int", "float", "bool", "null"]))
+                {
                     self.foreign_tag(pos, &tag.to_string())?;
                 }
                 let is_text = tag.is_some_and(|t| t.suffix == "str");
@@ -156,9 +158,10 @@ impl Builder<'_, '_> {
                     merge,
                 )
             }
-            Event::SequenceStart(_, Some(tag)) | Event::MappingStart(_, Some(tag))
-                if !tag.is_yaml_core_schema() =>
-            {
+            Event::SequenceStart(_, Some(tag)) if !is_core(&tag, &["seq"]) => {
+                self.foreign_tag(pos, &tag.to_string())
+            }
+            Event::MappingStart(_, Some(tag)) if !is_core(&tag, &["map"]) => {
                 self.foreign_tag(pos, &tag.to_string())
             }
             Event::SequenceStart(anchor, _) => self.open(pos, anchor, Content::List(Vec::new())),
@@ -310,6 +313,11 @@ impl Builder<'_, '_> {
     }
 }
 
+/// True for a tag of YAML's own with one of these names: what is made of `!!python/object` elsewhere is nothing here.
+fn is_core(tag: &Tag, names: &[&str]) -> bool {
+    tag.is_yaml_core_schema() && names.contains(&tag.suffix.as_str())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -418,6 +426,9 @@ mod tests {
             ("a: 1\n---\nb: 2", "f:2:1: error: a second YAML document"),
             ("a: !foo b", "f:1:4: error: the tag"),
             ("a: !foo [b]", "f:1:4: error: the tag"),
+            ("a: !!python/object a", "f:1:4: error: the tag"),
+            ("a: !!set {b: c}", "f:1:4: error: the tag"),
+            ("a: !!str [b]", "f:1:4: error: the tag"),
             ("x: {[a]: b}", "f:1:5: error: a key must be text"),
             ("a: {<<: 1}", "f:1:9: error: << takes a map"),
             ("a:\n\tb: c", "f:2:"),

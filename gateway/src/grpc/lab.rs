@@ -1,17 +1,24 @@
 //! LabService.
 
+use futures::StreamExt as _;
+use netloom_api::google::api::HttpBody;
 use netloom_api::v1::{self, lab_service_server::LabService};
+use netloom_proto::network::v1 as pn;
 use netloom_proto::scheduler::v1 as ps;
+use netloom_service::telemetry;
 use tonic::{Request, Response, Status};
 
 use super::Api;
 use crate::apply::{self, Wish, apply, with_lab};
 use crate::error::Error;
 use crate::import::{Imported, import};
-use crate::watch::{self, Answers};
+use crate::watch::{self, Answers, until_shutdown};
 use crate::{names, pages, view};
 
 const LIST: &str = "labs";
+/// What a capture is, over HTTP: the name that desktops and Wireshark know it by; none is registered.
+/// The content type of a capture.
+pub const PCAPNG: &str = "application/x-pcapng";
 
 #[tonic::async_trait]
 impl LabService for Api {
@@ -101,6 +108,7 @@ impl LabService for Api {
         let request = request.into_inner();
         let (validate_only, request_id) = (request.validate_only, request.request_id.clone());
         let Imported { lab, spec, contents, diagnostics } = import(self.catalogue.clone(), request).await?;
+        telemetry::about("netloom.lab", &lab);
         let wish = Wish {
             lab,
             spec: Some(spec),
@@ -143,5 +151,39 @@ impl LabService for Api {
         };
         let events = watch::labs(self.peers.clone(), self.shutdown.clone(), lab, request.since).await?;
         Ok(Response::new(events))
+    }
+
+    type CapturePacketsStream = Answers<HttpBody>;
+
+    async fn capture_packets(
+        &self,
+        request: Request<v1::CapturePacketsRequest>,
+    ) -> Result<Response<Self::CapturePacketsStream>, Status> {
+        let request = request.into_inner();
+        let lab = names::read_lab("name", &request.name)?;
+        if request.targets.is_empty() {
+            return Err(Error::field("targets", "is empty: name an interface, a link or a node").into());
+        }
+        tracing::info!(%lab, targets = request.targets.join(" "), "packets are captured");
+        let (ticket, mut network) = self.peers.capture_ticket(&lab, request.targets).await?;
+        let nic = |i: ps::CaptureInterface| pn::CaptureNic { wire_id: i.nic, name: i.name };
+        let order = pn::CaptureRequest {
+            ticket: ticket.ticket,
+            nics: ticket.interfaces.into_iter().map(nic).collect(),
+            filter: request.filter,
+            snap_length: request.snap_length,
+            packet_count: request.packet_count,
+            duration_seconds: request.duration_seconds,
+            lab: lab.to_string(),
+        };
+        let failed = network.error();
+        let parts = network.client.capture(order).await.map_err(&failed)?.into_inner();
+        let parts = parts.map(move |part| match part {
+            Ok(part) => {
+                Ok(HttpBody { content_type: PCAPNG.to_owned(), data: part.data, ..HttpBody::default() })
+            }
+            Err(status) => Err(failed(status).into()),
+        });
+        Ok(Response::new(until_shutdown(parts, &self.shutdown)))
     }
 }

@@ -3,7 +3,7 @@
 mod host;
 mod image;
 mod kind;
-mod lab;
+pub(crate) mod lab;
 mod link;
 mod node;
 mod operation;

@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::Api;
 use crate::error::Error;
 use crate::watch::{Answers, until_shutdown};
-use crate::{names, pages, view};
+use crate::{changes, names, pages, running_config, view};
 
 /// Most bytes of standard input in one message to a host.
 const PART: usize = 64 << 10;
@@ -121,6 +121,39 @@ impl NodeService for Api {
         Ok(Response::new(until_shutdown(answers, &self.shutdown)))
     }
 
+    async fn start_node(
+        &self,
+        request: Request<v1::StartNodeRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let request = request.into_inner();
+        self.change_nodes(&request.name, request.others, ps::NodeChange::Start, request.request_id).await
+    }
+
+    async fn stop_node(
+        &self,
+        request: Request<v1::StopNodeRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let request = request.into_inner();
+        self.change_nodes(&request.name, request.others, ps::NodeChange::Stop, request.request_id).await
+    }
+
+    async fn restart_node(
+        &self,
+        request: Request<v1::RestartNodeRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let request = request.into_inner();
+        self.change_nodes(&request.name, request.others, ps::NodeChange::Restart, request.request_id).await
+    }
+
+    async fn get_node_config(
+        &self,
+        request: Request<v1::GetNodeConfigRequest>,
+    ) -> Result<Response<v1::NodeConfig>, Status> {
+        let (lab, node) = names::read_node("name", &request.into_inner().name)?;
+        tracing::info!(%lab, %node, "the running configuration of a node is asked for");
+        Ok(Response::new(running_config::read(&self.peers, &lab, &node).await?))
+    }
+
     type StreamLogsStream = Answers<v1::StreamLogsResponse>;
 
     async fn stream_logs(
@@ -151,6 +184,20 @@ impl NodeService for Api {
             Err(status) => Err(failed(status).into()),
         });
         Ok(Response::new(until_shutdown(lines, &self.shutdown)))
+    }
+}
+
+impl Api {
+    async fn change_nodes(
+        &self,
+        name: &str,
+        others: Vec<String>,
+        change: ps::NodeChange,
+        request_id: String,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let (lab, node) = names::read_node("name", name)?;
+        tracing::info!(%lab, %node, change = change.as_str_name(), "a node is to be changed");
+        Ok(Response::new(changes::nodes(&self.peers, (&lab, &node), others, change, request_id).await?))
     }
 }
 

@@ -3,21 +3,21 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{StreamExt as _, stream};
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, StreamBody};
-use hyper::body::{Body as HttpBody, Frame};
+use http::header::ACCEPT;
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use hyper::body::Body as HttpBody;
 use netloom_model::{Code, Failure};
-use netloom_service::status::{from_status, http_status, to_status};
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, Value};
+use netloom_service::measure::Measure;
+use netloom_service::telemetry;
+use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, Value};
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::service::Routes;
-use tonic::{Status, Streaming};
 
+use super::answer::{self, EVENTS, Refusal, Writer};
 use super::codec::DynCodec;
-use super::json::{self, Json};
+use super::json;
 use super::rules::{self, Found, Rule, RuleError, Table};
 use crate::grpc::{MAX_LAB_REQUEST, MAX_REQUEST};
 use crate::timeout;
@@ -27,30 +27,38 @@ const LONG: usize = 256 << 10;
 /// Bytes beyond the limit that are read and dropped, so that a caller who sends too much can still read why it was refused.
 const DRAINED: usize = 128 << 20;
 
-/// What is refused before a call is made.
-pub struct Refusal {
-    /// HTTP's status.
-    pub status: StatusCode,
-    /// Why.
-    pub failure: Failure,
-}
+/// Silence after which a stream of events says that it still lives.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// The number of the last event that a page has seen, when it asks again.
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Answers HTTP/JSON requests by calling the gRPC routes of the same process.
 pub struct Transcoder {
     table: Table,
-    routes: Routes,
+    routes: Measure<Routes>,
     status: MessageDescriptor,
+    heartbeat: Duration,
 }
 
 impl Transcoder {
     /// For all methods that the descriptors give an HTTP rule.
-    pub fn new(descriptors: &[u8], routes: Routes) -> anyhow::Result<Transcoder> {
-        let pool = DescriptorPool::decode(descriptors)?;
-        let table = Table::build(&pool).map_err(|e: RuleError| anyhow::anyhow!(e))?;
+    pub fn new(pool: &DescriptorPool, routes: Measure<Routes>) -> anyhow::Result<Transcoder> {
+        let table = Table::build(pool).map_err(|e: RuleError| anyhow::anyhow!(e))?;
         let status = pool
             .get_message_by_name("google.rpc.Status")
             .ok_or_else(|| anyhow::anyhow!("the descriptors lack google.rpc.Status"))?;
-        Ok(Transcoder { table, routes, status })
+        Ok(Transcoder { table, routes, status, heartbeat: HEARTBEAT })
+    }
+
+    /// With another silence after which a stream of events says that it still lives.
+    #[must_use]
+    pub fn with_heartbeat(self, heartbeat: Duration) -> Transcoder {
+        Transcoder { heartbeat, ..self }
+    }
+
+    /// The rules that are served.
+    pub fn table(&self) -> &Table {
+        &self.table
     }
 
     /// Answers one request.
@@ -59,21 +67,14 @@ impl Transcoder {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: std::fmt::Display,
     {
-        self.answer(request).await.unwrap_or_else(|refusal| self.refuse(refusal))
+        let head = request.method() == Method::HEAD;
+        let response = self.answer(request).await.unwrap_or_else(|refusal| self.refuse(refusal));
+        if head { answer::without_body(response) } else { response }
     }
 
     /// A refusal as a response.
     pub fn refuse(&self, refusal: Refusal) -> Response<Body> {
-        let allow = refusal.failure.metadata.get("allow").and_then(|a| HeaderValue::from_str(a).ok());
-        let body = self.status_json(&to_status(refusal.failure));
-        let mut response = respond(refusal.status, "application/json", whole(body));
-        if let Some(allow) = allow {
-            response.headers_mut().insert(ALLOW, allow);
-        }
-        if refusal.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        response
+        refusal.into_response(&self.status)
     }
 
     async fn answer<B>(&self, request: Request<B>) -> Result<Response<Body>, Refusal>
@@ -83,14 +84,16 @@ impl Transcoder {
     {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
-        let (rule, values) = match self.table.find(&parts.method, path) {
+        // HEAD is GET without the body.
+        let method = if parts.method == Method::HEAD { &Method::GET } else { &parts.method };
+        let (rule, values) = match self.table.find(method, path) {
             Found::Rule(rule, values) => (rule, values),
             Found::OtherMethods(methods) => {
-                let allow = methods.iter().map(|m| m.as_str()).collect::<Vec<_>>().join(", ");
-                let said = format!("{path} does not take {}: it takes {allow}", parts.method);
-                let failure =
-                    Failure::new(Code::Unimplemented, "METHOD_NOT_ALLOWED", said).with("allow", allow);
-                return Err(Refusal { status: StatusCode::METHOD_NOT_ALLOWED, failure });
+                let allow = rules::allow(&methods);
+                if parts.method == Method::OPTIONS {
+                    return Ok(answer::options(&allow));
+                }
+                return Err(not_allowed(path, &parts.method, allow));
             }
             Found::Nothing => {
                 let said = format!("there is nothing at {path}; the API begins at /v1/labs");
@@ -98,12 +101,14 @@ impl Transcoder {
                 return Err(Refusal { status: StatusCode::NOT_FOUND, failure });
             }
         };
+        let (service, name) = (rule.method.parent_service().full_name(), rule.method.name());
+        telemetry::is_call(service, name, &rule.route);
         if rule.method.is_client_streaming() {
             let said = format!(
                 "{} streams in both directions, which HTTP/JSON cannot: call it over gRPC",
                 rule.method.full_name()
             );
-            return Err(refusal(Failure::new(Code::Unimplemented, "BIDI_NEEDS_GRPC", said)));
+            return Err(Failure::new(Code::Unimplemented, "BIDI_NEEDS_GRPC", said).into());
         }
         let limit = match timeout::read(&parts.headers) {
             Ok(limit) => limit,
@@ -113,7 +118,10 @@ impl Transcoder {
             rules::Body::None => Bytes::new(),
             rules::Body::Whole | rules::Body::Field(_) => read_body(body, largest_body(rule)).await?,
         };
-        let message = self.message(rule, &values, parts.uri.query().unwrap_or_default(), body).await?;
+        let mut message = self.message(rule, &values, parts.uri.query().unwrap_or_default(), body).await?;
+        if wants_events(&parts.headers) {
+            resume(&mut message, rule, &parts.headers)?;
+        }
         self.forward(rule, message, &parts.headers, limit).await
     }
 
@@ -132,7 +140,7 @@ impl Transcoder {
             rules::Body::Field(field) => {
                 let kind = field.kind();
                 let Some(descriptor) = kind.as_message() else {
-                    return Err(refusal(Failure::internal("a body that is no message")));
+                    return Err(Failure::internal("a body that is no message").into());
                 };
                 let inner = read_json(descriptor.clone(), body).await?;
                 let mut message = DynamicMessage::new(input.clone());
@@ -171,106 +179,67 @@ impl Transcoder {
         let (service, method) = (rule.method.parent_service().full_name().to_owned(), rule.method.name());
         let path = format!("/{service}/{method}")
             .try_into()
-            .map_err(|_| refusal(Failure::internal(format!("{service}.{method} is not a path"))))?;
+            .map_err(|_| Failure::internal(format!("{service}.{method} is not a path")))?;
         let codec = DynCodec { output: rule.method.output() };
         // In process: what the handler may answer is bounded by the handler.
         let mut client = tonic::client::Grpc::new(self.routes.clone()).max_decoding_message_size(usize::MAX);
-        let request = tonic::Request::new(message);
+        let mut request = tonic::Request::new(message);
+        *request.metadata_mut() = answer::request_metadata(headers);
         let end = limit.map(|l| Instant::now() + l);
-        if rule.method.is_server_streaming() {
-            let call = client.server_streaming(request, path, codec);
-            let answers = timeout::bound(end, call).await.map_err(failed)?.into_inner();
-            Ok(self.stream(answers, end, headers))
-        } else {
+        if !rule.method.is_server_streaming() {
             let call = client.unary(request, path, codec);
-            let answer = timeout::bound(end, call).await.map_err(failed)?.into_inner();
-            let body =
-                serde_json::to_vec(&Json(&answer)).map_err(|e| failed(Status::internal(e.to_string())))?;
-            Ok(respond(StatusCode::OK, "application/json", whole(body)))
+            let (metadata, answer, _) = timeout::bound(end, call).await?.into_parts();
+            let mut response = answer::unary(&answer)?;
+            answer::response_headers(metadata, response.headers_mut());
+            return Ok(response);
         }
-    }
-
-    /// A line, or a server-sent event, for each answer; one with the error when the stream fails.
-    fn stream(
-        &self,
-        answers: Streaming<DynamicMessage>,
-        end: Option<Instant>,
-        headers: &HeaderMap,
-    ) -> Response<Body> {
-        let wanted = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let events = wanted.split(',').any(|t| t.trim().split(';').next() == Some("text/event-stream"));
-        let frame = move |json: String| {
-            let text = if events { format!("data: {json}\n\n") } else { format!("{json}\n") };
-            Ok::<_, Status>(Frame::data(Bytes::from(text)))
+        let writer =
+            Writer { status: self.status.clone(), events: wants_events(headers), heartbeat: self.heartbeat };
+        let call = client.server_streaming(request, path, codec);
+        let answers = match timeout::bound(end, call).await {
+            Ok(answers) => answers,
+            Err(e) if writer.events && e.code() == tonic::Code::OutOfRange => return Ok(writer.failed(&e)),
+            Err(e) => return Err(e.into()),
         };
-        let status = self.status.clone();
-        let lines = stream::unfold(Some(answers), move |answers| {
-            let status = status.clone();
-            async move {
-                let mut answers = answers?;
-                match timeout::bound(end, answers.message()).await {
-                    Ok(None) => None,
-                    Ok(Some(answer)) => match serde_json::to_string(&Json(&answer)) {
-                        Ok(json) => Some((format!("{{\"result\":{json}}}"), Some(answers))),
-                        Err(e) => Some((error_line(&status, &Status::internal(e.to_string())), None)),
-                    },
-                    Err(e) => Some((error_line(&status, &e), None)),
-                }
-            }
-        });
-        let body = Body::new(StreamBody::new(lines.map(frame)));
-        let kind = if events { "text/event-stream" } else { "application/x-ndjson" };
-        let mut response = respond(StatusCode::OK, kind, body);
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-        response
-    }
-
-    fn status_json(&self, status: &Status) -> Vec<u8> {
-        status_json(&self.status, status).into_bytes()
+        let (metadata, answers, _) = answers.into_parts();
+        let mut response = if answer::is_raw(&rule.method.output()) {
+            answer::raw_stream(answers, end).await?
+        } else {
+            writer.stream(answers, end)
+        };
+        answer::response_headers(metadata, response.headers_mut());
+        Ok(response)
     }
 }
 
-fn error_line(descriptor: &MessageDescriptor, status: &Status) -> String {
-    format!("{{\"error\":{}}}", status_json(descriptor, &to_status(from_status(status))))
+/// The refusal of a method that a path does not take.
+pub fn not_allowed(path: &str, method: &Method, allow: String) -> Refusal {
+    let said = format!("{path} does not take {method}: it takes {allow}");
+    let failure = Failure::new(Code::Unimplemented, "METHOD_NOT_ALLOWED", said).with("allow", allow);
+    Refusal { status: StatusCode::METHOD_NOT_ALLOWED, failure }
 }
 
-/// A status with its details as JSON.
-fn status_json(descriptor: &MessageDescriptor, status: &Status) -> String {
-    let message = DynamicMessage::decode(descriptor.clone(), status.details()).ok();
-    let text = message.and_then(|m| serde_json::to_string(&Json(&m)).ok());
-    // The details were made by to_status, from types that the descriptors hold: this is for a fault in them.
-    text.unwrap_or_else(|| {
-        serde_json::json!({"code": i32::from(status.code()), "message": status.message(), "details": []})
-            .to_string()
-    })
+fn wants_events(headers: &HeaderMap) -> bool {
+    let wanted = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    wanted.split(',').any(|t| t.split(';').next().is_some_and(|t| t.trim().eq_ignore_ascii_case(EVENTS)))
 }
 
-fn respond(status: StatusCode, kind: &'static str, body: Body) -> Response<Body> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    response
-}
-
-fn whole(bytes: Vec<u8>) -> Body {
-    Body::new(Full::new(Bytes::from(bytes)))
-}
-
-/// A failure with the HTTP status of its code.
-fn refusal(failure: Failure) -> Refusal {
-    let code = to_status(failure.clone()).code();
-    let status = StatusCode::from_u16(http_status(code)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    Refusal { status, failure }
-}
-
-fn failed(status: Status) -> Refusal {
-    refusal(from_status(&status))
+/// A page that lost its stream of events goes on after the last one it has seen. Its address still holds the number it began with: the header is newer.
+fn resume(message: &mut DynamicMessage, rule: &Rule, headers: &HeaderMap) -> Result<(), Refusal> {
+    let last = headers.get(LAST_EVENT_ID).filter(|v| !v.is_empty());
+    let since = rule.method.input().get_field_by_name("since").filter(|f| f.kind() == Kind::Uint64);
+    let (Some(last), Some(since)) = (last, since) else { return Ok(()) };
+    let number = last.to_str().ok().and_then(|text| text.parse().ok());
+    let number =
+        number.ok_or_else(|| wrong("Last-Event-ID", "is not the id of an event: begin again without it"))?;
+    message.set_field(&since, Value::U64(number));
+    Ok(())
 }
 
 fn wrong(field: &str, what: impl Into<String>) -> Refusal {
     let (field, what) = (field.to_owned(), what.into());
     let said = if field.is_empty() { what.clone() } else { format!("{field}: {what}") };
-    refusal(Failure::invalid(said, Vec::new()).violation(field, what))
+    Failure::invalid(said, Vec::new()).violation(field, what).into()
 }
 
 /// Requests that carry files may be large.
@@ -320,8 +289,7 @@ async fn read_json(descriptor: MessageDescriptor, text: Bytes) -> Result<Dynamic
         return json::read(&descriptor, &text).map_err(refused);
     }
     let read = tokio::task::spawn_blocking(move || json::read(&descriptor, &text)).await;
-    read.map_err(|_| refusal(Failure::internal("the reader of JSON ended without an answer")))?
-        .map_err(refused)
+    read.map_err(|_| Failure::internal("the reader of JSON ended without an answer"))?.map_err(refused)
 }
 
 /// Parameters in the order in which they first come, each with all its values.

@@ -37,6 +37,17 @@ struct Variable {
     to: usize,
 }
 
+/// A part of a path that each request fills in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Open {
+    /// What it is: `lab`.
+    pub name: String,
+    /// The field of the request that it goes into.
+    pub field: String,
+    /// It may hold slashes.
+    pub many: bool,
+}
+
 /// A path template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
@@ -90,6 +101,37 @@ impl Template {
         Ok(rest)
     }
 
+    /// The path with a name for each part that is open, as OpenAPI writes it, and those parts: `/v1/{name=labs/*}:apply` is `/v1/labs/{lab}:apply`.
+    pub fn open(&self) -> (String, Vec<Open>) {
+        let (mut path, mut parts) = (String::new(), Vec::<Open>::new());
+        let mut before = "";
+        for (i, segment) in self.segments.iter().enumerate() {
+            path.push('/');
+            if let Segment::Literal(literal) = segment {
+                path.push_str(literal);
+                before = literal;
+                continue;
+            }
+            let variable = self.variables.iter().find(|v| v.from <= i && i < v.to);
+            // `labs/*` is a lab; an open part with no collection before it is named by its field.
+            let by_itself = variable.is_some_and(|v| v.from == i);
+            let field = variable.map_or("", |v| v.field.as_str());
+            let mut name = if by_itself || before.is_empty() { field } else { before };
+            name = name.strip_suffix('s').unwrap_or(name);
+            path.push_str(&format!("{{{name}}}"));
+            parts.push(Open {
+                name: name.to_owned(),
+                field: field.to_owned(),
+                many: *segment == Segment::Rest,
+            });
+            before = "";
+        }
+        if let Some(verb) = &self.verb {
+            path.push_str(&format!(":{verb}"));
+        }
+        (path, parts)
+    }
+
     /// What the variables hold when the path is of this form. Each segment of the path is decoded by itself.
     pub fn matches(&self, path: &str) -> Option<Vec<String>> {
         let mut path = path.strip_prefix('/')?;
@@ -118,6 +160,19 @@ impl Template {
         };
         Some(self.variables.iter().map(span).collect())
     }
+}
+
+/// The methods of a path, and those that every path with them takes, as the header `Allow` lists them.
+pub fn allow(methods: &[&Method]) -> String {
+    let mut all: Vec<&str> = Vec::new();
+    for method in methods {
+        all.push(method.as_str());
+        if **method == Method::GET {
+            all.push("HEAD");
+        }
+    }
+    all.push("OPTIONS");
+    all.join(", ")
 }
 
 fn plain(text: &str) -> Result<Segment, String> {
@@ -167,6 +222,8 @@ pub struct Rule {
     pub template: Template,
     /// Fields that the path's variables are for, each as the way to it.
     pub bindings: Vec<Vec<FieldDescriptor>>,
+    /// The template as OpenAPI writes it.
+    pub route: String,
     /// The body.
     pub body: Body,
     /// The method.
@@ -304,7 +361,8 @@ fn rule_of(method: &MethodDescriptor, rule: &DynamicMessage) -> Result<Rule, Str
             Body::Field(field)
         }
     };
-    Ok(Rule { http, template, bindings, body, method: method.clone() })
+    let route = template.open().0;
+    Ok(Rule { http, template, route, bindings, body, method: method.clone() })
 }
 
 /// The way to a field through messages, by names as in the proto file or as in JSON.
@@ -360,6 +418,18 @@ mod tests {
         ] {
             assert_eq!(matches(template, path), None, "{template} {path}");
         }
+    }
+
+    #[test]
+    fn open_parts_are_named_after_their_collections() {
+        let open = |template: &str| Template::parse(template).unwrap().open().0;
+        assert_eq!(open("/v1/labs:import"), "/v1/labs:import");
+        assert_eq!(open("/v1/{name=labs/*/nodes/*}:exec"), "/v1/labs/{lab}/nodes/{node}:exec");
+        assert_eq!(open("/v1/{parent=labs/*}/nodes"), "/v1/labs/{lab}/nodes");
+        assert_eq!(open("/v1/{name=images/**}"), "/v1/images/{image}");
+        assert_eq!(open("/v1/{name}/x"), "/v1/{name}/x");
+        let (_, parts) = Template::parse("/v1/{name=images/**}").unwrap().open();
+        assert_eq!(parts, [Open { name: "image".into(), field: "name".into(), many: true }]);
     }
 
     #[test]

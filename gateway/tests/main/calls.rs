@@ -28,6 +28,7 @@ pub fn all() -> Vec<Call> {
         messages: usize::MAX,
     };
     let spec = json!({"nodes": [{"id": "a", "kind": "linux", "image": "x"}]});
+    let link = json!({"a": {"node": "r1", "interface": "eth9"}, "b": {"node": "r2", "interface": "eth9"}});
     let operation = |id: &str| format!("operations/{id}");
     let one_lab = |path: &str| Call {
         // 1 lab, 8 nodes, 5 links, the end of the snapshot, 4 events.
@@ -115,6 +116,62 @@ pub fn all() -> Vec<Call> {
             "GET",
             "/v1/labs/mixed/links/r1:eth1--r2:eth1",
             Value::Null,
+        ),
+        call(
+            "NodeService/StartNode",
+            json!({"name": "labs/mixed/nodes/s1"}),
+            "POST",
+            "/v1/labs/mixed/nodes/s1:start",
+            json!({}),
+        ),
+        call(
+            "NodeService/StopNode",
+            json!({"name": "labs/mixed/nodes/r1"}),
+            "POST",
+            "/v1/labs/mixed/nodes/r1:stop",
+            json!({}),
+        ),
+        call(
+            "NodeService/RestartNode",
+            json!({"name": "labs/mixed/nodes/r1"}),
+            "POST",
+            "/v1/labs/mixed/nodes/r1:restart",
+            json!({}),
+        ),
+        call(
+            "LinkService/CreateLink",
+            json!({"parent": "labs/mixed", "link": link}),
+            "POST",
+            "/v1/labs/mixed/links",
+            link.clone(),
+        ),
+        call(
+            "LinkService/UpdateLink",
+            json!({"link": {"name": "labs/mixed/links/r1:eth1--r2:eth1", "mtu": 1500}, "updateMask": "mtu"}),
+            "PATCH",
+            "/v1/labs/mixed/links/r1:eth1--r2:eth1?updateMask=mtu",
+            json!({"mtu": 1500}),
+        ),
+        call(
+            "LinkService/DeleteLink",
+            json!({"name": "labs/mixed/links/r1:eth1--r2:eth1"}),
+            "DELETE",
+            "/v1/labs/mixed/links/r1:eth1--r2:eth1",
+            Value::Null,
+        ),
+        call(
+            "LinkService/EnableLink",
+            json!({"name": "labs/mixed/links/r1:eth1--r2:eth1"}),
+            "POST",
+            "/v1/labs/mixed/links/r1:eth1--r2:eth1:enable",
+            json!({}),
+        ),
+        call(
+            "LinkService/DisableLink",
+            json!({"name": "labs/mixed/links/r1:eth2--s1:eth1"}),
+            "POST",
+            "/v1/labs/mixed/links/r1:eth2--s1:eth1:disable",
+            json!({}),
         ),
         call("HostService/ListHosts", json!({}), "GET", "/v1/hosts", Value::Null),
         call("HostService/GetHost", json!({"name": "hosts/local"}), "GET", "/v1/hosts/local", Value::Null),

@@ -31,8 +31,11 @@ pub fn labs(nodes: &[ps::NodeFacts], links: &[ps::LinkFacts]) -> Vec<ps::LabFact
             state: f.state,
             count: 1,
         });
-        let link_tallies =
-            links.iter().filter(|f| f.lab == id).map(|f| ps::LinkTally { state: f.state, count: 1 });
+        let link_tallies = links.iter().filter(|f| f.lab == id).map(|f| ps::LinkTally {
+            state: f.state,
+            count: 1,
+            unplugged: !f.enabled,
+        });
         ps::LabFacts {
             uid: uid(n),
             id: id.to_owned(),
@@ -43,6 +46,7 @@ pub fn labs(nodes: &[ps::NodeFacts], links: &[ps::LinkFacts]) -> Vec<ps::LabFact
                 links: links.iter().filter(|f| f.lab == id).filter_map(|f| f.spec.clone()).collect(),
                 files: Vec::new(),
                 labels: [("course".to_owned(), "ospf".to_owned()), ("a".to_owned(), "b".to_owned())].into(),
+                ..p::LabSpec::default()
             }),
             wanted: p::Wanted::Running.into(),
             generation: u64::from(n) + 2,
@@ -89,6 +93,12 @@ pub fn nodes() -> Vec<ps::NodeFacts> {
                 // More than a JSON number holds.
                 memory_request_bytes: 9_007_199_254_740_993,
                 env: [("B".to_owned(), "2".to_owned()), ("A".to_owned(), "1".to_owned())].into(),
+                labels: if id == "v1" {
+                    [("rack".to_owned(), "7".to_owned())].into()
+                } else {
+                    Default::default()
+                },
+                group: if id == "v1" { "servers".into() } else { String::new() },
                 ..p::NodeSpec::default()
             }),
             runtime: runtime.into(),
@@ -119,6 +129,7 @@ pub fn nodes() -> Vec<ps::NodeFacts> {
             exec_error: if state == S::Running { "ip: not found" } else { "" }.into(),
             // A scheduler that still remembers them must not make a placed node look unplaced.
             rejections: vec![rejection],
+            health: if id == "r1" { "healthy" } else { "" }.into(),
             spec_hash: format!("hash{n}"),
             start_time: time(10),
             create_time: time(11),
@@ -155,7 +166,10 @@ pub fn links() -> Vec<ps::LinkFacts> {
             b: end(b, bi),
             mtu,
             labels: [("k".to_owned(), "v".to_owned())].into(),
+            a_to_b: (bi == "p1").then(|| p::Impairment { rate_bps: 10_000_000, ..p::Impairment::default() }),
+            b_to_a: (bi == "p1").then(|| p::Impairment { delay_us: 5_000, ..p::Impairment::default() }),
         }),
+        enabled: state != S::Down,
         state: state.into(),
         reason: if state == S::Up { "" } else { "no carrier" }.into(),
         plane: "ovs".into(),

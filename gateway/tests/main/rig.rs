@@ -14,10 +14,13 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use netloom_api::DESCRIPTORS;
 use netloom_gateway::Gateway;
 use netloom_gateway::transcode::codec::DynCodec;
+use netloom_gateway::transcode::http::Transcoder;
+use netloom_service::measure::MeasureLayer;
 use netloom_service::{Connector, Settings, Shutdown};
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
+use tower::Layer as _;
 
 use crate::fake::World;
 
@@ -32,6 +35,8 @@ pub struct Rig {
     pub shutdown: Shutdown,
     pub pool: DescriptorPool,
     pub channel: Channel,
+    connector: Connector,
+    settings: Settings,
     client: Client<HttpConnector, Full<Bytes>>,
     _dir: tempfile::TempDir,
 }
@@ -84,7 +89,7 @@ impl Rig {
         let (connector, shutdown) = (Connector::default(), Shutdown::new());
         let world = Arc::new(world);
         world.serve(&connector, &shutdown).await;
-        let gateway = Gateway::bind(&settings, connector, shutdown.clone()).await.unwrap();
+        let gateway = Gateway::bind(&settings, connector.clone(), shutdown.clone()).await.unwrap();
         let address = gateway.address().unwrap().to_string();
         let socket = gateway.socket().to_owned();
         tokio::spawn(gateway.serve());
@@ -98,6 +103,8 @@ impl Rig {
             shutdown,
             pool: DescriptorPool::decode(DESCRIPTORS).unwrap(),
             channel,
+            connector,
+            settings,
             client: Client::builder(TokioExecutor::new()).build_http(),
             _dir: dir,
         }
@@ -154,6 +161,23 @@ impl Rig {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         read(sender.send_request(request).await.unwrap()).await
+    }
+
+    /// HTTP/JSON without a door before it, on the same services.
+    pub fn transcoder(&self) -> Transcoder {
+        let api = netloom_gateway::grpc::Api {
+            peers: netloom_gateway::client::Peers::new(self.connector.clone(), &self.settings.endpoints),
+            catalogue: Arc::new(self.settings.catalogue().unwrap()),
+            shutdown: self.shutdown.clone(),
+        };
+        let measure = MeasureLayer::new(&[DESCRIPTORS]).unwrap();
+        Transcoder::new(&self.pool, measure.layer(api.routes().prepare())).unwrap()
+    }
+
+    /// The bytes of an answer.
+    pub async fn bytes(&self, response: http::Response<Incoming>) -> Bytes {
+        let body = tokio::time::timeout(BOUND, response.into_body().collect());
+        body.await.expect("a body in time").unwrap().to_bytes()
     }
 
     /// The first lines of a streamed answer: as many as are asked for, or all there are.

@@ -71,7 +71,7 @@ async fn heartbeats_and_operations_are_told_too() {
 #[tokio::test]
 async fn a_watcher_that_does_not_read_is_held_back() {
     let world = World::new();
-    let many = 30_000;
+    let many = 10_000;
     let node = world.nodes[1].clone();
     *world.script.lock().unwrap() =
         (0..many).map(|i| event(100 + i, "mixed", ps::watch_response::Object::Node(node.clone()))).collect();
@@ -181,6 +181,32 @@ async fn a_command_runs_at_the_nodes_host() {
     let answer = rig.post("/v1/labs/mixed/nodes/v1:exec", &body.to_string()).await;
     assert_eq!((answer.status.as_u16(), answer.reason().as_str()), (503, "SERVICE_UNREACHABLE"));
     assert!(answer.json()["message"].as_str().unwrap().contains("the compute service at mem:nowhere"));
+}
+
+#[tokio::test]
+async fn a_node_tells_its_configuration_or_why_it_does_not() {
+    let rig = Rig::new().await;
+    let answer = rig.get("/v1/labs/mixed/nodes/r1:config").await;
+    assert_eq!(answer.status.as_u16(), 200, "{}", answer.text);
+    let config = answer.json();
+    assert_eq!(config["name"], "labs/mixed/nodes/r1");
+    assert_eq!(config["method"], "show 'running config'");
+    assert_eq!(config["content"], "aG9zdG5hbWUgcjEK", "what it printed, without its warnings");
+    assert!(config["readTime"].is_string());
+
+    for (node, reason, part) in [
+        ("h1", "CONFIG_NOT_SUPPORTED", "no command that prints its configuration"),
+        ("s1", "NODE_NOT_RUNNING", "does not run"),
+        ("r2", "RUNTIME_REFUSED", "no program fail"),
+        ("r3", "CONFIG_FAILED", "silent printed nothing"),
+        ("r4", "CONFIG_FAILED", "longer than 4194304 bytes"),
+        ("r5", "CONFIG_FAILED", "cat ended with exit code 7: hello"),
+    ] {
+        let answer = rig.get(&format!("/v1/labs/mixed/nodes/{node}:config")).await;
+        assert_eq!(answer.reason(), reason, "{node}");
+        let message = answer.json()["message"].as_str().unwrap().to_owned();
+        assert!(message.contains(part), "{node}: {message}");
+    }
 }
 
 #[tokio::test]

@@ -4,6 +4,33 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+/// Docker's default set, and what the programs of routers need in namespaces of their own. Not: what loads modules, reaches memory and devices, reboots,
+/// sets the clock, or reads files that were not given (`SYS_MODULE`, `SYS_RAWIO`, `SYS_BOOT`, `SYS_TIME`, `DAC_READ_SEARCH`, `MAC_ADMIN`, …).
+const CAPABILITIES: [&str; 22] = [
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "KILL",
+    "MKNOD",
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_ADMIN",
+    "SYS_CHROOT",
+    "SYS_NICE",
+    "SYS_PTRACE",
+    "SYS_RESOURCE",
+];
+
 /// What can be said of this service.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -14,6 +41,14 @@ pub struct Config {
     pub docker_socket: PathBuf,
     /// Host directories that nodes may mount from; none unless named. Docker's socket is never among them.
     pub allowed_host_paths: Vec<PathBuf>,
+    /// Devices of the host that nodes may be given.
+    pub devices: Vec<String>,
+    /// True lets nodes share the host's network namespace.
+    pub host_network: bool,
+    /// Docker security options that nodes may set.
+    pub security_opts: Vec<String>,
+    /// Capabilities that nodes may be given, by their kind or `cap-add`.
+    pub capabilities: Vec<String>,
     /// Seconds that a node asked to stop has before it is killed.
     pub stop_timeout: u32,
     /// The sim driver.
@@ -26,6 +61,11 @@ impl Default for Config {
             drivers: vec![DriverName::Docker],
             docker_socket: "/var/run/docker.sock".into(),
             allowed_host_paths: Vec::new(),
+            // What a tunnel or a file system of a node's own needs, and nothing of the host's.
+            devices: ["/dev/net/tun", "/dev/fuse"].map(str::to_owned).to_vec(),
+            host_network: false,
+            security_opts: vec!["no-new-privileges".to_owned()],
+            capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
             stop_timeout: 10,
             sim: SimConfig::default(),
         }

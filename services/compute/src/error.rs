@@ -20,6 +20,14 @@ pub enum Error {
     /// The runtime refused.
     #[error("{0}")]
     Refused(String),
+    /// The host's configuration does not allow it.
+    #[error("{message}")]
+    NotAllowed {
+        /// The reason, as the scheduler says it when it places nodes.
+        reason: &'static str,
+        /// What, and what to do.
+        message: String,
+    },
     /// Something that is not ours is in the way.
     #[error("{0}")]
     Foreign(String),
@@ -75,6 +83,7 @@ impl From<Error> for Failure {
             Error::NotSynced => (Code::FailedPrecondition, "NOT_SYNCED"),
             Error::Unavailable(_) => (Code::Unavailable, "RUNTIME_UNREACHABLE"),
             Error::Refused(_) => (Code::FailedPrecondition, "RUNTIME_REFUSED"),
+            Error::NotAllowed { reason, .. } => (Code::FailedPrecondition, reason),
             Error::Foreign(_) => (Code::FailedPrecondition, "NAME_TAKEN"),
             Error::Busy(_) => (Code::Aborted, "BUSY"),
             Error::ImageMissing(_) => (Code::NotFound, "IMAGE_NOT_FOUND"),

@@ -1,5 +1,6 @@
-//! A node's exec commands run once for each start of it, after its links. A marker in `<run dir>/exec/<uid>.<start>` is written before and after each command, so that a restart of
-//! this service neither runs one twice nor leaves the rest out. The run directory is emptied at boot, which ends every start too.
+//! A node's exec and stage commands run once for each start of it, at the points that the scheduler tells. A marker in `<run dir>/exec/<uid>.<start>` is written before and after each
+//! command, so that a restart of this service neither runs one twice nor leaves the rest out. The run directory is emptied at boot, which ends every start too. After the `exec` commands
+//! a node is asked whether it is ready, when its kind says how; that is in the marker as well.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -7,82 +8,14 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use netloom_model::id::NodeUid;
-use netloom_model::observed::ExecPhase;
-use serde::{Deserialize, Serialize};
+use netloom_model::words;
+use netloom_service::Shutdown;
 
 use crate::driver::{Command, Driver, Output};
 use crate::error::Error;
+use crate::exec_state::{Due, ExecState, LONGEST_ERROR};
+use crate::readiness::{self, Asking};
 use crate::table::{ExecJob, Table};
-use netloom_model::words;
-
-/// Most bytes that are told of what failed.
-const LONGEST_ERROR: usize = 4096;
-
-/// How far the commands of a start are.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ExecState {
-    /// Which start.
-    pub start_id: String,
-    /// How far.
-    pub phase: ExecPhase,
-    /// What failed first.
-    pub error: String,
-    /// Which command runs, and since when.
-    pub progress: String,
-    /// The first command that was not begun.
-    pub from: usize,
-    due: bool,
-}
-
-impl ExecState {
-    fn waiting(start_id: &str) -> ExecState {
-        ExecState { start_id: start_id.to_owned(), phase: ExecPhase::Waiting, ..ExecState::default() }
-    }
-
-    /// The links of a start are settled: its commands are due. False when that is known, or it is another start.
-    pub fn settle(&mut self, start_id: &str) -> bool {
-        let first = self.start_id == start_id && self.phase == ExecPhase::Waiting;
-        if first {
-            self.phase = ExecPhase::Running;
-            self.due = true;
-        }
-        first
-    }
-
-    /// True once when the commands are due.
-    pub fn take_due(&mut self) -> bool {
-        std::mem::take(&mut self.due)
-    }
-}
-
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Marker {
-    /// How many commands were begun.
-    begun: usize,
-    /// How many of them ended.
-    ended: usize,
-    /// None follows.
-    complete: bool,
-    /// What failed first.
-    error: String,
-}
-
-impl Marker {
-    fn state(self, start_id: &str) -> ExecState {
-        let mut state = ExecState { from: self.begun, error: self.error, ..ExecState::waiting(start_id) };
-        if self.complete {
-            state.phase = if state.error.is_empty() { ExecPhase::Done } else { ExecPhase::Failed };
-            return state;
-        }
-        if self.ended < self.begun && state.error.is_empty() {
-            state.error =
-                format!("command {} was interrupted: netloom's compute service was restarted", self.begun);
-        }
-        state.phase = ExecPhase::Running;
-        state.due = true;
-        state
-    }
-}
 
 /// The markers.
 pub struct ExecRuns {
@@ -104,16 +37,17 @@ impl ExecRuns {
     /// How far the commands of a start are.
     pub fn load(&self, uid: NodeUid, start_id: &str) -> ExecState {
         let text = std::fs::read_to_string(self.path(uid, start_id)).unwrap_or_default();
-        match serde_json::from_str::<Marker>(&text) {
-            Ok(marker) => marker.state(start_id),
+        match serde_json::from_str::<ExecState>(&text) {
+            Ok(state) => state.resumed(start_id),
             Err(_) => ExecState::waiting(start_id),
         }
     }
 
-    fn mark(&self, uid: NodeUid, start_id: &str, marker: &Marker) {
-        let path = self.path(uid, start_id);
-        let draft = path.with_extension(format!("{start_id}-new"));
-        let text = serde_json::to_vec(marker).expect("a marker always serialises");
+    /// Writes how far they are.
+    pub fn mark(&self, uid: NodeUid, state: &ExecState) {
+        let path = self.path(uid, &state.start_id);
+        let draft = path.with_extension(format!("{}-new", state.start_id));
+        let text = serde_json::to_vec(state).expect("a marker always serialises");
         if let Err(error) = std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, &path)) {
             tracing::warn!(%error, path = %path.display(), "an exec marker cannot be written; after a restart of this service commands may run again");
         }
@@ -144,43 +78,66 @@ impl ExecRuns {
         }
     }
 
-    /// Runs what is due, one after the other; a command that fails does not keep the next from running.
-    pub async fn run(&self, job: ExecJob, driver: &dyn Driver, table: &Table) {
-        let (uid, start) = (job.instance.uid, job.start_id.as_str());
-        let commands = &job.instance.spec.exec;
-        let mut marker =
-            Marker { begun: job.from, ended: job.from, complete: false, error: job.error.clone() };
-        let went = |phase, progress: &str, error: &str| table.exec_went(uid, start, phase, progress, error);
-        for (index, command) in commands.iter().enumerate().skip(job.from) {
-            marker.begun = index + 1;
-            self.mark(uid, start, &marker);
-            went(ExecPhase::Running, &running(command, jiff::Timestamp::now()), &marker.error);
-            let outcome = one(driver, &job.id, command).await;
-            marker.ended = index + 1;
-            match outcome {
-                Ok(()) => tracing::info!(command, "exec command ran"),
-                Err(why) => {
-                    tracing::warn!(command, error = why, "exec command failed");
-                    if marker.error.is_empty() {
-                        marker.error = tail(format!("\"{command}\" {why}"));
-                    }
+    /// Does what is due, one after the other, until nothing is; a command that fails does not keep the next from running. A new command is run between two questions whether the
+    /// node is ready; these end with this service, and the next one goes on asking.
+    pub async fn run(&self, job: &ExecJob, driver: &dyn Driver, table: &Table, shutdown: &Shutdown) {
+        let start = job.start_id.as_str();
+        let mut asking: Option<Asking> = None;
+        loop {
+            let now = jiff::Timestamp::now();
+            let begun = table.command_begins(job.uid, start, now.as_microsecond(), |due| told(due, now));
+            let Some((due, state)) = begun else { return };
+            let state = match due {
+                Due::Command { command, .. } => {
+                    self.mark(job.uid, &state);
+                    let argv = words::split(&command).map_err(|e| format!("cannot be split into words: {e}"));
+                    let outcome = match argv {
+                        Ok(argv) => one(driver, &job.id, argv).await,
+                        Err(why) => Err(why),
+                    };
+                    let failed = match outcome {
+                        Ok(()) => {
+                            tracing::info!(command, "command ran");
+                            String::new()
+                        }
+                        Err(why) => {
+                            tracing::warn!(command, error = why, "command failed");
+                            // On one line, since the first is what is told where there is room for no more.
+                            tail(format!("\"{}\" {why}", command.replace(['\n', '\r'], " ")))
+                        }
+                    };
+                    table.command_ended(job.uid, start, failed)
                 }
+                Due::Ready { readiness, since_us } => {
+                    if asking.as_ref().is_none_or(|a| !a.is_of(&readiness)) {
+                        self.mark(job.uid, &state);
+                        asking = None;
+                    }
+                    let asking =
+                        asking.get_or_insert_with(|| Asking::new(readiness, since_us, job.started_us));
+                    let answer = tokio::select! {
+                        () = shutdown.cancelled() => return,
+                        answer = asking.ask(driver, &job.id) => answer,
+                    };
+                    let Some(answer) = answer else { continue };
+                    match &answer {
+                        Ok(()) => tracing::info!("it is ready"),
+                        Err(why) => tracing::warn!(error = why, "it is not ready"),
+                    }
+                    table.ready_known(job.uid, start, answer.map_err(tail))
+                }
+            };
+            match state {
+                Some(state) => self.mark(job.uid, &state),
+                // It was started anew, or has ended, meanwhile.
+                None => return self.forget(job.uid, start),
             }
-            self.mark(uid, start, &marker);
-        }
-        marker.complete = true;
-        self.mark(uid, start, &marker);
-        let phase = if marker.error.is_empty() { ExecPhase::Done } else { ExecPhase::Failed };
-        went(phase, "", &marker.error);
-        if !table.running().contains(&(uid, job.start_id.clone())) {
-            self.forget(uid, start);
         }
     }
 }
 
 /// Runs one command; `Err` says how it failed.
-async fn one(driver: &dyn Driver, id: &str, command: &str) -> Result<(), String> {
-    let argv = words::split(command).map_err(|e| format!("cannot be split into words: {e}"))?;
+pub(crate) async fn one(driver: &dyn Driver, id: &str, argv: Vec<String>) -> Result<(), String> {
     let command = Command { argv, tty: false, stdin: false, size: None };
     let mut session = driver.exec(id, command).await.map_err(|e| format!("was not run: {e}"))?;
     let mut output = Vec::new();
@@ -189,21 +146,40 @@ async fn one(driver: &dyn Driver, id: &str, command: &str) -> Result<(), String>
             Output::Stdout(bytes) | Output::Stderr(bytes) => keep_tail(&mut output, &bytes),
             Output::Exit(0) => return Ok(()),
             Output::Exit(code) => {
-                return Err(format!("exited with {code}: {}", String::from_utf8_lossy(&output).trim_end()));
+                return Err(exited(code, &String::from_utf8_lossy(&output)));
             }
         }
     }
     Err("was cut off".to_owned())
 }
 
+fn exited(code: i32, output: &str) -> String {
+    match output.trim() {
+        "" => format!("exited with {code}"),
+        output => format!("exited with {code}: {output}"),
+    }
+}
+
+/// What is said while something is done.
+fn told(due: &Due, now: jiff::Timestamp) -> String {
+    match due {
+        Due::Command { command, .. } => running(command, now),
+        Due::Ready { readiness, .. } => readiness::waiting(readiness),
+    }
+}
+
 /// What is said while a command runs: one that never ends is then found by its name.
 fn running(command: &str, since: jiff::Timestamp) -> String {
+    format!("runs its exec command \"{}\" since {since:.0}", shown(command))
+}
+
+/// The beginning of a command.
+pub(crate) fn shown(command: &str) -> String {
     const LONGEST: usize = 120;
-    let shown = match command.len() {
+    match command.len() {
         0..=LONGEST => command.to_owned(),
         _ => format!("{}…", &command[..command.floor_char_boundary(LONGEST)]),
-    };
-    format!("runs its exec command \"{shown}\" since {since:.0}")
+    }
 }
 
 fn keep_tail(output: &mut Vec<u8>, bytes: &Bytes) {
@@ -228,44 +204,30 @@ fn tail(text: String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_start_is_settled_once() {
-        let mut state = ExecState::waiting("7");
-        assert!(!state.settle("6"));
-        assert!(!state.take_due());
-        assert!(state.settle("7"));
-        assert!(state.take_due());
-        assert!(!state.take_due());
-        assert!(!state.settle("7"));
-    }
+    use crate::exec_state::{Asked, EXEC};
+    use netloom_model::observed::ExecPhase;
+    use netloom_model::spec::NodeSpec;
 
     #[test]
     fn markers_tell_what_is_left() {
         let dir = tempfile::tempdir().unwrap();
         let runs = ExecRuns::open(dir.path().join("exec")).unwrap();
         let (uid, other) = (NodeUid::new(), NodeUid::new());
-        assert_eq!(runs.load(uid, "7").phase, ExecPhase::Waiting);
-
-        runs.mark(uid, "7", &Marker { begun: 2, ended: 1, ..Marker::default() });
-        let mut cut = runs.load(uid, "7");
-        assert_eq!((cut.phase, cut.from), (ExecPhase::Running, 2));
-        assert!(cut.error.contains("interrupted"), "{}", cut.error);
-        assert!(cut.take_due(), "the rest is due without being settled again");
-
-        runs.mark(uid, "7", &Marker { begun: 3, ended: 3, complete: true, ..Marker::default() });
-        let mut done = runs.load(uid, "7");
-        assert_eq!(done.phase, ExecPhase::Done);
-        assert!(!done.take_due());
-
-        runs.mark(uid, "8", &Marker { complete: true, error: "x".into(), ..Marker::default() });
-        runs.mark(other, "9", &Marker::default());
-        assert_eq!(runs.load(uid, "8").phase, ExecPhase::Failed);
+        let none = NodeSpec::default();
+        let asked = Asked { spec: &none, readiness: None };
+        let phase = |uid, start| runs.load(uid, start).phase(Some(asked));
+        assert_eq!(phase(uid, "7"), ExecPhase::Waiting);
+        for (uid, start) in [(uid, "7"), (uid, "8"), (other, "9")] {
+            let mut state = ExecState::waiting(start);
+            state.reach(start, &[EXEC]);
+            state.advance(asked);
+            runs.mark(uid, &state);
+        }
+        assert_eq!(phase(uid, "7"), ExecPhase::Done);
         runs.keep(&BTreeSet::from([(uid, "8".to_owned()), (other, "9".to_owned())]));
-        assert_eq!(runs.load(uid, "7").phase, ExecPhase::Waiting);
+        assert_eq!((phase(uid, "7"), phase(uid, "8")), (ExecPhase::Waiting, ExecPhase::Done));
         runs.forget_node(uid);
-        assert_eq!(runs.load(uid, "8").phase, ExecPhase::Waiting);
-        assert_eq!(runs.load(other, "9").phase, ExecPhase::Running);
+        assert_eq!((phase(uid, "8"), phase(other, "9")), (ExecPhase::Waiting, ExecPhase::Done));
     }
 
     #[test]
@@ -273,6 +235,12 @@ mod tests {
         let since = "2026-01-02T03:04:05.6Z".parse().unwrap();
         assert_eq!(running("ping x", since), "runs its exec command \"ping x\" since 2026-01-02T03:04:05Z");
         assert!(running(&"ä".repeat(900), since).len() < 300);
+    }
+
+    #[test]
+    fn a_command_that_said_nothing_leaves_no_colon_behind() {
+        assert_eq!(exited(1, " \n"), "exited with 1");
+        assert_eq!(exited(2, "\nno such file\n"), "exited with 2: no such file");
     }
 
     #[test]

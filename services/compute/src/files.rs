@@ -46,16 +46,21 @@ impl Files {
         self.root.join(lab.to_string())
     }
 
+    /// Directory of a node's small files, whether it is there or not.
+    pub fn node_path(&self, lab: LabUid, node: NodeUid) -> PathBuf {
+        self.lab(lab).join("nodes").join(node.to_string())
+    }
+
     /// Directory of a node's small files, made when it is not there.
     pub fn node_dir(&self, lab: LabUid, node: NodeUid) -> Result<PathBuf, Error> {
-        let dir = self.lab(lab).join("nodes").join(node.to_string());
+        let dir = self.node_path(lab, node);
         make_dirs(&dir).map_err(|e| Error::host(format!("cannot make {}", dir.display()), e))?;
         Ok(dir)
     }
 
     /// Removes a node's small files.
     pub fn remove_node(&self, lab: LabUid, node: NodeUid) -> Result<(), Error> {
-        remove_dir(&self.lab(lab).join("nodes").join(node.to_string()))
+        remove_dir(&self.node_path(lab, node))
     }
 
     /// Removes everything of a lab, which takes no more files then.
@@ -133,16 +138,16 @@ fn open_parent<'a>(root: &Path, path: &'a str, make: bool) -> Result<(OwnedFd, &
     Ok((directory, name))
 }
 
-/// Writes a file over in place: what is mounted into a node stays the same file.
-pub fn write_in_place(path: &Path, text: &str) -> Result<(), Error> {
+/// Writes a file over in place: what is mounted into a node stays the same file. It gets these permission bits.
+pub fn write_in_place(path: &Path, text: &[u8], mode: u32) -> Result<(), Error> {
     use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
     let write = || -> io::Result<()> {
-        if fs::read(path).is_ok_and(|before| before == text.as_bytes()) {
+        if fs::read(path).is_ok_and(|before| before == text) {
             return Ok(());
         }
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o644).open(path)?;
-        file.set_permissions(fs::Permissions::from_mode(0o644))?;
-        file.write_all_at(text.as_bytes(), 0)?;
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(mode).open(path)?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.write_all_at(text, 0)?;
         file.set_len(text.len() as u64)
     };
     write().map_err(|e| Error::host(format!("cannot write {}", path.display()), e))
@@ -204,11 +209,12 @@ mod tests {
         use std::os::unix::fs::MetadataExt as _;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hosts");
-        write_in_place(&path, "a long text").unwrap();
+        write_in_place(&path, b"a long text", 0o644).unwrap();
         let inode = fs::metadata(&path).unwrap().ino();
-        write_in_place(&path, "short").unwrap();
+        write_in_place(&path, b"short", 0o600).unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "short");
-        assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
+        let now = fs::metadata(&path).unwrap();
+        assert_eq!((now.ino(), now.mode() & 0o777), (inode, 0o600));
     }
 
     #[test]

@@ -20,10 +20,11 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Interval, MissedTickBehavior};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::driver::{Command, Image, ImageFormat, Input, Output, Size};
+use crate::driver::{Command, Image, ImageFormat, Input, Lines, Output, Size};
 use crate::error::Error;
 use crate::files::Uploads;
 use crate::host::Host;
+use crate::log;
 use crate::table::{Snapshot, Told};
 
 /// How often an observer hears that the host is there.
@@ -98,7 +99,10 @@ impl ComputeService for Grpc {
         request: Request<p::SettleRequest>,
     ) -> Result<Response<p::SettleResponse>, Status> {
         let r = request.into_inner();
-        let starts = r.starts.into_iter().map(|s| Ok((id("starts.uid", &s.uid)?, s.start_id)));
+        let starts = r.starts.into_iter().map(|s| {
+            let reached = s.reached.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+            Ok((id("starts.uid", &s.uid)?, s.start_id, reached))
+        });
         let starts = starts.collect::<Result<_, Error>>()?;
         self.host.settle(r.term, starts)?;
         Ok(Response::new(p::SettleResponse {}))
@@ -226,7 +230,8 @@ impl ComputeService for Grpc {
     async fn logs(&self, request: Request<p::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let r = request.into_inner();
         let opened = self.host.open(&r.uid, "logs", &r.ticket)?;
-        let lines = opened.driver.logs(&opened.id, r.follow, r.tail).await?;
+        let lines = Lines { follow: r.follow, tail: r.tail, after_ns: 0 };
+        let lines = log::read(self.host.clone(), opened, lines).await?;
         let lines = lines.filter_map(|part| async {
             let part = match part {
                 Ok(Output::Stdout(bytes)) => p::logs_response::Part::Stdout(bytes.into()),
@@ -367,10 +372,11 @@ mod tests {
     async fn a_slow_observer_is_told_everything_instead_of_what_it_missed() {
         let dir = tempfile::tempdir().unwrap();
         let inventory = Inventory::new(1, &Config::default());
+        let files = Arc::new(Files::open(dir.path()).unwrap());
         let host = Host::new(
             vec![Arc::new(SimDriver::new(SimConfig::default()))],
-            Table::new(1, inventory.now()),
-            Arc::new(Files::open(dir.path()).unwrap()),
+            Table::new(1, inventory.now(), files.clone()),
+            files,
             ExecRuns::open(dir.path().join("exec")).unwrap(),
             None,
             None,

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use netloom_model::id::{LabUid, NodeUid};
 use netloom_model::kind::Catalogue;
+use netloom_model::observed::StagePoint;
 use netloom_model::slice::Instance;
 use netloom_model::state::Runtime;
 use netloom_service::fence::Fence;
@@ -12,7 +13,7 @@ use netloom_service::telemetry::traceparent;
 use netloom_service::{Shutdown, ticket};
 use tokio::sync::Semaphore;
 
-use crate::driver::{Driver, Found, Process};
+use crate::driver::{Driver, Found, NetworkOf, Process};
 use crate::error::Error;
 use crate::exec_runs::ExecRuns;
 use crate::files::Files;
@@ -23,6 +24,8 @@ use crate::table::Table;
 
 /// So many instances are worked on at once: more make Docker slower, not faster.
 const AT_ONCE: usize = 4;
+/// So many are stopped at once: each may take its whole time to end.
+const STOPS_AT_ONCE: usize = 64;
 
 /// So long after the last file came to it, a lab that nothing on this host belongs to is taken for gone: files come before instances, and images are pulled in between.
 const UNUSED: Duration = Duration::from_secs(3600);
@@ -43,6 +46,8 @@ pub struct Host {
     pub pins: Option<Arc<Pins>>,
     /// Turns of work.
     pub turns: Semaphore,
+    /// Turns of stopping.
+    pub stops: Semaphore,
     /// Ends everything.
     pub shutdown: Shutdown,
     fence: Fence,
@@ -53,6 +58,8 @@ pub struct Host {
 
 /// A running instance that a ticket opened.
 pub struct Opened {
+    /// The node.
+    pub uid: NodeUid,
     /// What runs it.
     pub driver: Arc<dyn Driver>,
     /// The container's or domain's own id.
@@ -91,6 +98,7 @@ impl Host {
             netns,
             pins,
             turns: Semaphore::new(AT_ONCE),
+            stops: Semaphore::new(STOPS_AT_ONCE),
             shutdown,
             fence,
             parts: Mutex::default(),
@@ -200,11 +208,13 @@ impl Host {
         });
     }
 
-    /// The links of starts are settled.
-    pub fn settle(&self, term: u64, starts: Vec<(NodeUid, String)>) -> Result<(), Error> {
+    /// These points of starts were reached.
+    pub fn settle(&self, term: u64, starts: Vec<(NodeUid, String, Vec<StagePoint>)>) -> Result<(), Error> {
         self.admit(term)?;
-        for (uid, start_id) in starts {
-            self.table.settle(uid, &start_id, &traceparent());
+        for (uid, start_id, reached) in starts {
+            if let Some(state) = self.table.settle(uid, &start_id, &reached, &traceparent()) {
+                self.exec_runs.mark(uid, &state);
+            }
         }
         Ok(())
     }
@@ -224,10 +234,15 @@ impl Host {
     fn seen(self: &Arc<Self>, driver: usize, found: Found, glance: u64) {
         let (uid, start_id, id) = (found.uid, found.start_id.clone(), found.id.clone());
         let process = found.process.clone();
-        if let (Some(netns), Process::Running { pid: Some(pid) }) = (&self.netns, &process) {
+        // One that shares another's has nothing to hand over: its interfaces are the other's.
+        let own = found.network == NetworkOf::Own;
+        if let (Some(netns), Process::Running { pid: Some(pid) }, true) = (&self.netns, &process, own) {
             let host = self.clone();
             let ended = move || {
-                tokio::spawn(async move { host.look(driver, &id).await });
+                // What ends with this service is judged by the next one; a stop under way looks by itself.
+                if !host.shutdown.is_cancelled() {
+                    tokio::spawn(async move { host.look(driver, &id).await });
+                }
             };
             match netns.publish(uid, &start_id, *pid, ended) {
                 Ok(true) => tracing::info!(%uid, start_id, "network namespace published"),
@@ -256,7 +271,7 @@ impl Host {
             .and_then(|i| self.kinds.get(&i.spec.kind).map(|k| k.shell.clone()))
             .filter(|shell| !shell.is_empty())
             .unwrap_or_else(|| vec!["/bin/sh".to_owned()]);
-        Ok(Opened { driver: self.drivers[driver].clone(), id: found.id, shell })
+        Ok(Opened { uid: node, driver: self.drivers[driver].clone(), id: found.id, shell })
     }
 
     /// The driver that runs this runtime.

@@ -2,6 +2,7 @@
 //! then not even `localhost` has an address.
 
 use netloom_model::slice::{HostEntry, Instance};
+use netloom_model::spec::DnsSpec;
 
 /// Written over in place, the list is never seen half: it always fills whole blocks of this size.
 const LIST_BLOCK: usize = 4096;
@@ -22,9 +23,19 @@ pub fn hosts(hostname: &str, entries: &[HostEntry]) -> String {
     text
 }
 
-/// Text of /etc/resolv.conf of a node without a management network.
-pub fn resolv_conf() -> &'static str {
-    "# This node has no management network, so there is no name server. Names of the lab are in /etc/hosts.\n"
+/// Text of /etc/resolv.conf of a node for which Docker writes none.
+pub fn resolv_conf(dns: Option<&DnsSpec>) -> String {
+    let Some(dns) = dns else {
+        let why = "# This node has no management network, so there is no name server.";
+        return format!("{why} Names of the lab are in /etc/hosts.\n");
+    };
+    let mut text: String = dns.servers.iter().map(|s| format!("nameserver {s}\n")).collect();
+    for (word, values) in [("search", &dns.search), ("options", &dns.options)] {
+        if !values.is_empty() {
+            text.push_str(&format!("{word} {}\n", values.join(" ")));
+        }
+    }
+    text
 }
 
 /// Text of the list of interfaces, one a line, filled up with empty lines.
@@ -51,6 +62,21 @@ mod tests {
         assert!(lines[1].starts_with("::1\tlocalhost"));
         assert!(lines.contains(&"127.0.1.1\tr1"));
         assert_eq!(lines[lines.len() - 2..], ["10.0.0.2\tr2 netloom-x-r2", "2001:db8::2\tr2"]);
+    }
+
+    #[test]
+    fn names_are_resolved_as_asked_for() {
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect();
+        let dns = DnsSpec {
+            servers: words("10.0.0.1 10.0.0.2"),
+            search: words("a.x b.x"),
+            options: words("ndots:2"),
+        };
+        assert_eq!(
+            resolv_conf(Some(&dns)),
+            "nameserver 10.0.0.1\nnameserver 10.0.0.2\nsearch a.x b.x\noptions ndots:2\n"
+        );
+        assert!(resolv_conf(None).starts_with('#'));
     }
 
     #[test]

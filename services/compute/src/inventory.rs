@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use netloom_model::observed::ComputeInventory;
+use netloom_model::spec::capability;
 
 use crate::config::{Config, DriverName};
 use crate::driver::Probe;
@@ -13,6 +14,10 @@ pub struct Inventory {
     memory_bytes: u64,
     host_path_roots: Vec<String>,
     architecture: String,
+    allowed_devices: Vec<String>,
+    host_network: bool,
+    allowed_security_opts: Vec<String>,
+    allowed_capabilities: Vec<String>,
     drivers: Mutex<Vec<State>>,
 }
 
@@ -34,6 +39,10 @@ impl Inventory {
             memory_bytes: or(config.sim.memory_bytes, memory()),
             host_path_roots: config.allowed_host_paths.iter().map(|p| p.display().to_string()).collect(),
             architecture: architecture(&machine()),
+            allowed_devices: config.devices.clone(),
+            host_network: config.host_network,
+            allowed_security_opts: config.security_opts.clone(),
+            allowed_capabilities: config.capabilities.iter().map(|c| capability(c)).collect(),
             drivers: Mutex::new((0..drivers).map(|_| state()).collect()),
         }
     }
@@ -62,6 +71,10 @@ impl Inventory {
             memory_bytes: self.memory_bytes,
             host_path_roots: self.host_path_roots.clone(),
             architecture: self.architecture.clone(),
+            allowed_devices: self.allowed_devices.clone(),
+            host_network: self.host_network,
+            allowed_security_opts: self.allowed_security_opts.clone(),
+            allowed_capabilities: self.allowed_capabilities.clone(),
             ..ComputeInventory::default()
         };
         for state in self.drivers.lock().expect("no holder panics").iter() {
@@ -140,6 +153,11 @@ mod tests {
         let before = inventory.now();
         assert!(before.cpu_millis >= 1000 && before.memory_bytes > 1 << 20);
         assert!(before.runtimes.is_empty() && before.problems.len() == 1);
+        assert_eq!(before.allowed_devices, ["/dev/net/tun", "/dev/fuse"]);
+        assert_eq!(
+            (before.host_network, before.allowed_security_opts),
+            (false, vec!["no-new-privileges".to_owned()])
+        );
         let probe = Probe { runtimes: vec![Runtime::Docker], version: "Docker 1".into() };
         let after = inventory.set(0, Ok(probe));
         assert_eq!(

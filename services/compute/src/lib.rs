@@ -13,6 +13,8 @@
 //!         └──────► driver ◄──┘── docker, sim ──────────────┘
 //! ```
 //!
+//! What cannot be read back and must outlive the service is in small files: which restart a start was made for and why a process ended (`record`), and which commands ran (`exec_runs`).
+//!
 //! A call only takes note. `reconcile` brings it about by what `plan` decides from what is wanted (`table`), what was seen (`watch`) and what was tried, so a crash at any point leaves
 //! nothing to be undone: the next look finds it. Nothing is started, changed or removed before the first Sync, and absence never removes: a scheduler that
 //! lost its memory cannot empty a host. What does not carry our owner is not even seen.
@@ -21,16 +23,22 @@ mod config;
 mod driver;
 mod error;
 mod exec_runs;
+mod exec_state;
+mod figures;
 mod files;
 mod grpc;
 mod host;
 mod hosts_file;
 mod inventory;
+mod log;
+mod memory;
 mod mounts;
 mod netns;
 mod pins;
 mod plan;
+mod readiness;
 mod reconcile;
+mod record;
 mod slice;
 mod table;
 mod watch;
@@ -79,7 +87,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let inventory = Arc::new(Inventory::new(drivers.len(), &config));
     let host = Arc::new(Host::new(
         drivers,
-        Table::new(config.drivers.len(), inventory.now()),
+        Table::new(config.drivers.len(), inventory.now(), files.clone()),
         files,
         ExecRuns::open(settings.run_dir.join("exec"))?,
         netns.clone(),

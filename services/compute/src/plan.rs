@@ -1,6 +1,7 @@
 //! What to do next with an instance, and what to say of it: pure decisions from what is wanted, what exists, and what was tried before.
 //!
 //! netloom restarts nodes itself, by the node's policy and with back-off, since a runtime's own restarts know nothing of links. What cannot be made is tried again the same way.
+//! A node that shares another's network namespace lives within the life of that one: it starts after it and is stopped when the namespace is gone.
 
 use std::time::{Duration, Instant};
 
@@ -9,31 +10,14 @@ use netloom_model::slice::Instance;
 use netloom_model::spec::RestartPolicy;
 use netloom_model::state::Wanted;
 
-use crate::driver::{Found, Process};
+use crate::driver::{Found, NetworkOf, Process};
+use crate::memory::Memory;
+use crate::record::Record;
 
-/// A node that ran this long is healthy: its back-off begins anew.
-const HEALTHY: Duration = Duration::from_secs(60);
-/// The longest pause between two tries.
-const LONGEST: Duration = Duration::from_secs(60);
 /// So many ends in a row and it counts as failed, though it is still tried.
 const HOPELESS: u32 = 3;
-/// Pause where something of ours is about to go out of the way.
-const SOON: Duration = Duration::from_millis(500);
-
-/// Pauses of 1 s, doubling to 60 s.
-#[derive(Debug, Clone, Default)]
-pub struct Backoff {
-    tries: u32,
-}
-
-impl Backoff {
-    /// The next pause.
-    pub fn pause(&mut self) -> Duration {
-        let pause = Duration::from_secs(1u64 << self.tries.min(6)).min(LONGEST);
-        self.tries = self.tries.saturating_add(1);
-        pause
-    }
-}
+/// Said of what is held.
+const HELD: &str = "waits for other nodes";
 
 /// What is asked of an instance.
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +41,7 @@ pub enum Step {
     Stop,
     /// Removes it.
     Remove,
-    /// Brings what may change while it lives (host entries, the list of interfaces) up to date.
+    /// Brings what may change while it lives (host entries, the list of interfaces, its certificate and limits) up to date.
     Refresh,
 }
 
@@ -72,93 +56,17 @@ pub enum Next {
     Do(Step),
 }
 
-/// A step that did not work.
-#[derive(Debug, Clone)]
-struct Failed {
-    message: String,
-    /// What is in the way goes by itself.
-    passing: bool,
-}
-
-/// What was tried before.
-#[derive(Debug, Clone, Default)]
-pub struct Memory {
-    restarts: Backoff,
-    failures: Backoff,
-    retry_at: Option<Instant>,
-    failure: Option<Failed>,
-    pausing: String,
-    ended: Option<String>,
-    /// How often it was restarted after its process ended by itself.
-    pub restart_count: u32,
-    /// Exit code when its process last ended.
-    pub exit_code: Option<i32>,
-    /// It was stopped on demand and is to run again, whatever its restart policy says.
-    pub start_demanded: bool,
-    /// What may change while it lives is not up to date.
-    pub stale: bool,
-}
-
-impl Memory {
-    /// Its process was seen to have ended, after running for so long; `asked` when it was stopped on demand.
-    pub fn ended(&mut self, start: &str, ran: Duration, code: i32, asked: bool, now: Instant) {
-        if self.ended.as_deref() == Some(start) {
-            return;
-        }
-        self.ended = Some(start.to_owned());
-        self.exit_code = Some(code);
-        if ran >= HEALTHY || asked {
-            self.restarts = Backoff::default();
-        }
-        if asked {
-            return;
-        }
-        let pause = self.restarts.pause();
-        self.retry_at = Some(now + pause);
-        self.pausing = format!("{}; starts again in {} s", exited(code), pause.as_secs());
-    }
-
-    /// A start of ours was seen to run. It counts as a restart when its process had ended by itself.
-    pub fn began(&mut self) {
-        if self.ended.take().is_some() && !self.start_demanded {
-            self.restart_count += 1;
-        }
-    }
-
-    /// A step worked.
-    pub fn worked(&mut self, step: Step) {
-        self.failure = None;
-        self.failures = Backoff::default();
-        match step {
-            Step::Create | Step::Start => {
-                self.retry_at = None;
-                self.stale = false;
-                self.start_demanded = false;
-            }
-            Step::Refresh => self.stale = false,
-            Step::Stop | Step::Remove => self.retry_at = None,
-        }
-    }
-
-    /// A step did not work. What is `passing` (an earlier node that is just being removed, a runtime that is just being restarted) is no failure of the instance.
-    pub fn failed(&mut self, message: String, passing: bool, now: Instant) {
-        let pause = if passing { SOON } else { self.failures.pause() };
-        self.retry_at = Some(now + pause);
-        self.failure = Some(Failed { message, passing });
-    }
-
-    /// It is to be another: what was tried with the former says nothing.
-    pub fn renew(&mut self) {
-        *self = Memory { restart_count: self.restart_count, exit_code: self.exit_code, ..Memory::default() };
-    }
-
-    /// What was wrong may be right now (the runtime answers again): tries at once.
-    pub fn forgive(&mut self) {
-        if self.failure.take().is_some() {
-            self.failures = Backoff::default();
-            self.retry_at = None;
-        }
-    }
+/// The instance whose network namespace another shares.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Peer {
+    /// Its node, for people.
+    pub node: String,
+    /// Its own id; empty when it does not exist.
+    pub id: String,
+    /// Its process runs.
+    pub runs: bool,
+    /// Names its network namespace, where that can be read.
+    pub namespace: Option<u64>,
 }
 
 /// Everything that a decision follows from.
@@ -176,6 +84,10 @@ pub struct Situation<'a> {
     pub doing: Option<Step>,
     /// What was tried.
     pub memory: &'a Memory,
+    /// What is remembered.
+    pub record: &'a Record,
+    /// The instance whose network namespace it shares, where it shares one.
+    pub peer: Option<&'a Peer>,
 }
 
 /// What is to happen next.
@@ -188,29 +100,46 @@ pub fn next(s: &Situation<'_>, now: Instant) -> Next {
         Want::Gone => return Next::Do(Step::Remove),
         Want::Keep(instance) => instance,
     };
-    let step = match s.found {
-        None if instance.wanted == Wanted::Running => Step::Create,
-        None => return Next::Nothing,
-        Some(found) if found.process == Process::Removing => return Next::Nothing,
-        Some(found) if found.spec_hash != instance.spec_hash => Step::Remove,
-        Some(found) => match (&found.process, instance.wanted) {
-            (Process::Running { .. }, Wanted::Running) if s.memory.stale => Step::Refresh,
-            (Process::Running { .. }, Wanted::Running) => return Next::Nothing,
-            (Process::Running { .. }, _) => Step::Stop,
-            (Process::Created, Wanted::Running) => Step::Start,
-            (Process::Ended { code, .. }, Wanted::Running) if restarts(instance, s.memory, *code) => {
-                Step::Start
-            }
-            _ => return Next::Nothing,
-        },
-    };
+    let Some(step) = step(s, instance) else { return Next::Nothing };
+    if step == Step::Create
+        && let Some(at) = delayed(s.memory, instance).filter(|at| *at > now)
+    {
+        return Next::At(at);
+    }
     // A pause is between two starts or two tries; a stop or a changed spec does not wait for it.
     let paused = matches!(step, Step::Create | Step::Start) || s.memory.failure.is_some();
     match s.memory.retry_at {
-        Some(at) if paused && at > now && !(s.memory.start_demanded && s.memory.failure.is_none()) => {
+        Some(at) if paused && at > now && !(is_demanded(s, instance) && s.memory.failure.is_none()) => {
             Next::At(at)
         }
         _ => Next::Do(step),
+    }
+}
+
+fn step(s: &Situation<'_>, instance: &Instance) -> Option<Step> {
+    let wants_running = instance.wanted == Wanted::Running;
+    let waits = instance.held || awaited(s).is_some();
+    let Some(found) = s.found else {
+        let stays_removed = s.record.stays_removed(instance).is_some() && !s.memory.start_demanded;
+        return (wants_running && !waits && !stays_removed).then_some(Step::Create);
+    };
+    if found.process == Process::Removing {
+        return None;
+    }
+    if found.spec_hash != instance.spec_hash || shares_another(s, found) {
+        return Some(Step::Remove);
+    }
+    match &found.process {
+        Process::Running { .. } if !wants_running || lost_namespace(s, found) => Some(Step::Stop),
+        Process::Running { .. } if instance.restarts > s.record.restarts && !waits => Some(Step::Stop),
+        Process::Running { .. } => {
+            (s.memory.stale || !found.limits.satisfy(&instance.spec)).then_some(Step::Refresh)
+        }
+        _ if !wants_running || waits => None,
+        Process::Created => Some(Step::Start),
+        Process::Ended { .. } if instance.spec.auto_remove && !is_demanded(s, instance) => Some(Step::Remove),
+        Process::Ended { code, .. } => restarts(s, instance, *code).then_some(Step::Start),
+        Process::Removing => None,
     }
 }
 
@@ -219,30 +148,12 @@ pub fn phase(s: &Situation<'_>) -> (Phase, String) {
     if !s.answers {
         return (Phase::Unknown, "its runtime does not answer".to_owned());
     }
-    let wants_running = matches!(s.want, Want::Keep(i) if i.wanted == Wanted::Running);
-    let of_process = || match s.found.map(|f| &f.process) {
-        None => (Phase::Absent, String::new()),
-        Some(Process::Removing) => (Phase::Stopping, String::new()),
-        Some(Process::Running { .. }) => (Phase::Running, String::new()),
-        Some(Process::Created) if wants_running => (Phase::Starting, String::new()),
-        Some(Process::Created) => (Phase::Stopped, "never started".to_owned()),
-        Some(Process::Ended { code, error }) => match s.want {
-            Want::Keep(i) if wants_running && restarts(i, s.memory, *code) => {
-                let hopeless = s.memory.restarts.tries > HOPELESS;
-                let phase = if hopeless { Phase::Failed } else { Phase::Starting };
-                (phase, s.memory.pausing.clone() + &hint(i, *code) + &times(s.memory.restarts.tries))
-            }
-            // By itself, and its policy leaves it so.
-            Want::Keep(i) if wants_running => {
-                (Phase::Stopped, format!("ended with exit code {code}") + &hint(i, *code))
-            }
-            Want::Keep(i) => (Phase::Stopped, exited(*code) + &hint(i, *code)),
-            _ if error.is_empty() => (Phase::Stopped, exited(*code)),
-            _ => (Phase::Stopped, error.clone()),
-        },
-    };
     match (&s.memory.failure, s.doing) {
         (_, Some(Step::Remove | Step::Stop)) => (Phase::Stopping, String::new()),
+        // A node that runs on is no failed one.
+        (Some(failure), _) if failure.step == Step::Refresh && runs(s.found) => {
+            (Phase::Running, failure.message.clone())
+        }
         // Said as long as it holds, also while it is tried again: else the state would change with each try.
         (Some(failure), _) => {
             let phase = match s.found {
@@ -252,20 +163,99 @@ pub fn phase(s: &Situation<'_>) -> (Phase, String) {
             };
             (phase, failure.message.clone())
         }
-        (None, Some(Step::Create)) => match of_process() {
-            (Phase::Absent, detail) => (Phase::Creating, detail),
+        (None, Some(Step::Create)) => match of_process(s) {
+            (Phase::Absent, _) => (Phase::Creating, String::new()),
             other => other,
         },
-        (None, Some(Step::Start)) => match of_process() {
+        (None, Some(Step::Start)) => match of_process(s) {
             running @ (Phase::Running, _) => running,
             _ => (Phase::Starting, String::new()),
         },
-        (None, Some(Step::Refresh) | None) => of_process(),
+        (None, Some(Step::Refresh) | None) => of_process(s),
     }
 }
 
-fn restarts(instance: &Instance, memory: &Memory, code: i32) -> bool {
-    memory.start_demanded
+/// What its process says.
+fn of_process(s: &Situation<'_>) -> (Phase, String) {
+    let wants_running = |i: &Instance| i.wanted == Wanted::Running;
+    let wanted = match s.want {
+        Want::Keep(i) => Some(i),
+        Want::Unsaid | Want::Gone => None,
+    };
+    let running = wanted.filter(|i| wants_running(i));
+    let waits = running.and_then(|i| if i.held { Some(HELD.to_owned()) } else { awaited(s) });
+    let Some(found) = s.found else {
+        let Some(i) = running else { return (Phase::Absent, String::new()) };
+        if let Some(code) = s.record.stays_removed(i).filter(|_| !s.memory.start_demanded) {
+            return (Phase::Stopped, format!("ended with exit code {code} and was removed"));
+        }
+        let delay = i.spec.startup_delay_seconds;
+        let delayed =
+            if delay > 0 { format!("waits for its startup delay of {delay} s") } else { String::new() };
+        return (Phase::Absent, waits.unwrap_or(delayed));
+    };
+    match &found.process {
+        Process::Removing => (Phase::Stopping, String::new()),
+        Process::Running { .. } => (Phase::Running, String::new()),
+        Process::Created | Process::Ended { .. } if waits.is_some() => {
+            (Phase::Starting, waits.unwrap_or_default())
+        }
+        Process::Created if running.is_some() => (Phase::Starting, String::new()),
+        Process::Created => (Phase::Stopped, "never started".to_owned()),
+        Process::Ended { code, error } => match (running, wanted) {
+            (Some(i), _) if i.spec.auto_remove && !is_demanded(s, i) => (Phase::Stopped, exited(*code)),
+            (Some(i), _) if is_demanded(s, i) => (Phase::Starting, String::new()),
+            (Some(i), _) if restarts(s, i, *code) => {
+                let hopeless = s.memory.restarts.tries > HOPELESS;
+                let phase = if hopeless { Phase::Failed } else { Phase::Starting };
+                (phase, s.memory.pausing.clone() + &hint(i, *code) + &times(s.memory.restarts.tries))
+            }
+            // By itself, and its policy leaves it so.
+            (Some(i), _) => (Phase::Stopped, format!("ended with exit code {code}") + &hint(i, *code)),
+            (None, Some(i)) => (Phase::Stopped, exited(*code) + &hint(i, *code)),
+            (None, None) if error.is_empty() => (Phase::Stopped, exited(*code)),
+            (None, None) => (Phase::Stopped, error.clone()),
+        },
+    }
+}
+
+fn runs(found: Option<&Found>) -> bool {
+    found.is_some_and(|f| matches!(f.process, Process::Running { .. }))
+}
+
+/// Why it waits for the node whose network namespace it shares, if it does.
+fn awaited(s: &Situation<'_>) -> Option<String> {
+    let peer = s.peer.filter(|p| !p.runs)?;
+    Some(format!("waits for {}, whose network namespace it shares", peer.node))
+}
+
+/// It was made to share the namespace of an instance that is not there any more: that cannot be changed.
+fn shares_another(s: &Situation<'_>, found: &Found) -> bool {
+    match (&found.network, s.peer) {
+        (NetworkOf::Instance(id), Some(peer)) => !peer.id.is_empty() && *id != peer.id,
+        _ => false,
+    }
+}
+
+/// The namespace it runs in is not its peer's any more: its interfaces are gone.
+fn lost_namespace(s: &Situation<'_>, found: &Found) -> bool {
+    let Some(peer) = s.peer else { return false };
+    let differ = found.namespace.zip(peer.namespace).is_some_and(|(own, of_peer)| own != of_peer);
+    !peer.runs || differ
+}
+
+/// When it may be made, where it has a delay.
+fn delayed(memory: &Memory, instance: &Instance) -> Option<Instant> {
+    Some(memory.free_since? + Duration::from_secs(instance.spec.startup_delay_seconds.into()))
+}
+
+/// Somebody asked for a start, which neither policy nor pause keeps back.
+fn is_demanded(s: &Situation<'_>, instance: &Instance) -> bool {
+    s.memory.start_demanded || s.record.stopped || instance.restarts > s.record.restarts
+}
+
+fn restarts(s: &Situation<'_>, instance: &Instance, code: i32) -> bool {
+    is_demanded(s, instance)
         || match instance.spec.restart_policy {
             RestartPolicy::Always => true,
             RestartPolicy::OnFailure => code != 0,
@@ -291,141 +281,4 @@ fn hint(instance: &Instance, code: i32) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::driver::testing::{found, instance};
-
-    fn at<'a>(want: Want<'a>, found: Option<&'a Found>, memory: &'a Memory) -> Situation<'a> {
-        Situation { synced: true, answers: true, want, found, doing: None, memory }
-    }
-
-    fn ended(code: i32) -> Found {
-        Found { process: Process::Ended { code, error: String::new() }, ..found() }
-    }
-
-    #[test]
-    fn pauses_double_to_a_minute() {
-        let mut backoff = Backoff::default();
-        let pauses: Vec<u64> = (0..8).map(|_| backoff.pause().as_secs()).collect();
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
-    }
-
-    #[test]
-    fn nothing_happens_before_sync_or_while_the_runtime_is_silent_or_unasked() {
-        let (memory, wanted, now) = (Memory::default(), instance(), Instant::now());
-        let keep = at(Want::Keep(&wanted), None, &memory);
-        assert_eq!(next(&keep, now), Next::Do(Step::Create));
-        assert_eq!(next(&Situation { synced: false, ..keep }, now), Next::Nothing);
-        assert_eq!(next(&Situation { synced: false, want: Want::Gone, ..keep }, now), Next::Nothing);
-        assert_eq!(next(&Situation { answers: false, ..keep }, now), Next::Nothing);
-        assert_eq!(next(&Situation { doing: Some(Step::Create), ..keep }, now), Next::Nothing);
-        let extra = ended(1);
-        assert_eq!(next(&at(Want::Unsaid, Some(&extra), &memory), now), Next::Nothing);
-    }
-
-    #[test]
-    fn each_difference_has_its_step() {
-        let (mut memory, now) = (Memory::default(), Instant::now());
-        let (running, wanted) = (found(), instance());
-        let stopped = Instance { wanted: Wanted::Stopped, ..instance() };
-        let changed = Instance { spec_hash: "other".into(), ..instance() };
-        let created = Found { process: Process::Created, ..found() };
-        let of = |want: &Instance, found: Option<&Found>, memory: &Memory| {
-            next(&at(Want::Keep(want), found, memory), now)
-        };
-        assert_eq!(of(&wanted, Some(&running), &memory), Next::Nothing);
-        assert_eq!(of(&stopped, Some(&running), &memory), Next::Do(Step::Stop));
-        assert_eq!(of(&stopped, None, &memory), Next::Nothing);
-        assert_eq!(of(&changed, Some(&running), &memory), Next::Do(Step::Remove));
-        assert_eq!(of(&wanted, Some(&created), &memory), Next::Do(Step::Start));
-        assert_eq!(next(&at(Want::Gone, None, &memory), now), Next::Do(Step::Remove));
-        memory.stale = true;
-        assert_eq!(of(&wanted, Some(&running), &memory), Next::Do(Step::Refresh));
-    }
-
-    #[test]
-    fn an_end_is_answered_by_policy_and_after_a_pause() {
-        let now = Instant::now();
-        let with = |policy| {
-            let mut i = instance();
-            i.spec.restart_policy = policy;
-            i
-        };
-        let mut memory = Memory::default();
-        memory.ended("1", Duration::from_secs(1), 0, false, now);
-        let clean = ended(0);
-        let due = Next::At(now + Duration::from_secs(1));
-        for (policy, expected) in [
-            (RestartPolicy::Always, due),
-            (RestartPolicy::OnFailure, Next::Nothing),
-            (RestartPolicy::Never, Next::Nothing),
-        ] {
-            assert_eq!(
-                next(&at(Want::Keep(&with(policy)), Some(&clean), &memory), now),
-                expected,
-                "{policy:?}"
-            );
-        }
-        let always = with(RestartPolicy::Always);
-        let s = at(Want::Keep(&always), Some(&clean), &memory);
-        assert_eq!(phase(&s), (Phase::Starting, "exited with 0; starts again in 1 s".into()));
-        assert_eq!(next(&s, now + Duration::from_secs(1)), Next::Do(Step::Start));
-        let never = with(RestartPolicy::Never);
-        let on_failure = with(RestartPolicy::OnFailure);
-        for left in [&never, &on_failure] {
-            let said = phase(&at(Want::Keep(left), Some(&clean), &memory));
-            assert_eq!(said, (Phase::Stopped, "ended with exit code 0".into()));
-        }
-        let failed = ended(3);
-        assert_eq!(phase(&at(Want::Keep(&on_failure), Some(&failed), &memory)).0, Phase::Starting);
-        memory.start_demanded = true;
-        assert_eq!(next(&at(Want::Keep(&never), Some(&clean), &memory), now), Next::Do(Step::Start));
-    }
-
-    #[test]
-    fn one_end_is_counted_once_and_a_long_run_forgives() {
-        let (now, short, long) = (Instant::now(), Duration::from_secs(2), Duration::from_secs(61));
-        let mut memory = Memory::default();
-        memory.ended("1", short, 1, false, now);
-        memory.ended("1", short, 1, false, now + Duration::from_secs(9));
-        assert_eq!(memory.retry_at, Some(now + Duration::from_secs(1)));
-        memory.began();
-        memory.began();
-        memory.worked(Step::Start);
-        memory.ended("2", short, 1, false, now);
-        assert_eq!((memory.restart_count, memory.retry_at), (1, Some(now + Duration::from_secs(2))));
-        memory.worked(Step::Start);
-        memory.ended("3", long, 1, false, now);
-        assert_eq!(memory.retry_at, Some(now + Duration::from_secs(1)));
-    }
-
-    #[test]
-    fn what_keeps_ending_counts_as_failed() {
-        let (now, wanted, dead) = (Instant::now(), instance(), ended(1));
-        let mut memory = Memory::default();
-        for start in ["1", "2", "3", "4"] {
-            memory.ended(start, Duration::ZERO, 1, false, now);
-        }
-        let (phase, detail) = phase(&at(Want::Keep(&wanted), Some(&dead), &memory));
-        assert_eq!(phase, Phase::Failed);
-        assert_eq!(detail, "exited with 1; starts again in 8 s; ended 4 times in a row");
-    }
-
-    #[test]
-    fn a_failure_is_said_until_it_is_over() {
-        let (now, wanted) = (Instant::now(), instance());
-        let mut memory = Memory::default();
-        memory.failed("no image".into(), false, now);
-        let s = at(Want::Keep(&wanted), None, &memory);
-        assert_eq!(phase(&s), (Phase::Failed, "no image".into()));
-        assert_eq!(phase(&Situation { doing: Some(Step::Create), ..s }).0, Phase::Failed);
-        assert_eq!(phase(&Situation { answers: false, ..s }).0, Phase::Unknown);
-        assert_eq!(next(&s, now), Next::At(now + Duration::from_secs(1)));
-        memory.forgive();
-        assert_eq!(next(&at(Want::Keep(&wanted), None, &memory), now), Next::Do(Step::Create));
-        memory.failed("waits for another".into(), true, now);
-        let s = at(Want::Keep(&wanted), None, &memory);
-        assert_eq!(phase(&s), (Phase::Creating, "waits for another".into()));
-        assert_eq!(next(&s, now), Next::At(now + SOON));
-    }
-}
+mod tests;

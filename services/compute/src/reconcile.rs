@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
 use crate::error::Error;
+use crate::figures;
 use crate::host::Host;
 use crate::plan::Step;
 use crate::table::{ExecJob, Job};
@@ -20,15 +21,15 @@ use crate::table::{ExecJob, Job};
 pub async fn run(host: Arc<Host>) {
     let mut tasks = JoinSet::new();
     loop {
-        let (due, runs, again) = host.table.work(Instant::now());
-        for uid in due {
-            tasks.spawn(work(host.clone(), uid));
+        let due = host.table.work(Instant::now());
+        for (uid, is_stop) in due.steps {
+            tasks.spawn(work(host.clone(), uid, is_stop));
         }
-        for run in runs {
+        for run in due.commands {
             tasks.spawn(commands(host.clone(), run));
         }
         let timer = async {
-            match again {
+            match due.again {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
                 None => pending().await,
             }
@@ -48,8 +49,10 @@ pub async fn run(host: Arc<Host>) {
     }
 }
 
-async fn work(host: Arc<Host>, uid: NodeUid) {
-    let Ok(_turn) = host.turns.acquire().await else { return };
+async fn work(host: Arc<Host>, uid: NodeUid, is_stop: bool) {
+    // A stop is mostly a wait for a process to end: one must not keep others waiting.
+    let turns = if is_stop { &host.stops } else { &host.turns };
+    let Ok(_turn) = turns.acquire().await else { return };
     if host.shutdown.is_cancelled() {
         return;
     }
@@ -62,13 +65,14 @@ async fn work(host: Arc<Host>, uid: NodeUid) {
     let span = tracing::info_span!("instance", lab, node, uid = %job.uid);
     continue_trace(&span, &job.traceparent);
     async {
-        let outcome = take(&host, &job).await;
+        let step = format!("{:?}", job.step).to_lowercase();
+        let outcome = figures::STEPS.time(&[step.as_str()], take(&host, &job)).await;
         if let Err(error) = &outcome {
             tracing::warn!(%error, step = ?job.step, "step failed");
         }
         let outcome =
             outcome.map_err(|e| (e.to_string(), matches!(e, Error::Busy(_) | Error::Unavailable(_))));
-        host.table.ended(job.uid, job.step, outcome);
+        host.table.ended(&job, outcome);
     }
     .instrument(span)
     .await;
@@ -83,7 +87,7 @@ async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
         Step::Create => {
             let instance = instance()?;
             host.driver_of(instance.runtime)?;
-            let id = driver.create(instance).await?;
+            let id = driver.create(instance, job.shares.as_deref()).await?;
             tracing::info!(instance = id, name = instance.name, "instance created");
             if instance.wanted == Wanted::Running {
                 let started = driver.start(&id, instance).await;
@@ -95,7 +99,11 @@ async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
             }
         }
         Step::Start => {
-            let started = driver.start(id, instance()?).await;
+            let instance = instance()?;
+            if let Some(found) = &job.found {
+                driver.refresh(id, instance, &found.limits).await?;
+            }
+            let started = driver.start(id, instance).await;
             host.look(job.driver, id).await?;
             started?;
             tracing::info!(instance = id, "instance started");
@@ -117,19 +125,37 @@ async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
             // With an instance it is only made anew, and keeps its files.
             if job.instance.is_none() {
                 host.exec_runs.forget_node(job.uid);
+                driver.remove_node(job.uid).await?;
                 let (lab, node) = (job.lab_uid, job.uid);
                 host.on_files(move |files| files.remove_node(lab, node)).await?;
             }
         }
-        Step::Refresh => driver.refresh(instance()?).await?,
+        Step::Refresh => {
+            let (instance, found) = (instance()?, job.found.as_ref().ok_or_else(gone)?);
+            driver.refresh(id, instance, &found.limits).await?;
+            if !found.limits.satisfy(&instance.spec) {
+                let now = driver.inspect(id).await?.ok_or_else(gone)?;
+                host.look(job.driver, id).await?;
+                if !now.limits.satisfy(&instance.spec) {
+                    return Err(Error::Refused(format!(
+                        "the runtime took the new limits and still shows {:?}",
+                        now.limits
+                    )));
+                }
+                tracing::info!(instance = id, limits = ?now.limits, "limits changed");
+            }
+        }
     }
     Ok(())
 }
 
+fn gone() -> Error {
+    Error::Busy("it is gone meanwhile".to_owned())
+}
+
 async fn commands(host: Arc<Host>, job: ExecJob) {
-    let instance = &job.instance;
-    let span = tracing::info_span!("exec", lab = %instance.lab, node = instance.spec.id, uid = %instance.uid);
+    let span = tracing::info_span!("exec", lab = job.lab, node = job.node, uid = %job.uid);
     continue_trace(&span, &job.traceparent);
     let driver = host.drivers[job.driver].clone();
-    host.exec_runs.run(job, driver.as_ref(), &host.table).instrument(span).await;
+    host.exec_runs.run(&job, driver.as_ref(), &host.table, &host.shutdown).instrument(span).await;
 }

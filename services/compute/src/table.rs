@@ -1,21 +1,25 @@
-//! What is wanted and what was seen of every instance, in one place under one lock. Every change ends in [`Table::settle_entry`]: it tells observers what is different and wakes the
-//! reconciler, so that neither can be forgotten.
+//! What is wanted and what was seen of every instance, in one place under one lock. Every change ends in [`Table::settle_entry`]: it writes down what must be
+//! remembered, tells observers what is different and wakes the reconciler, so that none of these can be forgotten.
 
+mod commands;
 mod entry;
+mod peers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use netloom_model::id::{LabUid, NodeUid};
-use netloom_model::observed::{ComputeInventory, ExecPhase, Observed};
+use netloom_model::observed::{ComputeInventory, Observed};
 use netloom_model::slice::Instance;
 use netloom_model::state::Wanted;
 use tokio::sync::{Notify, broadcast, oneshot};
 
 use crate::driver::{Found, Process};
-use crate::exec_runs::ExecState;
+use crate::exec_state::{Asked, ExecState};
+use crate::files::Files;
 use crate::plan::{self, Next, Step};
+use crate::record::Record;
 use entry::{Entry, Wish};
 pub use entry::{ExecJob, Job};
 
@@ -46,9 +50,21 @@ pub struct Snapshot {
     pub synced: bool,
 }
 
+/// Work that is due.
 #[derive(Default)]
+pub struct Work {
+    /// Instances for which a step is due, which are then held by the caller. True when it is a stop: mostly a wait.
+    pub steps: Vec<(NodeUid, bool)>,
+    /// Nodes whose commands are due.
+    pub commands: Vec<ExecJob>,
+    /// When to ask again.
+    pub again: Option<Instant>,
+}
+
 struct Inner {
     entries: BTreeMap<NodeUid, Entry>,
+    sharers: peers::Sharers,
+    files: Arc<Files>,
     synced: bool,
     /// Which drivers answer.
     answers: Vec<bool>,
@@ -66,8 +82,16 @@ pub struct Table {
 
 impl Table {
     /// An empty table over so many drivers, none of which has answered yet.
-    pub fn new(drivers: usize, inventory: ComputeInventory) -> Table {
-        let inner = Inner { answers: vec![false; drivers], inventory, ..Inner::default() };
+    pub fn new(drivers: usize, inventory: ComputeInventory, files: Arc<Files>) -> Table {
+        let inner = Inner {
+            entries: BTreeMap::new(),
+            sharers: peers::Sharers::default(),
+            files,
+            synced: false,
+            answers: vec![false; drivers],
+            inventory,
+            glances: 0,
+        };
         Table { inner: Mutex::new(inner), told: broadcast::channel(BACKLOG).0, wake: Notify::new() }
     }
 
@@ -139,17 +163,6 @@ impl Table {
         answers
     }
 
-    /// The links of a start are settled. Only the first time counts, and only for the current start.
-    pub fn settle(&self, uid: NodeUid, start_id: &str, traceparent: &str) {
-        let mut inner = self.lock();
-        if let Some(entry) = inner.entries.get_mut(&uid) {
-            if entry.exec.settle(start_id) {
-                entry.traceparent = traceparent.to_owned();
-            }
-            self.settle_entry(&mut inner, uid);
-        }
-    }
-
     // ---- what is seen
 
     /// To be taken before one looks: what was seen later than another look began is not overwritten by it.
@@ -163,26 +176,35 @@ impl Table {
     pub fn seen(&self, driver: usize, found: Found, glance: u64, exec: impl FnOnce() -> ExecState) -> bool {
         let mut inner = self.lock();
         let uid = found.uid;
-        let entry = inner.entries.entry(uid).or_insert_with(|| Entry::new(found.lab_uid, driver));
+        let entry = inner.entry(uid, found.lab_uid, driver);
         let other = entry.found.as_ref().is_some_and(|f| f.id != found.id);
         if glance < entry.glance || (other && glance == entry.glance) {
             return false;
         }
         entry.glance = glance;
         entry.driver = driver;
+        entry.remember(|record| record.saw(&found));
         if let Process::Ended { code, .. } = found.process {
             let asked = match &entry.wish {
-                Wish::Keep(i) => i.wanted != Wanted::Running,
-                Wish::Unsaid | Wish::Gone => true,
+                Wish::Keep(i) => Some(i.wanted != Wanted::Running || entry.doing == Some(Step::Stop)),
+                // It is judged when something is said of it; what is removed needs no memory.
+                Wish::Unsaid | Wish::Gone => None,
             };
-            entry.memory.ended(&found.start_id, found.ran, code, asked, Instant::now());
+            if let Some(asked) = asked {
+                entry.remember(|record| record.judge(&found, asked));
+            }
+            entry.memory.ended(&found.start_id, found.ran, code, asked.unwrap_or(true), Instant::now());
         }
         if matches!(found.process, Process::Running { .. }) {
             if entry.doing == Some(Step::Start) {
-                entry.memory.began();
+                let asked = entry.instance().is_some_and(|i| i.restarts > entry.record.restarts);
+                entry.memory.began(!entry.record.stopped && !asked);
             }
             if entry.exec.start_id != found.start_id {
                 entry.exec = exec();
+                if let Some(instance) = entry.instance().cloned() {
+                    entry.exec.advance(Asked::of(&instance));
+                }
             }
         }
         entry.found = Some(found);
@@ -243,39 +265,42 @@ impl Table {
 
     // ---- what is done
 
-    /// The instances for which a step is due, which are then held by the caller; exec commands that are due; and when to ask again.
-    pub fn work(&self, now: Instant) -> (Vec<NodeUid>, Vec<ExecJob>, Option<Instant>) {
+    /// What is due now.
+    pub fn work(&self, now: Instant) -> Work {
         let mut inner = self.lock();
-        let (mut due, mut runs, mut again) = (Vec::new(), Vec::new(), None::<Instant>);
+        let mut work = Work::default();
+        let peers = inner.peers();
         let Inner { entries, synced, answers, .. } = &mut *inner;
         for (uid, entry) in entries {
             let answers = answers[entry.driver];
-            runs.extend(entry.exec_due(*synced && answers));
+            work.commands.extend(entry.exec_due(*uid, *synced && answers));
             if entry.busy {
                 continue;
             }
-            match plan::next(&entry.situation(*synced, answers), now) {
+            match plan::next(&entry.situation(*synced, answers, peers.get(uid)), now) {
                 Next::Nothing => {}
-                Next::At(at) => again = Some(again.map_or(at, |a| a.min(at))),
-                Next::Do(_) => {
+                Next::At(at) => work.again = Some(work.again.map_or(at, |a| a.min(at))),
+                Next::Do(step) => {
                     entry.busy = true;
-                    due.push(*uid);
+                    work.steps.push((*uid, step == Step::Stop));
                 }
             }
         }
-        (due, runs, again)
+        work
     }
 
     /// The turn of a held instance has come: the step that is due now. None, and it is held no longer, when what was due is not any more.
     pub fn begin(&self, uid: NodeUid) -> Option<Job> {
         let mut inner = self.lock();
+        let peer = inner.peer_of(uid);
         let Inner { entries, synced, answers, .. } = &mut *inner;
         let entry = entries.get_mut(&uid)?;
-        let next = plan::next(&entry.situation(*synced, answers[entry.driver]), Instant::now());
+        let next =
+            plan::next(&entry.situation(*synced, answers[entry.driver], peer.as_ref()), Instant::now());
         let job = match next {
             Next::Do(step) => {
                 entry.doing = Some(step);
-                Some(entry.job(uid, step))
+                Some(entry.job(uid, step, peer.as_ref()))
             }
             Next::Nothing | Next::At(_) => {
                 entry.busy = false;
@@ -287,8 +312,9 @@ impl Table {
     }
 
     /// A job has ended; `Err` holds why in words and whether it passes by itself.
-    pub fn ended(&self, uid: NodeUid, step: Step, outcome: Result<(), (String, bool)>) {
+    pub fn ended(&self, job: &Job, outcome: Result<(), (String, bool)>) {
         let mut inner = self.lock();
+        let (uid, step) = (job.uid, job.step);
         let Some(entry) = inner.entries.get_mut(&uid) else { return };
         entry.busy = false;
         entry.doing = None;
@@ -296,6 +322,17 @@ impl Table {
         match outcome {
             Ok(()) => {
                 entry.memory.worked(step);
+                match (step, &job.instance, &job.found) {
+                    (Step::Create | Step::Start, Some(instance), _) => {
+                        entry.remember(|record| record.started(instance));
+                    }
+                    (Step::Remove, Some(instance), Some(found))
+                        if instance.spec.auto_remove && found.spec_hash == instance.spec_hash =>
+                    {
+                        entry.remember(|record| record.went(found));
+                    }
+                    _ => {}
+                }
                 if gone_for_good {
                     entry.wish = Wish::Unsaid;
                     let answer = match &entry.found {
@@ -310,21 +347,10 @@ impl Table {
                     entry.wish = Wish::Unsaid;
                     entry.answer(&Err(message.clone()));
                 }
-                entry.memory.failed(message, passing, Instant::now());
+                entry.memory.failed(step, message, passing, Instant::now());
             }
         }
         self.settle_entry(&mut inner, uid);
-    }
-
-    /// Exec commands went on. Ignored when the instance has been started anew meanwhile.
-    pub fn exec_went(&self, uid: NodeUid, start_id: &str, phase: ExecPhase, progress: &str, error: &str) {
-        let mut inner = self.lock();
-        if let Some(entry) = inner.entries.get_mut(&uid).filter(|e| e.exec.start_id == start_id) {
-            entry.exec.phase = phase;
-            entry.exec.progress = progress.to_owned();
-            entry.exec.error = error.to_owned();
-            self.settle_entry(&mut inner, uid);
-        }
     }
 
     // ---- what is told
@@ -333,6 +359,11 @@ impl Table {
     pub fn observe(&self) -> (Snapshot, broadcast::Receiver<Told>) {
         let inner = self.lock();
         (inner.snapshot(), self.told.subscribe())
+    }
+
+    /// All changes from now on.
+    pub fn changes(&self) -> broadcast::Receiver<Told> {
+        self.told.subscribe()
     }
 
     /// Labs of which an instance is in the slice or exists; none as long as that is not known.
@@ -364,33 +395,65 @@ impl Table {
         Some((entry.driver, entry.found.clone()?, entry.instance().cloned()))
     }
 
-    /// Tells what changed of an entry, drops it when nothing is left of it, and wakes the reconciler.
+    /// It is in the slice, or exists and is not to be removed.
+    pub fn is_known(&self, uid: NodeUid) -> bool {
+        let inner = self.lock();
+        inner.entries.get(&uid).is_some_and(|e| match e.wish {
+            Wish::Keep(_) => true,
+            Wish::Unsaid => e.found.is_some(),
+            Wish::Gone => false,
+        })
+    }
+
+    /// Writes what is to be remembered of an entry, tells what changed of it, drops it when nothing is left of it, and wakes the reconciler.
     fn settle_entry(&self, inner: &mut Inner, uid: NodeUid) {
         let Some(entry) = inner.entries.get_mut(&uid) else { return };
         if entry.is_nothing() {
             inner.entries.remove(&uid);
             let _ = self.told.send(Told::Gone(uid));
         } else {
-            let observed = entry.observed(uid, inner.answers[entry.driver]);
-            if entry.told.as_ref() != Some(&observed) {
-                entry.told = Some(observed.clone());
-                let _ = self.told.send(Told::Changed(Box::new(observed)));
-            }
+            entry.save(&inner.files, uid);
+        }
+        self.tell(inner, uid);
+        for sharer in inner.sharers.of(uid) {
+            self.tell(inner, sharer);
         }
         self.wake.notify_one();
+    }
+
+    fn tell(&self, inner: &mut Inner, uid: NodeUid) {
+        let peer = inner.peer_of(uid);
+        let Some(entry) = inner.entries.get_mut(&uid) else { return };
+        let observed = entry.observed(uid, inner.answers[entry.driver], peer.as_ref());
+        if entry.told.as_ref() != Some(&observed) {
+            entry.told = Some(observed.clone());
+            let _ = self.told.send(Told::Changed(Box::new(observed)));
+        }
     }
 }
 
 impl Inner {
+    fn entry(&mut self, uid: NodeUid, lab_uid: LabUid, driver: usize) -> &mut Entry {
+        let files = &self.files;
+        let new = || Entry::new(lab_uid, driver, Record::load(files, lab_uid, uid));
+        self.entries.entry(uid).or_insert_with(new)
+    }
+
     fn keep(&mut self, driver: usize, instance: Instance, traceparent: &str) {
-        let entry = self.entries.entry(instance.uid).or_insert_with(|| Entry::new(instance.lab_uid, driver));
+        self.sharers.note(&instance);
+        let (uid, files) = (instance.uid, self.files.clone());
+        let entry = self.entry(uid, instance.lab_uid, driver);
         entry.keep(driver, instance, traceparent);
+        entry.save(&files, uid);
+    }
+
+    fn observed(&self, uid: NodeUid, entry: &Entry) -> Observed {
+        entry.observed(uid, self.answers[entry.driver], self.peer_of(uid).as_ref())
     }
 
     fn snapshot(&self) -> Snapshot {
-        let observed = |(uid, e): (&NodeUid, &Entry)| e.observed(*uid, self.answers[e.driver]);
         Snapshot {
-            instances: self.entries.iter().map(observed).collect(),
+            instances: self.entries.iter().map(|(uid, e)| self.observed(*uid, e)).collect(),
             inventory: self.inventory.clone(),
             synced: self.synced,
         }
@@ -398,12 +461,14 @@ impl Inner {
 
     fn forget_gone(&mut self) {
         self.entries.retain(|_, e| !e.is_nothing());
+        let entries = &self.entries;
+        self.sharers.keep(|uid| entries.contains_key(uid));
     }
 
     fn retell(&mut self) {
-        let Inner { entries, answers, .. } = self;
-        for (uid, entry) in entries {
-            entry.told = Some(entry.observed(*uid, answers[entry.driver]));
+        let now: Vec<Observed> = self.entries.iter().map(|(uid, e)| self.observed(*uid, e)).collect();
+        for (entry, observed) in self.entries.values_mut().zip(now) {
+            entry.told = Some(observed);
         }
     }
 }

@@ -35,6 +35,8 @@ pub struct Config {
     pub ovs_run_dir: PathBuf,
     /// What Open vSwitch forwards with.
     pub datapath: Datapath,
+    /// Whether wires may end in interfaces of the host.
+    pub host_interfaces: bool,
 }
 
 impl Default for Config {
@@ -46,6 +48,7 @@ impl Default for Config {
             ovsdb_socket: "/var/run/openvswitch/db.sock".into(),
             ovs_run_dir: "/var/run/openvswitch".into(),
             datapath: Datapath::Auto,
+            host_interfaces: true,
         }
     }
 }
@@ -71,6 +74,12 @@ impl Config {
                     .to_owned(),
             ));
         }
+        let is_tail = |rest: &str| matches!(rest, "w" | "x" | "y" | "z");
+        if self.segment_prefix.strip_prefix(&self.nic_prefix).is_some_and(is_tail) {
+            return Err(Error::Config(
+                "network.segment_prefix must not be the nic_prefix with w, x, y or z behind it".to_owned(),
+            ));
+        }
         Ok(())
     }
 }
@@ -86,6 +95,7 @@ mod tests {
             Config { bridge: "a-bridge-too-long".into(), ..Config::default() },
             Config { nic_prefix: "nlx".into(), ..Config::default() },
             Config { segment_prefix: "nl".into(), ..Config::default() },
+            Config { segment_prefix: "nlx".into(), ..Config::default() },
             Config { bridge: "a/b".into(), ..Config::default() },
         ] {
             assert!(bad.check().is_err(), "{bad:?}");

@@ -2,8 +2,10 @@
 
 use std::io;
 
-use netloom_model::failure::{Failure, Violation};
+use netloom_model::failure::{Code, Failure, Violation};
+use netloom_model::id::WireId;
 use netloom_service::fence::FenceError;
+use netloom_service::ticket::TicketError;
 
 /// Why a call was refused or the service cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -15,8 +17,22 @@ pub enum Error {
     #[error(transparent)]
     Fence(#[from] FenceError),
     /// Fields of a request are wrong.
-    #[error("the request is wrong in {} field(s)", .0.len())]
+    #[error("the request is wrong: see its fields")]
     Invalid(Vec<Violation>),
+    /// The ticket does not open what is asked for.
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
+    /// A filter cannot be compiled.
+    #[error("the filter \"{text}\" is wrong: {words}; see pcap-filter(7)")]
+    Filter {
+        /// The filter.
+        text: String,
+        /// What libpcap said.
+        words: String,
+    },
+    /// There is no such NIC on this host.
+    #[error("there is no NIC {0} on this host any more: look at the lab's links and ask again")]
+    NoNic(WireId),
     /// The kernel does not give what this service stands on.
     #[error("{what}: run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN")]
     Kernel {
@@ -39,6 +55,13 @@ impl From<Error> for Failure {
         match error {
             Error::Fence(fence) => fence.into(),
             Error::Invalid(violations) => Failure::invalid(message, violations),
+            Error::Ticket(ticket) => ticket.into(),
+            Error::Filter { words, .. } => {
+                Failure::new(Code::InvalidArgument, "FILTER_INVALID", message).violation("filter", words)
+            }
+            Error::NoNic(wire) => {
+                Failure::new(Code::NotFound, "NIC_NOT_FOUND", message).with("nic", wire.to_string())
+            }
             Error::Config(_) | Error::Kernel { .. } | Error::Ended(_) => Failure::internal(message),
         }
     }

@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 
 use self::observer::Observer;
+use crate::capture::{Capturer, Order};
 use crate::error::Error;
 use crate::reconcile::Report;
 use crate::slice::Store;
@@ -32,12 +33,13 @@ const REMOVAL: Duration = Duration::from_secs(20);
 pub struct Grpc {
     store: Store,
     reports: watch::Receiver<Option<Arc<Report>>>,
+    capturer: Capturer,
 }
 
 impl Grpc {
-    /// Over what is wanted and what was found.
-    pub fn new(store: Store, reports: watch::Receiver<Option<Arc<Report>>>) -> Grpc {
-        Grpc { store, reports }
+    /// Over what is wanted and what was found, and what captures.
+    pub fn new(store: Store, reports: watch::Receiver<Option<Arc<Report>>>, capturer: Capturer) -> Grpc {
+        Grpc { store, reports, capturer }
     }
 }
 
@@ -60,8 +62,8 @@ fn slice(slice: Option<pb::Slice>) -> Result<NetworkSlice, Status> {
 #[tonic::async_trait]
 impl NetworkService for Grpc {
     async fn sync(&self, request: Request<pb::SyncRequest>) -> Result<Response<pb::SyncResponse>, Status> {
-        let pb::SyncRequest { term, slice: part, more } = request.into_inner();
-        self.store.sync(term, slice(part)?, more).map_err(refused)?;
+        let pb::SyncRequest { term, slice: part, more, ticket_key } = request.into_inner();
+        self.store.sync(term, slice(part)?, more, ticket_key).map_err(refused)?;
         Ok(Response::new(pb::SyncResponse {}))
     }
 
@@ -108,5 +110,33 @@ impl NetworkService for Grpc {
             Some((Ok(pb::ObserveResponse { event: Some(event) }), observer))
         });
         Ok(Response::new(events.boxed()))
+    }
+
+    type CaptureStream = BoxStream<'static, Result<pb::CaptureResponse, Status>>;
+
+    async fn capture(
+        &self,
+        request: Request<pb::CaptureRequest>,
+    ) -> Result<Response<Self::CaptureStream>, Status> {
+        let request = request.into_inner();
+        let nic = |nic: pb::CaptureNic| match WireId::try_from(nic.wire_id) {
+            Ok(wire) => Ok((wire, nic.name)),
+            Err(e) => Err(to_status(wrong("nics", e.to_string()))),
+        };
+        let order = Order {
+            lab: request.lab,
+            nics: request.nics.into_iter().map(nic).collect::<Result<_, Status>>()?,
+            filter: request.filter,
+            snap_length: request.snap_length,
+            packets: request.packet_count,
+            duration: (request.duration_seconds > 0)
+                .then(|| Duration::from_secs(request.duration_seconds.into())),
+        };
+        let blocks = self.capturer.start(order, &request.ticket).map_err(refused)?;
+        let parts = stream::unfold(blocks, |mut blocks| async {
+            let data = blocks.recv().await?;
+            Some((Ok(pb::CaptureResponse { data }), blocks))
+        });
+        Ok(Response::new(parts.boxed()))
     }
 }

@@ -4,16 +4,20 @@
 //! the one loop that acts: it reads five levels (the slice, the published network namespaces in `netns`, the host's interfaces in `links`,
 //! Open vSwitch's database through `netloom-ovsdb` and the flows that `driver::flows` read back), asks the pure `plan` what to do and what
 //! to tell, does it, and waits until any of them changes. `namespace` makes the NICs of a namespace in one visit, `driver::ovs` makes of all
-//! changes one transaction, `driver::flows` one bundle a bridge. `observe` says what is new to an observer.
+//! changes one transaction, `driver::flows` one bundle a bridge. `qdisc` has the words for what slows and redirects frames, `probe` finds out
+//! which of them the kernel understands. `observe` says what is new to an observer; `capture` reads packets for whoever holds a ticket.
 //!
 //! What this prevents: a wire called up because it was asked for, not because its flows were read back; a subprocess, or a visit, per port
 //! or link; two labs that meet because port numbers changed under flows; and work that is lost when anything restarts, since there is no
 //! list of work, only what is and what is wanted.
 
+mod capture;
 mod config;
 mod driver;
 mod error;
+mod figures;
 mod grpc;
+mod guest;
 mod links;
 mod names;
 mod namespace;
@@ -21,6 +25,8 @@ mod netlink;
 mod netns;
 mod observe;
 mod plan;
+mod probe;
+mod qdisc;
 mod reconcile;
 mod slice;
 mod trace;
@@ -38,6 +44,7 @@ use tonic::service::Routes;
 pub use config::{Config, Datapath};
 pub use error::Error;
 
+use crate::capture::Capturer;
 use crate::grpc::Grpc;
 use crate::links::Monitor;
 use crate::names::Names;
@@ -61,10 +68,16 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
             driver::ovs::tables(),
         ),
     };
+    let capturer = Capturer {
+        store: store.clone(),
+        links: sources.monitor.links(),
+        names: names.clone(),
+        shutdown: shutdown.clone(),
+    };
     let reconciler = Reconciler::new(names, config, sources)?;
     let (report, reports) = watch::channel(None);
     let listener = connector.listen(&settings.endpoints.network).await?;
-    let service = NetworkServiceServer::new(Grpc::new(store, reports))
+    let service = NetworkServiceServer::new(Grpc::new(store, reports, capturer))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let mut work = JoinSet::new();

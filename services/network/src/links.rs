@@ -1,6 +1,7 @@
 //! The host's interfaces as a level: one socket hears of every change, a map holds what is.
 //!
-//! Carrier of a wire is read from here, so an event must never be lost: when the kernel says that it had to drop some, everything is read
+//! What shapes and redirects their frames is part of it: it is heard of on the same socket, and read in one dump, with one more for each of
+//! the few interfaces that have a redirect. Carrier of a wire is read from here, so an event must never be lost: when the kernel says that it had to drop some, everything is read
 //! anew. [`Monitor::read_anew`] does so on demand: of an interface that is down the kernel tells no change of its alias or group.
 
 use std::collections::HashMap;
@@ -16,12 +17,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::Error;
 use crate::netlink::{DELETE_LINK, Link, NEW_LINK, Netlink, messages};
+use crate::qdisc::{self, Shape, Told};
 
 /// Interfaces by name.
 pub type Links = HashMap<String, Link>;
 
-/// `RTMGRP_LINK`.
-const LINK_GROUP: u32 = 1;
+/// `RTMGRP_LINK` and `RTMGRP_TC`.
+const GROUPS: u32 = 1 | 8;
 /// Room for the events of some thousand interfaces that change at once.
 static BUFFER: libc::c_int = 8 << 20;
 
@@ -94,11 +96,20 @@ async fn run(
     }
 }
 
+/// What traffic control does to an interface's frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Control {
+    shape: Option<Shape>,
+    ingress: bool,
+    redirect: Option<u32>,
+}
+
 struct Ear {
     socket: AsyncFd<Socket>,
     /// For reading everything; of the same namespace.
     dump: Netlink,
     links: HashMap<u32, Link>,
+    controls: HashMap<u32, Control>,
     buffer: Vec<u8>,
     changed: bool,
 }
@@ -106,7 +117,7 @@ struct Ear {
 impl Ear {
     fn open() -> io::Result<Ear> {
         let mut socket = Socket::new(protocols::NETLINK_ROUTE)?;
-        socket.bind(&SocketAddr::new(0, LINK_GROUP))?;
+        socket.bind(&SocketAddr::new(0, GROUPS))?;
         socket.set_non_blocking(true)?;
         // SAFETY: the descriptor is open and the option is an int. Without the right to force it the default stays, which costs more
         // reading anew, not correctness.
@@ -125,6 +136,7 @@ impl Ear {
             socket,
             dump: Netlink::open()?,
             links: HashMap::new(),
+            controls: HashMap::new(),
             buffer: Vec::with_capacity(64 << 10),
             changed: true,
         })
@@ -134,6 +146,19 @@ impl Ear {
     /// then waits behind it.
     fn read_anew(&mut self) -> io::Result<()> {
         self.links = self.dump.links()?.into_iter().map(|link| (link.index, link)).collect();
+        let mut controls = HashMap::new();
+        self.dump.dump(qdisc::GET_QDISC, &qdisc::all(), |_, payload| note(&mut controls, payload))?;
+        let redirected: Vec<u32> =
+            controls.iter().filter(|(_, control)| control.ingress).map(|(index, _)| *index).collect();
+        for index in redirected {
+            let filters = qdisc::filters_of(index);
+            let read = self.dump.dump(qdisc::GET_FILTER, &filters, |_, payload| note(&mut controls, payload));
+            // The interface may have gone meanwhile.
+            if let Err(e) = read {
+                tracing::debug!("filters of interface {index} cannot be read: {e}");
+            }
+        }
+        self.controls = controls;
         self.changed = true;
         self.drain()
     }
@@ -149,13 +174,21 @@ impl Ear {
                 Err(e) => return Err(e),
             }
             for message in messages(&self.buffer) {
+                let kind = message.message_type();
+                if (qdisc::NEW_QDISC..=qdisc::GET_FILTER).contains(&kind) {
+                    self.changed |= heard(&mut self.controls, kind, message.payload());
+                    continue;
+                }
                 let Some(link) = Link::parse(message.payload()) else { continue };
-                match message.message_type() {
+                match kind {
                     NEW_LINK if self.links.get(&link.index) != Some(&link) => {
                         self.links.insert(link.index, link);
                         self.changed = true;
                     }
-                    DELETE_LINK => self.changed |= self.links.remove(&link.index).is_some(),
+                    DELETE_LINK => {
+                        self.controls.remove(&link.index);
+                        self.changed |= self.links.remove(&link.index).is_some();
+                    }
                     _ => {}
                 }
             }
@@ -164,8 +197,45 @@ impl Ear {
 
     fn publish(&mut self, to: &watch::Sender<Arc<Links>>) {
         if std::mem::take(&mut self.changed) {
-            let links = self.links.values().map(|link| (link.name.clone(), link.clone())).collect();
-            to.send_replace(Arc::new(links));
+            let complete = |link: &Link| {
+                let control = self.controls.get(&link.index).copied().unwrap_or_default();
+                let link = Link { shape: control.shape, redirect: control.redirect, ..link.clone() };
+                (link.name.clone(), link)
+            };
+            to.send_replace(Arc::new(self.links.values().map(complete).collect()));
         }
     }
+}
+
+/// Takes in what is said to be there.
+fn note(controls: &mut HashMap<u32, Control>, payload: &[u8]) {
+    let Some((index, told)) = qdisc::read(payload) else { return };
+    let control = controls.entry(index).or_default();
+    match told {
+        Told::Root(shape) => control.shape = shape,
+        Told::Ingress => control.ingress = true,
+        Told::Redirect(to) => control.redirect = Some(to),
+    }
+}
+
+/// Takes in an event of traffic control; tells whether anything changed.
+fn heard(controls: &mut HashMap<u32, Control>, kind: u16, payload: &[u8]) -> bool {
+    let Some(index) = qdisc::device(payload) else { return false };
+    let before = controls.get(&index).copied().unwrap_or_default();
+    match (kind, qdisc::read(payload)) {
+        (qdisc::NEW_QDISC | qdisc::NEW_FILTER, _) => note(controls, payload),
+        // The kernel does not tell of the filters that go with it.
+        (qdisc::DELETE_QDISC, _) if qdisc::is_ingress(payload) => {
+            let control = controls.entry(index).or_default();
+            (control.ingress, control.redirect) = (false, None);
+        }
+        (qdisc::DELETE_QDISC, Some((_, Told::Root(Some(shape))))) if before.shape == Some(shape) => {
+            controls.entry(index).or_default().shape = None;
+        }
+        (qdisc::DELETE_FILTER, Some((_, Told::Redirect(_)))) => {
+            controls.entry(index).or_default().redirect = None;
+        }
+        _ => {}
+    }
+    controls.get(&index).copied().unwrap_or_default() != before
 }

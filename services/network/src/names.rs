@@ -7,6 +7,7 @@ use netloom_model::id::{Owner, WireId};
 use netloom_model::slice::Nic;
 
 use crate::config::Config;
+use crate::guest::Setting;
 use crate::netlink::Link;
 
 /// The external id that names the owner.
@@ -36,8 +37,28 @@ pub struct Tag {
     pub wire: WireId,
     /// The start of its node that it was plugged into; empty when the NIC was not finished.
     pub start: String,
-    /// [`fingerprint`] of the NIC as it was wanted then.
+    /// [`fingerprint`] of the NIC as it was made.
     pub fingerprint: String,
+    /// What of it can be changed, as it was set last: a [`Setting`] in words, or a digest of a longer one.
+    pub setting: String,
+}
+
+/// An end of a wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum End {
+    /// The first.
+    A,
+    /// The second.
+    B,
+}
+
+/// The two ends of a tail: a veth that leads from a segment to where a wire is impaired.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tail {
+    /// Name of the end that is a port of the segment.
+    pub outer: String,
+    /// Name of the end that frames are handed to and from.
+    pub inner: String,
 }
 
 impl Names {
@@ -75,34 +96,88 @@ impl Names {
         ["a", "b"].map(|end| format!("{}{end}", self.nic(wire)))
     }
 
-    /// The alias of a NIC's host end.
-    pub fn alias(&self, nic: &Nic, start: &str) -> String {
-        format!("netloom:{}:{}:{start}:{}", self.owner, nic.wire_id, fingerprint(nic))
+    /// Names of a tail: the prefix, a letter that begins no wire id, and the low 60 bits in base 32.
+    pub fn tail(&self, wire: WireId, end: End) -> Tail {
+        let letters = match end {
+            End::A => ['w', 'x'],
+            End::B => ['y', 'z'],
+        };
+        let [outer, inner] =
+            letters.map(|letter| format!("{}{letter}{}", self.nic_prefix, &wire.interface_name("")[1..]));
+        Tail { outer, inner }
     }
 
-    /// What a host interface is to us; none when it is not ours.
+    /// True for a name that has the form of one that is made here: a host end, a tail, the bridge of a segment or of all wires.
+    pub fn is_reserved(&self, name: &str) -> bool {
+        let is_made = |prefix: &str, digits| {
+            name.strip_prefix(prefix).is_some_and(|rest| WireId::are_digits(rest, digits))
+        };
+        name == self.bridge
+            || is_made(&self.nic_prefix, WireId::DIGITS)
+            || is_made(&self.segment_prefix, WireId::DIGITS - 1)
+    }
+
+    /// The alias of a tail's ends.
+    pub fn tail_alias(&self, wire: WireId) -> String {
+        format!("netloom:{}:{wire}:tail", self.owner)
+    }
+
+    /// The wire that a host interface is a tail's end of; none when it is not ours.
+    pub fn tail_of(&self, link: &Link) -> Option<WireId> {
+        let rest = link.alias.strip_prefix("netloom:")?.strip_prefix(&self.owner)?.strip_prefix(':')?;
+        rest.strip_suffix(":tail")?.parse::<u64>().ok()?.try_into().ok()
+    }
+
+    /// True when an interface that is named like a tail's end is ours: also one that was not finished.
+    pub fn is_our_tail(&self, link: &Link, wire: WireId) -> bool {
+        link.group == self.group && (link.alias.is_empty() || self.tail_of(link) == Some(wire))
+    }
+
+    /// The alias of a NIC's host end. The kernel keeps 255 characters.
+    pub fn alias(&self, nic: &Nic, start: &str) -> String {
+        let fixed = format!("netloom:{}:{}:{start}:{}|", self.owner, nic.wire_id, fingerprint(nic));
+        let setting = Setting::text(nic);
+        if fixed.len() + setting.len() < 256 { fixed + &setting } else { fixed + &digest(&setting) }
+    }
+
+    /// True when a NIC is set as it is wanted.
+    pub fn is_set(&self, tag: &Tag, nic: &Nic) -> bool {
+        let setting = Setting::text(nic);
+        tag.setting == setting || tag.setting == digest(&setting)
+    }
+
+    /// What a host interface is to us; none when it is not ours. One that bears a name of the host's own choosing is known by its alias and
+    /// its group.
     pub fn tag(&self, link: &Link) -> Option<Tag> {
-        let wire = WireId::from_interface_name(&self.nic_prefix, &link.name)?;
+        let named = WireId::from_interface_name(&self.nic_prefix, &link.name);
+        let ours = link.group == self.group || link.group == self.condemned_group();
         if link.alias.is_empty() {
-            let ours = link.group == self.group || link.group == self.condemned_group();
-            return ours.then(|| Tag { wire, start: String::new(), fingerprint: String::new() });
+            let tag =
+                |wire| Tag { wire, start: String::new(), fingerprint: String::new(), setting: String::new() };
+            return named.filter(|_| ours).map(tag);
         }
         let rest = link.alias.strip_prefix("netloom:")?.strip_prefix(&self.owner)?.strip_prefix(':')?;
         let mut parts = rest.splitn(2, ':');
-        let aliased: u64 = parts.next()?.parse().ok()?;
-        let (start, fingerprint) = parts.next()?.rsplit_once(':')?;
-        (aliased == wire.get()).then(|| Tag {
+        let wire = parts.next()?.parse::<u64>().ok()?.try_into().ok()?;
+        let (marks, setting) = parts.next()?.rsplit_once('|')?;
+        let (start, fingerprint) = marks.rsplit_once(':')?;
+        let is_its = named.map_or(ours, |named| named == wire);
+        is_its.then(|| Tag {
             wire,
             start: start.to_owned(),
             fingerprint: fingerprint.to_owned(),
+            setting: setting.to_owned(),
         })
     }
 }
 
 /// Changes with everything about a NIC that can only be changed by plugging it anew. Kept stable over versions: a changed one replugs.
 pub fn fingerprint(nic: &Nic) -> String {
-    let text = format!("{}|{}|{}|{}", nic.guest_name, nic.mac, nic.mtu, nic.addresses.join(","));
-    format!("{:08x}", fnv(&text))
+    format!("{:08x}", fnv(&nic.guest_name))
+}
+
+fn digest(setting: &str) -> String {
+    format!("#{:08x}", fnv(setting))
 }
 
 /// FNV-1a, 32 bits.
@@ -129,7 +204,7 @@ mod tests {
     }
 
     fn link(name: String, alias: String, group: u32) -> Link {
-        Link { index: 7, name, alias, group, up: false, lower_up: false }
+        Link { index: 7, name, alias, group, ..Link::default() }
     }
 
     #[test]
@@ -144,6 +219,9 @@ mod tests {
         assert_eq!(others.tag(&tagged), None);
         let renamed = Link { name: names.nic(78.try_into().unwrap()), ..tagged };
         assert_eq!(names.tag(&renamed), None, "the alias is of another NIC");
+        let given = Link { name: "uplink".into(), ..renamed };
+        assert_eq!(names.tag(&given), Some(tag), "under a name that the host chose");
+        assert_eq!(names.tag(&Link { group: 0, ..given }), None);
     }
 
     #[test]
@@ -164,10 +242,59 @@ mod tests {
     }
 
     #[test]
-    fn what_needs_a_new_nic_changes_the_fingerprint() {
+    fn names_of_the_form_of_its_own_are_reserved() {
+        let names = Names::new(&Config::default(), Owner::new());
+        let wire = WireId::try_from(u64::MAX >> 1).unwrap();
+        let Tail { outer, inner } = names.tail(wire, End::B);
+        for name in [names.nic(wire), names.segment(wire), outer, inner, "nl0".to_owned()] {
+            assert!(names.is_reserved(&name), "{name}");
+        }
+        for name in ["nl1", "nl-uplink", "nl-uplink-to-me", "uplink"] {
+            assert!(!names.is_reserved(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_another_name_needs_a_new_nic() {
         let one = nic(1);
-        let other = Nic { mtu: 1500, ..one.clone() };
+        let other = Nic { guest_name: "eth2".into(), ..one.clone() };
         assert_ne!(fingerprint(&one), fingerprint(&other));
-        assert_eq!(fingerprint(&one), fingerprint(&Nic { lab_uid: LabUid::new(), ..one.clone() }));
+        let names = Names::new(&Config::default(), Owner::new());
+        let tagged = link(names.nic(one.wire_id), names.alias(&one, "s1"), names.group);
+        let tag = names.tag(&tagged).unwrap();
+        assert!(names.is_set(&tag, &one));
+        for other in [
+            Nic { mtu: 1500, ..one.clone() },
+            Nic { mac: "02:00:00:00:00:02".into(), ..one.clone() },
+            Nic { addresses: vec!["10.0.0.1/24".into()], ..one.clone() },
+        ] {
+            assert_eq!(fingerprint(&one), fingerprint(&other));
+            assert!(!names.is_set(&tag, &other));
+        }
+    }
+
+    #[test]
+    fn an_alias_is_never_longer_than_the_kernel_keeps() {
+        let names = Names::new(&Config::default(), Owner::new());
+        let many = (0..40).map(|n| format!("2001:db8::{n}/64")).collect();
+        let nic = Nic { addresses: many, ..nic(u64::MAX >> 1) };
+        let alias = names.alias(&nic, &"s".repeat(64));
+        assert!(alias.len() < 256, "{}", alias.len());
+        let tag = names.tag(&link(names.nic(nic.wire_id), alias, names.group)).unwrap();
+        assert!(names.is_set(&tag, &nic) && Setting::read(&tag.setting).is_none());
+    }
+
+    #[test]
+    fn a_tail_is_told_from_a_nic_and_from_a_segment() {
+        let names = Names::new(&Config::default(), Owner::new());
+        let wire = WireId::try_from(u64::MAX >> 1).unwrap();
+        let Tail { outer, inner } = names.tail(wire, End::A);
+        assert!(outer != inner && outer.len() == 15);
+        for name in [&outer, &inner] {
+            assert_eq!(WireId::from_interface_name("nl", name), None);
+        }
+        let end = link(outer, names.tail_alias(wire), names.group);
+        assert_eq!((names.tail_of(&end), names.tag(&end)), (Some(wire), None));
+        assert!(names.is_our_tail(&end, wire) && !names.is_our_tail(&Link { group: 0, ..end }, wire));
     }
 }

@@ -1,6 +1,6 @@
 //! Visits to nodes' network namespaces: all NICs of a namespace are made in one visit.
 //!
-//! A visit happens on a thread of its own, which enters namespace after namespace and ends: no thread of the runtime ever leaves the host's
+//! What of a NIC can be changed is changed in the same visit, and only that: what the node itself set stays. A visit happens on a thread of its own, which enters namespace after namespace and ends: no thread of the runtime ever leaves the host's
 //! namespace, so nothing else can be done in the wrong one. A NIC is made in its final place and under its final name: the node never sees
 //! it half done.
 
@@ -17,76 +17,13 @@ use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InetDevConf, InfoData, InfoKind, InfoVeth,
     LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-use netloom_model::failure::Violation;
 use netloom_model::id::WireId;
-use netloom_model::slice::Nic;
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
 
-use crate::netlink::{Netlink, Refused, Request};
+use crate::guest::{Guest, Setting};
+use crate::netlink::{Link, Netlink, Refused, Request};
 use crate::netns::is_namespace;
-
-/// What a node sees of a NIC.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Guest {
-    /// Its name in the node.
-    pub name: String,
-    mac: [u8; 6],
-    mtu: u32,
-    addresses: Vec<(IpAddr, u8)>,
-}
-
-impl Guest {
-    /// Reads what a NIC asks for; `field` is where it stands in the request.
-    pub fn parse(nic: &Nic, field: &str) -> Result<Guest, Vec<Violation>> {
-        let mut wrong = Vec::new();
-        let mut refuse = |key: &str, description: String| {
-            wrong.push(Violation { field: format!("{field}.{key}"), description });
-        };
-        let name = &nic.guest_name;
-        let fits = (1..16).contains(&name.len()) && name != "." && name != ".." && name != "lo";
-        if !fits || name.bytes().any(|b| b == b'/' || b == b':' || !b.is_ascii_graphic()) {
-            refuse(
-                "guest_name",
-                format!("\"{name}\" cannot name an interface: use 1 to 15 printable characters"),
-            );
-        }
-        let mac = mac(&nic.mac).filter(|mac| mac[0] & 1 == 0 && *mac != [0; 6]);
-        if mac.is_none() {
-            refuse("mac", format!("\"{}\" is not a unicast MAC address", nic.mac));
-        }
-        if !(68..=65_535).contains(&nic.mtu) {
-            refuse("mtu", format!("{} is not from 68 to 65535", nic.mtu));
-        }
-        let mut addresses = Vec::new();
-        for text in &nic.addresses {
-            match address(text) {
-                Some(address) => addresses.push(address),
-                None => refuse("addresses", format!("\"{text}\" is not an address with its prefix length")),
-            }
-        }
-        match mac {
-            Some(mac) if wrong.is_empty() => Ok(Guest { name: name.clone(), mac, mtu: nic.mtu, addresses }),
-            _ => Err(wrong),
-        }
-    }
-}
-
-fn mac(text: &str) -> Option<[u8; 6]> {
-    let digits = |b: &str| b.len() == 2 && b.bytes().all(|d| d.is_ascii_hexdigit());
-    let mut bytes = text.split(':').map(|b| u8::from_str_radix(b, 16).ok().filter(|_| digits(b)));
-    let mut mac = [0; 6];
-    for byte in &mut mac {
-        *byte = bytes.next()??;
-    }
-    bytes.next().is_none().then_some(mac)
-}
-
-fn address(text: &str) -> Option<(IpAddr, u8)> {
-    let (ip, prefix) = text.split_once('/')?;
-    let (ip, prefix): (IpAddr, u8) = (ip.parse().ok()?, prefix.parse().ok()?);
-    (prefix <= if ip.is_ipv4() { 32 } else { 128 }).then_some((ip, prefix))
-}
 
 /// A NIC to be made.
 #[derive(Debug, Clone)]
@@ -103,15 +40,36 @@ pub struct Plug {
     pub alias: String,
     /// Group of its end on the host.
     pub group: u32,
+    /// True when the host's own stack is to take no notice of it.
+    pub silent: bool,
 }
 
-/// NICs to be made in one namespace.
+/// A NIC to be changed.
+#[derive(Debug, Clone)]
+pub struct Adjust {
+    /// The NIC.
+    pub wire: WireId,
+    /// Number of its end in the node.
+    pub guest_index: u32,
+    /// Number of its end on the host.
+    pub host_index: u32,
+    /// As we made it.
+    pub before: Setting,
+    /// As it is to be.
+    pub after: Setting,
+    /// Alias of its end on the host then.
+    pub alias: String,
+}
+
+/// What is to be done in one namespace.
 #[derive(Debug, Clone)]
 pub struct Visit {
     /// The namespace.
     pub path: PathBuf,
-    /// The NICs.
+    /// NICs to make.
     pub plugs: Vec<Plug>,
+    /// NICs to change.
+    pub adjusts: Vec<Adjust>,
     /// Frames come from the node with checksums filled in. The userspace datapath does not do it on the way: without this no TCP connects.
     pub checksums: bool,
 }
@@ -135,9 +93,15 @@ impl Fault {
     }
 }
 
-/// Makes all these NICs. Blocks on a thread of its own.
-pub async fn plug(visits: Vec<Visit>) -> Outcomes {
-    let wires: Vec<WireId> = visits.iter().flat_map(|v| &v.plugs).map(|p| p.wire).collect();
+impl Visit {
+    fn wires(&self) -> impl Iterator<Item = WireId> {
+        self.plugs.iter().map(|plug| plug.wire).chain(self.adjusts.iter().map(|adjust| adjust.wire))
+    }
+}
+
+/// Makes and changes all these NICs. Blocks on a thread of its own.
+pub async fn visit(visits: Vec<Visit>) -> Outcomes {
+    let wires: Vec<WireId> = visits.iter().flat_map(Visit::wires).collect();
     let all_failed = move |why: String| wires.iter().map(|wire| (*wire, Err(why.clone()))).collect();
     let (done, outcome) = tokio::sync::oneshot::channel();
     let thread = std::thread::Builder::new().name("netns-visit".to_owned()).spawn(move || {
@@ -157,42 +121,65 @@ fn visit_all(visits: &[Visit]) -> io::Result<Outcomes> {
     let host_namespace = File::open("/proc/thread-self/ns/net")?;
     let mut host = Netlink::open()?;
     let mut nics: Vec<(&Plug, Result<(), Fault>)> = Vec::new();
+    let mut adjusted: Vec<(&Adjust, Result<(), String>)> = Vec::new();
     for visit in visits {
         match visit.run(host_namespace.as_raw_fd()) {
-            Ok(outcomes) => nics.extend(visit.plugs.iter().zip(outcomes)),
+            Ok((made, changed)) => {
+                nics.extend(visit.plugs.iter().zip(made));
+                adjusted.extend(visit.adjusts.iter().zip(changed));
+            }
             Err(e) => {
-                let fault = || Fault::Absent(format!("the node's network namespace cannot be entered: {e}"));
-                nics.extend(visit.plugs.iter().map(|plug| (plug, Err(fault()))));
+                let why = format!("the node's network namespace cannot be entered: {e}");
+                nics.extend(visit.plugs.iter().map(|plug| (plug, Err(Fault::Absent(why.clone())))));
+                adjusted.extend(visit.adjusts.iter().map(|adjust| (adjust, Err(why.clone()))));
             }
         }
     }
     setns(&host_namespace, CloneFlags::CLONE_NEWNET)?;
     let mut made: Vec<_> = nics.iter_mut().filter(|(_, outcome)| outcome.is_ok()).collect();
-    let alias =
-        |plug: &Plug| Request::set_link(plug.host_index, vec![LinkAttribute::IfAlias(plug.alias.clone())]);
-    let answers = host.batch(made.iter().map(|(plug, _)| alias(plug)).collect())?;
+    let alias = |index, alias: &str| Request::set_link(index, vec![LinkAttribute::IfAlias(alias.to_owned())]);
+    let aliases = made.iter().map(|(plug, _)| alias(plug.host_index, &plug.alias));
+    let answers = host.batch(aliases.collect())?;
     for ((_, outcome), answer) in made.iter_mut().zip(answers) {
         *outcome = answer.map_err(|e| Fault::Broken(format!("its host end cannot be marked as ours: {e}")));
     }
-    silence(&mut host, made.iter().map(|(plug, _)| *plug))?;
+    let silent = made.iter().map(|(plug, _)| plug).filter(|plug| plug.silent);
+    let silent: Vec<_> = silent.map(|plug| (plug.host_index, plug.host_name.as_str())).collect();
+    silence(&mut host, &silent)?;
     let broken = nics.iter().filter(|(_, outcome)| matches!(outcome, Err(Fault::Broken(_))));
     host.batch(broken.map(|(plug, _)| Request::delete_link(plug.host_index)).collect())?;
-    Ok(nics.into_iter().map(|(plug, outcome)| (plug.wire, outcome.map_err(Fault::why))).collect())
+    // The mark comes last: one that was not changed wholly is changed again.
+    let mut changed: Vec<_> = adjusted.iter_mut().filter(|(_, outcome)| outcome.is_ok()).collect();
+    let requests = changed.iter().flat_map(|(adjust, _)| {
+        let mtu = vec![LinkAttribute::Mtu(adjust.after.mtu)];
+        [Request::set_link(adjust.host_index, mtu), alias(adjust.host_index, &adjust.alias)]
+    });
+    let answers = host.batch(requests.collect())?;
+    for ((_, outcome), answers) in changed.iter_mut().zip(answers.chunks(2)) {
+        let refused = answers.iter().find_map(|answer| answer.as_ref().err());
+        *outcome = refused.map_or(Ok(()), |e| Err(format!("its host end cannot be changed: {e}")));
+    }
+    let adjusted = adjusted.into_iter().map(|(adjust, outcome)| (adjust.wire, outcome));
+    Ok(nics
+        .into_iter()
+        .map(|(plug, outcome)| (plug.wire, outcome.map_err(Fault::why)))
+        .chain(adjusted)
+        .collect())
 }
 
 /// Keeps the host's own network stack off these host ends: it sees every frame there, and would answer ARP for, and take packets to, any
 /// address of the host. With strict reverse path filtering and no route to the host end, nothing that comes in by it is taken.
-fn silence<'a>(host: &mut Netlink, plugs: impl Iterator<Item = &'a Plug>) -> io::Result<()> {
+pub fn silence(host: &mut Netlink, ends: &[(u32, &str)]) -> io::Result<()> {
     let mut ipv4 = InetDevConf::default();
     (ipv4.rp_filter, ipv4.arp_ignore) = (1, 8);
     let (mut four, mut six) = (Vec::new(), Vec::new());
-    for plug in plugs {
+    for (index, name) in ends {
         let inet = AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(ipv4)]);
-        four.push(Request::set_link(plug.host_index, vec![LinkAttribute::AfSpecUnspec(vec![inet])]));
+        four.push(Request::set_link(*index, vec![LinkAttribute::AfSpecUnspec(vec![inet])]));
         let none = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
-        six.push(Request::set_link(plug.host_index, vec![LinkAttribute::AfSpecUnspec(vec![none])]));
+        six.push(Request::set_link(*index, vec![LinkAttribute::AfSpecUnspec(vec![none])]));
         // Netlink has no word for it. Without IPv6 in the kernel there is no file, and no need.
-        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", plug.host_name), "1");
+        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
     }
     let refused = host.batch(four)?.into_iter().find_map(Result::err);
     if let Some(e) = refused {
@@ -202,9 +189,23 @@ fn silence<'a>(host: &mut Netlink, plugs: impl Iterator<Item = &'a Plug>) -> io:
     Ok(())
 }
 
+/// Gives a host end to the host's own network stack, as any other interface of its is.
+pub fn unsilence(host: &mut Netlink, index: u32, name: &str) -> io::Result<()> {
+    for key in ["ipv4/conf/*/rp_filter", "ipv4/conf/*/arp_ignore", "ipv6/conf/*/disable_ipv6"] {
+        let path = |which| format!("/proc/sys/net/{}", key.replace('*', which));
+        let usual = std::fs::read(path("default")).unwrap_or_else(|_| b"0".to_vec());
+        let _ = std::fs::write(path(name), usual);
+    }
+    let usual = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::Eui64)]);
+    host.batch(vec![Request::set_link(index, vec![LinkAttribute::AfSpecUnspec(vec![usual])])]).map(drop)
+}
+
+/// How NICs were made and changed in one namespace.
+type Done = (Vec<Result<(), Fault>>, Vec<Result<(), String>>);
+
 impl Visit {
-    /// Enters the namespace and makes the NICs.
-    fn run(&self, host_namespace: RawFd) -> io::Result<Vec<Result<(), Fault>>> {
+    /// Enters the namespace, makes NICs and changes NICs.
+    fn run(&self, host_namespace: RawFd) -> io::Result<Done> {
         let namespace = File::open(&self.path)?;
         if !is_namespace(&self.path) {
             return Err(io::Error::other("nothing is mounted on its file"));
@@ -218,8 +219,10 @@ impl Visit {
         for plug in &self.plugs {
             let index = (2..).find(|index| taken.insert(*index)).unwrap_or_default();
             requests.push(veth(plug, index, host_namespace));
-            requests.extend(plug.guest.addresses.iter().map(|(ip, prefix)| add_address(index, *ip, *prefix)));
-            counts.push(1 + plug.guest.addresses.len());
+            requests.extend(
+                plug.guest.setting.addresses.iter().map(|(ip, prefix)| add_address(index, *ip, *prefix)),
+            );
+            counts.push(1 + plug.guest.setting.addresses.len());
         }
         let mut answers = netlink.batch(requests)?.into_iter();
         let mut outcomes = Vec::new();
@@ -232,7 +235,63 @@ impl Visit {
             }
             outcomes.push(outcome);
         }
-        Ok(outcomes)
+        let mut changed = Vec::new();
+        if !self.adjusts.is_empty() {
+            let requests: Vec<Vec<Request>> = self.adjusts.iter().map(Adjust::requests).collect();
+            let counts: Vec<usize> = requests.iter().map(Vec::len).collect();
+            let mut answers = netlink.batch(requests.into_iter().flatten().collect())?.into_iter();
+            let links = netlink.links()?;
+            for (adjust, count) in self.adjusts.iter().zip(counts) {
+                let answers: Vec<Result<(), Refused>> = answers.by_ref().take(count).collect();
+                let settled = |e: &Refused| matches!(e.errno, libc::EEXIST | libc::EADDRNOTAVAIL);
+                let refused = answers.into_iter().find_map(|a| a.err().filter(|e| !settled(e)));
+                changed.push(adjust.judge(refused, &links));
+            }
+        }
+        Ok((outcomes, changed))
+    }
+}
+
+impl Adjust {
+    /// What differs between the two settings, and nothing else. An address that is there already, or gone already, is as it is to be: each
+    /// of these is told from a refusal by [`Adjust::judge`].
+    fn requests(&self) -> Vec<Request> {
+        let (before, after) = (&self.before, &self.after);
+        let mut attributes = Vec::new();
+        if before.mac != after.mac {
+            attributes.push(LinkAttribute::Address(after.mac.to_vec()));
+        }
+        if before.mtu != after.mtu {
+            attributes.push(LinkAttribute::Mtu(after.mtu));
+        }
+        let mut requests = Vec::new();
+        if !attributes.is_empty() {
+            requests.push(Request::set_link(self.guest_index, attributes));
+        }
+        let gone = before.addresses.iter().filter(|address| !after.addresses.contains(address));
+        requests.extend(gone.map(|(ip, prefix)| {
+            Request::change(RouteNetlinkMessage::DelAddress(address(self.guest_index, *ip, *prefix)))
+        }));
+        let new = after.addresses.iter().filter(|address| !before.addresses.contains(address));
+        requests.extend(new.map(|(ip, prefix)| add_address(self.guest_index, *ip, *prefix)));
+        requests
+    }
+
+    /// How it went: what the kernel refused, and what it says the NIC is now.
+    fn judge(&self, refused: Option<Refused>, links: &[Link]) -> Result<(), String> {
+        if let Some(refused) = refused {
+            return Err(format!("the NIC cannot be changed: {refused}"));
+        }
+        let link = links.iter().find(|link| link.index == self.guest_index);
+        let link = link.ok_or_else(|| "the NIC is gone from its node".to_owned())?;
+        let is_new = |changed: bool, is: bool| !changed || is;
+        let mac = is_new(self.before.mac != self.after.mac, link.mac == self.after.mac);
+        let mtu = is_new(self.before.mtu != self.after.mtu, link.mtu == self.after.mtu);
+        if mac && mtu {
+            Ok(())
+        } else {
+            Err("the NIC was changed, and is not as it was changed to".to_owned())
+        }
     }
 }
 
@@ -250,10 +309,13 @@ fn judge(plug: &Plug, answers: &[Result<(), Refused>]) -> Result<(), Fault> {
                 plug.host_name
             )));
         }
-        Err(e) => return Err(Fault::Absent(format!("{name} cannot be made: {e}"))),
+        Err(e) => {
+            let why = format!("{name} cannot be made with a host end called {}: {e}", plug.host_name);
+            return Err(Fault::Absent(why));
+        }
         Ok(()) => {}
     }
-    let refused = addresses.iter().zip(&plug.guest.addresses).find_map(|(answer, (ip, prefix))| {
+    let refused = addresses.iter().zip(&plug.guest.setting.addresses).find_map(|(answer, (ip, prefix))| {
         answer.as_ref().err().map(|e| format!("address {ip}/{prefix} of {name} cannot be set: {e}"))
     });
     refused.map_or(Ok(()), |why| Err(Fault::Broken(why)))
@@ -266,7 +328,7 @@ fn veth(plug: &Plug, index: u32, host_namespace: RawFd) -> Request {
     peer.attributes = vec![
         LinkAttribute::IfName(plug.host_name.clone()),
         LinkAttribute::NetNsFd(host_namespace),
-        LinkAttribute::Mtu(plug.guest.mtu),
+        LinkAttribute::Mtu(plug.guest.setting.mtu),
         LinkAttribute::Group(plug.group),
     ];
     let mut message = LinkMessage::default();
@@ -276,8 +338,8 @@ fn veth(plug: &Plug, index: u32, host_namespace: RawFd) -> Request {
     message.header.change_mask = LinkFlags::Up;
     message.attributes = vec![
         LinkAttribute::IfName(plug.guest.name.clone()),
-        LinkAttribute::Address(plug.guest.mac.to_vec()),
-        LinkAttribute::Mtu(plug.guest.mtu),
+        LinkAttribute::Address(plug.guest.setting.mac.to_vec()),
+        LinkAttribute::Mtu(plug.guest.setting.mtu),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
             LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
@@ -287,6 +349,10 @@ fn veth(plug: &Plug, index: u32, host_namespace: RawFd) -> Request {
 }
 
 fn add_address(index: u32, ip: IpAddr, prefix: u8) -> Request {
+    Request::create(RouteNetlinkMessage::NewAddress(address(index, ip, prefix)))
+}
+
+fn address(index: u32, ip: IpAddr, prefix: u8) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.index = index;
     message.header.prefix_len = prefix;
@@ -301,7 +367,7 @@ fn add_address(index: u32, ip: IpAddr, prefix: u8) -> Request {
         let host_bits = u32::MAX.checked_shr(prefix.into()).unwrap_or_default();
         message.attributes.push(AddressAttribute::Broadcast((u32::from(v4) | host_bits).into()));
     }
-    Request::create(RouteNetlinkMessage::NewAddress(message))
+    message
 }
 
 /// Turns TX checksum offload off, in the calling thread's namespace. Segmentation offload, which needs it, goes with it.
@@ -347,53 +413,5 @@ pub fn unplug(netlink: &mut Netlink, indexes: &[u32], condemned_group: u32) -> i
     match netlink.batch(delete)?.into_iter().find(|outcome| !gone(outcome)) {
         Some(Err(e)) => Err(io::Error::other(e.to_string())),
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use netloom_model::id::{LabUid, NodeUid};
-
-    use super::*;
-
-    fn nic() -> Nic {
-        Nic {
-            wire_id: 1.try_into().unwrap(),
-            node_uid: NodeUid::new(),
-            guest_name: "eth1".into(),
-            mac: "02:00:00:0a:0B:01".into(),
-            mtu: 9500,
-            addresses: vec!["10.0.0.1/24".into(), "2001:db8::1/64".into()],
-            lab_uid: LabUid::new(),
-        }
-    }
-
-    #[test]
-    fn a_nic_is_read() {
-        let guest = Guest::parse(&nic(), "n").unwrap();
-        assert_eq!(guest.mac, [2, 0, 0, 10, 11, 1]);
-        assert_eq!(guest.addresses[0], ("10.0.0.1".parse().unwrap(), 24));
-        assert_eq!(guest.addresses[1].1, 64);
-    }
-
-    #[test]
-    fn every_wrong_field_is_named() {
-        let bad = Nic {
-            guest_name: "a/b".into(),
-            mac: "01:00:00:00:00:00".into(),
-            mtu: 12,
-            addresses: vec!["10.0.0.1".into(), "10.0.0.1/33".into(), "x/8".into()],
-            ..nic()
-        };
-        let fields: Vec<String> =
-            Guest::parse(&bad, "nics[3]").unwrap_err().into_iter().map(|v| v.field).collect();
-        let expected = ["guest_name", "mac", "mtu", "addresses", "addresses", "addresses"];
-        assert_eq!(fields, expected.map(|f| format!("nics[3].{f}")));
-        for name in ["", "lo", "..", "sixteen-letters-", "a b", "a:1"] {
-            assert!(Guest::parse(&Nic { guest_name: name.into(), ..nic() }, "n").is_err(), "{name}");
-        }
-        for mac in ["", "02:00:00:00:00", "02:00:00:00:00:00:00", "2:0:0:0:0:1", "+2:00:00:00:00:01"] {
-            assert!(Guest::parse(&Nic { mac: mac.into(), ..nic() }, "n").is_err(), "{mac}");
-        }
     }
 }

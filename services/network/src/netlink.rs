@@ -7,13 +7,15 @@ use std::fmt;
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN,
-    NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+    NLMSG_OVERRUN, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, NlasIterator,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkHeader, LinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols};
 use nix::libc;
+
+use crate::qdisc::Shape;
 
 /// Requests in one send: their answers have to fit the receive buffer.
 const CHUNK: usize = 64;
@@ -43,12 +45,33 @@ pub struct Link {
     pub up: bool,
     /// Has carrier (`IFF_LOWER_UP`).
     pub lower_up: bool,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Its MAC address; empty when it has none.
+    pub mac: Vec<u8>,
+    /// Number of the other end of a veth, in that end's namespace.
+    pub peer: u32,
+    /// Number of what it is a port of; 0 when of nothing.
+    pub master: u32,
+    /// True when it is a Linux bridge.
+    pub is_bridge: bool,
+    /// What of ours frames that leave by it go through.
+    pub shape: Option<Shape>,
+    /// Number of the interface that frames that come in by it are handed to by us.
+    pub redirect: Option<u32>,
 }
 
+/// First byte of a link message that a bridge sends about a port.
+const AF_BRIDGE: u8 = libc::AF_BRIDGE as u8;
+
 impl Link {
-    /// Reads the payload of a link message; none when it is not one.
+    /// Reads the payload of a link message; none when it is not one. A bridge tells of its ports by link messages of a family of its own: they hold
+    /// little of the interface, and one that a port is deleted does not say that the interface is.
     pub fn parse(payload: &[u8]) -> Option<Link> {
         let header = LinkHeader::parse(payload).ok()?;
+        if payload.first() == Some(&AF_BRIDGE) {
+            return None;
+        }
         let mut link = Link {
             index: header.index,
             up: header.flags.contains(LinkFlags::Up),
@@ -59,12 +82,22 @@ impl Link {
             let end = value.iter().position(|b| *b == 0).unwrap_or(value.len());
             String::from_utf8_lossy(&value[..end]).into_owned()
         };
+        let number = |value: &[u8]| Some(u32::from_ne_bytes(value.try_into().ok()?));
         for attribute in NlasIterator::new(payload.get(LINK_HEADER..)?) {
             let attribute = attribute.ok()?;
             match (attribute.kind(), attribute.value()) {
                 (libc::IFLA_IFNAME, value) => link.name = text(value),
                 (libc::IFLA_IFALIAS, value) => link.alias = text(value),
-                (libc::IFLA_GROUP, value) => link.group = u32::from_ne_bytes(value.try_into().ok()?),
+                (libc::IFLA_GROUP, value) => link.group = number(value)?,
+                (libc::IFLA_MTU, value) => link.mtu = number(value)?,
+                (libc::IFLA_LINK, value) => link.peer = number(value)?,
+                (libc::IFLA_MASTER, value) => link.master = number(value)?,
+                (libc::IFLA_ADDRESS, value) => link.mac = value.to_vec(),
+                (libc::IFLA_LINKINFO, value) => {
+                    let mut info = NlasIterator::new(value).flatten();
+                    link.is_bridge =
+                        info.any(|i| i.kind() == libc::IFLA_INFO_KIND && text(i.value()) == "bridge");
+                }
                 _ => {}
             }
         }
@@ -94,14 +127,50 @@ impl fmt::Display for Refused {
 /// One request and its flags beyond `NLM_F_REQUEST | NLM_F_ACK`.
 #[derive(Debug, Clone)]
 pub struct Request {
-    message: RouteNetlinkMessage,
+    message: Message,
     flags: u16,
+}
+
+#[derive(Debug, Clone)]
+enum Message {
+    Typed(RouteNetlinkMessage),
+    /// Type and payload of a message that the library has no words for.
+    Raw(u16, Vec<u8>),
 }
 
 impl Request {
     /// Makes something that must not exist yet.
     pub fn create(message: RouteNetlinkMessage) -> Request {
-        Request { message, flags: NLM_F_CREATE | NLM_F_EXCL }
+        Request { message: Message::Typed(message), flags: NLM_F_CREATE | NLM_F_EXCL }
+    }
+
+    /// Changes or deletes something.
+    pub fn change(message: RouteNetlinkMessage) -> Request {
+        Request { message: Message::Typed(message), flags: 0 }
+    }
+
+    /// A message in bytes.
+    pub fn raw(kind: u16, payload: Vec<u8>) -> Request {
+        Request { message: Message::Raw(kind, payload), flags: 0 }
+    }
+
+    /// Makes something that must not exist yet.
+    pub fn create_raw(kind: u16, payload: Vec<u8>) -> Request {
+        Request { message: Message::Raw(kind, payload), flags: NLM_F_CREATE | NLM_F_EXCL }
+    }
+
+    /// Makes something, in place of what is there.
+    pub fn replace_raw(kind: u16, payload: Vec<u8>) -> Request {
+        Request { message: Message::Raw(kind, payload), flags: NLM_F_CREATE | NLM_F_REPLACE }
+    }
+
+    /// The payload of a message in bytes.
+    #[cfg(test)]
+    pub fn payload(&self) -> &[u8] {
+        match &self.message {
+            Message::Raw(_, payload) => payload,
+            Message::Typed(_) => &[],
+        }
     }
 
     /// Changes an interface.
@@ -109,7 +178,7 @@ impl Request {
         let mut message = LinkMessage::default();
         message.header.index = index;
         message.attributes = attributes;
-        Request { message: RouteNetlinkMessage::SetLink(message), flags: 0 }
+        Request::change(RouteNetlinkMessage::SetLink(message))
     }
 
     /// Sets an interface up or down.
@@ -118,29 +187,46 @@ impl Request {
         message.header.index = index;
         message.header.flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
         message.header.change_mask = LinkFlags::Up;
-        Request { message: RouteNetlinkMessage::SetLink(message), flags: 0 }
+        Request::change(RouteNetlinkMessage::SetLink(message))
     }
 
     /// Deletes an interface.
     pub fn delete_link(index: u32) -> Request {
         let mut message = LinkMessage::default();
         message.header.index = index;
-        Request { message: RouteNetlinkMessage::DelLink(message), flags: 0 }
+        Request::change(RouteNetlinkMessage::DelLink(message))
     }
 
     /// Deletes all interfaces of a group, in one step: forty times faster than one by one.
     pub fn delete_group(group: u32) -> Request {
         let mut message = LinkMessage::default();
         message.attributes = vec![LinkAttribute::Group(group)];
-        Request { message: RouteNetlinkMessage::DelLink(message), flags: 0 }
+        Request::change(RouteNetlinkMessage::DelLink(message))
     }
 
     fn emit(self, sequence: u32, out: &mut Vec<u8>) {
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_ACK | self.flags;
-        header.sequence_number = sequence;
-        emit(NetlinkMessage::new(header, NetlinkPayload::from(self.message)), out);
+        let flags = NLM_F_REQUEST | NLM_F_ACK | self.flags;
+        match self.message {
+            Message::Raw(kind, payload) => emit_raw(kind, flags, sequence, &payload, out),
+            Message::Typed(message) => {
+                let mut header = NetlinkHeader::default();
+                header.flags = flags;
+                header.sequence_number = sequence;
+                emit(NetlinkMessage::new(header, NetlinkPayload::from(message)), out);
+            }
+        }
     }
+}
+
+fn emit_raw(kind: u16, flags: u16, sequence: u32, payload: &[u8], out: &mut Vec<u8>) {
+    let length = 16 + payload.len();
+    out.extend(u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
+    out.extend(kind.to_ne_bytes());
+    out.extend(flags.to_ne_bytes());
+    out.extend(sequence.to_ne_bytes());
+    out.extend([0; 4]);
+    out.extend(payload);
+    out.resize(out.len().next_multiple_of(4), 0);
 }
 
 fn emit(mut message: NetlinkMessage<RouteNetlinkMessage>, out: &mut Vec<u8>) {
@@ -222,23 +308,40 @@ impl Netlink {
         Ok(answers.into_iter().flatten().collect())
     }
 
-    /// All interfaces of the namespace.
+    /// All interfaces of the namespace, without what [`crate::qdisc`] tells of them.
     pub fn links(&mut self) -> io::Result<Vec<Link>> {
         self.sequence = self.sequence.wrapping_add(1);
         self.socket.send(&dump_request(self.sequence), 0)?;
         let mut links = Vec::new();
+        self.dumped(|kind, payload| {
+            if kind == NEW_LINK {
+                links.extend(Link::parse(payload));
+            }
+        })?;
+        Ok(links)
+    }
+
+    /// Everything that the answer to a request for a list tells.
+    pub fn dump(&mut self, kind: u16, payload: &[u8], told: impl FnMut(u16, &[u8])) -> io::Result<()> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut out = Vec::new();
+        emit_raw(kind, NLM_F_REQUEST | NLM_F_DUMP, self.sequence, payload, &mut out);
+        self.socket.send(&out, 0)?;
+        self.dumped(told)
+    }
+
+    fn dumped(&mut self, mut told: impl FnMut(u16, &[u8])) -> io::Result<()> {
         loop {
             let (bytes, _) = self.socket.recv_from_full()?;
             for message in messages(&bytes).filter(|m| m.sequence_number() == self.sequence) {
                 match message.message_type() {
-                    NEW_LINK => links.extend(Link::parse(message.payload())),
-                    NLMSG_DONE => return Ok(links),
+                    NLMSG_DONE => return Ok(()),
                     NLMSG_ERROR | NLMSG_OVERRUN => {
                         let said = outcome(message.flags(), message.payload());
                         let errno = said.err().map_or(libc::EOVERFLOW, |refused| refused.errno);
                         return Err(io::Error::from_raw_os_error(errno));
                     }
-                    _ => {}
+                    kind => told(kind, message.payload()),
                 }
             }
         }
@@ -308,6 +411,17 @@ mod tests {
             outcomes.iter().all(|o| o.as_ref().is_err_and(|e| allowed.contains(&e.errno))),
             "{outcomes:?}"
         );
+    }
+
+    #[test]
+    fn what_a_bridge_tells_of_a_port_is_not_taken_for_the_interface() {
+        let mut message = vec![0; LINK_HEADER];
+        message[4] = 9;
+        // Its name, "br0".
+        message.extend([8, 0, 3, 0, b'b', b'r', b'0', 0]);
+        assert_eq!(Link::parse(&message).map(|link| link.index), Some(9));
+        message[0] = AF_BRIDGE;
+        assert!(Link::parse(&message).is_none());
     }
 
     #[test]

@@ -5,13 +5,14 @@
 //! cannot be read: when to try a failed effect again, and which configuration ovs-vswitchd must have taken up before the database is
 //! believed.
 
+mod effects;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use netloom_model::id::WireId;
+use netloom_model::id::{NodeUid, WireId};
 use netloom_ovsdb::{Client, Db, Txn, Uuid};
 use netloom_service::Shutdown;
 use tokio::sync::{Notify, watch};
@@ -20,13 +21,16 @@ use crate::config::Config;
 use crate::driver::flows::{Keeper, Wish};
 use crate::driver::ovs::{self, Change, View};
 use crate::error::Error;
+use crate::figures;
+use crate::guest::Guest;
 use crate::links::{Links, Monitor};
 use crate::names::Names;
-use crate::namespace::{self, Guest, Plug, Visit};
-use crate::netlink::{self, Netlink, Request};
+use crate::namespace::{Adjust, Plug, Visit};
+use crate::netlink::{self, Netlink};
 use crate::netns::Starts;
 use crate::observe::Observed;
-use crate::plan::{self, Facts, Plan, Reading, Trouble};
+use crate::plan::{self, Adjustment, Facts, Plan, Reading, Trouble};
+use crate::probe;
 use crate::slice::{Store, Wanted};
 
 /// How often a pass is made though nothing was heard.
@@ -64,6 +68,7 @@ pub struct Reconciler {
     sources: Sources,
     netlink: Arc<Mutex<Netlink>>,
     kernel_datapath: bool,
+    impairments: Vec<String>,
     wake: Arc<Notify>,
     keepers: BTreeMap<String, Keeper>,
     trust: Trust,
@@ -116,6 +121,7 @@ impl Reconciler {
             sources,
             netlink: Arc::new(Mutex::new(Netlink::open().map_err(failed)?)),
             kernel_datapath,
+            impairments: probe::impairments(),
             wake: Arc::new(Notify::new()),
             keepers: BTreeMap::new(),
             trust: Trust::default(),
@@ -147,7 +153,10 @@ impl Reconciler {
                 links: links.borrow_and_update().clone(),
                 db: snapshots.borrow_and_update().clone(),
             };
+            let begun = Instant::now();
             let pause = self.pass(now, &report).await;
+            let outcome = if self.refused.is_none() { "ok" } else { "failed" };
+            figures::PASSES.note(&[outcome], begun.elapsed());
             tokio::select! {
                 Ok(()) = wanted.changed() => {}
                 there = starts.changed() => there.map_err(|_| Error::Ended("lists network namespaces"))?,
@@ -190,6 +199,8 @@ impl Reconciler {
             refused: self.refused.as_deref(),
             datapath: self.config.datapath,
             kernel_datapath: self.kernel_datapath,
+            impairments: &self.impairments,
+            host_interfaces: self.config.host_interfaces,
         };
         let userspace = facts.userspace();
         let mut plan = plan::plan(&facts);
@@ -284,10 +295,9 @@ impl Reconciler {
         let visits = self.visits(&plan, wanted, starts, links, userspace);
         let database =
             commit(&self.sources.client, &self.names, &mut self.trust, &self.keepers, &plan.changes, wanted);
-        let interfaces =
-            interfaces(self.netlink.clone(), self.names.condemned_group(), &plan, visits, wanted);
+        let interfaces = effects::interfaces(self.netlink.clone(), &self.names, &plan, visits, wanted);
         let (committed, done) = tokio::join!(database, interfaces);
-        let interfaces_changed = !done.is_empty() || !plan.unplug.is_empty() || !plan.carrier.is_empty();
+        let interfaces_changed = !done.is_empty() || effects::any(&plan);
         for (wire, outcome) in done {
             self.note(wire, outcome);
         }
@@ -328,26 +338,45 @@ impl Reconciler {
     ) -> Vec<(String, Visit)> {
         let taken: BTreeSet<u32> = links.values().map(|link| link.index).collect();
         let mut visits = Vec::new();
-        for (node, nics) in &plan.plug {
+        let nodes: BTreeSet<&NodeUid> = plan.plug.keys().chain(plan.adjust.keys()).collect();
+        for node in nodes {
             let Some(start) = starts.get(node) else { continue };
+            // Those that cannot be are not in the plan.
+            let known = |wire: WireId| {
+                let nic = wanted.slice.nics.get(&wire)?;
+                Some((nic, Guest::parse(nic).ok()?))
+            };
             let mut plugs = Vec::new();
-            for nic in nics.iter().filter_map(|wire| wanted.slice.nics.get(wire)) {
-                // The slice was checked when it came in.
-                let Ok(guest) = Guest::parse(nic, "nic") else { continue };
+            for wish in plan.plug.get(node).into_iter().flatten() {
+                let Some((nic, guest)) = known(wish.wire) else { continue };
                 while taken.contains(&self.next_index) {
                     self.next_index += 1;
                 }
                 plugs.push(Plug {
                     wire: nic.wire_id,
                     guest,
-                    host_name: self.names.nic(nic.wire_id),
+                    host_name: wish.host_name.clone(),
                     host_index: self.next_index,
                     alias: self.names.alias(nic, &start.id),
                     group: self.names.group,
+                    silent: wish.silent,
                 });
                 self.next_index = self.next_index.wrapping_add(1).clamp(FIRST_INDEX, i32::MAX as u32);
             }
-            visits.push((node.to_string(), Visit { path: start.path.clone(), plugs, checksums: userspace }));
+            let adjust = |adjustment: &Adjustment| {
+                let (nic, guest) = known(adjustment.wire)?;
+                Some(Adjust {
+                    wire: adjustment.wire,
+                    guest_index: adjustment.guest_index,
+                    host_index: adjustment.host_index,
+                    before: adjustment.before.clone(),
+                    after: guest.setting,
+                    alias: self.names.alias(nic, &start.id),
+                })
+            };
+            let adjusts = plan.adjust.get(node).into_iter().flatten().filter_map(adjust).collect();
+            let visit = Visit { path: start.path.clone(), plugs, adjusts, checksums: userspace };
+            visits.push((node.to_string(), visit));
         }
         visits
     }
@@ -390,7 +419,7 @@ async fn commit(
         ovs::transaction(names, changes)
     };
     let begun = Instant::now();
-    let outcome = client.transact(txn).await?;
+    let outcome = figures::OVSDB.time(&[], client.transact(txn)).await?;
     let Some(cfg) = outcome.next_cfg else { return Ok(()) };
     trust.database.get_or_insert(cfg);
     for (name, generation) in asked {
@@ -411,6 +440,7 @@ async fn commit(
                 bridges_repaired = count(|c| matches!(c, Change::RepairBridge { .. })),
                 bridges_deleted = count(|c| matches!(c, Change::DeleteBridge { .. })),
                 ports_added = count(|c| matches!(c, Change::AddPort { .. })),
+                mtus_set = count(|c| matches!(c, Change::SetMtu { .. })),
                 ports_deleted = count(|c| matches!(c, Change::DeletePort { .. })),
                 ms = begun.elapsed().as_millis() as u64,
                 "OVSDB transaction"
@@ -418,66 +448,6 @@ async fn commit(
         },
     );
     Ok(())
-}
-
-/// Takes NICs away, makes NICs, and sets host ends up and down. Tells how the making went.
-async fn interfaces(
-    netlink: Arc<Mutex<Netlink>>,
-    condemned_group: u32,
-    plan: &Plan,
-    visits: Vec<(String, Visit)>,
-    wanted: &Wanted,
-) -> namespace::Outcomes {
-    let mut outcomes = namespace::Outcomes::new();
-    if !plan.unplug.is_empty() || !plan.carrier.is_empty() {
-        let indexes: Vec<u32> = plan.unplug.values().copied().collect();
-        let switched = plan.carrier.iter().filter(|(wire, _)| !plan.unplug.contains_key(wire));
-        let switched = switched.map(|(_, (index, up))| Request::set_up(*index, *up)).collect();
-        // Down first: a far end must not hear of a wire that is being taken away.
-        let done = tokio::task::spawn_blocking(move || {
-            let mut netlink = netlink.lock().unwrap_or_else(PoisonError::into_inner);
-            netlink.batch(switched)?;
-            namespace::unplug(&mut netlink, &indexes, condemned_group)
-        });
-        let done = done.await.unwrap_or_else(|e| Err(io::Error::other(e)));
-        match done {
-            Ok(()) => wanted.traces.each(
-                plan.unplug.keys(),
-                |wire| Some(**wire),
-                |nics| {
-                    tracing::info!(nics = nics.len(), "NICs unplugged");
-                },
-            ),
-            Err(e) => {
-                let why = format!("its host end cannot be deleted: {e}");
-                outcomes.extend(plan.unplug.keys().map(|wire| (*wire, Err(why.clone()))));
-            }
-        }
-    }
-    if visits.is_empty() {
-        return outcomes;
-    }
-    let begun = Instant::now();
-    let nodes: HashMap<WireId, String> =
-        visits.iter().flat_map(|(node, v)| v.plugs.iter().map(|p| (p.wire, node.clone()))).collect();
-    let made = namespace::plug(visits.into_iter().map(|(_, visit)| visit).collect()).await;
-    let ms = begun.elapsed().as_millis() as u64;
-    let plugged: Vec<WireId> = made.iter().filter(|(_, o)| o.is_ok()).map(|(wire, _)| *wire).collect();
-    wanted.traces.each(
-        plugged,
-        |wire| Some(*wire),
-        |wires| {
-            let mut by_node = BTreeMap::<&str, usize>::new();
-            for wire in wires {
-                *by_node.entry(nodes.get(wire).map_or("", String::as_str)).or_default() += 1;
-            }
-            for (node, nics) in by_node {
-                tracing::info!(node, nics, ms, "NICs plugged");
-            }
-        },
-    );
-    outcomes.extend(made);
-    outcomes
 }
 
 #[cfg(test)]

@@ -14,7 +14,6 @@ use netloom_service::fence::Fence;
 use tokio::sync::watch;
 
 use crate::error::Error;
-use crate::namespace::Guest;
 use crate::trace::Traces;
 
 /// A Sync that comes in parts is given up when the next part does not come within this.
@@ -46,6 +45,8 @@ pub struct Store {
 struct Door {
     fence: Fence,
     partial: Mutex<Option<Partial>>,
+    /// What tickets are signed with; empty until a Sync told it.
+    ticket_key: Mutex<Vec<u8>>,
 }
 
 /// A Sync of which parts are missing.
@@ -60,7 +61,7 @@ impl Store {
     /// Opens the store: only the term comes from disk.
     pub fn open(data_dir: &Path) -> Result<Store, Error> {
         let fence = Fence::open(&data_dir.join("network").join("term"))?;
-        let door = Arc::new(Door { fence, partial: Mutex::default() });
+        let door = Arc::new(Door { fence, partial: Mutex::default(), ticket_key: Mutex::default() });
         Ok(Store { wanted: watch::Sender::default(), door })
     }
 
@@ -69,10 +70,17 @@ impl Store {
         self.wanted.subscribe()
     }
 
-    /// Replaces the slice, once its last part is there.
-    pub fn sync(&self, term: u64, part: NetworkSlice, more: bool) -> Result<(), Error> {
-        check(&part)?;
+    /// What tickets are signed with; empty before the first Sync that told it.
+    pub fn ticket_key(&self) -> Vec<u8> {
+        self.door.ticket_key.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the slice, once its last part is there. An empty key leaves the one that was told before.
+    pub fn sync(&self, term: u64, part: NetworkSlice, more: bool, ticket_key: Vec<u8>) -> Result<(), Error> {
         let mut partial = self.admit(term)?;
+        if !ticket_key.is_empty() {
+            *self.door.ticket_key.lock().unwrap_or_else(PoisonError::into_inner) = ticket_key;
+        }
         let mut slice = match partial.take() {
             Some(before) if before.term == term && before.at.elapsed() < PARTS => before.slice,
             _ => NetworkSlice::default(),
@@ -94,7 +102,6 @@ impl Store {
 
     /// Adds to the slice, or changes what is in it.
     pub fn ensure(&self, term: u64, part: NetworkSlice) -> Result<(), Error> {
-        check(&part)?;
         let _turn = self.admit(term)?;
         self.change(|wanted| {
             let new = ids(&part).filter(|id| !same(&wanted.slice, &part, *id)).collect::<Vec<_>>();
@@ -177,12 +184,6 @@ fn same(a: &NetworkSlice, b: &NetworkSlice, id: WireId) -> bool {
         && a.segments.get(&id) == b.segments.get(&id)
 }
 
-fn check(slice: &NetworkSlice) -> Result<(), Error> {
-    let wrong = |nic| Guest::parse(nic, &format!("slice.nics[{}]", nic.wire_id)).err();
-    let wrong: Vec<_> = slice.nics.values().filter_map(wrong).flatten().collect();
-    if wrong.is_empty() { Ok(()) } else { Err(Error::Invalid(wrong)) }
-}
-
 #[cfg(test)]
 mod tests {
     use netloom_model::id::{LabUid, NodeUid};
@@ -216,7 +217,7 @@ mod tests {
         ));
         let store = Store::open(dir.path()).unwrap();
         assert!(matches!(store.remove(4, &BTreeSet::new()), Err(Error::Fence(FenceError::Stale { .. }))));
-        store.sync(5, segments(&[3]), false).unwrap();
+        store.sync(5, segments(&[3]), false, Vec::new()).unwrap();
         assert_eq!(wanted(&store), [3]);
         std::fs::write(dir.path().join("network/term"), "x").unwrap();
         assert!(Store::open(dir.path()).is_err(), "a term that cannot be read is not taken for 0");
@@ -226,14 +227,14 @@ mod tests {
     fn a_sync_in_parts_counts_at_its_last() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        store.sync(1, segments(&[9]), false).unwrap();
-        store.sync(1, segments(&[1]), true).unwrap();
+        store.sync(1, segments(&[9]), false, Vec::new()).unwrap();
+        store.sync(1, segments(&[1]), true, Vec::new()).unwrap();
         assert_eq!(wanted(&store), [9]);
-        store.sync(1, segments(&[2]), false).unwrap();
+        store.sync(1, segments(&[2]), false, Vec::new()).unwrap();
         assert_eq!(wanted(&store), [1, 2]);
         // The parts of a leader that was replaced are not mixed with the next one's.
-        store.sync(1, segments(&[3]), true).unwrap();
-        store.sync(2, segments(&[4]), false).unwrap();
+        store.sync(1, segments(&[3]), true, Vec::new()).unwrap();
+        store.sync(2, segments(&[4]), false, Vec::new()).unwrap();
         assert_eq!(wanted(&store), [4]);
     }
 
@@ -241,7 +242,7 @@ mod tests {
     fn what_is_removed_is_doomed_until_it_is_gone_or_wanted_again() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        store.sync(1, segments(&[1, 2]), false).unwrap();
+        store.sync(1, segments(&[1, 2]), false, Vec::new()).unwrap();
         let both: BTreeSet<WireId> = [1, 2].map(|n| n.try_into().unwrap()).into();
         store.remove(1, &both).unwrap();
         let judged = store.wanted().borrow().clone();
@@ -253,28 +254,5 @@ mod tests {
         store.remove(1, &both).unwrap();
         store.gone(&judged, &BTreeSet::new());
         assert_eq!(store.wanted().borrow().doomed, both, "judged before the second removal");
-    }
-
-    #[test]
-    fn a_wrong_nic_is_refused_before_it_is_noted() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path()).unwrap();
-        let mut slice = segments(&[1]);
-        let wire_id = 7.try_into().unwrap();
-        slice.nics.insert(
-            wire_id,
-            netloom_model::slice::Nic {
-                wire_id,
-                node_uid: NodeUid::new(),
-                guest_name: "eth1".into(),
-                mac: "nonsense".into(),
-                mtu: 1500,
-                addresses: vec![],
-                lab_uid: LabUid::new(),
-            },
-        );
-        let Err(Error::Invalid(violations)) = store.ensure(1, slice) else { panic!("was taken") };
-        assert_eq!(violations[0].field, "slice.nics[7].mac");
-        assert!(wanted(&store).is_empty());
     }
 }

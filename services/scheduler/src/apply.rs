@@ -3,29 +3,38 @@
 //!
 //! Nothing is written when anything is wrong: the spec, a missing file, an image that cannot be used where its node is to run.
 
+mod images;
+mod link;
+mod nodes;
 mod refuse;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use netloom_model::failure::{Code, Failure, Violation};
-use netloom_model::id::{HostId, LabId, NodeUid};
+use netloom_model::id::LabId;
+use netloom_model::kind::Catalogue;
 use netloom_model::spec::{BindSource, LabSpec};
-use netloom_model::state::{Runtime, Wanted};
+use netloom_model::state::Wanted;
 use netloom_service::telemetry;
 
+use self::images::image_uses;
+pub use self::link::{LinkChange, LinkEdit};
+pub use self::nodes::ChangeNodes;
 pub use self::refuse::lab_not_found;
 use self::refuse::{
-    files_are_there, refuse_growth, refuse_if_busy, refuse_if_changed, refuse_if_nothing_can_run, repeated_in,
+    files_are_there, refuse_forbidden, refuse_growth, refuse_if_busy, refuse_if_changed,
+    refuse_if_nothing_can_run, repeated_in,
 };
-use crate::client::{ImageUse, Verdict};
-use crate::error::{Error, Result};
+use crate::certificates::{self, Issued};
+use crate::client::ImageUse;
+use crate::error::Result;
 use crate::operation::unchanged_verdict;
+use crate::place::Room;
 use crate::plan::{Context, Planned, plan};
 use crate::rows::{LabRows, NodeRow, OperationKind, OperationRow, OperationState};
 use crate::scheduler::Scheduler;
 use crate::store::{Tx, progress};
-use crate::world::HostView;
 
 /// How often a plan is made again because the rows changed while its images were looked at.
 const ATTEMPTS: usize = 5;
@@ -36,7 +45,7 @@ pub struct Apply {
     /// Its id.
     pub lab: LabId,
     /// What it is to be.
-    pub spec: LabSpec,
+    pub change: Change,
     /// True changes nothing.
     pub validate_only: bool,
     /// Generation the caller saw; 0 for any.
@@ -45,6 +54,15 @@ pub struct Apply {
     pub request_id: Option<String>,
     /// Whether the lab may or must exist.
     pub existence: Existence,
+}
+
+/// What a lab is to be.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// All of it.
+    Whole(Box<LabSpec>),
+    /// As it is, but for one link.
+    Link(Box<LinkEdit>),
 }
 
 /// Whether a lab may or must exist.
@@ -56,6 +74,23 @@ pub enum Existence {
     MustNot,
     /// It must.
     Must,
+}
+
+/// What a plan is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A lab is to be as asked for, its nodes and links included that were taken out of it for a time.
+    Deploy,
+    /// A part of it is.
+    Edit,
+    /// It goes back to what it was, or away.
+    Back,
+}
+
+impl Purpose {
+    fn context<'a>(self, catalogue: &'a Catalogue, rooms: &'a [Room], now: i64) -> Context<'a> {
+        Context { catalogue, rooms, asked: self != Purpose::Back, revive: self == Purpose::Deploy, now }
+    }
 }
 
 impl Apply {
@@ -81,17 +116,11 @@ impl Apply {
 impl Scheduler {
     /// Makes or changes a lab.
     pub async fn apply(&self, apply: Apply) -> Result<OperationRow> {
-        let mut wrong = apply.spec.check();
-        wrong.extend(self.catalogue.check(&apply.spec));
-        if !wrong.is_empty() {
-            for violation in &mut wrong {
-                violation.field = format!("spec.{}", violation.field);
-            }
-            let message = format!("the spec of lab \"{}\" is wrong in {} places", apply.lab, wrong.len());
-            return Err(Failure::invalid(message, wrong).into());
+        if let Change::Whole(spec) = &apply.change {
+            self.check(&apply.lab, spec)?;
         }
         self.first_word().await;
-        let mut judged = BTreeSet::new();
+        let (mut judged, mut issued) = (BTreeSet::new(), Issued::default());
         for _ in 0..ATTEMPTS {
             let mut tx = self.store.begin().await?;
             let id = apply.request_id.as_deref();
@@ -100,17 +129,36 @@ impl Scheduler {
             }
             let current = self.store.rows_of(&apply.lab.folded());
             apply.admit(current.as_deref())?;
+            let (spec, purpose) = match &apply.change {
+                Change::Whole(spec) => (spec.as_ref().clone(), Purpose::Deploy),
+                Change::Link(edit) => {
+                    let rows = current.as_deref().ok_or_else(|| lab_not_found(apply.lab.as_str()))?;
+                    (self.edited(rows, edit)?, Purpose::Edit)
+                }
+            };
+            let spec = self.catalogue.canonical(spec);
             if !apply.validate_only {
-                files_are_there(&mut tx, &apply.spec).await?;
+                files_are_there(&mut tx, &spec).await?;
             }
             let fresh = LabRows::new(apply.lab.clone(), tx.now());
             let base = current.as_deref().unwrap_or(&fresh);
-            let planned = self.planned(&mut tx, base, &apply.spec, true).await?;
+            let mut planned = self.planned(&mut tx, base, &spec, purpose).await?;
             if current.is_none() {
                 refuse_if_nothing_can_run(&planned)?;
             }
+            refuse_forbidden(&planned)?;
             refuse_growth(&planned)?;
             self.refuse_host_paths(&planned.rows)?;
+            let missing = match apply.validate_only {
+                true => Vec::new(),
+                false => certificates::certify(&tx, &mut planned.rows, &issued),
+            };
+            if !missing.is_empty() {
+                // As with images: keys take time, and nobody is to wait for them.
+                drop(tx);
+                self.issue(&planned.rows, missing, &mut issued).await?;
+                continue;
+            }
             let uses = image_uses(base, &planned.rows);
             let of_use = |u: &ImageUse| (u.node.clone(), u.host.clone());
             if !uses.iter().all(|u| judged.contains(&of_use(u))) {
@@ -125,6 +173,21 @@ impl Scheduler {
         let message =
             format!("lab \"{}\" or its hosts keep changing while it is planned; try again", apply.lab);
         Err(Failure::new(Code::Aborted, "PLAN_OVERTAKEN", message).into())
+    }
+
+    /// Refuses a spec that is wrong by itself or for its kinds, with everything that is.
+    fn check(&self, lab: &LabId, spec: &LabSpec) -> Result<()> {
+        let mut wrong = spec.check();
+        wrong.extend(self.catalogue.check(spec));
+        if wrong.is_empty() {
+            return Ok(());
+        }
+        for violation in &mut wrong {
+            violation.field = format!("spec.{}", violation.field);
+        }
+        let places = if wrong.len() == 1 { "place" } else { "places" };
+        let message = format!("the spec of lab \"{lab}\" is wrong in {} {places}", wrong.len());
+        Err(Failure::invalid(message, wrong).into())
     }
 
     /// Refuses host paths that the host chosen does not allow. compute checks them again when it mounts them, links followed.
@@ -234,7 +297,8 @@ impl Scheduler {
         request_id: Option<String>,
         traceparent: &str,
     ) -> Result<OperationRow> {
-        let Planned { mut rows, plan, .. } = self.planned(tx, current, &LabSpec::default(), false).await?;
+        let Planned { mut rows, plan, .. } =
+            self.planned(tx, current, &LabSpec::default(), Purpose::Back).await?;
         // The spec stays what was asked for: only the lab is not wanted any more.
         rows.lab.spec.clone_from(&current.lab.spec);
         rows.lab.wanted = Wanted::Absent;
@@ -278,8 +342,13 @@ impl Scheduler {
         tx.put_operation(&operation).await?;
         let traceparent = telemetry::traceparent();
         match before.lab.completed.clone() {
+            // What was asked of nodes stays asked of them: each of them is whole, started or stopped.
+            _ if operation.kind.is_of_nodes() => {
+                self.refresh(&mut current);
+                tx.save(Some(&before), current).await?;
+            }
             Some(spec) => {
-                let mut rows = self.planned(&mut tx, &current, &spec, false).await?.rows;
+                let mut rows = self.planned(&mut tx, &current, &spec, Purpose::Back).await?.rows;
                 rows.lab.traceparent = traceparent;
                 self.refresh(&mut rows);
                 tx.save(Some(&before), rows).await?;
@@ -289,7 +358,7 @@ impl Scheduler {
             }
         }
         tx.commit().await?;
-        tracing::info!(lab = %operation.lab, operation = %operation.id, "deploy cancelled");
+        tracing::info!(lab = %operation.lab, operation = %operation.id, "operation cancelled");
         self.room_appeared();
         Ok(operation)
     }
@@ -304,7 +373,7 @@ impl Scheduler {
             let mut tx = self.store.begin().await?;
             let Some(before) = tx.rows(rows.lab.uid) else { continue };
             let rooms = self.rooms(&mut tx, before.lab.uid).await?;
-            let ctx = Context { catalogue: &self.catalogue, rooms: &rooms, asked: false, now: tx.now() };
+            let ctx = Purpose::Back.context(&self.catalogue, &rooms, tx.now());
             let mut after = crate::plan::place_again(&before, ctx);
             self.refresh(&mut after);
             if tx.save(Some(&before), after).await? {
@@ -319,12 +388,12 @@ impl Scheduler {
         tx: &mut Tx<'_>,
         current: &LabRows,
         spec: &LabSpec,
-        asked: bool,
+        purpose: Purpose,
     ) -> Result<Planned> {
         let rooms = self.rooms(tx, current.lab.uid).await?;
         let silent = !rooms.is_empty() && rooms.iter().all(|r| !r.heard);
-        let planned =
-            plan(current, spec, Context { catalogue: &self.catalogue, rooms: &rooms, asked, now: tx.now() });
+        let ctx = purpose.context(&self.catalogue, &rooms, tx.now());
+        let (asked, planned) = (ctx.asked, plan(current, spec, ctx));
         let places = planned.rows.nodes.values().any(|n| n.is_wanted() && n.host.is_none());
         if asked && silent && places {
             let hosts: Vec<&str> = rooms.iter().map(|r| r.host.as_str()).collect();
@@ -336,80 +405,4 @@ impl Scheduler {
         }
         Ok(planned)
     }
-
-    /// Asks each host for its images and the registry for its verdict; fails with every image that cannot be used.
-    async fn validate(&self, uses: &[ImageUse]) -> Result<()> {
-        let verdicts = self.verdicts(uses).await?;
-        let refused: Vec<(&String, &String, &ImageUse)> = verdicts
-            .iter()
-            .zip(uses)
-            .filter_map(|(v, u)| match v {
-                Verdict::Refuse { reason, message } => Some((reason, message, u)),
-                Verdict::Use | Verdict::Pull => None,
-            })
-            .collect();
-        let Some((reason, _, _)) = refused.first() else { return Ok(()) };
-        let messages: BTreeSet<&str> = refused.iter().map(|(_, m, _)| m.as_str()).collect();
-        let nodes: BTreeSet<&str> = refused.iter().map(|(_, _, u)| u.node.as_str()).collect();
-        let images: BTreeSet<&str> = refused.iter().map(|(_, _, u)| u.reference.as_str()).collect();
-        let joined = |set: BTreeSet<&str>, by: &str| set.into_iter().collect::<Vec<_>>().join(by);
-        Err(Failure::new(Code::FailedPrecondition, reason, joined(messages, "\n"))
-            .with("nodes", joined(nodes, ","))
-            .with("images", joined(images, ","))
-            .into())
-    }
-
-    /// The registry's verdict on each use, from what the hosts' stores have now.
-    pub async fn verdicts(&self, uses: &[ImageUse]) -> Result<Vec<Verdict>> {
-        let mut asked: BTreeMap<&HostId, BTreeSet<(String, Runtime)>> = BTreeMap::new();
-        for u in uses {
-            asked.entry(&u.host).or_default().insert((u.reference.clone(), u.runtime));
-        }
-        let ask = |(host, images): (&HostId, BTreeSet<(String, Runtime)>)| {
-            let client = self.hosts.get(host).cloned();
-            let (host, images) = (host.clone(), images.into_iter().collect::<Vec<_>>());
-            async move {
-                let Some(client) = client else {
-                    let message = format!("host {host} is not in the scheduler's configuration");
-                    return Err(Error::from(Failure::new(Code::Unavailable, "HOST_UNAVAILABLE", message)));
-                };
-                let facts = client.inspect_images(&images).await?;
-                self.registry.record(&host, facts).await
-            }
-        };
-        futures::future::try_join_all(asked.into_iter().map(ask)).await?;
-        if uses.is_empty() {
-            return Ok(Vec::new());
-        }
-        let architectures = self.world.read(|hosts| {
-            let of_host =
-                |(id, view): (&HostId, &HostView)| (id.clone(), view.compute.inventory.architecture.clone());
-            hosts.iter().map(of_host).collect()
-        });
-        self.registry.validate(uses, &architectures).await
-    }
-}
-
-/// The images of nodes that are about to be made, or whose image is looked for again.
-fn image_uses(before: &LabRows, after: &LabRows) -> Vec<ImageUse> {
-    let waited: BTreeSet<NodeUid> = before
-        .nodes
-        .values()
-        .filter(|n| n.host.is_some() && n.image_step != crate::rows::ImageStep::Failed)
-        .map(|n| n.uid)
-        .collect();
-    after
-        .nodes
-        .values()
-        .filter(|n| n.is_wanted() && n.runtime != Runtime::Bridge && !waited.contains(&n.uid))
-        .filter_map(|n| {
-            Some(ImageUse {
-                node: n.id.to_string(),
-                reference: n.spec.image.clone(),
-                runtime: n.runtime,
-                host: n.host.clone()?,
-                policy: n.spec.image_pull_policy,
-            })
-        })
-        .collect()
 }

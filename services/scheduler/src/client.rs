@@ -79,6 +79,8 @@ pub struct HostClient {
     pub id: HostId,
     /// Where its compute service is.
     pub endpoint: Endpoint,
+    /// Where its network service is.
+    pub network_endpoint: Endpoint,
     compute: ComputeServiceClient<Channel>,
     network: NetworkServiceClient<Channel>,
     term: u64,
@@ -92,6 +94,7 @@ impl HostClient {
         HostClient {
             id: config.id.clone(),
             endpoint: config.compute.clone(),
+            network_endpoint: config.network.clone(),
             compute: compute.max_decoding_message_size(MAX_MESSAGE),
             network: network.max_decoding_message_size(MAX_MESSAGE),
             term,

@@ -52,6 +52,11 @@ impl Error {
         }
     }
 
+    /// What a host's service said when it will not take what it was told, however often it is told again.
+    pub fn refused_for_good(&self) -> Option<&Failure> {
+        self.peer().filter(|f| matches!(f.code, Code::InvalidArgument | Code::OutOfRange))
+    }
+
     /// True when another service could not be reached at all, so that the same call may succeed later.
     pub fn is_unreachable(&self) -> bool {
         self.peer().is_some_and(|f| f.is_retryable() && f.reason != "PULL_FAILED")

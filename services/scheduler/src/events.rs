@@ -40,19 +40,28 @@ struct Watcher {
     over: bool,
 }
 
-/// Events of one lab (or, empty, of all) after a number; 0 begins now, and says which number that is. Ends after an error.
-pub fn watch(core: Arc<Scheduler>, since: u64, lab: String) -> impl Stream<Item = Result<Heard>> + Send {
+/// Events of one lab (or, empty, of all) after a number; 0 begins now, and says which number that is. A number that cannot be gone on from is refused before
+/// there is a stream. The stream ends after an error.
+pub async fn watch(
+    core: Arc<Scheduler>,
+    since: u64,
+    lab: String,
+) -> Result<impl Stream<Item = Result<Heard>> + Send> {
     let wake = core.store.subscribe_events();
     let cursor = if since == 0 { core.store.last_event() } else { since };
-    let watcher = Watcher { core, lab, cursor, greet: since == 0, ready: VecDeque::new(), wake, over: false };
-    futures::stream::unfold(watcher, |mut w| async move {
+    let mut watcher =
+        Watcher { core, lab, cursor, greet: since == 0, ready: VecDeque::new(), wake, over: false };
+    if since > 0 {
+        watcher.read().await?;
+    }
+    Ok(futures::stream::unfold(watcher, |mut w| async move {
         if w.over {
             return None;
         }
         let next = w.next().await;
         w.over = next.is_err();
         Some((next, w))
-    })
+    }))
 }
 
 impl Watcher {
@@ -65,14 +74,7 @@ impl Watcher {
                 self.cursor = event.sequence;
                 return Ok(Heard::Event(Box::new(event)));
             }
-            // Taken before the read: events of other labs up to here are passed over, those written meanwhile are not.
-            let newest = *self.wake.borrow_and_update();
-            if newest != self.cursor {
-                match self.core.store.read_events(self.cursor, &self.lab, BATCH).await? {
-                    Reading::Relist => return Err(relist(self.cursor).into()),
-                    Reading::Events(events) if events.is_empty() => self.cursor = self.cursor.max(newest),
-                    Reading::Events(events) => self.ready = events.into(),
-                }
+            if self.read().await? {
                 continue;
             }
             match tokio::time::timeout(HEARTBEAT, self.wake.changed()).await {
@@ -82,11 +84,35 @@ impl Watcher {
             }
         }
     }
+
+    /// Reads on; false when there is nothing new.
+    async fn read(&mut self) -> Result<bool> {
+        // Taken before the read: events of other labs up to here are passed over, those written meanwhile are not.
+        let newest = *self.wake.borrow_and_update();
+        if newest == self.cursor {
+            return Ok(false);
+        }
+        let since = self.cursor;
+        match self.core.store.read_events(since, &self.lab, BATCH).await? {
+            Reading::Relist => {
+                Err(relist(since, &format!("events after number {since} are not kept any more")).into())
+            }
+            Reading::Ahead { newest } => {
+                let why = format!("there is no event {since} yet, the newest is number {newest}");
+                Err(relist(since, &why).into())
+            }
+            Reading::Events(events) => {
+                if events.is_empty() {
+                    self.cursor = since.max(newest);
+                }
+                self.ready = events.into();
+                Ok(true)
+            }
+        }
+    }
 }
 
-fn relist(since: u64) -> Failure {
-    let message = format!(
-        "events after number {since} are not kept any more: list again, and watch from the number of a new watch"
-    );
+fn relist(since: u64, why: &str) -> Failure {
+    let message = format!("{why}: list again, and watch from the number of a new watch");
     Failure::new(Code::OutOfRange, "RELIST_NEEDED", message).with("since", since.to_string())
 }

@@ -3,14 +3,16 @@
 //! "Running", "ready" and "up" come from evidence alone, by [`node_state`] and [`link_state`]. A host that is not heard of makes what it told unknown; one that was
 //! not heard of *yet*, just after a start, leaves what is stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::id::HostId;
 use netloom_model::observed::WireState;
+use netloom_model::spec::Stage;
 use netloom_model::state::{
     ImageStep as Image, LinkState, NodeEvidence, NodeState, Runtime, Wanted, link_state, node_state,
 };
 
+use crate::client::{COMPUTE, NETWORK};
 use crate::rows::{ImageStep, LabRows, NodeRow};
 use crate::world::{Heard, HostView};
 
@@ -20,9 +22,21 @@ pub const CROSS_HOST: &str = "cross-host links are not available yet";
 /// Sets every state in the rows.
 pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
     let waiting: Vec<String> = rows.nodes.values().filter(|n| n.replaced).map(|n| n.id.folded()).collect();
+    let lab = rows.lab.uid;
+    let refusal = |host: Option<&HostId>, service: &'static str| {
+        let refused = hosts.get(host?)?.refused.get(&(service, lab))?;
+        Some(format!("its host refuses the lab: {}", refused.why))
+    };
     for node in rows.nodes.values_mut() {
         let view = node.host.as_ref().and_then(|h| hosts.get(h));
         node_facts(node, view, &waiting);
+        let service = if node.runtime == Runtime::Bridge { NETWORK } else { COMPUTE };
+        if node.state == NodeState::Pending
+            && node.reason.is_empty()
+            && let Some(why) = refusal(node.host.as_ref(), service)
+        {
+            node.reason = why;
+        }
     }
     for nic in rows.nics.values_mut().filter(|n| !n.absent) {
         let view = nic.host.as_ref().and_then(|h| hosts.get(h));
@@ -34,10 +48,16 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
     }
     let placed: BTreeMap<String, Option<HostId>> =
         rows.nodes.values().filter(|n| n.is_wanted()).map(|n| (n.spec.id.clone(), n.host.clone())).collect();
+    let stopped: BTreeSet<String> = rows
+        .nodes
+        .values()
+        .filter(|n| n.is_wanted() && (n.wanted == Wanted::Stopped || n.state == NodeState::Stopped))
+        .map(|n| n.spec.id.clone())
+        .collect();
     for link in rows.links.values_mut() {
         let host_of = |node: &str| placed.get(node).cloned().flatten();
         let Some(host) = &link.host else {
-            let apart = host_of(&link.spec.a.node).is_some() && host_of(&link.spec.b.node).is_some();
+            let apart = link.spec.node_ends().all(|end| host_of(&end.node).is_some());
             (link.state, link.reason) = if apart {
                 (LinkState::Failed, CROSS_HOST.to_owned())
             } else {
@@ -57,6 +77,45 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
         (link.state, link.reason) = link_state(network.heard == Heard::Yes, seen);
         if let Some(wire) = wire {
             link.plane.clone_from(&wire.plane);
+        }
+        // What was read back stands; only why a wire carries nothing is known better here.
+        if network.heard == Heard::Yes && matches!(link.state, LinkState::Pending | LinkState::Down) {
+            let ended: Vec<&str> = link
+                .spec
+                .node_ends()
+                .map(|end| end.node.as_str())
+                .filter(|node| stopped.contains(*node))
+                .collect();
+            if !link.enabled && wire.is_some() {
+                (link.state, link.reason) = (LinkState::Down, "it is unplugged".to_owned());
+            } else if let Some(node) = ended.first() {
+                (link.state, link.reason) = (LinkState::Down, format!("node {node} does not run"));
+            }
+        }
+    }
+    for link in rows.links.values_mut() {
+        if link.state == LinkState::Pending
+            && link.reason.is_empty()
+            && let Some(why) = refusal(link.host.as_ref(), NETWORK)
+        {
+            link.reason = why;
+        }
+    }
+    crate::stages::advance(rows);
+    tell_waits(rows);
+}
+
+/// Says of what waits by its stages what it waits for.
+fn tell_waits(rows: &mut LabRows) {
+    for (uid, waiting) in crate::stages::waits(rows) {
+        let Some(node) = rows.nodes.get_mut(&uid) else { continue };
+        let shown = match node.state {
+            NodeState::Pending | NodeState::Creating | NodeState::Starting => true,
+            NodeState::Running => waiting.stage <= Stage::Configure,
+            _ => false,
+        };
+        if shown {
+            node.reason = waiting.reason;
         }
     }
 }
@@ -96,6 +155,7 @@ fn node_facts(node: &mut NodeRow, view: Option<&HostView>, waiting: &[String]) {
         },
         heard: heard != Heard::Lost,
         observed: node.observed.as_ref(),
+        restarts: node.restarts,
         segment,
     };
     (node.state, node.reason) = node_state(&evidence);

@@ -1,5 +1,6 @@
 //! The gRPC service: decodes, calls, encodes.
 
+mod changes;
 mod encode;
 
 use std::pin::Pin;
@@ -14,11 +15,11 @@ use netloom_proto::convert::id;
 use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::scheduler::v1::scheduler_service_server::SchedulerService;
 use netloom_service::status::to_status;
-use netloom_service::{Shutdown, ticket};
+use netloom_service::{Shutdown, telemetry, ticket};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::apply::{Apply, Existence, lab_not_found};
+use crate::apply::{Apply, Change, Existence, lab_not_found};
 use crate::error::Error;
 use crate::events;
 use crate::rows::LabRows;
@@ -45,6 +46,7 @@ impl Grpc {
     }
 
     fn lab(&self, text: &str) -> Result<Arc<LabRows>, Status> {
+        telemetry::about("netloom.lab", &text);
         self.core.store.rows_of(&text.to_ascii_lowercase()).ok_or_else(|| to_status(lab_not_found(text)))
     }
 }
@@ -107,6 +109,7 @@ type Watching = Pin<Box<dyn Stream<Item = Result<ps::WatchResponse, Status>> + S
 impl SchedulerService for Grpc {
     async fn apply_lab(&self, request: Request<ps::ApplyLabRequest>) -> Answer<ps::ApplyLabResponse> {
         let request = request.into_inner();
+        telemetry::about("netloom.lab", &request.lab);
         let existence = match request.existence() {
             ps::Existence::Unspecified => Existence::May,
             ps::Existence::MustNotExist => Existence::MustNot,
@@ -114,7 +117,9 @@ impl SchedulerService for Grpc {
         };
         let apply = Apply {
             lab: id::<LabId>("lab", &request.lab).map_err(unreadable)?,
-            spec: LabSpec::try_from(request.spec.unwrap_or_default()).map_err(unreadable)?,
+            change: Change::Whole(Box::new(
+                LabSpec::try_from(request.spec.unwrap_or_default()).map_err(unreadable)?,
+            )),
             validate_only: request.validate_only,
             generation: request.generation,
             request_id: request_id(&request.request_id)?,
@@ -156,6 +161,7 @@ impl SchedulerService for Grpc {
 
     async fn destroy_lab(&self, request: Request<ps::DestroyLabRequest>) -> Answer<ps::DestroyLabResponse> {
         let request = request.into_inner();
+        telemetry::about("netloom.lab", &request.lab);
         let lab = request.lab.parse::<LabId>().map_err(|_| to_status(lab_not_found(&request.lab)))?;
         let request_id = request_id(&request.request_id)?;
         let operation = self.core.destroy(&lab, request.generation, request_id).await.map_err(status)?;
@@ -271,6 +277,8 @@ impl SchedulerService for Grpc {
         let request = request.into_inner();
         let core = self.core.clone();
         let events = events::watch(self.core.clone(), request.since, request.lab)
+            .await
+            .map_err(status)?
             .map(move |heard| heard.map(|heard| encode::heard(&core, heard)).map_err(status));
         let stream: Watching = Box::pin(events.take_until(self.shutdown.clone().cancelled_owned()));
         Ok(Response::new(stream))
@@ -288,8 +296,15 @@ impl SchedulerService for Grpc {
             ));
         }
         let client = node.host.as_ref().and_then(|h| self.core.hosts.get(h));
-        let client =
-            client.filter(|_| node.segment.is_none() && (request.verb != "exec" || node.state.is_running()));
+        let client = client.filter(|_| request.verb != "exec" || node.state.is_running());
+        if node.segment.is_some() {
+            let message = format!(
+                "node {} is a bridge and has no process: nothing runs in it and it writes no log",
+                node.id
+            );
+            let failure = Failure::new(Code::FailedPrecondition, "NODE_HAS_NO_PROCESS", message);
+            return Err(to_status(failure.with("node", node.id.to_string())));
+        }
         let Some(client) = client else {
             let message = format!("node {} does not run: it is {} {}", node.id, node.state, node.reason);
             let failure = Failure::new(Code::FailedPrecondition, "NODE_NOT_RUNNING", message.trim_end());
@@ -299,12 +314,46 @@ impl SchedulerService for Grpc {
         };
         let uid = node.uid.to_string();
         let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + TICKET;
+        let kind = self.core.catalogue.get(&node.spec.kind);
         Ok(Response::new(ps::Ticket {
             endpoint: client.endpoint.to_string(),
             ticket: ticket::sign(&self.core.ticket_key, &uid, &request.verb, expires.as_secs()),
             uid,
-            shell: self.core.catalogue.get(&node.spec.kind).map(|k| k.shell.clone()).unwrap_or_default(),
+            shell: kind.map(|k| k.shell.clone()).unwrap_or_default(),
+            save: kind.map(|k| k.save_command()).unwrap_or_default(),
         }))
+    }
+
+    async fn get_capture_ticket(
+        &self,
+        request: Request<ps::GetCaptureTicketRequest>,
+    ) -> Answer<ps::CaptureTicket> {
+        self.capture(&request.into_inner()).map(Response::new)
+    }
+
+    async fn change_nodes(
+        &self,
+        request: Request<ps::ChangeNodesRequest>,
+    ) -> Answer<ps::ChangeNodesResponse> {
+        let operation = self.nodes_changed(request.into_inner()).await?;
+        let operation = Some(encode::operation(&self.core, operation));
+        Ok(Response::new(ps::ChangeNodesResponse { operation }))
+    }
+
+    async fn change_link(&self, request: Request<ps::ChangeLinkRequest>) -> Answer<ps::ChangeLinkResponse> {
+        let request = request.into_inner();
+        let validate_only = request.validate_only;
+        let operation = self.link_changed(request).await?;
+        let mut facts = encode::operation(&self.core, operation);
+        if validate_only {
+            facts.id = String::new();
+        }
+        Ok(Response::new(ps::ChangeLinkResponse { operation: Some(facts) }))
+    }
+
+    async fn set_link_enabled(&self, request: Request<ps::SetLinkEnabledRequest>) -> Answer<ps::LinkFacts> {
+        let view = self.link_plugged(request.into_inner()).await?;
+        Ok(Response::new(encode::link(&self.core, view)))
     }
 }
 

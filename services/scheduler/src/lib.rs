@@ -15,17 +15,21 @@
 //! | file | what it decides or does |
 //! |---|---|
 //! | [`apply`] | what a user asks: checks, plan, intents in one transaction |
-//! | [`plan`], [`place`], [`slices`], [`facts`] | pure: spec → rows, nodes → hosts, rows → what a host is told, evidence → states |
+//! | [`certificates`] | those that nodes are given |
+//! | [`plan`], [`place`], [`slices`], [`facts`], [`stages`] | pure: spec → rows, nodes → hosts, rows → what a host is told, evidence → states, what waits for what |
 //! | [`prepare`], [`reconcile`], [`observer`], [`operation`] | the tasks |
 //! | [`store`] | all SQL; [`rows`] is what it stores, [`world`] what it does not |
 //! | [`grpc`], [`client`] | messages in and out |
+//! | [`figures`] | what is counted |
 
 pub mod apply;
+pub mod certificates;
 pub mod client;
 pub mod config;
 pub mod error;
 pub mod events;
 pub mod facts;
+pub mod figures;
 pub mod grpc;
 pub mod janitor;
 pub mod observer;
@@ -37,6 +41,7 @@ pub mod reconcile;
 pub mod rows;
 pub mod scheduler;
 pub mod slices;
+pub mod stages;
 pub mod store;
 pub mod world;
 
@@ -71,6 +76,8 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let registry = RegistryClient::new(&settings.endpoints.image_registry, &connector);
     let hosts = config::hosts(&settings)?;
     let core = Arc::new(Scheduler::start(store, config, catalogue, hosts, registry, &connector).await?);
+
+    figures::tell_levels(&core);
 
     let mut tasks = tokio::task::JoinSet::new();
     for host in core.hosts.values().cloned() {

@@ -3,24 +3,28 @@
 //! An operation does nothing itself: its intents were written with it, and reconcilers bring them about. This task, woken by signal and timer, looks at
 //! the rows and says when it is over. So a scheduler that was killed in the middle goes on where it was: what is to be done is in the rows.
 //!
-//! A deploy is over when its hosts acknowledged everything, nothing is left to remove, every node is settled, and every link between ready nodes is up or had
-//! its time.
+//! A deploy is over when its hosts acknowledged everything, nothing is left to remove, every node is settled and at the end of its stages, and every link between
+//! ready nodes is up or had its time. What waits by its stages for something that cannot come about is not waited for. An operation of some nodes asks the same
+//! of those and their links. What a host refuses for good ends it at once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use netloom_model::failure::{Code, Failure};
-use netloom_model::id::{LinkUid, OperationId};
+use netloom_model::id::{HostId, LinkUid, NodeUid, OperationId};
+use netloom_model::plan::{Object, Plan, Verb};
 use netloom_model::state::{LinkState, NodeState, Wanted};
 use netloom_service::Shutdown;
 use tokio::time::Instant;
 
 use crate::client::{COMPUTE, NETWORK};
 use crate::error::Result;
-use crate::rows::{LabRows, LinkRow, NodeRow, OperationKind, OperationRow, OperationState};
+use crate::rows::{LabRows, LinkRow, NodeRow, OperationKind, OperationRow, OperationState, now_us};
 use crate::scheduler::Scheduler;
+use crate::stages;
 use crate::store::progress;
+use crate::world::Refusal;
 
 /// How often active operations are looked at although nothing happened.
 const TICK: Duration = Duration::from_secs(1);
@@ -33,7 +37,14 @@ struct Watched {
     revision: u64,
     /// Since when both nodes of a link are ready and it is not up.
     late: HashMap<LinkUid, Instant>,
+    /// When its hosts had acknowledged everything.
+    acknowledged_us: Option<i64>,
 }
+
+/// How long after an acknowledgement a host's word may still be from before it.
+const STALE: Duration = Duration::from_millis(20);
+/// How soon to look again while a host's next word is waited for.
+const SOON: Duration = Duration::from_millis(100);
 
 /// Watches active operations for ever.
 pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
@@ -65,20 +76,37 @@ async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) ->
     let mut wake: Option<Instant> = None;
     for operation in operations {
         let revision = core.store.revision();
-        let seen = watched.entry(operation.id).or_insert_with(|| Watched { revision, late: HashMap::new() });
+        let seen = watched.entry(operation.id).or_insert_with(|| Watched {
+            revision,
+            late: HashMap::new(),
+            acknowledged_us: None,
+        });
         let rows = core.store.rows(operation.lab_uid);
         let verdict = match (operation.kind, &rows) {
             (OperationKind::Destroy, None) => Some(Ok(())),
             (OperationKind::Destroy, Some(_)) => None,
-            (OperationKind::Deploy, None) => Some(Err(Failure::internal("the lab is gone"))),
-            (OperationKind::Deploy, Some(rows)) => {
+            (_, None) => Some(Err(lab_removed(&operation))),
+            (kind, Some(rows)) => {
                 let bound = core.config.link_bound();
                 let next = note_late_links(rows, &mut seen.late, bound);
                 wake = wake.into_iter().chain(next).min();
-                if acknowledged(core, rows, seen.revision) {
-                    deploy_verdict(rows, |link| seen.late.get(&link).is_some_and(|t| t.elapsed() >= bound))
-                } else {
+                let late = |link| seen.late.get(&link).is_some_and(|t| t.elapsed() >= bound);
+                if let Some(refused) = core.world.refusal(operation.lab_uid, seen.revision) {
+                    Some(Err(host_refused(rows, refused)))
+                } else if !acknowledged(core, rows, seen.revision) {
                     None
+                } else if !heard_since(
+                    core,
+                    rows,
+                    &operation.plan,
+                    *seen.acknowledged_us.get_or_insert_with(now_us),
+                ) {
+                    wake = wake.into_iter().chain([Instant::now() + SOON]).min();
+                    None
+                } else if kind.is_of_nodes() {
+                    verdict(rows, Some(&nodes_of(rows, &operation.plan)), late)
+                } else {
+                    verdict(rows, None, late)
                 }
             }
         };
@@ -89,22 +117,59 @@ async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) ->
     Ok(wake)
 }
 
+/// Why an operation fails whose lab a host will not take.
+fn host_refused(rows: &LabRows, (host, service, refusal): (HostId, &'static str, Refusal)) -> Failure {
+    let message = format!(
+        "host {host} will not take what lab \"{}\" asks of its {service} service: {}; change the lab and deploy it again",
+        rows.lab.id, refusal.why
+    );
+    Failure::new(Code::FailedPrecondition, "HOST_REFUSED", message)
+        .with("lab", rows.lab.id.to_string())
+        .with("host", host.to_string())
+        .with("service", service)
+}
+
+/// Why an operation ends whose lab was removed meanwhile.
+fn lab_removed(operation: &OperationRow) -> Failure {
+    let message = format!("lab \"{}\" was removed while this was under way; deploy it again", operation.lab);
+    Failure::new(Code::FailedPrecondition, "LAB_REMOVED", message)
+}
+
 /// True when every host of the lab acknowledged its part as of this revision.
 fn acknowledged(core: &Scheduler, rows: &LabRows, revision: u64) -> bool {
     let by = |host, service| core.world.has_acknowledged(host, service, rows.lab.uid, revision);
     rows.hosts.iter().all(|h| by(h, COMPUTE) && by(h, NETWORK))
 }
 
-/// The nodes at a link's ends.
-pub fn ends<'r>(rows: &'r LabRows, link: &LinkRow) -> [Option<&'r NodeRow>; 2] {
-    let find = |id: &str| rows.nodes.values().find(|n| n.is_wanted() && n.spec.id == id);
-    [find(&link.spec.a.node), find(&link.spec.b.node)]
+/// True when what hosts say is of a time after they acknowledged: what is changed in place looks the same before and after.
+fn heard_since(core: &Scheduler, rows: &LabRows, plan: &Plan, acknowledged_us: i64) -> bool {
+    let in_place = |verb| matches!(verb, Verb::Update | Verb::Start | Verb::Stop | Verb::Restart);
+    if !plan.actions.iter().any(|a| in_place(a.verb)) {
+        return true;
+    }
+    let since = acknowledged_us + i64::try_from(STALE.as_micros()).unwrap_or_default();
+    core.world.heard_us(rows.hosts.iter()) > since || rows.hosts.is_empty()
 }
 
-/// True when both nodes are ready, so that the link is only waited for by itself.
+/// The nodes that a plan is about.
+fn nodes_of(rows: &LabRows, plan: &Plan) -> BTreeSet<NodeUid> {
+    let of_nodes = plan.actions.iter().filter(|a| a.object == Object::Node);
+    of_nodes.filter_map(|a| rows.node(&a.id.to_ascii_lowercase())).map(|n| n.uid).collect()
+}
+
+/// The nodes at a link's ends that are nodes'.
+pub fn ends<'r>(rows: &'r LabRows, link: &LinkRow) -> Vec<Option<&'r NodeRow>> {
+    let find = |id: &str| rows.nodes.values().find(|n| n.is_wanted() && n.spec.id == id);
+    link.spec.node_ends().map(|end| find(&end.node)).collect()
+}
+
+/// True when its nodes are ready and it is plugged, so that the link is only waited for by itself.
 fn is_due(rows: &LabRows, link: &LinkRow) -> bool {
-    let ready = |n: &Option<&NodeRow>| n.is_some_and(|n| n.state == NodeState::Ready);
+    let ready = |n: &Option<&NodeRow>| {
+        n.is_some_and(|n| n.state == NodeState::Ready && !stages::keeps_links_back(rows, n))
+    };
     link.is_wanted()
+        && link.enabled
         && !matches!(link.state, LinkState::Up | LinkState::Failed)
         && ends(rows, link).iter().all(ready)
 }
@@ -118,32 +183,46 @@ fn note_late_links(rows: &LabRows, late: &mut HashMap<LinkUid, Instant>, bound: 
     late.values().map(|t| *t + bound).filter(|t| *t > Instant::now()).min()
 }
 
-/// Whether a deploy is over, and how; none while something better may come by waiting.
-fn deploy_verdict(rows: &LabRows, has_had_its_time: impl Fn(LinkUid) -> bool) -> Option<Result<(), Failure>> {
+/// Whether an operation is over, and how; none while something better may come by waiting. It is about some nodes and their links, or the whole lab.
+fn verdict(
+    rows: &LabRows,
+    of: Option<&BTreeSet<NodeUid>>,
+    has_had_its_time: impl Fn(LinkUid) -> bool,
+) -> Option<Result<(), Failure>> {
     let leaving = rows.nodes.values().any(|n| n.wanted == Wanted::Absent)
         || rows.links.values().any(|l| l.wanted == Wanted::Absent)
         || rows.nics.values().any(|n| n.absent);
-    if leaving || rows.nodes.values().any(|n| !n.state.is_settled(n.wanted)) {
+    let hopeless: BTreeMap<NodeUid, String> =
+        stages::waits(rows).into_iter().filter(|(_, w)| w.hopeless).map(|(uid, w)| (uid, w.reason)).collect();
+    let nodes = || rows.nodes.values().filter(|n| of.is_none_or(|of| of.contains(&n.uid)));
+    let goes_on = |n: &NodeRow| {
+        !hopeless.contains_key(&n.uid) && (!n.state.is_settled(n.wanted) || stages::is_unfinished(n))
+    };
+    if (leaving && of.is_none()) || nodes().any(goes_on) {
         return None;
     }
-    if rows.links.values().any(|l| is_due(rows, l) && !has_had_its_time(l.uid)) {
+    let touched =
+        |l: &LinkRow| of.is_none_or(|of| ends(rows, l).into_iter().flatten().any(|n| of.contains(&n.uid)));
+    let due = |l: &LinkRow| touched(l) && is_due(rows, l);
+    if rows.links.values().any(|l| due(l) && !has_had_its_time(l.uid)) {
         return None;
     }
-    let mut nodes: Vec<&NodeRow> = rows.nodes.values().filter(|n| is_at_fault(n)).collect();
-    nodes.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut at_fault: Vec<&NodeRow> =
+        nodes().filter(|n| is_at_fault(n) || hopeless.contains_key(&n.uid)).collect();
+    at_fault.sort_by(|a, b| a.id.cmp(&b.id));
     let mut links: Vec<&LinkRow> =
-        rows.links.values().filter(|l| l.state == LinkState::Failed || is_due(rows, l)).collect();
+        rows.links.values().filter(|l| (touched(l) && l.state == LinkState::Failed) || due(l)).collect();
     links.sort_by(|a, b| a.id.cmp(&b.id));
-    if nodes.is_empty() && links.is_empty() {
+    if at_fault.is_empty() && links.is_empty() {
         return Some(Ok(()));
     }
-    Some(Err(incomplete(rows, &nodes, &links)))
+    Some(Err(incomplete(rows, &at_fault, &links)))
 }
 
 /// Whether a deploy that changes nothing is over, and how; none while something better may come by waiting. A host that is not heard of is not waited for.
 pub fn unchanged_verdict(rows: &LabRows) -> Option<Result<(), Failure>> {
     if rows.nodes.values().all(|n| n.state != NodeState::Unknown) {
-        return deploy_verdict(rows, |_| false);
+        return verdict(rows, None, |_| false);
     }
     let not_ready = |n: &&NodeRow| n.state == NodeState::Unknown || is_at_fault(n);
     let mut nodes: Vec<&NodeRow> = rows.nodes.values().filter(not_ready).collect();
@@ -154,7 +233,7 @@ pub fn unchanged_verdict(rows: &LabRows) -> Option<Result<(), Failure>> {
 /// True for a settled node that is not what was asked for. One whose process ended by itself did what was asked of it when its exit code is 0.
 fn is_at_fault(node: &NodeRow) -> bool {
     match node.state {
-        NodeState::Failed | NodeState::Unschedulable => true,
+        NodeState::Failed | NodeState::Unschedulable => node.wanted == Wanted::Running,
         NodeState::Stopped => node.wanted == Wanted::Running && exit_code(node) != Some(0),
         _ => false,
     }

@@ -3,11 +3,15 @@
 //! Capacity is a constraint here, never a veto afterwards: one host that was full made a whole lab fail although another had room. A node that fits
 //! nowhere does not stop the others, and every host's reason is kept.
 
+mod policy;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::id::{HostId, NodeUid};
 use netloom_model::plan::Rejection;
 use netloom_model::state::Runtime;
+
+pub use self::policy::{Allowed, Asks, is_policy};
 
 /// What a host offers, and what is reserved of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +30,8 @@ pub struct Room {
     pub cpu_reserved: u64,
     /// Memory reserved.
     pub memory_reserved: u64,
+    /// What its owner allows and its kernel can do.
+    pub allowed: Allowed,
 }
 
 /// A node that needs a host.
@@ -45,6 +51,10 @@ pub struct Need {
     pub former: Option<HostId>,
     /// Nodes it is linked to.
     pub neighbours: BTreeSet<NodeUid>,
+    /// What it asks for beside room.
+    pub asks: Asks,
+    /// The node whose network namespace it shares: both are on one host.
+    pub beside: Option<NodeUid>,
 }
 
 /// Where each node goes, or why no host takes it.
@@ -79,6 +89,9 @@ impl Room {
         // A bridge is made by the network service: it asks for no runtime.
         if need.runtime != Runtime::Bridge && !self.runtimes.contains(&need.runtime) {
             return reject("RUNTIME_MISSING", format!("{} does not answer on it", need.runtime), false);
+        }
+        if let Some((code, detail)) = self.allowed.lacks(&need.asks) {
+            return reject(code, detail, false);
         }
         self.lacks(need.cpu_millis, need.memory_bytes)
     }
@@ -124,15 +137,16 @@ pub fn place(needs: &[Need], placed: &BTreeMap<NodeUid, HostId>, rooms: &[Room])
     };
     let mut order: Vec<(usize, &Need)> = needs.iter().map(|n| (able(n), n)).collect();
     order.sort_by(|(a, x), (b, y)| {
-        // Bridges last: they go where their nodes went.
-        (x.runtime == Runtime::Bridge, *a)
-            .cmp(&(y.runtime == Runtime::Bridge, *b))
+        // Those that share a namespace after those that have one; bridges last: they go where their nodes went.
+        (x.runtime == Runtime::Bridge, x.beside.is_some(), *a)
+            .cmp(&(y.runtime == Runtime::Bridge, y.beside.is_some(), *b))
             .then((y.cpu_millis, y.memory_bytes).cmp(&(x.cpu_millis, x.memory_bytes)))
             .then(x.id.cmp(&y.id))
     });
     for (_, need) in order {
         let mut best: Option<(usize, (bool, usize, u128))> = None;
-        for (i, room) in rooms.iter().enumerate().filter(|(_, r)| r.rejects(need).is_none()) {
+        let takes = |room: &Room| room.rejects(need).is_none() && apart(need, room, &there).is_none();
+        for (i, room) in rooms.iter().enumerate().filter(|(_, r)| takes(r)) {
             let near = need.neighbours.iter().filter(|n| there.get(n) == Some(&room.host)).count();
             let rank = (need.former.as_ref() == Some(&room.host), near, emptiness(room));
             if best.is_none_or(|(_, r)| rank > r) {
@@ -147,9 +161,26 @@ pub fn place(needs: &[Need], placed: &BTreeMap<NodeUid, HostId>, rooms: &[Room])
     // Reasons are told once all that fit are placed, so that they are the same when asked again.
     let outcome = |need: &Need| match there.get(&need.uid) {
         Some(host) => Ok(host.clone()),
-        None => Err(rooms.iter().filter_map(|room| room.rejects(need)).collect()),
+        None => {
+            let why = |room: &Room| room.rejects(need).or_else(|| apart(need, room, &there));
+            Err(rooms.iter().filter_map(why).collect())
+        }
     };
     needs.iter().map(|need| (need.uid, outcome(need))).collect()
+}
+
+/// Why a node cannot be on a host although the host takes it: the node whose network namespace it shares is elsewhere.
+fn apart(need: &Need, room: &Room, there: &BTreeMap<NodeUid, HostId>) -> Option<Rejection> {
+    let host = there.get(need.beside.as_ref()?);
+    if host == Some(&room.host) {
+        return None;
+    }
+    let detail = match host {
+        Some(host) => format!("the node whose network it shares is on {host}"),
+        None => "the node whose network it shares has no host".to_owned(),
+    };
+    let code = "NETWORK_ELSEWHERE".to_owned();
+    Some(Rejection { host: room.host.to_string(), code, detail, resolvable: host.is_none() })
 }
 
 /// The host that takes all of them, if there is one: the one that holds most of the lab, then the emptiest.
@@ -197,6 +228,7 @@ mod tests {
             memory_bytes: gib * GIB,
             cpu_reserved: 0,
             memory_reserved: 0,
+            allowed: Allowed::default(),
         }
     }
 
@@ -209,7 +241,41 @@ mod tests {
             memory_bytes,
             former: None,
             neighbours: BTreeSet::new(),
+            asks: Asks::default(),
+            beside: None,
         }
+    }
+
+    #[test]
+    fn a_node_that_shares_a_network_goes_where_it_is() {
+        let docker = [Runtime::Docker];
+        let owner = need("z", Runtime::Docker, 3_000, GIB);
+        let sharer = Need { beside: Some(owner.uid), ..need("a", Runtime::Docker, 2_000, GIB) };
+        let other = need("b", Runtime::Docker, 4_000, GIB);
+        let rooms = [room("h1", &docker, 4, 64), room("h2", &docker, 8, 64)];
+        let needs = [sharer.clone(), other, owner.clone()];
+        let placed = place(&needs, &BTreeMap::new(), &rooms);
+        assert_eq!(placed[&owner.uid].as_ref().ok(), placed[&sharer.uid].as_ref().ok(), "{placed:?}");
+        // No room beside it: it goes nowhere else.
+        let big = Need { cpu_millis: 6_000, ..sharer };
+        let placed = place(&[big.clone(), owner], &BTreeMap::new(), &rooms);
+        let why = placed[&big.uid].as_ref().unwrap_err();
+        assert!(why.iter().any(|r| r.code == "NETWORK_ELSEWHERE"), "{why:?}");
+    }
+
+    #[test]
+    fn a_node_goes_where_what_it_asks_for_is_allowed() {
+        let docker = [Runtime::Docker];
+        let device = netloom_model::spec::DeviceMapping { host_path: "/dev/x".into(), ..Default::default() };
+        let spec = netloom_model::spec::NodeSpec { devices: vec![device], ..Default::default() };
+        let asks = Asks::of(&spec, [].into_iter());
+        let n = Need { asks, ..need("a", Runtime::Docker, 1, 1) };
+        let mut rooms = [room("h1", &docker, 64, 64), room("h2", &docker, 4, 64)];
+        let why = place(std::slice::from_ref(&n), &BTreeMap::new(), &rooms)[&n.uid].clone().unwrap_err();
+        assert!(why.iter().all(|r| is_policy(&r.code) && !r.resolvable), "{why:?}");
+        rooms[1].allowed.devices.push("/dev/x".into());
+        let placed = place(std::slice::from_ref(&n), &BTreeMap::new(), &rooms);
+        assert_eq!(placed[&n.uid].as_ref().unwrap().as_str(), "h2");
     }
 
     /// Five VMs of 3 cores and nine containers of 1.1 ask for 24.9 cores, 156 % of the one host that can run VMs; with the other host all of them fit.

@@ -4,18 +4,23 @@
 //! Planning again changes nothing. Each change takes the smallest action: a changed link never restarts a node, and a node is made anew only when its
 //! [`spec_hash`] says that a container cannot change so far while it lives.
 
+mod links;
+mod reason;
+mod verbs;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use netloom_model::id::{HostId, LinkUid, NodeId, NodeUid, WireId};
+use netloom_model::id::{HostId, NodeId, NodeUid, WireId};
 use netloom_model::kind::Catalogue;
 use netloom_model::naming;
 use netloom_model::plan::{Action, Object, Plan, Rejection, Unplaced, Verb};
-use netloom_model::slice::{mac_of, spec_hash};
-use netloom_model::spec::{Endpoint, LabSpec, LinkSpec, NodeSpec};
-use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
+use netloom_model::slice::spec_hash;
+use netloom_model::spec::{LabSpec, LinkSpec, NetworkMode, NodeSpec};
+use netloom_model::state::{NodeState, Runtime, Wanted};
 
-use crate::place::{Need, Room, place};
-use crate::rows::{ImageStep, LabRows, LinkRow, NicRow, NodeRow, network_of};
+pub use self::verbs::{NodeChange, change_nodes};
+use crate::place::{Asks, Need, Room, is_policy, place};
+use crate::rows::{ImageStep, LabRows, NicRow, NodeRow, Stages, network_of};
 
 /// What a spec asks for beside what there is.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +31,8 @@ pub struct Planned {
     pub plan: Plan,
     /// Placed nodes that ask for more than before and than their host has free.
     pub overgrown: Vec<(NodeId, Rejection)>,
+    /// Nodes that ask for what no host allows or can do, or a placed one for what its host does not.
+    pub forbidden: Vec<(NodeId, Rejection)>,
 }
 
 /// How to plan.
@@ -37,6 +44,8 @@ pub struct Context<'a> {
     pub rooms: &'a [Room],
     /// True when a user asks: an image that could not be used is tried again.
     pub asked: bool,
+    /// True when a whole lab is asked for: nodes that were stopped are started, and links that were unplugged are plugged.
+    pub revive: bool,
     /// The time.
     pub now: i64,
 }
@@ -50,7 +59,7 @@ pub fn plan(current: &LabRows, spec: &LabSpec, ctx: Context<'_>) -> Planned {
         rows.lab.update_us = ctx.now;
     }
     let mut actions = Vec::new();
-    let former = nodes(&mut rows, spec, ctx, &mut actions);
+    let former = nodes(&mut rows, (&current.lab.spec, spec), ctx, &mut actions);
     let homeless: BTreeSet<NodeUid> = rows
         .nodes
         .values()
@@ -68,9 +77,10 @@ pub fn plan(current: &LabRows, spec: &LabSpec, ctx: Context<'_>) -> Planned {
         let host = rows.node(&action.id.to_ascii_lowercase()).and_then(|n| n.host.as_ref());
         action.host = host.map(HostId::to_string).unwrap_or_default();
     }
-    links(&mut rows, spec, ctx.now, &mut actions);
+    links::links(&mut rows, spec, ctx, &mut actions);
     wire_up(&mut rows, ctx);
-    Planned { rows, plan: Plan { actions, unplaced }, overgrown }
+    let forbidden = forbidden(current, &rows, ctx.rooms);
+    Planned { rows, plan: Plan { actions, unplaced }, overgrown, forbidden }
 }
 
 /// Tries again to place the nodes that fitted nowhere, and touches nothing else: no node is made anew because a kind changed since it was planned.
@@ -78,13 +88,13 @@ pub fn place_again(current: &LabRows, ctx: Context<'_>) -> LabRows {
     let mut rows = current.clone();
     let spec = rows.lab.spec.clone();
     placement(&mut rows, &spec, ctx, &BTreeMap::new());
-    links(&mut rows, &spec, ctx.now, &mut Vec::new());
+    links::links(&mut rows, &spec, Context { revive: false, ..ctx }, &mut Vec::new());
     wire_up(&mut rows, ctx);
     rows
 }
 
 fn wire_up(rows: &mut LabRows, ctx: Context<'_>) {
-    nics(rows, ctx.catalogue);
+    links::nics(rows, ctx.catalogue);
     forget_what_is_nowhere(rows);
     let hosts: Vec<HostId> = rows.nodes.values().filter_map(|n| n.host.clone()).collect();
     rows.hosts.extend(hosts);
@@ -97,13 +107,13 @@ fn action(verb: Verb, object: Object, id: &str, reason: impl Into<String>) -> Ac
 /// Brings the node rows to the spec; says which host the former self of each node made anew is on.
 fn nodes(
     rows: &mut LabRows,
-    spec: &LabSpec,
+    (before, spec): (&LabSpec, &LabSpec),
     ctx: Context<'_>,
     actions: &mut Vec<Action>,
 ) -> BTreeMap<NodeUid, HostId> {
     let lab = rows.lab.id.clone();
     let network = network_of(&lab, spec);
-    let mut former = BTreeMap::new();
+    let mut made = Made { former: BTreeMap::new(), names: BTreeSet::new() };
     let mut named = BTreeSet::new();
     let shown: BTreeMap<String, NodeUid> =
         rows.nodes.values().filter(|n| !n.replaced).map(|n| (n.id.folded(), n.uid)).collect();
@@ -113,63 +123,115 @@ fn nodes(
             continue;
         };
         named.insert(id.folded());
-        let hash = match resolved.runtime {
-            Runtime::Bridge => String::new(),
-            _ => spec_hash(
-                &spec.instance_name(&lab, &asked.id),
-                &resolved.spec,
-                &spec.files_of(&resolved.spec),
-                network.as_ref(),
-            ),
-        };
-        let new = |verb: Verb, reason: String, rows: &mut LabRows, actions: &mut Vec<Action>| {
-            let node = new_node(id.clone(), resolved.spec.clone(), resolved.runtime, hash.clone(), ctx.now);
-            let uid = node.uid;
-            rows.nodes.insert(uid, node);
-            actions.push(action(verb, Object::Node, &asked.id, reason));
-            uid
-        };
+        let files = spec.files_of(&resolved.spec);
+        let name = spec.instance_name(&lab, &asked.id);
+        let hash_of = |node: &NodeSpec| spec_hash(&name, node, &files, network.as_ref());
+        let bridge = resolved.runtime == Runtime::Bridge;
+        let hash = if bridge { String::new() } else { hash_of(&resolved.spec) };
+        let new = New { id: id.clone(), spec: resolved.spec, runtime: resolved.runtime, hash, now: ctx.now };
         let Some(old) = shown.get(&id.folded()).and_then(|uid| rows.nodes.get_mut(uid)) else {
-            new(Verb::Create, "it is new".into(), rows, actions);
+            made.insert(rows, new, None);
+            actions.push(action(Verb::Create, Object::Node, &asked.id, "it is new"));
             continue;
         };
         if old.wanted == Wanted::Absent {
-            old.replaced = true;
-            let host = old.host.clone();
-            let uid = new(Verb::Create, "it is wanted again".into(), rows, actions);
-            former.extend(host.map(|h| (uid, h)));
-        } else if old.spec_hash != hash || old.runtime != resolved.runtime || old.id != id {
-            let reason = what_changed(&old.spec, &resolved.spec);
-            old.wanted = Wanted::Absent;
-            old.replaced = true;
-            let host = old.host.clone();
-            let reason = if reason.is_empty() { "its files, name or network changed".into() } else { reason };
-            let uid = new(Verb::Recreate, reason, rows, actions);
-            former.extend(host.map(|h| (uid, h)));
-        } else {
-            let mut reason = String::new();
-            if old.spec != resolved.spec {
-                reason = what_changed(&old.spec, &resolved.spec);
-                if old.spec.exec != resolved.spec.exec {
-                    reason += ": its exec commands run at its next start";
-                }
-                old.spec = resolved.spec;
-            }
-            if ctx.asked && old.image_step == ImageStep::Failed {
-                old.image_step = ImageStep::Waiting;
-                old.image_detail = String::new();
-                reason = "its image is looked for again".into();
-            }
-            if !reason.is_empty() {
-                actions.push(action(Verb::Update, Object::Node, &asked.id, reason));
-            }
+            let uid = old.uid;
+            made.insert(rows, new, Some(uid));
+            actions.push(action(Verb::Create, Object::Node, &asked.id, "it is wanted again"));
+        } else if old.spec_hash != new.hash || old.runtime != new.runtime || old.id != id {
+            let uid = old.uid;
+            let around = reason::surroundings(&lab, (before, &old.spec), (spec, &new.spec));
+            let why = [reason::recreation(&old.spec, &new.spec, hash_of), around];
+            let why = why.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
+            made.insert(rows, new, Some(uid));
+            actions.push(action(
+                Verb::Recreate,
+                Object::Node,
+                &asked.id,
+                format!("forces a new container: {why}"),
+            ));
+        } else if let Some((verb, why)) = changed_in_place(old, new.spec, ctx) {
+            actions.push(action(verb, Object::Node, &asked.id, why));
         }
     }
     for node in rows.nodes.values_mut().filter(|n| n.is_wanted() && !named.contains(&n.id.folded())) {
         node.wanted = Wanted::Absent;
         actions.push(action(Verb::Delete, Object::Node, node.id.as_str(), "it is not in the spec"));
     }
-    former
+    followers(rows, &mut made, ctx.now, actions);
+    made.former
+}
+
+/// Brings a node that stays to its spec; says what is done and why, if anything.
+fn changed_in_place(node: &mut NodeRow, spec: NodeSpec, ctx: Context<'_>) -> Option<(Verb, String)> {
+    let (mut verb, mut reasons) = (Verb::Update, Vec::new());
+    if ctx.revive && node.wanted == Wanted::Stopped {
+        verb = Verb::Start;
+        verbs::apply(node, verb);
+        reasons.push("it was stopped".to_owned());
+    }
+    if node.spec != spec {
+        reasons.push(reason::node_change(&node.spec, &spec));
+        node.spec = spec;
+    }
+    if ctx.asked && node.image_step == ImageStep::Failed {
+        node.image_step = ImageStep::Waiting;
+        node.image_detail = String::new();
+        reasons.push("its image is looked for again".to_owned());
+    }
+    (!reasons.is_empty()).then(|| (verb, reasons.join(", ")))
+}
+
+/// Makes the nodes anew that share the network namespace of one that is: a container cannot change whose it has.
+fn followers(rows: &mut LabRows, made: &mut Made, now: i64, actions: &mut Vec<Action>) {
+    loop {
+        let follows =
+            rows.nodes.values().filter(|n| n.is_wanted()).find_map(|node| match &node.spec.network_mode {
+                NetworkMode::Node(owner) if !made.names.contains(&node.id.folded()) => {
+                    made.names.contains(&owner.to_ascii_lowercase()).then(|| (node.clone(), owner.clone()))
+                }
+                _ => None,
+            });
+        let Some((node, owner)) = follows else { return };
+        let why =
+            format!("forces a new container: it shares the network namespace of {owner}, which is made anew");
+        actions.retain(|a| a.object != Object::Node || a.id != node.id.as_str());
+        actions.push(action(Verb::Recreate, Object::Node, node.id.as_str(), why));
+        let new = New { id: node.id, spec: node.spec, runtime: node.runtime, hash: node.spec_hash, now };
+        made.insert(rows, new, Some(node.uid));
+    }
+}
+
+/// A node to be made.
+struct New {
+    id: NodeId,
+    spec: NodeSpec,
+    runtime: Runtime,
+    hash: String,
+    now: i64,
+}
+
+/// What was made so far.
+struct Made {
+    /// The hosts of their former selves.
+    former: BTreeMap<NodeUid, HostId>,
+    /// Their ids in lower case.
+    names: BTreeSet<String>,
+}
+
+impl Made {
+    /// Adds the row of a new node; its former self is to be gone.
+    fn insert(&mut self, rows: &mut LabRows, new: New, former: Option<NodeUid>) {
+        let former = former.and_then(|uid| rows.nodes.get_mut(&uid)).and_then(|old| {
+            old.replaced = true;
+            old.wanted = Wanted::Absent;
+            old.host.clone()
+        });
+        let node = new_node(new.id, new.spec, new.runtime, new.hash, new.now);
+        self.names.insert(node.id.folded());
+        self.former.extend(former.map(|host| (node.uid, host)));
+        rows.nodes.insert(node.uid, node);
+    }
 }
 
 fn new_node(id: NodeId, spec: NodeSpec, runtime: Runtime, spec_hash: String, now: i64) -> NodeRow {
@@ -190,24 +252,14 @@ fn new_node(id: NodeId, spec: NodeSpec, runtime: Runtime, spec_hash: String, now
         image_detail: String::new(),
         removal: String::new(),
         settled_start: String::new(),
+        restarts: 0,
+        stages: Stages::default(),
         state: NodeState::Pending,
         reason: String::new(),
         observed: None,
         create_us: now,
         update_us: now,
     }
-}
-
-/// The fields that differ, in words.
-fn what_changed(old: &NodeSpec, new: &NodeSpec) -> String {
-    let fields = |s: &NodeSpec| match serde_json::to_value(s) {
-        Ok(serde_json::Value::Object(fields)) => fields,
-        _ => serde_json::Map::new(),
-    };
-    let (old, new) = (fields(old), fields(new));
-    let changed: Vec<&str> =
-        new.iter().filter(|(k, v)| old.get(*k) != Some(v)).map(|(k, _)| k.as_str()).collect();
-    if changed.is_empty() { String::new() } else { format!("{} changed", changed.join(", ")) }
 }
 
 /// Gives a host to every wanted node that has none, and says which fit nowhere.
@@ -221,11 +273,14 @@ fn placement(
         rows.nodes.values().filter(|n| n.is_wanted()).map(|n| (n.spec.id.as_str(), n.uid)).collect();
     let mut neighbours: BTreeMap<NodeUid, BTreeSet<NodeUid>> = BTreeMap::new();
     for link in &spec.links {
-        if let (Some(a), Some(b)) = (uids.get(link.a.node.as_str()), uids.get(link.b.node.as_str())) {
-            neighbours.entry(*a).or_default().insert(*b);
-            neighbours.entry(*b).or_default().insert(*a);
+        let ends: Vec<NodeUid> =
+            link.node_ends().filter_map(|e| uids.get(e.node.as_str()).copied()).collect();
+        if let [a, b] = ends[..] {
+            neighbours.entry(a).or_default().insert(b);
+            neighbours.entry(b).or_default().insert(a);
         }
     }
+    let of_nodes = links_of_nodes(spec);
     let needs: Vec<Need> = rows
         .nodes
         .values()
@@ -238,6 +293,11 @@ fn placement(
             memory_bytes: n.spec.memory_request_bytes,
             former: former.get(&n.uid).cloned(),
             neighbours: neighbours.remove(&n.uid).unwrap_or_default(),
+            asks: asks(n, &of_nodes),
+            beside: match &n.spec.network_mode {
+                NetworkMode::Node(owner) => uids.get(owner.as_str()).copied(),
+                _ => None,
+            },
         })
         .collect();
     if needs.is_empty() {
@@ -267,6 +327,43 @@ fn placement(
     unplaced
 }
 
+/// The links of each node.
+fn links_of_nodes(spec: &LabSpec) -> BTreeMap<&str, Vec<&LinkSpec>> {
+    let mut all: BTreeMap<&str, Vec<&LinkSpec>> = BTreeMap::new();
+    for link in &spec.links {
+        for end in link.node_ends() {
+            all.entry(end.node.as_str()).or_default().push(link);
+        }
+    }
+    all
+}
+
+fn asks(node: &NodeRow, links: &BTreeMap<&str, Vec<&LinkSpec>>) -> Asks {
+    Asks::of(&node.spec, links.get(node.spec.id.as_str()).into_iter().flatten().copied())
+}
+
+/// Nodes that ask for what no host allows or can do, and placed ones that now ask for what their host does not. What a placed node asked for before is not asked
+/// of its host again.
+fn forbidden(before: &LabRows, after: &LabRows, rooms: &[Room]) -> Vec<(NodeId, Rejection)> {
+    let (had, has) = (links_of_nodes(&before.lab.spec), links_of_nodes(&after.lab.spec));
+    let why = |node: &NodeRow| -> Option<Rejection> {
+        let Some(host) = &node.host else {
+            let all = !node.rejections.is_empty() && node.rejections.iter().all(|r| is_policy(&r.code));
+            return node.rejections.first().filter(|_| all).cloned();
+        };
+        let asked = asks(node, &has);
+        if before.nodes.get(&node.uid).is_none_or(|old| asks(old, &had) == asked) {
+            return None;
+        }
+        let (code, detail) = rooms.iter().find(|r| r.heard && r.host == *host)?.allowed.lacks(&asked)?;
+        Some(Rejection { host: host.to_string(), code: code.to_owned(), detail, resolvable: false })
+    };
+    let wanted = after.nodes.values().filter(|n| n.is_wanted());
+    let mut all: Vec<_> = wanted.filter_map(|n| Some((n.id.clone(), why(n)?))).collect();
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
+}
+
 /// The rooms, with this lab's own nodes counted as they are in these rows: once each, former selves and nodes that leave not at all.
 fn rooms_for(rows: &LabRows, others: &[Room]) -> Vec<Room> {
     let mut rooms = others.to_vec();
@@ -293,132 +390,6 @@ fn overgrown(before: &LabRows, after: &LabRows, others: &[Room]) -> Vec<(NodeId,
     let mut all: Vec<_> = after.nodes.values().filter(|n| n.is_wanted()).filter_map(beyond).collect();
     all.sort_by(|a, b| a.0.cmp(&b.0));
     all
-}
-
-/// Brings the link rows to the spec.
-fn links(rows: &mut LabRows, spec: &LabSpec, now: i64, actions: &mut Vec<Action>) {
-    let hosts: BTreeMap<String, Option<HostId>> =
-        rows.nodes.values().filter(|n| n.is_wanted()).map(|n| (n.spec.id.clone(), n.host.clone())).collect();
-    let host_of = |link: &LinkSpec| {
-        let (a, b) = (hosts.get(&link.a.node).cloned().flatten(), hosts.get(&link.b.node).cloned().flatten());
-        a.filter(|a| Some(a) == b.as_ref())
-    };
-    let mut named = BTreeSet::new();
-    let shown: BTreeMap<String, LinkUid> =
-        rows.links.values().filter(|l| !l.replaced).map(|l| (l.id.clone(), l.uid)).collect();
-    for asked in &spec.links {
-        let asked = asked.clone().sorted();
-        let id = asked.id();
-        named.insert(id.clone());
-        let host = host_of(&asked);
-        let old = shown.get(&id).and_then(|uid| rows.links.get_mut(uid));
-        let (verb, reason) = match old {
-            None => (Verb::Create, "it is new"),
-            Some(old) if old.wanted == Wanted::Absent => {
-                old.replaced = true;
-                (Verb::Create, "it is wanted again")
-            }
-            Some(old) if old.host.is_some() && old.host != host => {
-                old.replaced = true;
-                old.wanted = Wanted::Absent;
-                (Verb::Recreate, "its nodes moved")
-            }
-            Some(old) => {
-                old.host = host.clone();
-                if old.spec != asked {
-                    let reason = link_change(&old.spec, &asked);
-                    old.spec = asked;
-                    let mut update = action(Verb::Update, Object::Link, &id, reason);
-                    update.host = host.map(String::from).unwrap_or_default();
-                    actions.push(update);
-                }
-                continue;
-            }
-        };
-        let mut create = action(verb, Object::Link, &id, reason);
-        create.host = host.as_ref().map(HostId::to_string).unwrap_or_default();
-        actions.push(create);
-        let link = LinkRow {
-            uid: LinkUid::new(),
-            id,
-            replaced: false,
-            wire_id: new_wire_id(63),
-            wanted: Wanted::Running,
-            spec: asked,
-            host,
-            state: LinkState::Pending,
-            reason: String::new(),
-            plane: String::new(),
-            create_us: now,
-            update_us: now,
-        };
-        rows.links.insert(link.uid, link);
-    }
-    for link in rows.links.values_mut().filter(|l| l.is_wanted() && !named.contains(&l.id)) {
-        link.wanted = Wanted::Absent;
-        actions.push(action(Verb::Delete, Object::Link, &link.id, "it is not in the spec"));
-    }
-}
-
-fn link_change(old: &LinkSpec, new: &LinkSpec) -> String {
-    let mut changed = Vec::new();
-    for (what, differs) in [
-        ("mtu", old.mtu != new.mtu),
-        ("labels", old.labels != new.labels),
-        ("mac", old.a.mac != new.a.mac || old.b.mac != new.b.mac),
-        ("addresses", addresses(&old.a) != addresses(&new.a) || addresses(&old.b) != addresses(&new.b)),
-    ] {
-        if differs {
-            changed.push(what);
-        }
-    }
-    format!("{} changed", changed.join(", "))
-}
-
-fn addresses(end: &Endpoint) -> Vec<String> {
-    [&end.ipv4, &end.ipv6].into_iter().filter(|a| !a.is_empty()).cloned().collect()
-}
-
-/// Brings the interfaces to the links. An interface is a node's port: it stays the same when its link goes elsewhere.
-fn nics(rows: &mut LabRows, catalogue: &Catalogue) {
-    let ports: BTreeMap<(NodeUid, u32), WireId> =
-        rows.nics.values().filter(|n| !n.absent).map(|n| ((n.node_uid, n.port), n.wire_id)).collect();
-    let mut used = BTreeSet::new();
-    let nodes: BTreeMap<&str, &NodeRow> =
-        rows.nodes.values().filter(|n| n.is_wanted()).map(|n| (n.spec.id.as_str(), n)).collect();
-    for link in rows.links.values().filter(|l| l.is_wanted()) {
-        for end in [&link.spec.a, &link.spec.b] {
-            let Some(node) = nodes.get(end.node.as_str()).filter(|n| n.runtime != Runtime::Bridge) else {
-                continue;
-            };
-            let port = catalogue
-                .get(&node.spec.kind)
-                .and_then(|kind| kind.interfaces.index(&kind.name, &end.interface).ok());
-            let Some(port) = port else { continue };
-            let wire_id = ports.get(&(node.uid, port)).copied().unwrap_or_else(|| new_wire_id(63));
-            let (present, carrier) =
-                rows.nics.get(&wire_id).map_or((false, false), |n| (n.present, n.carrier));
-            let nic = NicRow {
-                wire_id,
-                node_uid: node.uid,
-                link_uid: link.uid,
-                interface: end.interface.clone(),
-                port,
-                absent: false,
-                host: node.host.clone(),
-                mac: if end.mac.is_empty() { mac_of(wire_id) } else { end.mac.to_ascii_lowercase() },
-                mtu: link.spec.effective_mtu(),
-                addresses: addresses(end),
-                present,
-                carrier,
-            };
-            used.insert(wire_id);
-            rows.nics.insert(wire_id, nic);
-        }
-    }
-    for nic in rows.nics.values_mut().filter(|n| !used.contains(&n.wire_id)) {
-        nic.absent = true;
-    }
 }
 
 /// What is not wanted and was never on a host has nothing to wait for.

@@ -27,8 +27,10 @@ use tracing::Instrument as _;
 
 use crate::client::HostClient;
 use crate::error::Result;
+use crate::figures;
 use crate::rows::LabRows;
 use crate::scheduler::Scheduler;
+use crate::world::Refusal;
 
 pub use self::compute::Compute;
 pub use self::network::Network;
@@ -127,7 +129,8 @@ impl<S> Default for Lab<S> {
     }
 }
 
-type Told<S> = (LabUid, Result<S>);
+/// A lab, the revision of its rows that was told, and what came of it.
+type Told<S> = (LabUid, u64, Result<S>);
 
 /// Tells one service of a host for ever.
 pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostClient, shutdown: Shutdown) {
@@ -205,19 +208,29 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
                     tracing::info_span!("reconcile", lab = %rows.lab.id, host = %host.id, service = S::NAME);
                 telemetry::continue_trace(&span, &rows.lab.traceparent);
                 let (core, host, uid) = (core.clone(), host.clone(), rows.lab.uid);
-                let tell = async move { (uid, S::tell(core, host, rows, work).await) };
+                let tell = async move {
+                    (uid, at, figures::RECONCILES.time(&[S::NAME], S::tell(core, host, rows, work)).await)
+                };
                 telling.push(Box::pin(tell.instrument(span)));
             }
         }
         tokio::select! {
             _ = revision.changed() => {}
             _ = world.changed() => {}
-            Some((uid, told)) = telling.next() => {
+            Some((uid, at, told)) = telling.next() => {
                 let lab = labs.entry(uid).or_default();
                 lab.busy = false;
                 match told {
-                    Ok(has) => *lab = Lab { acknowledged: Some(has), ..Lab::default() },
+                    Ok(has) => {
+                        *lab = Lab { acknowledged: Some(has), ..Lab::default() };
+                        core.world.refused(&host.id, S::NAME, uid, None);
+                    }
                     Err(e) => {
+                        // Whoever waits for it is told; it is tried again all the same, since the host may be another one by then.
+                        if let Some(failure) = e.refused_for_good() {
+                            let refusal = Refusal { revision: at, why: failure.to_string() };
+                            core.world.refused(&host.id, S::NAME, uid, Some(refusal));
+                        }
                         tracing::warn!(host = %host.id, service = S::NAME, "told again in {:?}: {e}", lab.retry.pause);
                         lab.retry.failed();
                         // What of it was taken is not known: everything of the lab is told again.

@@ -9,8 +9,8 @@ use netloom_model::Failure;
 use netloom_model::id::{HostId, LabId, LabUid, LinkUid, NodeId, NodeUid, OperationId, WireId};
 use netloom_model::observed::{ComputeInventory, NetworkInventory, Observed};
 use netloom_model::plan::{Plan, Progress, Rejection};
-use netloom_model::slice::Network;
-use netloom_model::spec::{LabSpec, LinkSpec, NodeSpec};
+use netloom_model::slice::{Network, mgmt_bridge};
+use netloom_model::spec::{LabSpec, LinkSpec, NodeSpec, Stage};
 use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
 use netloom_model::tally::{LinkTally, NodeTally};
 use serde::{Deserialize, Serialize};
@@ -39,9 +39,11 @@ pub struct LabRow {
 }
 
 impl LabRow {
-    /// The management network, as its instances get it.
+    /// The management network, as its instances get it: its bridge has a name.
     pub fn network(&self) -> Option<Network> {
-        network_of(&self.id, &self.spec)
+        let mut network = network_of(&self.id, &self.spec)?;
+        network.spec.bridge = mgmt_bridge(&self.uid, &network.spec);
+        Some(network)
     }
 }
 
@@ -49,7 +51,7 @@ impl LabRow {
 pub fn network_of(lab: &LabId, spec: &LabSpec) -> Option<Network> {
     let mgmt = spec.mgmt.clone()?;
     let name = match mgmt.network.as_str() {
-        "" => format!("{}-{lab}", spec.effective_prefix()),
+        "" => spec.full_prefix(lab),
         given => given.to_owned(),
     };
     Some(Network { name, spec: mgmt })
@@ -100,6 +102,12 @@ pub struct NodeRow {
     pub removal: String,
     /// The start whose links were said to be settled.
     pub settled_start: String,
+    /// Grows with each start and restart that was asked for.
+    #[serde(default)]
+    pub restarts: u64,
+    /// How far it came in its stages.
+    #[serde(default)]
+    pub stages: Stages,
     /// Its state.
     pub state: NodeState,
     /// Why, in words.
@@ -119,6 +127,16 @@ impl NodeRow {
     }
 }
 
+/// How far a node came in its stages since its row was made: a wait that is over is over for good. Only kept in labs where a node says something of stages.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Stages {
+    /// Those that were entered.
+    pub entered: BTreeSet<Stage>,
+    /// Those that are over.
+    pub over: BTreeSet<Stage>,
+}
+
 /// A link.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct LinkRow {
@@ -136,6 +154,9 @@ pub struct LinkRow {
     pub spec: LinkSpec,
     /// The host that both ends are on; none while they are not on one.
     pub host: Option<HostId>,
+    /// False while it is unplugged on request.
+    #[serde(default = "plugged")]
+    pub enabled: bool,
     /// Its state.
     pub state: LinkState,
     /// Why, in words.
@@ -146,6 +167,11 @@ pub struct LinkRow {
     pub create_us: i64,
     /// When what is told of it last changed.
     pub update_us: i64,
+}
+
+// Events that were written before links could be unplugged say nothing of it.
+fn plugged() -> bool {
+    true
 }
 
 impl LinkRow {
@@ -184,6 +210,22 @@ pub struct NicRow {
     pub carrier: bool,
 }
 
+/// What the certificate of a lab's authority is kept under, where nodes' are under their ids.
+pub const AUTHORITY: &str = "";
+
+/// A certificate that was issued, with its private key. Never part of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateRow {
+    /// What it was issued for, hashed: another one makes it anew.
+    pub request: String,
+    /// The certificate, PEM.
+    pub certificate_pem: String,
+    /// Its private key, PEM (PKCS#8).
+    pub key_pem: String,
+    /// When it expires.
+    pub expire_us: i64,
+}
+
 /// All rows of a lab.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LabRows {
@@ -197,6 +239,8 @@ pub struct LabRows {
     pub links: BTreeMap<LinkUid, LinkRow>,
     /// Its nodes' interfaces.
     pub nics: BTreeMap<WireId, NicRow>,
+    /// Certificates by node id in lower case; the lab's authority has the empty one.
+    pub certificates: BTreeMap<String, CertificateRow>,
     /// The active operation.
     pub operation: Option<OperationId>,
 }
@@ -221,6 +265,7 @@ impl LabRows {
             nodes: BTreeMap::new(),
             links: BTreeMap::new(),
             nics: BTreeMap::new(),
+            certificates: BTreeMap::new(),
             operation: None,
         }
     }
@@ -263,16 +308,19 @@ impl LabRows {
         for n in self.nodes.values().filter(|n| !n.replaced) {
             *nodes.entry((n.runtime, n.wanted, n.state)).or_default() += 1;
         }
-        let mut links: BTreeMap<LinkState, u32> = BTreeMap::new();
+        let mut links: BTreeMap<(LinkState, bool), u32> = BTreeMap::new();
         for l in self.links.values().filter(|l| !l.replaced) {
-            *links.entry(l.state).or_default() += 1;
+            *links.entry((l.state, !l.enabled)).or_default() += 1;
         }
         (
             nodes
                 .into_iter()
                 .map(|((runtime, wanted, state), count)| NodeTally { runtime, wanted, state, count })
                 .collect(),
-            links.into_iter().map(|(state, count)| LinkTally { state, count }).collect(),
+            links
+                .into_iter()
+                .map(|((state, unplugged), count)| LinkTally { state, count, unplugged })
+                .collect(),
         )
     }
 }
@@ -285,6 +333,30 @@ pub enum OperationKind {
     Deploy,
     /// Removes a lab.
     Destroy,
+    /// Starts nodes.
+    Start,
+    /// Stops nodes.
+    Stop,
+    /// Stops nodes and starts them again.
+    Restart,
+}
+
+impl OperationKind {
+    /// True for one that is about some nodes of a lab, and leaves its spec alone.
+    pub fn is_of_nodes(self) -> bool {
+        matches!(self, OperationKind::Start | OperationKind::Stop | OperationKind::Restart)
+    }
+
+    /// What it does to a lab, in words: "deploys".
+    pub fn words(self) -> &'static str {
+        match self {
+            OperationKind::Deploy => "deploys",
+            OperationKind::Destroy => "removes",
+            OperationKind::Start => "starts nodes of",
+            OperationKind::Stop => "stops nodes of",
+            OperationKind::Restart => "restarts nodes of",
+        }
+    }
 }
 
 /// The state of an operation.

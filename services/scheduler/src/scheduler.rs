@@ -12,7 +12,7 @@ use crate::client::{HostClient, RegistryClient};
 use crate::config::{Config, HostConfig};
 use crate::error::Result;
 use crate::facts;
-use crate::place::Room;
+use crate::place::{Allowed, Room};
 use crate::rows::{LabRows, Reserved};
 use crate::store::{Store, Tx};
 use crate::world::World;
@@ -130,6 +130,14 @@ impl Scheduler {
                     memory_bytes: times(view.compute.inventory.memory_bytes, memory),
                     cpu_reserved: cpu_millis,
                     memory_reserved: memory_bytes,
+                    allowed: Allowed {
+                        devices: view.compute.inventory.allowed_devices.clone(),
+                        security_opts: view.compute.inventory.allowed_security_opts.clone(),
+                        capabilities: view.compute.inventory.allowed_capabilities.clone(),
+                        host_network: view.compute.inventory.host_network,
+                        host_interfaces: view.network.inventory.host_interfaces,
+                        impairments: view.network.inventory.impairments.clone(),
+                    },
                 }
             };
             hosts.iter().map(room).collect()

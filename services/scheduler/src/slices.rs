@@ -6,15 +6,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::id::{HostId, NodeUid, WireId};
-use netloom_model::slice::{HostEntry, Instance, NetworkSlice, Nic, Segment, Wire, WireEnd};
-use netloom_model::spec::Endpoint;
+use netloom_model::kind::Catalogue;
+use netloom_model::slice::{
+    Certificate, HostEntry, Instance, NetworkSlice, Nic, Readiness, Segment, Wire, WireEnd,
+};
+use netloom_model::spec::{Endpoint, EndpointType, NetworkMode};
 use netloom_model::state::{Runtime, Wanted};
 
 use crate::plan::guest_name;
-use crate::rows::{ImageStep, LabRows, NodeRow};
+use crate::rows::{AUTHORITY, ImageStep, LabRows, NicRow, NodeRow};
+use crate::stages;
 
 /// The instances of a lab on a host.
-pub fn instances(rows: &LabRows, host: &HostId) -> BTreeMap<NodeUid, Instance> {
+pub fn instances(rows: &LabRows, host: &HostId, catalogue: &Catalogue) -> BTreeMap<NodeUid, Instance> {
     let leaving: BTreeSet<String> =
         rows.nodes.values().filter(|n| n.wanted == Wanted::Absent).map(|n| n.id.folded()).collect();
     let admitted = |n: &&NodeRow| {
@@ -40,15 +44,54 @@ pub fn instances(rows: &LabRows, host: &HostId) -> BTreeMap<NodeUid, Instance> {
                 spec: n.spec.clone(),
                 runtime: n.runtime,
                 wanted: n.wanted,
-                interfaces: rows.nics_of(n.uid).into_iter().map(guest_name).collect(),
+                interfaces: interfaces(rows, n),
                 network: network.clone(),
                 files: rows.lab.spec.files_of(&n.spec),
                 host_entries: entries.clone(),
                 spec_hash: n.spec_hash.clone(),
+                restarts: n.restarts,
+                held: stages::is_held(rows, n),
+                certificate: certificate(rows, n),
+                network_of: match &n.spec.network_mode {
+                    NetworkMode::Node(owner) => wanted_node(rows, owner).map(|o| o.uid),
+                    _ => None,
+                },
+                readiness: readiness(n, catalogue),
             };
             (n.uid, instance)
         })
         .collect()
+}
+
+/// How its kind tells that it has booted. By a serial console nobody can ask yet.
+fn readiness(node: &NodeRow, catalogue: &Catalogue) -> Option<Readiness> {
+    if node.runtime != Runtime::Docker {
+        return None;
+    }
+    catalogue.get(&node.spec.kind)?.readiness.of_container()
+}
+
+/// The interfaces that a node's process waits for: none while its stages keep them back, since it is to start without them.
+fn interfaces(rows: &LabRows, node: &NodeRow) -> Vec<String> {
+    if stages::are_links_held(rows, node) {
+        return Vec::new();
+    }
+    rows.nics_of(node.uid).into_iter().map(guest_name).collect()
+}
+
+/// The certificate of a node that asks for one.
+fn certificate(rows: &LabRows, node: &NodeRow) -> Option<Certificate> {
+    node.spec.certificate.as_ref()?;
+    let own = rows.certificates.get(&node.id.folded())?;
+    Some(Certificate {
+        certificate_pem: own.certificate_pem.clone(),
+        key_pem: own.key_pem.clone(),
+        authority_pem: rows.certificates.get(AUTHORITY)?.certificate_pem.clone(),
+    })
+}
+
+fn wanted_node<'r>(rows: &'r LabRows, id: &str) -> Option<&'r NodeRow> {
+    rows.nodes.values().find(|n| n.is_wanted() && n.spec.id == id)
 }
 
 /// Lines of /etc/hosts for all nodes of a lab: management addresses as read back, then the first address of each family on a link.
@@ -67,7 +110,8 @@ fn host_entries(rows: &LabRows) -> Vec<HostEntry> {
         let of_links: Vec<&String> = rows.nics_of(node.uid).into_iter().flat_map(|n| &n.addresses).collect();
         let first = |v6: bool| of_links.iter().find(|a| a.contains(':') == v6).map(|a| without_length(a));
         for address in mgmt.chain(first(false)).chain(first(true)) {
-            entries.push(HostEntry { address, names: vec![node.id.to_string()] });
+            let names = [node.id.to_string()].into_iter().chain(node.spec.aliases.iter().cloned());
+            entries.push(HostEntry { address, names: names.collect() });
         }
     }
     entries
@@ -81,7 +125,12 @@ fn without_length(address: &str) -> String {
 pub fn network(rows: &LabRows, host: &HostId) -> NetworkSlice {
     let mut slice = NetworkSlice::default();
     let lab_uid = rows.lab.uid;
-    for nic in rows.nics.values().filter(|n| !n.absent && n.host.as_ref() == Some(host)) {
+    let held: BTreeSet<NodeUid> = match stages::any(rows) {
+        true => rows.nodes.values().filter(|n| stages::are_links_held(rows, n)).map(|n| n.uid).collect(),
+        false => BTreeSet::new(),
+    };
+    let made = |n: &&NicRow| !n.absent && n.host.as_ref() == Some(host) && !held.contains(&n.node_uid);
+    for nic in rows.nics.values().filter(made) {
         let nic = Nic {
             wire_id: nic.wire_id,
             node_uid: nic.node_uid,
@@ -99,9 +148,16 @@ pub fn network(rows: &LabRows, host: &HostId) -> NetworkSlice {
         }
     }
     for link in rows.links.values().filter(|l| l.is_wanted() && l.host.as_ref() == Some(host)) {
-        let end = |end: &Endpoint| wire_end(rows, end);
+        // A wire ends in what is made only.
+        let end = |end: &Endpoint| {
+            wire_end(rows, end).filter(|end| match end {
+                WireEnd::Nic(wire_id) => slice.nics.contains_key(wire_id),
+                _ => true,
+            })
+        };
         if let (Some(a), Some(b)) = (end(&link.spec.a), end(&link.spec.b)) {
-            let wire = Wire { wire_id: link.wire_id, a, b, enabled: true, lab_uid };
+            let (a_to_b, b_to_a) = (link.spec.a_to_b, link.spec.b_to_a);
+            let wire = Wire { wire_id: link.wire_id, a, b, enabled: link.enabled, lab_uid, a_to_b, b_to_a };
             slice.wires.insert(link.wire_id, wire);
         }
     }
@@ -109,12 +165,17 @@ pub fn network(rows: &LabRows, host: &HostId) -> NetworkSlice {
 }
 
 fn wire_end(rows: &LabRows, end: &Endpoint) -> Option<WireEnd> {
-    let node = rows.nodes.values().find(|n| n.is_wanted() && n.spec.id == end.node)?;
+    match end.kind {
+        EndpointType::Node => {}
+        EndpointType::Host => return Some(WireEnd::HostInterface(end.interface.clone())),
+        EndpointType::MgmtNet => return rows.lab.network().map(|n| WireEnd::Bridge(n.spec.bridge)),
+        EndpointType::Dummy => return Some(WireEnd::Dummy),
+    }
+    let node = wanted_node(rows, &end.node)?;
     if let Some(segment) = node.segment {
         return Some(WireEnd::Segment(segment));
     }
-    let of_end =
-        |n: &&crate::rows::NicRow| !n.absent && n.node_uid == node.uid && n.interface == end.interface;
+    let of_end = |n: &&NicRow| !n.absent && n.node_uid == node.uid && n.interface == end.interface;
     rows.nics.values().find(of_end).map(|n| WireEnd::Nic(n.wire_id))
 }
 

@@ -30,7 +30,8 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 pub use self::events::{Event, Interface, LabView, LinkView, NodeView, Object, Reading, progress};
 pub use self::lists::Page;
 use crate::error::{Error, Result};
-use crate::rows::{LabRows, now_us};
+use crate::figures;
+use crate::rows::{LabRows, OperationRow, now_us};
 
 /// The database in use.
 pub type Db = sqlx::Sqlite;
@@ -93,7 +94,15 @@ impl Store {
     pub async fn begin(&self) -> Result<Tx<'_>> {
         let writer = self.writer.lock().await;
         let sql = writer.pool.begin_with("BEGIN IMMEDIATE").await?;
-        Ok(Tx { store: self, sql, writer, staged: Vec::new(), last_event: None, now: now_us() })
+        Ok(Tx {
+            store: self,
+            sql,
+            writer,
+            staged: Vec::new(),
+            ended: Vec::new(),
+            last_event: None,
+            now: now_us(),
+        })
     }
 
     /// The rows of a lab as last committed.
@@ -162,6 +171,8 @@ pub struct Tx<'s> {
     sql: Transaction<'static, Db>,
     writer: MutexGuard<'s, Writer>,
     staged: Vec<(LabUid, Option<LabRows>)>,
+    /// Operations that are over by this write.
+    ended: Vec<OperationRow>,
     last_event: Option<u64>,
     now: i64,
 }
@@ -190,6 +201,7 @@ impl Tx<'_> {
             }
         }
         self.sql.commit().await?;
+        self.ended.iter().for_each(figures::ended);
         {
             let mut current = self.store.current.write().expect("no holder panics");
             for (lab, rows) in self.staged {

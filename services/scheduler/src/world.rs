@@ -62,9 +62,20 @@ pub struct NetworkView {
     pub inventory: NetworkInventory,
 }
 
+/// What a service of a host will not take of a lab, however often it is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The rows' revision that was told.
+    pub revision: u64,
+    /// What it said.
+    pub why: String,
+}
+
 /// What a host said.
 #[derive(Debug, Clone, Default)]
 pub struct HostView {
+    /// What its services refuse for good, by service and lab.
+    pub refused: HashMap<(&'static str, LabUid), Refusal>,
     /// Its compute service.
     pub compute: ComputeView,
     /// Its network service.
@@ -240,6 +251,35 @@ impl World {
         }
     }
 
+    /// Notes that a host's service refuses for good what was told of a lab, or (none) that it took it.
+    pub fn refused(&self, host: &HostId, service: &'static str, lab: LabUid, refusal: Option<Refusal>) {
+        self.update(host, |view, dirty| {
+            let why = |r: &Option<Refusal>| r.as_ref().map(|r| r.why.clone());
+            let is_news = refusal.is_some();
+            let key = (service, lab);
+            let now = why(&refusal);
+            let before = match refusal {
+                Some(refusal) => view.refused.insert(key, refusal),
+                None => view.refused.remove(&key),
+            };
+            if why(&before) != now {
+                dirty.labs.insert(lab);
+            }
+            is_news || before.is_some()
+        });
+    }
+
+    /// What a host refuses for good of this revision of a lab's rows or a later one, with the service and the host.
+    pub fn refusal(&self, lab: LabUid, revision: u64) -> Option<(HostId, &'static str, Refusal)> {
+        self.read(|hosts| {
+            let all = hosts.iter().flat_map(|(host, view)| view.refused.iter().map(move |r| (host, r)));
+            let found = all
+                .filter(|(_, ((_, l), r))| *l == lab && r.revision >= revision)
+                .min_by_key(|(_, (k, _))| k.0);
+            found.map(|(host, ((service, _), refusal))| (host.clone(), *service, refusal.clone()))
+        })
+    }
+
     /// True when a host acknowledged everything of a lab as of this revision or a later one.
     pub fn has_acknowledged(&self, host: &HostId, service: &'static str, lab: LabUid, revision: u64) -> bool {
         let pushed = self.pushed.lock().expect("no holder panics");
@@ -268,6 +308,9 @@ impl World {
 
     /// Forgets a lab that is gone.
     pub fn forget(&self, lab: LabUid) {
+        for view in self.hosts.lock().expect("no holder panics").values_mut() {
+            view.refused.retain(|(_, l), _| *l != lab);
+        }
         self.left.lock().expect("no holder panics").retain(|(l, _), _| *l != lab);
         self.pushed.lock().expect("no holder panics").retain(|(_, _, l), _| *l != lab);
     }

@@ -39,7 +39,7 @@ topology:
       env: {{WHO: node, HOME_OF: "${{NETLOOM_TEST_VALUE:=fallback}}"}}
       binds: ["conf:/etc/conf:ro", "one.txt:/one.txt"]
       exec: ["sh -c 'echo node >> /order'"]
-      cap-add: [SYS_TIME]
+      cap-add: [IPC_OWNER]
       sysctls: {{net.ipv4.ip_forward: "1"}}
       cpu: 0.5
       memory: 128mb
@@ -101,7 +101,7 @@ topology:
     assert_eq!(inspect("{{.Name}}"), format!("/pre-{lab}-a"));
     assert_eq!(inspect("{{.HostConfig.NanoCpus}} {{.HostConfig.Memory}}"), "500000000 128000000");
     assert_eq!(inspect("{{index .Config.Labels \"team\"}}"), "blue");
-    assert!(inspect("{{.HostConfig.CapAdd}}").contains("SYS_TIME"));
+    assert!(inspect("{{.HostConfig.CapAdd}}").contains("IPC_OWNER"));
     assert_eq!(inspect("{{.HostConfig.Privileged}} {{.HostConfig.RestartPolicy.Name}}"), "false no");
     assert_eq!(sandbox.node_json(&lab, "a")["mgmtIpv4"], format!("{subnet}.50"));
     assert!(
@@ -128,3 +128,88 @@ topology:
 }
 
 in_both_modes!(keys_do_inside_the_node_what_they_say);
+
+fn links_have_ipv6_and_nodes_write_their_networks_parameters_beside_a_management_network(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let lab = sandbox.lab("six");
+    let text = format!(
+        r#"
+name: {lab}
+mgmt: {{}}
+topology:
+  defaults:
+    image: {IMAGE}
+    kind: linux
+  nodes:
+    a:
+      exec: ["sysctl -w net.ipv4.ip_forward=1", "sh -c 'echo x > /proc/sys/kernel/core_pattern'", "false"]
+      healthcheck: {{test: [CMD, "false"], interval: 1, retries: 1}}
+    b:
+      sysctls: {{net.ipv6.conf.all.disable_ipv6: "0", net.ipv6.conf.default.disable_ipv6: "1"}}
+    c:
+  links:
+    - endpoints: ["a:eth1", "c:eth1"]
+      ipv6: ["2001:db8:5::1/64", "2001:db8:5::2/64"]
+    - endpoints: ["a:eth2", "b:eth2"]
+"#
+    );
+    let said = sandbox.deploy(&text);
+    let warning = format!("warning: exec commands failed in a; `netloom inspect {lab}` says which\n");
+    assert!(said.stderr.ends_with(&warning), "{}", said.stderr);
+    let exec = |node: &str, command: &[&str]| {
+        let mut args = vec!["exec", lab.as_str(), node, "--"];
+        args.extend(command);
+        sandbox.netloom(&args).must().stdout.trim().to_owned()
+    };
+    eventually("IPv6 is carried", Duration::from_secs(10), || {
+        in_node(&sandbox, &lab, "a", &["ping", "-6", "-c", "1", "-W", "1", "2001:db8:5::2"]).ok()
+    });
+    let link_local = in_node(&sandbox, &lab, "a", &["ip", "-6", "addr", "show", "dev", "eth2"]).must().stdout;
+    assert!(link_local.contains("inet6 fe80:"), "{link_local}");
+    assert_eq!(exec("b", &["cat", "/proc/sys/net/ipv6/conf/default/disable_ipv6"]), "1", "as the file says");
+
+    assert_eq!(exec("a", &["cat", "/proc/sys/net/ipv4/ip_forward"]), "1");
+    assert_ne!(exec("a", &["cat", "/proc/sys/kernel/core_pattern"]), "x");
+    let node = sandbox.node_json(&lab, "a");
+    let told = node["execError"].as_str().unwrap_or_default();
+    assert!(
+        told.starts_with("2 exec commands failed: \"sh -c 'echo x") && told.contains("Read-only"),
+        "{told}"
+    );
+    assert!(told.ends_with("; \"false\" exited with 1"), "{told}");
+
+    // Its state is as it is; why it is not well is in every table.
+    eventually("the health check is told", Duration::from_secs(20), || {
+        let node = sandbox.node_json(&lab, "a");
+        node["health"] == "unhealthy" && node["state"] == "NODE_STATE_READY"
+    });
+    let shown = sandbox.netloom(&["inspect", &lab]).must().stdout;
+    assert!(shown.contains("; its health check fails"), "{shown}");
+    sandbox.netloom(&["destroy", &lab, "--yes"]).must();
+    assert_eq!(sandbox.leftovers(), Vec::<String>::new());
+}
+
+in_both_modes!(links_have_ipv6_and_nodes_write_their_networks_parameters_beside_a_management_network);
+
+fn a_capability_that_the_host_does_not_give_is_refused_before_anything_is_made(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let lab = sandbox.lab("caps");
+    let text = |cap: &str| {
+        format!(
+            "name: {lab}\ntopology:\n  nodes:\n    a: {{kind: linux, image: {IMAGE}, cap-add: [{cap}]}}\n"
+        )
+    };
+    for cap in ["SYS_MODULE", "SYS_RAWIO", "DAC_READ_SEARCH", "SYS_TIME"] {
+        let refused = sandbox.try_deploy(&text(cap));
+        assert!(!refused.ok(), "{cap}");
+        for word in ["CAPABILITY_NOT_ALLOWED", cap, "`capabilities` of [compute]"] {
+            assert!(refused.stderr.contains(word), "{word} in {}", refused.stderr);
+        }
+    }
+    assert_eq!(container(&sandbox, &lab, "a"), None);
+    assert_eq!(sandbox.leftovers(), Vec::<String>::new());
+    sandbox.deploy(&text("SYS_PTRACE"));
+    sandbox.netloom(&["destroy", &lab, "--yes"]).must();
+}
+
+in_both_modes!(a_capability_that_the_host_does_not_give_is_refused_before_anything_is_made);

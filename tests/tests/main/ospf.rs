@@ -26,6 +26,16 @@ fn ospf_converges_and_carries_tcp(mode: Mode) {
     let said = sandbox.deploy(&renamed);
     assert!(said.stdout.contains("r1") && said.stdout.contains("READY"), "{}", said.stdout);
 
+    // READY implies that the daemons have read the configuration: what is saved at once is not half of it.
+    let saved = sandbox.path().join("saved");
+    sandbox.netloom(&["save", &lab, "--dir", &saved.display().to_string()]).must();
+    for router in ["r1", "r2", "r3"] {
+        let config = std::fs::read_to_string(saved.join(format!("{router}.cfg"))).unwrap_or_default();
+        for line in ["\nrouter ospf\n", " ip ospf hello-interval 1\n", " timers lsa min-arrival 0\n"] {
+            assert!(config.contains(line), "{line:?} is not in what {router} is saved as: {config}");
+        }
+    }
+
     let shown = sandbox.lab_json(&lab);
     for (field, value) in [
         ("nodeCount", 6),
@@ -70,4 +80,25 @@ fn ospf_converges_and_carries_tcp(mode: Mode) {
     assert_eq!(sandbox.leftovers(), Vec::<String>::new());
 }
 
-in_both_modes!(ospf_converges_and_carries_tcp);
+/// `netloom save` right after a deploy once wrote what a router had read of its configuration by then.
+fn a_router_is_ready_when_it_has_read_its_configuration(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let lab = sandbox.lab("late");
+    sandbox.write(
+        "frr.conf",
+        "hostname r1\nservice integrated-vtysh-config\n!\nrouter ospf\n ospf router-id 10.255.0.1\n!\n",
+    );
+    sandbox.deploy(&format!(
+        "name: {lab}\ntopology:\n  defaults: {{image-pull-policy: Never}}\n  nodes:\n    \
+         r1: {{kind: frr, cmd: \"sh -c 'sleep 3; exec /usr/sbin/frr-node'\", binds: [\"frr.conf:/etc/frr/frr.conf\"]}}\n"
+    ));
+    assert_eq!(sandbox.node_json(&lab, "r1")["state"], "NODE_STATE_READY");
+    let saved = sandbox.path().join("saved");
+    sandbox.netloom(&["save", &lab, "--dir", &saved.display().to_string()]).must();
+    let config = std::fs::read_to_string(saved.join("r1.cfg")).expect("what was saved");
+    assert!(config.contains("\nrouter ospf\n ospf router-id 10.255.0.1\n"), "{config}");
+    sandbox.netloom(&["destroy", &lab, "--yes"]).must();
+    assert_eq!(sandbox.leftovers(), Vec::<String>::new());
+}
+
+in_both_modes!(ospf_converges_and_carries_tcp, a_router_is_ready_when_it_has_read_its_configuration);

@@ -40,6 +40,15 @@ impl From<ms::Instance> for pc::Instance {
                 .map(|e| pc::HostEntry { address: e.address, names: e.names })
                 .collect(),
             spec_hash: i.spec_hash,
+            restarts: i.restarts,
+            held: i.held,
+            certificate: i.certificate.map(|c| pc::Certificate {
+                certificate_pem: c.certificate_pem,
+                key_pem: c.key_pem,
+                authority_pem: c.authority_pem,
+            }),
+            network_of: i.network_of.map(|uid| uid.to_string()).unwrap_or_default(),
+            readiness: i.readiness.map(Into::into),
         }
     }
 }
@@ -64,7 +73,44 @@ impl TryFrom<pc::Instance> for ms::Instance {
                 .map(|e| ms::HostEntry { address: e.address, names: e.names })
                 .collect(),
             spec_hash: i.spec_hash,
+            restarts: i.restarts,
+            held: i.held,
+            certificate: i.certificate.map(|c| ms::Certificate {
+                certificate_pem: c.certificate_pem,
+                key_pem: c.key_pem,
+                authority_pem: c.authority_pem,
+            }),
+            network_of: match i.network_of.as_str() {
+                "" => None,
+                uid => Some(id("instance.network_of", uid)?),
+            },
+            readiness: i.readiness.map(TryInto::try_into).transpose()?,
         })
+    }
+}
+
+impl From<ms::Readiness> for pc::Readiness {
+    fn from(r: ms::Readiness) -> Self {
+        let (command, log_pattern) = match r.check {
+            ms::ReadinessCheck::Command(command) => (command, String::new()),
+            ms::ReadinessCheck::LogPattern(pattern) => (Vec::new(), pattern),
+        };
+        pc::Readiness { command, log_pattern, timeout_seconds: r.timeout_seconds }
+    }
+}
+
+impl TryFrom<pc::Readiness> for ms::Readiness {
+    type Error = ConvertError;
+    fn try_from(r: pc::Readiness) -> Result<Self, ConvertError> {
+        let check = match (r.command.is_empty(), r.log_pattern.is_empty()) {
+            (false, true) => ms::ReadinessCheck::Command(r.command),
+            (true, false) => ms::ReadinessCheck::LogPattern(r.log_pattern),
+            _ => {
+                let what = "needs either a command or a log pattern";
+                return Err(ConvertError::new("instance.readiness", what));
+            }
+        };
+        Ok(ms::Readiness { check, timeout_seconds: r.timeout_seconds })
     }
 }
 
@@ -141,7 +187,25 @@ impl From<mo::Observed> for pc::Observed {
             mgmt_ipv4: o.mgmt_ipv4,
             mgmt_ipv6: o.mgmt_ipv6,
             wanted: o.wanted,
+            health: o.health,
+            restarts: o.restarts,
+            exited: o.exited,
+            stages_done: o.stages_done.into_iter().map(Into::into).collect(),
+            ports: o.ports.into_iter().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<mo::StagePoint> for pc::StagePoint {
+    fn from(s: mo::StagePoint) -> Self {
+        pc::StagePoint { stage: p::Stage::from(s.stage).into(), on_exit: s.on_exit }
+    }
+}
+
+impl TryFrom<pc::StagePoint> for mo::StagePoint {
+    type Error = ConvertError;
+    fn try_from(s: pc::StagePoint) -> Result<Self, ConvertError> {
+        Ok(mo::StagePoint { stage: s.stage().try_into()?, on_exit: s.on_exit })
     }
 }
 
@@ -165,6 +229,11 @@ impl TryFrom<pc::Observed> for mo::Observed {
             mgmt_ipv4: o.mgmt_ipv4,
             mgmt_ipv6: o.mgmt_ipv6,
             wanted: o.wanted,
+            health: o.health,
+            restarts: o.restarts,
+            exited: o.exited,
+            stages_done: o.stages_done.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            ports: o.ports.into_iter().map(Into::into).collect(),
         })
     }
 }
@@ -179,6 +248,10 @@ impl From<mo::ComputeInventory> for pc::Inventory {
             problems: i.problems,
             host_path_roots: i.host_path_roots,
             architecture: i.architecture,
+            allowed_devices: i.allowed_devices,
+            host_network: i.host_network,
+            allowed_security_opts: i.allowed_security_opts,
+            allowed_capabilities: i.allowed_capabilities,
         }
     }
 }
@@ -194,6 +267,10 @@ impl TryFrom<pc::Inventory> for mo::ComputeInventory {
             problems: i.problems,
             host_path_roots: i.host_path_roots,
             architecture: i.architecture,
+            allowed_devices: i.allowed_devices,
+            host_network: i.host_network,
+            allowed_security_opts: i.allowed_security_opts,
+            allowed_capabilities: i.allowed_capabilities,
         })
     }
 }
@@ -264,6 +341,9 @@ impl From<ms::WireEnd> for pn::WireEnd {
         let end = match e {
             ms::WireEnd::Nic(id) => pn::wire_end::End::Nic(id.get()),
             ms::WireEnd::Segment(id) => pn::wire_end::End::Segment(id.get()),
+            ms::WireEnd::HostInterface(name) => pn::wire_end::End::HostInterface(name),
+            ms::WireEnd::Bridge(name) => pn::wire_end::End::Bridge(name),
+            ms::WireEnd::Dummy => pn::wire_end::End::Dummy(true),
         };
         pn::WireEnd { end: Some(end) }
     }
@@ -273,6 +353,9 @@ fn wire_end(field: &str, e: Option<pn::WireEnd>) -> Result<ms::WireEnd, ConvertE
     match e.and_then(|e| e.end) {
         Some(pn::wire_end::End::Nic(n)) => Ok(ms::WireEnd::Nic(wire_id(field, n)?)),
         Some(pn::wire_end::End::Segment(n)) => Ok(ms::WireEnd::Segment(wire_id(field, n)?)),
+        Some(pn::wire_end::End::HostInterface(name)) => Ok(ms::WireEnd::HostInterface(name)),
+        Some(pn::wire_end::End::Bridge(name)) => Ok(ms::WireEnd::Bridge(name)),
+        Some(pn::wire_end::End::Dummy(_)) => Ok(ms::WireEnd::Dummy),
         None => Err(ConvertError::new(field, "is not set")),
     }
 }
@@ -285,6 +368,8 @@ impl From<ms::Wire> for pn::Wire {
             b: Some(w.b.into()),
             enabled: w.enabled,
             lab_uid: w.lab_uid.to_string(),
+            a_to_b: super::spec::impairment(w.a_to_b),
+            b_to_a: super::spec::impairment(w.b_to_a),
         }
     }
 }
@@ -298,6 +383,8 @@ impl TryFrom<pn::Wire> for ms::Wire {
             b: wire_end("wire.b", w.b)?,
             enabled: w.enabled,
             lab_uid: id("wire.lab_uid", &w.lab_uid)?,
+            a_to_b: w.a_to_b.unwrap_or_default().into(),
+            b_to_a: w.b_to_a.unwrap_or_default().into(),
         })
     }
 }
@@ -412,12 +499,24 @@ impl TryFrom<pn::ObservedSegment> for mo::ObservedSegment {
 
 impl From<mo::NetworkInventory> for pn::Inventory {
     fn from(i: mo::NetworkInventory) -> Self {
-        pn::Inventory { datapath: i.datapath, ovs_version: i.ovs_version, problems: i.problems }
+        pn::Inventory {
+            datapath: i.datapath,
+            ovs_version: i.ovs_version,
+            problems: i.problems,
+            impairments: i.impairments,
+            host_interfaces: i.host_interfaces,
+        }
     }
 }
 
 impl From<pn::Inventory> for mo::NetworkInventory {
     fn from(i: pn::Inventory) -> Self {
-        mo::NetworkInventory { datapath: i.datapath, ovs_version: i.ovs_version, problems: i.problems }
+        mo::NetworkInventory {
+            datapath: i.datapath,
+            ovs_version: i.ovs_version,
+            problems: i.problems,
+            impairments: i.impairments,
+            host_interfaces: i.host_interfaces,
+        }
     }
 }

@@ -35,7 +35,7 @@ words!(m::NodeState, p::NodeState, "state" {
 });
 words!(m::LinkState, p::LinkState, "state" { Pending, Up, Down, Failed, Unknown });
 words!(m::LabState, p::LabState, "state" { Deleting, Deploying, Unknown, Degraded, Reconciling, Stopped, Running });
-words!(mp::Verb, p::ActionVerb, "verb" { Create, Recreate, Update, Delete });
+words!(mp::Verb, p::ActionVerb, "verb" { Create, Recreate, Update, Delete, Start, Stop, Restart });
 
 impl From<mt::NodeTally> for ps::NodeTally {
     fn from(t: mt::NodeTally) -> Self {
@@ -62,14 +62,14 @@ impl TryFrom<ps::NodeTally> for mt::NodeTally {
 
 impl From<mt::LinkTally> for ps::LinkTally {
     fn from(t: mt::LinkTally) -> Self {
-        ps::LinkTally { state: p::LinkState::from(t.state).into(), count: t.count }
+        ps::LinkTally { state: p::LinkState::from(t.state).into(), count: t.count, unplugged: t.unplugged }
     }
 }
 
 impl TryFrom<ps::LinkTally> for mt::LinkTally {
     type Error = ConvertError;
     fn try_from(t: ps::LinkTally) -> Result<Self, ConvertError> {
-        Ok(mt::LinkTally { state: t.state().try_into()?, count: t.count })
+        Ok(mt::LinkTally { state: t.state().try_into()?, count: t.count, unplugged: t.unplugged })
     }
 }
 

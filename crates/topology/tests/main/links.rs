@@ -1,6 +1,6 @@
 //! Links: both forms, and each fault at its place.
 
-use netloom_model::spec::{Endpoint, LinkSpec};
+use netloom_model::spec::{Endpoint, EndpointType, LinkSpec};
 
 use crate::{codes, read, refused, said, spec};
 
@@ -16,7 +16,7 @@ fn end(node: &str, interface: &str) -> Endpoint {
 }
 
 fn link(a: Endpoint, b: Endpoint) -> LinkSpec {
-    LinkSpec { a, b, mtu: 0, labels: Default::default() }
+    LinkSpec { a, b, ..LinkSpec::default() }
 }
 
 #[track_caller]
@@ -149,16 +149,70 @@ fn faults() {
     }
 }
 
+/// The other end of a link of r1's.
+fn other(links: &str) -> Endpoint {
+    let text = with_links(links).replace("topology:", "mgmt: {}\ntopology:");
+    let parsed = read(&text);
+    assert!(parsed.ok(), "{text}\n{:#?}", said(&parsed));
+    let link = parsed.spec.links[0].clone();
+    assert_eq!(link.a.to_string(), "r1:eth1");
+    link.b
+}
+
 #[test]
-fn ends_outside_the_lab_are_told() {
-    for reserved in ["host", "mgmt-net", "macvlan", "dummy"] {
-        wrong(
-            &format!("    - endpoints: [r1:eth1, {reserved}:x]"),
-            "9:28 error LINK_TYPE_NOT_SUPPORTED",
-            reserved,
-        );
+fn ends_that_are_no_node() {
+    for (kind, word) in
+        [(EndpointType::Host, "host"), (EndpointType::MgmtNet, "mgmt-net"), (EndpointType::Dummy, "dummy")]
+    {
+        let interface = if word == "dummy" { "" } else { "x" };
+        let expected = Endpoint { kind, ..end(word, interface) };
+        assert_eq!(other(&format!("    - endpoints: [r1:eth1, {word}:x]")), expected);
+        assert_eq!(other(&format!("    - endpoints: [r1:eth1, {{node: {word}, interface: x}}]")), expected);
+        let named = if word == "dummy" { "" } else { "\n      host-interface: x" };
+        let single = format!("    - type: {word}\n      endpoint: {{node: r1, interface: eth1}}{named}");
+        assert_eq!(other(&single), expected);
     }
-    for kind in ["host", "mgmt-net", "macvlan", "dummy", "vxlan", "vxlan-stitch", "veth-stitch"] {
+    assert_eq!(other("    - endpoints: [r1:eth1, dummy]").kind, EndpointType::Dummy);
+    // They may come first.
+    let first = one("    - endpoints: [host:x, r1:eth1]\n      impairment: {a-to-b: {loss: 1%}}");
+    assert_eq!(
+        (first.a.to_string(), first.a_to_b.loss_ppm, first.b_to_a.loss_ppm),
+        ("host:x".into(), 10_000, 0)
+    );
+    // Nothing is at the other end as often as one likes.
+    let two = spec(&with_links("    - endpoints: [r1:eth1, dummy]\n    - endpoints: [r1:eth2, dummy]")).links;
+    assert_ne!(two[0].id(), two[1].id());
+}
+
+#[test]
+fn faults_of_ends_that_are_no_node() {
+    for (links, at, words) in [
+        ("    - endpoints: [r1:eth1, mgmt-net:x]", "9:28 error INVALID_LINK", "give it one with mgmt"),
+        ("    - endpoints: [r1:eth1, host:a-name-that-is-too-long]", "9:28 error INVALID_LINK", "1 to 15"),
+        ("    - endpoints: [host:a, host:b]", "9:7 error INVALID_LINK", "at least one end"),
+        (
+            "    - endpoints: [r1:eth1, host:x]\n    - endpoints: [r2:eth1, host:x]",
+            "10:28 error DUPLICATE_ENDPOINT",
+            "at line 9, column 28",
+        ),
+        ("    - endpoints: [r1:eth1, macvlan:x]", "9:28 error LINK_TYPE_NOT_SUPPORTED", "host:NAME"),
+        (
+            "    - {type: host, endpoint: {node: r1, interface: eth1}}",
+            "9:7 error ENDPOINTS",
+            "host-interface: NAME",
+        ),
+        (
+            "    - {type: dummy, endpoint: 'r1:eth1', host-interface: x}",
+            "9:58 error ENDPOINTS",
+            "ends in nothing",
+        ),
+        ("    - {type: host, host-interface: x}", "9:7 error ENDPOINTS", "write endpoint:"),
+        ("    - {type: host, endpoints: [r1:eth1, r2:eth1]}", "9:20 error ENDPOINTS", "write endpoint:"),
+        ("    - {type: veth, endpoint: {node: r1, interface: eth1}}", "9:20 error ENDPOINTS", "go"),
+    ] {
+        wrong(links, at, words);
+    }
+    for kind in ["macvlan", "vxlan", "vxlan-stitch", "veth-stitch"] {
         let link = format!(
             "    - type: {kind}\n      endpoint: {{node: r1, interface: eth1}}\n      host-interface: x\n      remote: 1.2.3.4\n      vni: 1"
         );
@@ -169,21 +223,30 @@ fn ends_outside_the_lab_are_told() {
         "9:14 error INVALID_VALUE",
         "Did you mean \"veth\"?",
     );
-    for key in [
-        "endpoint: {node: r1}",
-        "host-interface: x",
-        "mode: bridge",
-        "remote: 1.2.3.4",
-        "vni: 1",
-        "dst-port: 4789",
-        "src-port: 1",
-    ] {
-        wrong(
-            &format!("    - endpoints: [r1:eth1, r2:eth1]\n      {key}"),
-            "10:7 error KEY_NOT_SUPPORTED",
-            key.split(':').next().unwrap(),
-        );
-    }
+}
+
+#[test]
+fn both_ways_of_a_link_may_differ() {
+    let link = one(
+        "    - endpoints: [r1:eth1, r2:eth1]\n      impairment:\n        rate: 10mbit\n        delay: 5ms\n        b-to-a: {delay: 40ms, jitter: 2ms}",
+    );
+    assert_eq!((link.a_to_b.rate_bps, link.a_to_b.delay_us, link.a_to_b.jitter_us), (10_000_000, 5_000, 0));
+    assert_eq!(
+        (link.b_to_a.rate_bps, link.b_to_a.delay_us, link.b_to_a.jitter_us),
+        (10_000_000, 40_000, 2_000)
+    );
+    // A key is another one than its value: the whole block is meant.
+    wrong(
+        "    - endpoints: [r1:eth1, r2:eth1]\n      impairment: {reorder: 1%}",
+        "10:7 error INVALID_LINK",
+        "reorder needs a delay",
+    );
+}
+
+#[test]
+fn a_node_without_interfaces_of_its_own_has_no_links() {
+    let text = "name: lab\ntopology:\n  nodes:\n    a: {kind: frr}\n    b: {kind: frr, network-mode: 'container:a'}\n  links:\n    - endpoints: [a:eth1, b:eth1]";
+    refused(text, "7:27 error INVALID_LINK", "give the link to that one");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use netloom_model::spec::{Bind, BindSource, MgmtSpec, NodeSpec, PullPolicy, RestartPolicy};
+use netloom_model::spec::{Bind, BindSource, MgmtSpec, NetworkMode, NodeSpec, PullPolicy, RestartPolicy};
 
 use crate::{codes, node, read, read_with, said, spec, with_node};
 
@@ -21,11 +21,10 @@ fn name_and_prefix() {
     assert_eq!(parsed.lab.unwrap().as_str(), "my-lab_1.x");
     assert_eq!(parsed.spec.prefix, "corp");
     assert_eq!(spec(&format!("name: a\n{nodes}")).prefix, "");
-    for prefix in ["\"\"", "__lab-name"] {
-        let parsed = read(&format!("name: a\nprefix: {prefix}\n{nodes}"));
-        assert!(parsed.ok() && parsed.spec.prefix.is_empty());
-        assert_eq!(codes(&parsed), ["2:9 warning PREFIX_NOT_SUPPORTED"]);
-    }
+    let parsed = read(&format!("name: a\nprefix: \"\"\n{nodes}"));
+    assert!(parsed.ok() && parsed.spec.prefix.is_empty());
+    assert_eq!(codes(&parsed), ["2:9 warning PREFIX_NOT_SUPPORTED"]);
+    assert_eq!(spec(&format!("name: a\nprefix: __lab-name\n{nodes}")).prefix, "__lab-name");
 }
 
 #[test]
@@ -45,6 +44,7 @@ fn mgmt() {
         ipv4_gateway: "172.30.0.254".into(),
         ipv6_gateway: "2001:db8::fe".into(),
         mtu: 1400,
+        ..MgmtSpec::default()
     };
     let lines = "\n  network: net\n  ipv4-subnet: 172.30.0.0/24\n  ipv6-subnet: 2001:db8::/64\n  ipv4-gw: 172.30.0.254\n  ipv6-gw: 2001:db8::fe\n  mtu: 1400\n  external-access: true";
     assert_eq!(with(lines), full);
@@ -77,7 +77,8 @@ fn single_values_of_a_node() {
         ("restart-policy: no", NodeSpec { restart_policy: RestartPolicy::Never, ..plain() }),
         ("restart-policy: on-failure", NodeSpec { restart_policy: RestartPolicy::OnFailure, ..plain() }),
         ("restart-policy: unless-stopped", plain()),
-        ("network-mode: none", plain()),
+        ("network-mode: none", NodeSpec { network_mode: NetworkMode::None, ..plain() }),
+        ("network-mode: host", NodeSpec { network_mode: NetworkMode::Host, ..plain() }),
         ("network-mode: bridge", plain()),
         ("privileged: false", plain()),
         (
@@ -172,6 +173,29 @@ fn containerlab_variables() {
     let text = "name: lab\ntopology:\n  defaults: {kind: frr, binds: ['__clabNodeName__/frr.conf:/etc/frr/frr.conf']}\n  nodes: {r1: , r2: }";
     let files: Vec<String> = spec(text).files.into_iter().map(|f| f.path).collect();
     assert_eq!(files, ["r1/frr.conf", "r2/frr.conf"]);
+}
+
+#[test]
+fn directories_of_containerlab_lie_beside_the_file() {
+    let n = node("binds: ['__clabNodeDir__/conf:/a', '__clabDir__/n:/b']\nenv-files: []");
+    let sources: Vec<String> = n.binds.iter().map(|b| format!("{:?}", b.source)).collect();
+    assert_eq!(sources, ["Bundle(\"clab-lab/n/conf\")", "Bundle(\"clab-lab/n\")"]);
+}
+
+#[test]
+fn a_configuration_that_is_written_in_the_file_becomes_a_file_of_the_lab() {
+    let crpd = |lines: &str| with_node(lines).replace("kind: linux", "kind: crpd");
+    let text = crpd("startup-config: |\n  hostname n\n  !");
+    let parsed = read(&text);
+    assert!(parsed.ok(), "{:?}", said(&parsed));
+    assert_eq!(&*parsed.contents[".netloom/n/startup-config"], b"hostname n\n!\n");
+    let n = &parsed.spec.nodes[0];
+    assert_eq!(parsed.spec.files_of(n)[0].path, n.startup_config);
+    // It is made again wherever the text is read, and need not be sent along.
+    let there = read_with(&text, &netloom_topology::BundleFiles::default());
+    assert_eq!(there.spec, parsed.spec);
+    let named = read(&crpd("startup-config: __clabNodeName__/../r1/frr.conf\nlicense: ca.pem"));
+    assert_eq!(named.contents.keys().collect::<Vec<_>>(), ["ca.pem", "r1/frr.conf"]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use netloom_model::id::{LabUid, NodeUid};
 use netloom_model::slice::Instance;
+use netloom_model::spec::{NodeSpec, PortMapping};
 use netloom_model::state::Runtime;
 use tokio::sync::mpsc;
 
@@ -48,6 +49,86 @@ pub struct Found {
     pub mgmt_ipv4: String,
     /// Management IPv6 address.
     pub mgmt_ipv6: String,
+    /// What its health check says; empty without one or while it does not run.
+    pub health: String,
+    /// What it may use at most.
+    pub limits: Limits,
+    /// Its ports on the host.
+    pub ports: Vec<PortMapping>,
+    /// Which network namespace it was made to have.
+    pub network: NetworkOf,
+    /// Names the network namespace that its process is in, where that can be read.
+    pub namespace: Option<u64>,
+}
+
+/// Which network namespace an instance was made to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetworkOf {
+    /// Its own.
+    Own,
+    /// The host's.
+    Host,
+    /// That of the instance with this id.
+    Instance(String),
+}
+
+/// What an instance may use at most, as read back. A limit that was taken off a running instance reads as all that the host has.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// CPU in thousandths of a core; 0 is no limit.
+    pub cpu_millis: u64,
+    /// Memory in bytes; 0 is no limit.
+    pub memory_bytes: u64,
+    /// Cores; empty means any.
+    pub cpu_set: String,
+}
+
+/// A limit of memory that is none: what cgroups take for it.
+pub const UNLIMITED_MEMORY: u64 = (i64::MAX as u64) & !0xfff;
+
+impl Limits {
+    /// What is asked for.
+    pub fn of(spec: &NodeSpec) -> Limits {
+        Limits {
+            cpu_millis: spec.cpu_limit_millis.into(),
+            memory_bytes: spec.memory_limit_bytes,
+            cpu_set: spec.cpu_set.clone(),
+        }
+    }
+
+    /// The same, with no limit spelled as all that the host has: how it is said to an instance that had one.
+    pub fn explicit(mut self) -> Limits {
+        let cores = cores();
+        if self.cpu_millis == 0 {
+            self.cpu_millis = cores * 1000;
+        }
+        if self.memory_bytes == 0 {
+            self.memory_bytes = UNLIMITED_MEMORY;
+        }
+        if self.cpu_set.is_empty() {
+            self.cpu_set = format!("0-{}", cores - 1);
+        }
+        self
+    }
+
+    /// True when they are what is asked for.
+    pub fn satisfy(&self, spec: &NodeSpec) -> bool {
+        let asked = Limits::of(spec);
+        let all = Limits::default().explicit();
+        (self.cpu_millis == asked.cpu_millis || asked.cpu_millis == 0 && self.cpu_millis >= all.cpu_millis)
+            && (self.memory_bytes == asked.memory_bytes
+                || asked.memory_bytes == 0 && self.memory_bytes == UNLIMITED_MEMORY)
+            && (self.cpu_set == asked.cpu_set || asked.cpu_set.is_empty() && self.cpu_set == all.cpu_set)
+    }
+}
+
+/// Cores of this machine that processes may use.
+fn cores() -> u64 {
+    nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN)
+        .ok()
+        .flatten()
+        .and_then(|n| u64::try_from(n).ok())
+        .map_or(1, |n| n.max(1))
 }
 
 /// The first process of an instance.
@@ -122,6 +203,26 @@ pub enum Output {
     Exit(i32),
 }
 
+/// Which lines of a log are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lines {
+    /// Goes on until the process ends.
+    pub follow: bool,
+    /// Only the last so many; 0 means all.
+    pub tail: u32,
+    /// Only those written after this, in nanoseconds since 1970; 0 means all.
+    pub after_ns: i64,
+}
+
+/// Something that an instance wrote to its log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Line {
+    /// When, in nanoseconds since 1970.
+    pub at_ns: i64,
+    /// What.
+    pub output: Output,
+}
+
 /// What is handed to a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
@@ -175,27 +276,24 @@ pub trait Driver: Send + Sync + 'static {
     fn list(&self) -> Answer<'_, Vec<Listed>>;
     /// One instance; none when there is none of that id, or it is not ours.
     fn inspect<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Found>>;
-    /// Makes an instance and answers its id.
-    fn create<'a>(&'a self, instance: &'a Instance) -> Answer<'a, String>;
+    /// Makes an instance and answers its id. `shares` is the id of the instance whose network namespace it has.
+    fn create<'a>(&'a self, instance: &'a Instance, shares: Option<&'a str>) -> Answer<'a, String>;
     /// Starts an instance.
     fn start<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()>;
-    /// Brings what may change while an instance lives up to date.
-    fn refresh<'a>(&'a self, instance: &'a Instance) -> Answer<'a, ()>;
+    /// Brings what may change while an instance lives up to date, limits only where those it `has` are others.
+    fn refresh<'a>(&'a self, id: &'a str, instance: &'a Instance, has: &'a Limits) -> Answer<'a, ()>;
     /// Stops an instance, keeping its disk.
     fn stop<'a>(&'a self, id: &'a str) -> Answer<'a, ()>;
     /// Removes an instance at once; fine when there is none.
     fn remove<'a>(&'a self, id: &'a str) -> Answer<'a, ()>;
-    /// Removes what a lab has besides its instances, for instance its management network.
+    /// Removes what a node has besides its instance, for instance volumes of its own.
+    fn remove_node(&self, node: NodeUid) -> Answer<'_, ()>;
+    /// Removes what a lab has besides its instances, for instance its management network and volumes.
     fn remove_lab(&self, lab: LabUid) -> Answer<'_, ()>;
     /// Runs a command in an instance.
     fn exec<'a>(&'a self, id: &'a str, command: Command) -> Answer<'a, Session>;
-    /// What an instance wrote; `tail` 0 means all of it.
-    fn logs<'a>(
-        &'a self,
-        id: &'a str,
-        follow: bool,
-        tail: u32,
-    ) -> Answer<'a, BoxStream<'static, Result<Output, Error>>>;
+    /// What an instance wrote, over all its starts. Following ends with its process.
+    fn logs<'a>(&'a self, id: &'a str, which: Lines) -> Answer<'a, BoxStream<'static, Result<Line, Error>>>;
     /// What the store has of an image.
     fn image<'a>(&'a self, reference: &'a str, runtime: Runtime) -> Answer<'a, Option<Image>>;
     /// Fetches an image, telling its progress in words.
@@ -229,6 +327,11 @@ pub(crate) mod testing {
             files: Vec::new(),
             host_entries: Vec::new(),
             spec_hash: "h".into(),
+            restarts: 0,
+            held: false,
+            certificate: None,
+            network_of: None,
+            readiness: None,
         }
     }
 
@@ -248,6 +351,21 @@ pub(crate) mod testing {
             ran: Duration::ZERO,
             mgmt_ipv4: String::new(),
             mgmt_ipv6: String::new(),
+            health: String::new(),
+            limits: Limits::default(),
+            ports: Vec::new(),
+            network: NetworkOf::Own,
+            namespace: None,
         }
+    }
+
+    #[test]
+    fn a_limit_that_was_taken_off_is_none() {
+        let mut spec = NodeSpec { cpu_limit_millis: 500, ..NodeSpec::default() };
+        assert!(Limits::of(&spec).satisfy(&spec));
+        assert!(!Limits::default().satisfy(&spec));
+        assert!(!Limits::of(&spec).satisfy(&NodeSpec::default()));
+        spec = NodeSpec::default();
+        assert!(Limits::default().satisfy(&spec) && Limits::default().explicit().satisfy(&spec));
     }
 }

@@ -8,26 +8,33 @@
 //! | `sim.image-missing` | its image is not there |
 //! | `sim.exit-after-ms` | its process ends by itself so long after each start, with `sim.exit-code` (default 1) |
 //! | `sim.exit-times` | … but only the first so many starts |
+//! | `sim.health` | what its health check says once it has run for `sim.health-after-ms` (default 0); "starting" before |
+//! | `sim.stop-ms` | how long its process takes to end when it is stopped |
 //! | `sim.fail-exec` | the command with this text exits with 1; any other prints itself and exits with 0 |
+//! | `sim.fail-exec-times` | … but only the first so many times |
+//! | `sim.log` | a line that its process writes `sim.log-after-ms` (default 0) after each start |
 //!
 //! An image reference that ends in `:missing` is in no store and cannot be pulled.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
-use netloom_model::id::{Digest, LabUid};
+use netloom_model::id::{Digest, LabUid, NodeUid};
 use netloom_model::slice::Instance;
+use netloom_model::spec::NetworkMode;
 use netloom_model::state::Runtime;
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
 
 use super::{
-    Answer, Command, Driver, Found, Image, ImageFormat, Input, Listed, Output, Probe, Process, Session,
+    Answer, Command, Driver, Found, Image, ImageFormat, Input, Limits, Line, Lines, Listed, NetworkOf,
+    Output, Probe, Process, Session,
 };
 use crate::config::SimConfig;
 use crate::error::Error;
@@ -41,6 +48,8 @@ pub struct SimDriver {
 struct World {
     instances: Mutex<BTreeMap<String, Simulated>>,
     changes: broadcast::Sender<String>,
+    /// Of instances and starts: names each.
+    count: AtomicU64,
 }
 
 struct Simulated {
@@ -48,24 +57,31 @@ struct Simulated {
     labels: BTreeMap<String, String>,
     started: Instant,
     starts: u32,
-    log: Vec<u8>,
+    log: Vec<(i64, String)>,
+    /// How often a command was made to fail.
+    failed: u32,
 }
 
 impl SimDriver {
     /// An empty world.
     pub fn new(config: SimConfig) -> SimDriver {
-        let world = World { instances: Mutex::default(), changes: broadcast::channel(4096).0 };
+        let world = World {
+            instances: Mutex::default(),
+            changes: broadcast::channel(4096).0,
+            count: AtomicU64::new(1),
+        };
         SimDriver { config, world: Arc::new(world) }
     }
 
-    async fn make(&self, instance: &Instance) -> Result<String, Error> {
+    async fn make(&self, instance: &Instance, shares: Option<&str>) -> Result<String, Error> {
         let labels = &instance.spec.labels;
         pause(labels, "sim.create-ms", self.config.create_ms).await;
         if labels.contains_key("sim.image-missing") || is_missing(&instance.spec.image) {
             return Err(Error::ImageMissing(instance.spec.image.clone()));
         }
         fault(labels, "sim.fail-create")?;
-        let id = instance.uid.to_string();
+        // Another one each time, as containers are.
+        let id = format!("{}.{}", instance.uid, self.world.count.fetch_add(1, Ordering::Relaxed));
         let found = Found {
             id: id.clone(),
             uid: instance.uid,
@@ -80,9 +96,24 @@ impl SimDriver {
             ran: Duration::ZERO,
             mgmt_ipv4: instance.spec.mgmt_ipv4.clone(),
             mgmt_ipv6: instance.spec.mgmt_ipv6.clone(),
+            health: String::new(),
+            limits: Limits::of(&instance.spec),
+            ports: instance.spec.ports.clone(),
+            network: match &instance.spec.network_mode {
+                NetworkMode::Own | NetworkMode::None => NetworkOf::Own,
+                NetworkMode::Host => NetworkOf::Host,
+                NetworkMode::Node(_) => NetworkOf::Instance(shares.unwrap_or_default().to_owned()),
+            },
+            namespace: None,
         };
-        let simulated =
-            Simulated { found, labels: labels.clone(), started: Instant::now(), starts: 0, log: Vec::new() };
+        let simulated = Simulated {
+            found,
+            labels: labels.clone(),
+            started: Instant::now(),
+            starts: 0,
+            log: Vec::new(),
+            failed: 0,
+        };
         self.world.lock().insert(id.clone(), simulated);
         self.world.changed(&id);
         Ok(id)
@@ -92,6 +123,12 @@ impl SimDriver {
         let labels = self.world.with(id, |i| i.labels.clone())?;
         pause(&labels, "sim.start-ms", self.config.start_ms).await;
         fault(&labels, "sim.fail-start")?;
+        let after_ms: u64 = number(&labels, "sim.health-after-ms").unwrap_or_default();
+        let peer = match self.world.with(id, |i| i.found.network.clone())? {
+            NetworkOf::Instance(peer) => Some(self.world.with(&peer, |i| i.found.namespace)?),
+            NetworkOf::Own | NetworkOf::Host => None,
+        };
+        let number_of_it = self.world.count.fetch_add(1, Ordering::Relaxed);
         let start_id = self.world.with(id, |i| {
             if matches!(i.found.process, Process::Running { .. }) {
                 return None;
@@ -102,12 +139,47 @@ impl SimDriver {
             i.found.process = Process::Running { pid: None };
             i.found.start_id = now.as_nanos().to_string();
             i.found.started_us = i64::try_from(now.as_micros()).unwrap_or_default();
-            i.log.extend_from_slice(format!("start {}\n", i.starts).as_bytes());
-            let times = number(&labels, "sim.exit-times").unwrap_or(u32::MAX);
-            (i.starts <= times).then(|| i.found.start_id.clone())
+            i.found.namespace = peer.unwrap_or(Some(number_of_it));
+            i.found.health = match labels.get("sim.health") {
+                Some(health) if after_ms == 0 => health.clone(),
+                Some(_) => "starting".to_owned(),
+                None => String::new(),
+            };
+            let at = i64::try_from(now.as_nanos()).unwrap_or_default();
+            i.log.push((at, format!("start {}\n", i.starts)));
+            Some((i.found.start_id.clone(), i.starts))
         })?;
         self.world.changed(id);
-        if let (Some(start_id), Some(after)) = (start_id, number(&labels, "sim.exit-after-ms")) {
+        let Some((start_id, starts)) = start_id else { return Ok(()) };
+        if let Some(health) = labels.get("sim.health").filter(|_| after_ms > 0).cloned() {
+            let (world, id, start_id) = (self.world.clone(), id.to_owned(), start_id.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(after_ms)).await;
+                let is_it = |i: &mut Simulated| {
+                    if i.found.start_id == start_id && i.runs() {
+                        i.found.health = health;
+                    }
+                };
+                if world.with(&id, is_it).is_ok() {
+                    world.changed(&id);
+                }
+            });
+        }
+        if let Some(text) = labels.get("sim.log").cloned() {
+            let after_ms = number(&labels, "sim.log-after-ms").unwrap_or_default();
+            let (world, id, start_id) = (self.world.clone(), id.to_owned(), start_id.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(after_ms)).await;
+                let _ = world.with(&id, |i| {
+                    if i.found.start_id == start_id && i.runs() {
+                        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                        i.log.push((i64::try_from(now.as_nanos()).unwrap_or_default(), text + "\n"));
+                    }
+                });
+            });
+        }
+        let times = number(&labels, "sim.exit-times").unwrap_or(u32::MAX);
+        if let Some(after) = number(&labels, "sim.exit-after-ms").filter(|_| starts <= times) {
             let code = number(&labels, "sim.exit-code").unwrap_or(1);
             let (world, id) = (self.world.clone(), id.to_owned());
             tokio::spawn(async move {
@@ -116,6 +188,12 @@ impl SimDriver {
             });
         }
         Ok(())
+    }
+}
+
+impl Simulated {
+    fn runs(&self) -> bool {
+        matches!(self.found.process, Process::Running { .. })
     }
 }
 
@@ -139,11 +217,12 @@ impl World {
     /// Ends a process, of one start only where one is given.
     fn end(&self, id: &str, start_id: Option<&str>, code: i32) {
         let ended = self.with(id, |i| {
-            let runs = matches!(i.found.process, Process::Running { .. });
+            let runs = i.runs();
             let is_it = start_id.is_none_or(|s| s == i.found.start_id);
             if runs && is_it {
                 i.found.process = Process::Ended { code, error: String::new() };
                 i.found.ran = i.started.elapsed();
+                (i.found.namespace, i.found.health) = (None, String::new());
             }
             runs && is_it
         });
@@ -171,10 +250,7 @@ impl Driver for SimDriver {
     }
 
     fn list(&self) -> Answer<'_, Vec<Listed>> {
-        let listed = |i: &Simulated| Listed {
-            id: i.found.id.clone(),
-            running: matches!(i.found.process, Process::Running { .. }),
-        };
+        let listed = |i: &Simulated| Listed { id: i.found.id.clone(), running: i.runs() };
         let all = self.world.lock().values().map(listed).collect();
         async { Ok(all) }.boxed()
     }
@@ -183,20 +259,30 @@ impl Driver for SimDriver {
         async move { Ok(self.world.lock().get(id).map(|i| i.found.clone())) }.boxed()
     }
 
-    fn create<'a>(&'a self, instance: &'a Instance) -> Answer<'a, String> {
-        self.make(instance).boxed()
+    fn create<'a>(&'a self, instance: &'a Instance, shares: Option<&'a str>) -> Answer<'a, String> {
+        self.make(instance, shares).boxed()
     }
 
     fn start<'a>(&'a self, id: &'a str, _: &'a Instance) -> Answer<'a, ()> {
         self.run(id).boxed()
     }
 
-    fn refresh<'a>(&'a self, _: &'a Instance) -> Answer<'a, ()> {
-        async { Ok(()) }.boxed()
+    fn refresh<'a>(&'a self, id: &'a str, instance: &'a Instance, has: &'a Limits) -> Answer<'a, ()> {
+        async move {
+            if !has.satisfy(&instance.spec) {
+                self.world.with(id, |i| i.found.limits = Limits::of(&instance.spec).explicit())?;
+                self.world.changed(id);
+            }
+            Ok(())
+        }
+        .boxed()
     }
 
     fn stop<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
         async move {
+            if let Ok(labels) = self.world.with(id, |i| i.labels.clone()) {
+                pause(&labels, "sim.stop-ms", 0).await;
+            }
             self.world.end(id, None, 0);
             Ok(())
         }
@@ -215,21 +301,27 @@ impl Driver for SimDriver {
         .boxed()
     }
 
+    fn remove_node(&self, _: NodeUid) -> Answer<'_, ()> {
+        async { Ok(()) }.boxed()
+    }
+
     fn remove_lab(&self, _: LabUid) -> Answer<'_, ()> {
         async { Ok(()) }.boxed()
     }
 
     fn exec<'a>(&'a self, id: &'a str, command: Command) -> Answer<'a, Session> {
         async move {
+            let text = command.argv.join(" ");
             let (runs, fails) = self.world.with(id, |i| {
-                let runs = matches!(i.found.process, Process::Running { .. });
-                (runs, i.labels.get("sim.fail-exec").cloned())
+                let times = number(&i.labels, "sim.fail-exec-times").unwrap_or(u32::MAX);
+                let fails = i.labels.get("sim.fail-exec") == Some(&text) && i.failed < times;
+                i.failed += u32::from(fails);
+                (i.runs(), fails)
             })?;
             if !runs {
                 return Err(Error::NotRunning(id.to_owned()));
             }
-            let text = command.argv.join(" ");
-            let code = i32::from(fails.as_deref() == Some(text.as_str()));
+            let code = i32::from(fails);
             let (output, from) = mpsc::channel(32);
             let (input, mut given) = mpsc::channel(32);
             tokio::spawn(async move {
@@ -252,19 +344,31 @@ impl Driver for SimDriver {
         .boxed()
     }
 
-    fn logs<'a>(
-        &'a self,
-        id: &'a str,
-        follow: bool,
-        tail: u32,
-    ) -> Answer<'a, BoxStream<'static, Result<Output, Error>>> {
+    fn logs<'a>(&'a self, id: &'a str, which: Lines) -> Answer<'a, BoxStream<'static, Result<Line, Error>>> {
         async move {
-            let log = self.world.with(id, |i| i.log.clone())?;
-            let lines: Vec<&[u8]> = log.split_inclusive(|b| *b == b'\n').collect();
-            let first = if tail == 0 { 0 } else { lines.len().saturating_sub(tail as usize) };
-            let said = Output::Stdout(Bytes::from(lines[first..].concat()));
-            let said = stream::once(async { Ok(said) });
-            Ok(if follow { said.chain(stream::pending()).boxed() } else { said.boxed() })
+            // First the changes, then the log: an end in between is told.
+            let mut changes = self.world.changes.subscribe();
+            let (log, start) = self.world.with(id, |i| (i.log.clone(), i.found.start_id.clone()))?;
+            let mut log: Vec<_> = log.into_iter().filter(|(at, _)| *at > which.after_ns).collect();
+            if which.tail > 0 {
+                log.drain(..log.len().saturating_sub(which.tail as usize));
+            }
+            let line = |(at_ns, text)| Ok(Line { at_ns, output: Output::Stdout(Bytes::from(text)) });
+            let said = stream::iter(log.into_iter().map(line));
+            if !which.follow {
+                return Ok(said.boxed());
+            }
+            let (world, id) = (self.world.clone(), id.to_owned());
+            let ended = async move {
+                let runs = |i: &mut Simulated| i.runs() && i.found.start_id == start;
+                while world.with(&id, runs).unwrap_or(false) {
+                    if let Err(broadcast::error::RecvError::Closed) = changes.recv().await {
+                        break;
+                    }
+                }
+            };
+            let until = stream::once(ended).filter_map(|()| futures::future::ready(None));
+            Ok(said.chain(until).boxed())
         }
         .boxed()
     }

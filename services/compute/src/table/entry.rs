@@ -1,16 +1,20 @@
 //! One instance in the table.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use netloom_model::id::{LabUid, NodeUid};
-use netloom_model::observed::{ExecPhase, Observed, Phase};
+use netloom_model::observed::{Observed, Phase};
 use netloom_model::slice::Instance;
 use netloom_model::state::Wanted;
 use tokio::sync::oneshot;
 
 use crate::driver::{Found, Process};
-use crate::exec_runs::ExecState;
-use crate::plan::{self, Memory, Situation, Step, Want};
+use crate::exec_state::{Asked, ExecState};
+use crate::files::Files;
+use crate::memory::Memory;
+use crate::plan::{self, Peer, Situation, Step, Want};
+use crate::record::Record;
 
 /// A step to take.
 #[derive(Debug, Clone)]
@@ -27,25 +31,29 @@ pub struct Job {
     pub instance: Option<Arc<Instance>>,
     /// What exists.
     pub found: Option<Found>,
+    /// Id of the instance whose network namespace it shares.
+    pub shares: Option<String>,
     /// The call that asked for it.
     pub traceparent: String,
 }
 
-/// Exec commands to run.
+/// A node whose commands are to be run, or that is to be asked whether it is ready.
 #[derive(Debug, Clone)]
 pub struct ExecJob {
-    /// The node, with its commands.
-    pub instance: Arc<Instance>,
+    /// The node.
+    pub uid: NodeUid,
+    /// Its lab's id, for people.
+    pub lab: String,
+    /// Its own id, for people.
+    pub node: String,
     /// The container's or domain's own id.
     pub id: String,
     /// Which driver runs it.
     pub driver: usize,
     /// Which start.
     pub start_id: String,
-    /// The first command that was not begun.
-    pub from: usize,
-    /// What failed before that.
-    pub error: String,
+    /// When it started, in microseconds since 1970.
+    pub started_us: i64,
     /// The call that asked for it.
     pub traceparent: String,
 }
@@ -67,6 +75,9 @@ pub(super) struct Entry {
     pub(super) wish: Wish,
     pub(super) found: Option<Found>,
     pub(super) memory: Memory,
+    pub(super) record: Record,
+    /// What is remembered is not written yet.
+    pub(super) unsaved: bool,
     /// A job holds it, though it may still wait for its turn.
     pub(super) busy: bool,
     pub(super) doing: Option<Step>,
@@ -78,13 +89,15 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(lab_uid: LabUid, driver: usize) -> Entry {
+    pub(super) fn new(lab_uid: LabUid, driver: usize, record: Record) -> Entry {
         Entry {
             lab_uid,
             driver,
             wish: Wish::Unsaid,
             found: None,
-            memory: Memory::default(),
+            memory: Memory::after(record.removed.as_ref().map(|r| r.exit_code)),
+            record,
+            unsaved: false,
             busy: false,
             doing: None,
             exec: ExecState::default(),
@@ -95,7 +108,12 @@ impl Entry {
         }
     }
 
-    pub(super) fn situation(&self, synced: bool, answers: bool) -> Situation<'_> {
+    pub(super) fn situation<'a>(
+        &'a self,
+        synced: bool,
+        answers: bool,
+        peer: Option<&'a Peer>,
+    ) -> Situation<'a> {
         let want = match &self.wish {
             Wish::Unsaid => Want::Unsaid,
             Wish::Keep(instance) => Want::Keep(instance),
@@ -108,30 +126,35 @@ impl Entry {
             found: self.found.as_ref(),
             doing: self.doing,
             memory: &self.memory,
+            record: &self.record,
+            peer,
         }
     }
 
-    pub(super) fn observed(&self, uid: NodeUid, answers: bool) -> Observed {
-        let (phase, detail) = plan::phase(&self.situation(true, answers));
+    pub(super) fn observed(&self, uid: NodeUid, answers: bool, peer: Option<&Peer>) -> Observed {
+        let (phase, detail) = plan::phase(&self.situation(true, answers, peer));
         let mut o = Observed::absent(uid, self.lab_uid);
         (o.phase, o.detail) = (phase, detail);
         o.wanted = matches!(self.wish, Wish::Keep(_));
         o.exit_code = self.memory.exit_code;
         o.restart_count = self.memory.restart_count;
-        if let Some(found) = &self.found {
-            o.start_id = found.start_id.clone();
-            o.spec_hash = found.spec_hash.clone();
-            o.instance_id = found.id.clone();
-            o.image_digest = found.image_digest.clone();
-            o.start_time_us = found.started_us;
-            o.mgmt_ipv4 = found.mgmt_ipv4.clone();
-            o.mgmt_ipv6 = found.mgmt_ipv6.clone();
-            if matches!(found.process, Process::Running { .. }) {
-                o.exec_phase = self.exec.phase;
-                o.exec_error = self.exec.error.clone();
-                if o.phase == Phase::Running && o.exec_phase == ExecPhase::Running {
-                    o.detail = self.exec.progress.clone();
-                }
+        (o.restarts, o.exited) = (self.record.restarts, self.record.exited);
+        let Some(found) = &self.found else { return o };
+        o.start_id = found.start_id.clone();
+        o.spec_hash = found.spec_hash.clone();
+        o.instance_id = found.id.clone();
+        o.image_digest = found.image_digest.clone();
+        o.start_time_us = found.started_us;
+        o.mgmt_ipv4 = found.mgmt_ipv4.clone();
+        o.mgmt_ipv6 = found.mgmt_ipv6.clone();
+        if self.runs() {
+            let asked = self.instance().map(|i| Asked::of(i));
+            o.exec_phase = self.exec.phase(asked);
+            o.exec_error = self.exec.error(asked);
+            o.stages_done = self.exec.done.clone();
+            (o.health, o.ports) = (found.health.clone(), found.ports.clone());
+            if o.phase == Phase::Running && o.detail.is_empty() {
+                o.detail = self.exec.progress.clone();
             }
         }
         o
@@ -141,20 +164,60 @@ impl Entry {
         matches!(self.wish, Wish::Unsaid) && self.found.is_none() && !self.busy
     }
 
-    /// The run of exec commands that is due, which is then held by the caller.
-    pub(super) fn exec_due(&mut self, may: bool) -> Option<ExecJob> {
+    /// Its process runs.
+    pub(super) fn runs(&self) -> bool {
+        self.found.as_ref().is_some_and(|f| matches!(f.process, Process::Running { .. }))
+    }
+
+    /// Changes what is remembered.
+    pub(super) fn remember(&mut self, change: impl FnOnce(&mut Record)) {
+        let before = self.record.clone();
+        change(&mut self.record);
+        self.unsaved |= self.record != before;
+    }
+
+    /// Writes what is remembered, before anybody is told of it. Not of one that is to be gone: so is where it is written.
+    pub(super) fn save(&mut self, files: &Files, uid: NodeUid) {
+        if matches!(self.wish, Wish::Gone) || !std::mem::take(&mut self.unsaved) {
+            return;
+        }
+        if let Err(error) = self.record.save(files, self.lab_uid, uid) {
+            tracing::warn!(%error, "what is to be remembered of a node cannot be written; after a restart of this service it may be started once more");
+        }
+    }
+
+    /// Another takes part in its network namespace: what that must know.
+    pub(super) fn as_peer(&self) -> Peer {
+        let found = self.found.as_ref();
+        let node = match (&self.wish, found) {
+            (Wish::Keep(i), _) => i.spec.id.clone(),
+            (_, Some(f)) => f.node.clone(),
+            (_, None) => String::new(),
+        };
+        Peer {
+            node,
+            id: found.map(|f| f.id.clone()).unwrap_or_default(),
+            // One that is being stopped takes its namespace along.
+            runs: self.runs() && !matches!(self.doing, Some(Step::Stop | Step::Remove)),
+            namespace: found.and_then(|f| f.namespace),
+        }
+    }
+
+    /// The commands that are due, which are then the caller's to run.
+    pub(super) fn exec_due(&mut self, uid: NodeUid, may: bool) -> Option<ExecJob> {
         let Wish::Keep(instance) = &self.wish else { return None };
         let found = self.found.as_ref().filter(|f| matches!(f.process, Process::Running { .. }))?;
-        if !may || self.exec.start_id != found.start_id || !self.exec.take_due() {
+        if !may || self.exec.start_id != found.start_id || !self.exec.take(Asked::of(instance)) {
             return None;
         }
         Some(ExecJob {
-            instance: instance.clone(),
+            uid,
+            lab: instance.lab.to_string(),
+            node: instance.spec.id.clone(),
             id: found.id.clone(),
             driver: self.driver,
             start_id: found.start_id.clone(),
-            from: self.exec.from,
-            error: self.exec.error.clone(),
+            started_us: found.started_us,
             traceparent: self.traceparent.clone(),
         })
     }
@@ -167,14 +230,33 @@ impl Entry {
                 if before.spec_hash != instance.spec_hash {
                     self.memory.renew();
                 }
-                if before.wanted != Wanted::Running && instance.wanted == Wanted::Running {
+                let turned_on = before.wanted != Wanted::Running && instance.wanted == Wanted::Running;
+                if turned_on || before.restarts < instance.restarts {
                     self.memory.forgive();
-                    self.memory.start_demanded = true;
                 }
+                self.memory.start_demanded |= turned_on;
             }
             // A removal under way is let finish; then it is made anew.
             Wish::Unsaid | Wish::Gone => {}
         }
+        let is_free = |i: &Instance| i.wanted == Wanted::Running && !i.held;
+        if is_free(&instance) && !self.instance().is_some_and(|i| is_free(i)) {
+            self.memory.free_since = Some(Instant::now());
+        }
+        if let Some(found) = self.found.clone().filter(|f| matches!(f.process, Process::Ended { .. })) {
+            let asked = instance.wanted != Wanted::Running;
+            self.remember(|record| {
+                record.judge(&found, asked);
+                if asked {
+                    record.rests();
+                }
+            });
+        }
+        if instance.wanted != Wanted::Running {
+            self.remember(|record| record.removed = None);
+        }
+        self.exec.changed();
+        self.exec.advance(Asked::of(&instance));
         self.memory.stale = true;
         self.lab_uid = instance.lab_uid;
         if self.found.is_none() {
@@ -201,7 +283,7 @@ impl Entry {
     }
 
     /// The step with all that is needed to take it.
-    pub(super) fn job(&self, uid: NodeUid, step: Step) -> Job {
+    pub(super) fn job(&self, uid: NodeUid, step: Step, peer: Option<&Peer>) -> Job {
         Job {
             uid,
             lab_uid: self.lab_uid,
@@ -209,6 +291,7 @@ impl Entry {
             step,
             instance: self.instance().cloned(),
             found: self.found.clone(),
+            shares: peer.map(|p| p.id.clone()),
             traceparent: self.traceparent.clone(),
         }
     }

@@ -12,31 +12,6 @@ use tonic::Code;
 
 use crate::rig::{Rig, file, rehash};
 
-macro_rules! suite {
-    ($($test:ident),+ $(,)?) => {
-        mod on_sim {
-            use crate::rig::Rig;
-            $(
-                #[tokio::test(flavor = "multi_thread")]
-                async fn $test() {
-                    super::$test(Rig::sim().await).await;
-                }
-            )+
-        }
-        mod on_docker {
-            use crate::rig::Rig;
-            $(
-                #[tokio::test(flavor = "multi_thread")]
-                async fn $test() {
-                    if let Some(rig) = Rig::docker(stringify!($test)).await {
-                        super::$test(rig).await;
-                    }
-                }
-            )+
-        }
-    };
-}
-
 suite!(
     ensure_runs_it_and_said_again_does_nothing,
     nothing_happens_before_the_first_sync,
@@ -237,7 +212,9 @@ async fn a_failing_command_is_told_and_the_rest_runs(rig: Rig) {
     let started = rig.run(&one).await;
     rig.settle(&started).await;
     let failed = rig.until_node(one.uid, "exec failed", |o| o.exec_phase == ExecPhase::Failed).await;
-    assert!(failed.exec_error.contains("exited with 1"), "{}", failed.exec_error);
+    assert!(failed.exec_error.contains("; \"\"open\" cannot be split"), "{}", failed.exec_error);
+    let told = "2 exec commands failed: \"/bin/sh -c 'exit 1'\" exited with 1";
+    assert!(failed.exec_error.starts_with(told), "{}", failed.exec_error);
     assert_eq!(failed.phase, Phase::Running);
     if rig.is_docker {
         assert_eq!(rig.sh(one.uid, "ls /after").await.1, 0);

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, RemoveContainerOptionsBuilder,
+    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
+    RemoveContainerOptionsBuilder, RemoveVolumeOptions,
 };
 use netloom_model::id::{Digest, LabId, LabUid, NodeUid, Owner};
-use netloom_model::observed::{ComputeInventory, Observed, Phase};
+use netloom_model::observed::{ComputeInventory, Observed, Phase, StagePoint};
 use netloom_model::slice::Instance;
-use netloom_model::spec::NodeSpec;
+use netloom_model::spec::{NodeSpec, Stage};
 use netloom_model::state::{Runtime, Wanted};
 use netloom_proto::compute::v1 as p;
 use netloom_proto::compute::v1::compute_service_client::ComputeServiceClient;
@@ -169,6 +170,11 @@ impl Rig {
             files: Vec::new(),
             host_entries: Vec::new(),
             spec_hash: String::new(),
+            restarts: 0,
+            held: false,
+            certificate: None,
+            network_of: None,
+            readiness: None,
         };
         rehash(&mut instance);
         instance
@@ -198,9 +204,29 @@ impl Rig {
         self.client.clone().remove(request).await.unwrap().into_inner().failures
     }
 
+    /// The links of a start are settled: its exec commands may run.
     pub async fn settle(&self, o: &Observed) {
-        let starts = vec![p::Start { uid: o.uid.to_string(), start_id: o.start_id.clone() }];
+        self.reach(o, &[StagePoint { stage: Stage::Configure, on_exit: false }]).await;
+    }
+
+    /// A start has reached these points.
+    pub async fn reach(&self, o: &Observed, points: &[StagePoint]) {
+        let reached = points.iter().map(|p| (*p).into()).collect();
+        let starts = vec![p::Start { uid: o.uid.to_string(), start_id: o.start_id.clone(), reached }];
         self.client.clone().settle(p::SettleRequest { term: 1, starts }).await.unwrap();
+    }
+
+    /// Puts a file of the lab on the host.
+    pub async fn put(&self, path: &str, content: &[u8]) -> netloom_model::spec::FileEntry {
+        let entry = file(path, content);
+        let part = p::PutFilesRequest {
+            lab_uid: self.lab_uid.to_string(),
+            file: Some(entry.clone().into()),
+            content: content.to_vec(),
+            term: 1,
+        };
+        self.client.clone().put_files(tokio_stream::once(part)).await.unwrap();
+        entry
     }
 
     /// Syncs nothing, then ensures this one and waits until it runs.
@@ -341,6 +367,11 @@ async fn clean(owner: Owner) {
     let list = ListNetworksOptionsBuilder::default().filters(&filters).build();
     for network in docker.list_networks(Some(list)).await.unwrap_or_default() {
         let _ = docker.remove_network(&network.id.unwrap_or_default()).await;
+    }
+    let list = ListVolumesOptionsBuilder::default().filters(&filters).build();
+    let volumes = docker.list_volumes(Some(list)).await.ok().and_then(|v| v.volumes);
+    for volume in volumes.unwrap_or_default() {
+        let _ = docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await;
     }
 }
 

@@ -15,6 +15,7 @@ use netloom_openflow::{ALL_TABLES, Action, Command, Flow, FlowMod, Match, Switch
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
+use crate::figures::FLOWS;
 use crate::trace::Traces;
 
 /// All our flows have this priority.
@@ -275,12 +276,19 @@ async fn attend(
         return Ok(());
     }
     let done = switch.bundle(&bundle).await;
+    let outcome = if done.is_ok() { "ok" } else { "failed" };
     let mut counts = HashMap::<Option<WireId>, (usize, usize)>::new();
     for flow_mod in &bundle {
         let count = counts.entry(WireId::try_from(flow_mod.cookie).ok()).or_default();
         match flow_mod.command {
-            Command::Add | Command::Modify => count.0 += 1,
-            Command::Delete | Command::DeleteStrict => count.1 += 1,
+            Command::Add | Command::Modify => {
+                FLOWS.with_label_values(&["added", outcome]).inc();
+                count.0 += 1;
+            }
+            Command::Delete | Command::DeleteStrict => {
+                FLOWS.with_label_values(&["removed", outcome]).inc();
+                count.1 += 1;
+            }
         }
     }
     let traces = wish.map(|wish| wish.traces).unwrap_or_default();

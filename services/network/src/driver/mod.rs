@@ -1,7 +1,9 @@
-//! What carries wires. Today Open vSwitch; a plane made of kernel parts stands beside it once it is asked for.
+//! What carries wires: Open vSwitch, or the kernel alone where a wire is impaired or leads out of the lab.
 
 pub mod flows;
 pub mod ovs;
 
-/// The name of this plane in observed wires.
+/// The name of Open vSwitch's plane in observed wires.
 pub const OVS: &str = "ovs";
+/// The name of the kernel's plane in observed wires.
+pub const KERNEL: &str = "kernel";

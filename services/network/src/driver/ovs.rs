@@ -71,6 +71,10 @@ pub struct Bridge {
 pub struct Port {
     /// Its row.
     pub uuid: Uuid,
+    /// Row of its interface.
+    pub interface: Uuid,
+    /// The MTU that was asked for, where one was.
+    pub mtu: Option<u32>,
     /// Name of its bridge.
     pub bridge: String,
     /// Whose it is, where it says so.
@@ -103,13 +107,14 @@ impl View {
             let mut works = false;
             for port in row.uuids("ports") {
                 let Some(row) = db.row("Port", &port) else { continue };
-                let interface = row.uuid("interfaces").and_then(|uuid| db.row("Interface", &uuid));
-                let Some(interface) = interface else { continue };
+                let Some(interface) = row.uuid("interfaces") else { continue };
+                let named = (port, interface);
+                let Some(interface) = db.row("Interface", &interface) else { continue };
                 let port_name = row.str("name").unwrap_or_default().to_owned();
                 if port_name == name {
                     works = interface.int("ofport") == Some(LOCAL);
                 } else {
-                    view.ports.insert(port_name, Port::read(port, &name, row, interface));
+                    view.ports.insert(port_name, Port::read(named, &name, row, interface));
                 }
             }
             view.bridges.insert(name, Bridge::read(*uuid, row, works));
@@ -144,12 +149,14 @@ impl Bridge {
 }
 
 impl Port {
-    fn read(uuid: Uuid, bridge: &str, row: &Row, interface: &Row) -> Port {
+    fn read((uuid, named): (Uuid, Uuid), bridge: &str, row: &Row, interface: &Row) -> Port {
         let ofport = interface.int("ofport");
         let error = interface.str("error").filter(|e| !e.is_empty()).map(str::to_owned);
         let failed = (ofport == Some(-1)).then(|| "Open vSwitch cannot open the interface".to_owned());
         Port {
             uuid,
+            interface: named,
+            mtu: interface.int("mtu_request").and_then(|mtu| u32::try_from(mtu).ok()),
             bridge: bridge.to_owned(),
             owner: owner(row),
             wire: wire(row),
@@ -204,6 +211,17 @@ pub enum Change {
         /// What is behind it.
         kind: PortKind,
     },
+    /// Asks for another MTU of a port's interface.
+    SetMtu {
+        /// Row of the interface.
+        interface: Uuid,
+        /// Its name.
+        name: String,
+        /// The NIC or wire it is for.
+        wire: WireId,
+        /// The MTU.
+        mtu: u32,
+    },
     /// Deletes a port.
     DeletePort {
         /// Name of its bridge.
@@ -241,7 +259,9 @@ impl Change {
             Change::CreateBridge { segment, .. } => *segment,
             Change::RepairBridge { .. } => None,
             Change::DeleteBridge { segment, .. } => Some(*segment),
-            Change::AddPort { wire, .. } | Change::DeletePort { wire, .. } => Some(*wire),
+            Change::AddPort { wire, .. } | Change::SetMtu { wire, .. } | Change::DeletePort { wire, .. } => {
+                Some(*wire)
+            }
         }
     }
 }
@@ -297,6 +317,10 @@ pub fn transaction(names: &Names, changes: &[Change]) -> Txn {
                     .with("external_ids", marks(Some(*wire), index));
                 txn.insert("Port", &port, row);
                 added.entry(bridge).or_default().insert(port);
+            }
+            Change::SetMtu { interface, mtu, .. } => {
+                let row = Row::new().with("mtu_request", i64::from(*mtu));
+                txn.update("Interface", Where::uuid(*interface), row);
             }
             Change::DeletePort { bridge, uuid, .. } => {
                 deleted.entry(bridge).or_default().insert(*uuid);

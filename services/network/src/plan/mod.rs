@@ -1,14 +1,19 @@
 //! What to do and what to tell, from what is wanted and what was read. Pure: no I/O, no clock.
 //!
 //! Every pass begins from nothing: it compares all that is wanted with all that is there. So a thing that was deleted behind our back, a
-//! restart of anything, and an effect that failed halfway need no code of their own. `nics` decides about interfaces, `bridges` about Open
-//! vSwitch's bridges, `ports` about their ports, `wires` about flows, carrier and states.
+//! restart of anything, and an effect that failed halfway need no code of their own. `refusals` decides what cannot be, `nics` about
+//! interfaces, `bridges` about Open vSwitch's bridges, `ports` about their ports, `joins` about wires that go through the kernel since they are
+//! impaired, `wires` about flows, carrier and states.
 
 mod bridges;
+mod joins;
 mod nics;
 mod ports;
+mod refusals;
 mod wires;
 
+#[cfg(test)]
+mod kernel_tests;
 #[cfg(test)]
 mod tests;
 
@@ -22,11 +27,14 @@ use netloom_model::observed::NetworkInventory;
 use crate::config::Datapath;
 use crate::driver::flows::Rule;
 use crate::driver::ovs::{Change, View};
+use crate::guest::Setting;
 use crate::links::Links;
 use crate::names::Names;
 use crate::netns::Starts;
 use crate::observe::Observed;
 use crate::slice::Wanted;
+
+pub use self::joins::{Control, NewTail, Op};
 
 /// All that a pass knows.
 pub struct Facts<'a> {
@@ -55,6 +63,10 @@ pub struct Facts<'a> {
     pub datapath: Datapath,
     /// True when the kernel has Open vSwitch's datapath.
     pub kernel_datapath: bool,
+    /// Fields of an impairment that this kernel can bring about.
+    pub impairments: &'a [String],
+    /// Whether wires may end in interfaces of the host.
+    pub host_interfaces: bool,
 }
 
 impl Facts<'_> {
@@ -113,13 +125,68 @@ pub struct Trouble {
     pub resting: bool,
 }
 
+/// A NIC to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlugWish {
+    /// The NIC.
+    pub wire: WireId,
+    /// What its host end is called.
+    pub host_name: String,
+    /// True when the host's own stack is to take no notice of its host end.
+    pub silent: bool,
+}
+
+/// A NIC to be changed while it is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adjustment {
+    /// The NIC.
+    pub wire: WireId,
+    /// Number of its end in the node.
+    pub guest_index: u32,
+    /// Number of its end on the host.
+    pub host_index: u32,
+    /// How it was set by us.
+    pub before: Setting,
+}
+
+/// A host end to be called differently.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rename {
+    /// The NIC.
+    pub wire: WireId,
+    /// Its number.
+    pub index: u32,
+    /// Its name.
+    pub from: String,
+    /// Its name then.
+    pub to: String,
+    /// True when the host's own stack is to take no notice of it then.
+    pub silent: bool,
+}
+
 /// What to do and what to tell.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// Host ends to delete: their numbers.
     pub unplug: BTreeMap<WireId, u32>,
     /// NICs to make, by the node they go into.
-    pub plug: BTreeMap<NodeUid, Vec<WireId>>,
+    pub plug: BTreeMap<NodeUid, Vec<PlugWish>>,
+    /// NICs to change, by the node they are in.
+    pub adjust: BTreeMap<NodeUid, Vec<Adjustment>>,
+    /// Host ends to call differently.
+    pub renames: Vec<Rename>,
+    /// Host ends, and the Linux bridges that they are to be ports of; 0 is none.
+    pub masters: BTreeMap<WireId, (u32, u32)>,
+    /// Tails to make.
+    pub tails: Vec<NewTail>,
+    /// Ends of tails to delete: their numbers.
+    pub untail: Vec<u32>,
+    /// Ends of tails to set up.
+    pub raise: Vec<u32>,
+    /// Ends of tails, and the MTUs that they are to have.
+    pub mtus: Vec<(u32, u32)>,
+    /// What is to be done to frames.
+    pub controls: Vec<Control>,
     /// Host ends to set up or down.
     pub carrier: BTreeMap<WireId, (u32, bool)>,
     /// Changes to Open vSwitch's database.
@@ -145,10 +212,13 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
     if !facts.wanted.synced {
         return plan;
     }
+    let refusals = refusals::plan(facts);
     let nics = nics::plan(facts, &mut plan);
     let bridges = bridges::plan(facts, &mut plan);
     let ports = ports::plan(facts, &nics, &bridges, &mut plan);
-    wires::plan(facts, &nics, &bridges, &ports, &mut plan);
+    joins::plan(facts, &nics, &ports, &refusals, &mut plan);
+    let view = wires::Wiring { facts, nics: &nics, bridges: &bridges, ports: &ports, refusals: &refusals };
+    view.plan(&mut plan);
     for wire in &facts.wanted.doomed {
         let blind = blind(facts);
         if let Some(why) = found.get(wire).copied().or(blind) {
@@ -188,6 +258,7 @@ fn found(facts: &Facts<'_>) -> BTreeMap<WireId, &'static str> {
     }
     for link in facts.links.values() {
         found.extend(facts.names.tag(link).map(|tag| (tag.wire, "its host end still exists")));
+        found.extend(facts.names.tail_of(link).map(|wire| (wire, "its tail into a segment still exists")));
     }
     found
 }
@@ -201,7 +272,11 @@ fn blind(facts: &Facts<'_>) -> Option<&'static str> {
 }
 
 fn inventory(facts: &Facts<'_>) -> NetworkInventory {
-    let mut inventory = NetworkInventory::default();
+    let mut inventory = NetworkInventory {
+        impairments: facts.impairments.to_vec(),
+        host_interfaces: facts.host_interfaces,
+        ..NetworkInventory::default()
+    };
     let Some(ovs) = facts.ovs else {
         inventory.problems.push(
             "Open vSwitch's database does not answer: start ovsdb-server and ovs-vswitchd, or set network.ovsdb_socket"

@@ -1,16 +1,19 @@
-//! Which NICs to make and which to take away.
+//! Which NICs to make, to change and to take away, and what their host ends are called.
 //!
-//! A NIC belongs to one start of its node. Its host end's alias says which, and how the NIC was wanted then; so after a restart of this
-//! service a NIC that is as it should be is known without entering its namespace, and goes on carrying untouched.
+//! A NIC belongs to one start of its node. Its host end's alias says which, and how the NIC was set then; so after a restart of this
+//! service a NIC that is as it should be is known without entering its namespace, and goes on carrying untouched. Only another name inside
+//! the node makes a NIC anew: everything else is changed while it is there.
 
 use std::collections::BTreeMap;
 
 use netloom_model::id::WireId;
 use netloom_model::observed::ObservedNic;
-use netloom_model::slice::Nic;
+use netloom_model::slice::{Nic, WireEnd};
 
-use super::{Facts, Plan};
-use crate::names::fingerprint;
+use super::refusals;
+use super::{Adjustment, Facts, Plan, PlugWish, Rename};
+use crate::guest::{Guest, Setting};
+use crate::names::{Tag, fingerprint};
 use crate::netlink::Link;
 
 /// A wanted NIC as it is.
@@ -28,45 +31,99 @@ pub struct Place<'a> {
 /// Wanted NICs.
 pub type Places<'a> = BTreeMap<WireId, Place<'a>>;
 
+/// What the wire of each NIC leads to, where that is neither a NIC nor a segment.
+type Roles<'a> = BTreeMap<WireId, &'a WireEnd>;
+
+fn roles<'a>(facts: &Facts<'a>) -> Roles<'a> {
+    let mut roles = Roles::new();
+    for wire in facts.wanted.slice.wires.values() {
+        for (end, other) in [(&wire.a, &wire.b), (&wire.b, &wire.a)] {
+            if let WireEnd::Nic(nic) = end {
+                roles.entry(*nic).or_insert(other);
+            }
+        }
+    }
+    roles.retain(|_, other| !matches!(other, WireEnd::Nic(_) | WireEnd::Segment(_)));
+    roles
+}
+
 /// Decides about NICs.
 pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
+    let roles = roles(facts);
+    let there: BTreeMap<WireId, (&Link, Tag)> = facts
+        .links
+        .values()
+        .filter_map(|link| facts.names.tag(link).map(|tag| (tag.wire, (link, tag))))
+        .collect();
     let mut places = Places::new();
     for nic in facts.wanted.slice.nics.values() {
         let wire = nic.wire_id;
         let name = facts.names.nic(wire);
+        let given = match roles.get(&wire) {
+            Some(end @ WireEnd::HostInterface(given))
+                if facts.host_interfaces && refusals::name(facts, end).is_none() =>
+            {
+                Some(given)
+            }
+            _ => None,
+        };
+        // A name that somebody else has is told by the wire.
+        let host_name = given.filter(|given| {
+            facts
+                .links
+                .get(*given)
+                .is_none_or(|link| facts.names.tag(link).is_some_and(|tag| tag.wire == wire))
+        });
+        let (host_name, silent) = (host_name.unwrap_or(&name), host_name.is_none());
         let start = facts.starts.get(&nic.node_uid);
-        let found = facts.links.get(&name);
-        let tag = found.and_then(|link| facts.names.tag(link));
         let mut place = Place { nic, link: None, why: String::new(), failed: false };
         let mut start_id = String::new();
-        match (found, tag, start) {
-            (Some(_), None, _) => {
+        let wrong = Guest::parse(nic).err();
+        match (there.get(&wire), start) {
+            (None, _) if facts.links.contains_key(&name) => {
                 place.failed = true;
                 place.why = format!(
                     "the host has an interface {name} that is not netloom's: rename it, or set network.nic_prefix"
                 );
             }
-            (Some(link), Some(tag), Some(start))
-                if tag.start == start.id && tag.fingerprint == fingerprint(nic) =>
-            {
-                place.link = Some(link);
-                start_id = tag.start;
+            (there, _) if wrong.is_some() => {
+                plan.unplug.extend(there.map(|(link, _)| (wire, link.index)));
+                place.failed = true;
+                place.why = wrong.unwrap_or_default();
             }
-            (Some(link), Some(_), _) => {
+            (Some((link, tag)), Some(start)) if tag.start == start.id && stays(facts, nic, tag) => {
+                place.link = Some(link);
+                start_id.clone_from(&tag.start);
+                if !facts.names.is_set(tag, nic) {
+                    place.why = adjust(facts, nic, link, tag, plan);
+                }
+                if link.name != *host_name && !facts.resting(wire) {
+                    plan.renames.push(Rename {
+                        wire,
+                        index: link.index,
+                        from: link.name.clone(),
+                        to: host_name.clone(),
+                        silent,
+                    });
+                }
+                master(facts, wire, link, roles.get(&wire).copied(), plan);
+            }
+            (Some((link, _)), _) => {
                 // Of an earlier start, or wanted differently since.
                 plan.unplug.insert(wire, link.index);
                 place.why = "it is being plugged anew".to_owned();
             }
-            (None, _, Some(_)) if facts.resting(wire) => {
+            (None, Some(_)) if facts.resting(wire) => {
                 place.failed = true;
                 place.why = facts.trouble(wire).unwrap_or_default().to_owned();
             }
-            (None, _, Some(_)) => {
-                plan.plug.entry(nic.node_uid).or_default().push(wire);
+            (None, Some(_)) => {
+                let wish = PlugWish { wire, host_name: host_name.clone(), silent };
+                plan.plug.entry(nic.node_uid).or_default().push(wish);
                 place.failed = facts.trouble(wire).is_some();
                 place.why = facts.trouble(wire).unwrap_or("it is being plugged").to_owned();
             }
-            (None, _, None) => place.why = "its node has not started".to_owned(),
+            (None, None) => place.why = "its node has not started".to_owned(),
         }
         let observed = ObservedNic {
             wire_id: wire,
@@ -78,11 +135,46 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
         plan.observed.nics.insert(wire, observed);
         places.insert(wire, place);
     }
-    for link in facts.links.values() {
-        let Some(tag) = facts.names.tag(link) else { continue };
-        if facts.wanted.doomed.contains(&tag.wire) {
-            plan.unplug.insert(tag.wire, link.index);
+    for (wire, (link, _)) in &there {
+        if facts.wanted.doomed.contains(wire) {
+            plan.unplug.insert(*wire, link.index);
         }
     }
     places
+}
+
+/// True when the NIC that is there can become the wanted one.
+fn stays(facts: &Facts<'_>, nic: &Nic, tag: &Tag) -> bool {
+    let known = facts.names.is_set(tag, nic) || Setting::read(&tag.setting).is_some();
+    tag.fingerprint == fingerprint(nic) && known
+}
+
+/// Has it changed where it is; says what there is to say of it meanwhile.
+fn adjust(facts: &Facts<'_>, nic: &Nic, link: &Link, tag: &Tag, plan: &mut Plan) -> String {
+    let wire = nic.wire_id;
+    if let Some(before) = Setting::read(&tag.setting).filter(|_| !facts.resting(wire)) {
+        let (guest_index, host_index) = (link.peer, link.index);
+        let adjustment = Adjustment { wire, guest_index, host_index, before };
+        plan.adjust.entry(nic.node_uid).or_default().push(adjustment);
+    }
+    facts.trouble(wire).unwrap_or("it is being changed").to_owned()
+}
+
+/// Has a host end made a port of the Linux bridge that its wire leads to, or let go by the one that it leads to no more. Open vSwitch's
+/// kernel datapath is no Linux bridge and is not meant.
+fn master(facts: &Facts<'_>, wire: WireId, link: &Link, role: Option<&WireEnd>, plan: &mut Plan) {
+    let bridge = match role {
+        Some(WireEnd::Bridge(name)) => facts.links.get(name).filter(|link| link.is_bridge),
+        _ => None,
+    };
+    let of_bridge = || facts.links.values().any(|other| other.index == link.master && other.is_bridge);
+    let wanted = match (bridge, role) {
+        (Some(bridge), _) => bridge.index,
+        (None, Some(WireEnd::Bridge(_))) => return,
+        (None, _) if link.master != 0 && of_bridge() => 0,
+        (None, _) => return,
+    };
+    if link.master != wanted && !facts.resting(wire) {
+        plan.masters.insert(wire, (link.index, wanted));
+    }
 }

@@ -10,6 +10,7 @@ use netloom_model::id::WireId;
 use netloom_model::slice::{Wire, WireEnd};
 
 use super::bridges::Bridges;
+use super::joins::{is_joined, segment_ends, tail_link, tail_mtu};
 use super::nics::Places;
 use super::{Facts, Plan};
 use crate::driver::ovs::{Change, Port, PortKind};
@@ -49,11 +50,14 @@ pub fn plan(facts: &Facts<'_>, nics: &Places<'_>, bridges: &Bridges, plan: &mut 
                 port.bridge
             )),
             Some(port) if !fits(port, wish) => State::Making,
-            Some(port) => match (&port.error, port.ofport) {
-                (Some(error), _) => State::Failed(format!("Open vSwitch: {error}")),
-                (None, Some(number)) => State::Ready(number),
-                (None, None) => State::Making,
-            },
+            Some(port) => {
+                plan.changes.extend(other_mtu(port, wish, name));
+                match (&port.error, port.ofport) {
+                    (Some(error), _) => State::Failed(format!("Open vSwitch: {error}")),
+                    (None, Some(number)) => State::Ready(number),
+                    (None, None) => State::Making,
+                }
+            }
             None => {
                 let let_go = facts.deleted.get(name).is_none_or(|cfg| ovs.cur_cfg >= *cfg);
                 if let_go && facts.settled && bridges.takes_ports(&wish.bridge) {
@@ -87,6 +91,13 @@ pub fn plan(facts: &Facts<'_>, nics: &Places<'_>, bridges: &Bridges, plan: &mut 
     ports
 }
 
+/// An MTU is changed where it is: Open vSwitch would otherwise set the one back that it was told first.
+fn other_mtu(port: &Port, wish: &Wish, name: &str) -> Option<Change> {
+    let PortKind::Nic { mtu, .. } = wish.kind else { return None };
+    let (interface, wire, name) = (port.interface, wish.wire, name.to_owned());
+    (port.mtu != Some(mtu)).then_some(Change::SetMtu { interface, name, wire, mtu })
+}
+
 fn fits(port: &Port, wish: &Wish) -> bool {
     let behind = match &wish.kind {
         PortKind::Nic { index, .. } => port.index == Some(*index),
@@ -108,6 +119,10 @@ fn wishes(facts: &Facts<'_>, nics: &Places<'_>) -> BTreeMap<String, Wish> {
     let names = facts.names;
     let mut wishes = BTreeMap::new();
     for wire in facts.wanted.slice.wires.values() {
+        if is_joined(wire) {
+            wish_for_tails(facts, wire, &mut wishes);
+            continue;
+        }
         match ends(wire) {
             Ends::Nics(a, b) => {
                 for nic in [a, b] {
@@ -125,10 +140,20 @@ fn wishes(facts: &Facts<'_>, nics: &Places<'_>) -> BTreeMap<String, Wish> {
                     wishes.insert(name.clone(), wish);
                 }
             }
-            Ends::Segments(..) => {}
+            Ends::Segments(..) | Ends::Special(..) | Ends::Other => {}
         }
     }
     wishes
+}
+
+/// A wire that goes through the kernel has no ports but those of its tails.
+fn wish_for_tails(facts: &Facts<'_>, wire: &Wire, wishes: &mut BTreeMap<String, Wish>) {
+    for (end, segment) in segment_ends(wire) {
+        let name = facts.names.tail(wire.wire_id, end).outer;
+        let Some(link) = tail_link(facts, wire.wire_id, &name) else { continue };
+        let kind = PortKind::Nic { index: link.index, mtu: tail_mtu(facts, wire) };
+        wishes.insert(name, Wish { bridge: facts.names.segment(segment), wire: wire.wire_id, kind });
+    }
 }
 
 /// The first wire a NIC is named in has it.
@@ -152,15 +177,21 @@ pub enum Ends {
     NicAndSegment(WireId, WireId),
     /// Two segments.
     Segments(WireId, WireId),
+    /// A NIC, and something else that needs no port.
+    Special(WireId, WireEnd),
+    /// What no wire can end in.
+    Other,
 }
 
 /// What a wire ends in.
 pub fn ends(wire: &Wire) -> Ends {
-    match (wire.a, wire.b) {
-        (WireEnd::Nic(a), WireEnd::Nic(b)) => Ends::Nics(a, b),
+    match (&wire.a, &wire.b) {
+        (WireEnd::Nic(a), WireEnd::Nic(b)) => Ends::Nics(*a, *b),
         (WireEnd::Nic(nic), WireEnd::Segment(segment)) | (WireEnd::Segment(segment), WireEnd::Nic(nic)) => {
-            Ends::NicAndSegment(nic, segment)
+            Ends::NicAndSegment(*nic, *segment)
         }
-        (WireEnd::Segment(a), WireEnd::Segment(b)) => Ends::Segments(a, b),
+        (WireEnd::Segment(a), WireEnd::Segment(b)) => Ends::Segments(*a, *b),
+        (WireEnd::Nic(nic), other) | (other, WireEnd::Nic(nic)) => Ends::Special(*nic, other.clone()),
+        _ => Ends::Other,
     }
 }

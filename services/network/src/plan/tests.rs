@@ -9,7 +9,7 @@ use netloom_model::slice::{Nic, Segment, Wire, WireEnd};
 use netloom_ovsdb::Uuid;
 use proptest::prelude::*;
 
-use super::{Facts, Plan, Reading, Trouble, plan};
+use super::{Facts, Op, Plan, Reading, Trouble, plan};
 use crate::config::{Config, Datapath};
 use crate::driver::flows::Rule;
 use crate::driver::ovs::{Bridge, Change, Port, PortKind, View};
@@ -19,20 +19,21 @@ use crate::netlink::Link;
 use crate::netns::{Start, Starts};
 use crate::slice::Wanted;
 
-fn id(n: u64) -> WireId {
+pub fn id(n: u64) -> WireId {
     n.try_into().unwrap()
 }
 
 /// A host in memory.
-struct World {
-    names: Names,
-    wanted: Wanted,
+pub struct World {
+    pub names: Names,
+    pub wanted: Wanted,
     starts: Starts,
-    links: Links,
-    ovs: Option<View>,
+    pub links: Links,
+    pub ovs: Option<View>,
     tables: BTreeMap<String, Reading>,
     deleted: HashMap<String, i64>,
     troubles: BTreeMap<WireId, Trouble>,
+    pub impairments: Vec<String>,
     next: u32,
 }
 
@@ -40,7 +41,7 @@ const NODES: u64 = 4;
 
 impl World {
     /// Nodes 1 to 4, each with NICs 10n+1 and 10n+2; wires 101 to 104 around them, in a ring.
-    fn new() -> World {
+    pub fn new() -> World {
         let mut wanted = Wanted { synced: true, ..Wanted::default() };
         let lab_uid = LabUid::new();
         let mut starts = Starts::new();
@@ -59,7 +60,9 @@ impl World {
             let next = node % NODES + 1;
             let (a, b) = (WireEnd::Nic(id(10 * node + 1)), WireEnd::Nic(id(10 * next + 2)));
             let wire_id = id(100 + node);
-            wanted.slice.wires.insert(wire_id, Wire { wire_id, a, b, enabled: true, lab_uid });
+            let (a_to_b, b_to_a) = Default::default();
+            let wire = Wire { wire_id, a, b, enabled: true, lab_uid, a_to_b, b_to_a };
+            wanted.slice.wires.insert(wire_id, wire);
         }
         World {
             names: Names::new(&Config::default(), Owner::new()),
@@ -70,11 +73,12 @@ impl World {
             tables: BTreeMap::new(),
             deleted: HashMap::new(),
             troubles: BTreeMap::new(),
+            impairments: vec!["rate_bps".to_owned()],
             next: 100_001,
         }
     }
 
-    fn plan(&self) -> Plan {
+    pub fn plan(&self) -> Plan {
         plan(&Facts {
             names: &self.names,
             wanted: &self.wanted,
@@ -88,19 +92,21 @@ impl World {
             refused: None,
             datapath: Datapath::Auto,
             kernel_datapath: false,
+            impairments: &self.impairments,
+            host_interfaces: true,
         })
     }
 
-    fn number(&mut self) -> u32 {
+    pub fn number(&mut self) -> u32 {
         self.next += 1;
         self.next
     }
 
-    fn act(&mut self, plan: &Plan) {
+    pub fn act(&mut self, plan: &Plan) {
         self.links.retain(|_, link| !plan.unplug.values().any(|index| *index == link.index));
-        for wire in plan.plug.values().flatten() {
-            let nic = self.wanted.slice.nics[wire].clone();
-            let (index, name) = (self.number(), self.names.nic(*wire));
+        for wish in plan.plug.values().flatten() {
+            let nic = self.wanted.slice.nics[&wish.wire].clone();
+            let (index, name) = (self.number(), wish.host_name.clone());
             let alias = self.names.alias(&nic, &self.starts[&nic.node_uid].id);
             assert!(!self.links.contains_key(&name), "{name} is made twice");
             let link = Link {
@@ -108,11 +114,12 @@ impl World {
                 alias,
                 group: self.names.group,
                 name: name.clone(),
-                up: false,
-                lower_up: false,
+                mtu: nic.mtu,
+                ..Link::default()
             };
             self.links.insert(name, link);
         }
+        self.act_on_links(plan);
         for (index, up) in plan.carrier.values() {
             let link = self.links.values_mut().find(|link| link.index == *index).unwrap();
             (link.up, link.lower_up) = (*up, *up);
@@ -122,6 +129,47 @@ impl World {
         }
         for (bridge, rules) in &plan.flows {
             self.tables.get_mut(bridge).unwrap().rules = Arc::new(rules.clone());
+        }
+    }
+
+    fn act_on_links(&mut self, plan: &Plan) {
+        for adjustment in plan.adjust.values().flatten() {
+            let nic = self.wanted.slice.nics[&adjustment.wire].clone();
+            let alias = self.names.alias(&nic, &self.starts[&nic.node_uid].id);
+            let link = self.links.values_mut().find(|link| link.index == adjustment.host_index).unwrap();
+            (link.alias, link.mtu) = (alias, nic.mtu);
+        }
+        for rename in &plan.renames {
+            let mut link = self.links.remove(&rename.from).unwrap();
+            (link.name, link.up, link.lower_up) = (rename.to.clone(), false, false);
+            assert!(self.links.insert(rename.to.clone(), link).is_none(), "{} is taken", rename.to);
+        }
+        let by_index = |links: &mut Links, index: u32, change: &dyn Fn(&mut Link)| {
+            links.values_mut().filter(|link| link.index == index).for_each(change);
+        };
+        for (index, master) in plan.masters.values() {
+            by_index(&mut self.links, *index, &|link| link.master = *master);
+        }
+        self.links.retain(|_, link| !plan.untail.contains(&link.index));
+        for tail in &plan.tails {
+            let names = self.names.tail(tail.wire, tail.end);
+            for name in [names.outer, names.inner] {
+                let (alias, group, index) =
+                    (self.names.tail_alias(tail.wire), self.names.group, self.number());
+                let up = true;
+                let link = Link { index, name, alias, group, up, mtu: tail.mtu, ..Link::default() };
+                self.links.insert(link.name.clone(), link);
+            }
+        }
+        for control in &plan.controls {
+            for op in &control.ops {
+                by_index(&mut self.links, control.index, &|link| match *op {
+                    Op::Put(shape, _) => link.shape = Some(shape),
+                    Op::Take(_) => link.shape = None,
+                    Op::Redirect { to, .. } => link.redirect = Some(to),
+                    Op::Undirect => link.redirect = None,
+                });
+            }
         }
     }
 
@@ -144,15 +192,18 @@ impl World {
                 self.tables.remove(&name);
             }
             Change::AddPort { bridge, name, wire, kind } => {
-                let (index, peer) = match kind {
-                    PortKind::Nic { index, .. } => (Some(index), None),
-                    PortKind::Patch { peer } => (None, Some(peer)),
+                let (index, mtu, peer) = match kind {
+                    PortKind::Nic { index, mtu } => (Some(index), Some(mtu), None),
+                    PortKind::Patch { peer } => (None, None, Some(peer)),
                 };
                 assert!(ovs.bridges.contains_key(&bridge), "no bridge for {name}");
                 let (wire, ofport) = (Some(wire), Some(number));
-                let port = Port { uuid, bridge, owner, wire, index, ofport, error: None, peer, intact: true };
+                let (interface, error, intact) = (uuid, None, true);
+                let port =
+                    Port { uuid, interface, mtu, bridge, owner, wire, index, ofport, error, peer, intact };
                 assert!(ovs.ports.insert(name.clone(), port).is_none(), "{name} is added twice");
             }
+            Change::SetMtu { name, mtu, .. } => ovs.ports.get_mut(&name).unwrap().mtu = Some(mtu),
             Change::DeletePort { name, .. } => {
                 ovs.ports.remove(&name).unwrap();
             }
@@ -162,21 +213,35 @@ impl World {
     /// Which wire each port of the bridge of all wires belongs to.
     fn wire_of(&self, ofport: u32) -> Option<WireId> {
         let port = self.ovs.as_ref()?.ports.values().find(|port| port.ofport == Some(ofport))?;
-        let is_end = |wire: &&Wire| [wire.a, wire.b].contains(&WireEnd::Nic(port.wire.unwrap()));
+        let is_end = |wire: &&Wire| [&wire.a, &wire.b].contains(&&WireEnd::Nic(port.wire.unwrap()));
         self.wanted.slice.wires.values().find(is_end).map(|wire| wire.wire_id)
     }
 
     /// Passes until nothing is left to do; in none of them may a flow join ports of different wires.
-    fn settle(&mut self) -> Plan {
+    pub fn settle(&mut self) -> Plan {
         for _ in 0..20 {
             let plan = self.plan();
             for rule in plan.flows.get("nl0").into_iter().flatten() {
                 let ends = [rule.from, rule.to].map(|port| self.wire_of(port.unwrap()));
                 assert_eq!(ends, [Some(id(rule.cookie)); 2], "{rule:?} joins what is not one wire");
+                let wire = &self.wanted.slice.wires[&id(rule.cookie)];
+                let redirected = [&wire.a, &wire.b].into_iter().any(|end| match end {
+                    WireEnd::Nic(nic) => {
+                        self.links.get(&self.names.nic(*nic)).is_some_and(|l| l.redirect.is_some())
+                    }
+                    _ => false,
+                });
+                assert!(!redirected, "{rule:?} is of a wire that the kernel carries too");
             }
             let flows_are_there =
                 plan.flows.iter().all(|(bridge, rules)| *self.tables[bridge].rules == *rules);
-            let idle = plan.unplug.is_empty()
+            let idle = plan.adjust.is_empty()
+                && plan.renames.is_empty()
+                && plan.masters.is_empty()
+                && plan.tails.is_empty()
+                && plan.untail.is_empty()
+                && plan.controls.is_empty()
+                && plan.unplug.is_empty()
                 && plan.plug.is_empty()
                 && plan.carrier.is_empty()
                 && plan.changes.is_empty()
@@ -193,12 +258,12 @@ impl World {
         self.plan().observed.wires.into_values().map(|wire| (wire.state, wire.detail)).collect()
     }
 
-    fn link(&mut self, nic: u64) -> &mut Link {
+    pub fn link(&mut self, nic: u64) -> &mut Link {
         let name = self.names.nic(id(nic));
         self.links.get_mut(&name).unwrap()
     }
 
-    fn port(&mut self, nic: u64) -> &mut Port {
+    pub fn port(&mut self, nic: u64) -> &mut Port {
         let name = self.names.nic(id(nic));
         self.ovs.as_mut().unwrap().ports.get_mut(&name).unwrap()
     }
@@ -238,6 +303,16 @@ impl World {
                 ovs.ports.clear();
                 self.tables.remove("nl0");
             }
+            8 => {
+                let wire = self.wanted.slice.wires.get_mut(&id(101 + which % NODES)).unwrap();
+                wire.a_to_b.rate_bps = if wire.a_to_b.rate_bps > 0 { 0 } else { 1_000_000 * (which + 1) };
+            }
+            9 => {
+                // Somebody takes queue and redirect away.
+                if let Some(link) = self.links.get_mut(&name) {
+                    (link.shape, link.redirect) = (None, None);
+                }
+            }
             6 => {
                 // A rogue flow between ports of different wires, under a cookie that nobody knows.
                 let ports = self.ovs.as_ref().unwrap().ports.values().filter_map(|p| p.ofport);
@@ -262,7 +337,7 @@ proptest! {
 
     #[test]
     fn whatever_happens_wires_come_back_and_never_meet(
-        disturbances in prop::collection::vec((0u8..8, 0u64..8, any::<bool>()), 0..12),
+        disturbances in prop::collection::vec((0u8..10, 0u64..8, any::<bool>()), 0..14),
     ) {
         let mut world = World::new();
         for (what, which, settle) in disturbances {
@@ -279,7 +354,10 @@ proptest! {
         for wire in plan.observed.wires.values() {
             let enabled = world.wanted.slice.wires[&wire.wire_id].enabled;
             prop_assert_eq!(wire.state, if enabled { WireState::Up } else { WireState::Down }, "{}", wire.detail);
-            rules += if enabled { 2 } else { 0 };
+            let joined = super::joins::is_joined(&world.wanted.slice.wires[&wire.wire_id]);
+            rules += if enabled && !joined { 2 } else { 0 };
+            let redirects = world.links.values().filter(|link| link.redirect.is_some()).count();
+            prop_assert!(redirects % 2 == 0);
         }
         prop_assert_eq!(world.tables["nl0"].rules.len(), rules);
         prop_assert!(plan.observed.unwanted.is_empty());
@@ -419,7 +497,7 @@ fn nothing_of_others_is_ever_in_a_plan() {
     world.settle();
     let other = Some(Owner::new().to_string());
     world.port(11).owner = None;
-    world.link(12).alias = format!("netloom:{}:12:1:0", Owner::new());
+    world.link(12).alias = format!("netloom:{}:12:1:0|", Owner::new());
     world.port(21).owner = other.clone();
     world.wanted.doomed = world.wanted.slice.nics.keys().copied().collect();
     world.wanted.slice = Default::default();

@@ -4,71 +4,24 @@
 //! inside a node means "wired". A wire whose flows are lost for a moment keeps its carrier while they are put back: routing protocols would
 //! otherwise fall apart over a gap of milliseconds. Carrier does not cross a segment.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use netloom_model::id::WireId;
 use netloom_model::observed::{ObservedWire, WireState};
 use netloom_model::slice::{Wire, WireEnd};
+use netloom_model::spec::Impairment;
 
 use super::bridges::{Bridges, Health, has_rule, lost, problem};
+use super::joins::{devices, has_flows, is_joined, segment_ends};
 use super::nics::{Place, Places};
 use super::ports::{Ends, Ports, State, ends};
+use super::refusals::Refusals;
 use super::{Facts, Plan};
 use crate::driver;
 use crate::driver::flows::Rule;
-
-/// Decides about wires.
-pub fn plan(facts: &Facts<'_>, nics: &Places<'_>, bridges: &Bridges, ports: &Ports, plan: &mut Plan) {
-    let view = Wiring { facts, nics, bridges, ports };
-    let slice = &facts.wanted.slice;
-    let mut users = BTreeMap::<WireId, WireId>::new();
-    let mut rules = BTreeSet::new();
-    let mut lit = BTreeSet::new();
-    for wire in slice.wires.values() {
-        let ends = [wire.a, wire.b];
-        let other_user = ends.iter().find_map(|end| match end {
-            WireEnd::Nic(nic) => {
-                Some(*users.entry(*nic).or_insert(wire.wire_id)).filter(|u| *u != wire.wire_id)
-            }
-            WireEnd::Segment(_) => None,
-        });
-        let verdict = match other_user {
-            Some(user) => Verdict::failed(format!("a NIC it ends in is in wire {user} already")),
-            None if wire.a == wire.b => Verdict::failed("both its ends are the same".to_owned()),
-            None => {
-                rules.extend(view.rules(wire));
-                view.verdict(wire)
-            }
-        };
-        if verdict.carrier {
-            lit.extend(ends.iter().filter_map(|end| match end {
-                WireEnd::Nic(nic) => Some(*nic),
-                WireEnd::Segment(_) => None,
-            }));
-        }
-        plan.observed.gaps.extend(view.lost(wire).map(|at| (wire.wire_id, at)));
-        let observed = ObservedWire {
-            wire_id: wire.wire_id,
-            state: verdict.state,
-            detail: verdict.detail,
-            plane: driver::OVS.to_owned(),
-        };
-        plan.observed.wires.insert(wire.wire_id, observed);
-    }
-    for (nic, place) in nics {
-        let Some(link) = place.link else { continue };
-        let up = lit.contains(nic);
-        if link.up != up {
-            plan.carrier.insert(*nic, (link.index, up));
-        }
-    }
-    let bridge = &facts.names.bridge;
-    if let Some(table) = facts.tables.get(bridge).filter(|table| table.trusted) {
-        rules.extend(view.unwanted(&table.rules));
-        plan.flows.insert(bridge.clone(), rules);
-    }
-}
+use crate::netlink::Link;
+use crate::qdisc::Shape;
 
 struct Verdict {
     state: WireState,
@@ -83,14 +36,63 @@ impl Verdict {
     }
 }
 
-struct Wiring<'a> {
-    facts: &'a Facts<'a>,
-    nics: &'a Places<'a>,
-    bridges: &'a Bridges,
-    ports: &'a Ports,
+/// What wires are judged by.
+pub struct Wiring<'a> {
+    /// All that is known.
+    pub facts: &'a Facts<'a>,
+    /// The NICs.
+    pub nics: &'a Places<'a>,
+    /// The bridges.
+    pub bridges: &'a Bridges,
+    /// The ports.
+    pub ports: &'a Ports,
+    /// The wires that cannot be.
+    pub refusals: &'a Refusals,
 }
 
 impl Wiring<'_> {
+    /// Decides about wires.
+    pub fn plan(&self, plan: &mut Plan) {
+        let mut rules = BTreeSet::new();
+        let mut lit = BTreeSet::new();
+        for wire in self.facts.wanted.slice.wires.values() {
+            let verdict = match self.refusals.get(&wire.wire_id) {
+                Some(why) => Verdict::failed(why.clone()),
+                None => {
+                    rules.extend(self.rules(wire));
+                    self.verdict(wire)
+                }
+            };
+            if verdict.carrier {
+                lit.extend([&wire.a, &wire.b].into_iter().filter_map(|end| match end {
+                    WireEnd::Nic(nic) => Some(*nic),
+                    _ => None,
+                }));
+            }
+            plan.observed.gaps.extend(self.lost(wire).map(|at| (wire.wire_id, at)));
+            let by_kernel = is_joined(wire) || matches!(ends(wire), Ends::Special(..));
+            let observed = ObservedWire {
+                wire_id: wire.wire_id,
+                state: verdict.state,
+                detail: verdict.detail,
+                plane: if by_kernel { driver::KERNEL } else { driver::OVS }.to_owned(),
+            };
+            plan.observed.wires.insert(wire.wire_id, observed);
+        }
+        for (nic, place) in self.nics {
+            let Some(link) = place.link else { continue };
+            let up = lit.contains(nic);
+            if link.up != up {
+                plan.carrier.insert(*nic, (link.index, up));
+            }
+        }
+        let bridge = &self.facts.names.bridge;
+        if let Some(table) = self.facts.tables.get(bridge).filter(|table| table.trusted) {
+            rules.extend(self.unwanted(&table.rules));
+            plan.flows.insert(bridge.clone(), rules);
+        }
+    }
+
     fn port(&self, name: &str) -> &State {
         self.ports.get(name).unwrap_or(&State::Making)
     }
@@ -99,15 +101,23 @@ impl Wiring<'_> {
         self.port(&self.facts.names.nic(nic))
     }
 
-    /// The flows that make the wire; none until both its ports are there.
+    /// The flows that make the wire; none until both its ports are there, and while its frames go through the kernel.
     fn rules(&self, wire: &Wire) -> Vec<Rule> {
         match ends(wire) {
-            Ends::Nics(a, b) if wire.enabled => match (self.nic_port(a), self.nic_port(b)) {
-                (State::Ready(a), State::Ready(b)) => Rule::wire(wire.wire_id, *a, *b).to_vec(),
-                _ => Vec::new(),
-            },
+            Ends::Nics(a, b) if wire.enabled && !is_joined(wire) && !self.is_redirected(wire) => {
+                match (self.nic_port(a), self.nic_port(b)) {
+                    (State::Ready(a), State::Ready(b)) => Rule::wire(wire.wire_id, *a, *b).to_vec(),
+                    _ => Vec::new(),
+                }
+            }
             _ => Vec::new(),
         }
+    }
+
+    /// True while what comes in by an end is handed on by the kernel.
+    fn is_redirected(&self, wire: &Wire) -> bool {
+        let redirected = |link: &Link| link.redirect.is_some();
+        devices(self.facts, self.nics, wire).is_some_and(|links| links.into_iter().any(redirected))
     }
 
     /// When a flow that it goes by was last found missing: its own, or its segments'.
@@ -115,9 +125,11 @@ impl Wiring<'_> {
         let names = self.facts.names;
         let of_segment = |segment| lost(self.facts, &names.segment(segment), segment);
         match ends(wire) {
+            Ends::Nics(..) if is_joined(wire) => None,
             Ends::Nics(..) => lost(self.facts, &names.bridge, wire.wire_id),
             Ends::NicAndSegment(_, segment) => of_segment(segment),
             Ends::Segments(a, b) => of_segment(a).max(of_segment(b)),
+            Ends::Special(..) | Ends::Other => None,
         }
     }
 
@@ -144,11 +156,11 @@ impl Wiring<'_> {
     }
 
     fn verdict(&self, wire: &Wire) -> Verdict {
-        let places: Vec<(&str, Option<&Place<'_>>)> = [("a", wire.a), ("b", wire.b)]
+        let places: Vec<(&str, Option<&Place<'_>>)> = [("a", &wire.a), ("b", &wire.b)]
             .into_iter()
             .filter_map(|(end, what)| match what {
-                WireEnd::Nic(nic) => Some((end, self.nics.get(&nic))),
-                WireEnd::Segment(_) => None,
+                WireEnd::Nic(nic) => Some((end, self.nics.get(nic))),
+                _ => None,
             })
             .collect();
         let links: Vec<_> =
@@ -169,7 +181,7 @@ impl Wiring<'_> {
             return verdict(state, why);
         }
         if !wire.enabled {
-            return verdict(WireState::Down, "it is not enabled".to_owned());
+            return verdict(WireState::Down, "unplugged".to_owned());
         }
         for (end, place) in &places {
             let why = match place {
@@ -203,10 +215,12 @@ impl Wiring<'_> {
         verdict(WireState::Up, String::new())
     }
 
-    /// How far Open vSwitch's part of the wire is: done, or what it is at and why.
+    /// How far the wire is between its ends: done, or what it is at and why.
     fn stage(&self, wire: &Wire) -> Result<(), (WireState, String)> {
         let names = self.facts.names;
         match ends(wire) {
+            _ if is_joined(wire) => self.joined(wire),
+            Ends::Special(nic, end) => self.special(wire, nic, &end),
             Ends::Nics(a, b) => {
                 self.bridge(&names.bridge)?;
                 let (port_a, port_b) =
@@ -224,6 +238,7 @@ impl Wiring<'_> {
                 self.segment(segment)?;
                 self.ready(&names.nic(nic), "").map(drop)
             }
+            Ends::Other => Err((WireState::Failed, "nothing can be plugged into either end".to_owned())),
             Ends::Segments(a, b) => {
                 self.segment(a)?;
                 self.segment(b)?;
@@ -235,6 +250,90 @@ impl Wiring<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// How far a wire is that goes through the kernel.
+    fn joined(&self, wire: &Wire) -> Result<(), (WireState, String)> {
+        let (id, names) = (wire.wire_id, self.facts.names);
+        let pending = |what: &str| Err((WireState::Pending, what.to_owned()));
+        if let Some(why) = self.facts.trouble(id) {
+            return Err((WireState::Failed, why.to_owned()));
+        }
+        for (end, segment) in segment_ends(wire) {
+            self.segment(segment)?;
+            let tail = names.tail(id, end);
+            for name in [&tail.outer, &tail.inner] {
+                match self.facts.links.get(name) {
+                    Some(link) if !names.is_our_tail(link, id) => {
+                        let why =
+                            format!("the host has an interface {name} that is not netloom's: rename it");
+                        return Err((WireState::Failed, why));
+                    }
+                    Some(link) if link.up && !link.alias.is_empty() => {}
+                    _ => return pending("its way into the segment is being made"),
+                }
+            }
+            self.ready(&tail.outer, "")?;
+        }
+        let Some([a, b]) = devices(self.facts, self.nics, wire) else {
+            return pending("its interfaces are being made");
+        };
+        if has_flows(self.facts, id) {
+            return pending("it is being taken off Open vSwitch");
+        }
+        if wire.enabled {
+            self.is_shaped(a, &wire.b_to_a)?;
+            self.is_shaped(b, &wire.a_to_b)?;
+            if a.redirect != Some(b.index) || b.redirect != Some(a.index) {
+                return pending("its redirects are being made");
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what leaves by this interface was read back to be treated as asked.
+    fn is_shaped(&self, link: &Link, impairment: &Impairment) -> Result<(), (WireState, String)> {
+        let shaped = link.shape == Shape::of(impairment, link.mtu);
+        if shaped { Ok(()) } else { Err((WireState::Pending, "its impairment is being made".to_owned())) }
+    }
+
+    /// How far a wire is that leads out of the lab, or nowhere.
+    fn special(&self, wire: &Wire, nic: WireId, end: &WireEnd) -> Result<(), (WireState, String)> {
+        let pending = |what: String| Err((WireState::Pending, what));
+        if let Some(why) = self.facts.trouble(wire.wire_id) {
+            return Err((WireState::Failed, why.to_owned()));
+        }
+        let Some(link) = self.nics.get(&nic).and_then(|place| place.link) else {
+            return pending("its NIC is being plugged".to_owned());
+        };
+        let there = |name: &String| self.facts.links.get(name);
+        match end {
+            WireEnd::HostInterface(name) if link.name != *name => match there(name) {
+                Some(_) => {
+                    let why = format!(
+                        "the host has an interface {name} already, which is left alone: rename it, or name another in the link"
+                    );
+                    return Err((WireState::Failed, why));
+                }
+                None => return pending(format!("its host end is being named {name}")),
+            },
+            WireEnd::Bridge(name) => match there(name) {
+                None => return pending(format!("there is no bridge {name} yet")),
+                Some(bridge) if !bridge.is_bridge => {
+                    return Err((
+                        WireState::Failed,
+                        format!("interface {name} of the host is no Linux bridge"),
+                    ));
+                }
+                Some(bridge) if link.master != bridge.index => {
+                    return pending(format!("its host end is being made a port of bridge {name}"));
+                }
+                Some(_) => {}
+            },
+            _ => {}
+        }
+        let inward = if matches!(wire.a, WireEnd::Nic(_)) { &wire.b_to_a } else { &wire.a_to_b };
+        if wire.enabled { self.is_shaped(link, inward) } else { Ok(()) }
     }
 
     fn bridge(&self, name: &str) -> Result<(), (WireState, String)> {

@@ -32,14 +32,18 @@ fn an_interface_has_carrier_if_and_only_if_it_is_wired() {
             "{history:?}"
         );
 
+        let made = [a.index("eth1"), b.index("eth1")];
         wires.0.wires[0].enabled = false;
         host.ensure(&wires).await;
         host.until("it is down", |t| t.wires[&wire].state() == pb::WireState::Down).await;
+        assert_eq!(host.told().wires[&wire].detail, "unplugged");
         eventually("no carrier", BOUND, || async { !a.has_carrier("eth1") && !b.has_carrier("eth1") }).await;
         eventually("no flows", BOUND, || async { host.ovs.flows("nl0").is_empty() }).await;
         wires.0.wires[0].enabled = true;
         host.ensure(&wires).await;
         host.until_up(&[wire]).await;
+        assert!(a.has_carrier("eth1") && b.has_carrier("eth1"));
+        assert_eq!([a.index("eth1"), b.index("eth1")], made, "no NIC is made anew");
 
         // The far node goes: no carrier here. It comes back: carrier.
         b.stop();

@@ -11,7 +11,7 @@ use crate::frames::{Port, cross, crossings, marked};
 use crate::harness::{BOUND, Host, Node, Slice, nic, number, on_a_host, run};
 
 /// One frame of each kind that bridges and switches like to eat.
-fn kinds() -> Vec<(&'static str, Vec<u8>)> {
+pub fn kinds() -> Vec<(&'static str, Vec<u8>)> {
     let frame = |to: [u8; 6], rest: &[u8]| {
         let mut frame = [to, [2, 0, 0, 0, 0, 9]].concat();
         frame.extend(rest);

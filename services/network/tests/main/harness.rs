@@ -22,6 +22,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use tokio::task::JoinHandle;
 
 const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
+/// What tickets are signed with.
+pub const KEY: [u8; 32] = [7; 32];
 /// Long enough for a machine that does other things as well.
 pub const BOUND: Duration = Duration::from_secs(30);
 
@@ -331,7 +333,8 @@ impl Host {
     }
 
     pub async fn sync(&self, slice: &Slice) {
-        let request = pb::SyncRequest { term: 1, slice: Some(slice.0.clone()), more: false };
+        let slice = Some(slice.0.clone());
+        let request = pb::SyncRequest { term: 1, slice, more: false, ticket_key: KEY.to_vec() };
         self.client.clone().sync(request).await.unwrap();
     }
 
@@ -408,7 +411,14 @@ impl Slice {
     pub fn wire(&mut self, a: pb::WireEnd, b: pb::WireEnd) -> u64 {
         let wire_id = number();
         let lab_uid = LabUid::new().to_string();
-        self.0.wires.push(pb::Wire { wire_id, a: Some(a), b: Some(b), enabled: true, lab_uid });
+        self.0.wires.push(pb::Wire {
+            wire_id,
+            a: Some(a),
+            b: Some(b),
+            enabled: true,
+            lab_uid,
+            ..Default::default()
+        });
         wire_id
     }
 
@@ -427,6 +437,23 @@ pub fn nic(wire_id: u64) -> pb::WireEnd {
 
 pub fn segment(wire_id: u64) -> pb::WireEnd {
     pb::WireEnd { end: Some(pb::wire_end::End::Segment(wire_id)) }
+}
+
+pub fn host_interface(name: &str) -> pb::WireEnd {
+    pb::WireEnd { end: Some(pb::wire_end::End::HostInterface(name.to_owned())) }
+}
+
+pub fn linux_bridge(name: &str) -> pb::WireEnd {
+    pb::WireEnd { end: Some(pb::wire_end::End::Bridge(name.to_owned())) }
+}
+
+pub fn dummy() -> pb::WireEnd {
+    pb::WireEnd { end: Some(pb::wire_end::End::Dummy(true)) }
+}
+
+/// The host end of a NIC, as it is called unless it was given to the host.
+pub fn host_end(nic: u64) -> String {
+    netloom_model::id::WireId::try_from(nic).unwrap().interface_name("nl")
 }
 
 /// A network namespace, published as compute publishes those of instances.
@@ -503,6 +530,11 @@ impl Node {
     /// True when the interface is there and has carrier.
     pub fn has_carrier(&self, name: &str) -> bool {
         self.interface(name).is_some_and(|i| i.carrier)
+    }
+
+    /// The number of an interface in the node: another one means that it was made anew.
+    pub fn index(&self, name: &str) -> String {
+        self.run("ip", &["-o", "link", "show", name]).split(':').next().unwrap().to_owned()
     }
 
     /// Waits until the node's kernel sends by the interface: it hears of the carrier a moment after the host does.

@@ -3,12 +3,16 @@
 //! Each test is a host of its own: a thread with its own network and mount namespace, in which the service, Open vSwitch and the nodes live.
 //! So tests run side by side under the same names, and what one leaves goes with its namespaces.
 
+mod capture;
 mod carrier;
+mod changes;
 mod contract;
 mod faults;
 mod fidelity;
 mod frames;
 mod harness;
+mod impairment;
 mod ownership;
 mod scale;
 mod segments;
+mod special;

@@ -65,7 +65,7 @@ fn segments_flood_within_themselves_and_join_by_wire() {
             crossings(&ports, &apart, Duration::from_millis(200)) == apart
         })
         .await;
-        assert!(host.told().wires[&trunk].detail.contains("not enabled"));
+        assert!(host.told().wires[&trunk].detail.contains("unplugged"));
 
         // Carrier does not cross a segment: the others keep theirs when a node goes.
         let mut nodes = nodes;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::failure::{Code, Failure, Violation};
-use netloom_model::id::{Digest, LabId};
+use netloom_model::id::{Digest, LabId, NodeId};
+use netloom_model::plan::Rejection;
 use netloom_model::spec::LabSpec;
 use netloom_model::state::Wanted;
 
@@ -27,7 +28,7 @@ pub fn lab_not_found(lab: &str) -> Failure {
 
 pub(super) fn refuse_if_busy(rows: &LabRows) -> Result<()> {
     let Some(operation) = rows.operation else { return Ok(()) };
-    let what = if rows.lab.wanted == Wanted::Absent { "being removed" } else { "being deployed" };
+    let what = if rows.lab.wanted == Wanted::Absent { "being removed" } else { "being changed" };
     let message = format!(
         "lab \"{}\" is {what} by operation {operation}; wait until that is done{}",
         rows.lab.id,
@@ -79,6 +80,21 @@ pub(super) fn refuse_growth(planned: &Planned) -> Result<()> {
         .into())
 }
 
+/// Refuses nodes that ask for what no host allows or can do: nothing of that comes by waiting.
+pub(super) fn refuse_forbidden(planned: &Planned) -> Result<()> {
+    let Some((_, first)) = planned.forbidden.first() else { return Ok(()) };
+    let describe = |(node, why): &(NodeId, Rejection)| Violation {
+        field: format!("node {node}"),
+        description: format!("host {}: {}", why.host, why.detail),
+    };
+    let message =
+        format!("lab \"{}\" asks for what its hosts do not allow or cannot do", planned.rows.lab.id);
+    let failure = Failure::new(Code::FailedPrecondition, &first.code, message);
+    let nodes: Vec<&str> = planned.forbidden.iter().map(|(node, _)| node.as_str()).collect();
+    let failure = failure.with("host", first.host.clone()).with("nodes", nodes.join(","));
+    Err(Failure { violations: planned.forbidden.iter().map(describe).collect(), ..failure }.into())
+}
+
 /// The operation that a request made when it was sent before. An id that made something else is refused: its caller would be told of what it never asked.
 pub(super) async fn repeated_in(
     tx: &mut Tx<'_>,
@@ -91,13 +107,11 @@ pub(super) async fn repeated_in(
     if first.kind == kind && first.lab.folded() == lab.folded() {
         return Ok(Some(first));
     }
-    let what = match first.kind {
-        OperationKind::Deploy => "deploys",
-        OperationKind::Destroy => "removes",
-    };
     let message = format!(
-        "request id {id} was used before: operation {} {what} lab \"{}\" by it; use a new one",
-        first.id, first.lab
+        "request id {id} was used before: operation {} {} lab \"{}\" by it; use a new one",
+        first.id,
+        first.kind.words(),
+        first.lab
     );
     let failure = Failure::new(Code::InvalidArgument, "REQUEST_ID_REUSED", message.clone());
     Err(failure.violation("request_id", message).with("operation", first.id.to_string()).into())

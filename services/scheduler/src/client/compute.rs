@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt as _};
 use netloom_model::failure::{Code, Failure};
 use netloom_model::id::{LabUid, NodeUid};
-use netloom_model::observed::{ComputeInventory, Observed};
+use netloom_model::observed::{ComputeInventory, Observed, StagePoint};
 use netloom_model::slice::Instance;
 use netloom_model::spec::FileEntry;
 use netloom_model::state::Runtime;
@@ -92,11 +92,14 @@ impl HostClient {
         Ok(response.failures.into_iter().map(|f| (f.uid, f.message)).collect())
     }
 
-    /// Says that the links of these starts are settled.
-    pub async fn settle(&self, starts: &[(NodeUid, String)]) -> Result<()> {
-        let start =
-            |(uid, start): &(NodeUid, String)| pc::Start { uid: uid.to_string(), start_id: start.clone() };
-        let request = pc::SettleRequest { term: self.term, starts: starts.iter().map(start).collect() };
+    /// Says which points these starts reached.
+    pub async fn settle(&self, starts: Vec<(NodeUid, String, Vec<StagePoint>)>) -> Result<()> {
+        let start = |(uid, start_id, reached): (NodeUid, String, Vec<StagePoint>)| pc::Start {
+            uid: uid.to_string(),
+            start_id,
+            reached: reached.into_iter().map(Into::into).collect(),
+        };
+        let request = pc::SettleRequest { term: self.term, starts: starts.into_iter().map(start).collect() };
         bounded(NOTE, self.compute.clone().settle(request)).await.map_err(self.error(COMPUTE))?;
         Ok(())
     }

@@ -90,12 +90,17 @@ fn slice_batches(slice: NetworkSlice) -> Vec<pn::Slice> {
 
 impl HostClient {
     /// Replaces the host's slice of NICs, wires and segments.
-    pub async fn sync_network(&self, slice: NetworkSlice) -> Result<()> {
+    pub async fn sync_network(&self, slice: NetworkSlice, ticket_key: &[u8]) -> Result<()> {
         let mut parts = slice_batches(slice);
         let last = parts.pop().unwrap_or_default();
         let count = parts.len();
         for (i, slice) in parts.into_iter().chain([last]).enumerate() {
-            let request = pn::SyncRequest { term: self.term, slice: Some(slice), more: i < count };
+            let request = pn::SyncRequest {
+                term: self.term,
+                slice: Some(slice),
+                more: i < count,
+                ticket_key: ticket_key.to_vec(),
+            };
             bounded(NOTE, self.network.clone().sync(request)).await.map_err(self.error(NETWORK))?;
         }
         Ok(())

@@ -21,8 +21,7 @@ fn rows() -> LabRows {
     let link = |a: (&str, &str), b: (&str, &str)| LinkSpec {
         a: netloom_model::spec::Endpoint { node: a.0.into(), interface: a.1.into(), ..Default::default() },
         b: netloom_model::spec::Endpoint { node: b.0.into(), interface: b.1.into(), ..Default::default() },
-        mtu: 0,
-        labels: BTreeMap::new(),
+        ..LinkSpec::default()
     };
     let spec = LabSpec {
         nodes: vec![node("a", "linux"), node("b", "linux"), node("s", "bridge")],
@@ -37,9 +36,13 @@ fn rows() -> LabRows {
         memory_bytes: 9 << 30,
         cpu_reserved: 0,
         memory_reserved: 0,
+        allowed: crate::place::Allowed {
+            capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()],
+            ..Default::default()
+        },
     };
     let catalogue = Catalogue::embedded();
-    let ctx = Context { catalogue: &catalogue, rooms: &[room], asked: true, now: 1 };
+    let ctx = Context { catalogue: &catalogue, rooms: &[room], asked: true, revive: true, now: 1 };
     let mut rows = plan(&LabRows::new("lab".parse().unwrap(), 1), &spec, ctx).rows;
     for node in rows.nodes.values_mut() {
         node.image_step = ImageStep::Ready;

@@ -16,10 +16,11 @@ use crate::scheduler::Scheduler;
 use crate::store::{Interface, LabView, LinkView, NodeView, Object, progress};
 
 pub(super) fn lab(core: &Scheduler, view: LabView) -> ps::LabFacts {
-    let LabView { lab, nodes, links, operation, hosts } = view;
+    let LabView { lab, nodes, links, unplugged, operation, hosts } = view;
     let node =
         |(runtime, wanted, state, count)| ps::NodeTally::from(NodeTally { runtime, wanted, state, count });
-    let link = |(state, count)| ps::LinkTally::from(LinkTally { state, count });
+    let links = links.into_iter().map(|(state, count)| LinkTally { state, count, unplugged: false });
+    let unplugged = unplugged.into_iter().map(|(state, count)| LinkTally { state, count, unplugged: true });
     ps::LabFacts {
         uid: lab.uid.to_string(),
         id: lab.id.to_string(),
@@ -27,7 +28,7 @@ pub(super) fn lab(core: &Scheduler, view: LabView) -> ps::LabFacts {
         wanted: p::Wanted::from(lab.wanted).into(),
         generation: lab.generation,
         node_tallies: nodes.into_iter().map(node).collect(),
-        link_tallies: links.into_iter().map(link).collect(),
+        link_tallies: links.chain(unplugged).map(Into::into).collect(),
         operation: operation.unwrap_or_default(),
         create_time: timestamp(lab.create_us),
         update_time: timestamp(lab.update_us),
@@ -74,6 +75,7 @@ pub(super) fn node(core: &Scheduler, view: NodeView) -> ps::NodeFacts {
         facts.mgmt_ipv6 = o.mgmt_ipv6;
         facts.exec_error = o.exec_error;
         facts.start_time = timestamp(o.start_time_us);
+        facts.health = o.health;
     }
     facts
 }
@@ -85,6 +87,7 @@ pub(super) fn link(core: &Scheduler, view: LinkView) -> ps::LinkFacts {
         lab,
         id: link.id,
         observe_time: timestamp(core.world.heard_us(link.host.iter())),
+        enabled: link.enabled,
         spec: Some(link.spec.into()),
         state: p::LinkState::from(link.state).into(),
         reason: link.reason,
@@ -155,6 +158,9 @@ pub(super) fn operation(core: &Scheduler, row: OperationRow) -> ps::OperationFac
     let kind = match row.kind {
         OperationKind::Deploy => p::OperationKind::Deploy,
         OperationKind::Destroy => p::OperationKind::Destroy,
+        OperationKind::Start => p::OperationKind::Start,
+        OperationKind::Stop => p::OperationKind::Stop,
+        OperationKind::Restart => p::OperationKind::Restart,
     };
     let state = match row.state {
         OperationState::Running => p::OperationState::Running,

@@ -13,7 +13,7 @@ fn well() -> LabRows {
     let end = |id: &str| Endpoint { node: id.into(), interface: "eth1".into(), ..Endpoint::default() };
     let spec = LabSpec {
         nodes: vec![node("a"), node("b")],
-        links: vec![LinkSpec { a: end("a"), b: end("b"), mtu: 0, labels: BTreeMap::new() }],
+        links: vec![LinkSpec { a: end("a"), b: end("b"), ..LinkSpec::default() }],
         ..LabSpec::default()
     };
     let room = Room {
@@ -24,9 +24,13 @@ fn well() -> LabRows {
         memory_bytes: 9 << 30,
         cpu_reserved: 0,
         memory_reserved: 0,
+        allowed: crate::place::Allowed {
+            capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()],
+            ..Default::default()
+        },
     };
     let catalogue = Catalogue::embedded();
-    let ctx = Context { catalogue: &catalogue, rooms: &[room], asked: true, now: 1 };
+    let ctx = Context { catalogue: &catalogue, rooms: &[room], asked: true, revive: true, now: 1 };
     let mut rows = plan(&LabRows::new("lab".parse().unwrap(), 1), &spec, ctx).rows;
     rows.nodes.values_mut().for_each(|n| n.state = NodeState::Ready);
     rows.links.values_mut().for_each(|l| l.state = LinkState::Up);
@@ -36,7 +40,7 @@ fn well() -> LabRows {
 fn verdict(change: impl FnOnce(&mut LabRows), time_is_over: bool) -> Option<Result<(), Failure>> {
     let mut rows = well();
     change(&mut rows);
-    deploy_verdict(&rows, |_| time_is_over)
+    super::verdict(&rows, None, |_| time_is_over)
 }
 
 fn node(rows: &mut LabRows, state: NodeState) {
@@ -123,4 +127,14 @@ fn a_link_has_its_time_from_when_both_nodes_are_ready() {
     node(&mut rows, NodeState::Starting);
     assert_eq!(note_late_links(&rows, &mut late, bound), None);
     assert!(late.is_empty());
+}
+
+#[test]
+fn an_operation_whose_lab_was_removed_meanwhile_says_so() {
+    let rows = well();
+    let operation = OperationRow::new(OperationKind::Deploy, &rows, Plan::default(), "", 1);
+    let failure = lab_removed(&operation);
+    assert_eq!((failure.code, failure.reason.as_str()), (Code::FailedPrecondition, "LAB_REMOVED"));
+    assert!(failure.message.contains("lab \"lab\" was removed"), "{}", failure.message);
+    assert_eq!(netloom_model::reason::find(&failure.reason).map(|r| r.code), Some(failure.code));
 }

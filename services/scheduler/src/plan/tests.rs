@@ -1,3 +1,5 @@
+use netloom_model::slice::mac_of;
+use netloom_model::spec::Endpoint;
 use proptest::prelude::*;
 
 use super::*;
@@ -11,12 +13,16 @@ fn room(cpu_millis: u64) -> Room {
         memory_bytes: 64 << 30,
         cpu_reserved: 0,
         memory_reserved: 0,
+        allowed: crate::place::Allowed {
+            capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()],
+            ..Default::default()
+        },
     }
 }
 
 fn go(current: &LabRows, spec: &LabSpec, rooms: &[Room]) -> Planned {
     let catalogue = Catalogue::embedded();
-    plan(current, spec, Context { catalogue: &catalogue, rooms, asked: true, now: 9 })
+    plan(current, spec, Context { catalogue: &catalogue, rooms, asked: true, revive: true, now: 9 })
 }
 
 fn empty() -> LabRows {
@@ -33,7 +39,7 @@ fn link(a: (&str, &str), b: (&str, &str)) -> LinkSpec {
         interface: interface.into(),
         ..Endpoint::default()
     };
-    LinkSpec { a: end(a), b: end(b), mtu: 0, labels: BTreeMap::new() }
+    LinkSpec { a: end(a), b: end(b), ..LinkSpec::default() }
 }
 
 fn pair() -> LabSpec {
@@ -85,23 +91,31 @@ fn each_change_takes_the_smallest_action() {
     let link = "a:eth2--b:eth1";
     assert_eq!(change(&|s| s.labels = [("a".to_owned(), "b".to_owned())].into()), []);
     assert_eq!(change(&|s| s.nodes.reverse()), []);
-    assert_eq!(
-        change(&|s| s.nodes[0].exec = vec!["x".into()]),
-        one(Verb::Update, "a", "exec changed: its exec commands run at its next start")
-    );
+    assert_eq!(change(&|s| s.nodes[0].exec = vec!["x".into()]), one(Verb::Update, "a", "exec changed"));
     assert_eq!(
         change(&|s| s.nodes[0].cpu_request_millis = 70),
-        one(Verb::Update, "a", "cpu_request_millis changed")
+        one(Verb::Update, "a", "cpu-request 0.05 → 0.07")
     );
-    assert_eq!(change(&|s| s.nodes[0].image = "j".into()), one(Verb::Recreate, "a", "image changed"));
-    assert_eq!(change(&|s| s.links[0].mtu = 1_500), one(Verb::Update, link, "mtu changed"));
+    assert_eq!(
+        change(&|s| s.nodes[0].image = "j".into()),
+        one(Verb::Recreate, "a", "forces a new container: image i → j")
+    );
+    assert_eq!(change(&|s| s.links[0].mtu = 1_500), one(Verb::Update, link, "mtu 9500 → 1500"));
     assert_eq!(
         change(&|s| s.links[0].a.ipv4 = "10.0.0.1/24".into()),
-        one(Verb::Update, link, "addresses changed")
+        one(Verb::Update, link, "addresses of b:eth1 none → 10.0.0.1/24")
+    );
+    assert_eq!(
+        change(&|s| s.nodes[0].labels = [("graph-icon".to_owned(), "host".to_owned())].into()),
+        one(Verb::Update, "a", "labels +graph-icon"),
+        "a label restarts nothing"
     );
     assert_eq!(change(&|s| s.links.clear()), one(Verb::Delete, link, "it is not in the spec"));
     let prefix = change(&|s| s.prefix = "other".into());
-    assert_eq!(prefix[0], (Verb::Recreate, "a".into(), "its files, name or network changed".into()));
+    assert_eq!(
+        prefix[0],
+        (Verb::Recreate, "a".into(), "forces a new container: name netloom-lab-a → other-lab-a".into())
+    );
     let case = change(&|s| {
         s.nodes[0].id = "A".into();
         s.links.clear();
@@ -151,10 +165,10 @@ fn placing_again_makes_no_node_anew() {
     assert_eq!(rows.nodes.values().filter(|n| n.host.is_some()).count(), 1);
     // A kind changed meanwhile: planning anew would make the running node anew.
     let mut changed = Catalogue::embedded();
-    let text = include_str!("../../../../kinds/linux.toml").replace("[\"NET_ADMIN\"]", "[\"SYS_ADMIN\"]");
+    let text = include_str!("../../../../kinds/linux.toml").replace("\"NET_ADMIN\", ", "");
     changed.add("linux.toml", &text).unwrap();
     let rooms = [room(4_000)];
-    let ctx = Context { catalogue: &changed, rooms: &rooms, asked: false, now: 9 };
+    let ctx = Context { catalogue: &changed, rooms: &rooms, asked: false, revive: false, now: 9 };
     assert!(plan(&rows, &pair(), ctx).plan.actions.iter().any(|a| a.verb == Verb::Recreate));
     let again = place_again(&rows, Context { catalogue: &catalogue, ..ctx });
     assert!(again.nodes.values().all(|n| n.host.is_some() && !n.replaced));
@@ -276,4 +290,13 @@ proptest! {
         prop_assert!(gone.rows.nodes.values().all(|n| n.wanted == Wanted::Absent && n.host.is_some()));
         prop_assert!(gone.rows.nics.values().all(|n| n.absent));
     }
+}
+
+#[test]
+fn a_link_that_is_removed_is_said_to_be_on_its_host() {
+    let rooms = [room(4_000)];
+    let made = go(&empty(), &pair(), &rooms).rows;
+    let removal = go(&made, &LabSpec { links: Vec::new(), ..pair() }, &rooms);
+    let hosts: Vec<(Verb, &str)> = removal.plan.actions.iter().map(|a| (a.verb, a.host.as_str())).collect();
+    assert_eq!(hosts, [(Verb::Delete, "h1")]);
 }

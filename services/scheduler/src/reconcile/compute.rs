@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netloom_model::id::{HostId, LabUid, NodeUid};
-use netloom_model::observed::{ExecPhase, Observed, Phase};
+use netloom_model::observed::{ExecPhase, Observed, Phase, StagePoint};
 use netloom_model::slice::Instance;
+use netloom_model::spec::StageSpec;
 use netloom_model::state::{LinkState, Wanted};
 use tokio::time::Instant;
 
@@ -17,8 +18,8 @@ use crate::facts;
 use crate::operation::ends;
 use crate::rows::{LabRows, NodeRow};
 use crate::scheduler::Scheduler;
-use crate::slices;
 use crate::world::Heard;
+use crate::{slices, stages};
 
 /// Up to so many instances of a lab, a changed line of /etc/hosts is told at once.
 const ENTRIES_AT_ONCE: usize = 256;
@@ -27,6 +28,16 @@ const ENTRIES_REST: Duration = Duration::from_secs(1);
 
 /// A start of an instance.
 type Start = (NodeUid, String);
+
+/// What was told of a start.
+#[derive(Clone, PartialEq)]
+struct Told {
+    /// The points it reached.
+    reached: Vec<StagePoint>,
+    /// The commands that were asked for then: others may have to be run.
+    exec: Vec<String>,
+    stages: Vec<StageSpec>,
+}
 
 /// Tells a host's compute service.
 #[derive(Default)]
@@ -41,13 +52,15 @@ pub struct Compute {
 #[derive(Default)]
 pub struct Slice {
     instances: BTreeMap<NodeUid, Instance>,
-    /// Starts whose links were said to be settled.
-    settled: BTreeSet<Start>,
+    /// How far starts were said to be.
+    told: BTreeMap<Start, Told>,
 }
 
 /// What is to be told of a lab.
 pub struct Work {
-    settle: Vec<Start>,
+    settle: BTreeMap<Start, Told>,
+    /// Starts whose links are settled, which is written down.
+    settled: Vec<Start>,
     remove: BTreeSet<NodeUid>,
     /// True when nothing of the lab is left on the host but its files and networks.
     whole: bool,
@@ -70,8 +83,10 @@ impl Service for Compute {
         host: &HostClient,
         labs: &[Arc<LabRows>],
     ) -> Result<HashMap<LabUid, Slice>> {
-        let of =
-            |r: &Arc<LabRows>| Slice { instances: slices::instances(r, &host.id), settled: BTreeSet::new() };
+        let of = |r: &Arc<LabRows>| Slice {
+            instances: slices::instances(r, &host.id, &core.catalogue),
+            told: BTreeMap::new(),
+        };
         let has: HashMap<LabUid, Slice> = labs.iter().map(|r| (r.lab.uid, of(r))).collect();
         let instances = has.values().flat_map(|s| s.instances.values()).cloned().collect();
         host.sync_instances(instances, &core.ticket_key).await?;
@@ -110,7 +125,7 @@ impl Service for Compute {
     ) -> (Option<Work>, Option<Instant>) {
         let none = Slice::default();
         let acknowledged = acknowledged.unwrap_or(&none);
-        let instances = slices::instances(rows, &host.id);
+        let instances = slices::instances(rows, &host.id, &core.catalogue);
         let rest = self.entries_told.get(&rows.lab.uid).map(|t| *t + ENTRIES_REST);
         let rest = rest.filter(|t| instances.len() > ENTRIES_AT_ONCE && *t > Instant::now());
         let Tell { ensure, instances, held } = to_tell(instances, &acknowledged.instances, rest.is_some());
@@ -118,43 +133,58 @@ impl Service for Compute {
             self.entries_told.insert(rows.lab.uid, Instant::now());
         }
         let remove = slices::instances_to_remove(rows, &host.id);
-        let (settle, again) = self.settled_starts(core, host, rows, &acknowledged.settled);
+        let Starts { settle, settled, again } = self.starts(core, host, rows, &acknowledged.told);
         let again = again.into_iter().chain(rest.filter(|_| held)).min();
-        let settled =
-            acknowledged.settled.iter().chain(&settle).filter(|(uid, _)| rows.nodes.contains_key(uid));
-        let has = Slice { settled: settled.cloned().collect(), instances };
+        let mut told = acknowledged.told.clone();
+        told.extend(settle.clone());
+        told.retain(|(uid, _), _| rows.nodes.contains_key(uid));
+        let has = Slice { told, instances };
         let here = |h: &Option<HostId>| h.as_ref() == Some(&host.id);
         let whole = rows.lab.wanted == Wanted::Absent
             && !rows.nodes.values().any(|n| here(&n.host))
             && slices::wires_to_remove(rows, &host.id).is_empty();
-        let nothing = ensure.is_empty() && remove.is_empty() && settle.is_empty() && !whole;
-        ((!nothing).then_some(Work { settle, remove, whole, ensure, has }), again)
+        let nothing =
+            ensure.is_empty() && remove.is_empty() && settle.is_empty() && settled.is_empty() && !whole;
+        ((!nothing).then_some(Work { settle, settled, remove, whole, ensure, has }), again)
     }
 
     async fn tell(core: Arc<Scheduler>, host: HostClient, rows: Arc<LabRows>, work: Work) -> Result<Slice> {
         let lab = rows.lab.uid;
-        if !work.settle.is_empty() {
-            host.settle(&work.settle).await?;
-            core.change(lab, |rows| {
-                for (uid, start) in &work.settle {
-                    if let Some(node) = rows.nodes.get_mut(uid) {
-                        node.settled_start.clone_from(start);
-                    }
-                }
-            })
-            .await?;
-        }
-        let mut removed = Ok(());
-        if !work.remove.is_empty() || work.whole {
-            removed = remove(&core, &host, lab, &work).await;
-        }
-        if !work.ensure.is_empty() {
-            let count = work.ensure.len();
-            host.ensure_instances(work.ensure).await?;
-            tracing::info!(instances = count, "instances told");
-        }
+        // What leaves holds up nothing else: a node whose name it has is not told yet.
+        let leave = async {
+            match work.remove.is_empty() && !work.whole {
+                true => Ok(()),
+                false => remove(&core, &host, lab, &work).await,
+            }
+        };
+        let (removed, told) = tokio::join!(leave, tell_all(&core, &host, lab, &work));
+        told?;
         removed.map(|()| work.has)
     }
+}
+
+/// Tells what instances are to be like, then how far their starts are: commands that changed are known before they are due.
+async fn tell_all(core: &Scheduler, host: &HostClient, lab: LabUid, work: &Work) -> Result<()> {
+    if !work.ensure.is_empty() {
+        host.ensure_instances(work.ensure.clone()).await?;
+        tracing::info!(instances = work.ensure.len(), "instances told");
+    }
+    if !work.settle.is_empty() {
+        let starts =
+            work.settle.iter().map(|((uid, start), told)| (*uid, start.clone(), told.reached.clone()));
+        host.settle(starts.collect()).await?;
+    }
+    if work.settled.is_empty() {
+        return Ok(());
+    }
+    core.change(lab, |rows| {
+        for (uid, start) in &work.settled {
+            if let Some(node) = rows.nodes.get_mut(uid) {
+                node.settled_start.clone_from(start);
+            }
+        }
+    })
+    .await
 }
 
 /// What of a lab's instances is told now.
@@ -239,44 +269,71 @@ async fn remove(core: &Scheduler, host: &HostClient, lab: LabUid, work: &Work) -
     }
 }
 
+/// What is to be said of starts.
+#[derive(Default)]
+struct Starts {
+    settle: BTreeMap<Start, Told>,
+    settled: Vec<Start>,
+    /// When the next one has waited long enough for its links.
+    again: Option<Instant>,
+}
+
 impl Compute {
-    /// The starts of a lab whose links are settled and were not said to be, and when the next one has had its time.
-    fn settled_starts(
+    /// How far the starts of a lab are that were not said to be so far.
+    fn starts(
         &mut self,
         core: &Scheduler,
         host: &HostClient,
         rows: &LabRows,
-        told: &BTreeSet<Start>,
-    ) -> (Vec<Start>, Option<Instant>) {
+        told: &BTreeMap<Start, Told>,
+    ) -> Starts {
         let bound = core.config.settle_bound();
-        let mut settle = Vec::new();
-        let mut again: Option<Instant> = None;
+        let mut starts = Starts::default();
         for node in rows.nodes.values().filter(|n| n.is_wanted() && n.host.as_ref() == Some(&host.id)) {
             let observed =
                 core.world.host(&host.id, |v| v.compute.instances.get(&node.uid).cloned()).flatten();
-            let start = observed.as_ref().and_then(|o| waiting_start(node, o)).filter(|s| !told.contains(s));
-            let Some(start) = start else {
+            let running = observed.filter(|o| o.phase == Phase::Running && !o.start_id.is_empty());
+            let Some(observed) = running else {
                 self.started.retain(|(uid, _), _| *uid != node.uid);
                 continue;
             };
-            let since = *self.started.entry(start.clone()).or_insert_with(Instant::now);
-            let said_before = node.settled_start == start.1;
-            if said_before || since.elapsed() >= bound || links_settled(core, host, rows, node, &start.1) {
-                settle.push(start);
-            } else {
-                again = again.into_iter().chain([since + bound]).min();
+            if node.observed.as_ref().is_none_or(|o| o.start_id != observed.start_id) {
+                // The rows are about to follow, and wake this loop.
+                continue;
+            }
+            let start = (node.uid, observed.start_id.clone());
+            let mut settled = node.settled_start == start.1;
+            if !settled && !stages::keeps_links_back(rows, node) {
+                let since = *self.started.entry(start.clone()).or_insert_with(Instant::now);
+                settled = since.elapsed() >= bound || links_settled(core, host, rows, node, &start.1);
+                if settled {
+                    starts.settled.push(start.clone());
+                } else {
+                    starts.again = starts.again.into_iter().chain([since + bound]).min();
+                }
+            }
+            if settled {
+                self.started.remove(&start);
+            }
+            let reached = stages::reached(rows, node, settled);
+            let next = Told { reached, exec: node.spec.exec.clone(), stages: node.spec.stages.clone() };
+            let before = told.get(&start);
+            // After a restart of this scheduler only what still waits is said again.
+            let news = match before {
+                Some(before) => *before != next,
+                None => is_waiting(&observed) || !next.stages.is_empty(),
+            };
+            if news && !next.reached.is_empty() {
+                starts.settle.insert(start, next);
             }
         }
-        (settle, again)
+        starts
     }
 }
 
-/// The current start, when its exec commands wait for the links.
-fn waiting_start(node: &NodeRow, observed: &Observed) -> Option<Start> {
-    let waits = observed.phase == Phase::Running
-        && matches!(observed.exec_phase, ExecPhase::None | ExecPhase::Waiting)
-        && !observed.start_id.is_empty();
-    waits.then(|| (node.uid, observed.start_id.clone()))
+/// True when the exec commands of a start wait to be released.
+fn is_waiting(observed: &Observed) -> bool {
+    matches!(observed.exec_phase, ExecPhase::None | ExecPhase::Waiting)
 }
 
 /// True when every interface of this start is plugged, and every link is up or cannot come up as things are.
@@ -289,11 +346,14 @@ fn links_settled(core: &Scheduler, host: &HostClient, rows: &LabRows, node: &Nod
     };
     rows.nics_of(node.uid).into_iter().all(|nic| {
         let Some(link) = rows.links.get(&nic.link_uid) else { return true };
-        let other_is_dead =
-            || ends(rows, link).into_iter().flatten().any(|n| n.uid != node.uid && facts::is_dead_end(n));
+        let other_is_dead = || {
+            let others = ends(rows, link).into_iter().flatten().filter(|n| n.uid != node.uid);
+            others.into_iter().any(|n| facts::is_dead_end(n) || stages::keeps_links_back(rows, n))
+        };
         plugged(nic.wire_id)
             && (matches!(link.state, LinkState::Up | LinkState::Failed)
                 || link.host.is_none()
+                || !link.enabled
                 || other_is_dead())
     })
 }
@@ -321,6 +381,11 @@ mod tests {
             files: Vec::new(),
             host_entries: vec![entry],
             spec_hash: "h".into(),
+            restarts: 0,
+            held: false,
+            certificate: None,
+            network_of: None,
+            readiness: None,
         }
     }
 

@@ -38,7 +38,7 @@ impl Service for Network {
     }
 
     async fn sync(
-        _core: &Scheduler,
+        core: &Scheduler,
         host: &HostClient,
         labs: &[Arc<LabRows>],
     ) -> Result<HashMap<LabUid, Self::Slice>> {
@@ -50,7 +50,7 @@ impl Service for Network {
             whole.wires.extend(slice.wires);
             whole.segments.extend(slice.segments);
         }
-        host.sync_network(whole).await?;
+        host.sync_network(whole, &core.ticket_key).await?;
         Ok(has)
     }
 

@@ -19,9 +19,14 @@ fn planned(current: &LabRows, spec: &LabSpec) -> LabRows {
         memory_bytes: 9 << 30,
         cpu_reserved: 0,
         memory_reserved: 0,
+        allowed: crate::place::Allowed {
+            capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()],
+            ..Default::default()
+        },
     };
     let catalogue = Catalogue::embedded();
-    plan(current, spec, Context { catalogue: &catalogue, rooms: &[room], asked: true, now: 1 }).rows
+    plan(current, spec, Context { catalogue: &catalogue, rooms: &[room], asked: true, revive: true, now: 1 })
+        .rows
 }
 
 fn spec() -> LabSpec {
@@ -53,8 +58,10 @@ fn ready() -> LabRows {
 #[test]
 fn an_instance_is_all_that_its_host_needs() {
     let rows = ready();
-    let all = instances(&rows, &host());
+    let all = instances(&rows, &host(), &Catalogue::embedded());
     assert_eq!(all.len(), 2, "a bridge has no instance");
+    let readiness = |id: &str| all[&rows.node(id).unwrap().uid].readiness.clone();
+    assert_eq!((readiness("r2"), readiness("r1").map(|r| r.timeout_seconds)), (None, Some(60)));
     let r1 = &all[&rows.node("r1").unwrap().uid];
     assert_eq!((r1.name.as_str(), r1.wanted, r1.runtime), ("p-lab-r1", Wanted::Running, Runtime::Docker));
     assert_eq!(r1.interfaces, ["eth1", "eth2"]);
@@ -69,7 +76,7 @@ fn an_instance_is_all_that_its_host_needs() {
         (r2.interfaces.as_slice(), &r2.host_entries),
         (["eth3".to_owned()].as_slice(), &r1.host_entries)
     );
-    assert!(instances(&rows, &"h2".parse().unwrap()).is_empty());
+    assert!(instances(&rows, &"h2".parse().unwrap(), &Catalogue::embedded()).is_empty());
 }
 
 #[test]
@@ -83,7 +90,7 @@ fn management_addresses_come_first() {
         seen.mgmt_ipv4 = "172.20.0.9".into();
         node.observed = Some(seen);
     }
-    let all = instances(&rows, &host());
+    let all = instances(&rows, &host(), &Catalogue::embedded());
     let r1 = &all[&rows.node("r1").unwrap().uid];
     assert_eq!(r1.network.as_ref().unwrap().name, "p-lab");
     assert_eq!(r1.host_entries[0].address, "172.20.0.9");
@@ -94,7 +101,7 @@ fn a_node_is_admitted_when_its_image_is_there_and_its_former_self_is_gone() {
     let mut rows = ready();
     let uid = rows.node("r1").unwrap().uid;
     rows.nodes.get_mut(&uid).unwrap().image_step = ImageStep::Pulling;
-    assert!(!instances(&rows, &host()).contains_key(&uid));
+    assert!(!instances(&rows, &host(), &Catalogue::embedded()).contains_key(&uid));
     rows.nodes.get_mut(&uid).unwrap().image_step = ImageStep::Ready;
     let mut changed = spec();
     changed.nodes[1].env.insert("A".into(), "1".into());
@@ -102,9 +109,9 @@ fn a_node_is_admitted_when_its_image_is_there_and_its_former_self_is_gone() {
     let new = next.node("r1").unwrap().uid;
     next.nodes.get_mut(&new).unwrap().image_step = ImageStep::Ready;
     assert_eq!(instances_to_remove(&next, &host()), BTreeSet::from([uid]));
-    assert!(!instances(&next, &host()).contains_key(&new));
+    assert!(!instances(&next, &host(), &Catalogue::embedded()).contains_key(&new));
     next.nodes.remove(&uid);
-    assert!(instances(&next, &host()).contains_key(&new));
+    assert!(instances(&next, &host(), &Catalogue::embedded()).contains_key(&new));
 }
 
 #[test]
@@ -121,9 +128,69 @@ fn wires_end_in_nics_and_segments() {
     let eth2 = slice.nics.values().find(|n| n.node_uid == r1 && n.guest_name == "eth2").unwrap();
     let segment = *slice.segments.keys().next().unwrap();
     let to_switch = slice.wires.values().find(|w| w.a == WireEnd::Nic(eth2.wire_id)).unwrap();
-    assert_eq!((to_switch.b, to_switch.enabled), (WireEnd::Segment(segment), true));
+    assert_eq!((&to_switch.b, to_switch.enabled), (&WireEnd::Segment(segment), true));
     assert!(wires_to_remove(&rows, &host()).is_empty());
     let gone = planned(&rows, &LabSpec::default());
     assert_eq!(wires_to_remove(&gone, &host()), rows.wire_ids());
     assert_eq!(network(&gone, &host()), NetworkSlice::default());
+}
+
+#[test]
+fn a_link_ends_in_what_is_no_node() {
+    use netloom_model::slice::mgmt_bridge;
+    use netloom_model::spec::{EndpointType, LinkSpec};
+    let end = |node: &str, interface: &str, kind| Endpoint {
+        node: node.into(),
+        interface: interface.into(),
+        kind,
+        ..Endpoint::default()
+    };
+    let link = |n: u32, other| LinkSpec {
+        a: end("r2", &format!("eth{n}"), EndpointType::Node),
+        b: other,
+        ..LinkSpec::default()
+    };
+    let mut spec = LabSpec { mgmt: Some(MgmtSpec::default()), ..spec() };
+    spec.links = vec![
+        link(1, end("host", "veth-up", EndpointType::Host)),
+        link(2, end("mgmt-net", "r2-up", EndpointType::MgmtNet)),
+        link(3, end("dummy", "", EndpointType::Dummy)),
+    ];
+    let mut rows = planned(&LabRows::new("lab".parse().unwrap(), 1), &LabSpec::default());
+    rows = {
+        let room = Room {
+            host: host(),
+            heard: true,
+            runtimes: [Runtime::Docker].into(),
+            cpu_millis: 9_000,
+            memory_bytes: 9 << 30,
+            cpu_reserved: 0,
+            memory_reserved: 0,
+            allowed: crate::place::Allowed {
+                host_interfaces: true,
+                capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()],
+                ..Default::default()
+            },
+        };
+        let catalogue = Catalogue::embedded();
+        let ctx = Context { catalogue: &catalogue, rooms: &[room], asked: true, revive: true, now: 1 };
+        plan(&rows, &spec, ctx).rows
+    };
+    let slice = network(&rows, &host());
+    let bridge = mgmt_bridge(&rows.lab.uid, &MgmtSpec::default());
+    let ends: BTreeSet<String> = slice
+        .wires
+        .values()
+        .flat_map(|w| [&w.a, &w.b])
+        .filter_map(|e| match e {
+            WireEnd::HostInterface(name) | WireEnd::Bridge(name) => Some(name.clone()),
+            WireEnd::Dummy => Some("dummy".into()),
+            WireEnd::Nic(_) | WireEnd::Segment(_) => None,
+        })
+        .collect();
+    assert_eq!(ends, ["veth-up".to_owned(), bridge.clone(), "dummy".into()].into());
+    assert_eq!((slice.nics.len(), slice.wires.len()), (3, 3));
+    rows.nodes.values_mut().for_each(|n| n.image_step = ImageStep::Ready);
+    let instances = instances(&rows, &host(), &Catalogue::embedded());
+    assert!(instances.values().all(|i| i.network.as_ref().unwrap().spec.bridge == bridge));
 }

@@ -53,8 +53,11 @@ pub struct LabView {
     pub lab: LabRow,
     /// Its nodes, grouped.
     pub nodes: Vec<(Runtime, Wanted, NodeState, u32)>,
-    /// Its links, grouped.
+    /// Its links that are plugged, grouped.
     pub links: Vec<(LinkState, u32)>,
+    /// Its links that are unplugged on request, grouped.
+    #[serde(default)]
+    pub unplugged: Vec<(LinkState, u32)>,
     /// The active operation.
     pub operation: Option<String>,
     /// The hosts it is on.
@@ -68,7 +71,8 @@ impl LabView {
         LabView {
             lab: rows.lab.clone(),
             nodes: nodes.into_iter().map(|t| (t.runtime, t.wanted, t.state, t.count)).collect(),
-            links: links.into_iter().map(|t| (t.state, t.count)).collect(),
+            links: links.iter().filter(|t| !t.unplugged).map(|t| (t.state, t.count)).collect(),
+            unplugged: links.iter().filter(|t| t.unplugged).map(|t| (t.state, t.count)).collect(),
             operation: rows.operation.map(|o| o.to_string()),
             hosts: rows.hosts.iter().cloned().collect(),
         }
@@ -183,8 +187,13 @@ pub fn progress(operation: &OperationRow, rows: Option<&LabRows>) -> Vec<Progres
 pub enum Reading {
     /// These events, in order; none when there are no newer ones.
     Events(Vec<Event>),
-    /// Events after the number asked for were dropped already, or there never was such a number.
+    /// Events after the number asked for were dropped already.
     Relist,
+    /// There is no such number yet.
+    Ahead {
+        /// The newest there is.
+        newest: u64,
+    },
 }
 
 /// The number of the newest event.
@@ -259,8 +268,11 @@ impl Store {
         };
         let last = last(&mut sql).await?;
         let dropped_to = oldest.map_or(Ok(last), |o| unsigned("events.sequence", o).map(|o| o - 1))?;
-        if since < dropped_to || since > last {
+        if since < dropped_to {
             return Ok(Reading::Relist);
+        }
+        if since > last {
+            return Ok(Reading::Ahead { newest: last });
         }
         let events = rows.iter().map(|row| {
             Ok(Event {

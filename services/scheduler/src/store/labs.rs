@@ -9,7 +9,7 @@ use super::{
     Connection, Db, Event, LabView, LinkView, NodeView, Object, Result, Tx, from_json, from_word, number,
     parse, to_json, unsigned, word,
 };
-use crate::rows::{LabRow, LabRows, LinkRow, NicRow, NodeRow};
+use crate::rows::{CertificateRow, LabRow, LabRows, LinkRow, NicRow, NodeRow};
 
 type SqlRow = <Db as sqlx::Database>::Row;
 
@@ -43,6 +43,11 @@ pub(super) async fn load_all(sql: &mut Connection) -> Result<Vec<LabRows>> {
         if let Some(rows) = labs.get_mut(&lab_of(&row)?) {
             let nic = nic_row(&row)?;
             rows.nics.insert(nic.wire_id, nic);
+        }
+    }
+    for row in sqlx::query("SELECT * FROM certificates").fetch_all(&mut *sql).await? {
+        if let Some(rows) = labs.get_mut(&lab_of(&row)?) {
+            rows.certificates.insert(row.try_get("node")?, certificate_row(&row)?);
         }
     }
     for row in
@@ -94,6 +99,8 @@ pub(super) fn node_row(row: &SqlRow) -> Result<NodeRow> {
         image_detail: row.try_get("image_detail")?,
         removal: row.try_get("removal")?,
         settled_start: row.try_get("settled_start")?,
+        restarts: unsigned("nodes.restarts", row.try_get("restarts")?)?,
+        stages: from_json("nodes.stages_json", row.try_get("stages_json")?)?,
         state: from_word("nodes.state", row.try_get("state")?)?,
         reason: row.try_get("reason")?,
         observed: observed.map(|o| from_json("nodes.observed_json", &o)).transpose()?,
@@ -112,6 +119,7 @@ pub(super) fn link_row(row: &SqlRow) -> Result<LinkRow> {
         wanted: from_word("links.wanted", row.try_get("wanted")?)?,
         spec: from_json("links.spec_json", row.try_get("spec_json")?)?,
         host: host.map(|h| parse("links.host", &h)).transpose()?,
+        enabled: row.try_get::<i64, _>("enabled")? != 0,
         state: from_word("links.state", row.try_get("state")?)?,
         reason: row.try_get("reason")?,
         plane: row.try_get("plane")?,
@@ -138,6 +146,15 @@ pub(super) fn nic_row(row: &SqlRow) -> Result<NicRow> {
         addresses: from_json("nics.addresses_json", row.try_get("addresses_json")?)?,
         present: row.try_get::<i64, _>("present")? != 0,
         carrier: row.try_get::<i64, _>("carrier")? != 0,
+    })
+}
+
+fn certificate_row(row: &SqlRow) -> Result<CertificateRow> {
+    Ok(CertificateRow {
+        request: row.try_get("request")?,
+        certificate_pem: row.try_get("certificate_pem")?,
+        key_pem: row.try_get("key_pem")?,
+        expire_us: row.try_get("expire_us")?,
     })
 }
 
@@ -260,6 +277,33 @@ impl Tx<'_> {
         for (_, nic) in &nics.changed {
             self.put_nic(&lab, nic).await?;
         }
+        self.save_certificates(&lab, old, after).await
+    }
+
+    async fn save_certificates(&mut self, lab: &str, old: &LabRows, after: &LabRows) -> Result<()> {
+        for node in old.certificates.keys().filter(|node| !after.certificates.contains_key(*node)) {
+            sqlx::query("DELETE FROM certificates WHERE lab_uid = $1 AND node = $2")
+                .bind(lab)
+                .bind(node)
+                .execute(&mut *self.sql)
+                .await?;
+        }
+        for (node, issued) in after.certificates.iter().filter(|(k, v)| old.certificates.get(*k) != Some(*v))
+        {
+            sqlx::query(
+                "INSERT INTO certificates (lab_uid, node, request, certificate_pem, key_pem, expire_us) VALUES ($1, $2, $3, $4, $5, $6)
+                 ON CONFLICT (lab_uid, node) DO UPDATE SET request = excluded.request, certificate_pem = excluded.certificate_pem,
+                   key_pem = excluded.key_pem, expire_us = excluded.expire_us",
+            )
+            .bind(lab)
+            .bind(node)
+            .bind(&issued.request)
+            .bind(&issued.certificate_pem)
+            .bind(&issued.key_pem)
+            .bind(issued.expire_us)
+            .execute(&mut *self.sql)
+            .await?;
+        }
         Ok(())
     }
 
@@ -326,20 +370,24 @@ impl Tx<'_> {
     }
 
     async fn delete_lab(&mut self, lab: LabUid) -> Result<()> {
-        sqlx::query("DELETE FROM labs WHERE uid = $1").bind(lab.to_string()).execute(&mut *self.sql).await?;
+        for statement in ["DELETE FROM labs WHERE uid = $1", "DELETE FROM certificates WHERE lab_uid = $1"] {
+            sqlx::query(statement).bind(lab.to_string()).execute(&mut *self.sql).await?;
+        }
         Ok(())
     }
 
     async fn put_node(&mut self, lab: &str, node: &NodeRow) -> Result<()> {
         sqlx::query(
             "INSERT INTO nodes (uid, lab_uid, id, folded, replaced, runtime, wanted, spec_json, spec_hash, cpu_millis, memory_bytes, host,
-               segment, rejections_json, image_step, image_detail, removal, settled_start, state, reason, observed_json, create_us, update_us)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)
+               segment, rejections_json, image_step, image_detail, removal, settled_start, state, reason, observed_json, create_us, update_us,
+               restarts, stages_json)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)
              ON CONFLICT (uid) DO UPDATE SET replaced = excluded.replaced, wanted = excluded.wanted, spec_json = excluded.spec_json,
-               cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes, host = excluded.host,
+               spec_hash = excluded.spec_hash, cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes, host = excluded.host,
                rejections_json = excluded.rejections_json, image_step = excluded.image_step, image_detail = excluded.image_detail,
                removal = excluded.removal, settled_start = excluded.settled_start, state = excluded.state, reason = excluded.reason,
-               observed_json = excluded.observed_json, update_us = excluded.update_us",
+               observed_json = excluded.observed_json, update_us = excluded.update_us, restarts = excluded.restarts,
+               stages_json = excluded.stages_json",
         )
         .bind(node.uid.to_string())
         .bind(lab)
@@ -364,6 +412,8 @@ impl Tx<'_> {
         .bind(node.observed.as_ref().map(to_json))
         .bind(node.create_us)
         .bind(node.update_us)
+        .bind(number(node.restarts))
+        .bind(to_json(&node.stages))
         .execute(&mut *self.sql)
         .await?;
         Ok(())
@@ -371,10 +421,10 @@ impl Tx<'_> {
 
     async fn put_link(&mut self, lab: &str, link: &LinkRow) -> Result<()> {
         sqlx::query(
-            "INSERT INTO links (uid, lab_uid, id, replaced, wire_id, wanted, spec_json, host, state, reason, plane, create_us, update_us)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+            "INSERT INTO links (uid, lab_uid, id, replaced, wire_id, wanted, spec_json, host, state, reason, plane, create_us, update_us, enabled)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
              ON CONFLICT (uid) DO UPDATE SET replaced = excluded.replaced, wanted = excluded.wanted, spec_json = excluded.spec_json,
-               host = excluded.host, state = excluded.state, reason = excluded.reason, plane = excluded.plane, update_us = excluded.update_us",
+               enabled = excluded.enabled, host = excluded.host, state = excluded.state, reason = excluded.reason, plane = excluded.plane, update_us = excluded.update_us",
         )
         .bind(link.uid.to_string())
         .bind(lab)
@@ -389,6 +439,7 @@ impl Tx<'_> {
         .bind(&link.plane)
         .bind(link.create_us)
         .bind(link.update_us)
+        .bind(i64::from(link.enabled))
         .execute(&mut *self.sql)
         .await?;
         Ok(())

@@ -44,7 +44,14 @@ impl Store {
             let lab = rows.lab.clone();
             views.insert(
                 uid,
-                LabView { lab, nodes: Vec::new(), links: Vec::new(), operation: None, hosts: Vec::new() },
+                LabView {
+                    lab,
+                    nodes: Vec::new(),
+                    links: Vec::new(),
+                    unplugged: Vec::new(),
+                    operation: None,
+                    hosts: Vec::new(),
+                },
             );
         }
         let more = uids.len() > page_size as usize;
@@ -77,13 +84,16 @@ impl Store {
             })?;
         }
         let statement = format!(
-            "SELECT lab_uid, state, COUNT(*) AS count FROM links WHERE replaced = 0 AND lab_uid IN ({PAGE}) GROUP BY lab_uid, state ORDER BY lab_uid, state"
+            "SELECT lab_uid, state, enabled, COUNT(*) AS count FROM links WHERE replaced = 0 AND lab_uid IN ({PAGE})
+             GROUP BY lab_uid, state, enabled ORDER BY lab_uid, state, enabled"
         );
         for row in
             sqlx::query(sqlx::AssertSqlSafe(statement)).bind(after).bind(size).fetch_all(&mut *sql).await?
         {
             fill(&row, &mut |view| {
-                view.links.push((from_word("links.state", row.try_get("state")?)?, count(&row)?));
+                let plugged = row.try_get::<i64, _>("enabled")? != 0;
+                let group = if plugged { &mut view.links } else { &mut view.unplugged };
+                group.push((from_word("links.state", row.try_get("state")?)?, count(&row)?));
                 Ok(())
             })?;
         }

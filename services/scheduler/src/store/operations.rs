@@ -6,7 +6,7 @@ use sqlx::Row as _;
 use super::{
     Connection, Db, Event, Object, Page, Result, Store, Tx, from_json, from_word, parse, to_json, word,
 };
-use crate::rows::OperationRow;
+use crate::rows::{OperationRow, OperationState};
 
 fn operation_row(row: &<Db as sqlx::Database>::Row) -> Result<OperationRow> {
     let error: Option<String> = row.try_get("error_json")?;
@@ -57,6 +57,9 @@ impl Tx<'_> {
         .bind(operation.end_us)
         .execute(&mut *self.sql)
         .await?;
+        if operation.state != OperationState::Running {
+            self.ended.push(operation.clone());
+        }
         self.event(Event::new(operation.lab.as_str(), false, Object::Operation(Box::new(operation.clone()))))
             .await
     }

@@ -59,7 +59,7 @@ async fn a_lab_comes_up_changes_and_goes() {
             "DELETE link n2:eth2--n3:eth1"
         ]
     );
-    assert_eq!(operation.plan.unwrap().actions[0].reason, "env changed");
+    assert_eq!(operation.plan.unwrap().actions[0].reason, "forces a new container: env +A");
     assert_eq!(world.node("demo", "n1").await.uid, n1.uid);
     assert_ne!(world.node("demo", "n2").await.uid, n2.uid);
     assert_eq!(world.host().running(), ["n1", "n2", "n4"]);

@@ -38,6 +38,12 @@ pub struct Existing {
     pub phase: Phase,
     pub exec: ExecPhase,
     pub exit_code: Option<i32>,
+    pub restarts: u64,
+    pub exited: bool,
+    /// Points that this start was told to have reached.
+    pub reached: Vec<pc::StagePoint>,
+    /// `exec` commands that ran in this start.
+    pub ran: Vec<String>,
 }
 
 /// All that the fake host knows.
@@ -62,6 +68,15 @@ pub struct State {
     pub broken: BTreeSet<String>,
     /// Nodes whose process ends by itself, with this code, and stays so.
     pub ends: BTreeMap<String, i32>,
+    /// What health checks of nodes say.
+    pub health: BTreeMap<String, String>,
+    pub devices: Vec<String>,
+    pub capabilities: Vec<String>,
+    pub host_network: bool,
+    pub impairments: Vec<String>,
+    pub host_interfaces: bool,
+    /// Why no Ensure of wires is taken; empty when it is.
+    pub refuses_wires: String,
     /// True: bridges are being made.
     pub slow_segments: bool,
     /// True: files that were sent are not written yet.
@@ -92,6 +107,7 @@ impl Host {
     pub fn new(name: &str) -> Host {
         let state = State {
             images: ["linux:1".to_owned(), "netloom/frr:local".to_owned()].into(),
+            capabilities: ["NET_ADMIN", "NET_RAW", "SYS_ADMIN"].map(str::to_owned).into(),
             cpu_millis: 4_000,
             memory_bytes: 8 << 30,
             ..State::default()
@@ -162,6 +178,26 @@ impl Host {
     }
 }
 
+impl Existing {
+    fn begin(&mut self) {
+        self.start = uuid::Uuid::now_v7().to_string();
+        self.exec = ExecPhase::Waiting;
+        self.reached = Vec::new();
+        self.ran = Vec::new();
+    }
+
+    /// Runs the `exec` commands that did not run yet, once they may.
+    fn run(&mut self, calls: &mut Vec<String>, wanted: &pc::Instance) {
+        let may = self.reached.iter().any(|p| p.stage() == p::Stage::Configure && !p.on_exit);
+        for command in wanted.spec.iter().flat_map(|s| &s.exec).filter(|_| may) {
+            if !self.ran.contains(command) {
+                self.ran.push(command.clone());
+                calls.push(format!("exec {} {command}", self.node));
+            }
+        }
+    }
+}
+
 impl State {
     /// Makes what is wanted and does not exist, and makes anew what exists otherwise.
     fn act(&mut self) {
@@ -169,8 +205,20 @@ impl State {
             return;
         }
         for (uid, wanted) in &self.wanted {
-            let same = self.exists.get(uid).is_some_and(|e| e.spec_hash == wanted.spec_hash);
-            if same {
+            let stopped = wanted.wanted() == p::Wanted::Stopped;
+            if let Some(e) = self.exists.get_mut(uid).filter(|e| e.spec_hash == wanted.spec_hash) {
+                if stopped && e.phase == Phase::Running {
+                    (e.phase, e.start, e.exec) = (Phase::Stopped, String::new(), ExecPhase::None);
+                    e.exit_code = Some(143);
+                } else if !stopped && wanted.restarts > e.restarts {
+                    e.restarts = wanted.restarts;
+                    e.phase = Phase::Running;
+                    e.begin();
+                }
+                e.run(&mut self.calls, wanted);
+                continue;
+            }
+            if stopped || wanted.held {
                 continue;
             }
             let node = wanted.spec.clone().unwrap_or_default().id;
@@ -189,6 +237,10 @@ impl State {
                 phase,
                 exec: if runs { ExecPhase::Waiting } else { ExecPhase::None },
                 exit_code,
+                restarts: wanted.restarts,
+                exited: exit_code.is_some(),
+                reached: Vec::new(),
+                ran: Vec::new(),
                 node,
             };
             self.exists.insert(uid.clone(), existing);
@@ -198,8 +250,14 @@ impl State {
     /// The process of a node ends and is started again.
     pub fn restart(&mut self, node: &str) {
         for e in self.exists.values_mut().filter(|e| e.node == node) {
-            e.start = uuid::Uuid::now_v7().to_string();
-            e.exec = ExecPhase::Waiting;
+            e.begin();
+        }
+    }
+
+    /// The process of a node ends, and stays so.
+    pub fn end(&mut self, node: &str, code: i32) {
+        for e in self.exists.values_mut().filter(|e| e.node == node) {
+            (e.phase, e.start, e.exited, e.exit_code) = (Phase::Stopped, String::new(), true, Some(code));
         }
     }
 
@@ -226,6 +284,10 @@ impl State {
                 detail: if e.phase == Phase::Failed { "it is broken".into() } else { String::new() },
                 wanted: self.wanted.contains_key(uid),
                 exit_code: e.exit_code,
+                restarts: e.restarts,
+                exited: e.exited,
+                health: self.health.get(&e.node).filter(|_| !e.start.is_empty()).cloned().unwrap_or_default(),
+                stages_done: e.reached.clone(),
                 ..pc::Observed::default()
             };
             all.insert(uid.clone(), observed);
@@ -238,6 +300,9 @@ impl State {
             cpu_millis: self.cpu_millis,
             memory_bytes: self.memory_bytes,
             architecture: "riscv64".into(),
+            allowed_devices: self.devices.clone(),
+            allowed_capabilities: self.capabilities.clone(),
+            host_network: self.host_network,
             runtimes: if self.docker_down {
                 Vec::new()
             } else {
@@ -266,10 +331,11 @@ impl State {
         let up = |end: &Option<pn::WireEnd>| match end.as_ref().and_then(|e| e.end.as_ref()) {
             Some(pn::wire_end::End::Nic(id)) => nics.get(id).is_some_and(|n| n.present),
             Some(pn::wire_end::End::Segment(id)) => !self.slow_segments && self.segments.contains_key(id),
+            Some(_) => true,
             None => false,
         };
         let wire = |w: &pn::Wire| {
-            let state = match (self.unplugged, up(&w.a) && up(&w.b)) {
+            let state = match (self.unplugged || !w.enabled, up(&w.a) && up(&w.b)) {
                 (true, _) => pn::WireState::Down,
                 (false, true) => pn::WireState::Up,
                 (false, false) => pn::WireState::Pending,

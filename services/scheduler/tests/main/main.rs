@@ -2,7 +2,10 @@
 
 mod deploy;
 mod fake;
+mod links;
+mod nodes;
 mod recovery;
 mod refusals;
+mod stages;
 mod store;
 mod world;

@@ -18,7 +18,12 @@ async fn every_fault_of_a_spec_is_named_at_once() {
     assert_eq!((failure.code, failure.reason.as_str()), (Code::InvalidArgument, "INVALID_REQUEST"));
     let mut fields: Vec<&str> = failure.violations.iter().map(|v| v.field.as_str()).collect();
     fields.sort_unstable();
-    assert_eq!(fields, ["spec.links[0].b.interface", "spec.links[0].mtu", "spec.nodes[0]"]);
+    assert_eq!(fields, ["spec.links[0].b.interface", "spec.links[0].mtu", "spec.nodes[0].kind"]);
+    assert!(failure.message.ends_with("wrong in 3 places"), "{}", failure.message);
+    let mut wrong = spec(2, &[(1, 2)]);
+    wrong.links[0].mtu = 9;
+    let failure = world.apply("w", wrong).await.unwrap_err();
+    assert!(failure.message.ends_with("wrong in 1 place"), "{}", failure.message);
     assert_eq!(world.apply("-w", spec(1, &[])).await.unwrap_err().code, Code::InvalidArgument);
     assert!(world.lab("w").await.is_err());
 }
@@ -161,4 +166,48 @@ async fn a_new_lab_of_which_nothing_can_run_is_refused() {
     assert_eq!(operation.state(), p::OperationState::Failed);
     world.host().with(|s| s.docker_down = false);
     world.node_is("old", "n2", p::NodeState::Ready).await;
+}
+
+#[tokio::test]
+async fn what_a_host_refuses_for_good_ends_the_deploy_with_its_words() {
+    let world = World::new().await;
+    world.host().with(|s| s.refuses_wires = "nics[0].mac is no address".into());
+    let done = world.deploy("r", spec(2, &[(1, 2)])).await;
+    let error = done.error.unwrap();
+    assert_eq!(done.state, i32::from(p::OperationState::Failed), "{error:?}");
+    assert!(
+        error.message.contains("host h1 will not take") && error.message.contains("is no address"),
+        "{error:?}"
+    );
+    eventually("the link says why", BOUND, || async {
+        world.links("r").await.iter().any(|l| l.reason.contains("is no address"))
+    })
+    .await;
+
+    // The lab stays usable: it can be changed, deployed again, and removed.
+    let again = world.deploy("r", spec(3, &[(1, 2)])).await;
+    assert_eq!(again.state, i32::from(p::OperationState::Failed));
+    world.host().with(|s| s.refuses_wires.clear());
+    let mended = world.deploy("r", spec(2, &[(1, 2)])).await;
+    assert_eq!(mended.state, i32::from(p::OperationState::Succeeded), "{:?}", mended.error);
+    world.host().with(|s| s.refuses_wires = "no".into());
+    let removal = world.destroy("r").await.unwrap();
+    assert_eq!(world.done(&removal.id).await.state, i32::from(p::OperationState::Succeeded));
+}
+
+#[tokio::test]
+async fn a_bridge_is_not_said_not_to_run_but_to_have_no_process() {
+    let world = World::new().await;
+    let mut lab = spec(2, &[(1, 2)]);
+    lab.nodes[1].kind = "bridge".into();
+    lab.nodes[1].image = String::new();
+    let bridge = lab.nodes[1].id.clone();
+    let done = world.deploy("s", lab).await;
+    assert_eq!(done.state, i32::from(p::OperationState::Succeeded), "{:?}", done.error);
+    for verb in ["exec", "logs"] {
+        let request = ps::GetTicketRequest { lab: "s".into(), node: bridge.clone(), verb: verb.into() };
+        let status = world.client.clone().get_ticket(request).await.unwrap_err();
+        let failure = netloom_service::status::from_status(&status);
+        assert_eq!(failure.reason, "NODE_HAS_NO_PROCESS", "{failure}");
+    }
 }

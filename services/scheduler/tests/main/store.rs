@@ -1,6 +1,5 @@
 //! The contract of the store. Every case opens its own [`Database`], so that another database only needs another one.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use netloom_model::id::HostId;
@@ -36,6 +35,10 @@ fn rooms() -> Vec<Room> {
         memory_bytes: 1 << 40,
         cpu_reserved: 0,
         memory_reserved: 0,
+        allowed: netloom_scheduler::place::Allowed {
+            capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()],
+            ..Default::default()
+        },
     }]
 }
 
@@ -53,7 +56,7 @@ fn spec(nodes: usize) -> LabSpec {
         interface: e.into(),
         ..Default::default()
     };
-    let link = |i| LinkSpec { a: end(i, "eth1"), b: end(i + 1, "eth2"), mtu: 0, labels: BTreeMap::new() };
+    let link = |i| LinkSpec { a: end(i, "eth1"), b: end(i + 1, "eth2"), ..LinkSpec::default() };
     LabSpec {
         nodes: (0..nodes).map(node).collect(),
         links: (0..nodes.saturating_sub(1)).map(link).collect(),
@@ -63,7 +66,8 @@ fn spec(nodes: usize) -> LabSpec {
 
 fn planned(current: &LabRows, spec: &LabSpec) -> LabRows {
     let (catalogue, rooms) = (Catalogue::embedded(), rooms());
-    plan(current, spec, Context { catalogue: &catalogue, rooms: &rooms, asked: true, now: 5 }).rows
+    plan(current, spec, Context { catalogue: &catalogue, rooms: &rooms, asked: true, revive: true, now: 5 })
+        .rows
 }
 
 fn lab(id: &str, nodes: usize) -> LabRows {
@@ -175,7 +179,7 @@ async fn events_are_numbered_without_a_gap_under_many_writers() {
     assert_eq!(numbers, (1..=120).collect::<Vec<_>>());
     assert_eq!(store.last_event(), 120);
     assert_eq!(store.read_events(120, "", 10).await.unwrap(), Reading::Events(Vec::new()));
-    assert_eq!(store.read_events(121, "", 10).await.unwrap(), Reading::Relist);
+    assert_eq!(store.read_events(121, "", 10).await.unwrap(), Reading::Ahead { newest: 120 });
     assert_eq!(store.read_events(0, "other", 10).await.unwrap(), Reading::Events(Vec::new()));
 }
 

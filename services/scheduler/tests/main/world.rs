@@ -145,6 +145,43 @@ impl World {
             .map_err(|s| from_status(&s))
     }
 
+    pub async fn change_nodes(
+        &self,
+        lab: &str,
+        change: ps::NodeChange,
+        nodes: &[&str],
+    ) -> Result<ps::OperationFacts, Failure> {
+        let request = ps::ChangeNodesRequest {
+            lab: lab.into(),
+            nodes: nodes.iter().map(|n| (*n).to_owned()).collect(),
+            change: change.into(),
+            request_id: String::new(),
+        };
+        let response = self.client.clone().change_nodes(request).await;
+        response.map(|r| r.into_inner().operation.unwrap()).map_err(|s| from_status(&s))
+    }
+
+    pub async fn change_link(&self, request: ps::ChangeLinkRequest) -> Result<ps::OperationFacts, Failure> {
+        let response = self.client.clone().change_link(request).await;
+        response.map(|r| r.into_inner().operation.unwrap()).map_err(|s| from_status(&s))
+    }
+
+    pub async fn set_link(&self, lab: &str, link: &str, enabled: bool) -> Result<ps::LinkFacts, Failure> {
+        let request = ps::SetLinkEnabledRequest { lab: lab.into(), link: link.into(), enabled };
+        let response = self.client.clone().set_link_enabled(request).await;
+        response.map(|r| r.into_inner()).map_err(|s| from_status(&s))
+    }
+
+    pub async fn link(&self, lab: &str, link: &str) -> ps::LinkFacts {
+        self.links(lab).await.into_iter().find(|l| l.id == link).unwrap()
+    }
+
+    /// Waits until a link is in a state.
+    pub async fn link_is(&self, lab: &str, link: &str, state: p::LinkState) {
+        let what = format!("{lab}/{link} is {}", state.as_str_name());
+        eventually(&what, BOUND, || async { self.link(lab, link).await.state() == state }).await;
+    }
+
     pub async fn operation(&self, id: &str) -> ps::OperationFacts {
         let request = ps::GetOperationRequest { operation: id.into() };
         self.client.clone().get_operation(request).await.unwrap().into_inner()

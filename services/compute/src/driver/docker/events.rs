@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 
 /// What changes a container's life; all else (exec, attach, resize, …) is noise.
-const LIFE: [&str; 6] = ["create", "start", "die", "destroy", "pause", "unpause"];
+const LIFE: [&str; 8] = ["create", "start", "die", "destroy", "pause", "unpause", "update", "health_status"];
 
 /// The subscription begins this much in the past, since it begins when the stream is first read. Docker keeps its last events.
 const BEFORE: Duration = Duration::from_secs(1);

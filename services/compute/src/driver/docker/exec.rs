@@ -1,4 +1,4 @@
-//! Commands in containers, and what containers wrote.
+//! Commands in containers.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -8,9 +8,9 @@ use bollard::Docker;
 use bollard::container::LogOutput;
 use bollard::exec::{StartExecOptions, StartExecResults};
 use bollard::models::ExecConfig;
-use bollard::query_parameters::{LogsOptionsBuilder, ResizeExecOptionsBuilder};
-use futures::stream::BoxStream;
+use bollard::query_parameters::ResizeExecOptionsBuilder;
 use futures::{Stream, StreamExt as _};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, getpgid};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
@@ -70,19 +70,6 @@ impl DockerDriver {
         let pump = Pump { client, exec, output, to_caller: output_to };
         tokio::spawn(pump.run(feed));
         Ok(Session { output: ReceiverStream::new(output_from).boxed(), input: input_to })
-    }
-
-    pub(super) async fn read_logs(
-        &self,
-        id: &str,
-        follow: bool,
-        tail: u32,
-    ) -> Result<BoxStream<'static, Result<Output, Error>>, Error> {
-        let tail = if tail == 0 { "all".to_owned() } else { tail.to_string() };
-        let options =
-            LogsOptionsBuilder::default().follow(follow).stdout(true).stderr(true).tail(&tail).build();
-        let lines = self.client().await?.logs(id, Some(options));
-        Ok(lines.map(|part| part.map(output_of).map_err(|e| Error::Refused(format!("Docker: {e}")))).boxed())
     }
 }
 
@@ -150,8 +137,14 @@ impl Pump {
         let pid = exec.pid.and_then(|p| i32::try_from(p).ok()).filter(|p| *p > 1);
         let Some(pid) = pid.filter(|_| exec.running == Some(true)).map(Pid::from_raw) else { return };
         // It leads a session of its own, so its group is it and its children.
-        if getpgid(Some(pid)) == Ok(pid) {
-            let _ = killpg(pid, Signal::SIGKILL);
+        if getpgid(Some(pid)) != Ok(pid) {
+            return;
+        }
+        match killpg(pid, Signal::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(error) => {
+                tracing::warn!(%error, exec = self.exec, %pid, "a command whose caller has gone runs on: it cannot be ended");
+            }
         }
     }
 }
@@ -213,7 +206,7 @@ async fn resize(client: &Docker, exec: &str, size: Size) {
     }
 }
 
-fn output_of(part: LogOutput) -> Output {
+pub(super) fn output_of(part: LogOutput) -> Output {
     match part {
         LogOutput::StdErr { message } => Output::Stderr(message),
         LogOutput::StdOut { message } | LogOutput::StdIn { message } | LogOutput::Console { message } => {

@@ -1,40 +1,44 @@
 //! Containers, over Docker's socket.
 //!
-//! What a container is made of is in [`create`] (pure), its management network in [`network`], images in [`images`], commands and logs in [`exec`], changes in [`events`]. Docker's own restart
-//! policy is always "no": netloom restarts. A container without a management network has `NetworkDisabled`, which halves its start; then Docker makes no sandbox and writes no
+//! What a container is made of is in [`create`] (pure), what a host allows of it in [`policy`], what its kernel does in [`kernel`], what is mounted into it in [`mounts`] and [`volumes`], its management network in [`network`];
+//! what is read back of it in [`read`], commands in [`exec`], its output in [`log`], changes in [`events`], images in [`images`]. Docker's own restart policy is always "no": netloom restarts. A container without a management network has `NetworkDisabled`, which halves its start; then Docker makes no sandbox and writes no
 //! /etc/hosts, so netloom writes it.
 
 mod create;
 mod events;
 mod exec;
 mod images;
+mod kernel;
+mod log;
+mod mounts;
 mod network;
+mod policy;
+mod read;
 mod terminal;
+mod volumes;
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bollard::Docker;
 use bollard::errors::Error as DockerError;
-use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum};
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
     RemoveContainerOptionsBuilder, StartContainerOptions, StopContainerOptionsBuilder,
 };
 use futures::FutureExt as _;
 use futures::stream::BoxStream;
-use netloom_model::id::{LabUid, Owner};
+use netloom_model::id::{LabUid, NodeUid, Owner};
 use netloom_model::slice::Instance;
-use netloom_model::spec::BindSource;
 use netloom_model::state::Runtime;
 
-use super::{Answer, Command, Driver, Found, Image, Listed, Output, Probe, Process, Session};
+use super::{Answer, Command, Driver, Found, Image, Limits, Line, Lines, Listed, Probe, Session};
 use crate::config::Config;
 use crate::error::Error;
-use crate::files::{self, Files};
-use crate::hosts_file;
+use crate::figures::DOCKER;
+use crate::files::Files;
 use crate::pins::Pins;
 
 /// Labels that netloom puts on what it makes.
@@ -57,10 +61,8 @@ const WAIT_PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/netloom-wa
 /// See the module.
 pub struct DockerDriver {
     owner: Owner,
-    config: Config,
-    files: Arc<Files>,
-    pins: Arc<Pins>,
-    wait_program: PathBuf,
+    config: Arc<Config>,
+    mounts: mounts::Mounts,
     /// Speaks the version that Docker was last found to speak.
     client: Mutex<Option<Docker>>,
     networks: tokio::sync::Mutex<()>,
@@ -78,8 +80,10 @@ impl DockerDriver {
         let wait_program = data_dir.join("compute/netloom-wait");
         install(&wait_program, WAIT_PROGRAM)
             .map_err(|e| Error::host(format!("cannot write {}", wait_program.display()), e))?;
+        let config = Arc::new(config);
+        let mounts = mounts::Mounts { files, pins, wait_program, config: config.clone() };
         let networks = tokio::sync::Mutex::default();
-        Ok(DockerDriver { owner, config, files, pins, wait_program, client: Mutex::default(), networks })
+        Ok(DockerDriver { owner, config, mounts, client: Mutex::default(), networks })
     }
 
     /// A client that speaks Docker's version.
@@ -138,53 +142,9 @@ impl DockerDriver {
         HashMap::from([("label", labels)])
     }
 
-    /// Mounts of a node's binds, held for Docker to open. What is not there, or not allowed, is an error.
-    fn binds(&self, instance: &Instance) -> Result<Vec<create::Mounted>, Error> {
-        let source = |number: usize, bind: &BindSource| match bind {
-            BindSource::Bundle(path) => {
-                self.pins.hold(instance.uid, number, &self.files.resolve(instance.lab_uid, path)?)
-            }
-            BindSource::Host(path) => {
-                files::host_path(path, &self.config.allowed_host_paths, &self.config.docker_socket)
-            }
-        };
-        let mounted = |(number, bind): (usize, &netloom_model::spec::Bind)| {
-            Ok(create::Mounted {
-                source: source(number, &bind.source)?,
-                target: bind.target.clone(),
-                read_only: bind.read_only,
-            })
-        };
-        instance.spec.binds.iter().enumerate().map(mounted).collect()
-    }
-
-    /// Writes what a node reads of netloom's, and answers how it is mounted.
-    fn node_files(&self, instance: &Instance) -> Result<Vec<create::Mounted>, Error> {
-        let dir = self.files.node_dir(instance.lab_uid, instance.uid)?;
-        let mut mounts = Vec::new();
-        let mut put = |name: &str, text: &str, target: &str, read_only: bool| {
-            let source = dir.join(name);
-            files::write_in_place(&source, text)?;
-            mounts.push(create::Mounted { source, target: target.to_owned(), read_only });
-            Ok::<(), Error>(())
-        };
-        let hosts = hosts_file::hosts(hosts_file::hostname(instance), &instance.host_entries);
-        put("hosts", &hosts, "/etc/hosts", false)?;
-        if instance.network.is_none() {
-            put("resolv.conf", hosts_file::resolv_conf(), "/etc/resolv.conf", false)?;
-        }
-        if !instance.spec.skip_interface_wait {
-            put("interfaces", &hosts_file::interfaces(&instance.interfaces), create::INTERFACES, true)?;
-            mounts.push(create::Mounted {
-                source: self.wait_program.clone(),
-                target: create::WAIT.to_owned(),
-                read_only: true,
-            });
-        }
-        Ok(mounts)
-    }
-
-    async fn create_container(&self, instance: &Instance) -> Result<String, Error> {
+    async fn create_container(&self, instance: &Instance, shares: Option<&str>) -> Result<String, Error> {
+        policy::check(&instance.spec, &self.config)?;
+        let network = create::network(instance, shares)?;
         let client = self.client().await?;
         let image = match client.inspect_image(&instance.spec.image).await {
             Err(e) if status(&e) == Some(404) => {
@@ -192,9 +152,9 @@ impl DockerDriver {
             }
             other => other.map_err(|e| self.error(e))?,
         };
-        let mut mounts = self.node_files(instance)?;
-        mounts.extend(self.binds(instance)?);
-        if let Some(network) = &instance.network {
+        let mut mounts = self.mounts.put(instance).await?;
+        mounts.extend(self.ensure_volumes(&client, instance).await?);
+        if let create::Network::Management(network) = network {
             self.ensure_network(&client, network, instance.lab_uid, instance.lab.as_str()).await?;
         }
         let config = image.config.unwrap_or_default();
@@ -209,7 +169,7 @@ impl DockerDriver {
                 instance.spec.image
             )));
         }
-        let body = create::body(instance, self.owner, program, mounts);
+        let body = create::body(instance, self.owner, &network, program, mounts, &kernel::Kernel::read());
         let options = CreateContainerOptionsBuilder::default().name(&instance.name).build();
         match client.create_container(Some(options), body).await {
             Err(e) if status(&e) == Some(409) => self.taken(&client, instance).await,
@@ -226,7 +186,7 @@ impl DockerDriver {
             }
             other => other.map_err(|e| self.error(e))?,
         };
-        match read(self.owner, other) {
+        match read::container(self.owner, other) {
             Some(found) if found.uid == instance.uid => Ok(found.id),
             Some(_) => Err(Error::Busy(format!(
                 "waits until the container of an earlier node called {name} is removed"
@@ -239,8 +199,7 @@ impl DockerDriver {
 
     async fn start_container(&self, id: &str, instance: &Instance) -> Result<(), Error> {
         // A node may have changed what its binds lead to since it was made.
-        self.binds(instance)?;
-        self.node_files(instance)?;
+        self.mounts.put(instance).await?;
         let client = self.client().await?;
         client.start_container(id, None::<StartContainerOptions>).await.map_err(|e| self.error(e))
     }
@@ -283,7 +242,7 @@ impl Driver for DockerDriver {
     }
 
     fn list(&self) -> Answer<'_, Vec<Listed>> {
-        async {
+        let call = async {
             let options =
                 ListContainersOptionsBuilder::default().all(true).filters(&self.filters(None)).build();
             let listing = self.client().await?;
@@ -297,34 +256,42 @@ impl Driver for DockerDriver {
                 Some(Listed { id: c.id?, running })
             });
             Ok(listed.collect())
-        }
-        .boxed()
+        };
+        DOCKER.time(&["list"], call).boxed()
     }
 
     fn inspect<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Found>> {
-        async move {
+        let call = async move {
             match self.client().await?.inspect_container(id, None::<InspectContainerOptions>).await {
                 Err(e) if status(&e) == Some(404) => Ok(None),
-                other => Ok(read(self.owner, other.map_err(|e| self.error(e))?)),
+                other => Ok(read::container(self.owner, other.map_err(|e| self.error(e))?)),
             }
+        };
+        DOCKER.time(&["inspect"], call).boxed()
+    }
+
+    fn create<'a>(&'a self, instance: &'a Instance, shares: Option<&'a str>) -> Answer<'a, String> {
+        DOCKER.time(&["create"], self.create_container(instance, shares)).boxed()
+    }
+
+    fn start<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()> {
+        DOCKER.time(&["start"], self.start_container(id, instance)).boxed()
+    }
+
+    fn refresh<'a>(&'a self, id: &'a str, instance: &'a Instance, has: &'a Limits) -> Answer<'a, ()> {
+        async move {
+            self.mounts.refresh(instance).await?;
+            if has.satisfy(&instance.spec) {
+                return Ok(());
+            }
+            let limits = create::update(Limits::of(&instance.spec).explicit());
+            self.client().await?.update_container(id, limits).await.map_err(|e| self.error(e))
         }
         .boxed()
     }
 
-    fn create<'a>(&'a self, instance: &'a Instance) -> Answer<'a, String> {
-        self.create_container(instance).boxed()
-    }
-
-    fn start<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()> {
-        self.start_container(id, instance).boxed()
-    }
-
-    fn refresh<'a>(&'a self, instance: &'a Instance) -> Answer<'a, ()> {
-        async move { self.node_files(instance).map(drop) }.boxed()
-    }
-
     fn stop<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
-        async move {
+        let call = async move {
             let options =
                 StopContainerOptionsBuilder::default().t(self.config.stop_timeout.min(100) as i32).build();
             match self.client().await?.stop_container(id, Some(options)).await {
@@ -332,37 +299,40 @@ impl Driver for DockerDriver {
                 Err(e) if matches!(status(&e), Some(304 | 404)) => Ok(()),
                 other => other.map_err(|e| self.error(e)),
             }
-        }
-        .boxed()
+        };
+        DOCKER.time(&["stop"], call).boxed()
     }
 
     fn remove<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
-        self.remove_container(id).boxed()
+        DOCKER.time(&["remove"], self.remove_container(id)).boxed()
+    }
+
+    fn remove_node(&self, node: NodeUid) -> Answer<'_, ()> {
+        DOCKER.time(&["remove_volumes"], self.remove_volumes(format!("{}={node}", label::UID))).boxed()
     }
 
     fn remove_lab(&self, lab: LabUid) -> Answer<'_, ()> {
-        self.remove_networks(lab).boxed()
+        let call = async move {
+            self.remove_networks(lab).await?;
+            self.remove_volumes(format!("{}={lab}", label::LAB_UID)).await
+        };
+        DOCKER.time(&["remove_lab"], call).boxed()
     }
 
     fn exec<'a>(&'a self, id: &'a str, command: Command) -> Answer<'a, Session> {
-        self.start_exec(id, command).boxed()
+        DOCKER.time(&["exec"], self.start_exec(id, command)).boxed()
     }
 
-    fn logs<'a>(
-        &'a self,
-        id: &'a str,
-        follow: bool,
-        tail: u32,
-    ) -> Answer<'a, BoxStream<'static, Result<Output, Error>>> {
-        self.read_logs(id, follow, tail).boxed()
+    fn logs<'a>(&'a self, id: &'a str, which: Lines) -> Answer<'a, BoxStream<'static, Result<Line, Error>>> {
+        DOCKER.time(&["logs"], self.read_log(id, which)).boxed()
     }
 
     fn image<'a>(&'a self, reference: &'a str, _: Runtime) -> Answer<'a, Option<Image>> {
-        self.inspect_image(reference).boxed()
+        DOCKER.time(&["image"], self.inspect_image(reference)).boxed()
     }
 
     fn pull<'a>(&'a self, reference: &'a str) -> Answer<'a, BoxStream<'static, Result<String, Error>>> {
-        self.pull_image(reference).boxed()
+        DOCKER.time(&["pull"], self.pull_image(reference)).boxed()
     }
 }
 
@@ -372,66 +342,6 @@ fn status(e: &DockerError) -> Option<u16> {
         DockerError::DockerResponseServerError { status_code, .. } => Some(*status_code),
         _ => None,
     }
-}
-
-/// What a container is to us; none when it is not ours.
-fn read(owner: Owner, c: ContainerInspectResponse) -> Option<Found> {
-    let labels = c.config.and_then(|c| c.labels).unwrap_or_default();
-    let text = |name: &str| labels.get(name).cloned().unwrap_or_default();
-    if text(label::OWNER) != owner.to_string() {
-        return None;
-    }
-    let id = c.id?;
-    let (Ok(uid), Ok(lab_uid)) = (text(label::UID).parse(), text(label::LAB_UID).parse()) else {
-        tracing::warn!(
-            container = id,
-            "a container has our owner label without valid uids; it is left alone"
-        );
-        return None;
-    };
-    let state = c.state.unwrap_or_default();
-    let (started, finished) = (nanos(state.started_at.as_deref()), nanos(state.finished_at.as_deref()));
-    let ran = started.zip(finished).and_then(|(s, f)| f.checked_sub(s)).and_then(|n| u64::try_from(n).ok());
-    let networks = c.network_settings.and_then(|n| n.networks).unwrap_or_default();
-    let address = |of: fn(&bollard::models::EndpointSettings) -> &Option<String>| {
-        networks.values().find_map(|n| of(n).clone().filter(|a| !a.is_empty())).unwrap_or_default()
-    };
-    Some(Found {
-        uid,
-        lab_uid,
-        lab: text(label::LAB),
-        node: text(label::NODE),
-        spec_hash: text(label::SPEC_HASH),
-        image_digest: c.image.unwrap_or_default(),
-        process: process(&state),
-        start_id: started.map(|s| s.to_string()).unwrap_or_default(),
-        started_us: started.map_or(0, |s| s / 1_000),
-        ran: Duration::from_nanos(ran.unwrap_or_default()),
-        mgmt_ipv4: address(|n| &n.ip_address),
-        mgmt_ipv6: address(|n| &n.global_ipv6_address),
-        id,
-    })
-}
-
-fn process(state: &ContainerState) -> Process {
-    use ContainerStateStatusEnum as S;
-    match state.status.unwrap_or(S::EMPTY) {
-        S::CREATED => Process::Created,
-        S::RUNNING | S::PAUSED | S::RESTARTING | S::STOPPING => {
-            Process::Running { pid: state.pid.and_then(|p| i32::try_from(p).ok()).filter(|p| *p > 0) }
-        }
-        S::REMOVING => Process::Removing,
-        S::EXITED | S::DEAD | S::EMPTY => Process::Ended {
-            code: state.exit_code.and_then(|c| i32::try_from(c).ok()).unwrap_or(-1),
-            error: state.error.clone().unwrap_or_default(),
-        },
-    }
-}
-
-/// Docker's time as nanoseconds since 1970; none for "0001-01-01T00:00:00Z", which means never.
-fn nanos(time: Option<&str>) -> Option<i64> {
-    let time: jiff::Timestamp = time?.parse().ok()?;
-    i64::try_from(time.as_nanosecond()).ok().filter(|n| *n > 0)
 }
 
 /// Writes a program by renaming, since one that runs cannot be written over.
@@ -447,54 +357,4 @@ fn install(path: &Path, content: &[u8]) -> std::io::Result<()> {
     std::fs::write(&draft, content)?;
     std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o755))?;
     std::fs::rename(draft, path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use bollard::models::ContainerConfig;
-
-    fn container(owner: Owner, status: ContainerStateStatusEnum) -> ContainerInspectResponse {
-        let i = crate::driver::testing::instance();
-        let labels = [
-            (label::OWNER, owner.to_string()),
-            (label::UID, i.uid.to_string()),
-            (label::LAB_UID, i.lab_uid.to_string()),
-            (label::SPEC_HASH, "h".into()),
-        ];
-        ContainerInspectResponse {
-            id: Some("c1".into()),
-            config: Some(ContainerConfig {
-                labels: Some(labels.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()),
-                ..ContainerConfig::default()
-            }),
-            state: Some(ContainerState {
-                status: Some(status),
-                pid: Some(7),
-                exit_code: Some(137),
-                started_at: Some("2026-11-23T07:39:10.164621777Z".into()),
-                finished_at: Some("2026-11-23T07:39:12.164621777Z".into()),
-                ..ContainerState::default()
-            }),
-            ..ContainerInspectResponse::default()
-        }
-    }
-
-    #[test]
-    fn a_container_is_read() {
-        let owner = Owner::new();
-        let found = read(owner, container(owner, ContainerStateStatusEnum::RUNNING)).unwrap();
-        assert_eq!(found.process, Process::Running { pid: Some(7) });
-        assert_eq!(found.start_id, "1795419550164621777");
-        assert_eq!(found.started_us, 1_795_419_550_164_621);
-        let found = read(owner, container(owner, ContainerStateStatusEnum::EXITED)).unwrap();
-        assert_eq!(found.process, Process::Ended { code: 137, error: String::new() });
-        assert_eq!(found.ran, Duration::from_secs(2));
-        assert_eq!(nanos(Some("0001-01-01T00:00:00Z")), None);
-    }
-
-    #[test]
-    fn another_owner_is_not_ours() {
-        assert!(read(Owner::new(), container(Owner::new(), ContainerStateStatusEnum::RUNNING)).is_none());
-    }
 }

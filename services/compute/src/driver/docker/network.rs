@@ -1,6 +1,7 @@
 //! A lab's management network: one Docker bridge network a lab, made when its first node needs it.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use bollard::Docker;
 use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
@@ -10,6 +11,9 @@ use netloom_model::slice::Network;
 
 use super::{DockerDriver, label, status};
 use crate::error::Error;
+
+/// The option that names its Linux bridge.
+const BRIDGE: &str = "com.docker.network.bridge.name";
 
 impl DockerDriver {
     /// Makes the network if it is not there. One at a time: Docker lets two of one name exist.
@@ -49,6 +53,13 @@ impl DockerDriver {
                 }
             }
         }
+        // Docker would take over a bridge that is there, with all that somebody else has on it.
+        let bridge = wanted.options.as_ref().and_then(|o| o.get(BRIDGE));
+        if let Some(bridge) = bridge.filter(|b| Path::new("/sys/class/net").join(b).exists()) {
+            return Err(Error::Foreign(format!(
+                "an interface called {bridge} exists on this host; give `mgmt: bridge:` another name"
+            )));
+        }
         client.create_network(wanted).await.map_err(|e| self.error(e))?;
         tracing::info!(network = %name, "management network created");
         Ok(())
@@ -73,14 +84,18 @@ impl DockerDriver {
 fn request(network: &Network, lab_uid: LabUid, lab: &str, owner: Owner) -> NetworkCreateRequest {
     let spec = &network.spec;
     let some = |text: &str| Some(text.to_owned()).filter(|t| !t.is_empty());
-    let pool = |subnet: &str, gateway: &str| {
+    let pool = |subnet: &str, gateway: &str, range: &str| {
         some(subnet).map(|subnet| IpamConfig {
             subnet: Some(subnet),
             gateway: some(gateway),
+            ip_range: some(range),
             ..IpamConfig::default()
         })
     };
-    let pools = [pool(&spec.ipv4_subnet, &spec.ipv4_gateway), pool(&spec.ipv6_subnet, &spec.ipv6_gateway)];
+    let pools = [
+        pool(&spec.ipv4_subnet, &spec.ipv4_gateway, &spec.ipv4_range),
+        pool(&spec.ipv6_subnet, &spec.ipv6_gateway, &spec.ipv6_range),
+    ];
     let pools: Vec<IpamConfig> = pools.into_iter().flatten().collect();
     let text = serde_json::to_vec(spec).expect("a network's spec always serialises");
     let labels = [
@@ -89,13 +104,20 @@ fn request(network: &Network, lab_uid: LabUid, lab: &str, owner: Owner) -> Netwo
         (label::LAB_UID, lab_uid.to_string()),
         (label::SPEC_HASH, Digest::of(&text).to_string()),
     ];
-    let mtu = (spec.mtu > 0).then(|| ("com.docker.network.driver.mtu".to_owned(), spec.mtu.to_string()));
+    let mut options: HashMap<String, String> = spec.driver_options.clone().into_iter().collect();
+    if spec.mtu > 0 {
+        options.insert("com.docker.network.driver.mtu".to_owned(), spec.mtu.to_string());
+    }
+    if !spec.bridge.is_empty() {
+        options.insert(BRIDGE.to_owned(), spec.bridge.clone());
+    }
     NetworkCreateRequest {
         name: network.name.clone(),
         driver: Some("bridge".to_owned()),
         ipam: (!pools.is_empty()).then_some(Ipam { config: Some(pools), ..Ipam::default() }),
         enable_ipv6: Some(!spec.ipv6_subnet.is_empty()),
-        options: Some(mtu.into_iter().collect()),
+        options: Some(options),
+        internal: Some(spec.internal),
         labels: Some(labels.into_iter().map(|(k, v)| (k.to_owned(), v)).collect::<HashMap<_, _>>()),
         ..NetworkCreateRequest::default()
     }
@@ -113,6 +135,10 @@ mod tests {
             ipv4_gateway: "172.20.20.1".into(),
             ipv6_subnet: "2001:db8::/64".into(),
             mtu: 1400,
+            bridge: "br-mgmt".into(),
+            ipv4_range: "172.20.20.128/25".into(),
+            internal: true,
+            driver_options: [("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned())].into(),
             ..MgmtSpec::default()
         };
         let (lab, owner) = (LabUid::new(), Owner::new());
@@ -123,7 +149,10 @@ mod tests {
         assert_eq!(pools[0].gateway.as_deref(), Some("172.20.20.1"));
         assert_eq!((pools[1].subnet.as_deref(), pools[1].gateway.as_deref()), (Some("2001:db8::/64"), None));
         assert_eq!(made.enable_ipv6, Some(true));
-        assert_eq!(made.options.unwrap()["com.docker.network.driver.mtu"], "1400");
+        assert_eq!((pools[0].ip_range.as_deref(), made.internal), (Some("172.20.20.128/25"), Some(true)));
+        let options = made.options.unwrap();
+        assert_eq!(options["com.docker.network.driver.mtu"], "1400");
+        assert_eq!((options[BRIDGE].as_str(), options.len()), ("br-mgmt", 3));
         let plain = of(MgmtSpec::default());
         assert_eq!((plain.ipam, plain.enable_ipv6), (None, Some(false)));
         let hash = |r: &Option<HashMap<String, String>>| r.as_ref().unwrap()[label::SPEC_HASH].clone();

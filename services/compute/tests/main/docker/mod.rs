@@ -5,4 +5,6 @@ mod container;
 mod foreign;
 pub mod image;
 mod netns;
+mod options;
 mod outage;
+mod remembered;

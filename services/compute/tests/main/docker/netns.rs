@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use netloom_model::observed::{Observed, Phase};
+use netloom_model::spec::NetworkMode;
 use netloom_service::testing::eventually;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -99,4 +100,31 @@ async fn a_program_starts_when_its_interfaces_are_there() {
         "somebody else's restart is adopted"
     );
     eventually("the program runs at once", BOUND, || async { program().await.starts_with("sleep\0") }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_shares_a_namespace_follows_a_node_that_died() {
+    let Some(rig) = Rig::docker("who_shares_a_namespace_follows_a_node_that_died").await else { return };
+    let (main, mut side) = (rig.instance("r1"), rig.instance("r2"));
+    side.spec.network_mode = NetworkMode::Node("r1".into());
+    side.network_of = Some(main.uid);
+    rehash(&mut side);
+    rig.sync(&[main.clone(), side.clone()]).await;
+    let first = rig.until_phase(main.uid, Phase::Running).await;
+    let beside = rig.until_phase(side.uid, Phase::Running).await;
+    assert_eq!(published(&rig), [path_of(&rig, &first)], "only who has it hands it over");
+    let old = inode(path_of(&rig, &first));
+
+    kill(Pid::from_raw(pid_of(&first).await), Signal::SIGKILL).unwrap();
+    let anew = |o: &Observed, before: &Observed| o.phase == Phase::Running && o.start_id != before.start_id;
+    let second = rig.until_node(main.uid, "runs again", |o| anew(o, &first)).await;
+    let follows = rig.until_node(side.uid, "follows", |o| anew(o, &beside)).await;
+    assert_eq!((second.restart_count, second.exited), (1, true));
+    assert_eq!((follows.restart_count, follows.exited), (0, false), "it did not end by itself");
+    let inside = |o: &Observed| {
+        let o = o.clone();
+        async move { inode(format!("/proc/{}/ns/net", pid_of(&o).await)) }
+    };
+    assert_eq!(inside(&follows).await, inside(&second).await);
+    assert_ne!(inside(&second).await, old);
 }

@@ -59,10 +59,20 @@ impl ComputeService for Host {
         self.called("compute.settle", Some(request.term), 0)?;
         self.with(|s| {
             for start in request.starts {
-                if let Some(e) = s.exists.get_mut(&start.uid).filter(|e| e.start == start.start_id) {
-                    e.exec = ExecPhase::Done;
-                    s.calls.push(format!("settled {}", e.node));
+                let Some(e) = s.exists.get_mut(&start.uid).filter(|e| e.start == start.start_id) else {
+                    continue;
+                };
+                assert!(start.reached.starts_with(&e.reached), "points only grow");
+                for point in &start.reached[e.reached.len()..] {
+                    let how = if point.on_exit { "over" } else { "entered" };
+                    let stage = point.stage().as_str_name().trim_start_matches("STAGE_").to_ascii_lowercase();
+                    s.calls.push(format!("{} {stage} {how}", e.node));
+                    if point.stage() == netloom_proto::v1::Stage::Configure && !point.on_exit {
+                        e.exec = ExecPhase::Done;
+                        s.calls.push(format!("settled {}", e.node));
+                    }
                 }
+                e.reached = start.reached;
             }
         });
         Ok(Response::new(pc::SettleResponse {}))

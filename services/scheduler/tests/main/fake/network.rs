@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use netloom_model::Failure;
 use netloom_proto::network::v1 as pn;
 use netloom_proto::network::v1::network_service_server::NetworkService;
+use netloom_service::status::to_status;
 use prost::Message as _;
 use tonic::{Request, Response};
 
@@ -26,6 +28,10 @@ impl NetworkService for Host {
     async fn ensure(&self, request: Request<pn::EnsureRequest>) -> Answer<pn::EnsureResponse> {
         let request = request.into_inner();
         self.called("network.ensure", Some(request.term), request.encoded_len())?;
+        let refuses = self.read(|s| s.refuses_wires.clone());
+        if !refuses.is_empty() {
+            return Err(to_status(Failure::invalid(refuses, Vec::new())));
+        }
         let slice = request.slice.unwrap_or_default();
         self.with(|s| {
             s.nics.extend(slice.nics.into_iter().map(|n| (n.wire_id, n)));
@@ -49,6 +55,12 @@ impl NetworkService for Host {
         Ok(Response::new(pn::RemoveResponse::default()))
     }
 
+    type CaptureStream = Stream_<pn::CaptureResponse>;
+
+    async fn capture(&self, _: Request<pn::CaptureRequest>) -> Answer<Self::CaptureStream> {
+        Err(tonic::Status::unimplemented("the fake host captures nothing"))
+    }
+
     type ObserveStream = Stream_<pn::ObserveResponse>;
 
     async fn observe(&self, _: Request<pn::ObserveRequest>) -> Answer<Self::ObserveStream> {
@@ -59,11 +71,22 @@ impl NetworkService for Host {
             BTreeMap<u64, pn::ObservedWire>,
             BTreeMap<u64, pn::ObservedSegment>,
             BTreeSet<u64>,
+            pn::Inventory,
         )>;
         let look = move |s: &State, seen: &mut Seen, due: bool| {
-            let now = (s.observed_nics(), s.observed_wires(), s.observed_segments(), s.leftovers.clone());
+            let inventory = pn::Inventory {
+                datapath: "system".into(),
+                impairments: s.impairments.clone(),
+                host_interfaces: s.host_interfaces,
+                ..pn::Inventory::default()
+            };
+            let (nics, wires, segments) = (s.observed_nics(), s.observed_wires(), s.observed_segments());
+            let now = (nics, wires, segments, s.leftovers.clone(), inventory.clone());
             let events = match seen {
-                Some((nics, wires, segments, leftovers)) if *leftovers == now.3 => {
+                Some((_, _, _, leftovers, had)) if *leftovers == now.3 && *had != inventory => {
+                    vec![E::Heartbeat(pn::Heartbeat { inventory: Some(inventory) })]
+                }
+                Some((nics, wires, segments, leftovers, _)) if *leftovers == now.3 => {
                     let changes = pn::Changes {
                         nics: changed(nics, &now.0),
                         wires: changed(wires, &now.1),
@@ -82,7 +105,6 @@ impl NetworkService for Host {
                         more: true,
                         ..pn::Snapshot::default()
                     };
-                    let inventory = pn::Inventory { datapath: "system".into(), ..pn::Inventory::default() };
                     let last = pn::Snapshot {
                         wires: now.1.values().cloned().collect(),
                         segments: now.2.values().cloned().collect(),

@@ -1,0 +1,183 @@
+//! Commands that change nodes and links of a lab that runs.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{Output, values};
+
+/// Longest time that a change is waited for, and how its outcome is printed.
+#[derive(Debug, Clone, Args)]
+pub struct Wait {
+    /// Longest time to wait, for instance 90s, 10m or 1h; the change itself goes on in the server
+    #[arg(long, value_name = "TIME", value_parser = values::duration, default_value = "5m")]
+    pub timeout: Duration,
+    /// Format.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// The nodes of a lab that are meant.
+#[derive(Debug, Args)]
+pub struct Nodes {
+    /// The lab
+    pub lab: String,
+    /// The nodes; * and ? stand for any text and any character
+    #[arg(required = true, value_name = "NODE")]
+    pub nodes: Vec<String>,
+    /// How it is waited for.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// What to do with nodes.
+#[derive(Debug, Subcommand)]
+pub enum Node {
+    /// Start nodes that were stopped, and wait until they are ready
+    Start(Nodes),
+    /// Stop nodes, and wait until they are; they keep their disks, and their links lose carrier
+    Stop(Nodes),
+    /// Stop nodes and start them again, and wait until they are ready
+    Restart(Nodes),
+}
+
+impl Node {
+    /// The lab that is named.
+    pub fn lab(&self) -> &str {
+        match self {
+            Node::Start(a) | Node::Stop(a) | Node::Restart(a) => &a.lab,
+        }
+    }
+}
+
+/// Which way an impairment is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Direction {
+    /// From the end that the link shows first to the other.
+    AToB,
+    /// The other way.
+    BToA,
+    /// Both ways.
+    Both,
+}
+
+/// What happens to frames.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Impairment {
+    /// Most bits a second, for instance 10mbit, 500kbit or 1gbit; 0 is no limit
+    #[arg(long, value_name = "RATE", value_parser = values::rate)]
+    pub rate: Option<u64>,
+    /// Delay, for instance 5ms, 200us or 1s
+    #[arg(long, value_name = "TIME", value_parser = values::microseconds)]
+    pub delay: Option<u32>,
+    /// Random part of the delay
+    #[arg(long, value_name = "TIME", value_parser = values::microseconds)]
+    pub jitter: Option<u32>,
+    /// Frames lost, for instance 1% or 0.05%
+    #[arg(long, value_name = "PERCENT", value_parser = values::millionths)]
+    pub loss: Option<u32>,
+    /// Frames with a flipped bit
+    #[arg(long, value_name = "PERCENT", value_parser = values::millionths)]
+    pub corrupt: Option<u32>,
+    /// Frames sent twice
+    #[arg(long, value_name = "PERCENT", value_parser = values::millionths)]
+    pub duplicate: Option<u32>,
+    /// Frames sent out of order
+    #[arg(long, value_name = "PERCENT", value_parser = values::millionths)]
+    pub reorder: Option<u32>,
+}
+
+/// A link that is named.
+#[derive(Debug, Args)]
+pub struct Named {
+    /// The lab
+    pub lab: String,
+    /// The link, as r1:eth1--r2:eth1 or by either of its ends, as r1:eth1
+    pub link: String,
+    /// How it is waited for.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// A link to add.
+#[derive(Debug, Args)]
+pub struct Add {
+    /// The lab
+    pub lab: String,
+    /// One end, as r1:eth3
+    pub a: String,
+    /// The other end, as r2:eth3
+    pub b: String,
+    /// MTU in bytes of both interfaces [default: 9500]
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<i32>,
+    /// What happens to frames, both ways.
+    #[command(flatten)]
+    pub impairment: Impairment,
+    /// Say what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How it is waited for.
+    #[command(flatten)]
+    pub wait: Wait,
+}
+
+/// What of a link is set.
+#[derive(Debug, Args)]
+pub struct Set {
+    /// The link.
+    #[command(flatten)]
+    pub link: Named,
+    /// MTU in bytes of both interfaces
+    #[arg(long, value_name = "BYTES")]
+    pub mtu: Option<i32>,
+    /// What happens to frames; what is not named stays.
+    #[command(flatten)]
+    pub impairment: Impairment,
+    /// Which way frames go to which it happens
+    #[arg(long, value_enum, default_value = "both", value_name = "DIRECTION")]
+    pub direction: Direction,
+    /// Forget what happened to frames before
+    #[arg(long)]
+    pub clear: bool,
+    /// Say what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// What to do with links.
+#[derive(Debug, Subcommand)]
+pub enum Link {
+    /// List the links of a lab
+    List {
+        /// The lab
+        lab: String,
+        /// Format.
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Add a link; its nodes run on
+    ///
+    /// The lab's spec changes by it: a deploy of the topology file removes the link again unless the file has it too.
+    Add(Add),
+    /// Remove a link; its nodes run on and lose the interfaces
+    Remove(Named),
+    /// Plug a link that was unplugged
+    Up(Named),
+    /// Unplug a link: both ends lose carrier, until it is plugged or the lab is deployed again
+    Down(Named),
+    /// Change the MTU of a link, and what happens to frames on it; its nodes run on
+    Set(Set),
+}
+
+impl Link {
+    /// The lab that is named.
+    pub fn lab(&self) -> &str {
+        match self {
+            Link::List { lab, .. } => lab,
+            Link::Add(a) => &a.lab,
+            Link::Remove(a) | Link::Up(a) | Link::Down(a) => &a.lab,
+            Link::Set(a) => &a.link.lab,
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Interfaces of nodes, with what is at the other end of their link.
+
+use std::collections::HashMap;
+
+use netloom_api::v1 as api;
+use serde_json::{Value, json};
+
+use super::style::Style;
+use super::words::{last, link_state, natural};
+use super::{csv, table};
+
+/// An interface of a node.
+pub struct Row<'a> {
+    /// Id of the node.
+    pub node: &'a str,
+    /// The interface.
+    pub interface: &'a api::Interface,
+    /// The other end of its link; empty without a link.
+    pub peer: String,
+    /// The link's state; empty without a link.
+    pub link_state: &'static str,
+}
+
+/// What of an interface was read back, in a word.
+pub fn state(interface: &api::Interface) -> &'static str {
+    match (interface.present, interface.carrier) {
+        (true, true) => "UP",
+        (true, false) => "DOWN",
+        (false, _) => "ABSENT",
+    }
+}
+
+/// The interfaces of these nodes, or of the one named, in natural order of nodes and of names.
+pub fn rows<'a>(nodes: &'a [api::Node], links: &[api::Link], only: Option<&str>) -> Vec<Row<'a>> {
+    let by_name: HashMap<&str, &api::Link> = links.iter().map(|l| (l.name.as_str(), l)).collect();
+    let mut rows: Vec<Row> = Vec::new();
+    for node in nodes.iter().filter(|n| only.is_none_or(|only| last(&n.name) == only)) {
+        for interface in &node.interfaces {
+            let id = last(&node.name);
+            let link = by_name.get(interface.link.as_str());
+            let peer = link.and_then(|l| {
+                let (a, b) = (l.a.as_ref()?, l.b.as_ref()?);
+                let other = if a.node == id && a.interface == interface.name { b } else { a };
+                Some(format!("{}:{}", other.node, other.interface))
+            });
+            rows.push(Row {
+                node: id,
+                interface,
+                peer: peer.unwrap_or_default(),
+                link_state: link.map_or("", |l| link_state(l.state())),
+            });
+        }
+    }
+    rows.sort_by_cached_key(|r| (natural(r.node), natural(&r.interface.name)));
+    rows
+}
+
+/// For people.
+pub fn text(style: Style, rows: &[Row]) -> String {
+    let header = ["NODE", "INTERFACE", "INSIDE", "STATE", "MAC", "MTU", "ADDRESSES", "PEER", "LINK"];
+    let fields = rows.iter().map(|r| {
+        let i = r.interface;
+        vec![
+            r.node.to_owned(),
+            i.name.clone(),
+            i.guest_name.clone(),
+            state(i).to_owned(),
+            i.mac.clone(),
+            i.mtu.to_string(),
+            i.addresses.join(" "),
+            r.peer.clone(),
+            r.link_state.to_owned(),
+        ]
+    });
+    table::plain(style, &header, &[3, 8], fields)
+}
+
+/// For spreadsheets.
+pub fn csv(rows: &[Row]) -> String {
+    let header = [
+        "node",
+        "interface",
+        "guest_name",
+        "mac",
+        "mtu",
+        "addresses",
+        "link",
+        "peer",
+        "link_state",
+        "present",
+        "carrier",
+    ];
+    csv::text(
+        &header,
+        rows.iter().map(|r| {
+            let i = r.interface;
+            vec![
+                r.node.to_owned(),
+                i.name.clone(),
+                i.guest_name.clone(),
+                i.mac.clone(),
+                i.mtu.to_string(),
+                i.addresses.join(" "),
+                last(&i.link).to_owned(),
+                r.peer.clone(),
+                r.link_state.to_owned(),
+                i.present.to_string(),
+                i.carrier.to_string(),
+            ]
+        }),
+    )
+}
+
+/// For programs: the API's Interface, with its node and its peer.
+pub fn json(rows: &[Row]) -> Value {
+    let rows: Vec<Value> = rows
+        .iter()
+        .map(|r| {
+            let mut value = super::json::value("Interface", r.interface);
+            value["node"] = json!(r.node);
+            value["peer"] = json!(r.peer);
+            value["linkState"] = json!(r.link_state);
+            value
+        })
+        .collect();
+    json!({ "interfaces": rows })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_interface_knows_its_peer() {
+        let end = |node: &str, interface: &str| {
+            Some(api::Endpoint { node: node.into(), interface: interface.into(), ..api::Endpoint::default() })
+        };
+        let name = "labs/x/links/r1:eth1--r2:eth10";
+        let link = api::Link {
+            name: name.into(),
+            a: end("r1", "eth1"),
+            b: end("r2", "eth10"),
+            state: api::LinkState::Up.into(),
+            ..api::Link::default()
+        };
+        let interface = |interface: &str, link: &str, carrier| api::Interface {
+            name: interface.into(),
+            guest_name: interface.into(),
+            mac: "02:00:00:00:00:01".into(),
+            mtu: 1500,
+            addresses: vec!["10.0.0.1/31".into()],
+            link: link.into(),
+            present: carrier,
+            carrier,
+        };
+        let node = |id: &str, interfaces| api::Node {
+            name: format!("labs/x/nodes/{id}"),
+            interfaces,
+            ..api::Node::default()
+        };
+        let nodes = [
+            node("r2", vec![interface("eth10", name, true), interface("eth2", "", false)]),
+            node("r1", vec![interface("eth1", name, true)]),
+        ];
+        let all = rows(&nodes, &[link], None);
+        let expected = "\
+NODE  INTERFACE  INSIDE  STATE   MAC                MTU   ADDRESSES    PEER      LINK
+r1    eth1       eth1    UP      02:00:00:00:00:01  1500  10.0.0.1/31  r2:eth10  UP
+r2    eth2       eth2    ABSENT  02:00:00:00:00:01  1500  10.0.0.1/31  -         -
+r2    eth10      eth10   UP      02:00:00:00:00:01  1500  10.0.0.1/31  r1:eth1   UP
+";
+        assert_eq!(text(Style::PLAIN, &all), expected);
+        assert_eq!(
+            csv(&all).lines().nth(2),
+            Some("r2,eth2,eth2,02:00:00:00:00:01,1500,10.0.0.1/31,,,,false,false")
+        );
+        assert_eq!(json(&all)["interfaces"][0]["peer"], "r2:eth10");
+        assert_eq!(rows(&nodes, &[], Some("r1")).len(), 1);
+    }
+}

@@ -1,0 +1,226 @@
+//! node and link: what is asked of the server, what is waited for, and what Ctrl-C does to a deploy.
+
+use std::time::Duration;
+
+use netloom_api::v1 as api;
+use netloom_model::Code;
+use netloom_service::testing::eventually;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::fake::{Ended, Fake, Script, refused};
+
+const BOUND: Duration = Duration::from_secs(30);
+
+fn operation(kind: api::OperationKind, object: &str, id: &str, state: &str) -> api::Operation {
+    let action = api::Action {
+        verb: api::ActionVerb::Stop.into(),
+        object: object.into(),
+        id: id.into(),
+        reason: "asked for".into(),
+        host: String::new(),
+    };
+    let progress =
+        api::Progress { object: object.into(), id: id.into(), state: state.into(), detail: String::new() };
+    api::Operation {
+        name: "operations/1".into(),
+        kind: kind.into(),
+        lab_name: "labs/x".into(),
+        state: api::OperationState::Succeeded.into(),
+        done: true,
+        plan: Some(api::Plan { actions: vec![action], ..api::Plan::default() }),
+        progress: vec![progress],
+        ..api::Operation::default()
+    }
+}
+
+fn link(id: &str, state: api::LinkState, enabled: bool, reason: &str) -> api::Link {
+    let (a, b) = id.split_once("--").unwrap();
+    let end = |text: &str| {
+        let (node, interface) = text.split_once(':').unwrap();
+        Some(api::Endpoint { node: node.into(), interface: interface.into(), ..api::Endpoint::default() })
+    };
+    api::Link {
+        name: format!("labs/x/links/{id}"),
+        a: end(a),
+        b: end(b),
+        state: state.into(),
+        enabled,
+        state_reason: reason.into(),
+        etag: "E".into(),
+        a_to_b: Some(api::Impairment { rate_bps: 7, loss_ppm: 3, ..api::Impairment::default() }),
+        ..api::Link::default()
+    }
+}
+
+const LINK: &str = "r1:eth1--r2:eth1";
+
+fn node(id: &str, runtime: api::Runtime) -> api::Node {
+    api::Node { name: format!("labs/x/nodes/{id}"), runtime: runtime.into(), ..api::Node::default() }
+}
+
+#[tokio::test]
+async fn several_nodes_are_one_operation_and_patterns_mean_those_with_a_process() {
+    use api::Runtime::{Bridge, Docker};
+    let fake = Fake::start(Script {
+        change: Some(Ok(operation(api::OperationKind::Stop, "node", "r1", "STOPPED"))),
+        nodes: vec![node("r1", Docker), node("r2", Docker), node("rs", Bridge), node("h1", Docker)],
+        ..Script::default()
+    })
+    .await;
+    let ended = fake.run(&["node", "stop", "x", "r*", "h1"]).await.expect(0);
+    assert!(
+        ended.out.contains("node r1  STOPPED") && ended.out.contains("Stopped 1 node of x in "),
+        "{}",
+        ended.out
+    );
+    let what = |method: &str| fake.script().calls.iter().find(|c| c.method == method).unwrap().what.clone();
+    assert_eq!(what("StopNode"), "labs/x/nodes/h1 r1 r2");
+    fake.run(&["node", "restart", "x", "r2"]).await.expect(0);
+    assert_eq!(what("RestartNode"), "labs/x/nodes/r2 ");
+    let json = fake.run(&["node", "start", "x", "r2", "--format", "json"]).await.expect(0);
+    let value: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(value["state"], "OPERATION_STATE_SUCCEEDED");
+    let ended = fake.run(&["node", "stop", "x", "q*"]).await.expect(4);
+    assert!(ended.err.contains("no node of lab x is called like"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn a_link_is_named_by_its_id_or_an_end() {
+    let fake = Fake::start(Script {
+        change: Some(Ok(operation(api::OperationKind::Deploy, "link", LINK, "GONE"))),
+        links: vec![link(LINK, api::LinkState::Up, true, "")],
+        ..Script::default()
+    })
+    .await;
+    for name in [LINK, "r2:eth1--r1:eth1", "r1:eth1", "r2:eth1"] {
+        fake.run(&["link", "remove", "x", name]).await.expect(0);
+        let last = fake.script().calls.last().unwrap().clone();
+        assert_eq!((last.method, last.what.as_str()), ("DeleteLink", "labs/x/links/r1:eth1--r2:eth1"));
+    }
+    let ended = fake.run(&["link", "remove", "x", "r1:eth9"]).await.expect(4);
+    assert!(ended.err.contains("no link \"r1:eth9\"; it has r1:eth1--r2:eth1"), "{}", ended.err);
+    let listed = fake.run(&["link", "list", "x"]).await.expect(0);
+    assert!(listed.out.contains("r1:eth1--r2:eth1") || listed.out.contains("r1:eth1"), "{}", listed.out);
+    let json = fake.run(&["link", "list", "x", "--format", "json"]).await.expect(0);
+    let value: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(value[0]["enabled"], true);
+}
+
+#[tokio::test]
+async fn a_link_is_added_and_set_with_what_happens_to_frames() {
+    let fake = Fake::start(Script {
+        change: Some(Ok(operation(api::OperationKind::Deploy, "link", LINK, "UP"))),
+        links: vec![link(LINK, api::LinkState::Up, true, "")],
+        ..Script::default()
+    })
+    .await;
+    fake.run(&["link", "add", "x", "r1:eth3", "r2:eth3", "--mtu", "1500", "--rate", "10mbit"])
+        .await
+        .expect(0);
+    let asked = fake.script().asked_link.clone().unwrap();
+    assert_eq!((asked.mtu, asked.a.unwrap().interface.as_str()), (1_500, "eth3"));
+    assert_eq!((asked.a_to_b.unwrap().rate_bps, asked.b_to_a.unwrap().rate_bps), (10_000_000, 10_000_000));
+    assert!(fake.run(&["link", "add", "x", "r1", "r2:eth3"]).await.expect(2).err.contains("r1:eth1"));
+
+    let set = async |more: &[&str]| {
+        let mut line = vec!["link", "set", "x", "r1:eth1"];
+        line.extend(more);
+        fake.run(&line).await.expect(0);
+        let mask = fake.script().calls.last().unwrap().what.clone();
+        (mask, fake.script().asked_link.clone().unwrap())
+    };
+    let (mask, asked) = set(&["--delay", "5ms", "--direction", "a-to-b"]).await;
+    let a_to_b = asked.a_to_b.unwrap();
+    assert_eq!((mask.as_str(), asked.b_to_a, asked.etag.as_str()), ("a_to_b", None, "E"));
+    assert_eq!((a_to_b.rate_bps, a_to_b.loss_ppm, a_to_b.delay_us), (7, 3, 5_000), "what is not named stays");
+    let (mask, asked) = set(&["--clear"]).await;
+    assert_eq!(mask, "a_to_b,b_to_a");
+    assert_eq!(asked.a_to_b, Some(api::Impairment::default()));
+    fake.run(&["link", "set", "x", "r1:eth1"]).await.expect(2);
+}
+
+#[tokio::test]
+async fn a_link_is_waited_for_until_it_was_read_back() {
+    let up = |enabled| link(LINK, api::LinkState::Up, enabled, "");
+    let fake = Fake::start(Script {
+        links: vec![up(true)],
+        looks: vec![up(false), up(false), link(LINK, api::LinkState::Down, false, "it is unplugged")],
+        ..Script::default()
+    })
+    .await;
+    let ended = fake.run(&["link", "down", "x", "r1:eth1"]).await.expect(0);
+    assert_eq!(ended.out, "Link r1:eth1--r2:eth1 is DOWN: it is unplugged\n");
+    assert_eq!(fake.methods().iter().filter(|m| **m == "GetLink").count(), 2);
+    let ended = fake.run(&["link", "up", "x", "r1:eth1", "--timeout", "1s"]).await.expect(1);
+    assert!(ended.err.contains("is DOWN after") && ended.err.contains("not UP"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_is_told() {
+    let fake = Fake::start(Script {
+        change: Some(Err(refused(
+            Code::FailedPrecondition,
+            "OPERATION_ACTIVE",
+            "lab \"x\" is being changed",
+        ))),
+        ..Script::default()
+    })
+    .await;
+    let ended = fake.run(&["node", "stop", "x", "r1"]).await.expect(1);
+    assert!(
+        ended.err.contains("is being changed") && ended.err.contains("OPERATION_ACTIVE"),
+        "{}",
+        ended.err
+    );
+}
+
+const LAB: &str = "name: x\ntopology:\n  nodes:\n    a: {kind: linux, image: a:1}\n";
+
+fn deploy(state: api::OperationState) -> api::Operation {
+    api::Operation {
+        state: state.into(),
+        done: state != api::OperationState::Running,
+        ..operation(api::OperationKind::Deploy, "node", "a", "CREATING")
+    }
+}
+
+#[tokio::test]
+async fn a_deploy_is_cancelled_by_ctrl_c_where_that_was_asked_for() {
+    let running = deploy(api::OperationState::Running);
+    let fake = Fake::start(Script {
+        import: Some(Ok(running.clone())),
+        watches: vec![(vec![running], None)],
+        operation: Some(deploy(api::OperationState::Cancelled)),
+        labs: vec![api::Lab {
+            name: "labs/x".into(),
+            state: api::LabState::Running.into(),
+            ..api::Lab::default()
+        }],
+        ..Script::default()
+    })
+    .await;
+    fake.write("x.clab.yml", LAB);
+    let child = fake.command(&["deploy", "--on-interrupt", "cancel"]).spawn().unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap());
+    eventually("it watches the operation", BOUND, || async { fake.methods().contains(&"WatchOperation") })
+        .await;
+    kill(pid, Signal::SIGINT).unwrap();
+    let output = tokio::time::timeout(BOUND, child.wait_with_output()).await.expect("it ends").unwrap();
+    let ended = Ended::of(&output).expect(130);
+    assert!(ended.err.contains("cancelled; lab x is back at what was deployed before"), "{}", ended.err);
+    assert!(fake.methods().contains(&"CancelOperation"));
+}
+
+#[tokio::test]
+async fn a_plan_says_by_its_exit_code_whether_there_is_something_to_do() {
+    let planned = api::Operation { name: String::new(), ..deploy(api::OperationState::Succeeded) };
+    let fake = Fake::start(Script { import: Some(Ok(planned.clone())), ..Script::default() }).await;
+    fake.write("x.clab.yml", LAB);
+    fake.run(&["plan"]).await.expect(0);
+    fake.run(&["plan", "--exit-code"]).await.expect(10);
+    let nothing = api::Operation { plan: Some(api::Plan::default()), ..planned };
+    let fake = Fake::start(Script { import: Some(Ok(nothing)), ..Script::default() }).await;
+    fake.write("x.clab.yml", LAB);
+    fake.run(&["plan", "--exit-code"]).await.expect(0);
+}

@@ -1,0 +1,195 @@
+//! What makes no sense in a kind's file, though it has the right keys.
+
+use super::{Console, Container, Kind, Readiness, Save, Startup};
+use crate::spec::{
+    MAX_CPU_MILLIS, MAX_MEMORY_BYTES, RESERVED_ENDS, is_capability, is_relative_normal, is_sysctl,
+};
+use crate::state::Runtime;
+
+impl Kind {
+    /// What is wrong with this kind: the key of the file and why.
+    pub fn check(&self) -> Result<(), (String, String)> {
+        let wrong = |key: &str, what: String| Err((key.to_owned(), what));
+        for (key, name) in
+            [("name", &self.name)].into_iter().chain(self.aliases.iter().map(|a| ("aliases", a)))
+        {
+            if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
+                return wrong(
+                    key,
+                    format!("\"{name}\" is not a kind's name: use letters, digits, '-', '_' and '.'"),
+                );
+            }
+        }
+        for (key, name) in
+            [("name", &self.name)].into_iter().chain(self.aliases.iter().map(|a| ("aliases", a)))
+        {
+            if RESERVED_ENDS.contains(&name.as_str()) {
+                let what =
+                    format!("\"{name}\" is a word of topology files for what is no node: choose another");
+                return wrong(key, what);
+            }
+        }
+        for (i, alias) in self.aliases.iter().enumerate() {
+            if *alias == self.name || self.aliases[..i].contains(alias) {
+                return wrong("aliases", format!("\"{alias}\" is there twice"));
+            }
+        }
+        for (key, text) in [("description", &self.description), ("source", &self.source)] {
+            if text.trim().is_empty() {
+                return wrong(key, "it must not be empty".to_owned());
+            }
+        }
+        if !self.limitation.is_empty() && (self.verified || self.limitation.trim().is_empty()) {
+            let what = "it says in a sentence what does not work, and a kind that has one is not verified";
+            return wrong("limitation", what.to_owned());
+        }
+        if self.interfaces.is_any() != (self.runtime == Runtime::Bridge) {
+            return wrong(
+                "interfaces.pattern",
+                "\"*\" is for runtime \"bridge\", and only for it".to_owned(),
+            );
+        }
+        self.interfaces.check().map_err(|(key, what)| (format!("interfaces.{key}"), what))?;
+        if !self.interfaces.reserved.is_empty() && self.runtime != Runtime::Libvirt {
+            return wrong("interfaces.reserved", "only a virtual machine has reserved NICs".to_owned());
+        }
+        if self.resources.cpu_request_millis > MAX_CPU_MILLIS {
+            return wrong("resources.cpu_request_millis", format!("{MAX_CPU_MILLIS} is the most"));
+        }
+        if self.resources.memory_request_mib > MAX_MEMORY_BYTES >> 20 {
+            return wrong("resources.memory_request_mib", format!("{} is the most", MAX_MEMORY_BYTES >> 20));
+        }
+        self.check_runtime()?;
+        self.check_methods()
+    }
+
+    /// What belongs to a runtime that is not this kind's.
+    fn check_runtime(&self) -> Result<(), (String, String)> {
+        let wrong = |key: &str, what: String| Err((key.to_owned(), what));
+        let docker = self.runtime == Runtime::Docker;
+        let only = |runtime: &str| {
+            format!("it has a meaning only for runtime \"{runtime}\", not for \"{}\"", self.runtime)
+        };
+        match &self.vm {
+            Some(_) if self.runtime != Runtime::Libvirt => return wrong("vm", only("libvirt")),
+            Some(vm) if !(1..=4).contains(&vm.serials) => {
+                return wrong("vm.serials", format!("{} is not from 1 to 4", vm.serials));
+            }
+            _ => {}
+        }
+        if !docker && self.container != Container::default() {
+            return wrong("container", only("docker"));
+        }
+        for cap in &self.container.cap_add {
+            if !is_capability(cap) {
+                let what =
+                    format!("\"{cap}\" is not one capability's name without CAP_, such as \"NET_ADMIN\"");
+                return wrong("container.cap_add", what);
+            }
+        }
+        if let Some(name) = self.container.sysctls.keys().find(|n| !is_sysctl(n)) {
+            let what = format!(
+                "\"{name}\" is not a kernel parameter that a container has for itself: those begin with net., fs.mqueue., kernel.msg, kernel.sem or kernel.shm"
+            );
+            return wrong("container.sysctls", what);
+        }
+        if !docker && !self.shell.is_empty() {
+            return wrong("shell", only("docker"));
+        }
+        if !docker && !self.config.license.is_empty() {
+            return wrong("config.license", only("docker"));
+        }
+        let inside = |key: &str, ok: bool, runtime: &str| {
+            if ok { Ok(()) } else { Err((key.to_owned(), only(runtime))) }
+        };
+        let libvirt = self.runtime == Runtime::Libvirt;
+        match &self.readiness {
+            Readiness::Log { .. } | Readiness::Command { .. } => inside("readiness.method", docker, "docker"),
+            Readiness::Serial { .. } => inside("readiness.method", libvirt, "libvirt"),
+            Readiness::Tcp { .. } if docker => {
+                let what = "\"tcp\" is not for runtime \"docker\": use \"command\" with a command that tells inside the container, or \"log\"";
+                return wrong("readiness.method", what.to_owned());
+            }
+            Readiness::Tcp { .. } => inside("readiness.method", libvirt, "libvirt"),
+            Readiness::None {} => Ok(()),
+        }?;
+        match &self.console {
+            Console::Exec {} => inside("console.method", docker, "docker"),
+            Console::Serial {} => inside("console.method", libvirt, "libvirt"),
+            Console::Ssh { .. } | Console::Telnet { .. } => {
+                inside("console.method", docker || libvirt, "docker\" or \"libvirt")
+            }
+            Console::None {} => Ok(()),
+        }?;
+        match &self.config.startup {
+            Startup::Bind { .. } => inside("config.startup.method", docker, "docker"),
+            Startup::Iso { .. } | Startup::Disk { .. } | Startup::Serial {} => {
+                inside("config.startup.method", libvirt, "libvirt")
+            }
+            Startup::None {} => Ok(()),
+        }?;
+        match &self.config.save {
+            Save::Exec { .. } | Save::File { .. } => inside("config.save.method", docker, "docker"),
+            Save::Serial { .. } => inside("config.save.method", libvirt, "libvirt"),
+            Save::None {} => Ok(()),
+        }
+    }
+
+    /// What is missing beside a method, or is not of the form that it needs.
+    fn check_methods(&self) -> Result<(), (String, String)> {
+        let wrong = |key: &str, what: String| Err((key.to_owned(), what));
+        let command = |key: &str, words: &[String]| match words.first() {
+            Some(program) if !program.is_empty() => Ok(()),
+            _ => Err((key.to_owned(), "it needs a program: [\"program\", \"argument\"]".to_owned())),
+        };
+        let absolute = |key: &str, path: &str| {
+            let ok = path.starts_with('/') && is_relative_normal(&path[1..]);
+            let what = || format!("\"{path}\" is not the absolute path of a file, without \"..\"");
+            if ok { Ok(()) } else { Err((key.to_owned(), what())) }
+        };
+        match &self.readiness {
+            Readiness::Log { pattern, .. } | Readiness::Serial { pattern, .. } => {
+                if let Err(e) = regex::Regex::new(pattern) {
+                    let last = e.to_string().lines().last().unwrap_or_default().to_owned();
+                    return wrong(
+                        "readiness.pattern",
+                        format!("\"{pattern}\" is not a regular expression: {last}"),
+                    );
+                }
+            }
+            Readiness::Command { command: words, .. } => command("readiness.command", words)?,
+            Readiness::Tcp { .. } | Readiness::None {} => {}
+        }
+        let timeout = self.readiness.timeout_s();
+        if self.readiness != (Readiness::None {}) && !(1..=7_200).contains(&timeout) {
+            return wrong("readiness.timeout_s", format!("{timeout} is not from 1 to 7200"));
+        }
+        if self.console == (Console::Exec {}) && self.shell.is_empty() {
+            return wrong(
+                "console.method",
+                "\"exec\" runs the command of the key shell, which is missing".to_owned(),
+            );
+        }
+        match &self.config.startup {
+            Startup::Bind { path } => absolute("config.startup.path", path)?,
+            Startup::Iso { path } | Startup::Disk { path } if !is_relative_normal(path) => {
+                return wrong(
+                    "config.startup.path",
+                    format!("\"{path}\" is not a relative path without \"..\""),
+                );
+            }
+            _ => {}
+        }
+        match &self.config.save {
+            Save::Exec { command: words } | Save::Serial { command: words } => {
+                command("config.save.command", words)?
+            }
+            Save::File { path, .. } => absolute("config.save.path", path)?,
+            Save::None {} => {}
+        }
+        if !self.config.license.is_empty() {
+            absolute("config.license", &self.config.license)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,432 @@
+//! What a kind's file says: its keys, and what makes sense of them.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU16;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::naming::Naming;
+use crate::slice::{self, ReadinessCheck};
+use crate::state::Runtime;
+use crate::words::join;
+
+/// Why a kind file is refused.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum KindError {
+    /// Not the TOML that is expected: a key that there is not, one that is missing, a value of the wrong type.
+    #[error("kind file {file}, line {line}, \"{text}\": {what}")]
+    Syntax {
+        /// The file.
+        file: String,
+        /// The line, from 1, where the value or the table that holds it begins.
+        line: usize,
+        /// The beginning of that line.
+        text: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// Valid TOML that makes no sense.
+    #[error("kind file {file}: {key}: {what}")]
+    Content {
+        /// The file.
+        file: String,
+        /// The key.
+        key: String,
+        /// What is wrong, and what is allowed.
+        what: String,
+    },
+}
+
+/// A kind of device: a file of the catalogue.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kind {
+    /// Its name: letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// What it is, in a sentence.
+    pub description: String,
+    /// Who makes it; empty where nobody in particular does.
+    #[serde(default)]
+    pub vendor: String,
+    /// Other names it goes by.
+    #[serde(default)]
+    pub aliases: Vec<String>,
+    /// What runs it.
+    pub runtime: Runtime,
+    /// Image taken when a node names none; empty where there is none that everybody may have.
+    #[serde(default)]
+    pub image: String,
+    /// Command of `netloom shell`, inside the container.
+    #[serde(default)]
+    pub shell: Vec<String>,
+    /// How its interfaces are named.
+    pub interfaces: Naming,
+    /// What is counted against a host when a node names nothing.
+    #[serde(default)]
+    pub resources: Resources,
+    /// How its containers are made.
+    #[serde(default)]
+    pub container: Container,
+    /// What its virtual machines are made of. In the catalogue it is there iff libvirt runs the kind.
+    #[serde(default)]
+    pub vm: Option<Vm>,
+    /// How to tell that the device has booted.
+    #[serde(default)]
+    pub readiness: Readiness,
+    /// How one gets to its command line.
+    #[serde(default)]
+    pub console: Console,
+    /// How its configuration gets in and out.
+    #[serde(default)]
+    pub config: Config,
+    /// True when a test runs it.
+    pub verified: bool,
+    /// Where its facts come from.
+    pub source: String,
+    /// What does not work yet in netloom and why, in a sentence; empty where nothing is known not to work.
+    #[serde(default)]
+    pub limitation: String,
+}
+
+/// What is counted against a host.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Resources {
+    /// CPU in thousandths of a core. A virtual machine has as many CPUs, rounded up.
+    pub cpu_request_millis: u32,
+    /// Memory in MiB. It is all the memory that a virtual machine has.
+    pub memory_request_mib: u64,
+}
+
+/// How a kind's containers are made.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Container {
+    /// Capabilities added to Docker's default set, without `CAP_`. There is no way to ask for all.
+    pub cap_add: Vec<String>,
+    /// Kernel parameters of its namespaces.
+    pub sysctls: BTreeMap<String, String>,
+    /// Environment of its first process.
+    pub env: BTreeMap<String, String>,
+    /// Command in place of the image's.
+    pub cmd: Vec<String>,
+}
+
+/// What a kind's virtual machines are made of.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Vm {
+    /// Bus of its disk.
+    pub disk_bus: DiskBus,
+    /// Model of its NICs.
+    pub nic_model: NicModel,
+    /// The machine that is emulated.
+    pub machine: Machine,
+    /// Features of the host's CPU that are kept from it, as libvirt calls them.
+    pub cpu_mask: Vec<String>,
+    /// True boots by EFI, false by BIOS.
+    pub efi: bool,
+    /// Serial ports, 1 to 4; the console is the first.
+    pub serials: u32,
+    /// Size of an empty second disk in GiB; 0: there is none.
+    pub data_disk_gib: u32,
+}
+
+impl Default for Vm {
+    fn default() -> Vm {
+        Vm {
+            disk_bus: DiskBus::Virtio,
+            nic_model: NicModel::Virtio,
+            machine: Machine::Q35,
+            cpu_mask: Vec::new(),
+            efi: false,
+            serials: 1,
+            data_disk_gib: 0,
+        }
+    }
+}
+
+macro_rules! choices {
+    ($(#[$doc:meta])* $type:ident { $($(#[$vdoc:meta])* $variant:ident => $word:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+        pub enum $type {
+            $($(#[$vdoc])* #[serde(rename = $word)] $variant,)+
+        }
+
+        impl $type {
+            /// The word of the file.
+            pub fn as_str(self) -> &'static str {
+                match self { $($type::$variant => $word),+ }
+            }
+        }
+    };
+}
+
+choices! {
+    /// Bus of a disk.
+    DiskBus {
+        /// virtio-blk.
+        Virtio => "virtio",
+        /// IDE.
+        Ide => "ide",
+        /// SATA.
+        Sata => "sata",
+        /// SCSI.
+        Scsi => "scsi",
+    }
+}
+
+choices! {
+    /// Model of a NIC.
+    NicModel {
+        /// virtio-net.
+        Virtio => "virtio",
+        /// Intel 82540EM.
+        E1000 => "e1000",
+        /// Intel 82574L.
+        E1000e => "e1000e",
+    }
+}
+
+choices! {
+    /// The machine that is emulated.
+    Machine {
+        /// PCI Express, as of 2007.
+        Q35 => "q35",
+        /// PCI, as of 1996; in QEMU's words i440FX.
+        Pc => "pc",
+    }
+}
+
+/// How to tell that a device has booted.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", tag = "method")]
+pub enum Readiness {
+    /// It is when its first process runs, its interfaces are there and its commands are done.
+    None {},
+    /// A line of its container's log matches.
+    Log {
+        /// Regular expression.
+        pattern: String,
+        /// Seconds after its commands in which it should; 1 to 7,200.
+        #[serde(default = "timeout")]
+        timeout_s: u32,
+    },
+    /// A line of its serial console matches.
+    Serial {
+        /// Regular expression.
+        pattern: String,
+        /// Seconds after its commands in which it should; 1 to 7,200.
+        #[serde(default = "timeout")]
+        timeout_s: u32,
+    },
+    /// A command inside its container ends with 0.
+    Command {
+        /// The command and its arguments.
+        command: Vec<String>,
+        /// Seconds after its commands in which it should; 1 to 7,200.
+        #[serde(default = "timeout")]
+        timeout_s: u32,
+    },
+    /// A port of a virtual machine's management address takes TCP connections.
+    Tcp {
+        /// The port.
+        port: NonZeroU16,
+        /// Seconds after its commands in which it should; 1 to 7,200.
+        #[serde(default = "timeout")]
+        timeout_s: u32,
+    },
+}
+
+fn timeout() -> u32 {
+    120
+}
+
+impl Default for Readiness {
+    fn default() -> Readiness {
+        Readiness::None {}
+    }
+}
+
+impl Readiness {
+    /// Seconds after its commands in which a device should be ready; 0 where nothing is waited for.
+    pub fn timeout_s(&self) -> u32 {
+        match self {
+            Readiness::None {} => 0,
+            Readiness::Log { timeout_s, .. }
+            | Readiness::Serial { timeout_s, .. }
+            | Readiness::Command { timeout_s, .. }
+            | Readiness::Tcp { timeout_s, .. } => *timeout_s,
+        }
+    }
+
+    /// What a container's host asks; none where nothing is waited for, or not by it.
+    pub fn of_container(&self) -> Option<slice::Readiness> {
+        let check = match self {
+            Readiness::Command { command, .. } => ReadinessCheck::Command(command.clone()),
+            Readiness::Log { pattern, .. } => ReadinessCheck::LogPattern(pattern.clone()),
+            Readiness::None {} | Readiness::Serial { .. } | Readiness::Tcp { .. } => return None,
+        };
+        Some(slice::Readiness { check, timeout_seconds: self.timeout_s() })
+    }
+}
+
+/// How one gets to a device's command line.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", tag = "method")]
+pub enum Console {
+    /// There is none.
+    None {},
+    /// The command `shell` inside its container.
+    Exec {},
+    /// Its first serial port.
+    Serial {},
+    /// SSH to its management address.
+    Ssh {
+        /// The port.
+        #[serde(default = "ssh")]
+        port: NonZeroU16,
+    },
+    /// Telnet to its management address.
+    Telnet {
+        /// The port.
+        #[serde(default = "telnet")]
+        port: NonZeroU16,
+    },
+}
+
+fn ssh() -> NonZeroU16 {
+    const { NonZeroU16::new(22).unwrap() }
+}
+
+fn telnet() -> NonZeroU16 {
+    const { NonZeroU16::new(23).unwrap() }
+}
+
+impl Default for Console {
+    fn default() -> Console {
+        Console::None {}
+    }
+}
+
+/// How a device's configuration gets in and out.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// How it takes the configuration to start with.
+    pub startup: Startup,
+    /// How its running configuration is saved.
+    pub save: Save,
+    /// Where its container finds its licence file; empty: it takes none.
+    pub license: String,
+}
+
+/// How a device takes the configuration to start with.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", tag = "method")]
+pub enum Startup {
+    /// It takes none.
+    None {},
+    /// A file mounted into its container.
+    Bind {
+        /// Absolute path inside.
+        path: String,
+    },
+    /// A file on a CD.
+    Iso {
+        /// Path on the CD, without a leading `/`.
+        path: String,
+    },
+    /// A file on a FAT disk.
+    Disk {
+        /// Path on the disk, without a leading `/`.
+        path: String,
+    },
+    /// Typed at the serial console once it has booted.
+    Serial {},
+}
+
+impl Default for Startup {
+    fn default() -> Startup {
+        Startup::None {}
+    }
+}
+
+/// How a device's running configuration is saved.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", tag = "method")]
+pub enum Save {
+    /// It cannot be.
+    None {},
+    /// A command inside its container prints it.
+    Exec {
+        /// The command and its arguments.
+        command: Vec<String>,
+    },
+    /// A file inside its container is it, after a command if there is one.
+    File {
+        /// The command that writes the file, and its arguments; empty: the file is always up to date.
+        #[serde(default)]
+        command: Vec<String>,
+        /// Absolute path inside.
+        path: String,
+    },
+    /// A command typed at the serial console prints it.
+    Serial {
+        /// The command and its arguments, typed with single spaces between.
+        command: Vec<String>,
+    },
+}
+
+impl Default for Save {
+    fn default() -> Save {
+        Save::None {}
+    }
+}
+
+impl Kind {
+    /// Reads a kind's file. What its values mean together is for [`Kind::check`] to say.
+    pub fn read(file: &str, text: &str) -> Result<Kind, KindError> {
+        toml::from_str(text).map_err(|e| {
+            let start = e.span().map_or(0, |span| span.start);
+            let line = text.get(..start).unwrap_or_default().matches('\n').count();
+            let text = text.lines().nth(line).unwrap_or_default().trim().chars().take(60).collect();
+            KindError::Syntax {
+                file: file.to_owned(),
+                line: line + 1,
+                text,
+                what: e.message().replace('\n', ", "),
+            }
+        })
+    }
+
+    /// Where its containers read the configuration they start with; none when they read none.
+    pub fn startup_path(&self) -> Option<&str> {
+        match &self.config.startup {
+            Startup::Bind { path } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// Where its containers read their licence; none when they read none.
+    pub fn license_path(&self) -> Option<&str> {
+        Some(self.config.license.as_str()).filter(|path| !path.is_empty())
+    }
+
+    /// The command that prints the running configuration inside a container; empty when there is none.
+    pub fn save_command(&self) -> Vec<String> {
+        let cat = |path: &str| vec!["cat".to_owned(), path.to_owned()];
+        match &self.config.save {
+            Save::Exec { command } => command.clone(),
+            Save::File { command, path } if command.is_empty() => cat(path),
+            // What the first command says is not the configuration.
+            Save::File { command, path } => {
+                let script = format!("{} >&2 && {}", join(command), join(&cat(path)));
+                vec!["sh".to_owned(), "-c".to_owned(), script]
+            }
+            Save::Serial { .. } | Save::None {} => Vec::new(),
+        }
+    }
+}

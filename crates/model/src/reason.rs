@@ -1,0 +1,149 @@
+//! Every reason that a caller can be told, in one table: what `ErrorInfo.reason` says, with which code, what it means and what to do.
+//!
+//! A reason is a promise to programs: it is never renamed. One that is told anywhere and is not here fails a test (`gateway/tests/main/errors.rs`), and so does one without
+//! its answer on record; `docs/errors.md` is written from this table.
+
+use crate::failure::Code;
+
+/// One reason.
+#[derive(Debug, Clone, Copy)]
+pub struct Reason {
+    /// As `ErrorInfo.reason` says it.
+    pub name: &'static str,
+    /// The code it comes with.
+    pub code: Code,
+    /// HTTP's status, where it is not the one of the code.
+    pub http: Option<u16>,
+    /// Facts that come with it, as examples: keys of `ErrorInfo.metadata` with a value.
+    pub facts: &'static [(&'static str, &'static str)],
+    /// What it means.
+    pub meaning: &'static str,
+    /// What to do.
+    pub advice: &'static str,
+}
+
+/// Finds a reason.
+pub fn find(name: &str) -> Option<&'static Reason> {
+    REASONS.iter().chain(INTERNAL).find(|r| r.name == name)
+}
+
+const fn reason(
+    name: &'static str,
+    code: Code,
+    facts: &'static [(&'static str, &'static str)],
+    meaning: &'static str,
+    advice: &'static str,
+) -> Reason {
+    Reason { name, code, http: None, facts, meaning, advice }
+}
+
+const fn http(status: u16, reason: Reason) -> Reason {
+    Reason { http: Some(status), ..reason }
+}
+
+/// What users of the API are told, by name.
+#[rustfmt::skip]
+pub const REASONS: &[Reason] = &[
+    reason("BIDI_NEEDS_GRPC", Code::Unimplemented, &[], "The method streams in both directions, which HTTP/JSON cannot.", "Call it over gRPC."),
+    http(413, reason("BODY_TOO_LARGE", Code::ResourceExhausted, &[("limit", "4194304")], "The request's body has more bytes than are taken here.", "Send less; large files belong into images.")),
+    reason("BUSY", Code::Aborted, &[], "An earlier thing of the same name is still going away.", "Try again in a moment."),
+    reason("CANCELLED", Code::Cancelled, &[], "The call was given up by its caller.", "Nothing, or ask again."),
+    reason("CAPABILITY_NOT_ALLOWED", Code::FailedPrecondition, &[("host", "local"), ("nodes", "r1")], "A node asks, itself or by its kind, for a capability that its host does not give.", "Name it in `capabilities` of `[compute]`, or do without it."),
+    reason("CERTIFICATE_INVALID", Code::InvalidArgument, &[], "A lab's certificate authority, or a certificate that a node asks for, cannot be used.", "Give a key and its certificate in PEM; correct what the message names."),
+    reason("CONFIG_FAILED", Code::FailedPrecondition, &[("node", "r1")], "The node did not tell its running configuration.", "See the message, which is the node's; try again when it is ready."),
+    reason("CONFIG_NOT_SUPPORTED", Code::FailedPrecondition, &[("node", "r1")], "The node's kind has no way to tell its configuration.", "Read it in the node, by a command of its own."),
+    http(415, reason("CONTENT_TYPE_UNSUPPORTED", Code::InvalidArgument, &[], "The body is not JSON, or does not say that it is.", "Send `Content-Type: application/json`.")),
+    reason("DATABASE_FAILED", Code::Unavailable, &[], "The image registry's database does not work.", "Read the image registry's log; see to disk space and file rights in its data directory."),
+    reason("DEADLINE_EXCEEDED", Code::DeadlineExceeded, &[], "The time that the caller gave was over first.", "Give more time. A change that was asked for may still come about: read it back."),
+    reason("DEPLOY_INCOMPLETE", Code::FailedPrecondition, &[("lab", "ospf"), ("links", "r1:eth1--r2:eth1"), ("nodes", "r1")], "A deploy is over, and not all of it came up. It is an operation's error, not a call's.", "See each node's and link's reason; correct the topology and apply again."),
+    reason("DEVICE_NOT_ALLOWED", Code::FailedPrecondition, &[("host", "local"), ("nodes", "r1")], "A node asks for a device that its host does not give.", "Name the device in `devices` of `[compute]`, or do without it."),
+    reason("DIGEST_MISMATCH", Code::InvalidArgument, &[], "A file's content is not what its digest says.", "Send the file again with its SHA-256."),
+    reason("ETAG_MISMATCH", Code::Aborted, &[("lab", "ospf")], "Somebody else changed the object since its etag was read.", "Read it again, decide anew, and send the new etag."),
+    reason("FILES_MISSING", Code::FailedPrecondition, &[("digests", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")], "The spec names files whose content was never sent.", "Send the content in `files`."),
+    reason("FILE_TOO_LARGE", Code::InvalidArgument, &[], "A file has more bytes than a lab may have.", "Put it into an image, or mount it from an allowed directory of the host."),
+    reason("FILTER_INVALID", Code::InvalidArgument, &[], "The filter of a capture cannot be compiled.", "Correct it; the message has libpcap's own words. The language is pcap-filter(7)."),
+    reason("HOST_ERROR", Code::Internal, &[], "A system call on the host failed.", "Read the compute service's log on that host."),
+    reason("HOST_FOREIGN", Code::PermissionDenied, &[], "The request names a host that this gateway is not called.", "Use 127.0.0.1 or localhost, or add the name to `allowed_hosts` of `[gateway]`."),
+    reason("HOST_INTERFACE_NOT_ALLOWED", Code::FailedPrecondition, &[("host", "local"), ("nodes", "r1")], "A link ends in an interface of the host, which the host does not allow.", "Set `host_interfaces` of `[network]`, or end the link elsewhere."),
+    reason("HOST_NETWORK_NOT_ALLOWED", Code::FailedPrecondition, &[("host", "local"), ("nodes", "r1")], "A node asks for the host's own network, which the host does not allow.", "Set `host_network` of `[compute]`, or do without it."),
+    reason("HOST_NOT_FOUND", Code::NotFound, &[("host", "h1")], "There is no such host.", "See ListHosts."),
+    reason("HOST_PATH_NOT_ALLOWED", Code::FailedPrecondition, &[], "A node mounts a path of the host that is not below an allowed directory.", "Put the file beside the topology, or add the directory to `allowed_host_paths` of `[compute]`."),
+    reason("HOST_REFUSED", Code::FailedPrecondition, &[("host", "local"), ("lab", "ospf"), ("service", "network")], "A host's service will not take what a lab asks, however often it is told. It is an operation's error, not a call's.", "Change what the message names and deploy again, or destroy the lab."),
+    reason("HOST_UNAVAILABLE", Code::Unavailable, &[("host", "local"), ("service", "compute")], "A host's service does not answer.", "Check that netloom runs on that host, then try again."),
+    reason("HOST_UNKNOWN", Code::FailedPrecondition, &[("host", "local"), ("nodes", "r1")], "A running node's host is not heard of, so it cannot be given more.", "Try again when the host is back."),
+    reason("IMAGE_ARCHITECTURE_MISMATCH", Code::FailedPrecondition, &[("images", "example/router:1"), ("nodes", "r1")], "An image is for another processor than its host has.", "Use an image of the host's architecture."),
+    reason("IMAGE_FORMAT_MISMATCH", Code::FailedPrecondition, &[("images", "example/router:1"), ("nodes", "r1")], "An image is of a format that the node's runtime cannot start.", "Use another image, or another kind."),
+    reason("IMAGE_MISSING", Code::FailedPrecondition, &[("images", "example/router:1"), ("nodes", "r1")], "An image is not on the node's host and may not be pulled.", "Pull or build it there, or set the node's `image-pull-policy`."),
+    reason("IMAGE_NOT_FOUND", Code::NotFound, &[("image", "example/router:1")], "There is no such image.", "See ListImages; for a node: pull it, or build it under this name."),
+    reason("IMAGE_REFERENCE_INVALID", Code::InvalidArgument, &[], "A text is no image reference.", "Write `[registry/]name[:tag]`."),
+    reason("IMAGE_REGISTRY_UNAVAILABLE", Code::Unavailable, &[], "The image registry does not answer.", "Check that it runs, then try again."),
+    reason("IMPAIRMENT_NOT_SUPPORTED", Code::FailedPrecondition, &[("host", "local"), ("nodes", "r1")], "A link asks for an impairment that the host's kernel cannot do.", "Do without it, or use a host that can."),
+    reason("INSUFFICIENT_CPU", Code::FailedPrecondition, &[("host", "local"), ("nodes", "r1")], "A running node asks for more CPU than its host has free.", "Ask for less, or make room on the host."),
+    reason("INSUFFICIENT_MEMORY", Code::FailedPrecondition, &[("host", "local"), ("nodes", "r1")], "A running node asks for more memory than its host has free.", "Ask for less, or make room on the host."),
+    reason("INTERNAL", Code::Internal, &[], "A fault of netloom's own.", "Read the service's log, by the trace id of the call, and report it."),
+    reason("INVALID_REQUEST", Code::InvalidArgument, &[], "Fields of the request are wrong; `BadRequest` names each.", "Correct them; sending the same again cannot help."),
+    reason("KIND_NOT_FOUND", Code::NotFound, &[("kind", "nosuch")], "There is no such kind.", "See ListKinds."),
+    reason("LAB_EXISTS", Code::AlreadyExists, &[("lab", "ospf")], "A lab of this name is there already.", "Take another name, or use ApplyLab to change it."),
+    reason("LAB_NOT_FOUND", Code::NotFound, &[("lab", "ospf")], "There is no such lab.", "See ListLabs."),
+    reason("LAB_REMOVED", Code::FailedPrecondition, &[], "The lab was removed while this was under way.", "Deploy it again."),
+    reason("LINK_EXISTS", Code::AlreadyExists, &[("link", "r1:eth1--r2:eth1")], "The lab has a link between these ends already.", "Update it to change it."),
+    reason("LINK_NOT_FOUND", Code::NotFound, &[("link", "r1:eth1--r2:eth1")], "There is no such link in the lab.", "See ListLinks; a link's id is its sorted ends."),
+    http(405, reason("METHOD_NOT_ALLOWED", Code::Unimplemented, &[("allow", "GET, HEAD, OPTIONS")], "The path does not take this HTTP method.", "Use one of the header `Allow`.")),
+    reason("NAME_TAKEN", Code::FailedPrecondition, &[], "Something that is not this installation's has the name that a node's container needs.", "Remove it, or give the lab another name or prefix."),
+    reason("NIC_NOT_FOUND", Code::NotFound, &[("nic", "17")], "An interface that was to be captured went away meanwhile.", "Look at the lab's links, and ask again."),
+    reason("NODE_HAS_NO_PROCESS", Code::FailedPrecondition, &[("node", "sw")], "The node is a segment, which cannot be started or stopped.", "Take its links down instead."),
+    reason("NODE_NOT_FOUND", Code::NotFound, &[("node", "r1")], "There is no such node in the lab.", "See ListNodes."),
+    reason("NODE_NOT_RUNNING", Code::FailedPrecondition, &[("node", "r1"), ("state", "STOPPED")], "The node does not run, so nothing can be run in it.", "Start it, or see why it does not run."),
+    reason("NOT_CANCELLABLE", Code::FailedPrecondition, &[("operation", "019aa000-0000-7000-8000-000000000001")], "A removal cannot be taken back.", "Wait for its end and deploy again."),
+    reason("OPERATION_ACTIVE", Code::FailedPrecondition, &[("lab", "ospf"), ("operation", "019aa000-0000-7000-8000-000000000001")], "Another operation works on the lab.", "Wait for it, or cancel it; `operation` names it."),
+    reason("OPERATION_DONE", Code::FailedPrecondition, &[("operation", "019aa000-0000-7000-8000-000000000001")], "The operation is over and cannot be cancelled.", "Nothing."),
+    reason("OPERATION_NOT_FOUND", Code::NotFound, &[("operation", "019aa000-0000-7000-8000-000000000001")], "There is no such operation.", "See ListOperations; old ones are forgotten."),
+    reason("ORIGIN_FOREIGN", Code::PermissionDenied, &[], "A web page of another origin asks.", "Add the page's origin to `allowed_origins` of `[gateway]` if it may."),
+    reason("OUT_OF_RANGE", Code::OutOfRange, &[], "A message has more bytes than are taken here.", "Send less at once."),
+    reason("PAGE_TOKEN_INVALID", Code::InvalidArgument, &[], "The page token was not given out for this list.", "Begin again without one, or pass `next_page_token` unchanged."),
+    reason("PATH_NOT_FOUND", Code::NotFound, &[], "There is nothing at this path.", "See `/openapi.json`."),
+    reason("PLAN_OVERTAKEN", Code::Aborted, &[], "The lab or its hosts kept changing while it was planned.", "Try again."),
+    reason("PULL_FAILED", Code::Unavailable, &[], "A registry did not give an image.", "See the message; check name, network and rights, then try again."),
+    reason("RELIST_NEEDED", Code::OutOfRange, &[("since", "41")], "Events after this number are not kept any more, or there was no such number yet.", "Watch again without a number: a snapshot comes first."),
+    reason("REQUEST_ID_REUSED", Code::InvalidArgument, &[("operation", "019aa000-0000-7000-8000-000000000001")], "The request id was used for something else.", "Use a new UUID for a new request."),
+    reason("RUNTIME_MISSING", Code::FailedPrecondition, &[], "No host runs what the nodes need.", "Start it (Docker, say) on a host, then try again."),
+    reason("RUNTIME_REFUSED", Code::FailedPrecondition, &[], "The runtime does not take what was asked of it.", "See the message, which is the runtime's."),
+    reason("RUNTIME_UNREACHABLE", Code::Unavailable, &[], "The runtime on the node's host does not answer.", "Check that Docker runs there, then try again."),
+    reason("SECURITY_OPTION_NOT_ALLOWED", Code::FailedPrecondition, &[("host", "local"), ("nodes", "r1")], "A node asks for a security option that its host does not give.", "Name it in `security_opts` of `[compute]`, or do without it."),
+    reason("SERVICE_UNREACHABLE", Code::Unavailable, &[("service", "the scheduler at unix:/run/netloom/scheduler.sock")], "A service behind the gateway does not answer.", "Check that it runs, then try again."),
+    reason("SHUTTING_DOWN", Code::Unavailable, &[], "The gateway is ending.", "Ask again."),
+    reason("STREAM_ENDED", Code::Unavailable, &[("service", "the scheduler at unix:/run/netloom/scheduler.sock")], "A service ended a stream that has no end.", "Ask again; a watch resumes from its last number."),
+    reason("TICKET_EXPIRED", Code::Unauthenticated, &[], "A way into a node was opened too late.", "Ask again; see whether the clocks of the hosts agree."),
+    reason("TOKEN_INVALID", Code::Unauthenticated, &[], "No token was shown, or not the right one.", "Send `Authorization: Bearer` and the content of `admin.token`, or use the Unix socket."),
+    reason("TOPOLOGY_INVALID", Code::InvalidArgument, &[], "The topology file has errors; `BadRequest` names each with file, line and column.", "Correct them."),
+    reason("UNIMPLEMENTED", Code::Unimplemented, &[], "There is no such method here.", "See the contract, or use a server of the client's version."),
+];
+
+/// What services tell each other only. A caller who is told one of these has found a fault.
+#[rustfmt::skip]
+pub const INTERNAL: &[Reason] = &[
+    reason("NOT_SYNCED", Code::FailedPrecondition, &[], "A host was asked to remove something before it was told what it is to have.", "The scheduler sends Sync."),
+    reason("REMOVAL_FAILED", Code::Unavailable, &[], "A host could not remove everything yet.", "The scheduler asks again."),
+    reason("STALE_TERM", Code::FailedPrecondition, &[("current", "2"), ("given", "1")], "A scheduler that was replaced asked.", "It ends."),
+    reason("TICKET_INVALID", Code::PermissionDenied, &[], "A ticket does not open what was asked for.", "The gateway asks for a new one."),
+    reason("TIMED_OUT", Code::DeadlineExceeded, &[], "A host did not answer in time.", "The scheduler asks again."),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_sorted_unique_and_well_formed() {
+        for table in [REASONS, INTERNAL] {
+            assert!(table.is_sorted_by(|a, b| a.name < b.name));
+            for r in table {
+                assert!(r.name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'), "{}", r.name);
+                assert!(r.meaning.ends_with('.') && r.advice.ends_with('.'), "{}", r.name);
+                assert!(r.facts.is_sorted(), "{}", r.name);
+            }
+        }
+        assert!(INTERNAL.iter().all(|i| REASONS.iter().all(|r| r.name != i.name)));
+        assert_eq!(find("LAB_NOT_FOUND").map(|r| r.code), Some(Code::NotFound));
+    }
+}

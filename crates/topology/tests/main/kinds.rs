@@ -1,0 +1,142 @@
+//! What is said of kinds: those that do not run, or not yet as they should, and what nodes of a kind are given.
+
+use netloom_model::spec::MgmtSpec;
+use netloom_topology::{BundleFiles, Parsed};
+
+use crate::{codes, read, read_with, refused, said, spec, with_node};
+
+/// What is said with this code.
+fn told(parsed: &Parsed, code: &str) -> Vec<String> {
+    said(parsed).into_iter().filter(|d| d.ends_with(&format!("[{code}]"))).collect()
+}
+
+fn nodes(lines: &str) -> String {
+    format!("name: lab\ntopology:\n  nodes:\n{lines}")
+}
+
+#[test]
+fn a_kind_that_is_known_not_to_work_is_told_once_at_its_name() {
+    let parsed = read(&nodes(
+        "    a: {kind: srl, image: i}\n    b: {kind: nokia_srlinux, image: i}\n    c: {kind: xrd, image: i}\n    d: {kind: frr}",
+    ));
+    assert!(parsed.ok(), "{:?}", said(&parsed));
+    let limited = told(&parsed, "KIND_LIMITED");
+    assert_eq!(limited.len(), 2, "{limited:?}");
+    assert!(
+        limited[0].starts_with("lab.clab.yml:4:15: warning: ") && limited[0].contains("e1-1"),
+        "{limited:?}"
+    );
+    assert!(
+        limited[1].starts_with("lab.clab.yml:6:15: ") && limited[1].contains("XR_INTERFACES"),
+        "{limited:?}"
+    );
+    assert_eq!(told(&parsed, "KIND_NOT_VERIFIED"), [""; 0], "a kind has one of the two");
+}
+
+#[test]
+fn a_kind_that_no_test_runs_is_told_once() {
+    let parsed =
+        read(&nodes("    a: {kind: crpd, image: i}\n    b: {kind: crpd, image: i}\n    c: {kind: frr}"));
+    let unverified = told(&parsed, "KIND_NOT_VERIFIED");
+    assert_eq!(unverified.len(), 1, "{unverified:?}");
+    assert!(unverified[0].starts_with("lab.clab.yml:4:15: info: "), "{unverified:?}");
+    assert!(unverified[0].contains("netloom kinds show juniper_crpd"), "{unverified:?}");
+}
+
+#[test]
+fn a_virtual_machine_is_refused_at_its_kind() {
+    refused(
+        &nodes("    a: {kind: cisco_iosv, image: i}"),
+        "4:15 error VM_NOT_RUN_YET",
+        "virtual machines yet",
+    );
+    refused(&nodes("    a: {kind: cisco_iosv}"), "4:15 error VM_NOT_RUN_YET", "kind cisco_iosv");
+    let in_group = "name: lab\ntopology:\n  groups: {g: {kind: vr-csr, image: i}}\n  nodes: {a: {group: g}}";
+    refused(in_group, "3:22 error VM_NOT_RUN_YET", "kind cisco_csr1000v");
+}
+
+#[test]
+fn an_unknown_kind_is_not_answered_with_all_kinds() {
+    let parsed = read(&nodes("    a: {kind: lynux, image: i}"));
+    let message = &parsed.diagnostics[0].message;
+    assert_eq!(
+        message,
+        "there is no kind \"lynux\". Did you mean \"linux\"? \"netloom kinds list\" shows those there are"
+    );
+}
+
+#[test]
+fn a_type_changes_nothing_and_the_switch_is_a_kind_of_its_own() {
+    refused(&with_node("type: x"), "7:13 warning TYPE_IGNORED", "kind linux has no variants");
+    refused(
+        &nodes("    a: {kind: cisco_iol, image: i, type: L2}"),
+        "4:42 error TYPE_NOT_SUPPORTED",
+        "write kind: iol-l2",
+    );
+}
+
+#[test]
+fn capabilities_are_named_one_by_one() {
+    refused(&with_node("cap-add: [NET_RAW, all]"), "7:26 error ALL_CAPABILITIES", "one by one");
+    refused(&with_node("cap-add: [BOGUS]"), "7:17 error UNKNOWN_CAPABILITY", "BOGUS");
+}
+
+#[test]
+fn a_configuration_that_is_no_json_is_not_given_where_json_is_read() {
+    let files = |text: &str| BundleFiles([("s.cfg".to_owned(), (text.as_bytes().to_vec(), 0o644))].into());
+    let text = nodes("    a: {kind: srl, image: i, startup-config: s.cfg}");
+    let lines = read_with(&text, &files("set / interface ethernet-1/1 admin-state enable\n"));
+    assert_eq!(codes(&lines), ["4:15 warning KIND_LIMITED", "4:46 error STARTUP_CONFIG_NOT_JSON"]);
+    assert!(read_with(&text, &files("{\"interface\": []}\n")).ok());
+    let inline = "    a:\n      kind: srl\n      image: i\n      startup-config: |\n        set / a\n        set / b\n";
+    assert!(
+        told(&read(&nodes(inline)), "STARTUP_CONFIG_NOT_JSON")[0].contains("/etc/opt/srlinux/config.json")
+    );
+}
+
+#[test]
+fn containerlabs_variables_are_filled_into_an_inline_configuration() {
+    let inline = "    r1:\n      kind: frr\n      startup-config: |\n        hostname __clabNodeName__\n        ! __clabLabName__\n";
+    let parsed = read(&nodes(inline));
+    assert!(parsed.ok(), "{:?}", said(&parsed));
+    assert_eq!(&*parsed.contents[".netloom/r1/startup-config"], b"hostname r1\n! lab\n");
+    let directory = read(&nodes(&inline.replace("__clabLabName__", "__clabDir__")));
+    assert_eq!(codes(&directory), ["7:9 error MAGIC_VARIABLE"]);
+}
+
+#[test]
+fn what_needs_a_management_network_gets_one_without_mgmt() {
+    for (key, mgmt, at) in [
+        ("ports: ['8080:80']", MgmtSpec::default(), "7:15"),
+        (
+            "mgmt-ipv4: 172.20.20.11",
+            MgmtSpec { ipv4_subnet: "172.20.20.0/24".into(), ..MgmtSpec::default() },
+            "7:18",
+        ),
+        (
+            "mgmt-ipv6: 'fd00::7:1'",
+            MgmtSpec { ipv6_subnet: "fd00::/64".into(), ..MgmtSpec::default() },
+            "7:18",
+        ),
+    ] {
+        let parsed = read(&with_node(key));
+        assert_eq!(said(&parsed).len(), 1, "{:?}", said(&parsed));
+        assert_eq!(codes(&parsed), [format!("{at} info MGMT_IMPLIED")], "{key}");
+        assert_eq!(parsed.spec.mgmt, Some(mgmt), "{key}");
+    }
+    let two = "    a: {kind: frr, mgmt-ipv4: 10.0.0.9}\n    b: {kind: frr, mgmt-ipv4: 10.0.1.9}";
+    assert_eq!(codes(&read(&nodes(two))), ["4:31 info MGMT_IMPLIED", "5:31 error MGMT_ADDRESS"]);
+    assert_eq!(spec(&with_node("env: {A: b}")).mgmt, None);
+}
+
+#[test]
+fn every_cycle_of_stages_is_told() {
+    let wait = |node: &str, on: &str| {
+        format!(
+            "    {node}: {{kind: frr, stages: {{create: {{wait-for: [{{node: {on}, stage: create}}]}}}}}}\n"
+        )
+    };
+    let all = [wait("a", "b"), wait("b", "a"), wait("c", "d"), wait("d", "c")].concat();
+    let cycles = told(&read(&nodes(&all)), "STAGES");
+    assert_eq!(cycles.len(), 2, "{cycles:?}");
+}

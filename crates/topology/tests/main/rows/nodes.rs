@@ -1,0 +1,373 @@
+//! The keys of nodes.
+
+use super::{Case, case};
+
+const NODE: &str = "a node";
+/// Of what does nothing.
+const NOTHING: &str = r#""id":"n""#;
+
+pub(super) const CASES: &[Case] = &[
+    case(
+        NODE,
+        "kind",
+        ("kind: bridge", r#""kind":"bridge""#),
+        ("kind: host", "error KIND_NOT_SUPPORTED \"host:r1-eth1\""),
+    ),
+    case(
+        NODE,
+        "type",
+        ("type: ''", r#""type":"""#),
+        ("type: x1", "warning TYPE_IGNORED kind linux has no variants"),
+    ),
+    case(NODE, "group", ("group: g", r#""group":"g""#), ("group: {a: b}", "error WRONG_TYPE expected text")),
+    case(
+        NODE,
+        "image",
+        ("image: alpine:3.20", r#""image":"alpine:3.20""#),
+        ("image: a b", "error INVALID_VALUE must not hold spaces"),
+    ),
+    case(
+        NODE,
+        "image-pull-policy",
+        ("image-pull-policy: never", r#""image_pull_policy":"never""#),
+        ("image-pull-policy: maybe", "error INVALID_VALUE IfNotPresent, Never or Always"),
+    ),
+    case(
+        NODE,
+        "runtime",
+        ("runtime: docker", NOTHING),
+        ("runtime: podman", "error RUNTIME_NOT_SUPPORTED leave it out, or write docker"),
+    ),
+    case(
+        NODE,
+        "hostname",
+        ("hostname: web", r#""hostname":"web""#),
+        ("hostname: a_b!", "error INVALID_VALUE is not a name"),
+    ),
+    case(
+        NODE,
+        "aliases",
+        ("aliases: [web, web.example.com]", r#""aliases":["web","web.example.com"]"#),
+        ("aliases: [M]", "error INVALID_NODE the name or an alias of a node already"),
+    ),
+    case(
+        NODE,
+        "labels",
+        ("labels: {tier: 1}", r#""labels":{"tier":"1"}"#),
+        ("labels: {netloom.lab: x}", "error RESERVED_LABEL reserved"),
+    ),
+    case(
+        NODE,
+        "env",
+        ("env: {__IMPORT_ENVS: true, LAB: own}", r#""env":{"IMAGE":"alpine:3.20","LAB":"own","STRUCTURE""#),
+        ("env: {'A=B': c}", "error INVALID_VALUE must not hold '='"),
+    ),
+    case(
+        NODE,
+        "env-files",
+        ("env-files: [common.env]", r#""env":{"A":"file","B":"file"}"#),
+        ("env-files: [/etc/environment]", "error PATH_OUTSIDE relative to the topology file"),
+    ),
+    case(
+        NODE,
+        "startup-config",
+        (r#"kind: crpd, startup-config: "hostname n\n""#, r#""startup_config":".netloom/n/startup-config""#),
+        ("kind: crpd, startup-config: https://example.com/n.cfg", "error REMOTE_FILE fetch it yourself"),
+    ),
+    case(
+        NODE,
+        "startup-delay",
+        ("startup-delay: 5", r#""startup_delay_seconds":5"#),
+        ("startup-delay: 4000", "error INVALID_VALUE from 0 to 3600"),
+    ),
+    case(
+        NODE,
+        "enforce-startup-config",
+        (
+            "kind: crpd, enforce-startup-config: true, startup-config: r1/frr.conf",
+            r#""enforce_startup_config":true"#,
+        ),
+        ("enforce-startup-config: perhaps", "error INVALID_VALUE neither true nor false"),
+    ),
+    case(
+        NODE,
+        "suppress-startup-config",
+        ("kind: crpd, suppress-startup-config: true, startup-config: r1/frr.conf", r#""files":[]"#),
+        ("suppress-startup-config: perhaps", "error INVALID_VALUE neither true nor false"),
+    ),
+    case(
+        NODE,
+        "license",
+        ("kind: crpd, license: __clabNodeDir__/conf", r#""license":"clab-lab/n/conf""#),
+        ("kind: crpd, license: no.lic", "error FILE_NOT_FOUND no such file"),
+    ),
+    case(
+        NODE,
+        "binds",
+        (
+            "binds: ['r1/frr.conf:/etc/frr.conf:ro', /data]",
+            r#""volumes":[{"name":"","read_only":false,"target":"/data"}]"#,
+        ),
+        ("binds: ['../../etc/shadow:/x']", "error PATH_OUTSIDE leads out of the directory"),
+    ),
+    case(
+        NODE,
+        "volumes",
+        ("volumes: ['data:/data:ro']", r#""volumes":[{"name":"data","read_only":true,"target":"/data"}]"#),
+        ("volumes: ['/srv:/data']", "error INVALID_VALUE that goes into binds"),
+    ),
+    case(
+        NODE,
+        "tmpfs",
+        ("tmpfs: ['/run:size=1m', /tmp]", r#""tmpfs":{"/run":"size=1m","/tmp":""}"#),
+        ("tmpfs: {run: size=1m}", "error INVALID_VALUE absolute path in the node"),
+    ),
+    case(
+        NODE,
+        "devices",
+        (
+            "devices: ['/dev/net/tun:/dev/net/tun:rw']",
+            r#""devices":[{"host_path":"/dev/net/tun","permissions":"rw","target":"/dev/net/tun"}]"#,
+        ),
+        ("devices: [tun]", "error INVALID_NODE absolute path"),
+    ),
+    case(
+        NODE,
+        "exec",
+        ("exec: [ip link]", r#""exec":["ip link"]"#),
+        ("exec: [\"echo 'a\"]", "error INVALID_VALUE a single quote is not closed"),
+    ),
+    case(
+        NODE,
+        "cmd",
+        ("cmd: sleep 5", r#""cmd":["sleep","5"]"#),
+        ("cmd: [a]", "error WRONG_TYPE expected text"),
+    ),
+    case(
+        NODE,
+        "entrypoint",
+        ("entrypoint: /bin/sh -c", r#""entrypoint":["/bin/sh","-c"]"#),
+        ("entrypoint: 'a \"b'", "error INVALID_VALUE a double quote is not closed"),
+    ),
+    case(
+        NODE,
+        "user",
+        ("user: 1000", r#""user":"1000""#),
+        ("user: a b", "error INVALID_VALUE must not hold spaces"),
+    ),
+    case(
+        NODE,
+        "cap-add",
+        ("cap-add: [cap_net_raw]", r#""cap_add":["NET_RAW"]"#),
+        ("cap-add: [NET_ADMN]", "error UNKNOWN_CAPABILITY Did you mean \"NET_ADMIN\"?"),
+    ),
+    case(
+        NODE,
+        "privileged",
+        ("privileged: false", NOTHING),
+        ("privileged: true", "warning PRIVILEGED Name what else it needs with cap-add"),
+    ),
+    case(
+        NODE,
+        "security-opts",
+        ("security-opts: [no-new-privileges]", r#""security_opts":["no-new-privileges"]"#),
+        ("security-opts: [a b]", "error INVALID_VALUE must not hold spaces"),
+    ),
+    case(
+        NODE,
+        "sysctls",
+        ("sysctls: {net.ipv4.ip_forward: 1}", r#""sysctls":{"net.ipv4.ip_forward":"1"}"#),
+        ("sysctls: {kernel.panic: 1}", "error INVALID_VALUE kernel parameter"),
+    ),
+    case(
+        NODE,
+        "cpu",
+        ("cpu: 0.5", r#""cpu_limit_millis":500"#),
+        ("cpu: two", "error INVALID_VALUE is not a number of cores"),
+    ),
+    case(
+        NODE,
+        "cpu-set",
+        ("cpu-set: '0-1, 3'", r#""cpu_set":"0-1,3""#),
+        ("cpu-set: 3-1", "error INVALID_NODE is not a list of cores like 0-1,3"),
+    ),
+    case(
+        NODE,
+        "memory",
+        ("memory: 1gb", r#""memory_limit_bytes":1000000000"#),
+        ("memory: 1mb", "error INVALID_VALUE less than the 6 MiB"),
+    ),
+    case(
+        NODE,
+        "shm-size",
+        ("shm-size: 1MiB", r#""shm_size_bytes":1048576"#),
+        ("shm-size: lots", "error INVALID_VALUE is not a size"),
+    ),
+    case(
+        NODE,
+        "cgroup-parent",
+        ("cgroup-parent: labs.slice", r#""cgroup_parent":"labs.slice""#),
+        ("cgroup-parent: ../x", "error INVALID_NODE is not the name of a cgroup"),
+    ),
+    case(
+        NODE,
+        "cgroupns-mode",
+        ("cgroupns-mode: private", NOTHING),
+        ("cgroupns-mode: host", "error CGROUPNS_NOT_SUPPORTED its own cgroups only"),
+    ),
+    case(
+        NODE,
+        "restart-policy",
+        ("restart-policy: on-failure", r#""restart_policy":"on-failure""#),
+        ("restart-policy: sometimes", "error INVALID_VALUE write no, on-failure, always"),
+    ),
+    case(
+        NODE,
+        "auto-remove",
+        ("auto-remove: true", r#""auto_remove":true"#),
+        ("auto-remove: perhaps", "error INVALID_VALUE neither true nor false"),
+    ),
+    case(
+        NODE,
+        "healthcheck",
+        ("healthcheck: {retries: 2}", r#""retries":2"#),
+        ("healthcheck: [CMD]", "error WRONG_TYPE expected a map"),
+    ),
+    case(
+        NODE,
+        "stages",
+        (
+            "stages: {create: {exec: [{command: ip link}]}}",
+            r#""stages":[{"exec":[{"command":"ip link","on_exit":false}]"#,
+        ),
+        (
+            "stages: {create: {wait-for: [{node: n, stage: healthy}]}}",
+            "error STAGES n create waits for n healthy",
+        ),
+    ),
+    case(
+        NODE,
+        "network-mode",
+        ("network-mode: 'container:m'", r#""network_mode":{"node":"m"}"#),
+        ("network-mode: 'container:x'", "error NETWORK_MODE there is no node \"x\""),
+    ),
+    case(
+        NODE,
+        "mgmt-ipv4",
+        ("mgmt-ipv4: 10.0.0.9", r#""mgmt_ipv4":"10.0.0.9""#),
+        ("mgmt-ipv4: 10.1.0.9", "error MGMT_ADDRESS is not in the ipv4-subnet"),
+    ),
+    case(
+        NODE,
+        "mgmt-ipv6",
+        ("mgmt-ipv6: 'fd00::9'", r#""mgmt_ipv6":"fd00::9""#),
+        ("mgmt-ipv6: 'fd00::9/64'", "error INVALID_VALUE without a prefix length"),
+    ),
+    case(
+        NODE,
+        "mgmt_ipv4",
+        ("mgmt_ipv4: 10.0.0.9", r#""mgmt_ipv4":"10.0.0.9""#),
+        ("mgmt_ipv4: x", "error INVALID_VALUE is not an IPv4 address"),
+    ),
+    case(
+        NODE,
+        "mgmt_ipv6",
+        ("mgmt_ipv6: 'fd00::9'", r#""mgmt_ipv6":"fd00::9""#),
+        ("mgmt_ipv6: x", "error INVALID_VALUE is not an IPv6 address"),
+    ),
+    case(
+        NODE,
+        "ports",
+        (
+            "ports: ['8080:80']",
+            r#""ports":[{"host_address":"","host_port":8080,"node_port":80,"protocol":""}]"#,
+        ),
+        ("ports: ['8080:80', '8080:81']", "error PORTS port 8080/tcp of the host leads to \"n\" already"),
+    ),
+    case(
+        NODE,
+        "dns",
+        ("dns: {search: [example.com]}", r#""search":["example.com"]"#),
+        ("dns: 1.1.1.1", "error WRONG_TYPE expected a map"),
+    ),
+    case(
+        NODE,
+        "certificate",
+        ("certificate: {issue: true}", r#""certificate":{"key_bits":0,"sans":[],"validity_seconds":0}"#),
+        ("certificate: {isue: true}", "error UNKNOWN_KEY Did you mean \"issue\"?"),
+    ),
+    case(NODE, "position", ("position: ", NOTHING), ("position: '1,2'", "warning KEY_NOT_SUPPORTED drawing")),
+    case(
+        NODE,
+        "link-apply-mode",
+        ("link-apply-mode: ", NOTHING),
+        ("link-apply-mode: live", "warning KEY_NOT_SUPPORTED on the running node"),
+    ),
+    case(
+        NODE,
+        "config",
+        ("config: {}", NOTHING),
+        ("config: {vars: {a: b}}", "warning KEY_NOT_SUPPORTED configuration engine"),
+    ),
+    case(
+        NODE,
+        "components",
+        ("components: []", NOTHING),
+        ("components: [{slot: A}]", "error KEY_NOT_SUPPORTED a node of its own"),
+    ),
+    case(
+        NODE,
+        "extras",
+        ("extras: {}", NOTHING),
+        ("extras: {srl-agents: [a]}", "error KEY_NOT_SUPPORTED with `binds`"),
+    ),
+    case(
+        NODE,
+        "credentials",
+        ("credentials: {}", NOTHING),
+        ("credentials: {username: a}", "warning KEY_NOT_SUPPORTED logs in to no node"),
+    ),
+    case(
+        NODE,
+        "username",
+        ("username: ", NOTHING),
+        ("username: a", "warning KEY_NOT_SUPPORTED logs in to no node"),
+    ),
+    case(
+        NODE,
+        "password",
+        ("password: ", NOTHING),
+        ("password: a", "warning KEY_NOT_SUPPORTED logs in to no node"),
+    ),
+    case(
+        NODE,
+        "pid-mode",
+        ("pid-mode: ", NOTHING),
+        ("pid-mode: host", "error KEY_NOT_SUPPORTED the host's processes"),
+    ),
+    case(
+        NODE,
+        "wait-for",
+        ("wait-for: []", NOTHING),
+        ("wait-for: [m]", "error KEY_NOT_SUPPORTED write `stages:"),
+    ),
+    case(NODE, "SANs", ("SANs: []", NOTHING), ("SANs: [a]", "error KEY_NOT_SUPPORTED write `certificate:")),
+    case(
+        NODE,
+        "publish",
+        ("publish: []", NOTHING),
+        ("publish: [tcp/22]", "error KEY_NOT_SUPPORTED use `ports`"),
+    ),
+    case(
+        NODE,
+        "sandbox",
+        ("sandbox: ", NOTHING),
+        ("sandbox: a", "error KEY_NOT_SUPPORTED a runtime that is gone"),
+    ),
+    case(
+        NODE,
+        "kernel",
+        ("kernel: ", NOTHING),
+        ("kernel: a", "error KEY_NOT_SUPPORTED a runtime that is gone"),
+    ),
+];

@@ -1,0 +1,107 @@
+//! A host's compute service.
+
+use std::sync::Arc;
+
+use futures::{StreamExt as _, stream};
+use netloom_model::{Code, Failure};
+use netloom_proto::compute::v1 as pc;
+use netloom_proto::compute::v1::compute_service_server::ComputeService;
+use netloom_service::status::to_status;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Answers, World};
+
+pub struct Compute(pub Arc<World>);
+
+#[tonic::async_trait]
+impl ComputeService for Compute {
+    async fn sync(&self, _: Request<pc::SyncRequest>) -> Result<Response<pc::SyncResponse>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
+    async fn ensure(&self, _: Request<pc::EnsureRequest>) -> Result<Response<pc::EnsureResponse>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
+    async fn remove(&self, _: Request<pc::RemoveRequest>) -> Result<Response<pc::RemoveResponse>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
+    async fn settle(&self, _: Request<pc::SettleRequest>) -> Result<Response<pc::SettleResponse>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
+    type ObserveStream = Answers<pc::ObserveResponse>;
+    async fn observe(&self, _: Request<pc::ObserveRequest>) -> Result<Response<Self::ObserveStream>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
+    async fn put_files(
+        &self,
+        _: Request<Streaming<pc::PutFilesRequest>>,
+    ) -> Result<Response<pc::PutFilesResponse>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
+    async fn inspect_images(
+        &self,
+        _: Request<pc::InspectImagesRequest>,
+    ) -> Result<Response<pc::InspectImagesResponse>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
+    type PullImageStream = Answers<pc::PullImageResponse>;
+    async fn pull_image(
+        &self,
+        _: Request<pc::PullImageRequest>,
+    ) -> Result<Response<Self::PullImageStream>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
+
+    type ExecStream = Answers<pc::ExecResponse>;
+
+    /// Writes back what is typed; a terminal ends with its input, `fail` breaks, `hang` never ends.
+    async fn exec(
+        &self,
+        request: Request<Streaming<pc::ExecRequest>>,
+    ) -> Result<Response<Self::ExecStream>, Status> {
+        use pc::{exec_request::Part, exec_response};
+        let world = self.0.clone();
+        let answer = |part| Ok(pc::ExecResponse { part: Some(part) });
+        let answers = request.into_inner().flat_map(move |message| {
+            let part = message.ok().and_then(|m| m.part);
+            world.typed.lock().unwrap().extend(part.clone());
+            stream::iter(match part {
+                Some(Part::Start(start)) if start.command == ["fail"] => {
+                    let said = "the container has no program fail";
+                    vec![Err(to_status(Failure::new(Code::FailedPrecondition, "RUNTIME_REFUSED", said)))]
+                }
+                Some(Part::Start(start)) if start.command == ["show", "running config"] => vec![
+                    answer(exec_response::Part::Stdout(b"hostname ".to_vec())),
+                    answer(exec_response::Part::Stderr(b"a warning\n".to_vec())),
+                    answer(exec_response::Part::Stdout(b"r1\n".to_vec())),
+                    answer(exec_response::Part::ExitCode(0)),
+                ],
+                Some(Part::Start(start)) if start.command == ["silent"] => vec![
+                    answer(exec_response::Part::Stdout(b"\n".to_vec())),
+                    answer(exec_response::Part::ExitCode(0)),
+                ],
+                Some(Part::Start(start)) if start.command == ["endless"] => {
+                    vec![answer(exec_response::Part::Stdout(vec![b'x'; 1 << 20])); 5]
+                }
+                Some(Part::Start(_)) => vec![answer(exec_response::Part::Stderr(b"hello\n".to_vec()))],
+                Some(Part::Stdin(bytes)) => vec![answer(exec_response::Part::Stdout(bytes))],
+                Some(Part::StdinEnd(_)) => vec![answer(exec_response::Part::ExitCode(7))],
+                Some(Part::Resize(_)) | None => Vec::new(),
+            })
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    type LogsStream = Answers<pc::LogsResponse>;
+
+    async fn logs(&self, request: Request<pc::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
+        let request = request.into_inner();
+        let line = |text: String| {
+            Ok(pc::LogsResponse { part: Some(pc::logs_response::Part::Stdout(text.into_bytes())) })
+        };
+        let told = stream::iter(vec![line(format!("{} {} {}\n", request.uid, request.ticket, request.tail))]);
+        if request.follow {
+            return Ok(Response::new(Box::pin(told.chain(stream::pending()))));
+        }
+        Ok(Response::new(Box::pin(told)))
+    }
+}

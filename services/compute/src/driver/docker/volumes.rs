@@ -1,0 +1,151 @@
+//! Volumes: of a lab, called `<prefix>-<lab>-<name>.<lab>`, which live until it is removed; and of one node, called `<node>.<target>`, which live until that is, over all its
+//! containers. The ends are of hexadecimal digits, of the lab's uid and of a hash of the target, and of different lengths. So no two volumes have one name: the hyphens alone do
+//! not tell where a lab's name ends.
+
+use std::collections::HashMap;
+
+use bollard::Docker;
+use bollard::models::VolumeCreateRequest;
+use bollard::query_parameters::{ListVolumesOptionsBuilder, RemoveVolumeOptions};
+use netloom_model::id::Digest;
+use netloom_model::slice::Instance;
+use netloom_model::spec::VolumeMount;
+
+use super::create::{Mounted, Source};
+use super::{DockerDriver, label, status};
+use crate::error::Error;
+
+impl DockerDriver {
+    /// Makes the volumes that a node mounts where they are not there, and answers how they are mounted.
+    pub(super) async fn ensure_volumes(
+        &self,
+        client: &Docker,
+        instance: &Instance,
+    ) -> Result<Vec<Mounted>, Error> {
+        let mut mounts = Vec::new();
+        for volume in &instance.spec.volumes {
+            let mut labels = HashMap::from([
+                (label::OWNER.to_owned(), self.owner.to_string()),
+                (label::LAB.to_owned(), instance.lab.to_string()),
+                (label::LAB_UID.to_owned(), instance.lab_uid.to_string()),
+            ]);
+            if volume.name.is_empty() {
+                labels.insert(label::UID.to_owned(), instance.uid.to_string());
+            }
+            let is_its = |there: &HashMap<String, String>| {
+                [label::OWNER, label::LAB_UID, label::UID]
+                    .iter()
+                    .all(|key| there.get(*key) == labels.get(*key))
+            };
+            let name = match earlier_name(instance, volume) {
+                Some(earlier) if self.volume_labels(client, &earlier).await?.is_some_and(|l| is_its(&l)) => {
+                    earlier
+                }
+                _ => name(instance, volume),
+            };
+            let request = VolumeCreateRequest {
+                name: Some(name.clone()),
+                labels: Some(labels.clone()),
+                ..VolumeCreateRequest::default()
+            };
+            // One that is there already is answered as it is.
+            let there = client.create_volume(request).await.map_err(|e| self.error(e))?.labels;
+            if !is_its(&there) {
+                return Err(Error::Foreign(format!(
+                    "a Docker volume called {name} exists that is not this lab's; give the volume another name, or remove that one if nobody needs what is in it"
+                )));
+            }
+            mounts.push(Mounted {
+                source: Source::Volume(name),
+                target: volume.target.clone(),
+                read_only: volume.read_only,
+            });
+        }
+        Ok(mounts)
+    }
+
+    /// Labels of a volume; none when there is no such volume.
+    async fn volume_labels(
+        &self,
+        client: &Docker,
+        name: &str,
+    ) -> Result<Option<HashMap<String, String>>, Error> {
+        match client.inspect_volume(name).await {
+            Err(e) if status(&e) == Some(404) => Ok(None),
+            other => Ok(Some(other.map_err(|e| self.error(e))?.labels)),
+        }
+    }
+
+    /// Removes the volumes of ours that have this label too.
+    pub(super) async fn remove_volumes(&self, of: String) -> Result<(), Error> {
+        let client = self.client().await?;
+        let mut filters = self.filters(None);
+        filters.entry("label").or_default().push(of);
+        let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
+        let volumes = client.list_volumes(Some(options)).await.map_err(|e| self.error(e))?;
+        for volume in volumes.volumes.unwrap_or_default() {
+            match client.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await {
+                Err(e) if status(&e) == Some(404) => {}
+                other => other.map_err(|e| self.error(e))?,
+            }
+            tracing::info!(volume = volume.name, "volume removed");
+        }
+        Ok(())
+    }
+}
+
+/// Name of a volume.
+fn name(instance: &Instance, volume: &VolumeMount) -> String {
+    if volume.name.is_empty() {
+        let hash = Digest::of(volume.target.as_bytes());
+        return format!("{}.{}", instance.name, &hash.as_str()["sha256:".len()..][..8]);
+    }
+    // The tail of a UUIDv7 is random; its head is the time.
+    let lab = instance.lab_uid.to_string();
+    format!("{}{}.{}", of_lab(instance), volume.name, &lab[lab.len() - 12..])
+}
+
+/// Name that a volume of a lab had in earlier versions. One that is this lab's goes on being used.
+fn earlier_name(instance: &Instance, volume: &VolumeMount) -> Option<String> {
+    (!volume.name.is_empty()).then(|| format!("{}{}", of_lab(instance), volume.name))
+}
+
+/// What names of a lab's own begin with.
+fn of_lab(instance: &Instance) -> &str {
+    instance.name.strip_suffix(&instance.spec.id).unwrap_or(&instance.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use netloom_model::id::LabUid;
+
+    use super::*;
+    use crate::driver::testing::instance;
+
+    fn mount(name: &str, target: &str) -> VolumeMount {
+        VolumeMount { name: name.into(), target: target.into(), read_only: false }
+    }
+
+    #[test]
+    fn volumes_are_named_after_their_lab_or_node() {
+        let (i, of) = (instance(), |v: VolumeMount| name(&instance(), &v));
+        let uid = i.lab_uid.to_string();
+        let of_lab = name(&i, &mount("data", "/d"));
+        assert_eq!(of_lab, format!("netloom-x-data.{}", &uid[uid.len() - 12..]));
+        let own = of(mount("", "/d"));
+        assert!(own.starts_with(&format!("{}.", i.name)) && own.len() == i.name.len() + 9, "{own}");
+        assert_ne!(own, of(mount("", "/e")));
+    }
+
+    #[test]
+    fn volumes_of_two_labs_never_have_one_name() {
+        let of = |lab: &str| {
+            let name = format!("netloom-{lab}-{}", instance().spec.id);
+            Instance { lab: lab.parse().unwrap(), lab_uid: LabUid::new(), name, ..instance() }
+        };
+        let (one, other) = (of("zrv-v"), of("zrv-v-b"));
+        let (of_one, of_other) = (mount("b-c", "/d"), mount("c", "/d"));
+        assert_eq!(earlier_name(&one, &of_one), earlier_name(&other, &of_other));
+        assert_ne!(name(&one, &of_one), name(&other, &of_other));
+    }
+}

@@ -1,0 +1,482 @@
+//! How far the commands of a start are: which points of it were reached, which commands ran, and which is next; and whether the node is ready, which is asked after its `exec`. Pure.
+//!
+//! A command is known by its point and text. So a changed list runs what is new in it on the running node, and what ran in this start is not run again; a text that stands twice runs twice.
+
+use std::collections::HashMap;
+
+use netloom_model::observed::{ExecPhase, StagePoint};
+use netloom_model::slice::{Instance, Readiness};
+use netloom_model::spec::{NodeSpec, Stage};
+use serde::{Deserialize, Serialize};
+
+/// Most bytes that are told of a command that failed, and of all that did.
+pub const LONGEST_ERROR: usize = 4096;
+/// Where a node's `exec` commands are run.
+pub const EXEC: StagePoint = StagePoint { stage: Stage::Configure, on_exit: false };
+
+/// See the module. What is written of it lets a restarted service go on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExecState {
+    /// Which start.
+    #[serde(skip)]
+    pub start_id: String,
+    /// Points that were reached, in order.
+    reached: Vec<StagePoint>,
+    /// Points whose commands were all run, in order.
+    pub done: Vec<StagePoint>,
+    /// Commands that were begun, in order.
+    ran: Vec<Ran>,
+    /// Whether it is ready; none as long as that is not due, and where it is not asked.
+    ready: Option<Ready>,
+    /// Which command runs, and since when.
+    #[serde(skip)]
+    pub progress: String,
+    /// Its commands are being run.
+    #[serde(skip)]
+    busy: bool,
+    /// There may be something to run.
+    #[serde(skip)]
+    unsure: bool,
+}
+
+/// A command that was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Ran {
+    point: StagePoint,
+    command: String,
+    /// How it failed; empty when it did not; none while it runs.
+    failed: Option<String>,
+}
+
+/// Whether a node is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum Ready {
+    /// It is not known.
+    Waits {
+        /// Since when it is asked, in microseconds since 1970; 0: nobody asked yet.
+        since_us: i64,
+    },
+    /// It is.
+    Yes,
+    /// It was not in time; this is how that is told.
+    No(String),
+}
+
+/// What is wanted of a start.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The node, with its commands.
+    pub spec: &'a NodeSpec,
+    /// How to tell that it is ready.
+    pub readiness: Option<&'a Readiness>,
+}
+
+impl<'a> Asked<'a> {
+    /// Of an instance.
+    pub fn of(instance: &'a Instance) -> Asked<'a> {
+        Asked { spec: &instance.spec, readiness: instance.readiness.as_ref() }
+    }
+}
+
+/// What is to be done next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Due {
+    /// A command is to be run.
+    Command {
+        /// Its point.
+        point: StagePoint,
+        /// Its words as a shell splits them.
+        command: String,
+    },
+    /// The node is to be asked once whether it is ready.
+    Ready {
+        /// How.
+        readiness: Readiness,
+        /// Since when it is asked, in microseconds since 1970.
+        since_us: i64,
+    },
+}
+
+impl ExecState {
+    /// Of a start of which no point was told yet.
+    pub fn waiting(start_id: &str) -> ExecState {
+        ExecState { start_id: start_id.to_owned(), ..ExecState::default() }
+    }
+
+    /// As it was written, for the service that goes on with it.
+    pub fn resumed(mut self, start_id: &str) -> ExecState {
+        self.start_id = start_id.to_owned();
+        for ran in self.ran.iter_mut().filter(|r| r.failed.is_none()) {
+            let why = "was interrupted: netloom's compute service was restarted";
+            ran.failed = Some(format!("\"{}\" {why}", ran.command));
+        }
+        self.unsure = true;
+        self
+    }
+
+    /// These points of a start were reached. False when that is known, or it is another start.
+    pub fn reach(&mut self, start_id: &str, points: &[StagePoint]) -> bool {
+        if self.start_id != start_id {
+            return false;
+        }
+        let before = self.reached.len();
+        for point in points {
+            if !self.reached.contains(point) {
+                self.reached.push(*point);
+            }
+        }
+        let more = self.reached.len() > before;
+        self.unsure |= more;
+        more
+    }
+
+    /// The commands may be others than before.
+    pub fn changed(&mut self) {
+        self.unsure = true;
+    }
+
+    /// Takes note of the points that have no command left.
+    pub fn advance(&mut self, asked: Asked<'_>) {
+        if !self.busy {
+            let _ = self.next(asked);
+        }
+    }
+
+    /// True when there is something to do and nobody does it; the caller then does.
+    pub fn take(&mut self, asked: Asked<'_>) -> bool {
+        if self.busy || !self.unsure {
+            return false;
+        }
+        self.busy = self.next(asked).is_some();
+        self.unsure = self.busy;
+        self.busy
+    }
+
+    /// What is due for who took the commands, who has no more to do when there is nothing. `now_us` is in microseconds since 1970.
+    pub fn begin(
+        &mut self,
+        asked: Asked<'_>,
+        now_us: i64,
+        progress: impl FnOnce(&Due) -> String,
+    ) -> Option<Due> {
+        let mut due = self.next(asked);
+        match &mut due {
+            Some(Due::Command { point, command }) => {
+                self.ran.push(Ran { point: *point, command: command.clone(), failed: None });
+            }
+            Some(Due::Ready { since_us, .. }) => {
+                if *since_us == 0 {
+                    *since_us = now_us;
+                }
+                self.ready = Some(Ready::Waits { since_us: *since_us });
+            }
+            None => self.leave(),
+        }
+        self.progress = due.as_ref().map(progress).unwrap_or_default();
+        due
+    }
+
+    /// The command that was begun has ended; how it failed, or nothing.
+    pub fn end(&mut self, asked: Option<Asked<'_>>, failed: String) {
+        self.progress.clear();
+        if let Some(ran) = self.ran.iter_mut().rfind(|r| r.failed.is_none()) {
+            ran.failed = Some(failed);
+        }
+        // What is written now says it all, also when nothing follows.
+        let _ = asked.and_then(|asked| self.next(asked));
+    }
+
+    /// It is ready, or was not in time, and how that is told.
+    pub fn answer(&mut self, ready: Result<(), String>) {
+        self.progress.clear();
+        self.ready = Some(match ready {
+            Ok(()) => Ready::Yes,
+            Err(why) => Ready::No(why),
+        });
+    }
+
+    /// Who took the commands does not go on.
+    pub fn leave(&mut self) {
+        (self.busy, self.unsure) = (false, false);
+    }
+
+    /// The first command of a reached point that did not run; then whether it is ready. Points before it are done.
+    fn next(&mut self, asked: Asked<'_>) -> Option<Due> {
+        for point in self.reached.clone() {
+            if let Some(command) = self.missing(asked.spec, point) {
+                return Some(Due::Command { point, command: command.to_owned() });
+            }
+            if !self.done.contains(&point) {
+                self.done.push(point);
+            }
+        }
+        let readiness = asked.readiness.filter(|_| self.reached.contains(&EXEC))?;
+        match self.ready.get_or_insert(Ready::Waits { since_us: 0 }) {
+            Ready::Waits { since_us } => {
+                Some(Due::Ready { readiness: readiness.clone(), since_us: *since_us })
+            }
+            Ready::Yes | Ready::No(_) => None,
+        }
+    }
+
+    fn missing<'a>(&self, spec: &'a NodeSpec, point: StagePoint) -> Option<&'a str> {
+        let mut ran: HashMap<&str, usize> = HashMap::new();
+        for r in self.ran.iter().filter(|r| r.point == point) {
+            *ran.entry(&r.command).or_default() += 1;
+        }
+        commands(spec, point).find(|command| match ran.get_mut(command) {
+            Some(left) if *left > 0 => {
+                *left -= 1;
+                false
+            }
+            _ => true,
+        })
+    }
+
+    /// How the `exec` commands went, and whether it is ready. Without what is asked, as far as is remembered.
+    pub fn phase(&self, asked: Option<Asked<'_>>) -> ExecPhase {
+        if !self.reached.contains(&EXEC) {
+            return ExecPhase::Waiting;
+        }
+        let pending = asked.is_some_and(|a| self.missing(a.spec, EXEC).is_some());
+        let runs = self.ran.iter().any(|r| r.point == EXEC && r.failed.is_none());
+        let waits = match (asked.map(|a| a.readiness), &self.ready) {
+            (Some(None), _) | (None, None) | (_, Some(Ready::Yes | Ready::No(_))) => false,
+            (Some(Some(_)), None) | (_, Some(Ready::Waits { .. })) => true,
+        };
+        if pending || runs || waits || !self.done.contains(&EXEC) {
+            ExecPhase::Running
+        } else if self.error(asked).is_empty() {
+            ExecPhase::Done
+        } else {
+            ExecPhase::Failed
+        }
+    }
+
+    /// What failed of what is still asked for: the one command with all that is known, or the first line of each; and whether it is not ready.
+    pub fn error(&self, asked: Option<Asked<'_>>) -> String {
+        let is_asked = |r: &&Ran| asked.is_none_or(|a| commands(a.spec, r.point).any(|c| c == r.command));
+        let failed = self.ran.iter().filter(is_asked).filter_map(|r| r.failed.as_deref());
+        let failed: Vec<&str> = failed.filter(|why| !why.is_empty()).collect();
+        let commands = match failed.as_slice() {
+            [] => String::new(),
+            [one] => format!("exec command {one}"),
+            all => several(all),
+        };
+        let late = match &self.ready {
+            Some(Ready::No(why)) if asked.is_none_or(|a| a.readiness.is_some()) => why.as_str(),
+            _ => "",
+        };
+        [commands.as_str(), late].into_iter().filter(|why| !why.is_empty()).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// How many failed, and the beginning of each as far as there is room.
+fn several(failed: &[&str]) -> String {
+    const LONGEST: usize = 256;
+    let mut text = format!("{} exec commands failed", failed.len());
+    for (i, why) in failed.iter().enumerate() {
+        let line = why.lines().next().unwrap_or_default().trim_end_matches([':', ' ']);
+        let (line, cut) = match line.len() {
+            0..=LONGEST => (line, ""),
+            _ => (&line[..line.floor_char_boundary(LONGEST)], "…"),
+        };
+        if text.len() + line.len() + 32 > LONGEST_ERROR {
+            return format!("{text}; and {} more", failed.len() - i);
+        }
+        text += &format!("{} {line}{cut}", if i == 0 { ":" } else { ";" });
+    }
+    text
+}
+
+/// The commands of a point: its stage's, then the node's `exec` where they are run.
+fn commands(spec: &NodeSpec, point: StagePoint) -> impl Iterator<Item = &str> {
+    let of_stage = spec.stages.iter().filter(move |s| s.stage == point.stage).flat_map(|s| &s.exec);
+    let of_stage = of_stage.filter(move |e| e.on_exit == point.on_exit).map(|e| e.command.as_str());
+    let own = spec.exec.iter().filter(move |_| point == EXEC).map(String::as_str);
+    of_stage.chain(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netloom_model::slice::ReadinessCheck;
+    use netloom_model::spec::{StageExec, StageSpec};
+
+    const CREATED: StagePoint = StagePoint { stage: Stage::Create, on_exit: true };
+
+    fn spec(exec: &[&str]) -> NodeSpec {
+        let stage = |stage, on_exit, command: &str| StageSpec {
+            stage,
+            wait_for: Vec::new(),
+            exec: vec![StageExec { command: command.into(), on_exit }],
+        };
+        NodeSpec {
+            exec: exec.iter().map(|c| (*c).to_owned()).collect(),
+            stages: vec![stage(Stage::Create, true, "made"), stage(Stage::Configure, false, "first")],
+            ..NodeSpec::default()
+        }
+    }
+
+    fn asked(spec: &NodeSpec) -> Asked<'_> {
+        Asked { spec, readiness: None }
+    }
+
+    fn words(due: &Due) -> String {
+        match due {
+            Due::Command { command, .. } => command.clone(),
+            Due::Ready { since_us, .. } => format!("ready? {since_us}"),
+        }
+    }
+
+    /// Runs all that is due and answers what that was. It is ready when it is asked for the third time.
+    fn run_asked(state: &mut ExecState, asked: Asked<'_>) -> Vec<String> {
+        let mut ran = Vec::new();
+        if state.take(asked) {
+            assert!(!state.take(asked), "one runs them");
+            while let Some(due) = state.begin(asked, 5 + ran.len() as i64, words) {
+                assert_eq!(state.progress, words(&due));
+                match due {
+                    Due::Command { ref command, .. } => {
+                        let failed = if command == "bad" { "bad failed" } else { "" };
+                        state.end(Some(asked), failed.to_owned());
+                    }
+                    Due::Ready { .. }
+                        if ran.iter().filter(|r: &&String| r.starts_with("ready")).count() < 2 => {}
+                    Due::Ready { .. } => state.answer(Ok(())),
+                }
+                ran.push(words(&due));
+            }
+        }
+        ran
+    }
+
+    fn run(state: &mut ExecState, spec: &NodeSpec) -> Vec<String> {
+        run_asked(state, asked(spec))
+    }
+
+    #[test]
+    fn points_run_their_commands_in_order_and_once() {
+        let (mut state, spec) = (ExecState::waiting("7"), spec(&["a", "b", "a"]));
+        assert!(!state.reach("6", &[CREATED]));
+        assert!(!state.take(asked(&spec)));
+        assert!(state.reach("7", &[CREATED]));
+        assert_eq!(state.phase(Some(asked(&spec))), ExecPhase::Waiting);
+        assert_eq!(run(&mut state, &spec), ["made"]);
+        assert!(state.reach("7", &[CREATED, EXEC]));
+        assert_eq!(state.phase(Some(asked(&spec))), ExecPhase::Running);
+        assert_eq!(run(&mut state, &spec), ["first", "a", "b", "a"]);
+        assert_eq!((state.phase(Some(asked(&spec))), &state.done), (ExecPhase::Done, &vec![CREATED, EXEC]));
+        assert!(!state.reach("7", &[CREATED, EXEC]));
+        state.changed();
+        assert!(run(&mut state, &spec).is_empty());
+    }
+
+    #[test]
+    fn a_changed_list_runs_what_is_new_in_it() {
+        let mut state = ExecState::waiting("7");
+        state.reach("7", &[CREATED, EXEC]);
+        let before = spec(&["a", "bad"]);
+        run(&mut state, &before);
+        assert_eq!(
+            (state.phase(Some(asked(&before))), state.error(Some(asked(&before)))),
+            (ExecPhase::Failed, "exec command bad failed".to_owned())
+        );
+        let after = spec(&["new", "a", "a"]);
+        state.changed();
+        assert_eq!(state.phase(Some(asked(&after))), ExecPhase::Running);
+        assert_eq!(run(&mut state, &after), ["new", "a"]);
+        assert_eq!(
+            state.phase(Some(asked(&after))),
+            ExecPhase::Done,
+            "what failed is not asked for any more"
+        );
+    }
+
+    #[test]
+    fn all_commands_that_failed_are_told_with_their_number() {
+        let commands: Vec<String> = (1..=900).map(|n| format!("c{n}")).collect();
+        let failing = |count: usize| {
+            let spec = NodeSpec { exec: commands[..count].to_vec(), ..NodeSpec::default() };
+            let mut state = ExecState::waiting("7");
+            state.reach("7", &[EXEC]);
+            assert!(state.take(asked(&spec)));
+            while let Some(due) = state.begin(asked(&spec), 5, words) {
+                let command = words(&due);
+                let why = format!("\"{command}\" exited with 1: first\nsecond");
+                state.end(Some(asked(&spec)), if command == "c2" { String::new() } else { why });
+            }
+            state.error(Some(asked(&spec)))
+        };
+        assert_eq!(failing(1), "exec command \"c1\" exited with 1: first\nsecond");
+        assert_eq!(failing(2), failing(1), "what went well is not told");
+        assert_eq!(
+            failing(4),
+            "3 exec commands failed: \"c1\" exited with 1: first; \"c3\" exited with 1: first; \"c4\" exited with 1: first"
+        );
+        let many = failing(900);
+        assert!(
+            many.len() <= LONGEST_ERROR && many.starts_with("899 exec commands failed: \"c1\""),
+            "{many}"
+        );
+        let told = many.matches("exited with").count();
+        assert!(told > 50 && many.ends_with(&format!("; and {} more", 899 - told)), "{many}");
+        assert!(several(&[&"ä".repeat(3000), "b"]).ends_with("ä…; b"));
+    }
+
+    #[test]
+    fn what_was_written_goes_on() {
+        let (mut state, spec) = (ExecState::waiting("7"), spec(&["a", "b"]));
+        state.reach("7", &[EXEC]);
+        assert!(state.take(asked(&spec)));
+        for _ in 0..2 {
+            state.begin(asked(&spec), 5, words);
+            state.end(Some(asked(&spec)), String::new());
+        }
+        let before = serde_json::to_string(&state).unwrap();
+        let cut = serde_json::from_str::<ExecState>(&before).unwrap().resumed("7");
+        assert_eq!(cut.phase(None), ExecPhase::Running, "one is left");
+        state.begin(asked(&spec), 5, words);
+        let text = serde_json::to_string(&state).unwrap();
+        let mut resumed = serde_json::from_str::<ExecState>(&text).unwrap().resumed("7");
+        assert!(resumed.error(Some(asked(&spec))).contains("interrupted"));
+        assert!(run(&mut resumed, &spec).is_empty(), "what was cut off is not run again");
+        assert_eq!(resumed.phase(Some(asked(&spec))), ExecPhase::Failed);
+        assert_eq!((resumed.phase(None), resumed.done), (ExecPhase::Failed, vec![EXEC]));
+    }
+
+    #[test]
+    fn ready_is_asked_after_the_commands_until_it_is_answered() {
+        let readiness =
+            Readiness { check: ReadinessCheck::Command(vec!["true".into()]), timeout_seconds: 60 };
+        let spec = NodeSpec { exec: vec!["a".into()], ..NodeSpec::default() };
+        let asked = Asked { spec: &spec, readiness: Some(&readiness) };
+        let mut state = ExecState::waiting("7");
+        assert!(!state.take(asked), "not before its point is reached");
+        state.reach("7", &[EXEC]);
+        assert!(state.take(asked));
+        state.begin(asked, 5, words);
+        state.end(Some(asked), String::new());
+        // Cut off here, it is not taken for ready by who knows only what was written.
+        let text = serde_json::to_string(&state).unwrap();
+        let cut = serde_json::from_str::<ExecState>(&text).unwrap().resumed("7");
+        assert_eq!((cut.phase(None), cut.phase(Some(asked))), (ExecPhase::Running, ExecPhase::Running));
+        assert_eq!(words(&state.begin(asked, 6, words).unwrap()), "ready? 6");
+        let text = serde_json::to_string(&state).unwrap();
+        let mut resumed = serde_json::from_str::<ExecState>(&text).unwrap().resumed("7");
+        assert_eq!(run_asked(&mut resumed, asked), ["ready? 6"; 3], "the time goes on from its beginning");
+        assert_eq!((resumed.phase(Some(asked)), resumed.phase(None)), (ExecPhase::Done, ExecPhase::Done));
+        let text = serde_json::to_string(&resumed).unwrap();
+        let mut after = serde_json::from_str::<ExecState>(&text).unwrap().resumed("7");
+        assert!(run_asked(&mut after, asked).is_empty(), "what is known is not asked again");
+
+        state.answer(Err("too late".into()));
+        assert!(state.begin(asked, 9, words).is_none());
+        let late = (ExecPhase::Failed, "too late".to_owned());
+        assert_eq!((state.phase(Some(asked)), state.error(Some(asked))), late);
+        assert_eq!((state.phase(None), state.error(None)), late);
+        let not_asked = Asked { readiness: None, ..asked };
+        assert_eq!(state.phase(Some(not_asked)), ExecPhase::Done, "the kind does not ask for it any more");
+    }
+}

@@ -1,0 +1,167 @@
+//! What was tried with an instance since this service started: pauses between tries, and what went wrong.
+
+use std::time::{Duration, Instant};
+
+use crate::plan::Step;
+
+/// A node that ran this long is healthy: its back-off begins anew.
+const HEALTHY: Duration = Duration::from_secs(60);
+/// The longest pause between two tries.
+const LONGEST: Duration = Duration::from_secs(60);
+/// Pause where something of ours is about to go out of the way.
+pub const SOON: Duration = Duration::from_millis(500);
+
+/// Pauses of 1 s, doubling to 60 s.
+#[derive(Debug, Clone, Default)]
+pub struct Backoff {
+    /// How many there were.
+    pub tries: u32,
+}
+
+impl Backoff {
+    /// The next pause.
+    pub fn pause(&mut self) -> Duration {
+        let pause = Duration::from_secs(1u64 << self.tries.min(6)).min(LONGEST);
+        self.tries = self.tries.saturating_add(1);
+        pause
+    }
+}
+
+/// A step that did not work.
+#[derive(Debug, Clone)]
+pub struct Failed {
+    /// Which.
+    pub step: Step,
+    /// Why, in words.
+    pub message: String,
+    /// What is in the way goes by itself.
+    pub passing: bool,
+}
+
+/// See the module.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// Ends in a row.
+    pub restarts: Backoff,
+    failures: Backoff,
+    /// Nothing is tried before then.
+    pub retry_at: Option<Instant>,
+    /// What did not work last.
+    pub failure: Option<Failed>,
+    /// Why it pauses, in words.
+    pub pausing: String,
+    ended: Option<String>,
+    /// How often it was restarted after its process ended by itself.
+    pub restart_count: u32,
+    /// Exit code when its process last ended.
+    pub exit_code: Option<i32>,
+    /// It was stopped on demand and is to run again, whatever its restart policy says.
+    pub start_demanded: bool,
+    /// What may change while it lives is not up to date.
+    pub stale: bool,
+    /// Since when nothing but its own delay keeps it from being made.
+    pub free_since: Option<Instant>,
+}
+
+impl Memory {
+    /// Nothing was tried yet of what ended before.
+    pub fn after(exit_code: Option<i32>) -> Memory {
+        Memory { exit_code, ..Memory::default() }
+    }
+
+    /// Its process was seen to have ended, after running for so long; `asked` when it was stopped on demand.
+    pub fn ended(&mut self, start: &str, ran: Duration, code: i32, asked: bool, now: Instant) {
+        if self.ended.as_deref() == Some(start) {
+            return;
+        }
+        self.ended = Some(start.to_owned());
+        self.exit_code = Some(code);
+        if ran >= HEALTHY || asked {
+            self.restarts = Backoff::default();
+        }
+        if asked {
+            return;
+        }
+        let pause = self.restarts.pause();
+        self.retry_at = Some(now + pause);
+        self.pausing = format!("exited with {code}; starts again in {} s", pause.as_secs());
+    }
+
+    /// A start of ours was seen to run. It counts as a restart when its process had ended by itself, which is told.
+    pub fn began(&mut self, by_itself: bool) {
+        if self.ended.take().is_some() && by_itself && !self.start_demanded {
+            self.restart_count += 1;
+        }
+    }
+
+    /// A step worked.
+    pub fn worked(&mut self, step: Step) {
+        self.failure = None;
+        self.failures = Backoff::default();
+        match step {
+            Step::Create | Step::Start => {
+                self.retry_at = None;
+                self.stale = false;
+                self.start_demanded = false;
+            }
+            Step::Refresh => self.stale = false,
+            Step::Stop | Step::Remove => self.retry_at = None,
+        }
+    }
+
+    /// A step did not work. What is `passing` (an earlier node that is just being removed, a runtime that is just being restarted) is no failure of the instance.
+    pub fn failed(&mut self, step: Step, message: String, passing: bool, now: Instant) {
+        let pause = if passing { SOON } else { self.failures.pause() };
+        self.retry_at = Some(now + pause);
+        self.failure = Some(Failed { step, message, passing });
+    }
+
+    /// It is to be another: what was tried with the former says nothing.
+    pub fn renew(&mut self) {
+        *self = Memory {
+            restart_count: self.restart_count,
+            exit_code: self.exit_code,
+            free_since: self.free_since,
+            ..Memory::default()
+        };
+    }
+
+    /// What was wrong may be right now (the runtime answers again): tries at once.
+    pub fn forgive(&mut self) {
+        if self.failure.take().is_some() {
+            self.failures = Backoff::default();
+            self.retry_at = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_to_a_minute() {
+        let mut backoff = Backoff::default();
+        let pauses: Vec<u64> = (0..8).map(|_| backoff.pause().as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[test]
+    fn one_end_is_counted_once_and_a_long_run_forgives() {
+        let (now, short, long) = (Instant::now(), Duration::from_secs(2), Duration::from_secs(61));
+        let mut memory = Memory::default();
+        memory.ended("1", short, 1, false, now);
+        memory.ended("1", short, 1, false, now + Duration::from_secs(9));
+        assert_eq!(memory.retry_at, Some(now + Duration::from_secs(1)));
+        memory.began(true);
+        memory.began(true);
+        memory.worked(Step::Start);
+        memory.ended("2", short, 1, false, now);
+        assert_eq!((memory.restart_count, memory.retry_at), (1, Some(now + Duration::from_secs(2))));
+        memory.began(false);
+        assert_eq!(memory.restart_count, 1, "one that was asked for does not count");
+        memory.worked(Step::Start);
+        memory.ended("3", long, 1, false, now);
+        assert_eq!(memory.retry_at, Some(now + Duration::from_secs(1)));
+    }
+}

@@ -1,0 +1,123 @@
+//! Asks a node whether it is ready, in the way that its kind says: now and then, until it is or the time is over.
+
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use netloom_model::observed::NOT_READY;
+use netloom_model::slice::{Readiness, ReadinessCheck};
+use netloom_model::words;
+use regex::bytes::Regex;
+
+use crate::driver::{Driver, Lines, Output};
+use crate::exec_runs::{one, shown};
+
+/// Pause after the first question; it doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Longest time that an answer takes: a command that hangs must not take all the time there is.
+const LONGEST_ANSWER: Duration = Duration::from_secs(20);
+/// Least time for an answer, also when the time is over.
+const LEAST_ANSWER: Duration = Duration::from_secs(2);
+/// A runtime notes the time of a start a little after it, and the process may have written by then.
+const BEFORE_START_NS: i64 = 1_000_000_000;
+
+/// The questions to a node in one start.
+pub struct Asking {
+    readiness: Readiness,
+    /// Of its log; `Err` says what is wrong with it.
+    pattern: Result<Regex, String>,
+    since_us: i64,
+    /// Of the last line that was read.
+    log_ns: i64,
+    pause: Duration,
+}
+
+impl Asking {
+    /// Asked since then of a start of that time, both in microseconds since 1970.
+    pub fn new(readiness: Readiness, since_us: i64, started_us: i64) -> Asking {
+        let pattern = match &readiness.check {
+            ReadinessCheck::LogPattern(pattern) => pattern.as_str(),
+            ReadinessCheck::Command(_) => "",
+        };
+        let pattern =
+            Regex::new(pattern).map_err(|e| format!("/{pattern}/ is not a regular expression: {e}"));
+        let log_ns = started_us.saturating_mul(1000).saturating_sub(BEFORE_START_NS).max(0);
+        Asking { readiness, pattern, since_us, log_ns, pause: FIRST_PAUSE }
+    }
+
+    /// True when this is what it asks.
+    pub fn is_of(&self, readiness: &Readiness) -> bool {
+        self.readiness == *readiness
+    }
+
+    /// Asks once. `Err` says what was waited for in vain, when the time is over; none when it is to be asked again, after a pause that is over then.
+    pub async fn ask(&mut self, driver: &dyn Driver, id: &str) -> Option<Result<(), String>> {
+        let bound = self.left().clamp(LEAST_ANSWER, LONGEST_ANSWER);
+        let answer = match self.readiness.check.clone() {
+            ReadinessCheck::Command(argv) => tokio::time::timeout(bound, one(driver, id, argv)).await,
+            ReadinessCheck::LogPattern(_) => tokio::time::timeout(bound, self.look(driver, id)).await,
+        };
+        let why = match answer {
+            Ok(Ok(())) => return Some(Ok(())),
+            Ok(Err(why)) => why,
+            Err(_) => format!("did not end within {} s", bound.as_secs()),
+        };
+        let left = self.left();
+        if left.is_zero() {
+            let (what, seconds) = (what(&self.readiness.check), self.readiness.timeout_seconds);
+            return Some(Err(format!("{NOT_READY} {seconds} s: {what} {why}")));
+        }
+        tokio::time::sleep(self.pause.min(left)).await;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        None
+    }
+
+    /// Looks through the lines that came since it last did.
+    async fn look(&mut self, driver: &dyn Driver, id: &str) -> Result<(), String> {
+        let pattern = self.pattern.clone()?;
+        let lines = Lines { follow: false, tail: 0, after_ns: self.log_ns };
+        let mut log = driver.logs(id, lines).await.map_err(|e| format!("cannot be read: {e}"))?;
+        while let Some(line) = log.next().await {
+            let line = line.map_err(|e| format!("cannot be read: {e}"))?;
+            // One without a time is not the last.
+            if line.at_ns != i64::MAX {
+                self.log_ns = self.log_ns.max(line.at_ns);
+            }
+            if let Output::Stdout(text) | Output::Stderr(text) = &line.output
+                && pattern.is_match(text.trim_ascii_end())
+            {
+                return Ok(());
+            }
+        }
+        Err(format!("has no line that matches /{pattern}/"))
+    }
+
+    /// What is left of the time.
+    fn left(&self) -> Duration {
+        let passed = jiff::Timestamp::now().as_microsecond().saturating_sub(self.since_us);
+        let passed = Duration::from_micros(u64::try_from(passed).unwrap_or_default());
+        Duration::from_secs(self.readiness.timeout_seconds.into()).saturating_sub(passed)
+    }
+}
+
+/// What is said while it is waited for.
+pub fn waiting(readiness: &Readiness) -> String {
+    let what = what(&readiness.check);
+    match &readiness.check {
+        ReadinessCheck::Command(_) => format!("waits until it is ready: {what} is to end with 0"),
+        ReadinessCheck::LogPattern(pattern) => {
+            format!("waits until it is ready: {what} is to say /{pattern}/")
+        }
+    }
+}
+
+/// What is asked, on one line.
+fn what(check: &ReadinessCheck) -> String {
+    match check {
+        ReadinessCheck::Command(argv) => {
+            let words: Vec<String> = words::join(argv).split_whitespace().map(str::to_owned).collect();
+            format!("\"{}\"", shown(&words.join(" ")))
+        }
+        ReadinessCheck::LogPattern(_) => "its log".to_owned(),
+    }
+}

@@ -1,0 +1,232 @@
+//! Wires whose frames are slowed or harmed: they go through the kernel, from the host end of one NIC straight to the other's.
+//!
+//! What bounds a rate is a queue, and a queue before a port of Open vSwitch's userspace datapath holds frames that are charged to the one
+//! socket that it sends to all its ports by: when some queues are full it drops frames of every other wire (measured, see
+//! docs/decisions/0020-impairment-and-capture.md). So an impaired wire is taken off Open vSwitch: a redirect hands the frames that come in by
+//! one host end to the other, at whose root the queue is. A segment has no host end; a tail stands for it, a veth of which one end is a port
+//! of the segment.
+//!
+//! A wire is never on both planes: the redirect is made when the flows are gone, the flows when the redirect is gone.
+
+use std::collections::BTreeMap;
+
+use netloom_model::id::WireId;
+use netloom_model::slice::{Wire, WireEnd};
+use netloom_model::spec::{DEFAULT_MTU, Impairment};
+
+use super::nics::Places;
+use super::ports::{Ends, Ports, State, ends};
+use super::refusals::Refusals;
+use super::{Facts, Plan};
+use crate::names::End;
+use crate::netlink::Link;
+use crate::qdisc::Shape;
+
+/// What is to be done to an interface's frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Op {
+    /// Puts this at its root; the number is its MTU.
+    Put(Shape, u32),
+    /// Takes ours from its root.
+    Take(Shape),
+    /// Hands what comes in by it to the interface of this number, after taking away an earlier redirect.
+    Redirect {
+        /// To where.
+        to: u32,
+        /// True when there is an earlier one.
+        anew: bool,
+    },
+    /// Takes the redirect away.
+    Undirect,
+}
+
+/// A change of what is done to an interface's frames.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// The wire that it is for, or the NIC that it was for.
+    pub wire: WireId,
+    /// The interface.
+    pub index: u32,
+    /// What is to be done, in order.
+    pub ops: Vec<Op>,
+}
+
+/// A tail to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewTail {
+    /// Its wire.
+    pub wire: WireId,
+    /// The end of the wire that is a segment.
+    pub end: End,
+    /// Its MTU.
+    pub mtu: u32,
+}
+
+/// True when the wire goes through the kernel, not through Open vSwitch.
+pub fn is_joined(wire: &Wire) -> bool {
+    let impaired = !wire.a_to_b.is_none() || !wire.b_to_a.is_none();
+    impaired && !matches!(ends(wire), Ends::Special(..) | Ends::Other)
+}
+
+/// The segments that a joined wire ends in.
+pub fn segment_ends(wire: &Wire) -> impl Iterator<Item = (End, WireId)> {
+    [(End::A, &wire.a), (End::B, &wire.b)].into_iter().filter_map(|(end, what)| match what {
+        WireEnd::Segment(segment) => Some((end, *segment)),
+        _ => None,
+    })
+}
+
+/// MTU of a wire's tails.
+pub fn tail_mtu(facts: &Facts<'_>, wire: &Wire) -> u32 {
+    let nics = [&wire.a, &wire.b].into_iter().filter_map(|end| match end {
+        WireEnd::Nic(nic) => facts.wanted.slice.nics.get(nic),
+        _ => None,
+    });
+    nics.map(|nic| nic.mtu).chain([DEFAULT_MTU]).max().unwrap_or(DEFAULT_MTU)
+}
+
+/// An end of a tail, once it is there and finished.
+pub fn tail_link<'a>(facts: &Facts<'a>, wire: WireId, name: &str) -> Option<&'a Link> {
+    let link = facts.links.get(name)?;
+    (facts.names.is_our_tail(link, wire) && !link.alias.is_empty()).then_some(link)
+}
+
+/// The interfaces that a joined wire goes by; none while one is missing.
+pub fn devices<'a>(facts: &Facts<'a>, nics: &Places<'a>, wire: &Wire) -> Option<[&'a Link; 2]> {
+    let device = |end, what: &WireEnd| match what {
+        WireEnd::Nic(nic) => nics.get(nic)?.link,
+        WireEnd::Segment(_) => tail_link(facts, wire.wire_id, &facts.names.tail(wire.wire_id, end).inner),
+        _ => None,
+    };
+    Some([device(End::A, &wire.a)?, device(End::B, &wire.b)?])
+}
+
+/// True while flows of the wire are there.
+pub fn has_flows(facts: &Facts<'_>, wire: WireId) -> bool {
+    let table = facts.tables.get(&facts.names.bridge);
+    table.is_some_and(|table| table.rules.iter().any(|rule| rule.cookie == wire.get()))
+}
+
+/// What an interface's frames have to go through.
+struct Want {
+    wire: WireId,
+    redirect: Option<u32>,
+    shape: Option<Shape>,
+}
+
+/// Decides about tails, redirects and queues.
+pub fn plan(facts: &Facts<'_>, nics: &Places<'_>, ports: &Ports, refusals: &Refusals, plan: &mut Plan) {
+    tails(facts, refusals, plan);
+    let mut wants = BTreeMap::<u32, Want>::new();
+    let accepted = |wire: &&Wire| wire.enabled && !refusals.contains_key(&wire.wire_id);
+    for wire in facts.wanted.slice.wires.values().filter(accepted) {
+        wishes(facts, nics, ports, wire, &mut wants);
+    }
+    for link in facts.links.values() {
+        let nic = facts.names.tag(link).map(|tag| tag.wire);
+        let Some(owner) = nic.or_else(|| facts.names.tail_of(link)) else { continue };
+        let judged = facts.is_wanted(owner) || facts.wanted.doomed.contains(&owner);
+        let want = wants.get(&link.index);
+        let wire = want.map_or(owner, |want| want.wire);
+        if !judged || facts.resting(wire) {
+            continue;
+        }
+        let ops = difference(link, want);
+        if !ops.is_empty() {
+            plan.controls.push(Control { wire, index: link.index, ops });
+        }
+    }
+}
+
+fn wishes(facts: &Facts<'_>, nics: &Places<'_>, ports: &Ports, wire: &Wire, wants: &mut BTreeMap<u32, Want>) {
+    let id = wire.wire_id;
+    let shape = |impairment: &Impairment, link: &Link| Shape::of(impairment, link.mtu);
+    match ends(wire) {
+        Ends::Special(nic, _) => {
+            let Some(link) = nics.get(&nic).and_then(|place| place.link) else { return };
+            let inward = if matches!(wire.a, WireEnd::Nic(_)) { &wire.b_to_a } else { &wire.a_to_b };
+            wants.insert(link.index, Want { wire: id, redirect: None, shape: shape(inward, link) });
+        }
+        _ if is_joined(wire) => {
+            let Some([a, b]) = devices(facts, nics, wire).filter(|_| !has_flows(facts, id)) else { return };
+            let want = |to: &Link, shape| Want { wire: id, redirect: Some(to.index), shape };
+            wants.insert(a.index, want(b, shape(&wire.b_to_a, a)));
+            wants.insert(b.index, want(a, shape(&wire.a_to_b, b)));
+        }
+        // On its way back to Open vSwitch it stays joined until its ports are there.
+        Ends::Nics(one, other) => {
+            let Some([a, b]) = devices(facts, nics, wire) else { return };
+            let ready = |nic| matches!(ports.get(&facts.names.nic(nic)), Some(State::Ready(_)));
+            let joined = a.redirect == Some(b.index) && b.redirect == Some(a.index);
+            if joined && !(ready(one) && ready(other)) {
+                wants.insert(a.index, Want { wire: id, redirect: a.redirect, shape: None });
+                wants.insert(b.index, Want { wire: id, redirect: b.redirect, shape: None });
+            }
+        }
+        _ => {}
+    }
+}
+
+fn difference(link: &Link, want: Option<&Want>) -> Vec<Op> {
+    let mut ops = Vec::new();
+    let (shape, redirect) = want.map_or((None, None), |want| (want.shape, want.redirect));
+    match (link.shape, shape) {
+        (there, Some(wanted)) if there != Some(wanted) => ops.push(Op::Put(wanted, link.mtu)),
+        (Some(there), None) => ops.push(Op::Take(there)),
+        _ => {}
+    }
+    match (link.redirect, redirect) {
+        (there, Some(to)) if there != Some(to) => ops.push(Op::Redirect { to, anew: there.is_some() }),
+        (Some(_), None) => ops.push(Op::Undirect),
+        _ => {}
+    }
+    ops
+}
+
+fn tails(facts: &Facts<'_>, refusals: &Refusals, plan: &mut Plan) {
+    let names = facts.names;
+    let mut wanted = BTreeMap::<String, WireId>::new();
+    let accepted = |wire: &&Wire| is_joined(wire) && !refusals.contains_key(&wire.wire_id);
+    for wire in facts.wanted.slice.wires.values().filter(accepted) {
+        let (id, mtu) = (wire.wire_id, tail_mtu(facts, wire));
+        for (end, _) in segment_ends(wire) {
+            let tail = names.tail(id, end);
+            let there = [&tail.outer, &tail.inner].map(|name| facts.links.get(name));
+            if there == [None, None] && !facts.resting(id) {
+                plan.tails.push(NewTail { wire: id, end, mtu });
+            }
+            for link in there.into_iter().flatten().filter(|link| names.is_our_tail(link, id)) {
+                if link.mtu != mtu {
+                    plan.mtus.push((link.index, mtu));
+                }
+                if !link.up {
+                    plan.raise.push(link.index);
+                }
+            }
+            wanted.extend([(tail.outer, id), (tail.inner, id)]);
+        }
+    }
+    for link in facts.links.values() {
+        let tail_of = names.tail_of(link).or_else(|| unfinished(facts, link));
+        let Some(wire) = tail_of else { continue };
+        let judged = facts.is_wanted(wire) || facts.wanted.doomed.contains(&wire);
+        let finished = wanted.get(&link.name) == Some(&wire) && !link.alias.is_empty();
+        if judged && !finished {
+            plan.untail.push(link.index);
+        }
+    }
+}
+
+/// The wire of a tail that was made and not marked: a crash came between.
+fn unfinished(facts: &Facts<'_>, link: &Link) -> Option<WireId> {
+    if link.group != facts.names.group || !link.alias.is_empty() || facts.names.tag(link).is_some() {
+        return None;
+    }
+    let known = facts.wanted.slice.wires.keys().chain(&facts.wanted.doomed);
+    known.copied().find(|wire| {
+        [End::A, End::B]
+            .into_iter()
+            .map(|end| facts.names.tail(*wire, end))
+            .any(|tail| tail.outer == link.name || tail.inner == link.name)
+    })
+}

@@ -1,0 +1,298 @@
+//! What a plan means for interfaces, as batches of route netlink: one for the host, one for each namespace that is visited.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use netloom_model::id::WireId;
+
+use crate::figures;
+use crate::names::Names;
+use crate::namespace::{self, Outcomes, Visit};
+use crate::netlink::{Netlink, Refused, Request};
+use crate::plan::{Control, NewTail, Op, Plan, Rename};
+use crate::qdisc;
+use crate::slice::Wanted;
+
+/// True when the plan changes anything of the host's interfaces.
+pub fn any(plan: &Plan) -> bool {
+    !plan.unplug.is_empty() || !plan.carrier.is_empty() || on_host(plan)
+}
+
+/// True when the plan changes what is neither a NIC nor its carrier.
+fn on_host(plan: &Plan) -> bool {
+    !(plan.renames.is_empty()
+        && plan.masters.is_empty()
+        && plan.tails.is_empty()
+        && plan.untail.is_empty()
+        && plan.raise.is_empty()
+        && plan.mtus.is_empty()
+        && plan.controls.is_empty())
+}
+
+/// Takes NICs away, makes and changes NICs, sets host ends up and down, and sees to what is done to frames. Tells how it went with what can
+/// fail for good.
+pub async fn interfaces(
+    netlink: Arc<Mutex<Netlink>>,
+    names: &Names,
+    plan: &Plan,
+    visits: Vec<(String, Visit)>,
+    wanted: &Wanted,
+) -> Outcomes {
+    let mut outcomes = Outcomes::new();
+    if any(plan) {
+        let host = Host::of(names, plan);
+        let done = tokio::task::spawn_blocking(move || {
+            host.run(&mut netlink.lock().unwrap_or_else(PoisonError::into_inner))
+        });
+        match done.await.unwrap_or_else(|e| Err(io::Error::other(e))) {
+            Ok(done) => {
+                outcomes.extend(done);
+                tell(plan, wanted);
+            }
+            Err(e) => {
+                let why = format!("its host end cannot be changed: {e}");
+                outcomes.extend(plan.unplug.keys().map(|wire| (*wire, Err(why.clone()))));
+            }
+        }
+    }
+    if !visits.is_empty() {
+        outcomes.extend(visit(visits, wanted).await);
+    }
+    outcomes
+}
+
+/// What is to be done on the host itself.
+struct Host {
+    names: Names,
+    switched: Vec<Request>,
+    unplug: Vec<u32>,
+    untail: Vec<u32>,
+    tails: Vec<NewTail>,
+    renames: Vec<Rename>,
+    plain: Vec<Request>,
+    masters: Vec<(WireId, Request)>,
+    controls: Vec<Control>,
+}
+
+impl Host {
+    fn of(names: &Names, plan: &Plan) -> Host {
+        let switched = plan.carrier.iter().filter(|(wire, _)| !plan.unplug.contains_key(wire));
+        let mtus =
+            plan.mtus.iter().map(|(index, mtu)| Request::set_link(*index, vec![LinkAttribute::Mtu(*mtu)]));
+        let raise = plan.raise.iter().map(|index| Request::set_up(*index, true));
+        let master = |(wire, (index, master)): (&WireId, &(u32, u32))| {
+            (*wire, Request::set_link(*index, vec![LinkAttribute::Controller(*master)]))
+        };
+        Host {
+            names: names.clone(),
+            switched: switched.map(|(_, (index, up))| Request::set_up(*index, *up)).collect(),
+            unplug: plan.unplug.values().copied().collect(),
+            untail: plan.untail.clone(),
+            tails: plan.tails.clone(),
+            renames: plan.renames.clone(),
+            plain: mtus.chain(raise).collect(),
+            masters: plan.masters.iter().map(master).collect(),
+            controls: plan.controls.clone(),
+        }
+    }
+
+    fn run(self, netlink: &mut Netlink) -> io::Result<Outcomes> {
+        // Down first: a far end must not hear of a wire that is being taken away.
+        netlink.batch(self.switched)?;
+        namespace::unplug(netlink, &self.unplug, self.names.condemned_group())?;
+        netlink.batch(self.untail.iter().map(|index| Request::delete_link(*index)).collect())?;
+        let mut outcomes = Outcomes::new();
+        if !self.tails.is_empty() {
+            outcomes.extend(make_tails(netlink, &self.names, &self.tails)?);
+        }
+        outcomes.extend(rename(netlink, &self.renames)?);
+        netlink.batch(self.plain)?;
+        let (wires, requests): (Vec<WireId>, Vec<Request>) = self.masters.into_iter().unzip();
+        let failed = |e: Refused| format!("its host end cannot be made a port of the bridge: {e}");
+        let done = netlink.batch(requests)?.into_iter().map(|outcome| outcome.map_err(failed));
+        outcomes.extend(wires.into_iter().zip(done));
+        outcomes.extend(control(netlink, &self.controls)?);
+        Ok(outcomes)
+    }
+}
+
+/// Renames host ends. What they are called then is read back: a name that the kernel makes another of would be given again in every pass.
+fn rename(netlink: &mut Netlink, renames: &[Rename]) -> io::Result<Outcomes> {
+    let mut outcomes = Outcomes::new();
+    for rename in renames {
+        outcomes.push((rename.wire, rename.run(netlink)?));
+    }
+    if renames.is_empty() {
+        return Ok(outcomes);
+    }
+    let names: HashMap<u32, String> =
+        netlink.links()?.into_iter().map(|link| (link.index, link.name)).collect();
+    for (rename, (_, outcome)) in renames.iter().zip(&mut outcomes) {
+        if let Some(name) = names.get(&rename.index).filter(|name| outcome.is_ok() && **name != rename.to) {
+            *outcome =
+                Err(format!("its host end was to be named {}, and the kernel named it {name}", rename.to));
+        }
+    }
+    Ok(outcomes)
+}
+
+impl Rename {
+    /// An interface has to be down while it is renamed, on kernels before 6.2. The next pass sets it up.
+    fn run(&self, netlink: &mut Netlink) -> io::Result<Result<(), String>> {
+        if !self.silent {
+            namespace::unsilence(netlink, self.index, &self.from)?;
+        }
+        let name = LinkAttribute::IfName(self.to.clone());
+        let requests = vec![Request::set_up(self.index, false), Request::set_link(self.index, vec![name])];
+        let refused = netlink.batch(requests)?.into_iter().find_map(Result::err);
+        if let Some(e) = refused {
+            return Ok(Err(format!("its host end cannot be named {}: {e}", self.to)));
+        }
+        if self.silent {
+            namespace::silence(netlink, &[(self.index, &self.to)])?;
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// Makes tails and marks them as ours.
+fn make_tails(netlink: &mut Netlink, names: &Names, tails: &[NewTail]) -> io::Result<Outcomes> {
+    let ends: Vec<[String; 2]> = tails
+        .iter()
+        .map(|tail| names.tail(tail.wire, tail.end))
+        .map(|tail| [tail.outer, tail.inner])
+        .collect();
+    let veth = |(tail, [outer, inner]): (&NewTail, &[String; 2])| {
+        let end = |name: &String| {
+            vec![
+                LinkAttribute::IfName(name.clone()),
+                LinkAttribute::Mtu(tail.mtu),
+                LinkAttribute::Group(names.group),
+            ]
+        };
+        let (mut peer, mut message) = (LinkMessage::default(), LinkMessage::default());
+        peer.attributes = end(inner);
+        message.attributes = end(outer);
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        Request::create(RouteNetlinkMessage::NewLink(message))
+    };
+    let made = netlink.batch(tails.iter().zip(&ends).map(veth).collect())?;
+    let numbers: HashMap<String, u32> =
+        netlink.links()?.into_iter().map(|link| (link.name, link.index)).collect();
+    let (mut marks, mut silent) = (Vec::new(), Vec::new());
+    for (tail, ends) in tails.iter().zip(&ends) {
+        for name in ends {
+            let Some(index) = numbers.get(name) else { continue };
+            let alias = LinkAttribute::IfAlias(names.tail_alias(tail.wire));
+            marks.extend([Request::set_link(*index, vec![alias]), Request::set_up(*index, true)]);
+            silent.push((*index, name.as_str()));
+        }
+    }
+    netlink.batch(marks)?;
+    namespace::silence(netlink, &silent)?;
+    let failed = |e: Refused| format!("its way into the segment cannot be made: {e}");
+    Ok(tails.iter().map(|tail| tail.wire).zip(made.into_iter().map(|m| m.map_err(failed))).collect())
+}
+
+/// Sees to what is done to frames, in one batch.
+fn control(netlink: &mut Netlink, controls: &[Control]) -> io::Result<Outcomes> {
+    let (mut requests, mut owners) = (Vec::new(), Vec::new());
+    for Control { wire, index, ops } in controls {
+        for op in ops {
+            // Of each request: whether it matters that it is refused. What is to go may be gone, and a place for filters may be there.
+            let each: Vec<(Request, bool)> = match op {
+                Op::Put(shape, mtu) => vec![(shape.put(*index, *mtu), true)],
+                Op::Take(shape) => vec![(qdisc::take(*index, shape), false)],
+                Op::Redirect { to, anew } => {
+                    let earlier = anew.then(|| (qdisc::take_ingress(*index), false));
+                    let new = [(qdisc::put_ingress(*index), false), (qdisc::redirect(*index, *to), true)];
+                    earlier.into_iter().chain(new).collect()
+                }
+                Op::Undirect => vec![(qdisc::take_ingress(*index), false)],
+            };
+            for (request, matters) in each {
+                requests.push(request);
+                owners.push((*wire, matters));
+            }
+        }
+    }
+    let mut outcomes = BTreeMap::<WireId, Result<(), String>>::new();
+    for ((wire, matters), answer) in owners.into_iter().zip(netlink.batch(requests)?) {
+        let outcome = outcomes.entry(wire).or_insert(Ok(()));
+        if let Err(e) = answer
+            && matters
+            && outcome.is_ok()
+        {
+            *outcome = Err(format!("the kernel refused what is to be done to its frames: {e}"));
+        }
+    }
+    Ok(outcomes.into_iter().collect())
+}
+
+/// Says what was done.
+fn tell(plan: &Plan, wanted: &Wanted) {
+    figures::NICS_REMOVED.inc_by(plan.unplug.len() as u64);
+    wanted.traces.each(
+        plan.unplug.keys(),
+        |wire| Some(**wire),
+        |nics| {
+            tracing::info!(nics = nics.len(), "NICs unplugged");
+        },
+    );
+    wanted.traces.each(
+        &plan.controls,
+        |control| Some(control.wire),
+        |controls| {
+            tracing::info!(interfaces = controls.len(), "impairments and redirects set");
+        },
+    );
+}
+
+/// Visits namespaces.
+async fn visit(visits: Vec<(String, Visit)>, wanted: &Wanted) -> Outcomes {
+    let begun = Instant::now();
+    let nodes: HashMap<WireId, (String, bool)> = visits
+        .iter()
+        .flat_map(|(node, visit)| {
+            let plugs = visit.plugs.iter().map(|plug| (plug.wire, (node.clone(), true)));
+            plugs.chain(visit.adjusts.iter().map(|adjust| (adjust.wire, (node.clone(), false))))
+        })
+        .collect();
+    let made = namespace::visit(visits.into_iter().map(|(_, visit)| visit).collect()).await;
+    let ms = begun.elapsed().as_millis() as u64;
+    let done: Vec<WireId> = made.iter().filter(|(_, o)| o.is_ok()).map(|(wire, _)| *wire).collect();
+    let plugged = done.iter().filter(|wire| nodes.get(wire).is_some_and(|(_, plugged)| *plugged));
+    figures::NICS_MADE.inc_by(plugged.count() as u64);
+    wanted.traces.each(
+        done,
+        |wire| Some(*wire),
+        |wires| {
+            let mut by_node = BTreeMap::<&str, (usize, usize)>::new();
+            for (node, plugged) in wires.iter().filter_map(|wire| nodes.get(wire)) {
+                let counts = by_node.entry(node).or_default();
+                counts.0 += usize::from(*plugged);
+                counts.1 += usize::from(!*plugged);
+            }
+            for (node, (nics, changed)) in by_node {
+                if nics > 0 {
+                    tracing::info!(node, nics, ms, "NICs plugged");
+                }
+                if changed > 0 {
+                    tracing::info!(node, nics = changed, ms, "NICs changed");
+                }
+            }
+        },
+    );
+    made
+}

@@ -1,0 +1,192 @@
+//! What the owner of a host allows and its kernel can do, beside what a node asks for. Pure.
+//!
+//! A node that asks for what no host allows is refused before anything is written; where some host allows it, it goes there.
+
+use std::collections::BTreeSet;
+
+use netloom_model::spec::{EndpointType, LinkSpec, NetworkMode, NodeSpec, capability, security_option};
+
+/// What a host allows and can do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Allowed {
+    /// Devices that nodes may be given.
+    pub devices: Vec<String>,
+    /// Docker security options that nodes may set.
+    pub security_opts: Vec<String>,
+    /// Capabilities that nodes may be given.
+    pub capabilities: Vec<String>,
+    /// True when nodes may share its network namespace.
+    pub host_network: bool,
+    /// True when links may end in its interfaces.
+    pub host_interfaces: bool,
+    /// Fields of an impairment that its kernel can bring about.
+    pub impairments: Vec<String>,
+}
+
+/// What a node asks of its host beside room.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Asks {
+    devices: BTreeSet<String>,
+    security_opts: BTreeSet<String>,
+    capabilities: BTreeSet<String>,
+    host_network: bool,
+    host_interfaces: BTreeSet<String>,
+    impairments: BTreeSet<&'static str>,
+}
+
+/// The codes of rejections that no room can help with.
+const CODES: [&str; 6] = [
+    "DEVICE_NOT_ALLOWED",
+    "SECURITY_OPTION_NOT_ALLOWED",
+    "CAPABILITY_NOT_ALLOWED",
+    "HOST_NETWORK_NOT_ALLOWED",
+    "HOST_INTERFACE_NOT_ALLOWED",
+    "IMPAIRMENT_NOT_SUPPORTED",
+];
+
+/// True for the code of a rejection by what a host allows or can do.
+pub fn is_policy(code: &str) -> bool {
+    CODES.contains(&code)
+}
+
+impl Asks {
+    /// What a node and its links ask for.
+    pub fn of<'a>(node: &NodeSpec, links: impl Iterator<Item = &'a LinkSpec>) -> Asks {
+        let mut asks = Asks {
+            devices: node.devices.iter().map(|d| d.host_path.clone()).collect(),
+            security_opts: node.security_opts.iter().map(|o| security_option(o).to_owned()).collect(),
+            capabilities: node.cap_add.iter().map(|c| capability(c)).collect(),
+            host_network: node.network_mode == NetworkMode::Host,
+            ..Asks::default()
+        };
+        for link in links {
+            let ends = [&link.a, &link.b].into_iter().filter(|end| end.kind == EndpointType::Host);
+            asks.host_interfaces.extend(ends.map(|end| end.interface.clone()));
+            let fields = link.a_to_b.fields().into_iter().chain(link.b_to_a.fields());
+            asks.impairments.extend(fields.map(|(name, _)| name));
+        }
+        asks
+    }
+}
+
+impl Allowed {
+    /// The code and the words for what of this is not allowed or cannot be done; none when all of it is.
+    pub fn lacks(&self, asks: &Asks) -> Option<(&'static str, String)> {
+        let missing = |asked: &BTreeSet<String>, allowed: &[String]| -> String {
+            let not = |a: &&String| !allowed.contains(a);
+            asked.iter().filter(not).cloned().collect::<Vec<_>>().join(", ")
+        };
+        let devices = missing(&asks.devices, &self.devices);
+        if !devices.is_empty() {
+            let what = format!("device {devices} is not in `devices` of [compute] on it");
+            return Some(("DEVICE_NOT_ALLOWED", what));
+        }
+        let named: Vec<String> = self.security_opts.iter().map(|o| security_option(o).to_owned()).collect();
+        let options = missing(&asks.security_opts, &named);
+        if !options.is_empty() {
+            let what = format!("security option {options} is not in `security_opts` of [compute] on it");
+            return Some(("SECURITY_OPTION_NOT_ALLOWED", what));
+        }
+        let capabilities = missing(&asks.capabilities, &self.capabilities);
+        if !capabilities.is_empty() {
+            let what = format!("capability {capabilities} is not in `capabilities` of [compute] on it");
+            return Some(("CAPABILITY_NOT_ALLOWED", what));
+        }
+        if asks.host_network && !self.host_network {
+            let what = "nodes may share its network only with `host_network` of [compute] on it";
+            return Some(("HOST_NETWORK_NOT_ALLOWED", what.to_owned()));
+        }
+        if !asks.host_interfaces.is_empty() && !self.host_interfaces {
+            let names = asks.host_interfaces.iter().cloned().collect::<Vec<_>>().join(", ");
+            let what = format!(
+                "links may end in its interfaces ({names}) only with `host_interfaces` of [network] on it"
+            );
+            return Some(("HOST_INTERFACE_NOT_ALLOWED", what));
+        }
+        let cannot: Vec<&str> =
+            asks.impairments.iter().copied().filter(|i| !self.impairments.iter().any(|a| a == i)).collect();
+        if !cannot.is_empty() {
+            let can = match self.impairments.as_slice() {
+                [] => "it can do none".to_owned(),
+                some => format!("it can do {}", some.join(", ")),
+            };
+            let what = format!("its kernel cannot do {}; {can}", cannot.join(", "));
+            return Some(("IMPAIRMENT_NOT_SUPPORTED", what));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netloom_model::spec::{DeviceMapping, Endpoint, Impairment};
+
+    use super::*;
+
+    #[test]
+    fn what_is_not_allowed_is_named_with_the_key_that_allows_it() {
+        let device = DeviceMapping { host_path: "/dev/net/tun".into(), ..DeviceMapping::default() };
+        let node = NodeSpec { devices: vec![device], ..NodeSpec::default() };
+        let asks = Asks::of(&node, [].into_iter());
+        let (code, what) = Allowed::default().lacks(&asks).unwrap();
+        assert!(
+            is_policy(code) && what.contains("/dev/net/tun") && what.contains("`devices` of [compute]"),
+            "{what}"
+        );
+        let allowed = Allowed { devices: vec!["/dev/net/tun".into()], ..Allowed::default() };
+        assert_eq!(allowed.lacks(&asks), None);
+
+        let node = NodeSpec { security_opts: vec!["seccomp=unconfined".into()], ..NodeSpec::default() };
+        let code = Allowed::default().lacks(&Asks::of(&node, [].into_iter())).unwrap().0;
+        assert_eq!(code, "SECURITY_OPTION_NOT_ALLOWED");
+        for (asked, named) in
+            [("no-new-privileges:true", "no-new-privileges"), ("no-new-privileges", "no-new-privileges=true")]
+        {
+            let node = NodeSpec { security_opts: vec![asked.into()], ..NodeSpec::default() };
+            let allowed = Allowed { security_opts: vec![named.into()], ..Allowed::default() };
+            assert_eq!(allowed.lacks(&Asks::of(&node, [].into_iter())), None, "{asked}");
+        }
+        let node = NodeSpec { network_mode: NetworkMode::Host, ..NodeSpec::default() };
+        let code = Allowed::default().lacks(&Asks::of(&node, [].into_iter())).unwrap().0;
+        assert_eq!(code, "HOST_NETWORK_NOT_ALLOWED");
+    }
+
+    #[test]
+    fn a_capability_that_its_host_does_not_give_is_refused() {
+        let node =
+            NodeSpec { cap_add: vec!["NET_ADMIN".into(), "cap_sys_module".into()], ..NodeSpec::default() };
+        let mut allowed = Allowed { capabilities: vec!["NET_ADMIN".into()], ..Allowed::default() };
+        let asks = Asks::of(&node, [].into_iter());
+        let (code, what) = allowed.lacks(&asks).unwrap();
+        assert_eq!(
+            (code, what.as_str()),
+            ("CAPABILITY_NOT_ALLOWED", "capability SYS_MODULE is not in `capabilities` of [compute] on it")
+        );
+        assert!(is_policy(code));
+        allowed.capabilities.push("SYS_MODULE".into());
+        assert_eq!(allowed.lacks(&asks), None);
+    }
+
+    #[test]
+    fn links_ask_for_their_nodes() {
+        let end = |kind| Endpoint { interface: "veth-up".into(), kind, ..Endpoint::default() };
+        let link = LinkSpec {
+            a: end(EndpointType::Host),
+            b_to_a: Impairment { delay_us: 5, rate_bps: 9, ..Impairment::default() },
+            ..LinkSpec::default()
+        };
+        let asks = Asks::of(&NodeSpec::default(), [&link].into_iter());
+        let (code, what) = Allowed::default().lacks(&asks).unwrap();
+        assert_eq!(code, "HOST_INTERFACE_NOT_ALLOWED");
+        assert!(what.contains("veth-up"), "{what}");
+        let mut allowed =
+            Allowed { host_interfaces: true, impairments: vec!["rate_bps".into()], ..Allowed::default() };
+        let (code, what) = allowed.lacks(&asks).unwrap();
+        assert_eq!(
+            (code, what.as_str()),
+            ("IMPAIRMENT_NOT_SUPPORTED", "its kernel cannot do delay_us; it can do rate_bps")
+        );
+        allowed.impairments.push("delay_us".into());
+        assert_eq!(allowed.lacks(&asks), None);
+    }
+}

@@ -1,0 +1,135 @@
+//! The rows of links and interfaces that a spec asks for. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use netloom_model::id::{HostId, LinkUid, NodeUid, WireId};
+use netloom_model::kind::Catalogue;
+use netloom_model::plan::{Action, Object, Verb};
+use netloom_model::slice::mac_of;
+use netloom_model::spec::{LabSpec, LinkSpec};
+use netloom_model::state::{LinkState, Runtime, Wanted};
+
+use super::reason::{addresses, link_change};
+use super::{Context, action, new_wire_id};
+use crate::rows::{LabRows, LinkRow, NicRow, NodeRow};
+
+/// Brings the link rows to the spec.
+pub(super) fn links(rows: &mut LabRows, spec: &LabSpec, ctx: Context<'_>, actions: &mut Vec<Action>) {
+    let hosts: BTreeMap<String, Option<HostId>> =
+        rows.nodes.values().filter(|n| n.is_wanted()).map(|n| (n.spec.id.clone(), n.host.clone())).collect();
+    // What is no node's is wherever the node at the other end is.
+    let host_of = |link: &LinkSpec| {
+        let mut ends = link.node_ends().map(|end| hosts.get(&end.node).cloned().flatten());
+        let first = ends.next().flatten();
+        first.filter(|host| ends.all(|end| end.as_ref() == Some(host)))
+    };
+    let mut named = BTreeSet::new();
+    let shown: BTreeMap<String, LinkUid> =
+        rows.links.values().filter(|l| !l.replaced).map(|l| (l.id.clone(), l.uid)).collect();
+    for asked in &spec.links {
+        let asked = asked.clone().sorted();
+        let id = asked.id();
+        named.insert(id.clone());
+        let host = host_of(&asked);
+        let old = shown.get(&id).and_then(|uid| rows.links.get_mut(uid));
+        let (verb, reason) = match old {
+            None => (Verb::Create, "it is new"),
+            Some(old) if old.wanted == Wanted::Absent => {
+                old.replaced = true;
+                (Verb::Create, "it is wanted again")
+            }
+            Some(old) if old.host.is_some() && old.host != host => {
+                old.replaced = true;
+                old.wanted = Wanted::Absent;
+                (Verb::Recreate, "its nodes moved")
+            }
+            Some(old) => {
+                old.host = host.clone();
+                let mut reasons = Vec::new();
+                if ctx.revive && !old.enabled {
+                    old.enabled = true;
+                    reasons.push("it was unplugged".to_owned());
+                }
+                if old.spec != asked {
+                    reasons.push(link_change(&old.spec, &asked));
+                    old.spec = asked;
+                }
+                reasons.retain(|r| !r.is_empty());
+                if !reasons.is_empty() {
+                    let reason = reasons.join(", ");
+                    let mut update = action(Verb::Update, Object::Link, &id, reason);
+                    update.host = host.map(String::from).unwrap_or_default();
+                    actions.push(update);
+                }
+                continue;
+            }
+        };
+        let mut create = action(verb, Object::Link, &id, reason);
+        create.host = host.as_ref().map(HostId::to_string).unwrap_or_default();
+        actions.push(create);
+        let link = LinkRow {
+            uid: LinkUid::new(),
+            id,
+            replaced: false,
+            wire_id: new_wire_id(63),
+            wanted: Wanted::Running,
+            spec: asked,
+            host,
+            enabled: true,
+            state: LinkState::Pending,
+            reason: String::new(),
+            plane: String::new(),
+            create_us: ctx.now,
+            update_us: ctx.now,
+        };
+        rows.links.insert(link.uid, link);
+    }
+    for link in rows.links.values_mut().filter(|l| l.is_wanted() && !named.contains(&l.id)) {
+        link.wanted = Wanted::Absent;
+        let mut delete = action(Verb::Delete, Object::Link, &link.id, "it is not in the spec");
+        delete.host = link.host.as_ref().map(HostId::to_string).unwrap_or_default();
+        actions.push(delete);
+    }
+}
+
+/// Brings the interfaces to the links. An interface is a node's port: it stays the same when its link goes elsewhere.
+pub(super) fn nics(rows: &mut LabRows, catalogue: &Catalogue) {
+    let ports: BTreeMap<(NodeUid, u32), WireId> =
+        rows.nics.values().filter(|n| !n.absent).map(|n| ((n.node_uid, n.port), n.wire_id)).collect();
+    let mut used = BTreeSet::new();
+    let nodes: BTreeMap<&str, &NodeRow> =
+        rows.nodes.values().filter(|n| n.is_wanted()).map(|n| (n.spec.id.as_str(), n)).collect();
+    for link in rows.links.values().filter(|l| l.is_wanted()) {
+        for end in link.spec.node_ends() {
+            let Some(node) = nodes.get(end.node.as_str()).filter(|n| n.runtime != Runtime::Bridge) else {
+                continue;
+            };
+            let port = catalogue
+                .get(&node.spec.kind)
+                .and_then(|kind| kind.interfaces.index(&kind.name, &end.interface).ok());
+            let Some(port) = port else { continue };
+            let wire_id = ports.get(&(node.uid, port)).copied().unwrap_or_else(|| new_wire_id(63));
+            let (present, carrier) =
+                rows.nics.get(&wire_id).map_or((false, false), |n| (n.present, n.carrier));
+            let nic = NicRow {
+                wire_id,
+                node_uid: node.uid,
+                link_uid: link.uid,
+                interface: end.interface.clone(),
+                port,
+                absent: false,
+                host: node.host.clone(),
+                mac: if end.mac.is_empty() { mac_of(wire_id) } else { end.mac.to_ascii_lowercase() },
+                mtu: link.spec.effective_mtu(),
+                addresses: addresses(end),
+                present,
+                carrier,
+            };
+            used.insert(wire_id);
+            rows.nics.insert(wire_id, nic);
+        }
+    }
+    for nic in rows.nics.values_mut().filter(|n| !used.contains(&n.wire_id)) {
+        nic.absent = true;
+    }
+}

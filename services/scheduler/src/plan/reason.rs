@@ -1,0 +1,230 @@
+//! Why something is done, in words: the fields that differ, old → new where that is short.
+//!
+//! What a map or a list holds may be a secret or long: of those only what was added, changed or removed is named.
+
+use netloom_model::id::LabId;
+use netloom_model::spec::{Endpoint, FileEntry, Impairment, LabSpec, LinkSpec, NodeSpec};
+use serde_json::{Map, Value};
+
+use crate::rows::network_of;
+
+/// Longest value that is shown.
+const SHOWN: usize = 60;
+
+/// The fields of a node that differ.
+pub fn node_change(old: &NodeSpec, new: &NodeSpec) -> String {
+    told(&changed(&fields(old), &fields(new)))
+}
+
+/// Why a node is made anew: the fields that its container cannot change while it lives, by the hash that says so, then the others.
+pub fn recreation(old: &NodeSpec, new: &NodeSpec, hash: impl Fn(&NodeSpec) -> String) -> String {
+    let (before, after) = (fields(old), fields(new));
+    let was = hash(old);
+    let forces = |(field, _): &(String, String)| {
+        let mut one = before.clone();
+        match after.get(field) {
+            Some(value) => one.insert(field.clone(), value.clone()),
+            None => one.remove(field),
+        };
+        serde_json::from_value(Value::Object(one)).is_ok_and(|spec: NodeSpec| hash(&spec) != was)
+    };
+    let (forcing, others): (Vec<_>, Vec<_>) = changed(&before, &after).into_iter().partition(forces);
+    match (told(&forcing), told(&others)) {
+        (forcing, others) if others.is_empty() => forcing,
+        (forcing, others) if forcing.is_empty() => others,
+        (forcing, others) => format!("{forcing}; beside it {others}"),
+    }
+}
+
+/// What differs around a node: its container's name, the lab's network, and files that stand where they did.
+pub fn surroundings(lab: &LabId, old: (&LabSpec, &NodeSpec), new: (&LabSpec, &NodeSpec)) -> String {
+    let mut all = Vec::new();
+    let name = |(spec, node): (&LabSpec, &NodeSpec)| spec.instance_name(lab, &node.id);
+    if name(old) != name(new) {
+        all.push(format!("name {} → {}", name(old), name(new)));
+    }
+    if network_of(lab, old.0) != network_of(lab, new.0) {
+        all.push("the management network changed".to_owned());
+    }
+    let (had, has) = (old.0.files_of(old.1), new.0.files_of(new.1));
+    let differs = |f: &&FileEntry| had.iter().any(|h| h.path == f.path && h != *f);
+    let files: Vec<&str> = has.iter().filter(differs).map(|f| f.path.as_str()).collect();
+    match files[..] {
+        [] => {}
+        [one] => all.push(format!("file {one} changed")),
+        [first, ..] => all.push(format!("file {first} and {} more changed", files.len() - 1)),
+    }
+    all.join(", ")
+}
+
+/// The fields of a link that differ. Both have the same ends in the same order.
+pub fn link_change(old: &LinkSpec, new: &LinkSpec) -> String {
+    let mut all = Vec::new();
+    let (mtu, next) = (old.effective_mtu(), new.effective_mtu());
+    if mtu != next {
+        all.push(format!("mtu {mtu} → {next}"));
+    }
+    for (was, is) in [(&old.a, &new.a), (&old.b, &new.b)] {
+        if was.mac != is.mac {
+            all.push(format!("mac of {is} {} → {}", or(&was.mac, "made"), or(&is.mac, "made")));
+        }
+        let (had, has) = (addresses(was).join(" "), addresses(is).join(" "));
+        if had != has {
+            all.push(format!("addresses of {is} {} → {}", or(&had, "none"), or(&has, "none")));
+        }
+    }
+    for (from, to, was, is) in
+        [(&new.a, &new.b, old.a_to_b, new.a_to_b), (&new.b, &new.a, old.b_to_a, new.b_to_a)]
+    {
+        if was != is {
+            all.push(format!("{from} to {to} {} → {}", impairment(&was), impairment(&is)));
+        }
+    }
+    if old.labels != new.labels {
+        all.push("labels changed".to_owned());
+    }
+    all.join(", ")
+}
+
+/// What a direction does to frames, in words.
+fn impairment(impairment: &Impairment) -> String {
+    let time =
+        |us: u64| if us.is_multiple_of(1_000) { format!("{}ms", us / 1_000) } else { format!("{us}us") };
+    let part = |(name, value): (&'static str, u64)| match name {
+        "rate_bps" if value.is_multiple_of(1_000_000) => format!("rate {}mbit", value / 1_000_000),
+        "rate_bps" if value.is_multiple_of(1_000) => format!("rate {}kbit", value / 1_000),
+        "rate_bps" => format!("rate {value}bit"),
+        _ if name.ends_with("_us") => format!("{} {}", &name[..name.len() - 3], time(value)),
+        _ => format!("{} {}%", name.trim_end_matches("_ppm"), value as f64 / 10_000.0),
+    };
+    or(&impairment.fields().into_iter().map(part).collect::<Vec<_>>().join(" "), "unimpaired").to_owned()
+}
+
+/// The addresses of an end, IPv4 first.
+pub fn addresses(end: &Endpoint) -> Vec<String> {
+    [&end.ipv4, &end.ipv6].into_iter().filter(|a| !a.is_empty()).cloned().collect()
+}
+
+fn or<'t>(text: &'t str, otherwise: &'t str) -> &'t str {
+    if text.is_empty() { otherwise } else { text }
+}
+
+fn told(changed: &[(String, String)]) -> String {
+    changed.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn fields(spec: &NodeSpec) -> Map<String, Value> {
+    match serde_json::to_value(spec) {
+        Ok(Value::Object(fields)) => fields,
+        _ => Map::new(),
+    }
+}
+
+/// Each field that differs, with its words.
+fn changed(old: &Map<String, Value>, new: &Map<String, Value>) -> Vec<(String, String)> {
+    let mut names: Vec<&String> = old.keys().chain(new.keys()).collect();
+    names.sort();
+    names.dedup();
+    let differs = names.into_iter().filter(|name| old.get(*name) != new.get(*name));
+    differs.map(|name| (name.clone(), words(name, old.get(name), new.get(name)))).collect()
+}
+
+fn words(field: &str, old: Option<&Value>, new: Option<&Value>) -> String {
+    let name = match field {
+        "cpu_limit_millis" => "cpu".to_owned(),
+        "memory_limit_bytes" => "memory".to_owned(),
+        "cpu_request_millis" => "cpu-request".to_owned(),
+        "memory_request_bytes" => "memory-request".to_owned(),
+        "shm_size_bytes" => "shm-size".to_owned(),
+        other => other.replace('_', "-"),
+    };
+    let empty = Map::new();
+    let map = |value: Option<&'_ Value>| value.and_then(Value::as_object).cloned();
+    match (short(field, old), short(field, new)) {
+        (Some(old), Some(new)) => format!("{name} {old} → {new}"),
+        _ => match (map(old), map(new)) {
+            (None, None) => format!("{name} changed"),
+            (old, new) => {
+                let keys = entries(old.as_ref().unwrap_or(&empty), new.as_ref().unwrap_or(&empty));
+                if keys.len() > SHOWN { format!("{name} changed") } else { format!("{name} {keys}") }
+            }
+        },
+    }
+}
+
+/// The keys of a map that were added, changed and removed.
+fn entries(old: &Map<String, Value>, new: &Map<String, Value>) -> String {
+    let mut all = Vec::new();
+    for (key, value) in new {
+        match old.get(key) {
+            None => all.push(format!("+{key}")),
+            Some(was) if was != value => all.push(format!("~{key}")),
+            Some(_) => {}
+        }
+    }
+    all.extend(old.keys().filter(|key| !new.contains_key(*key)).map(|key| format!("-{key}")));
+    all.join(" ")
+}
+
+/// A value that is short enough to be shown.
+fn short(field: &str, value: Option<&Value>) -> Option<String> {
+    let text = match value {
+        None | Some(Value::Null) => "none".to_owned(),
+        Some(Value::Number(n)) => match n.as_u64() {
+            Some(0) => "none".to_owned(),
+            Some(n) if field.ends_with("_millis") => (n as f64 / 1_000.0).to_string(),
+            Some(n) if field.ends_with("_bytes") && n.is_multiple_of(1 << 20) => format!("{}MiB", n >> 20),
+            _ => n.to_string(),
+        },
+        Some(Value::Bool(b)) => b.to_string(),
+        Some(Value::String(s)) => or(s, "none").to_owned(),
+        Some(Value::Array(_) | Value::Object(_)) => return None,
+    };
+    (text.chars().count() <= SHOWN && !text.contains('\n')).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use netloom_model::slice::spec_hash;
+
+    use super::*;
+
+    #[test]
+    fn fields_are_named_old_and_new_and_no_secret_is_told() {
+        let old =
+            NodeSpec { image: "a".into(), env: [("P".into(), "x".into())].into(), ..NodeSpec::default() };
+        let new = NodeSpec {
+            image: "b".into(),
+            env: [("P".into(), "secret".into()), ("Q".into(), String::new())].into(),
+            cpu_limit_millis: 500,
+            memory_limit_bytes: 64 << 20,
+            exec: vec!["x".into()],
+            user: "frr".into(),
+            ..NodeSpec::default()
+        };
+        assert_eq!(
+            node_change(&old, &new),
+            "cpu none → 0.5, env ~P +Q, exec changed, image a → b, memory none → 64MiB, user none → frr"
+        );
+        let hash = |spec: &NodeSpec| spec_hash("n", spec, &[], None);
+        let only = NodeSpec { image: "b".into(), exec: vec!["x".into()], ..old.clone() };
+        assert_eq!(recreation(&old, &only, hash), "image a → b; beside it exec changed");
+    }
+
+    #[test]
+    fn a_links_change_is_told_by_its_ends() {
+        let end =
+            |node: &str| Endpoint { node: node.into(), interface: "eth1".into(), ..Endpoint::default() };
+        let old = LinkSpec { a: end("r1"), b: end("r2"), ..LinkSpec::default() };
+        let mut new = LinkSpec { mtu: 1_500, ..old.clone() };
+        new.b.ipv4 = "10.0.0.2/24".into();
+        new.b_to_a =
+            Impairment { rate_bps: 10_000_000, delay_us: 1_500, loss_ppm: 2_500, ..Impairment::default() };
+        assert_eq!(
+            link_change(&old, &new),
+            "mtu 9500 → 1500, addresses of r2:eth1 none → 10.0.0.2/24, \
+             r2:eth1 to r1:eth1 unimpaired → rate 10mbit delay 1500us loss 0.25%"
+        );
+        assert_eq!(link_change(&old, &LinkSpec { mtu: 9_500, ..old.clone() }), "");
+    }
+}
