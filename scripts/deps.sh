@@ -20,6 +20,8 @@ need curl curl
 need tcpdump tcpdump
 need tshark tshark
 need jq jq
+# Tests verify certificates with it.
+need openssl openssl
 need strace strace
 need cc build-essential
 [ "${1:-}" != lint ] || need npm npm
