@@ -225,8 +225,7 @@ mod tests {
         assert!(s.catalogue().unwrap_err().to_string().contains("bad.toml"));
         std::fs::write(dir.path().join("bad.toml"), text.replace("verified = false", "verified = true"))
             .unwrap();
-        let said = s.catalogue().unwrap_err().to_string();
-        assert!(said.contains("bad.toml: verified: ") && said.contains("write false"), "{said}");
+        assert!(!s.catalogue().unwrap().get("mine").unwrap().verified, "netloom's tests do not run it");
     }
 
     #[test]
