@@ -83,9 +83,13 @@ async fn console(fake: &Fake, args: &[&str], typed: &[u8]) -> (Option<i32>, Stri
     nix::unistd::write(&terminal.master, typed).unwrap();
     let status = tokio::time::timeout(BOUND, child.wait()).await.expect("it ends").unwrap();
     assert_eq!(tcgetattr(terminal.slave.as_fd()).unwrap(), before, "the terminal is as before");
-    let mut shown = vec![0; 4_096];
-    let read = nix::unistd::read(&terminal.master, &mut shown).unwrap();
-    (status.code(), String::from_utf8_lossy(&shown[..read]).into_owned())
+    // One read may give a part. With the last of its other side closed, a terminal ends with an error once all was read.
+    drop(terminal.slave);
+    let (mut shown, mut part) = (Vec::new(), [0; 4_096]);
+    while let Ok(read @ 1..) = nix::unistd::read(&terminal.master, &mut part) {
+        shown.extend_from_slice(&part[..read]);
+    }
+    (status.code(), String::from_utf8_lossy(&shown).into_owned())
 }
 
 fn with_node(runtime: api::Runtime) -> Script {
