@@ -1,8 +1,10 @@
 //! The host's interfaces as a level: one socket hears of every change, a map holds what is.
 //!
-//! What shapes and redirects their frames is part of it: it is heard of on the same socket, and read in one dump, with one more for each of
-//! the few interfaces that have a redirect. Carrier of a wire is read from here, so an event must never be lost: when the kernel says that it had to drop some, everything is read
-//! anew. [`Monitor::read_anew`] does so on demand: of an interface that is down the kernel tells no change of its alias or group.
+//! What shapes and redirects their frames is part of it: it is heard of on the same socket, and read in two batches, the queueing disciplines
+//! in one dump and the redirects by one send that asks for each by its handle. (The kernel has no dump of the filters of all interfaces; its
+//! dump of actions shows for some milliseconds what is gone.) Carrier of a wire is read from here, so an event must never be lost: when the
+//! kernel says that it had to drop some, everything is read anew. [`Monitor::read_anew`] reads the interfaces on demand, of which the kernel
+//! does not tell every change: of one that is down none of its alias or group. What else was done before is among the events by then.
 
 use std::collections::HashMap;
 use std::io;
@@ -18,6 +20,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::error::Error;
 use crate::netlink::{DELETE_LINK, Link, NEW_LINK, Netlink, messages};
 use crate::qdisc::{self, Shape, Told};
+use crate::redirect::{self, Redirect};
 
 /// Interfaces by name.
 pub type Links = HashMap<String, Link>;
@@ -84,9 +87,12 @@ async fn run(
         if let Err(e) = &heard {
             tracing::info!("events of the host's interfaces were lost ({e}): all are read anew");
         }
-        if (heard.is_err() || waiting.is_some())
-            && let Err(e) = ear.read_anew()
-        {
+        let read = match (&heard, &waiting) {
+            (Err(_), _) => ear.read_anew(),
+            (Ok(()), Some(_)) => ear.read_links(),
+            (Ok(()), None) => Ok(()),
+        };
+        if let Err(e) = read {
             tracing::error!("the host's interfaces cannot be read: {e}");
         }
         ear.publish(&publish);
@@ -101,7 +107,7 @@ async fn run(
 struct Control {
     shape: Option<Shape>,
     ingress: bool,
-    redirect: Option<u32>,
+    redirect: Option<Redirect>,
 }
 
 struct Ear {
@@ -145,13 +151,16 @@ impl Ear {
     /// Replaces the map by what is. An event that waits meanwhile may tell an older state of an interface; the event of the newer state
     /// then waits behind it.
     fn read_anew(&mut self) -> io::Result<()> {
-        self.links = self.dump.links()?.into_iter().map(|link| (link.index, link)).collect();
         let mut controls = HashMap::new();
         self.dump.dump(qdisc::GET_QDISC, &qdisc::all(), |_, payload| note(&mut controls, payload))?;
-        let redirected: Vec<u32> =
+        let places: Vec<u32> =
             controls.iter().filter(|(_, control)| control.ingress).map(|(index, _)| *index).collect();
-        for index in redirected {
-            let filters = qdisc::filters_of(index);
+        let asked = places.iter().map(|index| redirect::get(*index)).collect();
+        let answers = self.dump.ask(asked, |_, payload| note(&mut controls, payload))?;
+        let elsewhere = places.into_iter().zip(answers).filter(|(_, answer)| answer.is_err());
+        for (index, _) in elsewhere {
+            // Nothing of ours is there, or it stands behind filters of others.
+            let filters = redirect::filters_of(index);
             let read = self.dump.dump(qdisc::GET_FILTER, &filters, |_, payload| note(&mut controls, payload));
             // The interface may have gone meanwhile.
             if let Err(e) = read {
@@ -159,6 +168,13 @@ impl Ear {
             }
         }
         self.controls = controls;
+        self.read_links()
+    }
+
+    /// As [`Ear::read_anew`], of the interfaces alone.
+    fn read_links(&mut self) -> io::Result<()> {
+        self.links = self.dump.links()?.into_iter().map(|link| (link.index, link)).collect();
+        self.controls.retain(|index, _| self.links.contains_key(index));
         self.changed = true;
         self.drain()
     }
@@ -232,7 +248,8 @@ fn heard(controls: &mut HashMap<u32, Control>, kind: u16, payload: &[u8]) -> boo
         (qdisc::DELETE_QDISC, Some((_, Told::Root(Some(shape))))) if before.shape == Some(shape) => {
             controls.entry(index).or_default().shape = None;
         }
-        (qdisc::DELETE_FILTER, Some((_, Told::Redirect(_)))) => {
+        // One that is deleted with all of its preference is not told in full.
+        (qdisc::DELETE_FILTER, _) if redirect::is_about(payload) => {
             controls.entry(index).or_default().redirect = None;
         }
         _ => {}

@@ -16,9 +16,12 @@ use netlink_sys::{Socket, SocketAddr, protocols};
 use nix::libc;
 
 use crate::qdisc::Shape;
+use crate::redirect::Redirect;
 
 /// Requests in one send: their answers have to fit the receive buffer.
 const CHUNK: usize = 64;
+/// As [`CHUNK`], of requests that each get a whole message told.
+const ASK_CHUNK: usize = 16;
 /// Bytes of a `struct ifinfomsg`.
 const LINK_HEADER: usize = 16;
 /// Flag of an answer that carries words of the kernel.
@@ -57,8 +60,8 @@ pub struct Link {
     pub is_bridge: bool,
     /// What of ours frames that leave by it go through.
     pub shape: Option<Shape>,
-    /// Number of the interface that frames that come in by it are handed to by us.
-    pub redirect: Option<u32>,
+    /// Where frames that come in by it are handed to by us.
+    pub redirect: Option<Redirect>,
 }
 
 /// First byte of a link message that a bridge sends about a port.
@@ -278,30 +281,57 @@ impl Netlink {
 
     /// Sends all requests and tells how each one went, in their order.
     pub fn batch(&mut self, requests: Vec<Request>) -> io::Result<Vec<Result<(), Refused>>> {
+        self.send_all(requests, CHUNK, |_, _| {})
+    }
+
+    /// As [`Netlink::batch`], of requests that each get a message told.
+    pub fn ask(
+        &mut self,
+        requests: Vec<Request>,
+        told: impl FnMut(u16, &[u8]),
+    ) -> io::Result<Vec<Result<(), Refused>>> {
+        self.send_all(requests, ASK_CHUNK, told)
+    }
+
+    fn send_all(
+        &mut self,
+        requests: Vec<Request>,
+        chunk: usize,
+        mut told: impl FnMut(u16, &[u8]),
+    ) -> io::Result<Vec<Result<(), Refused>>> {
         let mut outcomes = Vec::with_capacity(requests.len());
         let mut requests = requests.into_iter().peekable();
         while requests.peek().is_some() {
             let first = self.sequence.wrapping_add(1);
             let mut out = Vec::new();
-            for request in requests.by_ref().take(CHUNK) {
+            for request in requests.by_ref().take(chunk) {
                 self.sequence = self.sequence.wrapping_add(1);
                 request.emit(self.sequence, &mut out);
             }
             self.socket.send(&out, 0)?;
             let count = self.sequence.wrapping_sub(first) as usize + 1;
-            outcomes.extend(self.answers(first, count)?);
+            outcomes.extend(self.answers(first, count, &mut told)?);
         }
         Ok(outcomes)
     }
 
-    fn answers(&mut self, first: u32, count: usize) -> io::Result<Vec<Result<(), Refused>>> {
+    fn answers(
+        &mut self,
+        first: u32,
+        count: usize,
+        told: &mut impl FnMut(u16, &[u8]),
+    ) -> io::Result<Vec<Result<(), Refused>>> {
         let mut answers: Vec<Option<Result<(), Refused>>> = vec![None; count];
         while answers.iter().any(Option::is_none) {
             let (bytes, _) = self.socket.recv_from_full()?;
-            for message in messages(&bytes).filter(|m| m.message_type() == NLMSG_ERROR) {
+            for message in messages(&bytes) {
                 let at = message.sequence_number().wrapping_sub(first) as usize;
-                if let Some(answer) = answers.get_mut(at) {
-                    *answer = Some(outcome(message.flags(), message.payload()));
+                match (message.message_type(), answers.get_mut(at)) {
+                    (NLMSG_ERROR, Some(answer)) => {
+                        *answer = Some(outcome(message.flags(), message.payload()));
+                    }
+                    (kind, Some(_)) => told(kind, message.payload()),
+                    (_, None) => {}
                 }
             }
         }

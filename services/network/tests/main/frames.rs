@@ -148,8 +148,8 @@ pub fn crossings(
     let token = crate::harness::number();
     let mut seen = BTreeSet::new();
     for round in 0..3 {
+        ports.iter().for_each(|port| drop(port.drain()));
         for (at, port) in ports.iter().enumerate() {
-            port.drain();
             let _ = port.try_send(&marked(&format!("{token}/{round}/{at};")));
         }
         let deadline = Instant::now() + patience;

@@ -78,7 +78,8 @@ fn well(rows: &LabRows) -> HostView {
         view.network.nics.insert(wire_id, nic);
     }
     for wire_id in rows.links.values().map(|l| l.wire_id) {
-        let wire = ObservedWire { wire_id, state: WireState::Up, detail: String::new(), plane: "ovs".into() };
+        let (detail, plane_reason) = Default::default();
+        let wire = ObservedWire { wire_id, state: WireState::Up, detail, plane: "ovs".into(), plane_reason };
         view.network.wires.insert(wire_id, wire);
     }
     view
