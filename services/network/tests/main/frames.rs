@@ -148,7 +148,9 @@ pub fn crossings(
     let token = crate::harness::number();
     let mut seen = BTreeSet::new();
     for round in 0..3 {
-        ports.iter().for_each(|port| drop(port.drain()));
+        for port in ports {
+            port.drain();
+        }
         for (at, port) in ports.iter().enumerate() {
             let _ = port.try_send(&marked(&format!("{token}/{round}/{at};")));
         }

@@ -346,6 +346,7 @@ impl State {
                 detail: String::new(),
                 plane: "ovs".into(),
                 plane_reason: "the host says network.plane = \"ovs\"".into(),
+                end: pn::End::Unspecified.into(),
             }
         };
         self.wires.values().map(|w| (w.wire_id, wire(w))).collect()

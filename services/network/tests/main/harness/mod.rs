@@ -1,5 +1,6 @@
 //! A host, its Open vSwitch, its network service, and nodes.
 
+mod handle;
 mod host;
 mod node;
 mod ovs;
@@ -15,6 +16,7 @@ use netloom_service::testing::require;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+pub use self::handle::Handle;
 pub use self::host::Host;
 pub use self::node::{Node, interfaces};
 pub use self::ovs::Ovs;
