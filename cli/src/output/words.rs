@@ -145,6 +145,15 @@ fn impairment(impairment: Option<api::Impairment>) -> String {
     all.collect::<Vec<_>>().join(" ")
 }
 
+/// What carries a link, and the word for why; empty while that is not known.
+pub fn plane(link: &api::Link) -> String {
+    match (link.plane.as_str(), link.plane_reason.split(':').next().unwrap_or_default()) {
+        ("", _) => String::new(),
+        (plane, "") => plane.to_owned(),
+        (plane, why) => format!("{plane} ({why})"),
+    }
+}
+
 /// What a link does to frames, both ways or each; empty when nothing.
 pub fn impairments(link: &api::Link) -> String {
     let (there, back) = (impairment(link.a_to_b), impairment(link.b_to_a));

@@ -3,7 +3,7 @@
 //! What a map or a list holds may be a secret or long: of those only what was added, changed or removed is named.
 
 use netloom_model::id::LabId;
-use netloom_model::spec::{Endpoint, FileEntry, Impairment, LabSpec, LinkSpec, NodeSpec};
+use netloom_model::spec::{Endpoint, FileEntry, Impairment, LabSpec, LinkSpec, NodeSpec, Plane};
 use serde_json::{Map, Value};
 
 use crate::rows::network_of;
@@ -84,6 +84,12 @@ pub fn link_change(old: &LinkSpec, new: &LinkSpec) -> String {
         all.push("labels changed".to_owned());
     }
     all.join(", ")
+}
+
+/// What a lab says of what carries its links, when that changed.
+pub fn plane_change(former: &LabSpec, spec: &LabSpec) -> Option<String> {
+    let word = |plane: Option<Plane>| plane.map_or("the host's", Plane::as_str);
+    (former.plane != spec.plane).then(|| format!("plane {} → {}", word(former.plane), word(spec.plane)))
 }
 
 /// What a direction does to frames, in words.
