@@ -38,6 +38,7 @@ mod main {
     pub mod foreign;
     pub mod hostile;
     pub mod install;
+    pub mod keep;
     pub mod keys;
     pub mod kinds;
     pub mod ospf;
