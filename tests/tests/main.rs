@@ -28,6 +28,7 @@ macro_rules! in_both_modes {
 }
 
 mod main {
+    pub mod bad_days;
     pub mod budget;
     pub mod change;
     pub mod crash;

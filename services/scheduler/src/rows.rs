@@ -307,7 +307,7 @@ impl LabRows {
         self.nodes.values().find(|n| n.is_successor() && n.id.folded() == folded)
     }
 
-    /// The nodes as they are to be: successors instead of those that they take the place of.
+    /// The nodes as they are to be: successors instead of those whose place they take.
     pub fn asked_for(&self) -> Vec<&NodeRow> {
         let successors = self.nodes.values().filter(|n| n.is_successor());
         let succeeded: BTreeSet<String> = successors.map(|n| n.id.folded()).collect();
