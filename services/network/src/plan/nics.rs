@@ -24,6 +24,8 @@ pub struct Place<'a> {
     pub link: Option<&'a Link>,
     /// That start.
     pub start: String,
+    /// That its node calls it differently, and why it still does.
+    pub misnamed: Option<String>,
     /// Why it is not plugged.
     pub why: String,
     /// True when that is not just a matter of time.
@@ -78,7 +80,8 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
         });
         let (host_name, silent) = (host_name.unwrap_or(&name), host_name.is_none());
         let start = facts.starts.get(&nic.node_uid);
-        let mut place = Place { nic, link: None, start: String::new(), why: String::new(), failed: false };
+        let (start_id, why) = (String::new(), String::new());
+        let mut place = Place { nic, link: None, start: start_id, misnamed: None, why, failed: false };
         let wrong = Guest::parse(nic).err();
         match (there.get(&wire), start) {
             (None, _) if facts.links.contains_key(&name) => {
@@ -95,8 +98,16 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
             (Some((link, tag)), Some(start)) if tag.start == start.id && stays(facts, nic, tag) => {
                 place.link = Some(link);
                 place.start.clone_from(&tag.start);
-                if !facts.names.is_set(tag, nic) {
+                // Under which name a node has an interface in a namespace that it moved it to is its own affair.
+                let at_home = link.guest.as_ref().filter(|_| link.home == link.peer_namespace);
+                let called = at_home.map(|guest| &guest.name);
+                let is_renamed = called.is_some_and(|called| *called != nic.guest_name);
+                if is_renamed || !facts.names.is_set(tag, nic) {
                     place.why = adjust(facts, nic, link, tag, plan);
+                }
+                if let Some(called) = called.filter(|_| is_renamed) {
+                    let but = facts.trouble(wire).map(|why| format!(": {why}")).unwrap_or_default();
+                    place.misnamed = Some(format!("its node calls the interface {called}{but}"));
                 }
                 if link.name != *host_name && !facts.resting(wire) {
                     plan.renames.push(Rename {
@@ -131,7 +142,7 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
             present: place.link.is_some(),
             start_id: place.start.clone(),
             carrier: place.link.is_some_and(|link| link.lower_up),
-            detail: place.why.clone(),
+            detail: place.misnamed.as_ref().unwrap_or(&place.why).clone(),
         };
         plan.observed.nics.insert(wire, observed);
         places.insert(wire, place);
@@ -155,7 +166,9 @@ fn adjust(facts: &Facts<'_>, nic: &Nic, link: &Link, tag: &Tag, plan: &mut Plan)
     let wire = nic.wire_id;
     if let Some(before) = Setting::read(&tag.setting).filter(|_| !facts.resting(wire)) {
         let (guest_index, host_index) = (link.peer, link.index);
-        let adjustment = Adjustment { wire, guest_index, host_index, before };
+        let at_home = link.guest.as_ref().filter(|_| link.home == link.peer_namespace);
+        let called = at_home.map(|guest| guest.name.clone());
+        let adjustment = Adjustment { wire, guest_index, host_index, called, before };
         plan.adjust.entry(nic.node_uid).or_default().push(adjustment);
     }
     facts.trouble(wire).unwrap_or("it is being changed").to_owned()
