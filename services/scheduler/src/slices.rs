@@ -157,7 +157,8 @@ pub fn network(rows: &LabRows, host: &HostId) -> NetworkSlice {
         };
         if let (Some(a), Some(b)) = (end(&link.spec.a), end(&link.spec.b)) {
             let (a_to_b, b_to_a) = (link.spec.a_to_b, link.spec.b_to_a);
-            let wire = Wire { wire_id: link.wire_id, a, b, enabled: link.enabled, lab_uid, a_to_b, b_to_a };
+            let (wire_id, enabled, plane) = (link.wire_id, link.enabled, rows.lab.spec.plane);
+            let wire = Wire { wire_id, a, b, enabled, lab_uid, a_to_b, b_to_a, plane };
             slice.wires.insert(link.wire_id, wire);
         }
     }

@@ -345,6 +345,7 @@ impl State {
                 state: state.into(),
                 detail: String::new(),
                 plane: "ovs".into(),
+                plane_reason: "the host says network.plane = \"ovs\"".into(),
                 end: pn::End::Unspecified.into(),
             }
         };
