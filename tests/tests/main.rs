@@ -41,7 +41,9 @@ mod main {
     pub mod install;
     pub mod keys;
     pub mod kinds;
+    pub mod mended;
     pub mod ospf;
+    pub mod reboot;
     pub mod repair;
     pub mod second_day;
     pub mod telemetry;
