@@ -28,6 +28,9 @@ pub enum Mode {
 const FIVE: [&str; 5] =
     ["netloom-scheduler", "netloom-image-registry", "netloom-compute", "netloom-network", "netloom-gateway"];
 
+/// What the programs log unless `NETLOOM_LOG` says otherwise.
+const LOG: &str = "info,netloom_compute=debug,netloom_network=debug,netloom_scheduler=debug";
+
 /// A running netloom of a test's own.
 pub struct Sandbox {
     dir: tempfile::TempDir,
@@ -150,7 +153,7 @@ impl Sandbox {
             .open(self.dir.path().join(format!("{name}.log")))
             .expect("a log file");
         self.program(name)
-            .env("NETLOOM_LOG", "info,netloom_compute=debug,netloom_network=debug,netloom_scheduler=debug")
+            .env("NETLOOM_LOG", std::env::var("NETLOOM_LOG").unwrap_or_else(|_| LOG.to_owned()))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file handle"))
             .stderr(log)
