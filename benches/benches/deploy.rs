@@ -95,7 +95,7 @@ fn links_alone(sandbox: &Sandbox, floor: &mut Lab, at_once: usize, (bare, whole)
     }
     added.row(&format!("links alone, added ({count}) / by hand"), 1.3);
     removed.row(&format!("links alone, removed ({count}) / by hand"), 1.3);
-    floor.order(&format!("destroy {at_once}"));
+    floor.order(&format!("remove {at_once}"));
 }
 
 /// How many containers at once are quickest by hand.

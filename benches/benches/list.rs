@@ -18,6 +18,8 @@ pub fn rows() {
     let more = "[compute]\ndrivers = [\"sim\"]\n[compute.sim]\ncpu_millis = 10000000\nmemory_bytes = 100000000000000\n";
     let sandbox = Sandbox::start_with(Mode::One, more);
     let runtime = runtime();
+    // Channels are made within.
+    let _within = runtime.enter();
     let (took, ()) = timed(|| runtime.block_on(deploy(&sandbox, count)));
     told(&format!("deploy {count} labs of {NODES} simulated nodes"), &netloom_benches::text(took), "", "");
     let ask = |client: &mut Client| {

@@ -1,6 +1,6 @@
 //! `make bench`: each row is a ratio against a floor measured in the same run, never an absolute figure that says more of the machine than of netloom.
 //!
-//! `cargo bench -p netloom-benches -- deploy list` measures only these sections. `NETLOOM_BENCH_QUICK=1` makes everything small, to see that it works.
+//! `cargo bench --workspace --bench netloom -- deploy list` measures only these sections. `NETLOOM_BENCH_QUICK=1` makes everything small, to see that it works.
 
 mod deploy;
 mod discovery;

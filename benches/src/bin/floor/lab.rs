@@ -72,6 +72,7 @@ impl Floor {
             // Not measured: takes the options of netloom's own containers, so that they cannot come apart.
             ["copy", owner] => self.containers.copy(owner).await,
             ["containers", at_once] => self.containers.make(at_once.parse()?).await,
+            ["remove", at_once] => self.containers.remove(at_once.parse()?).await,
             ["wire"] => self.wires.make(self.containers.pids()).await,
             ["unwire"] => self.wires.remove().await,
             ["deploy", at_once] => {
