@@ -34,6 +34,9 @@ pub fn on_plane(plane: &str, topology: &str) -> String {
     format!("plane: {plane}\n{topology}")
 }
 
+/// What the programs log unless `NETLOOM_LOG` says otherwise.
+const LOG: &str = "info,netloom_compute=debug,netloom_network=debug,netloom_scheduler=debug";
+
 /// A running netloom of a test's own.
 pub struct Sandbox {
     dir: tempfile::TempDir,
@@ -177,7 +180,7 @@ impl Sandbox {
             .open(self.dir.path().join(format!("{name}.log")))
             .expect("a log file");
         self.program(name)
-            .env("NETLOOM_LOG", "info,netloom_compute=debug,netloom_network=debug,netloom_scheduler=debug")
+            .env("NETLOOM_LOG", std::env::var("NETLOOM_LOG").unwrap_or_else(|_| LOG.to_owned()))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file handle"))
             .stderr(log)
