@@ -90,7 +90,9 @@ async fn prepare(core: &Scheduler, lab: LabUid, client: &HostClient) {
                 tracing::warn!("not prepared yet, tried again in {pause:?}: {e}");
                 let detail = format!("tried again: {e}");
                 let uids: Vec<NodeUid> = nodes.iter().map(|n| n.uid).collect();
-                let noted = core.change(lab, |rows| step(rows, &uids, ImageStep::Waiting, &detail)).await;
+                let noted = core
+                    .change("scheduler.image", lab, |rows| step(rows, &uids, ImageStep::Waiting, &detail))
+                    .await;
                 if let Err(e) = noted {
                     tracing::error!("{e}");
                 }
@@ -133,7 +135,7 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
             Verdict::Refuse { message, .. } => refused.entry(message).or_default().push(node.uid),
         }
     }
-    core.change(lab, |rows| {
+    core.change("scheduler.image", lab, |rows| {
         step(rows, &ready, ImageStep::Ready, "");
         for (why, nodes) in &refused {
             step(rows, nodes, ImageStep::Failed, why);
@@ -172,7 +174,7 @@ async fn pull(
         let mut told = told;
         while told.changed().await.is_ok() {
             let text = told.borrow_and_update().clone();
-            core.change(lab, |rows| step(rows, &nodes, ImageStep::Pulling, &text)).await?;
+            core.change("scheduler.image", lab, |rows| step(rows, &nodes, ImageStep::Pulling, &text)).await?;
         }
         Ok::<(), Error>(())
     };
@@ -181,12 +183,12 @@ async fn pull(
     match fetched {
         Ok(facts) => {
             core.registry.record(&client.id, vec![facts]).await?;
-            core.change(lab, |rows| step(rows, &nodes, ImageStep::Ready, "")).await
+            core.change("scheduler.image", lab, |rows| step(rows, &nodes, ImageStep::Ready, "")).await
         }
         Err(e) if e.is_unreachable() => Err(e),
         Err(e) => {
             let why = e.peer().map_or_else(|| e.to_string(), |f| f.message.clone());
-            core.change(lab, |rows| step(rows, &nodes, ImageStep::Failed, &why)).await
+            core.change("scheduler.image", lab, |rows| step(rows, &nodes, ImageStep::Failed, &why)).await
         }
     }
 }

@@ -21,6 +21,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use netloom_model::id::{LabUid, NodeUid, WireId};
+use netloom_service::fail_point;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -90,11 +91,12 @@ impl Store {
         })
     }
 
-    /// Starts a write. There is one at a time.
-    pub async fn begin(&self) -> Result<Tx<'_>> {
+    /// Starts a write, which has a name for who looks for its traces. There is one at a time.
+    pub async fn begin(&self, name: &'static str) -> Result<Tx<'_>> {
         let writer = self.writer.lock().await;
         let sql = writer.pool.begin_with("BEGIN IMMEDIATE").await?;
         Ok(Tx {
+            name,
             store: self,
             sql,
             writer,
@@ -167,6 +169,7 @@ impl Current {
 
 /// A write under way. Dropped without a commit, it leaves nothing.
 pub struct Tx<'s> {
+    name: &'static str,
     store: &'s Store,
     sql: Transaction<'static, Db>,
     writer: MutexGuard<'s, Writer>,
@@ -200,7 +203,9 @@ impl Tx<'_> {
                 self.writer.prune_at = last + (self.store.events_kept / 10).max(PRUNE_STEP);
             }
         }
+        fail_point::pass(self.name, "before");
         self.sql.commit().await?;
+        fail_point::pass(self.name, "after");
         self.ended.iter().for_each(figures::ended);
         {
             let mut current = self.store.current.write().expect("no holder panics");

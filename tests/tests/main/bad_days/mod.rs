@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use netloom_tests::{Sandbox, eventually};
 
 mod docker;
+mod points;
 
 /// What a lab may take to come up, or to be mended, when everything goes wrong first.
 const BOUND: Duration = Duration::from_secs(90);
@@ -47,12 +48,17 @@ impl Running {
     fn ends(mut self) -> i32 {
         let end = Instant::now() + BOUND;
         loop {
-            match self.0.try_wait().expect("a child of this test") {
-                Some(status) => return status.code().unwrap_or(-1),
+            match self.has_ended() {
+                Some(code) => return code,
                 None => assert!(Instant::now() < end, "the command goes on and on"),
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Its exit code, when it has ended.
+    fn has_ended(&mut self) -> Option<i32> {
+        self.0.try_wait().expect("a child of this test").map(|status| status.code().unwrap_or(-1))
     }
 
     fn ends_well(self) {
