@@ -169,6 +169,16 @@ pub enum WireState {
     Unknown,
 }
 
+/// An end of a wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum End {
+    /// The first.
+    A,
+    /// The second.
+    B,
+}
+
 /// A wire as its host reads it back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedWire {
@@ -178,6 +188,9 @@ pub struct ObservedWire {
     pub state: WireState,
     /// Why, in words; empty when up.
     pub detail: String,
+    /// The end that it is because of, where it is one.
+    #[serde(default)]
+    pub end: Option<End>,
     /// What carries it.
     pub plane: String,
 }

@@ -4,6 +4,7 @@
 //! host interface, which the kernel sets in the moment it makes it: a crash between making and aliasing leaves nothing ownerless.
 
 use netloom_model::id::{Owner, WireId};
+pub use netloom_model::observed::End;
 use netloom_model::slice::Nic;
 
 use crate::config::Config;
@@ -41,15 +42,6 @@ pub struct Tag {
     pub fingerprint: String,
     /// What of it can be changed, as it was set last: a [`Setting`] in words, or a digest of a longer one.
     pub setting: String,
-}
-
-/// An end of a wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum End {
-    /// The first.
-    A,
-    /// The second.
-    B,
 }
 
 /// The two ends of a tail: a veth that leads from a segment to where a wire is impaired.

@@ -292,6 +292,8 @@ impl Reconciler {
             let trusted = self.trust.bridges.get(name).is_some_and(|(g, _)| *g == generation);
             keeper.want(wish.filter(|_| trusted));
         }
+        // Before anything is taken away: a far end must not hear of a wire that is.
+        self.sources.monitor.follow(plan.cables.clone()).await;
         let visits = self.visits(&plan, wanted, starts, links, userspace);
         let database =
             commit(&self.sources.client, &self.names, &mut self.trust, &self.keepers, &plan.changes, wanted);
@@ -465,8 +467,8 @@ mod tests {
         let (publish, starts) = watch::channel(Arc::default());
         let sources = Sources {
             store: Store::open(dir.path()).unwrap(),
-            starts,
-            monitor: Monitor::start().unwrap(),
+            starts: starts.clone(),
+            monitor: Monitor::start(starts).unwrap(),
             client: Client::connect(config.ovsdb_socket.clone(), ovs::DATABASE, ovs::tables()),
         };
         let reconciler = Reconciler::new(Names::new(&config, Owner::new()), config, sources).unwrap();

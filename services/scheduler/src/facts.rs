@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::id::HostId;
-use netloom_model::observed::WireState;
+use netloom_model::observed::{End, WireState};
 use netloom_model::spec::Stage;
 use netloom_model::state::{
     ImageStep as Image, LinkState, NodeEvidence, NodeState, Runtime, Wanted, link_state, node_state,
@@ -75,6 +75,10 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
         let wire = network.wires.get(&link.wire_id);
         let seen: Option<(WireState, &str)> = wire.map(|w| (w.state, w.detail.as_str()));
         (link.state, link.reason) = link_state(network.heard == Heard::Yes, seen);
+        if let Some(end) = wire.and_then(|wire| wire.end).filter(|_| network.heard == Heard::Yes) {
+            let end = if end == End::A { &link.spec.a } else { &link.spec.b };
+            link.reason = format!("{end}: {}", link.reason);
+        }
         if let Some(wire) = wire {
             link.plane.clone_from(&wire.plane);
         }

@@ -462,7 +462,13 @@ impl From<pn::WireState> for mo::WireState {
 impl From<mo::ObservedWire> for pn::ObservedWire {
     fn from(w: mo::ObservedWire) -> Self {
         let state = pn::WireState::from(w.state).into();
-        pn::ObservedWire { wire_id: w.wire_id.get(), state, detail: w.detail, plane: w.plane }
+        let end = match w.end {
+            None => pn::End::Unspecified,
+            Some(mo::End::A) => pn::End::A,
+            Some(mo::End::B) => pn::End::B,
+        };
+        let (wire_id, end) = (w.wire_id.get(), end.into());
+        pn::ObservedWire { wire_id, state, detail: w.detail, plane: w.plane, end }
     }
 }
 
@@ -470,9 +476,15 @@ impl TryFrom<pn::ObservedWire> for mo::ObservedWire {
     type Error = ConvertError;
     fn try_from(w: pn::ObservedWire) -> Result<Self, ConvertError> {
         let state = w.state().into();
+        let end = match w.end() {
+            pn::End::Unspecified => None,
+            pn::End::A => Some(mo::End::A),
+            pn::End::B => Some(mo::End::B),
+        };
         Ok(mo::ObservedWire {
             wire_id: wire_id("wire.wire_id", w.wire_id)?,
             state,
+            end,
             detail: w.detail,
             plane: w.plane,
         })

@@ -31,7 +31,7 @@ fn an_impaired_wire_is_on_one_plane_at_a_time() {
     world.act(&plan);
     let plan = world.plan();
     assert_eq!(plan.controls.len(), 2);
-    assert!(plan.carrier.is_empty(), "its carrier stays meanwhile");
+    assert!(world.switched(&plan).is_empty(), "its carrier stays meanwhile");
     let plan = world.settle();
     let wire = &plan.observed.wires[&id(101)];
     assert_eq!((wire.state, wire.plane.as_str()), (WireState::Up, "kernel"));
@@ -178,7 +178,7 @@ fn a_nic_is_changed_in_place_unless_its_name_changes() {
     let plan = world.plan();
     let [adjustment] = plan.adjust.values().next().unwrap().as_slice() else { panic!("{:?}", plan.adjust) };
     assert_eq!((adjustment.guest_index, adjustment.host_index, adjustment.before.mtu), (9, index, 9_500));
-    assert!(plan.unplug.is_empty() && plan.carrier.is_empty());
+    assert!(plan.unplug.is_empty() && world.switched(&plan).is_empty());
     assert_eq!(plan.observed.wires[&id(101)].state, WireState::Up, "it goes on carrying");
     world.settle();
     assert_eq!((world.link(11).index, world.port(11).mtu), (index, Some(1_500)));

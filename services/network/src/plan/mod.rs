@@ -24,6 +24,7 @@ use std::time::Instant;
 use netloom_model::id::{NodeUid, WireId};
 use netloom_model::observed::NetworkInventory;
 
+use crate::carrier::Cables;
 use crate::config::Datapath;
 use crate::driver::flows::Rule;
 use crate::driver::ovs::{Change, View};
@@ -187,8 +188,8 @@ pub struct Plan {
     pub mtus: Vec<(u32, u32)>,
     /// What is to be done to frames.
     pub controls: Vec<Control>,
-    /// Host ends to set up or down.
-    pub carrier: BTreeMap<WireId, (u32, bool)>,
+    /// What the carrier of host ends follows.
+    pub cables: Arc<Cables>,
     /// Changes to Open vSwitch's database.
     pub changes: Vec<Change>,
     /// Ports that are deleted since Open vSwitch cannot use them, and why: they are to rest before they are tried again.

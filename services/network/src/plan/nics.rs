@@ -22,6 +22,8 @@ pub struct Place<'a> {
     pub nic: &'a Nic,
     /// Its host end; none unless it is plugged into the current start of its node.
     pub link: Option<&'a Link>,
+    /// That start.
+    pub start: String,
     /// Why it is not plugged.
     pub why: String,
     /// True when that is not just a matter of time.
@@ -76,8 +78,7 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
         });
         let (host_name, silent) = (host_name.unwrap_or(&name), host_name.is_none());
         let start = facts.starts.get(&nic.node_uid);
-        let mut place = Place { nic, link: None, why: String::new(), failed: false };
-        let mut start_id = String::new();
+        let mut place = Place { nic, link: None, start: String::new(), why: String::new(), failed: false };
         let wrong = Guest::parse(nic).err();
         match (there.get(&wire), start) {
             (None, _) if facts.links.contains_key(&name) => {
@@ -93,7 +94,7 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
             }
             (Some((link, tag)), Some(start)) if tag.start == start.id && stays(facts, nic, tag) => {
                 place.link = Some(link);
-                start_id.clone_from(&tag.start);
+                place.start.clone_from(&tag.start);
                 if !facts.names.is_set(tag, nic) {
                     place.why = adjust(facts, nic, link, tag, plan);
                 }
@@ -128,7 +129,7 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
         let observed = ObservedNic {
             wire_id: wire,
             present: place.link.is_some(),
-            start_id,
+            start_id: place.start.clone(),
             carrier: place.link.is_some_and(|link| link.lower_up),
             detail: place.why.clone(),
         };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use netloom_model::id::{LabUid, NodeUid, Owner, WireId};
-use netloom_model::observed::WireState;
+use netloom_model::observed::{End, ObservedWire, WireState};
 use netloom_model::slice::{Nic, Segment, Wire, WireEnd};
 use netloom_ovsdb::Uuid;
 use proptest::prelude::*;
@@ -15,7 +15,7 @@ use crate::driver::flows::Rule;
 use crate::driver::ovs::{Bridge, Change, Port, PortKind, View};
 use crate::links::Links;
 use crate::names::Names;
-use crate::netlink::Link;
+use crate::netlink::{GuestEnd, Link};
 use crate::netns::{Start, Starts};
 use crate::slice::Wanted;
 
@@ -97,6 +97,12 @@ impl World {
         })
     }
 
+    /// Host ends that are switched when carrier follows this plan.
+    pub fn switched(&self, plan: &Plan) -> Vec<(u32, bool)> {
+        let link = |index| self.links.values().find(|link| link.index == index);
+        crate::carrier::due(&plan.cables, link, &self.starts)
+    }
+
     pub fn number(&mut self) -> u32 {
         self.next += 1;
         self.next
@@ -109,9 +115,11 @@ impl World {
             let (index, name) = (self.number(), wish.host_name.clone());
             let alias = self.names.alias(&nic, &self.starts[&nic.node_uid].id);
             assert!(!self.links.contains_key(&name), "{name} is made twice");
+            let guest = Some(GuestEnd { name: nic.guest_name.clone(), up: true });
             let link = Link {
                 index,
                 alias,
+                guest,
                 group: self.names.group,
                 name: name.clone(),
                 mtu: nic.mtu,
@@ -120,9 +128,12 @@ impl World {
             self.links.insert(name, link);
         }
         self.act_on_links(plan);
-        for (index, up) in plan.carrier.values() {
-            let link = self.links.values_mut().find(|link| link.index == *index).unwrap();
-            (link.up, link.lower_up) = (*up, *up);
+        for (index, up) in self.switched(plan) {
+            let link = self.links.values_mut().find(|link| link.index == index).unwrap();
+            link.up = up;
+        }
+        for link in self.links.values_mut() {
+            link.lower_up = link.up && link.guest.as_ref().is_some_and(|guest| guest.up);
         }
         for change in &plan.changes {
             self.change(change);
@@ -243,7 +254,7 @@ impl World {
                 && plan.controls.is_empty()
                 && plan.unplug.is_empty()
                 && plan.plug.is_empty()
-                && plan.carrier.is_empty()
+                && self.switched(&plan).is_empty()
                 && plan.changes.is_empty()
                 && flows_are_there;
             if idle {
@@ -255,12 +266,23 @@ impl World {
     }
 
     fn states(&self) -> Vec<(WireState, String)> {
-        self.plan().observed.wires.into_values().map(|wire| (wire.state, wire.detail)).collect()
+        let said = |wire: ObservedWire| match wire.end {
+            None => (wire.state, wire.detail),
+            Some(end) => (wire.state, format!("{}: {}", if end == End::A { 'a' } else { 'b' }, wire.detail)),
+        };
+        self.plan().observed.wires.into_values().map(said).collect()
     }
 
     pub fn link(&mut self, nic: u64) -> &mut Link {
         let name = self.names.nic(id(nic));
         self.links.get_mut(&name).unwrap()
+    }
+
+    /// A node sets its interface up or down.
+    fn set_guest(&mut self, nic: u64, up: bool) {
+        self.link(nic).guest.as_mut().unwrap().up = up;
+        let link = self.link(nic);
+        link.lower_up = link.up && up;
     }
 
     pub fn port(&mut self, nic: u64) -> &mut Port {
@@ -323,6 +345,11 @@ impl World {
                     Arc::make_mut(&mut table.rules).insert(rule);
                 }
             }
+            10 => {
+                if let Some(guest) = self.links.get_mut(&name).and_then(|link| link.guest.as_mut()) {
+                    guest.up = !guest.up;
+                }
+            }
             _ => {
                 let wire = id(101 + which % NODES);
                 let wire = self.wanted.slice.wires.get_mut(&wire).unwrap();
@@ -337,7 +364,7 @@ proptest! {
 
     #[test]
     fn whatever_happens_wires_come_back_and_never_meet(
-        disturbances in prop::collection::vec((0u8..10, 0u64..8, any::<bool>()), 0..14),
+        disturbances in prop::collection::vec((0u8..11, 0u64..8, any::<bool>()), 0..14),
     ) {
         let mut world = World::new();
         for (what, which, settle) in disturbances {
@@ -352,8 +379,16 @@ proptest! {
         let plan = world.settle();
         let mut rules = 0;
         for wire in plan.observed.wires.values() {
-            let enabled = world.wanted.slice.wires[&wire.wire_id].enabled;
-            prop_assert_eq!(wire.state, if enabled { WireState::Up } else { WireState::Down }, "{}", wire.detail);
+            let wanted = &world.wanted.slice.wires[&wire.wire_id];
+            let enabled = wanted.enabled;
+            let [a, b] = [&wanted.a, &wanted.b].map(|end| match end {
+                WireEnd::Nic(nic) => &world.links[&world.names.nic(*nic)],
+                _ => unreachable!("all ends are NICs"),
+            });
+            let [up_a, up_b] = [a, b].map(|link| link.guest.as_ref().unwrap().up);
+            let up = enabled && up_a && up_b;
+            prop_assert_eq!(wire.state, if up { WireState::Up } else { WireState::Down }, "{}", wire.detail);
+            prop_assert_eq!((a.up, b.up), (enabled && up_b, enabled && up_a));
             let joined = super::joins::is_joined(&world.wanted.slice.wires[&wire.wire_id]);
             rules += if enabled && !joined { 2 } else { 0 };
             let redirects = world.links.values().filter(|link| link.redirect.is_some()).count();
@@ -371,7 +406,7 @@ fn before_the_first_sync_all_is_told_and_nothing_done() {
     world.wanted = Wanted::default();
     let plan = world.plan();
     assert!(!plan.observed.synced && plan.flows.is_empty() && plan.changes.is_empty());
-    assert!(plan.unplug.is_empty() && plan.carrier.is_empty());
+    assert!(plan.unplug.is_empty() && world.switched(&plan).is_empty());
     assert_eq!(plan.observed.unwanted.len(), 12, "8 NICs and 4 wires");
 }
 
@@ -430,7 +465,7 @@ fn port_numbers_of_another_ovs_vswitchd_make_no_flows() {
     (table.trusted, table.rules) = (false, Arc::default());
     let plan = world.plan();
     assert!(plan.flows.is_empty());
-    assert!(plan.carrier.is_empty(), "carrier waits for the flows to come back");
+    assert!(world.switched(&plan).is_empty(), "carrier waits for the flows to come back");
     assert!(world.states().iter().all(|(state, _)| *state == WireState::Down));
 }
 
@@ -444,7 +479,7 @@ fn what_is_not_known_is_said_to_be_unknown_and_left_alone() {
     );
     world.ovs = None;
     let plan = world.plan();
-    assert!(plan.carrier.is_empty() && plan.unplug.is_empty());
+    assert!(world.switched(&plan).is_empty() && plan.unplug.is_empty());
     assert!(plan.observed.wires.values().all(|wire| wire.state == WireState::Unknown));
     assert_eq!(plan.observed.inventory.datapath, "");
     assert_eq!(plan.observed.inventory.problems.len(), 1);
@@ -456,39 +491,49 @@ fn what_is_not_known_is_said_to_be_unknown_and_left_alone() {
 fn states_say_which_end_and_why() {
     let mut world = World::new();
     world.settle();
+    world.set_guest(22, false);
+    let plan = world.plan();
+    let [a, b] = [11, 22].map(|nic| world.link(nic).index);
+    assert_eq!(world.switched(&plan), [(a, false)], "the far end loses carrier");
+    world.act(&plan);
+    let expected = (WireState::Down, "b: the interface is down in its node".to_owned());
+    assert_eq!(world.states()[0], expected);
+    // Also while both are down; and neither waits for the other to come back.
+    world.set_guest(11, false);
+    world.settle();
+    assert!(!world.link(11).up && !world.link(22).up);
+    world.set_guest(22, true);
+    world.settle();
+    assert_eq!((world.link(11).up, world.link(22).up), (true, false));
+    world.set_guest(11, true);
+    world.settle();
+    assert_eq!(world.states()[0].0, WireState::Up);
     world.link(22).lower_up = false;
-    let (state, why) = world.states()[0].clone();
-    assert_eq!(state, WireState::Down);
-    assert!(why.starts_with("end b: no carrier"), "{why}");
+    assert_eq!(world.states()[0], (WireState::Down, "b: it has no carrier yet".to_owned()));
+    assert_ne!(a, b);
 
     let node = world.wanted.slice.nics[&id(11)].node_uid;
     world.starts.remove(&node);
     let plan = world.plan();
     assert_eq!(plan.unplug.len(), 2, "what is left of a node that ended");
-    assert_eq!(
-        plan.carrier.keys().copied().collect::<Vec<_>>(),
-        [id(22), id(41)],
-        "the far ends lose carrier"
-    );
+    let far: BTreeSet<(u32, bool)> = [22, 41].map(|nic| (world.link(nic).index, false)).into();
+    assert_eq!(world.switched(&plan).into_iter().collect::<BTreeSet<_>>(), far, "the far ends lose carrier");
     world.act(&plan);
     let (state, why) = world.states()[0].clone();
-    assert_eq!((state, why.as_str()), (WireState::Pending, "end a: its node has not started"));
+    assert_eq!((state, why.as_str()), (WireState::Pending, "a: its node has not started"));
 
     let mut world = World::new();
     world.settle();
     world.port(11).error = Some("could not open network device".into());
     let (state, why) = world.states()[0].clone();
-    assert_eq!(
-        (state, why.as_str()),
-        (WireState::Failed, "end a: Open vSwitch: could not open network device")
-    );
+    assert_eq!((state, why.as_str()), (WireState::Failed, "a: Open vSwitch: could not open network device"));
 
     let mut world = World::new();
     let trouble = Trouble { message: "eth1 cannot be made: no".into(), resting: true };
     world.troubles.insert(id(11), trouble);
     let plan = world.plan();
     assert_eq!(plan.plug.values().map(Vec::len).sum::<usize>(), 7, "it rests");
-    assert_eq!(world.states()[0], (WireState::Failed, "end a: eth1 cannot be made: no".to_owned()));
+    assert_eq!(world.states()[0], (WireState::Failed, "a: eth1 cannot be made: no".to_owned()));
 }
 
 #[test]

@@ -22,10 +22,10 @@ use crate::slice::Wanted;
 
 /// True when the plan changes anything of the host's interfaces.
 pub fn any(plan: &Plan) -> bool {
-    !plan.unplug.is_empty() || !plan.carrier.is_empty() || on_host(plan)
+    !plan.unplug.is_empty() || on_host(plan)
 }
 
-/// True when the plan changes what is neither a NIC nor its carrier.
+/// True when the plan changes what is no NIC.
 fn on_host(plan: &Plan) -> bool {
     !(plan.renames.is_empty()
         && plan.masters.is_empty()
@@ -36,7 +36,7 @@ fn on_host(plan: &Plan) -> bool {
         && plan.controls.is_empty())
 }
 
-/// Takes NICs away, makes and changes NICs, sets host ends up and down, and sees to what is done to frames. Tells how it went with what can
+/// Takes NICs away, makes and changes NICs, and sees to what is done to frames. Tells how it went with what can
 /// fail for good.
 pub async fn interfaces(
     netlink: Arc<Mutex<Netlink>>,
@@ -71,7 +71,6 @@ pub async fn interfaces(
 /// What is to be done on the host itself.
 struct Host {
     names: Names,
-    switched: Vec<Request>,
     unplug: Vec<u32>,
     untail: Vec<u32>,
     tails: Vec<NewTail>,
@@ -83,7 +82,6 @@ struct Host {
 
 impl Host {
     fn of(names: &Names, plan: &Plan) -> Host {
-        let switched = plan.carrier.iter().filter(|(wire, _)| !plan.unplug.contains_key(wire));
         let mtus =
             plan.mtus.iter().map(|(index, mtu)| Request::set_link(*index, vec![LinkAttribute::Mtu(*mtu)]));
         let raise = plan.raise.iter().map(|index| Request::set_up(*index, true));
@@ -92,7 +90,6 @@ impl Host {
         };
         Host {
             names: names.clone(),
-            switched: switched.map(|(_, (index, up))| Request::set_up(*index, *up)).collect(),
             unplug: plan.unplug.values().copied().collect(),
             untail: plan.untail.clone(),
             tails: plan.tails.clone(),
@@ -105,9 +102,6 @@ impl Host {
 
     fn run(self, netlink: &mut Netlink) -> io::Result<Outcomes> {
         fail_point::pass("network.host-ends", "before");
-        // Down first: a far end must not hear of a wire that is being taken away.
-        netlink.batch(self.switched)?;
-        fail_point::pass("network.host-ends", "switched");
         namespace::unplug(netlink, &self.unplug, self.names.condemned_group())?;
         fail_point::pass("network.host-ends", "unplugged");
         netlink.batch(self.untail.iter().map(|index| Request::delete_link(*index)).collect())?;

@@ -7,6 +7,7 @@ mod capture;
 mod carrier;
 mod changes;
 mod contract;
+mod far_end;
 mod faults;
 mod fidelity;
 mod frames;

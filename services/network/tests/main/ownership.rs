@@ -81,7 +81,7 @@ fn interfaces_and_ports_of_others_are_left_alone() {
             })
             .await;
             let detail = host.told().wires[&wire].detail.clone();
-            assert!(detail.starts_with("end a: the host has an interface"), "{detail}");
+            assert!(detail.starts_with("the host has an interface"), "{detail}");
         }
         host.remove(slice.ids()).await;
         assert_eq!(state(), before);

@@ -345,6 +345,7 @@ impl State {
                 state: state.into(),
                 detail: String::new(),
                 plane: "ovs".into(),
+                end: pn::End::Unspecified.into(),
             }
         };
         self.wires.values().map(|w| (w.wire_id, wire(w))).collect()
