@@ -25,7 +25,7 @@ use netloom_service::fail_point;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Pool, Transaction};
+use sqlx::{Connection as _, Pool, Transaction};
 use tokio::sync::{Mutex, MutexGuard, watch};
 
 pub use self::events::{Event, Interface, LabView, LinkView, NodeView, Object, Reading, progress};
@@ -38,6 +38,8 @@ use crate::rows::{LabRows, OperationRow, now_us};
 pub type Db = sqlx::Sqlite;
 type Connection = sqlx::SqliteConnection;
 
+/// Begins a write: with the lock that it needs, so that it never has to be begun again.
+const BEGIN: &str = "BEGIN IMMEDIATE";
 /// How many events are deleted at once at least.
 const PRUNE_STEP: u64 = 10;
 
@@ -94,7 +96,15 @@ impl Store {
     /// Starts a write, which has a name for who looks for its traces. There is one at a time.
     pub async fn begin(&self, name: &'static str) -> Result<Tx<'_>> {
         let writer = self.writer.lock().await;
-        let sql = writer.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let sql = match writer.pool.begin_with(BEGIN).await {
+            Ok(sql) => sql,
+            Err(e) => {
+                // A write that the database itself took back, for want of room, leaves a connection that begins no other one.
+                tracing::warn!(error = %e, "a write cannot begin; it is tried over a new connection");
+                writer.pool.acquire().await?.detach().close().await?;
+                writer.pool.begin_with(BEGIN).await?
+            }
+        };
         Ok(Tx {
             name,
             store: self,
