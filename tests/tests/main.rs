@@ -39,6 +39,7 @@ mod main {
     pub mod foreign;
     pub mod hostile;
     pub mod install;
+    pub mod keep;
     pub mod keys;
     pub mod kinds;
     pub mod ospf;

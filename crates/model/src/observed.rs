@@ -193,6 +193,9 @@ pub struct ObservedWire {
     pub end: Option<End>,
     /// What carries it.
     pub plane: String,
+    /// Why that carries it, in words.
+    #[serde(default)]
+    pub plane_reason: String,
 }
 
 /// A segment as its host reads it back.
@@ -254,4 +257,10 @@ pub struct NetworkInventory {
     /// True when wires may end in interfaces of the host.
     #[serde(default)]
     pub host_interfaces: bool,
+    /// What carries links of labs that do not say.
+    #[serde(default)]
+    pub plane: String,
+    /// Why that carries them, in words.
+    #[serde(default)]
+    pub plane_reason: String,
 }

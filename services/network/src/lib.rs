@@ -25,10 +25,12 @@ mod namespace;
 mod netlink;
 mod netns;
 mod observe;
+mod offload;
 mod plan;
 mod probe;
 mod qdisc;
 mod reconcile;
+mod redirect;
 mod slice;
 mod trace;
 

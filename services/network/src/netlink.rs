@@ -16,6 +16,7 @@ use netlink_sys::{Socket, SocketAddr, protocols};
 use nix::libc;
 
 use crate::qdisc::Shape;
+use crate::redirect::Redirect;
 
 /// Requests in one send: their answers have to fit the receive buffer.
 const CHUNK: usize = 64;
@@ -80,8 +81,8 @@ pub struct Link {
     pub is_bridge: bool,
     /// What of ours frames that leave by it go through.
     pub shape: Option<Shape>,
-    /// Number of the interface that frames that come in by it are handed to by us.
-    pub redirect: Option<u32>,
+    /// Where frames that come in by it are handed to by us.
+    pub redirect: Option<Redirect>,
 }
 
 /// First byte of a link message that a bridge sends about a port.

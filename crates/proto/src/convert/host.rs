@@ -370,6 +370,7 @@ impl From<ms::Wire> for pn::Wire {
             lab_uid: w.lab_uid.to_string(),
             a_to_b: super::spec::impairment(w.a_to_b),
             b_to_a: super::spec::impairment(w.b_to_a),
+            plane: super::spec::plane_value(w.plane),
         }
     }
 }
@@ -385,6 +386,7 @@ impl TryFrom<pn::Wire> for ms::Wire {
             lab_uid: id("wire.lab_uid", &w.lab_uid)?,
             a_to_b: w.a_to_b.unwrap_or_default().into(),
             b_to_a: w.b_to_a.unwrap_or_default().into(),
+            plane: super::spec::plane("wire.plane", w.plane)?,
         })
     }
 }
@@ -468,7 +470,8 @@ impl From<mo::ObservedWire> for pn::ObservedWire {
             Some(mo::End::B) => pn::End::B,
         };
         let (wire_id, end) = (w.wire_id.get(), end.into());
-        pn::ObservedWire { wire_id, state, detail: w.detail, plane: w.plane, end }
+        let (plane, plane_reason) = (w.plane, w.plane_reason);
+        pn::ObservedWire { wire_id, state, detail: w.detail, plane, plane_reason, end }
     }
 }
 
@@ -487,6 +490,7 @@ impl TryFrom<pn::ObservedWire> for mo::ObservedWire {
             end,
             detail: w.detail,
             plane: w.plane,
+            plane_reason: w.plane_reason,
         })
     }
 }
@@ -517,6 +521,8 @@ impl From<mo::NetworkInventory> for pn::Inventory {
             problems: i.problems,
             impairments: i.impairments,
             host_interfaces: i.host_interfaces,
+            plane: i.plane,
+            plane_reason: i.plane_reason,
         }
     }
 }
@@ -529,6 +535,8 @@ impl From<pn::Inventory> for mo::NetworkInventory {
             problems: i.problems,
             impairments: i.impairments,
             host_interfaces: i.host_interfaces,
+            plane: i.plane,
+            plane_reason: i.plane_reason,
         }
     }
 }

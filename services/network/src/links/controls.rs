@@ -5,12 +5,13 @@ use std::io;
 
 use crate::netlink::{Link, Netlink};
 use crate::qdisc::{self, Shape, Told};
+use crate::redirect::{self, Redirect};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Control {
     shape: Option<Shape>,
     ingress: bool,
-    redirect: Option<u32>,
+    redirect: Option<Redirect>,
 }
 
 /// See the module.
@@ -21,14 +22,18 @@ pub struct Controls {
 }
 
 impl Controls {
-    /// Reads everything: in one dump, with one more for each of the few interfaces that have a redirect.
+    /// Reads everything in two batches: the queueing disciplines in one dump, and the redirects by one send that asks for each by its handle.
+    /// The kernel has no dump of the filters of all interfaces; its dump of actions shows for some milliseconds what is gone.
     pub fn read(netlink: &mut Netlink) -> io::Result<Controls> {
         let mut all = Controls { changed: true, ..Controls::default() };
         netlink.dump(qdisc::GET_QDISC, &qdisc::all(), |_, payload| all.note(payload))?;
-        let redirected = all.controls.iter().filter(|(_, control)| control.ingress);
-        let redirected: Vec<u32> = redirected.map(|(index, _)| *index).collect();
-        for index in redirected {
-            let filters = qdisc::filters_of(index);
+        let places = all.controls.iter().filter(|(_, control)| control.ingress);
+        let places: Vec<u32> = places.map(|(index, _)| *index).collect();
+        let asked = places.iter().map(|index| redirect::get(*index)).collect();
+        let answers = netlink.ask(asked, |_, _, payload| all.note(payload))?;
+        for (index, _) in places.into_iter().zip(answers).filter(|(_, answer)| answer.is_err()) {
+            // Nothing of ours is there, or it stands behind filters of others.
+            let filters = redirect::filters_of(index);
             // The interface may have gone meanwhile.
             if let Err(e) = netlink.dump(qdisc::GET_FILTER, &filters, |_, payload| all.note(payload)) {
                 tracing::debug!("filters of interface {index} cannot be read: {e}");
@@ -67,7 +72,8 @@ impl Controls {
             (qdisc::DELETE_QDISC, Some((_, Told::Root(Some(shape))))) if before.shape == Some(shape) => {
                 self.controls.entry(index).or_default().shape = None;
             }
-            (qdisc::DELETE_FILTER, Some((_, Told::Redirect(_)))) => {
+            // One that is deleted with all of its preference is not told in full.
+            (qdisc::DELETE_FILTER, _) if redirect::is_about(payload) => {
                 self.controls.entry(index).or_default().redirect = None;
             }
             _ => {}

@@ -8,6 +8,7 @@ use super::Op;
 use super::tests::{World, id};
 use crate::netlink::Link;
 use crate::qdisc::Shape;
+use crate::redirect::Redirect;
 
 fn rate(world: &mut World, wire: u64, bps: u64) {
     world.wanted.slice.wires.get_mut(&id(wire)).unwrap().a_to_b.rate_bps = bps;
@@ -38,7 +39,8 @@ fn an_impaired_wire_is_on_one_plane_at_a_time() {
     // What frames from a to b go through is where they leave: at b.
     let (a, b) = (world.link(11).clone(), world.link(22).clone());
     assert!(matches!(b.shape, Some(Shape::Rate(rate)) if rate.bytes_per_second == 125_000));
-    assert_eq!((a.shape, a.redirect, b.redirect), (None, Some(b.index), Some(a.index)));
+    let to = |link: &Link| link.redirect.map(|redirect| redirect.to);
+    assert_eq!((a.shape, to(&a), to(&b)), (None, Some(b.index), Some(a.index)));
     assert!(!world.ovs.as_ref().unwrap().ports.contains_key(&world.names.nic(id(11))));
 
     // A changed rate is one operation on one interface.
@@ -65,7 +67,7 @@ fn an_impaired_wire_is_on_one_plane_at_a_time() {
 fn what_is_not_ours_at_an_interface_stays_unless_it_is_in_the_way() {
     let mut world = World::new();
     world.settle();
-    world.link(11).redirect = Some(77);
+    world.link(11).redirect = Some(Redirect { to: 77, mark: None });
     let plan = world.plan();
     assert!(plan.controls.iter().any(|c| c.ops == [Op::Undirect]), "a redirect of ours that nobody wants");
     // Of other people's interfaces nothing is ever said.
@@ -73,7 +75,7 @@ fn what_is_not_ours_at_an_interface_stays_unless_it_is_in_the_way() {
     world.settle();
     let index = foreign(&mut world, "eth0", false);
     let link = world.links.get_mut("eth0").unwrap();
-    (link.redirect, link.shape) = (Some(1), Some(Shape::Strange));
+    (link.redirect, link.shape) = (Some(Redirect { to: 1, mark: None }), Some(Shape::Strange));
     assert!(!world.plan().controls.iter().any(|c| c.index == index));
 }
 

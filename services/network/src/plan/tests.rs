@@ -6,6 +6,7 @@ use std::sync::Arc;
 use netloom_model::id::{LabUid, NodeUid, Owner, WireId};
 use netloom_model::observed::{End, ObservedWire, WireState};
 use netloom_model::slice::{Nic, Segment, Wire, WireEnd};
+use netloom_model::spec::Plane;
 use netloom_ovsdb::Uuid;
 use proptest::prelude::*;
 
@@ -17,6 +18,7 @@ use crate::links::Links;
 use crate::names::Names;
 use crate::netlink::{GuestEnd, Link};
 use crate::netns::{Start, Starts};
+use crate::redirect::Redirect;
 use crate::slice::Wanted;
 
 pub fn id(n: u64) -> WireId {
@@ -34,6 +36,7 @@ pub struct World {
     deleted: HashMap<String, i64>,
     troubles: BTreeMap<WireId, Trouble>,
     pub impairments: Vec<String>,
+    pub kernel_datapath: bool,
     next: u32,
 }
 
@@ -61,7 +64,8 @@ impl World {
             let (a, b) = (WireEnd::Nic(id(10 * node + 1)), WireEnd::Nic(id(10 * next + 2)));
             let wire_id = id(100 + node);
             let (a_to_b, b_to_a) = Default::default();
-            let wire = Wire { wire_id, a, b, enabled: true, lab_uid, a_to_b, b_to_a };
+            let wire =
+                Wire { wire_id, a, b, enabled: true, lab_uid, a_to_b, b_to_a, plane: Some(Plane::Ovs) };
             wanted.slice.wires.insert(wire_id, wire);
         }
         World {
@@ -74,12 +78,13 @@ impl World {
             deleted: HashMap::new(),
             troubles: BTreeMap::new(),
             impairments: vec!["rate_bps".to_owned()],
+            kernel_datapath: false,
             next: 100_001,
         }
     }
 
-    pub fn plan(&self) -> Plan {
-        plan(&Facts {
+    pub fn facts(&self) -> Facts<'_> {
+        Facts {
             names: &self.names,
             wanted: &self.wanted,
             starts: &self.starts,
@@ -91,10 +96,16 @@ impl World {
             troubles: &self.troubles,
             refused: None,
             datapath: Datapath::Auto,
-            kernel_datapath: false,
+            kernel_datapath: self.kernel_datapath,
+            found_datapath: None,
+            plane: Plane::Auto,
             impairments: &self.impairments,
             host_interfaces: true,
-        })
+        }
+    }
+
+    pub fn plan(&self) -> Plan {
+        plan(&self.facts())
     }
 
     /// Host ends that are switched when carrier follows this plan.
@@ -113,7 +124,7 @@ impl World {
         for wish in plan.plug.values().flatten() {
             let nic = self.wanted.slice.nics[&wish.wire].clone();
             let (index, name) = (self.number(), wish.host_name.clone());
-            let alias = self.names.alias(&nic, &self.starts[&nic.node_uid].id);
+            let alias = self.names.alias(&nic, &self.starts[&nic.node_uid].id, Some(wish.offload));
             assert!(!self.links.contains_key(&name), "{name} is made twice");
             let guest = Some(GuestEnd { name: nic.guest_name.clone(), up: true });
             let link = Link {
@@ -146,7 +157,7 @@ impl World {
     fn act_on_links(&mut self, plan: &Plan) {
         for adjustment in plan.adjust.values().flatten() {
             let nic = self.wanted.slice.nics[&adjustment.wire].clone();
-            let alias = self.names.alias(&nic, &self.starts[&nic.node_uid].id);
+            let alias = self.names.alias(&nic, &self.starts[&nic.node_uid].id, adjustment.offload);
             let link = self.links.values_mut().find(|link| link.index == adjustment.host_index).unwrap();
             (link.alias, link.mtu) = (alias, nic.mtu);
         }
@@ -172,12 +183,16 @@ impl World {
                 self.links.insert(link.name.clone(), link);
             }
         }
+        let names = self.names.clone();
         for control in &plan.controls {
             for op in &control.ops {
                 by_index(&mut self.links, control.index, &|link| match *op {
                     Op::Put(shape, _) => link.shape = Some(shape),
                     Op::Take(_) => link.shape = None,
-                    Op::Redirect { to, .. } => link.redirect = Some(to),
+                    Op::Redirect { to, .. } => {
+                        let mark = Some(names.mark(control.wire, control.index));
+                        link.redirect = Some(Redirect { to, mark });
+                    }
                     Op::Undirect => link.redirect = None,
                 });
             }
@@ -329,6 +344,17 @@ impl World {
                 let wire = self.wanted.slice.wires.get_mut(&id(101 + which % NODES)).unwrap();
                 wire.a_to_b.rate_bps = if wire.a_to_b.rate_bps > 0 { 0 } else { 1_000_000 * (which + 1) };
             }
+            11 | 13 => {
+                let wire = self.wanted.slice.wires.get_mut(&id(101 + which % NODES)).unwrap();
+                let planes = [Some(Plane::Ovs), Some(Plane::Kernel), Some(Plane::Auto), None];
+                wire.plane = planes[(which % 4) as usize];
+            }
+            12 => {
+                // A redirect of somebody else's, where ours is.
+                if let Some(link) = self.links.get_mut(&name) {
+                    link.redirect = Some(Redirect { to: 7, mark: None });
+                }
+            }
             9 => {
                 // Somebody takes queue and redirect away.
                 if let Some(link) = self.links.get_mut(&name) {
@@ -364,7 +390,7 @@ proptest! {
 
     #[test]
     fn whatever_happens_wires_come_back_and_never_meet(
-        disturbances in prop::collection::vec((0u8..11, 0u64..8, any::<bool>()), 0..14),
+        disturbances in prop::collection::vec((0u8..15, 0u64..8, any::<bool>()), 0..14),
     ) {
         let mut world = World::new();
         for (what, which, settle) in disturbances {
@@ -389,10 +415,14 @@ proptest! {
             let up = enabled && up_a && up_b;
             prop_assert_eq!(wire.state, if up { WireState::Up } else { WireState::Down }, "{}", wire.detail);
             prop_assert_eq!((a.up, b.up), (enabled && up_b, enabled && up_a));
-            let joined = super::joins::is_joined(&world.wanted.slice.wires[&wire.wire_id]);
+            let joined = super::joins::is_joined(&world.facts(), &world.wanted.slice.wires[&wire.wire_id]);
             rules += if enabled && !joined { 2 } else { 0 };
             let redirects = world.links.values().filter(|link| link.redirect.is_some()).count();
             prop_assert!(redirects % 2 == 0);
+        }
+        for link in world.links.values().filter(|link| link.redirect.is_some()) {
+            let port = world.ovs.as_ref().unwrap().ports.values().find(|port| port.index == Some(link.index));
+            prop_assert!(port.is_none(), "{} is on both planes", link.name);
         }
         prop_assert_eq!(world.tables["nl0"].rules.len(), rules);
         prop_assert!(plan.observed.unwanted.is_empty());
@@ -639,4 +669,9 @@ fn a_flow_that_was_lost_is_a_gap_of_its_wire() {
     world.tables.get_mut("nl0").unwrap().lost = Arc::new([(102, now), (999, now)].into());
     let gaps = [101, 102, 500].map(|n| (id(n), now));
     assert_eq!(world.plan().observed.gaps, gaps.into());
+}
+
+/// The rules of the bridge of all wires.
+pub fn rules(world: &World) -> &BTreeSet<Rule> {
+    &world.tables["nl0"].rules
 }

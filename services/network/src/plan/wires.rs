@@ -14,13 +14,13 @@ use netloom_model::slice::{Wire, WireEnd};
 use netloom_model::spec::Impairment;
 
 use super::bridges::{Bridges, Health, has_rule, lost, problem};
-use super::joins::{devices, has_flows, is_joined, segment_ends};
+use super::joins::{are_joined, devices, has_flows, is_joined, segment_ends};
 use super::nics::{Place, Places};
+use super::planes;
 use super::ports::{Ends, Ports, State, ends};
 use super::refusals::Refusals;
 use super::{Facts, Plan};
 use crate::carrier::{Cable, Cables, Far, Will};
-use crate::driver;
 use crate::driver::flows::Rule;
 use crate::names::End;
 use crate::netlink::Link;
@@ -100,13 +100,14 @@ impl Wiring<'_> {
             };
             self.cables(wire, verdict.is_in, &mut cables);
             plan.observed.gaps.extend(self.lost(wire).map(|at| (wire.wire_id, at)));
-            let by_kernel = is_joined(wire) || matches!(ends(wire), Ends::Special(..));
+            let choice = planes::of(self.facts, wire);
             let observed = ObservedWire {
                 wire_id: wire.wire_id,
                 state: verdict.state,
                 detail: verdict.detail,
                 end: verdict.end,
-                plane: if by_kernel { driver::KERNEL } else { driver::OVS }.to_owned(),
+                plane: choice.name().to_owned(),
+                plane_reason: choice.why.to_owned(),
             };
             plan.observed.wires.insert(wire.wire_id, observed);
         }
@@ -154,7 +155,7 @@ impl Wiring<'_> {
     /// The flows that make the wire; none until both its ports are there, and while its frames go through the kernel.
     fn rules(&self, wire: &Wire) -> Vec<Rule> {
         match ends(wire) {
-            Ends::Nics(a, b) if wire.enabled && !is_joined(wire) && !self.is_redirected(wire) => {
+            Ends::Nics(a, b) if wire.enabled && !is_joined(self.facts, wire) && !self.is_redirected(wire) => {
                 match (self.nic_port(a), self.nic_port(b)) {
                     (State::Ready(a), State::Ready(b)) => Rule::wire(wire.wire_id, *a, *b).to_vec(),
                     _ => Vec::new(),
@@ -175,7 +176,7 @@ impl Wiring<'_> {
         let names = self.facts.names;
         let of_segment = |segment| lost(self.facts, &names.segment(segment), segment);
         match ends(wire) {
-            Ends::Nics(..) if is_joined(wire) => None,
+            Ends::Nics(..) if is_joined(self.facts, wire) => None,
             Ends::Nics(..) => lost(self.facts, &names.bridge, wire.wire_id),
             Ends::NicAndSegment(_, segment) => of_segment(segment),
             Ends::Segments(a, b) => of_segment(a).max(of_segment(b)),
@@ -278,7 +279,7 @@ impl Wiring<'_> {
     fn stage(&self, wire: &Wire) -> Result<(), Stuck> {
         let names = self.facts.names;
         match ends(wire) {
-            _ if is_joined(wire) => Ok(self.joined(wire)?),
+            _ if is_joined(self.facts, wire) => Ok(self.joined(wire)?),
             Ends::Special(nic, end) => Ok(self.special(wire, nic, &end)?),
             Ends::Nics(a, b) => {
                 self.bridge(&names.bridge)?;
@@ -348,7 +349,7 @@ impl Wiring<'_> {
         if wire.enabled {
             self.is_shaped(a, &wire.b_to_a)?;
             self.is_shaped(b, &wire.a_to_b)?;
-            if a.redirect != Some(b.index) || b.redirect != Some(a.index) {
+            if !are_joined(self.facts, id, [a, b]) {
                 return pending("its redirects are being made");
             }
         }

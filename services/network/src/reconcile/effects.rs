@@ -18,6 +18,7 @@ use crate::namespace::{self, Outcomes, Visit};
 use crate::netlink::{Netlink, Refused, Request};
 use crate::plan::{Control, NewTail, Op, Plan, Rename};
 use crate::qdisc;
+use crate::redirect;
 use crate::slice::Wanted;
 
 /// True when the plan changes anything of the host's interfaces.
@@ -116,7 +117,7 @@ impl Host {
         let done = netlink.batch(requests)?.into_iter().map(|outcome| outcome.map_err(failed));
         outcomes.extend(wires.into_iter().zip(done));
         fail_point::pass("network.host-ends", "joined");
-        outcomes.extend(control(netlink, &self.controls)?);
+        outcomes.extend(control(netlink, &self.names, &self.controls)?);
         fail_point::pass("network.host-ends", "after");
         Ok(outcomes)
     }
@@ -206,8 +207,8 @@ fn make_tails(netlink: &mut Netlink, names: &Names, tails: &[NewTail]) -> io::Re
 }
 
 /// Sees to what is done to frames, in one batch.
-fn control(netlink: &mut Netlink, controls: &[Control]) -> io::Result<Outcomes> {
-    let (mut requests, mut owners) = (Vec::new(), Vec::new());
+fn control(netlink: &mut Netlink, names: &Names, controls: &[Control]) -> io::Result<Outcomes> {
+    let (mut requests, mut owners, mut places) = (Vec::new(), Vec::new(), Vec::new());
     for Control { wire, index, ops } in controls {
         for op in ops {
             // Of each request: whether it matters that it is refused. What is to go may be gone, and a place for filters may be there.
@@ -215,11 +216,15 @@ fn control(netlink: &mut Netlink, controls: &[Control]) -> io::Result<Outcomes> 
                 Op::Put(shape, mtu) => vec![(shape.put(*index, *mtu), true)],
                 Op::Take(shape) => vec![(qdisc::take(*index, shape), false)],
                 Op::Redirect { to, anew } => {
-                    let earlier = anew.then(|| (qdisc::take_ingress(*index), false));
-                    let new = [(qdisc::put_ingress(*index), false), (qdisc::redirect(*index, *to), true)];
+                    let mark = names.mark(*wire, *index);
+                    let earlier = anew.then(|| (redirect::take(*index), false));
+                    let new = [(redirect::put_place(*index), false), (redirect::put(mark, *to), true)];
                     earlier.into_iter().chain(new).collect()
                 }
-                Op::Undirect => vec![(qdisc::take_ingress(*index), false)],
+                Op::Undirect => {
+                    places.push(*index);
+                    vec![(redirect::take(*index), false)]
+                }
             };
             for (request, matters) in each {
                 requests.push(request);
@@ -237,7 +242,21 @@ fn control(netlink: &mut Netlink, controls: &[Control]) -> io::Result<Outcomes> 
             *outcome = Err(format!("the kernel refused what is to be done to its frames: {e}"));
         }
     }
+    tidy(netlink, &places)?;
     Ok(outcomes.into_iter().collect())
+}
+
+/// Takes away the places of redirects that are gone, unless somebody else's filters hang on them.
+fn tidy(netlink: &mut Netlink, places: &[u32]) -> io::Result<()> {
+    let mut empty = Vec::new();
+    for index in places {
+        let mut filters = 0;
+        let read = netlink.dump(qdisc::GET_FILTER, &redirect::filters_of(*index), |_, _| filters += 1);
+        if read.is_ok() && filters == 0 {
+            empty.push(redirect::take_place(*index));
+        }
+    }
+    netlink.batch(empty).map(drop)
 }
 
 /// Says what was done.
@@ -254,7 +273,7 @@ fn tell(plan: &Plan, wanted: &Wanted) {
         &plan.controls,
         |control| Some(control.wire),
         |controls| {
-            tracing::info!(interfaces = controls.len(), "impairments and redirects set");
+            tracing::info!(interfaces = controls.len(), "redirects and impairments set");
         },
     );
 }

@@ -14,6 +14,7 @@ mod frames;
 mod harness;
 mod impairment;
 mod ownership;
+mod planes;
 mod scale;
 mod segments;
 mod special;

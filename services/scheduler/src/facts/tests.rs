@@ -78,8 +78,9 @@ fn well(rows: &LabRows) -> HostView {
         view.network.nics.insert(wire_id, nic);
     }
     for wire_id in rows.links.values().map(|l| l.wire_id) {
-        let (detail, plane) = (String::new(), "ovs".into());
-        let wire = ObservedWire { wire_id, state: WireState::Up, detail, end: None, plane };
+        let (detail, plane_reason) = Default::default();
+        let (state, plane) = (WireState::Up, "ovs".into());
+        let wire = ObservedWire { wire_id, state, detail, end: None, plane, plane_reason };
         view.network.wires.insert(wire_id, wire);
     }
     view
