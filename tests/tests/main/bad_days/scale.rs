@@ -38,9 +38,13 @@ fn labs(sandbox: &Sandbox) -> Vec<Value> {
     }
 }
 
-fn a_thousand_labs_of_one_node(mode: Mode) {
+#[test]
+fn a_thousand_labs_of_one_node() {
+    if !crate::real("a_thousand_labs_of_one_node") {
+        return;
+    }
     const LABS: usize = 1_000;
-    let sandbox = played(mode, "");
+    let sandbox = played(Mode::One, "");
     let begun = Instant::now();
     std::thread::scope(|scope| {
         for part in 0..4 {
@@ -90,9 +94,13 @@ fn a_thousand_labs_of_one_node(mode: Mode) {
     assert!(!sandbox.logs().contains("panicked"));
 }
 
-fn one_lab_of_five_thousand_nodes(mode: Mode) {
+#[test]
+fn one_lab_of_five_thousand_nodes() {
+    if !crate::real("one_lab_of_five_thousand_nodes") {
+        return;
+    }
     const NODES: usize = 5_000;
-    let sandbox = played(mode, "");
+    let sandbox = played(Mode::One, "");
     let lab = sandbox.lab("crowd");
     let (mut took, mut before) = (Vec::new(), cpu(&sandbox));
     // Twice the nodes take about twice the time: what is quadratic takes four times.
@@ -158,5 +166,3 @@ fn a_ring_of_five_hundred_containers() {
     eventually("nothing is left", LONG, || sandbox.leftovers().is_empty());
     assert!(!sandbox.logs().contains("panicked"));
 }
-
-in_both_modes!(a_thousand_labs_of_one_node, one_lab_of_five_thousand_nodes);
