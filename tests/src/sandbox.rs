@@ -192,7 +192,7 @@ impl Sandbox {
     fn program(&self, name: &str) -> Command {
         let Some(installed) = &self.installed else {
             let mut command = self.namespace.command(binary(name));
-            command.arg("--config").arg(&self.config);
+            command.arg("--config").arg(&self.config).env("NETLOOM_FAIL_POINTS", self.points());
             if let Some(docker) = &self.private_docker {
                 command.env("NETLOOM_COMPUTE__DOCKER_SOCKET", docker.socket());
             }
@@ -221,6 +221,49 @@ impl Sandbox {
         for (_, mut child) in self.programs.lock().expect("no holder panics").drain(..) {
             let _ = child.kill();
             let _ = child.wait();
+        }
+    }
+
+    /// What the programs are told to do at their fail points; see `netloom_service::fail_point`.
+    fn points(&self) -> PathBuf {
+        self.dir.path().join("points")
+    }
+
+    /// Has the programs write down the fail points that they pass from now on.
+    pub fn record_points(&self) {
+        std::fs::write(self.points(), "record").expect("a file");
+    }
+
+    /// The fail points passed since [`Sandbox::record_points`] or the last call, in order; they go on being written down.
+    pub fn passed_points(&self) -> Vec<String> {
+        let list = self.points().with_extension("passed");
+        let passed = std::fs::read_to_string(&list).unwrap_or_default();
+        let _ = std::fs::remove_file(list);
+        passed.lines().map(str::to_owned).collect()
+    }
+
+    /// Has the program that next passes a fail point for the nth time die there.
+    pub fn die_at(&self, point: &str, nth: usize) {
+        std::fs::write(self.points(), format!("die {point} {nth}")).expect("a file");
+    }
+
+    /// Lets the programs pass all fail points.
+    pub fn pass_all_points(&self) {
+        let _ = std::fs::remove_file(self.points());
+    }
+
+    /// True when one of the programs has ended by itself.
+    pub fn has_died(&self) -> bool {
+        let mut programs = self.programs.lock().expect("no holder panics");
+        programs.iter_mut().any(|(_, child)| child.try_wait().is_ok_and(|status| status.is_some()))
+    }
+
+    /// Starts those programs again that have ended.
+    pub fn revive(&self) {
+        for (name, child) in self.programs.lock().expect("no holder panics").iter_mut() {
+            if child.try_wait().is_ok_and(|status| status.is_some()) {
+                *child = self.spawn(name);
+            }
         }
     }
 

@@ -58,6 +58,7 @@ pub const REASONS: &[Reason] = &[
     reason("DEPLOY_INCOMPLETE", Code::FailedPrecondition, &[("lab", "ospf"), ("links", "r1:eth1--r2:eth1"), ("nodes", "r1")], "A deploy is over, and not all of it came up. It is an operation's error, not a call's.", "See each node's and link's reason; correct the topology and apply again."),
     reason("DEVICE_NOT_ALLOWED", Code::FailedPrecondition, &[("host", "local"), ("nodes", "r1")], "A node asks for a device that its host does not give.", "Name the device in `devices` of `[compute]`, or do without it."),
     reason("DIGEST_MISMATCH", Code::InvalidArgument, &[], "A file's content is not what its digest says.", "Send the file again with its SHA-256."),
+    reason("DISK_FULL", Code::ResourceExhausted, &[], "There is no room left on the disk that netloom keeps its data on. Nothing was changed.", "Make room on the disk of `data_dir`, then ask again; what runs runs on meanwhile."),
     reason("ETAG_MISMATCH", Code::Aborted, &[("lab", "ospf")], "Somebody else changed the object since its etag was read.", "Read it again, decide anew, and send the new etag."),
     reason("FILES_MISSING", Code::FailedPrecondition, &[("digests", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")], "The spec names files whose content was never sent.", "Send the content in `files`."),
     reason("FILE_TOO_LARGE", Code::InvalidArgument, &[], "A file has more bytes than a lab may have.", "Put it into an image, or mount it from an allowed directory of the host."),

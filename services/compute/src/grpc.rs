@@ -389,7 +389,7 @@ mod tests {
         let inventory = Inventory::new(1, &Config::default());
         let files = Arc::new(Files::open(dir.path()).unwrap());
         let host = Host::new(
-            vec![Arc::new(SimDriver::new(SimConfig::default()))],
+            vec![Arc::new(SimDriver::new(SimConfig::default()).unwrap())],
             Table::new(1, inventory.now(), files.clone()),
             files,
             ExecRuns::open(dir.path().join("exec")).unwrap(),

@@ -12,7 +12,7 @@ use netloom_model::slice::Instance;
 use netloom_model::state::Runtime;
 use netloom_service::fence::Fence;
 use netloom_service::telemetry::traceparent;
-use netloom_service::{Shutdown, ticket};
+use netloom_service::{Shutdown, fail_point, ticket};
 use tokio::sync::Semaphore;
 
 use crate::driver::{Driver, Found, NetworkOf, Process};
@@ -174,10 +174,13 @@ impl Host {
         if !empty {
             return Err(Error::Busy("waits until its nodes are removed".to_owned()));
         }
+        fail_point::pass("compute.remove-lab", "before");
         for driver in &self.drivers {
             driver.remove_lab(lab).await?;
         }
+        fail_point::pass("compute.remove-lab-files", "before");
         self.on_files(move |files| files.remove_lab(lab)).await?;
+        fail_point::pass("compute.remove-lab-files", "after");
         tracing::info!(lab_uid = %lab, "lab removed from this host");
         Ok(())
     }

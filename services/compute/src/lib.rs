@@ -81,7 +81,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
                 drivers.push(Arc::new(docker));
                 netns = Some(Arc::new(Netns::open(settings.run_dir.join("netns"))?));
             }
-            DriverName::Sim => drivers.push(Arc::new(SimDriver::new(config.sim.clone()))),
+            DriverName::Sim => drivers.push(Arc::new(SimDriver::new(config.sim.clone())?)),
         }
     }
     let inventory = Arc::new(Inventory::new(drivers.len(), &config));

@@ -18,6 +18,7 @@ use netlink_packet_route::link::{
     LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netloom_model::id::WireId;
+use netloom_service::fail_point;
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
 
@@ -127,6 +128,7 @@ pub async fn visit(visits: Vec<Visit>) -> Outcomes {
 fn visit_all(visits: &[Visit]) -> io::Result<Outcomes> {
     let host_namespace = File::open("/proc/thread-self/ns/net")?;
     let mut host = Netlink::open()?;
+    fail_point::pass("network.visit", "before");
     let mut nics: Vec<(&Plug, Result<(), Fault>)> = Vec::new();
     let mut adjusted: Vec<(&Adjust, Result<(), String>)> = Vec::new();
     for visit in visits {
@@ -143,6 +145,7 @@ fn visit_all(visits: &[Visit]) -> io::Result<Outcomes> {
         }
     }
     setns(&host_namespace, CloneFlags::CLONE_NEWNET)?;
+    fail_point::pass("network.visit", "made");
     let mut made: Vec<_> = nics.iter_mut().filter(|(_, outcome)| outcome.is_ok()).collect();
     let alias = |index, alias: &str| Request::set_link(index, vec![LinkAttribute::IfAlias(alias.to_owned())]);
     let aliases = made.iter().map(|(plug, _)| alias(plug.host_index, &plug.alias));
@@ -166,6 +169,7 @@ fn visit_all(visits: &[Visit]) -> io::Result<Outcomes> {
         let refused = answers.iter().find_map(|answer| answer.as_ref().err());
         *outcome = refused.map_or(Ok(()), |e| Err(format!("its host end cannot be changed: {e}")));
     }
+    fail_point::pass("network.visit", "after");
     let adjusted = adjusted.into_iter().map(|(adjust, outcome)| (adjust.wire, outcome));
     Ok(nics
         .into_iter()
@@ -429,6 +433,7 @@ pub fn unplug(netlink: &mut Netlink, indexes: &[u32], condemned_group: u32) -> i
                 .map(|index| Request::set_link(*index, vec![LinkAttribute::Group(condemned_group)]));
             // Those that are gone by now need no deleting.
             netlink.batch(condemn.collect())?;
+            fail_point::pass("network.unplug", "condemned");
             vec![Request::delete_group(condemned_group)]
         }
     };

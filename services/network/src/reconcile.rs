@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use netloom_model::id::{NodeUid, WireId};
 use netloom_ovsdb::{Client, Db, Txn, Uuid};
-use netloom_service::Shutdown;
+use netloom_service::{Shutdown, fail_point};
 use tokio::sync::{Notify, watch};
 
 use crate::config::Config;
@@ -452,7 +452,9 @@ async fn commit(
         ovs::transaction(names, changes)
     };
     let begun = Instant::now();
+    fail_point::pass("network.database", "before");
     let outcome = figures::OVSDB.time(&[], client.transact(txn)).await?;
+    fail_point::pass("network.database", "after");
     let Some(cfg) = outcome.next_cfg else { return Ok(()) };
     trust.database.get_or_insert(cfg);
     for (name, generation) in asked {

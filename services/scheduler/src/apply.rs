@@ -122,7 +122,7 @@ impl Scheduler {
         self.first_word().await;
         let (mut judged, mut issued) = (BTreeSet::new(), Issued::default());
         for _ in 0..ATTEMPTS {
-            let mut tx = self.store.begin().await?;
+            let mut tx = self.store.begin("scheduler.deploy").await?;
             let id = apply.request_id.as_deref();
             if let Some(first) = repeated_in(&mut tx, id, OperationKind::Deploy, &apply.lab).await? {
                 return Ok(first);
@@ -273,7 +273,7 @@ impl Scheduler {
         generation: u64,
         request_id: Option<String>,
     ) -> Result<OperationRow> {
-        let mut tx = self.store.begin().await?;
+        let mut tx = self.store.begin("scheduler.destroy").await?;
         if let Some(first) = repeated_in(&mut tx, request_id.as_deref(), OperationKind::Destroy, lab).await? {
             return Ok(first);
         }
@@ -322,7 +322,7 @@ impl Scheduler {
             Failure::new(Code::NotFound, "OPERATION_NOT_FOUND", message).with("operation", id)
         };
         let operation_id = id.parse().map_err(|_| not_found())?;
-        let mut tx = self.store.begin().await?;
+        let mut tx = self.store.begin("scheduler.cancel").await?;
         let mut operation = tx.operation(operation_id).await?.ok_or_else(not_found)?;
         let refuse = |reason: &str, message: String| {
             Err(Failure::new(Code::FailedPrecondition, reason, message).with("operation", id).into())
@@ -371,7 +371,7 @@ impl Scheduler {
             if rows.lab.wanted == Wanted::Absent || !rows.nodes.values().any(waits) {
                 continue;
             }
-            let mut tx = self.store.begin().await?;
+            let mut tx = self.store.begin("scheduler.place").await?;
             let Some(before) = tx.rows(rows.lab.uid) else { continue };
             let rooms = self.rooms(&mut tx, before.lab.uid).await?;
             let ctx = Purpose::Back.context(&self.catalogue, &rooms, tx.now());

@@ -248,7 +248,7 @@ async fn pass(core: &Scheduler, dirty: &Dirty, remember: bool) -> Result<()> {
         core.store.rows(*lab).is_some_and(|rows| core.refreshed(&rows).is_some())
     };
     if remember || labs.iter().any(stale) {
-        let mut tx = core.store.begin().await?;
+        let mut tx = core.store.begin("scheduler.observe").await?;
         for lab in labs {
             let Some(before) = tx.rows(lab) else { continue };
             if let Some(after) = core.refreshed(&before) {

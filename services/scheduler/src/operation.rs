@@ -285,7 +285,7 @@ fn incomplete(rows: &LabRows, nodes: &[&NodeRow], links: &[&LinkRow]) -> Failure
 
 /// Writes that an operation is over, unless somebody else did.
 async fn end(core: &Scheduler, seen: OperationRow, verdict: Result<(), Failure>) -> Result<()> {
-    let mut tx = core.store.begin().await?;
+    let mut tx = core.store.begin("scheduler.end").await?;
     let Some(mut operation) = tx.operation(seen.id).await?.filter(|o| o.state == OperationState::Running)
     else {
         return Ok(());

@@ -86,7 +86,9 @@ async fn prepare(core: &Scheduler, lab: LabUid, client: &HostClient) {
                 tracing::warn!("not prepared yet, tried again in {pause:?}: {e}");
                 let detail = format!("tried again: {e}");
                 let uids: Vec<NodeUid> = nodes.iter().map(|n| n.uid).collect();
-                let noted = core.change(lab, |rows| step(rows, &uids, ImageStep::Waiting, &detail)).await;
+                let noted = core
+                    .change("scheduler.image", lab, |rows| step(rows, &uids, ImageStep::Waiting, &detail))
+                    .await;
                 if let Err(e) = noted {
                     tracing::error!("{e}");
                 }
@@ -129,7 +131,7 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
             Verdict::Refuse { message, .. } => refused.entry(message).or_default().push(node.uid),
         }
     }
-    core.change(lab, |rows| {
+    core.change("scheduler.image", lab, |rows| {
         for (why, nodes) in &refused {
             step(rows, nodes, ImageStep::Failed, why);
         }
@@ -158,7 +160,7 @@ async fn are_ready(core: &Scheduler, lab: LabUid, client: &HostClient, nodes: &[
         Some(rows) => core.refused_by(client, &rows, nodes).await?,
         None => Vec::new(),
     };
-    core.change(lab, |rows| {
+    core.change("scheduler.image", lab, |rows| {
         step(rows, nodes, ImageStep::Ready, "");
         for r in &refused {
             step(rows, &[r.uid], ImageStep::Failed, &r.message);
@@ -188,7 +190,7 @@ async fn pull(
         let mut told = told;
         while told.changed().await.is_ok() {
             let text = told.borrow_and_update().clone();
-            core.change(lab, |rows| step(rows, &nodes, ImageStep::Pulling, &text)).await?;
+            core.change("scheduler.image", lab, |rows| step(rows, &nodes, ImageStep::Pulling, &text)).await?;
         }
         Ok::<(), Error>(())
     };
@@ -202,7 +204,7 @@ async fn pull(
         Err(e) if e.is_unreachable() => Err(e),
         Err(e) => {
             let why = e.peer().map_or_else(|| e.to_string(), |f| f.message.clone());
-            core.change(lab, |rows| {
+            core.change("scheduler.image", lab, |rows| {
                 step(rows, &nodes, ImageStep::Failed, &why);
                 take_over(rows, &core.catalogue, now_us());
             })

@@ -14,6 +14,7 @@ use netloom_model::id::{LabUid, NodeUid};
 use netloom_model::slice::Instance;
 use netloom_model::spec::{NodeSpec, PortMapping};
 use netloom_model::state::Runtime;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::error::Error;
@@ -22,7 +23,7 @@ use crate::error::Error;
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
 
 /// An instance that exists and carries our owner.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Found {
     /// The container's or domain's own id.
     pub id: String,
@@ -65,7 +66,7 @@ pub struct Found {
 }
 
 /// Which network namespace an instance was made to have.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NetworkOf {
     /// Its own.
     Own,
@@ -76,7 +77,7 @@ pub enum NetworkOf {
 }
 
 /// What an instance may use at most, as read back. A limit that was taken off a running instance reads as all that the host has.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Limits {
     /// CPU in thousandths of a core; 0 is no limit.
     pub cpu_millis: u64,
@@ -135,7 +136,7 @@ fn cores() -> u64 {
 }
 
 /// The first process of an instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Process {
     /// Never started.
     Created,

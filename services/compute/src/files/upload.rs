@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 
 use netloom_model::id::{Digest, LabUid};
 use netloom_model::spec::{FileEntry, MAX_FILES_BYTES, is_relative_normal};
+use netloom_service::fail_point;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::Mode;
@@ -134,9 +135,12 @@ impl Upload {
             renameat(nix::fcntl::AT_FDCWD, &self.draft, &parent, name)?;
             sync(&parent)
         };
+        fail_point::pass("compute.put-file", "before");
         put().map_err(|e| self.failed(e))?;
+        fail_point::pass("compute.put-file", "placed");
         manifest.insert(self.entry.path.clone(), self.entry.digest.clone());
         self.files.write_manifest(self.lab, &manifest).map_err(|e| self.failed(e))?;
+        fail_point::pass("compute.put-file", "after");
         Ok(true)
     }
 

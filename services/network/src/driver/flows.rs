@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use netloom_model::id::WireId;
 use netloom_model::observed::Count;
 use netloom_openflow::{ALL_TABLES, Action, Command, Flow, FlowMod, Match, Switch};
+use netloom_service::fail_point;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
@@ -300,7 +301,9 @@ async fn attend(
     if bundle.is_empty() {
         return Ok(());
     }
+    fail_point::pass("network.flows", "before");
     let done = switch.bundle(&bundle).await;
+    fail_point::pass("network.flows", "after");
     let outcome = if done.is_ok() { "ok" } else { "failed" };
     let mut counts = HashMap::<Option<WireId>, (usize, usize)>::new();
     for flow_mod in &bundle {

@@ -10,6 +10,7 @@ use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netloom_model::id::WireId;
+use netloom_service::fail_point;
 
 use crate::figures;
 use crate::names::Names;
@@ -101,7 +102,9 @@ impl Host {
     }
 
     fn run(self, netlink: &mut Netlink) -> io::Result<Outcomes> {
+        fail_point::pass("network.host-ends", "before");
         namespace::unplug(netlink, &self.unplug, self.names.condemned_group())?;
+        fail_point::pass("network.host-ends", "unplugged");
         netlink.batch(self.untail.iter().map(|index| Request::delete_link(*index)).collect())?;
         let mut outcomes = Outcomes::new();
         if !self.tails.is_empty() {
@@ -113,7 +116,9 @@ impl Host {
         let failed = |e: Refused| format!("its host end cannot be made a port of the bridge: {e}");
         let done = netlink.batch(requests)?.into_iter().map(|outcome| outcome.map_err(failed));
         outcomes.extend(wires.into_iter().zip(done));
+        fail_point::pass("network.host-ends", "joined");
         outcomes.extend(control(netlink, &self.names, &self.controls)?);
+        fail_point::pass("network.host-ends", "after");
         Ok(outcomes)
     }
 }

@@ -8,6 +8,7 @@ use netloom_model::observed::{Carried, NetworkInventory, ObservedNic, ObservedSe
 use netloom_model::slice::NetworkSlice;
 use netloom_proto::convert::ConvertError;
 use netloom_proto::network::v1 as pn;
+use netloom_service::fail_point;
 use netloom_service::status::from_status;
 use prost::Message as _;
 
@@ -106,7 +107,9 @@ impl HostClient {
                 more: i < count,
                 ticket_key: ticket_key.to_vec(),
             };
+            fail_point::pass("scheduler.tell-network-sync", "before");
             bounded(NOTE, self.network.clone().sync(request)).await.map_err(self.error(NETWORK))?;
+            fail_point::pass("scheduler.tell-network-sync", "after");
         }
         Ok(())
     }
@@ -115,7 +118,9 @@ impl HostClient {
     pub async fn ensure_network(&self, slice: NetworkSlice) -> Result<()> {
         for slice in slice_batches(slice) {
             let request = pn::EnsureRequest { term: self.term, slice: Some(slice) };
+            fail_point::pass("scheduler.tell-wires", "before");
             bounded(NOTE, self.network.clone().ensure(request)).await.map_err(self.error(NETWORK))?;
+            fail_point::pass("scheduler.tell-wires", "after");
         }
         Ok(())
     }
@@ -124,8 +129,10 @@ impl HostClient {
     pub async fn remove_network(&self, wires: &[WireId]) -> Result<BTreeMap<WireId, String>> {
         let request =
             pn::RemoveRequest { term: self.term, wire_ids: wires.iter().map(|w| w.get()).collect() };
+        fail_point::pass("scheduler.tell-wires-removal", "before");
         let response =
             bounded(REMOVAL, self.network.clone().remove(request)).await.map_err(self.error(NETWORK))?;
+        fail_point::pass("scheduler.tell-wires-removal", "after");
         let failure = |f: pn::RemoveFailure| Some((WireId::try_from(f.wire_id).ok()?, f.message));
         Ok(response.failures.into_iter().filter_map(failure).collect())
     }

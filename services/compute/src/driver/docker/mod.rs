@@ -35,6 +35,7 @@ use netloom_model::id::{LabUid, NodeUid, Owner};
 use netloom_model::slice::Instance;
 use netloom_model::spec::NetworkMode;
 use netloom_model::state::Runtime;
+use netloom_service::fail_point;
 
 use super::{Answer, Command, Driver, Found, Image, Limits, Line, Lines, Listed, Probe, Session};
 use crate::config::Config;
@@ -154,10 +155,13 @@ impl DockerDriver {
             }
             other => other.map_err(|e| self.error(e))?,
         };
+        fail_point::pass("compute.node-files", "before");
         let mut mounts = self.mounts.put(instance).await?;
+        fail_point::pass("compute.node-files", "after");
         mounts.extend(self.ensure_volumes(&client, instance).await?);
         if let create::Network::Management(network) = network {
             self.ensure_network(&client, network, instance.lab_uid, instance.lab.as_str()).await?;
+            fail_point::pass("compute.management-network", "after");
         }
         let config = image.config.unwrap_or_default();
         let program = create::program(
