@@ -134,8 +134,8 @@ fn a_change_of_plane_under_traffic_keeps_every_nic_and_loses_little() {
             }
             let lost = outcome.lost_in_all();
             eprintln!("{lost} of {} frames lost over four changes", outcome.sent());
-            // Four changes of some milliseconds each; a busy machine may take longer.
-            assert!(lost < 250, "{lost} frames were lost");
+            // Four changes of some ten milliseconds each; a busy machine may take ten times as long.
+            assert!(lost < 600, "{lost} frames were lost");
             assert!(outcome.came_once(), "a frame came twice");
         }
         // Checksums are right on either plane.
