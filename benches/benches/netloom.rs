@@ -2,6 +2,7 @@
 //!
 //! `cargo bench --workspace --bench netloom -- deploy list` measures only these sections. `NETLOOM_BENCH_QUICK=1` makes everything small, to see that it works.
 
+mod carrier;
 mod deploy;
 mod discovery;
 mod floor;
@@ -17,11 +18,12 @@ use std::process::ExitCode;
 use netloom_benches::{head, quick, table};
 
 /// The sections, in the order in which they are measured.
-const SECTIONS: [(&str, fn()); 6] = [
+const SECTIONS: [(&str, fn()); 7] = [
     ("discovery", discovery::rows),
     ("latency", latency::rows),
     ("list", list::rows),
     ("deploy", deploy::rows),
+    ("carrier", carrier::rows),
     ("wires", wires::rows),
     ("idle", idle::rows),
 ];
