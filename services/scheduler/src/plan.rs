@@ -78,9 +78,9 @@ pub fn plan(current: &LabRows, spec: &LabSpec, ctx: Context<'_>) -> Planned {
     {
         actions.push(action(Verb::Create, Object::Node, node.id.as_str(), "there is room for it now"));
     }
+    let names = rows.names();
     for action in &mut actions {
-        let folded = action.id.to_ascii_lowercase();
-        let host = rows.successor(&folded).or_else(|| rows.node(&folded)).and_then(|n| n.host.as_ref());
+        let host = names.node(&action.id.to_ascii_lowercase()).and_then(|n| n.host.as_ref());
         action.host = host.map(HostId::to_string).unwrap_or_default();
     }
     links::links(&mut rows, spec, ctx, &mut actions);

@@ -3,7 +3,7 @@
 //! All rows of a lab travel together as [`LabRows`]: whoever changes something takes them, changes a copy, and the store writes the difference
 //! with its events in one transaction. There is no second way to write.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use netloom_model::Failure;
 use netloom_model::id::{HostId, LabId, LabUid, LinkUid, NodeId, NodeUid, OperationId, WireId};
@@ -263,6 +263,25 @@ pub struct LabRows {
     pub operation: Option<OperationId>,
 }
 
+/// A lab's nodes and links by their names.
+pub struct Names<'r> {
+    shown: HashMap<String, &'r NodeRow>,
+    successors: HashMap<String, &'r NodeRow>,
+    links: HashMap<&'r str, &'r LinkRow>,
+}
+
+impl<'r> Names<'r> {
+    /// The node of this name as it is to be: its successor, where there is one.
+    pub fn node(&self, folded: &str) -> Option<&'r NodeRow> {
+        self.successors.get(folded).or_else(|| self.shown.get(folded)).copied()
+    }
+
+    /// The link with this id, as it is shown.
+    pub fn link(&self, id: &str) -> Option<&'r LinkRow> {
+        self.links.get(id).copied()
+    }
+}
+
 impl LabRows {
     /// A lab of which nothing exists yet.
     pub fn new(id: LabId, now: i64) -> LabRows {
@@ -300,6 +319,19 @@ impl LabRows {
     /// The node with this id, as it is shown.
     pub fn node(&self, folded: &str) -> Option<&NodeRow> {
         self.nodes.values().find(|n| !n.replaced && n.id.folded() == folded)
+    }
+
+    /// Nodes and links by their names, for who looks for many.
+    pub fn names(&self) -> Names<'_> {
+        let of = |is: fn(&NodeRow) -> bool| {
+            let nodes = self.nodes.values().filter(move |n| is(n));
+            nodes.map(|n| (n.id.folded(), n)).collect()
+        };
+        Names {
+            shown: of(|n| !n.replaced),
+            successors: of(NodeRow::is_successor),
+            links: self.links.values().filter(|l| !l.replaced).map(|l| (l.id.as_str(), l)).collect(),
+        }
     }
 
     /// What is to take the place of the node with this id.

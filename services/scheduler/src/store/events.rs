@@ -167,14 +167,17 @@ impl LinkView {
 /// How far the objects of a plan are, from the rows; everything is gone when there are none.
 pub fn progress(operation: &OperationRow, rows: Option<&LabRows>) -> Vec<Progress> {
     use netloom_model::plan::Object as What;
+    let names = rows.map(LabRows::names);
     let of = |what: What, id: &str| match what {
+        // Of a node that is made anew it is told how far that is, whatever still runs.
         What::Node => {
-            let folded = id.to_ascii_lowercase();
-            // Of a node that is made anew it is told how far that is, whatever still runs.
-            let node = rows.and_then(|r| r.successor(&folded).or_else(|| r.node(&folded)));
+            let node = names.as_ref().and_then(|n| n.node(&id.to_ascii_lowercase()));
             node.map(|n| (n.state.as_str(), n.reason.clone()))
         }
-        What::Link => rows.and_then(|r| r.link(id)).map(|l| (l.state.as_str(), l.reason.clone())),
+        What::Link => {
+            let link = names.as_ref().and_then(|n| n.link(id));
+            link.map(|l| (l.state.as_str(), l.reason.clone()))
+        }
     };
     let actions = operation.plan.actions.iter();
     actions
