@@ -1,5 +1,7 @@
 //! `make bench`: each row is a ratio against a floor measured in the same run, never an absolute figure that says more of the machine than of netloom.
 
+mod carrier;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,6 +16,7 @@ const PORTS: usize = 264;
 fn main() {
     println!("{:<44} {:>12} {:>12} {:>9} {:>7} bar", "what", "measured", "floor", "ratio", "");
     discovery();
+    carrier::rows();
     redeploy();
 }
 

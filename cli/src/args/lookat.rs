@@ -32,7 +32,7 @@ pub struct Inspect {
     /// Show all labs and their nodes
     #[arg(long, conflicts_with = "topology")]
     pub all: bool,
-    /// Show everything that is known of nodes, and reasons whole
+    /// Show everything that is known of nodes, reasons whole, and how old each state is and what it was read from
     #[arg(short, long)]
     pub wide: bool,
     /// Go on, and show what changes

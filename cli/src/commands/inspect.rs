@@ -1,6 +1,7 @@
 //! `inspect`: labs, nodes and links as they are.
 
 use std::io::IsTerminal as _;
+use std::time::SystemTime;
 
 use futures::future::{try_join, try_join3};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -12,7 +13,7 @@ use crate::args::Format;
 use crate::args::lookat::{Inspect, Interfaces, Shape, What};
 use crate::client::Client;
 use crate::error::Error;
-use crate::output::{interfaces, json, table};
+use crate::output::{evidence, interfaces, json, table};
 
 /// Labs whose nodes are asked for at once.
 const AT_ONCE: usize = 8;
@@ -37,7 +38,14 @@ pub async fn run(context: &Context, args: Inspect) -> Result<(), Error> {
     let Some(lab) = lab else { return all(context, &client, args.format, args.wide).await };
     let shown = gather(&client, &lab).await?;
     match args.format {
-        Shape::Table => context.print(&shown.text(context, args.wide, true)),
+        Shape::Table => {
+            let mut text = shown.text(context, args.wide, true);
+            if args.wide {
+                let now = SystemTime::now();
+                text += &format!("\n{}", evidence::text(context.style, &shown.nodes, &shown.links, now));
+            }
+            context.print(&text)
+        }
         Shape::Json => context.print(&json::text(&shown.json())),
         Shape::Csv => context.print(&table::nodes_csv(&shown.nodes)),
     }

@@ -4,6 +4,7 @@ pub mod csv;
 pub mod diagnostics;
 pub mod error;
 pub mod events;
+pub mod evidence;
 pub mod interfaces;
 pub mod json;
 pub mod kind;

@@ -135,6 +135,7 @@ pub fn nodes() -> Vec<ps::NodeFacts> {
             create_time: time(11),
             update_time: time(12),
             observe_time: if state == S::Unknown { None } else { time(13) },
+            seen: !matches!(state, S::Pending | S::Unschedulable),
         }
     };
     all.into_iter().enumerate().map(node).collect()

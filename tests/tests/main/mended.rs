@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use netloom_tests::{Mode, Sandbox, container, eventually, in_node};
+use netloom_tests::{Interface, Mode, Sandbox, container, eventually, in_node, pid_of};
 
 use super::repair::Watch;
 use crate::{IMAGE, line};
@@ -198,10 +198,14 @@ fn interfaces_are_shown_and_mended(mode: Mode) {
             .stdout
             .contains(carrier)
     };
-    let begun = Instant::now();
-    in_node(&bench.sandbox, &bench.lab, "n2", &["ip", "link", "set", "eth1", "down"]).must();
-    eventually("the far end sees it", SHOWN, || far("NO-CARRIER"));
-    println!("an interface set down: the far end has no carrier after {:.2?}", begun.elapsed());
+    let open = |node, name| Interface::open(pid_of(&bench.sandbox, &bench.lab, node), name);
+    let (far_end, near_end) = (open("n1", "eth2"), open("n2", "eth1"));
+    near_end.set_up(false);
+    println!(
+        "an interface set down: the far end has no carrier after {:.2?}",
+        far_end.until_carrier(false, SHOWN)
+    );
+    assert!(far("NO-CARRIER"));
     let link = format!("/v1/labs/{}/links/n1:eth2--n2:eth1", bench.lab);
     eventually("its link says which end is down", SHOWN, || {
         let link = bench.sandbox.get(&link).map(|reply| reply.body).unwrap_or_default();
@@ -261,7 +265,51 @@ fn number_of(sandbox: &Sandbox) -> u8 {
     sandbox.bridge().bytes().fold(0, |sum: u8, byte| sum.wrapping_mul(31).wrapping_add(byte))
 }
 
+fn states_say_how_old_they_are_and_what_they_were_read_from(mode: Mode) {
+    let mut bench = Bench::start(mode, "evidence");
+    let link = format!("/v1/labs/{}/links/n1:eth2--n2:eth1", bench.lab);
+    let link = |sandbox: &Sandbox| sandbox.get(&link).map(|reply| reply.body).unwrap_or_default();
+    let node = bench.sandbox.node_json(&bench.lab, "n1");
+    let both = ["EVIDENCE_SOURCE_DOCKER", "EVIDENCE_SOURCE_INTERFACES"];
+    assert_eq!(node["evidence"], serde_json::json!(both));
+    assert!(node["observeTime"].is_string());
+    let evidence = link(&bench.sandbox)["evidence"].to_string();
+    assert!(
+        evidence.contains("INTERFACES") && (evidence.contains("FLOWS") || evidence.contains("REDIRECTS"))
+    );
+    bench.sandbox.netloom(&["link", "set", &bench.lab, "n1:eth2", "--rate", "100mbit"]).must();
+    eventually("it is read where it is", SHOWN, || {
+        let read = ["EVIDENCE_SOURCE_REDIRECTS", "EVIDENCE_SOURCE_INTERFACES"];
+        link(&bench.sandbox)["evidence"] == serde_json::json!(read)
+    });
+    let wide = bench.sandbox.netloom(&["inspect", &bench.lab, "--wide"]).must().stdout;
+    let table = wide.split_once("STATE OF").expect("the table").1;
+    assert!(table.contains("READ FROM") && table.contains("Docker, interfaces of the kernel"), "{wide}");
+    assert!(table.contains("redirects and queues of the kernel"), "{wide}");
+    // A host says once a second that all is so.
+    let of = |name: &str| table.lines().find(|line| line.starts_with(name)).expect("its line").to_owned();
+    for line in [of("n1 "), of("n1:eth2--")] {
+        let age =
+            line.split("  ").filter(|word| !word.is_empty()).nth(2).unwrap_or_default().trim().to_owned();
+        let seconds: f64 = age.strip_suffix(" s").and_then(|age| age.parse().ok()).expect(&line);
+        assert!(seconds < 10.0, "{line}");
+    }
+
+    // What does not answer is not vouched for, however good it was a moment ago.
+    bench.sandbox.netloom(&["link", "set", &bench.lab, "n1:eth2", "--clear"]).must();
+    eventually("it is well", MENDED, || bench.is_well());
+    bench.sandbox.ovs.stop();
+    let is_unknown = |sandbox: &Sandbox| link(sandbox)["state"] == "LINK_STATE_UNKNOWN";
+    let on_ovs = link(&bench.sandbox)["plane"] == "ovs";
+    if on_ovs {
+        eventually("nobody says that it is up", SHOWN, || is_unknown(&bench.sandbox));
+    }
+    bench.sandbox.ovs.start_empty();
+    eventually("it is well again", MENDED, || bench.is_well());
+}
+
 in_both_modes!(
+    states_say_how_old_they_are_and_what_they_were_read_from,
     containers_are_shown_and_mended,
     flows_ports_and_the_database_are_shown_and_mended,
     redirects_are_shown_and_mended,

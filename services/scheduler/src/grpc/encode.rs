@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use netloom_model::id::HostId;
 use netloom_model::plan::Progress;
+use netloom_model::state::{NodeState, Runtime};
 use netloom_model::tally::{LinkTally, NodeTally};
 use netloom_proto::convert::timestamp;
 use netloom_proto::scheduler::v1 as ps;
@@ -49,7 +50,11 @@ pub(super) fn node(core: &Scheduler, view: NodeView) -> ps::NodeFacts {
         carrier: i.carrier,
     };
     let observe_time = timestamp(core.world.heard_us(node.host.iter()));
+    // Of a bridge nothing is kept but the state that followed.
+    let of_bridge = node.runtime == Runtime::Bridge
+        && !matches!(node.state, NodeState::Pending | NodeState::Unschedulable);
     let mut facts = ps::NodeFacts {
+        seen: of_bridge || node.observed.is_some(),
         uid: node.uid.to_string(),
         lab,
         runtime: p::Runtime::from(node.runtime).into(),
