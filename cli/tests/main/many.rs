@@ -114,6 +114,7 @@ async fn a_log_that_is_followed_says_when_a_node_is_started_again() {
             sequence,
             r#type: api::WatchEventType::Changed.into(),
             object: Some(Object::Node(api::Node { start_time, ..node("h1", "linux") })),
+            ..Default::default()
         }
     };
     let watches = vec![(vec![started(1, 1), started(1, 2), started(9, 3)], None)];

@@ -114,11 +114,14 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
 fn tell_successors(rows: &mut LabRows) {
     let successors: Vec<(NodeUid, String)> =
         rows.nodes.values().filter(|n| n.is_successor()).map(|n| (n.uid, n.id.folded())).collect();
+    if successors.is_empty() {
+        return;
+    }
+    let of_row = |n: &NodeRow| (n.id.folded(), (n.uid, n.state.is_running()));
+    let shown: BTreeMap<String, (NodeUid, bool)> =
+        rows.nodes.values().filter(|n| !n.replaced).map(of_row).collect();
     for (uid, folded) in successors {
-        let Some(shown) = rows.nodes.values().find(|n| !n.replaced && n.id.folded() == folded) else {
-            continue;
-        };
-        let (shown, runs) = (shown.uid, shown.state.is_running());
+        let Some((shown, runs)) = shown.get(&folded).copied() else { continue };
         let Some(node) = rows.nodes.get_mut(&uid) else { continue };
         let cannot = matches!(node.state, NodeState::Failed | NodeState::Unschedulable);
         let told = if cannot {
@@ -206,6 +209,10 @@ fn node_facts(node: &mut NodeRow, view: Option<&HostView>, waiting: &[String]) {
             } else if !node.image_detail.is_empty() {
                 node.reason.clone_from(&node.image_detail);
             }
+        }
+        NodeState::Running | NodeState::Ready if !node.image_detail.is_empty() => {
+            let told = format!("its files are not put in place yet, {}", node.image_detail);
+            node.reason = if node.reason.is_empty() { told } else { format!("{}; {told}", node.reason) };
         }
         _ => {}
     }

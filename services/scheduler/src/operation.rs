@@ -205,7 +205,8 @@ fn verdict(
         stages::waits(rows).into_iter().filter(|(_, w)| w.hopeless).map(|(uid, w)| (uid, w.reason)).collect();
     let nodes = || rows.nodes.values().filter(|n| of.is_none_or(|of| of.contains(&n.uid)));
     let goes_on = |n: &NodeRow| {
-        !hopeless.contains_key(&n.uid) && (!n.state.is_settled(n.wanted) || stages::is_unfinished(n))
+        let unsettled = !n.state.is_settled(n.wanted) || stages::is_unfinished(n);
+        (!hopeless.contains_key(&n.uid) && unsettled) || (of.is_none() && n.has_files_due(&rows.lab.spec))
     };
     if (leaving && of.is_none()) || nodes().any(goes_on) {
         return None;
