@@ -116,3 +116,19 @@ impl Stop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_has_the_time_at_which_it_was_written() {
+        let at = |minute: i64| {
+            let time = Some(prost_types::Timestamp { seconds: minute * 60 + 7, nanos: 0 });
+            at(&api::WatchLabsResponse { time, ..Default::default() })
+        };
+        // Whatever the time zone is, it is one of whole minutes.
+        assert!(at(28_333_333).ends_with(":07"), "{}", at(28_333_333));
+        assert_ne!(at(28_333_333), at(28_333_334));
+    }
+}
