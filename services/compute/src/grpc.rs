@@ -195,7 +195,7 @@ impl ComputeService for Grpc {
             size: start.size.map(size),
         };
         let session = opened.driver.exec(&opened.id, command).await?;
-        let input = session.input;
+        let (input, node, end) = (session.input, opened.node, if start.tty { "\r\n" } else { "\n" });
         // Ends when the caller has nothing more to say, and when the command takes no more.
         tokio::spawn(async move {
             while let Ok(Some(message)) = parts.message().await {
@@ -214,13 +214,19 @@ impl ComputeService for Grpc {
             // A caller that closes its side without a word has no more input either.
             let _ = input.send(Input::End).await;
         });
-        let output = session.output.map(|part| {
-            let part = match part? {
-                Output::Stdout(bytes) => p::exec_response::Part::Stdout(bytes.into()),
-                Output::Stderr(bytes) => p::exec_response::Part::Stderr(bytes.into()),
-                Output::Exit(code) => p::exec_response::Part::ExitCode(code),
+        let output = session.output.flat_map(move |part| {
+            let parts = match part {
+                Ok(Output::Stdout(bytes)) => vec![Ok(p::exec_response::Part::Stdout(bytes.into()))],
+                Ok(Output::Stderr(bytes)) => vec![Ok(p::exec_response::Part::Stderr(bytes.into()))],
+                Ok(Output::Exit(code)) => vec![Ok(p::exec_response::Part::ExitCode(code))],
+                // As a shell would tell it.
+                Ok(Output::NotStarted(not)) => vec![
+                    Ok(p::exec_response::Part::Stderr(format!("{node}: {}{end}", not.why).into_bytes())),
+                    Ok(p::exec_response::Part::ExitCode(not.code)),
+                ],
+                Err(e) => vec![Err(e)],
             };
-            Ok(p::ExecResponse { part: Some(part) })
+            stream::iter(parts).map(|part: Result<_, Error>| Ok(p::ExecResponse { part: Some(part?) }))
         });
         Ok(self.until_shutdown(until_error(output)))
     }
@@ -236,7 +242,7 @@ impl ComputeService for Grpc {
             let part = match part {
                 Ok(Output::Stdout(bytes)) => p::logs_response::Part::Stdout(bytes.into()),
                 Ok(Output::Stderr(bytes)) => p::logs_response::Part::Stderr(bytes.into()),
-                Ok(Output::Exit(_)) => return None,
+                Ok(Output::Exit(_) | Output::NotStarted(_)) => return None,
                 Err(e) => return Some(Err(e.into())),
             };
             Some(Ok(p::LogsResponse { part: Some(part) }))

@@ -60,6 +60,8 @@ pub struct Host {
 pub struct Opened {
     /// The node.
     pub uid: NodeUid,
+    /// Its own id, for people.
+    pub node: String,
     /// What runs it.
     pub driver: Arc<dyn Driver>,
     /// The container's or domain's own id.
@@ -271,7 +273,8 @@ impl Host {
             .and_then(|i| self.kinds.get(&i.spec.kind).map(|k| k.shell.clone()))
             .filter(|shell| !shell.is_empty())
             .unwrap_or_else(|| vec!["/bin/sh".to_owned()]);
-        Ok(Opened { uid: node, driver: self.drivers[driver].clone(), id: found.id, shell })
+        let driver = self.drivers[driver].clone();
+        Ok(Opened { uid: node, node: found.node, driver, id: found.id, shell })
     }
 
     /// The driver that runs this runtime.

@@ -260,11 +260,16 @@ impl Rig {
 
     /// Runs a command in an instance and answers what it wrote and its exit code.
     pub async fn sh(&self, uid: NodeUid, script: &str) -> (String, i32) {
+        self.exec(uid, &["/bin/sh", "-c", script], false).await
+    }
+
+    /// Runs a command in an instance, in a terminal or not, and answers what it wrote and its exit code.
+    pub async fn exec(&self, uid: NodeUid, command: &[&str], tty: bool) -> (String, i32) {
         let start = p::ExecStart {
             ticket: self.ticket(uid, "exec"),
             uid: uid.to_string(),
-            command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
-            tty: false,
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            tty,
             size: None,
         };
         let first = p::ExecRequest { part: Some(p::exec_request::Part::Start(start)) };
