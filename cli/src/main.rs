@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::args::Cli;
+use crate::args::{Cli, habits};
 use crate::client::Trace;
 use crate::commands::Context;
 use crate::output::style::Style;
@@ -35,7 +35,21 @@ mod watching;
 const BROKEN_PIPE: u8 = 141;
 
 fn main() -> ExitCode {
-    let Cli { global, command } = Cli::parse();
+    let typed: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    let Cli { global, mut command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(refused) => habits::advised(refused, &typed).exit(),
+    };
+    let no_color = global.no_color;
+    let ready = global.with_environment().and_then(|global| command.settle().map(|()| global));
+    let global = match ready {
+        Ok(global) => global,
+        Err(e) => {
+            let style = Style::of(&std::io::stderr(), no_color);
+            eprint!("{}", output::error::text(style, &e, "", &Default::default()));
+            return ExitCode::from(e.exit_code());
+        }
+    };
     let context = Context {
         style: Style::of(&std::io::stdout(), global.no_color),
         error_style: Style::of(&std::io::stderr(), global.no_color),

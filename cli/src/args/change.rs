@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::lab_name::LabName;
 use super::{Output, values};
+use crate::error::Error;
 
 /// Longest time that a change is waited for, and how its outcome is printed.
 #[derive(Debug, Clone, Args)]
@@ -20,10 +22,11 @@ pub struct Wait {
 /// The nodes of a lab that are meant.
 #[derive(Debug, Args)]
 pub struct Nodes {
-    /// The lab
-    pub lab: String,
+    /// The lab.
+    #[command(flatten)]
+    pub lab: LabName,
     /// The nodes; * and ? stand for any text and any character
-    #[arg(required = true, value_name = "NODE")]
+    #[arg(required_unless_present = "topology", value_name = "NODE")]
     pub nodes: Vec<String>,
     /// How it is waited for.
     #[command(flatten)]
@@ -42,6 +45,13 @@ pub enum Node {
 }
 
 impl Node {
+    /// What is asked.
+    pub fn asked(&mut self) -> &mut Nodes {
+        match self {
+            Node::Start(a) | Node::Stop(a) | Node::Restart(a) => a,
+        }
+    }
+
     /// The lab that is named.
     pub fn lab(&self) -> &str {
         match self {
@@ -90,24 +100,40 @@ pub struct Impairment {
 /// A link that is named.
 #[derive(Debug, Args)]
 pub struct Named {
-    /// The lab
-    pub lab: String,
+    /// The lab.
+    #[command(flatten)]
+    pub lab: LabName,
     /// The link, as r1:eth1--r2:eth1 or by either of its ends, as r1:eth1
-    pub link: String,
+    #[arg(required_unless_present = "topology")]
+    pub link: Option<String>,
     /// How it is waited for.
     #[command(flatten)]
     pub wait: Wait,
 }
 
+impl Named {
+    fn settle(&mut self) -> Result<(), Error> {
+        self.lab.settle(&mut [&mut self.link])
+    }
+
+    /// The link as it was named.
+    pub fn link(&self) -> &str {
+        self.link.as_deref().unwrap_or_default()
+    }
+}
+
 /// A link to add.
 #[derive(Debug, Args)]
 pub struct Add {
-    /// The lab
-    pub lab: String,
+    /// The lab.
+    #[command(flatten)]
+    pub lab: LabName,
     /// One end, as r1:eth3
-    pub a: String,
+    #[arg(required_unless_present = "topology")]
+    pub a: Option<String>,
     /// The other end, as r2:eth3
-    pub b: String,
+    #[arg(required_unless_present = "topology")]
+    pub b: Option<String>,
     /// MTU in bytes of both interfaces [default: 9500]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<i32>,
@@ -150,8 +176,9 @@ pub struct Set {
 pub enum Link {
     /// List the links of a lab
     List {
-        /// The lab
-        lab: String,
+        /// The lab.
+        #[command(flatten)]
+        lab: LabName,
         /// Format.
         #[command(flatten)]
         output: Output,
@@ -171,6 +198,16 @@ pub enum Link {
 }
 
 impl Link {
+    /// Reads the lab's name from its file, where that is given.
+    pub fn settle(&mut self) -> Result<(), Error> {
+        match self {
+            Link::List { lab, .. } => lab.settle(&mut []),
+            Link::Add(add) => add.lab.settle(&mut [&mut add.a, &mut add.b]),
+            Link::Remove(named) | Link::Up(named) | Link::Down(named) => named.settle(),
+            Link::Set(set) => set.link.settle(),
+        }
+    }
+
     /// The lab that is named.
     pub fn lab(&self) -> &str {
         match self {

@@ -47,8 +47,8 @@ async fn add(context: &Context, asked: Add) -> Result<(), Error> {
     let client = context.client().await?;
     let impairment = (!asked.impairment.is_empty()).then(|| asked.impairment.over(None));
     let link = api::Link {
-        a: Some(end(&asked.a)?),
-        b: Some(end(&asked.b)?),
+        a: Some(end(asked.a.as_deref().unwrap_or_default())?),
+        b: Some(end(asked.b.as_deref().unwrap_or_default())?),
         mtu: asked.mtu.unwrap_or_default(),
         a_to_b: impairment,
         b_to_a: impairment,
@@ -217,7 +217,7 @@ fn end(text: &str) -> Result<api::Endpoint, Error> {
 /// The link that is meant, by its id, its ends the other way round, or either end.
 async fn find(client: &Client, asked: &Named) -> Result<api::Link, Error> {
     let links = client.all_links(&format!("labs/{}", asked.lab)).await?;
-    let wanted = asked.link.as_str();
+    let wanted = asked.link();
     let turned = wanted.split_once("--").map(|(a, b)| format!("{b}--{a}"));
     let is = |link: &&api::Link| {
         let id = last(&link.name);
@@ -238,8 +238,8 @@ fn not_found(asked: &Named, links: &[api::Link]) -> Error {
         names.push("…");
     }
     let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    let message = format!("lab {} has no link \"{}\"; it has {there}", asked.lab, asked.link);
-    Failure::new(Code::NotFound, "LINK_NOT_FOUND", message).with("link", asked.link.clone()).into()
+    let message = format!("lab {} has no link \"{}\"; it has {there}", asked.lab, asked.link());
+    Failure::new(Code::NotFound, "LINK_NOT_FOUND", message).with("link", asked.link()).into()
 }
 
 impl Impairment {
