@@ -2,7 +2,7 @@
 //! cannot do.
 //!
 //! The flow: [`args`] reads what is asked, [`commands`] has one file a command, which asks the server through [`client`] and prints through
-//! [`output`]; [`source`] reads topology files, [`select`] tells which nodes are meant, [`follow`] waits for operations, [`watching`] for whatever
+//! [`output`]; [`source`] reads topology files, [`select`] tells which nodes are meant, [`follow`] waits for operations, [`busy`] for those of others, [`watching`] for whatever
 //! changes, [`terminal`] is the user's terminal; [`graph`], [`generate`] and [`inventory`] make text of labs, [`mod@reference`] pages of this program. How each ends is in [`error`].
 
 use std::process::ExitCode;
@@ -16,6 +16,7 @@ use crate::output::style::Style;
 
 mod args;
 mod atomic;
+mod busy;
 mod client;
 mod commands;
 mod error;

@@ -30,9 +30,12 @@ pub struct Capture {
     /// What to capture: NODE:INTERFACE, a node for all its interfaces, or a link's id for its first end
     #[arg(required_unless_present = "topology", value_name = "TARGET")]
     pub targets: Vec<String>,
-    /// File to write, which is replaced; - is standard output, which must not be a terminal
+    /// File to write; - is standard output, which must not be a terminal. A file that exists is left as it is
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     pub output: PathBuf,
+    /// Write over a file that exists
+    #[arg(long)]
+    pub force: bool,
     /// Only packets that this matches; may also stand behind --
     #[arg(short, long, value_name = "FILTER", conflicts_with = "words")]
     pub filter: Option<String>,

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::lab_name::LabName;
 use super::{Output, values};
+use crate::busy::Patience;
 use crate::error::Error;
 
 /// Longest time that a change is waited for, and how its outcome is printed.
@@ -14,9 +15,19 @@ pub struct Wait {
     /// Longest time to wait, for instance 90s, 10m or 1h; the change itself goes on in the server
     #[arg(long, value_name = "TIME", value_parser = values::duration, default_value = "5m")]
     pub timeout: Duration,
+    /// Where another operation works on the lab, wait for its end first
+    #[arg(long)]
+    pub wait: bool,
     /// Format.
     #[command(flatten)]
     pub output: Output,
+}
+
+impl Wait {
+    /// How an operation that is in the way is met.
+    pub fn patience(&self) -> Patience {
+        Patience { wait: self.wait, timeout: self.timeout }
+    }
 }
 
 /// The nodes of a lab that are meant.

@@ -115,7 +115,8 @@ pub struct Console {
 /// Print what the first process of a node wrote, or of several nodes
 ///
 /// Lines of several nodes have the node's name before them. With --follow it goes on as more is written, also when a node is started again, which
-/// standard error then says; it ends when the nodes are removed, or with Ctrl-C.
+/// standard error then says; it ends when the nodes are removed, or with Ctrl-C. When the server goes away it is asked again until it is back, and
+/// the log goes on after the last line that came.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:

@@ -249,6 +249,10 @@ impl Host {
             match netns.publish(uid, &start_id, *pid, ended) {
                 Ok(true) => tracing::info!(%uid, start_id, "network namespace published"),
                 Ok(false) => {}
+                // What lives shorter than a look at it is told as ended, which is all there is to say.
+                Err(error) if has_ended(&error) => {
+                    tracing::debug!(%error, %uid, start_id, "a process ended before its namespace was published")
+                }
                 Err(error) => tracing::warn!(%error, %uid, start_id, "network namespace cannot be published"),
             }
         }
@@ -288,4 +292,10 @@ impl Host {
     fn with_drivers(&self, instances: Vec<Instance>) -> Vec<(usize, Instance)> {
         instances.into_iter().map(|i| (self.driver_of(i.runtime).unwrap_or(0), i)).collect()
     }
+}
+
+/// True for the error of a process that is no more.
+fn has_ended(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(nix::errno::Errno::ESRCH as i32)
 }

@@ -247,7 +247,7 @@ impl Rig {
     /// What an instance has written to its standard output.
     pub async fn log(&self, uid: NodeUid) -> String {
         let (ticket, uid) = (self.ticket(uid, "logs"), uid.to_string());
-        let request = p::LogsRequest { ticket, uid, follow: false, tail: 0 };
+        let request = p::LogsRequest { ticket, uid, ..p::LogsRequest::default() };
         let mut log = self.client.clone().logs(request).await.unwrap().into_inner();
         let mut text = Vec::new();
         while let Some(message) = log.message().await.unwrap() {

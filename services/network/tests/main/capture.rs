@@ -113,6 +113,43 @@ fn both_directions_of_several_nics_are_one_stream_that_tshark_reads() {
 }
 
 #[test]
+fn a_capture_that_is_ended_says_what_it_received() {
+    on_a_host("a_capture_that_is_ended_says_what_it_received", || async {
+        let host = Host::start().await;
+        let mut slice = Slice::default();
+        let ([a, b], nics, wire) = pair(&host, &mut slice);
+        host.sync(&slice).await;
+        host.until_up(&[wire]).await;
+        b.until_running("eth1").await;
+        let order = pb::CaptureRequest {
+            capture_id: "one".to_owned(),
+            filter: "icmp".to_owned(),
+            ..request(&[(nics[0], "r1:eth1"), (nics[1], "r2:eth1")])
+        };
+        let running = Running::start(&host, order.clone()).await.unwrap();
+        a.run("ping", &["-c", "2", "-i", "0.05", "-W", "5", "10.4.0.2"]);
+        let taken = Running::start(&host, order).await.err().expect("the id is taken");
+        assert_eq!(from_status(&taken).violations[0].field, "capture_id");
+        let end = |nic: u64, id: &str| {
+            let asked =
+                pb::EndCaptureRequest { ticket: sign(&[nic]), nics: vec![nic], capture_id: id.to_owned() };
+            let mut client = host.client.clone();
+            async move { client.end_capture(asked).await }
+        };
+        for (nic, id) in [(nics[0], "two"), (nics[1] + 1_000, "one")] {
+            let refused = end(nic, id).await.unwrap_err();
+            assert_eq!(from_status(&refused).reason, "CAPTURE_NOT_FOUND", "{id}");
+        }
+        end(nics[1], "one").await.unwrap();
+        let file = running.end(&host, "ended").await;
+        assert_eq!(tshark(&file, &["icmp.type"]).len(), 8);
+        let said = run("capinfos", &[file.to_str().unwrap()]);
+        assert_eq!(said.matches("Number of stat entries = 1").count(), 2, "{said}");
+        eventually("the id is free", BOUND, || async { end(nics[0], "one").await.is_err() }).await;
+    });
+}
+
+#[test]
 fn a_tag_that_the_kernel_took_off_is_back_and_filtered_by() {
     on_a_host("a_tag_that_the_kernel_took_off_is_back_and_filtered_by", || async {
         let host = Host::start().await;
