@@ -5,6 +5,7 @@
 //! and stops only what it started, by pid. What a test sees it sees from outside: the command line, HTTP, Docker and the kernel.
 
 mod command;
+mod docker;
 pub mod docs;
 mod http;
 mod lab;
@@ -13,6 +14,7 @@ mod ovs;
 mod sandbox;
 
 pub use command::{Output, run, run_with_input};
+pub use docker::Docker;
 pub use http::{Reply, request};
 pub use lab::{container, docker, in_node, pid_of};
 pub use namespace::Namespace;

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::command::{Output, finish, run};
+use crate::docker::{Docker, run_at};
 use crate::http::{Reply, request};
 use crate::namespace::Namespace;
 use crate::ovs::Ovs;
@@ -37,6 +38,8 @@ pub struct Sandbox {
     programs: Mutex<Vec<(String, Child)>>,
     /// Its Open vSwitch.
     pub ovs: Ovs,
+    /// Its Docker; none where it uses the machine's.
+    pub private_docker: Option<Docker>,
     namespace: Arc<Namespace>,
     installed: Option<Installed>,
 }
@@ -87,7 +90,26 @@ impl Sandbox {
             ovs = ovs.run_dir(),
         );
         std::fs::write(&config, text).expect("a configuration file");
-        Sandbox { dir, mode, name, config, programs: Mutex::new(Vec::new()), ovs, namespace, installed: None }
+        let programs = Mutex::new(Vec::new());
+        let installed = None;
+        Sandbox { dir, mode, name, config, programs, ovs, private_docker: None, namespace, installed }
+    }
+
+    /// As [`Sandbox::prepare`], on a Docker of its own that has these images. It runs where the sandbox's Open vSwitch does, as on a real host.
+    pub fn prepare_with_docker(mode: Mode, more: &str, images: &[&str]) -> Sandbox {
+        let mut sandbox = Sandbox::prepare(mode, more);
+        let docker = Docker::start(&sandbox.path().join("docker"), sandbox.namespace.clone());
+        images.iter().for_each(|image| docker.load(image));
+        sandbox.private_docker = Some(docker);
+        sandbox
+    }
+
+    /// Runs the docker command line against the Docker that it uses.
+    pub fn docker(&self, args: &[&str]) -> Output {
+        match &self.private_docker {
+            Some(docker) => run_at(&docker.socket(), args),
+            None => run("docker", args),
+        }
     }
 
     /// Starts the `netloomd` of an installation, and waits until it answers.
@@ -163,6 +185,9 @@ impl Sandbox {
         let Some(installed) = &self.installed else {
             let mut command = self.namespace.command(binary(name));
             command.arg("--config").arg(&self.config);
+            if let Some(docker) = &self.private_docker {
+                command.env("NETLOOM_COMPUTE__DOCKER_SOCKET", docker.socket());
+            }
             return command;
         };
         let mut line = installed.through.clone();
@@ -300,10 +325,10 @@ impl Sandbox {
     /// What is there of this sandbox's: containers, host interfaces, ports and flows on its bridge.
     pub fn leftovers(&self) -> Vec<String> {
         let owner = format!("label=netloom.owner={}", self.owner());
-        let containers = run("docker", &["ps", "-aq", "--filter", &owner]).must().stdout;
+        let containers = self.docker(&["ps", "-aq", "--filter", &owner]).must().stdout;
         let mut found: Vec<String> =
             containers.split_whitespace().map(|c| format!("container {c}")).collect();
-        let networks = run("docker", &["network", "ls", "-q", "--filter", &owner]).must().stdout;
+        let networks = self.docker(&["network", "ls", "-q", "--filter", &owner]).must().stdout;
         found.extend(networks.split_whitespace().map(|n| format!("docker network {n}")));
         let ports = self.ovs.vsctl(&["list-ports", &self.name]);
         found.extend(ports.stdout.split_whitespace().map(|p| format!("port {p}")));
@@ -352,7 +377,8 @@ impl Drop for Sandbox {
             let _ = child.wait();
         }
         let owner = self.owner();
-        if !owner.is_empty() {
+        // One of its own takes everything along.
+        if !owner.is_empty() && self.private_docker.is_none() {
             let filter = format!("label=netloom.owner={owner}");
             let containers = run("docker", &["ps", "-aq", "--filter", &filter]).stdout;
             for id in containers.split_whitespace() {
@@ -363,6 +389,7 @@ impl Drop for Sandbox {
                 run("docker", &["network", "rm", id]);
             }
         }
+        drop(self.private_docker.take());
         // What is mounted last lies on top.
         for path in self.mounts().into_iter().rev() {
             let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);

@@ -28,6 +28,7 @@ macro_rules! in_both_modes {
 }
 
 mod main {
+    pub mod bad_days;
     pub mod budget;
     pub mod change;
     pub mod crash;
@@ -38,6 +39,7 @@ mod main {
     pub mod foreign;
     pub mod hostile;
     pub mod install;
+    pub mod keep;
     pub mod keys;
     pub mod kinds;
     pub mod ospf;

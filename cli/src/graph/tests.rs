@@ -67,6 +67,37 @@ fn holds(graph: &Graph, layout: &Layout) {
     }
 }
 
+#[test]
+fn several_links_into_a_wide_card_keep_their_labels() {
+    let node = |id: &str| Node {
+        id: id.into(),
+        kind: "frr".into(),
+        role: Role::Router,
+        level: None,
+        state: String::new(),
+        reason: String::new(),
+    };
+    // Not a chain, a ring or a star: as near to each other as cards may be.
+    let pairs =
+        [(0, 1), (0, 1), (0, 1), (0, 2), (0, 2), (0, 2), (1, 2), (2, 3), (3, 4), (1, 4), (0, 4), (0, 4)];
+    for long in ["r1", "a-router-with-a-long-name-indeed"] {
+        for interface in ["eth", "GigabitEthernet0/0/"] {
+            let nodes = vec![node(long), node("r2"), node("r3"), node("r4"), node("r5")];
+            let end = |node: usize, n: usize| End { node, interface: format!("{interface}{n}") };
+            let links = pairs.iter().enumerate().map(|(n, (a, b))| Link {
+                a: end(*a, n),
+                b: end(*b, n),
+                state: String::new(),
+                impairment: String::new(),
+            });
+            let graph = Graph { name: "x".into(), live: false, nodes, links: links.collect() };
+            let layout = layout(&graph);
+            holds(&graph, &layout);
+            assert_eq!(crowded(&layout).0, 0, "{long} {interface}");
+        }
+    }
+}
+
 /// Labels that are missing, and pairs of labels that overlap.
 fn crowded(layout: &Layout) -> (usize, usize) {
     let missing = layout.wires.iter().flat_map(|w| &w.labels).filter(|l| l.is_none()).count();

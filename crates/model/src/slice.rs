@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Digest, LabId, LabUid, NodeUid, WireId};
-use crate::spec::{CertificateSpec, FileEntry, Impairment, MgmtSpec, NodeSpec};
+use crate::spec::{CertificateSpec, FileEntry, Impairment, MgmtSpec, NodeSpec, Plane};
 use crate::state::{Runtime, Wanted};
 
 /// An instance as the scheduler wants it on a host.
@@ -158,6 +158,8 @@ pub struct Wire {
     pub a_to_b: Impairment,
     /// What happens to frames from `b` to `a`.
     pub b_to_a: Impairment,
+    /// What its lab wants it to be carried by; none is as the host says.
+    pub plane: Option<Plane>,
 }
 
 /// What a wire ends in.

@@ -1,13 +1,13 @@
 //! The contract on the wire: decode, call, encode.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt as _};
-use netloom_model::id::LabUid;
+use netloom_model::id::{LabUid, NodeUid};
 use netloom_model::slice::Instance;
 use netloom_model::spec::FileEntry;
 use netloom_proto::compute::v1 as p;
@@ -147,6 +147,21 @@ impl ComputeService for Grpc {
             images.push(self.facts(&query.reference, query.runtime()).await?);
         }
         Ok(Response::new(p::InspectImagesResponse { images }))
+    }
+
+    async fn check_instances(
+        &self,
+        request: Request<p::CheckInstancesRequest>,
+    ) -> Result<Response<p::CheckInstancesResponse>, Status> {
+        let r = request.into_inner();
+        let leaving: BTreeSet<NodeUid> = ids("leaving_uids", &r.leaving_uids)?.into_iter().collect();
+        let failures = self.host.check(instances(r.instances)?, &leaving).await?;
+        let failures = failures.into_iter().map(|(uid, failure)| p::CheckFailure {
+            uid: uid.to_string(),
+            reason: failure.reason.to_string(),
+            message: failure.message,
+        });
+        Ok(Response::new(p::CheckInstancesResponse { failures: failures.collect() }))
     }
 
     type PullImageStream = Streamed<p::PullImageResponse>;

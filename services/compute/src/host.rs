@@ -1,8 +1,10 @@
 //! The host: what the calls of the contract do, and what all parts share.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use netloom_model::Failure;
 use netloom_model::id::{LabUid, NodeUid};
 use netloom_model::kind::Catalogue;
 use netloom_model::observed::StagePoint;
@@ -219,6 +221,27 @@ impl Host {
             }
         }
         Ok(())
+    }
+
+    /// The instances that would not be taken once those of the leaving nodes are gone, and why. Changes nothing.
+    pub async fn check(
+        &self,
+        instances: Vec<Instance>,
+        leaving: &BTreeSet<NodeUid>,
+    ) -> Result<Vec<(NodeUid, Failure)>, Error> {
+        let mut failures = Vec::new();
+        let mut of_driver: BTreeMap<usize, Vec<Instance>> = BTreeMap::new();
+        for instance in instances {
+            match self.driver_of(instance.runtime) {
+                Ok(driver) => of_driver.entry(driver).or_default().push(instance),
+                Err(e) => failures.push((instance.uid, e.into())),
+            }
+        }
+        for (driver, instances) in of_driver {
+            let refused = self.drivers[driver].check(&instances, leaving).await?;
+            failures.extend(refused.into_iter().map(|(uid, e)| (uid, e.into())));
+        }
+        Ok(failures)
     }
 
     /// Looks at an instance now, and takes note of what there is.

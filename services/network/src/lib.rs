@@ -12,6 +12,7 @@
 //! list of work, only what is and what is wanted.
 
 mod capture;
+mod carrier;
 mod config;
 mod driver;
 mod error;
@@ -24,10 +25,12 @@ mod namespace;
 mod netlink;
 mod netns;
 mod observe;
+mod offload;
 mod plan;
 mod probe;
 mod qdisc;
 mod reconcile;
+mod redirect;
 mod slice;
 mod trace;
 
@@ -58,10 +61,11 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     config.check()?;
     let names = Names::new(&config, installation::owner(&settings.data_dir)?);
     let store = Store::open(&settings.data_dir)?;
+    let starts = netns::watch(&settings.run_dir.join("netns"))?;
     let sources = Sources {
         store: store.clone(),
-        starts: netns::watch(&settings.run_dir.join("netns"))?,
-        monitor: Monitor::start()?,
+        starts: starts.clone(),
+        monitor: Monitor::start(starts)?,
         client: netloom_ovsdb::Client::connect(
             config.ovsdb_socket.clone(),
             driver::ovs::DATABASE,

@@ -24,6 +24,7 @@ use nix::sched::{CloneFlags, setns};
 use crate::guest::{Guest, Setting};
 use crate::netlink::{Link, Netlink, Refused, Request};
 use crate::netns::is_namespace;
+use crate::offload;
 
 /// A NIC to be made.
 #[derive(Debug, Clone)]
@@ -42,6 +43,8 @@ pub struct Plug {
     pub group: u32,
     /// True when the host's own stack is to take no notice of it.
     pub silent: bool,
+    /// Whether the node may leave checksums and segmentation to whoever takes its frames.
+    pub offload: bool,
 }
 
 /// A NIC to be changed.
@@ -57,6 +60,8 @@ pub struct Adjust {
     pub before: Setting,
     /// As it is to be.
     pub after: Setting,
+    /// Whether the node may leave checksums and segmentation to whoever takes its frames; none stays as it is.
+    pub offload: Option<bool>,
     /// Alias of its end on the host then.
     pub alias: String,
 }
@@ -70,8 +75,6 @@ pub struct Visit {
     pub plugs: Vec<Plug>,
     /// NICs to change.
     pub adjusts: Vec<Adjust>,
-    /// Frames come from the node with checksums filled in. The userspace datapath does not do it on the way: without this no TCP connects.
-    pub checksums: bool,
 }
 
 /// How it went, NIC by NIC: a refused one left nothing behind.
@@ -229,9 +232,9 @@ impl Visit {
         for (plug, count) in self.plugs.iter().zip(counts) {
             let answers: Vec<Result<(), Refused>> = answers.by_ref().take(count).collect();
             let mut outcome = judge(plug, &answers);
-            if outcome.is_ok() && self.checksums {
-                outcome = fill_in_checksums(&plug.guest.name)
-                    .map_err(|e| Fault::Broken(format!("its TX offload cannot be turned off: {e}")));
+            // It is on at birth.
+            if outcome.is_ok() && !plug.offload {
+                outcome = offload::set(&plug.guest.name, false).map_err(Fault::Broken);
             }
             outcomes.push(outcome);
         }
@@ -284,6 +287,10 @@ impl Adjust {
         }
         let link = links.iter().find(|link| link.index == self.guest_index);
         let link = link.ok_or_else(|| "the NIC is gone from its node".to_owned())?;
+        if let Some(on) = self.offload {
+            // By the name that it has in its node now.
+            offload::set(&link.name, on)?;
+        }
         let is_new = |changed: bool, is: bool| !changed || is;
         let mac = is_new(self.before.mac != self.after.mac, link.mac == self.after.mac);
         let mtu = is_new(self.before.mtu != self.after.mtu, link.mtu == self.after.mtu);
@@ -368,28 +375,6 @@ fn address(index: u32, ip: IpAddr, prefix: u8) -> AddressMessage {
         message.attributes.push(AddressAttribute::Broadcast((u32::from(v4) | host_bits).into()));
     }
     message
-}
-
-/// Turns TX checksum offload off, in the calling thread's namespace. Segmentation offload, which needs it, goes with it.
-fn fill_in_checksums(interface: &str) -> io::Result<()> {
-    const SIOCETHTOOL: libc::Ioctl = 0x8946;
-    const ETHTOOL_STXCSUM: u32 = 0x17;
-    #[repr(C)]
-    struct EthtoolValue {
-        command: u32,
-        data: u32,
-    }
-    let mut value = EthtoolValue { command: ETHTOOL_STXCSUM, data: 0 };
-    // SAFETY: all zero bytes are a valid ifreq.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes().take(15)) {
-        *to = from as libc::c_char;
-    }
-    request.ifr_ifru.ifru_data = (&raw mut value).cast();
-    let socket = std::net::UdpSocket::bind(("0.0.0.0", 0))?;
-    // SAFETY: the request and the value it points to live through the call, and are what this command reads.
-    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Deletes host ends, and with each its NIC. Several go as one group, in one step.

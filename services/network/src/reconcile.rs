@@ -68,6 +68,8 @@ pub struct Reconciler {
     sources: Sources,
     netlink: Arc<Mutex<Netlink>>,
     kernel_datapath: bool,
+    /// What the bridge forwarded with when it was seen last.
+    found_datapath: Option<String>,
     impairments: Vec<String>,
     wake: Arc<Notify>,
     keepers: BTreeMap<String, Keeper>,
@@ -121,6 +123,7 @@ impl Reconciler {
             sources,
             netlink: Arc::new(Mutex::new(Netlink::open().map_err(failed)?)),
             kernel_datapath,
+            found_datapath: None,
             impairments: probe::impairments(),
             wake: Arc::new(Notify::new()),
             keepers: BTreeMap::new(),
@@ -199,14 +202,15 @@ impl Reconciler {
             refused: self.refused.as_deref(),
             datapath: self.config.datapath,
             kernel_datapath: self.kernel_datapath,
+            found_datapath: self.found_datapath.as_deref(),
+            plane: self.config.plane,
             impairments: &self.impairments,
             host_interfaces: self.config.host_interfaces,
         };
-        let userspace = facts.userspace();
         let mut plan = plan::plan(&facts);
         let settled = facts.settled;
         self.tell(&mut plan, &now.wanted, report);
-        self.act(plan, &now.wanted, &now.starts, &now.links, userspace, settled).await;
+        self.act(plan, &now.wanted, &now.starts, &now.links, settled).await;
         let clock = Instant::now();
         let due = self.resting.values().filter_map(|rest| rest.until.checked_duration_since(clock)).min();
         due.unwrap_or(TIMER).min(TIMER)
@@ -233,6 +237,9 @@ impl Reconciler {
                     let socket: PathBuf = self.config.ovs_run_dir.join(format!("{name}.mgmt"));
                     Keeper::start(name.clone(), socket, self.wake.clone())
                 });
+            }
+            if let Some(bridge) = view.bridges.get(&self.names.bridge) {
+                self.found_datapath = Some(bridge.datapath.clone());
             }
             self.view = Some((db, view));
         }
@@ -278,15 +285,7 @@ impl Reconciler {
         }
     }
 
-    async fn act(
-        &mut self,
-        plan: Plan,
-        wanted: &Wanted,
-        starts: &Starts,
-        links: &Links,
-        userspace: bool,
-        settled: bool,
-    ) {
+    async fn act(&mut self, plan: Plan, wanted: &Wanted, starts: &Starts, links: &Links, settled: bool) {
         for (name, keeper) in &self.keepers {
             let generation = keeper.table().generation;
             let wish = plan.flows.get(name).map(|rules| Wish {
@@ -298,7 +297,9 @@ impl Reconciler {
             let trusted = self.trust.bridges.get(name).is_some_and(|(g, _)| *g == generation);
             keeper.want(wish.filter(|_| trusted));
         }
-        let visits = self.visits(&plan, wanted, starts, links, userspace);
+        // Before anything is taken away: a far end must not hear of a wire that is.
+        self.sources.monitor.follow(plan.cables.clone()).await;
+        let visits = self.visits(&plan, wanted, starts, links);
         let database =
             commit(&self.sources.client, &self.names, &mut self.trust, &self.keepers, &plan.changes, wanted);
         let interfaces = effects::interfaces(self.netlink.clone(), &self.names, &plan, visits, wanted);
@@ -340,7 +341,6 @@ impl Reconciler {
         wanted: &Wanted,
         starts: &Starts,
         links: &Links,
-        userspace: bool,
     ) -> Vec<(String, Visit)> {
         let taken: BTreeSet<u32> = links.values().map(|link| link.index).collect();
         let mut visits = Vec::new();
@@ -363,9 +363,10 @@ impl Reconciler {
                     guest,
                     host_name: wish.host_name.clone(),
                     host_index: self.next_index,
-                    alias: self.names.alias(nic, &start.id),
+                    alias: self.names.alias(nic, &start.id, Some(wish.offload)),
                     group: self.names.group,
                     silent: wish.silent,
+                    offload: wish.offload,
                 });
                 self.next_index = self.next_index.wrapping_add(1).clamp(FIRST_INDEX, i32::MAX as u32);
             }
@@ -377,11 +378,12 @@ impl Reconciler {
                     host_index: adjustment.host_index,
                     before: adjustment.before.clone(),
                     after: guest.setting,
-                    alias: self.names.alias(nic, &start.id),
+                    offload: adjustment.offload,
+                    alias: self.names.alias(nic, &start.id, adjustment.offload),
                 })
             };
             let adjusts = plan.adjust.get(node).into_iter().flatten().filter_map(adjust).collect();
-            let visit = Visit { path: start.path.clone(), plugs, adjusts, checksums: userspace };
+            let visit = Visit { path: start.path.clone(), plugs, adjusts };
             visits.push((node.to_string(), visit));
         }
         visits
@@ -469,8 +471,8 @@ mod tests {
         let (publish, starts) = watch::channel(Arc::default());
         let sources = Sources {
             store: Store::open(dir.path()).unwrap(),
-            starts,
-            monitor: Monitor::start().unwrap(),
+            starts: starts.clone(),
+            monitor: Monitor::start(starts).unwrap(),
             client: Client::connect(config.ovsdb_socket.clone(), ovs::DATABASE, ovs::tables()),
         };
         let reconciler = Reconciler::new(Names::new(&config, Owner::new()), config, sources).unwrap();

@@ -165,6 +165,7 @@ impl Scheduler {
                 // Hosts are asked without holding the writer's lock; then the plan is made again on what is there by then.
                 drop(tx);
                 self.validate(&uses).await?;
+                self.refuse_what_hosts_do_not_take(&planned.rows).await?;
                 judged.extend(uses.iter().map(of_use));
                 continue;
             }
@@ -194,7 +195,7 @@ impl Scheduler {
     fn refuse_host_paths(&self, rows: &LabRows) -> Result<()> {
         let mut wrong = Vec::new();
         self.world.read(|hosts| {
-            for node in rows.nodes.values().filter(|n| n.is_wanted()) {
+            for node in rows.asked_for() {
                 let Some(view) = node.host.as_ref().and_then(|host| hosts.get(host)) else { continue };
                 let roots = &view.compute.inventory.host_path_roots;
                 for bind in &node.spec.binds {
@@ -366,7 +367,7 @@ impl Scheduler {
     /// Places what fitted nowhere, in every lab, and says whether something found a place.
     pub async fn place_again(&self) -> Result<()> {
         for rows in self.store.all() {
-            let waits = |n: &NodeRow| n.is_wanted() && n.host.is_none();
+            let waits = |n: &NodeRow| n.wanted != Wanted::Absent && n.host.is_none();
             if rows.lab.wanted == Wanted::Absent || !rows.nodes.values().any(waits) {
                 continue;
             }
@@ -394,7 +395,7 @@ impl Scheduler {
         let silent = !rooms.is_empty() && rooms.iter().all(|r| !r.heard);
         let ctx = purpose.context(&self.catalogue, &rooms, tx.now());
         let (asked, planned) = (ctx.asked, plan(current, spec, ctx));
-        let places = planned.rows.nodes.values().any(|n| n.is_wanted() && n.host.is_none());
+        let places = planned.rows.nodes.values().any(|n| n.wanted != Wanted::Absent && n.host.is_none());
         if asked && silent && places {
             let hosts: Vec<&str> = rooms.iter().map(|r| r.host.as_str()).collect();
             let message = format!(

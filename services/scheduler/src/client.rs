@@ -19,7 +19,7 @@ use netloom_service::status::from_status;
 use netloom_service::{Channel, Connector, Endpoint};
 use tonic::Status;
 
-pub use self::compute::{ComputeEvent, ImageFacts};
+pub use self::compute::{ComputeEvent, ImageFacts, Refused};
 pub use self::network::{NetworkEvent, NetworkObjects};
 pub use self::registry::{ImageUse, RegistryClient, Verdict};
 use crate::config::HostConfig;

@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netloom_model::id::HostId;
-use netloom_model::observed::WireState;
+use netloom_model::id::{HostId, NodeUid};
+use netloom_model::observed::{End, WireState};
 use netloom_model::spec::Stage;
 use netloom_model::state::{
     ImageStep as Image, LinkState, NodeEvidence, NodeState, Runtime, Wanted, link_state, node_state,
@@ -21,7 +21,7 @@ pub const CROSS_HOST: &str = "cross-host links are not available yet";
 
 /// Sets every state in the rows.
 pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
-    let waiting: Vec<String> = rows.nodes.values().filter(|n| n.replaced).map(|n| n.id.folded()).collect();
+    let waiting: Vec<String> = rows.nodes.values().filter(|n| n.is_former()).map(|n| n.id.folded()).collect();
     let lab = rows.lab.uid;
     let refusal = |host: Option<&HostId>, service: &'static str| {
         let refused = hosts.get(host?)?.refused.get(&(service, lab))?;
@@ -83,6 +83,10 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
         let wire = network.wires.get(&link.wire_id);
         let seen: Option<(WireState, &str)> = wire.map(|w| (w.state, w.detail.as_str()));
         (link.state, link.reason) = link_state(network.heard == Heard::Yes, seen);
+        if let Some(end) = wire.and_then(|wire| wire.end).filter(|_| network.heard == Heard::Yes) {
+            let end = if end == End::A { &link.spec.a } else { &link.spec.b };
+            link.reason = format!("{end}: {}", link.reason);
+        }
         if let Some(wire) = wire {
             link.plane.clone_from(&wire.plane);
         }
@@ -113,6 +117,35 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
     }
     crate::stages::advance(rows);
     tell_waits(rows);
+    tell_successors(rows);
+}
+
+/// Says of a node how far its successor is, and of a successor that cannot be made that its former self stays.
+fn tell_successors(rows: &mut LabRows) {
+    let successors: Vec<(NodeUid, String)> =
+        rows.nodes.values().filter(|n| n.is_successor()).map(|n| (n.uid, n.id.folded())).collect();
+    for (uid, folded) in successors {
+        let Some(shown) = rows.nodes.values().find(|n| !n.replaced && n.id.folded() == folded) else {
+            continue;
+        };
+        let (shown, runs) = (shown.uid, shown.state.is_running());
+        let Some(node) = rows.nodes.get_mut(&uid) else { continue };
+        let cannot = matches!(node.state, NodeState::Failed | NodeState::Unschedulable);
+        let told = if cannot {
+            let stays = if runs { "what ran before runs on" } else { "what was there before stays" };
+            let told = format!("it is not made anew: {}", node.reason);
+            node.reason = format!("{}; {stays}", node.reason);
+            told
+        } else {
+            if node.reason.is_empty() {
+                node.reason = "waits for its image".to_owned();
+            }
+            format!("it is to be made anew: {}", node.reason)
+        };
+        if let Some(shown) = rows.nodes.get_mut(&shown) {
+            shown.reason = if shown.reason.is_empty() { told } else { format!("{}; {told}", shown.reason) };
+        }
+    }
 }
 
 /// Says of what waits by its stages what it waits for.

@@ -1,7 +1,8 @@
 //! Images and files: what a placed node needs on its host before it is admitted there.
 //!
 //! ```text
-//! node placed, image WAITING ─► InspectImages ─► registry's verdict ─► pull where needed ─► files ─► image READY
+//! node placed, image WAITING ─► InspectImages ─► registry's verdict ─► files ─► pull where needed ─► image READY
+//!                                   of a successor also: would the host take it? ─► all READY or FAILED: successors take over
 //! ```
 //!
 //! One task a lab and host, woken by signal and timer, without arguments: it reads from the rows what waits, so it does not matter whether a deploy, a
@@ -21,7 +22,8 @@ use tracing::Instrument as _;
 
 use crate::client::{HostClient, ImageUse, Verdict};
 use crate::error::{Error, Result};
-use crate::rows::{ImageStep, LabRows, NodeRow};
+use crate::plan::take_over;
+use crate::rows::{ImageStep, LabRows, NodeRow, now_us};
 use crate::scheduler::Scheduler;
 
 /// How often what waits is looked for although nothing happened.
@@ -30,12 +32,6 @@ const TICK: Duration = Duration::from_secs(5);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// How many images are fetched at once on a host for a lab.
 const PULLS: usize = 3;
-
-fn waits(node: &NodeRow) -> bool {
-    node.is_wanted()
-        && node.runtime != Runtime::Bridge
-        && matches!(node.image_step, ImageStep::Waiting | ImageStep::Pulling)
-}
 
 /// Prepares what waits, for ever.
 pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
@@ -46,7 +42,7 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
         revision.borrow_and_update();
         for rows in core.store.all() {
             let hosts: BTreeSet<HostId> =
-                rows.nodes.values().filter(|n| waits(n)).filter_map(|n| n.host.clone()).collect();
+                rows.nodes.values().filter(|n| n.is_preparing()).filter_map(|n| n.host.clone()).collect();
             for host in hosts {
                 let key = (rows.lab.uid, host.clone());
                 let Some(client) = core.hosts.get(&host).cloned() else { continue };
@@ -78,7 +74,7 @@ async fn prepare(core: &Scheduler, lab: LabUid, client: &HostClient) {
         let nodes: Vec<NodeRow> = rows
             .nodes
             .values()
-            .filter(|n| waits(n) && n.host.as_ref() == Some(&client.id))
+            .filter(|n| n.is_preparing() && n.host.as_ref() == Some(&client.id))
             .cloned()
             .collect();
         if nodes.is_empty() {
@@ -104,7 +100,7 @@ async fn prepare(core: &Scheduler, lab: LabUid, client: &HostClient) {
 /// Sets how far images are. Nodes that are not wanted any more are left alone.
 fn step(rows: &mut LabRows, nodes: &[NodeUid], step: ImageStep, detail: &str) {
     for uid in nodes {
-        if let Some(node) = rows.nodes.get_mut(uid).filter(|n| n.is_wanted()) {
+        if let Some(node) = rows.nodes.get_mut(uid).filter(|n| n.wanted != Wanted::Absent) {
             node.image_step = step;
             node.image_detail = detail.to_owned();
         }
@@ -134,15 +130,16 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
         }
     }
     core.change(lab, |rows| {
-        step(rows, &ready, ImageStep::Ready, "");
         for (why, nodes) in &refused {
             step(rows, nodes, ImageStep::Failed, why);
         }
         for ((reference, _), nodes) in &pulls {
             step(rows, nodes, ImageStep::Pulling, &format!("fetches {reference}"));
         }
+        take_over(rows, &core.catalogue, now_us());
     })
     .await?;
+    are_ready(core, lab, client, &ready).await?;
     let pull = |((reference, runtime), nodes)| pull(core, lab, client, reference, runtime, nodes);
     let mut running = futures::stream::iter(pulls.into_iter().map(pull)).buffer_unordered(PULLS);
     let mut outcome = Ok(());
@@ -150,6 +147,25 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
         outcome = outcome.and(done);
     }
     outcome
+}
+
+/// Notes that the images of these nodes are there. What is to take the place of another is ready only when its host would take it.
+async fn are_ready(core: &Scheduler, lab: LabUid, client: &HostClient, nodes: &[NodeUid]) -> Result<()> {
+    if nodes.is_empty() {
+        return Ok(());
+    }
+    let refused = match core.store.rows(lab) {
+        Some(rows) => core.refused_by(client, &rows, nodes).await?,
+        None => Vec::new(),
+    };
+    core.change(lab, |rows| {
+        step(rows, nodes, ImageStep::Ready, "");
+        for r in &refused {
+            step(rows, &[r.uid], ImageStep::Failed, &r.message);
+        }
+        take_over(rows, &core.catalogue, now_us());
+    })
+    .await
 }
 
 /// Fetches one image once for all nodes that wait for it; only a host that cannot be reached is an error.
@@ -181,12 +197,16 @@ async fn pull(
     match fetched {
         Ok(facts) => {
             core.registry.record(&client.id, vec![facts]).await?;
-            core.change(lab, |rows| step(rows, &nodes, ImageStep::Ready, "")).await
+            are_ready(core, lab, client, &nodes).await
         }
         Err(e) if e.is_unreachable() => Err(e),
         Err(e) => {
             let why = e.peer().map_or_else(|| e.to_string(), |f| f.message.clone());
-            core.change(lab, |rows| step(rows, &nodes, ImageStep::Failed, &why)).await
+            core.change(lab, |rows| {
+                step(rows, &nodes, ImageStep::Failed, &why);
+                take_over(rows, &core.catalogue, now_us());
+            })
+            .await
         }
     }
 }

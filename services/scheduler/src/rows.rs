@@ -78,7 +78,7 @@ pub struct NodeRow {
     pub uid: NodeUid,
     /// Its id.
     pub id: NodeId,
-    /// True for the former self of a node that was made anew: it only waits for its removal and is shown nowhere.
+    /// True for a row beside the one that is shown: a former self, or a successor.
     pub replaced: bool,
     /// What runs it.
     pub runtime: Runtime,
@@ -121,9 +121,27 @@ pub struct NodeRow {
 }
 
 impl NodeRow {
-    /// True when it is wanted: neither being removed nor a former self.
+    /// True when it is wanted: neither being removed, nor a former self, nor a successor.
     pub fn is_wanted(&self) -> bool {
         self.wanted != Wanted::Absent && !self.replaced
+    }
+
+    /// True for a former self: it waits for its removal.
+    pub fn is_former(&self) -> bool {
+        self.wanted == Wanted::Absent && self.replaced
+    }
+
+    /// True for what is to take the place of a node that stays until all is ready for that: its image is on the host, and the host would take it.
+    pub fn is_successor(&self) -> bool {
+        self.wanted != Wanted::Absent && self.replaced
+    }
+
+    /// True while its image and files are still awaited on its host.
+    pub fn is_preparing(&self) -> bool {
+        self.wanted != Wanted::Absent
+            && self.runtime != Runtime::Bridge
+            && self.host.is_some()
+            && matches!(self.image_step, ImageStep::Waiting | ImageStep::Pulling)
     }
 }
 
@@ -282,6 +300,24 @@ impl LabRows {
     /// The node with this id, as it is shown.
     pub fn node(&self, folded: &str) -> Option<&NodeRow> {
         self.nodes.values().find(|n| !n.replaced && n.id.folded() == folded)
+    }
+
+    /// What is to take the place of the node with this id.
+    pub fn successor(&self, folded: &str) -> Option<&NodeRow> {
+        self.nodes.values().find(|n| n.is_successor() && n.id.folded() == folded)
+    }
+
+    /// The nodes as they are to be: successors instead of those whose place they take.
+    pub fn asked_for(&self) -> Vec<&NodeRow> {
+        let successors = self.nodes.values().filter(|n| n.is_successor());
+        let succeeded: BTreeSet<String> = successors.map(|n| n.id.folded()).collect();
+        let stays = |n: &&NodeRow| n.is_successor() || (n.is_wanted() && !succeeded.contains(&n.id.folded()));
+        self.nodes.values().filter(stays).collect()
+    }
+
+    /// True while something that is to be made waits for its image: what leaves stays until it is known what can be made.
+    pub fn is_preparing(&self) -> bool {
+        self.lab.wanted != Wanted::Absent && self.nodes.values().any(NodeRow::is_preparing)
     }
 
     /// The link with this id, as it is shown.

@@ -43,6 +43,12 @@ impl ComputeService for Compute {
     ) -> Result<Response<pc::InspectImagesResponse>, Status> {
         Err(Status::unimplemented("the gateway does not call this"))
     }
+    async fn check_instances(
+        &self,
+        _: Request<pc::CheckInstancesRequest>,
+    ) -> Result<Response<pc::CheckInstancesResponse>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
     type PullImageStream = Answers<pc::PullImageResponse>;
     async fn pull_image(
         &self,

@@ -4,6 +4,7 @@
 pub mod docker;
 pub mod sim;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -287,6 +288,12 @@ pub trait Driver: Send + Sync + 'static {
     fn list(&self) -> Answer<'_, Vec<Listed>>;
     /// One instance; none when there is none of that id, or it is not ours.
     fn inspect<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Found>>;
+    /// Which of these instances could not be made once those of the leaving nodes are gone, and why. Changes nothing.
+    fn check<'a>(
+        &'a self,
+        instances: &'a [Instance],
+        leaving: &'a BTreeSet<NodeUid>,
+    ) -> Answer<'a, Vec<(NodeUid, Error)>>;
     /// Makes an instance and answers its id. `shares` is the id of the instance whose network namespace it has.
     fn create<'a>(&'a self, instance: &'a Instance, shares: Option<&'a str>) -> Answer<'a, String>;
     /// Starts an instance.

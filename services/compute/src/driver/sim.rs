@@ -16,7 +16,7 @@
 //!
 //! An image reference that ends in `:missing` is in no store and cannot be pulled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -27,7 +27,7 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
 use netloom_model::id::{Digest, LabUid, NodeUid};
 use netloom_model::slice::Instance;
-use netloom_model::spec::NetworkMode;
+use netloom_model::spec::{NetworkMode, PortMapping};
 use netloom_model::state::Runtime;
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
@@ -257,6 +257,27 @@ impl Driver for SimDriver {
 
     fn inspect<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Found>> {
         async move { Ok(self.world.lock().get(id).map(|i| i.found.clone())) }.boxed()
+    }
+
+    fn check<'a>(
+        &'a self,
+        instances: &'a [Instance],
+        leaving: &'a BTreeSet<NodeUid>,
+    ) -> Answer<'a, Vec<(NodeUid, Error)>> {
+        let taken = |instance: &Instance| {
+            let all = self.world.lock();
+            let others =
+                all.values().filter(|i| i.found.uid != instance.uid && !leaving.contains(&i.found.uid));
+            let mut ports = others.flat_map(|i| i.found.ports.iter().map(|p| (p, i.found.node.clone())));
+            let same = |a: &PortMapping, b: &PortMapping| {
+                a.host_port == b.host_port && a.host_port > 0 && a.protocol == b.protocol
+            };
+            ports
+                .find(|(p, _)| instance.spec.ports.iter().any(|own| same(p, own)))
+                .map(|(p, node)| (instance.uid, Error::port_taken(p, &format!("node {node} has it"))))
+        };
+        let refused = instances.iter().filter_map(taken).collect();
+        async { Ok(refused) }.boxed()
     }
 
     fn create<'a>(&'a self, instance: &'a Instance, shares: Option<&'a str>) -> Answer<'a, String> {

@@ -29,6 +29,17 @@ const PULL_SILENCE: Duration = Duration::from_secs(300);
 /// What could not be removed, and why.
 pub type Failures = Vec<(String, String)>;
 
+/// An instance that a host would not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The node.
+    pub uid: NodeUid,
+    /// The reason, for programs.
+    pub reason: String,
+    /// Why, in words.
+    pub message: String,
+}
+
 /// Something that compute says.
 #[derive(Debug)]
 pub enum ComputeEvent {
@@ -151,6 +162,26 @@ impl HostClient {
             .await
             .map_err(self.error(COMPUTE))?;
         Ok(response.images.into_iter().map(ImageFacts).collect())
+    }
+
+    /// The instances that the host would not take once those of the leaving nodes are gone, with a reason and why in words.
+    pub async fn check_instances(
+        &self,
+        instances: Vec<Instance>,
+        leaving: &[NodeUid],
+    ) -> Result<Vec<Refused>> {
+        let mut all = Vec::new();
+        let leaving_uids: Vec<String> = leaving.iter().map(NodeUid::to_string).collect();
+        for instances in batches(instances.into_iter().map(pc::Instance::from), pc::Instance::encoded_len) {
+            let request = pc::CheckInstancesRequest { instances, leaving_uids: leaving_uids.clone() };
+            let answer = bounded(STORE, self.compute.clone().check_instances(request)).await;
+            for f in answer.map_err(self.error(COMPUTE))?.failures {
+                let uid = netloom_proto::convert::id("failures.uid", &f.uid).map_err(unreadable);
+                let uid = uid.map_err(self.error(COMPUTE))?;
+                all.push(Refused { uid, reason: f.reason, message: f.message });
+            }
+        }
+        Ok(all)
     }
 
     /// Fetches an image; `progress` is told how far it is.

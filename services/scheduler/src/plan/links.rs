@@ -34,6 +34,16 @@ pub(super) fn links(rows: &mut LabRows, spec: &LabSpec, ctx: Context<'_>, action
         let old = shown.get(&id).and_then(|uid| rows.links.get_mut(uid));
         let (verb, reason) = match old {
             None => (Verb::Create, "it is new"),
+            Some(old) if old.wanted == Wanted::Absent && old.host == host => {
+                // Its removal may not have begun: then it is as it was.
+                old.wanted = Wanted::Running;
+                old.enabled |= ctx.revive;
+                old.spec = asked;
+                let mut create = action(Verb::Create, Object::Link, &id, "it is wanted again");
+                create.host = host.map(String::from).unwrap_or_default();
+                actions.push(create);
+                continue;
+            }
             Some(old) if old.wanted == Wanted::Absent => {
                 old.replaced = true;
                 (Verb::Create, "it is wanted again")
@@ -94,8 +104,10 @@ pub(super) fn links(rows: &mut LabRows, spec: &LabSpec, ctx: Context<'_>, action
 
 /// Brings the interfaces to the links. An interface is a node's port: it stays the same when its link goes elsewhere.
 pub(super) fn nics(rows: &mut LabRows, catalogue: &Catalogue) {
+    // One that is being removed is the same again when it is wanted again: its removal may not have begun.
+    let (leave, stay): (Vec<&NicRow>, Vec<&NicRow>) = rows.nics.values().partition(|n| n.absent);
     let ports: BTreeMap<(NodeUid, u32), WireId> =
-        rows.nics.values().filter(|n| !n.absent).map(|n| ((n.node_uid, n.port), n.wire_id)).collect();
+        leave.into_iter().chain(stay).map(|n| ((n.node_uid, n.port), n.wire_id)).collect();
     let mut used = BTreeSet::new();
     let nodes: BTreeMap<&str, &NodeRow> =
         rows.nodes.values().filter(|n| n.is_wanted()).map(|n| (n.spec.id.as_str(), n)).collect();

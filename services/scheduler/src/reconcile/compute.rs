@@ -250,9 +250,10 @@ async fn remove(core: &Scheduler, host: &HostClient, lab: LabUid, work: &Work) -
     core.change(lab, |rows| {
         for uid in &uids {
             match failures.get(&uid.to_string()) {
-                None => drop(rows.nodes.remove(uid)),
+                // One that is wanted again meanwhile is made anew by what is told next.
+                None => rows.nodes.retain(|id, n| id != uid || n.wanted != Wanted::Absent),
                 Some(why) => {
-                    if let Some(node) = rows.nodes.get_mut(uid) {
+                    if let Some(node) = rows.nodes.get_mut(uid).filter(|n| n.wanted == Wanted::Absent) {
                         node.removal = format!("it could not be removed, tried again: {why}");
                     }
                 }

@@ -169,7 +169,10 @@ pub fn progress(operation: &OperationRow, rows: Option<&LabRows>) -> Vec<Progres
     use netloom_model::plan::Object as What;
     let of = |what: What, id: &str| match what {
         What::Node => {
-            rows.and_then(|r| r.node(&id.to_ascii_lowercase())).map(|n| (n.state.as_str(), n.reason.clone()))
+            let folded = id.to_ascii_lowercase();
+            // Of a node that is made anew it is told how far that is, whatever still runs.
+            let node = rows.and_then(|r| r.successor(&folded).or_else(|| r.node(&folded)));
+            node.map(|n| (n.state.as_str(), n.reason.clone()))
         }
         What::Link => rows.and_then(|r| r.link(id)).map(|l| (l.state.as_str(), l.reason.clone())),
     };

@@ -64,6 +64,10 @@ pub struct State {
     pub files: BTreeMap<String, Vec<u8>>,
     pub images: BTreeSet<String>,
     pub pullable: BTreeSet<String>,
+    /// True: images that are being fetched do not come.
+    pub hold_pulls: bool,
+    /// Ports of the host that somebody else has.
+    pub taken_ports: BTreeSet<u32>,
     /// Nodes that are made but never run.
     pub broken: BTreeSet<String>,
     /// Nodes whose process ends by itself, with this code, and stays so.
@@ -345,6 +349,8 @@ impl State {
                 state: state.into(),
                 detail: String::new(),
                 plane: "ovs".into(),
+                plane_reason: "the host says network.plane = \"ovs\"".into(),
+                end: pn::End::Unspecified.into(),
             }
         };
         self.wires.values().map(|w| (w.wire_id, wire(w))).collect()

@@ -25,7 +25,7 @@ pub(super) const INTERFACES: &str = "/.netloom/interfaces";
 /// Where its certificate is.
 pub(super) const TLS: &str = "/etc/netloom/tls";
 /// Where a published port is open unless an address is named.
-const LOOPBACK: &str = "127.0.0.1";
+pub(super) const LOOPBACK: &str = "127.0.0.1";
 
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]

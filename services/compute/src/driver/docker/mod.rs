@@ -1,9 +1,10 @@
 //! Containers, over Docker's socket.
 //!
-//! What a container is made of is in [`create`] (pure), what a host allows of it in [`policy`], what its kernel does in [`kernel`], what is mounted into it in [`mounts`] and [`volumes`], its management network in [`network`];
+//! What a container is made of is in [`create`] (pure), what a host allows of it in [`policy`], what its kernel does in [`kernel`], what is mounted into it in [`mounts`] and [`volumes`], its management network in [`network`]; what is in its way in [`beside`];
 //! what is read back of it in [`read`], commands in [`exec`], its output in [`log`], changes in [`events`], images in [`images`]. Docker's own restart policy is always "no": netloom restarts. A container without a management network has `NetworkDisabled`, which halves its start; then Docker makes no sandbox and writes no
 //! /etc/hosts, so netloom writes it.
 
+mod beside;
 mod create;
 mod events;
 mod exec;
@@ -18,7 +19,7 @@ mod read;
 mod terminal;
 mod volumes;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -202,7 +203,24 @@ impl DockerDriver {
         // A node may have changed what its binds lead to since it was made.
         self.mounts.put(instance).await?;
         let client = self.client().await?;
-        client.start_container(id, None::<StartContainerOptions>).await.map_err(|e| self.error(e))
+        match client.start_container(id, None::<StartContainerOptions>).await {
+            Err(e) if is_held_up(&e) && !self.has_run(&client, id).await? => {
+                self.remove_container(id).await?;
+                Err(Error::Busy(
+                    "Docker was ended in the middle of its start and cannot go on with it; it is made anew"
+                        .to_owned(),
+                ))
+            }
+            other => other.map_err(|e| self.error(e)),
+        }
+    }
+
+    /// True when a container has run at some time, and may hold what its programs wrote.
+    async fn has_run(&self, client: &Docker, id: &str) -> Result<bool, Error> {
+        match client.inspect_container(id, None::<InspectContainerOptions>).await {
+            Err(e) if status(&e) == Some(404) => Ok(true),
+            other => Ok(other.map_err(|e| self.error(e))?.state.is_some_and(|s| read::has_run(&s))),
+        }
     }
 
     async fn remove_container(&self, id: &str) -> Result<(), Error> {
@@ -269,6 +287,14 @@ impl Driver for DockerDriver {
             }
         };
         DOCKER.time(&["inspect"], call).boxed()
+    }
+
+    fn check<'a>(
+        &'a self,
+        instances: &'a [Instance],
+        leaving: &'a BTreeSet<NodeUid>,
+    ) -> Answer<'a, Vec<(NodeUid, Error)>> {
+        DOCKER.time(&["check"], self.check_beside(instances, leaving)).boxed()
     }
 
     fn create<'a>(&'a self, instance: &'a Instance, shares: Option<&'a str>) -> Answer<'a, String> {
@@ -345,6 +371,12 @@ fn status(e: &DockerError) -> Option<u16> {
     }
 }
 
+/// True for what Docker says of a container in whose start it was ended itself: it remembers a task that it does not know.
+fn is_held_up(e: &DockerError) -> bool {
+    matches!(e, DockerError::DockerResponseServerError { message, .. }
+        if message.starts_with("task ") && message.contains(": already exists"))
+}
+
 /// Writes a program by renaming, since one that runs cannot be written over.
 fn install(path: &Path, content: &[u8]) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -358,4 +390,20 @@ fn install(path: &Path, content: &[u8]) -> std::io::Result<()> {
     std::fs::write(&draft, content)?;
     std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o755))?;
     std::fs::rename(draft, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_docker_was_ended_over_is_told_by_its_task() {
+        let said = |status_code, message: &str| {
+            is_held_up(&DockerError::DockerResponseServerError { status_code, message: message.to_owned() })
+        };
+        assert!(said(500, "task 38d5a51b601a: already exists: unknown"));
+        assert!(said(409, "task 38d5a51b601a: already exists"));
+        assert!(!said(409, "Conflict. The container name \"/x\" is already in use"));
+        assert!(!said(500, "OCI runtime create failed: exec: \"/task \": file already exists in the image"));
+    }
 }

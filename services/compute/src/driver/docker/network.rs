@@ -13,7 +13,7 @@ use super::{DockerDriver, label, status};
 use crate::error::Error;
 
 /// The option that names its Linux bridge.
-const BRIDGE: &str = "com.docker.network.bridge.name";
+pub(super) const BRIDGE: &str = "com.docker.network.bridge.name";
 
 impl DockerDriver {
     /// Makes the network if it is not there. One at a time: Docker lets two of one name exist.
@@ -34,9 +34,7 @@ impl DockerDriver {
                 let labels = there.labels.unwrap_or_default();
                 let is = |key: &str| labels.get(key) == wanted.labels.as_ref().and_then(|l| l.get(key));
                 if !is(label::OWNER) || !is(label::LAB_UID) {
-                    return Err(Error::Foreign(format!(
-                        "a Docker network called {name} exists that is not this lab's; remove it (docker network rm {name}) or give `mgmt: network:` another name"
-                    )));
+                    return Err(foreign(name));
                 }
                 if is(label::SPEC_HASH) {
                     return Ok(());
@@ -56,9 +54,7 @@ impl DockerDriver {
         // Docker would take over a bridge that is there, with all that somebody else has on it.
         let bridge = wanted.options.as_ref().and_then(|o| o.get(BRIDGE));
         if let Some(bridge) = bridge.filter(|b| Path::new("/sys/class/net").join(b).exists()) {
-            return Err(Error::Foreign(format!(
-                "an interface called {bridge} exists on this host; give `mgmt: bridge:` another name"
-            )));
+            return Err(foreign_bridge(bridge));
         }
         client.create_network(wanted).await.map_err(|e| self.error(e))?;
         tracing::info!(network = %name, "management network created");
@@ -81,7 +77,21 @@ impl DockerDriver {
     }
 }
 
-fn request(network: &Network, lab_uid: LabUid, lab: &str, owner: Owner) -> NetworkCreateRequest {
+/// A network that somebody else has.
+pub(super) fn foreign(name: &str) -> Error {
+    Error::Foreign(format!(
+        "a Docker network called {name} exists that is not this lab's; remove it (docker network rm {name}) or give `mgmt: network:` another name"
+    ))
+}
+
+/// A bridge that somebody else has.
+pub(super) fn foreign_bridge(bridge: &str) -> Error {
+    Error::Foreign(format!(
+        "an interface called {bridge} exists on this host; give `mgmt: bridge:` another name"
+    ))
+}
+
+pub(super) fn request(network: &Network, lab_uid: LabUid, lab: &str, owner: Owner) -> NetworkCreateRequest {
     let spec = &network.spec;
     let some = |text: &str| Some(text.to_owned()).filter(|t| !t.is_empty());
     let pool = |subnet: &str, gateway: &str, range: &str| {

@@ -77,6 +77,11 @@ fn process(state: &ContainerState) -> Process {
     }
 }
 
+/// True when it was started at some time.
+pub(super) fn has_run(state: &ContainerState) -> bool {
+    nanos(state.started_at.as_deref()).is_some()
+}
+
 /// Docker's time as nanoseconds since 1970; none for "0001-01-01T00:00:00Z", which means never.
 fn nanos(time: Option<&str>) -> Option<i64> {
     let time: jiff::Timestamp = time?.parse().ok()?;

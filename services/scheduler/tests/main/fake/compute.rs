@@ -148,6 +148,23 @@ impl ComputeService for Host {
         Ok(Response::new(pc::InspectImagesResponse { images }))
     }
 
+    async fn check_instances(
+        &self,
+        request: Request<pc::CheckInstancesRequest>,
+    ) -> Answer<pc::CheckInstancesResponse> {
+        self.called("compute.check_instances", None, 0)?;
+        let request = request.into_inner();
+        let why = |i: &pc::Instance| {
+            let of = i.spec.iter().flat_map(|s| &s.ports);
+            of.map(|p| p.host_port).find(|p| self.read(|s| s.taken_ports.contains(p)))
+        };
+        let failures = request.instances.iter().filter_map(|i| {
+            let message = format!("host port {} is taken", why(i)?);
+            Some(pc::CheckFailure { uid: i.uid.clone(), reason: "HOST_PORT_TAKEN".into(), message })
+        });
+        Ok(Response::new(pc::CheckInstancesResponse { failures: failures.collect() }))
+    }
+
     type PullImageStream = Stream_<pc::PullImageResponse>;
 
     async fn pull_image(&self, request: Request<pc::PullImageRequest>) -> Answer<Self::PullImageStream> {
@@ -158,6 +175,10 @@ impl ComputeService for Host {
         if !self.read(|s| s.pullable.contains(&reference)) {
             let why = format!("{reference}: not found upstream");
             return Err(to_status(Failure::new(Code::Unavailable, "PULL_FAILED", why)));
+        }
+        let mut version = self.version.subscribe();
+        while self.read(|s| s.hold_pulls) {
+            let _ = version.changed().await;
         }
         self.with(|s| s.images.insert(reference.clone()));
         let facts = pc::ImageFacts {
