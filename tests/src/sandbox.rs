@@ -345,11 +345,34 @@ impl Sandbox {
         found
     }
 
-    /// Where something is mounted below its directory, in the order of mounting.
-    fn mounts(&self) -> Vec<PathBuf> {
-        let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        let points = table.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
-        points.filter(|p| p.starts_with(self.dir.path())).collect()
+    /// Its machine goes down without a word and comes up again, with nothing that is not on a disk: programs, Open vSwitch and its database,
+    /// containers, interfaces, and the run directory. Open vSwitch and Docker, which has to be its own, run again then; netloom does not.
+    pub fn reboot(&mut self) {
+        self.crash();
+        self.ovs.stop();
+        self.private_docker.as_mut().expect("a Docker of its own").power_off();
+        let run_dir = self.dir.path().join("run");
+        unmount_below(&run_dir);
+        let _ = std::fs::remove_dir_all(&run_dir);
+        let links = finish(self.namespace.command("ip").args(["-o", "link"]), None).must().stdout;
+        let names = links.lines().filter_map(|line| line.split(": ").nth(1)?.split('@').next());
+        for name in names.filter(|name| *name != "lo") {
+            // One may go with another.
+            finish(self.namespace.command("ip").args(["link", "delete", name]), None);
+        }
+        self.ovs.start_empty();
+        self.private_docker.as_mut().expect("a Docker of its own").start_again();
+    }
+}
+
+/// Takes away what is mounted below a directory.
+pub(crate) fn unmount_below(dir: &Path) {
+    let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let points = table.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
+    let points: Vec<PathBuf> = points.filter(|p| p.starts_with(dir)).collect();
+    // What is mounted last lies on top.
+    for path in points.into_iter().rev() {
+        let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
     }
 }
 
@@ -390,10 +413,7 @@ impl Drop for Sandbox {
             }
         }
         drop(self.private_docker.take());
-        // What is mounted last lies on top.
-        for path in self.mounts().into_iter().rev() {
-            let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
-        }
+        unmount_below(self.dir.path());
     }
 }
 

@@ -42,7 +42,9 @@ mod main {
     pub mod keep;
     pub mod keys;
     pub mod kinds;
+    pub mod mended;
     pub mod ospf;
+    pub mod reboot;
     pub mod repair;
     pub mod second_day;
     pub mod telemetry;

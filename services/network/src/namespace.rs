@@ -56,6 +56,10 @@ pub struct Adjust {
     pub guest_index: u32,
     /// Number of its end on the host.
     pub host_index: u32,
+    /// What the node calls it.
+    pub called: Option<String>,
+    /// What it is to be called.
+    pub name: String,
     /// As we made it.
     pub before: Setting,
     /// As it is to be.
@@ -240,6 +244,10 @@ impl Visit {
         }
         let mut changed = Vec::new();
         if !self.adjusts.is_empty() {
+            let mut renamed = Vec::new();
+            for adjust in self.adjusts.iter().filter(|adjust| adjust.is_misnamed()) {
+                renamed.push((adjust.wire, adjust.rename(&mut netlink)?));
+            }
             let requests: Vec<Vec<Request>> = self.adjusts.iter().map(Adjust::requests).collect();
             let counts: Vec<usize> = requests.iter().map(Vec::len).collect();
             let mut answers = netlink.batch(requests.into_iter().flatten().collect())?.into_iter();
@@ -248,7 +256,9 @@ impl Visit {
                 let answers: Vec<Result<(), Refused>> = answers.by_ref().take(count).collect();
                 let settled = |e: &Refused| matches!(e.errno, libc::EEXIST | libc::EADDRNOTAVAIL);
                 let refused = answers.into_iter().find_map(|a| a.err().filter(|e| !settled(e)));
-                changed.push(adjust.judge(refused, &links));
+                let named =
+                    renamed.iter().find(|(wire, _)| *wire == adjust.wire).map(|(_, named)| named.clone());
+                changed.push(named.unwrap_or(Ok(())).and_then(|()| adjust.judge(refused, &links)));
             }
         }
         Ok((outcomes, changed))
@@ -256,6 +266,31 @@ impl Visit {
 }
 
 impl Adjust {
+    fn is_misnamed(&self) -> bool {
+        self.called.as_ref().is_some_and(|called| *called != self.name)
+    }
+
+    /// Gives it its name back. An interface has to be down for that on kernels before 6.2.
+    fn rename(&self, netlink: &mut Netlink) -> io::Result<Result<(), String>> {
+        let there = netlink.read(&[(None, self.guest_index)])?.pop().flatten();
+        if there.map(|link| link.name) != self.called {
+            return Ok(Err("it is not in its node's own namespace under the name that was read".to_owned()));
+        }
+        let name = || Request::set_link(self.guest_index, vec![LinkAttribute::IfName(self.name.clone())]);
+        let mut refused = netlink.batch(vec![name()])?.into_iter().find_map(Result::err);
+        if refused.as_ref().is_some_and(|e| e.errno == libc::EBUSY) {
+            let up = |up| Request::set_up(self.guest_index, up);
+            refused = netlink.batch(vec![up(false), name(), up(true)])?.into_iter().find_map(Result::err);
+        }
+        Ok(match refused {
+            None => Ok(()),
+            Some(e) if e.errno == libc::EEXIST => {
+                Err(format!("it cannot be named {} again, since another interface of the node is", self.name))
+            }
+            Some(e) => Err(format!("it cannot be named {} again: {e}", self.name)),
+        })
+    }
+
     /// What differs between the two settings, and nothing else. An address that is there already, or gone already, is as it is to be: each
     /// of these is told from a refusal by [`Adjust::judge`].
     fn requests(&self) -> Vec<Request> {
@@ -275,7 +310,9 @@ impl Adjust {
         requests.extend(gone.map(|(ip, prefix)| {
             Request::change(RouteNetlinkMessage::DelAddress(address(self.guest_index, *ip, *prefix)))
         }));
-        let new = after.addresses.iter().filter(|address| !before.addresses.contains(address));
+        // Those of IPv6 may have gone with a renaming.
+        let is_new = |address: &&(IpAddr, u8)| self.is_misnamed() || !before.addresses.contains(address);
+        let new = after.addresses.iter().filter(is_new);
         requests.extend(new.map(|(ip, prefix)| add_address(self.guest_index, *ip, *prefix)));
         requests
     }

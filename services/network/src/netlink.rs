@@ -73,6 +73,8 @@ pub struct Link {
     pub peer: u32,
     /// This namespace's number of the one that the other end is in; none when it is in this one.
     pub peer_namespace: Option<i32>,
+    /// The namespace that the other end was in when it was first seen: its node may have moved it on since.
+    pub home: Option<i32>,
     /// The other end, where that is in another namespace; none until it was read.
     pub guest: Option<GuestEnd>,
     /// Number of what it is a port of; 0 when of nothing.

@@ -376,6 +376,8 @@ impl Reconciler {
                     wire: adjustment.wire,
                     guest_index: adjustment.guest_index,
                     host_index: adjustment.host_index,
+                    called: adjustment.called.clone(),
+                    name: guest.name,
                     before: adjustment.before.clone(),
                     after: guest.setting,
                     offload: adjustment.offload,

@@ -17,13 +17,14 @@ fn start(mode: Mode, name: &str) -> (Sandbox, String) {
 }
 
 /// All that happens to a lab, as the API tells it: what is mended within milliseconds is not seen by asking now and then.
-struct Watch {
+pub struct Watch {
     curl: std::process::Child,
     file: std::path::PathBuf,
 }
 
 impl Watch {
-    fn start(sandbox: &Sandbox, lab: &str) -> Watch {
+    /// From now on.
+    pub fn start(sandbox: &Sandbox, lab: &str) -> Watch {
         let file = sandbox.path().join("watch.ndjson");
         let curl = std::process::Command::new("curl")
             .args(["-sN", "--unix-socket"])
@@ -37,7 +38,8 @@ impl Watch {
         watch
     }
 
-    fn said(&self, what: &str) -> bool {
+    /// True when these words were told.
+    pub fn said(&self, what: &str) -> bool {
         std::fs::read_to_string(&self.file).is_ok_and(|all| all.contains(what))
     }
 }

@@ -50,6 +50,8 @@ pub struct Found {
     pub mgmt_ipv4: String,
     /// Management IPv6 address.
     pub mgmt_ipv6: String,
+    /// Names of the networks of its runtime that it is on.
+    pub networks: BTreeSet<String>,
     /// What its health check says; empty without one or while it does not run.
     pub health: String,
     /// What it may use at most.
@@ -369,6 +371,7 @@ pub(crate) mod testing {
             ran: Duration::ZERO,
             mgmt_ipv4: String::new(),
             mgmt_ipv6: String::new(),
+            networks: BTreeSet::new(),
             health: String::new(),
             limits: Limits::default(),
             ports: Vec::new(),

@@ -96,6 +96,7 @@ impl SimDriver {
             ran: Duration::ZERO,
             mgmt_ipv4: instance.spec.mgmt_ipv4.clone(),
             mgmt_ipv6: instance.spec.mgmt_ipv6.clone(),
+            networks: instance.network.iter().map(|network| network.name.clone()).collect(),
             health: String::new(),
             limits: Limits::of(&instance.spec),
             ports: instance.spec.ports.clone(),

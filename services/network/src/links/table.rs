@@ -44,6 +44,7 @@ impl Table {
     pub fn note(&mut self, mut link: Link) {
         let before = self.links.get(&link.index);
         let place = link.elsewhere();
+        link.home = before.and_then(|before| before.home).or(link.peer_namespace);
         if before.and_then(Link::elsewhere) == place {
             link.guest = before.and_then(|before| before.guest.clone());
         }
@@ -175,6 +176,8 @@ mod tests {
         assert_eq!((table.take_moved(), known(&table, 100)), (vec![100], None));
         table.note(host_end(100, (9, 5)));
         assert_eq!(table.unread(), [(100, (9, 5))]);
+        let link = table.get(100).unwrap();
+        assert_eq!((link.home, link.peer_namespace), (Some(7), Some(9)));
     }
 
     #[test]

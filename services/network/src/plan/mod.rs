@@ -158,6 +158,8 @@ pub struct Adjustment {
     pub guest_index: u32,
     /// Number of its end on the host.
     pub host_index: u32,
+    /// What its node calls it.
+    pub called: Option<String>,
     /// How it was set by us.
     pub before: Setting,
     /// Whether its node may leave checksums and segmentation to others; none is as it is.

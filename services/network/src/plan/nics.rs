@@ -25,6 +25,8 @@ pub struct Place<'a> {
     pub link: Option<&'a Link>,
     /// That start.
     pub start: String,
+    /// That its node calls it differently, and why it still does.
+    pub misnamed: Option<String>,
     /// Why it is not plugged.
     pub why: String,
     /// True when that is not just a matter of time.
@@ -96,7 +98,8 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
         let (host_name, silent) = (host_name.unwrap_or(&name), host_name.is_none());
         let start = facts.starts.get(&nic.node_uid);
         let (start_id, why) = Default::default();
-        let mut place = Place { nic, link: None, start: start_id, why, failed: false, held: false };
+        let mut place =
+            Place { nic, link: None, start: start_id, misnamed: None, why, failed: false, held: false };
         let offload = offloads.get(&wire).copied();
         let wrong = Guest::parse(nic).err();
         match (there.get(&wire), start) {
@@ -116,8 +119,14 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
                 place.start.clone_from(&tag.start);
                 let other = offload.filter(|offload| tag.offload != Some(*offload));
                 place.held = other.is_some() && facts.trouble(wire).is_none();
-                if other.is_some() || !facts.names.is_set(tag, nic) {
+                let called = called(link);
+                let is_renamed = called.is_some_and(|called| *called != nic.guest_name);
+                if is_renamed || other.is_some() || !facts.names.is_set(tag, nic) {
                     place.why = adjust(facts, nic, link, tag, other, plan);
+                }
+                if let Some(called) = called.filter(|_| is_renamed) {
+                    let but = facts.trouble(wire).map(|why| format!(": {why}")).unwrap_or_default();
+                    place.misnamed = Some(format!("its node calls the interface {called}{but}"));
                 }
                 if link.name != *host_name && !facts.resting(wire) {
                     plan.renames.push(Rename {
@@ -153,7 +162,7 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
             present: place.link.is_some(),
             start_id: place.start.clone(),
             carrier: place.link.is_some_and(|link| link.lower_up),
-            detail: place.why.clone(),
+            detail: place.misnamed.as_ref().unwrap_or(&place.why).clone(),
         };
         plan.observed.nics.insert(wire, observed);
         places.insert(wire, place);
@@ -172,6 +181,11 @@ fn stays(facts: &Facts<'_>, nic: &Nic, tag: &Tag) -> bool {
     tag.fingerprint == fingerprint(nic) && known
 }
 
+/// What its node calls it. How a node calls an interface in a namespace that it moved it to is its own affair.
+fn called(link: &Link) -> Option<&String> {
+    link.guest.as_ref().filter(|_| link.home == link.peer_namespace).map(|guest| &guest.name)
+}
+
 /// Has it changed where it is; says what there is to say of it meanwhile.
 fn adjust(
     facts: &Facts<'_>,
@@ -186,8 +200,8 @@ fn adjust(
     let before = if facts.names.is_set(tag, nic) { as_wanted() } else { Setting::read(&tag.setting) };
     if let Some(before) = before.filter(|_| !facts.resting(wire)) {
         let (guest_index, host_index) = (link.peer, link.index);
-        let offload = offload.or(tag.offload);
-        let adjustment = Adjustment { wire, guest_index, host_index, before, offload };
+        let (offload, called) = (offload.or(tag.offload), called(link).cloned());
+        let adjustment = Adjustment { wire, guest_index, host_index, called, before, offload };
         plan.adjust.entry(nic.node_uid).or_default().push(adjustment);
     }
     facts.trouble(wire).unwrap_or("it is being changed").to_owned()

@@ -671,6 +671,27 @@ fn a_flow_that_was_lost_is_a_gap_of_its_wire() {
     assert_eq!(world.plan().observed.gaps, gaps.into());
 }
 
+#[test]
+fn an_interface_that_its_node_renamed_gets_its_name_back_where_that_is_ours_to_say() {
+    let mut world = World::new();
+    world.settle();
+    world.link(11).guest.as_mut().unwrap().name = "wan".into();
+    let plan = world.plan();
+    let adjustments: Vec<_> = plan.adjust.values().flatten().collect();
+    assert_eq!(adjustments.len(), 1);
+    assert_eq!((adjustments[0].wire, adjustments[0].called.as_deref()), (id(11), Some("wan")));
+    let said = (WireState::Down, "a: its node calls the interface wan".to_owned());
+    assert_eq!(world.states()[0], said);
+    world.troubles.insert(id(11), Trouble { message: "eth1 is another's".into(), resting: true });
+    assert!(world.plan().adjust.is_empty(), "it rests");
+    assert!(world.states()[0].1.ends_with("calls the interface wan: eth1 is another's"));
+    // One that it moved into a namespace of its own it may call as it likes.
+    world.troubles.clear();
+    (world.link(11).home, world.link(11).peer_namespace) = (Some(1), Some(2));
+    assert!(world.plan().adjust.is_empty());
+    assert_eq!(world.states()[0].0, WireState::Up);
+}
+
 /// The rules of the bridge of all wires.
 pub fn rules(world: &World) -> &BTreeSet<Rule> {
     &world.tables["nl0"].rules

@@ -261,6 +261,10 @@ impl Wiring<'_> {
                 Will::Down | Will::Gone => return verdict(WireState::Down, Some(end.end), DOWN_IN_NODE),
             }
         }
+        let misnamed = ends.iter().find_map(|end| Some((end.end, end.place?.misnamed.as_ref()?)));
+        if let Some((end, why)) = misnamed {
+            return verdict(WireState::Down, Some(end), why);
+        }
         for end in &ends {
             match end.link() {
                 Some(link) if !link.up => {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use netloom_proto::network::v1 as pb;
-use netloom_proto::v1::Impairment;
+use netloom_proto::v1::{self, Impairment};
 use netloom_service::testing::eventually;
 
 use crate::frames::{Port, crossings};
@@ -15,15 +15,19 @@ use crate::harness::{BOUND, Handle, Host, Node, Slice, host_end, nic, on_a_host,
 enum Plane {
     Ovs,
     Kernel,
+    /// The kernel, which also slows it.
+    Slowed,
 }
 
-const PLANES: [Plane; 2] = [Plane::Ovs, Plane::Kernel];
+const PLANES: [Plane; 3] = [Plane::Ovs, Plane::Kernel, Plane::Slowed];
 
 fn put_on(slice: &mut Slice, wire: u64, plane: Plane) {
-    if plane == Plane::Kernel {
-        let slow = Impairment { rate_bps: 100_000_000, ..Impairment::default() };
-        let wire = slice.0.wires.iter_mut().find(|w| w.wire_id == wire).unwrap();
-        (wire.a_to_b, wire.b_to_a) = (Some(slow), Some(slow));
+    let wire = slice.0.wires.iter_mut().find(|w| w.wire_id == wire).unwrap();
+    let slow = Impairment { rate_bps: 100_000_000, ..Impairment::default() };
+    match plane {
+        Plane::Ovs => wire.plane = v1::Plane::Ovs.into(),
+        Plane::Kernel => wire.plane = v1::Plane::Kernel.into(),
+        Plane::Slowed => (wire.a_to_b, wire.b_to_a) = (Some(slow), Some(slow)),
     }
 }
 
@@ -162,18 +166,18 @@ fn in_whatever_order_both_ends_go_down_and_up_nobody_is_stuck() {
         eprintln!("to do the same again: NETLOOM_SEED={seed}");
         let mut dice = Dice(seed);
         let host = Host::start().await;
-        let nodes: Vec<Node> = (0..4).map(|_| host.node()).collect();
+        let nodes: Vec<Node> = (0..6).map(|_| host.node()).collect();
         let mut slice = Slice::default();
         let nics: Vec<u64> = nodes.iter().map(|node| slice.nic(node, "eth1")).collect();
-        let wires = [slice.wire(nic(nics[0]), nic(nics[1])), slice.wire(nic(nics[2]), nic(nics[3]))];
-        put_on(&mut slice, wires[1], Plane::Kernel);
+        let wires = [0, 2, 4].map(|n| slice.wire(nic(nics[n]), nic(nics[n + 1])));
+        wires.iter().zip(PLANES).for_each(|(wire, plane)| put_on(&mut slice, *wire, plane));
         host.sync(&slice).await;
         host.until_up(&wires).await;
         let handles: Vec<Handle> = nodes.iter().map(|node| Handle::open(node, "eth1")).collect();
-        let mut up = [true; 4];
+        let mut up = [true; 6];
         for round in 0..15 {
             for _ in 0..dice.roll(30) {
-                let pair = 2 * dice.roll(2) as usize;
+                let pair = 2 * dice.roll(3) as usize;
                 // One of the two ends, or both in either order.
                 let ends = match dice.roll(4) {
                     0 => vec![pair],
@@ -192,7 +196,7 @@ fn in_whatever_order_both_ends_go_down_and_up_nobody_is_stuck() {
                 }
             }
             let rest = || {
-                (0..4).all(|end| {
+                (0..6).all(|end| {
                     // An interface that is down shows no carrier whatever its cable does.
                     let far = end ^ 1;
                     handles[end].has_carrier() == (up[end] && up[far])
@@ -206,15 +210,15 @@ fn in_whatever_order_both_ends_go_down_and_up_nobody_is_stuck() {
             }
             host.until("it is told", |t| {
                 let told = |n: usize| t.wires[&wires[n]].state() == pb::WireState::Up;
-                (0..2).all(|n| told(n) == (up[2 * n] && up[2 * n + 1]))
+                (0..3).all(|n| told(n) == (up[2 * n] && up[2 * n + 1]))
             })
             .await;
         }
         handles.iter().for_each(|handle| handle.set_up(true));
         host.until_up(&wires).await;
         let ports: Vec<Port> = nodes.iter().map(|node| Port::open(node, "eth1")).collect();
-        let pairs: BTreeSet<(usize, usize)> = [(0, 1), (1, 0), (2, 3), (3, 2)].into();
-        eventually("frames cross", BOUND, || async {
+        let pairs: BTreeSet<(usize, usize)> = [(0, 1), (1, 0), (2, 3), (3, 2), (4, 5), (5, 4)].into();
+        eventually("frames cross, and nowhere else", BOUND, || async {
             crossings(&ports, &pairs, Duration::from_millis(300)) == pairs
         })
         .await;

@@ -247,3 +247,49 @@ fn a_service_that_starts_again_finds_everything_and_touches_nothing(on: On) {
         assert!(pair.host.told().unwanted.is_empty());
     });
 }
+
+#[test]
+fn an_interface_that_its_node_renamed_gets_its_name_back() {
+    on_a_host("an_interface_that_its_node_renamed_gets_its_name_back", || async {
+        let pair = Pair::start().await;
+        let (node, wire) = (&pair.nodes[1], pair.wire);
+        let index = pair.index(1).split(':').next().unwrap().to_owned();
+        for name in ["wan", "lan0"] {
+            node.run("ip", &["link", "set", "eth1", "name", name]);
+            let begun = std::time::Instant::now();
+            eventually("it is called eth1", BOUND, || async { node.interface("eth1").is_some() }).await;
+            eprintln!("its name is back after {:?}", begun.elapsed());
+            pair.until_it_carries().await;
+            assert_eq!(pair.index(1).split(':').next().unwrap(), index, "it was not made anew");
+            assert!(node.interface("eth1").unwrap().addresses.contains(&"10.9.0.2".to_owned()));
+        }
+        // Its name is taken: that is told, and mended when it is free.
+        let told = |t: &crate::harness::Told| {
+            let told = &t.wires[&wire];
+            told.state() == pb::WireState::Down && told.detail.contains("another interface of the node is")
+        };
+        let take = "printf 'link set eth1 name wan\nlink add eth1 type veth peer name p1\n' | ip -force -batch - || true";
+        eventually("another is called eth1", BOUND, || async {
+            node.interface("p1").is_some() || {
+                node.run("sh", &["-c", take]);
+                false
+            }
+        })
+        .await;
+        pair.host.until("it is told", told).await;
+        node.run("ip", &["link", "delete", "eth1"]);
+        pair.until_it_carries().await;
+        // An interface in a namespace of the node's own making is left alone.
+        let inner = format!("nt{}", std::process::id());
+        node.run("ip", &["netns", "add", &inner]);
+        node.run("ip", &["link", "set", "eth1", "netns", &inner, "name", "wan"]);
+        node.run("ip", &["-n", &inner, "link", "set", "wan", "up"]);
+        pair.host.until_up(&[wire]).await;
+        assert!(node.run("ip", &["-n", &inner, "-o", "link", "show"]).contains("wan"));
+        let a = crate::harness::Handle::open(&pair.nodes[0], "eth1");
+        a.until_carrier(true);
+        node.run("ip", &["-n", &inner, "link", "set", "wan", "down"]);
+        a.until_carrier(false);
+        node.run("ip", &["netns", "delete", &inner]);
+    });
+}

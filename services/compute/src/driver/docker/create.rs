@@ -269,7 +269,8 @@ fn mount(m: Mounted) -> Mount {
     }
 }
 
-fn endpoint(spec: &NodeSpec) -> EndpointSettings {
+/// How a node is on its management network.
+pub(super) fn endpoint(spec: &NodeSpec) -> EndpointSettings {
     let (ipv4_address, ipv6_address) = (some(spec.mgmt_ipv4.clone()), some(spec.mgmt_ipv6.clone()));
     let fixed = ipv4_address.is_some() || ipv6_address.is_some();
     EndpointSettings {

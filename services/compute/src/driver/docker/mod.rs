@@ -34,6 +34,7 @@ use futures::FutureExt as _;
 use futures::stream::BoxStream;
 use netloom_model::id::{LabUid, NodeUid, Owner};
 use netloom_model::slice::Instance;
+use netloom_model::spec::NetworkMode;
 use netloom_model::state::Runtime;
 
 use super::{Answer, Command, Driver, Found, Image, Limits, Line, Lines, Listed, Probe, Session};
@@ -203,6 +204,9 @@ impl DockerDriver {
         // A node may have changed what its binds lead to since it was made.
         self.mounts.put(instance).await?;
         let client = self.client().await?;
+        if let (NetworkMode::Own, Some(network)) = (&instance.spec.network_mode, &instance.network) {
+            self.put_on_network(&client, id, instance, network).await?;
+        }
         match client.start_container(id, None::<StartContainerOptions>).await {
             Err(e) if is_held_up(&e) && !self.has_run(&client, id).await? => {
                 self.remove_container(id).await?;

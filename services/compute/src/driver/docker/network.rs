@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use bollard::Docker;
-use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
-use bollard::query_parameters::{InspectNetworkOptions, ListNetworksOptionsBuilder};
+use bollard::models::{Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest};
+use bollard::query_parameters::{InspectContainerOptions, InspectNetworkOptions, ListNetworksOptionsBuilder};
 use netloom_model::id::{Digest, LabUid, Owner};
-use netloom_model::slice::Network;
+use netloom_model::slice::{Instance, Network};
 
-use super::{DockerDriver, label, status};
+use super::{DockerDriver, create, label, read, status};
 use crate::error::Error;
 
 /// The option that names its Linux bridge.
@@ -58,6 +58,35 @@ impl DockerDriver {
         }
         client.create_network(wanted).await.map_err(|e| self.error(e))?;
         tracing::info!(network = %name, "management network created");
+        Ok(())
+    }
+
+    /// Sees that a container that is to start finds the network that it was made for: somebody may have removed it since, or taken the
+    /// container off it.
+    pub(super) async fn put_on_network(
+        &self,
+        client: &Docker,
+        id: &str,
+        instance: &Instance,
+        network: &Network,
+    ) -> Result<(), Error> {
+        let there = client.inspect_container(id, None::<InspectContainerOptions>).await;
+        let there = there.map_err(|e| self.error(e))?;
+        let networks = there.network_settings.and_then(|s| s.networks).unwrap_or_default();
+        let is_on_it = networks.contains_key(&network.name);
+        // It was made for one that was there a moment ago.
+        if is_on_it && !there.state.is_some_and(|state| read::has_run(&state)) {
+            return Ok(());
+        }
+        self.ensure_network(client, network, instance.lab_uid, instance.lab.as_str()).await?;
+        if !is_on_it {
+            let request = NetworkConnectRequest {
+                container: id.to_owned(),
+                endpoint_config: Some(create::endpoint(&instance.spec)),
+            };
+            client.connect_network(&network.name, request).await.map_err(|e| self.error(e))?;
+            tracing::info!(instance = id, network = network.name, "put on its management network again");
+        }
         Ok(())
     }
 

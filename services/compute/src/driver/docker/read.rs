@@ -58,6 +58,7 @@ pub(super) fn container(owner: Owner, c: ContainerInspectResponse) -> Option<Fou
         ran: Duration::from_nanos(ran.unwrap_or_default()),
         mgmt_ipv4: address(|n| &n.ip_address),
         mgmt_ipv6: address(|n| &n.global_ipv6_address),
+        networks: networks.into_keys().collect(),
         id,
     })
 }
