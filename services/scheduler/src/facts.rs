@@ -54,6 +54,12 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
         .filter(|n| n.is_wanted() && (n.wanted == Wanted::Stopped || n.state == NodeState::Stopped))
         .map(|n| n.spec.id.clone())
         .collect();
+    let failed: BTreeSet<String> = rows
+        .nodes
+        .values()
+        .filter(|n| n.is_wanted() && n.state == NodeState::Failed)
+        .map(|n| n.spec.id.clone())
+        .collect();
     for link in rows.links.values_mut() {
         let host_of = |node: &str| placed.get(node).cloned().flatten();
         let Some(host) = &link.host else {
@@ -61,7 +67,9 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
             (link.state, link.reason) = if apart {
                 (LinkState::Failed, CROSS_HOST.to_owned())
             } else {
-                (LinkState::Pending, "a node of it has no host".to_owned())
+                let homeless = link.spec.node_ends().find(|end| host_of(&end.node).is_none());
+                let why = homeless.map(|end| format!("{end}: node {} has no host", end.node));
+                (LinkState::Pending, why.unwrap_or_default())
             };
             continue;
         };
@@ -94,6 +102,8 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
                 (link.state, link.reason) = (LinkState::Down, "it is unplugged".to_owned());
             } else if let Some(node) = ended.first() {
                 (link.state, link.reason) = (LinkState::Down, format!("node {node} does not run"));
+            } else if let Some(end) = link.spec.node_ends().find(|end| failed.contains(&end.node)) {
+                link.reason = format!("{end}: node {} has failed", end.node);
             }
         }
     }

@@ -12,9 +12,18 @@ use crate::rows::network_of;
 /// Longest value that is shown.
 const SHOWN: usize = 60;
 
-/// The fields of a node that differ.
+/// The fields of a node that differ, which is changed as it runs. What commands of `exec` did before is not undone by their leaving.
 pub fn node_change(old: &NodeSpec, new: &NodeSpec) -> String {
-    told(&changed(&fields(old), &fields(new)))
+    let mut changed = changed(&fields(old), &fields(new));
+    for (_, text) in changed.iter_mut().filter(|(field, _)| field == "exec") {
+        let has_new = new.exec.iter().any(|command| !old.exec.contains(command));
+        text.push_str(match (has_new, old.exec.is_empty()) {
+            (true, true) => "",
+            (true, false) => " (new commands run now, what earlier ones did stays)",
+            (false, _) => " (what earlier commands did stays)",
+        });
+    }
+    told(&changed)
 }
 
 /// Why a node is made anew: the fields that its container cannot change while it lives, by the hash that says so, then the others.
@@ -129,16 +138,7 @@ pub fn link_change(old: &LinkSpec, new: &LinkSpec) -> String {
 
 /// What a direction does to frames, in words.
 fn impairment(impairment: &Impairment) -> String {
-    let time =
-        |us: u64| if us.is_multiple_of(1_000) { format!("{}ms", us / 1_000) } else { format!("{us}us") };
-    let part = |(name, value): (&'static str, u64)| match name {
-        "rate_bps" if value.is_multiple_of(1_000_000) => format!("rate {}mbit", value / 1_000_000),
-        "rate_bps" if value.is_multiple_of(1_000) => format!("rate {}kbit", value / 1_000),
-        "rate_bps" => format!("rate {value}bit"),
-        _ if name.ends_with("_us") => format!("{} {}", &name[..name.len() - 3], time(value)),
-        _ => format!("{} {}%", name.trim_end_matches("_ppm"), value as f64 / 10_000.0),
-    };
-    or(&impairment.fields().into_iter().map(part).collect::<Vec<_>>().join(" "), "unimpaired").to_owned()
+    or(&impairment.to_string(), "unimpaired").to_owned()
 }
 
 /// The addresses of an end, IPv4 first.
@@ -294,6 +294,21 @@ mod tests {
         let lab: LabId = "l".parse().unwrap();
         let shape = files(&[("a/b", "1"), ("d/x", "1"), ("s.cfg", "1")]);
         assert_eq!(surroundings(&lab, (&old, &node), (&shape, &node)), "a is a directory now");
+    }
+
+    #[test]
+    fn a_change_of_exec_says_that_what_was_done_stays() {
+        let with = |exec: &[&str]| NodeSpec {
+            exec: exec.iter().map(|c| (*c).to_owned()).collect(),
+            ..NodeSpec::default()
+        };
+        for (old, new, told) in [
+            (&[][..], &["b"][..], "exec changed"),
+            (&["a"], &["a", "b"], "exec changed (new commands run now, what earlier ones did stays)"),
+            (&["a", "b"], &["a"], "exec changed (what earlier commands did stays)"),
+        ] {
+            assert_eq!(node_change(&with(old), &with(new)), told);
+        }
     }
 
     #[test]

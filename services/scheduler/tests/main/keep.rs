@@ -279,7 +279,7 @@ async fn nodes_that_belong_together_are_made_anew_together_or_not_at_all() {
     let told = operation.error.unwrap().message;
     assert!(
         told.contains("3 of 3 nodes did not come up")
-            && told.contains("n1: FAILED: it changes together with n3"),
+            && told.contains("n1, n2: FAILED: it changes together with n3"),
         "{told}"
     );
     assert_eq!(instances(&world), before);
