@@ -51,7 +51,7 @@ async fn check(context: &Context, settings: &Settings) -> Result<Vec<Check>, Err
     ];
     checks.extend(verdict::SYSCTLS.iter().map(|wanted| verdict::sysctl(wanted, probe::sysctl(wanted.name))));
     checks.push(verdict::kvm(probe::kvm()));
-    checks.push(verdict::server(probe::server(context).await));
+    checks.push(verdict::server(probe::server(context, settings).await));
     Ok(checks)
 }
 

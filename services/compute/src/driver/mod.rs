@@ -209,6 +209,17 @@ pub enum Output {
     Stderr(Bytes),
     /// Its exit code; nothing follows.
     Exit(i32),
+    /// It was never started; nothing follows.
+    NotStarted(NotStarted),
+}
+
+/// Why a command was never started, and the exit code that a shell gives for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotStarted {
+    /// 127 where there is no such command, 126 where it cannot be run.
+    pub code: i32,
+    /// Why, in words.
+    pub why: String,
 }
 
 /// Which lines of a log are wanted.
