@@ -5,6 +5,7 @@ pub mod docker;
 pub mod sim;
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -126,13 +127,16 @@ impl Limits {
     }
 }
 
-/// Cores of this machine that processes may use.
+/// Cores of this machine that processes may use. Asked once: the answer is read from several files, and every look at every instance needs it.
 fn cores() -> u64 {
-    nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN)
-        .ok()
-        .flatten()
-        .and_then(|n| u64::try_from(n).ok())
-        .map_or(1, |n| n.max(1))
+    static CORES: LazyLock<u64> = LazyLock::new(|| {
+        nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN)
+            .ok()
+            .flatten()
+            .and_then(|n| u64::try_from(n).ok())
+            .map_or(1, |n| n.max(1))
+    });
+    *CORES
 }
 
 /// The first process of an instance.
