@@ -424,13 +424,13 @@ pub fn diagnostic(d: &Diagnostic) -> v1::Diagnostic {
     }
 }
 
-/// An event of WatchLabs.
+/// An event of WatchLabs that no log has.
 pub fn event(
     sequence: u64,
     r#type: v1::WatchEventType,
     object: Option<v1::watch_labs_response::Object>,
 ) -> v1::WatchLabsResponse {
-    v1::WatchLabsResponse { sequence, r#type: r#type.into(), object }
+    v1::WatchLabsResponse { sequence, r#type: r#type.into(), object, time: None }
 }
 
 /// The object of an event, as the scheduler tells it.

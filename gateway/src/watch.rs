@@ -226,7 +226,8 @@ async fn changes(
             ps::EventKind::Changed => v1::WatchEventType::Changed,
             ps::EventKind::Heartbeat | ps::EventKind::Unspecified => v1::WatchEventType::Heartbeat,
         };
-        out.put(view::event(sequence, r#type, object)).await;
+        let time = event.time;
+        out.put(v1::WatchLabsResponse { time, ..view::event(sequence, r#type, object) }).await;
     }
     Err(peers.scheduler_ended())
 }

@@ -13,7 +13,7 @@ use crate::args::Format;
 use crate::args::lookat::{Inspect, Interfaces, Shape, What};
 use crate::client::Client;
 use crate::error::Error;
-use crate::output::{evidence, interfaces, json, table};
+use crate::output::{evidence, interfaces, json, reasons, table};
 
 /// Labs whose nodes are asked for at once.
 const AT_ONCE: usize = 8;
@@ -66,8 +66,8 @@ async fn gather(client: &Client, lab: &str) -> Result<Whole, Error> {
 }
 
 impl Whole {
-    fn text(&self, context: &Context, wide: bool, reasons: bool) -> String {
-        one_text(context, &self.lab, &self.nodes, &self.links, wide, reasons)
+    fn text(&self, context: &Context, wide: bool, whole: bool) -> String {
+        one_text(context, &self.lab, &self.nodes, &self.links, wide, whole)
     }
 
     fn json(&self) -> serde_json::Value {
@@ -79,14 +79,14 @@ impl Whole {
     }
 }
 
-/// The tables of one lab; `reasons` also what they clip.
+/// The tables of one lab; `whole` also what they clip.
 pub fn one_text(
     context: &Context,
     lab: &api::Lab,
     nodes: &[api::Node],
     links: &[api::Link],
     wide: bool,
-    reasons: bool,
+    whole: bool,
 ) -> String {
     let style = context.style;
     let mut text = table::labs(style, std::slice::from_ref(lab));
@@ -96,8 +96,8 @@ pub fn one_text(
     if !links.is_empty() {
         text.push_str(&format!("\n{}", table::links(style, links)));
     }
-    let clipped = table::reasons(std::slice::from_ref(lab), nodes, links);
-    if reasons && !clipped.is_empty() {
+    let clipped = reasons::clipped(std::slice::from_ref(lab), nodes, links);
+    if whole && !clipped.is_empty() {
         text.push_str(&format!("\n{clipped}"));
     }
     text
@@ -108,15 +108,15 @@ pub fn all_text(context: &Context, labs: &[api::Lab], nodes: &[api::Node], wide:
     if labs.is_empty() {
         return "There are no labs\n".to_owned();
     }
-    let reasons = table::reasons(labs, nodes, &[]);
-    let gap = if reasons.is_empty() { "" } else { "\n" };
+    let clipped = reasons::clipped(labs, nodes, &[]);
+    let gap = if clipped.is_empty() { "" } else { "\n" };
     let labs = table::labs(context.style, labs);
     let nodes = if wide {
         table::wide_nodes(context.style, nodes, true)
     } else {
         table::nodes(context.style, nodes, true)
     };
-    format!("{labs}\n{nodes}{gap}{reasons}")
+    format!("{labs}\n{nodes}{gap}{clipped}")
 }
 
 /// Shows one lab, `whole` also what its tables clip, and answers its nodes.

@@ -11,6 +11,7 @@ pub mod kind;
 pub mod lines;
 pub mod plan;
 pub mod progress;
+pub mod reasons;
 pub mod style;
 pub mod table;
 pub mod words;

@@ -128,7 +128,6 @@ Plan: 3 to make, 0 to change, 0 to remove
 T  node a  CREATING
 T  node a  READY
 T  node b  STARTING  waits for eth1
-T  link a:eth1--b:eth1  PENDING
 T  node b  READY
 T  link a:eth1--b:eth1  UP
 

@@ -49,6 +49,7 @@ pub const REASONS: &[Reason] = &[
     reason("BUSY", Code::Aborted, &[], "An earlier thing of the same name is still going away.", "Try again in a moment."),
     reason("CANCELLED", Code::Cancelled, &[], "The call was given up by its caller.", "Nothing, or ask again."),
     reason("CAPABILITY_NOT_ALLOWED", Code::FailedPrecondition, &[("host", "local"), ("nodes", "r1")], "A node asks, itself or by its kind, for a capability that its host does not give.", "Name it in `capabilities` of `[compute]`, or do without it."),
+    reason("CAPTURE_NOT_FOUND", Code::NotFound, &[("capture", "one")], "No capture with that id runs: it has ended.", "Nothing: what it brought is complete."),
     reason("CERTIFICATE_INVALID", Code::InvalidArgument, &[], "A lab's certificate authority, or a certificate that a node asks for, cannot be used.", "Give a key and its certificate in PEM; correct what the message names."),
     reason("CONFIG_FAILED", Code::FailedPrecondition, &[("node", "r1")], "The node did not tell its running configuration.", "See the message, which is the node's; try again when it is ready."),
     reason("CONFIG_NOT_SUPPORTED", Code::FailedPrecondition, &[("node", "r1")], "The node's kind has no way to tell its configuration.", "Read it in the node, by a command of its own."),

@@ -150,6 +150,7 @@ pub(crate) async fn one(driver: &dyn Driver, id: &str, argv: Vec<String>) -> Res
             Output::Exit(code) => {
                 return Err(exited(code, &String::from_utf8_lossy(&output)));
             }
+            Output::NotStarted(not) => return Err(format!("was not run: {}", not.why)),
         }
     }
     Err("was cut off".to_owned())

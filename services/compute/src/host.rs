@@ -62,6 +62,8 @@ pub struct Host {
 pub struct Opened {
     /// The node.
     pub uid: NodeUid,
+    /// Its own id, for people.
+    pub node: String,
     /// What runs it.
     pub driver: Arc<dyn Driver>,
     /// The container's or domain's own id.
@@ -273,6 +275,10 @@ impl Host {
             match netns.publish(uid, &start_id, *pid, ended) {
                 Ok(true) => tracing::info!(%uid, start_id, "network namespace published"),
                 Ok(false) => {}
+                // What lives shorter than a look at it is told as ended, which is all there is to say.
+                Err(error) if has_ended(&error) => {
+                    tracing::debug!(%error, %uid, start_id, "a process ended before its namespace was published")
+                }
                 Err(error) => tracing::warn!(%error, %uid, start_id, "network namespace cannot be published"),
             }
         }
@@ -297,7 +303,8 @@ impl Host {
             .and_then(|i| self.kinds.get(&i.spec.kind).map(|k| k.shell.clone()))
             .filter(|shell| !shell.is_empty())
             .unwrap_or_else(|| vec!["/bin/sh".to_owned()]);
-        Ok(Opened { uid: node, driver: self.drivers[driver].clone(), id: found.id, shell })
+        let driver = self.drivers[driver].clone();
+        Ok(Opened { uid: node, node: found.node, driver, id: found.id, shell })
     }
 
     /// The driver that runs this runtime.
@@ -311,4 +318,10 @@ impl Host {
     fn with_drivers(&self, instances: Vec<Instance>) -> Vec<(usize, Instance)> {
         instances.into_iter().map(|i| (self.driver_of(i.runtime).unwrap_or(0), i)).collect()
     }
+}
+
+/// True for the error of a process that is no more.
+fn has_ended(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(nix::errno::Errno::ESRCH as i32)
 }

@@ -51,7 +51,8 @@ use netloom_service::{Connector, Settings, Shutdown, installation, server};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 
-use config::{Config, DriverName};
+pub use config::Config;
+use config::DriverName;
 use driver::Driver;
 use driver::docker::DockerDriver;
 use driver::sim::SimDriver;

@@ -122,11 +122,13 @@ impl Store {
         image(&row, presences)
     }
 
-    /// Images by reference, those after the one given; and whether there are more.
+    /// Images that a host has, by reference, those after the one given; and whether there are more. What was asked for and is nowhere, a misspelt name
+    /// for instance, is not among them.
     pub async fn list(&self, after: &str, size: u32) -> Result<(Vec<Image>, bool), Error> {
         let mut transaction = self.begin().await?;
         let mut rows = sqlx::query(
-            "SELECT uid, reference, create_time_us FROM images WHERE reference > $1 ORDER BY reference LIMIT $2",
+            "SELECT uid, reference, create_time_us FROM images WHERE reference > $1 AND EXISTS \
+             (SELECT 1 FROM presences p WHERE p.reference = images.reference AND p.present) ORDER BY reference LIMIT $2",
         )
         .bind(after)
         .bind(i64::from(size) + 1)
@@ -146,11 +148,13 @@ impl Store {
         let mut next = 0;
         for row in &said {
             let reference: &str = row.try_get("reference")?;
-            // Both lists are sorted by reference.
-            while images[next].reference != reference {
+            // Both lists are sorted by reference; what no host has is in this one only.
+            while images[next].reference.as_str() < reference {
                 next += 1;
             }
-            images[next].presences.push(presence(row)?);
+            if images[next].reference == reference {
+                images[next].presences.push(presence(row)?);
+            }
         }
         Ok((images, more))
     }

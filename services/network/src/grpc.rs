@@ -139,12 +139,24 @@ impl NetworkService for Grpc {
             packets: request.packet_count,
             duration: (request.duration_seconds > 0)
                 .then(|| Duration::from_secs(request.duration_seconds.into())),
+            id: request.capture_id,
         };
-        let blocks = self.capturer.start(order, &request.ticket).map_err(refused)?;
-        let parts = stream::unfold(blocks, |mut blocks| async {
-            let data = blocks.recv().await?;
-            Some((Ok(pb::CaptureResponse { data }), blocks))
+        let capture = self.capturer.start(order, &request.ticket).map_err(refused)?;
+        let parts = stream::unfold(capture, |mut capture| async {
+            let data = capture.next().await?;
+            Some((Ok(pb::CaptureResponse { data }), capture))
         });
         Ok(Response::new(parts.boxed()))
+    }
+
+    async fn end_capture(
+        &self,
+        request: Request<pb::EndCaptureRequest>,
+    ) -> Result<Response<pb::EndCaptureResponse>, Status> {
+        let pb::EndCaptureRequest { ticket, nics, capture_id } = request.into_inner();
+        let wire = |id: u64| WireId::try_from(id).map_err(|e| to_status(wrong("nics", e.to_string())));
+        let wires = nics.into_iter().map(wire).collect::<Result<_, Status>>()?;
+        self.capturer.end(&capture_id, &wires, &ticket).map_err(refused)?;
+        Ok(Response::new(pb::EndCaptureResponse {}))
     }
 }

@@ -49,7 +49,7 @@ use tonic::service::Routes;
 pub use config::{Config, Datapath};
 pub use error::Error;
 
-use crate::capture::Capturer;
+use crate::capture::{Capturer, Running};
 use crate::grpc::Grpc;
 use crate::links::Monitor;
 use crate::names::Names;
@@ -79,6 +79,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
         links: sources.monitor.links(),
         names: names.clone(),
         shutdown: shutdown.clone(),
+        running: Running::default(),
     };
     let reconciler = Reconciler::new(names, config, sources)?;
     let (report, reports) = watch::channel(None);

@@ -18,6 +18,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -35,6 +36,9 @@ use self::table::Table;
 /// Interfaces by name.
 pub type Links = HashMap<String, Link>;
 
+/// How often the map is told at most, unless somebody waits for it: making hundreds of interfaces is thousands of events, and each telling
+/// copies all. Carrier does not wait for that.
+const PACE: Duration = Duration::from_millis(2);
 /// How often what was done is looked at for more to do before others get their turn.
 const ROUNDS: usize = 4;
 
@@ -145,9 +149,12 @@ impl Listener {
     }
 
     fn run(mut self, asked: &mpsc::Receiver<Ask>, mut rung: &UnixStream) {
+        let mut told = Instant::now();
         loop {
             let mut waits = [self.ear.as_fd(), rung.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-            match poll(&mut waits, PollTimeout::NONE) {
+            let rest = PACE.saturating_sub(told.elapsed()).as_millis() as u16 + 1;
+            let patience = if self.table.has_news() { PollTimeout::from(rest) } else { PollTimeout::NONE };
+            match poll(&mut waits, patience) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(e) => return tracing::error!("the host's interfaces are not watched any more: {e}"),
             }
@@ -170,7 +177,10 @@ impl Listener {
             }
             self.hear(anew);
             self.keep_carrier();
-            self.publish();
+            if !askers.is_empty() || told.elapsed() >= PACE {
+                self.publish();
+                told = Instant::now();
+            }
             for asker in askers {
                 let _ = asker.send(());
             }

@@ -276,6 +276,12 @@ impl Reconciler {
         if let Some(before) = report.borrow().as_ref() {
             plan.observed.note_gaps(&before.observed, Instant::now());
         }
+        // Also who only looks at the log learns what keeps links from being made, a bridge of somebody else's for instance.
+        let known =
+            report.borrow().as_ref().map(|r| r.observed.inventory.problems.clone()).unwrap_or_default();
+        for problem in plan.observed.inventory.problems.iter().filter(|p| !known.contains(p)) {
+            tracing::warn!("{problem}");
+        }
         let left: BTreeSet<WireId> = plan.left.keys().copied().collect();
         report.send_if_modified(|last| {
             let same = last.as_ref().is_some_and(|r| r.observed == plan.observed && r.left == plan.left);

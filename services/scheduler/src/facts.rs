@@ -54,6 +54,12 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
         .filter(|n| n.is_wanted() && (n.wanted == Wanted::Stopped || n.state == NodeState::Stopped))
         .map(|n| n.spec.id.clone())
         .collect();
+    let failed: BTreeSet<String> = rows
+        .nodes
+        .values()
+        .filter(|n| n.is_wanted() && n.state == NodeState::Failed)
+        .map(|n| n.spec.id.clone())
+        .collect();
     for link in rows.links.values_mut() {
         let host_of = |node: &str| placed.get(node).cloned().flatten();
         let Some(host) = &link.host else {
@@ -61,7 +67,9 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
             (link.state, link.reason) = if apart {
                 (LinkState::Failed, CROSS_HOST.to_owned())
             } else {
-                (LinkState::Pending, "a node of it has no host".to_owned())
+                let homeless = link.spec.node_ends().find(|end| host_of(&end.node).is_none());
+                let why = homeless.map(|end| format!("{end}: node {} has no host", end.node));
+                (LinkState::Pending, why.unwrap_or_default())
             };
             continue;
         };
@@ -95,6 +103,8 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
                 (link.state, link.reason) = (LinkState::Down, "it is unplugged".to_owned());
             } else if let Some(node) = ended.first() {
                 (link.state, link.reason) = (LinkState::Down, format!("node {node} does not run"));
+            } else if let Some(end) = link.spec.node_ends().find(|end| failed.contains(&end.node)) {
+                link.reason = format!("{end}: node {} has failed", end.node);
             }
         }
     }
@@ -115,11 +125,14 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
 fn tell_successors(rows: &mut LabRows) {
     let successors: Vec<(NodeUid, String)> =
         rows.nodes.values().filter(|n| n.is_successor()).map(|n| (n.uid, n.id.folded())).collect();
+    if successors.is_empty() {
+        return;
+    }
+    let of_row = |n: &NodeRow| (n.id.folded(), (n.uid, n.state.is_running()));
+    let shown: BTreeMap<String, (NodeUid, bool)> =
+        rows.nodes.values().filter(|n| !n.replaced).map(of_row).collect();
     for (uid, folded) in successors {
-        let Some(shown) = rows.nodes.values().find(|n| !n.replaced && n.id.folded() == folded) else {
-            continue;
-        };
-        let (shown, runs) = (shown.uid, shown.state.is_running());
+        let Some((shown, runs)) = shown.get(&folded).copied() else { continue };
         let Some(node) = rows.nodes.get_mut(&uid) else { continue };
         let cannot = matches!(node.state, NodeState::Failed | NodeState::Unschedulable);
         let told = if cannot {
@@ -207,6 +220,10 @@ fn node_facts(node: &mut NodeRow, view: Option<&HostView>, waiting: &[String]) {
             } else if !node.image_detail.is_empty() {
                 node.reason.clone_from(&node.image_detail);
             }
+        }
+        NodeState::Running | NodeState::Ready if !node.image_detail.is_empty() => {
+            let told = format!("its files are not put in place yet, {}", node.image_detail);
+            node.reason = if node.reason.is_empty() { told } else { format!("{}; {told}", node.reason) };
         }
         _ => {}
     }

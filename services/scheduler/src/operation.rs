@@ -205,7 +205,8 @@ fn verdict(
         stages::waits(rows).into_iter().filter(|(_, w)| w.hopeless).map(|(uid, w)| (uid, w.reason)).collect();
     let nodes = || rows.nodes.values().filter(|n| of.is_none_or(|of| of.contains(&n.uid)));
     let goes_on = |n: &NodeRow| {
-        !hopeless.contains_key(&n.uid) && (!n.state.is_settled(n.wanted) || stages::is_unfinished(n))
+        let unsettled = !n.state.is_settled(n.wanted) || stages::is_unfinished(n);
+        (!hopeless.contains_key(&n.uid) && unsettled) || (of.is_none() && n.has_files_due(&rows.lab.spec))
     };
     if (leaving && of.is_none()) || nodes().any(goes_on) {
         return None;
@@ -270,9 +271,17 @@ fn incomplete(rows: &LabRows, nodes: &[&NodeRow], links: &[&LinkRow]) -> Failure
         (n, l) => format!("{} and {}", of(n, all_nodes, "nodes"), of(l, all_links, "links")),
     };
     message.push_str(" did not come up");
-    let lines = nodes.iter().map(|n| format!("\n  {}: {}: {}", n.id, n.state, what_happened(n)));
-    let lines = lines.chain(links.iter().map(|l| format!("\n  {}: {}: {}", l.id, l.state, l.reason)));
-    message.extend(lines.take(NAMED));
+    // What is the reason of several is told once.
+    let mut told: Vec<(String, Vec<&str>)> = Vec::new();
+    let why = nodes.iter().map(|n| (n.id.as_str(), format!("{}: {}", n.state, what_happened(n))));
+    let why = why.chain(links.iter().map(|l| (l.id.as_str(), format!("{}: {}", l.state, l.reason))));
+    for (id, why) in why.take(NAMED) {
+        match told.iter_mut().find(|(w, _)| *w == why) {
+            Some((_, ids)) => ids.push(id),
+            None => told.push((why, vec![id])),
+        }
+    }
+    message.extend(told.into_iter().map(|(why, ids)| format!("\n  {}: {why}", ids.join(", "))));
     if nodes.len() + links.len() > NAMED {
         message.push_str(&format!("\n  and {} more", nodes.len() + links.len() - NAMED));
     }

@@ -78,9 +78,9 @@ pub fn plan(current: &LabRows, spec: &LabSpec, ctx: Context<'_>) -> Planned {
     {
         actions.push(action(Verb::Create, Object::Node, node.id.as_str(), "there is room for it now"));
     }
+    let told = rows.told();
     for action in &mut actions {
-        let folded = action.id.to_ascii_lowercase();
-        let host = rows.successor(&folded).or_else(|| rows.node(&folded)).and_then(|n| n.host.as_ref());
+        let host = told.get(&action.id.to_ascii_lowercase()).and_then(|n| n.host.as_ref());
         action.host = host.map(HostId::to_string).unwrap_or_default();
     }
     links::links(&mut rows, &current.lab.spec, spec, ctx, &mut actions);
@@ -120,7 +120,7 @@ fn nodes(
 ) -> BTreeMap<NodeUid, HostId> {
     let lab = rows.lab.id.clone();
     let network = network_of(&lab, spec);
-    let mut made = Made::default();
+    let mut made = Made::among(rows);
     let mut named = BTreeSet::new();
     let shown: BTreeMap<String, NodeUid> =
         rows.nodes.values().filter(|n| !n.replaced).map(|n| (n.id.folded(), n.uid)).collect();
@@ -162,7 +162,7 @@ fn nodes(
                 let why = format!("forces a new container: {why}");
                 actions.push(action(Verb::Recreate, Object::Node, &asked.id, why));
             }
-        } else if let Some((verb, why)) = changed_in_place(old, new.spec, ctx) {
+        } else if let Some((verb, why)) = changed_in_place(old, new.spec, (before, spec), ctx) {
             actions.push(action(verb, Object::Node, &asked.id, why));
         }
     }
@@ -176,8 +176,14 @@ fn nodes(
 }
 
 /// Brings a node that stays to its spec; says what is done and why, if anything.
-fn changed_in_place(node: &mut NodeRow, spec: NodeSpec, ctx: Context<'_>) -> Option<(Verb, String)> {
+fn changed_in_place(
+    node: &mut NodeRow,
+    spec: NodeSpec,
+    (before, after): (&LabSpec, &LabSpec),
+    ctx: Context<'_>,
+) -> Option<(Verb, String)> {
     let (mut verb, mut reasons) = (Verb::Update, Vec::new());
+    let contents = reason::contents((before, &node.spec), (after, &spec));
     if ctx.revive && node.wanted == Wanted::Stopped {
         verb = Verb::Start;
         verbs::apply(node, verb);
@@ -187,6 +193,7 @@ fn changed_in_place(node: &mut NodeRow, spec: NodeSpec, ctx: Context<'_>) -> Opt
         reasons.push(reason::node_change(&node.spec, &spec));
         node.spec = spec;
     }
+    reasons.extend(contents);
     if ctx.asked && node.image_step == ImageStep::Failed {
         node.image_step = ImageStep::Waiting;
         node.image_detail = String::new();

@@ -1,9 +1,11 @@
 //! Images and files: what a placed node needs on its host before it is admitted there.
 //!
 //! ```text
-//! node placed, image WAITING ─► InspectImages ─► registry's verdict ─► files ─► pull where needed ─► image READY
+//! node placed, image WAITING ─► files ─► InspectImages ─► registry's verdict ─► pull where needed ─► image READY
 //!                                   of a successor also: would the host take it? ─► all READY or FAILED: successors take over
 //! ```
+//!
+//! Files that are others in a new spec are sent the same way, to nodes that run on.
 //!
 //! One task a lab and host, woken by signal and timer, without arguments: it reads from the rows what waits, so it does not matter whether a deploy, a
 //! restart of the scheduler or room that appeared made it wait. A host that does not answer is asked again; an image that cannot be had fails its nodes only.
@@ -15,6 +17,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use netloom_model::id::{Digest, HostId, LabUid, NodeUid};
+use netloom_model::slice::files_hash;
 use netloom_model::spec::FileEntry;
 use netloom_model::state::{Runtime, Wanted};
 use netloom_service::{Shutdown, telemetry};
@@ -33,6 +36,11 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fro
 /// How many images are fetched at once on a host for a lab.
 const PULLS: usize = 3;
 
+/// True for a node whose image is awaited on its host, or whose files there are to be others.
+fn waits(rows: &LabRows, node: &NodeRow) -> bool {
+    node.is_preparing() || node.has_files_due(&rows.lab.spec)
+}
+
 /// Prepares what waits, for ever.
 pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
     let mut revision = core.store.subscribe();
@@ -42,7 +50,7 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
         revision.borrow_and_update();
         for rows in core.store.all() {
             let hosts: BTreeSet<HostId> =
-                rows.nodes.values().filter(|n| n.is_preparing()).filter_map(|n| n.host.clone()).collect();
+                rows.nodes.values().filter(|n| waits(&rows, n)).filter_map(|n| n.host.clone()).collect();
             for host in hosts {
                 let key = (rows.lab.uid, host.clone());
                 let Some(client) = core.hosts.get(&host).cloned() else { continue };
@@ -74,7 +82,7 @@ async fn prepare(core: &Scheduler, lab: LabUid, client: &HostClient) {
         let nodes: Vec<NodeRow> = rows
             .nodes
             .values()
-            .filter(|n| n.is_preparing() && n.host.as_ref() == Some(&client.id))
+            .filter(|n| waits(&rows, n) && n.host.as_ref() == Some(&client.id))
             .cloned()
             .collect();
         if nodes.is_empty() {
@@ -86,9 +94,7 @@ async fn prepare(core: &Scheduler, lab: LabUid, client: &HostClient) {
                 tracing::warn!("not prepared yet, tried again in {pause:?}: {e}");
                 let detail = format!("tried again: {e}");
                 let uids: Vec<NodeUid> = nodes.iter().map(|n| n.uid).collect();
-                let noted = core
-                    .change("scheduler.image", lab, |rows| step(rows, &uids, ImageStep::Waiting, &detail))
-                    .await;
+                let noted = core.change("scheduler.image", lab, |rows| waits_on(rows, &uids, &detail)).await;
                 if let Err(e) = noted {
                     tracing::error!("{e}");
                 }
@@ -97,6 +103,14 @@ async fn prepare(core: &Scheduler, lab: LabUid, client: &HostClient) {
             }
         }
     }
+}
+
+/// Notes that these nodes wait on, and why. One that is there already runs on meanwhile.
+fn waits_on(rows: &mut LabRows, nodes: &[NodeUid], detail: &str) {
+    let (waiting, there): (Vec<NodeUid>, Vec<NodeUid>) =
+        nodes.iter().partition(|uid| rows.nodes.get(uid).is_some_and(NodeRow::is_preparing));
+    step(rows, &waiting, ImageStep::Waiting, detail);
+    step(rows, &there, ImageStep::Ready, detail);
 }
 
 /// Sets how far images are. Nodes that are not wanted any more are left alone.
@@ -118,9 +132,13 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
         host: client.id.clone(),
         policy: n.spec.image_pull_policy,
     };
-    let uses: Vec<ImageUse> = nodes.iter().map(image_use).collect();
-    let verdicts = core.verdicts(&uses).await?;
     send_files(core, rows, client, nodes).await?;
+    let nodes: Vec<&NodeRow> = nodes.iter().filter(|n| n.is_preparing()).collect();
+    if nodes.is_empty() {
+        return Ok(());
+    }
+    let uses: Vec<ImageUse> = nodes.iter().map(|n| image_use(n)).collect();
+    let verdicts = core.verdicts(&uses).await?;
     let mut ready = Vec::new();
     let mut refused: BTreeMap<&str, Vec<NodeUid>> = BTreeMap::new();
     let mut pulls: BTreeMap<(String, Runtime), Vec<NodeUid>> = BTreeMap::new();
@@ -213,12 +231,43 @@ async fn pull(
     }
 }
 
-/// Puts the files that these nodes' binds use on the host.
+/// Puts the files that these nodes' binds use on the host, and notes which.
 async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &[NodeRow]) -> Result<()> {
-    let files: BTreeSet<FileEntry> = nodes.iter().flat_map(|n| rows.lab.spec.files_of(&n.spec)).collect();
-    if files.is_empty() {
+    let of_nodes: Vec<(&NodeRow, Vec<FileEntry>)> =
+        nodes.iter().map(|n| (n, rows.lab.spec.files_of(&n.spec))).collect();
+    let files: BTreeSet<FileEntry> = of_nodes.iter().flat_map(|(_, files)| files).cloned().collect();
+    if !files.is_empty() && !put(core, rows, client, files).await? {
         return Ok(());
     }
+    let sent: Vec<(NodeUid, String)> = of_nodes
+        .into_iter()
+        .map(|(n, files)| (n.uid, files_hash(&files)))
+        .filter(|(_, h)| !h.is_empty())
+        .collect();
+    let due = nodes.iter().any(|n| n.has_files_due(&rows.lab.spec));
+    if sent.is_empty() && !due {
+        return Ok(());
+    }
+    let uids: Vec<NodeUid> = nodes.iter().filter(|n| !n.is_preparing()).map(|n| n.uid).collect();
+    core.change("scheduler.files", rows.lab.uid, |rows| {
+        step(rows, &uids, ImageStep::Ready, "");
+        for uid in nodes.iter().map(|n| n.uid) {
+            let hash = sent.iter().find(|(u, _)| *u == uid).map(|(_, h)| h.clone()).unwrap_or_default();
+            if let Some(node) = rows.nodes.get_mut(&uid) {
+                node.files = hash;
+            }
+        }
+    })
+    .await
+}
+
+/// Puts these files on the host; false when the lab went meanwhile.
+async fn put(
+    core: &Scheduler,
+    rows: &LabRows,
+    client: &HostClient,
+    files: BTreeSet<FileEntry>,
+) -> Result<bool> {
     let mut contents: BTreeMap<Digest, Arc<Vec<u8>>> = BTreeMap::new();
     for file in &files {
         if !contents.contains_key(&file.digest) {
@@ -240,11 +289,11 @@ async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes
         // Its removal may have passed by the files: nothing else would ever remove them.
         let failures = client.remove_instances(&[], &[lab]).await?;
         tracing::info!(failures = failures.len(), "the lab went while its files were sent: they are removed");
-        return Ok(());
+        return Ok(false);
     }
     sent?;
     tracing::info!(count, "files sent");
-    Ok(())
+    Ok(true)
 }
 
 /// True when nothing of a lab is on a host any more or its files are next to go.

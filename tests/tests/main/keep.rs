@@ -123,7 +123,48 @@ fn a_cancelled_recreation_leaves_the_container(mode: Mode) {
     drop(silent);
 }
 
+fn a_changed_file_is_written_where_it_is_mounted(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let lab = sandbox.lab("files");
+    let text = format!(
+        "name: {lab}\ntopology:\n  nodes:\n    n1:\n      kind: linux\n      image: {IMAGE}\n      image-pull-policy: Never\n\
+         \x20     binds: [\"a.conf:/etc/a.conf\", \"conf.d:/etc/conf.d\"]\n"
+    );
+    std::fs::create_dir(sandbox.path().join("conf.d")).unwrap();
+    let write = |what: &str| {
+        for file in ["a.conf", "conf.d/b.conf"] {
+            sandbox.write(file, &format!("{file} {what}\n"));
+        }
+    };
+    write("one");
+    sandbox.deploy(&text);
+    let of = || (container(&sandbox, &lab, "n1").unwrap(), pid_of(&sandbox, &lab, "n1"));
+    let before = of();
+    let read = |path: &str| in_container(&before.0, &format!("cat {path}"));
+    assert_eq!(read("/etc/a.conf"), "a.conf one");
+    // A node's own edits stay as long as the source does.
+    in_container(&before.0, "echo mine > /etc/conf.d/b.conf");
+    sandbox.deploy(&text);
+    assert_eq!(read("/etc/conf.d/b.conf"), "mine");
+
+    write("two is longer");
+    let said = sandbox.deploy(&text).stdout;
+    for line in [
+        "bind /etc/a.conf: content changes, in place; the node reads it when it next does",
+        "bind /etc/conf.d: b.conf changes, in place; the node reads it when it next does",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+    assert_eq!(of(), before, "the node runs on");
+    assert_eq!(read("/etc/a.conf"), "a.conf two is longer");
+    assert_eq!(read("/etc/conf.d/b.conf"), "conf.d/b.conf two is longer");
+    write("3");
+    sandbox.deploy(&text);
+    assert_eq!((of(), read("/etc/a.conf")), (before.clone(), "a.conf 3".to_owned()));
+}
+
 in_both_modes!(
+    a_changed_file_is_written_where_it_is_mounted,
     a_mistyped_image_leaves_the_running_container,
     a_taken_port_or_subnet_leaves_the_running_containers,
     a_cancelled_recreation_leaves_the_container,

@@ -47,7 +47,7 @@ async fn check(context: &Context, settings: &Settings) -> Result<Vec<Check>, Err
         Some(set) => set.parse::<Plane>().map_err(|e| format!("network.plane in the configuration: {e}")),
         None => Ok(Plane::default()),
     });
-    let (datapath, server) = (probe::datapath(), probe::server(context).await);
+    let (datapath, server) = (probe::datapath(), probe::server(context, settings).await);
 
     let mut checks = vec![
         verdict::docker(&docker, probe::docker(&docker).await),

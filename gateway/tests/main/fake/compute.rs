@@ -102,7 +102,8 @@ impl ComputeService for Compute {
     async fn logs(&self, request: Request<pc::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let request = request.into_inner();
         let line = |text: String| {
-            Ok(pc::LogsResponse { part: Some(pc::logs_response::Part::Stdout(text.into_bytes())) })
+            let part = Some(pc::logs_response::Part::Stdout(text.into_bytes()));
+            Ok(pc::LogsResponse { part, at_ns: request.after_ns + 1 })
         };
         let told = stream::iter(vec![line(format!("{} {} {}\n", request.uid, request.ticket, request.tail))]);
         if request.follow {

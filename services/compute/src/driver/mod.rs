@@ -5,6 +5,7 @@ pub mod docker;
 pub mod sim;
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -126,13 +127,16 @@ impl Limits {
     }
 }
 
-/// Cores of this machine that processes may use.
+/// Cores of this machine that processes may use. Asked once: the answer is read from several files, and every look at every instance needs it.
 fn cores() -> u64 {
-    nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN)
-        .ok()
-        .flatten()
-        .and_then(|n| u64::try_from(n).ok())
-        .map_or(1, |n| n.max(1))
+    static CORES: LazyLock<u64> = LazyLock::new(|| {
+        nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN)
+            .ok()
+            .flatten()
+            .and_then(|n| u64::try_from(n).ok())
+            .map_or(1, |n| n.max(1))
+    });
+    *CORES
 }
 
 /// The first process of an instance.
@@ -205,6 +209,17 @@ pub enum Output {
     Stderr(Bytes),
     /// Its exit code; nothing follows.
     Exit(i32),
+    /// It was never started; nothing follows.
+    NotStarted(NotStarted),
+}
+
+/// Why a command was never started, and the exit code that a shell gives for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotStarted {
+    /// 127 where there is no such command, 126 where it cannot be run.
+    pub code: i32,
+    /// Why, in words.
+    pub why: String,
 }
 
 /// Which lines of a log are wanted.

@@ -1,11 +1,13 @@
-//! Files on their way in. A file comes into place only when it is whole and has the digest it was announced with, and is on disk before the manifest says so: after a loss of power a file is
-//! either the one before or the new one, never half of it.
+//! Files on their way in. A file comes into place only when it is whole and has the digest it was announced with, and is on disk before the manifest says so.
+//!
+//! A file that is there is written over and stays the same file, since a mount of a single file follows the file and not its name: nodes that have it mounted see the new content. A loss of power in
+//! that moment may leave half of it; nobody was told that it is there then, so it is sent again. What is new, or in whose place a node put something else, comes by its name.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -132,6 +134,9 @@ impl Upload {
             nix::sys::stat::fchmod(&self.file, Mode::from_bits_truncate(self.entry.mode & 0o777))?;
             self.file.sync_all()?;
             let (parent, name) = open_parent(&root, &self.entry.path, true)?;
+            if self.write_over(&parent, name)? {
+                return Ok(());
+            }
             renameat(nix::fcntl::AT_FDCWD, &self.draft, &parent, name)?;
             sync(&parent)
         };
@@ -141,6 +146,27 @@ impl Upload {
         manifest.insert(self.entry.path.clone(), self.entry.digest.clone());
         self.files.write_manifest(self.lab, &manifest).map_err(|e| self.failed(e))?;
         fail_point::pass("compute.put-file", "after");
+        Ok(true)
+    }
+
+    /// Writes the content over the file that is there; false when there is none that can be: nothing, no file, or a program that is being run.
+    fn write_over(&self, parent: &OwnedFd, name: &str) -> io::Result<bool> {
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let there = match openat(parent, name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::ENOENT | Errno::ELOOP | Errno::EISDIR | Errno::ENXIO | Errno::ETXTBSY) => {
+                return Ok(false);
+            }
+            Err(e) => return Err(e.into()),
+        };
+        if !there.metadata()?.is_file() {
+            return Ok(false);
+        }
+        let content = fs::read(&self.draft)?;
+        there.write_all_at(&content, 0)?;
+        there.set_len(content.len() as u64)?;
+        nix::sys::stat::fchmod(&there, Mode::from_bits_truncate(self.entry.mode & 0o777))?;
+        there.sync_all()?;
         Ok(true)
     }
 
@@ -164,6 +190,11 @@ impl Drop for Upload {
 }
 
 impl Files {
+    /// The digest of the content that was last put in the place of a lab's file.
+    pub fn placed(&self, lab: LabUid, path: &str) -> Result<Option<Digest>, Error> {
+        Ok(self.read_manifest(lab)?.remove(path))
+    }
+
     /// What was put among a lab's files. One that cannot be read is no empty one: every edit of a node's would be written over.
     fn read_manifest(&self, lab: LabUid) -> Result<BTreeMap<String, Digest>, Error> {
         let path = self.lab(lab).join("manifest.json");
@@ -235,12 +266,16 @@ mod tests {
         let (_dir, files, lab, root) = labs();
         assert!(put(&files, lab, "r1/frr.conf", b"one").unwrap());
         let path = root.join("r1/frr.conf");
+        let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap());
+        let first = inode();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
         fs::write(&path, "edited").unwrap();
         assert!(!put(&files, lab, "r1/frr.conf", b"one").unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"edited");
         assert!(put(&files, lab, "r1/frr.conf", b"two").unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(inode(), first, "what mounts the file sees the new content");
+        assert_eq!(files.placed(lab, "r1/frr.conf").unwrap(), Some(Digest::of(b"two")));
         fs::remove_file(&path).unwrap();
         assert!(put(&files, lab, "r1/frr.conf", b"two").unwrap());
         let held = files.resolve(lab, "r1/frr.conf").unwrap();

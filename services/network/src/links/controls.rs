@@ -96,6 +96,11 @@ impl Controls {
         Link { shape: control.shape, redirect: control.redirect, ..link.clone() }
     }
 
+    /// Whether anything changed since [`Controls::take_changed`] was asked last.
+    pub fn is_changed(&self) -> bool {
+        self.changed
+    }
+
     /// Whether anything changed since this was asked last.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.changed)

@@ -124,6 +124,11 @@ impl Table {
         }
     }
 
+    /// Whether anything changed since it was asked for last.
+    pub fn has_news(&self) -> bool {
+        self.changed || self.controls.is_changed()
+    }
+
     /// Everything, when it changed since it was asked for last.
     pub fn news(&mut self) -> Option<Links> {
         let changed = self.controls.take_changed() | std::mem::take(&mut self.changed);

@@ -16,6 +16,7 @@ use crate::harness::{BOUND, Host, KEY, Node, On, Slice, host_end, nic, on_a_host
 
 on_both_planes!(
     both_directions_of_several_nics_are_one_stream_that_tshark_reads,
+    a_capture_that_is_ended_says_what_it_received,
     a_tag_that_the_kernel_took_off_is_back_and_filtered_by,
     a_capture_goes_on_after_a_restart_and_ends_with_its_nic_or_its_time,
     a_caller_that_does_not_read_slows_nothing_and_what_it_missed_is_counted,
@@ -115,6 +116,42 @@ fn both_directions_of_several_nics_are_one_stream_that_tshark_reads(on: On) {
             assert!(said.contains(words), "no {words:?} in {said}");
         }
         assert!(run("tcpdump", &["-n", "-r", file.to_str().unwrap()]).contains("ICMP echo request"));
+    });
+}
+
+fn a_capture_that_is_ended_says_what_it_received(on: On) {
+    on_a_host("a_capture_that_is_ended_says_what_it_received", || async move {
+        let host = Host::start_on(on).await;
+        let mut slice = Slice::default();
+        let ([a, b], nics, wire) = pair(&host, &mut slice);
+        host.sync(&slice).await;
+        host.until_up(&[wire]).await;
+        b.until_running("eth1").await;
+        let order = pb::CaptureRequest {
+            capture_id: "one".to_owned(),
+            filter: "icmp".to_owned(),
+            ..request(&[(nics[0], "r1:eth1"), (nics[1], "r2:eth1")])
+        };
+        let running = Running::start(&host, order.clone()).await.unwrap();
+        a.run("ping", &["-c", "2", "-i", "0.05", "-W", "5", "10.4.0.2"]);
+        let taken = Running::start(&host, order).await.err().expect("the id is taken");
+        assert_eq!(from_status(&taken).violations[0].field, "capture_id");
+        let end = |nic: u64, id: &str| {
+            let asked =
+                pb::EndCaptureRequest { ticket: sign(&[nic]), nics: vec![nic], capture_id: id.to_owned() };
+            let mut client = host.client.clone();
+            async move { client.end_capture(asked).await }
+        };
+        for (nic, id) in [(nics[0], "two"), (nics[1] + 1_000, "one")] {
+            let refused = end(nic, id).await.unwrap_err();
+            assert_eq!(from_status(&refused).reason, "CAPTURE_NOT_FOUND", "{id}");
+        }
+        end(nics[1], "one").await.unwrap();
+        let file = running.end(&host, "ended").await;
+        assert_eq!(tshark(&file, &["icmp.type"]).len(), 8);
+        let said = run("capinfos", &[file.to_str().unwrap()]);
+        assert_eq!(said.matches("Number of stat entries = 1").count(), 2, "{said}");
+        eventually("the id is free", BOUND, || async { end(nics[0], "one").await.is_err() }).await;
     });
 }
 

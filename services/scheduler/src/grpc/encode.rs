@@ -199,7 +199,7 @@ pub(super) fn heard(core: &Scheduler, heard: Heard) -> ps::WatchResponse {
     let event = match heard {
         Heard::Heartbeat(sequence) => {
             let kind = ps::EventKind::Heartbeat.into();
-            return ps::WatchResponse { sequence, lab: String::new(), kind, object: None };
+            return ps::WatchResponse { sequence, lab: String::new(), kind, object: None, time: None };
         }
         Heard::Event(event) => *event,
     };
@@ -216,5 +216,11 @@ pub(super) fn heard(core: &Scheduler, heard: Heard) -> ps::WatchResponse {
         Object::Operation(row) => O::Operation(operation(core, *row)),
     };
     let kind = if event.deleted { ps::EventKind::Deleted } else { ps::EventKind::Changed };
-    ps::WatchResponse { sequence: event.sequence, lab: event.lab, kind: kind.into(), object: Some(object) }
+    ps::WatchResponse {
+        sequence: event.sequence,
+        lab: event.lab,
+        kind: kind.into(),
+        object: Some(object),
+        time: timestamp(event.time_us),
+    }
 }

@@ -31,11 +31,19 @@ pub(super) struct Made {
     pub(super) former: BTreeMap<NodeUid, HostId>,
     /// Their ids in lower case.
     pub(super) names: BTreeSet<String>,
-    /// Successors that are still asked for.
+    /// The successors that there are, by their ids in lower case.
+    successors: BTreeMap<String, NodeUid>,
+    /// Those that are still asked for.
     kept: BTreeSet<NodeUid>,
 }
 
 impl Made {
+    /// Nothing yet, among these rows.
+    pub(super) fn among(rows: &LabRows) -> Made {
+        let successors = rows.nodes.values().filter(|n| n.is_successor());
+        Made { successors: successors.map(|n| (n.id.folded(), n.uid)).collect(), ..Made::default() }
+    }
+
     /// Adds the row of a new node; its former self, of which there is nothing or which is going anyway, is to be gone.
     pub(super) fn insert(&mut self, rows: &mut LabRows, new: New, former: Option<NodeUid>) {
         let former = former.and_then(|uid| rows.nodes.get_mut(&uid)).and_then(|old| {
@@ -63,8 +71,8 @@ impl Made {
         let folded = new.id.folded();
         self.names.insert(folded.clone());
         let same = |n: &NodeRow| n.spec_hash == new.hash && n.runtime == new.runtime && n.id == new.id;
-        let there = rows.successor(&folded).filter(|n| same(n)).map(|n| n.uid);
-        if let Some(successor) = there.and_then(|uid| rows.nodes.get_mut(&uid)) {
+        let there = self.successors.get(&folded).and_then(|uid| rows.nodes.get_mut(uid));
+        if let Some(successor) = there.filter(|n| same(n)) {
             self.kept.insert(successor.uid);
             successor.spec = new.spec;
             let again = asked && successor.image_step == ImageStep::Failed;
@@ -104,6 +112,7 @@ impl New {
             rejections: Vec::new(),
             image_step: if bridge { ImageStep::Ready } else { ImageStep::Waiting },
             image_detail: String::new(),
+            files: String::new(),
             removal: String::new(),
             settled_start: String::new(),
             restarts: 0,

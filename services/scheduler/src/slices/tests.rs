@@ -106,7 +106,7 @@ fn a_node_is_admitted_when_its_image_is_there_and_its_former_self_is_gone() {
     let mut changed = spec();
     changed.nodes[1].env.insert("A".into(), "1".into());
     let mut next = planned(&rows, &changed);
-    let new = next.successor("r1").unwrap().uid;
+    let new = next.told()["r1"].uid;
     assert_eq!(
         instances(&next, &host(), &Catalogue::embedded()),
         instances(&rows, &host(), &Catalogue::embedded())

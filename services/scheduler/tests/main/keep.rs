@@ -279,7 +279,7 @@ async fn nodes_that_belong_together_are_made_anew_together_or_not_at_all() {
     let told = operation.error.unwrap().message;
     assert!(
         told.contains("3 of 3 nodes did not come up")
-            && told.contains("n1: FAILED: it changes together with n3"),
+            && told.contains("n1, n2: FAILED: it changes together with n3"),
         "{told}"
     );
     assert_eq!(instances(&world), before);
@@ -287,4 +287,49 @@ async fn nodes_that_belong_together_are_made_anew_together_or_not_at_all() {
     let operation = world.deploy("l", lab).await;
     assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
     assert!(before.keys().all(|uid| !instances(&world).contains_key(uid)));
+}
+
+#[tokio::test]
+async fn a_file_that_changes_is_written_where_it_is_mounted() {
+    use netloom_model::id::Digest;
+    let world = World::new().await;
+    let with = |content: &'static str| {
+        let digest = Digest::of(content.as_bytes()).to_string();
+        let mut lab = spec(2, &[(1, 2)]);
+        let size_bytes = content.len() as u64;
+        lab.files = vec![p::FileEntry { path: "a.conf".into(), digest, size_bytes, mode: 0o644 }];
+        lab.nodes[0].binds = vec![p::Bind {
+            source: Some(p::bind::Source::BundlePath("a.conf".into())),
+            target: "/etc/a.conf".into(),
+            read_only: false,
+        }];
+        lab
+    };
+    for content in ["one", "two", "three"] {
+        let digest = Digest::of(content.as_bytes()).to_string();
+        let part = ps::PutFilesRequest { digest, content: content.into() };
+        world.client.clone().put_files(futures::stream::iter([part])).await.unwrap();
+    }
+    world.deploy("l", with("one")).await;
+    let before = instances(&world);
+    let operation = world.deploy("l", with("two")).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+    let said = |o: &ps::OperationFacts| o.plan.clone().unwrap().actions[0].reason.clone();
+    let changes = "bind /etc/a.conf: content changes, in place; the node reads it when it next does";
+    assert_eq!((actions(&operation), said(&operation)), (vec!["UPDATE node n1".into()], changes.into()));
+    let there = || world.host().read(|s| s.files["a.conf"].clone());
+    assert_eq!((instances(&world), there()), (before.clone(), b"two".to_vec()));
+    let sent = || world.host().count("compute.put_files");
+    assert_eq!(sent(), 2);
+
+    // The operation is over only once they are there; taken back, they are the former ones again.
+    world.host().with(|s| s.hold_files = true);
+    let operation = world.apply("l", with("three")).await.unwrap();
+    eventually("files are sent", BOUND, || async { sent() == 3 }).await;
+    assert_eq!(world.operation(&operation.id).await.state(), p::OperationState::Running);
+    world.cancel(&operation.id).await.unwrap();
+    world.host().with(|s| s.hold_files = false);
+    eventually("the former files are there", BOUND, || async { sent() == 4 && there() == b"two" }).await;
+    assert_eq!(instances(&world), before);
+    world.node_is("l", "n1", p::NodeState::Ready).await;
 }

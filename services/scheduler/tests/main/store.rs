@@ -178,6 +178,11 @@ async fn events_are_numbered_without_a_gap_under_many_writers() {
     let numbers: Vec<u64> = events.iter().map(|e| e.sequence).collect();
     assert_eq!(numbers, (1..=120).collect::<Vec<_>>());
     assert_eq!(store.last_event(), 120);
+    let now = netloom_scheduler::rows::now_us();
+    assert!(
+        events.iter().all(|e| e.time_us > now - 600_000_000 && e.time_us <= now),
+        "each says when it was"
+    );
     assert_eq!(store.read_events(120, "", 10).await.unwrap(), Reading::Events(Vec::new()));
     assert_eq!(store.read_events(121, "", 10).await.unwrap(), Reading::Ahead { newest: 120 });
     assert_eq!(store.read_events(0, "other", 10).await.unwrap(), Reading::Events(Vec::new()));

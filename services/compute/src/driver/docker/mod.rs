@@ -13,6 +13,7 @@ mod kernel;
 mod log;
 mod mounts;
 mod network;
+mod not_started;
 mod policy;
 mod read;
 mod terminal;

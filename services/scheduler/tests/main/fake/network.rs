@@ -57,6 +57,10 @@ impl NetworkService for Host {
 
     type CaptureStream = Stream_<pn::CaptureResponse>;
 
+    async fn end_capture(&self, _: Request<pn::EndCaptureRequest>) -> Answer<pn::EndCaptureResponse> {
+        Err(tonic::Status::unimplemented("the fake host captures nothing"))
+    }
+
     async fn capture(&self, _: Request<pn::CaptureRequest>) -> Answer<Self::CaptureStream> {
         Err(tonic::Status::unimplemented("the fake host captures nothing"))
     }
