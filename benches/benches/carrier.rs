@@ -5,7 +5,7 @@ use std::time::Duration;
 use netloom_benches::row;
 use netloom_tests::{Interface, Mode, Sandbox, eventually, pid_of};
 
-use crate::IMAGE;
+use crate::rig::IMAGE;
 
 /// What the far end may take.
 const BOUND: Duration = Duration::from_millis(2);
@@ -17,7 +17,7 @@ pub fn rows() {
     let sandbox = Sandbox::start(Mode::One);
     let lab = sandbox.lab("carrier");
     let text = format!(
-        "name: {lab}\ntopology:\n  defaults: {{kind: linux, image: {IMAGE}}}\n  nodes: {{n1: , n2: }}\n  links:\n    - endpoints: [\"n1:eth1\", \"n2:eth1\"]\n"
+        "name: {lab}\nplane: ovs\ntopology:\n  defaults: {{kind: linux, image: {IMAGE}}}\n  nodes: {{n1: , n2: }}\n  links:\n    - endpoints: [\"n1:eth1\", \"n2:eth1\"]\n"
     );
     sandbox.deploy(&text);
     plane(&sandbox, &lab, "");

@@ -21,4 +21,4 @@ pub use interface::Interface;
 pub use lab::{container, docker, in_node, pid_of};
 pub use namespace::Namespace;
 pub use ovs::Ovs;
-pub use sandbox::{Installed, Mode, Sandbox, binaries, eventually};
+pub use sandbox::{Installed, Mode, Sandbox, binaries, eventually, on_plane};

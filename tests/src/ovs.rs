@@ -22,10 +22,16 @@ pub struct Ovs {
 impl Ovs {
     /// Starts one in this directory and namespace.
     pub fn start(dir: &Path, namespace: Arc<Namespace>) -> Ovs {
+        let mut ovs = Ovs::start_database_alone(dir, namespace);
+        ovs.start_switch();
+        ovs
+    }
+
+    /// Starts its database only: rows can be made, and nothing is done about them.
+    pub fn start_database_alone(dir: &Path, namespace: Arc<Namespace>) -> Ovs {
         std::fs::create_dir_all(dir).expect("a directory for Open vSwitch");
         let mut ovs = Ovs { dir: dir.to_owned(), namespace, database: None, switch: None };
         ovs.start_empty_database();
-        ovs.start_switch();
         ovs
     }
 

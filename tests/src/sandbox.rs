@@ -29,6 +29,14 @@ pub enum Mode {
 const FIVE: [&str; 5] =
     ["netloom-scheduler", "netloom-image-registry", "netloom-compute", "netloom-network", "netloom-gateway"];
 
+/// A topology whose links are to be carried by this plane.
+pub fn on_plane(plane: &str, topology: &str) -> String {
+    format!("plane: {plane}\n{topology}")
+}
+
+/// What the programs log unless `NETLOOM_LOG` says otherwise.
+const LOG: &str = "info,netloom_compute=debug,netloom_network=debug,netloom_scheduler=debug";
+
 /// A running netloom of a test's own.
 pub struct Sandbox {
     dir: tempfile::TempDir,
@@ -172,7 +180,7 @@ impl Sandbox {
             .open(self.dir.path().join(format!("{name}.log")))
             .expect("a log file");
         self.program(name)
-            .env("NETLOOM_LOG", "info,netloom_compute=debug,netloom_network=debug,netloom_scheduler=debug")
+            .env("NETLOOM_LOG", std::env::var("NETLOOM_LOG").unwrap_or_else(|_| LOG.to_owned()))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file handle"))
             .stderr(log)
@@ -363,6 +371,15 @@ impl Sandbox {
             all += &std::fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default();
         }
         all
+    }
+
+    /// What joins links of two nodes: flows, and redirects; two of either a link.
+    pub fn joints(&self) -> [usize; 2] {
+        let flows = self.ovs.ofctl("dump-flows", &self.name, &["--no-stats"]).must().stdout;
+        let flows = flows.lines().filter(|line| line.contains("actions=output")).count();
+        let redirects =
+            finish(self.namespace.command("tc").args(["actions", "list", "action", "mirred"]), None);
+        [flows, redirects.must().stdout.matches("Egress Redirect to device").count()]
     }
 
     /// What is there of this sandbox's: containers, host interfaces, ports and flows on its bridge.

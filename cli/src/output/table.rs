@@ -233,9 +233,9 @@ pub fn nodes_csv(nodes: &[api::Node]) -> String {
 pub fn links(style: Style, links: &[api::Link]) -> String {
     // Most labs leave frames alone: there the column would be of dashes.
     let impaired = links.iter().any(|l| !words::impairments(l).is_empty());
-    let mut header = vec!["A", "B", "STATE", "MTU", "REASON"];
+    let mut header = vec!["A", "B", "STATE", "MTU", "PLANE", "REASON"];
     if impaired {
-        header.insert(4, "IMPAIRMENT");
+        header.insert(5, "IMPAIRMENT");
     }
     let mut columns = Columns::new(style, &header);
     let end = |end: &Option<api::Endpoint>| {
@@ -248,10 +248,11 @@ pub fn links(style: Style, links: &[api::Link]) -> String {
             cell(end(&link.b)),
             state,
             cell(link.mtu.to_string()),
+            dash(&words::plane(link)),
             reason(&link.state_reason),
         ];
         if impaired {
-            row.insert(4, dash(&words::impairments(link)));
+            row.insert(5, dash(&words::impairments(link)));
         }
         columns.row(row);
     }
@@ -382,10 +383,12 @@ router-2  frr   netloom/frr:local  FAILED  local  -             0         exit c
             a: end("r1"),
             b: end("r2"),
             mtu: 9500,
+            plane: "kernel".into(),
+            plane_reason: "auto: Open vSwitch forwards in userspace only".into(),
             state: api::LinkState::Up.into(),
             ..Default::default()
         };
-        let expected = "A        B        STATE  MTU   REASON\nr1:eth1  r2:eth1  UP     9500  -\n";
+        let expected = "A        B        STATE  MTU   PLANE          REASON\nr1:eth1  r2:eth1  UP     9500  kernel (auto)  -\n";
         assert_eq!(links(Style::PLAIN, &[link]), expected);
         let lab = api::Lab {
             name: "labs/x".into(),

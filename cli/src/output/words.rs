@@ -132,6 +132,15 @@ pub fn ways(link: &api::Link) -> (String, String) {
     (impairment(link.a_to_b), impairment(link.b_to_a))
 }
 
+/// What carries a link, and the word for why; empty while that is not known.
+pub fn plane(link: &api::Link) -> String {
+    match (link.plane.as_str(), link.plane_reason.split(':').next().unwrap_or_default()) {
+        ("", _) => String::new(),
+        (plane, "") => plane.to_owned(),
+        (plane, why) => format!("{plane} ({why})"),
+    }
+}
+
 /// What a link does to frames, both ways or each; empty when nothing.
 pub fn impairments(link: &api::Link) -> String {
     let (there, back) = ways(link);

@@ -138,8 +138,8 @@ NODE  KIND   IMAGE  STATE  HOST   MGMT ADDRESS  RESTARTS  REASON
 a     linux  a:1    READY  local  -             0         -
 b     linux  a:1    READY  local  -             0         -
 
-A       B       STATE  MTU   REASON
-a:eth1  b:eth1  UP     9500  -
+A       B       STATE  MTU   PLANE  REASON
+a:eth1  b:eth1  UP     9500  -      -
 
 Deployed x in T
 ";

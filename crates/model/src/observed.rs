@@ -198,6 +198,24 @@ pub struct ObservedWire {
     pub plane_reason: String,
 }
 
+/// Frames and bytes that went one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Count {
+    /// Frames.
+    pub frames: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// What a wire carried since its joints were made, each direction by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Carried {
+    /// From its first end to its second.
+    pub a_to_b: Count,
+    /// From its second end to its first.
+    pub b_to_a: Count,
+}
+
 /// A segment as its host reads it back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedSegment {

@@ -51,7 +51,7 @@ impl Default for Config {
             ovsdb_socket: "/var/run/openvswitch/db.sock".into(),
             ovs_run_dir: "/var/run/openvswitch".into(),
             datapath: Datapath::Auto,
-            plane: Plane::Ovs,
+            plane: Plane::Auto,
             host_interfaces: true,
         }
     }

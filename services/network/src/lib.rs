@@ -5,7 +5,7 @@
 //! Open vSwitch's database through `netloom-ovsdb` and the flows that `driver::flows` read back), asks the pure `plan` what to do and what
 //! to tell, does it, and waits until any of them changes. `namespace` makes the NICs of a namespace in one visit, `driver::ovs` makes of all
 //! changes one transaction, `driver::flows` one bundle a bridge. `qdisc` has the words for what slows and redirects frames, `probe` finds out
-//! which of them the kernel understands. `observe` says what is new to an observer; `capture` reads packets for whoever holds a ticket.
+//! which of them the kernel understands, `counts` tells what wires carried. `observe` says what is new to an observer; `capture` reads packets for whoever holds a ticket.
 //!
 //! What this prevents: a wire called up because it was asked for, not because its flows were read back; a subprocess, or a visit, per port
 //! or link; two labs that meet because port numbers changed under flows; and work that is lost when anything restarts, since there is no
@@ -14,6 +14,7 @@
 mod capture;
 mod carrier;
 mod config;
+mod counts;
 mod driver;
 mod error;
 mod figures;
@@ -35,6 +36,7 @@ mod slice;
 mod trace;
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use netloom_proto::network::v1::network_service_server::NetworkServiceServer;
@@ -51,7 +53,7 @@ use crate::capture::{Capturer, Running};
 use crate::grpc::Grpc;
 use crate::links::Monitor;
 use crate::names::Names;
-use crate::reconcile::{Reconciler, Sources};
+use crate::reconcile::{Reconciler, Reports, Sources};
 use crate::slice::Store;
 
 /// Runs the service in the network namespace it is called in, until shut down. What it made goes on carrying after.
@@ -81,12 +83,13 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     };
     let reconciler = Reconciler::new(names, config, sources)?;
     let (report, reports) = watch::channel(None);
+    let (count, counts) = watch::channel(Arc::default());
     let listener = connector.listen(&settings.endpoints.network).await?;
-    let service = NetworkServiceServer::new(Grpc::new(store, reports, capturer))
+    let service = NetworkServiceServer::new(Grpc::new(store, reports, counts, capturer))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let mut work = JoinSet::new();
-    work.spawn(reconciler.run(report, shutdown.clone()));
+    work.spawn(reconciler.run(Reports { report, counts: count }, shutdown.clone()));
     let mut served = pin!(server::serve(
         listener,
         Routes::new(service),

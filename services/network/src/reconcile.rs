@@ -9,7 +9,7 @@ mod effects;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use netloom_model::id::{NodeUid, WireId};
@@ -18,6 +18,7 @@ use netloom_service::{Shutdown, fail_point};
 use tokio::sync::{Notify, watch};
 
 use crate::config::Config;
+use crate::counts::{self, Counts};
 use crate::driver::flows::{Keeper, Wish};
 use crate::driver::ovs::{self, Change, View};
 use crate::error::Error;
@@ -35,6 +36,8 @@ use crate::slice::{Store, Wanted};
 
 /// How often a pass is made though nothing was heard.
 const TIMER: Duration = Duration::from_secs(1);
+/// How often what wires carried is read, at most.
+const COUNT: Duration = Duration::from_secs(1);
 /// How long a failed effect rests, at first and at most.
 const REST: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// Numbers of host ends begin here: an end in a node never gets so high.
@@ -47,6 +50,14 @@ pub struct Report {
     pub observed: Observed,
     /// What was removed and still exists, and what of it.
     pub left: BTreeMap<WireId, String>,
+}
+
+/// Where what the loop finds goes.
+pub struct Reports {
+    /// What each pass found.
+    pub report: watch::Sender<Option<Arc<Report>>>,
+    /// What wires carried, now and then.
+    pub counts: watch::Sender<Arc<Counts>>,
 }
 
 /// What a pass reads; each is a level.
@@ -81,6 +92,8 @@ pub struct Reconciler {
     tried_with: (u64, Arc<Starts>),
     next_index: u32,
     view: Option<(Arc<Db>, View)>,
+    /// When what wires carried was read last.
+    counted: Option<Instant>,
 }
 
 /// When a failed effect is tried again.
@@ -133,15 +146,12 @@ impl Reconciler {
             tried_with: (0, starts),
             next_index,
             view: None,
+            counted: None,
         })
     }
 
     /// Runs until shut down; what exists goes on carrying after. Ends with an error when a task ended that it reads from.
-    pub async fn run(
-        mut self,
-        report: watch::Sender<Option<Arc<Report>>>,
-        shutdown: Shutdown,
-    ) -> Result<(), Error> {
+    pub async fn run(mut self, reports: Reports, shutdown: Shutdown) -> Result<(), Error> {
         let mut wanted = self.sources.store.wanted();
         let mut starts = self.sources.starts.clone();
         let mut links = self.sources.monitor.links();
@@ -157,7 +167,7 @@ impl Reconciler {
                 db: snapshots.borrow_and_update().clone(),
             };
             let begun = Instant::now();
-            let pause = self.pass(now, &report).await;
+            let pause = self.pass(now, &reports).await;
             let outcome = if self.refused.is_none() { "ok" } else { "failed" };
             figures::PASSES.note(&[outcome], begun.elapsed());
             tokio::select! {
@@ -176,7 +186,7 @@ impl Reconciler {
     }
 
     /// One pass; tells how long the next may wait.
-    async fn pass(&mut self, now: Now, report: &watch::Sender<Option<Arc<Report>>>) -> Duration {
+    async fn pass(&mut self, now: Now, reports: &Reports) -> Duration {
         self.read(now.db);
         let tables = self.tables();
         let tried_with = (now.wanted.revision, now.starts.clone());
@@ -209,7 +219,8 @@ impl Reconciler {
         };
         let mut plan = plan::plan(&facts);
         let settled = facts.settled;
-        self.tell(&mut plan, &now.wanted, report);
+        self.tell(&mut plan, &now.wanted, &reports.report);
+        self.count(&plan, &reports.counts).await;
         self.act(plan, &now.wanted, &now.starts, &now.links, settled).await;
         let clock = Instant::now();
         let due = self.resting.values().filter_map(|rest| rest.until.checked_duration_since(clock)).min();
@@ -320,6 +331,24 @@ impl Reconciler {
         if interfaces_changed {
             self.sources.monitor.read_anew().await;
         }
+    }
+
+    /// Reads what wires carried, when it was not read for a while.
+    async fn count(&mut self, plan: &Plan, to: &watch::Sender<Arc<Counts>>) {
+        if self.counted.is_some_and(|at| at.elapsed() < COUNT) {
+            return;
+        }
+        self.counted = Some(Instant::now());
+        let flows = self.keepers.get(&self.names.bridge).map(Keeper::counts).unwrap_or_default();
+        let (netlink, names) = (self.netlink.clone(), self.names.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            counts::of_redirects(&mut netlink.lock().unwrap_or_else(PoisonError::into_inner), &names)
+        });
+        let redirects = match read.await.unwrap_or_else(|e| Err(std::io::Error::other(e))) {
+            Ok(redirects) => redirects,
+            Err(e) => return tracing::debug!("what redirects counted cannot be read: {e}"),
+        };
+        to.send_replace(Arc::new(counts::put_together(&plan.ways, &redirects, &flows)));
     }
 
     fn note(&mut self, wire: WireId, outcome: Result<(), String>) {
@@ -481,7 +510,8 @@ mod tests {
         };
         let reconciler = Reconciler::new(Names::new(&config, Owner::new()), config, sources).unwrap();
         let (report, mut reports) = watch::channel(None);
-        let running = tokio::spawn(reconciler.run(report, Shutdown::new()));
+        let counts = watch::Sender::new(Arc::default());
+        let running = tokio::spawn(reconciler.run(Reports { report, counts }, Shutdown::new()));
         reports.wait_for(Option::is_some).await.unwrap();
         drop(publish);
         let ended = running.await.unwrap();

@@ -5,6 +5,7 @@
 //! known without any other source, and all actions of a host, with what they counted, are read in one dump.
 
 use netloom_model::id::WireId;
+use netloom_model::observed::Count;
 
 use crate::netlink::Request;
 use crate::qdisc::{DELETE_FILTER, DELETE_QDISC};
@@ -13,6 +14,10 @@ use crate::qdisc::{
     attribute, find, header, text, u32_at,
 };
 
+/// `RTM_GETACTION`.
+pub const GET_ACTION: u16 = 50;
+/// Bytes of a `struct tcamsg`.
+const ACTION_HEADER: usize = 4;
 /// The handle that the kernel gives to the first filter of a device; asked for by it, a filter is read without a dump.
 const HANDLE: u32 = 0x8000_0800;
 
@@ -137,6 +142,47 @@ pub fn filters_of(index: u32) -> Vec<u8> {
     header(index, 0, INGRESS_HANDLE, 0)
 }
 
+/// Body of the request for all `mirred` actions of the host.
+pub fn all_actions() -> Vec<u8> {
+    const ROOT: u16 = 1;
+    const FLAGS: u16 = 2;
+    const LARGE: u32 = 1;
+    let mut kind = Vec::new();
+    text(&mut kind, 1, "mirred");
+    let mut actions = Vec::new();
+    attribute(&mut actions, 1 | NESTED, &kind);
+    let mut bytes = vec![0; ACTION_HEADER];
+    attribute(&mut bytes, ROOT | NESTED, &actions);
+    // Many in a message, not 32 in all.
+    attribute(&mut bytes, FLAGS, &[LARGE, LARGE].map(u32::to_ne_bytes).concat());
+    bytes
+}
+
+/// What an answer to [`all_actions`] tells of netloom's actions.
+pub fn counts(payload: &[u8]) -> Vec<(Mark, Count)> {
+    let table = payload.get(ACTION_HEADER..).and_then(|attributes| find(attributes, 1)).unwrap_or_default();
+    each(table).filter_map(|action| Some((Mark::read(find(action, 6)?)?, count(action)?))).collect()
+}
+
+fn count(action: &[u8]) -> Option<Count> {
+    let statistics = find(action, 4)?;
+    // `struct gnet_stats_basic`: bytes in 64 bits, frames in 32; the attribute after it has 64 for frames.
+    let basic = find(statistics, 1)?;
+    let long = |bytes: &[u8]| Some(u64::from_ne_bytes(bytes.get(..8)?.try_into().ok()?));
+    let frames = find(statistics, 8).and_then(long).or_else(|| u32_at(basic, 8).map(u64::from))?;
+    Some(Count { frames, bytes: long(basic)? })
+}
+
+/// The values of all attributes.
+fn each(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(bytes.get(..2)?.try_into().ok()?));
+        let value = bytes.get(4..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(value)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +204,7 @@ mod tests {
         let whole = put(mark(), 9).payload().to_vec();
         for end in 0..whole.len() {
             let _ = read(&whole[..end]);
+            let _ = counts(&whole[..end]);
         }
         for end in 0..64 {
             assert_eq!(read(&vec![0xff; end]).filter(|(_, told)| matches!(told, Told::Redirect(_))), None);
@@ -170,5 +217,28 @@ mod tests {
         for cookie in [&[][..], &[1; 15], &[0; 16], &[0xff; 16]] {
             assert_eq!(Mark::read(cookie), None, "{cookie:?}");
         }
+    }
+
+    #[test]
+    fn what_actions_counted_is_read_from_one_dump() {
+        let action = |mark: Mark, frames: u64, bytes: u64| {
+            let basic = [&bytes.to_ne_bytes()[..], &(frames as u32).to_ne_bytes()].concat();
+            let mut statistics = Vec::new();
+            attribute(&mut statistics, 1, &basic);
+            attribute(&mut statistics, 8, &frames.to_ne_bytes());
+            let mut action = Vec::new();
+            text(&mut action, 1, "mirred");
+            attribute(&mut action, 4 | NESTED, &statistics);
+            attribute(&mut action, 6, &mark.bytes());
+            action
+        };
+        let (one, other) = (mark(), Mark { from: 8, ..mark() });
+        let mut table = Vec::new();
+        attribute(&mut table, 1 | NESTED, &action(one, 1 << 33, 5));
+        attribute(&mut table, 2 | NESTED, &action(other, 3, 300));
+        let mut payload = vec![0; ACTION_HEADER];
+        attribute(&mut payload, 1 | NESTED, &table);
+        let expected = [(one, Count { frames: 1 << 33, bytes: 5 }), (other, Count { frames: 3, bytes: 300 })];
+        assert_eq!(counts(&payload), expected);
     }
 }

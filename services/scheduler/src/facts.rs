@@ -89,6 +89,7 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
         }
         if let Some(wire) = wire {
             link.plane.clone_from(&wire.plane);
+            link.plane_reason.clone_from(&wire.plane_reason);
         }
         // What was read back stands; only why a wire carries nothing is known better here.
         if network.heard == Heard::Yes && matches!(link.state, LinkState::Pending | LinkState::Down) {

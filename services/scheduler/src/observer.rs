@@ -160,6 +160,8 @@ fn network_said(view: &mut NetworkView, dirty: &mut Dirty, event: NetworkEvent, 
             view.wires.clear();
             view.segments.clear();
             take(view, dirty, objects);
+            let wires = &view.wires;
+            view.carried.retain(|wire, _| wires.contains_key(wire));
             view.inventory = inventory;
             view.unwanted = unwanted.into_iter().collect();
             if first || !synced {
@@ -168,10 +170,11 @@ fn network_said(view: &mut NetworkView, dirty: &mut Dirty, event: NetworkEvent, 
             return true;
         }
         NetworkEvent::Changes(objects) => take(view, dirty, objects),
-        NetworkEvent::Heartbeat(inventory) => {
+        NetworkEvent::Heartbeat { inventory, carried } => {
             if let Some(inventory) = inventory {
                 view.inventory = inventory;
             }
+            view.carried.extend(carried);
         }
     }
     false

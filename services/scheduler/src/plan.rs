@@ -83,7 +83,7 @@ pub fn plan(current: &LabRows, spec: &LabSpec, ctx: Context<'_>) -> Planned {
         let host = told.get(&action.id.to_ascii_lowercase()).and_then(|n| n.host.as_ref());
         action.host = host.map(HostId::to_string).unwrap_or_default();
     }
-    links::links(&mut rows, spec, ctx, &mut actions);
+    links::links(&mut rows, &current.lab.spec, spec, ctx, &mut actions);
     wire_up(&mut rows, ctx);
     take_over(&mut rows, ctx.catalogue, ctx.now);
     let forbidden = forbidden(current, &rows, ctx.rooms);
@@ -95,7 +95,7 @@ pub fn place_again(current: &LabRows, ctx: Context<'_>) -> LabRows {
     let mut rows = current.clone();
     let spec = rows.lab.spec.clone();
     placement(&mut rows, &spec, ctx, &BTreeMap::new());
-    links::links(&mut rows, &spec, Context { revive: false, ..ctx }, &mut Vec::new());
+    links::links(&mut rows, &spec, &spec, Context { revive: false, ..ctx }, &mut Vec::new());
     wire_up(&mut rows, ctx);
     rows
 }

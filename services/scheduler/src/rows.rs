@@ -194,6 +194,9 @@ pub struct LinkRow {
     pub reason: String,
     /// What carries it.
     pub plane: String,
+    /// Why that carries it, in words.
+    #[serde(default)]
+    pub plane_reason: String,
     /// When it was made.
     pub create_us: i64,
     /// When what is told of it last changed.

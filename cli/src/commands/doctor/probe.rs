@@ -187,7 +187,10 @@ pub async fn server(context: &Context, settings: &Settings) -> Server {
                 .filter(|h| h.state() != api::HostState::Online)
                 .map(|h| format!("host {}: {}", last(&h.name), h.state_reason))
                 .collect();
-            Server::Answers { endpoint, unwell }
+            let planes = hosts.iter().filter(|h| !h.plane.is_empty());
+            let planes =
+                planes.map(|h| format!("host {}: {} ({})", last(&h.name), h.plane, h.plane_reason)).collect();
+            Server::Answers { endpoint, unwell, planes }
         }
         Err(e) => Server::Silent(e.to_string().lines().next().unwrap_or_default().to_owned()),
     }

@@ -495,6 +495,34 @@ impl TryFrom<pn::ObservedWire> for mo::ObservedWire {
     }
 }
 
+impl From<mo::Count> for p::Carried {
+    fn from(c: mo::Count) -> Self {
+        let most = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        p::Carried { frames: most(c.frames), bytes: most(c.bytes) }
+    }
+}
+
+impl From<p::Carried> for mo::Count {
+    fn from(c: p::Carried) -> Self {
+        let least = |n: i64| u64::try_from(n).unwrap_or_default();
+        mo::Count { frames: least(c.frames), bytes: least(c.bytes) }
+    }
+}
+
+impl From<(WireId, mo::Carried)> for pn::WireCarried {
+    fn from((wire, c): (WireId, mo::Carried)) -> Self {
+        pn::WireCarried { wire_id: wire.get(), a_to_b: Some(c.a_to_b.into()), b_to_a: Some(c.b_to_a.into()) }
+    }
+}
+
+impl TryFrom<pn::WireCarried> for (WireId, mo::Carried) {
+    type Error = ConvertError;
+    fn try_from(c: pn::WireCarried) -> Result<Self, ConvertError> {
+        let (a_to_b, b_to_a) = (c.a_to_b.unwrap_or_default().into(), c.b_to_a.unwrap_or_default().into());
+        Ok((wire_id("carried.wire_id", c.wire_id)?, mo::Carried { a_to_b, b_to_a }))
+    }
+}
+
 impl From<mo::ObservedSegment> for pn::ObservedSegment {
     fn from(s: mo::ObservedSegment) -> Self {
         let state = pn::WireState::from(s.state).into();

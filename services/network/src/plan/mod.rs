@@ -30,6 +30,7 @@ use netloom_model::spec::Plane;
 
 use crate::carrier::Cables;
 use crate::config::Datapath;
+use crate::counts::Ways;
 use crate::driver::flows::Rule;
 use crate::driver::ovs::{Change, View};
 use crate::guest::Setting;
@@ -212,6 +213,8 @@ pub struct Plan {
     pub faulty_ports: BTreeMap<WireId, String>,
     /// What each bridge's flows have to be; a bridge that is not named is left as it is.
     pub flows: BTreeMap<String, BTreeSet<Rule>>,
+    /// Where what wires carry is counted.
+    pub ways: BTreeMap<WireId, Ways>,
     /// What was read, in the words of the contract.
     pub observed: Observed,
     /// What was removed and still exists, and what of it.

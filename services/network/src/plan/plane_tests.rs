@@ -22,9 +22,9 @@ fn the_lab_says_else_the_host_and_auto_goes_by_what_open_vswitch_forwards_with()
     };
     use Plane::{Auto, Kernel, Ovs};
     assert_eq!(chosen(&world, Auto, None), ("kernel", "auto: Open vSwitch forwards in userspace only"));
-    assert_eq!(chosen(&world, Ovs, None), ("ovs", "the host says network.plane = \"ovs\""));
-    assert_eq!(chosen(&world, Ovs, Some(Kernel)), ("kernel", "the lab says plane: kernel"));
-    assert_eq!(chosen(&world, Kernel, Some(Ovs)), ("ovs", "the lab says plane: ovs"));
+    assert_eq!(chosen(&world, Ovs, None), ("ovs", "host: network.plane is ovs"));
+    assert_eq!(chosen(&world, Ovs, Some(Kernel)), ("kernel", "lab: its plane is kernel"));
+    assert_eq!(chosen(&world, Kernel, Some(Ovs)), ("ovs", "lab: its plane is ovs"));
     assert_eq!(chosen(&world, Ovs, Some(Auto)).0, "kernel", "the lab wants it found out");
     world.kernel_datapath = true;
     assert_eq!(chosen(&world, Auto, None), ("ovs", "auto: Open vSwitch forwards in the kernel"));

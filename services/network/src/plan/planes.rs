@@ -16,7 +16,7 @@ use crate::driver;
 pub struct Choice {
     /// True for the kernel alone, false for Open vSwitch.
     pub kernel: bool,
-    /// Why, in words.
+    /// Why: one word for a table, and the rest behind a colon.
     pub why: &'static str,
 }
 
@@ -31,12 +31,12 @@ impl Choice {
 pub fn of(facts: &Facts<'_>, wire: &Wire) -> Choice {
     let kernel = |why| Choice { kernel: true, why };
     match ends(wire) {
-        Ends::Special(_, WireEnd::Dummy) => kernel("it leads nowhere"),
-        Ends::Special(..) => kernel("it leads out of the lab"),
-        Ends::Other => kernel("it ends in nothing"),
-        _ if is_impaired(wire) => kernel("it is impaired"),
+        Ends::Special(_, WireEnd::Dummy) => kernel("dummy: it leads nowhere"),
+        Ends::Special(..) => kernel("outside: it leads out of the lab"),
+        Ends::Other => kernel("dummy: it ends in nothing"),
+        _ if is_impaired(wire) => kernel("impaired: what slows or loses frames is the kernel's"),
         Ends::NicAndSegment(..) | Ends::Segments(..) => {
-            Choice { kernel: false, why: "it ends in a bridge of the lab" }
+            Choice { kernel: false, why: "bridge: it ends in a bridge of the lab" }
         }
         Ends::Nics(..) => between_nics(facts, wire.plane),
     }
@@ -54,17 +54,17 @@ pub fn between_nics(facts: &Facts<'_>, lab: Option<Plane>) -> Choice {
         Some(plane) => choose(
             plane,
             [
-                "the lab says plane: ovs",
-                "the lab says plane: kernel",
-                "the lab says plane: auto, and Open vSwitch forwards in userspace only",
-                "the lab says plane: auto, and Open vSwitch forwards in the kernel",
+                "lab: its plane is ovs",
+                "lab: its plane is kernel",
+                "lab: its plane is auto, and Open vSwitch forwards in userspace only",
+                "lab: its plane is auto, and Open vSwitch forwards in the kernel",
             ],
         ),
         None => choose(
             facts.plane,
             [
-                "the host says network.plane = \"ovs\"",
-                "the host says network.plane = \"kernel\"",
+                "host: network.plane is ovs",
+                "host: network.plane is kernel",
                 "auto: Open vSwitch forwards in userspace only",
                 "auto: Open vSwitch forwards in the kernel",
             ],

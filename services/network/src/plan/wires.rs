@@ -21,6 +21,7 @@ use super::ports::{Ends, Ports, State, ends};
 use super::refusals::Refusals;
 use super::{Facts, Plan};
 use crate::carrier::{Cable, Cables, Far, Will};
+use crate::counts::Ways;
 use crate::driver::flows::Rule;
 use crate::names::End;
 use crate::netlink::Link;
@@ -99,6 +100,7 @@ impl Wiring<'_> {
                 }
             };
             self.cables(wire, verdict.is_in, &mut cables);
+            plan.ways.extend(self.ways(wire).map(|ways| (wire.wire_id, ways)));
             plan.observed.gaps.extend(self.lost(wire).map(|at| (wire.wire_id, at)));
             let choice = planes::of(self.facts, wire);
             let observed = ObservedWire {
@@ -141,6 +143,19 @@ impl Wiring<'_> {
             if is_in || !cables.contains_key(&link.index) {
                 cables.insert(link.index, Cable { is_in, far: far.unwrap_or(Far::Steady) });
             }
+        }
+    }
+
+    /// Where what the wire carries is counted; none where nothing does.
+    fn ways(&self, wire: &Wire) -> Option<Ways> {
+        if is_joined(self.facts, wire) {
+            let [a, b] = devices(self.facts, self.nics, wire)?;
+            return Some(Ways::Interfaces(a.index, b.index));
+        }
+        let Ends::Nics(a, b) = ends(wire) else { return None };
+        match (self.nic_port(a), self.nic_port(b)) {
+            (State::Ready(a), State::Ready(b)) => Some(Ways::Ports(*a, *b)),
+            _ => None,
         }
     }
 

@@ -150,23 +150,28 @@ fn tcp_moves_data_over_a_wire(on: On) {
         assert_eq!(interface.mac, "02:00:00:00:00:02");
         assert!(interface.addresses.contains(&"10.9.0.2".to_owned()), "{interface:?}");
         assert!(interface.addresses.contains(&"2001:db8::2".to_owned()), "{interface:?}");
-        const BYTES: usize = 20 << 20;
-        let listener = b.inside(|| TcpListener::bind("10.9.0.2:7")).unwrap();
-        let server = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            stream.set_read_timeout(Some(BOUND)).unwrap();
-            let mut got = Vec::new();
-            stream.read_to_end(&mut got).unwrap();
-            got
-        });
-        let sent: Vec<u8> = (0..BYTES).map(|n| (n / 7) as u8).collect();
-        a.inside(|| {
-            let mut stream = TcpStream::connect_timeout(&"10.9.0.2:7".parse().unwrap(), BOUND).unwrap();
-            stream.set_write_timeout(Some(BOUND)).unwrap();
-            stream.write_all(&sent).unwrap();
-        });
-        assert!(server.join().unwrap() == sent, "not the bytes that were sent");
+        moves_data(&[a, b], "10.9.0.2", 20 << 20);
     });
+}
+
+/// Moves so many bytes over TCP from the first node to the second, and looks at what arrived.
+pub fn moves_data([a, b]: &[Node; 2], address: &str, bytes: usize) {
+    let listener = b.inside(|| TcpListener::bind(format!("{address}:7"))).unwrap();
+    let target = listener.local_addr().unwrap();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.set_read_timeout(Some(BOUND)).unwrap();
+        let mut got = Vec::new();
+        stream.read_to_end(&mut got).unwrap();
+        got
+    });
+    let sent: Vec<u8> = (0..bytes).map(|n| (n / 7) as u8).collect();
+    a.inside(|| {
+        let mut stream = TcpStream::connect_timeout(&target, BOUND).unwrap();
+        stream.set_write_timeout(Some(BOUND)).unwrap();
+        stream.write_all(&sent).unwrap();
+    });
+    assert!(server.join().unwrap() == sent, "not the bytes that were sent");
 }
 
 fn the_host_itself_does_not_answer_on_a_wire(on: On) {

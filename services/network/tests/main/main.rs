@@ -18,3 +18,4 @@ mod planes;
 mod scale;
 mod segments;
 mod special;
+mod traffic;

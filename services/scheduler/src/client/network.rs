@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures::{Stream, StreamExt as _};
 use netloom_model::id::WireId;
-use netloom_model::observed::{NetworkInventory, ObservedNic, ObservedSegment, ObservedWire};
+use netloom_model::observed::{Carried, NetworkInventory, ObservedNic, ObservedSegment, ObservedWire};
 use netloom_model::slice::NetworkSlice;
 use netloom_proto::convert::ConvertError;
 use netloom_proto::network::v1 as pn;
@@ -32,7 +32,12 @@ pub enum NetworkEvent {
     /// What changed.
     Changes(NetworkObjects),
     /// Still here.
-    Heartbeat(Option<NetworkInventory>),
+    Heartbeat {
+        /// What the host can do, when that changed.
+        inventory: Option<NetworkInventory>,
+        /// What wires carried, of those that did.
+        carried: Vec<(WireId, Carried)>,
+    },
 }
 
 /// NICs, wires and segments as read back.
@@ -183,7 +188,10 @@ fn network_event(
             }
         }
         Some(E::Changes(c)) => NetworkEvent::Changes(objects(c.nics, c.wires, c.segments)?),
-        Some(E::Heartbeat(h)) => NetworkEvent::Heartbeat(h.inventory.map(Into::into)),
-        None => NetworkEvent::Heartbeat(None),
+        Some(E::Heartbeat(h)) => {
+            let carried = h.carried.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+            NetworkEvent::Heartbeat { inventory: h.inventory.map(Into::into), carried }
+        }
+        None => NetworkEvent::Heartbeat { inventory: None, carried: Vec::new() },
     }))
 }

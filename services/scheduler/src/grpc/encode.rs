@@ -87,7 +87,11 @@ pub(super) fn node(core: &Scheduler, view: NodeView) -> ps::NodeFacts {
 
 pub(super) fn link(core: &Scheduler, view: LinkView) -> ps::LinkFacts {
     let LinkView { lab, link } = view;
+    let carried = |host| core.world.host(host, |view| view.network.carried.get(&link.wire_id).copied());
+    let carried = link.host.as_ref().and_then(carried).flatten();
     ps::LinkFacts {
+        carried_a_to_b: carried.map(|c| c.a_to_b.into()),
+        carried_b_to_a: carried.map(|c| c.b_to_a.into()),
         uid: link.uid.to_string(),
         lab,
         id: link.id,
@@ -97,6 +101,7 @@ pub(super) fn link(core: &Scheduler, view: LinkView) -> ps::LinkFacts {
         state: p::LinkState::from(link.state).into(),
         reason: link.reason,
         plane: link.plane,
+        plane_reason: link.plane_reason,
         create_time: timestamp(link.create_us),
         update_time: timestamp(link.update_us),
     }
@@ -139,6 +144,8 @@ pub(super) fn host(
         runtime_versions: compute.runtime_versions,
         datapath: network.datapath,
         ovs_version: network.ovs_version,
+        plane: network.plane,
+        plane_reason: network.plane_reason,
         node_tallies: tallies.get(&row.id).into_iter().flatten().map(|t| (*t).into()).collect(),
         observe_time: timestamp(heard_us),
         id: row.id.to_string(),

@@ -156,7 +156,7 @@ pub fn take_over(rows: &mut LabRows, catalogue: &Catalogue, now: i64) {
     }
     let spec = rows.lab.spec.clone();
     let ctx = Context { catalogue, rooms: &[], asked: false, revive: false, now };
-    links::links(rows, &spec, ctx, &mut Vec::new());
+    links::links(rows, &spec, &spec, ctx, &mut Vec::new());
     wire_up(rows, ctx);
 }
 

@@ -4,7 +4,7 @@
 
 use netloom_model::id::LabId;
 use netloom_model::slice::mounted_files;
-use netloom_model::spec::{BindSource, Endpoint, FileEntry, Impairment, LabSpec, LinkSpec, NodeSpec};
+use netloom_model::spec::{BindSource, Endpoint, FileEntry, Impairment, LabSpec, LinkSpec, NodeSpec, Plane};
 use serde_json::{Map, Value};
 
 use crate::rows::network_of;
@@ -134,6 +134,12 @@ pub fn link_change(old: &LinkSpec, new: &LinkSpec) -> String {
         all.push("labels changed".to_owned());
     }
     all.join(", ")
+}
+
+/// What a lab says of what carries its links, when that changed.
+pub fn plane_change(former: &LabSpec, spec: &LabSpec) -> Option<String> {
+    let word = |plane: Option<Plane>| plane.map_or("the host's", Plane::as_str);
+    (former.plane != spec.plane).then(|| format!("plane {} → {}", word(former.plane), word(spec.plane)))
 }
 
 /// What a direction does to frames, in words.

@@ -124,6 +124,7 @@ pub(super) fn link_row(row: &SqlRow) -> Result<LinkRow> {
         state: from_word("links.state", row.try_get("state")?)?,
         reason: row.try_get("reason")?,
         plane: row.try_get("plane")?,
+        plane_reason: row.try_get("plane_reason")?,
         create_us: row.try_get("create_us")?,
         update_us: row.try_get("update_us")?,
     })
@@ -423,10 +424,10 @@ impl Tx<'_> {
 
     async fn put_link(&mut self, lab: &str, link: &LinkRow) -> Result<()> {
         sqlx::query(
-            "INSERT INTO links (uid, lab_uid, id, replaced, wire_id, wanted, spec_json, host, state, reason, plane, create_us, update_us, enabled)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+            "INSERT INTO links (uid, lab_uid, id, replaced, wire_id, wanted, spec_json, host, state, reason, plane, create_us, update_us, enabled, plane_reason)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
              ON CONFLICT (uid) DO UPDATE SET replaced = excluded.replaced, wanted = excluded.wanted, spec_json = excluded.spec_json,
-               enabled = excluded.enabled, host = excluded.host, state = excluded.state, reason = excluded.reason, plane = excluded.plane, update_us = excluded.update_us",
+               enabled = excluded.enabled, host = excluded.host, state = excluded.state, reason = excluded.reason, plane = excluded.plane, plane_reason = excluded.plane_reason, update_us = excluded.update_us",
         )
         .bind(link.uid.to_string())
         .bind(lab)
@@ -442,6 +443,7 @@ impl Tx<'_> {
         .bind(link.create_us)
         .bind(link.update_us)
         .bind(i64::from(link.enabled))
+        .bind(&link.plane_reason)
         .execute(&mut *self.sql)
         .await?;
         Ok(())

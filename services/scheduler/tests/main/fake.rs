@@ -349,7 +349,7 @@ impl State {
                 state: state.into(),
                 detail: String::new(),
                 plane: "ovs".into(),
-                plane_reason: "the host says network.plane = \"ovs\"".into(),
+                plane_reason: "host: network.plane is ovs".into(),
                 end: pn::End::Unspecified.into(),
             }
         };

@@ -26,12 +26,7 @@ fn is_as_asked(sandbox: &Sandbox, lab: &str, nodes: usize, links: usize) {
     let containers =
         || sandbox.docker(&["ps", "-aq", "--filter", &owner]).must().stdout.split_whitespace().count();
     eventually("as many containers as nodes", BOUND, || containers() == nodes);
-    let ports = || sandbox.ovs.vsctl(&["list-ports", sandbox.bridge()]).must().stdout.lines().count();
-    let flows = || {
-        let flows = sandbox.ovs.ofctl("dump-flows", sandbox.bridge(), &["--no-stats"]).must().stdout;
-        flows.lines().filter(|l| l.contains("actions=")).count()
-    };
-    eventually("two ports and two flows a link", BOUND, || (ports(), flows()) == (2 * links, 2 * links));
+    eventually("two redirects a link", BOUND, || sandbox.joints() == [0, 2 * links]);
 }
 
 /// Destroys a lab and demands that nothing is left of the sandbox's.

@@ -41,13 +41,23 @@ impl Handle {
         self.ask(nix::libc::SIOCSIFFLAGS, |request| request.ifr_ifru.ifru_flags = flags);
     }
 
+    fn ethtool(&self, command: u32) -> bool {
+        const SIOCETHTOOL: nix::libc::Ioctl = 0x8946;
+        let mut value = [command, 0];
+        self.ask(SIOCETHTOOL, |request| request.ifr_ifru.ifru_data = value.as_mut_ptr().cast());
+        value[1] != 0
+    }
+
     /// Whether it has carrier.
     pub fn has_carrier(&self) -> bool {
-        const SIOCETHTOOL: nix::libc::Ioctl = 0x8946;
         const ETHTOOL_GLINK: u32 = 0xa;
-        let mut value = [ETHTOOL_GLINK, 0];
-        self.ask(SIOCETHTOOL, |request| request.ifr_ifru.ifru_data = value.as_mut_ptr().cast());
-        value[1] == 1
+        self.ethtool(ETHTOOL_GLINK)
+    }
+
+    /// Whether its node leaves checksums to whoever takes its frames.
+    pub fn leaves_checksums(&self) -> bool {
+        const ETHTOOL_GTXCSUM: u32 = 0x16;
+        self.ethtool(ETHTOOL_GTXCSUM)
     }
 
     /// Waits for it to have carrier or not; tells how long that took.

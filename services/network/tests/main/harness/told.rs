@@ -16,6 +16,8 @@ pub struct Told {
     pub synced: bool,
     pub snapshots: u32,
     pub heartbeats: u32,
+    /// What wires carried.
+    pub carried: BTreeMap<u64, pb::WireCarried>,
     /// Every state that was told of a wire or segment, in order.
     pub history: BTreeMap<u64, Vec<pb::WireState>>,
     /// True while parts of a snapshot are still to come.
@@ -27,6 +29,7 @@ impl Told {
         let (nics, wires, segments) = match event {
             Event::Heartbeat(beat) => {
                 self.heartbeats += 1;
+                self.carried.extend(beat.carried.into_iter().map(|c| (c.wire_id, c)));
                 self.inventory = beat.inventory.unwrap_or(self.inventory.clone());
                 return;
             }
