@@ -224,7 +224,11 @@ fn tcp([from, to]: &[Node; 2]) -> f64 {
             let mut stream =
                 TcpStream::connect_timeout(&target, Duration::from_secs(20)).expect("it connects");
             let data = vec![0; 256 << 10];
-            while !over.load(Ordering::Relaxed) && stream.write_all(&data).is_ok() {}
+            while !over.load(Ordering::Relaxed) {
+                if stream.write_all(&data).is_err() {
+                    break;
+                }
+            }
         });
         let (mut stream, _) = listener.accept().expect("it connects");
         let mut buffer = vec![0; 1 << 20];

@@ -424,13 +424,14 @@ pub fn diagnostic(d: &Diagnostic) -> v1::Diagnostic {
     }
 }
 
-/// An event of WatchLabs that no log has.
+/// An event of WatchLabs; one that no log has, as in a snapshot, has no time.
 pub fn event(
     sequence: u64,
     r#type: v1::WatchEventType,
     object: Option<v1::watch_labs_response::Object>,
+    time: Option<Timestamp>,
 ) -> v1::WatchLabsResponse {
-    v1::WatchLabsResponse { sequence, r#type: r#type.into(), object, time: None }
+    v1::WatchLabsResponse { sequence, r#type: r#type.into(), object, time }
 }
 
 /// The object of an event, as the scheduler tells it.

@@ -176,7 +176,7 @@ pub fn links() -> Vec<ps::LinkFacts> {
         plane: "ovs".into(),
         plane_reason: "lab: its plane is ovs".into(),
         carried_a_to_b: Some(p::Carried { frames: 7, bytes: 420 }),
-        carried_b_to_a: (bi != "p1").then(|| p::Carried { frames: 1 << 40, bytes: 1 << 50 }),
+        carried_b_to_a: (bi != "p1").then_some(p::Carried { frames: 1 << 40, bytes: 1 << 50 }),
         create_time: time(20),
         update_time: time(21),
         observe_time: time(22),

@@ -63,7 +63,7 @@ mod tests {
     fn what_changed_or_is_due_is_looked_at_and_everything_now_and_then() {
         let all: [NodeUid; 4] = std::array::from_fn(|_| NodeUid::new());
         let (mut look, begun) = (Look::default(), Instant::now());
-        let mut take = |look: &mut Look, ms| -> Vec<NodeUid> {
+        let take = |look: &mut Look, ms| -> Vec<NodeUid> {
             look.take(all.into_iter(), begun + Duration::from_millis(ms)).into_iter().collect()
         };
         assert_eq!(take(&mut look, 0), all, "at first everything");
