@@ -37,7 +37,7 @@ pub enum Error {
     #[error("no capture \"{0}\" runs on this host: it has ended")]
     NoCapture(String),
     /// The kernel does not give what this service stands on.
-    #[error("{what}: run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN")]
+    #[error("{what}: run as root, or with CAP_NET_ADMIN, CAP_NET_BROADCAST and CAP_SYS_ADMIN")]
     Kernel {
         /// What could not be done.
         what: &'static str,

@@ -151,7 +151,8 @@ fn a_ring_of_five_hundred_containers() {
         return;
     }
     // Joined in the kernel: a userspace switch takes longer for each port the more it has.
-    let sandbox = Sandbox::prepare(Mode::One, "[scheduler]\ncpu_overcommit = 100.0\n");
+    let sandbox =
+        Sandbox::prepare(Mode::One, "[scheduler]\ncpu_overcommit = 100.0\nmemory_overcommit = 4.0\n");
     let config = sandbox.path().join("netloom.toml");
     let text = std::fs::read_to_string(&config).expect("the configuration");
     std::fs::write(&config, text.replace("[network]\n", "[network]\nplane = \"kernel\"\n")).expect("a file");
