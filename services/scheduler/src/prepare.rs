@@ -239,6 +239,18 @@ async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes
     let of_nodes: Vec<(&NodeRow, Vec<FileEntry>)> =
         nodes.iter().map(|n| (n, rows.lab.spec.files_of(&n.spec))).collect();
     let files: BTreeSet<FileEntry> = of_nodes.iter().flat_map(|(_, files)| files).cloned().collect();
+    // What is sent in vain may be half there: going back to the former files has to send those again.
+    let unknown: BTreeSet<NodeUid> = of_nodes
+        .iter()
+        .filter(|(n, files)| !n.files.is_empty() && !files.is_empty() && files_hash(files) != n.files)
+        .map(|(n, _)| n.uid)
+        .collect();
+    if !unknown.is_empty() {
+        let forget = |rows: &mut LabRows| {
+            rows.nodes.values_mut().filter(|n| unknown.contains(&n.uid)).for_each(|n| n.files.clear());
+        };
+        core.change("scheduler.files", rows.lab.uid, forget).await?;
+    }
     if !files.is_empty() && !put(core, rows, client, files).await? {
         return Ok(());
     }

@@ -87,6 +87,8 @@ pub struct State {
     pub slow_segments: bool,
     /// True: files that were sent are not written yet.
     pub hold_files: bool,
+    /// True: of files that are sent only half is written.
+    pub cuts_files: bool,
     /// Why the rest of a lab cannot be removed.
     pub stuck: String,
     /// True: nothing more is made.

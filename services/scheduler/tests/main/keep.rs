@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use netloom_model::id::Digest;
 use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::v1 as p;
 use netloom_service::testing::eventually;
@@ -320,27 +321,35 @@ async fn nodes_that_belong_together_are_made_anew_together_or_not_at_all() {
     assert!(before.keys().all(|uid| !instances(&world).contains_key(uid)));
 }
 
-#[tokio::test]
-async fn a_file_that_changes_is_written_where_it_is_mounted() {
-    use netloom_model::id::Digest;
+/// Two nodes, the first of which mounts a file of this content.
+fn with_file(content: &str) -> p::LabSpec {
+    let digest = Digest::of(content.as_bytes()).to_string();
+    let mut lab = spec(2, &[(1, 2)]);
+    let size_bytes = content.len() as u64;
+    lab.files = vec![p::FileEntry { path: "a.conf".into(), digest, size_bytes, mode: 0o644 }];
+    lab.nodes[0].binds = vec![p::Bind {
+        source: Some(p::bind::Source::BundlePath("a.conf".into())),
+        target: "/etc/a.conf".into(),
+        read_only: false,
+    }];
+    lab
+}
+
+/// A world that holds the contents "one", "two" and "three".
+async fn with_contents() -> World {
     let world = World::new().await;
-    let with = |content: &'static str| {
-        let digest = Digest::of(content.as_bytes()).to_string();
-        let mut lab = spec(2, &[(1, 2)]);
-        let size_bytes = content.len() as u64;
-        lab.files = vec![p::FileEntry { path: "a.conf".into(), digest, size_bytes, mode: 0o644 }];
-        lab.nodes[0].binds = vec![p::Bind {
-            source: Some(p::bind::Source::BundlePath("a.conf".into())),
-            target: "/etc/a.conf".into(),
-            read_only: false,
-        }];
-        lab
-    };
     for content in ["one", "two", "three"] {
         let digest = Digest::of(content.as_bytes()).to_string();
         let part = ps::PutFilesRequest { digest, content: content.into() };
         world.client.clone().put_files(futures::stream::iter([part])).await.unwrap();
     }
+    world
+}
+
+#[tokio::test]
+async fn a_file_that_changes_is_written_where_it_is_mounted() {
+    let world = with_contents().await;
+    let with = with_file;
     world.deploy("l", with("one")).await;
     let before = instances(&world);
     let operation = world.deploy("l", with("two")).await;
@@ -363,4 +372,22 @@ async fn a_file_that_changes_is_written_where_it_is_mounted() {
     eventually("the former files are there", BOUND, || async { sent() == 4 && there() == b"two" }).await;
     assert_eq!(instances(&world), before);
     world.node_is("l", "n1", p::NodeState::Ready).await;
+}
+
+#[tokio::test]
+async fn a_file_that_was_written_by_half_is_sent_again_when_the_lab_goes_back_to_its_former_content() {
+    let world = with_contents().await;
+    world.deploy("l", with_file("one")).await;
+    let before = instances(&world);
+    let there = || world.host().read(|s| s.files["a.conf"].clone());
+    world.host().with(|s| s.cuts_files = true);
+    let operation = world.apply("l", with_file("three")).await.unwrap();
+    eventually("half of it is there", BOUND, || async { there() == b"th" }).await;
+    let reason = || async { world.node("l", "n1").await.reason };
+    eventually("the node says so", BOUND, || async { reason().await.contains("no space left") }).await;
+    world.cancel(&operation.id).await.unwrap();
+    world.host().with(|s| s.cuts_files = false);
+    eventually("the former content is there", BOUND, || async { there() == b"one" }).await;
+    eventually("nothing is said of files any more", BOUND, || async { reason().await.is_empty() }).await;
+    assert_eq!(instances(&world), before);
 }

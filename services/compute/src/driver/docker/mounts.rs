@@ -89,7 +89,9 @@ impl Mounts {
         // Of what is there: what is announced may still be on its way.
         let placed = self.files.placed(instance.lab_uid, &instance.spec.startup_config)?;
         let digest = placed.map(|digest| digest.to_string()).unwrap_or_default();
-        let same = copy.exists() && std::fs::read_to_string(&mark).is_ok_and(|before| before == digest);
+        // Nothing is placed while the lab's copy may be half of itself: the node keeps what it has.
+        let is_same = |before: String| digest.is_empty() || before == digest;
+        let same = copy.exists() && std::fs::read_to_string(&mark).is_ok_and(is_same);
         if !same || instance.spec.enforce_startup_config {
             let path = format!("/proc/self/fd/{}", of_lab.as_raw_fd());
             let text = std::fs::read(path).map_err(|e| {

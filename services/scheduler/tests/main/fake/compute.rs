@@ -129,6 +129,11 @@ impl ComputeService for Host {
         while self.read(|s| s.hold_files) {
             let _ = version.changed().await;
         }
+        if self.read(|s| s.cuts_files) {
+            files.values_mut().for_each(|content| content.truncate(content.len() / 2));
+            self.with(|s| s.files.extend(files));
+            return Err(to_status(Failure::new(Code::FailedPrecondition, "REFUSED", "no space left")));
+        }
         self.with(|s| s.files.extend(files));
         Ok(Response::new(pc::PutFilesResponse::default()))
     }
