@@ -9,7 +9,7 @@ use crate::floor::Lab;
 use crate::rig::{Links, links, settle, topology};
 
 /// What carries wires, as the configuration and the floor call it.
-const PLANES: [&str; 1] = ["ovs"];
+const PLANES: [&str; 2] = ["kernel", "ovs"];
 
 pub fn rows() {
     for plane in PLANES {
@@ -22,7 +22,7 @@ fn on(plane: &str) {
     let rounds = size(5, 2);
     let links = links(nodes);
     let count = format!("{nodes} containers, {} links, {plane}", links.len());
-    let sandbox = Sandbox::start(Mode::One);
+    let sandbox = Sandbox::start_on(Mode::One, &format!("plane = {plane:?}"));
     let lab = sandbox.lab("bench");
     let (whole, bare) = (topology(&lab, nodes, &links), topology(&lab, nodes, &Links::new()));
     let deploy = |text: &str| timed(|| sandbox.deploy(text)).0;

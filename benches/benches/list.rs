@@ -76,8 +76,17 @@ async fn deploy(sandbox: &Sandbox, count: usize) {
         async move {
             let text = format!("name: lab{n:04}\n{text}");
             let request = api::ImportLabRequest { text, ..api::ImportLabRequest::default() };
-            client.import_lab(request).await.expect("an operation");
+            // A host that is too busy to be heard of for a moment is asked again.
+            loop {
+                match client.import_lab(request.clone()).await {
+                    Ok(_) => return,
+                    Err(e) if e.code() == tonic::Code::Unavailable => {
+                        tokio::time::sleep(Duration::from_millis(500)).await;
+                    }
+                    Err(e) => panic!("lab {n}: {e}"),
+                }
+            }
         }
     };
-    futures::stream::iter((0..count).map(import)).buffer_unordered(8).collect::<Vec<()>>().await;
+    futures::stream::iter((0..count).map(import)).buffer_unordered(4).collect::<Vec<()>>().await;
 }

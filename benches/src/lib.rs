@@ -49,6 +49,11 @@ pub fn median(runs: usize, mut work: impl FnMut() -> Duration) -> Duration {
     middle((0..runs).map(|_| work()).collect())
 }
 
+/// The shortest of so many runs: what the work takes when nothing else gets in its way.
+pub fn shortest(runs: usize, work: impl FnMut() -> Duration) -> Duration {
+    std::iter::repeat_with(work).take(runs).min().unwrap_or_default()
+}
+
 fn middle<T: PartialOrd + Copy>(mut all: Vec<T>) -> T {
     all.sort_by(|a, b| a.partial_cmp(b).expect("times and ratios compare"));
     all[all.len() / 2]

@@ -79,8 +79,20 @@ impl Sandbox {
         sandbox
     }
 
+    /// Starts one whose network service has more configuration: keys of `[network]`.
+    pub fn start_on(mode: Mode, network: &str) -> Sandbox {
+        let sandbox = Sandbox::prepare_on(mode, "", network);
+        sandbox.run_programs();
+        sandbox.wait_until_healthy();
+        sandbox
+    }
+
     /// Makes everything but starts no program of netloom's.
     pub fn prepare(mode: Mode, more: &str) -> Sandbox {
+        Sandbox::prepare_on(mode, more, "")
+    }
+
+    fn prepare_on(mode: Mode, more: &str, network: &str) -> Sandbox {
         let dir = tempfile::Builder::new().prefix("netloom-test-").tempdir().expect("a temporary directory");
         let unique = uuid::Uuid::new_v4().simple().to_string();
         // Interface names hold 15 characters.
@@ -90,7 +102,7 @@ impl Sandbox {
         let config = dir.path().join("netloom.toml");
         let text = format!(
             "data_dir = {data:?}\nrun_dir = {run:?}\nhost = \"local\"\n{more}\n\
-             [network]\nbridge = {name:?}\novsdb_socket = {db:?}\novs_run_dir = {ovs:?}\n\
+             [network]\n{network}\nbridge = {name:?}\novsdb_socket = {db:?}\novs_run_dir = {ovs:?}\n\
              [gateway]\nlisten = \"127.0.0.1:7600\"\n",
             data = dir.path().join("data"),
             run = dir.path().join("run"),

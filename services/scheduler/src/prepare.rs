@@ -105,12 +105,15 @@ async fn prepare(core: &Scheduler, lab: LabUid, client: &HostClient) {
     }
 }
 
-/// Notes that these nodes wait on, and why. One that is there already runs on meanwhile.
+/// Notes that these nodes wait on, and why. One that is there already runs on meanwhile; one that failed before the host went has failed.
 fn waits_on(rows: &mut LabRows, nodes: &[NodeUid], detail: &str) {
-    let (waiting, there): (Vec<NodeUid>, Vec<NodeUid>) =
-        nodes.iter().partition(|uid| rows.nodes.get(uid).is_some_and(NodeRow::is_preparing));
-    step(rows, &waiting, ImageStep::Waiting, detail);
-    step(rows, &there, ImageStep::Ready, detail);
+    for uid in nodes {
+        let Some(now) = rows.nodes.get(uid) else { continue };
+        let now = if now.is_preparing() { ImageStep::Waiting } else { now.image_step };
+        if now != ImageStep::Failed {
+            step(rows, &[*uid], now, detail);
+        }
+    }
 }
 
 /// Sets how far images are. Nodes that are not wanted any more are left alone.

@@ -41,6 +41,7 @@ struct Config {
 pub fn run(file: &str) -> anyhow::Result<()> {
     let config: Config = serde_json::from_slice(&std::fs::read(file)?)?;
     let labs = api::ListLabsResponse::decode(&*std::fs::read(&config.labs)?)?.labs;
+    netloom_service::telemetry::init("netloom-bench-floor");
     // As in netloom's programs.
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

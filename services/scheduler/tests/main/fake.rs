@@ -66,6 +66,8 @@ pub struct State {
     pub pullable: BTreeSet<String>,
     /// True: images that are being fetched do not come.
     pub hold_pulls: bool,
+    /// So many fetches end as when their service dies meanwhile.
+    pub cut_pulls: usize,
     /// Ports of the host that somebody else has.
     pub taken_ports: BTreeSet<u32>,
     /// Nodes that are made but never run.

@@ -72,6 +72,37 @@ async fn a_mistyped_image_costs_no_running_node() {
 }
 
 #[tokio::test]
+async fn a_host_that_ends_while_it_fetches_is_asked_again_and_what_failed_before_stays_failed() {
+    let world = World::new().await;
+    let first = spec(2, &[(1, 2)]);
+    world.deploy("l", first.clone()).await;
+    let before = instances(&world);
+    world.host().with(|s| {
+        s.hold_pulls = true;
+        s.cut_pulls = 1;
+        s.pullable.insert("far:1".into());
+    });
+    let mut second = first;
+    second.nodes[0].image = "linx:1".into();
+    second.nodes[1].image = "far:1".into();
+    let operation = world.apply("l", second).await.unwrap();
+    is_told(&world, &operation.id, "n1", "FAILED").await;
+    is_told(&world, &operation.id, "n2", "PULLING").await;
+    world.host().with(|s| s.hold_pulls = false);
+    let operation = world.done(&operation.id).await;
+    assert_eq!(operation.state(), p::OperationState::Failed);
+    let told = operation.error.clone().unwrap().message;
+    assert!(
+        told.contains("1 of 2 nodes did not come up\n  n1: FAILED: linx:1: not found upstream"),
+        "{told}"
+    );
+    let now = instances(&world);
+    let kept: Vec<_> = before.iter().filter(|(uid, _)| now.contains_key(*uid)).map(|(_, e)| &e.0).collect();
+    assert_eq!(kept, ["n1"], "what could not be made anew runs on");
+    assert_eq!(world.host().running(), ["n1", "n2"]);
+}
+
+#[tokio::test]
 async fn a_cancel_while_an_image_is_fetched_leaves_everything_as_it_was() {
     let mut world = World::new().await;
     let first = spec(4, &[(1, 2), (3, 4)]);

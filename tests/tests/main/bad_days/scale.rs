@@ -128,6 +128,12 @@ fn one_lab_of_five_thousand_nodes() {
         begun.elapsed(),
         resident(&sandbox) >> 20
     );
+    assert!(
+        took[1].1 < took[0].1 * 3,
+        "the second half took {:?} of CPU, the first {:?}",
+        took[1].1,
+        took[0].1
+    );
     assert!(!sandbox.logs().contains("panicked"));
 }
 

@@ -180,6 +180,15 @@ impl ComputeService for Host {
         while self.read(|s| s.hold_pulls) {
             let _ = version.changed().await;
         }
+        let is_cut = self.with(|s| {
+            let is_cut = s.cut_pulls > 0;
+            s.cut_pulls = s.cut_pulls.saturating_sub(1);
+            is_cut
+        });
+        if is_cut {
+            let cut = Status::unknown("h2 protocol error: error reading a body from connection");
+            return Ok(Response::new(Box::pin(futures::stream::iter([Err(cut)]))));
+        }
         self.with(|s| s.images.insert(reference.clone()));
         let facts = pc::ImageFacts {
             reference,
