@@ -15,13 +15,16 @@ const CYCLES: usize = 60;
 
 pub fn rows() {
     let sandbox = Sandbox::start(Mode::One);
-    let lab = sandbox.lab("carrier");
-    let text = format!(
-        "name: {lab}\nplane: ovs\ntopology:\n  defaults: {{kind: linux, image: {IMAGE}}}\n  nodes: {{n1: , n2: }}\n  links:\n    - endpoints: [\"n1:eth1\", \"n2:eth1\"]\n"
-    );
-    sandbox.deploy(&text);
-    plane(&sandbox, &lab, "");
+    for on in ["ovs", "kernel"] {
+        let lab = sandbox.lab(on);
+        let text = format!(
+            "name: {lab}\nplane: {on}\ntopology:\n  defaults: {{kind: linux, image: {IMAGE}}}\n  nodes: {{n1: , n2: }}\n  links:\n    - endpoints: [\"n1:eth1\", \"n2:eth1\"]\n"
+        );
+        sandbox.deploy(&text);
+        plane(&sandbox, &lab, "");
+    }
     // A link with a rate is carried by the kernel.
+    let lab = sandbox.lab("ovs");
     sandbox.netloom(&["link", "set", &lab, "n1:eth1", "--rate", "1gbit"]).must();
     plane(&sandbox, &lab, ", with a rate");
 }

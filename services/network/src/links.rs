@@ -2,8 +2,9 @@
 //!
 //! One socket hears of every change: of the host's own interfaces, of what shapes and redirects their frames, and of the interfaces in all
 //! nodes' namespaces (`NETLINK_LISTEN_ALL_NSID`). A map holds what is; the other ends of NICs are part of it. Carrier of a wire is read from
-//! here, so an event must never be lost: when the kernel says that it had to drop some, everything is read anew. [`Monitor::read_anew`]
-//! reads the interfaces on demand, of which the kernel does not tell every change: of one that is down none of its alias or group.
+//! here, so an event must never be lost: when the kernel says that it had to drop some, everything is read anew, again and again until
+//! nothing was lost meanwhile; so long nobody is told that the map is up to date. [`Monitor::read_anew`] reads the interfaces on demand, of
+//! which the kernel does not tell every change: of one that is down none of its alias or group.
 //!
 //! Whoever listens also acts on carrier, by the rule of [`crate::carrier`]: a wait for a pass that looks at everything would be a wait of many
 //! milliseconds for the node at the other end. What passes decide is only which cable leads where. It is a thread of its own, which nothing
@@ -26,7 +27,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::carrier::{self, Cables};
 use crate::error::Error;
-use crate::netlink::{Link, Netlink, Request, messages};
+use crate::netlink::{Elsewhere, Link, Netlink, Request, messages};
 use crate::netns::Starts;
 
 use self::controls::Controls;
@@ -41,6 +42,12 @@ pub type Links = HashMap<String, Link>;
 const PACE: Duration = Duration::from_millis(2);
 /// How often what was done is looked at for more to do before others get their turn.
 const ROUNDS: usize = 4;
+/// How often everything is read anew at once, and how long nothing is done in between, until others get their turn.
+const TRIES: usize = 4;
+/// See [`TRIES`].
+const PAUSE: Duration = Duration::from_millis(1);
+/// How soon it is tried again after that, in milliseconds.
+const AGAIN: u8 = 10;
 
 /// The handle on the thread that listens; the thread ends with the last clone.
 #[derive(Clone)]
@@ -91,7 +98,7 @@ impl Monitor {
             end.set_nonblocking(true).map_err(failed)?;
         }
         let mut listener = Listener::open(starts.clone(), publish).map_err(failed)?;
-        listener.read_anew().map_err(failed)?;
+        listener.catch_up().map_err(failed)?;
         listener.publish();
         let thread = std::thread::Builder::new().name("carrier".to_owned());
         thread.spawn(move || listener.run(&asked, &rung)).map_err(failed)?;
@@ -136,6 +143,8 @@ struct Listener {
     cables: Arc<Cables>,
     starts: watch::Receiver<Arc<Starts>>,
     publish: watch::Sender<Arc<Links>>,
+    /// Something was lost, or could not be read, and was not made up for yet.
+    stale: bool,
 }
 
 impl Listener {
@@ -145,21 +154,25 @@ impl Listener {
     ) -> io::Result<Listener> {
         let (ear, netlink) = (Ear::open()?, Netlink::open()?);
         let (table, cables) = (Table::default(), Arc::default());
-        Ok(Listener { ear, netlink, table, cables, starts, publish })
+        Ok(Listener { ear, netlink, table, cables, starts, publish, stale: false })
     }
 
     fn run(mut self, asked: &mpsc::Receiver<Ask>, mut rung: &UnixStream) {
-        let mut told = Instant::now();
+        let (mut told, mut askers) = (Instant::now(), Vec::new());
         loop {
             let mut waits = [self.ear.as_fd(), rung.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
             let rest = PACE.saturating_sub(told.elapsed()).as_millis() as u16 + 1;
-            let patience = if self.table.has_news() { PollTimeout::from(rest) } else { PollTimeout::NONE };
+            let patience = match (self.stale, self.table.has_news()) {
+                (true, _) => PollTimeout::from(AGAIN),
+                (false, true) => PollTimeout::from(rest),
+                (false, false) => PollTimeout::NONE,
+            };
             match poll(&mut waits, patience) {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(e) => return tracing::error!("the host's interfaces are not watched any more: {e}"),
             }
             while rung.read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
-            let (mut askers, mut anew) = (Vec::new(), false);
+            let mut anew = false;
             loop {
                 match asked.try_recv() {
                     Ok(Ask::Anew(asker)) => {
@@ -181,7 +194,14 @@ impl Listener {
                 self.publish();
                 told = Instant::now();
             }
-            for asker in askers {
+            self.answer(&mut askers);
+        }
+    }
+
+    /// Tells those who asked that it is done; not while something is amiss.
+    fn answer(&self, askers: &mut Vec<oneshot::Sender<()>>) {
+        if !self.stale {
+            for asker in askers.drain(..) {
                 let _ = asker.send(());
             }
         }
@@ -189,23 +209,47 @@ impl Listener {
 
     /// Takes in all that happened.
     fn hear(&mut self, anew: bool) {
-        let heard = self.drain();
-        if let Err(e) = &heard {
+        let known = self.stale;
+        if !known {
+            let heard = self.drain().and_then(|()| if anew { self.read_links() } else { self.read_guests() });
+            let Err(e) = heard else { return };
             tracing::info!("events of interfaces were lost ({e}): all are read anew");
         }
-        let read = match heard {
-            Err(_) => self.read_anew(),
-            Ok(()) if anew => self.read_links(),
-            Ok(()) => self.read_guests(),
-        };
-        if let Err(e) = read {
-            tracing::error!("interfaces cannot be read: {e}");
+        match self.catch_up() {
+            Err(e) if !known => tracing::error!("interfaces cannot be read, which is tried on and on: {e}"),
+            Ok(()) if known => tracing::info!("interfaces are read, nothing is missing any more"),
+            _ => {}
         }
     }
 
-    /// Takes in all events that wait.
+    /// Reads everything anew until nothing was lost meanwhile, some times at most.
+    fn catch_up(&mut self) -> io::Result<()> {
+        let mut read = self.read_anew();
+        for _ in 1..TRIES {
+            if read.is_ok() {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+            read = self.read_anew();
+        }
+        self.stale = read.is_err();
+        read
+    }
+
+    /// Takes in all events that wait, also those behind a loss: they are older than what was lost, and until all are taken the kernel drops
+    /// more without a word.
     fn drain(&mut self) -> io::Result<()> {
-        while let Some(heard) = self.ear.hear()? {
+        let mut lost = Ok(());
+        loop {
+            let heard = match self.ear.hear() {
+                Ok(Some(heard)) => heard,
+                Ok(None) => return lost,
+                Err(e) if e.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
+                    lost = Err(e);
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
             for message in messages(heard.bytes) {
                 let (kind, payload) = (message.message_type(), message.payload());
                 if !Controls::are_in(kind) {
@@ -217,13 +261,17 @@ impl Listener {
                 }
             }
         }
-        Ok(())
     }
 
-    /// Replaces the table by what is.
+    /// Replaces the table by what is. An error means that something is missing in it.
     fn read_anew(&mut self) -> io::Result<()> {
+        // What was lost until now is read below; what fails here fails again there.
+        let _ = self.drain();
         self.table.controls = Controls::read(&mut self.netlink)?;
-        self.read_links()
+        self.table.replace(self.netlink.links()?);
+        self.read_ends(self.table.ends())?;
+        self.drain()?;
+        self.read_guests()
     }
 
     /// Replaces the interfaces by what is. An event that waits meanwhile may tell an older state of an interface; the event of the newer state
@@ -246,10 +294,14 @@ impl Listener {
                 }
             }
         }
-        let unread = self.table.unread();
-        if !unread.is_empty() {
-            let which: Vec<_> = unread.iter().map(|(_, (space, index))| (Some(*space), *index)).collect();
-            for ((host_end, _), link) in unread.into_iter().zip(self.netlink.read(&which)?) {
+        self.read_ends(self.table.unread())
+    }
+
+    /// Reads other ends of NICs, each by its host end and where it is.
+    fn read_ends(&mut self, ends: Vec<(u32, Elsewhere)>) -> io::Result<()> {
+        if !ends.is_empty() {
+            let which: Vec<_> = ends.iter().map(|(_, (space, index))| (Some(*space), *index)).collect();
+            for ((host_end, _), link) in ends.into_iter().zip(self.netlink.read(&which)?) {
                 self.table.note_read(host_end, link.as_ref());
             }
         }
@@ -279,3 +331,6 @@ impl Listener {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

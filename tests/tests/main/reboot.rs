@@ -1,8 +1,9 @@
 //! The whole machine restarts: every container is stopped, Open vSwitch is empty, the run directory is gone.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use netloom_tests::{Mode, Sandbox, container, eventually, in_node};
+use netloom_tests::{Mode, Sandbox, container, eventually, in_node, on_plane};
 
 use crate::{IMAGE, line};
 
@@ -18,8 +19,13 @@ fn every_lab_that_was_up_comes_back_by_itself(mode: Mode) {
     sandbox.run_programs();
     sandbox.wait_until_healthy();
     let (first, second, stopped) = (sandbox.lab("first"), sandbox.lab("second"), sandbox.lab("stopped"));
-    sandbox.deploy(&line(&first, 3));
-    let managed = line(&second, 2).replacen("topology:", "mgmt: {ipv4-subnet: 10.214.0.0/24}\ntopology:", 1);
+    // Ports and flows have to come back, and redirects.
+    sandbox.deploy(&on_plane("ovs", &line(&first, 3)));
+    let managed = on_plane("kernel", &line(&second, 2)).replacen(
+        "topology:",
+        "mgmt: {ipv4-subnet: 10.214.0.0/24}\ntopology:",
+        1,
+    );
     sandbox.deploy(&managed);
     sandbox.netloom(&["link", "set", &second, "n1:eth2", "--rate", "100mbit"]).must();
     sandbox.deploy(&line(&stopped, 2));
@@ -28,6 +34,13 @@ fn every_lab_that_was_up_comes_back_by_itself(mode: Mode) {
         [(&first, "n1"), (&second, "n2"), (&stopped, "n2")].map(|(lab, node)| container(sandbox, lab, node))
     };
     let before = ids(&sandbox);
+    let ports = |sandbox: &Sandbox| {
+        let ports = sandbox.ovs.vsctl(&["list-ports", sandbox.bridge()]).must().stdout;
+        ports.lines().map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let ports_before = ports(&sandbox);
+    assert_eq!(ports_before.len(), 4, "two a link that Open vSwitch carries: {ports_before:?}");
+    eventually("flows and redirects join the links", BOUND, || sandbox.joints() == [4, 2]);
 
     // Power fails: nobody is asked to end.
     sandbox.reboot();
@@ -47,6 +60,8 @@ fn every_lab_that_was_up_comes_back_by_itself(mode: Mode) {
     });
     assert_eq!(ids(&sandbox), before, "the same containers, with what is on their disks");
     assert!(!sandbox.node_json(&second, "n1")["mgmtIpv4"].as_str().unwrap_or_default().is_empty());
+    assert_eq!(ports(&sandbox), ports_before);
+    eventually("flows and redirects are back", BOUND, || sandbox.joints() == [4, 2]);
     // What was stopped stays so, and its lab is as it was.
     eventually("the other node of its lab runs", BOUND, || {
         sandbox.node_json(&stopped, "n1")["state"] == "NODE_STATE_READY"

@@ -103,13 +103,15 @@ impl Table {
         std::mem::take(&mut self.moved).into_iter().collect()
     }
 
-    /// Other ends that are to be read, and their host ends.
+    /// Host ends, and where their other ends are.
+    pub fn ends(&self) -> Vec<(u32, Elsewhere)> {
+        self.peers.iter().map(|(place, host_end)| (*host_end, *place)).collect()
+    }
+
+    /// Those of them whose other end is to be read.
     pub fn unread(&self) -> Vec<(u32, Elsewhere)> {
-        let unread = self.peers.iter().filter_map(|(place, host_end)| {
-            let link = self.links.get(host_end)?;
-            link.guest.is_none().then_some((*host_end, *place))
-        });
-        unread.collect()
+        let is_unread = |host_end: u32| self.links.get(&host_end).is_some_and(|link| link.guest.is_none());
+        self.ends().into_iter().filter(|(host_end, _)| is_unread(*host_end)).collect()
     }
 
     /// Replaces all interfaces of the host by what was read.
