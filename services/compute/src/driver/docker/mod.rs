@@ -379,10 +379,10 @@ fn status(e: &DockerError) -> Option<u16> {
     }
 }
 
-/// True for what Docker says of a container in whose start it was ended itself: it remembers a task that it does not know.
+/// True for what Docker says of a container in whose start it was ended itself: containerd has a task, or a container, that Docker does not know.
 fn is_held_up(e: &DockerError) -> bool {
     matches!(e, DockerError::DockerResponseServerError { message, .. }
-        if message.starts_with("task ") && message.contains(": already exists"))
+        if message.starts_with("task ") && message.contains(": already exists") || message == "id already in use")
 }
 
 /// Writes a program by renaming, since one that runs cannot be written over.
@@ -411,6 +411,7 @@ mod tests {
         };
         assert!(said(500, "task 38d5a51b601a: already exists: unknown"));
         assert!(said(409, "task 38d5a51b601a: already exists"));
+        assert!(said(409, "id already in use"));
         assert!(!said(409, "Conflict. The container name \"/x\" is already in use"));
         assert!(!said(500, "OCI runtime create failed: exec: \"/task \": file already exists in the image"));
     }
