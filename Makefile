@@ -41,7 +41,7 @@ test: images ## Run every test, unit to end-to-end
 
 bench: images ## Measure ratios against floors (release build: the first takes long)
 	@cargo build --workspace --bins --release --locked
-	@cargo bench -p netloom-benches --locked
+	@cargo bench --workspace --bench netloom --locked
 
 fuzz: ## Look for topology files that the reader cannot cope with (needs nightly Rust and cargo-fuzz)
 	@scripts/fuzz.sh

@@ -1,74 +1,65 @@
 //! `make bench`: each row is a ratio against a floor measured in the same run, never an absolute figure that says more of the machine than of netloom.
+//!
+//! `cargo bench --workspace --bench netloom -- deploy list` measures only these sections. `NETLOOM_BENCH_QUICK=1` makes everything small, to see that it works.
 
-use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod carrier;
+mod deploy;
+mod discovery;
+mod floor;
+mod idle;
+mod latency;
+mod list;
+mod rig;
+mod wires;
 
-use netloom_benches::{median, row, timed};
-use netloom_ovsdb::Client;
-use netloom_tests::{Mode, Namespace, Ovs, Sandbox, run};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
 
-const IMAGE: &str = "netloom/test:local";
-const PORTS: usize = 264;
+use netloom_benches::{head, quick, table};
 
-fn main() {
-    println!("{:<44} {:>12} {:>12} {:>9} {:>7} bar", "what", "measured", "floor", "ratio", "");
-    discovery();
-    redeploy();
-}
+/// The sections, in the order in which they are measured.
+const SECTIONS: [(&str, fn()); 7] = [
+    ("discovery", discovery::rows),
+    ("latency", latency::rows),
+    ("list", list::rows),
+    ("deploy", deploy::rows),
+    ("carrier", carrier::rows),
+    ("wires", wires::rows),
+    ("idle", idle::rows),
+];
 
-/// Ports discovered at start, against two subprocesses a port.
-fn discovery() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let ovs = Ovs::start(&dir.path().join("ovs"), Arc::new(Namespace::make("netloom-bench")));
-    let mut args =
-        vec!["--no-wait", "add-br", "bench", "--", "set", "bridge", "bench", "datapath_type=dummy"];
-    let names: Vec<String> = (0..PORTS).map(|n| format!("p{n}")).collect();
-    for name in &names {
-        args.extend(["--", "add-port", "bench", name]);
+fn main() -> ExitCode {
+    if std::env::var_os("NETLOOM_LOG").is_none() {
+        // SAFETY: no other thread runs yet. What an installation logs is what is measured, not what tests want to read.
+        unsafe { std::env::set_var("NETLOOM_LOG", "info") };
     }
-    ovs.vsctl(&args).must();
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let socket = ovs.socket();
-    let measured = median(5, || runtime.block_on(snapshot_of(&socket)));
-    let (floor, ()) = timed(|| {
-        for name in &names {
-            ovs.vsctl(&["get", "interface", name, "ofport"]).must();
-            run("cat", &["/sys/class/net/lo/ifindex"]).must();
+    // Cargo says `--bench`.
+    let chosen: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    if let Some(unknown) = chosen.iter().find(|c| !SECTIONS.iter().any(|(name, _)| name == c)) {
+        let names: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).collect();
+        eprintln!("there is no section {unknown}: they are {}", names.join(", "));
+        return ExitCode::from(2);
+    }
+    if quick() {
+        println!("small sizes, which say nothing of bars");
+    }
+    println!("{}", head());
+    let mut failed = Vec::new();
+    for (name, rows) in SECTIONS {
+        let wanted = chosen.is_empty() || chosen.iter().any(|c| c == name);
+        // One that cannot be measured is no reason to lose the others.
+        if wanted && catch_unwind(AssertUnwindSafe(rows)).is_err() {
+            failed.push(name);
         }
-    });
-    row(&format!("discover {PORTS} ports / 2 subprocesses each"), measured, floor, 0.005);
-}
-
-async fn snapshot_of(socket: &Path) -> Duration {
-    let begin = Instant::now();
-    let tables = vec![
-        ("Port", vec!["name", "interfaces"]),
-        ("Interface", vec!["name", "ofport", "link_state", "ifindex"]),
-    ];
-    let client = Client::connect(socket.to_owned(), "Open_vSwitch", tables);
-    let mut snapshots = client.snapshots();
-    let complete = snapshots.wait_for(|db| db.as_ref().is_some_and(|db| db.count("Port") > PORTS)).await;
-    assert!(complete.is_ok(), "the connection ended");
-    begin.elapsed()
-}
-
-/// A deploy with nothing to do, against the deploy.
-fn redeploy() {
-    let sandbox = Sandbox::start(Mode::One);
-    let lab = sandbox.lab("bench");
-    let mut text = format!("name: {lab}\ntopology:\n  defaults: {{kind: linux, image: {IMAGE}}}\n  nodes:\n");
-    for n in 0..50 {
-        text += &format!("    n{n}:\n");
     }
-    text += "  links:\n";
-    for n in 0..50 {
-        text += &format!("    - endpoints: [\"n{n}:eth1\", \"n{}:eth2\"]\n", (n + 1) % 50);
-        text += &format!("    - endpoints: [\"n{n}:eth3\", \"n{}:eth4\"]\n", (n + 7) % 50);
+    let path = netloom_tests::binaries().join("bench.md");
+    match std::fs::write(&path, table()) {
+        Ok(()) => println!("\nThe table is in {}", path.display()),
+        Err(e) => eprintln!("the table cannot be written to {}: {e}", path.display()),
     }
-    let (deploy, _) = timed(|| sandbox.deploy(&text));
-    let again = median(5, || timed(|| sandbox.deploy(&text)).0);
-    row("re-deploy, nothing to do / deploy (50, 100)", again, deploy, 0.02);
-    let (destroy, _) = timed(|| sandbox.netloom(&["destroy", &lab, "--yes"]).must());
-    row("destroy / deploy (50, 100)", destroy, deploy, 1.0);
+    if failed.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!("not measured: {}", failed.join(", "));
+    ExitCode::FAILURE
 }

@@ -2,20 +2,21 @@
 //! cannot do.
 //!
 //! The flow: [`args`] reads what is asked, [`commands`] has one file a command, which asks the server through [`client`] and prints through
-//! [`output`]; [`source`] reads topology files, [`select`] tells which nodes are meant, [`follow`] waits for operations, [`watching`] for whatever
+//! [`output`]; [`source`] reads topology files, [`select`] tells which nodes are meant, [`follow`] waits for operations, [`busy`] for those of others, [`watching`] for whatever
 //! changes, [`terminal`] is the user's terminal; [`graph`], [`generate`] and [`inventory`] make text of labs, [`mod@reference`] pages of this program. How each ends is in [`error`].
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use crate::args::Cli;
+use crate::args::{Cli, habits};
 use crate::client::Trace;
 use crate::commands::Context;
 use crate::output::style::Style;
 
 mod args;
 mod atomic;
+mod busy;
 mod client;
 mod commands;
 mod error;
@@ -35,7 +36,21 @@ mod watching;
 const BROKEN_PIPE: u8 = 141;
 
 fn main() -> ExitCode {
-    let Cli { global, command } = Cli::parse();
+    let typed: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    let Cli { global, mut command } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(refused) => habits::advised(refused, &typed).exit(),
+    };
+    let no_color = global.no_color;
+    let ready = global.with_environment().and_then(|global| command.settle().map(|()| global));
+    let global = match ready {
+        Ok(global) => global,
+        Err(e) => {
+            let style = Style::of(&std::io::stderr(), no_color);
+            eprint!("{}", output::error::text(style, &e, "", &Default::default()));
+            return ExitCode::from(e.exit_code());
+        }
+    };
     let context = Context {
         style: Style::of(&std::io::stdout(), global.no_color),
         error_style: Style::of(&std::io::stderr(), global.no_color),

@@ -126,9 +126,14 @@ impl<'a> Watch<'a> {
     /// Counts an attempt that failed; the first is told.
     fn lost(&mut self, status: &Status) -> Option<Heard> {
         let first = self.away.is_none();
-        self.away = Some(self.away.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LAST_PAUSE)));
+        self.away = Some(next_pause(self.away));
         first.then(|| Heard::Lost(status.message().to_owned()))
     }
+}
+
+/// The pause before a server that went away is asked again, after this one.
+pub fn next_pause(before: Option<Duration>) -> Duration {
+    before.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LAST_PAUSE))
 }
 
 fn is_relist(status: &Status) -> bool {

@@ -56,6 +56,9 @@ const PING: Duration = Duration::from_secs(20);
 /// Pause after the system refused a connection, for want of file descriptors, say.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How tonic begins to say that bytes are no message of the method's.
+const UNREADABLE: &str = "failed to decode Protobuf message";
+
 /// Both doors, bound and not yet open.
 pub struct Doors {
     tcp: Option<(TcpListener, SocketAddr, Door)>,
@@ -290,6 +293,10 @@ fn web_status(status: Status, accept: Option<HeaderValue>) -> Response<Body> {
 /// Gives an `ErrorInfo` to the errors that tonic makes by itself: of unknown methods, say, and of messages that are no messages.
 fn explained(response: Response<Body>) -> Response<Body> {
     match Status::from_header_map(response.headers()) {
+        // tonic takes what it cannot read for a fault of the server's.
+        Some(status) if status.message().starts_with(UNREADABLE) => {
+            to_status(Failure::invalid(status.message().to_owned(), Vec::new())).into_http()
+        }
         Some(status) if status.code() != tonic::Code::Ok && status.details().is_empty() => {
             to_status(from_status(&status)).into_http()
         }

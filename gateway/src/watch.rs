@@ -133,7 +133,7 @@ pub async fn labs(
     let sequence = first.ok_or_else(|| peers.scheduler_ended())?.sequence;
     Ok(produce("labs", shutdown, move |out| async move {
         snapshot(&peers, lab.as_ref(), sequence, &out).await?;
-        out.put(view::event(sequence, v1::WatchEventType::SnapshotEnd, None)).await;
+        out.put(view::event(sequence, v1::WatchEventType::SnapshotEnd, None, None)).await;
         changes(&peers, events, &out).await
     }))
 }
@@ -175,7 +175,7 @@ async fn snapshot_lab(
 ) -> Result<(), Error> {
     use v1::watch_labs_response::Object;
     let lab = facts.id.clone();
-    let put = |object| out.put(view::event(sequence, v1::WatchEventType::Snapshot, Some(object)));
+    let put = |object| out.put(view::event(sequence, v1::WatchEventType::Snapshot, Some(object), None));
     put(Object::Lab(view::lab(facts)?)).await;
     let mut after = String::new();
     loop {
@@ -226,7 +226,7 @@ async fn changes(
             ps::EventKind::Changed => v1::WatchEventType::Changed,
             ps::EventKind::Heartbeat | ps::EventKind::Unspecified => v1::WatchEventType::Heartbeat,
         };
-        out.put(view::event(sequence, r#type, object)).await;
+        out.put(view::event(sequence, r#type, object, event.time)).await;
     }
     Err(peers.scheduler_ended())
 }

@@ -15,6 +15,7 @@ mod programs;
 
 fn main() -> ExitCode {
     program("netloomd", "all of netloom in one process", |mut settings, shutdown| async move {
+        check(&settings)?;
         require_root(&settings)?;
         settings.endpoints = in_memory();
         start_all(&settings, shutdown.clone()).finish(shutdown).await
@@ -37,6 +38,20 @@ fn start_all(settings: &Settings, shutdown: Shutdown) -> Programs {
     let (s, c) = own();
     programs.start("network", |stop| netloom_network::run(s, c, stop));
     programs
+}
+
+/// Refuses what no program can read, all of it at once and before anything is started.
+fn check(settings: &Settings) -> anyhow::Result<()> {
+    let wrong = [
+        settings.check::<netloom_gateway::config::Config>("gateway"),
+        settings.check::<netloom_scheduler::config::Config>("scheduler"),
+        settings.check::<netloom_image_registry::config::Config>("image_registry"),
+        settings.check::<netloom_compute::Config>("compute"),
+        settings.check::<netloom_network::Config>("network"),
+    ]
+    .concat();
+    anyhow::ensure!(wrong.is_empty(), "the configuration cannot be used:\n{}", wrong.join("\n"));
+    Ok(())
 }
 
 /// Containers, namespaces and links are root's. Only with nothing but simulated instances can another user run it.

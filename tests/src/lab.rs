@@ -3,7 +3,7 @@
 use crate::command::{Output, run};
 use crate::sandbox::Sandbox;
 
-/// Runs the docker command line.
+/// Runs the docker command line against the machine's Docker.
 pub fn docker(args: &[&str]) -> Output {
     run("docker", args)
 }
@@ -19,13 +19,13 @@ pub fn container(sandbox: &Sandbox, lab: &str, node: &str) -> Option<String> {
     for filter in &filters {
         args.extend(["--filter", filter]);
     }
-    docker(&args).must().stdout.split_whitespace().next().map(str::to_owned)
+    sandbox.docker(&args).must().stdout.split_whitespace().next().map(str::to_owned)
 }
 
 /// Pid of the first process of a node's container; 0 when it does not run.
 pub fn pid_of(sandbox: &Sandbox, lab: &str, node: &str) -> u32 {
     let Some(id) = container(sandbox, lab, node) else { return 0 };
-    docker(&["inspect", "-f", "{{.State.Pid}}", &id]).stdout.trim().parse().unwrap_or(0)
+    sandbox.docker(&["inspect", "-f", "{{.State.Pid}}", &id]).stdout.trim().parse().unwrap_or(0)
 }
 
 /// Runs a command of this machine in the network namespace of a node.

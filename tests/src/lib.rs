@@ -5,16 +5,20 @@
 //! and stops only what it started, by pid. What a test sees it sees from outside: the command line, HTTP, Docker and the kernel.
 
 mod command;
+mod docker;
 pub mod docs;
 mod http;
+mod interface;
 mod lab;
 mod namespace;
 mod ovs;
 mod sandbox;
 
 pub use command::{Output, run, run_with_input};
+pub use docker::Docker;
 pub use http::{Reply, request};
+pub use interface::Interface;
 pub use lab::{container, docker, in_node, pid_of};
 pub use namespace::Namespace;
 pub use ovs::Ovs;
-pub use sandbox::{Installed, Mode, Sandbox, binaries, eventually};
+pub use sandbox::{Installed, Mode, Sandbox, binaries, eventually, on_plane};

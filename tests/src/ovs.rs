@@ -22,20 +22,16 @@ pub struct Ovs {
 impl Ovs {
     /// Starts one in this directory and namespace.
     pub fn start(dir: &Path, namespace: Arc<Namespace>) -> Ovs {
+        let mut ovs = Ovs::start_database_alone(dir, namespace);
+        ovs.start_switch();
+        ovs
+    }
+
+    /// Starts its database only: rows can be made, and nothing is done about them.
+    pub fn start_database_alone(dir: &Path, namespace: Arc<Namespace>) -> Ovs {
         std::fs::create_dir_all(dir).expect("a directory for Open vSwitch");
         let mut ovs = Ovs { dir: dir.to_owned(), namespace, database: None, switch: None };
-        let conf = dir.join("conf.db");
-        finish(
-            Command::new("ovsdb-tool")
-                .arg("create")
-                .arg(&conf)
-                .arg("/usr/share/openvswitch/vswitch.ovsschema"),
-            None,
-        )
-        .must();
-        ovs.start_database();
-        ovs.vsctl(&["--no-wait", "init"]).must();
-        ovs.start_switch();
+        ovs.start_empty_database();
         ovs
     }
 
@@ -65,6 +61,33 @@ impl Ovs {
     pub fn restart_switch(&mut self) {
         stop(&mut self.switch);
         self.start_switch();
+    }
+
+    /// Loses everything that is in its database; the switch daemon stays.
+    pub fn wipe(&mut self) {
+        stop(&mut self.database);
+        self.start_empty_database();
+    }
+
+    /// Ends both daemons, as a machine that goes down does.
+    pub fn stop(&mut self) {
+        stop(&mut self.switch);
+        stop(&mut self.database);
+    }
+
+    /// Starts both with an empty database.
+    pub fn start_empty(&mut self) {
+        self.start_empty_database();
+        self.start_switch();
+    }
+
+    fn start_empty_database(&mut self) {
+        let conf = self.dir.join("conf.db");
+        let _ = std::fs::remove_file(&conf);
+        let schema = "/usr/share/openvswitch/vswitch.ovsschema";
+        finish(Command::new("ovsdb-tool").arg("create").arg(&conf).arg(schema), None).must();
+        self.start_database();
+        self.vsctl(&["--no-wait", "init"]).must();
     }
 
     fn env<'a>(&self, command: &'a mut Command) -> &'a mut Command {

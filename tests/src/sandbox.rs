@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::command::{Output, finish, run};
+use crate::docker::{Docker, run_at};
 use crate::http::{Reply, request};
 use crate::namespace::Namespace;
 use crate::ovs::Ovs;
@@ -28,6 +29,14 @@ pub enum Mode {
 const FIVE: [&str; 5] =
     ["netloom-scheduler", "netloom-image-registry", "netloom-compute", "netloom-network", "netloom-gateway"];
 
+/// A topology whose links are to be carried by this plane.
+pub fn on_plane(plane: &str, topology: &str) -> String {
+    format!("plane: {plane}\n{topology}")
+}
+
+/// What the programs log unless `NETLOOM_LOG` says otherwise.
+const LOG: &str = "info,netloom_compute=debug,netloom_network=debug,netloom_scheduler=debug";
+
 /// A running netloom of a test's own.
 pub struct Sandbox {
     dir: tempfile::TempDir,
@@ -37,6 +46,8 @@ pub struct Sandbox {
     programs: Mutex<Vec<(String, Child)>>,
     /// Its Open vSwitch.
     pub ovs: Ovs,
+    /// Its Docker; none where it uses the machine's.
+    pub private_docker: Option<Docker>,
     namespace: Arc<Namespace>,
     installed: Option<Installed>,
 }
@@ -68,8 +79,20 @@ impl Sandbox {
         sandbox
     }
 
+    /// Starts one whose network service has more configuration: keys of `[network]`.
+    pub fn start_on(mode: Mode, network: &str) -> Sandbox {
+        let sandbox = Sandbox::prepare_on(mode, "", network);
+        sandbox.run_programs();
+        sandbox.wait_until_healthy();
+        sandbox
+    }
+
     /// Makes everything but starts no program of netloom's.
     pub fn prepare(mode: Mode, more: &str) -> Sandbox {
+        Sandbox::prepare_on(mode, more, "")
+    }
+
+    fn prepare_on(mode: Mode, more: &str, network: &str) -> Sandbox {
         let dir = tempfile::Builder::new().prefix("netloom-test-").tempdir().expect("a temporary directory");
         let unique = uuid::Uuid::new_v4().simple().to_string();
         // Interface names hold 15 characters.
@@ -79,7 +102,7 @@ impl Sandbox {
         let config = dir.path().join("netloom.toml");
         let text = format!(
             "data_dir = {data:?}\nrun_dir = {run:?}\nhost = \"local\"\n{more}\n\
-             [network]\nbridge = {name:?}\novsdb_socket = {db:?}\novs_run_dir = {ovs:?}\n\
+             [network]\n{network}\nbridge = {name:?}\novsdb_socket = {db:?}\novs_run_dir = {ovs:?}\n\
              [gateway]\nlisten = \"127.0.0.1:7600\"\n",
             data = dir.path().join("data"),
             run = dir.path().join("run"),
@@ -87,7 +110,26 @@ impl Sandbox {
             ovs = ovs.run_dir(),
         );
         std::fs::write(&config, text).expect("a configuration file");
-        Sandbox { dir, mode, name, config, programs: Mutex::new(Vec::new()), ovs, namespace, installed: None }
+        let programs = Mutex::new(Vec::new());
+        let installed = None;
+        Sandbox { dir, mode, name, config, programs, ovs, private_docker: None, namespace, installed }
+    }
+
+    /// As [`Sandbox::prepare`], on a Docker of its own that has these images. It runs where the sandbox's Open vSwitch does, as on a real host.
+    pub fn prepare_with_docker(mode: Mode, more: &str, images: &[&str]) -> Sandbox {
+        let mut sandbox = Sandbox::prepare(mode, more);
+        let docker = Docker::start(&sandbox.path().join("docker"), sandbox.namespace.clone());
+        images.iter().for_each(|image| docker.load(image));
+        sandbox.private_docker = Some(docker);
+        sandbox
+    }
+
+    /// Runs the docker command line against the Docker that it uses.
+    pub fn docker(&self, args: &[&str]) -> Output {
+        match &self.private_docker {
+            Some(docker) => run_at(&docker.socket(), args),
+            None => run("docker", args),
+        }
     }
 
     /// Starts the `netloomd` of an installation, and waits until it answers.
@@ -150,7 +192,7 @@ impl Sandbox {
             .open(self.dir.path().join(format!("{name}.log")))
             .expect("a log file");
         self.program(name)
-            .env("NETLOOM_LOG", "info,netloom_compute=debug,netloom_network=debug,netloom_scheduler=debug")
+            .env("NETLOOM_LOG", std::env::var("NETLOOM_LOG").unwrap_or_else(|_| LOG.to_owned()))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file handle"))
             .stderr(log)
@@ -162,7 +204,10 @@ impl Sandbox {
     fn program(&self, name: &str) -> Command {
         let Some(installed) = &self.installed else {
             let mut command = self.namespace.command(binary(name));
-            command.arg("--config").arg(&self.config);
+            command.arg("--config").arg(&self.config).env("NETLOOM_FAIL_POINTS", self.points());
+            if let Some(docker) = &self.private_docker {
+                command.env("NETLOOM_COMPUTE__DOCKER_SOCKET", docker.socket());
+            }
             return command;
         };
         let mut line = installed.through.clone();
@@ -188,6 +233,49 @@ impl Sandbox {
         for (_, mut child) in self.programs.lock().expect("no holder panics").drain(..) {
             let _ = child.kill();
             let _ = child.wait();
+        }
+    }
+
+    /// What the programs are told to do at their fail points; see `netloom_service::fail_point`.
+    fn points(&self) -> PathBuf {
+        self.dir.path().join("points")
+    }
+
+    /// Has the programs write down the fail points that they pass from now on.
+    pub fn record_points(&self) {
+        std::fs::write(self.points(), "record").expect("a file");
+    }
+
+    /// The fail points passed since [`Sandbox::record_points`] or the last call, in order; they go on being written down.
+    pub fn passed_points(&self) -> Vec<String> {
+        let list = self.points().with_extension("passed");
+        let passed = std::fs::read_to_string(&list).unwrap_or_default();
+        let _ = std::fs::remove_file(list);
+        passed.lines().map(str::to_owned).collect()
+    }
+
+    /// Has the program that next passes a fail point for the nth time die there.
+    pub fn die_at(&self, point: &str, nth: usize) {
+        std::fs::write(self.points(), format!("die {point} {nth}")).expect("a file");
+    }
+
+    /// Lets the programs pass all fail points.
+    pub fn pass_all_points(&self) {
+        let _ = std::fs::remove_file(self.points());
+    }
+
+    /// True when one of the programs has ended by itself.
+    pub fn has_died(&self) -> bool {
+        let mut programs = self.programs.lock().expect("no holder panics");
+        programs.iter_mut().any(|(_, child)| child.try_wait().is_ok_and(|status| status.is_some()))
+    }
+
+    /// Starts those programs again that have ended.
+    pub fn revive(&self) {
+        for (name, child) in self.programs.lock().expect("no holder panics").iter_mut() {
+            if child.try_wait().is_ok_and(|status| status.is_some()) {
+                *child = self.spawn(name);
+            }
         }
     }
 
@@ -297,13 +385,22 @@ impl Sandbox {
         all
     }
 
+    /// What joins links of two nodes: flows, and redirects; two of either a link.
+    pub fn joints(&self) -> [usize; 2] {
+        let flows = self.ovs.ofctl("dump-flows", &self.name, &["--no-stats"]).must().stdout;
+        let flows = flows.lines().filter(|line| line.contains("actions=output")).count();
+        let redirects =
+            finish(self.namespace.command("tc").args(["actions", "list", "action", "mirred"]), None);
+        [flows, redirects.must().stdout.matches("Egress Redirect to device").count()]
+    }
+
     /// What is there of this sandbox's: containers, host interfaces, ports and flows on its bridge.
     pub fn leftovers(&self) -> Vec<String> {
         let owner = format!("label=netloom.owner={}", self.owner());
-        let containers = run("docker", &["ps", "-aq", "--filter", &owner]).must().stdout;
+        let containers = self.docker(&["ps", "-aq", "--filter", &owner]).must().stdout;
         let mut found: Vec<String> =
             containers.split_whitespace().map(|c| format!("container {c}")).collect();
-        let networks = run("docker", &["network", "ls", "-q", "--filter", &owner]).must().stdout;
+        let networks = self.docker(&["network", "ls", "-q", "--filter", &owner]).must().stdout;
         found.extend(networks.split_whitespace().map(|n| format!("docker network {n}")));
         let ports = self.ovs.vsctl(&["list-ports", &self.name]);
         found.extend(ports.stdout.split_whitespace().map(|p| format!("port {p}")));
@@ -320,11 +417,34 @@ impl Sandbox {
         found
     }
 
-    /// Where something is mounted below its directory, in the order of mounting.
-    fn mounts(&self) -> Vec<PathBuf> {
-        let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        let points = table.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
-        points.filter(|p| p.starts_with(self.dir.path())).collect()
+    /// Its machine goes down without a word and comes up again, with nothing that is not on a disk: programs, Open vSwitch and its database,
+    /// containers, interfaces, and the run directory. Open vSwitch and Docker, which has to be its own, run again then; netloom does not.
+    pub fn reboot(&mut self) {
+        self.crash();
+        self.ovs.stop();
+        self.private_docker.as_mut().expect("a Docker of its own").power_off();
+        let run_dir = self.dir.path().join("run");
+        unmount_below(&run_dir);
+        let _ = std::fs::remove_dir_all(&run_dir);
+        let links = finish(self.namespace.command("ip").args(["-o", "link"]), None).must().stdout;
+        let names = links.lines().filter_map(|line| line.split(": ").nth(1)?.split('@').next());
+        for name in names.filter(|name| *name != "lo") {
+            // One may go with another.
+            finish(self.namespace.command("ip").args(["link", "delete", name]), None);
+        }
+        self.ovs.start_empty();
+        self.private_docker.as_mut().expect("a Docker of its own").start_again();
+    }
+}
+
+/// Takes away what is mounted below a directory.
+pub(crate) fn unmount_below(dir: &Path) {
+    let table = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let points = table.lines().filter_map(|line| line.split(' ').nth(1)).map(PathBuf::from);
+    let points: Vec<PathBuf> = points.filter(|p| p.starts_with(dir)).collect();
+    // What is mounted last lies on top.
+    for path in points.into_iter().rev() {
+        let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
     }
 }
 
@@ -352,7 +472,8 @@ impl Drop for Sandbox {
             let _ = child.wait();
         }
         let owner = self.owner();
-        if !owner.is_empty() {
+        // One of its own takes everything along.
+        if !owner.is_empty() && self.private_docker.is_none() {
             let filter = format!("label=netloom.owner={owner}");
             let containers = run("docker", &["ps", "-aq", "--filter", &filter]).stdout;
             for id in containers.split_whitespace() {
@@ -363,10 +484,8 @@ impl Drop for Sandbox {
                 run("docker", &["network", "rm", id]);
             }
         }
-        // What is mounted last lies on top.
-        for path in self.mounts().into_iter().rev() {
-            let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
-        }
+        drop(self.private_docker.take());
+        unmount_below(self.dir.path());
     }
 }
 

@@ -28,6 +28,7 @@ macro_rules! in_both_modes {
 }
 
 mod main {
+    pub mod bad_days;
     pub mod budget;
     pub mod change;
     pub mod crash;
@@ -38,9 +39,12 @@ mod main {
     pub mod foreign;
     pub mod hostile;
     pub mod install;
+    pub mod keep;
     pub mod keys;
     pub mod kinds;
+    pub mod mended;
     pub mod ospf;
+    pub mod reboot;
     pub mod repair;
     pub mod second_day;
     pub mod telemetry;

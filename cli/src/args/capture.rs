@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::lab_name::LabName;
 use super::values;
 
 /// Capture packets of interfaces, to a file or into Wireshark
@@ -23,14 +24,18 @@ Examples:
 A filter is in the language of pcap-filter(7), and sees packets as they are on the wire: those with a VLAN tag need 'vlan and …'.
 Standard error says how many packets there were.")]
 pub struct Capture {
-    /// The lab
-    pub lab: String,
+    /// The lab.
+    #[command(flatten)]
+    pub lab: LabName,
     /// What to capture: NODE:INTERFACE, a node for all its interfaces, or a link's id for its first end
-    #[arg(required = true, value_name = "TARGET")]
+    #[arg(required_unless_present = "topology", value_name = "TARGET")]
     pub targets: Vec<String>,
-    /// File to write, which is replaced; - is standard output, which must not be a terminal
+    /// File to write; - is standard output, which must not be a terminal. A file that exists is left as it is
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     pub output: PathBuf,
+    /// Write over a file that exists
+    #[arg(long)]
+    pub force: bool,
     /// Only packets that this matches; may also stand behind --
     #[arg(short, long, value_name = "FILTER", conflicts_with = "words")]
     pub filter: Option<String>,

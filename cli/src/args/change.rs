@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::lab_name::LabName;
 use super::{Output, values};
+use crate::busy::Patience;
+use crate::error::Error;
 
 /// Longest time that a change is waited for, and how its outcome is printed.
 #[derive(Debug, Clone, Args)]
@@ -12,18 +15,29 @@ pub struct Wait {
     /// Longest time to wait, for instance 90s, 10m or 1h; the change itself goes on in the server
     #[arg(long, value_name = "TIME", value_parser = values::duration, default_value = "5m")]
     pub timeout: Duration,
+    /// Where another operation works on the lab, wait for its end first
+    #[arg(long)]
+    pub wait: bool,
     /// Format.
     #[command(flatten)]
     pub output: Output,
 }
 
+impl Wait {
+    /// How an operation that is in the way is met.
+    pub fn patience(&self) -> Patience {
+        Patience { wait: self.wait, timeout: self.timeout }
+    }
+}
+
 /// The nodes of a lab that are meant.
 #[derive(Debug, Args)]
 pub struct Nodes {
-    /// The lab
-    pub lab: String,
+    /// The lab.
+    #[command(flatten)]
+    pub lab: LabName,
     /// The nodes; * and ? stand for any text and any character
-    #[arg(required = true, value_name = "NODE")]
+    #[arg(required_unless_present = "topology", value_name = "NODE")]
     pub nodes: Vec<String>,
     /// How it is waited for.
     #[command(flatten)]
@@ -42,6 +56,13 @@ pub enum Node {
 }
 
 impl Node {
+    /// What is asked.
+    pub fn asked(&mut self) -> &mut Nodes {
+        match self {
+            Node::Start(a) | Node::Stop(a) | Node::Restart(a) => a,
+        }
+    }
+
     /// The lab that is named.
     pub fn lab(&self) -> &str {
         match self {
@@ -90,24 +111,40 @@ pub struct Impairment {
 /// A link that is named.
 #[derive(Debug, Args)]
 pub struct Named {
-    /// The lab
-    pub lab: String,
+    /// The lab.
+    #[command(flatten)]
+    pub lab: LabName,
     /// The link, as r1:eth1--r2:eth1 or by either of its ends, as r1:eth1
-    pub link: String,
+    #[arg(required_unless_present = "topology")]
+    pub link: Option<String>,
     /// How it is waited for.
     #[command(flatten)]
     pub wait: Wait,
 }
 
+impl Named {
+    fn settle(&mut self) -> Result<(), Error> {
+        self.lab.settle(&mut [&mut self.link])
+    }
+
+    /// The link as it was named.
+    pub fn link(&self) -> &str {
+        self.link.as_deref().unwrap_or_default()
+    }
+}
+
 /// A link to add.
 #[derive(Debug, Args)]
 pub struct Add {
-    /// The lab
-    pub lab: String,
+    /// The lab.
+    #[command(flatten)]
+    pub lab: LabName,
     /// One end, as r1:eth3
-    pub a: String,
+    #[arg(required_unless_present = "topology")]
+    pub a: Option<String>,
     /// The other end, as r2:eth3
-    pub b: String,
+    #[arg(required_unless_present = "topology")]
+    pub b: Option<String>,
     /// MTU in bytes of both interfaces [default: 9500]
     #[arg(long, value_name = "BYTES")]
     pub mtu: Option<i32>,
@@ -150,8 +187,9 @@ pub struct Set {
 pub enum Link {
     /// List the links of a lab
     List {
-        /// The lab
-        lab: String,
+        /// The lab.
+        #[command(flatten)]
+        lab: LabName,
         /// Format.
         #[command(flatten)]
         output: Output,
@@ -171,6 +209,16 @@ pub enum Link {
 }
 
 impl Link {
+    /// Reads the lab's name from its file, where that is given.
+    pub fn settle(&mut self) -> Result<(), Error> {
+        match self {
+            Link::List { lab, .. } => lab.settle(&mut []),
+            Link::Add(add) => add.lab.settle(&mut [&mut add.a, &mut add.b]),
+            Link::Remove(named) | Link::Up(named) | Link::Down(named) => named.settle(),
+            Link::Set(set) => set.link.settle(),
+        }
+    }
+
     /// The lab that is named.
     pub fn lab(&self) -> &str {
         match self {

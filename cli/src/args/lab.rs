@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{Output, Topology, values};
+use super::{Output, Topology, TopologyFile, values};
 
 /// Bring a lab to what its topology file says, and wait until it is
 ///
@@ -16,13 +16,14 @@ use super::{Output, Topology, values};
 #[command(after_long_help = "\
 Examples:
   netloom deploy                          the one *.clab.yml in this directory
+  netloom deploy lab.clab.yml             this file; -t lab.clab.yml says the same
   netloom deploy -t lab.clab.yml --timeout 10m
   netloom generate ring -n 5 | netloom deploy -t -
   netloom deploy -t lab.clab.yml --format json | jq -r .state")]
 pub struct Deploy {
     /// The file.
     #[command(flatten)]
-    pub topology: Topology,
+    pub topology: TopologyFile,
     /// Longest time to wait, for instance 90s, 10m or 1h; the deploy itself goes on in the server
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub timeout: Option<Duration>,
@@ -58,7 +59,7 @@ Examples:
 pub struct Plan {
     /// The file.
     #[command(flatten)]
-    pub topology: Topology,
+    pub topology: TopologyFile,
     /// Only these nodes of the file, and the links between them: r1,r2
     #[arg(long, value_name = "NODES", value_delimiter = ',')]
     pub node_filter: Vec<String>,
@@ -109,7 +110,7 @@ pub struct Destroy {
     #[command(flatten)]
     pub topology: Topology,
     /// Remove all labs
-    #[arg(long, conflicts_with = "topology")]
+    #[arg(short, long, conflicts_with = "topology")]
     pub all: bool,
     /// Do not ask; needed with --all where there is no terminal to ask on
     #[arg(short, long)]

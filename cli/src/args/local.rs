@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Output;
+use super::{Output, TopologyFile};
 
 /// Check a topology file without a server; exit code 1 when it has errors
 ///
@@ -16,8 +16,9 @@ Examples:
   netloom validate lab.clab.yml --kinds-dir /etc/netloom/kinds
   netloom validate lab.clab.yml --format json | jq '.diagnostics[] | select(.severity == \"SEVERITY_ERROR\")'")]
 pub struct Validate {
-    /// The file; - reads standard input [default: the one *.clab.yml or *.clab.yaml in this directory]
-    pub file: Option<PathBuf>,
+    /// The file.
+    #[command(flatten)]
+    pub topology: TopologyFile,
     /// Directory with kinds of your own, as the server's kinds_dir
     #[arg(long, value_name = "DIR")]
     pub kinds_dir: Option<PathBuf>,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::lab_name::LabName;
 use super::{Output, Topology};
 
 /// Show labs, nodes and links as they are
@@ -30,9 +31,9 @@ pub struct Inspect {
     #[command(flatten)]
     pub topology: Topology,
     /// Show all labs and their nodes
-    #[arg(long, conflicts_with = "topology")]
+    #[arg(short, long, conflicts_with = "topology")]
     pub all: bool,
-    /// Show everything that is known of nodes, and reasons whole
+    /// Show everything that is known of nodes, reasons whole, and how old each state is and what it was read from
     #[arg(short, long)]
     pub wide: bool,
     /// Go on, and show what changes
@@ -97,7 +98,11 @@ Examples:
   netloom events ospf --format json | jq -r 'select(.node) | [.node.name, .node.state] | @tsv'")]
 pub struct Events {
     /// Only of this lab [default: of all]
+    #[arg(conflicts_with = "topology")]
     pub lab: Option<String>,
+    /// Only of the lab of this topology file; - reads standard input
+    #[arg(short, long = "topology", visible_alias = "topo", value_name = "FILE")]
+    pub topology: Option<PathBuf>,
     /// Begin after the event with this number, without a snapshot; 0 begins with one
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     pub since: u64,
@@ -168,8 +173,9 @@ Examples:
 
 The block of --format hosts stands between two lines that name the lab, so that a script can replace it.")]
 pub struct Inventory {
-    /// The lab
-    pub lab: String,
+    /// The lab.
+    #[command(flatten)]
+    pub lab: LabName,
     /// What is printed
     #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
     pub format: InventoryFormat,

@@ -1,14 +1,20 @@
 //! The command line: what holds for every command here, the commands by what they are about in the files beside.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use netloom_service::Endpoint;
 
+use crate::error::Error;
+use crate::source::Source;
+
 pub mod capture;
 pub mod change;
 pub mod generate;
+pub mod habits;
 pub mod lab;
+pub mod lab_name;
 pub mod local;
 pub mod lookat;
 pub mod node;
@@ -53,24 +59,17 @@ pub struct Cli {
 /// What holds for every command.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
-    /// Where the server is: unix:/path or http://address:port
+    /// Where the server is: unix:/path or http://address:port [default: what NETLOOM_ENDPOINT says]
     #[arg(
         long,
         global = true,
-        env = "NETLOOM_ENDPOINT",
         value_name = "ENDPOINT",
         value_parser = values::endpoint,
         help_heading = "Global options"
     )]
     pub endpoint: Option<Endpoint>,
-    /// File with the token for a server on TCP [default: /var/lib/netloom/admin.token]
-    #[arg(
-        long,
-        global = true,
-        env = "NETLOOM_TOKEN_FILE",
-        value_name = "FILE",
-        help_heading = "Global options"
-    )]
+    /// File with the token for a server on TCP [default: what NETLOOM_TOKEN_FILE says, or /var/lib/netloom/admin.token]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub token_file: Option<PathBuf>,
     /// Also say where the server is, which trace the calls belong to, and what of the file merely informs
     #[arg(short, long, global = true, help_heading = "Global options")]
@@ -78,6 +77,26 @@ pub struct Global {
     /// Never colour; NO_COLOR in the environment does the same
     #[arg(long, global = true, help_heading = "Global options")]
     pub no_color: bool,
+}
+
+impl Global {
+    /// With what the environment says of what the command line does not. clap would do the same, but takes what it found there for part of what was typed,
+    /// and shows it in the usage that comes with an error.
+    pub fn with_environment(mut self) -> Result<Global, Error> {
+        if let (None, Some(said)) = (&self.endpoint, variable("NETLOOM_ENDPOINT")) {
+            let said = said.to_string_lossy();
+            let endpoint = values::endpoint(&said)
+                .map_err(|why| Error::Usage(format!("NETLOOM_ENDPOINT is \"{said}\": {why}")))?;
+            self.endpoint = Some(endpoint);
+        }
+        self.token_file = self.token_file.or_else(|| variable("NETLOOM_TOKEN_FILE").map(PathBuf::from));
+        Ok(self)
+    }
+}
+
+/// A variable of the environment that says something.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// How results are printed.
@@ -102,8 +121,26 @@ pub struct Output {
 #[derive(Debug, Clone, Args)]
 pub struct Topology {
     /// Topology file; - reads standard input [default: the one *.clab.yml or *.clab.yaml in this directory]
-    #[arg(short, long = "topology", value_name = "FILE")]
+    #[arg(short, long = "topology", visible_alias = "topo", value_name = "FILE")]
     pub topology: Option<PathBuf>,
+}
+
+/// A topology file that is what the command is about: with -t or without.
+#[derive(Debug, Clone, Args)]
+pub struct TopologyFile {
+    /// Topology file, as with -t
+    #[arg(conflicts_with = "topology")]
+    file: Option<PathBuf>,
+    /// The same, as other commands take it.
+    #[command(flatten)]
+    topology: Topology,
+}
+
+impl TopologyFile {
+    /// Its path, where one is named.
+    pub fn path(&self) -> Option<&Path> {
+        self.file.as_deref().or(self.topology.topology.as_deref())
+    }
 }
 
 /// What to do. What each command does is told where its arguments are: a word on it here would hide all that.
@@ -165,6 +202,41 @@ Examples:
 }
 
 impl Command {
+    /// Reads the name of the lab from its topology file, where `-t` stands in place of it.
+    pub fn settle(&mut self) -> Result<(), Error> {
+        match self {
+            Command::Exec(a) => a.lab.settle_many(&mut a.nodes),
+            Command::Logs(a) => a.lab.settle_many(&mut a.nodes),
+            Command::Save(a) => a.lab.settle_many(&mut a.nodes),
+            Command::Capture(a) => {
+                a.lab.settle_many(&mut a.targets)?;
+                match a.targets.is_empty() {
+                    true => Err(Error::Usage("name what to capture, for instance r1:eth1".to_owned())),
+                    false => Ok(()),
+                }
+            }
+            Command::Node(a) => {
+                let asked = a.asked();
+                asked.lab.settle_many(&mut asked.nodes)?;
+                match asked.nodes.is_empty() {
+                    true => Err(Error::Usage("name the nodes; '*' means all of them".to_owned())),
+                    false => Ok(()),
+                }
+            }
+            Command::Shell(a) => a.lab.settle(&mut [&mut a.node]),
+            Command::Console(a) => a.lab.settle(&mut [&mut a.node]),
+            Command::Inventory(a) => a.lab.settle(&mut []),
+            Command::Link(a) => a.settle(),
+            Command::Events(a) => {
+                if let Some(file) = a.topology.take() {
+                    a.lab = Some(Source::open(Some(&file), Path::new("."))?.lab()?.to_string());
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The lab and the node that are named, for messages; empty where none is.
     pub fn names(&self) -> (String, String) {
         let one_of = |nodes: &[String]| match nodes {
@@ -173,11 +245,11 @@ impl Command {
         };
         let lab_of = |lab: &Option<String>| (lab.clone().unwrap_or_default(), String::new());
         match self {
-            Command::Exec(a) => (a.lab.clone(), one_of(&a.nodes)),
-            Command::Shell(a) => (a.lab.clone(), a.node.clone()),
-            Command::Console(a) => (a.lab.clone(), a.node.clone()),
-            Command::Logs(a) => (a.lab.clone(), one_of(&a.nodes)),
-            Command::Save(a) => (a.lab.clone(), one_of(&a.nodes)),
+            Command::Exec(a) => (a.lab.to_string(), one_of(&a.nodes)),
+            Command::Shell(a) => (a.lab.to_string(), a.node.clone().unwrap_or_default()),
+            Command::Console(a) => (a.lab.to_string(), a.node.clone().unwrap_or_default()),
+            Command::Logs(a) => (a.lab.to_string(), one_of(&a.nodes)),
+            Command::Save(a) => (a.lab.to_string(), one_of(&a.nodes)),
             Command::Cancel(a) => lab_of(&a.lab),
             Command::Destroy(a) => lab_of(&a.lab),
             Command::Inspect(a) => lab_of(&a.lab),
@@ -185,8 +257,8 @@ impl Command {
             Command::Node(a) => (a.lab().to_owned(), String::new()),
             Command::Link(a) => (a.lab().to_owned(), String::new()),
             Command::Graph(a) => lab_of(&a.lab),
-            Command::Inventory(a) => (a.lab.clone(), String::new()),
-            Command::Capture(a) => (a.lab.clone(), String::new()),
+            Command::Inventory(a) => (a.lab.to_string(), String::new()),
+            Command::Capture(a) => (a.lab.to_string(), String::new()),
             _ => Default::default(),
         }
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::lab_name::LabName;
 use super::{Output, values};
 
 /// Which nodes are meant.
@@ -41,8 +42,9 @@ Examples:
 With --format json standard output is one object: {NODE: {\"stdout\", \"stderr\", \"exit_code\"}}; where the command could not be run exit_code
 is null and \"error\" says why.")]
 pub struct Exec {
-    /// The lab
-    pub lab: String,
+    /// The lab.
+    #[command(flatten)]
+    pub lab: LabName,
     /// The nodes, by name or with * and ?; quote these, or the shell takes them for files
     #[arg(value_name = "NODE")]
     pub nodes: Vec<String>,
@@ -76,10 +78,12 @@ Examples:
   netloom shell ospf r1               the shell of the node's kind, for frr vtysh
   netloom shell ospf r1 -- bash       another")]
 pub struct Shell {
-    /// The lab
-    pub lab: String,
+    /// The lab.
+    #[command(flatten)]
+    pub lab: LabName,
     /// The node
-    pub node: String,
+    #[arg(required_unless_present = "topology")]
+    pub node: Option<String>,
     /// Command instead of the shell of the node's kind
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<String>,
@@ -97,10 +101,12 @@ Examples:
   netloom console ospf r1 --detach-key ctrl-a
   netloom console ospf r1 --detach-key none         only the end of the shell leaves")]
 pub struct Console {
-    /// The lab
-    pub lab: String,
+    /// The lab.
+    #[command(flatten)]
+    pub lab: LabName,
     /// The node
-    pub node: String,
+    #[arg(required_unless_present = "topology")]
+    pub node: Option<String>,
     /// Key that leaves: ctrl- and a letter or one of @ [ \ ] ^ _, or none
     #[arg(long, value_name = "KEY", default_value = "ctrl-]", value_parser = values::key)]
     pub detach_key: values::Key,
@@ -109,7 +115,8 @@ pub struct Console {
 /// Print what the first process of a node wrote, or of several nodes
 ///
 /// Lines of several nodes have the node's name before them. With --follow it goes on as more is written, also when a node is started again, which
-/// standard error then says; it ends when the nodes are removed, or with Ctrl-C.
+/// standard error then says; it ends when the nodes are removed, or with Ctrl-C. When the server goes away it is asked again until it is back, and
+/// the log goes on after the last line that came.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -118,8 +125,9 @@ Examples:
   netloom logs ospf 'r*' --tail 5
   netloom logs ospf --all -f")]
 pub struct Logs {
-    /// The lab
-    pub lab: String,
+    /// The lab.
+    #[command(flatten)]
+    pub lab: LabName,
     /// The nodes, by name or with * and ?; quote these, or the shell takes them for files
     #[arg(value_name = "NODE")]
     pub nodes: Vec<String>,
@@ -148,8 +156,9 @@ Examples:
 
 The exit code is 1 when a node could not be saved; the others are.")]
 pub struct Save {
-    /// The lab
-    pub lab: String,
+    /// The lab.
+    #[command(flatten)]
+    pub lab: LabName,
     /// The nodes, by name or with * and ? [default: all]
     #[arg(value_name = "NODE")]
     pub nodes: Vec<String>,

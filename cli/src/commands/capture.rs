@@ -2,6 +2,8 @@
 
 use std::io::IsTerminal as _;
 use std::path::Path;
+use std::pin::Pin;
+use std::time::Duration;
 
 use netloom_api::v1 as api;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
@@ -9,6 +11,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use super::Context;
 use super::events::Stop;
 use crate::args::capture::Capture;
+use crate::client::Client;
 use crate::error::Error;
 use crate::output::words::count;
 
@@ -17,6 +20,9 @@ const PACKET: u32 = 6;
 const STATISTICS: u32 = 5;
 /// Option of a statistics block: packets that were lost.
 const DROPPED: u16 = 5;
+
+/// How long the server has to send the rest of a capture that was to end.
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Captures until a bound is reached, the server ends it, or Ctrl-C.
 pub async fn run(context: &Context, args: Capture) -> Result<(), Error> {
@@ -27,16 +33,25 @@ pub async fn run(context: &Context, args: Capture) -> Result<(), Error> {
                 .to_owned(),
         ));
     }
+    // A pipe or a device is there to be written to.
+    if !args.force && std::fs::metadata(&args.output).is_ok_and(|m| m.is_file()) {
+        let file = args.output.display();
+        return Err(Error::Usage(format!(
+            "{file} exists already: name another file, or write over it with --force"
+        )));
+    }
     let request = api::CapturePacketsRequest {
         name: format!("labs/{}", args.lab),
         targets: args.targets,
+        capture_id: uuid::Uuid::new_v4().to_string(),
         filter: args.filter.unwrap_or_else(|| args.words.join(" ")),
         snap_length: args.snaplen.unwrap_or(0),
         packet_count: args.count.unwrap_or(0),
         duration_seconds: args.duration.map_or(0, |d| u32::try_from(d.as_secs()).unwrap_or(u32::MAX)),
     };
-    let mut stop = Stop::listen()?;
+    let stop = Stop::listen()?;
     let client = context.client().await?;
+    let mut end = End { client: &client, request: request.clone(), stop, asked: None };
     let mut parts = client.labs().capture_packets(request).await.map_err(Error::gone)?.into_inner();
     // From here on what was asked for is right: an earlier file is not lost to a mistyped name.
     let mut out: Box<dyn AsyncWrite + Unpin> = match to_output {
@@ -47,17 +62,27 @@ pub async fn run(context: &Context, args: Capture) -> Result<(), Error> {
     let ended = loop {
         let part = tokio::select! {
             part = parts.message() => part,
-            () = stop.wanted() => break Ok(()),
+            is_over = end.turn() => match is_over {
+                true => break Ok(()),
+                false => continue,
+            },
         };
         match part {
             Ok(Some(part)) => {
                 tally.add(&part.data);
                 // Whole blocks, and nothing held back: whoever reads sees each packet as it comes, and the file is whole at any time.
                 let written = async { out.write_all(&part.data).await.and(out.flush().await) };
+                tokio::pin!(written);
                 // Whoever reads may have stopped to: that does not keep the capture from its end.
-                tokio::select! {
-                    written = written => written.map_err(|e| failed(&args.output, e))?,
-                    () = stop.wanted() => break Ok(()),
+                let was_written = loop {
+                    tokio::select! {
+                        written = &mut written => break Some(written),
+                        is_over = end.turn() => if is_over { break None },
+                    }
+                };
+                match was_written {
+                    Some(written) => written.map_err(|e| failed(&args.output, e))?,
+                    None => break Ok(()),
                 }
             }
             Ok(None) => break Ok(()),
@@ -66,6 +91,49 @@ pub async fn run(context: &Context, args: Capture) -> Result<(), Error> {
     };
     eprintln!("{}", tally.text());
     ended
+}
+
+/// The end that Ctrl-C asks the server for: it then sends what it still holds, and what was lost, and ends the stream. A second one does not wait for that.
+struct End<'a> {
+    client: &'a Client,
+    request: api::CapturePacketsRequest,
+    stop: Stop,
+    asked: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
+}
+
+impl End<'_> {
+    /// Waits for what ends the capture; true when its stream is waited for no longer. It may be dropped before it is over.
+    async fn turn(&mut self) -> bool {
+        let Some(asked) = &mut self.asked else {
+            self.stop.wanted().await;
+            self.ask();
+            return false;
+        };
+        tokio::select! {
+            () = self.stop.wanted() => {}
+            () = asked => {}
+        }
+        true
+    }
+
+    fn ask(&mut self) {
+        let client = self.client;
+        let request = api::EndCaptureRequest {
+            name: self.request.name.clone(),
+            targets: self.request.targets.clone(),
+            capture_id: self.request.capture_id.clone(),
+        };
+        let asked = async move {
+            let answer = client.labs().end_capture(request).await;
+            // Not found: it ended by itself, and the rest is on its way.
+            if answer.is_ok() || answer.is_err_and(|status| status.code() == tonic::Code::NotFound) {
+                std::future::pending().await
+            }
+        };
+        self.asked = Some(Box::pin(async {
+            let _ = tokio::time::timeout(FAREWELL, asked).await;
+        }));
+    }
 }
 
 fn failed(path: &Path, e: std::io::Error) -> Error {

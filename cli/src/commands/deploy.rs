@@ -9,7 +9,7 @@ use tonic::Status;
 
 use super::{Context, inspect};
 use crate::args::lab::OnInterrupt;
-use crate::args::{Format, Topology};
+use crate::args::{Format, TopologyFile};
 use crate::client::Client;
 use crate::error::Error;
 use crate::follow::{View, judge};
@@ -21,13 +21,13 @@ use crate::source::{Source, catalogue};
 /// Brings a lab to what its file says.
 pub async fn deploy(
     context: &Context,
-    topology: &Topology,
+    topology: &TopologyFile,
     node_filter: &[String],
     timeout: Option<Duration>,
     on_interrupt: Option<OnInterrupt>,
     format: Format,
 ) -> Result<(), Error> {
-    let source = Source::open(topology.topology.as_deref(), Path::new("."))?.only(node_filter);
+    let source = Source::open(topology.path(), Path::new("."))?.only(node_filter);
     let client = context.client().await?;
     let policy = match on_interrupt {
         Some(OnInterrupt::Cancel) => Policy::Cancel,
@@ -104,12 +104,12 @@ const SOMETHING_TO_DO: u8 = 10;
 /// Says what deploy would do.
 pub async fn plan(
     context: &Context,
-    topology: &Topology,
+    topology: &TopologyFile,
     node_filter: &[String],
     exit_code: bool,
     format: Format,
 ) -> Result<u8, Error> {
-    let source = Source::open(topology.topology.as_deref(), Path::new("."))?.only(node_filter);
+    let source = Source::open(topology.path(), Path::new("."))?.only(node_filter);
     let client = context.client().await?;
     let operation = import(context, &client, &source, true).await??;
     let lab = last(&operation.lab_name);

@@ -57,7 +57,7 @@ pub async fn follow(
         let in_snapshot =
             matches!(event.r#type(), api::WatchEventType::Snapshot | api::WatchEventType::SnapshotEnd);
         let line = match shown.format {
-            Format::Table => known.line(context.style, &event, &clock()),
+            Format::Table => known.line(context.style, &event, &at(&event)),
             // A heartbeat is for connections, not for readers.
             Format::Json if event.r#type() == api::WatchEventType::Heartbeat => None,
             Format::Json => Some(json::value("WatchLabsResponse", &*event).to_string()),
@@ -81,6 +81,12 @@ pub fn say(style: Style, heard: &Heard) {
         }
     };
     eprintln!("{} {said}", style.paint(Tone::Busy, "note:"));
+}
+
+/// When an event happened, as local time: when it was written to the server's log, else now.
+fn at(event: &api::WatchLabsResponse) -> String {
+    let written = event.time.and_then(|t| jiff::Timestamp::new(t.seconds, t.nanos).ok());
+    written.map_or_else(clock, |t| t.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string())
 }
 
 /// The local time.
@@ -108,5 +114,21 @@ impl Stop {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_has_the_time_at_which_it_was_written() {
+        let at = |minute: i64| {
+            let time = Some(prost_types::Timestamp { seconds: minute * 60 + 7, nanos: 0 });
+            at(&api::WatchLabsResponse { time, ..Default::default() })
+        };
+        // Whatever the time zone is, it is one of whole minutes.
+        assert!(at(28_333_333).ends_with(":07"), "{}", at(28_333_333));
+        assert_ne!(at(28_333_333), at(28_333_334));
     }
 }

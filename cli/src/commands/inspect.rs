@@ -1,6 +1,7 @@
 //! `inspect`: labs, nodes and links as they are.
 
 use std::io::IsTerminal as _;
+use std::time::SystemTime;
 
 use futures::future::{try_join, try_join3};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -12,7 +13,7 @@ use crate::args::Format;
 use crate::args::lookat::{Inspect, Interfaces, Shape, What};
 use crate::client::Client;
 use crate::error::Error;
-use crate::output::{interfaces, json, table};
+use crate::output::{evidence, interfaces, json, reasons, table};
 
 /// Labs whose nodes are asked for at once.
 const AT_ONCE: usize = 8;
@@ -37,7 +38,14 @@ pub async fn run(context: &Context, args: Inspect) -> Result<(), Error> {
     let Some(lab) = lab else { return all(context, &client, args.format, args.wide).await };
     let shown = gather(&client, &lab).await?;
     match args.format {
-        Shape::Table => context.print(&shown.text(context, args.wide, true)),
+        Shape::Table => {
+            let mut text = shown.text(context, args.wide, true);
+            if args.wide {
+                let now = SystemTime::now();
+                text += &format!("\n{}", evidence::text(context.style, &shown.nodes, &shown.links, now));
+            }
+            context.print(&text)
+        }
         Shape::Json => context.print(&json::text(&shown.json())),
         Shape::Csv => context.print(&table::nodes_csv(&shown.nodes)),
     }
@@ -58,8 +66,8 @@ async fn gather(client: &Client, lab: &str) -> Result<Whole, Error> {
 }
 
 impl Whole {
-    fn text(&self, context: &Context, wide: bool, reasons: bool) -> String {
-        one_text(context, &self.lab, &self.nodes, &self.links, wide, reasons)
+    fn text(&self, context: &Context, wide: bool, whole: bool) -> String {
+        one_text(context, &self.lab, &self.nodes, &self.links, wide, whole)
     }
 
     fn json(&self) -> serde_json::Value {
@@ -71,14 +79,14 @@ impl Whole {
     }
 }
 
-/// The tables of one lab; `reasons` also what they clip.
+/// The tables of one lab; `whole` also what they clip.
 pub fn one_text(
     context: &Context,
     lab: &api::Lab,
     nodes: &[api::Node],
     links: &[api::Link],
     wide: bool,
-    reasons: bool,
+    whole: bool,
 ) -> String {
     let style = context.style;
     let mut text = table::labs(style, std::slice::from_ref(lab));
@@ -88,8 +96,8 @@ pub fn one_text(
     if !links.is_empty() {
         text.push_str(&format!("\n{}", table::links(style, links)));
     }
-    let clipped = table::reasons(std::slice::from_ref(lab), nodes, links);
-    if reasons && !clipped.is_empty() {
+    let clipped = reasons::clipped(std::slice::from_ref(lab), nodes, links);
+    if whole && !clipped.is_empty() {
         text.push_str(&format!("\n{clipped}"));
     }
     text
@@ -100,15 +108,15 @@ pub fn all_text(context: &Context, labs: &[api::Lab], nodes: &[api::Node], wide:
     if labs.is_empty() {
         return "There are no labs\n".to_owned();
     }
-    let reasons = table::reasons(labs, nodes, &[]);
-    let gap = if reasons.is_empty() { "" } else { "\n" };
+    let clipped = reasons::clipped(labs, nodes, &[]);
+    let gap = if clipped.is_empty() { "" } else { "\n" };
     let labs = table::labs(context.style, labs);
     let nodes = if wide {
         table::wide_nodes(context.style, nodes, true)
     } else {
         table::nodes(context.style, nodes, true)
     };
-    format!("{labs}\n{nodes}{gap}{reasons}")
+    format!("{labs}\n{nodes}{gap}{clipped}")
 }
 
 /// Shows one lab, `whole` also what its tables clip, and answers its nodes.

@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use netloom_api::v1 as api;
 use netloom_model::{Code, Failure};
 use prost_reflect::prost_types::FieldMask;
+use tonic::Response;
 
 use super::Context;
 use crate::args::Format;
 use crate::args::change::{Add, Direction, Impairment, Link, Named, Set, Wait};
+use crate::busy;
 use crate::client::Client;
 use crate::error::Error;
 use crate::follow::{View, judge};
@@ -47,8 +49,8 @@ async fn add(context: &Context, asked: Add) -> Result<(), Error> {
     let client = context.client().await?;
     let impairment = (!asked.impairment.is_empty()).then(|| asked.impairment.over(None));
     let link = api::Link {
-        a: Some(end(&asked.a)?),
-        b: Some(end(&asked.b)?),
+        a: Some(end(asked.a.as_deref().unwrap_or_default())?),
+        b: Some(end(asked.b.as_deref().unwrap_or_default())?),
         mtu: asked.mtu.unwrap_or_default(),
         a_to_b: impairment,
         b_to_a: impairment,
@@ -60,7 +62,8 @@ async fn add(context: &Context, asked: Add) -> Result<(), Error> {
         validate_only: asked.dry_run,
         request_id: request_id(asked.dry_run),
     };
-    let operation = client.links().create_link(request).await?.into_inner();
+    let change = || async { client.links().create_link(request.clone()).await.map(Response::into_inner) };
+    let operation = busy::call(&client, asked.wait.patience(), change).await?;
     done(context, &client, operation, &asked.wait, asked.dry_run, "adds a link to").await
 }
 
@@ -69,7 +72,8 @@ async fn remove(context: &Context, asked: Named) -> Result<(), Error> {
     let link = find(&client, &asked).await?;
     let request =
         api::DeleteLinkRequest { name: link.name, etag: String::new(), request_id: request_id(false) };
-    let operation = client.links().delete_link(request).await?.into_inner();
+    let change = || async { client.links().delete_link(request.clone()).await.map(Response::into_inner) };
+    let operation = busy::call(&client, asked.wait.patience(), change).await?;
     done(context, &client, operation, &asked.wait, false, "removes a link of").await
 }
 
@@ -105,7 +109,8 @@ async fn set(context: &Context, asked: Set) -> Result<(), Error> {
         validate_only: asked.dry_run,
         request_id: request_id(asked.dry_run),
     };
-    let operation = client.links().update_link(request).await?.into_inner();
+    let change = || async { client.links().update_link(request.clone()).await.map(Response::into_inner) };
+    let operation = busy::call(&client, asked.link.wait.patience(), change).await?;
     done(context, &client, operation, &asked.link.wait, asked.dry_run, "changes a link of").await
 }
 
@@ -114,11 +119,15 @@ async fn plug(context: &Context, asked: Named, up: bool) -> Result<(), Error> {
     let begun = Instant::now();
     let client = context.client().await?;
     let name = find(&client, &asked).await?.name;
-    let mut link = if up {
-        client.links().enable_link(api::EnableLinkRequest { name: name.clone() }).await?.into_inner()
-    } else {
-        client.links().disable_link(api::DisableLinkRequest { name: name.clone() }).await?.into_inner()
+    let change = || async {
+        let answer = if up {
+            client.links().enable_link(api::EnableLinkRequest { name: name.clone() }).await
+        } else {
+            client.links().disable_link(api::DisableLinkRequest { name: name.clone() }).await
+        };
+        answer.map(Response::into_inner)
     };
+    let mut link = busy::call(&client, asked.wait.patience(), change).await?;
     while !is_as_asked(&link, up) {
         if begun.elapsed() > asked.wait.timeout {
             return Err(Error::Failed(format!(
@@ -217,7 +226,7 @@ fn end(text: &str) -> Result<api::Endpoint, Error> {
 /// The link that is meant, by its id, its ends the other way round, or either end.
 async fn find(client: &Client, asked: &Named) -> Result<api::Link, Error> {
     let links = client.all_links(&format!("labs/{}", asked.lab)).await?;
-    let wanted = asked.link.as_str();
+    let wanted = asked.link();
     let turned = wanted.split_once("--").map(|(a, b)| format!("{b}--{a}"));
     let is = |link: &&api::Link| {
         let id = last(&link.name);
@@ -238,8 +247,8 @@ fn not_found(asked: &Named, links: &[api::Link]) -> Error {
         names.push("…");
     }
     let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    let message = format!("lab {} has no link \"{}\"; it has {there}", asked.lab, asked.link);
-    Failure::new(Code::NotFound, "LINK_NOT_FOUND", message).with("link", asked.link.clone()).into()
+    let message = format!("lab {} has no link \"{}\"; it has {there}", asked.lab, asked.link());
+    Failure::new(Code::NotFound, "LINK_NOT_FOUND", message).with("link", asked.link()).into()
 }
 
 impl Impairment {

@@ -1,23 +1,26 @@
 //! `logs`: what the first processes of nodes wrote.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use netloom_api::v1 as api;
 use netloom_api::v1::stream_logs_response::Part;
 use netloom_api::v1::watch_labs_response::Object;
+use prost_reflect::prost_types::Timestamp;
+use tonic::{Status, Streaming};
 
 use super::Context;
 use super::events::{Stop, clock};
 use super::exec::write;
 use crate::args::node::Logs;
 use crate::client::Client;
-use crate::error::Error;
+use crate::error::{Error, is_lost};
 use crate::output::lines::Lines;
 use crate::output::style::{Tone, one_line};
 use crate::output::words::last;
 use crate::select::Selection;
-use crate::watching::{Heard, Watch};
+use crate::watching::{Heard, Watch, next_pause};
 
 /// Prints them, to the stream each was written to.
 pub async fn run(context: &Context, args: Logs) -> Result<(), Error> {
@@ -68,7 +71,8 @@ pub async fn run(context: &Context, args: Logs) -> Result<(), Error> {
     }
 }
 
-/// Prints the log of a node; with a width, its name padded to that before each line.
+/// Prints the log of a node; with a width, its name padded to that before each line. One that is followed goes on after the last line that came when the
+/// server went away and is back, and ends when the node is removed.
 async fn print(
     context: &Context,
     client: &Client,
@@ -77,36 +81,123 @@ async fn print(
     tail: u32,
     width: Option<usize>,
 ) -> Result<(), Error> {
-    let request = api::StreamLogsRequest { name: name.to_owned(), follow, tail };
-    let mut parts = client.nodes().stream_logs(request).await.map_err(Error::gone)?.into_inner();
     let lines = |style| width.map(|width| Lines::new(style, last(name), width));
     let (mut out, mut err) = (lines(context.style), lines(context.error_style));
-    while let Some(part) = parts.message().await.map_err(Error::gone)? {
+    let mut log = Log { client, name, follow, tail, after: None, parts: None, away: None };
+    while let Some(part) = log.next().await? {
         let told = |lines: &mut Option<Lines>, bytes: Vec<u8>| match lines {
             Some(lines) => lines.take(&bytes),
             None => bytes,
         };
-        match part.part {
-            Some(Part::Stdout(bytes)) => write(&mut std::io::stdout(), &told(&mut out, bytes))?,
-            Some(Part::Stderr(bytes)) => write(&mut std::io::stderr(), &told(&mut err, bytes))?,
-            None => {}
+        match part {
+            Part::Stdout(bytes) => write(&mut std::io::stdout(), &told(&mut out, bytes))?,
+            Part::Stderr(bytes) => write(&mut std::io::stderr(), &told(&mut err, bytes))?,
         }
     }
     write(&mut std::io::stdout(), &out.map(|mut l| l.rest()).unwrap_or_default())?;
     write(&mut std::io::stderr(), &err.map(|mut l| l.rest()).unwrap_or_default())
 }
 
-/// Says on standard error when one of these nodes is started again. Never ends: where the server does not tell, nothing is said.
+/// The log of a node.
+struct Log<'a> {
+    client: &'a Client,
+    name: &'a str,
+    follow: bool,
+    tail: u32,
+    /// When the last line that came was written.
+    after: Option<Timestamp>,
+    parts: Option<Streaming<api::StreamLogsResponse>>,
+    /// Pause before the next attempt, once a first one was answered.
+    away: Option<Duration>,
+}
+
+impl Log<'_> {
+    /// What was written next; none when there is no more.
+    async fn next(&mut self) -> Result<Option<Part>, Error> {
+        loop {
+            let Some(parts) = &mut self.parts else {
+                let tail = if self.after.is_some() { 0 } else { self.tail };
+                let (name, follow, after) = (self.name.to_owned(), self.follow, self.after);
+                let request = api::StreamLogsRequest { name, follow, tail, after };
+                match self.client.nodes().stream_logs(request).await {
+                    Ok(parts) => {
+                        self.parts = Some(parts.into_inner());
+                        self.away = None;
+                    }
+                    Err(status) if self.away.is_some() => match self.pause(&status).await? {
+                        true => {}
+                        false => return Ok(None),
+                    },
+                    Err(status) => return Err(Error::gone(status)),
+                }
+                continue;
+            };
+            let ended = match parts.message().await {
+                Ok(Some(message)) => {
+                    self.after = message.write_time.or(self.after);
+                    match message.part {
+                        Some(part) => return Ok(Some(part)),
+                        None => continue,
+                    }
+                }
+                Ok(None) if !self.follow => return Ok(None),
+                Err(status) if !self.follow => return Err(Error::gone(status)),
+                // It ends when the node is removed, and may when a part of the server does.
+                Ok(None) => {
+                    let request = api::GetNodeRequest { name: self.name.to_owned() };
+                    match self.client.nodes().get_node(request).await {
+                        Ok(_) => Status::unavailable("the log broke off"),
+                        Err(status) => status,
+                    }
+                }
+                Err(status) => status,
+            };
+            self.parts = None;
+            if !self.pause(&ended).await? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Waits before the server is asked again; false when there is nothing to ask for any more. What does not go by is an error.
+    async fn pause(&mut self, status: &Status) -> Result<bool, Error> {
+        match status.code() {
+            tonic::Code::NotFound => return Ok(false),
+            // Until the server has seen the node again, it is not known to run.
+            tonic::Code::FailedPrecondition => {}
+            _ if is_lost(status) => {}
+            _ => return Err(Error::gone(status.clone())),
+        }
+        let pause = next_pause(self.away);
+        self.away = Some(pause);
+        tokio::time::sleep(pause).await;
+        Ok(true)
+    }
+}
+
+/// Says on standard error when one of these nodes is started again, and when the server goes away and is back. Never ends: where the server does not tell, nothing is said.
 async fn tell_starts(context: &Context, client: &Client, lab: &str, names: &[String]) {
     let mut started: HashMap<String, (i64, i32)> = HashMap::new();
     if let Ok(mut watch) = Watch::begin(client, Some(lab), 0).await {
         while let Ok(heard) = watch.next().await {
-            let Heard::Event(event) = heard else { continue };
+            let note = context.error_style.paint(Tone::Busy, "note:");
+            let event = match heard {
+                Heard::Event(event) => event,
+                Heard::Lost(why) => {
+                    let why = one_line(&why);
+                    eprintln!("{note} the server went away ({why}); asks it again until it is back");
+                    continue;
+                }
+                Heard::Back => {
+                    eprintln!("{note} the server is back: goes on after the last line");
+                    continue;
+                }
+                Heard::Anew => continue,
+            };
             let Some(Object::Node(node)) = event.object else { continue };
             let Some(time) = node.start_time.filter(|_| names.contains(&node.name)) else { continue };
             let time = (time.seconds, time.nanos);
             if started.insert(node.name.clone(), time).is_some_and(|before| before != time) {
-                let note = context.error_style.paint(Tone::Busy, "note:");
                 eprintln!("{note} {} was started again ({})", last(&node.name), clock());
             }
         }

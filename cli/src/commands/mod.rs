@@ -95,13 +95,17 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
         Command::Inventory(a) => inventory::run(context, &a.lab, a.format).await.map(done),
         Command::Generate(a) => generate::run(context, &a).map(done),
         Command::Exec(a) => exec::run(context, a).await,
-        Command::Shell(a) => shell::run(context, &a.lab, &a.node, a.command).await,
-        Command::Console(a) => console::run(context, &a.lab, &a.node, a.detach_key).await,
+        Command::Shell(a) => {
+            shell::run(context, &a.lab, a.node.as_deref().unwrap_or_default(), a.command).await
+        }
+        Command::Console(a) => {
+            console::run(context, &a.lab, a.node.as_deref().unwrap_or_default(), a.detach_key).await
+        }
         Command::Logs(a) => logs::run(context, a).await.map(done),
         Command::Capture(a) => capture::run(context, a).await.map(done),
         Command::Save(a) => save::run(context, a).await,
         Command::Validate(a) => {
-            validate::run(context, a.file.as_deref(), &a.node_filter, a.kinds_dir.as_deref(), a.output.format)
+            validate::run(context, a.topology.path(), &a.node_filter, a.kinds_dir.as_deref(), a.output.format)
         }
         Command::Kinds(Kinds::List { output }) => list::kinds(context, output.format).await.map(done),
         Command::Kinds(Kinds::Show { name, output }) => {

@@ -5,9 +5,12 @@ use std::collections::BTreeSet;
 use netloom_api::v1 as api;
 use netloom_model::{Code, Failure};
 
+use tonic::Status;
+
 use super::Context;
 use crate::args::Format;
 use crate::args::change::{Node, Nodes};
+use crate::busy;
 use crate::client::Client;
 use crate::error::Error;
 use crate::follow::{View, judge};
@@ -25,7 +28,8 @@ pub async fn run(context: &Context, node: Node) -> Result<(), Error> {
     let format = asked.wait.output.format;
     let client = context.client().await?;
     let (first, others) = meant(&client, asked).await?;
-    let operation = change(&client, &node, first, others).await?;
+    let change = || change(&client, &node, first.clone(), others.clone());
+    let operation = busy::call(&client, asked.wait.patience(), change).await?;
     let lab = asked.lab.as_str();
     let nothing = operation.plan.as_ref().is_none_or(|p| p.actions.is_empty());
     let mut view = View::new(context.style, format!("{verb} nodes of {lab}"), format == Format::Json);
@@ -53,7 +57,7 @@ async fn change(
     node: &Node,
     name: String,
     others: Vec<String>,
-) -> Result<api::Operation, Error> {
+) -> Result<api::Operation, Status> {
     let request_id = uuid::Uuid::new_v4().to_string();
     let mut nodes = client.nodes();
     let answer = match node {

@@ -15,6 +15,8 @@ const LINK: f64 = 190.0;
 const ROOM: f64 = 44.0;
 /// How far links between the same two nodes are bent apart.
 const BEND: f64 = 30.0;
+/// How far beside its link a label may stand: cards that are near to each other leave no room for it between them, but above and below.
+const ASIDE: [f64; 7] = [0.0, -12.0, 12.0, -24.0, 24.0, -36.0, 36.0];
 /// Most nodes in a row of a long chain.
 const IN_A_ROW: usize = 8;
 /// How much work is spent on distances: pairs of nodes times rounds.
@@ -316,14 +318,18 @@ struct Taken<'a> {
 }
 
 impl Taken<'_> {
-    /// The label at an end: on its link, as near to its node as there is room. When other labels leave none, it stands on them; when nodes do, there
-    /// is none.
+    /// The label at an end: on its link, as near to its node as there is room, or else beside it. When other labels leave none, it stands on them; when
+    /// nodes do, there is none.
     fn label(&mut self, interface: &str, curve: &Curve, own: &Rect, at_end: bool) -> Option<Label> {
         let width = label_length(interface);
-        let places = (0..=48).map(|i| {
-            let t = f64::from(i) / 100.0;
-            Rect::around(curve.at(if at_end { 1.0 - t } else { t }), width, LABEL_HEIGHT)
-        });
+        let along = |aside: f64| {
+            (0..=48).map(move |i| {
+                let t = f64::from(i) / 100.0;
+                let at = curve.at(if at_end { 1.0 - t } else { t });
+                Rect::around(at.moved(0.0, aside), width, LABEL_HEIGHT)
+            })
+        };
+        let places = ASIDE.iter().flat_map(|aside| along(*aside));
         let reach = own.width + width + 400.0;
         let near: Vec<&Rect> =
             self.places.values().filter(|r| r.centre.distance(own.centre) < reach + r.width).collect();

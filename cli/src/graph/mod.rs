@@ -96,9 +96,11 @@ impl Role {
         }
         let is_called = |names: &[&str]| names.iter().any(|n| id.to_lowercase().starts_with(n));
         let is_switch = is_bridge || SWITCHES.iter().any(|k| kind.starts_with(k));
-        if is_switch || is_called(&["sw", "spine", "leaf", "tor"]) {
+        // A kind that may be anything is what its name says; a router stays one wherever it stands.
+        let may_be_any = HOSTS.contains(&kind);
+        if is_switch || may_be_any && is_called(&["sw", "spine", "leaf", "tor"]) {
             Role::Switch
-        } else if HOSTS.contains(&kind) {
+        } else if may_be_any {
             Role::Host
         } else {
             Role::Router
@@ -115,6 +117,8 @@ pub struct Link {
     pub b: End,
     /// Its state's word; empty when it was not read back.
     pub state: String,
+    /// What it does to frames, in words; empty when nothing.
+    pub impairment: String,
 }
 
 /// One end of a link.
@@ -153,7 +157,16 @@ impl Graph {
             node: e.node.clone(),
             interface: e.interface.clone(),
         };
-        let ends = spec.links.iter().map(|l| (end(&l.a), end(&l.b), String::new()));
+        let ends = spec.links.iter().map(|l| Drawn {
+            a: end(&l.a),
+            b: end(&l.b),
+            state: String::new(),
+            impairment: words::both_ways(
+                (&l.a.node, &l.b.node),
+                &l.a_to_b.to_string(),
+                &l.b_to_a.to_string(),
+            ),
+        });
         Graph::assemble(name, false, nodes, ends)
     }
 
@@ -192,19 +205,20 @@ impl Graph {
             interface: e.interface.clone(),
         };
         let ends = links.iter().filter_map(|l| {
-            Some((end(l.a.as_ref()?), end(l.b.as_ref()?), words::link_state(l.state()).to_owned()))
+            let (a, b, (there, back)) = (l.a.as_ref()?, l.b.as_ref()?, words::ways(l));
+            Some(Drawn {
+                a: end(a),
+                b: end(b),
+                state: words::link_state(l.state()).to_owned(),
+                impairment: words::both_ways((&a.node, &b.node), &there, &back),
+            })
         });
         Graph::assemble(last(&lab.name), true, nodes, ends)
     }
 
     /// In natural order, so that the picture does not depend on the order of a file or of an answer. What links end in that is no node is drawn as one:
     /// the host and the management network once, nothing once for each link that ends in it.
-    fn assemble(
-        name: &str,
-        live: bool,
-        mut nodes: Vec<Node>,
-        ends: impl Iterator<Item = (NamedEnd, NamedEnd, String)>,
-    ) -> Graph {
+    fn assemble(name: &str, live: bool, mut nodes: Vec<Node>, drawn: impl Iterator<Item = Drawn>) -> Graph {
         nodes.sort_by_cached_key(|n| words::natural(&n.id));
         let by_id: HashMap<String, usize> =
             nodes.iter().enumerate().map(|(i, n)| (n.id.clone(), i)).collect();
@@ -230,18 +244,26 @@ impl Graph {
             Some(End { node: number, interface })
         };
         let mut links: Vec<Link> = Vec::new();
-        for (a, b, state) in ends {
+        for Drawn { a, b, state, impairment } in drawn {
             let (Some(mut a), Some(mut b)) = (place(a), place(b)) else { continue };
             if b.node < a.node {
                 std::mem::swap(&mut a, &mut b);
             }
-            links.push(Link { a, b, state });
+            links.push(Link { a, b, state, impairment });
         }
         links.sort_by_cached_key(|l| {
             (l.a.node, l.b.node, words::natural(&l.a.interface), words::natural(&l.b.interface))
         });
         Graph { name: name.to_owned(), live, nodes, links }
     }
+}
+
+/// A link whose ends are named.
+struct Drawn {
+    a: NamedEnd,
+    b: NamedEnd,
+    state: String,
+    impairment: String,
 }
 
 /// An end of a link, by name.

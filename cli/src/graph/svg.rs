@@ -118,8 +118,9 @@ pub fn draw(graph: &Graph, dark: bool) -> String {
     put(format!("<title>{}</title>", escape(&graph.name)));
     put(format!("<rect width=\"{width}\" height=\"{height}\" fill=\"{}\"/>", theme.page));
     put(words(theme.text, 20.0, "font-weight=\"700\"", Point::new(MARGIN, MARGIN + 14.0), &graph.name));
-    let size =
-        format!("{}, {}", count(graph.nodes.len() as i128, "node"), count(graph.links.len() as i128, "link"));
+    // What links end in that is no node of the lab is drawn, and is none.
+    let nodes = graph.nodes.iter().filter(|n| n.role != Role::Outside).count();
+    let size = format!("{}, {}", count(nodes as i128, "node"), count(graph.links.len() as i128, "link"));
     put(words(theme.dim, 12.0, "", Point::new(MARGIN, MARGIN + 33.0), &size));
     let left = MARGIN + (width - 2.0 * MARGIN - layout.width) / 2.0;
     put(format!("<g transform=\"translate({} {})\">", number(left), number(MARGIN + TITLE)));
@@ -153,6 +154,15 @@ fn links(theme: &Theme, graph: &Graph, layout: &Layout, put: &mut impl FnMut(Str
         "<g class=\"labels\" font-size=\"{LABEL_SIZE}\" text-anchor=\"middle\" fill=\"{}\" stroke=\"{}\" stroke-width=\"4\" stroke-linejoin=\"round\" paint-order=\"stroke\">",
         theme.dim, theme.page
     ));
+    for (link, wire) in graph.links.iter().zip(&layout.wires).filter(|(l, _)| !l.impairment.is_empty()) {
+        let Point { x, y } = middle(&wire.path);
+        put(format!(
+            "<text class=\"impairment\" x=\"{}\" y=\"{}\">{}</text>",
+            number(x),
+            number(y + LABEL_SIZE * 0.36),
+            escape(&link.impairment)
+        ));
+    }
     for label in layout.wires.iter().flat_map(|w| &w.labels).flatten() {
         let Point { x, y } = label.place.centre;
         let turned = if label.upright {
@@ -168,6 +178,22 @@ fn links(theme: &Theme, graph: &Graph, layout: &Layout, put: &mut impl FnMut(Str
         ));
     }
     put("</g>".to_owned());
+}
+
+/// The middle of a path: of its middle step.
+fn middle(path: &[Step]) -> Point {
+    let end = |step: &Step| match *step {
+        Step::Move(p) | Step::Line(p) | Step::Bend(_, p) | Step::Loop(_, _, p) => p,
+    };
+    let at = (path.len() / 2).min(path.len().saturating_sub(1));
+    let Some(step) = path.get(at) else { return Point::default() };
+    let (from, to) = (path[..at].last().map_or_else(|| end(step), end), end(step));
+    let through = match *step {
+        Step::Bend(c, _) => c,
+        Step::Loop(c, d, _) => Point::new((c.x + d.x) / 2.0, (c.y + d.y) / 2.0),
+        Step::Move(_) | Step::Line(_) => Point::new((from.x + to.x) / 2.0, (from.y + to.y) / 2.0),
+    };
+    Point::new((from.x + to.x) / 4.0 + through.x / 2.0, (from.y + to.y) / 4.0 + through.y / 2.0)
 }
 
 fn called(graph: &Graph, link: &Link) -> String {

@@ -11,8 +11,11 @@ fn graph_of(shape: &Shape) -> Graph {
         next[node] += 1;
         End { node, interface: format!("eth{}", next[node]) }
     };
-    let links =
-        shape.links.iter().map(|(a, b)| Link { a: end(*a), b: end(*b), state: String::new() }).collect();
+    let links = shape
+        .links
+        .iter()
+        .map(|(a, b)| Link { a: end(*a), b: end(*b), state: String::new(), impairment: String::new() })
+        .collect();
     let nodes = shape
         .nodes
         .iter()
@@ -60,6 +63,37 @@ fn holds(graph: &Graph, layout: &Layout) {
             for (node, place) in graph.nodes.iter().zip(&layout.nodes) {
                 assert!(place.overlap(&label.place).is_none(), "{} of {link:?} on {}", label.text, node.id);
             }
+        }
+    }
+}
+
+#[test]
+fn several_links_into_a_wide_card_keep_their_labels() {
+    let node = |id: &str| Node {
+        id: id.into(),
+        kind: "frr".into(),
+        role: Role::Router,
+        level: None,
+        state: String::new(),
+        reason: String::new(),
+    };
+    // Not a chain, a ring or a star: as near to each other as cards may be.
+    let pairs =
+        [(0, 1), (0, 1), (0, 1), (0, 2), (0, 2), (0, 2), (1, 2), (2, 3), (3, 4), (1, 4), (0, 4), (0, 4)];
+    for long in ["r1", "a-router-with-a-long-name-indeed"] {
+        for interface in ["eth", "GigabitEthernet0/0/"] {
+            let nodes = vec![node(long), node("r2"), node("r3"), node("r4"), node("r5")];
+            let end = |node: usize, n: usize| End { node, interface: format!("{interface}{n}") };
+            let links = pairs.iter().enumerate().map(|(n, (a, b))| Link {
+                a: end(*a, n),
+                b: end(*b, n),
+                state: String::new(),
+                impairment: String::new(),
+            });
+            let graph = Graph { name: "x".into(), live: false, nodes, links: links.collect() };
+            let layout = layout(&graph);
+            holds(&graph, &layout);
+            assert_eq!(crowded(&layout).0, 0, "{long} {interface}");
         }
     }
 }
@@ -125,7 +159,8 @@ fn a_node_is_drawn_as_its_label_its_kind_or_its_name_says() {
     assert_eq!(role("x", "linux", ""), Role::Host);
     assert_eq!(role("x", "bridge", ""), Role::Switch);
     assert_eq!(role("x", "sonic-vs", ""), Role::Switch);
-    assert_eq!(role("Leaf3", "frr", ""), Role::Switch);
+    assert_eq!(role("Leaf3", "frr", ""), Role::Router, "a router is one wherever it stands");
+    assert_eq!(role("Leaf3", "linux", ""), Role::Switch);
     assert_eq!(role("leaf3", "frr", "router"), Role::Router);
     assert_eq!(role("r1", "frr", "a word of somebody else's"), Role::Router);
 }
@@ -236,6 +271,29 @@ fn what_a_link_ends_in_outside_the_lab_is_drawn() {
     assert_eq!(outside, ["host", "dummy", "dummy"]);
     assert_eq!(graph.links.len(), 4);
     holds(&graph, &layout(&graph));
+    assert!(svg::draw(&graph, false).contains(">2 nodes, 4 links<"), "what is outside is no node of the lab");
+}
+
+#[test]
+fn what_a_link_does_to_frames_is_in_every_form() {
+    let node = |id: &str| api::Node {
+        name: format!("labs/x/nodes/{id}"),
+        kind: "frr".into(),
+        ..api::Node::default()
+    };
+    let end = |node: &str| {
+        Some(api::Endpoint { node: node.into(), interface: "eth1".into(), ..api::Endpoint::default() })
+    };
+    let slow = api::Impairment { rate_bps: 10_000_000, delay_us: 5_000, ..api::Impairment::default() };
+    let link = api::Link { a: end("r2"), b: end("r1"), a_to_b: Some(slow), ..api::Link::default() };
+    let graph = Graph::of_lab(&api::Lab::default(), &[node("r1"), node("r2")], &[link]);
+    let told = "r2 to r1 rate 10mbit delay 5ms";
+    assert_eq!(graph.links[0].impairment, told);
+    for picture in
+        [svg::draw(&graph, false), text::dot(&graph), text::mermaid(&graph), text::json(&graph).to_string()]
+    {
+        assert!(picture.contains(told), "{picture}");
+    }
 }
 
 proptest! {
@@ -266,7 +324,7 @@ proptest! {
             .map(|(a, b, interface)| {
                 let (a, b) = (a % n, b % n);
                 let end = |node| End { node, interface: interface.clone() };
-                Link { a: end(a.min(b)), b: end(a.max(b)), state: String::new() }
+                Link { a: end(a.min(b)), b: end(a.max(b)), state: String::new(), impairment: String::new() }
             })
             .collect();
         let graph = Graph { name: "x".into(), live: false, nodes, links };

@@ -35,11 +35,16 @@ pub fn dot(graph: &Graph) -> String {
         let style = if link.state.is_empty() || link.state == "UP" { "solid" } else { "dashed" };
         let _ = writeln!(
             text,
-            "  {} -- {} [taillabel={}, headlabel={}, color=\"{}\", style={style}];",
+            "  {} -- {} [taillabel={}, headlabel={}, {}color=\"{}\", style={style}];",
             quoted(a),
             quoted(b),
             quoted(&link.a.interface),
             quoted(&link.b.interface),
+            if link.impairment.is_empty() {
+                String::new()
+            } else {
+                format!("label={}, ", quoted(&link.impairment))
+            },
             colour(&link.state)
         );
     }
@@ -65,7 +70,10 @@ pub fn mermaid(graph: &Graph) -> String {
         let _ = writeln!(text, "  n{i}{open}\"{label}\"{close}");
     }
     for link in &graph.links {
-        let label = format!("{} - {}", entities(&link.a.interface), entities(&link.b.interface));
+        let mut label = format!("{} - {}", entities(&link.a.interface), entities(&link.b.interface));
+        if !link.impairment.is_empty() {
+            let _ = write!(label, "<br/>{}", entities(&link.impairment));
+        }
         let line = if link.state.is_empty() || link.state == "UP" { "---" } else { "-.-" };
         let _ = writeln!(text, "  n{} {line}|\"{label}\"| n{}", link.a.node, link.b.node);
     }
@@ -105,8 +113,11 @@ pub fn json(graph: &Graph) -> Value {
         })
         .collect();
     let end = |e: &super::End| json!({ "node": graph.nodes[e.node].id, "interface": e.interface });
-    let links: Vec<Value> =
-        graph.links.iter().map(|l| json!({ "a": end(&l.a), "b": end(&l.b), "state": l.state })).collect();
+    let links: Vec<Value> = graph
+        .links
+        .iter()
+        .map(|l| json!({ "a": end(&l.a), "b": end(&l.b), "state": l.state, "impairment": l.impairment }))
+        .collect();
     json!({
         "lab": graph.name, "live": graph.live, "width": round(layout.width), "height": round(layout.height),
         "nodes": nodes, "links": links,

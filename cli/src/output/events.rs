@@ -230,7 +230,8 @@ mod tests {
     use super::*;
 
     fn event(kind: api::WatchEventType, sequence: u64, node: api::Node) -> api::WatchLabsResponse {
-        api::WatchLabsResponse { sequence, r#type: kind.into(), object: Some(Object::Node(node)) }
+        let object = Some(Object::Node(node));
+        api::WatchLabsResponse { sequence, r#type: kind.into(), object, ..Default::default() }
     }
 
     fn node(state: api::NodeState) -> api::Node {
@@ -285,6 +286,7 @@ mod tests {
                 sequence: 1,
                 r#type: api::WatchEventType::Changed.into(),
                 object: Some(Object::Operation(op)),
+                ..Default::default()
             };
             known.line(Style::PLAIN, &event, "T")
         };

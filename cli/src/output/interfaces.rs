@@ -6,7 +6,7 @@ use netloom_api::v1 as api;
 use serde_json::{Value, json};
 
 use super::style::Style;
-use super::words::{last, link_state, natural};
+use super::words::{last, link_state, natural, ways};
 use super::{csv, table};
 
 /// An interface of a node.
@@ -19,6 +19,8 @@ pub struct Row<'a> {
     pub peer: String,
     /// The link's state; empty without a link.
     pub link_state: &'static str,
+    /// What its link does to frames that it sends, and to those it receives; empty when nothing.
+    pub frames: (String, String),
 }
 
 /// What of an interface was read back, in a word.
@@ -38,15 +40,19 @@ pub fn rows<'a>(nodes: &'a [api::Node], links: &[api::Link], only: Option<&str>)
         for interface in &node.interfaces {
             let id = last(&node.name);
             let link = by_name.get(interface.link.as_str());
-            let peer = link.and_then(|l| {
+            let seen_from = link.and_then(|l| {
                 let (a, b) = (l.a.as_ref()?, l.b.as_ref()?);
-                let other = if a.node == id && a.interface == interface.name { b } else { a };
-                Some(format!("{}:{}", other.node, other.interface))
+                let (there, back) = ways(l);
+                let is_a = a.node == id && a.interface == interface.name;
+                let (other, frames) = if is_a { (b, (there, back)) } else { (a, (back, there)) };
+                Some((format!("{}:{}", other.node, other.interface), frames))
             });
+            let (peer, frames) = seen_from.unwrap_or_default();
             rows.push(Row {
                 node: id,
                 interface,
-                peer: peer.unwrap_or_default(),
+                peer,
+                frames,
                 link_state: link.map_or("", |l| link_state(l.state())),
             });
         }
@@ -57,10 +63,15 @@ pub fn rows<'a>(nodes: &'a [api::Node], links: &[api::Link], only: Option<&str>)
 
 /// For people.
 pub fn text(style: Style, rows: &[Row]) -> String {
-    let header = ["NODE", "INTERFACE", "INSIDE", "STATE", "MAC", "MTU", "ADDRESSES", "PEER", "LINK"];
+    let mut header = vec!["NODE", "INTERFACE", "INSIDE", "STATE", "MAC", "MTU", "ADDRESSES", "PEER", "LINK"];
+    // Most labs leave frames alone: there the columns would be of dashes.
+    let impaired = rows.iter().any(|r| r.frames != Default::default());
+    if impaired {
+        header.extend(["SENDS WITH", "RECEIVES WITH"]);
+    }
     let fields = rows.iter().map(|r| {
         let i = r.interface;
-        vec![
+        let mut fields = vec![
             r.node.to_owned(),
             i.name.clone(),
             i.guest_name.clone(),
@@ -70,7 +81,11 @@ pub fn text(style: Style, rows: &[Row]) -> String {
             i.addresses.join(" "),
             r.peer.clone(),
             r.link_state.to_owned(),
-        ]
+        ];
+        if impaired {
+            fields.extend([r.frames.0.clone(), r.frames.1.clone()]);
+        }
+        fields
     });
     table::plain(style, &header, &[3, 8], fields)
 }
@@ -89,6 +104,8 @@ pub fn csv(rows: &[Row]) -> String {
         "link_state",
         "present",
         "carrier",
+        "sends_with",
+        "receives_with",
     ];
     csv::text(
         &header,
@@ -106,6 +123,8 @@ pub fn csv(rows: &[Row]) -> String {
                 r.link_state.to_owned(),
                 i.present.to_string(),
                 i.carrier.to_string(),
+                r.frames.0.clone(),
+                r.frames.1.clone(),
             ]
         }),
     )
@@ -120,6 +139,8 @@ pub fn json(rows: &[Row]) -> Value {
             value["node"] = json!(r.node);
             value["peer"] = json!(r.peer);
             value["linkState"] = json!(r.link_state);
+            value["sendsWith"] = json!(r.frames.0);
+            value["receivesWith"] = json!(r.frames.1);
             value
         })
         .collect();
@@ -162,7 +183,7 @@ mod tests {
             node("r2", vec![interface("eth10", name, true), interface("eth2", "", false)]),
             node("r1", vec![interface("eth1", name, true)]),
         ];
-        let all = rows(&nodes, &[link], None);
+        let all = rows(&nodes, std::slice::from_ref(&link), None);
         let expected = "\
 NODE  INTERFACE  INSIDE  STATE   MAC                MTU   ADDRESSES    PEER      LINK
 r1    eth1       eth1    UP      02:00:00:00:00:01  1500  10.0.0.1/31  r2:eth10  UP
@@ -172,9 +193,20 @@ r2    eth10      eth10   UP      02:00:00:00:00:01  1500  10.0.0.1/31  r1:eth1  
         assert_eq!(text(Style::PLAIN, &all), expected);
         assert_eq!(
             csv(&all).lines().nth(2),
-            Some("r2,eth2,eth2,02:00:00:00:00:01,1500,10.0.0.1/31,,,,false,false")
+            Some("r2,eth2,eth2,02:00:00:00:00:01,1500,10.0.0.1/31,,,,false,false,,")
         );
         assert_eq!(json(&all)["interfaces"][0]["peer"], "r2:eth10");
         assert_eq!(rows(&nodes, &[], Some("r1")).len(), 1);
+
+        // What a link does to frames is told at each of its ends, as that sees it.
+        let slow = api::Impairment { rate_bps: 10_000_000, ..api::Impairment::default() };
+        let all = rows(&nodes, &[api::Link { a_to_b: Some(slow), ..link }], None);
+        let shown = text(Style::PLAIN, &all);
+        let line = |start: &str| shown.lines().find(|l| l.starts_with(start)).unwrap().to_owned();
+        assert!(line("NODE").ends_with("SENDS WITH   RECEIVES WITH"), "{shown}");
+        assert!(line("r1    eth1").ends_with("UP    rate 10mbit  -"), "{shown}");
+        assert!(line("r2    eth10").ends_with("UP    -            rate 10mbit"), "{shown}");
+        assert!(csv(&all).lines().nth(1).unwrap().ends_with(",true,true,rate 10mbit,"));
+        assert_eq!(json(&all)["interfaces"][0]["sendsWith"], "rate 10mbit");
     }
 }

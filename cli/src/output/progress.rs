@@ -16,18 +16,24 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// A line for each node or link whose state or detail is another than before.
+    /// A line for each node or link whose state is another than before, nodes first and in natural order. A detail that goes on changing is for those who
+    /// look at a terminal, but for why something failed; and a link has nothing to say before it has a state.
     pub fn lines(&mut self, style: Style, elapsed: Duration, operation: &api::Operation) -> Vec<String> {
-        let mut lines = Vec::new();
+        let mut changed: Vec<&api::Progress> = Vec::new();
         for p in &operation.progress {
-            let now = (p.state.clone(), p.detail.clone());
+            let now = (p.state.clone(), if is_bad(&p.state) { p.detail.clone() } else { String::new() });
             let before = self.states.insert((p.object.clone(), p.id.clone()), now.clone());
-            if before.as_ref() != Some(&now) {
-                let detail = clip(&one_line(&p.detail), MAX_REASON);
-                lines.push(format!("{:>7}  {}", seconds(elapsed), line(style, p, 0, &detail)));
+            let is_first_of_link = before.is_none() && p.object == "link" && p.state == "PENDING";
+            if before.as_ref() != Some(&now) && !is_first_of_link {
+                changed.push(p);
             }
         }
-        lines
+        changed.sort_by_cached_key(|p| (p.object != "node", words::natural(&p.id)));
+        let told = |p: &api::Progress| {
+            let detail = clip(&one_line(&p.detail), MAX_REASON);
+            format!("{:>7}  {}", seconds(elapsed), line(style, p, 0, &detail))
+        };
+        changed.into_iter().map(told).collect()
     }
 }
 
@@ -58,14 +64,9 @@ pub fn frame(
 ) -> Vec<String> {
     const SPINNER: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
     let turn = SPINNER[usize::try_from(elapsed.as_millis() / 100).unwrap_or(0) % SPINNER.len()];
-    let count = |object: &str| {
-        let all = operation.progress.iter().filter(|p| p.object == object);
-        let done = all.clone().filter(|p| is_done(operation.kind(), &p.state)).count();
-        (done, all.count())
-    };
     let mut header = format!("{turn} {title}  {}", seconds(elapsed));
     for object in ["node", "link"] {
-        if let (done, all @ 1..) = count(object) {
+        if let (done, all @ 1..) = count(operation, object) {
             header.push_str(&format!("  {object}s {done}/{all}"));
         }
     }
@@ -98,6 +99,13 @@ pub fn frame(
         lines.push(clip(&format!("  … and {} more", objects.len() - shown), columns));
     }
     lines
+}
+
+/// How many nodes or links of an operation are done, and how many there are.
+pub fn count(operation: &api::Operation, object: &str) -> (usize, usize) {
+    let all = operation.progress.iter().filter(|p| p.object == object);
+    let done = all.clone().filter(|p| is_done(operation.kind(), &p.state)).count();
+    (done, all.count())
 }
 
 fn line(style: Style, p: &api::Progress, width: usize, detail: &str) -> String {
@@ -140,7 +148,10 @@ mod tests {
         let mut seen = Seen::default();
         let first = operation(&[("node", "r1", "CREATING", ""), ("link", "r1:eth1--r2:eth1", "PENDING", "")]);
         let lines = seen.lines(Style::PLAIN, Duration::from_millis(120), &first);
-        assert_eq!(lines, ["   0.1s  node r1  CREATING", "   0.1s  link r1:eth1--r2:eth1  PENDING"]);
+        assert_eq!(lines, ["   0.1s  node r1  CREATING"]);
+        let pulled =
+            operation(&[("node", "r1", "CREATING", "12%"), ("link", "r1:eth1--r2:eth1", "PENDING", "r1")]);
+        assert!(seen.lines(Style::PLAIN, Duration::from_secs(1), &pulled).is_empty(), "nobody looks");
         assert!(seen.lines(Style::PLAIN, Duration::from_secs(1), &first).is_empty());
         let second = operation(&[
             ("node", "r1", "FAILED", "exit\ncode 1"),
@@ -150,6 +161,20 @@ mod tests {
         assert_eq!(lines, ["  61.0s  node r1  FAILED  exit code 1"]);
         assert_eq!(failures(&second, ""), ["node r1  FAILED  exit code 1"]);
         assert!(failures(&second, "1 node is not up\n  r1: FAILED: exit code 1").is_empty());
+    }
+
+    #[test]
+    fn lines_are_in_order() {
+        let all = operation(&[
+            ("link", "a:1--b:1", "UP", ""),
+            ("node", "n10", "READY", ""),
+            ("node", "n2", "READY", ""),
+        ]);
+        let lines = Seen::default().lines(Style::PLAIN, Duration::ZERO, &all);
+        assert_eq!(
+            lines,
+            ["   0.0s  node n2  READY", "   0.0s  node n10  READY", "   0.0s  link a:1--b:1  UP"]
+        );
     }
 
     #[test]

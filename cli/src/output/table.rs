@@ -68,7 +68,7 @@ fn dash(text: &str) -> Cell {
     cell(if text.is_empty() { "-" } else { text })
 }
 
-/// Why something is as it is, clipped: [`reasons`] has it whole.
+/// Why something is as it is, clipped: [`super::reasons`] has it whole.
 fn reason(text: &str) -> Cell {
     dash(&clip(&one_line(text), MAX_REASON))
 }
@@ -93,33 +93,10 @@ pub fn plain(
 }
 
 /// What stands in natural order of its names.
-fn in_order<T, K: Ord>(all: &[T], key: impl Fn(&T) -> K) -> Vec<&T> {
+pub(super) fn in_order<T, K: Ord>(all: &[T], key: impl Fn(&T) -> K) -> Vec<&T> {
     let mut sorted: Vec<&T> = all.iter().collect();
     sorted.sort_by_cached_key(|one| key(one));
     sorted
-}
-
-/// The whole of each reason that the tables clip, once; empty when they clip none.
-pub fn reasons(labs: &[api::Lab], nodes: &[api::Node], links: &[api::Link]) -> String {
-    let nodes = in_order(nodes, |n| natural(&n.name)).into_iter();
-    let links = in_order(links, |l| natural(&l.name)).into_iter();
-    let labs = in_order(labs, |l| natural(&l.name)).into_iter();
-    // A lab's reason names those of its nodes and links: it comes last, and only with what they did not say.
-    let all = nodes
-        .map(|n| ("node", &n.name, &n.state_reason))
-        .chain(links.map(|l| ("link", &l.name, &l.state_reason)))
-        .chain(labs.map(|l| ("lab", &l.name, &l.state_reason)));
-    let mut told: Vec<String> = Vec::new();
-    let mut text = String::new();
-    for (object, name, reason) in all {
-        let reason = one_line(reason);
-        if reason.chars().count() <= MAX_REASON || told.iter().any(|t| reason.contains(t.as_str())) {
-            continue;
-        }
-        text.push_str(&format!("{object} {}: {reason}\n", last(name)));
-        told.push(reason);
-    }
-    text
 }
 
 /// Labs.
@@ -256,9 +233,9 @@ pub fn nodes_csv(nodes: &[api::Node]) -> String {
 pub fn links(style: Style, links: &[api::Link]) -> String {
     // Most labs leave frames alone: there the column would be of dashes.
     let impaired = links.iter().any(|l| !words::impairments(l).is_empty());
-    let mut header = vec!["A", "B", "STATE", "MTU", "REASON"];
+    let mut header = vec!["A", "B", "STATE", "MTU", "PLANE", "REASON"];
     if impaired {
-        header.insert(4, "IMPAIRMENT");
+        header.insert(5, "IMPAIRMENT");
     }
     let mut columns = Columns::new(style, &header);
     let end = |end: &Option<api::Endpoint>| {
@@ -271,10 +248,11 @@ pub fn links(style: Style, links: &[api::Link]) -> String {
             cell(end(&link.b)),
             state,
             cell(link.mtu.to_string()),
+            dash(&words::plane(link)),
             reason(&link.state_reason),
         ];
         if impaired {
-            row.insert(4, dash(&words::impairments(link)));
+            row.insert(5, dash(&words::impairments(link)));
         }
         columns.row(row);
     }
@@ -389,15 +367,11 @@ router-2  frr   netloom/frr:local  FAILED  local  -             0         exit c
     }
 
     #[test]
-    fn a_long_reason_is_clipped_and_told_whole_once() {
+    fn a_long_reason_is_clipped() {
         let long = "the image cannot be pulled ".repeat(9);
         let all = [node("r1", api::NodeState::Failed, &long), node("r2", api::NodeState::Failed, "short")];
         let shown = nodes(Style::PLAIN, &all, false);
         assert!(shown.lines().all(|l| l.chars().count() < 160) && shown.contains('…'), "{shown}");
-        let lab =
-            api::Lab { name: "labs/x".into(), state_reason: format!("r1: {long}"), ..api::Lab::default() };
-        assert_eq!(reasons(&[lab], &all, &[]), format!("node r1: {}\n", long.trim()));
-        assert_eq!(reasons(&[], &all[1..], &[]), "");
     }
 
     #[test]
@@ -409,10 +383,12 @@ router-2  frr   netloom/frr:local  FAILED  local  -             0         exit c
             a: end("r1"),
             b: end("r2"),
             mtu: 9500,
+            plane: "kernel".into(),
+            plane_reason: "auto: Open vSwitch forwards in userspace only".into(),
             state: api::LinkState::Up.into(),
             ..Default::default()
         };
-        let expected = "A        B        STATE  MTU   REASON\nr1:eth1  r2:eth1  UP     9500  -\n";
+        let expected = "A        B        STATE  MTU   PLANE          REASON\nr1:eth1  r2:eth1  UP     9500  kernel (auto)  -\n";
         assert_eq!(links(Style::PLAIN, &[link]), expected);
         let lab = api::Lab {
             name: "labs/x".into(),

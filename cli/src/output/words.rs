@@ -1,6 +1,7 @@
 //! States as words and tones. The words are the API's, without the prefix of their enum.
 
 use netloom_api::v1 as api;
+use netloom_model::spec::Impairment;
 
 use super::style::Tone;
 
@@ -119,40 +120,40 @@ pub fn bytes(bytes: i64) -> String {
 /// What a direction of a link does to frames; empty when nothing.
 fn impairment(impairment: Option<api::Impairment>) -> String {
     let i = impairment.unwrap_or_default();
-    let time = |us: u32| match us {
-        us if us.is_multiple_of(1_000_000) => format!("{}s", us / 1_000_000),
-        us if us.is_multiple_of(1_000) => format!("{}ms", us / 1_000),
-        us => format!("{us}us"),
-    };
-    let rate = match i.rate_bps {
-        0 => String::new(),
-        rate if rate.is_multiple_of(1_000_000_000) => format!("rate {}gbit", rate / 1_000_000_000),
-        rate if rate.is_multiple_of(1_000_000) => format!("rate {}mbit", rate / 1_000_000),
-        rate if rate.is_multiple_of(1_000) => format!("rate {}kbit", rate / 1_000),
-        rate => format!("rate {rate}bit"),
-    };
-    let times = [("delay", i.delay_us), ("jitter", i.jitter_us)];
-    let times = times.into_iter().filter(|(_, us)| *us > 0).map(|(name, us)| format!("{name} {}", time(us)));
-    let parts = [
-        ("loss", i.loss_ppm),
-        ("corrupt", i.corrupt_ppm),
-        ("duplicate", i.duplicate_ppm),
-        ("reorder", i.reorder_ppm),
-    ];
-    let parts = parts.into_iter().filter(|(_, ppm)| *ppm > 0);
-    let parts = parts.map(|(name, ppm)| format!("{name} {}%", f64::from(ppm) / 10_000.0));
-    let all = std::iter::once(rate).filter(|r| !r.is_empty()).chain(times).chain(parts);
-    all.collect::<Vec<_>>().join(" ")
+    let (rate_bps, delay_us, jitter_us) = (i.rate_bps, i.delay_us, i.jitter_us);
+    let (loss_ppm, corrupt_ppm) = (i.loss_ppm, i.corrupt_ppm);
+    let (duplicate_ppm, reorder_ppm) = (i.duplicate_ppm, i.reorder_ppm);
+    Impairment { rate_bps, delay_us, jitter_us, loss_ppm, corrupt_ppm, duplicate_ppm, reorder_ppm }
+        .to_string()
+}
+
+/// What a link does to frames from its end a to b, and back; empty when nothing.
+pub fn ways(link: &api::Link) -> (String, String) {
+    (impairment(link.a_to_b), impairment(link.b_to_a))
+}
+
+/// What carries a link, and the word for why; empty while that is not known.
+pub fn plane(link: &api::Link) -> String {
+    match (link.plane.as_str(), link.plane_reason.split(':').next().unwrap_or_default()) {
+        ("", _) => String::new(),
+        (plane, "") => plane.to_owned(),
+        (plane, why) => format!("{plane} ({why})"),
+    }
 }
 
 /// What a link does to frames, both ways or each; empty when nothing.
 pub fn impairments(link: &api::Link) -> String {
-    let (there, back) = (impairment(link.a_to_b), impairment(link.b_to_a));
-    match (there.as_str(), back.as_str()) {
+    let (there, back) = ways(link);
+    both_ways(("A", "B"), &there, &back)
+}
+
+/// What happens to frames between two ends, both ways or each; empty when nothing.
+pub fn both_ways((a, b): (&str, &str), there: &str, back: &str) -> String {
+    match (there, back) {
         (there, back) if there == back => there.to_owned(),
-        (there, "") => format!("A to B {there}"),
-        ("", back) => format!("B to A {back}"),
-        (there, back) => format!("A to B {there}, B to A {back}"),
+        (there, "") => format!("{a} to {b} {there}"),
+        ("", back) => format!("{b} to {a} {back}"),
+        (there, back) => format!("{a} to {b} {there}, {b} to {a} {back}"),
     }
 }
 

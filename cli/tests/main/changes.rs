@@ -175,6 +175,50 @@ async fn what_the_server_refuses_is_told() {
     );
 }
 
+#[tokio::test]
+async fn what_is_in_the_way_is_told_and_waited_for_when_asked_to() {
+    let busy = || {
+        let failure = netloom_model::Failure::new(Code::FailedPrecondition, "OPERATION_ACTIVE", "busy");
+        netloom_service::status::to_status(failure.with("operation", "7").with("lab", "x"))
+    };
+    let progress = |id: &str, state: &str| api::Progress {
+        object: "node".into(),
+        id: id.into(),
+        state: state.into(),
+        ..api::Progress::default()
+    };
+    let active = api::Operation {
+        name: "operations/7".into(),
+        lab_name: "labs/x".into(),
+        kind: api::OperationKind::Deploy.into(),
+        progress: vec![progress("r1", "READY"), progress("r2", "STARTING")],
+        ..api::Operation::default()
+    };
+    let done = api::Operation {
+        name: "operations/8".into(),
+        lab_name: "labs/x".into(),
+        kind: api::OperationKind::Stop.into(),
+        state: api::OperationState::Succeeded.into(),
+        done: true,
+        ..api::Operation::default()
+    };
+    let fake = Fake::start(Script {
+        change_refusals: vec![busy(), busy()],
+        change: Some(Ok(done)),
+        operation: Some(active),
+        ..Script::default()
+    })
+    .await;
+    let refused = fake.run(&["node", "stop", "x", "r1"]).await.expect(1);
+    let expected = "error: lab x is being deployed: 1 of 2 nodes are done; --wait waits for its end [OPERATION_ACTIVE]\n";
+    assert!(refused.err.starts_with(expected), "{}", refused.err);
+    assert!(refused.err.contains("netloom cancel x"), "{}", refused.err);
+    let waited = fake.run(&["node", "stop", "x", "r1", "--wait"]).await.expect(0);
+    assert_eq!(waited.err, "note: lab x is being deployed: 1 of 2 nodes are done; waits for its end\n");
+    let methods = fake.methods();
+    assert_eq!(methods[2..], ["StopNode", "GetOperation", "WaitOperation", "StopNode"]);
+}
+
 const LAB: &str = "name: x\ntopology:\n  nodes:\n    a: {kind: linux, image: a:1}\n";
 
 fn deploy(state: api::OperationState) -> api::Operation {

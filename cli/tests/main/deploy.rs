@@ -128,7 +128,6 @@ Plan: 3 to make, 0 to change, 0 to remove
 T  node a  CREATING
 T  node a  READY
 T  node b  STARTING  waits for eth1
-T  link a:eth1--b:eth1  PENDING
 T  node b  READY
 T  link a:eth1--b:eth1  UP
 
@@ -139,8 +138,8 @@ NODE  KIND   IMAGE  STATE  HOST   MGMT ADDRESS  RESTARTS  REASON
 a     linux  a:1    READY  local  -             0         -
 b     linux  a:1    READY  local  -             0         -
 
-A       B       STATE  MTU   REASON
-a:eth1  b:eth1  UP     9500  -
+A       B       STATE  MTU   PLANE  REASON
+a:eth1  b:eth1  UP     9500  -      -
 
 Deployed x in T
 ";

@@ -35,7 +35,7 @@ fn lab() -> Object {
 }
 
 fn event(kind: api::WatchEventType, sequence: u64, object: Option<Object>) -> api::WatchLabsResponse {
-    api::WatchLabsResponse { sequence, r#type: kind.into(), object }
+    api::WatchLabsResponse { sequence, r#type: kind.into(), object, ..Default::default() }
 }
 
 fn snapshot(sequence: u64, state: api::NodeState) -> Vec<api::WatchLabsResponse> {

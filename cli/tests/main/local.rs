@@ -87,6 +87,29 @@ async fn validate_knows_kinds_of_ones_own() {
 }
 
 #[tokio::test]
+async fn doctor_looks_where_the_configuration_has_its_data_and_its_server() {
+    let fake = Fake::start(Script::default()).await;
+    let data = fake.dir.path().join("data");
+    let text = format!("data_dir = {data:?}\nrun_dir = {:?}\n", fake.dir.path());
+    let config = fake.write("netloom.toml", &text);
+    let mut command = fake.command(&["doctor", "--format", "json", "--config", config.to_str().unwrap()]);
+    command.env_remove("NETLOOM_ENDPOINT");
+    let ended = finish(command, b"").await;
+    let value: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    let checks = value["checks"].as_array().unwrap();
+    let evidence = |name: &str| {
+        let check = checks.iter().find(|c| c["name"] == name).unwrap_or_else(|| panic!("{name}"));
+        check["evidence"].as_str().unwrap().to_owned()
+    };
+    assert!(evidence("disk").contains(data.to_str().unwrap()), "{}", evidence("disk"));
+    let server = evidence("server");
+    assert!(server.contains("Docker does not answer") || server.contains(&fake.endpoint), "{server}");
+    let wrong = fake.write("wrong.toml", "[netwrok]\n");
+    let ended = fake.run(&["doctor", "--config", wrong.to_str().unwrap()]).await.expect(5);
+    assert!(ended.err.contains("wrong.toml:1: there is no key netwrok. Did you mean"), "{}", ended.err);
+}
+
+#[tokio::test]
 async fn doctor_fails_where_docker_is_missing_and_says_what_to_do() {
     let fake = Fake::start(Script::default()).await;
     let missing = fake.dir.path().join("docker.sock");

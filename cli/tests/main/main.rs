@@ -6,6 +6,7 @@ mod deploy;
 mod destroy;
 mod events;
 mod fake;
+mod habits;
 mod interrupt;
 mod local;
 mod many;

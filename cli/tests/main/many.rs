@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use netloom_api::v1 as api;
 use netloom_api::v1::exec_node_response::Part;
 use netloom_model::Code;
+use tonic::Status;
 
 use crate::fake::{Fake, Script, refused};
 
@@ -96,6 +97,32 @@ async fn a_command_in_all_nodes_has_to_be_meant() {
 }
 
 #[tokio::test]
+async fn a_log_that_is_followed_goes_on_after_the_last_line_when_the_server_is_back() {
+    let away = || Status::unavailable("the server is going away");
+    let logs = vec![
+        (vec![("one\n", 7), ("two\n", 8)], Some(away())),
+        (Vec::new(), Some(refused(Code::FailedPrecondition, "NODE_NOT_RUNNING", "it is UNKNOWN"))),
+        (vec![("three\n", 9)], None),
+    ];
+    let watches = vec![(Vec::new(), Some(away())), (Vec::new(), None)];
+    let fake = Fake::start(Script { logs, lab_watches: watches, ..script() }).await;
+    // The last stream ends, and the node is no more.
+    let ended = fake.run(&["logs", "x", "gone", "-f", "--tail", "2"]).await.expect(0);
+    assert_eq!(ended.out, "one\ntwo\nthree\n");
+    assert!(
+        ended.err.contains("note: the server went away (the server is going away); asks it again"),
+        "{}",
+        ended.err
+    );
+    assert!(ended.err.contains("note: the server is back: goes on after the last line"), "{}", ended.err);
+    let calls = fake.script().calls.clone();
+    let asked: Vec<&str> =
+        calls.iter().filter(|c| c.method == "StreamLogs").map(|c| c.what.as_str()).collect();
+    let after = "labs/x/nodes/gone follow=true tail=0 after=8";
+    assert_eq!(asked, ["labs/x/nodes/gone follow=true tail=2", after, after]);
+}
+
+#[tokio::test]
 async fn logs_of_many_have_the_name_before_each_line() {
     let fake = Fake::start(script()).await;
     let ended = fake.run(&["logs", "x", "r*", "--tail", "5"]).await.expect(0);
@@ -114,6 +141,7 @@ async fn a_log_that_is_followed_says_when_a_node_is_started_again() {
             sequence,
             r#type: api::WatchEventType::Changed.into(),
             object: Some(Object::Node(api::Node { start_time, ..node("h1", "linux") })),
+            ..Default::default()
         }
     };
     let watches = vec![(vec![started(1, 1), started(1, 2), started(9, 3)], None)];

@@ -28,6 +28,7 @@ pub mod reason;
 pub mod slice;
 pub mod spec;
 pub mod state;
+pub mod suggest;
 pub mod tally;
 pub mod words;
 

@@ -169,6 +169,16 @@ pub enum WireState {
     Unknown,
 }
 
+/// An end of a wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum End {
+    /// The first.
+    A,
+    /// The second.
+    B,
+}
+
 /// A wire as its host reads it back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObservedWire {
@@ -178,8 +188,32 @@ pub struct ObservedWire {
     pub state: WireState,
     /// Why, in words; empty when up.
     pub detail: String,
+    /// The end that it is because of, where it is one.
+    #[serde(default)]
+    pub end: Option<End>,
     /// What carries it.
     pub plane: String,
+    /// Why that carries it, in words.
+    #[serde(default)]
+    pub plane_reason: String,
+}
+
+/// Frames and bytes that went one way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Count {
+    /// Frames.
+    pub frames: u64,
+    /// Bytes.
+    pub bytes: u64,
+}
+
+/// What a wire carried since its joints were made, each direction by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Carried {
+    /// From its first end to its second.
+    pub a_to_b: Count,
+    /// From its second end to its first.
+    pub b_to_a: Count,
 }
 
 /// A segment as its host reads it back.
@@ -241,4 +275,10 @@ pub struct NetworkInventory {
     /// True when wires may end in interfaces of the host.
     #[serde(default)]
     pub host_interfaces: bool,
+    /// What carries links of labs that do not say.
+    #[serde(default)]
+    pub plane: String,
+    /// Why that carries them, in words.
+    #[serde(default)]
+    pub plane_reason: String,
 }

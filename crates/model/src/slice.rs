@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Digest, LabId, LabUid, NodeUid, WireId};
-use crate::spec::{CertificateSpec, FileEntry, Impairment, MgmtSpec, NodeSpec};
+use crate::spec::{BindSource, CertificateSpec, FileEntry, Impairment, MgmtSpec, NodeSpec, Plane};
 use crate::state::{Runtime, Wanted};
 
 /// An instance as the scheduler wants it on a host.
@@ -94,8 +94,8 @@ pub struct HostEntry {
     pub names: Vec<String>,
 }
 
-/// Hash over everything that a container cannot change while it lives. What a host can bring about on a running node is not part of it (its limits, commands, stages, certificate, policy),
-/// nor what is counted against the host, nor links: none of these restarts a node.
+/// Hash over everything that a container cannot change while it lives. What a host can bring about on a running node is not part of it (its limits, commands, stages, certificate, policy, what
+/// the files that it mounts hold), nor what is counted against the host, nor links: none of these restarts a node.
 pub fn spec_hash(name: &str, spec: &NodeSpec, files: &[FileEntry], network: Option<&Network>) -> String {
     let mut fixed = spec.clone();
     fixed.exec = Vec::new();
@@ -118,7 +118,26 @@ pub fn spec_hash(name: &str, spec: &NodeSpec, files: &[FileEntry], network: Opti
     fixed.aliases = Vec::new();
     // Where it is mounted cannot change; what is there can.
     fixed.certificate = spec.certificate.as_ref().map(|_| CertificateSpec::default());
-    let text = serde_json::to_vec(&(name, fixed, files, network)).expect("these types always serialise");
+    // A file that is mounted by itself cannot become a directory, nor the other way round.
+    let text = serde_json::to_vec(&(name, fixed, mounted_files(spec, files), network))
+        .expect("these types always serialise");
+    Digest::of(&text).as_str()["sha256:".len()..].to_owned()
+}
+
+/// The paths of the files that a node mounts one by one, not as a part of a directory.
+pub fn mounted_files<'f>(spec: &NodeSpec, files: &'f [FileEntry]) -> Vec<&'f str> {
+    let mounts = |file: &&FileEntry| {
+        spec.binds.iter().any(|b| matches!(&b.source, BindSource::Bundle(path) if *path == file.path))
+    };
+    files.iter().filter(mounts).map(|f| f.path.as_str()).collect()
+}
+
+/// Hash over the files of a node; empty when it has none.
+pub fn files_hash(files: &[FileEntry]) -> String {
+    if files.is_empty() {
+        return String::new();
+    }
+    let text = serde_json::to_vec(files).expect("these types always serialise");
     Digest::of(&text).as_str()["sha256:".len()..].to_owned()
 }
 
@@ -158,6 +177,8 @@ pub struct Wire {
     pub a_to_b: Impairment,
     /// What happens to frames from `b` to `a`.
     pub b_to_a: Impairment,
+    /// What its lab wants it to be carried by; none is as the host says.
+    pub plane: Option<Plane>,
 }
 
 /// What a wire ends in.
@@ -223,6 +244,7 @@ pub fn mac_of(wire: WireId) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::Bind;
 
     #[test]
     fn only_what_a_container_cannot_change_is_hashed() {
@@ -249,8 +271,24 @@ mod tests {
         assert_ne!(hash(&base), hash(&with(0)), "its place is mounted when it is made");
         let image = NodeSpec { image: "j".into(), ..base.clone() };
         assert_ne!(hash(&base), hash(&image));
-        let file = FileEntry { path: "p".into(), digest: Digest::of(b"1"), size_bytes: 1, mode: 0o644 };
-        assert_ne!(hash(&base), spec_hash("n", &base, &[file], None));
+        let file = |content: &[u8], path: &str| FileEntry {
+            path: path.into(),
+            digest: Digest::of(content),
+            size_bytes: 1,
+            mode: 0o644,
+        };
+        let source = BindSource::Bundle("p".into());
+        let bind = Bind { source, target: "/p".into(), read_only: false };
+        let bound = NodeSpec { binds: vec![bind], ..base.clone() };
+        let of_files = |file: FileEntry| spec_hash("n", &bound, &[file], None);
+        assert_eq!(of_files(file(b"1", "p")), of_files(file(b"2", "p")), "what a file holds can change");
+        assert_eq!(of_files(file(b"1", "p/a")), of_files(file(b"1", "p/b")));
+        assert_ne!(
+            of_files(file(b"1", "p")),
+            of_files(file(b"1", "p/a")),
+            "a file cannot become a directory"
+        );
+        assert_ne!(files_hash(&[file(b"1", "p")]), files_hash(&[file(b"2", "p")]));
     }
 
     #[test]

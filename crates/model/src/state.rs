@@ -235,7 +235,8 @@ pub fn node_state(e: &NodeEvidence<'_>) -> (NodeState, String) {
             ExecPhase::Done | ExecPhase::Failed => {
                 let exec = o.exec_error.lines().next().filter(|_| o.exec_phase == ExecPhase::Failed);
                 let health = Some("its health check fails").filter(|_| o.health == "unhealthy");
-                (S::Ready, exec.into_iter().chain(health).collect::<Vec<_>>().join("; "))
+                let detail = Some(o.detail.as_str()).filter(|detail| !detail.is_empty());
+                (S::Ready, exec.into_iter().chain(health).chain(detail).collect::<Vec<_>>().join("; "))
             }
             ExecPhase::None | ExecPhase::Waiting => say(S::Running, "waits for its links"),
             ExecPhase::Running if o.detail.is_empty() => say(S::Running, "runs its exec commands"),

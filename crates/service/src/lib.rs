@@ -5,6 +5,7 @@
 //! programs is the channel: TCP, a Unix socket or memory carry the same layers and the same codec, so one process or five behave alike.
 
 pub mod channel;
+pub mod fail_point;
 pub mod fence;
 pub mod installation;
 pub mod measure;

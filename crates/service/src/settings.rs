@@ -13,6 +13,8 @@ use serde::de::DeserializeOwned;
 
 use crate::Endpoint;
 
+mod wrong;
+
 /// Where configuration is read from when no file is named.
 pub const DEFAULT_FILE: &str = "/etc/netloom/netloom.toml";
 /// Where data is kept when nothing else is said.
@@ -34,6 +36,14 @@ pub struct Settings {
     /// Where the other programs are.
     pub endpoints: Endpoints,
     figment: Figment,
+    file: Option<File>,
+}
+
+/// The file that configuration was read from.
+#[derive(Debug, Clone)]
+struct File {
+    path: PathBuf,
+    text: String,
 }
 
 /// Where each internal service is reached.
@@ -81,22 +91,29 @@ impl Settings {
                 Figment::from(Toml::file_exact(path))
             }
             None => Figment::from(Toml::file(DEFAULT_FILE)),
-        }
-        .merge(Env::prefixed("NETLOOM_").split("__"));
-        Settings::from_figment(figment, data_dir, run_dir)
+        };
+        let path = file.unwrap_or(Path::new(DEFAULT_FILE));
+        let file = std::fs::read_to_string(path).ok().map(|text| File { path: path.to_owned(), text });
+        wrong::top_level(&figment, file.as_ref())?;
+        let figment = figment.merge(Env::prefixed("NETLOOM_").split("__"));
+        Settings::from_figment(figment, file, data_dir, run_dir)
     }
 
     /// Settings from TOML text and directories, without file or environment: for tests and embedding.
     pub fn from_toml(text: &str, data_dir: &Path, run_dir: &Path) -> anyhow::Result<Settings> {
-        Settings::from_figment(Figment::from(Toml::string(text)), Some(data_dir), Some(run_dir))
+        let figment = Figment::from(Toml::string(text));
+        wrong::top_level(&figment, None)?;
+        Settings::from_figment(figment, None, Some(data_dir), Some(run_dir))
     }
 
     fn from_figment(
         figment: Figment,
+        file: Option<File>,
         data_dir: Option<&Path>,
         run_dir: Option<&Path>,
     ) -> anyhow::Result<Settings> {
-        let common: Common = figment.extract()?;
+        let common: Common =
+            figment.extract().map_err(|e| anyhow::anyhow!(wrong::told(e, "", file.as_ref())))?;
         let data_dir =
             data_dir.map(Path::to_owned).or(common.data_dir).unwrap_or_else(|| DEFAULT_DATA_DIR.into());
         let run_dir =
@@ -111,7 +128,7 @@ impl Settings {
             network: socket(common.endpoints.network, "network"),
         };
         let host = common.host.unwrap_or_else(|| "local".parse().expect("a valid host id"));
-        Ok(Settings { data_dir, run_dir, host, token: common.token, endpoints, figment })
+        Ok(Settings { data_dir, run_dir, host, token: common.token, endpoints, figment, file })
     }
 
     /// Where a program tells its figures by themselves; none when the configuration names no address. `metrics` is one address, for whichever program
@@ -152,8 +169,17 @@ impl Settings {
     pub fn section<T: DeserializeOwned + Default>(&self, name: &str) -> anyhow::Result<T> {
         match self.figment.find_value(name) {
             Err(_) => Ok(T::default()),
-            Ok(_) => Ok(self.figment.extract_inner(name)?),
+            Ok(_) => self.figment.extract_inner(name).map_err(|e| self.wrong(e, name)),
         }
+    }
+
+    /// What is wrong with a section, as one line for each key; nothing when it can be read.
+    pub fn check<T: DeserializeOwned + Default>(&self, name: &str) -> Vec<String> {
+        self.section::<T>(name).err().map(|e| format!("{e:#}")).into_iter().collect()
+    }
+
+    fn wrong(&self, error: figment::Error, section: &str) -> anyhow::Error {
+        anyhow::anyhow!(wrong::told(error, section, self.file.as_ref()))
     }
 
     /// The kind catalogue: the embedded kinds, and the files `*.toml` of the directory `kinds_dir` when the configuration names one.
@@ -178,7 +204,7 @@ impl Settings {
     pub fn value<T: DeserializeOwned>(&self, name: &str) -> anyhow::Result<Option<T>> {
         match self.figment.find_value(name) {
             Err(_) => Ok(None),
-            Ok(_) => Ok(Some(self.figment.extract_inner(name)?)),
+            Ok(_) => self.figment.extract_inner(name).map(Some).map_err(|e| self.wrong(e, name)),
         }
     }
 }
@@ -258,6 +284,28 @@ mod tests {
     fn a_wrong_key_is_named() {
         let s = Settings::from_toml("[network]\nbrigde = \"b\"\n", Path::new("/d"), Path::new("/r")).unwrap();
         let said = s.section::<Section>("network").unwrap_err().to_string();
-        assert!(said.contains("brigde"), "{said}");
+        assert_eq!(said, "there is no key network.brigde. Did you mean \"bridge\"?");
+    }
+
+    #[test]
+    fn a_wrong_key_is_told_at_its_place_in_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("netloom.toml");
+        let write = |text: &str| std::fs::write(&file, text).unwrap();
+        let load = || Settings::load(Some(&file), None, None);
+        let at = |line: usize| format!("{}:{line}: ", file.display());
+        write("# a comment\nhost = \"h1\"\n\n[network]\n# brigde = 1\nbrigde = \"b\"\n");
+        let said = load().unwrap().check::<Section>("network");
+        assert_eq!(said, [format!("{}there is no key network.brigde. Did you mean \"bridge\"?", at(6))]);
+        write("[network]\nbridge = 7\n");
+        let said = load().unwrap().check::<Section>("network");
+        assert_eq!(said.len(), 1);
+        assert!(said[0].starts_with(&format!("{}network.bridge: ", at(2))), "{said:?}");
+        write("\n[netwrok]\nbridge = \"b\"\n");
+        let said = load().unwrap_err().to_string();
+        assert_eq!(said, format!("{}there is no key netwrok. Did you mean \"network\"?", at(2)));
+        write("[endpoints]\nsheduler = \"unix:/x\"\n");
+        let said = load().unwrap_err().to_string();
+        assert_eq!(said, format!("{}there is no key endpoints.sheduler. Did you mean \"scheduler\"?", at(2)));
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::suggest::closest;
+use netloom_model::suggest::closest;
 
 /// Most diagnostics that are told; when there are more, the last says how many were left out.
 pub const MAX_DIAGNOSTICS: usize = 1_000;

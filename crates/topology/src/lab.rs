@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use netloom_model::id::LabId;
 use netloom_model::kind::Catalogue;
 use netloom_model::spec::{
-    AuthoritySpec, EndpointType, LAB_NAME_PREFIX, LabSpec, MAX_LINKS, MAX_NODES, NetworkMode,
+    AuthoritySpec, EndpointType, LAB_NAME_PREFIX, LabSpec, MAX_LINKS, MAX_NODES, NetworkMode, NoPlane, Plane,
 };
 
 use crate::certificate;
@@ -41,6 +41,7 @@ pub(crate) fn read(input: &Input<'_>, root: &Node, report: &mut Report) -> Parse
                 places.add("prefix", entry.node.pos);
                 parsed.spec.prefix = prefix(entry, report);
             }
+            "plane" => parsed.spec.plane = plane(entry, report),
             "mgmt" => mgmt = Some(Mgmt::read(&entry.node, report)),
             "settings" => {
                 places.add("certificate_authority", entry.pos);
@@ -103,6 +104,12 @@ fn prefix(entry: &Entry, report: &mut Report) -> String {
         }
         _ => value::text(&entry.node, report).map(|p| p.value).unwrap_or_default(),
     }
+}
+
+fn plane(entry: &Entry, report: &mut Report) -> Option<Plane> {
+    let text = value::text(&entry.node, report)?;
+    let wrong = |e: NoPlane| report.error(text.pos, "INVALID_VALUE", e.to_string());
+    text.value.parse().map_err(wrong).ok()
 }
 
 fn settings(entry: &Entry, files: &mut Collector<'_>, report: &mut Report) -> Option<AuthoritySpec> {

@@ -19,7 +19,7 @@
 //! | `definition`, `merge`, `node`, `container`, `stages`, `certificate`, `magic` | nodes |
 //! | `link`, `endpoint`, `impairment` | links |
 //! | `bind`, `env_file`, `files`, `fs` | files |
-//! | `diagnostic`, `suggest` | what is said about it |
+//! | `diagnostic` | what is said about it |
 
 mod bind;
 mod certificate;
@@ -42,7 +42,6 @@ mod mgmt;
 mod node;
 mod places;
 mod stages;
-mod suggest;
 mod value;
 mod window;
 mod yaml;

@@ -175,6 +175,7 @@ impl LabService for Api {
             packet_count: request.packet_count,
             duration_seconds: request.duration_seconds,
             lab: lab.to_string(),
+            capture_id: request.capture_id,
         };
         let failed = network.error();
         let parts = network.client.capture(order).await.map_err(&failed)?.into_inner();
@@ -185,5 +186,26 @@ impl LabService for Api {
             Err(status) => Err(failed(status).into()),
         });
         Ok(Response::new(until_shutdown(parts, &self.shutdown)))
+    }
+
+    async fn end_capture(
+        &self,
+        request: Request<v1::EndCaptureRequest>,
+    ) -> Result<Response<v1::EndCaptureResponse>, Status> {
+        let request = request.into_inner();
+        let lab = names::read_lab("name", &request.name)?;
+        let empty = [("targets", request.targets.is_empty()), ("capture_id", request.capture_id.is_empty())];
+        if let Some((field, _)) = empty.into_iter().find(|(_, is_empty)| *is_empty) {
+            return Err(Error::field(field, "is empty: say what CapturePackets was told").into());
+        }
+        let (ticket, mut network) = self.peers.capture_ticket(&lab, request.targets).await?;
+        let order = pn::EndCaptureRequest {
+            ticket: ticket.ticket,
+            nics: ticket.interfaces.into_iter().map(|i| i.nic).collect(),
+            capture_id: request.capture_id,
+        };
+        let failed = network.error();
+        network.client.end_capture(order).await.map_err(failed)?;
+        Ok(Response::new(v1::EndCaptureResponse {}))
     }
 }

@@ -6,6 +6,7 @@ use futures::{StreamExt as _, stream};
 use netloom_api::v1::{self, node_service_server::NodeService};
 use netloom_proto::compute::v1 as pc;
 use netloom_proto::scheduler::v1 as ps;
+use prost_types::Timestamp;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Api;
@@ -170,16 +171,18 @@ impl NodeService for Api {
             uid: ticket.uid,
             follow: request.follow,
             tail: request.tail,
+            after_ns: request.after.as_ref().map_or(0, nanoseconds),
         };
         let failed = compute.error();
         let lines = compute.client.logs(request).await.map_err(&failed)?.into_inner();
         let lines = lines.map(move |part| match part {
             Ok(part) => {
+                let write_time = time(part.at_ns);
                 let part = part.part.map(|p| match p {
                     Told::Stdout(bytes) => Part::Stdout(bytes),
                     Told::Stderr(bytes) => Part::Stderr(bytes),
                 });
-                Ok(v1::StreamLogsResponse { part })
+                Ok(v1::StreamLogsResponse { part, write_time })
             }
             Err(status) => Err(failed(status).into()),
         });
@@ -226,4 +229,15 @@ fn shell_answer(part: pc::exec_response::Part) -> v1::open_shell_response::Part 
 
 fn size(size: v1::ShellSize) -> pc::ExecSize {
     pc::ExecSize { columns: size.columns, rows: size.rows }
+}
+
+/// Nanoseconds since 1970.
+fn nanoseconds(time: &Timestamp) -> i64 {
+    time.seconds.saturating_mul(1_000_000_000).saturating_add(time.nanos.into())
+}
+
+/// The time that is so many nanoseconds after 1970; none for 0.
+fn time(ns: i64) -> Option<Timestamp> {
+    let nanos = i32::try_from(ns.rem_euclid(1_000_000_000)).ok()?;
+    (ns != 0).then_some(Timestamp { seconds: ns.div_euclid(1_000_000_000), nanos })
 }

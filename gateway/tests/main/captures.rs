@@ -62,6 +62,37 @@ impl NetworkService for Network {
         }
         Ok(Response::new(parts.boxed()))
     }
+
+    async fn end_capture(
+        &self,
+        request: Request<pn::EndCaptureRequest>,
+    ) -> Result<Response<pn::EndCaptureResponse>, Status> {
+        let request = request.into_inner();
+        let is_known = |c: &pn::CaptureRequest| {
+            c.capture_id == request.capture_id
+                && c.nics.iter().map(|n| n.wire_id).eq(request.nics.iter().copied())
+        };
+        match self.0.captured.lock().unwrap().iter().any(is_known) {
+            true => Ok(Response::new(pn::EndCaptureResponse {})),
+            false => Err(to_status(Failure::new(Code::NotFound, "CAPTURE_NOT_FOUND", "it has ended"))),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_capture_is_ended_by_its_id() {
+    let rig = Rig::new().await;
+    let body = json!({"targets": ["r1:eth1", "r2:eth1"], "captureId": "one"}).to_string();
+    let answer = rig.send("POST", "/v1/labs/mixed:capture", &[], body.clone().into_bytes()).await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(rig.world.captured.lock().unwrap()[0].capture_id, "one");
+    let ended = rig.post("/v1/labs/mixed:endCapture", &body).await;
+    assert_eq!((ended.status.as_u16(), ended.text.trim()), (200, "{}"));
+    let body = body.replace("one", "gone");
+    let gone = rig.post("/v1/labs/mixed:endCapture", &body).await;
+    assert_eq!((gone.status.as_u16(), gone.reason()), (404, "CAPTURE_NOT_FOUND".to_owned()));
+    let unnamed = rig.post("/v1/labs/mixed:endCapture", "{\"targets\": [\"r1\"]}").await;
+    assert_eq!((unnamed.status.as_u16(), unnamed.reason()), (400, "INVALID_REQUEST".to_owned()));
 }
 
 #[tokio::test]

@@ -135,6 +135,7 @@ pub fn nodes() -> Vec<ps::NodeFacts> {
             create_time: time(11),
             update_time: time(12),
             observe_time: if state == S::Unknown { None } else { time(13) },
+            seen: !matches!(state, S::Pending | S::Unschedulable),
         }
     };
     all.into_iter().enumerate().map(node).collect()
@@ -173,6 +174,9 @@ pub fn links() -> Vec<ps::LinkFacts> {
         state: state.into(),
         reason: if state == S::Up { "" } else { "no carrier" }.into(),
         plane: "ovs".into(),
+        plane_reason: "lab: its plane is ovs".into(),
+        carried_a_to_b: Some(p::Carried { frames: 7, bytes: 420 }),
+        carried_b_to_a: (bi != "p1").then_some(p::Carried { frames: 1 << 40, bytes: 1 << 50 }),
         create_time: time(20),
         update_time: time(21),
         observe_time: time(22),
@@ -202,6 +206,8 @@ pub fn hosts(nodes: &[ps::NodeFacts]) -> Vec<ps::HostFacts> {
         runtime_versions: vec!["Docker 20.10.24".into()],
         datapath: "netdev".into(),
         ovs_version: "3.1.0".into(),
+        plane: "kernel".into(),
+        plane_reason: "auto: Open vSwitch forwards in userspace only".into(),
         node_tallies: tallies.collect(),
         observe_time: time(30),
     };

@@ -218,6 +218,14 @@ async fn logs_are_streamed_and_followed() {
     use base64::Engine as _;
     let said = base64::prelude::BASE64_STANDARD.decode(line["result"]["stdout"].as_str().unwrap()).unwrap();
     assert_eq!(said, b"uid of r1 ticket for logs 5\n");
+    let after = "2026-11-26T08:00:00.123456789Z";
+    let later = rig.get(&format!("/v1/labs/mixed/nodes/r1:logs?after={after}")).await;
+    let line: Value = serde_json::from_str(&later.text).unwrap();
+    assert_eq!(
+        line["result"]["writeTime"],
+        after.replace("789Z", "790Z"),
+        "it is what a stream goes on after"
+    );
     let following = rig.send("GET", "/v1/labs/mixed/nodes/r1:logs?follow=true", &[], Vec::new()).await;
     assert_eq!(rig.lines(following, 1).await.len(), 1);
 }

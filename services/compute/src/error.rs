@@ -1,5 +1,6 @@
 //! What can go wrong here, and what each kind is on the wire.
 
+use netloom_model::spec::PortMapping;
 use netloom_model::{Code, Failure};
 use netloom_proto::convert::ConvertError;
 use netloom_service::fence::FenceError;
@@ -28,6 +29,12 @@ pub enum Error {
         /// What, and what to do.
         message: String,
     },
+    /// A port of the host is somebody else's.
+    #[error("{0}")]
+    PortTaken(String),
+    /// The addresses of a management network are somebody else's.
+    #[error("{0}")]
+    SubnetTaken(String),
     /// Something that is not ours is in the way.
     #[error("{0}")]
     Foreign(String),
@@ -63,6 +70,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// A port of the host that somebody else has.
+    pub fn port_taken(port: &PortMapping, who: &str) -> Error {
+        let protocol = if port.protocol.is_empty() { "tcp" } else { &port.protocol };
+        Error::PortTaken(format!(
+            "host port {}/{protocol} is taken: {who}; give the node another host port, or free this one",
+            port.host_port
+        ))
+    }
+
     /// A failed system call, with what was being done.
     pub fn host(doing: impl std::fmt::Display, e: impl std::fmt::Display) -> Error {
         Error::Host(format!("{doing}: {e}"))
@@ -84,6 +100,8 @@ impl From<Error> for Failure {
             Error::Unavailable(_) => (Code::Unavailable, "RUNTIME_UNREACHABLE"),
             Error::Refused(_) => (Code::FailedPrecondition, "RUNTIME_REFUSED"),
             Error::NotAllowed { reason, .. } => (Code::FailedPrecondition, reason),
+            Error::PortTaken(_) => (Code::FailedPrecondition, "HOST_PORT_TAKEN"),
+            Error::SubnetTaken(_) => (Code::FailedPrecondition, "SUBNET_TAKEN"),
             Error::Foreign(_) => (Code::FailedPrecondition, "NAME_TAKEN"),
             Error::Busy(_) => (Code::Aborted, "BUSY"),
             Error::ImageMissing(_) => (Code::NotFound, "IMAGE_NOT_FOUND"),

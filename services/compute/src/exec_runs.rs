@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use netloom_model::id::NodeUid;
 use netloom_model::words;
-use netloom_service::Shutdown;
+use netloom_service::{Shutdown, fail_point};
 
 use crate::driver::{Command, Driver, Output};
 use crate::error::Error;
@@ -48,9 +48,11 @@ impl ExecRuns {
         let path = self.path(uid, &state.start_id);
         let draft = path.with_extension(format!("{}-new", state.start_id));
         let text = serde_json::to_vec(state).expect("a marker always serialises");
+        fail_point::pass("compute.mark", "before");
         if let Err(error) = std::fs::write(&draft, text).and_then(|()| std::fs::rename(&draft, &path)) {
             tracing::warn!(%error, path = %path.display(), "an exec marker cannot be written; after a restart of this service commands may run again");
         }
+        fail_point::pass("compute.mark", "after");
     }
 
     /// Drops the markers of all starts but these.
@@ -148,6 +150,7 @@ pub(crate) async fn one(driver: &dyn Driver, id: &str, argv: Vec<String>) -> Res
             Output::Exit(code) => {
                 return Err(exited(code, &String::from_utf8_lossy(&output)));
             }
+            Output::NotStarted(not) => return Err(format!("was not run: {}", not.why)),
         }
     }
     Err("was cut off".to_owned())

@@ -143,7 +143,12 @@ pub fn write_in_place(path: &Path, text: &[u8], mode: u32) -> Result<(), Error> 
     use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
     let write = || -> io::Result<()> {
         if fs::read(path).is_ok_and(|before| before == text) {
-            return Ok(());
+            let before = fs::metadata(path)?.permissions().mode() & 0o7777;
+            return if before == mode {
+                Ok(())
+            } else {
+                fs::set_permissions(path, fs::Permissions::from_mode(mode))
+            };
         }
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(mode).open(path)?;
         file.set_permissions(fs::Permissions::from_mode(mode))?;
@@ -215,6 +220,16 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "short");
         let now = fs::metadata(&path).unwrap();
         assert_eq!((now.ino(), now.mode() & 0o777), (inode, 0o600));
+    }
+
+    #[test]
+    fn the_same_text_with_another_mode_gets_that_mode() {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key.pem");
+        write_in_place(&path, b"text", 0o644).unwrap();
+        write_in_place(&path, b"text", 0o600).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o600);
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! The contract on the wire: decode, call, encode.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt as _};
-use netloom_model::id::LabUid;
+use netloom_model::id::{LabUid, NodeUid};
 use netloom_model::slice::Instance;
 use netloom_model::spec::FileEntry;
 use netloom_proto::compute::v1 as p;
@@ -20,7 +20,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Interval, MissedTickBehavior};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::driver::{Command, Image, ImageFormat, Input, Lines, Output, Size};
+use crate::driver::{Command, Image, ImageFormat, Input, Line, Lines, Output, Size};
 use crate::error::Error;
 use crate::files::Uploads;
 use crate::host::Host;
@@ -149,6 +149,21 @@ impl ComputeService for Grpc {
         Ok(Response::new(p::InspectImagesResponse { images }))
     }
 
+    async fn check_instances(
+        &self,
+        request: Request<p::CheckInstancesRequest>,
+    ) -> Result<Response<p::CheckInstancesResponse>, Status> {
+        let r = request.into_inner();
+        let leaving: BTreeSet<NodeUid> = ids("leaving_uids", &r.leaving_uids)?.into_iter().collect();
+        let failures = self.host.check(instances(r.instances)?, &leaving).await?;
+        let failures = failures.into_iter().map(|(uid, failure)| p::CheckFailure {
+            uid: uid.to_string(),
+            reason: failure.reason.to_string(),
+            message: failure.message,
+        });
+        Ok(Response::new(p::CheckInstancesResponse { failures: failures.collect() }))
+    }
+
     type PullImageStream = Streamed<p::PullImageResponse>;
 
     async fn pull_image(
@@ -195,7 +210,7 @@ impl ComputeService for Grpc {
             size: start.size.map(size),
         };
         let session = opened.driver.exec(&opened.id, command).await?;
-        let input = session.input;
+        let (input, node, end) = (session.input, opened.node, if start.tty { "\r\n" } else { "\n" });
         // Ends when the caller has nothing more to say, and when the command takes no more.
         tokio::spawn(async move {
             while let Ok(Some(message)) = parts.message().await {
@@ -214,13 +229,19 @@ impl ComputeService for Grpc {
             // A caller that closes its side without a word has no more input either.
             let _ = input.send(Input::End).await;
         });
-        let output = session.output.map(|part| {
-            let part = match part? {
-                Output::Stdout(bytes) => p::exec_response::Part::Stdout(bytes.into()),
-                Output::Stderr(bytes) => p::exec_response::Part::Stderr(bytes.into()),
-                Output::Exit(code) => p::exec_response::Part::ExitCode(code),
+        let output = session.output.flat_map(move |part| {
+            let parts = match part {
+                Ok(Output::Stdout(bytes)) => vec![Ok(p::exec_response::Part::Stdout(bytes.into()))],
+                Ok(Output::Stderr(bytes)) => vec![Ok(p::exec_response::Part::Stderr(bytes.into()))],
+                Ok(Output::Exit(code)) => vec![Ok(p::exec_response::Part::ExitCode(code))],
+                // As a shell would tell it.
+                Ok(Output::NotStarted(not)) => vec![
+                    Ok(p::exec_response::Part::Stderr(format!("{node}: {}{end}", not.why).into_bytes())),
+                    Ok(p::exec_response::Part::ExitCode(not.code)),
+                ],
+                Err(e) => vec![Err(e)],
             };
-            Ok(p::ExecResponse { part: Some(part) })
+            stream::iter(parts).map(|part: Result<_, Error>| Ok(p::ExecResponse { part: Some(part?) }))
         });
         Ok(self.until_shutdown(until_error(output)))
     }
@@ -230,16 +251,21 @@ impl ComputeService for Grpc {
     async fn logs(&self, request: Request<p::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let r = request.into_inner();
         let opened = self.host.open(&r.uid, "logs", &r.ticket)?;
-        let lines = Lines { follow: r.follow, tail: r.tail, after_ns: 0 };
+        let lines = Lines { follow: r.follow, tail: r.tail, after_ns: r.after_ns };
         let lines = log::read(self.host.clone(), opened, lines).await?;
-        let lines = lines.filter_map(|part| async {
-            let part = match part {
-                Ok(Output::Stdout(bytes)) => p::logs_response::Part::Stdout(bytes.into()),
-                Ok(Output::Stderr(bytes)) => p::logs_response::Part::Stderr(bytes.into()),
-                Ok(Output::Exit(_)) => return None,
+        let lines = lines.filter_map(|line| async {
+            let Line { at_ns, output } = match line {
+                Ok(line) => line,
                 Err(e) => return Some(Err(e.into())),
             };
-            Some(Ok(p::LogsResponse { part: Some(part) }))
+            let part = match output {
+                Output::Stdout(bytes) => p::logs_response::Part::Stdout(bytes.into()),
+                Output::Stderr(bytes) => p::logs_response::Part::Stderr(bytes.into()),
+                Output::Exit(_) | Output::NotStarted(_) => return None,
+            };
+            // One whose time cannot be read has none.
+            let at_ns = if at_ns == i64::MAX { 0 } else { at_ns };
+            Some(Ok(p::LogsResponse { part: Some(part), at_ns }))
         });
         Ok(self.until_shutdown(until_error(lines)))
     }
@@ -374,7 +400,7 @@ mod tests {
         let inventory = Inventory::new(1, &Config::default());
         let files = Arc::new(Files::open(dir.path()).unwrap());
         let host = Host::new(
-            vec![Arc::new(SimDriver::new(SimConfig::default()))],
+            vec![Arc::new(SimDriver::new(SimConfig::default()).unwrap())],
             Table::new(1, inventory.now(), files.clone()),
             files,
             ExecRuns::open(dir.path().join("exec")).unwrap(),

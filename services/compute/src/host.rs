@@ -1,8 +1,10 @@
 //! The host: what the calls of the contract do, and what all parts share.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use netloom_model::Failure;
 use netloom_model::id::{LabUid, NodeUid};
 use netloom_model::kind::Catalogue;
 use netloom_model::observed::StagePoint;
@@ -10,7 +12,7 @@ use netloom_model::slice::Instance;
 use netloom_model::state::Runtime;
 use netloom_service::fence::Fence;
 use netloom_service::telemetry::traceparent;
-use netloom_service::{Shutdown, ticket};
+use netloom_service::{Shutdown, fail_point, ticket};
 use tokio::sync::Semaphore;
 
 use crate::driver::{Driver, Found, NetworkOf, Process};
@@ -60,6 +62,8 @@ pub struct Host {
 pub struct Opened {
     /// The node.
     pub uid: NodeUid,
+    /// Its own id, for people.
+    pub node: String,
     /// What runs it.
     pub driver: Arc<dyn Driver>,
     /// The container's or domain's own id.
@@ -172,10 +176,13 @@ impl Host {
         if !empty {
             return Err(Error::Busy("waits until its nodes are removed".to_owned()));
         }
+        fail_point::pass("compute.remove-lab", "before");
         for driver in &self.drivers {
             driver.remove_lab(lab).await?;
         }
+        fail_point::pass("compute.remove-lab-files", "before");
         self.on_files(move |files| files.remove_lab(lab)).await?;
+        fail_point::pass("compute.remove-lab-files", "after");
         tracing::info!(lab_uid = %lab, "lab removed from this host");
         Ok(())
     }
@@ -219,6 +226,27 @@ impl Host {
         Ok(())
     }
 
+    /// The instances that would not be taken once those of the leaving nodes are gone, and why. Changes nothing.
+    pub async fn check(
+        &self,
+        instances: Vec<Instance>,
+        leaving: &BTreeSet<NodeUid>,
+    ) -> Result<Vec<(NodeUid, Failure)>, Error> {
+        let mut failures = Vec::new();
+        let mut of_driver: BTreeMap<usize, Vec<Instance>> = BTreeMap::new();
+        for instance in instances {
+            match self.driver_of(instance.runtime) {
+                Ok(driver) => of_driver.entry(driver).or_default().push(instance),
+                Err(e) => failures.push((instance.uid, e.into())),
+            }
+        }
+        for (driver, instances) in of_driver {
+            let refused = self.drivers[driver].check(&instances, leaving).await?;
+            failures.extend(refused.into_iter().map(|(uid, e)| (uid, e.into())));
+        }
+        Ok(failures)
+    }
+
     /// Looks at an instance now, and takes note of what there is.
     pub async fn look(self: &Arc<Self>, driver: usize, id: &str) -> Result<(), Error> {
         let glance = self.table.glance();
@@ -247,6 +275,10 @@ impl Host {
             match netns.publish(uid, &start_id, *pid, ended) {
                 Ok(true) => tracing::info!(%uid, start_id, "network namespace published"),
                 Ok(false) => {}
+                // What lives shorter than a look at it is told as ended, which is all there is to say.
+                Err(error) if has_ended(&error) => {
+                    tracing::debug!(%error, %uid, start_id, "a process ended before its namespace was published")
+                }
                 Err(error) => tracing::warn!(%error, %uid, start_id, "network namespace cannot be published"),
             }
         }
@@ -271,7 +303,8 @@ impl Host {
             .and_then(|i| self.kinds.get(&i.spec.kind).map(|k| k.shell.clone()))
             .filter(|shell| !shell.is_empty())
             .unwrap_or_else(|| vec!["/bin/sh".to_owned()]);
-        Ok(Opened { uid: node, driver: self.drivers[driver].clone(), id: found.id, shell })
+        let driver = self.drivers[driver].clone();
+        Ok(Opened { uid: node, node: found.node, driver, id: found.id, shell })
     }
 
     /// The driver that runs this runtime.
@@ -285,4 +318,10 @@ impl Host {
     fn with_drivers(&self, instances: Vec<Instance>) -> Vec<(usize, Instance)> {
         instances.into_iter().map(|i| (self.driver_of(i.runtime).unwrap_or(0), i)).collect()
     }
+}
+
+/// True for the error of a process that is no more.
+fn has_ended(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound
+        || error.raw_os_error() == Some(nix::errno::Errno::ESRCH as i32)
 }

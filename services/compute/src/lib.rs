@@ -51,7 +51,8 @@ use netloom_service::{Connector, Settings, Shutdown, installation, server};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
 
-use config::{Config, DriverName};
+pub use config::Config;
+use config::DriverName;
 use driver::Driver;
 use driver::docker::DockerDriver;
 use driver::sim::SimDriver;
@@ -81,7 +82,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
                 drivers.push(Arc::new(docker));
                 netns = Some(Arc::new(Netns::open(settings.run_dir.join("netns"))?));
             }
-            DriverName::Sim => drivers.push(Arc::new(SimDriver::new(config.sim.clone()))),
+            DriverName::Sim => drivers.push(Arc::new(SimDriver::new(config.sim.clone())?)),
         }
     }
     let inventory = Arc::new(Inventory::new(drivers.len(), &config));

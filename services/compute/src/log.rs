@@ -12,7 +12,7 @@ use netloom_model::id::NodeUid;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::driver::{Found, Line, Lines, Output};
+use crate::driver::{Found, Line, Lines};
 use crate::error::Error;
 use crate::host::{Host, Opened};
 use crate::table::Told;
@@ -20,20 +20,16 @@ use crate::table::Told;
 type Part = BoxStream<'static, Result<Line, Error>>;
 
 /// What an instance wrote, and writes.
-pub async fn read(
-    host: Arc<Host>,
-    opened: Opened,
-    lines: Lines,
-) -> Result<BoxStream<'static, Result<Output, Error>>, Error> {
+pub async fn read(host: Arc<Host>, opened: Opened, lines: Lines) -> Result<Part, Error> {
     let changes = host.table.changes();
     let start = host.table.instance(opened.uid).map(|(_, found, _)| start_of(&found)).unwrap_or_default();
     let part = opened.driver.logs(&opened.id, lines).await?;
     if !lines.follow {
-        return Ok(part.map(|line| line.map(|l| l.output)).boxed());
+        return Ok(part);
     }
-    let following = Following { host, uid: opened.uid, changes, part, start, last_ns: 0 };
+    let following = Following { host, uid: opened.uid, changes, part, start, last_ns: lines.after_ns };
     let told = stream::try_unfold(following, |mut following| async {
-        Ok(following.next().await?.map(|output| (output, following)))
+        Ok(following.next().await?.map(|line| (line, following)))
     });
     Ok(told.boxed())
 }
@@ -54,12 +50,12 @@ struct Following {
 }
 
 impl Following {
-    async fn next(&mut self) -> Result<Option<Output>, Error> {
+    async fn next(&mut self) -> Result<Option<Line>, Error> {
         loop {
             match self.part.next().await {
                 Some(Ok(line)) => {
                     self.last_ns = self.last_ns.max(line.at_ns);
-                    return Ok(Some(line.output));
+                    return Ok(Some(line));
                 }
                 Some(Err(error)) => return Err(error),
                 None => {}

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use netloom_model::id::NodeUid;
+use netloom_service::fail_point;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
 use tokio::io::Interest;
@@ -70,7 +71,9 @@ impl Netns {
         let path = self.path(uid, start_id);
         if fs::metadata(&path).map(inode).ok() != Some(wanted) {
             take_away(&path);
+            fail_point::pass("compute.publish", "before");
             File::create_new(&path)?;
+            fail_point::pass("compute.publish", "named");
             let source = format!("/proc/self/fd/{}", namespace.as_raw_fd());
             if let Err(e) = mount(Some(source.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
             {
@@ -78,6 +81,7 @@ impl Netns {
                 return Err(e.into());
             }
         }
+        fail_point::pass("compute.publish", "after");
         // SAFETY: an OwnedFd is one open descriptor for as long as it lives.
         let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE)? };
         published.insert(key, pid);
@@ -98,7 +102,9 @@ impl Netns {
     pub fn retract(&self, uid: NodeUid, start_id: &str) {
         let removed = self.published.lock().expect("no holder panics").remove(&(uid, start_id.to_owned()));
         if removed.is_some() {
+            fail_point::pass("compute.retract", "before");
             take_away(&self.path(uid, start_id));
+            fail_point::pass("compute.retract", "after");
             self.changed();
         }
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use netloom_model::observed::Phase;
 use netloom_model::slice::Instance;
-use netloom_model::spec::RestartPolicy;
+use netloom_model::spec::{NetworkMode, RestartPolicy};
 use netloom_model::state::Wanted;
 
 use crate::driver::{Found, NetworkOf, Process};
@@ -196,7 +196,9 @@ fn of_process(s: &Situation<'_>) -> (Phase, String) {
     };
     match &found.process {
         Process::Removing => (Phase::Stopping, String::new()),
-        Process::Running { .. } => (Phase::Running, String::new()),
+        Process::Running { .. } => {
+            (Phase::Running, running.and_then(|i| lost_network(i, found)).unwrap_or_default())
+        }
         Process::Created | Process::Ended { .. } if waits.is_some() => {
             (Phase::Starting, waits.unwrap_or_default())
         }
@@ -221,6 +223,19 @@ fn of_process(s: &Situation<'_>) -> (Phase, String) {
 
 fn runs(found: Option<&Found>) -> bool {
     found.is_some_and(|f| matches!(f.process, Process::Running { .. }))
+}
+
+/// That it is not on its management network any more, and what to do. A runtime gives an interface that is put back another name, so only a
+/// new start mends it, and when a node that works is started again is for its user to say.
+fn lost_network(instance: &Instance, found: &Found) -> Option<String> {
+    let own = found.network == NetworkOf::Own && instance.spec.network_mode == NetworkMode::Own;
+    let network = instance.network.as_ref().filter(|_| own)?;
+    (!found.networks.contains(&network.name)).then(|| {
+        format!(
+            "it is not on its management network {} any more: netloom node restart {} {}",
+            network.name, instance.lab, instance.spec.id
+        )
+    })
 }
 
 /// Why it waits for the node whose network namespace it shares, if it does.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use netloom_model::id::NodeUid;
 use netloom_model::state::Wanted;
+use netloom_service::fail_point;
 use netloom_service::telemetry::continue_trace;
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
@@ -87,10 +88,14 @@ async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
         Step::Create => {
             let instance = instance()?;
             host.driver_of(instance.runtime)?;
+            fail_point::pass("compute.create", "before");
             let id = driver.create(instance, job.shares.as_deref()).await?;
+            fail_point::pass("compute.create", "after");
             tracing::info!(instance = id, name = instance.name, "instance created");
             if instance.wanted == Wanted::Running {
+                fail_point::pass("compute.start", "before");
                 let started = driver.start(&id, instance).await;
+                fail_point::pass("compute.start", "after");
                 host.look(job.driver, &id).await?;
                 started?;
                 tracing::info!(instance = id, "instance started");
@@ -103,19 +108,25 @@ async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
             if let Some(found) = &job.found {
                 driver.refresh(id, instance, &found.limits).await?;
             }
+            fail_point::pass("compute.start-again", "before");
             let started = driver.start(id, instance).await;
+            fail_point::pass("compute.start-again", "after");
             host.look(job.driver, id).await?;
             started?;
             tracing::info!(instance = id, "instance started");
         }
         Step::Stop => {
+            fail_point::pass("compute.stop", "before");
             driver.stop(id).await?;
+            fail_point::pass("compute.stop", "after");
             tracing::info!(instance = id, "instance stopped");
             host.look(job.driver, id).await?;
         }
         Step::Remove => {
             if job.found.is_some() {
+                fail_point::pass("compute.remove", "before");
                 driver.remove(id).await?;
+                fail_point::pass("compute.remove", "after");
                 tracing::info!(instance = id, "instance removed");
                 host.look(job.driver, id).await?;
             }
@@ -125,14 +136,20 @@ async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
             // With an instance it is only made anew, and keeps its files.
             if job.instance.is_none() {
                 host.exec_runs.forget_node(job.uid);
+                fail_point::pass("compute.remove-volumes", "before");
                 driver.remove_node(job.uid).await?;
+                fail_point::pass("compute.remove-volumes", "after");
                 let (lab, node) = (job.lab_uid, job.uid);
+                fail_point::pass("compute.remove-node-files", "before");
                 host.on_files(move |files| files.remove_node(lab, node)).await?;
+                fail_point::pass("compute.remove-node-files", "after");
             }
         }
         Step::Refresh => {
             let (instance, found) = (instance()?, job.found.as_ref().ok_or_else(gone)?);
+            fail_point::pass("compute.refresh", "before");
             driver.refresh(id, instance, &found.limits).await?;
+            fail_point::pass("compute.refresh", "after");
             if !found.limits.satisfy(&instance.spec) {
                 let now = driver.inspect(id).await?.ok_or_else(gone)?;
                 host.look(job.driver, id).await?;

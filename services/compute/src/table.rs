@@ -3,6 +3,7 @@
 
 mod commands;
 mod entry;
+mod look;
 mod peers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,7 @@ use crate::plan::{self, Next, Step};
 use crate::record::Record;
 use entry::{Entry, Wish};
 pub use entry::{ExecJob, Job};
+use look::Look;
 
 /// Changes that an observer may lag behind before it is told everything again.
 const BACKLOG: usize = 4096;
@@ -70,6 +72,7 @@ struct Inner {
     answers: Vec<bool>,
     inventory: ComputeInventory,
     glances: u64,
+    look: Look,
 }
 
 /// See the module.
@@ -91,6 +94,7 @@ impl Table {
             answers: vec![false; drivers],
             inventory,
             glances: 0,
+            look: Look::default(),
         };
         Table { inner: Mutex::new(inner), told: broadcast::channel(BACKLOG).0, wake: Notify::new() }
     }
@@ -114,6 +118,7 @@ impl Table {
             }
         }
         inner.synced = true;
+        inner.look.at_everything();
         inner.forget_gone();
         inner.retell();
         let _ = self.told.send(Told::Everything);
@@ -247,6 +252,7 @@ impl Table {
         let mut inner = self.lock();
         let turned = inner.answers[driver] != answers;
         inner.answers[driver] = answers;
+        inner.look.at_everything();
         if turned {
             for entry in inner.entries.values_mut().filter(|e| e.driver == driver) {
                 entry.memory.forgive();
@@ -270,8 +276,9 @@ impl Table {
         let mut inner = self.lock();
         let mut work = Work::default();
         let peers = inner.peers();
-        let Inner { entries, synced, answers, .. } = &mut *inner;
-        for (uid, entry) in entries {
+        let Inner { entries, synced, answers, look, .. } = &mut *inner;
+        for uid in &look.take(entries.keys().copied(), now) {
+            let Some(entry) = entries.get_mut(uid) else { continue };
             let answers = answers[entry.driver];
             work.commands.extend(entry.exec_due(*uid, *synced && answers));
             if entry.busy {
@@ -279,13 +286,14 @@ impl Table {
             }
             match plan::next(&entry.situation(*synced, answers, peers.get(uid)), now) {
                 Next::Nothing => {}
-                Next::At(at) => work.again = Some(work.again.map_or(at, |a| a.min(at))),
+                Next::At(at) => look.at(*uid, at),
                 Next::Do(step) => {
                     entry.busy = true;
                     work.steps.push((*uid, step == Step::Stop));
                 }
             }
         }
+        work.again = look.again().filter(|_| !entries.is_empty());
         work
     }
 
@@ -415,8 +423,10 @@ impl Table {
             entry.save(&inner.files, uid);
         }
         self.tell(inner, uid);
+        inner.look.changed(uid);
         for sharer in inner.sharers.of(uid) {
             self.tell(inner, sharer);
+            inner.look.changed(sharer);
         }
         self.wake.notify_one();
     }

@@ -1,7 +1,7 @@
 //! Follows what a runtime has: its events, the whole list now and then, and the whole list with every detail after events may have been missed. While it does not answer, that is said, and it
 //! is asked again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,17 +22,26 @@ const AT_ONCE: usize = 8;
 
 /// Runs until shut down.
 pub async fn run(host: Arc<Host>, driver: usize, inventory: Arc<Inventory>) {
+    let mut said = String::new();
     loop {
         let why = tokio::select! {
             () = host.shutdown.cancelled() => return,
             why = follow(&host, driver, &inventory) => why,
         };
         match why {
-            Ok(()) => tracing::warn!("a runtime's events were lost; everything is looked at again"),
+            Ok(()) => {
+                said.clear();
+                tracing::warn!("a runtime's events were lost; everything is looked at again");
+            }
             Err(error) => {
-                let now: ComputeInventory = inventory.set(driver, Err(error.to_string()));
+                let error = error.to_string();
+                let now: ComputeInventory = inventory.set(driver, Err(error.clone()));
                 host.table.answers(driver, false, now);
-                tracing::warn!(%error, "a runtime does not answer");
+                // Twice a second it is asked; once it is told.
+                if said != error {
+                    tracing::warn!(error, "a runtime does not answer");
+                    said = error;
+                }
             }
         }
         tokio::select! {
@@ -88,7 +97,8 @@ async fn compare(host: &Arc<Host>, driver: usize, everything: bool) -> Result<()
     let glance = host.table.glance();
     let listed = host.drivers[driver].list().await?;
     let known: BTreeMap<String, bool> = host.table.known(driver).into_iter().collect();
-    for id in known.keys().filter(|id| !listed.iter().any(|l| l.id == **id)) {
+    let there: BTreeSet<&str> = listed.iter().map(|l| l.id.as_str()).collect();
+    for id in known.keys().filter(|id| !there.contains(id.as_str())) {
         host.table.not_seen(id, glance);
     }
     let differs = |id: &str, running: bool| known.get(id) != Some(&running);

@@ -26,6 +26,11 @@ pub enum Error {
 impl From<Error> for Failure {
     fn from(e: Error) -> Failure {
         match &e {
+            Error::Database(source) if is_full(source) => {
+                tracing::error!(error = %source, "the database's disk is full");
+                let message = "the disk that the image registry's database is on is full: make room on it (the disk of `data_dir`), then try again";
+                Failure::new(Code::ResourceExhausted, "DISK_FULL", message)
+            }
             Error::Database(source) => {
                 tracing::error!(error = %source, "the database failed");
                 Failure::new(Code::Unavailable, "DATABASE_FAILED", e.to_string())
@@ -40,4 +45,9 @@ impl From<Error> for Failure {
             }
         }
     }
+}
+
+/// SQLITE_FULL.
+fn is_full(e: &sqlx::Error) -> bool {
+    e.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == "13")
 }

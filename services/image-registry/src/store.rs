@@ -7,7 +7,7 @@ use netloom_model::state::Runtime;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Row as _, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{Connection as _, Row as _, Sqlite, SqliteConnection, Transaction, sqlite::SqliteRow};
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -50,9 +50,21 @@ impl Store {
         Ok(Store { pool })
     }
 
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
+        match self.pool.begin().await {
+            Err(e) => {
+                // A write that the database itself took back, for want of room, leaves a connection that begins no other one.
+                tracing::warn!(error = %e, "a write cannot begin; it is tried over a new connection");
+                self.pool.acquire().await?.detach().close().await?;
+                self.pool.begin().await
+            }
+            begun => begun,
+        }
+    }
+
     /// Replaces what was known of these references on the host.
     pub async fn record(&self, host: &str, said: &[(Reference, Presence)]) -> Result<(), Error> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         for (reference, _) in said {
             note(&mut transaction, reference).await?;
             sqlx::query("DELETE FROM presences WHERE reference = $1 AND host = $2")
@@ -88,7 +100,7 @@ impl Store {
 
     /// Takes note that these images are asked for, and returns what hosts said of each, in order.
     pub async fn ask(&self, references: &[Reference]) -> Result<Vec<Vec<Presence>>, Error> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let mut known = Vec::with_capacity(references.len());
         for reference in references {
             note(&mut transaction, reference).await?;
@@ -110,11 +122,13 @@ impl Store {
         image(&row, presences)
     }
 
-    /// Images by reference, those after the one given; and whether there are more.
+    /// Images that a host has, by reference, those after the one given; and whether there are more. What was asked for and is nowhere, a misspelt name
+    /// for instance, is not among them.
     pub async fn list(&self, after: &str, size: u32) -> Result<(Vec<Image>, bool), Error> {
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.begin().await?;
         let mut rows = sqlx::query(
-            "SELECT uid, reference, create_time_us FROM images WHERE reference > $1 ORDER BY reference LIMIT $2",
+            "SELECT uid, reference, create_time_us FROM images WHERE reference > $1 AND EXISTS \
+             (SELECT 1 FROM presences p WHERE p.reference = images.reference AND p.present) ORDER BY reference LIMIT $2",
         )
         .bind(after)
         .bind(i64::from(size) + 1)
@@ -134,11 +148,13 @@ impl Store {
         let mut next = 0;
         for row in &said {
             let reference: &str = row.try_get("reference")?;
-            // Both lists are sorted by reference.
-            while images[next].reference != reference {
+            // Both lists are sorted by reference; what no host has is in this one only.
+            while images[next].reference.as_str() < reference {
                 next += 1;
             }
-            images[next].presences.push(presence(row)?);
+            if images[next].reference == reference {
+                images[next].presences.push(presence(row)?);
+            }
         }
         Ok((images, more))
     }

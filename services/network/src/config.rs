@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use netloom_model::spec::Plane;
 use serde::Deserialize;
 
 use crate::error::Error;
@@ -35,6 +36,8 @@ pub struct Config {
     pub ovs_run_dir: PathBuf,
     /// What Open vSwitch forwards with.
     pub datapath: Datapath,
+    /// What carries wires of labs that do not say.
+    pub plane: Plane,
     /// Whether wires may end in interfaces of the host.
     pub host_interfaces: bool,
 }
@@ -48,6 +51,7 @@ impl Default for Config {
             ovsdb_socket: "/var/run/openvswitch/db.sock".into(),
             ovs_run_dir: "/var/run/openvswitch".into(),
             datapath: Datapath::Auto,
+            plane: Plane::Auto,
             host_interfaces: true,
         }
     }

@@ -33,8 +33,11 @@ pub enum Error {
     /// There is no such NIC on this host.
     #[error("there is no NIC {0} on this host any more: look at the lab's links and ask again")]
     NoNic(WireId),
+    /// There is no such capture on this host.
+    #[error("no capture \"{0}\" runs on this host: it has ended")]
+    NoCapture(String),
     /// The kernel does not give what this service stands on.
-    #[error("{what}: run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN")]
+    #[error("{what}: run as root, or with CAP_NET_ADMIN, CAP_NET_BROADCAST and CAP_SYS_ADMIN")]
     Kernel {
         /// What could not be done.
         what: &'static str,
@@ -61,6 +64,9 @@ impl From<Error> for Failure {
             }
             Error::NoNic(wire) => {
                 Failure::new(Code::NotFound, "NIC_NOT_FOUND", message).with("nic", wire.to_string())
+            }
+            Error::NoCapture(id) => {
+                Failure::new(Code::NotFound, "CAPTURE_NOT_FOUND", message).with("capture", id)
             }
             Error::Config(_) | Error::Kernel { .. } | Error::Ended(_) => Failure::internal(message),
         }

@@ -22,6 +22,7 @@ use tonic::{Request, Response, Status};
 
 use self::observer::Observer;
 use crate::capture::{Capturer, Order};
+use crate::counts::Counts;
 use crate::error::Error;
 use crate::reconcile::Report;
 use crate::slice::Store;
@@ -33,13 +34,19 @@ const REMOVAL: Duration = Duration::from_secs(20);
 pub struct Grpc {
     store: Store,
     reports: watch::Receiver<Option<Arc<Report>>>,
+    counts: watch::Receiver<Arc<Counts>>,
     capturer: Capturer,
 }
 
 impl Grpc {
-    /// Over what is wanted and what was found, and what captures.
-    pub fn new(store: Store, reports: watch::Receiver<Option<Arc<Report>>>, capturer: Capturer) -> Grpc {
-        Grpc { store, reports, capturer }
+    /// Over what is wanted, what was found and counted, and what captures.
+    pub fn new(
+        store: Store,
+        reports: watch::Receiver<Option<Arc<Report>>>,
+        counts: watch::Receiver<Arc<Counts>>,
+        capturer: Capturer,
+    ) -> Grpc {
+        Grpc { store, reports, counts, capturer }
     }
 }
 
@@ -105,10 +112,11 @@ impl NetworkService for Grpc {
         &self,
         _request: Request<pb::ObserveRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
-        let events = stream::unfold(Observer::new(self.reports.clone()), |mut observer| async {
-            let event = observer.next().await?;
-            Some((Ok(pb::ObserveResponse { event: Some(event) }), observer))
-        });
+        let events =
+            stream::unfold(Observer::new(self.reports.clone(), self.counts.clone()), |mut observer| async {
+                let event = observer.next().await?;
+                Some((Ok(pb::ObserveResponse { event: Some(event) }), observer))
+            });
         Ok(Response::new(events.boxed()))
     }
 
@@ -131,12 +139,24 @@ impl NetworkService for Grpc {
             packets: request.packet_count,
             duration: (request.duration_seconds > 0)
                 .then(|| Duration::from_secs(request.duration_seconds.into())),
+            id: request.capture_id,
         };
-        let blocks = self.capturer.start(order, &request.ticket).map_err(refused)?;
-        let parts = stream::unfold(blocks, |mut blocks| async {
-            let data = blocks.recv().await?;
-            Some((Ok(pb::CaptureResponse { data }), blocks))
+        let capture = self.capturer.start(order, &request.ticket).map_err(refused)?;
+        let parts = stream::unfold(capture, |mut capture| async {
+            let data = capture.next().await?;
+            Some((Ok(pb::CaptureResponse { data }), capture))
         });
         Ok(Response::new(parts.boxed()))
+    }
+
+    async fn end_capture(
+        &self,
+        request: Request<pb::EndCaptureRequest>,
+    ) -> Result<Response<pb::EndCaptureResponse>, Status> {
+        let pb::EndCaptureRequest { ticket, nics, capture_id } = request.into_inner();
+        let wire = |id: u64| WireId::try_from(id).map_err(|e| to_status(wrong("nics", e.to_string())));
+        let wires = nics.into_iter().map(wire).collect::<Result<_, Status>>()?;
+        self.capturer.end(&capture_id, &wires, &ticket).map_err(refused)?;
+        Ok(Response::new(pb::EndCaptureResponse {}))
     }
 }

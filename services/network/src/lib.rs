@@ -5,14 +5,16 @@
 //! Open vSwitch's database through `netloom-ovsdb` and the flows that `driver::flows` read back), asks the pure `plan` what to do and what
 //! to tell, does it, and waits until any of them changes. `namespace` makes the NICs of a namespace in one visit, `driver::ovs` makes of all
 //! changes one transaction, `driver::flows` one bundle a bridge. `qdisc` has the words for what slows and redirects frames, `probe` finds out
-//! which of them the kernel understands. `observe` says what is new to an observer; `capture` reads packets for whoever holds a ticket.
+//! which of them the kernel understands, `counts` tells what wires carried. `observe` says what is new to an observer; `capture` reads packets for whoever holds a ticket.
 //!
 //! What this prevents: a wire called up because it was asked for, not because its flows were read back; a subprocess, or a visit, per port
 //! or link; two labs that meet because port numbers changed under flows; and work that is lost when anything restarts, since there is no
 //! list of work, only what is and what is wanted.
 
 mod capture;
+mod carrier;
 mod config;
+mod counts;
 mod driver;
 mod error;
 mod figures;
@@ -24,14 +26,17 @@ mod namespace;
 mod netlink;
 mod netns;
 mod observe;
+mod offload;
 mod plan;
 mod probe;
 mod qdisc;
 mod reconcile;
+mod redirect;
 mod slice;
 mod trace;
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use netloom_proto::network::v1::network_service_server::NetworkServiceServer;
@@ -44,11 +49,11 @@ use tonic::service::Routes;
 pub use config::{Config, Datapath};
 pub use error::Error;
 
-use crate::capture::Capturer;
+use crate::capture::{Capturer, Running};
 use crate::grpc::Grpc;
 use crate::links::Monitor;
 use crate::names::Names;
-use crate::reconcile::{Reconciler, Sources};
+use crate::reconcile::{Reconciler, Reports, Sources};
 use crate::slice::Store;
 
 /// Runs the service in the network namespace it is called in, until shut down. What it made goes on carrying after.
@@ -58,10 +63,11 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     config.check()?;
     let names = Names::new(&config, installation::owner(&settings.data_dir)?);
     let store = Store::open(&settings.data_dir)?;
+    let starts = netns::watch(&settings.run_dir.join("netns"))?;
     let sources = Sources {
         store: store.clone(),
-        starts: netns::watch(&settings.run_dir.join("netns"))?,
-        monitor: Monitor::start()?,
+        starts: starts.clone(),
+        monitor: Monitor::start(starts)?,
         client: netloom_ovsdb::Client::connect(
             config.ovsdb_socket.clone(),
             driver::ovs::DATABASE,
@@ -73,15 +79,17 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
         links: sources.monitor.links(),
         names: names.clone(),
         shutdown: shutdown.clone(),
+        running: Running::default(),
     };
     let reconciler = Reconciler::new(names, config, sources)?;
     let (report, reports) = watch::channel(None);
+    let (count, counts) = watch::channel(Arc::default());
     let listener = connector.listen(&settings.endpoints.network).await?;
-    let service = NetworkServiceServer::new(Grpc::new(store, reports, capturer))
+    let service = NetworkServiceServer::new(Grpc::new(store, reports, counts, capturer))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let mut work = JoinSet::new();
-    work.spawn(reconciler.run(report, shutdown.clone()));
+    work.spawn(reconciler.run(Reports { report, counts: count }, shutdown.clone()));
     let mut served = pin!(server::serve(
         listener,
         Routes::new(service),

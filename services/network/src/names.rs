@@ -1,15 +1,20 @@
 //! How this installation's things on the host are named and known again.
 //!
-//! Three marks say whose a thing is: the `netloom-owner` external id in Open vSwitch, the alias of a host interface, and the group of a
-//! host interface, which the kernel sets in the moment it makes it: a crash between making and aliasing leaves nothing ownerless.
+//! Four marks say whose a thing is: the `netloom-owner` external id in Open vSwitch, the alias of a host interface, the cookie of a redirect,
+//! and the group of a host interface, which the kernel sets in the moment it makes it: a crash between making and aliasing leaves nothing ownerless.
 
 use netloom_model::id::{Owner, WireId};
+pub use netloom_model::observed::End;
 use netloom_model::slice::Nic;
 
 use crate::config::Config;
 use crate::guest::Setting;
 use crate::netlink::Link;
+use crate::redirect::Mark;
 
+/// What stands behind the fingerprint of a NIC whose node leaves checksums to others, and of one whose node fills them in.
+const ON: &str = "+";
+const OFF: &str = "-";
 /// The external id that names the owner.
 pub const OWNER_KEY: &str = "netloom-owner";
 /// The external id that names the wire id.
@@ -39,17 +44,10 @@ pub struct Tag {
     pub start: String,
     /// [`fingerprint`] of the NIC as it was made.
     pub fingerprint: String,
+    /// Whether the node leaves checksums and segmentation to whoever takes its frames; none when it is not known.
+    pub offload: Option<bool>,
     /// What of it can be changed, as it was set last: a [`Setting`] in words, or a digest of a longer one.
     pub setting: String,
-}
-
-/// An end of a wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum End {
-    /// The first.
-    A,
-    /// The second.
-    B,
 }
 
 /// The two ends of a tail: a veth that leads from a segment to where a wire is impaired.
@@ -79,6 +77,11 @@ impl Names {
     /// Group of host ends that are deleted together.
     pub fn condemned_group(&self) -> u32 {
         self.group | 1
+    }
+
+    /// The mark of a redirect on this interface.
+    pub fn mark(&self, wire: WireId, from: u32) -> Mark {
+        Mark { owner: self.group, from, wire }
     }
 
     /// Name of a NIC's host end.
@@ -134,8 +137,9 @@ impl Names {
     }
 
     /// The alias of a NIC's host end. The kernel keeps 255 characters.
-    pub fn alias(&self, nic: &Nic, start: &str) -> String {
-        let fixed = format!("netloom:{}:{}:{start}:{}|", self.owner, nic.wire_id, fingerprint(nic));
+    pub fn alias(&self, nic: &Nic, start: &str, offload: Option<bool>) -> String {
+        let sign = offload.map_or("", |on| if on { ON } else { OFF });
+        let fixed = format!("netloom:{}:{}:{start}:{}{sign}|", self.owner, nic.wire_id, fingerprint(nic));
         let setting = Setting::text(nic);
         if fixed.len() + setting.len() < 256 { fixed + &setting } else { fixed + &digest(&setting) }
     }
@@ -152,8 +156,8 @@ impl Names {
         let named = WireId::from_interface_name(&self.nic_prefix, &link.name);
         let ours = link.group == self.group || link.group == self.condemned_group();
         if link.alias.is_empty() {
-            let tag =
-                |wire| Tag { wire, start: String::new(), fingerprint: String::new(), setting: String::new() };
+            let (start, fingerprint, setting) = Default::default();
+            let tag = |wire| Tag { wire, start, fingerprint, offload: None, setting };
             return named.filter(|_| ours).map(tag);
         }
         let rest = link.alias.strip_prefix("netloom:")?.strip_prefix(&self.owner)?.strip_prefix(':')?;
@@ -161,11 +165,18 @@ impl Names {
         let wire = parts.next()?.parse::<u64>().ok()?.try_into().ok()?;
         let (marks, setting) = parts.next()?.rsplit_once('|')?;
         let (start, fingerprint) = marks.rsplit_once(':')?;
+        let signed = |sign| fingerprint.strip_suffix(sign);
+        let (fingerprint, offload) = match (signed(ON), signed(OFF)) {
+            (Some(rest), _) => (rest, Some(true)),
+            (_, Some(rest)) => (rest, Some(false)),
+            (None, None) => (fingerprint, None),
+        };
         let is_its = named.map_or(ours, |named| named == wire);
         is_its.then(|| Tag {
             wire,
             start: start.to_owned(),
             fingerprint: fingerprint.to_owned(),
+            offload,
             setting: setting.to_owned(),
         })
     }
@@ -212,10 +223,10 @@ mod tests {
         let (names, others) =
             (Names::new(&Config::default(), Owner::new()), Names::new(&Config::default(), Owner::new()));
         let nic = nic(77);
-        let tagged = link(names.nic(nic.wire_id), names.alias(&nic, "a:b.c"), names.group);
+        let tagged = link(names.nic(nic.wire_id), names.alias(&nic, "a:b.c", Some(false)), names.group);
         let tag = names.tag(&tagged).unwrap();
         assert_eq!((tag.wire, tag.start.as_str()), (nic.wire_id, "a:b.c"));
-        assert_eq!(tag.fingerprint, fingerprint(&nic));
+        assert_eq!((tag.fingerprint.as_str(), tag.offload), (fingerprint(&nic).as_str(), Some(false)));
         assert_eq!(others.tag(&tagged), None);
         let renamed = Link { name: names.nic(78.try_into().unwrap()), ..tagged };
         assert_eq!(names.tag(&renamed), None, "the alias is of another NIC");
@@ -260,7 +271,7 @@ mod tests {
         let other = Nic { guest_name: "eth2".into(), ..one.clone() };
         assert_ne!(fingerprint(&one), fingerprint(&other));
         let names = Names::new(&Config::default(), Owner::new());
-        let tagged = link(names.nic(one.wire_id), names.alias(&one, "s1"), names.group);
+        let tagged = link(names.nic(one.wire_id), names.alias(&one, "s1", None), names.group);
         let tag = names.tag(&tagged).unwrap();
         assert!(names.is_set(&tag, &one));
         for other in [
@@ -278,7 +289,7 @@ mod tests {
         let names = Names::new(&Config::default(), Owner::new());
         let many = (0..40).map(|n| format!("2001:db8::{n}/64")).collect();
         let nic = Nic { addresses: many, ..nic(u64::MAX >> 1) };
-        let alias = names.alias(&nic, &"s".repeat(64));
+        let alias = names.alias(&nic, &"s".repeat(64), Some(true));
         assert!(alias.len() < 256, "{}", alias.len());
         let tag = names.tag(&link(names.nic(nic.wire_id), alias, names.group)).unwrap();
         assert!(names.is_set(&tag, &nic) && Setting::read(&tag.setting).is_none());

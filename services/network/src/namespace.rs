@@ -18,12 +18,14 @@ use netlink_packet_route::link::{
     LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netloom_model::id::WireId;
+use netloom_service::fail_point;
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
 
 use crate::guest::{Guest, Setting};
 use crate::netlink::{Link, Netlink, Refused, Request};
 use crate::netns::is_namespace;
+use crate::offload;
 
 /// A NIC to be made.
 #[derive(Debug, Clone)]
@@ -42,6 +44,8 @@ pub struct Plug {
     pub group: u32,
     /// True when the host's own stack is to take no notice of it.
     pub silent: bool,
+    /// Whether the node may leave checksums and segmentation to whoever takes its frames.
+    pub offload: bool,
 }
 
 /// A NIC to be changed.
@@ -53,10 +57,16 @@ pub struct Adjust {
     pub guest_index: u32,
     /// Number of its end on the host.
     pub host_index: u32,
+    /// What the node calls it.
+    pub called: Option<String>,
+    /// What it is to be called.
+    pub name: String,
     /// As we made it.
     pub before: Setting,
     /// As it is to be.
     pub after: Setting,
+    /// Whether the node may leave checksums and segmentation to whoever takes its frames; none stays as it is.
+    pub offload: Option<bool>,
     /// Alias of its end on the host then.
     pub alias: String,
 }
@@ -70,8 +80,6 @@ pub struct Visit {
     pub plugs: Vec<Plug>,
     /// NICs to change.
     pub adjusts: Vec<Adjust>,
-    /// Frames come from the node with checksums filled in. The userspace datapath does not do it on the way: without this no TCP connects.
-    pub checksums: bool,
 }
 
 /// How it went, NIC by NIC: a refused one left nothing behind.
@@ -120,6 +128,7 @@ pub async fn visit(visits: Vec<Visit>) -> Outcomes {
 fn visit_all(visits: &[Visit]) -> io::Result<Outcomes> {
     let host_namespace = File::open("/proc/thread-self/ns/net")?;
     let mut host = Netlink::open()?;
+    fail_point::pass("network.visit", "before");
     let mut nics: Vec<(&Plug, Result<(), Fault>)> = Vec::new();
     let mut adjusted: Vec<(&Adjust, Result<(), String>)> = Vec::new();
     for visit in visits {
@@ -136,6 +145,7 @@ fn visit_all(visits: &[Visit]) -> io::Result<Outcomes> {
         }
     }
     setns(&host_namespace, CloneFlags::CLONE_NEWNET)?;
+    fail_point::pass("network.visit", "made");
     let mut made: Vec<_> = nics.iter_mut().filter(|(_, outcome)| outcome.is_ok()).collect();
     let alias = |index, alias: &str| Request::set_link(index, vec![LinkAttribute::IfAlias(alias.to_owned())]);
     let aliases = made.iter().map(|(plug, _)| alias(plug.host_index, &plug.alias));
@@ -159,6 +169,7 @@ fn visit_all(visits: &[Visit]) -> io::Result<Outcomes> {
         let refused = answers.iter().find_map(|answer| answer.as_ref().err());
         *outcome = refused.map_or(Ok(()), |e| Err(format!("its host end cannot be changed: {e}")));
     }
+    fail_point::pass("network.visit", "after");
     let adjusted = adjusted.into_iter().map(|(adjust, outcome)| (adjust.wire, outcome));
     Ok(nics
         .into_iter()
@@ -229,14 +240,18 @@ impl Visit {
         for (plug, count) in self.plugs.iter().zip(counts) {
             let answers: Vec<Result<(), Refused>> = answers.by_ref().take(count).collect();
             let mut outcome = judge(plug, &answers);
-            if outcome.is_ok() && self.checksums {
-                outcome = fill_in_checksums(&plug.guest.name)
-                    .map_err(|e| Fault::Broken(format!("its TX offload cannot be turned off: {e}")));
+            // It is on at birth.
+            if outcome.is_ok() && !plug.offload {
+                outcome = offload::set(&plug.guest.name, false).map_err(Fault::Broken);
             }
             outcomes.push(outcome);
         }
         let mut changed = Vec::new();
         if !self.adjusts.is_empty() {
+            let mut renamed = Vec::new();
+            for adjust in self.adjusts.iter().filter(|adjust| adjust.is_misnamed()) {
+                renamed.push((adjust.wire, adjust.rename(&mut netlink)?));
+            }
             let requests: Vec<Vec<Request>> = self.adjusts.iter().map(Adjust::requests).collect();
             let counts: Vec<usize> = requests.iter().map(Vec::len).collect();
             let mut answers = netlink.batch(requests.into_iter().flatten().collect())?.into_iter();
@@ -245,7 +260,9 @@ impl Visit {
                 let answers: Vec<Result<(), Refused>> = answers.by_ref().take(count).collect();
                 let settled = |e: &Refused| matches!(e.errno, libc::EEXIST | libc::EADDRNOTAVAIL);
                 let refused = answers.into_iter().find_map(|a| a.err().filter(|e| !settled(e)));
-                changed.push(adjust.judge(refused, &links));
+                let named =
+                    renamed.iter().find(|(wire, _)| *wire == adjust.wire).map(|(_, named)| named.clone());
+                changed.push(named.unwrap_or(Ok(())).and_then(|()| adjust.judge(refused, &links)));
             }
         }
         Ok((outcomes, changed))
@@ -253,6 +270,31 @@ impl Visit {
 }
 
 impl Adjust {
+    fn is_misnamed(&self) -> bool {
+        self.called.as_ref().is_some_and(|called| *called != self.name)
+    }
+
+    /// Gives it its name back. An interface has to be down for that on kernels before 6.2.
+    fn rename(&self, netlink: &mut Netlink) -> io::Result<Result<(), String>> {
+        let there = netlink.read(&[(None, self.guest_index)])?.pop().flatten();
+        if there.map(|link| link.name) != self.called {
+            return Ok(Err("it is not in its node's own namespace under the name that was read".to_owned()));
+        }
+        let name = || Request::set_link(self.guest_index, vec![LinkAttribute::IfName(self.name.clone())]);
+        let mut refused = netlink.batch(vec![name()])?.into_iter().find_map(Result::err);
+        if refused.as_ref().is_some_and(|e| e.errno == libc::EBUSY) {
+            let up = |up| Request::set_up(self.guest_index, up);
+            refused = netlink.batch(vec![up(false), name(), up(true)])?.into_iter().find_map(Result::err);
+        }
+        Ok(match refused {
+            None => Ok(()),
+            Some(e) if e.errno == libc::EEXIST => {
+                Err(format!("it cannot be named {} again, since another interface of the node is", self.name))
+            }
+            Some(e) => Err(format!("it cannot be named {} again: {e}", self.name)),
+        })
+    }
+
     /// What differs between the two settings, and nothing else. An address that is there already, or gone already, is as it is to be: each
     /// of these is told from a refusal by [`Adjust::judge`].
     fn requests(&self) -> Vec<Request> {
@@ -272,7 +314,9 @@ impl Adjust {
         requests.extend(gone.map(|(ip, prefix)| {
             Request::change(RouteNetlinkMessage::DelAddress(address(self.guest_index, *ip, *prefix)))
         }));
-        let new = after.addresses.iter().filter(|address| !before.addresses.contains(address));
+        // Those of IPv6 may have gone with a renaming.
+        let is_new = |address: &&(IpAddr, u8)| self.is_misnamed() || !before.addresses.contains(address);
+        let new = after.addresses.iter().filter(is_new);
         requests.extend(new.map(|(ip, prefix)| add_address(self.guest_index, *ip, *prefix)));
         requests
     }
@@ -284,6 +328,10 @@ impl Adjust {
         }
         let link = links.iter().find(|link| link.index == self.guest_index);
         let link = link.ok_or_else(|| "the NIC is gone from its node".to_owned())?;
+        if let Some(on) = self.offload {
+            // By the name that it has in its node now.
+            offload::set(&link.name, on)?;
+        }
         let is_new = |changed: bool, is: bool| !changed || is;
         let mac = is_new(self.before.mac != self.after.mac, link.mac == self.after.mac);
         let mtu = is_new(self.before.mtu != self.after.mtu, link.mtu == self.after.mtu);
@@ -370,28 +418,6 @@ fn address(index: u32, ip: IpAddr, prefix: u8) -> AddressMessage {
     message
 }
 
-/// Turns TX checksum offload off, in the calling thread's namespace. Segmentation offload, which needs it, goes with it.
-fn fill_in_checksums(interface: &str) -> io::Result<()> {
-    const SIOCETHTOOL: libc::Ioctl = 0x8946;
-    const ETHTOOL_STXCSUM: u32 = 0x17;
-    #[repr(C)]
-    struct EthtoolValue {
-        command: u32,
-        data: u32,
-    }
-    let mut value = EthtoolValue { command: ETHTOOL_STXCSUM, data: 0 };
-    // SAFETY: all zero bytes are a valid ifreq.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes().take(15)) {
-        *to = from as libc::c_char;
-    }
-    request.ifr_ifru.ifru_data = (&raw mut value).cast();
-    let socket = std::net::UdpSocket::bind(("0.0.0.0", 0))?;
-    // SAFETY: the request and the value it points to live through the call, and are what this command reads.
-    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
 /// Deletes host ends, and with each its NIC. Several go as one group, in one step.
 pub fn unplug(netlink: &mut Netlink, indexes: &[u32], condemned_group: u32) -> io::Result<()> {
     let gone = |outcome: &Result<(), Refused>| match outcome {
@@ -407,6 +433,7 @@ pub fn unplug(netlink: &mut Netlink, indexes: &[u32], condemned_group: u32) -> i
                 .map(|index| Request::set_link(*index, vec![LinkAttribute::Group(condemned_group)]));
             // Those that are gone by now need no deleting.
             netlink.batch(condemn.collect())?;
+            fail_point::pass("network.unplug", "condemned");
             vec![Request::delete_group(condemned_group)]
         }
     };

@@ -16,11 +16,16 @@ use netlink_sys::{Socket, SocketAddr, protocols};
 use nix::libc;
 
 use crate::qdisc::Shape;
+use crate::redirect::Redirect;
 
 /// Requests in one send: their answers have to fit the receive buffer.
 const CHUNK: usize = 64;
+/// As [`CHUNK`], of requests that each get a message told.
+const ASK_CHUNK: usize = 16;
 /// Bytes of a `struct ifinfomsg`.
 const LINK_HEADER: usize = 16;
+/// `RTEXT_FILTER_SKIP_STATS`.
+const SKIP_STATISTICS: u32 = 1 << 3;
 /// Flag of an answer that carries words of the kernel.
 const NLM_F_ACK_TLVS: u16 = 0x200;
 /// Attribute of an answer that holds them.
@@ -29,6 +34,21 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 pub const NEW_LINK: u16 = 16;
 /// See [`NEW_LINK`].
 pub const DELETE_LINK: u16 = 17;
+
+/// `RTM_GETLINK`.
+const GET_LINK: u16 = 18;
+
+/// The other end of a veth, as the namespace that it is in shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct GuestEnd {
+    /// Its name there.
+    pub name: String,
+    /// Set up by that namespace (`IFF_UP`): its node's own will, whatever carrier it has.
+    pub up: bool,
+}
+
+/// An interface in another namespace: the namespace's number in this one, and its own number there.
+pub type Elsewhere = (i32, u32);
 
 /// A network interface, as far as wires care.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -51,14 +71,20 @@ pub struct Link {
     pub mac: Vec<u8>,
     /// Number of the other end of a veth, in that end's namespace.
     pub peer: u32,
+    /// This namespace's number of the one that the other end is in; none when it is in this one.
+    pub peer_namespace: Option<i32>,
+    /// The namespace that the other end was in when it was first seen: its node may have moved it on since.
+    pub home: Option<i32>,
+    /// The other end, where that is in another namespace; none until it was read.
+    pub guest: Option<GuestEnd>,
     /// Number of what it is a port of; 0 when of nothing.
     pub master: u32,
     /// True when it is a Linux bridge.
     pub is_bridge: bool,
     /// What of ours frames that leave by it go through.
     pub shape: Option<Shape>,
-    /// Number of the interface that frames that come in by it are handed to by us.
-    pub redirect: Option<u32>,
+    /// Where frames that come in by it are handed to by us.
+    pub redirect: Option<Redirect>,
 }
 
 /// First byte of a link message that a bridge sends about a port.
@@ -91,6 +117,9 @@ impl Link {
                 (libc::IFLA_GROUP, value) => link.group = number(value)?,
                 (libc::IFLA_MTU, value) => link.mtu = number(value)?,
                 (libc::IFLA_LINK, value) => link.peer = number(value)?,
+                (libc::IFLA_LINK_NETNSID, value) => {
+                    link.peer_namespace = Some(i32::from_ne_bytes(value.try_into().ok()?));
+                }
                 (libc::IFLA_MASTER, value) => link.master = number(value)?,
                 (libc::IFLA_ADDRESS, value) => link.mac = value.to_vec(),
                 (libc::IFLA_LINKINFO, value) => {
@@ -102,6 +131,16 @@ impl Link {
             }
         }
         (!link.name.is_empty()).then_some(link)
+    }
+
+    /// Where its other end is, when that is in another namespace.
+    pub fn elsewhere(&self) -> Option<Elsewhere> {
+        Some((self.peer_namespace?, self.peer))
+    }
+
+    /// What another namespace shows of this interface.
+    pub fn as_guest(&self) -> GuestEnd {
+        GuestEnd { name: self.name.clone(), up: self.up }
     }
 }
 
@@ -179,6 +218,23 @@ impl Request {
         message.header.index = index;
         message.attributes = attributes;
         Request::change(RouteNetlinkMessage::SetLink(message))
+    }
+
+    /// Asks for one interface, by its number: in this namespace, or in the one with this number here.
+    fn get_link(namespace: Option<i32>, index: u32) -> Request {
+        let mut payload = vec![0; LINK_HEADER];
+        payload[4..8].copy_from_slice(&index.to_ne_bytes());
+        let mut put = |kind: u16, value: [u8; 4]| {
+            payload.extend(8u16.to_ne_bytes());
+            payload.extend(kind.to_ne_bytes());
+            payload.extend(value);
+        };
+        if let Some(namespace) = namespace {
+            // The namespace that it is about, by its number in the asker's.
+            put(libc::IFLA_TARGET_NETNSID, namespace.to_ne_bytes());
+        }
+        put(libc::IFLA_EXT_MASK, SKIP_STATISTICS.to_ne_bytes());
+        Request::raw(GET_LINK, payload)
     }
 
     /// Sets an interface up or down.
@@ -278,30 +334,68 @@ impl Netlink {
 
     /// Sends all requests and tells how each one went, in their order.
     pub fn batch(&mut self, requests: Vec<Request>) -> io::Result<Vec<Result<(), Refused>>> {
+        self.send_all(requests, CHUNK, |_, _, _| {})
+    }
+
+    /// Reads these interfaces, in this namespace or in others of which no thread has to enter any: what is there of each.
+    pub fn read(&mut self, which: &[(Option<i32>, u32)]) -> io::Result<Vec<Option<Link>>> {
+        let mut links = vec![None; which.len()];
+        let requests = which.iter().map(|(namespace, index)| Request::get_link(*namespace, *index));
+        self.ask(requests.collect(), |at, kind, payload| {
+            if let Some(link) = links.get_mut(at).filter(|_| kind == NEW_LINK) {
+                *link = Link::parse(payload);
+            }
+        })?;
+        Ok(links)
+    }
+
+    /// As [`Netlink::batch`], of requests that each get a message told: with it comes the place of its request.
+    pub fn ask(
+        &mut self,
+        requests: Vec<Request>,
+        told: impl FnMut(usize, u16, &[u8]),
+    ) -> io::Result<Vec<Result<(), Refused>>> {
+        self.send_all(requests, ASK_CHUNK, told)
+    }
+
+    fn send_all(
+        &mut self,
+        requests: Vec<Request>,
+        chunk: usize,
+        mut told: impl FnMut(usize, u16, &[u8]),
+    ) -> io::Result<Vec<Result<(), Refused>>> {
         let mut outcomes = Vec::with_capacity(requests.len());
         let mut requests = requests.into_iter().peekable();
         while requests.peek().is_some() {
             let first = self.sequence.wrapping_add(1);
             let mut out = Vec::new();
-            for request in requests.by_ref().take(CHUNK) {
+            for request in requests.by_ref().take(chunk) {
                 self.sequence = self.sequence.wrapping_add(1);
                 request.emit(self.sequence, &mut out);
             }
             self.socket.send(&out, 0)?;
             let count = self.sequence.wrapping_sub(first) as usize + 1;
-            outcomes.extend(self.answers(first, count)?);
+            let done = outcomes.len();
+            outcomes.extend(self.answers(first, count, |at, kind, payload| told(done + at, kind, payload))?);
         }
         Ok(outcomes)
     }
 
-    fn answers(&mut self, first: u32, count: usize) -> io::Result<Vec<Result<(), Refused>>> {
+    fn answers(
+        &mut self,
+        first: u32,
+        count: usize,
+        mut told: impl FnMut(usize, u16, &[u8]),
+    ) -> io::Result<Vec<Result<(), Refused>>> {
         let mut answers: Vec<Option<Result<(), Refused>>> = vec![None; count];
         while answers.iter().any(Option::is_none) {
             let (bytes, _) = self.socket.recv_from_full()?;
-            for message in messages(&bytes).filter(|m| m.message_type() == NLMSG_ERROR) {
+            for message in messages(&bytes) {
                 let at = message.sequence_number().wrapping_sub(first) as usize;
-                if let Some(answer) = answers.get_mut(at) {
-                    *answer = Some(outcome(message.flags(), message.payload()));
+                let Some(answer) = answers.get_mut(at) else { continue };
+                match message.message_type() {
+                    NLMSG_ERROR => *answer = Some(outcome(message.flags(), message.payload())),
+                    kind => told(at, kind, message.payload()),
                 }
             }
         }
@@ -391,51 +485,4 @@ pub fn has_generic_family(name: &str) -> io::Result<bool> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_loopback_interface_is_found() {
-        let links = Netlink::open().unwrap().links().unwrap();
-        assert!(links.iter().any(|l| l.name == "lo" && l.index == 1), "{links:?}");
-    }
-
-    #[test]
-    fn each_request_of_a_batch_has_its_own_outcome() {
-        // Interface numbers that cannot exist; more than one chunk.
-        let requests = (0..150).map(|n| Request::delete_link(0x7fff_0000 + n)).collect();
-        let outcomes = Netlink::open().unwrap().batch(requests).unwrap();
-        assert_eq!(outcomes.len(), 150);
-        let allowed = [libc::ENODEV, libc::EPERM];
-        assert!(
-            outcomes.iter().all(|o| o.as_ref().is_err_and(|e| allowed.contains(&e.errno))),
-            "{outcomes:?}"
-        );
-    }
-
-    #[test]
-    fn what_a_bridge_tells_of_a_port_is_not_taken_for_the_interface() {
-        let mut message = vec![0; LINK_HEADER];
-        message[4] = 9;
-        // Its name, "br0".
-        message.extend([8, 0, 3, 0, b'b', b'r', b'0', 0]);
-        assert_eq!(Link::parse(&message).map(|link| link.index), Some(9));
-        message[0] = AF_BRIDGE;
-        assert!(Link::parse(&message).is_none());
-    }
-
-    #[test]
-    fn a_generic_family_is_told_from_none() {
-        assert!(has_generic_family("nlctrl").unwrap());
-        assert!(!has_generic_family("no-such-family").unwrap());
-    }
-
-    #[test]
-    fn any_bytes_are_cut_without_harm() {
-        for length in 0..40 {
-            let bytes = vec![0xff; length];
-            assert!(messages(&bytes).count() <= length);
-            assert!(Link::parse(&bytes).is_none());
-        }
-    }
-}
+mod tests;

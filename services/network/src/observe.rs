@@ -147,7 +147,8 @@ mod tests {
 
     fn wire(state: WireState) -> Observed {
         let wire_id = 7.try_into().unwrap();
-        let wire = ObservedWire { wire_id, state, detail: String::new(), plane: String::new() };
+        let (detail, plane, plane_reason) = Default::default();
+        let wire = ObservedWire { wire_id, state, detail, plane, plane_reason, end: None };
         Observed { wires: [(wire_id, wire)].into(), ..Observed::default() }
     }
 

@@ -4,11 +4,13 @@ use std::io;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
+use netloom_model::id::WireId;
 use netloom_model::spec::Impairment;
 use nix::sched::{CloneFlags, unshare};
 
 use crate::netlink::{Netlink, Request};
 use crate::qdisc::{self, Shape};
+use crate::redirect::{self, Mark};
 
 /// Number and MTU of the interface that is tried on.
 const TRIED: u32 = 10;
@@ -45,7 +47,8 @@ fn try_all() -> io::Result<Vec<String>> {
         return Err(io::Error::other(format!("no veth can be made: {e}")));
     }
     // Without a way from one device to another nothing that is slowed would arrive.
-    let join = vec![qdisc::put_ingress(TRIED), qdisc::redirect(TRIED, TRIED + 1)];
+    let mark = Mark { owner: 0, from: TRIED, wire: WireId::try_from(1).map_err(io::Error::other)? };
+    let join = vec![redirect::put_place(TRIED), redirect::put(mark, TRIED + 1)];
     if let Some(e) = netlink.batch(join)?.into_iter().find_map(Result::err) {
         tracing::warn!(
             "this kernel cannot redirect frames (cls_u32, act_mirred), so that no wire can be impaired: {e}"

@@ -1,5 +1,5 @@
-//! Traffic control of the kernel, as bytes of route netlink: what slows or harms the frames that leave by a device, and what hands the frames
-//! that come in by one device to another.
+//! Traffic control of the kernel, as bytes of route netlink: what slows or harms the frames that leave by a device. What hands the frames
+//! that come in by one device to another is in [`crate::redirect`].
 //!
 //! A direction of a wire has one queueing discipline, at the root of the device that its frames leave by: a token bucket (`tbf`) when only its
 //! rate is bounded, `netem` for everything else, the rate included. Its handle says that it is ours.
@@ -7,6 +7,7 @@
 use netloom_model::spec::Impairment;
 
 use crate::netlink::Request;
+use crate::redirect::{self, Redirect};
 
 /// `RTM_NEWQDISC` and what follows it.
 pub const NEW_QDISC: u16 = 36;
@@ -24,17 +25,21 @@ pub const GET_FILTER: u16 = 46;
 /// Bytes of a `struct tcmsg`.
 const HEADER: usize = 20;
 const ROOT: u32 = 0xffff_ffff;
-const INGRESS: u32 = 0xffff_fff1;
+/// Parent of an ingress discipline.
+pub const INGRESS: u32 = 0xffff_fff1;
 /// Handle of an ingress discipline, and parent of its filters.
-const INGRESS_HANDLE: u32 = 0xffff_0000;
+pub const INGRESS_HANDLE: u32 = 0xffff_0000;
 /// Handles of ours. Two, since the kernel refuses another kind under the handle of the one that is there.
 const RATE_HANDLE: u32 = 0x6e6c_0000;
 const NETEM_HANDLE: u32 = 0x6e6d_0000;
 /// Preference of our filter, over all protocols.
-const FILTER_INFO: u32 = 0x6e6c << 16 | (3u16.to_be() as u32);
-const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
-const NESTED: u16 = 1 << 15;
+pub const FILTER_INFO: u32 = 0x6e6c << 16 | (3u16.to_be() as u32);
+/// Attribute that names a kind.
+pub const TCA_KIND: u16 = 1;
+/// Attribute that holds what the kind defines.
+pub const TCA_OPTIONS: u16 = 2;
+/// Flag of an attribute that holds attributes.
+pub const NESTED: u16 = 1 << 15;
 
 /// What a header of Ethernet with two VLAN tags adds to an MTU.
 const FRAME: u32 = 22;
@@ -236,54 +241,9 @@ pub fn take(index: u32, shape: &Shape) -> Request {
     Request::raw(DELETE_QDISC, header(index, handle, ROOT, 0))
 }
 
-/// Makes the place that a redirect hangs on.
-pub fn put_ingress(index: u32) -> Request {
-    let mut bytes = header(index, INGRESS_HANDLE, INGRESS, 0);
-    text(&mut bytes, TCA_KIND, "ingress");
-    Request::create_raw(NEW_QDISC, bytes)
-}
-
-/// Takes it away, with the redirect.
-pub fn take_ingress(index: u32) -> Request {
-    Request::raw(DELETE_QDISC, header(index, INGRESS_HANDLE, INGRESS, 0))
-}
-
-/// Sends every frame that comes in by a device out by another: `u32` without a key matches all, also one without a payload.
-pub fn redirect(index: u32, to: u32) -> Request {
-    const SELECTOR: u16 = 5;
-    const ACTIONS: u16 = 7;
-    const TERMINAL: u8 = 1;
-    const STOLEN: u32 = 4;
-    const EGRESS_REDIRECT: u32 = 1;
-    // `struct tc_mirred`: index, capabilities, action, two counts, what to do, where to.
-    let words = [0, 0, STOLEN, 0, 0, EGRESS_REDIRECT, to];
-    let parameters: Vec<u8> = words.into_iter().flat_map(u32::to_ne_bytes).collect();
-    let mut mirred = Vec::new();
-    attribute(&mut mirred, 2, &parameters);
-    let mut action = Vec::new();
-    text(&mut action, 1, "mirred");
-    attribute(&mut action, 2 | NESTED, &mirred);
-    let mut actions = Vec::new();
-    attribute(&mut actions, 1 | NESTED, &action);
-    let mut selector = [0; 16];
-    selector[0] = TERMINAL;
-    let mut options = Vec::new();
-    attribute(&mut options, SELECTOR, &selector);
-    attribute(&mut options, ACTIONS | NESTED, &actions);
-    let mut bytes = header(index, 0, INGRESS_HANDLE, FILTER_INFO);
-    text(&mut bytes, TCA_KIND, "u32");
-    attribute(&mut bytes, TCA_OPTIONS | NESTED, &options);
-    Request::create_raw(NEW_FILTER, bytes)
-}
-
 /// Body of the request for all queueing disciplines.
 pub fn all() -> Vec<u8> {
     header(0, 0, 0, 0)
-}
-
-/// Body of the request for the filters that frames meet that come in by a device.
-pub fn filters_of(index: u32) -> Vec<u8> {
-    header(index, 0, INGRESS_HANDLE, 0)
 }
 
 /// What a message of the kernel tells of a device.
@@ -293,8 +253,8 @@ pub enum Told {
     Root(Option<Shape>),
     /// There is a place for filters on what comes in.
     Ingress,
-    /// Our redirect, and where to.
-    Redirect(u32),
+    /// Our redirect.
+    Redirect(Redirect),
 }
 
 /// Reads the payload of a message about a queueing discipline or a filter, of which the kernel tells that it is there.
@@ -314,7 +274,9 @@ pub fn read(payload: &[u8]) -> Option<(u32, Told)> {
         (ROOT, RATE_HANDLE | NETEM_HANDLE) => Told::Root(Some(Shape::Strange)),
         (ROOT, _) => Told::Root(None),
         (INGRESS, _) => Told::Ingress,
-        (INGRESS_HANDLE, _) if info == FILTER_INFO && kind == "u32" => Told::Redirect(target(options)?),
+        _ if redirect::is_of_place(parent) && info == FILTER_INFO && kind == "u32" => {
+            Told::Redirect(Redirect::read(options)?)
+        }
         _ => return None,
     };
     Some((index, told))
@@ -330,15 +292,8 @@ pub fn device(payload: &[u8]) -> Option<u32> {
     u32_at(payload, 4)
 }
 
-/// Where a filter's `mirred` action sends frames.
-fn target(options: &[u8]) -> Option<u32> {
-    let actions = find(options, 7)?;
-    let action = find(actions, 1)?;
-    let parameters = find(find(action, 2)?, 2)?;
-    u32_at(parameters, 24)
-}
-
-fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+/// The first attribute of this kind.
+pub fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     let mut at = 0;
     while let Some(length) = bytes.get(at..at + 2) {
         let length = usize::from(u16::from_ne_bytes(length.try_into().ok()?));
@@ -352,22 +307,26 @@ fn find(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     None
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+/// The number at this place.
+pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-fn header(index: u32, handle: u32, parent: u32, info: u32) -> Vec<u8> {
+/// A `struct tcmsg`: interface, handle, parent, information.
+pub fn header(index: u32, handle: u32, parent: u32, info: u32) -> Vec<u8> {
     [0, index, handle, parent, info].into_iter().flat_map(u32::to_ne_bytes).collect()
 }
 
-fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
+/// Appends an attribute.
+pub fn attribute(out: &mut Vec<u8>, kind: u16, value: &[u8]) {
     out.extend(u16::try_from(value.len() + 4).unwrap_or(u16::MAX).to_ne_bytes());
     out.extend(kind.to_ne_bytes());
     out.extend(value);
     out.resize(out.len().next_multiple_of(4), 0);
 }
 
-fn text(out: &mut Vec<u8>, kind: u16, value: &str) {
+/// Appends an attribute of text.
+pub fn text(out: &mut Vec<u8>, kind: u16, value: &str) {
     attribute(out, kind, &[value.as_bytes(), &[0]].concat());
 }
 
@@ -433,18 +392,5 @@ mod tests {
     fn the_fields_that_are_set_are_named() {
         let impairment = Impairment { rate_bps: 1, loss_ppm: 1, ..Impairment::default() };
         assert_eq!(fields(&impairment).collect::<Vec<_>>(), ["rate_bps", "loss_ppm"]);
-    }
-
-    #[test]
-    fn a_redirect_is_read_back_and_any_bytes_are_read_without_harm() {
-        assert_eq!(told(&redirect(7, 100_009)), Some((7, Told::Redirect(100_009))));
-        assert_eq!(told(&put_ingress(7)), Some((7, Told::Ingress)));
-        let whole = redirect(7, 9).payload().to_vec();
-        for end in 0..whole.len() {
-            let _ = read(&whole[..end]);
-        }
-        for end in 0..64 {
-            assert_eq!(read(&vec![0xff; end]).filter(|(_, told)| matches!(told, Told::Redirect(_))), None);
-        }
     }
 }

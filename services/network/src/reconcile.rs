@@ -9,15 +9,16 @@ mod effects;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use netloom_model::id::{NodeUid, WireId};
 use netloom_ovsdb::{Client, Db, Txn, Uuid};
-use netloom_service::Shutdown;
+use netloom_service::{Shutdown, fail_point};
 use tokio::sync::{Notify, watch};
 
 use crate::config::Config;
+use crate::counts::{self, Counts};
 use crate::driver::flows::{Keeper, Wish};
 use crate::driver::ovs::{self, Change, View};
 use crate::error::Error;
@@ -35,6 +36,8 @@ use crate::slice::{Store, Wanted};
 
 /// How often a pass is made though nothing was heard.
 const TIMER: Duration = Duration::from_secs(1);
+/// How often what wires carried is read, at most.
+const COUNT: Duration = Duration::from_secs(1);
 /// How long a failed effect rests, at first and at most.
 const REST: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
 /// Numbers of host ends begin here: an end in a node never gets so high.
@@ -47,6 +50,14 @@ pub struct Report {
     pub observed: Observed,
     /// What was removed and still exists, and what of it.
     pub left: BTreeMap<WireId, String>,
+}
+
+/// Where what the loop finds goes.
+pub struct Reports {
+    /// What each pass found.
+    pub report: watch::Sender<Option<Arc<Report>>>,
+    /// What wires carried, now and then.
+    pub counts: watch::Sender<Arc<Counts>>,
 }
 
 /// What a pass reads; each is a level.
@@ -68,6 +79,8 @@ pub struct Reconciler {
     sources: Sources,
     netlink: Arc<Mutex<Netlink>>,
     kernel_datapath: bool,
+    /// What the bridge forwarded with when it was seen last.
+    found_datapath: Option<String>,
     impairments: Vec<String>,
     wake: Arc<Notify>,
     keepers: BTreeMap<String, Keeper>,
@@ -79,6 +92,8 @@ pub struct Reconciler {
     tried_with: (u64, Arc<Starts>),
     next_index: u32,
     view: Option<(Arc<Db>, View)>,
+    /// When what wires carried was read last.
+    counted: Option<Instant>,
 }
 
 /// When a failed effect is tried again.
@@ -121,6 +136,7 @@ impl Reconciler {
             sources,
             netlink: Arc::new(Mutex::new(Netlink::open().map_err(failed)?)),
             kernel_datapath,
+            found_datapath: None,
             impairments: probe::impairments(),
             wake: Arc::new(Notify::new()),
             keepers: BTreeMap::new(),
@@ -130,15 +146,12 @@ impl Reconciler {
             tried_with: (0, starts),
             next_index,
             view: None,
+            counted: None,
         })
     }
 
     /// Runs until shut down; what exists goes on carrying after. Ends with an error when a task ended that it reads from.
-    pub async fn run(
-        mut self,
-        report: watch::Sender<Option<Arc<Report>>>,
-        shutdown: Shutdown,
-    ) -> Result<(), Error> {
+    pub async fn run(mut self, reports: Reports, shutdown: Shutdown) -> Result<(), Error> {
         let mut wanted = self.sources.store.wanted();
         let mut starts = self.sources.starts.clone();
         let mut links = self.sources.monitor.links();
@@ -154,7 +167,7 @@ impl Reconciler {
                 db: snapshots.borrow_and_update().clone(),
             };
             let begun = Instant::now();
-            let pause = self.pass(now, &report).await;
+            let pause = self.pass(now, &reports).await;
             let outcome = if self.refused.is_none() { "ok" } else { "failed" };
             figures::PASSES.note(&[outcome], begun.elapsed());
             tokio::select! {
@@ -173,7 +186,7 @@ impl Reconciler {
     }
 
     /// One pass; tells how long the next may wait.
-    async fn pass(&mut self, now: Now, report: &watch::Sender<Option<Arc<Report>>>) -> Duration {
+    async fn pass(&mut self, now: Now, reports: &Reports) -> Duration {
         self.read(now.db);
         let tables = self.tables();
         let tried_with = (now.wanted.revision, now.starts.clone());
@@ -199,14 +212,16 @@ impl Reconciler {
             refused: self.refused.as_deref(),
             datapath: self.config.datapath,
             kernel_datapath: self.kernel_datapath,
+            found_datapath: self.found_datapath.as_deref(),
+            plane: self.config.plane,
             impairments: &self.impairments,
             host_interfaces: self.config.host_interfaces,
         };
-        let userspace = facts.userspace();
         let mut plan = plan::plan(&facts);
         let settled = facts.settled;
-        self.tell(&mut plan, &now.wanted, report);
-        self.act(plan, &now.wanted, &now.starts, &now.links, userspace, settled).await;
+        self.tell(&mut plan, &now.wanted, &reports.report);
+        self.count(&plan, &reports.counts).await;
+        self.act(plan, &now.wanted, &now.starts, &now.links, settled).await;
         let clock = Instant::now();
         let due = self.resting.values().filter_map(|rest| rest.until.checked_duration_since(clock)).min();
         due.unwrap_or(TIMER).min(TIMER)
@@ -234,6 +249,9 @@ impl Reconciler {
                     Keeper::start(name.clone(), socket, self.wake.clone())
                 });
             }
+            if let Some(bridge) = view.bridges.get(&self.names.bridge) {
+                self.found_datapath = Some(bridge.datapath.clone());
+            }
             self.view = Some((db, view));
         }
     }
@@ -258,6 +276,12 @@ impl Reconciler {
         if let Some(before) = report.borrow().as_ref() {
             plan.observed.note_gaps(&before.observed, Instant::now());
         }
+        // Also who only looks at the log learns what keeps links from being made, a bridge of somebody else's for instance.
+        let known =
+            report.borrow().as_ref().map(|r| r.observed.inventory.problems.clone()).unwrap_or_default();
+        for problem in plan.observed.inventory.problems.iter().filter(|p| !known.contains(p)) {
+            tracing::warn!("{problem}");
+        }
         let left: BTreeSet<WireId> = plan.left.keys().copied().collect();
         report.send_if_modified(|last| {
             let same = last.as_ref().is_some_and(|r| r.observed == plan.observed && r.left == plan.left);
@@ -272,15 +296,7 @@ impl Reconciler {
         }
     }
 
-    async fn act(
-        &mut self,
-        plan: Plan,
-        wanted: &Wanted,
-        starts: &Starts,
-        links: &Links,
-        userspace: bool,
-        settled: bool,
-    ) {
+    async fn act(&mut self, plan: Plan, wanted: &Wanted, starts: &Starts, links: &Links, settled: bool) {
         for (name, keeper) in &self.keepers {
             let generation = keeper.table().generation;
             let wish = plan.flows.get(name).map(|rules| Wish {
@@ -292,7 +308,9 @@ impl Reconciler {
             let trusted = self.trust.bridges.get(name).is_some_and(|(g, _)| *g == generation);
             keeper.want(wish.filter(|_| trusted));
         }
-        let visits = self.visits(&plan, wanted, starts, links, userspace);
+        // Before anything is taken away: a far end must not hear of a wire that is.
+        self.sources.monitor.follow(plan.cables.clone()).await;
+        let visits = self.visits(&plan, wanted, starts, links);
         let database =
             commit(&self.sources.client, &self.names, &mut self.trust, &self.keepers, &plan.changes, wanted);
         let interfaces = effects::interfaces(self.netlink.clone(), &self.names, &plan, visits, wanted);
@@ -315,6 +333,24 @@ impl Reconciler {
         }
     }
 
+    /// Reads what wires carried, when it was not read for a while.
+    async fn count(&mut self, plan: &Plan, to: &watch::Sender<Arc<Counts>>) {
+        if self.counted.is_some_and(|at| at.elapsed() < COUNT) {
+            return;
+        }
+        self.counted = Some(Instant::now());
+        let flows = self.keepers.get(&self.names.bridge).map(Keeper::counts).unwrap_or_default();
+        let (netlink, names) = (self.netlink.clone(), self.names.clone());
+        let read = tokio::task::spawn_blocking(move || {
+            counts::of_redirects(&mut netlink.lock().unwrap_or_else(PoisonError::into_inner), &names)
+        });
+        let redirects = match read.await.unwrap_or_else(|e| Err(std::io::Error::other(e))) {
+            Ok(redirects) => redirects,
+            Err(e) => return tracing::debug!("what redirects counted cannot be read: {e}"),
+        };
+        to.send_replace(Arc::new(counts::put_together(&plan.ways, &redirects, &flows)));
+    }
+
     fn note(&mut self, wire: WireId, outcome: Result<(), String>) {
         let Err(message) = outcome else {
             self.resting.remove(&wire);
@@ -334,7 +370,6 @@ impl Reconciler {
         wanted: &Wanted,
         starts: &Starts,
         links: &Links,
-        userspace: bool,
     ) -> Vec<(String, Visit)> {
         let taken: BTreeSet<u32> = links.values().map(|link| link.index).collect();
         let mut visits = Vec::new();
@@ -357,9 +392,10 @@ impl Reconciler {
                     guest,
                     host_name: wish.host_name.clone(),
                     host_index: self.next_index,
-                    alias: self.names.alias(nic, &start.id),
+                    alias: self.names.alias(nic, &start.id, Some(wish.offload)),
                     group: self.names.group,
                     silent: wish.silent,
+                    offload: wish.offload,
                 });
                 self.next_index = self.next_index.wrapping_add(1).clamp(FIRST_INDEX, i32::MAX as u32);
             }
@@ -369,13 +405,16 @@ impl Reconciler {
                     wire: adjustment.wire,
                     guest_index: adjustment.guest_index,
                     host_index: adjustment.host_index,
+                    called: adjustment.called.clone(),
+                    name: guest.name,
                     before: adjustment.before.clone(),
                     after: guest.setting,
-                    alias: self.names.alias(nic, &start.id),
+                    offload: adjustment.offload,
+                    alias: self.names.alias(nic, &start.id, adjustment.offload),
                 })
             };
             let adjusts = plan.adjust.get(node).into_iter().flatten().filter_map(adjust).collect();
-            let visit = Visit { path: start.path.clone(), plugs, adjusts, checksums: userspace };
+            let visit = Visit { path: start.path.clone(), plugs, adjusts };
             visits.push((node.to_string(), visit));
         }
         visits
@@ -419,7 +458,9 @@ async fn commit(
         ovs::transaction(names, changes)
     };
     let begun = Instant::now();
+    fail_point::pass("network.database", "before");
     let outcome = figures::OVSDB.time(&[], client.transact(txn)).await?;
+    fail_point::pass("network.database", "after");
     let Some(cfg) = outcome.next_cfg else { return Ok(()) };
     trust.database.get_or_insert(cfg);
     for (name, generation) in asked {
@@ -463,13 +504,14 @@ mod tests {
         let (publish, starts) = watch::channel(Arc::default());
         let sources = Sources {
             store: Store::open(dir.path()).unwrap(),
-            starts,
-            monitor: Monitor::start().unwrap(),
+            starts: starts.clone(),
+            monitor: Monitor::start(starts).unwrap(),
             client: Client::connect(config.ovsdb_socket.clone(), ovs::DATABASE, ovs::tables()),
         };
         let reconciler = Reconciler::new(Names::new(&config, Owner::new()), config, sources).unwrap();
         let (report, mut reports) = watch::channel(None);
-        let running = tokio::spawn(reconciler.run(report, Shutdown::new()));
+        let counts = watch::Sender::new(Arc::default());
+        let running = tokio::spawn(reconciler.run(Reports { report, counts }, Shutdown::new()));
         reports.wait_for(Option::is_some).await.unwrap();
         drop(publish);
         let ended = running.await.unwrap();

@@ -122,7 +122,7 @@ impl Scheduler {
         self.first_word().await;
         let (mut judged, mut issued) = (BTreeSet::new(), Issued::default());
         for _ in 0..ATTEMPTS {
-            let mut tx = self.store.begin().await?;
+            let mut tx = self.store.begin("scheduler.deploy").await?;
             let id = apply.request_id.as_deref();
             if let Some(first) = repeated_in(&mut tx, id, OperationKind::Deploy, &apply.lab).await? {
                 return Ok(first);
@@ -165,6 +165,7 @@ impl Scheduler {
                 // Hosts are asked without holding the writer's lock; then the plan is made again on what is there by then.
                 drop(tx);
                 self.validate(&uses).await?;
+                self.refuse_what_hosts_do_not_take(&planned.rows).await?;
                 judged.extend(uses.iter().map(of_use));
                 continue;
             }
@@ -194,7 +195,7 @@ impl Scheduler {
     fn refuse_host_paths(&self, rows: &LabRows) -> Result<()> {
         let mut wrong = Vec::new();
         self.world.read(|hosts| {
-            for node in rows.nodes.values().filter(|n| n.is_wanted()) {
+            for node in rows.asked_for() {
                 let Some(view) = node.host.as_ref().and_then(|host| hosts.get(host)) else { continue };
                 let roots = &view.compute.inventory.host_path_roots;
                 for bind in &node.spec.binds {
@@ -272,7 +273,7 @@ impl Scheduler {
         generation: u64,
         request_id: Option<String>,
     ) -> Result<OperationRow> {
-        let mut tx = self.store.begin().await?;
+        let mut tx = self.store.begin("scheduler.destroy").await?;
         if let Some(first) = repeated_in(&mut tx, request_id.as_deref(), OperationKind::Destroy, lab).await? {
             return Ok(first);
         }
@@ -321,7 +322,7 @@ impl Scheduler {
             Failure::new(Code::NotFound, "OPERATION_NOT_FOUND", message).with("operation", id)
         };
         let operation_id = id.parse().map_err(|_| not_found())?;
-        let mut tx = self.store.begin().await?;
+        let mut tx = self.store.begin("scheduler.cancel").await?;
         let mut operation = tx.operation(operation_id).await?.ok_or_else(not_found)?;
         let refuse = |reason: &str, message: String| {
             Err(Failure::new(Code::FailedPrecondition, reason, message).with("operation", id).into())
@@ -366,11 +367,11 @@ impl Scheduler {
     /// Places what fitted nowhere, in every lab, and says whether something found a place.
     pub async fn place_again(&self) -> Result<()> {
         for rows in self.store.all() {
-            let waits = |n: &NodeRow| n.is_wanted() && n.host.is_none();
+            let waits = |n: &NodeRow| n.wanted != Wanted::Absent && n.host.is_none();
             if rows.lab.wanted == Wanted::Absent || !rows.nodes.values().any(waits) {
                 continue;
             }
-            let mut tx = self.store.begin().await?;
+            let mut tx = self.store.begin("scheduler.place").await?;
             let Some(before) = tx.rows(rows.lab.uid) else { continue };
             let rooms = self.rooms(&mut tx, before.lab.uid).await?;
             let ctx = Purpose::Back.context(&self.catalogue, &rooms, tx.now());
@@ -394,7 +395,7 @@ impl Scheduler {
         let silent = !rooms.is_empty() && rooms.iter().all(|r| !r.heard);
         let ctx = purpose.context(&self.catalogue, &rooms, tx.now());
         let (asked, planned) = (ctx.asked, plan(current, spec, ctx));
-        let places = planned.rows.nodes.values().any(|n| n.is_wanted() && n.host.is_none());
+        let places = planned.rows.nodes.values().any(|n| n.wanted != Wanted::Absent && n.host.is_none());
         if asked && silent && places {
             let hosts: Vec<&str> = rooms.iter().map(|r| r.host.as_str()).collect();
             let message = format!(

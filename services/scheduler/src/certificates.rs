@@ -172,7 +172,7 @@ impl Scheduler {
             }
             tracing::info!(lab = %rows.lab.id, certificates = wanted.len(), "certificates are issued anew");
             self.issue(&rows, wanted, &mut issued).await?;
-            self.change(rows.lab.uid, |rows| drop(issued.put(rows, now))).await?;
+            self.change("scheduler.renew", rows.lab.uid, |rows| drop(issued.put(rows, now))).await?;
         }
         Ok(())
     }

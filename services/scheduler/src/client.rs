@@ -19,7 +19,7 @@ use netloom_service::status::from_status;
 use netloom_service::{Channel, Connector, Endpoint};
 use tonic::Status;
 
-pub use self::compute::{ComputeEvent, ImageFacts};
+pub use self::compute::{ComputeEvent, ImageFacts, Refused};
 pub use self::network::{NetworkEvent, NetworkObjects};
 pub use self::registry::{ImageUse, RegistryClient, Verdict};
 use crate::config::HostConfig;
@@ -61,11 +61,21 @@ async fn bounded<T>(
 ) -> Result<T, Failure> {
     match tokio::time::timeout(bound, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) if is_cut(&status) => {
+            let message = format!("it ended in the middle of its answer: {}", status.message());
+            Err(Failure::new(Code::Unavailable, "SERVICE_UNREACHABLE", message))
+        }
         Ok(Err(status)) => Err(from_status(&status)),
         Err(_) => {
             Err(Failure::new(Code::DeadlineExceeded, "TIMED_OUT", format!("no answer within {bound:?}")))
         }
     }
+}
+
+/// True for the end of an answer whose server died: which code it has depends on the moment. What services say by themselves has details.
+fn is_cut(status: &Status) -> bool {
+    use tonic::Code::{Cancelled, Internal, Unknown};
+    matches!(status.code(), Cancelled | Internal | Unknown) && status.details().is_empty()
 }
 
 fn unreadable(e: ConvertError) -> Failure {

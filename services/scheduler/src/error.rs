@@ -90,6 +90,11 @@ impl From<Error> for Failure {
                 format!("{message}. Check that netloom's image registry runs, then try again"),
             ),
             Error::Host { failure, .. } | Error::Registry(failure) => Failure { message, ..*failure },
+            Error::Database(source) if is_full(&source) => {
+                tracing::error!(error = &source as &dyn std::error::Error, "the database's disk is full");
+                let message = "the disk that the scheduler's database is on is full, so nothing was changed: make room on it (the disk of `data_dir`), then try again";
+                Failure::new(Code::ResourceExhausted, "DISK_FULL", message)
+            }
             Error::Database(source) => {
                 tracing::error!(error = &source as &dyn std::error::Error, "the database failed");
                 Failure::internal("the scheduler's database failed; its log says how")
@@ -104,4 +109,9 @@ impl From<Error> for Failure {
             }
         }
     }
+}
+
+/// SQLITE_FULL.
+fn is_full(e: &sqlx::Error) -> bool {
+    e.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == "13")
 }

@@ -93,7 +93,10 @@ impl Watcher {
             return Ok(false);
         }
         let since = self.cursor;
-        match self.core.store.read_events(since, &self.lab, BATCH).await? {
+        // In a task of its own: a stream that nobody takes from is not gone on with, and must not keep a connection to the database meanwhile.
+        let (core, lab) = (self.core.clone(), self.lab.clone());
+        let reading = tokio::spawn(async move { core.store.read_events(since, &lab, BATCH).await });
+        match reading.await.map_err(|e| Failure::internal(format!("events were not read: {e}")))?? {
             Reading::Relist => {
                 Err(relist(since, &format!("events after number {since} are not kept any more")).into())
             }

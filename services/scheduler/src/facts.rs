@@ -5,8 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netloom_model::id::HostId;
-use netloom_model::observed::WireState;
+use netloom_model::id::{HostId, NodeUid};
+use netloom_model::observed::{End, WireState};
 use netloom_model::spec::Stage;
 use netloom_model::state::{
     ImageStep as Image, LinkState, NodeEvidence, NodeState, Runtime, Wanted, link_state, node_state,
@@ -21,7 +21,7 @@ pub const CROSS_HOST: &str = "cross-host links are not available yet";
 
 /// Sets every state in the rows.
 pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
-    let waiting: Vec<String> = rows.nodes.values().filter(|n| n.replaced).map(|n| n.id.folded()).collect();
+    let waiting: Vec<String> = rows.nodes.values().filter(|n| n.is_former()).map(|n| n.id.folded()).collect();
     let lab = rows.lab.uid;
     let refusal = |host: Option<&HostId>, service: &'static str| {
         let refused = hosts.get(host?)?.refused.get(&(service, lab))?;
@@ -54,6 +54,12 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
         .filter(|n| n.is_wanted() && (n.wanted == Wanted::Stopped || n.state == NodeState::Stopped))
         .map(|n| n.spec.id.clone())
         .collect();
+    let failed: BTreeSet<String> = rows
+        .nodes
+        .values()
+        .filter(|n| n.is_wanted() && n.state == NodeState::Failed)
+        .map(|n| n.spec.id.clone())
+        .collect();
     for link in rows.links.values_mut() {
         let host_of = |node: &str| placed.get(node).cloned().flatten();
         let Some(host) = &link.host else {
@@ -61,7 +67,9 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
             (link.state, link.reason) = if apart {
                 (LinkState::Failed, CROSS_HOST.to_owned())
             } else {
-                (LinkState::Pending, "a node of it has no host".to_owned())
+                let homeless = link.spec.node_ends().find(|end| host_of(&end.node).is_none());
+                let why = homeless.map(|end| format!("{end}: node {} has no host", end.node));
+                (LinkState::Pending, why.unwrap_or_default())
             };
             continue;
         };
@@ -75,8 +83,13 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
         let wire = network.wires.get(&link.wire_id);
         let seen: Option<(WireState, &str)> = wire.map(|w| (w.state, w.detail.as_str()));
         (link.state, link.reason) = link_state(network.heard == Heard::Yes, seen);
+        if let Some(end) = wire.and_then(|wire| wire.end).filter(|_| network.heard == Heard::Yes) {
+            let end = if end == End::A { &link.spec.a } else { &link.spec.b };
+            link.reason = format!("{end}: {}", link.reason);
+        }
         if let Some(wire) = wire {
             link.plane.clone_from(&wire.plane);
+            link.plane_reason.clone_from(&wire.plane_reason);
         }
         // What was read back stands; only why a wire carries nothing is known better here.
         if network.heard == Heard::Yes && matches!(link.state, LinkState::Pending | LinkState::Down) {
@@ -90,6 +103,8 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
                 (link.state, link.reason) = (LinkState::Down, "it is unplugged".to_owned());
             } else if let Some(node) = ended.first() {
                 (link.state, link.reason) = (LinkState::Down, format!("node {node} does not run"));
+            } else if let Some(end) = link.spec.node_ends().find(|end| failed.contains(&end.node)) {
+                link.reason = format!("{end}: node {} has failed", end.node);
             }
         }
     }
@@ -103,6 +118,38 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
     }
     crate::stages::advance(rows);
     tell_waits(rows);
+    tell_successors(rows);
+}
+
+/// Says of a node how far its successor is, and of a successor that cannot be made that its former self stays.
+fn tell_successors(rows: &mut LabRows) {
+    let successors: Vec<(NodeUid, String)> =
+        rows.nodes.values().filter(|n| n.is_successor()).map(|n| (n.uid, n.id.folded())).collect();
+    if successors.is_empty() {
+        return;
+    }
+    let of_row = |n: &NodeRow| (n.id.folded(), (n.uid, n.state.is_running()));
+    let shown: BTreeMap<String, (NodeUid, bool)> =
+        rows.nodes.values().filter(|n| !n.replaced).map(of_row).collect();
+    for (uid, folded) in successors {
+        let Some((shown, runs)) = shown.get(&folded).copied() else { continue };
+        let Some(node) = rows.nodes.get_mut(&uid) else { continue };
+        let cannot = matches!(node.state, NodeState::Failed | NodeState::Unschedulable);
+        let told = if cannot {
+            let stays = if runs { "what ran before runs on" } else { "what was there before stays" };
+            let told = format!("it is not made anew: {}", node.reason);
+            node.reason = format!("{}; {stays}", node.reason);
+            told
+        } else {
+            if node.reason.is_empty() {
+                node.reason = "waits for its image".to_owned();
+            }
+            format!("it is to be made anew: {}", node.reason)
+        };
+        if let Some(shown) = rows.nodes.get_mut(&shown) {
+            shown.reason = if shown.reason.is_empty() { told } else { format!("{}; {told}", shown.reason) };
+        }
+    }
 }
 
 /// Says of what waits by its stages what it waits for.
@@ -173,6 +220,10 @@ fn node_facts(node: &mut NodeRow, view: Option<&HostView>, waiting: &[String]) {
             } else if !node.image_detail.is_empty() {
                 node.reason.clone_from(&node.image_detail);
             }
+        }
+        NodeState::Running | NodeState::Ready if !node.image_detail.is_empty() => {
+            let told = format!("its files are not put in place yet, {}", node.image_detail);
+            node.reason = if node.reason.is_empty() { told } else { format!("{}; {told}", node.reason) };
         }
         _ => {}
     }

@@ -370,7 +370,7 @@ impl Grpc {
                 "the content sent as {said} is {is}: it was changed on its way, send it again"
             )));
         }
-        let mut tx = self.core.store.begin().await.map_err(status)?;
+        let mut tx = self.core.store.begin("scheduler.file").await.map_err(status)?;
         tx.put_file(&said, &content).await.map_err(status)?;
         tx.commit().await.map_err(status)
     }

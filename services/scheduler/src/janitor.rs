@@ -32,7 +32,7 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
 
 /// Cleans up once.
 pub async fn sweep(core: &Scheduler) -> Result<()> {
-    let mut tx = core.store.begin().await?;
+    let mut tx = core.store.begin("scheduler.sweep").await?;
     let used: BTreeSet<Digest> = core
         .store
         .all()

@@ -160,6 +160,8 @@ fn network_said(view: &mut NetworkView, dirty: &mut Dirty, event: NetworkEvent, 
             view.wires.clear();
             view.segments.clear();
             take(view, dirty, objects);
+            let wires = &view.wires;
+            view.carried.retain(|wire, _| wires.contains_key(wire));
             view.inventory = inventory;
             view.unwanted = unwanted.into_iter().collect();
             if first || !synced {
@@ -168,10 +170,11 @@ fn network_said(view: &mut NetworkView, dirty: &mut Dirty, event: NetworkEvent, 
             return true;
         }
         NetworkEvent::Changes(objects) => take(view, dirty, objects),
-        NetworkEvent::Heartbeat(inventory) => {
+        NetworkEvent::Heartbeat { inventory, carried } => {
             if let Some(inventory) = inventory {
                 view.inventory = inventory;
             }
+            view.carried.extend(carried);
         }
     }
     false
@@ -245,7 +248,7 @@ async fn pass(core: &Scheduler, dirty: &Dirty, remember: bool) -> Result<()> {
         core.store.rows(*lab).is_some_and(|rows| core.refreshed(&rows).is_some())
     };
     if remember || labs.iter().any(stale) {
-        let mut tx = core.store.begin().await?;
+        let mut tx = core.store.begin("scheduler.observe").await?;
         for lab in labs {
             let Some(before) = tx.rows(lab) else { continue };
             if let Some(after) = core.refreshed(&before) {

@@ -22,12 +22,14 @@ use crate::client::{COMPUTE, NETWORK};
 use crate::error::Result;
 use crate::rows::{LabRows, LinkRow, NodeRow, OperationKind, OperationRow, OperationState, now_us};
 use crate::scheduler::Scheduler;
-use crate::stages;
 use crate::store::progress;
 use crate::world::Refusal;
+use crate::{slices, stages};
 
 /// How often active operations are looked at although nothing happened.
 const TICK: Duration = Duration::from_secs(1);
+/// The reason of an operation whose lab went away meanwhile.
+const LAB_REMOVED: &str = "LAB_REMOVED";
 /// How many nodes and links a failed operation's message names.
 const NAMED: usize = 20;
 
@@ -132,7 +134,7 @@ fn host_refused(rows: &LabRows, (host, service, refusal): (HostId, &'static str,
 /// Why an operation ends whose lab was removed meanwhile.
 fn lab_removed(operation: &OperationRow) -> Failure {
     let message = format!("lab \"{}\" was removed while this was under way; deploy it again", operation.lab);
-    Failure::new(Code::FailedPrecondition, "LAB_REMOVED", message)
+    Failure::new(Code::FailedPrecondition, LAB_REMOVED, message)
 }
 
 /// True when every host of the lab acknowledged its part as of this revision.
@@ -174,6 +176,13 @@ fn is_due(rows: &LabRows, link: &LinkRow) -> bool {
         && ends(rows, link).iter().all(ready)
 }
 
+/// True while an operation still has something to bring about beside removing interfaces that lost their links.
+pub fn is_under_way(rows: &LabRows) -> bool {
+    rows.operation.is_some()
+        && (rows.nodes.values().any(|n| n.is_wanted() && !n.state.is_settled(n.wanted))
+            || rows.links.values().any(|l| is_due(rows, l)))
+}
+
 /// Notes since when links are late; says when the first of them has had its time.
 fn note_late_links(rows: &LabRows, late: &mut HashMap<LinkUid, Instant>, bound: Duration) -> Option<Instant> {
     late.retain(|uid, _| rows.links.get(uid).is_some_and(|l| is_due(rows, l)));
@@ -191,12 +200,13 @@ fn verdict(
 ) -> Option<Result<(), Failure>> {
     let leaving = rows.nodes.values().any(|n| n.wanted == Wanted::Absent)
         || rows.links.values().any(|l| l.wanted == Wanted::Absent)
-        || rows.nics.values().any(|n| n.absent);
+        || slices::removes_nics(rows);
     let hopeless: BTreeMap<NodeUid, String> =
         stages::waits(rows).into_iter().filter(|(_, w)| w.hopeless).map(|(uid, w)| (uid, w.reason)).collect();
     let nodes = || rows.nodes.values().filter(|n| of.is_none_or(|of| of.contains(&n.uid)));
     let goes_on = |n: &NodeRow| {
-        !hopeless.contains_key(&n.uid) && (!n.state.is_settled(n.wanted) || stages::is_unfinished(n))
+        let unsettled = !n.state.is_settled(n.wanted) || stages::is_unfinished(n);
+        (!hopeless.contains_key(&n.uid) && unsettled) || (of.is_none() && n.has_files_due(&rows.lab.spec))
     };
     if (leaving && of.is_none()) || nodes().any(goes_on) {
         return None;
@@ -253,16 +263,25 @@ fn what_happened(node: &NodeRow) -> String {
 
 fn incomplete(rows: &LabRows, nodes: &[&NodeRow], links: &[&LinkRow]) -> Failure {
     let of = |n: usize, all: usize, what: &str| format!("{n} of {all} {what}");
-    let (all_nodes, all_links) = (rows.nodes.len(), rows.links.len());
+    let all_nodes = rows.nodes.values().filter(|n| !n.replaced).count();
+    let all_links = rows.links.values().filter(|l| !l.replaced).count();
     let mut message = match (nodes.len(), links.len()) {
         (n, 0) => of(n, all_nodes, "nodes"),
         (0, l) => of(l, all_links, "links"),
         (n, l) => format!("{} and {}", of(n, all_nodes, "nodes"), of(l, all_links, "links")),
     };
     message.push_str(" did not come up");
-    let lines = nodes.iter().map(|n| format!("\n  {}: {}: {}", n.id, n.state, what_happened(n)));
-    let lines = lines.chain(links.iter().map(|l| format!("\n  {}: {}: {}", l.id, l.state, l.reason)));
-    message.extend(lines.take(NAMED));
+    // What is the reason of several is told once.
+    let mut told: Vec<(String, Vec<&str>)> = Vec::new();
+    let why = nodes.iter().map(|n| (n.id.as_str(), format!("{}: {}", n.state, what_happened(n))));
+    let why = why.chain(links.iter().map(|l| (l.id.as_str(), format!("{}: {}", l.state, l.reason))));
+    for (id, why) in why.take(NAMED) {
+        match told.iter_mut().find(|(w, _)| *w == why) {
+            Some((_, ids)) => ids.push(id),
+            None => told.push((why, vec![id])),
+        }
+    }
+    message.extend(told.into_iter().map(|(why, ids)| format!("\n  {}: {why}", ids.join(", "))));
     if nodes.len() + links.len() > NAMED {
         message.push_str(&format!("\n  and {} more", nodes.len() + links.len() - NAMED));
     }
@@ -275,12 +294,16 @@ fn incomplete(rows: &LabRows, nodes: &[&NodeRow], links: &[&LinkRow]) -> Failure
 
 /// Writes that an operation is over, unless somebody else did.
 async fn end(core: &Scheduler, seen: OperationRow, verdict: Result<(), Failure>) -> Result<()> {
-    let mut tx = core.store.begin().await?;
+    let mut tx = core.store.begin("scheduler.end").await?;
     let Some(mut operation) = tx.operation(seen.id).await?.filter(|o| o.state == OperationState::Running)
     else {
         return Ok(());
     };
     let before = tx.rows(operation.lab_uid);
+    // It was looked at between the commit that made the lab and the moment that everybody saw it.
+    if before.is_some() && verdict.as_ref().is_err_and(|e| e.reason == LAB_REMOVED) {
+        return Ok(());
+    }
     let how_far = progress(&operation, before.as_deref());
     let took_ms = (tx.now() - operation.create_us) / 1_000;
     match &verdict {

@@ -4,6 +4,7 @@
 //! Planning again changes nothing. Each change takes the smallest action: a changed link never restarts a node, and a node is made anew only when its
 //! [`spec_hash`] says that a container cannot change so far while it lives.
 
+mod anew;
 mod links;
 mod reason;
 mod verbs;
@@ -16,11 +17,13 @@ use netloom_model::naming;
 use netloom_model::plan::{Action, Object, Plan, Rejection, Unplaced, Verb};
 use netloom_model::slice::spec_hash;
 use netloom_model::spec::{LabSpec, LinkSpec, NetworkMode, NodeSpec};
-use netloom_model::state::{NodeState, Runtime, Wanted};
+use netloom_model::state::{Runtime, Wanted};
 
+pub use self::anew::take_over;
+use self::anew::{Made, New};
 pub use self::verbs::{NodeChange, change_nodes};
 use crate::place::{Asks, Need, Room, is_policy, place};
-use crate::rows::{ImageStep, LabRows, NicRow, NodeRow, Stages, network_of};
+use crate::rows::{ImageStep, LabRows, NicRow, NodeRow, network_of};
 
 /// What a spec asks for beside what there is.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,17 +71,21 @@ pub fn plan(current: &LabRows, spec: &LabSpec, ctx: Context<'_>) -> Planned {
         .collect();
     let overgrown = overgrown(current, &rows, ctx.rooms);
     let unplaced = placement(&mut rows, spec, ctx, &former);
-    for node in
-        homeless.iter().filter_map(|uid| rows.nodes.get(uid)).filter(|n| n.is_wanted() && n.host.is_some())
+    for node in homeless
+        .iter()
+        .filter_map(|uid| rows.nodes.get(uid))
+        .filter(|n| n.wanted != Wanted::Absent && n.host.is_some())
     {
         actions.push(action(Verb::Create, Object::Node, node.id.as_str(), "there is room for it now"));
     }
+    let told = rows.told();
     for action in &mut actions {
-        let host = rows.node(&action.id.to_ascii_lowercase()).and_then(|n| n.host.as_ref());
+        let host = told.get(&action.id.to_ascii_lowercase()).and_then(|n| n.host.as_ref());
         action.host = host.map(HostId::to_string).unwrap_or_default();
     }
-    links::links(&mut rows, spec, ctx, &mut actions);
+    links::links(&mut rows, &current.lab.spec, spec, ctx, &mut actions);
     wire_up(&mut rows, ctx);
+    take_over(&mut rows, ctx.catalogue, ctx.now);
     let forbidden = forbidden(current, &rows, ctx.rooms);
     Planned { rows, plan: Plan { actions, unplaced }, overgrown, forbidden }
 }
@@ -88,7 +95,7 @@ pub fn place_again(current: &LabRows, ctx: Context<'_>) -> LabRows {
     let mut rows = current.clone();
     let spec = rows.lab.spec.clone();
     placement(&mut rows, &spec, ctx, &BTreeMap::new());
-    links::links(&mut rows, &spec, Context { revive: false, ..ctx }, &mut Vec::new());
+    links::links(&mut rows, &spec, &spec, Context { revive: false, ..ctx }, &mut Vec::new());
     wire_up(&mut rows, ctx);
     rows
 }
@@ -113,7 +120,7 @@ fn nodes(
 ) -> BTreeMap<NodeUid, HostId> {
     let lab = rows.lab.id.clone();
     let network = network_of(&lab, spec);
-    let mut made = Made { former: BTreeMap::new(), names: BTreeSet::new() };
+    let mut made = Made::among(rows);
     let mut named = BTreeSet::new();
     let shown: BTreeMap<String, NodeUid> =
         rows.nodes.values().filter(|n| !n.replaced).map(|n| (n.id.folded(), n.uid)).collect();
@@ -134,23 +141,28 @@ fn nodes(
             actions.push(action(Verb::Create, Object::Node, &asked.id, "it is new"));
             continue;
         };
-        if old.wanted == Wanted::Absent {
+        let same = old.spec_hash == new.hash && old.runtime == new.runtime && old.id == id;
+        if old.wanted == Wanted::Absent && same && old.runtime != Runtime::Bridge {
+            // Its removal may not have begun: then it is as it was.
+            old.wanted = Wanted::Running;
+            old.removal = String::new();
+            old.spec = new.spec;
+            actions.push(action(Verb::Create, Object::Node, &asked.id, "it is wanted again"));
+        } else if old.wanted == Wanted::Absent {
             let uid = old.uid;
             made.insert(rows, new, Some(uid));
             actions.push(action(Verb::Create, Object::Node, &asked.id, "it is wanted again"));
-        } else if old.spec_hash != new.hash || old.runtime != new.runtime || old.id != id {
+        } else if !same {
             let uid = old.uid;
             let around = reason::surroundings(&lab, (before, &old.spec), (spec, &new.spec));
             let why = [reason::recreation(&old.spec, &new.spec, hash_of), around];
             let why = why.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
-            made.insert(rows, new, Some(uid));
-            actions.push(action(
-                Verb::Recreate,
-                Object::Node,
-                &asked.id,
-                format!("forces a new container: {why}"),
-            ));
-        } else if let Some((verb, why)) = changed_in_place(old, new.spec, ctx) {
+            if made.anew(rows, new, uid, ctx.asked) {
+                let why = if why.is_empty() { "it could not be made before".to_owned() } else { why };
+                let why = format!("forces a new container: {why}");
+                actions.push(action(Verb::Recreate, Object::Node, &asked.id, why));
+            }
+        } else if let Some((verb, why)) = changed_in_place(old, new.spec, (before, spec), ctx) {
             actions.push(action(verb, Object::Node, &asked.id, why));
         }
     }
@@ -158,13 +170,20 @@ fn nodes(
         node.wanted = Wanted::Absent;
         actions.push(action(Verb::Delete, Object::Node, node.id.as_str(), "it is not in the spec"));
     }
-    followers(rows, &mut made, ctx.now, actions);
+    followers(rows, &mut made, ctx, actions);
+    made.drop_others(rows);
     made.former
 }
 
 /// Brings a node that stays to its spec; says what is done and why, if anything.
-fn changed_in_place(node: &mut NodeRow, spec: NodeSpec, ctx: Context<'_>) -> Option<(Verb, String)> {
+fn changed_in_place(
+    node: &mut NodeRow,
+    spec: NodeSpec,
+    (before, after): (&LabSpec, &LabSpec),
+    ctx: Context<'_>,
+) -> Option<(Verb, String)> {
     let (mut verb, mut reasons) = (Verb::Update, Vec::new());
+    let contents = reason::contents((before, &node.spec), (after, &spec));
     if ctx.revive && node.wanted == Wanted::Stopped {
         verb = Verb::Start;
         verbs::apply(node, verb);
@@ -174,6 +193,7 @@ fn changed_in_place(node: &mut NodeRow, spec: NodeSpec, ctx: Context<'_>) -> Opt
         reasons.push(reason::node_change(&node.spec, &spec));
         node.spec = spec;
     }
+    reasons.extend(contents);
     if ctx.asked && node.image_step == ImageStep::Failed {
         node.image_step = ImageStep::Waiting;
         node.image_detail = String::new();
@@ -183,7 +203,7 @@ fn changed_in_place(node: &mut NodeRow, spec: NodeSpec, ctx: Context<'_>) -> Opt
 }
 
 /// Makes the nodes anew that share the network namespace of one that is: a container cannot change whose it has.
-fn followers(rows: &mut LabRows, made: &mut Made, now: i64, actions: &mut Vec<Action>) {
+fn followers(rows: &mut LabRows, made: &mut Made, ctx: Context<'_>, actions: &mut Vec<Action>) {
     loop {
         let follows =
             rows.nodes.values().filter(|n| n.is_wanted()).find_map(|node| match &node.spec.network_mode {
@@ -195,70 +215,12 @@ fn followers(rows: &mut LabRows, made: &mut Made, now: i64, actions: &mut Vec<Ac
         let Some((node, owner)) = follows else { return };
         let why =
             format!("forces a new container: it shares the network namespace of {owner}, which is made anew");
-        actions.retain(|a| a.object != Object::Node || a.id != node.id.as_str());
-        actions.push(action(Verb::Recreate, Object::Node, node.id.as_str(), why));
+        let (uid, id, now) = (node.uid, node.id.to_string(), ctx.now);
         let new = New { id: node.id, spec: node.spec, runtime: node.runtime, hash: node.spec_hash, now };
-        made.insert(rows, new, Some(node.uid));
-    }
-}
-
-/// A node to be made.
-struct New {
-    id: NodeId,
-    spec: NodeSpec,
-    runtime: Runtime,
-    hash: String,
-    now: i64,
-}
-
-/// What was made so far.
-struct Made {
-    /// The hosts of their former selves.
-    former: BTreeMap<NodeUid, HostId>,
-    /// Their ids in lower case.
-    names: BTreeSet<String>,
-}
-
-impl Made {
-    /// Adds the row of a new node; its former self is to be gone.
-    fn insert(&mut self, rows: &mut LabRows, new: New, former: Option<NodeUid>) {
-        let former = former.and_then(|uid| rows.nodes.get_mut(&uid)).and_then(|old| {
-            old.replaced = true;
-            old.wanted = Wanted::Absent;
-            old.host.clone()
-        });
-        let node = new_node(new.id, new.spec, new.runtime, new.hash, new.now);
-        self.names.insert(node.id.folded());
-        self.former.extend(former.map(|host| (node.uid, host)));
-        rows.nodes.insert(node.uid, node);
-    }
-}
-
-fn new_node(id: NodeId, spec: NodeSpec, runtime: Runtime, spec_hash: String, now: i64) -> NodeRow {
-    let bridge = runtime == Runtime::Bridge;
-    NodeRow {
-        uid: NodeUid::new(),
-        id,
-        replaced: false,
-        runtime,
-        wanted: Wanted::Running,
-        spec,
-        spec_hash,
-        host: None,
-        // A bridge's name has room for 60 bits only.
-        segment: bridge.then(|| new_wire_id(60)),
-        rejections: Vec::new(),
-        image_step: if bridge { ImageStep::Ready } else { ImageStep::Waiting },
-        image_detail: String::new(),
-        removal: String::new(),
-        settled_start: String::new(),
-        restarts: 0,
-        stages: Stages::default(),
-        state: NodeState::Pending,
-        reason: String::new(),
-        observed: None,
-        create_us: now,
-        update_us: now,
+        if made.anew(rows, new, uid, ctx.asked) {
+            actions.retain(|a| a.object != Object::Node || a.id != id);
+            actions.push(action(Verb::Recreate, Object::Node, &id, why));
+        }
     }
 }
 
@@ -284,7 +246,7 @@ fn placement(
     let needs: Vec<Need> = rows
         .nodes
         .values()
-        .filter(|n| n.is_wanted() && n.host.is_none())
+        .filter(|n| n.wanted != Wanted::Absent && n.host.is_none())
         .map(|n| Need {
             uid: n.uid,
             id: n.id.to_string(),
@@ -358,16 +320,16 @@ fn forbidden(before: &LabRows, after: &LabRows, rooms: &[Room]) -> Vec<(NodeId, 
         let (code, detail) = rooms.iter().find(|r| r.heard && r.host == *host)?.allowed.lacks(&asked)?;
         Some(Rejection { host: host.to_string(), code: code.to_owned(), detail, resolvable: false })
     };
-    let wanted = after.nodes.values().filter(|n| n.is_wanted());
+    let wanted = after.nodes.values().filter(|n| n.wanted != Wanted::Absent);
     let mut all: Vec<_> = wanted.filter_map(|n| Some((n.id.clone(), why(n)?))).collect();
     all.sort_by(|a, b| a.0.cmp(&b.0));
     all
 }
 
-/// The rooms, with this lab's own nodes counted as they are in these rows: once each, former selves and nodes that leave not at all.
+/// The rooms, with this lab's own nodes counted as they are to be in these rows: once each, former selves and nodes that leave not at all.
 fn rooms_for(rows: &LabRows, others: &[Room]) -> Vec<Room> {
     let mut rooms = others.to_vec();
-    for node in rows.nodes.values().filter(|n| n.is_wanted()) {
+    for node in rows.asked_for() {
         if let Some(room) = rooms.iter_mut().find(|r| Some(&r.host) == node.host.as_ref()) {
             room.reserve(u64::from(node.spec.cpu_request_millis), node.spec.memory_request_bytes);
         }

@@ -1,8 +1,11 @@
 //! Images and files: what a placed node needs on its host before it is admitted there.
 //!
 //! ```text
-//! node placed, image WAITING ─► InspectImages ─► registry's verdict ─► pull where needed ─► files ─► image READY
+//! node placed, image WAITING ─► files ─► InspectImages ─► registry's verdict ─► pull where needed ─► image READY
+//!                                   of a successor also: would the host take it? ─► all READY or FAILED: successors take over
 //! ```
+//!
+//! Files that are others in a new spec are sent the same way, to nodes that run on.
 //!
 //! One task a lab and host, woken by signal and timer, without arguments: it reads from the rows what waits, so it does not matter whether a deploy, a
 //! restart of the scheduler or room that appeared made it wait. A host that does not answer is asked again; an image that cannot be had fails its nodes only.
@@ -14,6 +17,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use netloom_model::id::{Digest, HostId, LabUid, NodeUid};
+use netloom_model::slice::files_hash;
 use netloom_model::spec::FileEntry;
 use netloom_model::state::{Runtime, Wanted};
 use netloom_service::{Shutdown, telemetry};
@@ -21,7 +25,8 @@ use tracing::Instrument as _;
 
 use crate::client::{HostClient, ImageUse, Verdict};
 use crate::error::{Error, Result};
-use crate::rows::{ImageStep, LabRows, NodeRow};
+use crate::plan::take_over;
+use crate::rows::{ImageStep, LabRows, NodeRow, now_us};
 use crate::scheduler::Scheduler;
 
 /// How often what waits is looked for although nothing happened.
@@ -31,10 +36,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fro
 /// How many images are fetched at once on a host for a lab.
 const PULLS: usize = 3;
 
-fn waits(node: &NodeRow) -> bool {
-    node.is_wanted()
-        && node.runtime != Runtime::Bridge
-        && matches!(node.image_step, ImageStep::Waiting | ImageStep::Pulling)
+/// True for a node whose image is awaited on its host, or whose files there are to be others.
+fn waits(rows: &LabRows, node: &NodeRow) -> bool {
+    node.is_preparing() || node.has_files_due(&rows.lab.spec)
 }
 
 /// Prepares what waits, for ever.
@@ -46,7 +50,7 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
         revision.borrow_and_update();
         for rows in core.store.all() {
             let hosts: BTreeSet<HostId> =
-                rows.nodes.values().filter(|n| waits(n)).filter_map(|n| n.host.clone()).collect();
+                rows.nodes.values().filter(|n| waits(&rows, n)).filter_map(|n| n.host.clone()).collect();
             for host in hosts {
                 let key = (rows.lab.uid, host.clone());
                 let Some(client) = core.hosts.get(&host).cloned() else { continue };
@@ -78,7 +82,7 @@ async fn prepare(core: &Scheduler, lab: LabUid, client: &HostClient) {
         let nodes: Vec<NodeRow> = rows
             .nodes
             .values()
-            .filter(|n| waits(n) && n.host.as_ref() == Some(&client.id))
+            .filter(|n| waits(&rows, n) && n.host.as_ref() == Some(&client.id))
             .cloned()
             .collect();
         if nodes.is_empty() {
@@ -90,7 +94,7 @@ async fn prepare(core: &Scheduler, lab: LabUid, client: &HostClient) {
                 tracing::warn!("not prepared yet, tried again in {pause:?}: {e}");
                 let detail = format!("tried again: {e}");
                 let uids: Vec<NodeUid> = nodes.iter().map(|n| n.uid).collect();
-                let noted = core.change(lab, |rows| step(rows, &uids, ImageStep::Waiting, &detail)).await;
+                let noted = core.change("scheduler.image", lab, |rows| waits_on(rows, &uids, &detail)).await;
                 if let Err(e) = noted {
                     tracing::error!("{e}");
                 }
@@ -101,10 +105,21 @@ async fn prepare(core: &Scheduler, lab: LabUid, client: &HostClient) {
     }
 }
 
+/// Notes that these nodes wait on, and why. One that is there already runs on meanwhile; one that failed before the host went has failed.
+fn waits_on(rows: &mut LabRows, nodes: &[NodeUid], detail: &str) {
+    for uid in nodes {
+        let Some(now) = rows.nodes.get(uid) else { continue };
+        let now = if now.is_preparing() { ImageStep::Waiting } else { now.image_step };
+        if now != ImageStep::Failed {
+            step(rows, &[*uid], now, detail);
+        }
+    }
+}
+
 /// Sets how far images are. Nodes that are not wanted any more are left alone.
 fn step(rows: &mut LabRows, nodes: &[NodeUid], step: ImageStep, detail: &str) {
     for uid in nodes {
-        if let Some(node) = rows.nodes.get_mut(uid).filter(|n| n.is_wanted()) {
+        if let Some(node) = rows.nodes.get_mut(uid).filter(|n| n.wanted != Wanted::Absent) {
             node.image_step = step;
             node.image_detail = detail.to_owned();
         }
@@ -120,9 +135,13 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
         host: client.id.clone(),
         policy: n.spec.image_pull_policy,
     };
-    let uses: Vec<ImageUse> = nodes.iter().map(image_use).collect();
-    let verdicts = core.verdicts(&uses).await?;
     send_files(core, rows, client, nodes).await?;
+    let nodes: Vec<&NodeRow> = nodes.iter().filter(|n| n.is_preparing()).collect();
+    if nodes.is_empty() {
+        return Ok(());
+    }
+    let uses: Vec<ImageUse> = nodes.iter().map(|n| image_use(n)).collect();
+    let verdicts = core.verdicts(&uses).await?;
     let mut ready = Vec::new();
     let mut refused: BTreeMap<&str, Vec<NodeUid>> = BTreeMap::new();
     let mut pulls: BTreeMap<(String, Runtime), Vec<NodeUid>> = BTreeMap::new();
@@ -133,16 +152,17 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
             Verdict::Refuse { message, .. } => refused.entry(message).or_default().push(node.uid),
         }
     }
-    core.change(lab, |rows| {
-        step(rows, &ready, ImageStep::Ready, "");
+    core.change("scheduler.image", lab, |rows| {
         for (why, nodes) in &refused {
             step(rows, nodes, ImageStep::Failed, why);
         }
         for ((reference, _), nodes) in &pulls {
             step(rows, nodes, ImageStep::Pulling, &format!("fetches {reference}"));
         }
+        take_over(rows, &core.catalogue, now_us());
     })
     .await?;
+    are_ready(core, lab, client, &ready).await?;
     let pull = |((reference, runtime), nodes)| pull(core, lab, client, reference, runtime, nodes);
     let mut running = futures::stream::iter(pulls.into_iter().map(pull)).buffer_unordered(PULLS);
     let mut outcome = Ok(());
@@ -150,6 +170,25 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
         outcome = outcome.and(done);
     }
     outcome
+}
+
+/// Notes that the images of these nodes are there. What is to take the place of another is ready only when its host would take it.
+async fn are_ready(core: &Scheduler, lab: LabUid, client: &HostClient, nodes: &[NodeUid]) -> Result<()> {
+    if nodes.is_empty() {
+        return Ok(());
+    }
+    let refused = match core.store.rows(lab) {
+        Some(rows) => core.refused_by(client, &rows, nodes).await?,
+        None => Vec::new(),
+    };
+    core.change("scheduler.image", lab, |rows| {
+        step(rows, nodes, ImageStep::Ready, "");
+        for r in &refused {
+            step(rows, &[r.uid], ImageStep::Failed, &r.message);
+        }
+        take_over(rows, &core.catalogue, now_us());
+    })
+    .await
 }
 
 /// Fetches one image once for all nodes that wait for it; only a host that cannot be reached is an error.
@@ -172,7 +211,7 @@ async fn pull(
         let mut told = told;
         while told.changed().await.is_ok() {
             let text = told.borrow_and_update().clone();
-            core.change(lab, |rows| step(rows, &nodes, ImageStep::Pulling, &text)).await?;
+            core.change("scheduler.image", lab, |rows| step(rows, &nodes, ImageStep::Pulling, &text)).await?;
         }
         Ok::<(), Error>(())
     };
@@ -181,22 +220,69 @@ async fn pull(
     match fetched {
         Ok(facts) => {
             core.registry.record(&client.id, vec![facts]).await?;
-            core.change(lab, |rows| step(rows, &nodes, ImageStep::Ready, "")).await
+            are_ready(core, lab, client, &nodes).await
         }
         Err(e) if e.is_unreachable() => Err(e),
         Err(e) => {
             let why = e.peer().map_or_else(|| e.to_string(), |f| f.message.clone());
-            core.change(lab, |rows| step(rows, &nodes, ImageStep::Failed, &why)).await
+            core.change("scheduler.image", lab, |rows| {
+                step(rows, &nodes, ImageStep::Failed, &why);
+                take_over(rows, &core.catalogue, now_us());
+            })
+            .await
         }
     }
 }
 
-/// Puts the files that these nodes' binds use on the host.
+/// Puts the files that these nodes' binds use on the host, and notes which.
 async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &[NodeRow]) -> Result<()> {
-    let files: BTreeSet<FileEntry> = nodes.iter().flat_map(|n| rows.lab.spec.files_of(&n.spec)).collect();
-    if files.is_empty() {
+    let of_nodes: Vec<(&NodeRow, Vec<FileEntry>)> =
+        nodes.iter().map(|n| (n, rows.lab.spec.files_of(&n.spec))).collect();
+    let files: BTreeSet<FileEntry> = of_nodes.iter().flat_map(|(_, files)| files).cloned().collect();
+    // What is sent in vain may be half there: going back to the former files has to send those again.
+    let unknown: BTreeSet<NodeUid> = of_nodes
+        .iter()
+        .filter(|(n, files)| !n.files.is_empty() && !files.is_empty() && files_hash(files) != n.files)
+        .map(|(n, _)| n.uid)
+        .collect();
+    if !unknown.is_empty() {
+        let forget = |rows: &mut LabRows| {
+            rows.nodes.values_mut().filter(|n| unknown.contains(&n.uid)).for_each(|n| n.files.clear());
+        };
+        core.change("scheduler.files", rows.lab.uid, forget).await?;
+    }
+    if !files.is_empty() && !put(core, rows, client, files).await? {
         return Ok(());
     }
+    let sent: Vec<(NodeUid, String)> = of_nodes
+        .into_iter()
+        .map(|(n, files)| (n.uid, files_hash(&files)))
+        .filter(|(_, h)| !h.is_empty())
+        .collect();
+    let due = nodes.iter().any(|n| n.has_files_due(&rows.lab.spec));
+    if sent.is_empty() && !due {
+        return Ok(());
+    }
+    let uids: Vec<NodeUid> = nodes.iter().filter(|n| !n.is_preparing()).map(|n| n.uid).collect();
+    core.change("scheduler.files", rows.lab.uid, |rows| {
+        step(rows, &uids, ImageStep::Ready, "");
+        for uid in nodes.iter().map(|n| n.uid) {
+            let hash = sent.iter().find(|(u, _)| *u == uid).map(|(_, h)| h.clone()).unwrap_or_default();
+            if let Some(node) = rows.nodes.get_mut(&uid) {
+                node.files = hash;
+            }
+        }
+    })
+    .await
+}
+
+/// Puts these files on the host; false when the lab went meanwhile.
+async fn put(
+    core: &Scheduler,
+    rows: &LabRows,
+    client: &HostClient,
+    files: BTreeSet<FileEntry>,
+) -> Result<bool> {
     let mut contents: BTreeMap<Digest, Arc<Vec<u8>>> = BTreeMap::new();
     for file in &files {
         if !contents.contains_key(&file.digest) {
@@ -218,11 +304,11 @@ async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes
         // Its removal may have passed by the files: nothing else would ever remove them.
         let failures = client.remove_instances(&[], &[lab]).await?;
         tracing::info!(failures = failures.len(), "the lab went while its files were sent: they are removed");
-        return Ok(());
+        return Ok(false);
     }
     sent?;
     tracing::info!(count, "files sent");
-    Ok(())
+    Ok(true)
 }
 
 /// True when nothing of a lab is on a host any more or its files are next to go.

@@ -9,7 +9,7 @@ use netloom_model::Failure;
 use netloom_model::id::{HostId, LabId, LabUid, LinkUid, NodeId, NodeUid, OperationId, WireId};
 use netloom_model::observed::{ComputeInventory, NetworkInventory, Observed};
 use netloom_model::plan::{Plan, Progress, Rejection};
-use netloom_model::slice::{Network, mgmt_bridge};
+use netloom_model::slice::{Network, files_hash, mgmt_bridge};
 use netloom_model::spec::{LabSpec, LinkSpec, NodeSpec, Stage};
 use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
 use netloom_model::tally::{LinkTally, NodeTally};
@@ -78,7 +78,7 @@ pub struct NodeRow {
     pub uid: NodeUid,
     /// Its id.
     pub id: NodeId,
-    /// True for the former self of a node that was made anew: it only waits for its removal and is shown nowhere.
+    /// True for a row beside the one that is shown: a former self, or a successor.
     pub replaced: bool,
     /// What runs it.
     pub runtime: Runtime,
@@ -98,6 +98,9 @@ pub struct NodeRow {
     pub image_step: ImageStep,
     /// Progress, or what went wrong with them.
     pub image_detail: String,
+    /// Hash of the files that were put on its host for it.
+    #[serde(default)]
+    pub files: String,
     /// Why it could not be removed yet.
     pub removal: String,
     /// The start whose links were said to be settled.
@@ -121,9 +124,37 @@ pub struct NodeRow {
 }
 
 impl NodeRow {
-    /// True when it is wanted: neither being removed nor a former self.
+    /// True when it is wanted: neither being removed, nor a former self, nor a successor.
     pub fn is_wanted(&self) -> bool {
         self.wanted != Wanted::Absent && !self.replaced
+    }
+
+    /// True for a former self: it waits for its removal.
+    pub fn is_former(&self) -> bool {
+        self.wanted == Wanted::Absent && self.replaced
+    }
+
+    /// True for what is to take the place of a node that stays until all is ready for that: its image is on the host, and the host would take it.
+    pub fn is_successor(&self) -> bool {
+        self.wanted != Wanted::Absent && self.replaced
+    }
+
+    /// True when it is on its host and its files there are not those of the spec.
+    pub fn has_files_due(&self, spec: &LabSpec) -> bool {
+        self.wanted != Wanted::Absent
+            && self.runtime != Runtime::Bridge
+            && self.host.is_some()
+            && self.image_step == ImageStep::Ready
+            && !(spec.files.is_empty() && self.files.is_empty())
+            && files_hash(&spec.files_of(&self.spec)) != self.files
+    }
+
+    /// True while its image and files are still awaited on its host.
+    pub fn is_preparing(&self) -> bool {
+        self.wanted != Wanted::Absent
+            && self.runtime != Runtime::Bridge
+            && self.host.is_some()
+            && matches!(self.image_step, ImageStep::Waiting | ImageStep::Pulling)
     }
 }
 
@@ -163,6 +194,9 @@ pub struct LinkRow {
     pub reason: String,
     /// What carries it.
     pub plane: String,
+    /// Why that carries it, in words.
+    #[serde(default)]
+    pub plane_reason: String,
     /// When it was made.
     pub create_us: i64,
     /// When what is told of it last changed.
@@ -284,9 +318,36 @@ impl LabRows {
         self.nodes.values().find(|n| !n.replaced && n.id.folded() == folded)
     }
 
+    /// The nodes by their ids in lower case, as an operation tells of them: how far a successor is, whatever still runs in its place.
+    pub fn told(&self) -> BTreeMap<String, &NodeRow> {
+        let of = |successors: bool| {
+            let all = self.nodes.values().filter(move |n| n.is_successor() == successors);
+            all.filter(|n| !n.is_former()).map(|n| (n.id.folded(), n))
+        };
+        of(false).chain(of(true)).collect()
+    }
+
+    /// The nodes as they are to be: successors instead of those whose place they take.
+    pub fn asked_for(&self) -> Vec<&NodeRow> {
+        let successors = self.nodes.values().filter(|n| n.is_successor());
+        let succeeded: BTreeSet<String> = successors.map(|n| n.id.folded()).collect();
+        let stays = |n: &&NodeRow| n.is_successor() || (n.is_wanted() && !succeeded.contains(&n.id.folded()));
+        self.nodes.values().filter(stays).collect()
+    }
+
+    /// True while something that is to be made waits for its image: what leaves stays until it is known what can be made.
+    pub fn is_preparing(&self) -> bool {
+        self.lab.wanted != Wanted::Absent && self.nodes.values().any(NodeRow::is_preparing)
+    }
+
     /// The link with this id, as it is shown.
     pub fn link(&self, id: &str) -> Option<&LinkRow> {
         self.links.values().find(|l| !l.replaced && l.id == id)
+    }
+
+    /// The links by their ids, as they are shown.
+    pub fn links_by_id(&self) -> BTreeMap<&str, &LinkRow> {
+        self.links.values().filter(|l| !l.replaced).map(|l| (l.id.as_str(), l)).collect()
     }
 
     /// The interfaces of a node by port.

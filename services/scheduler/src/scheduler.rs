@@ -49,7 +49,7 @@ impl Scheduler {
         registry: RegistryClient,
         connector: &Connector,
     ) -> Result<Scheduler> {
-        let mut tx = store.begin().await?;
+        let mut tx = store.begin("scheduler.lead").await?;
         let term = tx.meta("term").await?.and_then(|t| t.parse().ok()).unwrap_or(0u64) + 1;
         tx.set_meta("term", &term.to_string()).await?;
         let key = match tx.meta("ticket_key").await?.and_then(|k| from_hex(&k)) {
@@ -91,8 +91,13 @@ impl Scheduler {
     }
 
     /// Changes a lab's rows in one transaction, states and events included. A lab that is gone meanwhile is left alone.
-    pub async fn change(&self, lab: LabUid, change: impl FnOnce(&mut LabRows)) -> Result<()> {
-        let mut tx = self.store.begin().await?;
+    pub async fn change(
+        &self,
+        name: &'static str,
+        lab: LabUid,
+        change: impl FnOnce(&mut LabRows),
+    ) -> Result<()> {
+        let mut tx = self.store.begin(name).await?;
         let Some(before) = tx.rows(lab) else { return Ok(()) };
         let mut after = (*before).clone();
         change(&mut after);
@@ -105,7 +110,7 @@ impl Scheduler {
 
     /// Tells watchers of a lab's active operation anew: how far it is changed without a row that did.
     pub async fn touch_operation(&self, lab: LabUid) -> Result<()> {
-        let mut tx = self.store.begin().await?;
+        let mut tx = self.store.begin("scheduler.touch").await?;
         let Some(id) = tx.rows(lab).and_then(|rows| rows.operation) else { return Ok(()) };
         if let Some(mut operation) = tx.operation(id).await? {
             operation.update_us = tx.now();

@@ -2,6 +2,9 @@
 //!
 //! A node is admitted to its host when its image and files are there and its former self is gone, so that two containers never fight for a name.
 //! NICs and wires are told as soon as their nodes have a host: they are plugged when the instance appears.
+//!
+//! What leaves is removed only when it is known what can be made: while images are awaited, nodes and links that are not wanted any more stay on the host, and what is to use
+//! the same ends waits. An interface that loses its link stays until the operation has brought about everything else. A cancel finds all of it as it was.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,8 +17,8 @@ use netloom_model::spec::{Endpoint, EndpointType, NetworkMode};
 use netloom_model::state::{Runtime, Wanted};
 
 use crate::plan::guest_name;
-use crate::rows::{AUTHORITY, ImageStep, LabRows, NicRow, NodeRow};
-use crate::stages;
+use crate::rows::{AUTHORITY, ImageStep, LabRows, LinkRow, NicRow, NodeRow};
+use crate::{operation, stages};
 
 /// The instances of a lab on a host.
 pub fn instances(rows: &LabRows, host: &HostId, catalogue: &Catalogue) -> BTreeMap<NodeUid, Instance> {
@@ -29,6 +32,16 @@ pub fn instances(rows: &LabRows, host: &HostId, catalogue: &Catalogue) -> BTreeM
             && !leaving.contains(&n.id.folded())
     };
     let nodes: Vec<&NodeRow> = rows.nodes.values().filter(admitted).collect();
+    made_of(rows, nodes, catalogue)
+}
+
+/// What successors on a host would be there.
+pub fn successors(rows: &LabRows, host: &HostId, catalogue: &Catalogue) -> BTreeMap<NodeUid, Instance> {
+    let here = |n: &&NodeRow| n.is_successor() && n.host.as_ref() == Some(host);
+    made_of(rows, rows.nodes.values().filter(here).collect(), catalogue)
+}
+
+fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTreeMap<NodeUid, Instance> {
     if nodes.is_empty() {
         return BTreeMap::new();
     }
@@ -129,7 +142,12 @@ pub fn network(rows: &LabRows, host: &HostId) -> NetworkSlice {
         true => rows.nodes.values().filter(|n| stages::are_links_held(rows, n)).map(|n| n.uid).collect(),
         false => BTreeSet::new(),
     };
-    let made = |n: &&NicRow| !n.absent && n.host.as_ref() == Some(host) && !held.contains(&n.node_uid);
+    let held_back = held_back(rows);
+    let made = |n: &&NicRow| {
+        (!n.absent || stays(rows, n, &held_back))
+            && n.host.as_ref() == Some(host)
+            && !held.contains(&n.node_uid)
+    };
     for nic in rows.nics.values().filter(made) {
         let nic = Nic {
             wire_id: nic.wire_id,
@@ -142,63 +160,111 @@ pub fn network(rows: &LabRows, host: &HostId) -> NetworkSlice {
         };
         slice.nics.insert(nic.wire_id, nic);
     }
-    for node in rows.nodes.values().filter(|n| n.is_wanted() && n.host.as_ref() == Some(host)) {
+    let leaves = |n: &NodeRow| n.wanted == Wanted::Absent && !n.replaced;
+    let there = |n: &&NodeRow| n.is_wanted() || (leaves(n) && held_back.all);
+    for node in rows.nodes.values().filter(there).filter(|n| n.host.as_ref() == Some(host)) {
         if let Some(wire_id) = node.segment {
             slice.segments.insert(wire_id, Segment { wire_id, node_uid: node.uid, lab_uid });
         }
     }
-    for link in rows.links.values().filter(|l| l.is_wanted() && l.host.as_ref() == Some(host)) {
+    let remains = |l: &LinkRow| l.wanted == Wanted::Absent && !l.replaced && held_back.all;
+    let used: BTreeSet<(EndpointType, &str, &str)> = rows
+        .links
+        .values()
+        .filter(|l| remains(l))
+        .flat_map(|l| [&l.spec.a, &l.spec.b])
+        .filter_map(taken)
+        .collect();
+    let is_free =
+        |l: &LinkRow| [&l.spec.a, &l.spec.b].into_iter().filter_map(taken).all(|e| !used.contains(&e));
+    let told = |l: &&LinkRow| remains(l) || (l.is_wanted() && is_free(l));
+    for link in rows.links.values().filter(told).filter(|l| l.host.as_ref() == Some(host)) {
         // A wire ends in what is made only.
         let end = |end: &Endpoint| {
-            wire_end(rows, end).filter(|end| match end {
+            wire_end(rows, end, &held_back).filter(|end| match end {
                 WireEnd::Nic(wire_id) => slice.nics.contains_key(wire_id),
                 _ => true,
             })
         };
         if let (Some(a), Some(b)) = (end(&link.spec.a), end(&link.spec.b)) {
             let (a_to_b, b_to_a) = (link.spec.a_to_b, link.spec.b_to_a);
-            let wire = Wire { wire_id: link.wire_id, a, b, enabled: link.enabled, lab_uid, a_to_b, b_to_a };
+            let (wire_id, enabled, plane) = (link.wire_id, link.enabled, rows.lab.spec.plane);
+            let wire = Wire { wire_id, a, b, enabled, lab_uid, a_to_b, b_to_a, plane };
             slice.wires.insert(link.wire_id, wire);
         }
     }
     slice
 }
 
-fn wire_end(rows: &LabRows, end: &Endpoint) -> Option<WireEnd> {
+/// What of an end only one link can have.
+fn taken(end: &Endpoint) -> Option<(EndpointType, &str, &str)> {
+    matches!(end.kind, EndpointType::Node | EndpointType::Host)
+        .then(|| (end.kind, &*end.node, &*end.interface))
+}
+
+/// What is not wanted any more and stays all the same.
+struct HeldBack {
+    /// Nodes, links and interfaces: it is not known yet what can be made.
+    all: bool,
+    /// Interfaces: what is to come is not all there yet.
+    nics: bool,
+}
+
+fn held_back(rows: &LabRows) -> HeldBack {
+    let all = rows.is_preparing();
+    // Looked at last: it goes through everything.
+    let nics = all || (rows.nics.values().any(|n| n.absent) && operation::is_under_way(rows));
+    HeldBack { all, nics }
+}
+
+/// True when an interface that is not wanted any more stays: its node does, or is known to leave only later.
+fn stays(rows: &LabRows, nic: &NicRow, held: &HeldBack) -> bool {
+    let node = rows.nodes.get(&nic.node_uid);
+    held.nics && node.is_some_and(|n| !n.is_former() && (n.is_wanted() || held.all))
+}
+
+fn wire_end(rows: &LabRows, end: &Endpoint, held: &HeldBack) -> Option<WireEnd> {
     match end.kind {
         EndpointType::Node => {}
         EndpointType::Host => return Some(WireEnd::HostInterface(end.interface.clone())),
         EndpointType::MgmtNet => return rows.lab.network().map(|n| WireEnd::Bridge(n.spec.bridge)),
         EndpointType::Dummy => return Some(WireEnd::Dummy),
     }
-    let node = wanted_node(rows, &end.node)?;
+    let there = |n: &NodeRow| !n.replaced && (n.is_wanted() || held.all);
+    let node = rows.nodes.values().find(|n| there(n) && n.spec.id == end.node)?;
     if let Some(segment) = node.segment {
         return Some(WireEnd::Segment(segment));
     }
-    let of_end = |n: &&NicRow| !n.absent && n.node_uid == node.uid && n.interface == end.interface;
+    let of_end = |n: &&NicRow| {
+        (!n.absent || stays(rows, n, held)) && n.node_uid == node.uid && n.interface == end.interface
+    };
     rows.nics.values().find(of_end).map(|n| WireEnd::Nic(n.wire_id))
 }
 
 /// Uids of the lab's instances that are to be removed from a host.
 pub fn instances_to_remove(rows: &LabRows, host: &HostId) -> BTreeSet<NodeUid> {
-    rows.nodes
-        .values()
-        .filter(|n| {
-            n.wanted == Wanted::Absent && n.runtime != Runtime::Bridge && n.host.as_ref() == Some(host)
-        })
-        .map(|n| n.uid)
-        .collect()
+    let held = rows.is_preparing();
+    let leaves = |n: &&NodeRow| n.wanted == Wanted::Absent && (n.replaced || !held);
+    let here = |n: &&NodeRow| n.runtime != Runtime::Bridge && n.host.as_ref() == Some(host);
+    rows.nodes.values().filter(leaves).filter(here).map(|n| n.uid).collect()
 }
 
 /// Wire ids of the lab's NICs, wires and segments that are to be removed from a host.
 pub fn wires_to_remove(rows: &LabRows, host: &HostId) -> BTreeSet<WireId> {
     let here = |h: &Option<HostId>| h.as_ref() == Some(host);
-    let nics = rows.nics.values().filter(|n| n.absent && here(&n.host)).map(|n| n.wire_id);
-    let links =
-        rows.links.values().filter(|l| l.wanted == Wanted::Absent && here(&l.host)).map(|l| l.wire_id);
-    let segments =
-        rows.nodes.values().filter(|n| n.wanted == Wanted::Absent && here(&n.host)).filter_map(|n| n.segment);
-    nics.chain(links).chain(segments).collect()
+    let held = held_back(rows);
+    let nics = rows.nics.values().filter(|n| n.absent && here(&n.host) && !stays(rows, n, &held));
+    let links = rows.links.values().filter(|l| l.wanted == Wanted::Absent && here(&l.host));
+    let links = links.filter(|l| l.replaced || !held.all);
+    let nodes = rows.nodes.values().filter(|n| n.wanted == Wanted::Absent && here(&n.host));
+    let segments = nodes.filter(|n| n.replaced || !held.all).filter_map(|n| n.segment);
+    nics.map(|n| n.wire_id).chain(links.map(|l| l.wire_id)).chain(segments).collect()
+}
+
+/// True when an interface is to be removed and is not held back.
+pub fn removes_nics(rows: &LabRows) -> bool {
+    let held = held_back(rows);
+    rows.nics.values().any(|n| n.absent && !stays(rows, n, &held))
 }
 
 #[cfg(test)]

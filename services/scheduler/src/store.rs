@@ -21,10 +21,11 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use netloom_model::id::{LabUid, NodeUid, WireId};
+use netloom_service::fail_point;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Pool, Transaction};
+use sqlx::{Connection as _, Pool, Transaction};
 use tokio::sync::{Mutex, MutexGuard, watch};
 
 pub use self::events::{Event, Interface, LabView, LinkView, NodeView, Object, Reading, progress};
@@ -37,6 +38,8 @@ use crate::rows::{LabRows, OperationRow, now_us};
 pub type Db = sqlx::Sqlite;
 type Connection = sqlx::SqliteConnection;
 
+/// Begins a write: with the lock that it needs, so that it never has to be begun again.
+const BEGIN: &str = "BEGIN IMMEDIATE";
 /// How many events are deleted at once at least.
 const PRUNE_STEP: u64 = 10;
 
@@ -90,11 +93,20 @@ impl Store {
         })
     }
 
-    /// Starts a write. There is one at a time.
-    pub async fn begin(&self) -> Result<Tx<'_>> {
+    /// Starts a write, which has a name for who looks for its traces. There is one at a time.
+    pub async fn begin(&self, name: &'static str) -> Result<Tx<'_>> {
         let writer = self.writer.lock().await;
-        let sql = writer.pool.begin_with("BEGIN IMMEDIATE").await?;
+        let sql = match writer.pool.begin_with(BEGIN).await {
+            Ok(sql) => sql,
+            Err(e) => {
+                // A write that the database itself took back, for want of room, leaves a connection that begins no other one.
+                tracing::warn!(error = %e, "a write cannot begin; it is tried over a new connection");
+                writer.pool.acquire().await?.detach().close().await?;
+                writer.pool.begin_with(BEGIN).await?
+            }
+        };
         Ok(Tx {
+            name,
             store: self,
             sql,
             writer,
@@ -167,6 +179,7 @@ impl Current {
 
 /// A write under way. Dropped without a commit, it leaves nothing.
 pub struct Tx<'s> {
+    name: &'static str,
     store: &'s Store,
     sql: Transaction<'static, Db>,
     writer: MutexGuard<'s, Writer>,
@@ -200,7 +213,9 @@ impl Tx<'_> {
                 self.writer.prune_at = last + (self.store.events_kept / 10).max(PRUNE_STEP);
             }
         }
+        fail_point::pass(self.name, "before");
         self.sql.commit().await?;
+        fail_point::pass(self.name, "after");
         self.ended.iter().for_each(figures::ended);
         {
             let mut current = self.store.current.write().expect("no holder panics");

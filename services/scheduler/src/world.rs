@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use netloom_model::id::{HostId, LabUid, NodeUid, WireId};
 use netloom_model::observed::{
-    ComputeInventory, NetworkInventory, Observed, ObservedNic, ObservedSegment, ObservedWire,
+    Carried, ComputeInventory, NetworkInventory, Observed, ObservedNic, ObservedSegment, ObservedWire,
 };
 use tokio::sync::watch;
 
@@ -54,6 +54,8 @@ pub struct NetworkView {
     pub nics: HashMap<WireId, ObservedNic>,
     /// Its wires.
     pub wires: HashMap<WireId, ObservedWire>,
+    /// What its wires carried. Kept here alone: it changes all the time.
+    pub carried: HashMap<WireId, Carried>,
     /// Its segments.
     pub segments: HashMap<WireId, ObservedSegment>,
     /// What exists there and is not in its slice.

@@ -232,14 +232,10 @@ fn keys(program: &str, section: &str, dir: &Path) -> Vec<String> {
     let said =
         run(&program, &["--config", &at("wrong.toml"), "--data-dir", &at("data"), "--run-dir", &at("run")]);
     assert!(!said.ok(), "a wrong key is an error");
-    let told = said
-        .stderr
-        .split_once("expected ")
-        .map(|(_, told)| told)
-        .unwrap_or_else(|| panic!("{}", said.stderr));
-    let told = told.split(" for key ").next().expect("a first part");
-    told.split('`')
-        .filter(|w| !w.is_empty() && w.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+    let told = said.stderr.split_once("; there are ").map(|(_, told)| told);
+    told.unwrap_or_else(|| panic!("{}", said.stderr))
+        .split([',', ' ', '\n'])
+        .filter(|w| !w.is_empty())
         .map(str::to_owned)
         .collect()
 }

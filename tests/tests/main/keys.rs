@@ -145,7 +145,7 @@ topology:
       exec: ["sysctl -w net.ipv4.ip_forward=1", "sh -c 'echo x > /proc/sys/kernel/core_pattern'", "false"]
       healthcheck: {{test: [CMD, "false"], interval: 1, retries: 1}}
     b:
-      sysctls: {{net.ipv6.conf.all.disable_ipv6: "0", net.ipv6.conf.default.disable_ipv6: "1"}}
+      sysctls: {{net.ipv6.conf.all.disable_ipv6: "1"}}
     c:
   links:
     - endpoints: ["a:eth1", "c:eth1"]
@@ -166,7 +166,7 @@ topology:
     });
     let link_local = in_node(&sandbox, &lab, "a", &["ip", "-6", "addr", "show", "dev", "eth2"]).must().stdout;
     assert!(link_local.contains("inet6 fe80:"), "{link_local}");
-    assert_eq!(exec("b", &["cat", "/proc/sys/net/ipv6/conf/default/disable_ipv6"]), "1", "as the file says");
+    assert_eq!(exec("b", &["cat", "/proc/sys/net/ipv6/conf/all/disable_ipv6"]), "1", "as the file says");
 
     assert_eq!(exec("a", &["cat", "/proc/sys/net/ipv4/ip_forward"]), "1");
     assert_ne!(exec("a", &["cat", "/proc/sys/kernel/core_pattern"]), "x");

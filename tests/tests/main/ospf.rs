@@ -3,10 +3,18 @@
 use std::path::Path;
 use std::time::Duration;
 
-use netloom_tests::{Mode, Sandbox, eventually, in_node};
+use netloom_tests::{Mode, Sandbox, eventually, in_node, on_plane};
 use serde_json::Value;
 
 fn ospf_converges_and_carries_tcp(mode: Mode) {
+    ospf(mode, "auto", "kernel");
+}
+
+fn ospf_converges_and_carries_tcp_on_open_vswitch(mode: Mode) {
+    ospf(mode, "ovs", "ovs");
+}
+
+fn ospf(mode: Mode, asked: &str, carried: &str) {
     let sandbox = Sandbox::start(mode);
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/ospf-triangle.clab.yml");
     let lab = sandbox.lab("ospf");
@@ -23,7 +31,10 @@ fn ospf_converges_and_carries_tcp(mode: Mode) {
         ],
     );
     copied.must();
-    let said = sandbox.deploy(&renamed);
+    let said = sandbox.deploy(&on_plane(asked, &renamed));
+    let links = sandbox.get(&format!("/v1/labs/{lab}/links")).expect("the links").body;
+    let links = links["links"].as_array().expect("links");
+    assert!(links.len() == 6 && links.iter().all(|link| link["plane"] == carried), "{links:?}");
     assert!(said.stdout.contains("r1") && said.stdout.contains("READY"), "{}", said.stdout);
 
     // READY implies that the daemons have read the configuration: what is saved at once is not half of it.
@@ -101,4 +112,8 @@ fn a_router_is_ready_when_it_has_read_its_configuration(mode: Mode) {
     assert_eq!(sandbox.leftovers(), Vec::<String>::new());
 }
 
-in_both_modes!(ospf_converges_and_carries_tcp, a_router_is_ready_when_it_has_read_its_configuration);
+in_both_modes!(
+    ospf_converges_and_carries_tcp,
+    ospf_converges_and_carries_tcp_on_open_vswitch,
+    a_router_is_ready_when_it_has_read_its_configuration
+);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use netloom_tests::{Mode, Sandbox, container, docker, eventually, in_node};
+use netloom_tests::{Mode, Sandbox, container, docker, eventually, in_node, on_plane};
 
 use crate::line;
 
@@ -10,20 +10,25 @@ const SHOWN: Duration = Duration::from_secs(5);
 const MENDED: Duration = Duration::from_secs(40);
 
 fn start(mode: Mode, name: &str) -> (Sandbox, String) {
+    start_on(mode, name, "auto")
+}
+
+fn start_on(mode: Mode, name: &str, plane: &str) -> (Sandbox, String) {
     let sandbox = Sandbox::start(mode);
     let lab = sandbox.lab(name);
-    sandbox.deploy(&line(&lab, 2));
+    sandbox.deploy(&on_plane(plane, &line(&lab, 2)));
     (sandbox, lab)
 }
 
 /// All that happens to a lab, as the API tells it: what is mended within milliseconds is not seen by asking now and then.
-struct Watch {
+pub struct Watch {
     curl: std::process::Child,
     file: std::path::PathBuf,
 }
 
 impl Watch {
-    fn start(sandbox: &Sandbox, lab: &str) -> Watch {
+    /// From now on.
+    pub fn start(sandbox: &Sandbox, lab: &str) -> Watch {
         let file = sandbox.path().join("watch.ndjson");
         let curl = std::process::Command::new("curl")
             .args(["-sN", "--unix-socket"])
@@ -37,7 +42,8 @@ impl Watch {
         watch
     }
 
-    fn said(&self, what: &str) -> bool {
+    /// True when these words were told.
+    pub fn said(&self, what: &str) -> bool {
         std::fs::read_to_string(&self.file).is_ok_and(|all| all.contains(what))
     }
 }
@@ -86,7 +92,7 @@ fn links_and_addresses_survive_docker_restart(mode: Mode) {
 }
 
 fn a_deleted_flow_and_a_removed_port_come_back(mode: Mode) {
-    let (sandbox, lab) = start(mode, "flow");
+    let (sandbox, lab) = start_on(mode, "flow", "ovs");
     let ovs = &sandbox.ovs;
     let watch = Watch::start(&sandbox, &lab);
     ovs.ofctl("del-flows", sandbox.bridge(), &[]).must();
@@ -106,8 +112,43 @@ fn a_deleted_flow_and_a_removed_port_come_back(mode: Mode) {
     sandbox.wait_ready(&lab, 2, 1, MENDED);
 }
 
+fn a_deleted_redirect_comes_back(mode: Mode) {
+    let (sandbox, lab) = start_on(mode, "redirect", "kernel");
+    let watch = Watch::start(&sandbox, &lab);
+    let end = || {
+        let links = sandbox.in_namespace("ip").args(["-o", "link"]).output().unwrap();
+        let links = String::from_utf8_lossy(&links.stdout).into_owned();
+        let name = links.split(": ").find(|word| word.starts_with("nl") && word.contains('@'));
+        name.unwrap().split('@').next().unwrap().to_owned()
+    };
+    assert_eq!(sandbox.joints(), [0, 2]);
+    let cut = sandbox.in_namespace("tc").args(["filter", "del", "dev", &end(), "ingress"]).status().unwrap();
+    assert!(cut.success());
+    eventually("the lost redirect is shown", SHOWN, || watch.said("LINK_STATE_DOWN"));
+    eventually("it is back", MENDED, || sandbox.joints() == [0, 2] && pings(&sandbox, &lab));
+    sandbox.wait_ready(&lab, 2, 1, MENDED);
+}
+
+fn a_wire_of_the_kernel_carries_on_while_netloom_and_open_vswitch_restart(mode: Mode) {
+    let (mut sandbox, lab) = start_on(mode, "through", "kernel");
+    let n1 = container(&sandbox, &lab, "n1").unwrap();
+    let ping = ["exec", &n1, "ping", "-c", "400", "-i", "0.02", "-W", "2", "10.0.1.2"];
+    let ping = std::process::Command::new("docker").args(ping).stdout(std::process::Stdio::piped()).spawn();
+    sandbox.ovs.restart_switch();
+    sandbox.crash();
+    sandbox.run_programs();
+    sandbox.wait_until_healthy();
+    let said = ping.unwrap().wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(
+        said.contains("400 packets transmitted, 400 received") || said.contains(" 400 packets received"),
+        "{said}"
+    );
+    sandbox.wait_ready(&lab, 2, 1, MENDED);
+}
+
 fn all_wires_return_after_a_restart_of_open_vswitch(mode: Mode) {
-    let (mut sandbox, lab) = start(mode, "ovs");
+    let (mut sandbox, lab) = start_on(mode, "ovs", "ovs");
     sandbox.ovs.restart_switch();
     eventually("pings again", MENDED, || pings(&sandbox, &lab));
     sandbox.wait_ready(&lab, 2, 1, MENDED);
@@ -142,6 +183,8 @@ in_both_modes!(
     a_removed_container_is_made_again,
     links_and_addresses_survive_docker_restart,
     a_deleted_flow_and_a_removed_port_come_back,
+    a_deleted_redirect_comes_back,
+    a_wire_of_the_kernel_carries_on_while_netloom_and_open_vswitch_restart,
     all_wires_return_after_a_restart_of_open_vswitch,
     exec_runs_once_a_start_and_again_after_a_restart
 );

@@ -149,7 +149,7 @@ fn figures(socket: &Path) -> HashMap<String, f64> {
 fn figures_say_what_was_done(mode: Mode) {
     let sandbox = Sandbox::start(mode);
     let lab = sandbox.lab("figures");
-    sandbox.deploy(&line(&lab, 3));
+    sandbox.deploy(&line(&lab, 3).replace("topology:", "plane: ovs\ntopology:"));
     let run = sandbox.path().join("run");
     // Each program tells its own; all in one process tell the same by any door.
     let of = |program: &str| {

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use netloom_model::spec::Plane;
 use netloom_service::Settings;
 use serde_json::json;
 
@@ -40,18 +41,27 @@ async fn check(context: &Context, settings: &Settings) -> Result<Vec<Check>, Err
     let ovsdb = path("network.ovsdb_socket", "/var/run/openvswitch/db.sock")?;
     let ovs_run_dir = path("network.ovs_run_dir", "/var/run/openvswitch")?;
 
+    let plane = settings.value::<String>("network.plane");
+    let plane = plane.map_err(|e| format!("network.plane in the configuration: {e:#}"));
+    let plane = plane.and_then(|set| match set {
+        Some(set) => set.parse::<Plane>().map_err(|e| format!("network.plane in the configuration: {e}")),
+        None => Ok(Plane::default()),
+    });
+    let (datapath, server) = (probe::datapath(), probe::server(context, settings).await);
+
     let mut checks = vec![
         verdict::docker(&docker, probe::docker(&docker).await),
         verdict::ovsdb(&ovsdb, probe::ovsdb(&ovsdb).await),
         verdict::vswitchd(&ovs_run_dir, probe::vswitchd(&ovs_run_dir)),
-        verdict::datapath(&probe::datapath()),
+        verdict::datapath(&datapath),
+        verdict::plane(plane, &datapath, &server),
         verdict::capabilities(probe::capabilities()),
         verdict::veth(probe::veth()),
         verdict::disk(&settings.data_dir, probe::free_bytes(&settings.data_dir)),
     ];
     checks.extend(verdict::SYSCTLS.iter().map(|wanted| verdict::sysctl(wanted, probe::sysctl(wanted.name))));
     checks.push(verdict::kvm(probe::kvm()));
-    checks.push(verdict::server(probe::server(context).await));
+    checks.push(verdict::server(server));
     Ok(checks)
 }
 

@@ -1,7 +1,7 @@
 //! Looks at the machine. Everything here only reads, or tries in a place that is gone afterwards.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use netlink_packet_core::{
@@ -11,12 +11,16 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use netloom_api::v1 as api;
+use netloom_service::settings::DEFAULT_RUN_DIR;
+use netloom_service::{Endpoint, Settings};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
 use super::verdict::{Datapath, Docker, Server};
+use crate::args::Global;
+use crate::client::Client;
 use crate::commands::Context;
 use crate::output::words::last;
 
@@ -150,10 +154,29 @@ pub fn kvm() -> bool {
     Path::new("/dev/kvm").exists()
 }
 
+/// The options with the doors that the configuration gives the server, where they say none.
+fn configured(global: &Global, settings: &Settings) -> Global {
+    let mut global = global.clone();
+    let socket: Option<PathBuf> = settings.value("gateway.socket").ok().flatten();
+    let socket = socket.unwrap_or_else(|| settings.run_dir.join("api.sock"));
+    let listen: Option<String> = settings.value("gateway.listen").ok().flatten();
+    // The usual doors are tried one after the other anyway.
+    if global.endpoint.is_none() && socket != Path::new(DEFAULT_RUN_DIR).join("api.sock") {
+        global.endpoint = match listen {
+            _ if socket.exists() => Some(Endpoint::Unix(socket)),
+            Some(listen) if !listen.is_empty() => Some(Endpoint::Tcp(listen)),
+            _ => None,
+        };
+    }
+    global.token_file.get_or_insert_with(|| settings.data_dir.join("admin.token"));
+    global
+}
+
 /// The server, and which of its hosts are not well.
-pub async fn server(context: &Context) -> Server {
+pub async fn server(context: &Context, settings: &Settings) -> Server {
+    let global = configured(&context.global, settings);
     let hosts = async {
-        let client = context.client().await?;
+        let client = Client::connect(&global, &context.trace).await?;
         let hosts = client.all_hosts().await?;
         Ok::<_, crate::error::Error>((client.endpoint().to_string(), hosts))
     };
@@ -164,7 +187,10 @@ pub async fn server(context: &Context) -> Server {
                 .filter(|h| h.state() != api::HostState::Online)
                 .map(|h| format!("host {}: {}", last(&h.name), h.state_reason))
                 .collect();
-            Server::Answers { endpoint, unwell }
+            let planes = hosts.iter().filter(|h| !h.plane.is_empty());
+            let planes =
+                planes.map(|h| format!("host {}: {} ({})", last(&h.name), h.plane, h.plane_reason)).collect();
+            Server::Answers { endpoint, unwell, planes }
         }
         Err(e) => Server::Silent(e.to_string().lines().next().unwrap_or_default().to_owned()),
     }

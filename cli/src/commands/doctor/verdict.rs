@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use netloom_model::spec::{PLANES, Plane};
 use serde::Serialize;
 
 /// How bad it is.
@@ -144,7 +145,7 @@ pub fn datapath(seen: &Datapath) -> Check {
         Datapath { module: true, .. } => ok(name, "the kernel module openvswitch is loaded"),
         Datapath { module: false, tun: true } => warn(
             name,
-            "no kernel module openvswitch: frames are forwarded in userspace, with a small part of the speed",
+            "no kernel module openvswitch: what goes through Open vSwitch, as bridges of labs do, is forwarded in userspace, with a small part of the speed",
             "load it (modprobe openvswitch) where the kernel has it; labs work without",
         ),
         Datapath { module: false, tun: false } => fail(
@@ -153,6 +154,31 @@ pub fn datapath(seen: &Datapath) -> Check {
             "load one of them: modprobe openvswitch, or modprobe tun",
         ),
     }
+}
+
+/// What carries links between two nodes: as the server found out, or as it is configured while that does not answer.
+pub fn plane(configured: Result<Plane, String>, seen: &Datapath, server: &Server) -> Check {
+    let name = "plane";
+    let configured = match configured {
+        Ok(plane) => plane,
+        Err(why) => {
+            return fail(name, why, format!("set network.plane (NETLOOM_NETWORK__PLANE) to {PLANES}"));
+        }
+    };
+    if let Server::Answers { planes, .. } = server
+        && !planes.is_empty()
+    {
+        return ok(name, format!("links between two nodes: {}", planes.join("; ")));
+    }
+    let (carrier, why) = match (configured, seen.module) {
+        (Plane::Ovs, _) => ("ovs", "network.plane is ovs"),
+        (Plane::Kernel, _) => ("kernel", "network.plane is kernel"),
+        (Plane::Auto, true) => ("ovs", "network.plane is auto, and the kernel module openvswitch is loaded"),
+        (Plane::Auto, false) => {
+            ("kernel", "network.plane is auto, and there is no kernel module openvswitch")
+        }
+    };
+    ok(name, format!("links between two nodes will be carried by {carrier}: {why}"))
 }
 
 const CAPABILITIES: [(u32, &str); 4] =
@@ -289,6 +315,8 @@ pub enum Server {
         endpoint: String,
         /// Host and what is wrong with it.
         unwell: Vec<String>,
+        /// Host, what carries links on it, and why.
+        planes: Vec<String>,
     },
     /// It does not.
     Silent(String),
@@ -298,10 +326,10 @@ pub enum Server {
 pub fn server(seen: Server) -> Check {
     let name = "server";
     match seen {
-        Server::Answers { endpoint, unwell } if unwell.is_empty() => {
+        Server::Answers { endpoint, unwell, .. } if unwell.is_empty() => {
             ok(name, format!("answers at {endpoint}"))
         }
-        Server::Answers { endpoint, unwell } => {
+        Server::Answers { endpoint, unwell, .. } => {
             let evidence = format!("answers at {endpoint}; {}", unwell.join("; "));
             warn(name, evidence, "see the other findings, and the server's log")
         }
@@ -311,6 +339,7 @@ pub fn server(seen: Server) -> Check {
 
 #[cfg(test)]
 mod tests {
+    use super::plane as plane_of;
     use super::*;
 
     fn failed(kind: io::ErrorKind) -> io::Error {
@@ -351,6 +380,24 @@ mod tests {
     }
 
     #[test]
+    fn the_plane_is_what_the_server_found_out_else_what_is_configured() {
+        let seen = |module| Datapath { module, tun: true };
+        let silent = Server::Silent("no".into());
+        let said = |plane, module| plane_of(Ok(plane), &seen(module), &silent).evidence;
+        assert!(said(Plane::Auto, false).contains("by kernel: network.plane is auto"));
+        assert!(said(Plane::Auto, true).contains("by ovs: network.plane is auto"));
+        assert!(said(Plane::Ovs, false).contains("by ovs: network.plane is ovs"));
+        assert!(said(Plane::Kernel, true).contains("by kernel: network.plane is kernel"));
+        let planes = vec!["host local: kernel (auto: …)".to_owned()];
+        let server = Server::Answers { endpoint: "x".into(), unwell: Vec::new(), planes };
+        assert!(
+            plane_of(Ok(Plane::Ovs), &seen(true), &server).evidence.ends_with("host local: kernel (auto: …)")
+        );
+        let wrong = plane_of(Err("\"linux\" is no plane".into()), &seen(true), &silent);
+        assert!(wrong.status == Status::Fail && wrong.fix.contains("auto, ovs or kernel"), "{wrong:?}");
+    }
+
+    #[test]
     fn capabilities_that_lack_are_named() {
         assert_eq!(capabilities(Some(u64::MAX)).status, Status::Ok);
         assert_eq!(capabilities(Some(0)).status, Status::Warn);
@@ -385,7 +432,11 @@ mod tests {
             sysctl(&SYSCTLS[0], Err(e())),
             kvm(false),
             server(Server::Silent("no".into())),
-            server(Server::Answers { endpoint: "unix:/x".into(), unwell: vec!["local: no Docker".into()] }),
+            server(Server::Answers {
+                endpoint: "unix:/x".into(),
+                unwell: vec!["local: no Docker".into()],
+                planes: vec![],
+            }),
         ];
         for check in all {
             assert!(

@@ -32,10 +32,26 @@ impl LabService for Server {
             })
         };
         let parts = stream::iter(script.capture.iter().map(part).collect::<Vec<_>>());
+        let rest: Vec<_> = script.capture_rest.iter().map(part).collect();
+        let end = script.capture_end.clone();
         if request.get_ref().packet_count == 0 {
-            return Ok(Response::new(parts.chain(stream::pending()).boxed()));
+            let rest = stream::once(async move {
+                end.notified().await;
+                stream::iter(rest)
+            });
+            return Ok(Response::new(parts.chain(rest.flatten()).boxed()));
         }
         Ok(Response::new(parts.boxed()))
+    }
+
+    async fn end_capture(
+        &self,
+        request: Request<api::EndCaptureRequest>,
+    ) -> Result<Response<api::EndCaptureResponse>, Status> {
+        let asked = request.get_ref();
+        let what = format!("{} {}", asked.name, asked.targets.join(" "));
+        self.called("EndCapture", &what, &request).capture_end.notify_one();
+        Ok(Response::new(api::EndCaptureResponse {}))
     }
 
     async fn list_labs(

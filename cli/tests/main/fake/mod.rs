@@ -42,6 +42,8 @@ pub struct Script {
     pub deletes: Vec<Result<api::Operation, Status>>,
     /// Answer of GetOperation.
     pub operation: Option<api::Operation>,
+    /// Refusals of changes, each once, before their answer.
+    pub change_refusals: Vec<Status>,
     /// Answer of every change of a node or a link.
     pub change: Option<Result<api::Operation, Status>>,
     /// What each look at a link shows, one after the other; the last is repeated.
@@ -64,10 +66,16 @@ pub struct Script {
     pub lab_watches: Vec<(Vec<api::WatchLabsResponse>, Option<Status>)>,
     /// What CapturePackets streams; without a bound it then goes on.
     pub capture: Vec<Vec<u8>>,
+    /// What CapturePackets streams once EndCapture was called.
+    pub capture_rest: Vec<Vec<u8>>,
+    /// Ends the captures that run.
+    pub capture_end: Arc<tokio::sync::Notify>,
     /// Calls, with their trace id, token and request in short.
     pub calls: Vec<Call>,
     /// What the last ImportLab asked for.
     pub imported: Option<api::ImportLabRequest>,
+    /// What each StreamLogs streams, call by call: lines with the second each was written in, and how it breaks off.
+    pub logs: Vec<(Vec<LogLine>, Option<Status>)>,
     /// Whether StreamLogs has no end.
     pub endless_logs: bool,
     /// What arrived at OpenShell.
@@ -75,6 +83,9 @@ pub struct Script {
     /// Terminal size that OpenShell was told first.
     pub shell_size: Option<api::ShellSize>,
 }
+
+/// A line and the second it was written in.
+pub type LogLine = (&'static str, i64);
 
 /// A call that was made.
 #[derive(Debug, Clone, PartialEq)]
@@ -270,7 +281,10 @@ impl Server {
         what: &str,
         request: &Request<T>,
     ) -> Result<Response<api::Operation>, Status> {
-        let script = self.called(method, what, request);
+        let mut script = self.called(method, what, request);
+        if !script.change_refusals.is_empty() {
+            return Err(script.change_refusals.remove(0));
+        }
         script.change.clone().expect("the test says what a change answers").map(Response::new)
     }
 

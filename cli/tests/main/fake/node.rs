@@ -4,6 +4,7 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 use netloom_api::v1 as api;
 use netloom_api::v1::node_service_server::NodeService;
 use netloom_model::Code;
+use prost_reflect::prost_types::Timestamp;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Server, refused};
@@ -128,9 +129,23 @@ impl NodeService for Server {
     ) -> Result<Response<Self::StreamLogsStream>, Status> {
         use api::stream_logs_response::Part;
         let asked = request.get_ref();
-        let what = format!("{} follow={} tail={}", asked.name, asked.follow, asked.tail);
-        let endless = self.called("StreamLogs", &what, &request).endless_logs;
-        let part = |part| Ok(api::StreamLogsResponse { part: Some(part) });
+        let mut what = format!("{} follow={} tail={}", asked.name, asked.follow, asked.tail);
+        if let Some(after) = &asked.after {
+            what.push_str(&format!(" after={}", after.seconds));
+        }
+        let mut script = self.called("StreamLogs", &what, &request);
+        if !script.logs.is_empty() {
+            let (lines, end) = script.logs.remove(0);
+            let line = |(text, seconds): (&str, i64)| {
+                let write_time = Some(Timestamp { seconds, nanos: 0 });
+                Ok(api::StreamLogsResponse { part: Some(Part::Stdout(text.into())), write_time })
+            };
+            let lines: Vec<_> = lines.into_iter().map(line).chain(end.map(Err)).collect();
+            return Ok(Response::new(stream::iter(lines).boxed()));
+        }
+        let endless = script.endless_logs;
+        drop(script);
+        let part = |part| Ok(api::StreamLogsResponse { part: Some(part), write_time: None });
         let parts = [part(Part::Stdout(b"hello\n".to_vec())), part(Part::Stderr(b"oops\n".to_vec()))];
         let parts = stream::iter(parts);
         Ok(Response::new(if endless { parts.chain(stream::pending()).boxed() } else { parts.boxed() }))

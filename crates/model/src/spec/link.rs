@@ -67,6 +67,48 @@ impl Impairment {
         ];
         all.into_iter().filter(|(_, value)| *value != 0).collect()
     }
+
+    /// A field by the word that topology files and options have for it: `rate` for `rate_bps`.
+    pub fn word(field: &str) -> &str {
+        field.split('_').next().unwrap_or(field)
+    }
+}
+
+/// As topology files and options write it: `rate 10mbit delay 5ms loss 1%`; empty when it does nothing.
+impl std::fmt::Display for Impairment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (i, (field, value)) in self.fields().into_iter().enumerate() {
+            let value = match field {
+                "rate_bps" => rate_text(value),
+                "delay_us" | "jitter_us" => time_text(value),
+                _ => share_text(value),
+            };
+            let space = if i == 0 { "" } else { " " };
+            write!(f, "{space}{} {value}", Impairment::word(field))?;
+        }
+        Ok(())
+    }
+}
+
+/// A rate as it is written: `10mbit`.
+pub fn rate_text(bits: u64) -> String {
+    let units = [(1_000_000_000, "gbit"), (1_000_000, "mbit"), (1_000, "kbit")];
+    let (factor, unit) = units.into_iter().find(|(n, _)| bits.is_multiple_of(*n)).unwrap_or((1, "bit"));
+    format!("{}{unit}", bits / factor)
+}
+
+/// A time as it is written: `5ms`.
+pub fn time_text(us: u64) -> String {
+    let (factor, unit) = [(1_000_000, "s"), (1_000, "ms")]
+        .into_iter()
+        .find(|(n, _)| us.is_multiple_of(*n))
+        .unwrap_or((1, "us"));
+    format!("{}{unit}", us / factor)
+}
+
+/// A share of all frames as it is written: `0.05%`.
+pub fn share_text(ppm: u64) -> String {
+    format!("{}%", ppm as f64 / 10_000.0)
 }
 
 /// What an end of a link is.

@@ -12,6 +12,7 @@ mod capability;
 mod check;
 mod link;
 mod node;
+mod plane;
 pub mod stages;
 mod subnet;
 
@@ -25,6 +26,7 @@ pub use self::node::{
     Bind, BindSource, CertificateSpec, DeviceMapping, DnsSpec, Healthcheck, NetworkMode, NodeSpec,
     PortMapping, PullPolicy, RestartPolicy, Stage, StageExec, StageSpec, StageWait, VolumeMount, capability,
 };
+pub use self::plane::{NoPlane, PLANES, Plane};
 pub use self::subnet::Subnet;
 
 /// MTU of a link that names none, as containerlab's.
@@ -67,6 +69,9 @@ pub struct LabSpec {
     /// Its certificate authority, when it says something of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate_authority: Option<AuthoritySpec>,
+    /// What is to carry its links between two nodes; none is as the host says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plane: Option<Plane>,
 }
 
 /// The certificate authority of a lab.

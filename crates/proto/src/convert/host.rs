@@ -370,6 +370,7 @@ impl From<ms::Wire> for pn::Wire {
             lab_uid: w.lab_uid.to_string(),
             a_to_b: super::spec::impairment(w.a_to_b),
             b_to_a: super::spec::impairment(w.b_to_a),
+            plane: super::spec::plane_value(w.plane),
         }
     }
 }
@@ -385,6 +386,7 @@ impl TryFrom<pn::Wire> for ms::Wire {
             lab_uid: id("wire.lab_uid", &w.lab_uid)?,
             a_to_b: w.a_to_b.unwrap_or_default().into(),
             b_to_a: w.b_to_a.unwrap_or_default().into(),
+            plane: super::spec::plane("wire.plane", w.plane)?,
         })
     }
 }
@@ -462,7 +464,14 @@ impl From<pn::WireState> for mo::WireState {
 impl From<mo::ObservedWire> for pn::ObservedWire {
     fn from(w: mo::ObservedWire) -> Self {
         let state = pn::WireState::from(w.state).into();
-        pn::ObservedWire { wire_id: w.wire_id.get(), state, detail: w.detail, plane: w.plane }
+        let end = match w.end {
+            None => pn::End::Unspecified,
+            Some(mo::End::A) => pn::End::A,
+            Some(mo::End::B) => pn::End::B,
+        };
+        let (wire_id, end) = (w.wire_id.get(), end.into());
+        let (plane, plane_reason) = (w.plane, w.plane_reason);
+        pn::ObservedWire { wire_id, state, detail: w.detail, plane, plane_reason, end }
     }
 }
 
@@ -470,12 +479,47 @@ impl TryFrom<pn::ObservedWire> for mo::ObservedWire {
     type Error = ConvertError;
     fn try_from(w: pn::ObservedWire) -> Result<Self, ConvertError> {
         let state = w.state().into();
+        let end = match w.end() {
+            pn::End::Unspecified => None,
+            pn::End::A => Some(mo::End::A),
+            pn::End::B => Some(mo::End::B),
+        };
         Ok(mo::ObservedWire {
             wire_id: wire_id("wire.wire_id", w.wire_id)?,
             state,
+            end,
             detail: w.detail,
             plane: w.plane,
+            plane_reason: w.plane_reason,
         })
+    }
+}
+
+impl From<mo::Count> for p::Carried {
+    fn from(c: mo::Count) -> Self {
+        let most = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        p::Carried { frames: most(c.frames), bytes: most(c.bytes) }
+    }
+}
+
+impl From<p::Carried> for mo::Count {
+    fn from(c: p::Carried) -> Self {
+        let least = |n: i64| u64::try_from(n).unwrap_or_default();
+        mo::Count { frames: least(c.frames), bytes: least(c.bytes) }
+    }
+}
+
+impl From<(WireId, mo::Carried)> for pn::WireCarried {
+    fn from((wire, c): (WireId, mo::Carried)) -> Self {
+        pn::WireCarried { wire_id: wire.get(), a_to_b: Some(c.a_to_b.into()), b_to_a: Some(c.b_to_a.into()) }
+    }
+}
+
+impl TryFrom<pn::WireCarried> for (WireId, mo::Carried) {
+    type Error = ConvertError;
+    fn try_from(c: pn::WireCarried) -> Result<Self, ConvertError> {
+        let (a_to_b, b_to_a) = (c.a_to_b.unwrap_or_default().into(), c.b_to_a.unwrap_or_default().into());
+        Ok((wire_id("carried.wire_id", c.wire_id)?, mo::Carried { a_to_b, b_to_a }))
     }
 }
 
@@ -505,6 +549,8 @@ impl From<mo::NetworkInventory> for pn::Inventory {
             problems: i.problems,
             impairments: i.impairments,
             host_interfaces: i.host_interfaces,
+            plane: i.plane,
+            plane_reason: i.plane_reason,
         }
     }
 }
@@ -517,6 +563,8 @@ impl From<pn::Inventory> for mo::NetworkInventory {
             problems: i.problems,
             impairments: i.impairments,
             host_interfaces: i.host_interfaces,
+            plane: i.plane,
+            plane_reason: i.plane_reason,
         }
     }
 }

@@ -40,6 +40,12 @@ pub(super) const KEYS: &[Key] = &[
         Differs,
         "without it there is no management network and no `eth0`, unless a node has `ports` or a fixed address; `mgmt: {}` asks for one",
     ),
+    key(
+        Top,
+        "plane",
+        Works,
+        "netloom's own: what carries links between two nodes: `auto`, `ovs` or `kernel`; without it the host's default",
+    ),
     key(Top, "topology", Works, "nodes, links and what they inherit"),
     key(Top, "settings", Works, "of the lab as a whole"),
     key(

@@ -43,6 +43,12 @@ impl ComputeService for Compute {
     ) -> Result<Response<pc::InspectImagesResponse>, Status> {
         Err(Status::unimplemented("the gateway does not call this"))
     }
+    async fn check_instances(
+        &self,
+        _: Request<pc::CheckInstancesRequest>,
+    ) -> Result<Response<pc::CheckInstancesResponse>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
     type PullImageStream = Answers<pc::PullImageResponse>;
     async fn pull_image(
         &self,
@@ -96,7 +102,8 @@ impl ComputeService for Compute {
     async fn logs(&self, request: Request<pc::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
         let request = request.into_inner();
         let line = |text: String| {
-            Ok(pc::LogsResponse { part: Some(pc::logs_response::Part::Stdout(text.into_bytes())) })
+            let part = Some(pc::logs_response::Part::Stdout(text.into_bytes()));
+            Ok(pc::LogsResponse { part, at_ns: request.after_ns + 1 })
         };
         let told = stream::iter(vec![line(format!("{} {} {}\n", request.uid, request.ticket, request.tail))]);
         if request.follow {

@@ -140,7 +140,9 @@ impl World {
 }
 
 pub fn event(sequence: u64, lab: &str, object: ps::watch_response::Object) -> ps::WatchResponse {
-    ps::WatchResponse { sequence, lab: lab.into(), kind: ps::EventKind::Changed.into(), object: Some(object) }
+    let (kind, time) =
+        (ps::EventKind::Changed.into(), netloom_proto::convert::timestamp(1_700_000_000_000_000));
+    ps::WatchResponse { sequence, lab: lab.into(), kind, object: Some(object), time }
 }
 
 pub fn heartbeat(sequence: u64) -> ps::WatchResponse {

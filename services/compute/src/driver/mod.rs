@@ -4,6 +4,8 @@
 pub mod docker;
 pub mod sim;
 
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +15,7 @@ use netloom_model::id::{LabUid, NodeUid};
 use netloom_model::slice::Instance;
 use netloom_model::spec::{NodeSpec, PortMapping};
 use netloom_model::state::Runtime;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::error::Error;
@@ -21,7 +24,7 @@ use crate::error::Error;
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
 
 /// An instance that exists and carries our owner.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Found {
     /// The container's or domain's own id.
     pub id: String,
@@ -49,6 +52,8 @@ pub struct Found {
     pub mgmt_ipv4: String,
     /// Management IPv6 address.
     pub mgmt_ipv6: String,
+    /// Names of the networks of its runtime that it is on.
+    pub networks: BTreeSet<String>,
     /// What its health check says; empty without one or while it does not run.
     pub health: String,
     /// What it may use at most.
@@ -62,7 +67,7 @@ pub struct Found {
 }
 
 /// Which network namespace an instance was made to have.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NetworkOf {
     /// Its own.
     Own,
@@ -73,7 +78,7 @@ pub enum NetworkOf {
 }
 
 /// What an instance may use at most, as read back. A limit that was taken off a running instance reads as all that the host has.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Limits {
     /// CPU in thousandths of a core; 0 is no limit.
     pub cpu_millis: u64,
@@ -122,17 +127,20 @@ impl Limits {
     }
 }
 
-/// Cores of this machine that processes may use.
+/// Cores of this machine that processes may use. Asked once: the answer is read from several files, and every look at every instance needs it.
 fn cores() -> u64 {
-    nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN)
-        .ok()
-        .flatten()
-        .and_then(|n| u64::try_from(n).ok())
-        .map_or(1, |n| n.max(1))
+    static CORES: LazyLock<u64> = LazyLock::new(|| {
+        nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN)
+            .ok()
+            .flatten()
+            .and_then(|n| u64::try_from(n).ok())
+            .map_or(1, |n| n.max(1))
+    });
+    *CORES
 }
 
 /// The first process of an instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Process {
     /// Never started.
     Created,
@@ -201,6 +209,17 @@ pub enum Output {
     Stderr(Bytes),
     /// Its exit code; nothing follows.
     Exit(i32),
+    /// It was never started; nothing follows.
+    NotStarted(NotStarted),
+}
+
+/// Why a command was never started, and the exit code that a shell gives for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotStarted {
+    /// 127 where there is no such command, 126 where it cannot be run.
+    pub code: i32,
+    /// Why, in words.
+    pub why: String,
 }
 
 /// Which lines of a log are wanted.
@@ -276,6 +295,12 @@ pub trait Driver: Send + Sync + 'static {
     fn list(&self) -> Answer<'_, Vec<Listed>>;
     /// One instance; none when there is none of that id, or it is not ours.
     fn inspect<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Found>>;
+    /// Which of these instances could not be made once those of the leaving nodes are gone, and why. Changes nothing.
+    fn check<'a>(
+        &'a self,
+        instances: &'a [Instance],
+        leaving: &'a BTreeSet<NodeUid>,
+    ) -> Answer<'a, Vec<(NodeUid, Error)>>;
     /// Makes an instance and answers its id. `shares` is the id of the instance whose network namespace it has.
     fn create<'a>(&'a self, instance: &'a Instance, shares: Option<&'a str>) -> Answer<'a, String>;
     /// Starts an instance.
@@ -351,6 +376,7 @@ pub(crate) mod testing {
             ran: Duration::ZERO,
             mgmt_ipv4: String::new(),
             mgmt_ipv6: String::new(),
+            networks: BTreeSet::new(),
             health: String::new(),
             limits: Limits::default(),
             ports: Vec::new(),

@@ -14,9 +14,12 @@
 //! | `sim.fail-exec-times` | … but only the first so many times |
 //! | `sim.log` | a line that its process writes `sim.log-after-ms` (default 0) after each start |
 //!
+//! They are gone with the service, unless `file` of `[compute.sim]` names where they are kept: then they live on without it, as containers do.
+//!
 //! An image reference that ends in `:missing` is in no store and cannot be pulled.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -27,8 +30,9 @@ use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
 use netloom_model::id::{Digest, LabUid, NodeUid};
 use netloom_model::slice::Instance;
-use netloom_model::spec::NetworkMode;
+use netloom_model::spec::{NetworkMode, PortMapping};
 use netloom_model::state::Runtime;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
 
@@ -46,15 +50,19 @@ pub struct SimDriver {
 }
 
 struct World {
+    /// Where they are kept.
+    file: Option<PathBuf>,
     instances: Mutex<BTreeMap<String, Simulated>>,
     changes: broadcast::Sender<String>,
     /// Of instances and starts: names each.
     count: AtomicU64,
 }
 
+#[derive(Serialize, Deserialize)]
 struct Simulated {
     found: Found,
     labels: BTreeMap<String, String>,
+    #[serde(skip, default = "Instant::now")]
     started: Instant,
     starts: u32,
     log: Vec<(i64, String)>,
@@ -63,14 +71,16 @@ struct Simulated {
 }
 
 impl SimDriver {
-    /// An empty world.
-    pub fn new(config: SimConfig) -> SimDriver {
-        let world = World {
-            instances: Mutex::default(),
-            changes: broadcast::channel(4096).0,
-            count: AtomicU64::new(1),
-        };
-        SimDriver { config, world: Arc::new(world) }
+    /// A world as it was kept, or an empty one.
+    pub fn new(config: SimConfig) -> Result<SimDriver, Error> {
+        let file = Some(config.file.clone()).filter(|f| !f.as_os_str().is_empty());
+        let instances = file.as_deref().map(load).transpose()?.unwrap_or_default();
+        let numbers = instances.values().filter_map(|i| i.found.namespace);
+        let names = instances.keys().filter_map(|id| id.rsplit_once('.')?.1.parse().ok());
+        let count = AtomicU64::new(numbers.chain(names).max().unwrap_or_default() + 1);
+        let changes = broadcast::channel(4096).0;
+        let world = World { file, instances: Mutex::new(instances), changes, count };
+        Ok(SimDriver { config, world: Arc::new(world) })
     }
 
     async fn make(&self, instance: &Instance, shares: Option<&str>) -> Result<String, Error> {
@@ -96,6 +106,7 @@ impl SimDriver {
             ran: Duration::ZERO,
             mgmt_ipv4: instance.spec.mgmt_ipv4.clone(),
             mgmt_ipv6: instance.spec.mgmt_ipv6.clone(),
+            networks: instance.network.iter().map(|network| network.name.clone()).collect(),
             health: String::new(),
             limits: Limits::of(&instance.spec),
             ports: instance.spec.ports.clone(),
@@ -210,6 +221,15 @@ impl World {
     }
 
     fn changed(&self, id: &str) {
+        if let Some(file) = &self.file {
+            // Locked until it is written: what is kept is never older than what was.
+            let instances = self.lock();
+            let kept = serde_json::to_vec(&*instances).expect("instances always serialise");
+            let draft = file.with_extension("new");
+            if let Err(error) = std::fs::write(&draft, kept).and_then(|()| std::fs::rename(&draft, file)) {
+                tracing::error!(%error, file = %file.display(), "simulated instances cannot be kept");
+            }
+        }
         // Nobody listening is fine.
         let _ = self.changes.send(id.to_owned());
     }
@@ -257,6 +277,27 @@ impl Driver for SimDriver {
 
     fn inspect<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Found>> {
         async move { Ok(self.world.lock().get(id).map(|i| i.found.clone())) }.boxed()
+    }
+
+    fn check<'a>(
+        &'a self,
+        instances: &'a [Instance],
+        leaving: &'a BTreeSet<NodeUid>,
+    ) -> Answer<'a, Vec<(NodeUid, Error)>> {
+        let taken = |instance: &Instance| {
+            let all = self.world.lock();
+            let others =
+                all.values().filter(|i| i.found.uid != instance.uid && !leaving.contains(&i.found.uid));
+            let mut ports = others.flat_map(|i| i.found.ports.iter().map(|p| (p, i.found.node.clone())));
+            let same = |a: &PortMapping, b: &PortMapping| {
+                a.host_port == b.host_port && a.host_port > 0 && a.protocol == b.protocol
+            };
+            ports
+                .find(|(p, _)| instance.spec.ports.iter().any(|own| same(p, own)))
+                .map(|(p, node)| (instance.uid, Error::port_taken(p, &format!("node {node} has it"))))
+        };
+        let refused = instances.iter().filter_map(taken).collect();
+        async { Ok(refused) }.boxed()
     }
 
     fn create<'a>(&'a self, instance: &'a Instance, shares: Option<&'a str>) -> Answer<'a, String> {
@@ -396,6 +437,15 @@ impl Driver for SimDriver {
             Ok(stream::once(async { outcome }).boxed())
         }
         .boxed()
+    }
+}
+
+fn load(file: &Path) -> Result<BTreeMap<String, Simulated>, Error> {
+    match std::fs::read(file) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        read => read
+            .and_then(|text| Ok(serde_json::from_slice(&text)?))
+            .map_err(|e| Error::host(format!("cannot read simulated instances in {}", file.display()), e)),
     }
 }
 

@@ -1,20 +1,24 @@
-//! Files on their way in. A file comes into place only when it is whole and has the digest it was announced with, and is on disk before the manifest says so: after a loss of power a file is
-//! either the one before or the new one, never half of it.
+//! Files on their way in. A file comes into place only when it is whole and has the digest it was announced with, and is on disk before the manifest says so.
+//!
+//! A file that is there is written over and stays the same file, since a mount of a single file follows the file and not its name: nodes that have it mounted see the new content. Its room on the disk
+//! is taken first. A failure or a loss of power after that may leave half of it: the manifest forgets the file before its first byte changes, so whatever is sent next is written. What is new, or in
+//! whose place a node put something else, comes by its name.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use netloom_model::id::{Digest, LabUid};
 use netloom_model::spec::{FileEntry, MAX_FILES_BYTES, is_relative_normal};
+use netloom_service::fail_point;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, openat, renameat};
-use nix::sys::stat::Mode;
+use nix::fcntl::{FallocateFlags, OFlag, fallocate, openat, renameat};
+use nix::sys::stat::{Mode, fchmod, fstat};
 use sha2::Digest as _;
 
 use super::{Files, make_dirs, open_parent};
@@ -111,7 +115,7 @@ impl Upload {
         self.file.write_all(bytes).map_err(|e| self.failed(e))
     }
 
-    /// Puts the file in its place, unless the same was put there before. True when it did.
+    /// Puts the file in its place, unless the same was put there before: then it only gets its permission bits. True when it was put.
     fn finish(self) -> Result<bool, Error> {
         let digest: String = self.hash.clone().finalize().iter().map(|b| format!("{b:02x}")).collect();
         if format!("sha256:{digest}") != self.entry.digest.as_str() {
@@ -124,19 +128,84 @@ impl Upload {
         let _held = self.files.hold(self.lab)?;
         let mut manifest = self.files.read_manifest(self.lab)?;
         let same = manifest.get(&self.entry.path) == Some(&self.entry.digest);
-        if same && fs::symlink_metadata(root.join(&self.entry.path)).is_ok() {
+        if same && self.is_there(&root).map_err(|e| self.failed(e))? {
             return Ok(false);
         }
-        let put = || -> io::Result<()> {
-            nix::sys::stat::fchmod(&self.file, Mode::from_bits_truncate(self.entry.mode & 0o777))?;
+        let mut put = || -> io::Result<()> {
+            fchmod(&self.file, self.mode())?;
             self.file.sync_all()?;
             let (parent, name) = open_parent(&root, &self.entry.path, true)?;
+            if self.write_over(&parent, name, &mut manifest)? {
+                return Ok(());
+            }
             renameat(nix::fcntl::AT_FDCWD, &self.draft, &parent, name)?;
             sync(&parent)
         };
+        fail_point::pass("compute.put-file", "before");
         put().map_err(|e| self.failed(e))?;
+        fail_point::pass("compute.put-file", "placed");
         manifest.insert(self.entry.path.clone(), self.entry.digest.clone());
         self.files.write_manifest(self.lab, &manifest).map_err(|e| self.failed(e))?;
+        fail_point::pass("compute.put-file", "after");
+        Ok(true)
+    }
+
+    fn mode(&self) -> Mode {
+        Mode::from_bits_truncate(self.entry.mode & 0o777)
+    }
+
+    /// True when something is in the file's place. A file there has the permission bits of this one then.
+    fn is_there(&self, root: &Path) -> io::Result<bool> {
+        let there =
+            match open_parent(root, &self.entry.path, false).and_then(|(dir, name)| look_at(&dir, name)) {
+                Ok(there) => there,
+                Err(Errno::ENOENT) => return Ok(false),
+                Err(e) => return Err(e.into()),
+            };
+        let found = fstat(&there)?.st_mode;
+        if is_file(found) && found & 0o7777 != self.mode().bits() {
+            fs::set_permissions(path_of(&there), fs::Permissions::from_mode(self.mode().bits()))?;
+        }
+        Ok(true)
+    }
+
+    /// Writes the content over the file that is there; false when there is none that can be: nothing, no file, or a program that is being run.
+    fn write_over(
+        &self,
+        parent: &OwnedFd,
+        name: &str,
+        manifest: &mut BTreeMap<String, Digest>,
+    ) -> io::Result<bool> {
+        // A node may have put a device in its place: that must not even be opened.
+        let place = match look_at(parent, name) {
+            Ok(place) => place,
+            Err(Errno::ENOENT) => return Ok(false),
+            Err(e) => return Err(e.into()),
+        };
+        if !is_file(fstat(&place)?.st_mode) {
+            return Ok(false);
+        }
+        let there = match OpenOptions::new().write(true).open(path_of(&place)) {
+            Ok(there) => there,
+            Err(e) if e.raw_os_error() == Some(Errno::ETXTBSY as i32) => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        let content = fs::read(&self.draft)?;
+        let before = there.metadata()?.len();
+        let ready = reserve(&there, content.len() as u64).and_then(|()| {
+            manifest
+                .remove(&self.entry.path)
+                .map_or(Ok(()), |_| self.files.write_manifest(self.lab, manifest))
+        });
+        if let Err(e) = ready {
+            // Gives back what was taken of the disk; the file is as it was.
+            let _ = there.set_len(before);
+            return Err(e);
+        }
+        there.write_all_at(&content, 0)?;
+        there.set_len(content.len() as u64)?;
+        fchmod(&there, self.mode())?;
+        there.sync_all()?;
         Ok(true)
     }
 
@@ -160,6 +229,11 @@ impl Drop for Upload {
 }
 
 impl Files {
+    /// The digest of the content that was last put in the place of a lab's file.
+    pub fn placed(&self, lab: LabUid, path: &str) -> Result<Option<Digest>, Error> {
+        Ok(self.read_manifest(lab)?.remove(path))
+    }
+
     /// What was put among a lab's files. One that cannot be read is no empty one: every edit of a node's would be written over.
     fn read_manifest(&self, lab: LabUid) -> Result<BTreeMap<String, Digest>, Error> {
         let path = self.lab(lab).join("manifest.json");
@@ -187,6 +261,31 @@ impl Files {
     }
 }
 
+/// Takes hold of what has this name, whatever it is, without opening it.
+fn look_at(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+    openat(parent, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
+}
+
+fn is_file(mode: u32) -> bool {
+    mode & nix::libc::S_IFMT == nix::libc::S_IFREG
+}
+
+/// A path that leads to what is held, whatever its name stands for by now.
+fn path_of(held: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", held.as_raw_fd()).into()
+}
+
+/// Takes room for so many bytes of a file, of which none changes and neither does its size. Where the file system cannot, writing will tell.
+fn reserve(file: &File, bytes: u64) -> io::Result<()> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    match fallocate(file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes as i64) {
+        Err(Errno::EOPNOTSUPP | Errno::EINVAL | Errno::ENOSYS | Errno::ENODEV) => Ok(()),
+        taken => Ok(taken?),
+    }
+}
+
 /// Brings what a directory names to disk.
 fn sync(directory: impl AsFd) -> io::Result<()> {
     let readable =
@@ -195,115 +294,4 @@ fn sync(directory: impl AsFd) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::fd::AsRawFd as _;
-
-    fn path_of(fd: &std::os::fd::OwnedFd) -> PathBuf {
-        fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap()
-    }
-
-    fn entry(path: &str, content: &[u8]) -> FileEntry {
-        FileEntry {
-            path: path.into(),
-            digest: Digest::of(content),
-            size_bytes: content.len() as u64,
-            mode: 0o640,
-        }
-    }
-
-    fn put(files: &Arc<Files>, lab: LabUid, path: &str, content: &[u8]) -> Result<bool, Error> {
-        let mut upload = Upload::begin(files.clone(), lab, entry(path, content))?;
-        upload.write(content)?;
-        upload.finish()
-    }
-
-    fn labs() -> (tempfile::TempDir, Arc<Files>, LabUid, PathBuf) {
-        let dir = tempfile::tempdir().unwrap();
-        let (files, lab) = (Arc::new(Files::open(dir.path()).unwrap()), LabUid::new());
-        let root = files.lab(lab).join("files");
-        (dir, files, lab, root)
-    }
-
-    #[test]
-    fn a_file_is_written_when_its_digest_differs_and_edits_stay() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let (_dir, files, lab, root) = labs();
-        assert!(put(&files, lab, "r1/frr.conf", b"one").unwrap());
-        let path = root.join("r1/frr.conf");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
-        fs::write(&path, "edited").unwrap();
-        assert!(!put(&files, lab, "r1/frr.conf", b"one").unwrap());
-        assert_eq!(fs::read(&path).unwrap(), b"edited");
-        assert!(put(&files, lab, "r1/frr.conf", b"two").unwrap());
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        fs::remove_file(&path).unwrap();
-        assert!(put(&files, lab, "r1/frr.conf", b"two").unwrap());
-        let held = files.resolve(lab, "r1/frr.conf").unwrap();
-        assert_eq!(path_of(&held), path);
-        fs::rename(&path, root.join("aside")).unwrap();
-        std::os::unix::fs::symlink("/etc/hostname", &path).unwrap();
-        assert_eq!(path_of(&held), root.join("aside"), "what was looked at stays what it is");
-    }
-
-    #[test]
-    fn nothing_is_written_or_mounted_through_a_link() {
-        let (dir, files, lab, root) = labs();
-        put(&files, lab, "a/b", b"x").unwrap();
-        let outside = dir.path().join("outside");
-        fs::create_dir(&outside).unwrap();
-        std::os::unix::fs::symlink(&outside, root.join("link")).unwrap();
-        assert!(put(&files, lab, "link/f", b"x").is_err());
-        assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
-        // A link in the file's own place is replaced, not written through.
-        std::os::unix::fs::symlink(outside.join("f"), root.join("f")).unwrap();
-        put(&files, lab, "f", b"x").unwrap();
-        assert!(!outside.join("f").exists());
-        for path in ["link", "link/f"] {
-            assert!(files.resolve(lab, path).is_err(), "{path}");
-        }
-        for path in ["../x", "/etc/passwd", "a/../../x", "", "a//b"] {
-            assert!(matches!(put(&files, lab, path, b"x"), Err(Error::Invalid(_))), "{path}");
-            assert!(files.resolve(lab, path).is_err(), "{path}");
-        }
-    }
-
-    #[test]
-    fn only_what_was_announced_comes_into_place() {
-        let (_dir, files, lab, root) = labs();
-        let mut upload = Upload::begin(files.clone(), lab, entry("f", b"right")).unwrap();
-        upload.write(b"wrong").unwrap();
-        assert!(upload.finish().is_err());
-        let mut upload = Upload::begin(files.clone(), lab, entry("f", b"right")).unwrap();
-        assert!(upload.write(b"right and more").is_err());
-        drop(upload);
-        assert!(!root.join("f").exists());
-        let left: Vec<_> = fs::read_dir(files.lab(lab)).unwrap().flatten().map(|e| e.file_name()).collect();
-        assert_eq!(left, ["files"], "no draft is left");
-        put(&files, lab, "f", b"x").unwrap();
-    }
-
-    #[test]
-    fn a_removed_lab_takes_no_more_files() {
-        let (_dir, files, lab, _) = labs();
-        let mut late = Upload::begin(files.clone(), lab, entry("late", b"x")).unwrap();
-        late.write(b"x").unwrap();
-        files.remove_lab(lab).unwrap();
-        files.remove_lab(lab).unwrap();
-        assert!(matches!(late.finish(), Err(Error::Gone(_))));
-        assert!(matches!(put(&files, lab, "f", b"x"), Err(Error::Gone(_))));
-        assert!(!files.lab(lab).exists());
-    }
-
-    #[test]
-    fn a_manifest_that_cannot_be_read_is_an_error_that_names_it() {
-        let (_dir, files, lab, root) = labs();
-        put(&files, lab, "f", b"x").unwrap();
-        let manifest = files.lab(lab).join("manifest.json");
-        fs::write(&manifest, "{").unwrap();
-        fs::write(root.join("f"), "edited").unwrap();
-        let error = put(&files, lab, "f", b"x").unwrap_err().to_string();
-        assert!(error.contains(manifest.to_str().unwrap()), "{error}");
-        assert_eq!(fs::read(root.join("f")).unwrap(), b"edited");
-    }
-}
+mod tests;

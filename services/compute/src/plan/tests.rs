@@ -48,6 +48,24 @@ fn each_difference_has_its_step() {
 }
 
 #[test]
+fn a_node_whose_management_network_is_gone_runs_on_and_says_so() {
+    let spec = netloom_model::spec::MgmtSpec::default();
+    let network = netloom_model::slice::Network { name: "net1".into(), spec };
+    let wanted = Instance { network: Some(network), ..instance() };
+    let (memory, now) = (Memory::default(), Instant::now());
+    let on_it = Found { networks: ["net1".to_owned()].into(), ..found() };
+    assert_eq!(phase(&at(Want::Keep(&wanted), Some(&on_it), &memory)), (Phase::Running, String::new()));
+    let lost = found();
+    let s = at(Want::Keep(&wanted), Some(&lost), &memory);
+    let (state, why) = phase(&s);
+    assert_eq!((state, next(&s, now)), (Phase::Running, Next::Nothing));
+    assert!(why.contains("management network net1") && why.contains("netloom node restart"), "{why}");
+    let mut own = wanted.clone();
+    own.spec.network_mode = netloom_model::spec::NetworkMode::Host;
+    assert_eq!(phase(&at(Want::Keep(&own), Some(&lost), &memory)).1, "", "it was never on it");
+}
+
+#[test]
 fn an_end_is_answered_by_policy_and_after_a_pause() {
     let now = Instant::now();
     let with = |policy| {

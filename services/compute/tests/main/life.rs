@@ -288,6 +288,7 @@ async fn a_followed_log_goes_on_with_the_next_start(rig: Rig) {
         uid: one.uid.to_string(),
         follow: true,
         tail: 0,
+        after_ns: 0,
     };
     let mut log = rig.client.clone().logs(request).await.unwrap().into_inner();
     let mut text = String::new();

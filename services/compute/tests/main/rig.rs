@@ -247,7 +247,7 @@ impl Rig {
     /// What an instance has written to its standard output.
     pub async fn log(&self, uid: NodeUid) -> String {
         let (ticket, uid) = (self.ticket(uid, "logs"), uid.to_string());
-        let request = p::LogsRequest { ticket, uid, follow: false, tail: 0 };
+        let request = p::LogsRequest { ticket, uid, ..p::LogsRequest::default() };
         let mut log = self.client.clone().logs(request).await.unwrap().into_inner();
         let mut text = Vec::new();
         while let Some(message) = log.message().await.unwrap() {
@@ -260,11 +260,16 @@ impl Rig {
 
     /// Runs a command in an instance and answers what it wrote and its exit code.
     pub async fn sh(&self, uid: NodeUid, script: &str) -> (String, i32) {
+        self.exec(uid, &["/bin/sh", "-c", script], false).await
+    }
+
+    /// Runs a command in an instance, in a terminal or not, and answers what it wrote and its exit code.
+    pub async fn exec(&self, uid: NodeUid, command: &[&str], tty: bool) -> (String, i32) {
         let start = p::ExecStart {
             ticket: self.ticket(uid, "exec"),
             uid: uid.to_string(),
-            command: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
-            tty: false,
+            command: command.iter().map(|word| (*word).to_owned()).collect(),
+            tty,
             size: None,
         };
         let first = p::ExecRequest { part: Some(p::exec_request::Part::Start(start)) };

@@ -177,12 +177,16 @@ async fn logs_are_read_and_followed() {
         uid: one.uid.to_string(),
         follow,
         tail,
+        after_ns: 0,
     };
     let mut followed = rig.client.clone().logs(request(true, 0)).await.unwrap().into_inner();
-    let (mut out, mut err) = (String::new(), String::new());
+    let (mut out, mut err, mut first_ns) = (String::new(), String::new(), 0);
     while !out.contains("three") {
         let next =
             tokio::time::timeout(BOUND, followed.message()).await.expect("more comes").unwrap().unwrap();
+        if first_ns == 0 {
+            first_ns = next.at_ns;
+        }
         match next.part.unwrap() {
             p::logs_response::Part::Stdout(b) => out.push_str(std::str::from_utf8(&b).unwrap()),
             p::logs_response::Part::Stderr(b) => err.push_str(std::str::from_utf8(&b).unwrap()),
@@ -193,6 +197,15 @@ async fn logs_are_read_and_followed() {
     let only = last.message().await.unwrap().unwrap().part.unwrap();
     assert_eq!(only, p::logs_response::Part::Stdout(b"three\n".to_vec()));
     assert!(last.message().await.unwrap().is_none());
+    // What comes after the first line, whichever of the two streams that was.
+    let after = p::LogsRequest { after_ns: first_ns, ..request(false, 0) };
+    let mut rest = rig.client.clone().logs(after).await.unwrap().into_inner();
+    let mut lines = 0;
+    while let Some(message) = rest.message().await.unwrap() {
+        assert!(message.at_ns > first_ns, "{message:?}");
+        lines += 1;
+    }
+    assert_eq!(lines, 2, "nothing twice, nothing left out");
 }
 
 #[tokio::test(flavor = "multi_thread")]

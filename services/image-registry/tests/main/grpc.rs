@@ -92,7 +92,7 @@ async fn presence_in_verdicts_out() {
     let listed =
         client.list_images(pb::ListImagesRequest { page_size: 10, after: String::new() }).await.unwrap();
     let names: Vec<String> = listed.into_inner().images.into_iter().map(|i| i.reference).collect();
-    assert_eq!(names, ["alpine:latest", "gone:1", "never-seen:latest"]);
+    assert_eq!(names, ["alpine:latest"], "what is nowhere is not listed");
 
     let image =
         client.get_image(pb::GetImageRequest { reference: "alpine".into() }).await.unwrap().into_inner();

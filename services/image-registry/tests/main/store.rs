@@ -81,6 +81,11 @@ async fn pages_follow_each_other_without_gap_or_repeat() {
     for name in names.iter().rev() {
         store.record("h1", &[(name.clone(), presence("h1", Runtime::Docker, name.as_str()))]).await.unwrap();
     }
+    // What no host has is not listed, wherever it stands among the others.
+    for name in ["imag", "image-3a", "image-9"] {
+        let absent = Presence { present: false, ..presence("h1", Runtime::Docker, "") };
+        store.record("h1", &[(reference(name), absent)]).await.unwrap();
+    }
     let (mut after, mut seen) = (String::new(), Vec::new());
     loop {
         let (images, more) = store.list(&after, 3).await.unwrap();

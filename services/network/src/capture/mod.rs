@@ -10,10 +10,10 @@ mod filter;
 mod pcapng;
 mod socket;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use netloom_model::failure::Violation;
@@ -35,6 +35,8 @@ use crate::slice::{Store, Wanted};
 const MOST_NICS: usize = 64;
 /// Most bytes of a packet that can be asked for.
 const MOST_BYTES: u32 = 262_144;
+/// Most bytes of a capture's id.
+const LONGEST_ID: usize = 64;
 /// Batches that wait for the caller at most.
 const QUEUE: usize = 16;
 /// A batch is handed on from this many bytes.
@@ -59,6 +61,40 @@ pub struct Order {
     pub packets: u64,
     /// Ends after so long.
     pub duration: Option<Duration>,
+    /// What it is ended by; empty where it is not.
+    pub id: String,
+}
+
+/// The captures that run and have an id: their NICs, and what ends each.
+#[derive(Clone, Default)]
+pub struct Running(Arc<Mutex<ById>>);
+
+type ById = HashMap<String, (BTreeSet<WireId>, Shutdown)>;
+
+impl Running {
+    fn lock(&self) -> MutexGuard<'_, ById> {
+        self.0.lock().expect("no holder panics")
+    }
+}
+
+/// A capture that runs, until it is dropped.
+pub struct Capture {
+    blocks: mpsc::Receiver<Vec<u8>>,
+    running: Running,
+    id: String,
+}
+
+impl Capture {
+    /// The next blocks; none when it is over.
+    pub async fn next(&mut self) -> Option<Vec<u8>> {
+        self.blocks.recv().await
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.running.lock().remove(&self.id);
+    }
 }
 
 /// Starts captures. Clones share what they look at.
@@ -72,17 +108,17 @@ pub struct Capturer {
     pub names: Names,
     /// Ends captures.
     pub shutdown: Shutdown,
+    /// Those that can be ended by their id.
+    pub running: Running,
 }
 
 impl Capturer {
     /// Starts one for the holder of a ticket. What comes is whole blocks; the first say which interfaces there are, and from then on nothing is
     /// missed. Must be called in the host's network namespace.
-    pub fn start(&self, order: Order, ticket: &str) -> Result<mpsc::Receiver<Vec<u8>>, Error> {
+    pub fn start(&self, order: Order, ticket: &str) -> Result<Capture, Error> {
         check(&order)?;
         let wires: BTreeSet<WireId> = order.nics.iter().map(|(wire, _)| *wire).collect();
-        let uid = ticket::capture_uid(wires.iter().map(|wire| wire.get()));
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        ticket::verify(&self.store.ticket_key(), &uid, VERB, ticket, now)?;
+        self.verify(&wires, ticket)?;
         let wanted = self.store.wanted();
         let unknown = wires.iter().find(|wire| !wanted.borrow().slice.nics.contains_key(wire)).copied();
         if let Some(wire) = unknown {
@@ -90,6 +126,7 @@ impl Capturer {
         }
         let (send, receive) = mpsc::channel(QUEUE);
         let stop = self.shutdown.child_token();
+        let capture = self.register(&order.id, wires, &stop, receive)?;
         let left = Arc::new(AtomicU64::new(if order.packets == 0 { u64::MAX } else { order.packets }));
         let program = concat!("netloom ", env!("CARGO_PKG_VERSION"));
         let mut header = pcapng::section(program, &format!("lab {}", order.lab));
@@ -127,7 +164,43 @@ impl Capturer {
                 }
             });
         }
-        Ok(receive)
+        Ok(capture)
+    }
+
+    /// Ends the capture with this id, for the holder of a ticket for any of its NICs: what was captured still comes, and then what was lost.
+    pub fn end(&self, id: &str, wires: &BTreeSet<WireId>, ticket: &str) -> Result<(), Error> {
+        self.verify(wires, ticket)?;
+        match self.running.lock().get(id) {
+            Some((captured, stop)) if !captured.is_disjoint(wires) => {
+                stop.cancel();
+                Ok(())
+            }
+            _ => Err(Error::NoCapture(id.to_owned())),
+        }
+    }
+
+    fn verify(&self, wires: &BTreeSet<WireId>, ticket: &str) -> Result<(), Error> {
+        let uid = ticket::capture_uid(wires.iter().map(|wire| wire.get()));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Ok(ticket::verify(&self.store.ticket_key(), &uid, VERB, ticket, now)?)
+    }
+
+    fn register(
+        &self,
+        id: &str,
+        wires: BTreeSet<WireId>,
+        stop: &Shutdown,
+        blocks: mpsc::Receiver<Vec<u8>>,
+    ) -> Result<Capture, Error> {
+        if !id.is_empty() {
+            let mut running = self.running.lock();
+            if running.contains_key(id) {
+                let description = format!("\"{id}\" is that of a capture that runs: take another");
+                return Err(Error::Invalid(vec![Violation { field: "capture_id".to_owned(), description }]));
+            }
+            running.insert(id.to_owned(), (wires, stop.clone()));
+        }
+        Ok(Capture { blocks, running: self.running.clone(), id: id.to_owned() })
     }
 }
 
@@ -141,6 +214,9 @@ fn check(order: &Order) -> Result<(), Error> {
         refuse("nics", format!("{} are named: name 1 to {MOST_NICS}", order.nics.len()));
     } else if different.len() < order.nics.len() {
         refuse("nics", "one is named twice".to_owned());
+    }
+    if order.id.len() > LONGEST_ID {
+        refuse("capture_id", format!("has {} bytes: at most {LONGEST_ID}", order.id.len()));
     }
     if order.snap_length > MOST_BYTES {
         refuse("snap_length", format!("{} is more than {MOST_BYTES}", order.snap_length));

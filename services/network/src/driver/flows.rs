@@ -11,10 +11,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netloom_model::id::WireId;
+use netloom_model::observed::Count;
 use netloom_openflow::{ALL_TABLES, Action, Command, Flow, FlowMod, Match, Switch};
+use netloom_service::fail_point;
 use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
+use crate::counts::Read;
 use crate::figures::FLOWS;
 use crate::trace::Traces;
 
@@ -164,6 +167,7 @@ pub struct Wish {
 pub struct Keeper {
     wish: watch::Sender<Option<Wish>>,
     table: watch::Receiver<Table>,
+    counts: watch::Receiver<Arc<Read>>,
     task: AbortHandle,
 }
 
@@ -172,8 +176,10 @@ impl Keeper {
     pub fn start(bridge: String, socket: PathBuf, wake: Arc<Notify>) -> Keeper {
         let (wish, wanted) = watch::channel(None);
         let (publish, table) = watch::channel(Table::default());
-        let task = tokio::spawn(keep(bridge, socket, wanted, publish, wake)).abort_handle();
-        Keeper { wish, table, task }
+        let (count, counts) = watch::channel(Arc::default());
+        let publish = Publish { table: publish, count, wake };
+        let task = tokio::spawn(keep(bridge, socket, wanted, publish)).abort_handle();
+        Keeper { wish, table, counts, task }
     }
 
     /// True when the task is no more, which happens to one that panicked.
@@ -184,6 +190,11 @@ impl Keeper {
     /// The flows as last read.
     pub fn table(&self) -> Table {
         self.table.borrow().clone()
+    }
+
+    /// What the flows had counted when they were last read, by cookie and port that frames come in by.
+    pub fn counts(&self) -> Arc<Read> {
+        self.counts.borrow().clone()
     }
 
     /// Says what is wanted; none leaves the flows as they are.
@@ -208,15 +219,16 @@ impl Drop for Keeper {
     }
 }
 
-async fn keep(
-    bridge: String,
-    socket: PathBuf,
-    mut wanted: watch::Receiver<Option<Wish>>,
-    publish: watch::Sender<Table>,
+/// Where what was read goes.
+struct Publish {
+    table: watch::Sender<Table>,
+    count: watch::Sender<Arc<Read>>,
     wake: Arc<Notify>,
-) {
-    let publish = |table: Table| {
-        let changed = publish.send_if_modified(|current| {
+}
+
+impl Publish {
+    fn table(&self, table: Table) {
+        let changed = self.table.send_if_modified(|current| {
             let changed = *current != table;
             if changed {
                 *current = table;
@@ -224,16 +236,29 @@ async fn keep(
             changed
         });
         if changed {
-            wake.notify_one();
+            self.wake.notify_one();
         }
-    };
+    }
+
+    /// Nobody is woken for it: it changes with each frame.
+    fn count(&self, flows: &[Flow]) {
+        let of = |flow: &Flow| {
+            let rule = Rule::read(flow)?;
+            let key = (WireId::try_from(rule.cookie).ok()?, rule.from?);
+            Some((key, Count { frames: flow.packets, bytes: flow.bytes }))
+        };
+        self.count.send_replace(Arc::new(flows.iter().filter_map(of).collect()));
+    }
+}
+
+async fn keep(bridge: String, socket: PathBuf, mut wanted: watch::Receiver<Option<Wish>>, publish: Publish) {
     let (mut generation, mut memory) = (0, Memory::default());
     loop {
         let switch = match Switch::connect(&socket).await {
             Ok(switch) => switch,
             Err(e) => {
                 tracing::debug!(bridge, "flows cannot be reached: {e}");
-                publish(memory.unread(generation, Some(e.to_string())));
+                publish.table(memory.unread(generation, Some(e.to_string())));
                 tokio::time::sleep(RETRY).await;
                 continue;
             }
@@ -255,7 +280,7 @@ async fn keep(
                 () = tokio::time::sleep(READ) => {}
             }
         }
-        publish(memory.unread(generation, None));
+        publish.table(memory.unread(generation, None));
     }
 }
 
@@ -266,16 +291,19 @@ async fn attend(
     generation: u64,
     wish: Option<Wish>,
     memory: &mut Memory,
-    publish: &impl Fn(Table),
+    publish: &Publish,
 ) -> Result<(), netloom_openflow::Error> {
     let flows = switch.flows(ALL_TABLES, None).await?;
     let bundle = wish.as_ref().map_or_else(Vec::new, |wish| difference(&flows, &wish.rules));
     // What is missing is told before it is put back.
-    publish(memory.read(generation, &flows, Instant::now()));
+    publish.count(&flows);
+    publish.table(memory.read(generation, &flows, Instant::now()));
     if bundle.is_empty() {
         return Ok(());
     }
+    fail_point::pass("network.flows", "before");
     let done = switch.bundle(&bundle).await;
+    fail_point::pass("network.flows", "after");
     let outcome = if done.is_ok() { "ok" } else { "failed" };
     let mut counts = HashMap::<Option<WireId>, (usize, usize)>::new();
     for flow_mod in &bundle {
@@ -312,7 +340,7 @@ async fn attend(
         }
     };
     let flows = switch.flows(ALL_TABLES, None).await?;
-    publish(Table { problem, ..memory.read(generation, &flows, Instant::now()) });
+    publish.table(Table { problem, ..memory.read(generation, &flows, Instant::now()) });
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! What carries wires: Open vSwitch, or the kernel alone where a wire is impaired or leads out of the lab.
+//! What carries wires: Open vSwitch, or the kernel alone.
 
 pub mod flows;
 pub mod ovs;

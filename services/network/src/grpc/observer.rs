@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::parts;
+use crate::counts::Counts;
 use crate::observe::News;
 use crate::reconcile::Report;
 
@@ -20,6 +21,9 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// See the module.
 pub struct Observer {
     reports: watch::Receiver<Option<Arc<Report>>>,
+    counts: watch::Receiver<Arc<Counts>>,
+    /// What of the counts was told last.
+    counted: Arc<Counts>,
     /// The report that was told last, and the inventory.
     told: Option<(Arc<Report>, NetworkInventory)>,
     /// What of that is still to be sent.
@@ -29,8 +33,12 @@ pub struct Observer {
 
 impl Observer {
     /// One that was told nothing yet.
-    pub fn new(reports: watch::Receiver<Option<Arc<Report>>>) -> Observer {
-        Observer { reports, told: None, events: VecDeque::new(), heartbeat: Instant::now() }
+    pub fn new(
+        reports: watch::Receiver<Option<Arc<Report>>>,
+        counts: watch::Receiver<Arc<Counts>>,
+    ) -> Observer {
+        let (counted, events) = (Arc::default(), VecDeque::new());
+        Observer { reports, counts, counted, told: None, events, heartbeat: Instant::now() }
     }
 
     /// The next event; none when the service ends.
@@ -90,6 +98,10 @@ impl Observer {
                 pb::Inventory::from(now.clone())
             })
         });
-        Event::Heartbeat(pb::Heartbeat { inventory })
+        let now = self.counts.borrow_and_update().clone();
+        let changed = now.iter().filter(|(wire, carried)| self.counted.get(wire) != Some(carried));
+        let carried = changed.map(|(wire, carried)| pb::WireCarried::from((*wire, *carried))).collect();
+        self.counted = now;
+        Event::Heartbeat(pb::Heartbeat { inventory, carried })
     }
 }

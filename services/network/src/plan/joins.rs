@@ -1,9 +1,10 @@
-//! Wires whose frames are slowed or harmed: they go through the kernel, from the host end of one NIC straight to the other's.
+//! Wires that are joined in the kernel, from the host end of one NIC straight to the other's: no NIC of theirs is a port of Open vSwitch.
 //!
-//! What bounds a rate is a queue, and a queue before a port of Open vSwitch's userspace datapath holds frames that are charged to the one
+//! So are those that the lab or the host wants there (see [`super::planes`]), and those whose frames are slowed or harmed. What bounds a rate
+//! is a queue, and a queue before a port of Open vSwitch's userspace datapath holds frames that are charged to the one
 //! socket that it sends to all its ports by: when some queues are full it drops frames of every other wire (measured, see
-//! docs/decisions/0020-impairment-and-capture.md). So an impaired wire is taken off Open vSwitch: a redirect hands the frames that come in by
-//! one host end to the other, at whose root the queue is. A segment has no host end; a tail stands for it, a veth of which one end is a port
+//! docs/decisions/0020-impairment-and-capture.md). A redirect hands the frames that come in by
+//! one host end to the other, at whose root the queue of an impaired wire is. A segment has no host end; a tail stands for it, a veth of which one end is a port
 //! of the segment.
 //!
 //! A wire is never on both planes: the redirect is made when the flows are gone, the flows when the redirect is gone.
@@ -15,12 +16,15 @@ use netloom_model::slice::{Wire, WireEnd};
 use netloom_model::spec::{DEFAULT_MTU, Impairment};
 
 use super::nics::Places;
+use super::planes;
 use super::ports::{Ends, Ports, State, ends};
 use super::refusals::Refusals;
 use super::{Facts, Plan};
+use crate::driver::flows::Rule;
 use crate::names::End;
 use crate::netlink::Link;
 use crate::qdisc::Shape;
+use crate::redirect::Redirect;
 
 /// What is to be done to an interface's frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,10 +66,9 @@ pub struct NewTail {
     pub mtu: u32,
 }
 
-/// True when the wire goes through the kernel, not through Open vSwitch.
-pub fn is_joined(wire: &Wire) -> bool {
-    let impaired = !wire.a_to_b.is_none() || !wire.b_to_a.is_none();
-    impaired && !matches!(ends(wire), Ends::Special(..) | Ends::Other)
+/// True when the wire is joined in the kernel, not by Open vSwitch.
+pub fn is_joined(facts: &Facts<'_>, wire: &Wire) -> bool {
+    planes::of(facts, wire).kernel && !matches!(ends(wire), Ends::Special(..) | Ends::Other)
 }
 
 /// The segments that a joined wire ends in.
@@ -103,14 +106,27 @@ pub fn devices<'a>(facts: &Facts<'a>, nics: &Places<'a>, wire: &Wire) -> Option<
 
 /// True while flows of the wire are there.
 pub fn has_flows(facts: &Facts<'_>, wire: WireId) -> bool {
+    // Rules are in the order of their cookies.
+    let first = Rule { cookie: wire.get(), from: None, to: None };
     let table = facts.tables.get(&facts.names.bridge);
-    table.is_some_and(|table| table.rules.iter().any(|rule| rule.cookie == wire.get()))
+    let next = table.and_then(|table| table.rules.range(first..).next());
+    next.is_some_and(|rule| rule.cookie == wire.get())
+}
+
+/// What hands frames from one interface of a wire to the other.
+fn redirect(facts: &Facts<'_>, wire: WireId, from: &Link, to: &Link) -> Redirect {
+    Redirect { to: to.index, mark: Some(facts.names.mark(wire, from.index)) }
+}
+
+/// True when the two interfaces hand their frames to each other, by redirects of this wire.
+pub fn are_joined(facts: &Facts<'_>, wire: WireId, [a, b]: [&Link; 2]) -> bool {
+    a.redirect == Some(redirect(facts, wire, a, b)) && b.redirect == Some(redirect(facts, wire, b, a))
 }
 
 /// What an interface's frames have to go through.
 struct Want {
     wire: WireId,
-    redirect: Option<u32>,
+    redirect: Option<Redirect>,
     shape: Option<Shape>,
 }
 
@@ -147,17 +163,18 @@ fn wishes(facts: &Facts<'_>, nics: &Places<'_>, ports: &Ports, wire: &Wire, want
             let inward = if matches!(wire.a, WireEnd::Nic(_)) { &wire.b_to_a } else { &wire.a_to_b };
             wants.insert(link.index, Want { wire: id, redirect: None, shape: shape(inward, link) });
         }
-        _ if is_joined(wire) => {
+        _ if is_joined(facts, wire) => {
             let Some([a, b]) = devices(facts, nics, wire).filter(|_| !has_flows(facts, id)) else { return };
-            let want = |to: &Link, shape| Want { wire: id, redirect: Some(to.index), shape };
-            wants.insert(a.index, want(b, shape(&wire.b_to_a, a)));
-            wants.insert(b.index, want(a, shape(&wire.a_to_b, b)));
+            let want =
+                |from, to, shape| Want { wire: id, redirect: Some(redirect(facts, id, from, to)), shape };
+            wants.insert(a.index, want(a, b, shape(&wire.b_to_a, a)));
+            wants.insert(b.index, want(b, a, shape(&wire.a_to_b, b)));
         }
         // On its way back to Open vSwitch it stays joined until its ports are there.
         Ends::Nics(one, other) => {
             let Some([a, b]) = devices(facts, nics, wire) else { return };
             let ready = |nic| matches!(ports.get(&facts.names.nic(nic)), Some(State::Ready(_)));
-            let joined = a.redirect == Some(b.index) && b.redirect == Some(a.index);
+            let joined = are_joined(facts, id, [a, b]);
             if joined && !(ready(one) && ready(other)) {
                 wants.insert(a.index, Want { wire: id, redirect: a.redirect, shape: None });
                 wants.insert(b.index, Want { wire: id, redirect: b.redirect, shape: None });
@@ -176,7 +193,9 @@ fn difference(link: &Link, want: Option<&Want>) -> Vec<Op> {
         _ => {}
     }
     match (link.redirect, redirect) {
-        (there, Some(to)) if there != Some(to) => ops.push(Op::Redirect { to, anew: there.is_some() }),
+        (there, Some(wanted)) if there != Some(wanted) => {
+            ops.push(Op::Redirect { to: wanted.to, anew: there.is_some() });
+        }
         (Some(_), None) => ops.push(Op::Undirect),
         _ => {}
     }
@@ -186,7 +205,7 @@ fn difference(link: &Link, want: Option<&Want>) -> Vec<Op> {
 fn tails(facts: &Facts<'_>, refusals: &Refusals, plan: &mut Plan) {
     let names = facts.names;
     let mut wanted = BTreeMap::<String, WireId>::new();
-    let accepted = |wire: &&Wire| is_joined(wire) && !refusals.contains_key(&wire.wire_id);
+    let accepted = |wire: &&Wire| is_joined(facts, wire) && !refusals.contains_key(&wire.wire_id);
     for wire in facts.wanted.slice.wires.values().filter(accepted) {
         let (id, mtu) = (wire.wire_id, tail_mtu(facts, wire));
         for (end, _) in segment_ends(wire) {

@@ -8,6 +8,7 @@ use super::Op;
 use super::tests::{World, id};
 use crate::netlink::Link;
 use crate::qdisc::Shape;
+use crate::redirect::Redirect;
 
 fn rate(world: &mut World, wire: u64, bps: u64) {
     world.wanted.slice.wires.get_mut(&id(wire)).unwrap().a_to_b.rate_bps = bps;
@@ -31,14 +32,15 @@ fn an_impaired_wire_is_on_one_plane_at_a_time() {
     world.act(&plan);
     let plan = world.plan();
     assert_eq!(plan.controls.len(), 2);
-    assert!(plan.carrier.is_empty(), "its carrier stays meanwhile");
+    assert!(world.switched(&plan).is_empty(), "its carrier stays meanwhile");
     let plan = world.settle();
     let wire = &plan.observed.wires[&id(101)];
     assert_eq!((wire.state, wire.plane.as_str()), (WireState::Up, "kernel"));
     // What frames from a to b go through is where they leave: at b.
     let (a, b) = (world.link(11).clone(), world.link(22).clone());
     assert!(matches!(b.shape, Some(Shape::Rate(rate)) if rate.bytes_per_second == 125_000));
-    assert_eq!((a.shape, a.redirect, b.redirect), (None, Some(b.index), Some(a.index)));
+    let to = |link: &Link| link.redirect.map(|redirect| redirect.to);
+    assert_eq!((a.shape, to(&a), to(&b)), (None, Some(b.index), Some(a.index)));
     assert!(!world.ovs.as_ref().unwrap().ports.contains_key(&world.names.nic(id(11))));
 
     // A changed rate is one operation on one interface.
@@ -65,7 +67,7 @@ fn an_impaired_wire_is_on_one_plane_at_a_time() {
 fn what_is_not_ours_at_an_interface_stays_unless_it_is_in_the_way() {
     let mut world = World::new();
     world.settle();
-    world.link(11).redirect = Some(77);
+    world.link(11).redirect = Some(Redirect { to: 77, mark: None });
     let plan = world.plan();
     assert!(plan.controls.iter().any(|c| c.ops == [Op::Undirect]), "a redirect of ours that nobody wants");
     // Of other people's interfaces nothing is ever said.
@@ -73,7 +75,7 @@ fn what_is_not_ours_at_an_interface_stays_unless_it_is_in_the_way() {
     world.settle();
     let index = foreign(&mut world, "eth0", false);
     let link = world.links.get_mut("eth0").unwrap();
-    (link.redirect, link.shape) = (Some(1), Some(Shape::Strange));
+    (link.redirect, link.shape) = (Some(Redirect { to: 1, mark: None }), Some(Shape::Strange));
     assert!(!world.plan().controls.iter().any(|c| c.index == index));
 }
 
@@ -178,7 +180,7 @@ fn a_nic_is_changed_in_place_unless_its_name_changes() {
     let plan = world.plan();
     let [adjustment] = plan.adjust.values().next().unwrap().as_slice() else { panic!("{:?}", plan.adjust) };
     assert_eq!((adjustment.guest_index, adjustment.host_index, adjustment.before.mtu), (9, index, 9_500));
-    assert!(plan.unplug.is_empty() && plan.carrier.is_empty());
+    assert!(plan.unplug.is_empty() && world.switched(&plan).is_empty());
     assert_eq!(plan.observed.wires[&id(101)].state, WireState::Up, "it goes on carrying");
     world.settle();
     assert_eq!((world.link(11).index, world.port(11).mtu), (index, Some(1_500)));

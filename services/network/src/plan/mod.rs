@@ -2,18 +2,21 @@
 //!
 //! Every pass begins from nothing: it compares all that is wanted with all that is there. So a thing that was deleted behind our back, a
 //! restart of anything, and an effect that failed halfway need no code of their own. `refusals` decides what cannot be, `nics` about
-//! interfaces, `bridges` about Open vSwitch's bridges, `ports` about their ports, `joins` about wires that go through the kernel since they are
-//! impaired, `wires` about flows, carrier and states.
+//! interfaces, `bridges` about Open vSwitch's bridges, `planes` says what carries a wire, `ports` decides about ports of Open vSwitch, `joins`
+//! about what joins wires in the kernel, `wires` about flows, carrier and states.
 
 mod bridges;
 mod joins;
 mod nics;
+mod planes;
 mod ports;
 mod refusals;
 mod wires;
 
 #[cfg(test)]
 mod kernel_tests;
+#[cfg(test)]
+mod plane_tests;
 #[cfg(test)]
 mod tests;
 
@@ -23,8 +26,11 @@ use std::time::Instant;
 
 use netloom_model::id::{NodeUid, WireId};
 use netloom_model::observed::NetworkInventory;
+use netloom_model::spec::Plane;
 
+use crate::carrier::Cables;
 use crate::config::Datapath;
+use crate::counts::Ways;
 use crate::driver::flows::Rule;
 use crate::driver::ovs::{Change, View};
 use crate::guest::Setting;
@@ -63,6 +69,10 @@ pub struct Facts<'a> {
     pub datapath: Datapath,
     /// True when the kernel has Open vSwitch's datapath.
     pub kernel_datapath: bool,
+    /// What the bridge was found to forward with when it was seen last; none when it was not.
+    pub found_datapath: Option<&'a str>,
+    /// What carries wires of labs that do not say.
+    pub plane: Plane,
     /// Fields of an impairment that this kernel can bring about.
     pub impairments: &'a [String],
     /// Whether wires may end in interfaces of the host.
@@ -79,10 +89,12 @@ impl Facts<'_> {
         }
     }
 
-    /// True when frames are forwarded by a process, which does not fill in checksums.
+    /// True when Open vSwitch forwards frames by a process, which is slow and does not fill in checksums. A database that does not answer for
+    /// a while changes nothing of it.
     pub fn userspace(&self) -> bool {
         let bridge = self.ovs.and_then(|ovs| ovs.bridges.get(&self.names.bridge));
-        bridge.map_or(self.new_datapath(), |bridge| &bridge.datapath) == "netdev"
+        let datapath = bridge.map(|bridge| bridge.datapath.as_str()).or(self.found_datapath);
+        datapath.unwrap_or(self.new_datapath()) == "netdev"
     }
 
     /// The message of a failure.
@@ -134,6 +146,8 @@ pub struct PlugWish {
     pub host_name: String,
     /// True when the host's own stack is to take no notice of its host end.
     pub silent: bool,
+    /// Whether its node may leave checksums and segmentation to others.
+    pub offload: bool,
 }
 
 /// A NIC to be changed while it is there.
@@ -145,8 +159,12 @@ pub struct Adjustment {
     pub guest_index: u32,
     /// Number of its end on the host.
     pub host_index: u32,
+    /// What its node calls it.
+    pub called: Option<String>,
     /// How it was set by us.
     pub before: Setting,
+    /// Whether its node may leave checksums and segmentation to others; none is as it is.
+    pub offload: Option<bool>,
 }
 
 /// A host end to be called differently.
@@ -187,14 +205,16 @@ pub struct Plan {
     pub mtus: Vec<(u32, u32)>,
     /// What is to be done to frames.
     pub controls: Vec<Control>,
-    /// Host ends to set up or down.
-    pub carrier: BTreeMap<WireId, (u32, bool)>,
+    /// What the carrier of host ends follows.
+    pub cables: Arc<Cables>,
     /// Changes to Open vSwitch's database.
     pub changes: Vec<Change>,
     /// Ports that are deleted since Open vSwitch cannot use them, and why: they are to rest before they are tried again.
     pub faulty_ports: BTreeMap<WireId, String>,
     /// What each bridge's flows have to be; a bridge that is not named is left as it is.
     pub flows: BTreeMap<String, BTreeSet<Rule>>,
+    /// Where what wires carry is counted.
+    pub ways: BTreeMap<WireId, Ways>,
     /// What was read, in the words of the contract.
     pub observed: Observed,
     /// What was removed and still exists, and what of it.
@@ -257,6 +277,10 @@ fn found(facts: &Facts<'_>) -> BTreeMap<WireId, &'static str> {
         }
     }
     for link in facts.links.values() {
+        let mark = link.redirect.and_then(|redirect| redirect.mark);
+        if let Some(mark) = mark.filter(|mark| *mark == facts.names.mark(mark.wire, link.index)) {
+            found.insert(mark.wire, "its redirects still exist");
+        }
         found.extend(facts.names.tag(link).map(|tag| (tag.wire, "its host end still exists")));
         found.extend(facts.names.tail_of(link).map(|wire| (wire, "its tail into a segment still exists")));
     }
@@ -272,9 +296,12 @@ fn blind(facts: &Facts<'_>) -> Option<&'static str> {
 }
 
 fn inventory(facts: &Facts<'_>) -> NetworkInventory {
+    let plane = planes::between_nics(facts, None);
     let mut inventory = NetworkInventory {
         impairments: facts.impairments.to_vec(),
         host_interfaces: facts.host_interfaces,
+        plane: plane.name().to_owned(),
+        plane_reason: plane.why.to_owned(),
         ..NetworkInventory::default()
     };
     let Some(ovs) = facts.ovs else {

@@ -10,6 +10,7 @@ use netloom_model::id::WireId;
 use netloom_model::observed::ObservedNic;
 use netloom_model::slice::{Nic, WireEnd};
 
+use super::planes;
 use super::refusals;
 use super::{Adjustment, Facts, Plan, PlugWish, Rename};
 use crate::guest::{Guest, Setting};
@@ -22,10 +23,16 @@ pub struct Place<'a> {
     pub nic: &'a Nic,
     /// Its host end; none unless it is plugged into the current start of its node.
     pub link: Option<&'a Link>,
+    /// That start.
+    pub start: String,
+    /// That its node calls it differently, and why it still does.
+    pub misnamed: Option<String>,
     /// Why it is not plugged.
     pub why: String,
     /// True when that is not just a matter of time.
     pub failed: bool,
+    /// True while its offload is being changed: it is not to go to another plane before.
+    pub held: bool,
 }
 
 /// Wanted NICs.
@@ -47,9 +54,23 @@ fn roles<'a>(facts: &Facts<'a>) -> Roles<'a> {
     roles
 }
 
+/// Whether nodes may leave checksums and segmentation to others, of each NIC that has a wire.
+fn offloads(facts: &Facts<'_>) -> BTreeMap<WireId, bool> {
+    let mut offloads = BTreeMap::new();
+    for wire in facts.wanted.slice.wires.values() {
+        let may = planes::offloads(facts, wire);
+        for end in [&wire.a, &wire.b] {
+            if let WireEnd::Nic(nic) = end {
+                offloads.entry(*nic).or_insert(may);
+            }
+        }
+    }
+    offloads
+}
+
 /// Decides about NICs.
 pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
-    let roles = roles(facts);
+    let (roles, offloads) = (roles(facts), offloads(facts));
     let there: BTreeMap<WireId, (&Link, Tag)> = facts
         .links
         .values()
@@ -76,8 +97,10 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
         });
         let (host_name, silent) = (host_name.unwrap_or(&name), host_name.is_none());
         let start = facts.starts.get(&nic.node_uid);
-        let mut place = Place { nic, link: None, why: String::new(), failed: false };
-        let mut start_id = String::new();
+        let (start_id, why) = Default::default();
+        let mut place =
+            Place { nic, link: None, start: start_id, misnamed: None, why, failed: false, held: false };
+        let offload = offloads.get(&wire).copied();
         let wrong = Guest::parse(nic).err();
         match (there.get(&wire), start) {
             (None, _) if facts.links.contains_key(&name) => {
@@ -93,9 +116,17 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
             }
             (Some((link, tag)), Some(start)) if tag.start == start.id && stays(facts, nic, tag) => {
                 place.link = Some(link);
-                start_id.clone_from(&tag.start);
-                if !facts.names.is_set(tag, nic) {
-                    place.why = adjust(facts, nic, link, tag, plan);
+                place.start.clone_from(&tag.start);
+                let other = offload.filter(|offload| tag.offload != Some(*offload));
+                place.held = other.is_some() && facts.trouble(wire).is_none();
+                let called = called(link);
+                let is_renamed = called.is_some_and(|called| *called != nic.guest_name);
+                if is_renamed || other.is_some() || !facts.names.is_set(tag, nic) {
+                    place.why = adjust(facts, nic, link, tag, other, plan);
+                }
+                if let Some(called) = called.filter(|_| is_renamed) {
+                    let but = facts.trouble(wire).map(|why| format!(": {why}")).unwrap_or_default();
+                    place.misnamed = Some(format!("its node calls the interface {called}{but}"));
                 }
                 if link.name != *host_name && !facts.resting(wire) {
                     plan.renames.push(Rename {
@@ -118,7 +149,8 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
                 place.why = facts.trouble(wire).unwrap_or_default().to_owned();
             }
             (None, Some(_)) => {
-                let wish = PlugWish { wire, host_name: host_name.clone(), silent };
+                let (host_name, offload) = (host_name.clone(), offload.unwrap_or(true));
+                let wish = PlugWish { wire, host_name, silent, offload };
                 plan.plug.entry(nic.node_uid).or_default().push(wish);
                 place.failed = facts.trouble(wire).is_some();
                 place.why = facts.trouble(wire).unwrap_or("it is being plugged").to_owned();
@@ -128,9 +160,9 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
         let observed = ObservedNic {
             wire_id: wire,
             present: place.link.is_some(),
-            start_id,
+            start_id: place.start.clone(),
             carrier: place.link.is_some_and(|link| link.lower_up),
-            detail: place.why.clone(),
+            detail: place.misnamed.as_ref().unwrap_or(&place.why).clone(),
         };
         plan.observed.nics.insert(wire, observed);
         places.insert(wire, place);
@@ -149,12 +181,27 @@ fn stays(facts: &Facts<'_>, nic: &Nic, tag: &Tag) -> bool {
     tag.fingerprint == fingerprint(nic) && known
 }
 
+/// What its node calls it. How a node calls an interface in a namespace that it moved it to is its own affair.
+fn called(link: &Link) -> Option<&String> {
+    link.guest.as_ref().filter(|_| link.home == link.peer_namespace).map(|guest| &guest.name)
+}
+
 /// Has it changed where it is; says what there is to say of it meanwhile.
-fn adjust(facts: &Facts<'_>, nic: &Nic, link: &Link, tag: &Tag, plan: &mut Plan) -> String {
+fn adjust(
+    facts: &Facts<'_>,
+    nic: &Nic,
+    link: &Link,
+    tag: &Tag,
+    offload: Option<bool>,
+    plan: &mut Plan,
+) -> String {
     let wire = nic.wire_id;
-    if let Some(before) = Setting::read(&tag.setting).filter(|_| !facts.resting(wire)) {
+    let as_wanted = || Guest::parse(nic).ok().map(|guest| guest.setting);
+    let before = if facts.names.is_set(tag, nic) { as_wanted() } else { Setting::read(&tag.setting) };
+    if let Some(before) = before.filter(|_| !facts.resting(wire)) {
         let (guest_index, host_index) = (link.peer, link.index);
-        let adjustment = Adjustment { wire, guest_index, host_index, before };
+        let (offload, called) = (offload.or(tag.offload), called(link).cloned());
+        let adjustment = Adjustment { wire, guest_index, host_index, called, before, offload };
         plan.adjust.entry(nic.node_uid).or_default().push(adjustment);
     }
     facts.trouble(wire).unwrap_or("it is being changed").to_owned()

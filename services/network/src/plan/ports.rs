@@ -33,6 +33,8 @@ struct Wish {
     bridge: String,
     wire: WireId,
     kind: PortKind,
+    /// True when it is not to be added yet.
+    held: bool,
 }
 
 /// Decides about ports.
@@ -60,7 +62,7 @@ pub fn plan(facts: &Facts<'_>, nics: &Places<'_>, bridges: &Bridges, plan: &mut 
             }
             None => {
                 let let_go = facts.deleted.get(name).is_none_or(|cfg| ovs.cur_cfg >= *cfg);
-                if let_go && facts.settled && bridges.takes_ports(&wish.bridge) {
+                if let_go && facts.settled && !wish.held && bridges.takes_ports(&wish.bridge) {
                     plan.changes.push(Change::AddPort {
                         bridge: wish.bridge.clone(),
                         name: name.clone(),
@@ -119,7 +121,7 @@ fn wishes(facts: &Facts<'_>, nics: &Places<'_>) -> BTreeMap<String, Wish> {
     let names = facts.names;
     let mut wishes = BTreeMap::new();
     for wire in facts.wanted.slice.wires.values() {
-        if is_joined(wire) {
+        if is_joined(facts, wire) {
             wish_for_tails(facts, wire, &mut wishes);
             continue;
         }
@@ -136,7 +138,7 @@ fn wishes(facts: &Facts<'_>, nics: &Places<'_>) -> BTreeMap<String, Wish> {
                 let [one, other] = names.patch(wire.wire_id);
                 for (bridge, name, peer) in [(a, &one, &other), (b, &other, &one)] {
                     let kind = PortKind::Patch { peer: peer.clone() };
-                    let wish = Wish { bridge: names.segment(bridge), wire: wire.wire_id, kind };
+                    let wish = Wish { bridge: names.segment(bridge), wire: wire.wire_id, kind, held: false };
                     wishes.insert(name.clone(), wish);
                 }
             }
@@ -152,7 +154,8 @@ fn wish_for_tails(facts: &Facts<'_>, wire: &Wire, wishes: &mut BTreeMap<String, 
         let name = facts.names.tail(wire.wire_id, end).outer;
         let Some(link) = tail_link(facts, wire.wire_id, &name) else { continue };
         let kind = PortKind::Nic { index: link.index, mtu: tail_mtu(facts, wire) };
-        wishes.insert(name, Wish { bridge: facts.names.segment(segment), wire: wire.wire_id, kind });
+        let bridge = facts.names.segment(segment);
+        wishes.insert(name, Wish { bridge, wire: wire.wire_id, kind, held: false });
     }
 }
 
@@ -166,7 +169,8 @@ fn wish_for_nic(
 ) {
     let Some((place, link)) = nics.get(&nic).and_then(|place| Some((place, place.link?))) else { return };
     let kind = PortKind::Nic { index: link.index, mtu: place.nic.mtu };
-    wishes.entry(facts.names.nic(nic)).or_insert(Wish { bridge, wire: nic, kind });
+    let held = place.held;
+    wishes.entry(facts.names.nic(nic)).or_insert(Wish { bridge, wire: nic, kind, held });
 }
 
 /// What a wire ends in.

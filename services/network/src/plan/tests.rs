@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use netloom_model::id::{LabUid, NodeUid, Owner, WireId};
-use netloom_model::observed::WireState;
+use netloom_model::observed::{End, ObservedWire, WireState};
 use netloom_model::slice::{Nic, Segment, Wire, WireEnd};
+use netloom_model::spec::Plane;
 use netloom_ovsdb::Uuid;
 use proptest::prelude::*;
 
@@ -15,8 +16,9 @@ use crate::driver::flows::Rule;
 use crate::driver::ovs::{Bridge, Change, Port, PortKind, View};
 use crate::links::Links;
 use crate::names::Names;
-use crate::netlink::Link;
+use crate::netlink::{GuestEnd, Link};
 use crate::netns::{Start, Starts};
+use crate::redirect::Redirect;
 use crate::slice::Wanted;
 
 pub fn id(n: u64) -> WireId {
@@ -34,6 +36,7 @@ pub struct World {
     deleted: HashMap<String, i64>,
     troubles: BTreeMap<WireId, Trouble>,
     pub impairments: Vec<String>,
+    pub kernel_datapath: bool,
     next: u32,
 }
 
@@ -61,7 +64,8 @@ impl World {
             let (a, b) = (WireEnd::Nic(id(10 * node + 1)), WireEnd::Nic(id(10 * next + 2)));
             let wire_id = id(100 + node);
             let (a_to_b, b_to_a) = Default::default();
-            let wire = Wire { wire_id, a, b, enabled: true, lab_uid, a_to_b, b_to_a };
+            let wire =
+                Wire { wire_id, a, b, enabled: true, lab_uid, a_to_b, b_to_a, plane: Some(Plane::Ovs) };
             wanted.slice.wires.insert(wire_id, wire);
         }
         World {
@@ -74,12 +78,13 @@ impl World {
             deleted: HashMap::new(),
             troubles: BTreeMap::new(),
             impairments: vec!["rate_bps".to_owned()],
+            kernel_datapath: false,
             next: 100_001,
         }
     }
 
-    pub fn plan(&self) -> Plan {
-        plan(&Facts {
+    pub fn facts(&self) -> Facts<'_> {
+        Facts {
             names: &self.names,
             wanted: &self.wanted,
             starts: &self.starts,
@@ -91,10 +96,22 @@ impl World {
             troubles: &self.troubles,
             refused: None,
             datapath: Datapath::Auto,
-            kernel_datapath: false,
+            kernel_datapath: self.kernel_datapath,
+            found_datapath: None,
+            plane: Plane::Auto,
             impairments: &self.impairments,
             host_interfaces: true,
-        })
+        }
+    }
+
+    pub fn plan(&self) -> Plan {
+        plan(&self.facts())
+    }
+
+    /// Host ends that are switched when carrier follows this plan.
+    pub fn switched(&self, plan: &Plan) -> Vec<(u32, bool)> {
+        let link = |index| self.links.values().find(|link| link.index == index);
+        crate::carrier::due(&plan.cables, link, &self.starts)
     }
 
     pub fn number(&mut self) -> u32 {
@@ -107,11 +124,13 @@ impl World {
         for wish in plan.plug.values().flatten() {
             let nic = self.wanted.slice.nics[&wish.wire].clone();
             let (index, name) = (self.number(), wish.host_name.clone());
-            let alias = self.names.alias(&nic, &self.starts[&nic.node_uid].id);
+            let alias = self.names.alias(&nic, &self.starts[&nic.node_uid].id, Some(wish.offload));
             assert!(!self.links.contains_key(&name), "{name} is made twice");
+            let guest = Some(GuestEnd { name: nic.guest_name.clone(), up: true });
             let link = Link {
                 index,
                 alias,
+                guest,
                 group: self.names.group,
                 name: name.clone(),
                 mtu: nic.mtu,
@@ -120,9 +139,12 @@ impl World {
             self.links.insert(name, link);
         }
         self.act_on_links(plan);
-        for (index, up) in plan.carrier.values() {
-            let link = self.links.values_mut().find(|link| link.index == *index).unwrap();
-            (link.up, link.lower_up) = (*up, *up);
+        for (index, up) in self.switched(plan) {
+            let link = self.links.values_mut().find(|link| link.index == index).unwrap();
+            link.up = up;
+        }
+        for link in self.links.values_mut() {
+            link.lower_up = link.up && link.guest.as_ref().is_some_and(|guest| guest.up);
         }
         for change in &plan.changes {
             self.change(change);
@@ -135,7 +157,7 @@ impl World {
     fn act_on_links(&mut self, plan: &Plan) {
         for adjustment in plan.adjust.values().flatten() {
             let nic = self.wanted.slice.nics[&adjustment.wire].clone();
-            let alias = self.names.alias(&nic, &self.starts[&nic.node_uid].id);
+            let alias = self.names.alias(&nic, &self.starts[&nic.node_uid].id, adjustment.offload);
             let link = self.links.values_mut().find(|link| link.index == adjustment.host_index).unwrap();
             (link.alias, link.mtu) = (alias, nic.mtu);
         }
@@ -161,12 +183,16 @@ impl World {
                 self.links.insert(link.name.clone(), link);
             }
         }
+        let names = self.names.clone();
         for control in &plan.controls {
             for op in &control.ops {
                 by_index(&mut self.links, control.index, &|link| match *op {
                     Op::Put(shape, _) => link.shape = Some(shape),
                     Op::Take(_) => link.shape = None,
-                    Op::Redirect { to, .. } => link.redirect = Some(to),
+                    Op::Redirect { to, .. } => {
+                        let mark = Some(names.mark(control.wire, control.index));
+                        link.redirect = Some(Redirect { to, mark });
+                    }
                     Op::Undirect => link.redirect = None,
                 });
             }
@@ -243,7 +269,7 @@ impl World {
                 && plan.controls.is_empty()
                 && plan.unplug.is_empty()
                 && plan.plug.is_empty()
-                && plan.carrier.is_empty()
+                && self.switched(&plan).is_empty()
                 && plan.changes.is_empty()
                 && flows_are_there;
             if idle {
@@ -255,12 +281,23 @@ impl World {
     }
 
     fn states(&self) -> Vec<(WireState, String)> {
-        self.plan().observed.wires.into_values().map(|wire| (wire.state, wire.detail)).collect()
+        let said = |wire: ObservedWire| match wire.end {
+            None => (wire.state, wire.detail),
+            Some(end) => (wire.state, format!("{}: {}", if end == End::A { 'a' } else { 'b' }, wire.detail)),
+        };
+        self.plan().observed.wires.into_values().map(said).collect()
     }
 
     pub fn link(&mut self, nic: u64) -> &mut Link {
         let name = self.names.nic(id(nic));
         self.links.get_mut(&name).unwrap()
+    }
+
+    /// A node sets its interface up or down.
+    fn set_guest(&mut self, nic: u64, up: bool) {
+        self.link(nic).guest.as_mut().unwrap().up = up;
+        let link = self.link(nic);
+        link.lower_up = link.up && up;
     }
 
     pub fn port(&mut self, nic: u64) -> &mut Port {
@@ -307,6 +344,17 @@ impl World {
                 let wire = self.wanted.slice.wires.get_mut(&id(101 + which % NODES)).unwrap();
                 wire.a_to_b.rate_bps = if wire.a_to_b.rate_bps > 0 { 0 } else { 1_000_000 * (which + 1) };
             }
+            11 | 13 => {
+                let wire = self.wanted.slice.wires.get_mut(&id(101 + which % NODES)).unwrap();
+                let planes = [Some(Plane::Ovs), Some(Plane::Kernel), Some(Plane::Auto), None];
+                wire.plane = planes[(which % 4) as usize];
+            }
+            12 => {
+                // A redirect of somebody else's, where ours is.
+                if let Some(link) = self.links.get_mut(&name) {
+                    link.redirect = Some(Redirect { to: 7, mark: None });
+                }
+            }
             9 => {
                 // Somebody takes queue and redirect away.
                 if let Some(link) = self.links.get_mut(&name) {
@@ -323,6 +371,11 @@ impl World {
                     Arc::make_mut(&mut table.rules).insert(rule);
                 }
             }
+            10 => {
+                if let Some(guest) = self.links.get_mut(&name).and_then(|link| link.guest.as_mut()) {
+                    guest.up = !guest.up;
+                }
+            }
             _ => {
                 let wire = id(101 + which % NODES);
                 let wire = self.wanted.slice.wires.get_mut(&wire).unwrap();
@@ -337,7 +390,7 @@ proptest! {
 
     #[test]
     fn whatever_happens_wires_come_back_and_never_meet(
-        disturbances in prop::collection::vec((0u8..10, 0u64..8, any::<bool>()), 0..14),
+        disturbances in prop::collection::vec((0u8..15, 0u64..8, any::<bool>()), 0..14),
     ) {
         let mut world = World::new();
         for (what, which, settle) in disturbances {
@@ -352,12 +405,24 @@ proptest! {
         let plan = world.settle();
         let mut rules = 0;
         for wire in plan.observed.wires.values() {
-            let enabled = world.wanted.slice.wires[&wire.wire_id].enabled;
-            prop_assert_eq!(wire.state, if enabled { WireState::Up } else { WireState::Down }, "{}", wire.detail);
-            let joined = super::joins::is_joined(&world.wanted.slice.wires[&wire.wire_id]);
+            let wanted = &world.wanted.slice.wires[&wire.wire_id];
+            let enabled = wanted.enabled;
+            let [a, b] = [&wanted.a, &wanted.b].map(|end| match end {
+                WireEnd::Nic(nic) => &world.links[&world.names.nic(*nic)],
+                _ => unreachable!("all ends are NICs"),
+            });
+            let [up_a, up_b] = [a, b].map(|link| link.guest.as_ref().unwrap().up);
+            let up = enabled && up_a && up_b;
+            prop_assert_eq!(wire.state, if up { WireState::Up } else { WireState::Down }, "{}", wire.detail);
+            prop_assert_eq!((a.up, b.up), (enabled && up_b, enabled && up_a));
+            let joined = super::joins::is_joined(&world.facts(), &world.wanted.slice.wires[&wire.wire_id]);
             rules += if enabled && !joined { 2 } else { 0 };
             let redirects = world.links.values().filter(|link| link.redirect.is_some()).count();
             prop_assert!(redirects % 2 == 0);
+        }
+        for link in world.links.values().filter(|link| link.redirect.is_some()) {
+            let port = world.ovs.as_ref().unwrap().ports.values().find(|port| port.index == Some(link.index));
+            prop_assert!(port.is_none(), "{} is on both planes", link.name);
         }
         prop_assert_eq!(world.tables["nl0"].rules.len(), rules);
         prop_assert!(plan.observed.unwanted.is_empty());
@@ -371,7 +436,7 @@ fn before_the_first_sync_all_is_told_and_nothing_done() {
     world.wanted = Wanted::default();
     let plan = world.plan();
     assert!(!plan.observed.synced && plan.flows.is_empty() && plan.changes.is_empty());
-    assert!(plan.unplug.is_empty() && plan.carrier.is_empty());
+    assert!(plan.unplug.is_empty() && world.switched(&plan).is_empty());
     assert_eq!(plan.observed.unwanted.len(), 12, "8 NICs and 4 wires");
 }
 
@@ -430,7 +495,7 @@ fn port_numbers_of_another_ovs_vswitchd_make_no_flows() {
     (table.trusted, table.rules) = (false, Arc::default());
     let plan = world.plan();
     assert!(plan.flows.is_empty());
-    assert!(plan.carrier.is_empty(), "carrier waits for the flows to come back");
+    assert!(world.switched(&plan).is_empty(), "carrier waits for the flows to come back");
     assert!(world.states().iter().all(|(state, _)| *state == WireState::Down));
 }
 
@@ -444,7 +509,7 @@ fn what_is_not_known_is_said_to_be_unknown_and_left_alone() {
     );
     world.ovs = None;
     let plan = world.plan();
-    assert!(plan.carrier.is_empty() && plan.unplug.is_empty());
+    assert!(world.switched(&plan).is_empty() && plan.unplug.is_empty());
     assert!(plan.observed.wires.values().all(|wire| wire.state == WireState::Unknown));
     assert_eq!(plan.observed.inventory.datapath, "");
     assert_eq!(plan.observed.inventory.problems.len(), 1);
@@ -456,39 +521,49 @@ fn what_is_not_known_is_said_to_be_unknown_and_left_alone() {
 fn states_say_which_end_and_why() {
     let mut world = World::new();
     world.settle();
+    world.set_guest(22, false);
+    let plan = world.plan();
+    let [a, b] = [11, 22].map(|nic| world.link(nic).index);
+    assert_eq!(world.switched(&plan), [(a, false)], "the far end loses carrier");
+    world.act(&plan);
+    let expected = (WireState::Down, "b: the interface is down in its node".to_owned());
+    assert_eq!(world.states()[0], expected);
+    // Also while both are down; and neither waits for the other to come back.
+    world.set_guest(11, false);
+    world.settle();
+    assert!(!world.link(11).up && !world.link(22).up);
+    world.set_guest(22, true);
+    world.settle();
+    assert_eq!((world.link(11).up, world.link(22).up), (true, false));
+    world.set_guest(11, true);
+    world.settle();
+    assert_eq!(world.states()[0].0, WireState::Up);
     world.link(22).lower_up = false;
-    let (state, why) = world.states()[0].clone();
-    assert_eq!(state, WireState::Down);
-    assert!(why.starts_with("end b: no carrier"), "{why}");
+    assert_eq!(world.states()[0], (WireState::Down, "b: it has no carrier yet".to_owned()));
+    assert_ne!(a, b);
 
     let node = world.wanted.slice.nics[&id(11)].node_uid;
     world.starts.remove(&node);
     let plan = world.plan();
     assert_eq!(plan.unplug.len(), 2, "what is left of a node that ended");
-    assert_eq!(
-        plan.carrier.keys().copied().collect::<Vec<_>>(),
-        [id(22), id(41)],
-        "the far ends lose carrier"
-    );
+    let far: BTreeSet<(u32, bool)> = [22, 41].map(|nic| (world.link(nic).index, false)).into();
+    assert_eq!(world.switched(&plan).into_iter().collect::<BTreeSet<_>>(), far, "the far ends lose carrier");
     world.act(&plan);
     let (state, why) = world.states()[0].clone();
-    assert_eq!((state, why.as_str()), (WireState::Pending, "end a: its node has not started"));
+    assert_eq!((state, why.as_str()), (WireState::Pending, "a: its node has not started"));
 
     let mut world = World::new();
     world.settle();
     world.port(11).error = Some("could not open network device".into());
     let (state, why) = world.states()[0].clone();
-    assert_eq!(
-        (state, why.as_str()),
-        (WireState::Failed, "end a: Open vSwitch: could not open network device")
-    );
+    assert_eq!((state, why.as_str()), (WireState::Failed, "a: Open vSwitch: could not open network device"));
 
     let mut world = World::new();
     let trouble = Trouble { message: "eth1 cannot be made: no".into(), resting: true };
     world.troubles.insert(id(11), trouble);
     let plan = world.plan();
     assert_eq!(plan.plug.values().map(Vec::len).sum::<usize>(), 7, "it rests");
-    assert_eq!(world.states()[0], (WireState::Failed, "end a: eth1 cannot be made: no".to_owned()));
+    assert_eq!(world.states()[0], (WireState::Failed, "a: eth1 cannot be made: no".to_owned()));
 }
 
 #[test]
@@ -594,4 +669,30 @@ fn a_flow_that_was_lost_is_a_gap_of_its_wire() {
     world.tables.get_mut("nl0").unwrap().lost = Arc::new([(102, now), (999, now)].into());
     let gaps = [101, 102, 500].map(|n| (id(n), now));
     assert_eq!(world.plan().observed.gaps, gaps.into());
+}
+
+#[test]
+fn an_interface_that_its_node_renamed_gets_its_name_back_where_that_is_ours_to_say() {
+    let mut world = World::new();
+    world.settle();
+    world.link(11).guest.as_mut().unwrap().name = "wan".into();
+    let plan = world.plan();
+    let adjustments: Vec<_> = plan.adjust.values().flatten().collect();
+    assert_eq!(adjustments.len(), 1);
+    assert_eq!((adjustments[0].wire, adjustments[0].called.as_deref()), (id(11), Some("wan")));
+    let said = (WireState::Down, "a: its node calls the interface wan".to_owned());
+    assert_eq!(world.states()[0], said);
+    world.troubles.insert(id(11), Trouble { message: "eth1 is another's".into(), resting: true });
+    assert!(world.plan().adjust.is_empty(), "it rests");
+    assert!(world.states()[0].1.ends_with("calls the interface wan: eth1 is another's"));
+    // One that it moved into a namespace of its own it may call as it likes.
+    world.troubles.clear();
+    (world.link(11).home, world.link(11).peer_namespace) = (Some(1), Some(2));
+    assert!(world.plan().adjust.is_empty());
+    assert_eq!(world.states()[0].0, WireState::Up);
+}
+
+/// The rules of the bridge of all wires.
+pub fn rules(world: &World) -> &BTreeSet<Rule> {
+    &world.tables["nl0"].rules
 }

@@ -1,10 +1,11 @@
-//! What each wire's flows are, which host ends have to be up, and what to say of each wire.
+//! What each wire's flows are, which cable leads where, and what to say of each wire.
 //!
-//! The rule of carrier: a host end is up if and only if its wire is enabled and installed and the NIC at the far end is plugged. So carrier
-//! inside a node means "wired". A wire whose flows are lost for a moment keeps its carrier while they are put back: routing protocols would
-//! otherwise fall apart over a gap of milliseconds. Carrier does not cross a segment.
+//! Carrier follows the cables by the rule of [`crate::carrier`]. A cable is in when its wire is enabled and installed and the NICs at its ends
+//! are plugged, so carrier inside a node means "wired". A wire whose flows are lost for a moment keeps its carrier while they are put back:
+//! routing protocols would otherwise fall apart over a gap of milliseconds. Carrier does not cross a segment.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use netloom_model::id::WireId;
@@ -13,26 +14,61 @@ use netloom_model::slice::{Wire, WireEnd};
 use netloom_model::spec::Impairment;
 
 use super::bridges::{Bridges, Health, has_rule, lost, problem};
-use super::joins::{devices, has_flows, is_joined, segment_ends};
+use super::joins::{are_joined, devices, has_flows, is_joined, segment_ends};
 use super::nics::{Place, Places};
+use super::planes;
 use super::ports::{Ends, Ports, State, ends};
 use super::refusals::Refusals;
 use super::{Facts, Plan};
-use crate::driver;
+use crate::carrier::{Cable, Cables, Far, Will};
+use crate::counts::Ways;
 use crate::driver::flows::Rule;
+use crate::names::End;
 use crate::netlink::Link;
 use crate::qdisc::Shape;
+
+/// Why a wire is down that lacks nothing of ours.
+const DOWN_IN_NODE: &str = "the interface is down in its node";
 
 struct Verdict {
     state: WireState,
     detail: String,
-    /// True when its host ends have to be up.
-    carrier: bool,
+    /// The end that it is because of.
+    end: Option<End>,
+    /// True when it is plugged in.
+    is_in: bool,
 }
 
 impl Verdict {
     fn failed(detail: String) -> Verdict {
-        Verdict { state: WireState::Failed, detail, carrier: false }
+        Verdict { state: WireState::Failed, detail, end: None, is_in: false }
+    }
+}
+
+/// What a wire is at, and why, and at which end.
+struct Stuck {
+    state: WireState,
+    end: Option<End>,
+    why: String,
+}
+
+impl From<(WireState, String)> for Stuck {
+    fn from((state, why): (WireState, String)) -> Stuck {
+        Stuck { state, end: None, why }
+    }
+}
+
+/// An end of a wire that is a NIC.
+struct NicEnd<'a> {
+    end: End,
+    place: Option<&'a Place<'a>>,
+    /// What the far end wants of its own end.
+    far: Will,
+}
+
+impl NicEnd<'_> {
+    fn link(&self) -> Option<&Link> {
+        self.place.and_then(|place| place.link)
     }
 }
 
@@ -54,7 +90,7 @@ impl Wiring<'_> {
     /// Decides about wires.
     pub fn plan(&self, plan: &mut Plan) {
         let mut rules = BTreeSet::new();
-        let mut lit = BTreeSet::new();
+        let mut cables = Cables::new();
         for wire in self.facts.wanted.slice.wires.values() {
             let verdict = match self.refusals.get(&wire.wire_id) {
                 Some(why) => Verdict::failed(why.clone()),
@@ -63,33 +99,63 @@ impl Wiring<'_> {
                     self.verdict(wire)
                 }
             };
-            if verdict.carrier {
-                lit.extend([&wire.a, &wire.b].into_iter().filter_map(|end| match end {
-                    WireEnd::Nic(nic) => Some(*nic),
-                    _ => None,
-                }));
-            }
+            self.cables(wire, verdict.is_in, &mut cables);
+            plan.ways.extend(self.ways(wire).map(|ways| (wire.wire_id, ways)));
             plan.observed.gaps.extend(self.lost(wire).map(|at| (wire.wire_id, at)));
-            let by_kernel = is_joined(wire) || matches!(ends(wire), Ends::Special(..));
+            let choice = planes::of(self.facts, wire);
             let observed = ObservedWire {
                 wire_id: wire.wire_id,
                 state: verdict.state,
                 detail: verdict.detail,
-                plane: if by_kernel { driver::KERNEL } else { driver::OVS }.to_owned(),
+                end: verdict.end,
+                plane: choice.name().to_owned(),
+                plane_reason: choice.why.to_owned(),
             };
             plan.observed.wires.insert(wire.wire_id, observed);
         }
-        for (nic, place) in self.nics {
-            let Some(link) = place.link else { continue };
-            let up = lit.contains(nic);
-            if link.up != up {
-                plan.carrier.insert(*nic, (link.index, up));
-            }
+        for link in self.nics.values().filter_map(|place| place.link) {
+            cables.entry(link.index).or_insert(Cable { is_in: false, far: Far::Steady });
         }
+        // One is down while it is renamed, and gets its cable back after.
+        let renamed = plan.renames.iter().map(|rename| rename.index);
+        renamed.for_each(|index| drop(cables.remove(&index)));
+        plan.cables = Arc::new(cables);
         let bridge = &self.facts.names.bridge;
         if let Some(table) = self.facts.tables.get(bridge).filter(|table| table.trusted) {
             rules.extend(self.unwanted(&table.rules));
             plan.flows.insert(bridge.clone(), rules);
+        }
+    }
+
+    /// What carrier follows at the ends of a wire.
+    fn cables(&self, wire: &Wire, is_in: bool, cables: &mut Cables) {
+        let place = |end: &WireEnd| match end {
+            WireEnd::Nic(nic) => self.nics.get(nic),
+            _ => None,
+        };
+        for (end, other) in [(&wire.a, &wire.b), (&wire.b, &wire.a)] {
+            let Some(link) = place(end).and_then(|place| place.link) else { continue };
+            let far = place(other).and_then(|place| {
+                let (index, node) = (place.link?.index, place.nic.node_uid);
+                Some(Far::Nic { index, node, start: place.start.clone() })
+            });
+            // Of two cables in one socket one is refused.
+            if is_in || !cables.contains_key(&link.index) {
+                cables.insert(link.index, Cable { is_in, far: far.unwrap_or(Far::Steady) });
+            }
+        }
+    }
+
+    /// Where what the wire carries is counted; none where nothing does.
+    fn ways(&self, wire: &Wire) -> Option<Ways> {
+        if is_joined(self.facts, wire) {
+            let [a, b] = devices(self.facts, self.nics, wire)?;
+            return Some(Ways::Interfaces(a.index, b.index));
+        }
+        let Ends::Nics(a, b) = ends(wire) else { return None };
+        match (self.nic_port(a), self.nic_port(b)) {
+            (State::Ready(a), State::Ready(b)) => Some(Ways::Ports(*a, *b)),
+            _ => None,
         }
     }
 
@@ -104,7 +170,7 @@ impl Wiring<'_> {
     /// The flows that make the wire; none until both its ports are there, and while its frames go through the kernel.
     fn rules(&self, wire: &Wire) -> Vec<Rule> {
         match ends(wire) {
-            Ends::Nics(a, b) if wire.enabled && !is_joined(wire) && !self.is_redirected(wire) => {
+            Ends::Nics(a, b) if wire.enabled && !is_joined(self.facts, wire) && !self.is_redirected(wire) => {
                 match (self.nic_port(a), self.nic_port(b)) {
                     (State::Ready(a), State::Ready(b)) => Rule::wire(wire.wire_id, *a, *b).to_vec(),
                     _ => Vec::new(),
@@ -125,7 +191,7 @@ impl Wiring<'_> {
         let names = self.facts.names;
         let of_segment = |segment| lost(self.facts, &names.segment(segment), segment);
         match ends(wire) {
-            Ends::Nics(..) if is_joined(wire) => None,
+            Ends::Nics(..) if is_joined(self.facts, wire) => None,
             Ends::Nics(..) => lost(self.facts, &names.bridge, wire.wire_id),
             Ends::NicAndSegment(_, segment) => of_segment(segment),
             Ends::Segments(a, b) => of_segment(a).max(of_segment(b)),
@@ -155,96 +221,114 @@ impl Wiring<'_> {
         there.iter().filter(stays).copied().collect()
     }
 
-    fn verdict(&self, wire: &Wire) -> Verdict {
-        let places: Vec<(&str, Option<&Place<'_>>)> = [("a", &wire.a), ("b", &wire.b)]
+    /// The ends of a wire that are NICs.
+    fn nic_ends(&self, wire: &Wire) -> Vec<NicEnd<'_>> {
+        let place = |end: &WireEnd| match end {
+            WireEnd::Nic(nic) => Some(self.nics.get(nic)),
+            _ => None,
+        };
+        // A NIC that has a place is of a start that lives.
+        let will = |end: &WireEnd| {
+            place(end).map_or(Will::Up, |place| Will::of(place.and_then(|place| place.link), true))
+        };
+        [(End::A, &wire.a, &wire.b), (End::B, &wire.b, &wire.a)]
             .into_iter()
-            .filter_map(|(end, what)| match what {
-                WireEnd::Nic(nic) => Some((end, self.nics.get(nic))),
-                _ => None,
-            })
-            .collect();
-        let links: Vec<_> =
-            places.iter().filter_map(|(_, place)| place.and_then(|place| place.link)).collect();
-        let plugged = links.len() == places.len();
-        let stage = self.stage(wire);
-        let installed = stage.is_ok();
-        let failed = matches!(stage, Err((WireState::Failed, _)));
-        let lit = wire.enabled && plugged && !failed;
-        let is_up = links.iter().all(|link| link.up);
-        let verdict = |state, detail: String| Verdict { state, detail, carrier: lit && (installed || is_up) };
+            .filter_map(|(end, what, other)| Some(NicEnd { end, place: place(what)?, far: will(other) }))
+            .collect()
+    }
 
-        let broken = places.iter().find(|(_, place)| place.is_some_and(|place| place.failed));
-        if let Some((end, Some(place))) = broken {
-            return verdict(WireState::Failed, format!("end {end}: {}", place.why));
+    fn verdict(&self, wire: &Wire) -> Verdict {
+        let ends = self.nic_ends(wire);
+        let plugged = ends.iter().all(|end| end.link().is_some());
+        let stage = self.stage(wire);
+        let failed = matches!(&stage, Err(stuck) if stuck.state == WireState::Failed);
+        // What of its ends tells whether it was plugged in before: those that nobody but this wire keeps down.
+        let mut telling = ends.iter().filter(|end| end.far == Will::Up).filter_map(NicEnd::link).peekable();
+        let was_in = telling.peek().is_some() && telling.all(|link| link.up);
+        let is_in = wire.enabled && plugged && !failed && (stage.is_ok() || was_in);
+        let verdict = |state, end, detail: &str| Verdict { state, detail: detail.to_owned(), end, is_in };
+
+        let broken = ends.iter().find_map(|end| Some((end.end, end.place.filter(|place| place.failed)?)));
+        if let Some((end, place)) = broken {
+            return verdict(WireState::Failed, Some(end), &place.why);
         }
-        if failed && let Err((state, why)) = stage {
-            return verdict(state, why);
+        if let Some(stuck) = stage.as_ref().err().filter(|_| failed) {
+            return verdict(stuck.state, stuck.end, &stuck.why);
         }
         if !wire.enabled {
-            return verdict(WireState::Down, "unplugged".to_owned());
+            return verdict(WireState::Down, None, "unplugged");
         }
-        for (end, place) in &places {
-            let why = match place {
-                None => "its NIC is not known here",
-                Some(place) if place.link.is_none() => place.why.as_str(),
-                Some(_) => continue,
-            };
-            return verdict(WireState::Pending, format!("end {end}: {why}"));
+        if let Some(end) = ends.iter().find(|end| end.link().is_none()) {
+            let why = end.place.map_or("its NIC is not known here", |place| place.why.as_str());
+            return verdict(WireState::Pending, Some(end.end), why);
         }
-        if let Err((state, why)) = stage {
+        if let Err(Stuck { state, end, why }) = stage {
             // What carried a moment ago is down, not on its way.
-            let state = if state == WireState::Pending && is_up && !links.is_empty() {
-                WireState::Down
-            } else {
-                state
-            };
-            return verdict(state, why);
+            let state = if state == WireState::Pending && was_in { WireState::Down } else { state };
+            return verdict(state, end, &why);
         }
-        for (end, place) in &places {
-            let Some(link) = place.and_then(|place| place.link) else { continue };
-            if !link.up {
-                return verdict(WireState::Pending, format!("end {end}: it is being set up"));
-            }
-            if !link.lower_up {
-                return verdict(
-                    WireState::Down,
-                    format!("end {end}: no carrier: the interface is down in its node"),
-                );
+        for end in &ends {
+            match Will::of(end.link(), true) {
+                Will::Up => {}
+                Will::Unknown => {
+                    return verdict(WireState::Pending, Some(end.end), "its interface is being read");
+                }
+                Will::Down | Will::Gone => return verdict(WireState::Down, Some(end.end), DOWN_IN_NODE),
             }
         }
-        verdict(WireState::Up, String::new())
+        let misnamed = ends.iter().find_map(|end| Some((end.end, end.place?.misnamed.as_ref()?)));
+        if let Some((end, why)) = misnamed {
+            return verdict(WireState::Down, Some(end), why);
+        }
+        for end in &ends {
+            match end.link() {
+                Some(link) if !link.up => {
+                    return verdict(WireState::Pending, Some(end.end), "it is being set up");
+                }
+                Some(link) if !link.lower_up => {
+                    return verdict(WireState::Down, Some(end.end), "it has no carrier yet");
+                }
+                _ => {}
+            }
+        }
+        verdict(WireState::Up, None, "")
     }
 
     /// How far the wire is between its ends: done, or what it is at and why.
-    fn stage(&self, wire: &Wire) -> Result<(), (WireState, String)> {
+    fn stage(&self, wire: &Wire) -> Result<(), Stuck> {
         let names = self.facts.names;
         match ends(wire) {
-            _ if is_joined(wire) => self.joined(wire),
-            Ends::Special(nic, end) => self.special(wire, nic, &end),
+            _ if is_joined(self.facts, wire) => Ok(self.joined(wire)?),
+            Ends::Special(nic, end) => Ok(self.special(wire, nic, &end)?),
             Ends::Nics(a, b) => {
                 self.bridge(&names.bridge)?;
-                let (port_a, port_b) =
-                    (self.ready(&names.nic(a), "end a: ")?, self.ready(&names.nic(b), "end b: ")?);
-                let rules = Rule::wire(wire.wire_id, port_a, port_b);
+                let port = |nic, end| {
+                    let stuck = |(state, why)| Stuck { state, end: Some(end), why };
+                    self.ready(&names.nic(nic)).map_err(stuck)
+                };
+                let rules = Rule::wire(wire.wire_id, port(a, End::A)?, port(b, End::B)?);
                 if rules.iter().all(|rule| has_rule(self.facts, &names.bridge, rule)) {
                     return Ok(());
                 }
                 match problem(self.facts, &names.bridge) {
-                    Some(why) => Err((WireState::Failed, why.to_owned())),
-                    None => Err((WireState::Pending, "its flows are being made".to_owned())),
+                    Some(why) => Err((WireState::Failed, why.to_owned()).into()),
+                    None => Err((WireState::Pending, "its flows are being made".to_owned()).into()),
                 }
             }
             Ends::NicAndSegment(nic, segment) => {
                 self.segment(segment)?;
-                self.ready(&names.nic(nic), "").map(drop)
+                self.ready(&names.nic(nic))?;
+                Ok(())
             }
-            Ends::Other => Err((WireState::Failed, "nothing can be plugged into either end".to_owned())),
+            Ends::Other => {
+                Err((WireState::Failed, "nothing can be plugged into either end".to_owned()).into())
+            }
             Ends::Segments(a, b) => {
                 self.segment(a)?;
                 self.segment(b)?;
                 if wire.enabled {
                     for name in names.patch(wire.wire_id) {
-                        self.ready(&name, "")?;
+                        self.ready(&name)?;
                     }
                 }
                 Ok(())
@@ -273,7 +357,7 @@ impl Wiring<'_> {
                     _ => return pending("its way into the segment is being made"),
                 }
             }
-            self.ready(&tail.outer, "")?;
+            self.ready(&tail.outer)?;
         }
         let Some([a, b]) = devices(self.facts, self.nics, wire) else {
             return pending("its interfaces are being made");
@@ -284,7 +368,7 @@ impl Wiring<'_> {
         if wire.enabled {
             self.is_shaped(a, &wire.b_to_a)?;
             self.is_shaped(b, &wire.a_to_b)?;
-            if a.redirect != Some(b.index) || b.redirect != Some(a.index) {
+            if !are_joined(self.facts, id, [a, b]) {
                 return pending("its redirects are being made");
             }
         }
@@ -357,11 +441,11 @@ impl Wiring<'_> {
         }
     }
 
-    fn ready(&self, port: &str, end: &str) -> Result<u32, (WireState, String)> {
+    fn ready(&self, port: &str) -> Result<u32, (WireState, String)> {
         match self.port(port) {
             State::Ready(number) => Ok(*number),
-            State::Making => Err((WireState::Pending, format!("{end}its port is being made"))),
-            State::Failed(why) => Err((WireState::Failed, format!("{end}{why}"))),
+            State::Making => Err((WireState::Pending, "its port is being made".to_owned())),
+            State::Failed(why) => Err((WireState::Failed, why.clone())),
         }
     }
 }

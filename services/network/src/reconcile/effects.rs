@@ -10,6 +10,7 @@ use netlink_packet_route::link::{
     InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use netloom_model::id::WireId;
+use netloom_service::fail_point;
 
 use crate::figures;
 use crate::names::Names;
@@ -17,14 +18,15 @@ use crate::namespace::{self, Outcomes, Visit};
 use crate::netlink::{Netlink, Refused, Request};
 use crate::plan::{Control, NewTail, Op, Plan, Rename};
 use crate::qdisc;
+use crate::redirect;
 use crate::slice::Wanted;
 
 /// True when the plan changes anything of the host's interfaces.
 pub fn any(plan: &Plan) -> bool {
-    !plan.unplug.is_empty() || !plan.carrier.is_empty() || on_host(plan)
+    !plan.unplug.is_empty() || on_host(plan)
 }
 
-/// True when the plan changes what is neither a NIC nor its carrier.
+/// True when the plan changes what is no NIC.
 fn on_host(plan: &Plan) -> bool {
     !(plan.renames.is_empty()
         && plan.masters.is_empty()
@@ -35,7 +37,7 @@ fn on_host(plan: &Plan) -> bool {
         && plan.controls.is_empty())
 }
 
-/// Takes NICs away, makes and changes NICs, sets host ends up and down, and sees to what is done to frames. Tells how it went with what can
+/// Takes NICs away, makes and changes NICs, and sees to what is done to frames. Tells how it went with what can
 /// fail for good.
 pub async fn interfaces(
     netlink: Arc<Mutex<Netlink>>,
@@ -70,7 +72,6 @@ pub async fn interfaces(
 /// What is to be done on the host itself.
 struct Host {
     names: Names,
-    switched: Vec<Request>,
     unplug: Vec<u32>,
     untail: Vec<u32>,
     tails: Vec<NewTail>,
@@ -82,7 +83,6 @@ struct Host {
 
 impl Host {
     fn of(names: &Names, plan: &Plan) -> Host {
-        let switched = plan.carrier.iter().filter(|(wire, _)| !plan.unplug.contains_key(wire));
         let mtus =
             plan.mtus.iter().map(|(index, mtu)| Request::set_link(*index, vec![LinkAttribute::Mtu(*mtu)]));
         let raise = plan.raise.iter().map(|index| Request::set_up(*index, true));
@@ -91,7 +91,6 @@ impl Host {
         };
         Host {
             names: names.clone(),
-            switched: switched.map(|(_, (index, up))| Request::set_up(*index, *up)).collect(),
             unplug: plan.unplug.values().copied().collect(),
             untail: plan.untail.clone(),
             tails: plan.tails.clone(),
@@ -103,9 +102,9 @@ impl Host {
     }
 
     fn run(self, netlink: &mut Netlink) -> io::Result<Outcomes> {
-        // Down first: a far end must not hear of a wire that is being taken away.
-        netlink.batch(self.switched)?;
+        fail_point::pass("network.host-ends", "before");
         namespace::unplug(netlink, &self.unplug, self.names.condemned_group())?;
+        fail_point::pass("network.host-ends", "unplugged");
         netlink.batch(self.untail.iter().map(|index| Request::delete_link(*index)).collect())?;
         let mut outcomes = Outcomes::new();
         if !self.tails.is_empty() {
@@ -117,7 +116,9 @@ impl Host {
         let failed = |e: Refused| format!("its host end cannot be made a port of the bridge: {e}");
         let done = netlink.batch(requests)?.into_iter().map(|outcome| outcome.map_err(failed));
         outcomes.extend(wires.into_iter().zip(done));
-        outcomes.extend(control(netlink, &self.controls)?);
+        fail_point::pass("network.host-ends", "joined");
+        outcomes.extend(control(netlink, &self.names, &self.controls)?);
+        fail_point::pass("network.host-ends", "after");
         Ok(outcomes)
     }
 }
@@ -206,8 +207,8 @@ fn make_tails(netlink: &mut Netlink, names: &Names, tails: &[NewTail]) -> io::Re
 }
 
 /// Sees to what is done to frames, in one batch.
-fn control(netlink: &mut Netlink, controls: &[Control]) -> io::Result<Outcomes> {
-    let (mut requests, mut owners) = (Vec::new(), Vec::new());
+fn control(netlink: &mut Netlink, names: &Names, controls: &[Control]) -> io::Result<Outcomes> {
+    let (mut requests, mut owners, mut places) = (Vec::new(), Vec::new(), Vec::new());
     for Control { wire, index, ops } in controls {
         for op in ops {
             // Of each request: whether it matters that it is refused. What is to go may be gone, and a place for filters may be there.
@@ -215,11 +216,15 @@ fn control(netlink: &mut Netlink, controls: &[Control]) -> io::Result<Outcomes> 
                 Op::Put(shape, mtu) => vec![(shape.put(*index, *mtu), true)],
                 Op::Take(shape) => vec![(qdisc::take(*index, shape), false)],
                 Op::Redirect { to, anew } => {
-                    let earlier = anew.then(|| (qdisc::take_ingress(*index), false));
-                    let new = [(qdisc::put_ingress(*index), false), (qdisc::redirect(*index, *to), true)];
+                    let mark = names.mark(*wire, *index);
+                    let earlier = anew.then(|| (redirect::take(*index), false));
+                    let new = [(redirect::put_place(*index), false), (redirect::put(mark, *to), true)];
                     earlier.into_iter().chain(new).collect()
                 }
-                Op::Undirect => vec![(qdisc::take_ingress(*index), false)],
+                Op::Undirect => {
+                    places.push(*index);
+                    vec![(redirect::take(*index), false)]
+                }
             };
             for (request, matters) in each {
                 requests.push(request);
@@ -237,7 +242,21 @@ fn control(netlink: &mut Netlink, controls: &[Control]) -> io::Result<Outcomes> 
             *outcome = Err(format!("the kernel refused what is to be done to its frames: {e}"));
         }
     }
+    tidy(netlink, &places)?;
     Ok(outcomes.into_iter().collect())
+}
+
+/// Takes away the places of redirects that are gone, unless somebody else's filters hang on them.
+fn tidy(netlink: &mut Netlink, places: &[u32]) -> io::Result<()> {
+    let mut empty = Vec::new();
+    for index in places {
+        let mut filters = 0;
+        let read = netlink.dump(qdisc::GET_FILTER, &redirect::filters_of(*index), |_, _| filters += 1);
+        if read.is_ok() && filters == 0 {
+            empty.push(redirect::take_place(*index));
+        }
+    }
+    netlink.batch(empty).map(drop)
 }
 
 /// Says what was done.
@@ -254,7 +273,7 @@ fn tell(plan: &Plan, wanted: &Wanted) {
         &plan.controls,
         |control| Some(control.wire),
         |controls| {
-            tracing::info!(interfaces = controls.len(), "impairments and redirects set");
+            tracing::info!(interfaces = controls.len(), "redirects and impairments set");
         },
     );
 }

@@ -3,12 +3,16 @@
 use netloom_proto::network::v1 as pb;
 use netloom_service::testing::eventually;
 
-use crate::harness::{BOUND, Host, Slice, host_end, nic, on_a_host, run};
+use crate::harness::{BOUND, Host, On, Slice, host_end, nic, on_a_host, on_both_planes, run};
 
-#[test]
-fn mtu_mac_and_addresses_change_in_place_and_the_nodes_own_stay() {
-    on_a_host("mtu_mac_and_addresses_change_in_place_and_the_nodes_own_stay", || async {
-        let mut host = Host::start().await;
+on_both_planes!(
+    mtu_mac_and_addresses_change_in_place_and_the_nodes_own_stay,
+    a_change_that_the_kernel_refuses_is_told_and_the_wire_goes_on,
+);
+
+fn mtu_mac_and_addresses_change_in_place_and_the_nodes_own_stay(on: On) {
+    on_a_host("mtu_mac_and_addresses_change_in_place_and_the_nodes_own_stay", || async move {
+        let mut host = Host::start_on(on).await;
         let (a, b) = (host.node(), host.node());
         let mut slice = Slice::default();
         let left = slice.nic_as(&a, "eth1", "02:00:00:00:00:01", &["10.7.0.1/24", "2001:db8:7::1/64"]);
@@ -70,10 +74,9 @@ fn mtu_mac_and_addresses_change_in_place_and_the_nodes_own_stay() {
     });
 }
 
-#[test]
-fn a_change_that_the_kernel_refuses_is_told_and_the_wire_goes_on() {
-    on_a_host("a_change_that_the_kernel_refuses_is_told_and_the_wire_goes_on", || async {
-        let host = Host::start().await;
+fn a_change_that_the_kernel_refuses_is_told_and_the_wire_goes_on(on: On) {
+    on_a_host("a_change_that_the_kernel_refuses_is_told_and_the_wire_goes_on", || async move {
+        let host = Host::start_on(on).await;
         let (a, b) = (host.node(), host.node());
         let mut slice = Slice::default();
         let left = slice.nic_as(&a, "eth1", "02:00:00:00:00:01", &["10.7.0.1/24"]);

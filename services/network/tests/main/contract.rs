@@ -97,7 +97,7 @@ fn what_is_wrong_inside_a_node_is_told_and_tried_again() {
             t.nics.get(&ends[0]).is_some_and(|n| n.detail.contains("exists already"))
         })
         .await;
-        host.until("also of the wire", |t| t.wires[&wire].detail.starts_with("end a: eth1")).await;
+        host.until("also of the wire", |t| t.wires[&wire].detail.starts_with("eth1")).await;
         nodes[0].run("ip", &["link", "delete", "eth1"]);
         host.until_up(&[wire]).await;
         assert_eq!(host.told().nics[&ends[0]].detail, "");

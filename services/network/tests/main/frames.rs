@@ -148,8 +148,10 @@ pub fn crossings(
     let token = crate::harness::number();
     let mut seen = BTreeSet::new();
     for round in 0..3 {
-        for (at, port) in ports.iter().enumerate() {
+        for port in ports {
             port.drain();
+        }
+        for (at, port) in ports.iter().enumerate() {
             let _ = port.try_send(&marked(&format!("{token}/{round}/{at};")));
         }
         let deadline = Instant::now() + patience;

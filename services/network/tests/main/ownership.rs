@@ -4,7 +4,13 @@ use netloom_model::id::{NodeUid, WireId};
 use netloom_proto::network::v1 as pb;
 use netloom_service::testing::eventually;
 
-use crate::harness::{BOUND, Host, Slice, nic, on_a_host, run};
+use crate::harness::{BOUND, Host, On, Slice, nic, on_a_host, on_both_planes, run};
+
+on_both_planes!(
+    interfaces_and_ports_of_others_are_left_alone,
+    nothing_is_done_before_the_first_sync_and_absence_removes_nothing,
+    what_cannot_be_removed_is_told,
+);
 
 #[test]
 fn a_foreign_bridge_of_our_name_is_left_alone() {
@@ -50,10 +56,9 @@ fn a_foreign_bridge_of_our_name_is_left_alone() {
     });
 }
 
-#[test]
-fn interfaces_and_ports_of_others_are_left_alone() {
-    on_a_host("interfaces_and_ports_of_others_are_left_alone", || async {
-        let host = Host::start().await;
+fn interfaces_and_ports_of_others_are_left_alone(on: On) {
+    on_a_host("interfaces_and_ports_of_others_are_left_alone", || async move {
+        let host = Host::start_on(on).await;
         let nodes = [host.node(), host.node(), host.node()];
         let mut slice = Slice::default();
         let nics = [0, 1, 2].map(|n| slice.nic(&nodes[n], "eth1"));
@@ -81,7 +86,7 @@ fn interfaces_and_ports_of_others_are_left_alone() {
             })
             .await;
             let detail = host.told().wires[&wire].detail.clone();
-            assert!(detail.starts_with("end a: the host has an interface"), "{detail}");
+            assert!(detail.starts_with("the host has an interface"), "{detail}");
         }
         host.remove(slice.ids()).await;
         assert_eq!(state(), before);
@@ -89,10 +94,9 @@ fn interfaces_and_ports_of_others_are_left_alone() {
     });
 }
 
-#[test]
-fn nothing_is_done_before_the_first_sync_and_absence_removes_nothing() {
-    on_a_host("nothing_is_done_before_the_first_sync_and_absence_removes_nothing", || async {
-        let mut host = Host::start().await;
+fn nothing_is_done_before_the_first_sync_and_absence_removes_nothing(on: On) {
+    on_a_host("nothing_is_done_before_the_first_sync_and_absence_removes_nothing", || async move {
+        let mut host = Host::start_on(on).await;
         let nodes = [host.node(), host.node()];
         let mut slice = Slice::default();
         let ends = [slice.nic(&nodes[0], "eth1"), slice.nic(&nodes[1], "eth1")];
@@ -109,10 +113,10 @@ fn nothing_is_done_before_the_first_sync_and_absence_removes_nothing() {
         let mut all = slice.ids();
         all.sort_unstable();
         host.until("they are reported", |t| t.unwanted == all).await;
-        let flows = host.ovs.flows("nl0");
+        let flows = host.joints();
         assert_eq!(flows.len(), 2, "{flows:?}");
         host.until("heartbeats go on", |t| t.heartbeats > 3).await;
-        assert_eq!(host.ovs.flows("nl0"), flows);
+        assert_eq!(host.joints(), flows);
         assert!(nodes[0].has_carrier("eth1"));
         // After a restart of the service they can be removed though nobody remembers them.
         host.stop_service().await;
@@ -120,7 +124,7 @@ fn nothing_is_done_before_the_first_sync_and_absence_removes_nothing() {
         host.until("they are reported", |t| t.unwanted == all).await;
         host.sync(&Slice::default()).await;
         host.remove(all).await;
-        assert!(host.ovs.flows("nl0").is_empty());
+        assert!(host.joints().is_empty());
         assert_eq!(host.ovs.vsctl(&["list-ports", "nl0"]), "");
         assert_eq!(host.interfaces(), Vec::<String>::new());
         eventually("nothing is reported", BOUND, || async { host.told().unwanted.is_empty() }).await;
@@ -128,10 +132,9 @@ fn nothing_is_done_before_the_first_sync_and_absence_removes_nothing() {
     });
 }
 
-#[test]
-fn what_cannot_be_removed_is_told() {
-    on_a_host("what_cannot_be_removed_is_told", || async {
-        let mut host = Host::start().await;
+fn what_cannot_be_removed_is_told(on: On) {
+    on_a_host("what_cannot_be_removed_is_told", || async move {
+        let mut host = Host::start_on(on).await;
         let nodes = [host.node(), host.node()];
         let mut slice = Slice::default();
         let ends = [slice.nic(&nodes[0], "eth1"), slice.nic(&nodes[1], "eth1")];

@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
-use crate::harness::{Host, Node, Slice, nic, on_a_host};
+use crate::harness::{Host, Node, On, Slice, nic, on_a_host, on_both_planes};
 
-#[test]
-fn a_hundred_wires_come_and_go_in_batches() {
-    on_a_host("a_hundred_wires_come_and_go_in_batches", || async {
-        let host = Host::start().await;
+on_both_planes!(a_hundred_wires_come_and_go_in_batches,);
+
+fn a_hundred_wires_come_and_go_in_batches(on: On) {
+    on_a_host("a_hundred_wires_come_and_go_in_batches", || async move {
+        let host = Host::start_on(on).await;
         let nodes: Vec<Node> = (0..50).map(|_| host.node()).collect();
         host.sync(&Slice::default()).await;
         host.until("the bridge is there", |t| t.synced && t.inventory.problems.is_empty()).await;
@@ -24,7 +25,7 @@ fn a_hundred_wires_come_and_go_in_batches() {
         host.ensure(&slice).await;
         host.until_up(&wires).await;
         eprintln!("200 NICs and 100 wires up after {:?}", begun.elapsed());
-        assert_eq!(host.ovs.flows("nl0").len(), 200);
+        assert_eq!(host.joints().len(), 200);
         assert_eq!(host.interfaces().len(), 200);
 
         let begun = Instant::now();
@@ -35,7 +36,7 @@ fn a_hundred_wires_come_and_go_in_batches() {
         let begun = Instant::now();
         host.remove(slice.ids()).await;
         eprintln!("removed after {:?}", begun.elapsed());
-        assert!(host.ovs.flows("nl0").is_empty());
+        assert!(host.joints().is_empty());
         assert_eq!(host.ovs.vsctl(&["list-ports", "nl0"]), "");
         assert_eq!(host.interfaces(), Vec::<String>::new());
     });

@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::failure::{Code, Failure};
 use netloom_model::id::{HostId, NodeUid};
-use netloom_model::state::Runtime;
+use netloom_model::slice::Instance;
+use netloom_model::state::{Runtime, Wanted};
 
-use crate::client::{ImageUse, Verdict};
+use crate::client::{HostClient, ImageUse, Refused, Verdict};
 use crate::error::{Error, Result};
-use crate::rows::LabRows;
+use crate::rows::{LabRows, NodeRow};
 use crate::scheduler::Scheduler;
+use crate::slices::successors;
 use crate::world::HostView;
 
 impl Scheduler {
@@ -32,6 +34,50 @@ impl Scheduler {
         Err(Failure::new(Code::FailedPrecondition, reason, joined(messages, "\n"))
             .with("nodes", joined(nodes, ","))
             .with("images", joined(images, ","))
+            .into())
+    }
+
+    /// What a host would not take of the successors among these nodes, once what leaves with them is gone.
+    pub async fn refused_by(
+        &self,
+        client: &HostClient,
+        rows: &LabRows,
+        nodes: &[NodeUid],
+    ) -> Result<Vec<Refused>> {
+        let instances = successors(rows, &client.id, &self.catalogue);
+        let instances: Vec<Instance> =
+            instances.into_iter().filter(|(uid, _)| nodes.contains(uid)).map(|(_, i)| i).collect();
+        if instances.is_empty() {
+            return Ok(Vec::new());
+        }
+        let succeeded: BTreeSet<String> =
+            rows.nodes.values().filter(|n| n.is_successor()).map(|n| n.id.folded()).collect();
+        let leaves = |n: &&NodeRow| n.wanted == Wanted::Absent || succeeded.contains(&n.id.folded());
+        let leaving: Vec<NodeUid> =
+            rows.nodes.values().filter(|n| !n.is_successor()).filter(leaves).map(|n| n.uid).collect();
+        client.check_instances(instances, &leaving).await
+    }
+
+    /// Refuses nodes that are to be made anew and that their hosts would not take: what runs is not touched for that.
+    pub(super) async fn refuse_what_hosts_do_not_take(&self, rows: &LabRows) -> Result<()> {
+        let successors: Vec<&NodeRow> = rows.nodes.values().filter(|n| n.is_successor()).collect();
+        let hosts: BTreeSet<&HostId> = successors.iter().filter_map(|n| n.host.as_ref()).collect();
+        let uids: Vec<NodeUid> = successors.iter().map(|n| n.uid).collect();
+        let mut refused = Vec::new();
+        for client in hosts.into_iter().filter_map(|h| self.hosts.get(h)) {
+            let of_host = self.refused_by(client, rows, &uids).await?;
+            refused.extend(of_host.into_iter().map(|r| (client.id.clone(), r)));
+        }
+        let Some((host, first)) = refused.first() else { return Ok(()) };
+        let id = |r: &Refused| rows.nodes.get(&r.uid).map(|n| n.id.to_string()).unwrap_or_default();
+        let lines: Vec<String> =
+            refused.iter().map(|(host, r)| format!("  {}: {host}: {}", id(r), r.message)).collect();
+        let message =
+            format!("nodes cannot be made anew as asked, and keep what they have:\n{}", lines.join("\n"));
+        let nodes: BTreeSet<String> = refused.iter().map(|(_, r)| id(r)).collect();
+        Err(Failure::new(Code::FailedPrecondition, &first.reason, message)
+            .with("nodes", nodes.into_iter().collect::<Vec<_>>().join(","))
+            .with("host", host.to_string())
             .into())
     }
 
@@ -77,7 +123,7 @@ pub(super) fn image_uses(before: &LabRows, after: &LabRows) -> Vec<ImageUse> {
     after
         .nodes
         .values()
-        .filter(|n| n.is_wanted() && n.runtime != Runtime::Bridge && !waited.contains(&n.uid))
+        .filter(|n| n.wanted != Wanted::Absent && n.runtime != Runtime::Bridge && !waited.contains(&n.uid))
         .filter_map(|n| {
             Some(ImageUse {
                 node: n.id.to_string(),

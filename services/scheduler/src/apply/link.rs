@@ -113,7 +113,7 @@ impl Scheduler {
 
     /// Plugs or unplugs a link; the spec stays.
     pub async fn set_link_enabled(&self, lab: &LabId, link: &str, enabled: bool) -> Result<LinkView> {
-        let mut tx = self.store.begin().await?;
+        let mut tx = self.store.begin("scheduler.plug").await?;
         let Some(before) = self.store.rows_of(&lab.folded()) else {
             return Err(lab_not_found(lab.as_str()).into());
         };

@@ -70,7 +70,7 @@ impl Scheduler {
             let failure = Failure::new(Code::InvalidArgument, "INVALID_REQUEST", "no node is named");
             return Err(failure.violation("nodes", "is empty: name at least one node").into());
         }
-        let mut tx = self.store.begin().await?;
+        let mut tx = self.store.begin("scheduler.change-nodes").await?;
         let (kind, id) = (change.kind(), change.request_id.as_deref());
         if let Some(first) = repeated_in(&mut tx, id, kind, &change.lab).await? {
             return Ok(first);

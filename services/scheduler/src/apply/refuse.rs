@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::failure::{Code, Failure, Violation};
-use netloom_model::id::{Digest, LabId, NodeId};
-use netloom_model::plan::Rejection;
+use netloom_model::id::{Digest, LabId};
 use netloom_model::spec::LabSpec;
 use netloom_model::state::Wanted;
 
@@ -83,16 +82,21 @@ pub(super) fn refuse_growth(planned: &Planned) -> Result<()> {
 /// Refuses nodes that ask for what no host allows or can do: nothing of that comes by waiting.
 pub(super) fn refuse_forbidden(planned: &Planned) -> Result<()> {
     let Some((_, first)) = planned.forbidden.first() else { return Ok(()) };
-    let describe = |(node, why): &(NodeId, Rejection)| Violation {
-        field: format!("node {node}"),
-        description: format!("host {}: {}", why.host, why.detail),
+    // What holds for several, as for both ends of a link, is told once.
+    let mut told: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for (node, why) in &planned.forbidden {
+        told.entry((why.host.as_str(), why.detail.as_str())).or_default().push(node.as_str());
+    }
+    let describe = |((host, detail), nodes): ((&str, &str), Vec<&str>)| Violation {
+        field: format!("{} {}", if nodes.len() == 1 { "node" } else { "nodes" }, nodes.join(", ")),
+        description: format!("host {host}: {detail}"),
     };
     let message =
         format!("lab \"{}\" asks for what its hosts do not allow or cannot do", planned.rows.lab.id);
     let failure = Failure::new(Code::FailedPrecondition, &first.code, message);
     let nodes: Vec<&str> = planned.forbidden.iter().map(|(node, _)| node.as_str()).collect();
     let failure = failure.with("host", first.host.clone()).with("nodes", nodes.join(","));
-    Err(Failure { violations: planned.forbidden.iter().map(describe).collect(), ..failure }.into())
+    Err(Failure { violations: told.into_iter().map(describe).collect(), ..failure }.into())
 }
 
 /// The operation that a request made when it was sent before. An id that made something else is refused: its caller would be told of what it never asked.

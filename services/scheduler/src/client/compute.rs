@@ -13,6 +13,7 @@ use netloom_model::state::Runtime;
 use netloom_proto::compute::v1 as pc;
 use netloom_proto::convert::ConvertError;
 use netloom_proto::v1 as p;
+use netloom_service::fail_point;
 use netloom_service::status::from_status;
 use prost::Message as _;
 
@@ -28,6 +29,17 @@ const PULL_SILENCE: Duration = Duration::from_secs(300);
 
 /// What could not be removed, and why.
 pub type Failures = Vec<(String, String)>;
+
+/// An instance that a host would not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// The node.
+    pub uid: NodeUid,
+    /// The reason, for programs.
+    pub reason: String,
+    /// Why, in words.
+    pub message: String,
+}
 
 /// Something that compute says.
 #[derive(Debug)]
@@ -66,7 +78,9 @@ impl HostClient {
                 ticket_key: ticket_key.to_vec(),
                 more: i < count,
             };
+            fail_point::pass("scheduler.tell-sync", "before");
             bounded(NOTE, self.compute.clone().sync(request)).await.map_err(self.error(COMPUTE))?;
+            fail_point::pass("scheduler.tell-sync", "after");
         }
         Ok(())
     }
@@ -75,7 +89,9 @@ impl HostClient {
     pub async fn ensure_instances(&self, instances: Vec<Instance>) -> Result<()> {
         for instances in batches(instances.into_iter().map(pc::Instance::from), pc::Instance::encoded_len) {
             let request = pc::EnsureRequest { term: self.term, instances };
+            fail_point::pass("scheduler.tell-instances", "before");
             bounded(NOTE, self.compute.clone().ensure(request)).await.map_err(self.error(COMPUTE))?;
+            fail_point::pass("scheduler.tell-instances", "after");
         }
         Ok(())
     }
@@ -87,8 +103,10 @@ impl HostClient {
             uids: uids.iter().map(NodeUid::to_string).collect(),
             lab_uids: labs.iter().map(LabUid::to_string).collect(),
         };
+        fail_point::pass("scheduler.tell-removal", "before");
         let response =
             bounded(REMOVAL, self.compute.clone().remove(request)).await.map_err(self.error(COMPUTE))?;
+        fail_point::pass("scheduler.tell-removal", "after");
         Ok(response.failures.into_iter().map(|f| (f.uid, f.message)).collect())
     }
 
@@ -100,7 +118,9 @@ impl HostClient {
             reached: reached.into_iter().map(Into::into).collect(),
         };
         let request = pc::SettleRequest { term: self.term, starts: starts.into_iter().map(start).collect() };
+        fail_point::pass("scheduler.tell-settled", "before");
         bounded(NOTE, self.compute.clone().settle(request)).await.map_err(self.error(COMPUTE))?;
+        fail_point::pass("scheduler.tell-settled", "after");
         Ok(())
     }
 
@@ -136,7 +156,9 @@ impl HostClient {
                 term,
             }))
         });
+        fail_point::pass("scheduler.send-files", "before");
         bounded(STORE, self.compute.clone().put_files(parts)).await.map_err(self.error(COMPUTE))?;
+        fail_point::pass("scheduler.send-files", "after");
         Ok(())
     }
 
@@ -151,6 +173,26 @@ impl HostClient {
             .await
             .map_err(self.error(COMPUTE))?;
         Ok(response.images.into_iter().map(ImageFacts).collect())
+    }
+
+    /// The instances that the host would not take once those of the leaving nodes are gone, with a reason and why in words.
+    pub async fn check_instances(
+        &self,
+        instances: Vec<Instance>,
+        leaving: &[NodeUid],
+    ) -> Result<Vec<Refused>> {
+        let mut all = Vec::new();
+        let leaving_uids: Vec<String> = leaving.iter().map(NodeUid::to_string).collect();
+        for instances in batches(instances.into_iter().map(pc::Instance::from), pc::Instance::encoded_len) {
+            let request = pc::CheckInstancesRequest { instances, leaving_uids: leaving_uids.clone() };
+            let answer = bounded(STORE, self.compute.clone().check_instances(request)).await;
+            for f in answer.map_err(self.error(COMPUTE))?.failures {
+                let uid = netloom_proto::convert::id("failures.uid", &f.uid).map_err(unreadable);
+                let uid = uid.map_err(self.error(COMPUTE))?;
+                all.push(Refused { uid, reason: f.reason, message: f.message });
+            }
+        }
+        Ok(all)
     }
 
     /// Fetches an image; `progress` is told how far it is.

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use futures::{Stream, StreamExt as _};
 use netloom_model::id::WireId;
-use netloom_model::observed::{NetworkInventory, ObservedNic, ObservedSegment, ObservedWire};
+use netloom_model::observed::{Carried, NetworkInventory, ObservedNic, ObservedSegment, ObservedWire};
 use netloom_model::slice::NetworkSlice;
 use netloom_proto::convert::ConvertError;
 use netloom_proto::network::v1 as pn;
+use netloom_service::fail_point;
 use netloom_service::status::from_status;
 use prost::Message as _;
 
@@ -31,7 +32,12 @@ pub enum NetworkEvent {
     /// What changed.
     Changes(NetworkObjects),
     /// Still here.
-    Heartbeat(Option<NetworkInventory>),
+    Heartbeat {
+        /// What the host can do, when that changed.
+        inventory: Option<NetworkInventory>,
+        /// What wires carried, of those that did.
+        carried: Vec<(WireId, Carried)>,
+    },
 }
 
 /// NICs, wires and segments as read back.
@@ -101,7 +107,9 @@ impl HostClient {
                 more: i < count,
                 ticket_key: ticket_key.to_vec(),
             };
+            fail_point::pass("scheduler.tell-network-sync", "before");
             bounded(NOTE, self.network.clone().sync(request)).await.map_err(self.error(NETWORK))?;
+            fail_point::pass("scheduler.tell-network-sync", "after");
         }
         Ok(())
     }
@@ -110,7 +118,9 @@ impl HostClient {
     pub async fn ensure_network(&self, slice: NetworkSlice) -> Result<()> {
         for slice in slice_batches(slice) {
             let request = pn::EnsureRequest { term: self.term, slice: Some(slice) };
+            fail_point::pass("scheduler.tell-wires", "before");
             bounded(NOTE, self.network.clone().ensure(request)).await.map_err(self.error(NETWORK))?;
+            fail_point::pass("scheduler.tell-wires", "after");
         }
         Ok(())
     }
@@ -119,8 +129,10 @@ impl HostClient {
     pub async fn remove_network(&self, wires: &[WireId]) -> Result<BTreeMap<WireId, String>> {
         let request =
             pn::RemoveRequest { term: self.term, wire_ids: wires.iter().map(|w| w.get()).collect() };
+        fail_point::pass("scheduler.tell-wires-removal", "before");
         let response =
             bounded(REMOVAL, self.network.clone().remove(request)).await.map_err(self.error(NETWORK))?;
+        fail_point::pass("scheduler.tell-wires-removal", "after");
         let failure = |f: pn::RemoveFailure| Some((WireId::try_from(f.wire_id).ok()?, f.message));
         Ok(response.failures.into_iter().filter_map(failure).collect())
     }
@@ -176,7 +188,10 @@ fn network_event(
             }
         }
         Some(E::Changes(c)) => NetworkEvent::Changes(objects(c.nics, c.wires, c.segments)?),
-        Some(E::Heartbeat(h)) => NetworkEvent::Heartbeat(h.inventory.map(Into::into)),
-        None => NetworkEvent::Heartbeat(None),
+        Some(E::Heartbeat(h)) => {
+            let carried = h.carried.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+            NetworkEvent::Heartbeat { inventory: h.inventory.map(Into::into), carried }
+        }
+        None => NetworkEvent::Heartbeat { inventory: None, carried: Vec::new() },
     }))
 }

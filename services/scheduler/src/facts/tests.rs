@@ -78,7 +78,9 @@ fn well(rows: &LabRows) -> HostView {
         view.network.nics.insert(wire_id, nic);
     }
     for wire_id in rows.links.values().map(|l| l.wire_id) {
-        let wire = ObservedWire { wire_id, state: WireState::Up, detail: String::new(), plane: "ovs".into() };
+        let (detail, plane_reason) = Default::default();
+        let (state, plane) = (WireState::Up, "ovs".into());
+        let wire = ObservedWire { wire_id, state, detail, end: None, plane, plane_reason };
         view.network.wires.insert(wire_id, wire);
     }
     view
@@ -107,6 +109,21 @@ fn nothing_is_said_without_evidence() {
     assert_eq!(states(&well), "a READY, b READY, s READY | UP UP");
     assert!(well.nics.values().all(|n| n.present && n.carrier));
     assert!(well.links.values().all(|l| l.plane == "ovs"));
+}
+
+#[test]
+fn a_link_that_is_down_says_which_of_its_ends_is() {
+    let rows = rows();
+    let mut view = well(&rows);
+    let link = rows.links.values().find(|link| link.spec.b.node == "b").unwrap();
+    let wire = view.network.wires.get_mut(&link.wire_id).unwrap();
+    (wire.state, wire.end) = (WireState::Down, Some(End::B));
+    wire.detail = "the interface is down in its node".into();
+    let told = told(&rows, view);
+    let (state, why) = (told.links[&link.uid].state, told.links[&link.uid].reason.as_str());
+    assert_eq!(state, LinkState::Down);
+    assert_eq!(why, format!("{}: the interface is down in its node", link.spec.b));
+    assert!(why.starts_with("b:eth"), "{why}");
 }
 
 #[test]

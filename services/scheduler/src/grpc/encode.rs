@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use netloom_model::id::HostId;
 use netloom_model::plan::Progress;
+use netloom_model::state::{NodeState, Runtime};
 use netloom_model::tally::{LinkTally, NodeTally};
 use netloom_proto::convert::timestamp;
 use netloom_proto::scheduler::v1 as ps;
@@ -49,7 +50,11 @@ pub(super) fn node(core: &Scheduler, view: NodeView) -> ps::NodeFacts {
         carrier: i.carrier,
     };
     let observe_time = timestamp(core.world.heard_us(node.host.iter()));
+    // Of a bridge nothing is kept but the state that followed.
+    let of_bridge = node.runtime == Runtime::Bridge
+        && !matches!(node.state, NodeState::Pending | NodeState::Unschedulable);
     let mut facts = ps::NodeFacts {
+        seen: of_bridge || node.observed.is_some(),
         uid: node.uid.to_string(),
         lab,
         runtime: p::Runtime::from(node.runtime).into(),
@@ -82,7 +87,11 @@ pub(super) fn node(core: &Scheduler, view: NodeView) -> ps::NodeFacts {
 
 pub(super) fn link(core: &Scheduler, view: LinkView) -> ps::LinkFacts {
     let LinkView { lab, link } = view;
+    let carried = |host| core.world.host(host, |view| view.network.carried.get(&link.wire_id).copied());
+    let carried = link.host.as_ref().and_then(carried).flatten();
     ps::LinkFacts {
+        carried_a_to_b: carried.map(|c| c.a_to_b.into()),
+        carried_b_to_a: carried.map(|c| c.b_to_a.into()),
         uid: link.uid.to_string(),
         lab,
         id: link.id,
@@ -92,6 +101,7 @@ pub(super) fn link(core: &Scheduler, view: LinkView) -> ps::LinkFacts {
         state: p::LinkState::from(link.state).into(),
         reason: link.reason,
         plane: link.plane,
+        plane_reason: link.plane_reason,
         create_time: timestamp(link.create_us),
         update_time: timestamp(link.update_us),
     }
@@ -134,6 +144,8 @@ pub(super) fn host(
         runtime_versions: compute.runtime_versions,
         datapath: network.datapath,
         ovs_version: network.ovs_version,
+        plane: network.plane,
+        plane_reason: network.plane_reason,
         node_tallies: tallies.get(&row.id).into_iter().flatten().map(|t| (*t).into()).collect(),
         observe_time: timestamp(heard_us),
         id: row.id.to_string(),
@@ -187,7 +199,7 @@ pub(super) fn heard(core: &Scheduler, heard: Heard) -> ps::WatchResponse {
     let event = match heard {
         Heard::Heartbeat(sequence) => {
             let kind = ps::EventKind::Heartbeat.into();
-            return ps::WatchResponse { sequence, lab: String::new(), kind, object: None };
+            return ps::WatchResponse { sequence, lab: String::new(), kind, object: None, time: None };
         }
         Heard::Event(event) => *event,
     };
@@ -204,5 +216,11 @@ pub(super) fn heard(core: &Scheduler, heard: Heard) -> ps::WatchResponse {
         Object::Operation(row) => O::Operation(operation(core, *row)),
     };
     let kind = if event.deleted { ps::EventKind::Deleted } else { ps::EventKind::Changed };
-    ps::WatchResponse { sequence: event.sequence, lab: event.lab, kind: kind.into(), object: Some(object) }
+    ps::WatchResponse {
+        sequence: event.sequence,
+        lab: event.lab,
+        kind: kind.into(),
+        object: Some(object),
+        time: timestamp(event.time_us),
+    }
 }

@@ -2,9 +2,11 @@
 //!
 //! A node that asks for what no host allows is refused before anything is written; where some host allows it, it goes there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use netloom_model::spec::{EndpointType, LinkSpec, NetworkMode, NodeSpec, capability, security_option};
+use netloom_model::spec::{
+    EndpointType, Impairment, LinkSpec, NetworkMode, NodeSpec, capability, security_option,
+};
 
 /// What a host allows and can do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -31,7 +33,30 @@ pub struct Asks {
     capabilities: BTreeSet<String>,
     host_network: bool,
     host_interfaces: BTreeSet<String>,
-    impairments: BTreeSet<&'static str>,
+    impairments: BTreeSet<Impaired>,
+}
+
+/// What a link is to do to frames one way.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Impaired {
+    link: String,
+    from: String,
+    to: String,
+    field: &'static str,
+}
+
+impl Impaired {
+    fn of(link: &LinkSpec) -> impl Iterator<Item = Impaired> {
+        let ways = [(&link.a, &link.b, &link.a_to_b), (&link.b, &link.a, &link.b_to_a)];
+        ways.into_iter().flat_map(move |(from, to, impairment)| {
+            impairment.fields().into_iter().map(move |(field, _)| Impaired {
+                link: link.id(),
+                from: from.to_string(),
+                to: to.to_string(),
+                field,
+            })
+        })
+    }
 }
 
 /// The codes of rejections that no room can help with.
@@ -62,8 +87,7 @@ impl Asks {
         for link in links {
             let ends = [&link.a, &link.b].into_iter().filter(|end| end.kind == EndpointType::Host);
             asks.host_interfaces.extend(ends.map(|end| end.interface.clone()));
-            let fields = link.a_to_b.fields().into_iter().chain(link.b_to_a.fields());
-            asks.impairments.extend(fields.map(|(name, _)| name));
+            asks.impairments.extend(Impaired::of(link));
         }
         asks
     }
@@ -103,23 +127,42 @@ impl Allowed {
             );
             return Some(("HOST_INTERFACE_NOT_ALLOWED", what));
         }
-        let cannot: Vec<&str> =
-            asks.impairments.iter().copied().filter(|i| !self.impairments.iter().any(|a| a == i)).collect();
-        if !cannot.is_empty() {
-            let can = match self.impairments.as_slice() {
-                [] => "it can do none".to_owned(),
-                some => format!("it can do {}", some.join(", ")),
-            };
-            let what = format!("its kernel cannot do {}; {can}", cannot.join(", "));
-            return Some(("IMPAIRMENT_NOT_SUPPORTED", what));
+        self.lacks_impairments(asks).map(|what| ("IMPAIRMENT_NOT_SUPPORTED", what))
+    }
+
+    /// What links are to do to frames that its kernel cannot: by the words that files and options have, with the link and the way.
+    fn lacks_impairments(&self, asks: &Asks) -> Option<String> {
+        let mut cannot: BTreeMap<(&str, &str, &str), Vec<&str>> = BTreeMap::new();
+        for asked in asks.impairments.iter().filter(|i| !self.impairments.iter().any(|a| a == i.field)) {
+            let way = (asked.link.as_str(), asked.from.as_str(), asked.to.as_str());
+            cannot.entry(way).or_default().push(Impairment::word(asked.field));
         }
-        None
+        if cannot.is_empty() {
+            return None;
+        }
+        let mut told = Vec::new();
+        for (&(link, from, to), fields) in &cannot {
+            let fields = fields.join(", ");
+            match cannot.get(&(link, to, from)) {
+                Some(back) if back.join(", ") == fields && from > to => {}
+                Some(back) if back.join(", ") == fields => told.push(format!("{fields} of link {link}")),
+                _ => told.push(format!("{fields} of link {link} from {from} to {to}")),
+            }
+        }
+        let can = match self.impairments.as_slice() {
+            [] => "it can do none".to_owned(),
+            some => {
+                let words: Vec<&str> = some.iter().map(|field| Impairment::word(field)).collect();
+                format!("it can do {}", words.join(", "))
+            }
+        };
+        Some(format!("its kernel cannot do {}; {can}", told.join(" and ")))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use netloom_model::spec::{DeviceMapping, Endpoint, Impairment};
+    use netloom_model::spec::{DeviceMapping, Endpoint};
 
     use super::*;
 
@@ -171,7 +214,8 @@ mod tests {
     fn links_ask_for_their_nodes() {
         let end = |kind| Endpoint { interface: "veth-up".into(), kind, ..Endpoint::default() };
         let link = LinkSpec {
-            a: end(EndpointType::Host),
+            a: Endpoint { node: "host".into(), ..end(EndpointType::Host) },
+            b: Endpoint { node: "r1".into(), interface: "eth1".into(), ..Endpoint::default() },
             b_to_a: Impairment { delay_us: 5, rate_bps: 9, ..Impairment::default() },
             ..LinkSpec::default()
         };
@@ -184,8 +228,16 @@ mod tests {
         let (code, what) = allowed.lacks(&asks).unwrap();
         assert_eq!(
             (code, what.as_str()),
-            ("IMPAIRMENT_NOT_SUPPORTED", "its kernel cannot do delay_us; it can do rate_bps")
+            (
+                "IMPAIRMENT_NOT_SUPPORTED",
+                "its kernel cannot do delay of link host:veth-up--r1:eth1 from r1:eth1 to host:veth-up; it can do rate"
+            )
         );
+        let both = Impairment { delay_us: 5, loss_ppm: 1, ..Impairment::default() };
+        let link = LinkSpec { a_to_b: both, b_to_a: both, ..link };
+        let asks_both = Asks::of(&NodeSpec::default(), [&link].into_iter());
+        let what = allowed.lacks(&asks_both).unwrap().1;
+        assert_eq!(what, "its kernel cannot do delay, loss of link host:veth-up--r1:eth1; it can do rate");
         allowed.impairments.push("delay_us".into());
         assert_eq!(allowed.lacks(&asks), None);
     }

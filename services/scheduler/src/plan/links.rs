@@ -9,12 +9,18 @@ use netloom_model::slice::mac_of;
 use netloom_model::spec::{LabSpec, LinkSpec};
 use netloom_model::state::{LinkState, Runtime, Wanted};
 
-use super::reason::{addresses, link_change};
+use super::reason::{addresses, link_change, plane_change};
 use super::{Context, action, new_wire_id};
 use crate::rows::{LabRows, LinkRow, NicRow, NodeRow};
 
 /// Brings the link rows to the spec.
-pub(super) fn links(rows: &mut LabRows, spec: &LabSpec, ctx: Context<'_>, actions: &mut Vec<Action>) {
+pub(super) fn links(
+    rows: &mut LabRows,
+    former: &LabSpec,
+    spec: &LabSpec,
+    ctx: Context<'_>,
+    actions: &mut Vec<Action>,
+) {
     let hosts: BTreeMap<String, Option<HostId>> =
         rows.nodes.values().filter(|n| n.is_wanted()).map(|n| (n.spec.id.clone(), n.host.clone())).collect();
     // What is no node's is wherever the node at the other end is.
@@ -22,6 +28,13 @@ pub(super) fn links(rows: &mut LabRows, spec: &LabSpec, ctx: Context<'_>, action
         let mut ends = link.node_ends().map(|end| hosts.get(&end.node).cloned().flatten());
         let first = ends.next().flatten();
         first.filter(|host| ends.all(|end| end.as_ref() == Some(host)))
+    };
+    let bridges: BTreeSet<String> =
+        rows.nodes.values().filter(|n| n.runtime == Runtime::Bridge).map(|n| n.spec.id.clone()).collect();
+    // What is impaired, leads out of the lab or ends in a bridge of it is carried by the same whatever the lab says.
+    let chooses = |link: &LinkSpec| {
+        let ends = link.node_ends().filter(|end| !bridges.contains(&end.node)).count();
+        ends == 2 && link.a_to_b.is_none() && link.b_to_a.is_none()
     };
     let mut named = BTreeSet::new();
     let shown: BTreeMap<String, LinkUid> =
@@ -34,6 +47,16 @@ pub(super) fn links(rows: &mut LabRows, spec: &LabSpec, ctx: Context<'_>, action
         let old = shown.get(&id).and_then(|uid| rows.links.get_mut(uid));
         let (verb, reason) = match old {
             None => (Verb::Create, "it is new"),
+            Some(old) if old.wanted == Wanted::Absent && old.host == host => {
+                // Its removal may not have begun: then it is as it was.
+                old.wanted = Wanted::Running;
+                old.enabled |= ctx.revive;
+                old.spec = asked;
+                let mut create = action(Verb::Create, Object::Link, &id, "it is wanted again");
+                create.host = host.map(String::from).unwrap_or_default();
+                actions.push(create);
+                continue;
+            }
             Some(old) if old.wanted == Wanted::Absent => {
                 old.replaced = true;
                 (Verb::Create, "it is wanted again")
@@ -53,6 +76,9 @@ pub(super) fn links(rows: &mut LabRows, spec: &LabSpec, ctx: Context<'_>, action
                 if old.spec != asked {
                     reasons.push(link_change(&old.spec, &asked));
                     old.spec = asked;
+                }
+                if chooses(&old.spec) {
+                    reasons.extend(plane_change(former, spec));
                 }
                 reasons.retain(|r| !r.is_empty());
                 if !reasons.is_empty() {
@@ -79,6 +105,7 @@ pub(super) fn links(rows: &mut LabRows, spec: &LabSpec, ctx: Context<'_>, action
             state: LinkState::Pending,
             reason: String::new(),
             plane: String::new(),
+            plane_reason: String::new(),
             create_us: ctx.now,
             update_us: ctx.now,
         };
@@ -94,8 +121,10 @@ pub(super) fn links(rows: &mut LabRows, spec: &LabSpec, ctx: Context<'_>, action
 
 /// Brings the interfaces to the links. An interface is a node's port: it stays the same when its link goes elsewhere.
 pub(super) fn nics(rows: &mut LabRows, catalogue: &Catalogue) {
+    // One that is being removed is the same again when it is wanted again: its removal may not have begun.
+    let (leave, stay): (Vec<&NicRow>, Vec<&NicRow>) = rows.nics.values().partition(|n| n.absent);
     let ports: BTreeMap<(NodeUid, u32), WireId> =
-        rows.nics.values().filter(|n| !n.absent).map(|n| ((n.node_uid, n.port), n.wire_id)).collect();
+        leave.into_iter().chain(stay).map(|n| ((n.node_uid, n.port), n.wire_id)).collect();
     let mut used = BTreeSet::new();
     let nodes: BTreeMap<&str, &NodeRow> =
         rows.nodes.values().filter(|n| n.is_wanted()).map(|n| (n.spec.id.as_str(), n)).collect();

@@ -3,7 +3,8 @@
 //! What a map or a list holds may be a secret or long: of those only what was added, changed or removed is named.
 
 use netloom_model::id::LabId;
-use netloom_model::spec::{Endpoint, FileEntry, Impairment, LabSpec, LinkSpec, NodeSpec};
+use netloom_model::slice::mounted_files;
+use netloom_model::spec::{BindSource, Endpoint, FileEntry, Impairment, LabSpec, LinkSpec, NodeSpec, Plane};
 use serde_json::{Map, Value};
 
 use crate::rows::network_of;
@@ -11,9 +12,18 @@ use crate::rows::network_of;
 /// Longest value that is shown.
 const SHOWN: usize = 60;
 
-/// The fields of a node that differ.
+/// The fields of a node that differ, which is changed as it runs. What commands of `exec` did before is not undone by their leaving.
 pub fn node_change(old: &NodeSpec, new: &NodeSpec) -> String {
-    told(&changed(&fields(old), &fields(new)))
+    let mut changed = changed(&fields(old), &fields(new));
+    for (_, text) in changed.iter_mut().filter(|(field, _)| field == "exec") {
+        let has_new = new.exec.iter().any(|command| !old.exec.contains(command));
+        text.push_str(match (has_new, old.exec.is_empty()) {
+            (true, true) => "",
+            (true, false) => " (new commands run now, what earlier ones did stays)",
+            (false, _) => " (what earlier commands did stays)",
+        });
+    }
+    told(&changed)
 }
 
 /// Why a node is made anew: the fields that its container cannot change while it lives, by the hash that says so, then the others.
@@ -36,7 +46,7 @@ pub fn recreation(old: &NodeSpec, new: &NodeSpec, hash: impl Fn(&NodeSpec) -> St
     }
 }
 
-/// What differs around a node: its container's name, the lab's network, and files that stand where they did.
+/// What differs around a node: its container's name, the lab's network, and what is mounted from where it was.
 pub fn surroundings(lab: &LabId, old: (&LabSpec, &NodeSpec), new: (&LabSpec, &NodeSpec)) -> String {
     let mut all = Vec::new();
     let name = |(spec, node): (&LabSpec, &NodeSpec)| spec.instance_name(lab, &node.id);
@@ -47,14 +57,54 @@ pub fn surroundings(lab: &LabId, old: (&LabSpec, &NodeSpec), new: (&LabSpec, &No
         all.push("the management network changed".to_owned());
     }
     let (had, has) = (old.0.files_of(old.1), new.0.files_of(new.1));
-    let differs = |f: &&FileEntry| had.iter().any(|h| h.path == f.path && h != *f);
-    let files: Vec<&str> = has.iter().filter(differs).map(|f| f.path.as_str()).collect();
-    match files[..] {
-        [] => {}
-        [one] => all.push(format!("file {one} changed")),
-        [first, ..] => all.push(format!("file {first} and {} more changed", files.len() - 1)),
+    let (had, has) = (mounted_files(old.1, &had), mounted_files(new.1, &has));
+    for (path, _) in bundled(old.1) {
+        let stays = bundled(new.1).any(|(p, _)| p == path);
+        match (had.contains(&path), has.contains(&path)) {
+            (true, false) if stays => all.push(format!("{path} is a directory now")),
+            (false, true) if stays => all.push(format!("{path} is a file now")),
+            _ => {}
+        }
     }
     all.join(", ")
+}
+
+/// The paths of a node's binds that are files or directories of the lab, and where they are mounted.
+fn bundled(node: &NodeSpec) -> impl Iterator<Item = (&str, &str)> {
+    node.binds.iter().filter_map(|bind| match &bind.source {
+        BindSource::Bundle(path) => Some((path.as_str(), bind.target.as_str())),
+        BindSource::Host(_) => None,
+    })
+}
+
+/// What changes in the files that a node mounts, and goes on mounting: they are written over where they are.
+pub fn contents(old: (&LabSpec, &NodeSpec), new: (&LabSpec, &NodeSpec)) -> Vec<String> {
+    if old.0.files == new.0.files {
+        return Vec::new();
+    }
+    let (had, has) = (old.0.files_of(old.1), new.0.files_of(new.1));
+    let differs = |f: &&FileEntry| had.iter().all(|h| h.path != f.path || h.digest != f.digest);
+    let changed: Vec<&str> = has.iter().filter(differs).map(|f| f.path.as_str()).collect();
+    let goes_on = |path: &str, target: &str| bundled(old.1).any(|b| b == (path, target));
+    let told = |(path, target): (&str, &str)| {
+        let below = |file: &&str| file.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+        if changed.contains(&path) {
+            return Some(match path == new.1.startup_config {
+                true => "startup-config: content changes; the node reads it when it next starts".to_owned(),
+                false => {
+                    format!("bind {target}: content changes, in place; the node reads it when it next does")
+                }
+            });
+        }
+        let inside: Vec<&str> = changed.iter().copied().filter(below).collect();
+        let first = inside.first()?.strip_prefix(path)?.trim_start_matches('/');
+        let what = match inside.len() {
+            1 => format!("{first} changes"),
+            n => format!("{first} and {} more change", n - 1),
+        };
+        Some(format!("bind {target}: {what}, in place; the node reads it when it next does"))
+    };
+    bundled(new.1).filter(|(path, target)| goes_on(path, target)).filter_map(told).collect()
 }
 
 /// The fields of a link that differ. Both have the same ends in the same order.
@@ -86,18 +136,15 @@ pub fn link_change(old: &LinkSpec, new: &LinkSpec) -> String {
     all.join(", ")
 }
 
+/// What a lab says of what carries its links, when that changed.
+pub fn plane_change(former: &LabSpec, spec: &LabSpec) -> Option<String> {
+    let word = |plane: Option<Plane>| plane.map_or("the host's", Plane::as_str);
+    (former.plane != spec.plane).then(|| format!("plane {} → {}", word(former.plane), word(spec.plane)))
+}
+
 /// What a direction does to frames, in words.
 fn impairment(impairment: &Impairment) -> String {
-    let time =
-        |us: u64| if us.is_multiple_of(1_000) { format!("{}ms", us / 1_000) } else { format!("{us}us") };
-    let part = |(name, value): (&'static str, u64)| match name {
-        "rate_bps" if value.is_multiple_of(1_000_000) => format!("rate {}mbit", value / 1_000_000),
-        "rate_bps" if value.is_multiple_of(1_000) => format!("rate {}kbit", value / 1_000),
-        "rate_bps" => format!("rate {value}bit"),
-        _ if name.ends_with("_us") => format!("{} {}", &name[..name.len() - 3], time(value)),
-        _ => format!("{} {}%", name.trim_end_matches("_ppm"), value as f64 / 10_000.0),
-    };
-    or(&impairment.fields().into_iter().map(part).collect::<Vec<_>>().join(" "), "unimpaired").to_owned()
+    or(&impairment.to_string(), "unimpaired").to_owned()
 }
 
 /// The addresses of an end, IPv4 first.
@@ -209,6 +256,65 @@ mod tests {
         let hash = |spec: &NodeSpec| spec_hash("n", spec, &[], None);
         let only = NodeSpec { image: "b".into(), exec: vec!["x".into()], ..old.clone() };
         assert_eq!(recreation(&old, &only, hash), "image a → b; beside it exec changed");
+    }
+
+    #[test]
+    fn changed_contents_are_told_by_where_they_are_mounted() {
+        use netloom_model::id::Digest;
+        use netloom_model::spec::Bind;
+        let bind = |path: &str, target: &str| Bind {
+            source: BindSource::Bundle(path.into()),
+            target: target.into(),
+            read_only: false,
+        };
+        let binds = vec![bind("a", "/etc/a"), bind("d", "/etc/d"), bind("s.cfg", "/config")];
+        let node = NodeSpec { id: "n".into(), binds, startup_config: "s.cfg".into(), ..NodeSpec::default() };
+        let files = |contents: &[(&str, &str)]| LabSpec {
+            files: contents
+                .iter()
+                .map(|(path, content)| FileEntry {
+                    path: (*path).into(),
+                    digest: Digest::of(content.as_bytes()),
+                    size_bytes: 1,
+                    mode: 0o644,
+                })
+                .collect(),
+            ..LabSpec::default()
+        };
+        let old = files(&[("a", "1"), ("d/x", "1"), ("d/y", "1"), ("s.cfg", "1"), ("other", "1")]);
+        let told = |new: &LabSpec| contents((&old, &node), (new, &node));
+        assert_eq!(told(&old), Vec::<String>::new());
+        assert_eq!(
+            told(&LabSpec { files: files(&[("other", "2")]).files, ..old.clone() }),
+            Vec::<String>::new()
+        );
+        let new = files(&[("a", "2"), ("d/x", "2"), ("d/z", "1"), ("d/y", "1"), ("s.cfg", "2")]);
+        assert_eq!(
+            told(&new),
+            [
+                "bind /etc/a: content changes, in place; the node reads it when it next does",
+                "bind /etc/d: x and 1 more change, in place; the node reads it when it next does",
+                "startup-config: content changes; the node reads it when it next starts",
+            ]
+        );
+        let lab: LabId = "l".parse().unwrap();
+        let shape = files(&[("a/b", "1"), ("d/x", "1"), ("s.cfg", "1")]);
+        assert_eq!(surroundings(&lab, (&old, &node), (&shape, &node)), "a is a directory now");
+    }
+
+    #[test]
+    fn a_change_of_exec_says_that_what_was_done_stays() {
+        let with = |exec: &[&str]| NodeSpec {
+            exec: exec.iter().map(|c| (*c).to_owned()).collect(),
+            ..NodeSpec::default()
+        };
+        for (old, new, told) in [
+            (&[][..], &["b"][..], "exec changed"),
+            (&["a"], &["a", "b"], "exec changed (new commands run now, what earlier ones did stays)"),
+            (&["a", "b"], &["a"], "exec changed (what earlier commands did stays)"),
+        ] {
+            assert_eq!(node_change(&with(old), &with(new)), told);
+        }
     }
 
     #[test]

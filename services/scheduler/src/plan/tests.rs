@@ -1,5 +1,5 @@
 use netloom_model::slice::mac_of;
-use netloom_model::spec::Endpoint;
+use netloom_model::spec::{Endpoint, Plane};
 use proptest::prelude::*;
 
 use super::*;
@@ -299,4 +299,25 @@ fn a_link_that_is_removed_is_said_to_be_on_its_host() {
     let removal = go(&made, &LabSpec { links: Vec::new(), ..pair() }, &rooms);
     let hosts: Vec<(Verb, &str)> = removal.plan.actions.iter().map(|a| (a.verb, a.host.as_str())).collect();
     assert_eq!(hosts, [(Verb::Delete, "h1")]);
+}
+
+#[test]
+fn another_plane_is_a_change_of_links_and_of_no_node() {
+    let rooms = [room(4_000)];
+    let slow = |spec: &mut LabSpec| spec.links[0].a_to_b.rate_bps = 1_000;
+    let made = go(&empty(), &pair(), &rooms).rows;
+    let other = LabSpec { plane: Some(Plane::Kernel), ..pair() };
+    let changed = go(&made, &other, &rooms);
+    assert_eq!(verbs(&changed), [(Verb::Update, "a:eth2--b:eth1", "plane the host's → kernel")]);
+    let wires = crate::slices::network(
+        &changed.rows,
+        changed.rows.nodes.values().next().unwrap().host.as_ref().unwrap(),
+    );
+    assert!(wires.wires.values().all(|wire| wire.plane == Some(Plane::Kernel)));
+    assert!(go(&changed.rows, &other, &rooms).plan.actions.is_empty());
+    // An impaired link has no choice.
+    let mut impaired = pair();
+    slow(&mut impaired);
+    let made = go(&empty(), &impaired, &rooms).rows;
+    assert!(go(&made, &LabSpec { plane: Some(Plane::Ovs), ..impaired }, &rooms).plan.actions.is_empty());
 }

@@ -177,7 +177,7 @@ async fn tell_all(core: &Scheduler, host: &HostClient, lab: LabUid, work: &Work)
     if work.settled.is_empty() {
         return Ok(());
     }
-    core.change(lab, |rows| {
+    core.change("scheduler.settled", lab, |rows| {
         for (uid, start) in &work.settled {
             if let Some(node) = rows.nodes.get_mut(uid) {
                 node.settled_start.clone_from(start);
@@ -247,12 +247,13 @@ async fn remove(core: &Scheduler, host: &HostClient, lab: LabUid, work: &Work) -
         whole = work.whole,
         "instances removed"
     );
-    core.change(lab, |rows| {
+    core.change("scheduler.removed", lab, |rows| {
         for uid in &uids {
             match failures.get(&uid.to_string()) {
-                None => drop(rows.nodes.remove(uid)),
+                // One that is wanted again meanwhile is made anew by what is told next.
+                None => rows.nodes.retain(|id, n| id != uid || n.wanted != Wanted::Absent),
                 Some(why) => {
-                    if let Some(node) = rows.nodes.get_mut(uid) {
+                    if let Some(node) = rows.nodes.get_mut(uid).filter(|n| n.wanted == Wanted::Absent) {
                         node.removal = format!("it could not be removed, tried again: {why}");
                     }
                 }

@@ -102,7 +102,7 @@ impl Service for Network {
             }
             tracing::info!(wires = wires.len(), failures = failures.len(), "wires removed");
             let gone = |wire: &WireId| work.remove.contains(wire) && !failures.contains_key(wire);
-            core.change(rows.lab.uid, |rows| {
+            core.change("scheduler.unwired", rows.lab.uid, |rows| {
                 rows.nics.retain(|wire, n| !(n.absent && gone(wire)));
                 rows.links.retain(|_, l| !(l.wanted == Wanted::Absent && gone(&l.wire_id)));
                 rows.nodes

@@ -106,8 +106,19 @@ fn a_node_is_admitted_when_its_image_is_there_and_its_former_self_is_gone() {
     let mut changed = spec();
     changed.nodes[1].env.insert("A".into(), "1".into());
     let mut next = planned(&rows, &changed);
-    let new = next.node("r1").unwrap().uid;
+    let new = next.told()["r1"].uid;
+    assert_eq!(
+        instances(&next, &host(), &Catalogue::embedded()),
+        instances(&rows, &host(), &Catalogue::embedded())
+    );
+    assert!(
+        instances_to_remove(&next, &host()).is_empty(),
+        "what runs stays until its successor can be made"
+    );
+    assert_eq!(network(&next, &host()), network(&rows, &host()));
     next.nodes.get_mut(&new).unwrap().image_step = ImageStep::Ready;
+    crate::plan::take_over(&mut next, &Catalogue::embedded(), 2);
+    assert_eq!(next.node("r1").unwrap().uid, new);
     assert_eq!(instances_to_remove(&next, &host()), BTreeSet::from([uid]));
     assert!(!instances(&next, &host(), &Catalogue::embedded()).contains_key(&new));
     next.nodes.remove(&uid);

@@ -18,6 +18,8 @@ use crate::rows::{LabRow, LabRows, LinkRow, NodeRow, OperationRow};
 pub struct Event {
     /// Its number; 0 until it is written.
     pub sequence: u64,
+    /// When it was written, in microseconds since 1970; 0 before.
+    pub time_us: i64,
     /// Id of the lab it concerns.
     pub lab: String,
     /// True when the object is gone.
@@ -29,7 +31,7 @@ pub struct Event {
 impl Event {
     /// An event to be written.
     pub fn new(lab: &str, deleted: bool, object: Object) -> Event {
-        Event { sequence: 0, lab: lab.to_owned(), deleted, object }
+        Event { sequence: 0, time_us: 0, lab: lab.to_owned(), deleted, object }
     }
 }
 
@@ -167,11 +169,10 @@ impl LinkView {
 /// How far the objects of a plan are, from the rows; everything is gone when there are none.
 pub fn progress(operation: &OperationRow, rows: Option<&LabRows>) -> Vec<Progress> {
     use netloom_model::plan::Object as What;
+    let (told, links) = rows.map(|r| (r.told(), r.links_by_id())).unwrap_or_default();
     let of = |what: What, id: &str| match what {
-        What::Node => {
-            rows.and_then(|r| r.node(&id.to_ascii_lowercase())).map(|n| (n.state.as_str(), n.reason.clone()))
-        }
-        What::Link => rows.and_then(|r| r.link(id)).map(|l| (l.state.as_str(), l.reason.clone())),
+        What::Node => told.get(&id.to_ascii_lowercase()).map(|n| (n.state.as_str(), n.reason.clone())),
+        What::Link => links.get(id).map(|l| (l.state.as_str(), l.reason.clone())),
     };
     let actions = operation.plan.actions.iter();
     actions
@@ -250,7 +251,7 @@ impl Store {
         let mut sql = self.pool.acquire().await?;
         // One statement, so that the oldest number and the events are of one moment.
         let rows = sqlx::query(
-            "SELECT sequence, lab, deleted, object_json, (SELECT MIN(sequence) FROM events) AS oldest FROM events
+            "SELECT sequence, time_us, lab, deleted, object_json, (SELECT MIN(sequence) FROM events) AS oldest FROM events
              WHERE sequence > $1 AND ($2 = '' OR LOWER(lab) = LOWER($2)) ORDER BY sequence LIMIT $3",
         )
         .bind(number(since))
@@ -277,6 +278,7 @@ impl Store {
         let events = rows.iter().map(|row| {
             Ok(Event {
                 sequence: unsigned("events.sequence", row.try_get("sequence")?)?,
+                time_us: row.try_get("time_us")?,
                 lab: row.try_get("lab")?,
                 deleted: row.try_get::<i64, _>("deleted")? != 0,
                 object: from_json("events.object_json", row.try_get("object_json")?)?,

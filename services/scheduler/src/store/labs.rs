@@ -97,6 +97,7 @@ pub(super) fn node_row(row: &SqlRow) -> Result<NodeRow> {
         rejections: from_json("nodes.rejections_json", row.try_get("rejections_json")?)?,
         image_step: from_word("nodes.image_step", row.try_get("image_step")?)?,
         image_detail: row.try_get("image_detail")?,
+        files: row.try_get("files")?,
         removal: row.try_get("removal")?,
         settled_start: row.try_get("settled_start")?,
         restarts: unsigned("nodes.restarts", row.try_get("restarts")?)?,
@@ -123,6 +124,7 @@ pub(super) fn link_row(row: &SqlRow) -> Result<LinkRow> {
         state: from_word("links.state", row.try_get("state")?)?,
         reason: row.try_get("reason")?,
         plane: row.try_get("plane")?,
+        plane_reason: row.try_get("plane_reason")?,
         create_us: row.try_get("create_us")?,
         update_us: row.try_get("update_us")?,
     })
@@ -380,14 +382,14 @@ impl Tx<'_> {
         sqlx::query(
             "INSERT INTO nodes (uid, lab_uid, id, folded, replaced, runtime, wanted, spec_json, spec_hash, cpu_millis, memory_bytes, host,
                segment, rejections_json, image_step, image_detail, removal, settled_start, state, reason, observed_json, create_us, update_us,
-               restarts, stages_json)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)
+               restarts, stages_json, files)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)
              ON CONFLICT (uid) DO UPDATE SET replaced = excluded.replaced, wanted = excluded.wanted, spec_json = excluded.spec_json,
                spec_hash = excluded.spec_hash, cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes, host = excluded.host,
                rejections_json = excluded.rejections_json, image_step = excluded.image_step, image_detail = excluded.image_detail,
                removal = excluded.removal, settled_start = excluded.settled_start, state = excluded.state, reason = excluded.reason,
                observed_json = excluded.observed_json, update_us = excluded.update_us, restarts = excluded.restarts,
-               stages_json = excluded.stages_json",
+               stages_json = excluded.stages_json, files = excluded.files",
         )
         .bind(node.uid.to_string())
         .bind(lab)
@@ -414,6 +416,7 @@ impl Tx<'_> {
         .bind(node.update_us)
         .bind(number(node.restarts))
         .bind(to_json(&node.stages))
+        .bind(&node.files)
         .execute(&mut *self.sql)
         .await?;
         Ok(())
@@ -421,10 +424,10 @@ impl Tx<'_> {
 
     async fn put_link(&mut self, lab: &str, link: &LinkRow) -> Result<()> {
         sqlx::query(
-            "INSERT INTO links (uid, lab_uid, id, replaced, wire_id, wanted, spec_json, host, state, reason, plane, create_us, update_us, enabled)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+            "INSERT INTO links (uid, lab_uid, id, replaced, wire_id, wanted, spec_json, host, state, reason, plane, create_us, update_us, enabled, plane_reason)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
              ON CONFLICT (uid) DO UPDATE SET replaced = excluded.replaced, wanted = excluded.wanted, spec_json = excluded.spec_json,
-               enabled = excluded.enabled, host = excluded.host, state = excluded.state, reason = excluded.reason, plane = excluded.plane, update_us = excluded.update_us",
+               enabled = excluded.enabled, host = excluded.host, state = excluded.state, reason = excluded.reason, plane = excluded.plane, plane_reason = excluded.plane_reason, update_us = excluded.update_us",
         )
         .bind(link.uid.to_string())
         .bind(lab)
@@ -440,6 +443,7 @@ impl Tx<'_> {
         .bind(link.create_us)
         .bind(link.update_us)
         .bind(i64::from(link.enabled))
+        .bind(&link.plane_reason)
         .execute(&mut *self.sql)
         .await?;
         Ok(())

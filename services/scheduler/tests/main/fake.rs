@@ -64,6 +64,12 @@ pub struct State {
     pub files: BTreeMap<String, Vec<u8>>,
     pub images: BTreeSet<String>,
     pub pullable: BTreeSet<String>,
+    /// True: images that are being fetched do not come.
+    pub hold_pulls: bool,
+    /// So many fetches end as when their service dies meanwhile.
+    pub cut_pulls: usize,
+    /// Ports of the host that somebody else has.
+    pub taken_ports: BTreeSet<u32>,
     /// Nodes that are made but never run.
     pub broken: BTreeSet<String>,
     /// Nodes whose process ends by itself, with this code, and stays so.
@@ -81,6 +87,8 @@ pub struct State {
     pub slow_segments: bool,
     /// True: files that were sent are not written yet.
     pub hold_files: bool,
+    /// True: of files that are sent only half is written.
+    pub cuts_files: bool,
     /// Why the rest of a lab cannot be removed.
     pub stuck: String,
     /// True: nothing more is made.
@@ -345,6 +353,8 @@ impl State {
                 state: state.into(),
                 detail: String::new(),
                 plane: "ovs".into(),
+                plane_reason: "host: network.plane is ovs".into(),
+                end: pn::End::Unspecified.into(),
             }
         };
         self.wires.values().map(|w| (w.wire_id, wire(w))).collect()

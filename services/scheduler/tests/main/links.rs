@@ -147,7 +147,9 @@ async fn an_impairment_reaches_the_wire_if_a_kernel_can_do_it() {
     lab.links[0].a_to_b = rate;
     let refused = world.apply("l", lab.clone()).await.unwrap_err();
     assert_eq!(refused.reason, "IMPAIRMENT_NOT_SUPPORTED");
-    assert!(refused.violations[0].description.contains("rate_bps"), "{refused}");
+    let said = &refused.violations[0];
+    assert!(said.description.contains("cannot do rate"), "{refused}");
+    assert_eq!((refused.violations.len(), said.field.as_str()), (1, "nodes n1, n2"), "{refused}");
     assert!(world.lab("l").await.is_err(), "nothing was written");
 
     world.deploy("l", spec(2, &[(1, 2)])).await;

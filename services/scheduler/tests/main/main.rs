@@ -2,6 +2,7 @@
 
 mod deploy;
 mod fake;
+mod keep;
 mod links;
 mod nodes;
 mod recovery;

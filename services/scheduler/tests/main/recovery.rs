@@ -93,7 +93,7 @@ async fn a_host_that_is_not_heard_of_makes_its_nodes_unknown_not_gone() {
     let again = world.apply("u", spec(2, &[(1, 2)])).await.unwrap();
     assert_eq!(again.state(), p::OperationState::Failed, "nothing changes, and nothing is known to be ready");
     let error = again.error.unwrap().message;
-    assert!(error.contains("n1: UNKNOWN: its host is not heard of"), "{error}");
+    assert!(error.contains("n1, n2: UNKNOWN: its host is not heard of"), "{error}");
     world.host().with(|s| s.silent = false);
     world.node_is("u", "n1", p::NodeState::Ready).await;
     world.node_is("u", "n2", p::NodeState::Ready).await;

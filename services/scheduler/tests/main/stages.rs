@@ -119,7 +119,8 @@ async fn changed_exec_commands_run_on_the_running_node() {
     lab.nodes[0].exec.push("two".into());
     let operation = world.deploy("s", lab).await;
     assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
-    assert_eq!(operation.plan.unwrap().actions[0].reason, "exec changed");
+    let reason = &operation.plan.unwrap().actions[0].reason;
+    assert_eq!(reason, "exec changed (new commands run now, what earlier ones did stays)");
     assert_eq!(world.node("s", "n1").await.uid, uid);
     assert_eq!((world.host().count("exec n1 one"), world.host().count("exec n1 two")), (1, 1));
 }

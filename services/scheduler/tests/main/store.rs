@@ -76,7 +76,7 @@ fn lab(id: &str, nodes: usize) -> LabRows {
 
 async fn save(store: &Store, rows: LabRows) -> Result<(), netloom_scheduler::error::Error> {
     let before = store.rows(rows.lab.uid);
-    let mut tx = store.begin().await?;
+    let mut tx = store.begin("test").await?;
     tx.save(before.as_deref(), rows).await?;
     tx.commit().await
 }
@@ -128,11 +128,11 @@ async fn a_lab_has_one_active_operation() {
     save(&store, rows.clone()).await.unwrap();
     let operation = || OperationRow::new(OperationKind::Deploy, &rows, Plan::default(), "", 7);
     let mut first = operation();
-    let mut tx = store.begin().await.unwrap();
+    let mut tx = store.begin("test").await.unwrap();
     tx.put_operation(&first).await.unwrap();
     assert!(tx.put_operation(&operation()).await.is_err());
     drop(tx);
-    let mut tx = store.begin().await.unwrap();
+    let mut tx = store.begin("test").await.unwrap();
     tx.put_operation(&first).await.unwrap();
     first.end(OperationState::Succeeded, None, Vec::new(), 9);
     tx.put_operation(&first).await.unwrap();
@@ -158,7 +158,7 @@ async fn events_are_numbered_without_a_gap_under_many_writers() {
         let (store, object) = (store.clone(), Object::Lab(Box::new(LabView::whole(&rows))));
         async move {
             for _ in 0..10 {
-                let mut tx = store.begin().await.unwrap();
+                let mut tx = store.begin("test").await.unwrap();
                 tx.event(Event::new("demo", false, object.clone())).await.unwrap();
                 tx.event(Event::new("demo", false, object.clone())).await.unwrap();
                 // Every third write is given up: its numbers are given to the next one.
@@ -178,6 +178,11 @@ async fn events_are_numbered_without_a_gap_under_many_writers() {
     let numbers: Vec<u64> = events.iter().map(|e| e.sequence).collect();
     assert_eq!(numbers, (1..=120).collect::<Vec<_>>());
     assert_eq!(store.last_event(), 120);
+    let now = netloom_scheduler::rows::now_us();
+    assert!(
+        events.iter().all(|e| e.time_us > now - 600_000_000 && e.time_us <= now),
+        "each says when it was"
+    );
     assert_eq!(store.read_events(120, "", 10).await.unwrap(), Reading::Events(Vec::new()));
     assert_eq!(store.read_events(121, "", 10).await.unwrap(), Reading::Ahead { newest: 120 });
     assert_eq!(store.read_events(0, "other", 10).await.unwrap(), Reading::Events(Vec::new()));
@@ -219,7 +224,7 @@ async fn reservations_count_what_is_placed_and_wanted_once() {
     save(&store, one.clone()).await.unwrap();
     save(&store, other.clone()).await.unwrap();
     assert_eq!(store.reserved().await.unwrap()[&host].cpu_millis, 500);
-    let mut tx = store.begin().await.unwrap();
+    let mut tx = store.begin("test").await.unwrap();
     let others = tx.reserved_by_others(one.lab.uid).await.unwrap();
     assert_eq!((others[&host].cpu_millis, others[&host].memory_bytes), (200, 2 << 20));
     drop(tx);
@@ -262,7 +267,7 @@ async fn files_are_kept_while_a_lab_names_them() {
     let db = Database::new();
     let store = db.open().await;
     let (kept, dropped) = (Digest::of(b"kept"), Digest::of(b"dropped"));
-    let mut tx = store.begin().await.unwrap();
+    let mut tx = store.begin("test").await.unwrap();
     tx.put_file(&kept, b"kept").await.unwrap();
     tx.put_file(&dropped, b"dropped").await.unwrap();
     let now = tx.now();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{INTERFACE_NAME, Wrong, is_cidr, is_interface_name, is_mac};
+use crate::spec::link::{rate_text, share_text, time_text};
 use crate::spec::{Endpoint, EndpointType, Impairment, LabSpec, NetworkMode, NodeSpec};
 
 /// Longest delay, in microseconds.
@@ -37,6 +38,10 @@ pub(super) fn check(spec: &LabSpec, wrong: &mut Wrong) {
             wrong.say(format!("links[{i}].mtu"), format!("{} is not from 68 to 65535", link.mtu));
         }
         for (name, impairment) in [("a_to_b", &link.a_to_b), ("b_to_a", &link.b_to_a)] {
+            // What is wrong both ways alike was written once, and is told once.
+            if name == "b_to_a" && link.a_to_b == link.b_to_a {
+                continue;
+            }
             for why in impairment.check() {
                 wrong.say(format!("links[{i}].{name}"), why);
             }
@@ -104,19 +109,23 @@ impl Impairment {
         let mut wrong = Vec::new();
         if self.rate_bps != 0 && !(MIN_RATE_BPS..=MAX_RATE_BPS).contains(&self.rate_bps) {
             wrong.push(format!(
-                "a rate of {} bit/s is not from {MIN_RATE_BPS} to {MAX_RATE_BPS}",
-                self.rate_bps
+                "a rate of {} is not from {} to {}",
+                rate_text(self.rate_bps),
+                rate_text(MIN_RATE_BPS),
+                rate_text(MAX_RATE_BPS)
             ));
         }
         for (name, us) in [("delay", self.delay_us), ("jitter", self.jitter_us)] {
             if us > MAX_DELAY_US {
-                wrong.push(format!("a {name} of {us} µs is more than the {MAX_DELAY_US} that there can be"));
+                let (is, most) = (time_text(us.into()), time_text(MAX_DELAY_US.into()));
+                wrong.push(format!("a {name} of {is} is more than the {most} that there can be"));
             }
         }
         if self.jitter_us > self.delay_us {
             wrong.push(format!(
-                "a jitter of {} µs is more than the delay of {} µs: frames would arrive before they are sent",
-                self.jitter_us, self.delay_us
+                "a jitter of {} is more than the delay of {}: frames would arrive before they are sent",
+                time_text(self.jitter_us.into()),
+                time_text(self.delay_us.into())
             ));
         }
         let parts = [
@@ -127,7 +136,7 @@ impl Impairment {
         ];
         for (name, ppm) in parts {
             if ppm > 1_000_000 {
-                wrong.push(format!("{name} of {ppm} millionths is more than all frames"));
+                wrong.push(format!("{name} of {} is more than all frames", share_text(ppm.into())));
             }
         }
         if self.reorder_ppm > 0 && self.delay_us == 0 {

@@ -7,8 +7,10 @@ use super::ConvertError;
 
 mod link;
 mod node;
+mod plane;
 
 pub(super) use self::link::impairment;
+pub(super) use self::plane::{plane, plane_value};
 use crate::v1 as p;
 
 impl From<m::LabSpec> for p::LabSpec {
@@ -21,6 +23,7 @@ impl From<m::LabSpec> for p::LabSpec {
             files: s.files.into_iter().map(Into::into).collect(),
             labels: s.labels.into_iter().collect(),
             certificate_authority: s.certificate_authority.map(Into::into),
+            plane: plane_value(s.plane),
         }
     }
 }
@@ -36,6 +39,7 @@ impl TryFrom<p::LabSpec> for m::LabSpec {
             files: s.files.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             labels: s.labels.into_iter().collect(),
             certificate_authority: s.certificate_authority.map(Into::into),
+            plane: plane("spec.plane", s.plane)?,
         })
     }
 }

@@ -24,6 +24,12 @@ pub(super) const CASES: &[Case] = &[
     case(FILE, "mgmt", ("mgmt: {}", r#""mgmt":{"#), ("mgmt: yes", "error WRONG_TYPE expected a map")),
     case(
         FILE,
+        "plane",
+        ("plane: kernel", r#""plane":"kernel""#),
+        ("plane: linux", "error INVALID_VALUE say auto, ovs or kernel"),
+    ),
+    case(
+        FILE,
         "topology",
         ("topology: {nodes: {n: {kind: linux, image: i}}}", r#""id":"n""#),
         ("topology: {nodes: {}}", "error NO_NODES name them below topology.nodes"),

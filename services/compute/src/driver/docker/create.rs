@@ -25,7 +25,7 @@ pub(super) const INTERFACES: &str = "/.netloom/interfaces";
 /// Where its certificate is.
 pub(super) const TLS: &str = "/etc/netloom/tls";
 /// Where a published port is open unless an address is named.
-const LOOPBACK: &str = "127.0.0.1";
+pub(super) const LOOPBACK: &str = "127.0.0.1";
 
 /// What is mounted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -269,7 +269,8 @@ fn mount(m: Mounted) -> Mount {
     }
 }
 
-fn endpoint(spec: &NodeSpec) -> EndpointSettings {
+/// How a node is on its management network.
+pub(super) fn endpoint(spec: &NodeSpec) -> EndpointSettings {
     let (ipv4_address, ipv6_address) = (some(spec.mgmt_ipv4.clone()), some(spec.mgmt_ipv6.clone()));
     let fixed = ipv4_address.is_some() || ipv6_address.is_some();
     EndpointSettings {

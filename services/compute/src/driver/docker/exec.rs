@@ -17,6 +17,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use super::not_started::{self, Held};
 use super::{DockerDriver, status, terminal};
 use crate::driver::{Command, Input, Output, Session, Size};
 use crate::error::Error;
@@ -38,7 +39,7 @@ impl DockerDriver {
             attach_stderr: Some(true),
             tty: Some(command.tty),
             env: command.tty.then(|| vec!["TERM=xterm-256color".to_owned()]),
-            cmd: Some(command.argv),
+            cmd: Some(command.argv.clone()),
             ..ExecConfig::default()
         };
         let exec = match client.create_exec(id, config).await {
@@ -67,7 +68,8 @@ impl DockerDriver {
         let (input_to, input_from) = mpsc::channel(32);
         let feed =
             Feed { client: client.clone(), exec: exec.clone(), from_caller: input_from, input: Some(input) };
-        let pump = Pump { client, exec, output, to_caller: output_to };
+        let program = command.argv.into_iter().next().unwrap_or_default();
+        let pump = Pump { client, exec, output, to_caller: output_to, program, held: Held::default() };
         tokio::spawn(pump.run(feed));
         Ok(Session { output: ReceiverStream::new(output_from).boxed(), input: input_to })
     }
@@ -79,6 +81,10 @@ struct Pump {
     exec: String,
     output: Written,
     to_caller: mpsc::Sender<Result<Output, Error>>,
+    /// The first word of the command.
+    program: String,
+    /// What may turn out to be the runtime's own words.
+    held: Held,
 }
 
 impl Pump {
@@ -100,8 +106,10 @@ impl Pump {
                 () = self.to_caller.closed() => return true,
                 part = self.output.next() => match part {
                     Some(Ok(part)) => {
-                        if self.to_caller.send(Ok(output_of(part))).await.is_err() {
-                            return true;
+                        for part in self.held.take(output_of(part)) {
+                            if self.to_caller.send(Ok(part)).await.is_err() {
+                                return true;
+                            }
                         }
                     }
                     Some(Err(e)) => {
@@ -117,8 +125,21 @@ impl Pump {
             code = exit_code(&self.client, &self.exec) => code,
             () = self.to_caller.closed() => return true,
         };
+        let held = self.held.rest();
+        if let Some(Ended { code: 126 | 127, started: false }) = code
+            && !held.is_empty()
+        {
+            let not = not_started::read(&self.program, &not_started::text(&held));
+            let _ = self.to_caller.send(Ok(Output::NotStarted(not))).await;
+            return false;
+        }
+        for part in held {
+            if self.to_caller.send(Ok(part)).await.is_err() {
+                return false;
+            }
+        }
         let end = match code {
-            Some(code) => Ok(Output::Exit(code)),
+            Some(ended) => Ok(Output::Exit(ended.code)),
             None => Err(Error::Unavailable("Docker does not tell the command's exit code".to_owned())),
         };
         let _ = self.to_caller.send(end).await;
@@ -184,15 +205,22 @@ impl Feed {
     }
 }
 
+/// How a command ended.
+struct Ended {
+    code: i32,
+    /// Whether there ever was a process.
+    started: bool,
+}
+
 /// Docker tells the end of the output a little before the exit code; a command that closed its output may run on for long.
-async fn exit_code(client: &Docker, exec: &str) -> Option<i32> {
+async fn exit_code(client: &Docker, exec: &str) -> Option<Ended> {
     let mut pause = Duration::from_millis(5);
     loop {
         let exec = client.inspect_exec(exec).await.ok()?;
         if exec.running != Some(true)
             && let Some(code) = exec.exit_code
         {
-            return i32::try_from(code).ok();
+            return Some(Ended { code: i32::try_from(code).ok()?, started: exec.pid.unwrap_or(0) > 0 });
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);

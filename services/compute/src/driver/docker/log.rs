@@ -46,7 +46,7 @@ fn line(part: LogOutput) -> Line {
     let is_error = matches!(part, LogOutput::StdErr { .. });
     let bytes = match output_of(part) {
         Output::Stdout(bytes) | Output::Stderr(bytes) => bytes,
-        Output::Exit(_) => Bytes::new(),
+        Output::Exit(_) | Output::NotStarted(_) => Bytes::new(),
     };
     let (at_ns, text) = split(&bytes).unwrap_or((i64::MAX, bytes.clone()));
     Line { at_ns, output: if is_error { Output::Stderr(text) } else { Output::Stdout(text) } }

@@ -1,9 +1,10 @@
 //! Containers, over Docker's socket.
 //!
-//! What a container is made of is in [`create`] (pure), what a host allows of it in [`policy`], what its kernel does in [`kernel`], what is mounted into it in [`mounts`] and [`volumes`], its management network in [`network`];
+//! What a container is made of is in [`create`] (pure), what a host allows of it in [`policy`], what its kernel does in [`kernel`], what is mounted into it in [`mounts`] and [`volumes`], its management network in [`network`]; what is in its way in [`beside`];
 //! what is read back of it in [`read`], commands in [`exec`], its output in [`log`], changes in [`events`], images in [`images`]. Docker's own restart policy is always "no": netloom restarts. A container without a management network has `NetworkDisabled`, which halves its start; then Docker makes no sandbox and writes no
 //! /etc/hosts, so netloom writes it.
 
+mod beside;
 mod create;
 mod events;
 mod exec;
@@ -12,12 +13,13 @@ mod kernel;
 mod log;
 mod mounts;
 mod network;
+mod not_started;
 mod policy;
 mod read;
 mod terminal;
 mod volumes;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -32,7 +34,9 @@ use futures::FutureExt as _;
 use futures::stream::BoxStream;
 use netloom_model::id::{LabUid, NodeUid, Owner};
 use netloom_model::slice::Instance;
+use netloom_model::spec::NetworkMode;
 use netloom_model::state::Runtime;
+use netloom_service::fail_point;
 
 use super::{Answer, Command, Driver, Found, Image, Limits, Line, Lines, Listed, Probe, Session};
 use crate::config::Config;
@@ -152,10 +156,13 @@ impl DockerDriver {
             }
             other => other.map_err(|e| self.error(e))?,
         };
+        fail_point::pass("compute.node-files", "before");
         let mut mounts = self.mounts.put(instance).await?;
+        fail_point::pass("compute.node-files", "after");
         mounts.extend(self.ensure_volumes(&client, instance).await?);
         if let create::Network::Management(network) = network {
             self.ensure_network(&client, network, instance.lab_uid, instance.lab.as_str()).await?;
+            fail_point::pass("compute.management-network", "after");
         }
         let config = image.config.unwrap_or_default();
         let program = create::program(
@@ -201,7 +208,27 @@ impl DockerDriver {
         // A node may have changed what its binds lead to since it was made.
         self.mounts.put(instance).await?;
         let client = self.client().await?;
-        client.start_container(id, None::<StartContainerOptions>).await.map_err(|e| self.error(e))
+        if let (NetworkMode::Own, Some(network)) = (&instance.spec.network_mode, &instance.network) {
+            self.put_on_network(&client, id, instance, network).await?;
+        }
+        match client.start_container(id, None::<StartContainerOptions>).await {
+            Err(e) if is_held_up(&e) && !self.has_run(&client, id).await? => {
+                self.remove_container(id).await?;
+                Err(Error::Busy(
+                    "Docker was ended in the middle of its start and cannot go on with it; it is made anew"
+                        .to_owned(),
+                ))
+            }
+            other => other.map_err(|e| self.error(e)),
+        }
+    }
+
+    /// True when a container has run at some time, and may hold what its programs wrote.
+    async fn has_run(&self, client: &Docker, id: &str) -> Result<bool, Error> {
+        match client.inspect_container(id, None::<InspectContainerOptions>).await {
+            Err(e) if status(&e) == Some(404) => Ok(true),
+            other => Ok(other.map_err(|e| self.error(e))?.state.is_some_and(|s| read::has_run(&s))),
+        }
     }
 
     async fn remove_container(&self, id: &str) -> Result<(), Error> {
@@ -268,6 +295,14 @@ impl Driver for DockerDriver {
             }
         };
         DOCKER.time(&["inspect"], call).boxed()
+    }
+
+    fn check<'a>(
+        &'a self,
+        instances: &'a [Instance],
+        leaving: &'a BTreeSet<NodeUid>,
+    ) -> Answer<'a, Vec<(NodeUid, Error)>> {
+        DOCKER.time(&["check"], self.check_beside(instances, leaving)).boxed()
     }
 
     fn create<'a>(&'a self, instance: &'a Instance, shares: Option<&'a str>) -> Answer<'a, String> {
@@ -344,6 +379,12 @@ fn status(e: &DockerError) -> Option<u16> {
     }
 }
 
+/// True for what Docker says of a container in whose start it was ended itself: containerd has a task, or a container, that Docker does not know.
+fn is_held_up(e: &DockerError) -> bool {
+    matches!(e, DockerError::DockerResponseServerError { message, .. }
+        if message.starts_with("task ") && message.contains(": already exists") || message == "id already in use")
+}
+
 /// Writes a program by renaming, since one that runs cannot be written over.
 fn install(path: &Path, content: &[u8]) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
@@ -357,4 +398,21 @@ fn install(path: &Path, content: &[u8]) -> std::io::Result<()> {
     std::fs::write(&draft, content)?;
     std::fs::set_permissions(&draft, std::fs::Permissions::from_mode(0o755))?;
     std::fs::rename(draft, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_that_docker_was_ended_over_is_told_by_its_task() {
+        let said = |status_code, message: &str| {
+            is_held_up(&DockerError::DockerResponseServerError { status_code, message: message.to_owned() })
+        };
+        assert!(said(500, "task 38d5a51b601a: already exists: unknown"));
+        assert!(said(409, "task 38d5a51b601a: already exists"));
+        assert!(said(409, "id already in use"));
+        assert!(!said(409, "Conflict. The container name \"/x\" is already in use"));
+        assert!(!said(500, "OCI runtime create failed: exec: \"/task \": file already exists in the image"));
+    }
 }

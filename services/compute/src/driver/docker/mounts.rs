@@ -86,8 +86,12 @@ impl Mounts {
         let dir = self.files.node_dir(instance.lab_uid, instance.uid)?;
         let (copy, mark) = (dir.join(STARTUP), dir.join(format!("{STARTUP}.digest")));
         let entry = instance.files.iter().find(|f| f.path == instance.spec.startup_config);
-        let digest = entry.map(|f| f.digest.to_string()).unwrap_or_default();
-        let same = copy.exists() && std::fs::read_to_string(&mark).is_ok_and(|before| before == digest);
+        // Of what is there: what is announced may still be on its way.
+        let placed = self.files.placed(instance.lab_uid, &instance.spec.startup_config)?;
+        let digest = placed.map(|digest| digest.to_string()).unwrap_or_default();
+        // Nothing is placed while the lab's copy may be half of itself: the node keeps what it has.
+        let is_same = |before: String| digest.is_empty() || before == digest;
+        let same = copy.exists() && std::fs::read_to_string(&mark).is_ok_and(is_same);
         if !same || instance.spec.enforce_startup_config {
             let path = format!("/proc/self/fd/{}", of_lab.as_raw_fd());
             let text = std::fs::read(path).map_err(|e| {

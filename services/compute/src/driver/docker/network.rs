@@ -4,16 +4,16 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use bollard::Docker;
-use bollard::models::{Ipam, IpamConfig, NetworkCreateRequest};
-use bollard::query_parameters::{InspectNetworkOptions, ListNetworksOptionsBuilder};
+use bollard::models::{Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest};
+use bollard::query_parameters::{InspectContainerOptions, InspectNetworkOptions, ListNetworksOptionsBuilder};
 use netloom_model::id::{Digest, LabUid, Owner};
-use netloom_model::slice::Network;
+use netloom_model::slice::{Instance, Network};
 
-use super::{DockerDriver, label, status};
+use super::{DockerDriver, create, label, read, status};
 use crate::error::Error;
 
 /// The option that names its Linux bridge.
-const BRIDGE: &str = "com.docker.network.bridge.name";
+pub(super) const BRIDGE: &str = "com.docker.network.bridge.name";
 
 impl DockerDriver {
     /// Makes the network if it is not there. One at a time: Docker lets two of one name exist.
@@ -34,9 +34,7 @@ impl DockerDriver {
                 let labels = there.labels.unwrap_or_default();
                 let is = |key: &str| labels.get(key) == wanted.labels.as_ref().and_then(|l| l.get(key));
                 if !is(label::OWNER) || !is(label::LAB_UID) {
-                    return Err(Error::Foreign(format!(
-                        "a Docker network called {name} exists that is not this lab's; remove it (docker network rm {name}) or give `mgmt: network:` another name"
-                    )));
+                    return Err(foreign(name));
                 }
                 if is(label::SPEC_HASH) {
                     return Ok(());
@@ -56,12 +54,39 @@ impl DockerDriver {
         // Docker would take over a bridge that is there, with all that somebody else has on it.
         let bridge = wanted.options.as_ref().and_then(|o| o.get(BRIDGE));
         if let Some(bridge) = bridge.filter(|b| Path::new("/sys/class/net").join(b).exists()) {
-            return Err(Error::Foreign(format!(
-                "an interface called {bridge} exists on this host; give `mgmt: bridge:` another name"
-            )));
+            return Err(foreign_bridge(bridge));
         }
         client.create_network(wanted).await.map_err(|e| self.error(e))?;
         tracing::info!(network = %name, "management network created");
+        Ok(())
+    }
+
+    /// Sees that a container that is to start finds the network that it was made for: somebody may have removed it since, or taken the
+    /// container off it.
+    pub(super) async fn put_on_network(
+        &self,
+        client: &Docker,
+        id: &str,
+        instance: &Instance,
+        network: &Network,
+    ) -> Result<(), Error> {
+        let there = client.inspect_container(id, None::<InspectContainerOptions>).await;
+        let there = there.map_err(|e| self.error(e))?;
+        let networks = there.network_settings.and_then(|s| s.networks).unwrap_or_default();
+        let is_on_it = networks.contains_key(&network.name);
+        // It was made for one that was there a moment ago.
+        if is_on_it && !there.state.is_some_and(|state| read::has_run(&state)) {
+            return Ok(());
+        }
+        self.ensure_network(client, network, instance.lab_uid, instance.lab.as_str()).await?;
+        if !is_on_it {
+            let request = NetworkConnectRequest {
+                container: id.to_owned(),
+                endpoint_config: Some(create::endpoint(&instance.spec)),
+            };
+            client.connect_network(&network.name, request).await.map_err(|e| self.error(e))?;
+            tracing::info!(instance = id, network = network.name, "put on its management network again");
+        }
         Ok(())
     }
 
@@ -81,7 +106,21 @@ impl DockerDriver {
     }
 }
 
-fn request(network: &Network, lab_uid: LabUid, lab: &str, owner: Owner) -> NetworkCreateRequest {
+/// A network that somebody else has.
+pub(super) fn foreign(name: &str) -> Error {
+    Error::Foreign(format!(
+        "a Docker network called {name} exists that is not this lab's; remove it (docker network rm {name}) or give `mgmt: network:` another name"
+    ))
+}
+
+/// A bridge that somebody else has.
+pub(super) fn foreign_bridge(bridge: &str) -> Error {
+    Error::Foreign(format!(
+        "an interface called {bridge} exists on this host; give `mgmt: bridge:` another name"
+    ))
+}
+
+pub(super) fn request(network: &Network, lab_uid: LabUid, lab: &str, owner: Owner) -> NetworkCreateRequest {
     let spec = &network.spec;
     let some = |text: &str| Some(text.to_owned()).filter(|t| !t.is_empty());
     let pool = |subnet: &str, gateway: &str, range: &str| {

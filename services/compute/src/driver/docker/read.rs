@@ -58,6 +58,7 @@ pub(super) fn container(owner: Owner, c: ContainerInspectResponse) -> Option<Fou
         ran: Duration::from_nanos(ran.unwrap_or_default()),
         mgmt_ipv4: address(|n| &n.ip_address),
         mgmt_ipv6: address(|n| &n.global_ipv6_address),
+        networks: networks.into_keys().collect(),
         id,
     })
 }
@@ -75,6 +76,11 @@ fn process(state: &ContainerState) -> Process {
             error: state.error.clone().unwrap_or_default(),
         },
     }
+}
+
+/// True when it was started at some time.
+pub(super) fn has_run(state: &ContainerState) -> bool {
+    nanos(state.started_at.as_deref()).is_some()
 }
 
 /// Docker's time as nanoseconds since 1970; none for "0001-01-01T00:00:00Z", which means never.

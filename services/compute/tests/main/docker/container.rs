@@ -169,6 +169,34 @@ async fn a_command_that_never_ends_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_not_there_is_told_as_a_shell_tells_it() {
+    let Some(rig) = Rig::docker("a_command_that_is_not_there_is_told_as_a_shell_tells_it").await else {
+        return;
+    };
+    let mut one = rig.instance("r1");
+    one.spec.exec = vec!["nosuch --at-start".into()];
+    rehash(&mut one);
+    let started = rig.run(&one).await;
+    for (program, why, code) in [
+        ("nosuch", "r1: command not found: nosuch", 127),
+        ("./nosuch", "r1: command not found: ./nosuch", 127),
+        ("/etc/hosts", "r1: not executable: /etc/hosts", 126),
+        ("/etc", "r1: not executable: /etc", 126),
+    ] {
+        assert_eq!(rig.exec(one.uid, &[program, "x"], false).await, (format!("{why}\n"), code));
+        assert_eq!(rig.exec(one.uid, &[program, "x"], true).await, (format!("{why}\r\n"), code));
+    }
+    // What a command itself says stays as it is, however it looks.
+    let (said, code) = rig.sh(one.uid, "echo 'OCI runtime exec failed: by me'; exit 126").await;
+    assert_eq!((said.as_str(), code), ("OCI runtime exec failed: by me\n", 126));
+    rig.settle(&started).await;
+    let told = |o: &netloom_model::observed::Observed| {
+        o.exec_error.contains("\"nosuch --at-start\" was not run: command not found: nosuch")
+    };
+    rig.until_node(one.uid, "says which command is not there", told).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn host_paths_need_to_be_allowed() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("f"), "from the host").unwrap();

@@ -370,16 +370,21 @@ async fn each_node_has_its_own_startup_configuration_that_may_be_enforced() {
         rig.until_node(node.uid, "restarted", |o| o.phase == Phase::Running && o.restarts == 1).await;
         assert_eq!(rig.sh(node.uid, "cat /etc/conf").await.0, text);
     }
-    // Another file is what they start with next, whatever they saved.
+    // Another file is what they start with next, whatever they saved, and no sooner.
     entry = rig.put("common.conf", b"deployed again\n").await;
     for node in &mut nodes {
         node.files = vec![entry.clone()];
         rehash(node);
     }
     rig.ensure(&nodes).await;
+    assert_eq!(rig.sh(nodes[0].uid, "cat /etc/conf").await.0, "saved by r1\n");
+    for node in &mut nodes {
+        node.restarts = 2;
+    }
+    rig.ensure(&nodes).await;
     for (node, first) in nodes.iter().zip(&firsts) {
-        rig.until_node(node.uid, "anew", |o| o.phase == Phase::Running && o.instance_id != first.instance_id)
-            .await;
+        let now = rig.until_node(node.uid, "again", |o| o.phase == Phase::Running && o.restarts == 2).await;
+        assert_eq!(now.instance_id, first.instance_id, "it is the same container");
         assert_eq!(rig.sh(node.uid, "cat /etc/conf").await.0, "deployed again\n");
     }
     // Stopped and started, the node that is not enforced has what it saved.

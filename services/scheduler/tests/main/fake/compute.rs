@@ -129,6 +129,11 @@ impl ComputeService for Host {
         while self.read(|s| s.hold_files) {
             let _ = version.changed().await;
         }
+        if self.read(|s| s.cuts_files) {
+            files.values_mut().for_each(|content| content.truncate(content.len() / 2));
+            self.with(|s| s.files.extend(files));
+            return Err(to_status(Failure::new(Code::FailedPrecondition, "REFUSED", "no space left")));
+        }
         self.with(|s| s.files.extend(files));
         Ok(Response::new(pc::PutFilesResponse::default()))
     }
@@ -148,6 +153,23 @@ impl ComputeService for Host {
         Ok(Response::new(pc::InspectImagesResponse { images }))
     }
 
+    async fn check_instances(
+        &self,
+        request: Request<pc::CheckInstancesRequest>,
+    ) -> Answer<pc::CheckInstancesResponse> {
+        self.called("compute.check_instances", None, 0)?;
+        let request = request.into_inner();
+        let why = |i: &pc::Instance| {
+            let of = i.spec.iter().flat_map(|s| &s.ports);
+            of.map(|p| p.host_port).find(|p| self.read(|s| s.taken_ports.contains(p)))
+        };
+        let failures = request.instances.iter().filter_map(|i| {
+            let message = format!("host port {} is taken", why(i)?);
+            Some(pc::CheckFailure { uid: i.uid.clone(), reason: "HOST_PORT_TAKEN".into(), message })
+        });
+        Ok(Response::new(pc::CheckInstancesResponse { failures: failures.collect() }))
+    }
+
     type PullImageStream = Stream_<pc::PullImageResponse>;
 
     async fn pull_image(&self, request: Request<pc::PullImageRequest>) -> Answer<Self::PullImageStream> {
@@ -158,6 +180,19 @@ impl ComputeService for Host {
         if !self.read(|s| s.pullable.contains(&reference)) {
             let why = format!("{reference}: not found upstream");
             return Err(to_status(Failure::new(Code::Unavailable, "PULL_FAILED", why)));
+        }
+        let mut version = self.version.subscribe();
+        while self.read(|s| s.hold_pulls) {
+            let _ = version.changed().await;
+        }
+        let is_cut = self.with(|s| {
+            let is_cut = s.cut_pulls > 0;
+            s.cut_pulls = s.cut_pulls.saturating_sub(1);
+            is_cut
+        });
+        if is_cut {
+            let cut = Status::unknown("h2 protocol error: error reading a body from connection");
+            return Ok(Response::new(Box::pin(futures::stream::iter([Err(cut)]))));
         }
         self.with(|s| s.images.insert(reference.clone()));
         let facts = pc::ImageFacts {

@@ -57,6 +57,10 @@ impl NetworkService for Host {
 
     type CaptureStream = Stream_<pn::CaptureResponse>;
 
+    async fn end_capture(&self, _: Request<pn::EndCaptureRequest>) -> Answer<pn::EndCaptureResponse> {
+        Err(tonic::Status::unimplemented("the fake host captures nothing"))
+    }
+
     async fn capture(&self, _: Request<pn::CaptureRequest>) -> Answer<Self::CaptureStream> {
         Err(tonic::Status::unimplemented("the fake host captures nothing"))
     }
@@ -84,7 +88,7 @@ impl NetworkService for Host {
             let now = (nics, wires, segments, s.leftovers.clone(), inventory.clone());
             let events = match seen {
                 Some((_, _, _, leftovers, had)) if *leftovers == now.3 && *had != inventory => {
-                    vec![E::Heartbeat(pn::Heartbeat { inventory: Some(inventory) })]
+                    vec![E::Heartbeat(pn::Heartbeat { inventory: Some(inventory), carried: Vec::new() })]
                 }
                 Some((nics, wires, segments, leftovers, _)) if *leftovers == now.3 => {
                     let changes = pn::Changes {

@@ -1,0 +1,105 @@
+//! What is there at start: ports of a switch, and rows of a database.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use netloom_benches::{median, row, shortest, size, timed, told};
+use netloom_ovsdb::Client;
+use netloom_tests::{Namespace, Ovs, run};
+
+use crate::rig::runtime;
+
+/// Subprocesses are run for so many ports at most, and count for all: each does the same.
+const SAMPLE: usize = 264;
+
+pub fn rows() {
+    let namespace = Arc::new(Namespace::make(&format!("nb{}", std::process::id())));
+    let dir = tempfile::tempdir().expect("a directory");
+    let switch = Ovs::start(&dir.path().join("switch"), namespace.clone());
+    ports(&switch, size(264, 20));
+    drop(switch);
+    let sizes = size([264, 1000, 2000], [20, 50, 100]);
+    let mut each = Vec::new();
+    for count in sizes {
+        let database = Ovs::start_database_alone(&dir.path().join(format!("rows{count}")), namespace.clone());
+        let took = rows_alone(&database, count);
+        each.push(format!("{count}: {:.1} µs", took.as_secs_f64() * 1e6 / count as f64));
+    }
+    told("discovery by the number of rows: time of each row, shortest of 15", &each.join(", "), "", "");
+}
+
+fn add(ovs: &Ovs, names: &[String]) {
+    let mut args = vec!["--no-wait", "--may-exist", "add-br", "bench", "--", "set", "bridge", "bench"];
+    args.push("datapath_type=dummy");
+    for name in names {
+        args.extend(["--", "add-port", "bench", name]);
+    }
+    ovs.vsctl(&args).must();
+}
+
+/// Ports of a switch that runs.
+fn ports(ovs: &Ovs, count: usize) {
+    let names: Vec<String> = (0..count).map(|n| format!("p{n}")).collect();
+    add(ovs, &names);
+    let measured = discovered(ovs, count);
+    let floor = by_subprocesses(ovs, &names);
+    row(&format!("discover {count} ports of a switch / 2 subprocesses each"), measured, floor, 0.005);
+}
+
+/// Rows of a database alone.
+fn rows_alone(ovs: &Ovs, count: usize) -> Duration {
+    let names: Vec<String> = (0..count).map(|n| format!("p{n}")).collect();
+    for names in names.chunks(500) {
+        add(ovs, names);
+    }
+    let measured = discovered(ovs, count);
+    let floor = by_subprocesses(ovs, &names);
+    row(&format!("discover {count} rows of a database / 2 subprocesses each"), measured, floor, 0.005);
+    let (runtime, socket) = (runtime(), ovs.socket());
+    shortest(15, || runtime.block_on(snapshot_of(&socket, count)))
+}
+
+fn discovered(ovs: &Ovs, count: usize) -> Duration {
+    let (runtime, socket) = (runtime(), ovs.socket());
+    median(9, || runtime.block_on(snapshot_of(&socket, count)))
+}
+
+/// The columns that the network service asks for at its start.
+async fn snapshot_of(socket: &Path, count: usize) -> Duration {
+    let begin = Instant::now();
+    let tables = vec![
+        ("Open_vSwitch", vec!["cur_cfg", "next_cfg", "ovs_version"]),
+        (
+            "Bridge",
+            vec![
+                "name",
+                "ports",
+                "external_ids",
+                "datapath_type",
+                "fail_mode",
+                "protocols",
+                "other_config",
+                "controller",
+            ],
+        ),
+        ("Port", vec!["name", "interfaces", "external_ids", "tag", "trunks"]),
+        ("Interface", vec!["name", "type", "options", "ofport", "error", "mtu_request"]),
+    ];
+    let client = Client::connect(socket.to_owned(), "Open_vSwitch", tables);
+    let mut snapshots = client.snapshots();
+    let complete = snapshots.wait_for(|db| db.as_ref().is_some_and(|db| db.count("Port") > count)).await;
+    assert!(complete.is_ok(), "the connection ended");
+    begin.elapsed()
+}
+
+fn by_subprocesses(ovs: &Ovs, names: &[String]) -> Duration {
+    let sample = &names[..names.len().min(SAMPLE)];
+    let (took, ()) = timed(|| {
+        for name in sample {
+            ovs.vsctl(&["--no-wait", "get", "interface", name, "ofport"]).must();
+            run("cat", &["/sys/class/net/lo/ifindex"]).must();
+        }
+    });
+    took.mul_f64(names.len() as f64 / sample.len() as f64)
+}

@@ -1,0 +1,48 @@
+//! What netloomd costs while nothing happens.
+
+use std::time::{Duration, Instant};
+
+use netloom_benches::{size, under};
+use netloom_tests::{Mode, Sandbox};
+
+use crate::rig::{links, topology};
+
+/// How long it idles: `NETLOOM_BENCH_IDLE_SECONDS`, 600 when nothing is said.
+fn span() -> Duration {
+    let given = std::env::var("NETLOOM_BENCH_IDLE_SECONDS").ok().and_then(|s| s.parse().ok());
+    Duration::from_secs(given.unwrap_or(size(600, 10)))
+}
+
+pub fn rows() {
+    let nodes = size(50, 4);
+    let links = links(nodes);
+    let sandbox = Sandbox::start(Mode::One);
+    let lab = sandbox.lab("idle");
+    sandbox.deploy(&topology(&lab, nodes, &links));
+    let pid = sandbox.pids()[0];
+    let (begin, before) = (Instant::now(), cpu(pid));
+    std::thread::sleep(span());
+    let share = (cpu(pid) - before).as_secs_f64() / begin.elapsed().as_secs_f64();
+    let resident = resident_mb(pid);
+    let what = format!("netloomd idle, {nodes} containers, {} links, {} s", links.len(), span().as_secs());
+    under(&format!("{what}: resident"), "MB", resident, 60.0);
+    under(&format!("{what}: of a core"), "%", share * 100.0, 1.0);
+    sandbox.netloom(&["destroy", &lab, "--yes"]).must();
+}
+
+/// Processor time that a process has had.
+fn cpu(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    // The name, in parentheses, may hold anything; utime and stime are the 12th and 13th after it.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: u64 = fields[11..13].iter().map(|f| f.parse::<u64>().expect("ticks")).sum();
+    let each = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+    Duration::from_secs_f64(ticks as f64 / each as f64)
+}
+
+fn resident_mb(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("its resident memory");
+    let kb: f64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
+    kb * 1024.0 / 1e6
+}

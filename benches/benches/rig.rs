@@ -1,0 +1,62 @@
+//! What several sections need: labs as text, netloom's own API, a quiet switch.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use netloom_api::v1::lab_service_client::LabServiceClient;
+use netloom_service::{Channel, Connector, Endpoint};
+use netloom_tests::Sandbox;
+
+/// The image of all nodes.
+pub const IMAGE: &str = "netloom/test:local";
+
+/// Links of a lab: node, interface, node, interface.
+pub type Links = Vec<[String; 4]>;
+
+/// Two links a node: to the next one, and to one farther away.
+pub fn links(nodes: usize) -> Links {
+    let far = if nodes > 14 { 7 } else { 2 };
+    let link = |n: usize, x: usize, to: usize| {
+        [format!("n{n}"), format!("eth{x}"), format!("n{}", (n + to) % nodes), format!("eth{}", x + 1)]
+    };
+    (0..nodes).flat_map(|n| [link(n, 1, 1), link(n, 3, far)]).collect()
+}
+
+/// A lab of Docker nodes, with limits, so that these are part of the work.
+pub fn topology(lab: &str, nodes: usize, links: &Links) -> String {
+    let mut text = format!(
+        "name: {lab}\ntopology:\n  defaults: {{kind: linux, image: {IMAGE}, cpu: 1.5, memory: 256MB}}\n  nodes:\n"
+    );
+    for n in 0..nodes {
+        text += &format!("    n{n}:\n");
+    }
+    if !links.is_empty() {
+        text += "  links:\n";
+    }
+    for [a, x, b, y] in links {
+        text += &format!("    - endpoints: [\"{a}:{x}\", \"{b}:{y}\"]\n");
+    }
+    text
+}
+
+/// Waits until the switch has taken up everything that was asked of it: what is measured next begins quiet.
+pub fn settle(sandbox: &Sandbox) {
+    let begin = Instant::now();
+    while !sandbox.ovs.vsctl(&["set", "Open_vSwitch", ".", "external_ids:bench=settled"]).ok() {
+        assert!(
+            begin.elapsed() < Duration::from_secs(120),
+            "ovs-vswitchd does not take up its configuration"
+        );
+    }
+}
+
+/// A client of labs at a Unix socket.
+pub fn labs(socket: &Path) -> LabServiceClient<Channel> {
+    let channel = Connector::default().channel(&Endpoint::Unix(socket.to_owned()));
+    LabServiceClient::new(channel).max_decoding_message_size(256 << 20)
+}
+
+/// A runtime for clients.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}

@@ -1,0 +1,152 @@
+//! Network namespaces that stand in for instances.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use netloom_model::id::NodeUid;
+use netloom_service::testing::eventually;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+
+use super::{BOUND, number, run};
+
+/// A network namespace, published as compute publishes those of instances.
+pub struct Node {
+    pub uid: NodeUid,
+    pub start: String,
+    directory: PathBuf,
+    namespace: Arc<File>,
+}
+
+impl Node {
+    pub fn start(directory: &Path) -> Node {
+        let mut node = Node {
+            uid: NodeUid::new(),
+            start: String::new(),
+            directory: directory.to_owned(),
+            namespace: Arc::new(new_namespace()),
+        };
+        node.publish();
+        node
+    }
+
+    fn path(&self) -> PathBuf {
+        self.directory.join(format!("{}.{}", self.uid, self.start))
+    }
+
+    fn publish(&mut self) {
+        self.start = format!("s{}", number());
+        let path = self.path();
+        File::create(&path).unwrap();
+        let namespace = format!("/proc/self/fd/{}", self.namespace.as_raw_fd());
+        mount(Some(namespace.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+    }
+
+    fn withdraw(&self) {
+        let _ = umount2(&self.path(), MntFlags::MNT_DETACH);
+        let _ = std::fs::remove_file(self.path());
+    }
+
+    /// The instance ends: its namespace goes, with everything in it.
+    pub fn stop(&mut self) {
+        self.withdraw();
+        // Only threads that look into it hold it beyond this.
+        self.namespace = Arc::new(File::open("/dev/null").unwrap());
+    }
+
+    /// The instance starts again, in a new namespace.
+    pub fn restart(&mut self) {
+        self.withdraw();
+        self.namespace = Arc::new(new_namespace());
+        self.publish();
+    }
+
+    /// Runs something on a thread in the node's namespace.
+    pub fn inside<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let visit = scope.spawn(|| {
+                setns(&*self.namespace, CloneFlags::CLONE_NEWNET).unwrap();
+                body()
+            });
+            visit.join().unwrap()
+        })
+    }
+
+    /// Runs a program in the node's namespace.
+    pub fn run(&self, program: &str, args: &[&str]) -> String {
+        self.inside(|| run(program, args))
+    }
+
+    pub fn interface(&self, name: &str) -> Option<Interface> {
+        self.inside(interfaces).into_iter().find(|i| i.name == name)
+    }
+
+    /// True when the interface is there and has carrier.
+    pub fn has_carrier(&self, name: &str) -> bool {
+        self.interface(name).is_some_and(|i| i.carrier)
+    }
+
+    /// The number of an interface in the node: another one means that it was made anew.
+    pub fn index(&self, name: &str) -> String {
+        self.run("ip", &["-o", "link", "show", name]).split(':').next().unwrap().to_owned()
+    }
+
+    /// Waits until the node's kernel sends by the interface: it hears of the carrier a moment after the host does.
+    pub async fn until_running(&self, name: &str) {
+        eventually("the interface runs", BOUND, || async { self.interface(name).is_some_and(|i| i.running) })
+            .await;
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.withdraw();
+    }
+}
+
+fn new_namespace() -> File {
+    std::thread::scope(|scope| {
+        let made = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            run("ip", &["link", "set", "lo", "up"]);
+            File::open("/proc/thread-self/ns/net").unwrap()
+        });
+        made.join().unwrap()
+    })
+}
+
+/// An interface as its namespace sees it.
+#[derive(Debug, Clone, Default)]
+pub struct Interface {
+    pub name: String,
+    pub up: bool,
+    pub carrier: bool,
+    pub running: bool,
+    pub mac: String,
+    pub addresses: Vec<String>,
+}
+
+/// The interfaces of the calling thread's namespace.
+pub fn interfaces() -> Vec<Interface> {
+    let mut found = BTreeMap::<String, Interface>::new();
+    for entry in nix::ifaddrs::getifaddrs().unwrap() {
+        let name = entry.interface_name.clone();
+        let interface = found.entry(name.clone()).or_insert(Interface { name, ..Interface::default() });
+        interface.up = entry.flags.contains(nix::net::if_::InterfaceFlags::IFF_UP);
+        interface.running = entry.flags.contains(nix::net::if_::InterfaceFlags::IFF_RUNNING);
+        interface.carrier = entry.flags.contains(nix::net::if_::InterfaceFlags::IFF_LOWER_UP);
+        let Some(address) = entry.address else { continue };
+        if let Some(link) = address.as_link_addr() {
+            let mac = link.addr().unwrap_or_default();
+            interface.mac = mac.map(|b| format!("{b:02x}")).join(":");
+        } else if let Some(v4) = address.as_sockaddr_in() {
+            interface.addresses.push(v4.ip().to_string());
+        } else if let Some(v6) = address.as_sockaddr_in6() {
+            interface.addresses.push(v6.ip().to_string());
+        }
+    }
+    found.into_values().collect()
+}

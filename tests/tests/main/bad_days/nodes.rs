@@ -1,0 +1,130 @@
+//! Deploys that meet each other, programs that end at once, and images that go away.
+
+use std::time::Duration;
+
+use netloom_tests::{Mode, Sandbox, container, docker, eventually, run};
+
+use super::{BOUND, Running, is_as_asked, is_gone};
+use crate::{IMAGE, line};
+
+fn deploys_of_one_lab_at_once(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let lab = sandbox.lab("at-once");
+    for round in 0..3 {
+        // All of these are right, and they want different things.
+        let files: Vec<String> = (2..=5)
+            .map(|nodes| {
+                sandbox.write(&format!("{nodes}.clab.yml"), &line(&lab, nodes)).display().to_string()
+            })
+            .collect();
+        let deploys: Vec<Running> = files
+            .iter()
+            .enumerate()
+            .map(|(i, file)| Running::start_as(&sandbox, &format!("deploy-{i}"), &["deploy", "-t", file]))
+            .collect();
+        let mut won = Vec::new();
+        for (i, deploy) in deploys.into_iter().enumerate() {
+            let code = deploy.ends();
+            let said = std::fs::read_to_string(sandbox.path().join(format!("deploy-{i}.log"))).unwrap();
+            match code {
+                0 => won.push(i + 2),
+                _ => assert!(
+                    said.contains("OPERATION_ACTIVE") && said.contains("operation "),
+                    "{code}: {said}"
+                ),
+            }
+        }
+        assert!(!won.is_empty(), "round {round}: somebody has to win");
+        let nodes = sandbox.lab_json(&lab)["nodeCount"].as_u64().expect("a lab") as usize;
+        assert!(
+            won.contains(&nodes),
+            "round {round}: {nodes} nodes, and {won:?} were told that they had won"
+        );
+        is_as_asked(&sandbox, &lab, nodes, nodes - 1);
+    }
+    is_gone(&sandbox, &lab);
+}
+
+fn a_node_that_ends_at_once(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let lab = sandbox.lab("ends");
+    let bad = line(&lab, 3).replacen("    n2:\n", "    n2: {cmd: \"sh -c 'exit 7'\"}\n", 1);
+    let said = sandbox.try_deploy(&bad);
+    if !said.ok() {
+        let text = said.stdout + &said.stderr;
+        assert!(
+            text.contains("n2") && (text.contains("exited with 7") || text.contains("exit code 7")),
+            "{text}"
+        );
+    }
+    // It may have run for a moment just when the deploy looked. It is told all the same.
+    eventually("its end is told", BOUND, || {
+        let node = sandbox.node_json(&lab, "n2");
+        node["state"] != "NODE_STATE_READY"
+            && node["stateReason"].as_str().is_some_and(|why| why.contains("exited with 7"))
+    });
+    // The others are not held up by it, and it is tried again ever more seldom.
+    for node in ["n1", "n3"] {
+        eventually("the others are ready", BOUND, || {
+            sandbox.node_json(&lab, node)["state"] == "NODE_STATE_READY"
+        });
+    }
+    let restarts = || sandbox.node_json(&lab, "n2")["restartCount"].as_u64().unwrap_or_default();
+    eventually("it is started again", BOUND, || restarts() >= 1);
+    let before = restarts();
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(restarts() - before <= 3, "{} restarts within 3 s", restarts() - before);
+    // Put right, it comes up, and nothing of the earlier one is left.
+    sandbox.deploy(&line(&lab, 3));
+    is_as_asked(&sandbox, &lab, 3, 2);
+    // One that ends like that while it is removed is gone all the same.
+    sandbox.try_deploy(&bad);
+    is_gone(&sandbox, &lab);
+}
+
+/// An image of a test's own name, gone with the test.
+struct Image(String);
+
+impl Image {
+    fn tag(name: String) -> Image {
+        docker(&["tag", IMAGE, &name]).must();
+        Image(name)
+    }
+
+    fn remove(&self) {
+        docker(&["rmi", "-f", &self.0]).must();
+    }
+}
+
+impl Drop for Image {
+    fn drop(&mut self) {
+        run("docker", &["rmi", "-f", &self.0]);
+    }
+}
+
+fn an_image_that_is_removed_meanwhile(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let lab = sandbox.lab("image");
+    let image = Image::tag(format!("netloom/{}:mine", sandbox.bridge()));
+    let text = line(&lab, 2).replacen("    n2:\n", &format!("    n2: {{image: \"{}\"}}\n", image.0), 1);
+    sandbox.deploy(&text);
+    // What runs needs it no more.
+    image.remove();
+    is_as_asked(&sandbox, &lab, 2, 1);
+    docker(&["restart", "-t", "0", &container(&sandbox, &lab, "n2").unwrap()]).must();
+    is_as_asked(&sandbox, &lab, 2, 1);
+    // Without its container it cannot come back, and says why, until there is the image again.
+    docker(&["rm", "-f", &container(&sandbox, &lab, "n2").unwrap()]).must();
+    eventually("the missing image is told", BOUND, || {
+        let node = sandbox.node_json(&lab, "n2");
+        node["stateReason"].as_str().is_some_and(|why| why.contains(&image.0))
+            && node["state"] != "NODE_STATE_READY"
+    });
+    assert_eq!(sandbox.node_json(&lab, "n1")["state"], "NODE_STATE_READY");
+    let again = Image::tag(image.0.clone());
+    is_as_asked(&sandbox, &lab, 2, 1);
+    again.remove();
+    is_gone(&sandbox, &lab);
+}
+
+in_both_modes!(deploys_of_one_lab_at_once, a_node_that_ends_at_once, an_image_that_is_removed_meanwhile);

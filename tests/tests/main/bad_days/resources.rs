@@ -1,0 +1,124 @@
+//! No room on the disk, and no descriptors left.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use netloom_tests::{Mode, Sandbox, eventually, run};
+
+use super::{BOUND, in_memory, is_as_asked, is_gone};
+use crate::line;
+
+/// A file that takes all the room there is.
+fn fill(path: &std::path::Path) {
+    let mut file = File::create(path).expect("a file");
+    for size in [1 << 16, 1 << 12, 1] {
+        let block = vec![0u8; size];
+        while file.write_all(&block).is_ok() {}
+    }
+    // What is written is on it, not in a cache that hides the end.
+    let _ = file.sync_all();
+}
+
+fn a_full_disk(mode: Mode) {
+    let sandbox = Sandbox::prepare(mode, "");
+    let data = sandbox.data_dir();
+    in_memory(&sandbox, "6m");
+    sandbox.run_programs();
+    sandbox.wait_until_healthy();
+    let (lab, next) = (sandbox.lab("before"), sandbox.lab("full"));
+    sandbox.deploy(&line(&lab, 2));
+    let filler = data.join("filler");
+    fill(&filler);
+
+    // Asked again and again it says what is wrong; nothing is half done.
+    let refused = |text: &str| text.contains("full") || text.contains("No space left");
+    for _ in 0..3 {
+        let said = sandbox.try_deploy(&line(&next, 3));
+        let text = said.stdout + &said.stderr;
+        assert!(said.code > 0 && refused(&text), "{text}");
+        assert!(text.contains("disk"), "{text}");
+    }
+    assert_eq!(sandbox.get(&format!("/v1/labs/{next}")).unwrap().status, 404);
+    let said = sandbox.netloom(&["destroy", &lab, "--yes"]);
+    assert!(said.code > 0 && refused(&said.stderr), "{}", said.stderr);
+    // What was there is there, and is seen.
+    sandbox.wait_ready(&lab, 2, 1, BOUND);
+    assert!(sandbox.netloom(&["inspect", &lab]).must().stdout.contains("n2"));
+
+    // Killed and started on the full disk, it loses no row: at the latest when there is room.
+    sandbox.crash();
+    sandbox.run_programs();
+    std::thread::sleep(Duration::from_secs(1));
+    std::fs::remove_file(&filler).unwrap();
+    sandbox.revive();
+    sandbox.wait_until_healthy();
+    is_as_asked(&sandbox, &lab, 2, 1);
+    sandbox.deploy(&line(&next, 3));
+    sandbox.wait_ready(&next, 3, 2, BOUND);
+    is_gone_all(&sandbox, &[&lab, &next]);
+    assert!(!sandbox.logs().contains("panicked"), "something panicked");
+}
+
+fn is_gone_all(sandbox: &Sandbox, labs: &[&str]) {
+    for lab in labs {
+        sandbox.netloom(&["destroy", lab, "--yes"]).must();
+    }
+    eventually("nothing is left", BOUND, || sandbox.leftovers().is_empty());
+}
+
+/// Lets these programs have so many descriptors more than they have open.
+fn limit(pids: &[u32], more: usize) {
+    for pid in pids {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+        run("prlimit", &["--pid", &pid.to_string(), &format!("--nofile={}:", open + more)]).must();
+    }
+}
+
+fn unlimited(pids: &[u32]) {
+    for pid in pids {
+        run("prlimit", &["--pid", &pid.to_string(), "--nofile=1024:"]).must();
+    }
+}
+
+fn no_descriptors_left(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let (lab, next) = (sandbox.lab("before"), sandbox.lab("without"));
+    sandbox.deploy(&line(&lab, 2));
+    let pids = sandbox.pids();
+    for more in [0, 2, 4, 8] {
+        limit(&pids, more);
+        // Those who hold what there is: as many connections as it takes.
+        let held: Vec<UnixStream> =
+            (0..64).filter_map(|_| UnixStream::connect(sandbox.socket()).ok()).collect();
+        let mut command = std::process::Command::new("timeout");
+        let netloom = netloom_tests::binaries().join("netloom");
+        let file = sandbox.write("next.clab.yml", &line(&next, 3)).display().to_string();
+        command
+            .arg("5")
+            .arg(netloom)
+            .env("NETLOOM_ENDPOINT", format!("unix:{}", sandbox.socket().display()))
+            .args(["deploy", "-t", &file]);
+        let asked = netloom_tests::run_with_input(&mut command, "");
+        let text = asked.stdout + &asked.stderr;
+        assert!(!text.contains("panicked"), "{text}");
+        drop(held);
+        unlimited(&pids);
+        sandbox.wait_until_healthy();
+        assert!(!sandbox.has_died(), "with {more} descriptors left: a program ended\n{text}");
+        // It is as ever: what was there is, and what was asked for meanwhile comes about when it is asked for.
+        sandbox.wait_ready(&lab, 2, 1, BOUND);
+        eventually("nothing is under way", BOUND, || {
+            sandbox.lab_json(&next)["operation"].as_str().unwrap_or_default().is_empty()
+        });
+        sandbox.deploy(&line(&next, 3));
+        sandbox.wait_ready(&next, 3, 2, BOUND);
+        sandbox.netloom(&["destroy", &next, "--yes"]).must();
+        is_as_asked(&sandbox, &lab, 2, 1);
+    }
+    assert!(!sandbox.logs().contains("panicked"), "something panicked");
+    is_gone(&sandbox, &lab);
+}
+
+in_both_modes!(a_full_disk, no_descriptors_left);

@@ -1,0 +1,171 @@
+//! What was there before a change stays until what takes its place can be made.
+
+use std::net::TcpListener;
+use std::process::Stdio;
+use std::time::Duration;
+
+use netloom_tests::{Mode, Sandbox, container, docker, eventually, in_node, pid_of};
+
+use crate::{IMAGE, line};
+
+const BOUND: Duration = Duration::from_secs(40);
+
+fn in_container(id: &str, command: &str) -> String {
+    docker(&["exec", id, "sh", "-c", command]).must().stdout.trim().to_owned()
+}
+
+fn a_mistyped_image_leaves_the_running_container(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let lab = sandbox.lab("mistyped");
+    let text = line(&lab, 3);
+    sandbox.deploy(&text);
+    let of = |node: &str| (container(&sandbox, &lab, node).unwrap(), pid_of(&sandbox, &lab, node));
+    let before = of("n2");
+    in_container(&before.0, "echo mine > /mine");
+    // One that may not be fetched is refused as a whole; one that cannot be had fails its node.
+    let wrong = |policy: &str| {
+        let image = format!("    n2:\n      image: {IMAGE}x\n      image-pull-policy: {policy}\n");
+        text.replacen("    n2:\n", &image, 1)
+    };
+    let said = sandbox.try_deploy(&wrong("Never"));
+    assert!(!said.ok() && said.stderr.contains("IMAGE_MISSING"), "{}", said.stderr);
+    assert_eq!(of("n2"), before);
+    let said = sandbox.try_deploy(&wrong("IfNotPresent"));
+    assert!(!said.ok() && said.stderr.contains("what ran before runs on"), "{}{}", said.stdout, said.stderr);
+    assert_eq!(of("n2"), before, "it is the same container and the same process");
+    assert_eq!(in_container(&before.0, "cat /mine"), "mine");
+    let node = sandbox.node_json(&lab, "n2");
+    assert_eq!(node["state"], "NODE_STATE_READY");
+    assert!(node["stateReason"].as_str().unwrap().starts_with("it is not made anew: "), "{node}");
+    in_node(&sandbox, &lab, "n1", &["ping", "-c", "1", "-W", "2", "10.0.1.2"]).must();
+    assert!(sandbox.netloom(&["exec", &lab, "n2", "--", "true"]).ok(), "it can be used");
+    // Put right, there is nothing to do.
+    let said = sandbox.deploy(&text);
+    assert!(said.stdout.to_lowercase().contains("nothing to do"), "{}", said.stdout);
+    assert_eq!(of("n2"), before);
+    assert_eq!(sandbox.node_json(&lab, "n2")["stateReason"].as_str().unwrap_or_default(), "");
+}
+
+fn a_taken_port_or_subnet_leaves_the_running_containers(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let lab = sandbox.lab("taken");
+    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (mine, theirs) = (free(), free());
+    let holder = format!("{lab}-holder");
+    let publish = format!("127.0.0.1:{theirs}:80");
+    docker(&["run", "-d", "--name", &holder, "-p", &publish, IMAGE, "sleep", "600"]).must();
+    // Tests run side by side on one Docker: each has a subnet of its own.
+    let third = u8::try_from(mine % 250).unwrap_or(1);
+    let text = |subnet: &str, port: u16| {
+        format!(
+            "name: {lab}\nmgmt:\n  network: {lab}\n  ipv4-subnet: {subnet}\ntopology:\n  nodes:\n    web:\n      kind: linux\n      image: {IMAGE}\n      image-pull-policy: Never\n      ports: [\"127.0.0.1:{port}:80\"]\n"
+        )
+    };
+    let own = format!("10.213.{third}.0/25");
+    sandbox.deploy(&text(&own, mine));
+    let of = || (container(&sandbox, &lab, "web").unwrap(), pid_of(&sandbox, &lab, "web"));
+    let before = of();
+    let said = sandbox.try_deploy(&text(&own, theirs));
+    assert!(!said.ok() && said.stderr.contains("HOST_PORT_TAKEN"), "{}", said.stderr);
+    let why = format!("host port {theirs}/tcp is taken: container {holder} has it");
+    assert!(said.stderr.contains(&why), "{}", said.stderr);
+    assert_eq!(of(), before);
+
+    let other = format!("{lab}-other");
+    let subnet = format!("10.213.{third}.128/25");
+    docker(&["network", "create", "--subnet", &subnet, &other]).must();
+    let said = sandbox.try_deploy(&text(&format!("10.213.{third}.0/24"), mine));
+    docker(&["network", "rm", &other]).must();
+    assert!(!said.ok() && said.stderr.contains("SUBNET_TAKEN"), "{}", said.stderr);
+    assert_eq!(of(), before);
+
+    // Nobody has them any more; the node's own port and network are not in its way.
+    docker(&["rm", "-f", &holder]).must();
+    sandbox.deploy(&text(&format!("10.213.{third}.0/24"), theirs));
+    assert_ne!(of().0, before.0);
+    sandbox.deploy(
+        &text(&format!("10.213.{third}.0/24"), theirs).replace("web:\n", "web:\n      env: {A: \"1\"}\n"),
+    );
+}
+
+fn a_cancelled_recreation_leaves_the_container(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let lab = sandbox.lab("kept");
+    let text = line(&lab, 2);
+    sandbox.deploy(&text);
+    let of = || ["n1", "n2"].map(|n| (container(&sandbox, &lab, n).unwrap(), pid_of(&sandbox, &lab, n)));
+    let before = of();
+    in_container(&before[0].0, "echo mine > /mine");
+    // A registry that takes a connection and says nothing: the image is awaited for as long as that goes on.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let image = format!("{}/router:1", silent.local_addr().unwrap());
+    let far = format!("    n1:\n      image: {image}\n      image-pull-policy: Always\n");
+    let changed =
+        text.replacen("    n1:\n", &far, 1).replacen("    n2:\n", "    n2:\n      env: {A: \"1\"}\n", 1);
+    let file = sandbox.write("far.clab.yml", &changed).display().to_string();
+    let mut waiting = sandbox.command();
+    waiting.args(["deploy", "-t", &file]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = waiting.spawn().unwrap();
+    eventually("its image is fetched", BOUND, || {
+        let reason = sandbox.node_json(&lab, "n1")["stateReason"].as_str().unwrap_or_default().to_owned();
+        reason.starts_with("it is to be made anew: ")
+    });
+    assert_eq!(of(), before, "nothing is touched while it is not known what can be made");
+    sandbox.netloom(&["cancel", &lab]).must();
+    eventually("the lab is what it was", BOUND, || {
+        let now = sandbox.lab_json(&lab);
+        now["state"] == "LAB_STATE_RUNNING" && now["upLinkCount"] == 1
+    });
+    assert_eq!(of(), before);
+    assert_eq!(in_container(&before[0].0, "cat /mine"), "mine");
+    in_node(&sandbox, &lab, "n1", &["ping", "-c", "1", "-W", "2", "10.0.1.2"]).must();
+    assert!(!child.wait().unwrap().success());
+    drop(silent);
+}
+
+fn a_changed_file_is_written_where_it_is_mounted(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let lab = sandbox.lab("files");
+    let text = format!(
+        "name: {lab}\ntopology:\n  nodes:\n    n1:\n      kind: linux\n      image: {IMAGE}\n      image-pull-policy: Never\n\
+         \x20     binds: [\"a.conf:/etc/a.conf\", \"conf.d:/etc/conf.d\"]\n"
+    );
+    std::fs::create_dir(sandbox.path().join("conf.d")).unwrap();
+    let write = |what: &str| {
+        for file in ["a.conf", "conf.d/b.conf"] {
+            sandbox.write(file, &format!("{file} {what}\n"));
+        }
+    };
+    write("one");
+    sandbox.deploy(&text);
+    let of = || (container(&sandbox, &lab, "n1").unwrap(), pid_of(&sandbox, &lab, "n1"));
+    let before = of();
+    let read = |path: &str| in_container(&before.0, &format!("cat {path}"));
+    assert_eq!(read("/etc/a.conf"), "a.conf one");
+    // A node's own edits stay as long as the source does.
+    in_container(&before.0, "echo mine > /etc/conf.d/b.conf");
+    sandbox.deploy(&text);
+    assert_eq!(read("/etc/conf.d/b.conf"), "mine");
+
+    write("two is longer");
+    let said = sandbox.deploy(&text).stdout;
+    for line in [
+        "bind /etc/a.conf: content changes, in place; the node reads it when it next does",
+        "bind /etc/conf.d: b.conf changes, in place; the node reads it when it next does",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+    assert_eq!(of(), before, "the node runs on");
+    assert_eq!(read("/etc/a.conf"), "a.conf two is longer");
+    assert_eq!(read("/etc/conf.d/b.conf"), "conf.d/b.conf two is longer");
+    write("3");
+    sandbox.deploy(&text);
+    assert_eq!((of(), read("/etc/a.conf")), (before.clone(), "a.conf 3".to_owned()));
+}
+
+in_both_modes!(
+    a_changed_file_is_written_where_it_is_mounted,
+    a_mistyped_image_leaves_the_running_container,
+    a_taken_port_or_subnet_leaves_the_running_containers,
+    a_cancelled_recreation_leaves_the_container,
+);
