@@ -164,6 +164,25 @@ async fn a_command_that_reads_nothing_ends_with_its_caller_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn callers_that_leave_before_their_command_runs_leave_none_behind() {
+    let Some(rig) = Rig::docker("callers_that_leave_before_their_command_runs_leave_none_behind").await
+    else {
+        return;
+    };
+    let one = rig.instance("r1");
+    let container = rig.run(&one).await.instance_id;
+    // Docker answers before it knows the command's process, and the busier it is the longer before.
+    let callers = (0..16).map(|_| Exec::start(&rig, one.uid, &["/bin/sleep", "4545"], None));
+    drop(futures::future::join_all(callers).await);
+    let docker = crate::rig::connect().await.unwrap();
+    eventually("Docker knows no command of it any more", BOUND, || async {
+        let told = docker.inspect_container(&container, None).await.unwrap();
+        told.exec_ids.is_none_or(|ids| ids.is_empty())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn logs_are_read_and_followed() {
     let Some(rig) = Rig::docker("logs_are_read_and_followed").await else { return };
     let mut one = rig.instance("r1");

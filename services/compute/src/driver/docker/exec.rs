@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bollard::Docker;
 use bollard::container::LogOutput;
@@ -22,8 +22,11 @@ use super::{DockerDriver, status, terminal};
 use crate::driver::{Command, Input, Output, Session, Size};
 use crate::error::Error;
 
-/// Longest pause between two questions for an exit code.
+/// Pauses between two questions about a command begin with this and double up to the other.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+/// How long Docker may take to tell the process of a command that it took.
+const PROCESS_KNOWN: Duration = Duration::from_secs(60);
 
 /// What a command writes.
 type Written = Pin<Box<dyn Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send>>;
@@ -147,26 +150,41 @@ impl Pump {
     }
 
     /// Docker has no call to end a command, and one whose caller has gone would run for ever.
+    ///
+    /// A busy Docker passes on what a command writes before it knows the command's process, so it is asked again until
+    /// it tells that or the command's end.
     async fn kill(self) {
-        let exec = match self.client.inspect_exec(&self.exec).await {
-            Ok(exec) => exec,
-            Err(error) => {
-                tracing::warn!(%error, exec = self.exec, "a command whose caller has gone cannot be ended");
+        let end = Instant::now() + PROCESS_KNOWN;
+        let mut pause = SHORTEST_PAUSE;
+        while Instant::now() < end {
+            let exec = match self.client.inspect_exec(&self.exec).await {
+                Ok(exec) => exec,
+                Err(error) => {
+                    tracing::warn!(%error, exec = self.exec, "a command whose caller has gone cannot be ended");
+                    return;
+                }
+            };
+            if exec.running != Some(true) && exec.exit_code.is_some() {
                 return;
             }
-        };
-        let pid = exec.pid.and_then(|p| i32::try_from(p).ok()).filter(|p| *p > 1);
-        let Some(pid) = pid.filter(|_| exec.running == Some(true)).map(Pid::from_raw) else { return };
-        // It leads a session of its own, so its group is it and its children.
-        if getpgid(Some(pid)) != Ok(pid) {
-            return;
-        }
-        match killpg(pid, Signal::SIGKILL) {
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(error) => {
-                tracing::warn!(%error, exec = self.exec, %pid, "a command whose caller has gone runs on: it cannot be ended");
+            // It leads a session of its own, so its group is it and its children.
+            let pid = exec.pid.and_then(|p| i32::try_from(p).ok()).filter(|p| *p > 1).map(Pid::from_raw);
+            if let Some(pid) = pid.filter(|pid| getpgid(Some(*pid)) == Ok(*pid)) {
+                match killpg(pid, Signal::SIGKILL) {
+                    Ok(()) | Err(Errno::ESRCH) => {}
+                    Err(error) => {
+                        tracing::warn!(%error, exec = self.exec, %pid, "a command whose caller has gone runs on: it cannot be ended");
+                    }
+                }
+                return;
             }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
+        tracing::warn!(
+            exec = self.exec,
+            "a command whose caller has gone may run on: Docker does not tell its process"
+        );
     }
 }
 
@@ -214,7 +232,7 @@ struct Ended {
 
 /// Docker tells the end of the output a little before the exit code; a command that closed its output may run on for long.
 async fn exit_code(client: &Docker, exec: &str) -> Option<Ended> {
-    let mut pause = Duration::from_millis(5);
+    let mut pause = SHORTEST_PAUSE;
     loop {
         let exec = client.inspect_exec(exec).await.ok()?;
         if exec.running != Some(true)
