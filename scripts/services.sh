@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Starts what netloom needs of the machine and is not running: Docker Engine, and Open vSwitch's ovsdb-server and
-# ovs-vswitchd. What already answers is left alone: a restart would stop other people's containers and lose every flow.
+# Starts what netloom needs of the machine and is not running: Docker Engine, Open vSwitch's ovsdb-server and
+# ovs-vswitchd, and libvirt's libvirtd and virtlogd. What already answers is left alone: a restart would stop other
+# people's containers and lose every flow.
 #
 # A machine with systemd is asked through it. Without it the daemons are started here, in a session of their own and
 # holding none of the caller's file descriptors, so that they outlive `make` and never keep a pipe of CI open.
@@ -9,6 +10,8 @@ source "$(dirname "$0")/lib.sh"
 docker_log=/var/log/dockerd.log
 ovs_run=/var/run/openvswitch
 ovs_log=/var/log/openvswitch
+libvirt_run=/var/run/libvirt
+libvirt_log=/var/log/libvirt
 ready_s=60
 dockerd= # its pid, if it was started here
 
@@ -25,7 +28,7 @@ vswitchd_answers() { timeout 10 ovs-appctl --timeout=5 -t ovs-vswitchd version; 
 
 # For a user who may not open the sockets: is there anything to ask root for?
 all_listen() {
-    listens /var/run/docker.sock && listens "$ovs_run/db.sock" &&
+    listens /var/run/docker.sock && listens "$ovs_run/db.sock" && listens "$libvirt_run/libvirt-sock" &&
         listens "$ovs_run/ovs-vswitchd.$(cat "$ovs_run/ovs-vswitchd.pid" 2>/dev/null).ctl"
 }
 
@@ -116,12 +119,40 @@ start_vswitchd() {
     wait $! || die "ovs-vswitchd did not start; see $ovs_log/start.log"
 }
 
+# Not asked by virsh: libvirtd's first answer may take its time, while it asks QEMU what it can do.
+start_libvirt() {
+    if listens "$libvirt_run/libvirt-sock"; then
+        say "libvirtd already listens"
+        return
+    fi
+    if has_systemd; then
+        say "starting libvirtd by systemctl"
+        systemctl start virtlogd.socket libvirtd.socket libvirtd
+    else
+        has libvirtd || die "libvirtd is not installed: run 'make deps'"
+        mkdir -p "$libvirt_run" "$libvirt_log"
+        start_libvirt_daemon virtlogd "$libvirt_run/virtlogd-sock"
+        start_libvirt_daemon libvirtd "$libvirt_run/libvirt-sock"
+    fi
+    within "$ready_s" listens "$libvirt_run/libvirt-sock" || die "libvirtd does not listen; see $libvirt_log"
+    say "libvirtd listens"
+}
+
+# start_libvirt_daemon NAME SOCKET
+start_libvirt_daemon() {
+    listens "$2" && return
+    say "starting $1 (log: $libvirt_log/$1.log)"
+    drop_stale_pid "/var/run/$1.pid" "$1"
+    detached "$libvirt_log/$1.log" "$1" --daemon
+    wait $! || die "$1 did not start; see $libvirt_log/$1.log"
+}
+
 if ! is_root; then
     if all_listen; then
-        say "Docker Engine and Open vSwitch are running"
+        say "Docker Engine, Open vSwitch and libvirtd are running"
         exit 0
     fi
-    as_root "start Docker Engine and Open vSwitch" "$0"
+    as_root "start Docker Engine, Open vSwitch and libvirtd" "$0"
     exit
 fi
 
@@ -130,3 +161,4 @@ exec {lock}>/run/netloom-services.lock
 flock -w 180 "$lock" || die "another 'make services' has held /run/netloom-services.lock for 3 minutes"
 start_docker
 start_ovs
+start_libvirt
