@@ -22,6 +22,8 @@ pub enum Phase {
     Stopping,
     /// It exists and its process has ended.
     Stopped,
+    /// It exists, does not run, and is out of the way of what takes its place.
+    Aside,
     /// It cannot be created, started or kept running.
     Failed,
     /// The runtime does not answer.

@@ -105,7 +105,7 @@ impl Memory {
                 self.start_demanded = false;
             }
             Step::Refresh => self.stale = false,
-            Step::Stop | Step::Remove => self.retry_at = None,
+            Step::Stop | Step::SetAside | Step::BringBack | Step::Remove => self.retry_at = None,
         }
     }
 

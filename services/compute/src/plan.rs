@@ -39,10 +39,21 @@ pub enum Step {
     Start,
     /// Stops it, keeping its disk.
     Stop,
+    /// Stops it and takes it out of the way of what takes its place, keeping its disk.
+    SetAside,
+    /// Gives it its place again.
+    BringBack,
     /// Removes it.
     Remove,
     /// Brings what may change while it lives (host entries, the list of interfaces, its certificate and limits) up to date.
     Refresh,
+}
+
+impl Step {
+    /// True when its process ends by it.
+    pub fn ends(self) -> bool {
+        matches!(self, Step::Stop | Step::SetAside | Step::Remove)
+    }
 }
 
 /// What is to happen.
@@ -126,8 +137,14 @@ fn step(s: &Situation<'_>, instance: &Instance) -> Option<Step> {
     if found.process == Process::Removing {
         return None;
     }
+    if instance.wanted == Wanted::Aside {
+        return (!found.aside).then_some(Step::SetAside);
+    }
     if found.spec_hash != instance.spec_hash || shares_another(s, found) {
         return Some(Step::Remove);
+    }
+    if found.aside {
+        return Some(Step::BringBack);
     }
     match &found.process {
         Process::Running { .. } if !wants_running || lost_namespace(s, found) => Some(Step::Stop),
@@ -148,8 +165,12 @@ pub fn phase(s: &Situation<'_>) -> (Phase, String) {
     if !s.answers {
         return (Phase::Unknown, "its runtime does not answer".to_owned());
     }
+    let is_back = matches!(s.want, Want::Keep(i) if i.wanted.stays());
+    if s.found.is_some_and(|f| f.aside) && !is_back {
+        return (Phase::Aside, s.memory.failure.as_ref().map(|f| f.message.clone()).unwrap_or_default());
+    }
     match (&s.memory.failure, s.doing) {
-        (_, Some(Step::Remove | Step::Stop)) => (Phase::Stopping, String::new()),
+        (_, Some(step)) if step.ends() => (Phase::Stopping, String::new()),
         // A node that runs on is no failed one.
         (Some(failure), _) if failure.step == Step::Refresh && runs(s.found) => {
             (Phase::Running, failure.message.clone())
@@ -171,7 +192,7 @@ pub fn phase(s: &Situation<'_>) -> (Phase, String) {
             running @ (Phase::Running, _) => running,
             _ => (Phase::Starting, String::new()),
         },
-        (None, Some(Step::Refresh) | None) => of_process(s),
+        (None, _) => of_process(s),
     }
 }
 

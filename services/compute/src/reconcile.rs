@@ -122,6 +122,20 @@ async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
             tracing::info!(instance = id, "instance stopped");
             host.look(job.driver, id).await?;
         }
+        Step::SetAside => {
+            fail_point::pass("compute.set-aside", "before");
+            driver.set_aside(id, instance()?).await?;
+            fail_point::pass("compute.set-aside", "after");
+            tracing::info!(instance = id, "instance set aside");
+            host.look(job.driver, id).await?;
+        }
+        Step::BringBack => {
+            fail_point::pass("compute.bring-back", "before");
+            driver.bring_back(id, instance()?).await?;
+            fail_point::pass("compute.bring-back", "after");
+            tracing::info!(instance = id, "instance brought back");
+            host.look(job.driver, id).await?;
+        }
         Step::Remove => {
             if job.found.is_some() {
                 fail_point::pass("compute.remove", "before");

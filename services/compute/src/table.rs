@@ -289,7 +289,7 @@ impl Table {
                 Next::At(at) => look.at(*uid, at),
                 Next::Do(step) => {
                     entry.busy = true;
-                    work.steps.push((*uid, step == Step::Stop));
+                    work.steps.push((*uid, matches!(step, Step::Stop | Step::SetAside)));
                 }
             }
         }

@@ -3,6 +3,7 @@
 use netloom_model::id::WireId;
 use netloom_model::observed as mo;
 use netloom_model::slice as ms;
+use netloom_model::state::Wanted;
 
 use super::{ConvertError, id, micros, timestamp};
 use crate::compute::v1 as pc;
@@ -30,7 +31,8 @@ impl From<ms::Instance> for pc::Instance {
             name: i.name,
             spec: Some(i.spec.into()),
             runtime: p::Runtime::from(i.runtime).into(),
-            wanted: p::Wanted::from(i.wanted).into(),
+            wanted: if i.wanted == Wanted::Aside { p::Wanted::Stopped } else { i.wanted.into() }.into(),
+            aside: i.wanted == Wanted::Aside,
             interfaces: i.interfaces,
             network: i.network.map(|n| pc::Network { name: n.name, spec: Some(n.spec.into()) }),
             files: i.files.into_iter().map(Into::into).collect(),
@@ -62,7 +64,7 @@ impl TryFrom<pc::Instance> for ms::Instance {
             lab_uid: id("instance.lab_uid", &i.lab_uid)?,
             lab: id("instance.lab", &i.lab)?,
             runtime: i.runtime().try_into()?,
-            wanted: i.wanted().try_into()?,
+            wanted: if i.aside { Wanted::Aside } else { i.wanted().try_into()? },
             spec: i.spec.ok_or_else(|| ConvertError::new("instance.spec", "is not set"))?.try_into()?,
             name: i.name,
             interfaces: i.interfaces,
@@ -139,6 +141,7 @@ impl From<mo::Phase> for pc::Phase {
             mo::Phase::Running => pc::Phase::Running,
             mo::Phase::Stopping => pc::Phase::Stopping,
             mo::Phase::Stopped => pc::Phase::Stopped,
+            mo::Phase::Aside => pc::Phase::Aside,
             mo::Phase::Failed => pc::Phase::Failed,
             mo::Phase::Unknown => pc::Phase::Unknown,
         }
@@ -154,6 +157,7 @@ impl From<pc::Phase> for mo::Phase {
             pc::Phase::Running => mo::Phase::Running,
             pc::Phase::Stopping => mo::Phase::Stopping,
             pc::Phase::Stopped => mo::Phase::Stopped,
+            pc::Phase::Aside => mo::Phase::Aside,
             pc::Phase::Failed => mo::Phase::Failed,
             pc::Phase::Unspecified | pc::Phase::Unknown => mo::Phase::Unknown,
         }

@@ -29,7 +29,30 @@ macro_rules! words {
 }
 
 words!(m::Runtime, p::Runtime, "runtime" { Docker, Libvirt, Bridge });
-words!(m::Wanted, p::Wanted, "wanted" { Running, Stopped, Absent });
+
+impl From<m::Wanted> for p::Wanted {
+    fn from(v: m::Wanted) -> Self {
+        match v {
+            m::Wanted::Running => p::Wanted::Running,
+            m::Wanted::Stopped => p::Wanted::Stopped,
+            // Whether its disk is kept for a while is nobody's but the scheduler's and its host's.
+            m::Wanted::Aside | m::Wanted::Absent => p::Wanted::Absent,
+        }
+    }
+}
+
+impl TryFrom<p::Wanted> for m::Wanted {
+    type Error = ConvertError;
+    fn try_from(v: p::Wanted) -> Result<Self, ConvertError> {
+        match v {
+            p::Wanted::Running => Ok(m::Wanted::Running),
+            p::Wanted::Stopped => Ok(m::Wanted::Stopped),
+            p::Wanted::Absent => Ok(m::Wanted::Absent),
+            p::Wanted::Unspecified => Err(ConvertError::new("wanted", "is not set")),
+        }
+    }
+}
+
 words!(m::NodeState, p::NodeState, "state" {
     Pending, Unschedulable, Pulling, Creating, Starting, Running, Ready, Stopping, Stopped, Failed, Unknown,
 });

@@ -43,6 +43,9 @@ pub struct Found {
     pub image_digest: String,
     /// Its first process.
     pub process: Process,
+    /// It does not run and is out of the way: what takes its place can have its name.
+    #[serde(default)]
+    pub aside: bool,
     /// Which start this is; empty before the first.
     pub start_id: String,
     /// When its process started, in microseconds since 1970; 0 when it did not.
@@ -312,6 +315,11 @@ pub trait Driver: Send + Sync + 'static {
     fn refresh<'a>(&'a self, id: &'a str, instance: &'a Instance, has: &'a Limits) -> Answer<'a, ()>;
     /// Stops an instance, keeping its disk.
     fn stop<'a>(&'a self, id: &'a str) -> Answer<'a, ()>;
+    /// Stops an instance and takes it out of the way, keeping its disk: its name, host ports, addresses and network namespace are free for another one. That it is so
+    /// is to be found by every later look ([`Found::aside`]), whatever was started anew since. Done in part before, it is done to the end.
+    fn set_aside<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()>;
+    /// Gives an instance that was set aside its place again; it is not started by that. What has its place by then is an error that passes when it is ours.
+    fn bring_back<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()>;
     /// Removes an instance at once; fine when there is none.
     fn remove<'a>(&'a self, id: &'a str) -> Answer<'a, ()>;
     /// Removes what a node has besides its instance, for instance volumes of its own.
@@ -375,6 +383,7 @@ pub(crate) mod testing {
             spec_hash: i.spec_hash,
             image_digest: String::new(),
             process: Process::Running { pid: None },
+            aside: false,
             start_id: "1".into(),
             started_us: 1,
             ran: Duration::ZERO,

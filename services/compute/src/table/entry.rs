@@ -198,7 +198,7 @@ impl Entry {
             node,
             id: found.map(|f| f.id.clone()).unwrap_or_default(),
             // One that is being stopped takes its namespace along.
-            runs: self.runs() && !matches!(self.doing, Some(Step::Stop | Step::Remove)),
+            runs: self.runs() && !self.doing.is_some_and(Step::ends),
             namespace: found.and_then(|f| f.namespace),
         }
     }
@@ -227,7 +227,8 @@ impl Entry {
         match &self.wish {
             Wish::Keep(before) if **before == instance => return,
             Wish::Keep(before) => {
-                if before.spec_hash != instance.spec_hash {
+                let is_aside = |i: &Instance| i.wanted == Wanted::Aside;
+                if before.spec_hash != instance.spec_hash || is_aside(before) != is_aside(&instance) {
                     self.memory.renew();
                 }
                 let turned_on = before.wanted != Wanted::Running && instance.wanted == Wanted::Running;

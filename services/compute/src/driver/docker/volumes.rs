@@ -1,5 +1,5 @@
 //! Volumes: of a lab, called `<prefix>-<lab>-<name>.<lab>`, which live until it is removed; and of one node, called `<node>.<target>`, which live until that is, over all its
-//! containers. The ends are of hexadecimal digits, of the lab's uid and of a hash of the target, and of different lengths. So no two volumes have one name: the hyphens alone do
+//! containers. The ends are of hexadecimal digits, of the lab's uid and of a hash of the target and the node's uid (one that is made anew is another node, and its former self may be there still), and of different lengths. So no two volumes have one name: the hyphens alone do
 //! not tell where a lab's name ends.
 
 use std::collections::HashMap;
@@ -37,10 +37,9 @@ impl DockerDriver {
                     .iter()
                     .all(|key| there.get(*key) == labels.get(*key))
             };
-            let name = match earlier_name(instance, volume) {
-                Some(earlier) if self.volume_labels(client, &earlier).await?.is_some_and(|l| is_its(&l)) => {
-                    earlier
-                }
+            let earlier = earlier_name(instance, volume);
+            let name = match self.volume_labels(client, &earlier).await? {
+                Some(labels) if is_its(&labels) => earlier,
                 _ => name(instance, volume),
             };
             let request = VolumeCreateRequest {
@@ -97,17 +96,23 @@ impl DockerDriver {
 /// Name of a volume.
 fn name(instance: &Instance, volume: &VolumeMount) -> String {
     if volume.name.is_empty() {
-        let hash = Digest::of(volume.target.as_bytes());
-        return format!("{}.{}", instance.name, &hash.as_str()["sha256:".len()..][..8]);
+        return of_node(instance, &format!("{} {}", instance.uid, volume.target));
     }
     // The tail of a UUIDv7 is random; its head is the time.
     let lab = instance.lab_uid.to_string();
     format!("{}{}.{}", of_lab(instance), volume.name, &lab[lab.len() - 12..])
 }
 
-/// Name that a volume of a lab had in earlier versions. One that is this lab's goes on being used.
-fn earlier_name(instance: &Instance, volume: &VolumeMount) -> Option<String> {
-    (!volume.name.is_empty()).then(|| format!("{}{}", of_lab(instance), volume.name))
+/// Name that a volume had in earlier versions. One that is this lab's or this node's goes on being used.
+fn earlier_name(instance: &Instance, volume: &VolumeMount) -> String {
+    match volume.name.as_str() {
+        "" => of_node(instance, &volume.target),
+        given => format!("{}{given}", of_lab(instance)),
+    }
+}
+
+fn of_node(instance: &Instance, what: &str) -> String {
+    format!("{}.{}", instance.name, &Digest::of(what.as_bytes()).as_str()["sha256:".len()..][..8])
 }
 
 /// What names of a lab's own begin with.
@@ -117,7 +122,7 @@ fn of_lab(instance: &Instance) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use netloom_model::id::LabUid;
+    use netloom_model::id::{LabUid, NodeUid};
 
     use super::*;
     use crate::driver::testing::instance;
@@ -135,6 +140,11 @@ mod tests {
         let own = of(mount("", "/d"));
         assert!(own.starts_with(&format!("{}.", i.name)) && own.len() == i.name.len() + 9, "{own}");
         assert_ne!(own, of(mount("", "/e")));
+        assert_ne!(
+            own,
+            name(&Instance { uid: NodeUid::new(), ..i }, &mount("", "/d")),
+            "made anew it is another"
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::driver::Process;
 /// A domain as libvirt tells it.
 pub struct Seen {
     id: String,
+    name: String,
     /// The element of its metadata that says whose it is.
     element: String,
     state: sys::virDomainState,
@@ -55,7 +56,13 @@ fn domain(domain: &Domain) -> Result<Option<Seen>, VirtError> {
         other => other?,
     };
     let (state, reason) = domain.get_state()?;
-    Ok(Some(Seen { id: domain.get_uuid_string()?, element, state, reason }))
+    let (id, name) = (domain.get_uuid_string()?, domain.get_name()?);
+    Ok(Some(Seen { id, name, element, state, reason }))
+}
+
+/// What the name of a machine that is set aside ends in.
+pub fn aside_suffix(id: &str) -> String {
+    format!(".aside-{id}")
 }
 
 /// A domain of ours.
@@ -63,6 +70,8 @@ fn domain(domain: &Domain) -> Result<Option<Seen>, VirtError> {
 pub struct Reading {
     /// Its id.
     pub id: String,
+    /// Its name.
+    pub name: String,
     /// Whose it is.
     pub identity: Identity,
     state: sys::virDomainState,
@@ -76,7 +85,7 @@ impl Reading {
     pub fn new(seen: Seen, owner: Owner) -> Option<Reading> {
         let identity = Identity::read(&seen.element, owner)?;
         let reason = u32::try_from(seen.reason).unwrap_or_default();
-        Some(Reading { id: seen.id, identity, state: seen.state, reason, dead: false })
+        Some(Reading { id: seen.id, name: seen.name, identity, state: seen.state, reason, dead: false })
     }
 
     /// It runs, also when it is paused or about to end.
@@ -101,6 +110,11 @@ impl Reading {
     /// Its QEMU is being started, which can fail.
     fn starts_up(&self) -> bool {
         self.state == sys::VIR_DOMAIN_PAUSED && self.reason == sys::VIR_DOMAIN_PAUSED_STARTING_UP
+    }
+
+    /// It is off, and its name is free for another.
+    pub fn is_aside(&self) -> bool {
+        !self.runs() && self.name.ends_with(&aside_suffix(&self.id))
     }
 
     /// It never ran: not started yet, or libvirt could not start it.
@@ -149,7 +163,7 @@ mod tests {
     fn how_a_machine_ended_is_told_by_its_state() {
         let process = |started_ns, state, reason| {
             let identity = Identity { started_ns, ..identity() };
-            Reading { id: "d".into(), identity, state, reason, dead: false }.process()
+            Reading { id: "d".into(), name: "n".into(), identity, state, reason, dead: false }.process()
         };
         assert_eq!(process(7, sys::VIR_DOMAIN_RUNNING, 1), Process::Running { pid: None });
         assert_eq!(process(7, sys::VIR_DOMAIN_PAUSED, 5), Process::Running { pid: None });
