@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # A libvirtd of a test's own: in a mount namespace, with directories and a configuration of its own. Reads commands on standard
 # input, one a line, and answers each with a line. When that ends, however its owner ended, so does everything it made.
 set -eu
@@ -51,7 +52,7 @@ while read -r command; do
     echo "done $pid"
 done
 for file in /run/libvirt/qemu/*.pid; do
-    [ -e "$file" ] && kill -KILL "$(cat "$file")" 2>/dev/null || true
+    [ ! -e "$file" ] || kill -KILL "$(cat "$file")" 2>/dev/null || true
 done
 stop KILL
 # The binds are busy until this shell is gone; what is below them goes now.
