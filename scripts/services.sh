@@ -24,11 +24,14 @@ listens() {
 docker_answers() { timeout 10 docker version --format '{{.Server.Version}}'; }
 docker_settled() { docker_answers || { [ -n "$dockerd" ] && ! kill -0 "$dockerd"; }; } # answers, or has died
 ovsdb_answers() { timeout 10 ovs-vsctl --no-wait --timeout=5 show; }
+# Its first answer about QEMU may take a minute; this one needs none.
+libvirt_answers() { timeout 10 virsh -q -c qemu:///system uri >/dev/null 2>&1; }
 vswitchd_answers() { timeout 10 ovs-appctl --timeout=5 -t ovs-vswitchd version; }
 
 # For a user who may not open the sockets: is there anything to ask root for?
 all_listen() {
-    listens /var/run/docker.sock && listens "$ovs_run/db.sock" && listens "$libvirt_run/libvirt-sock" &&
+    listens /var/run/docker.sock && listens "$ovs_run/db.sock" &&
+        [ -S "$libvirt_run/libvirt-sock" ] && listens "$libvirt_run/libvirt-sock" &&
         listens "$ovs_run/ovs-vswitchd.$(cat "$ovs_run/ovs-vswitchd.pid" 2>/dev/null).ctl"
 }
 
@@ -119,10 +122,9 @@ start_vswitchd() {
     wait $! || die "ovs-vswitchd did not start; see $ovs_log/start.log"
 }
 
-# Not asked by virsh: libvirtd's first answer may take its time, while it asks QEMU what it can do.
 start_libvirt() {
-    if listens "$libvirt_run/libvirt-sock"; then
-        say "libvirtd already listens"
+    if libvirt_answers; then
+        say "libvirtd already answers"
         return
     fi
     if has_systemd; then
@@ -131,18 +133,18 @@ start_libvirt() {
     else
         has libvirtd || die "libvirtd is not installed: run 'make deps'"
         mkdir -p "$libvirt_run" "$libvirt_log"
-        start_libvirt_daemon virtlogd "$libvirt_run/virtlogd-sock"
-        start_libvirt_daemon libvirtd "$libvirt_run/libvirt-sock"
+        start_libvirt_daemon virtlogd
+        start_libvirt_daemon libvirtd
     fi
-    within "$ready_s" listens "$libvirt_run/libvirt-sock" || die "libvirtd does not listen; see $libvirt_log"
-    say "libvirtd listens"
+    within "$ready_s" libvirt_answers || die "libvirtd does not answer; see $libvirt_log"
+    say "libvirtd answers"
 }
 
-# start_libvirt_daemon NAME SOCKET
+# start_libvirt_daemon NAME: unless it runs. One in another mount namespace has another pid file.
 start_libvirt_daemon() {
-    listens "$2" && return
-    say "starting $1 (log: $libvirt_log/$1.log)"
     drop_stale_pid "/var/run/$1.pid" "$1"
+    [ ! -e "/var/run/$1.pid" ] || return 0
+    say "starting $1 (log: $libvirt_log/$1.log)"
     detached "$libvirt_log/$1.log" "$1" --daemon
     wait $! || die "$1 did not start; see $libvirt_log/$1.log"
 }
