@@ -19,7 +19,7 @@ pub async fn run(context: &Context, lab: &str, format: InventoryFormat) -> Resul
     let by_address = matches!(format, InventoryFormat::SshConfig | InventoryFormat::Hosts);
     let left_out = inventory::unreachable(lab, &nodes, by_address);
     if let Some(why) = &left_out {
-        eprint!("warning: {}\n", why.text);
+        eprintln!("warning: {}", why.text);
     }
     Ok(u8::from(left_out.is_some_and(|l| l.all && by_address)))
 }
