@@ -11,6 +11,7 @@ mod latency;
 mod list;
 mod rig;
 mod wires;
+mod work;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -18,11 +19,12 @@ use std::process::ExitCode;
 use netloom_benches::{head, quick, table};
 
 /// The sections, in the order in which they are measured.
-const SECTIONS: [(&str, fn()); 7] = [
+const SECTIONS: [(&str, fn()); 8] = [
     ("discovery", discovery::rows),
     ("latency", latency::rows),
     ("list", list::rows),
     ("deploy", deploy::rows),
+    ("work", work::rows),
     ("carrier", carrier::rows),
     ("wires", wires::rows),
     ("idle", idle::rows),

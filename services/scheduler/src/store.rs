@@ -214,7 +214,7 @@ impl Tx<'_> {
             }
         }
         fail_point::pass(self.name, "before");
-        self.sql.commit().await?;
+        figures::COMMITS.time(&[self.name], self.sql.commit()).await?;
         fail_point::pass(self.name, "after");
         self.ended.iter().for_each(figures::ended);
         {
