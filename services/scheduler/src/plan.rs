@@ -57,8 +57,8 @@ pub struct Context<'a> {
 /// Plans a spec that was checked ([`LabSpec::check`], [`Catalogue::check`]).
 pub fn plan(current: &LabRows, spec: &LabSpec, ctx: Context<'_>) -> Planned {
     let mut rows = current.clone();
-    if rows.lab.spec != *spec {
-        rows.lab.spec = spec.clone();
+    if *rows.lab.spec != *spec {
+        rows.lab.spec = spec.clone().into();
         rows.lab.generation += 1;
         rows.lab.update_us = ctx.now;
     }
@@ -147,7 +147,7 @@ fn nodes(
             // Its removal may not have begun: then it is as it was.
             old.wanted = Wanted::Running;
             old.removal = String::new();
-            old.spec = new.spec;
+            old.spec = new.spec.into();
             actions.push(action(Verb::Create, Object::Node, &asked.id, "it is wanted again"));
         } else if old.wanted == Wanted::Absent {
             let uid = old.uid;
@@ -190,9 +190,9 @@ fn changed_in_place(
         verbs::apply(node, verb);
         reasons.push("it was stopped".to_owned());
     }
-    if node.spec != spec {
+    if *node.spec != spec {
         reasons.push(reason::node_change(&node.spec, &spec));
-        node.spec = spec;
+        node.spec = spec.into();
     }
     reasons.extend(contents);
     if ctx.asked && node.image_step == ImageStep::Failed {
@@ -217,7 +217,13 @@ fn followers(rows: &mut LabRows, made: &mut Made, ctx: Context<'_>, actions: &mu
         let why =
             format!("forces a new container: it shares the network namespace of {owner}, which is made anew");
         let (uid, id, now) = (node.uid, node.id.to_string(), ctx.now);
-        let new = New { id: node.id, spec: node.spec, runtime: node.runtime, hash: node.spec_hash, now };
+        let new = New {
+            id: node.id,
+            spec: node.spec.into_inner(),
+            runtime: node.runtime,
+            hash: node.spec_hash,
+            now,
+        };
         if made.anew(rows, new, uid, ctx.asked) {
             actions.retain(|a| a.object != Object::Node || a.id != id);
             actions.push(action(Verb::Recreate, Object::Node, &id, why));

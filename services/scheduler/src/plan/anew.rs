@@ -74,7 +74,7 @@ impl Made {
         let there = self.successors.get(&folded).and_then(|uid| rows.nodes.get_mut(uid));
         if let Some(successor) = there.filter(|n| same(n)) {
             self.kept.insert(successor.uid);
-            successor.spec = new.spec;
+            successor.spec = new.spec.into();
             let again = asked && successor.image_step == ImageStep::Failed;
             if again {
                 successor.image_step = ImageStep::Waiting;
@@ -104,7 +104,7 @@ impl New {
             replaced: false,
             runtime: self.runtime,
             wanted: Wanted::Running,
-            spec: self.spec,
+            spec: self.spec.into(),
             spec_hash: self.hash,
             host: None,
             // A bridge's name has room for 60 bits only.
