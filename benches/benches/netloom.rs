@@ -9,6 +9,7 @@ mod floor;
 mod idle;
 mod latency;
 mod list;
+mod repair;
 mod rig;
 mod wires;
 mod work;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use netloom_benches::{head, quick, table};
 
 /// The sections, in the order in which they are measured.
-const SECTIONS: [(&str, fn()); 8] = [
+const SECTIONS: [(&str, fn()); 9] = [
     ("discovery", discovery::rows),
     ("latency", latency::rows),
     ("list", list::rows),
@@ -27,6 +28,7 @@ const SECTIONS: [(&str, fn()); 8] = [
     ("work", work::rows),
     ("carrier", carrier::rows),
     ("wires", wires::rows),
+    ("repair", repair::rows),
     ("idle", idle::rows),
 ];
 
