@@ -240,13 +240,17 @@ r2    eth10      eth10   UP      02:00:00:00:00:01  1500  10.0.0.1/31      r1:et
 
         // What a link does to frames is told at each of its ends, as that sees it.
         let slow = api::Impairment { rate_bps: 10_000_000, ..api::Impairment::default() };
-        let all = rows(&nodes, &[api::Link { a_to_b: Some(slow), ..link }], None);
+        let all = rows(
+            &nodes,
+            &[api::Link { a_to_b: Some(slow), carried_a_to_b: None, carried_b_to_a: None, ..link }],
+            None,
+        );
         let shown = text(Style::PLAIN, &all);
         let line = |start: &str| shown.lines().find(|l| l.starts_with(start)).unwrap().to_owned();
         assert!(line("NODE").ends_with("SENDS WITH   RECEIVES WITH"), "{shown}");
         assert!(line("r1    eth1").ends_with("UP    rate 10mbit  -"), "{shown}");
         assert!(line("r2    eth10").ends_with("UP    -            rate 10mbit"), "{shown}");
-        assert!(csv(&all).lines().nth(1).unwrap().ends_with(",true,true,rate 10mbit,"));
+        assert!(csv(&all).lines().nth(1).unwrap().ends_with(",true,true,rate 10mbit,,,,,"));
         assert_eq!(json(&all)["interfaces"][0]["sendsWith"], "rate 10mbit");
     }
 }
