@@ -14,7 +14,7 @@ use std::time::Duration;
 use netloom_model::failure::{Code, Failure};
 use netloom_model::id::{HostId, LinkUid, NodeUid, OperationId};
 use netloom_model::plan::{Object, Plan, Verb};
-use netloom_model::state::{LinkState, NodeState, Wanted};
+use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
 use netloom_service::Shutdown;
 use tokio::time::Instant;
 
@@ -41,6 +41,8 @@ struct Watched {
     late: HashMap<LinkUid, Instant>,
     /// When its hosts had acknowledged everything.
     acknowledged_us: Option<i64>,
+    /// When the first of the nodes that it starts was seen to run.
+    started: Option<Instant>,
 }
 
 /// How long after an acknowledgement a host's word may still be from before it.
@@ -82,6 +84,7 @@ async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) ->
             revision,
             late: HashMap::new(),
             acknowledged_us: None,
+            started: None,
         });
         let rows = core.store.rows(operation.lab_uid);
         let verdict = match (operation.kind, &rows) {
@@ -105,10 +108,17 @@ async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) ->
                 ) {
                     wake = wake.into_iter().chain([Instant::now() + SOON]).min();
                     None
-                } else if kind.is_of_nodes() {
-                    verdict(rows, Some(&nodes_of(rows, &operation.plan)), late)
                 } else {
-                    verdict(rows, None, late)
+                    let of = kind.is_of_nodes().then(|| nodes_of(rows, &operation.plan));
+                    let verdict = verdict(rows, of.as_ref(), late);
+                    if has_started(rows, &operation.plan) {
+                        seen.started.get_or_insert_with(Instant::now);
+                    }
+                    // A process that cannot do its work mostly ends within its first second: it is not left before.
+                    let lasts =
+                        seen.started.map(|t| t + core.config.start_watch()).filter(|t| *t > Instant::now());
+                    wake = wake.into_iter().chain(lasts.filter(|_| matches!(verdict, Some(Ok(()))))).min();
+                    verdict.filter(|v| v.is_err() || lasts.is_none())
                 }
             }
         };
@@ -159,6 +169,15 @@ fn nodes_of(rows: &LabRows, plan: &Plan) -> BTreeSet<NodeUid> {
     of_nodes.filter_map(|a| rows.node(&a.id.to_ascii_lowercase())).map(|n| n.uid).collect()
 }
 
+/// True when one of the nodes that a plan starts runs.
+fn has_started(rows: &LabRows, plan: &Plan) -> bool {
+    let starts = |verb| matches!(verb, Verb::Create | Verb::Recreate | Verb::Start | Verb::Restart);
+    let runs = |n: &NodeRow| n.runtime != Runtime::Bridge && n.state.is_running();
+    let told = rows.told();
+    let of_nodes = plan.actions.iter().filter(|a| a.object == Object::Node && starts(a.verb));
+    of_nodes.filter_map(|a| told.get(&a.id.to_ascii_lowercase()).copied()).any(runs)
+}
+
 /// The nodes at a link's ends that are nodes'.
 pub fn ends<'r>(rows: &'r LabRows, link: &LinkRow) -> Vec<Option<&'r NodeRow>> {
     let find = |id: &str| rows.nodes.values().find(|n| n.is_wanted() && n.spec.id == id);
@@ -170,9 +189,12 @@ fn is_due(rows: &LabRows, link: &LinkRow) -> bool {
     let ready = |n: &Option<&NodeRow>| {
         n.is_some_and(|n| n.state == NodeState::Ready && !stages::keeps_links_back(rows, n))
     };
+    // One that is up says what of it is still to come.
+    let done = matches!(link.state, LinkState::Up) && link.reason.is_empty();
     link.is_wanted()
         && link.enabled
-        && !matches!(link.state, LinkState::Up | LinkState::Failed)
+        && !done
+        && link.state != LinkState::Failed
         && ends(rows, link).iter().all(ready)
 }
 
