@@ -77,12 +77,9 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
         .collect()
 }
 
-/// How its kind tells that it has booted. By a serial console nobody can ask yet.
+/// How its kind tells that it has booted.
 fn readiness(node: &NodeRow, catalogue: &Catalogue) -> Option<Readiness> {
-    if node.runtime != Runtime::Docker {
-        return None;
-    }
-    catalogue.get(&node.spec.kind)?.readiness.of_container()
+    catalogue.get(&node.spec.kind)?.readiness.of_host()
 }
 
 /// The interfaces that a node's process waits for: none while its stages keep them back, since it is to start without them.

@@ -1,5 +1,6 @@
 use netloom_model::kind::Catalogue;
 use netloom_model::observed::Observed;
+use netloom_model::slice::ReadinessCheck;
 use netloom_model::spec::{LabSpec, MgmtSpec};
 
 use super::*;
@@ -53,6 +54,26 @@ fn ready() -> LabRows {
         node.image_step = ImageStep::Ready;
     }
     rows
+}
+
+#[test]
+fn a_virtual_machine_is_told_its_nics_and_how_it_is_ready() {
+    let mut rows = ready();
+    let r2 = rows.node("r2").unwrap().uid;
+    let before = instances(&rows, &host(), &Catalogue::embedded());
+    assert!(before[&r2].nics.is_empty(), "those of a container are the network service's");
+    let node = rows.nodes.values_mut().find(|n| n.uid == r2).unwrap();
+    (node.spec.kind, node.runtime) = ("tcl".into(), Runtime::Libvirt);
+    let all = instances(&rows, &host(), &Catalogue::embedded());
+    let nics: Vec<_> = all[&r2].nics.iter().map(|n| (n.guest_name.as_str(), n.wire_id)).collect();
+    let made = network(&rows, &host()).nics;
+    let of_network: Vec<_> =
+        made.values().filter(|n| n.node_uid == r2).map(|n| (n.guest_name.as_str(), n.wire_id)).collect();
+    assert_eq!(nics, of_network);
+    assert_eq!(nics.len(), 1);
+    assert!(netloom_model::spec::is_mac(&all[&r2].nics[0].mac));
+    let check = all[&r2].readiness.as_ref().map(|r| r.check.clone());
+    assert_eq!(check, Some(ReadinessCheck::LogPattern("tc@box|login:".into())));
 }
 
 #[test]
