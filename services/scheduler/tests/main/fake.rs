@@ -355,6 +355,7 @@ impl State {
                 plane: "ovs".into(),
                 plane_reason: "host: network.plane is ovs".into(),
                 end: pn::End::Unspecified.into(),
+                sources: vec![p::EvidenceSource::Flows.into()],
             }
         };
         self.wires.values().map(|w| (w.wire_id, wire(w))).collect()
@@ -366,6 +367,7 @@ impl State {
             wire_id: s.wire_id,
             state: state.into(),
             detail: String::new(),
+            sources: vec![p::EvidenceSource::Ovsdb.into()],
         };
         self.segments.values().map(|s| (s.wire_id, segment(s))).collect()
     }
