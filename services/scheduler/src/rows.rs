@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::Failure;
 use netloom_model::id::{HostId, LabId, LabUid, LinkUid, NodeId, NodeUid, OperationId, WireId};
-use netloom_model::observed::{ComputeInventory, NetworkInventory, Observed};
+use netloom_model::observed::{ComputeInventory, NetworkInventory, Observed, Phase};
 use netloom_model::plan::{Plan, Progress, Rejection};
 use netloom_model::slice::{Network, files_hash, mgmt_bridge};
 use netloom_model::spec::{LabSpec, LinkSpec, NodeSpec, Stage};
@@ -78,7 +78,7 @@ pub struct NodeRow {
     pub uid: NodeUid,
     /// Its id.
     pub id: NodeId,
-    /// True for a row beside the one that is shown: a former self, or a successor.
+    /// True for a row beside the one that is shown: a former self, set aside or leaving, or a successor.
     pub replaced: bool,
     /// What runs it.
     pub runtime: Runtime,
@@ -124,24 +124,39 @@ pub struct NodeRow {
 }
 
 impl NodeRow {
-    /// True when it is wanted: neither being removed, nor a former self, nor a successor.
+    /// True when it is wanted: neither set aside, nor being removed, nor a successor.
     pub fn is_wanted(&self) -> bool {
-        self.wanted != Wanted::Absent && !self.replaced
+        self.wanted.stays() && !self.replaced
     }
 
-    /// True for a former self: it waits for its removal.
+    /// True for a former self: it is set aside, or waits for its removal.
     pub fn is_former(&self) -> bool {
-        self.wanted == Wanted::Absent && self.replaced
+        !self.wanted.stays() && self.replaced
     }
 
     /// True for what is to take the place of a node that stays until all is ready for that: its image is on the host, and the host would take it.
     pub fn is_successor(&self) -> bool {
-        self.wanted != Wanted::Absent && self.replaced
+        self.wanted.stays() && self.replaced
+    }
+
+    /// True for what is set aside: its disk is kept until an operation succeeds, since it may be asked to come back.
+    pub fn is_aside(&self) -> bool {
+        self.wanted == Wanted::Aside
+    }
+
+    /// Where its instance is in its life, as last read back; none when there is none.
+    pub fn phase(&self) -> Option<Phase> {
+        self.observed.as_ref().map(|o| o.phase).filter(|p| *p != Phase::Absent)
+    }
+
+    /// True for what leaves and may still have the name, the ports or the addresses of what takes its place.
+    pub fn is_in_the_way(&self) -> bool {
+        !self.wanted.stays() && self.phase().is_some_and(|p| p != Phase::Aside)
     }
 
     /// True when it is on its host and its files there are not those of the spec.
     pub fn has_files_due(&self, spec: &LabSpec) -> bool {
-        self.wanted != Wanted::Absent
+        self.wanted.stays()
             && self.runtime != Runtime::Bridge
             && self.host.is_some()
             && self.image_step == ImageStep::Ready
@@ -151,7 +166,7 @@ impl NodeRow {
 
     /// True while its image and files are still awaited on its host.
     pub fn is_preparing(&self) -> bool {
-        self.wanted != Wanted::Absent
+        self.wanted.stays()
             && self.runtime != Runtime::Bridge
             && self.host.is_some()
             && matches!(self.image_step, ImageStep::Waiting | ImageStep::Pulling)
@@ -453,6 +468,9 @@ pub struct OperationRow {
     pub progress: Vec<Progress>,
     /// What went wrong.
     pub error: Option<Failure>,
+    /// True once all that was asked for is there and what was set aside for it is being removed: from then on nothing can be taken back.
+    #[serde(default)]
+    pub released: bool,
     /// The caller's key against doing it twice.
     pub request_id: Option<String>,
     /// The caller's trace context.
@@ -477,6 +495,7 @@ impl OperationRow {
             plan,
             progress: Vec::new(),
             error: None,
+            released: false,
             request_id: None,
             traceparent: traceparent.to_owned(),
             create_us: now,
