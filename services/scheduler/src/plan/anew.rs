@@ -268,3 +268,6 @@ fn is_around(rows: &LabRows, old: &NodeRow) -> bool {
     let network = network_of(&rows.lab.id, spec);
     spec_hash(&name, &old.spec, &spec.files_of(&old.spec), network.as_ref()) != old.spec_hash
 }
+
+#[cfg(test)]
+mod tests;
