@@ -36,8 +36,16 @@ fn aside(world: &World) -> Vec<String> {
 #[tokio::test]
 async fn a_cancel_at_any_step_gives_back_the_very_containers() {
     let (first, second) = in_a_line();
-    let steps =
-        ["decided", "going aside", "aside", "held by a stage", "not linked", "well for a moment", "released"];
+    let steps = [
+        "decided",
+        "going aside",
+        "aside",
+        "host out of reach",
+        "held by a stage",
+        "not linked",
+        "well for a moment",
+        "released",
+    ];
     for (step, restart) in steps.into_iter().flat_map(|step| [(step, false), (step, true)]) {
         let mut world = World::new().await;
         world.deploy("l", first.clone()).await;
@@ -51,7 +59,7 @@ async fn a_cancel_at_any_step_gives_back_the_very_containers() {
                 .insert("n2".into(), if step == "held by a stage" { "starting" } else { "healthy" }.into());
             match step {
                 "going aside" => s.hold_aside = true,
-                "aside" => s.hold = true,
+                "aside" | "host out of reach" => s.hold = true,
                 "not linked" => s.unplugged = true,
                 "released" => s.hold_removals = true,
                 _ => {}
@@ -66,8 +74,12 @@ async fn a_cancel_at_any_step_gives_back_the_very_containers() {
         match step {
             "decided" => {}
             "going aside" => told("n4", "STOPPING").await,
-            "aside" => {
+            "aside" | "host out of reach" => {
                 eventually("all are aside", BOUND, || async { aside(&world) == ["n2", "n3", "n4"] }).await;
+                if step == "host out of reach" {
+                    world.host().with(|s| s.silent = true);
+                    world.node_is("l", "n1", p::NodeState::Unknown).await;
+                }
             }
             "held by a stage" => {
                 told("n2", "READY").await;
@@ -100,6 +112,7 @@ async fn a_cancel_at_any_step_gives_back_the_very_containers() {
         let cancelled = world.cancel(&operation.id).await;
         world.host().with(|s| {
             (s.hold, s.hold_aside, s.unplugged, s.hold_removals) = (false, false, false, false);
+            s.silent = false;
         });
         if step == "released" {
             assert_eq!(cancelled.unwrap_err().reason, "NOT_CANCELLABLE", "restart: {restart}");
