@@ -1,41 +1,39 @@
 //! `deploy` and `plan`: the same request, once to be done and once to be told.
 
+use std::io::IsTerminal as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use netloom_api::v1 as api;
 use netloom_service::status::from_status;
 use tonic::Status;
 
-use super::{Context, inspect};
-use crate::args::lab::OnInterrupt;
+use super::{Context, confirmed, inspect};
+use crate::args::lab::{Deploy, OnInterrupt};
 use crate::args::{Format, TopologyFile};
 use crate::client::Client;
 use crate::error::Error;
 use crate::follow::{View, judge};
 use crate::interrupt::{self, Policy};
-use crate::output::words::{last, natural};
+use crate::output::words::{count, last, natural};
 use crate::output::{diagnostics, json, plan as plan_text};
 use crate::source::{Source, catalogue};
 
 /// Brings a lab to what its file says.
-pub async fn deploy(
-    context: &Context,
-    topology: &TopologyFile,
-    node_filter: &[String],
-    timeout: Option<Duration>,
-    on_interrupt: Option<OnInterrupt>,
-    format: Format,
-) -> Result<(), Error> {
-    let source = Source::open(topology.path(), Path::new("."))?.only(node_filter);
+pub async fn deploy(context: &Context, args: &Deploy) -> Result<(), Error> {
+    let format = args.output.format;
+    let source = Source::open(args.topology.path(), Path::new("."))?.only(&args.node_filter);
     let client = context.client().await?;
-    let policy = match on_interrupt {
+    if !args.node_filter.is_empty() && !args.yes && !may_leave_out(context, &client, &source, format).await? {
+        return context.print("Nothing was changed\n");
+    }
+    let policy = match args.on_interrupt {
         Some(OnInterrupt::Cancel) => Policy::Cancel,
         Some(OnInterrupt::Detach) => Policy::Detach,
         None => Policy::ask_if_possible(format),
     };
     let begun = Instant::now();
-    let remaining = || timeout.map(|t| t.saturating_sub(begun.elapsed()));
+    let remaining = || args.timeout.map(|t| t.saturating_sub(begun.elapsed()));
     let operation = match import(context, &client, &source, false).await? {
         Ok(operation) => operation,
         Err(refused) => {
@@ -85,6 +83,34 @@ pub async fn deploy(
         }
     }
     judge(&operation)
+}
+
+/// True when the deploy removes none of the nodes that the filter leaves out, or that is wanted. Where nobody can be asked it has to be said.
+async fn may_leave_out(
+    context: &Context,
+    client: &Client,
+    source: &Source,
+    format: Format,
+) -> Result<bool, Error> {
+    // What is refused is told by the deploy itself, which also knows what to do about it.
+    let Ok(operation) = import(context, client, source, true).await? else { return Ok(true) };
+    let plan = operation.plan.unwrap_or_default();
+    let is_removed = |a: &&api::Action| a.object == "node" && a.verb() == api::ActionVerb::Delete;
+    let removed: Vec<&str> = plan.actions.iter().filter(is_removed).map(|a| a.id.as_str()).collect();
+    if removed.is_empty() {
+        return Ok(true);
+    }
+    let (lab, nodes) = (last(&operation.lab_name), count(removed.len() as i128, "node"));
+    let can_ask =
+        format == Format::Table && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    if !can_ask {
+        return Err(Error::Usage(format!(
+            "--node-filter leaves out {nodes} that lab {lab} has ({}): they are removed, and nobody can be asked here; say --yes",
+            removed.join(", ")
+        )));
+    }
+    context.print(&plan_text::text(context.style, &plan))?;
+    confirmed(&format!("Remove {nodes} of {lab} that --node-filter leaves out?"))
 }
 
 /// Which nodes have exec commands that failed; empty when none has. They are no reason for the deploy to have failed: the lab is as its file says.

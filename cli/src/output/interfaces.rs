@@ -63,7 +63,8 @@ pub fn rows<'a>(nodes: &'a [api::Node], links: &[api::Link], only: Option<&str>)
 
 /// For people.
 pub fn text(style: Style, rows: &[Row]) -> String {
-    let mut header = vec!["NODE", "INTERFACE", "INSIDE", "STATE", "MAC", "MTU", "ADDRESSES", "PEER", "LINK"];
+    let mut header =
+        vec!["NODE", "INTERFACE", "INSIDE", "STATE", "MAC", "MTU", "ADDRESSES GIVEN", "PEER", "LINK"];
     // Most labs leave frames alone: there the columns would be of dashes.
     let impaired = rows.iter().any(|r| r.frames != Default::default());
     if impaired {
@@ -185,10 +186,10 @@ mod tests {
         ];
         let all = rows(&nodes, std::slice::from_ref(&link), None);
         let expected = "\
-NODE  INTERFACE  INSIDE  STATE   MAC                MTU   ADDRESSES    PEER      LINK
-r1    eth1       eth1    UP      02:00:00:00:00:01  1500  10.0.0.1/31  r2:eth10  UP
-r2    eth2       eth2    ABSENT  02:00:00:00:00:01  1500  10.0.0.1/31  -         -
-r2    eth10      eth10   UP      02:00:00:00:00:01  1500  10.0.0.1/31  r1:eth1   UP
+NODE  INTERFACE  INSIDE  STATE   MAC                MTU   ADDRESSES GIVEN  PEER      LINK
+r1    eth1       eth1    UP      02:00:00:00:00:01  1500  10.0.0.1/31      r2:eth10  UP
+r2    eth2       eth2    ABSENT  02:00:00:00:00:01  1500  10.0.0.1/31      -         -
+r2    eth10      eth10   UP      02:00:00:00:00:01  1500  10.0.0.1/31      r1:eth1   UP
 ";
         assert_eq!(text(Style::PLAIN, &all), expected);
         assert_eq!(

@@ -370,6 +370,33 @@ async fn waiting_too_long_and_ctrl_c_leave_the_deploy_to_the_server() {
     assert!(ended.err.contains("netloom inspect x"), "{}", ended.err);
 }
 
+/// It removed what else ran in the lab without a word.
+#[tokio::test]
+async fn a_node_filter_that_removes_nodes_of_a_lab_has_to_be_meant() {
+    let mut planned = running(Vec::new());
+    let delete = api::Action {
+        verb: api::ActionVerb::Delete.into(),
+        object: "node".into(),
+        id: "b".into(),
+        reason: "the node filter leaves it out".into(),
+        ..api::Action::default()
+    };
+    planned.plan = Some(api::Plan { actions: vec![delete], ..api::Plan::default() });
+    let fake = Fake::start(Script { import: Some(Ok(planned)), ..script(vec![succeeded()]) }).await;
+    fake.write("x.clab.yml", LAB);
+    let filtered = ["deploy", "x.clab.yml", "--node-filter", "a"];
+    let ended = fake.run(&filtered).await.expect(2);
+    assert!(ended.err.contains("--node-filter leaves out 1 node that lab x has (b)"), "{}", ended.err);
+    assert!(ended.err.contains("say --yes") && ended.out.is_empty(), "{} {}", ended.err, ended.out);
+    assert!(fake.script().imported.take().unwrap().validate_only, "nothing was asked for");
+    let ended = fake.run(&[&filtered[..], &["--yes"]].concat()).await.expect(0);
+    assert!(ended.out.contains("- node b  the node filter leaves it out"), "{}", ended.out);
+    // What removes no node is not asked about.
+    fake.script().import = Some(Ok(running(Vec::new())));
+    fake.script().watches = vec![(vec![succeeded()], None)];
+    fake.run(&filtered).await.expect(0);
+}
+
 #[tokio::test]
 async fn inspect_shows_one_lab_or_all() {
     let fake = Fake::start(script(Vec::new())).await;

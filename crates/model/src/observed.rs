@@ -188,7 +188,7 @@ pub struct ObservedWire {
     pub wire_id: WireId,
     /// Its state.
     pub state: WireState,
-    /// Why, in words; empty when up.
+    /// Why, in words. Of one that is up: what of it is not as asked for yet; else empty.
     pub detail: String,
     /// The end that it is because of, where it is one.
     #[serde(default)]

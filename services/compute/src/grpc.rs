@@ -282,6 +282,7 @@ impl Grpc {
             let format = match format {
                 ImageFormat::Docker => pv::ImageFormat::Docker,
                 ImageFormat::Qcow2 => pv::ImageFormat::Qcow2,
+                ImageFormat::Raw => pv::ImageFormat::Raw,
             };
             facts = p::ImageFacts {
                 present: true,

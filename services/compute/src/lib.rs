@@ -10,7 +10,7 @@
 //!                      ▼   │ look             │
 //!     reconcile ◄── plan   watch ◄─ events, lists        netns ─► <run dir>/netns/<uid>.<start>
 //!         │                  │                             ▲          (the network service plugs there)
-//!         └──────► driver ◄──┘── docker, sim ──────────────┘
+//!         └──────► driver ◄──┘── docker, libvirt, sim────────────┘
 //! ```
 //!
 //! What cannot be read back and must outlive the service is in small files: which restart a start was made for and why a process ended (`record`), and which commands ran (`exec_runs`).
@@ -55,6 +55,7 @@ pub use config::Config;
 use config::DriverName;
 use driver::Driver;
 use driver::docker::DockerDriver;
+use driver::libvirt::LibvirtDriver;
 use driver::sim::SimDriver;
 use exec_runs::ExecRuns;
 use files::Files;
@@ -81,6 +82,10 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
                     DockerDriver::new(owner, config.clone(), files.clone(), held, &settings.data_dir)?;
                 drivers.push(Arc::new(docker));
                 netns = Some(Arc::new(Netns::open(settings.run_dir.join("netns"))?));
+            }
+            DriverName::Libvirt => {
+                let kinds = settings.catalogue()?;
+                drivers.push(Arc::new(LibvirtDriver::new(owner, &config, kinds, &settings.data_dir)?));
             }
             DriverName::Sim => drivers.push(Arc::new(SimDriver::new(config.sim.clone())?)),
         }

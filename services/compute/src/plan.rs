@@ -190,7 +190,7 @@ pub fn phase(s: &Situation<'_>) -> (Phase, String) {
         },
         (None, Some(Step::Start)) => match of_process(s) {
             running @ (Phase::Running, _) => running,
-            _ => (Phase::Starting, String::new()),
+            _ => (Phase::Starting, again(s)),
         },
         (None, _) => of_process(s),
     }
@@ -297,6 +297,16 @@ fn restarts(s: &Situation<'_>, instance: &Instance, code: i32) -> bool {
             RestartPolicy::OnFailure => code != 0,
             RestartPolicy::Never => false,
         }
+}
+
+/// Why it is being started, where that is because it ended by itself.
+fn again(s: &Situation<'_>) -> String {
+    match (s.want, s.found.map(|f| &f.process)) {
+        (Want::Keep(i), Some(Process::Ended { code, .. })) if !is_demanded(s, i) => {
+            format!("{} and is started again", exited(*code))
+        }
+        _ => String::new(),
+    }
 }
 
 fn exited(code: i32) -> String {

@@ -198,13 +198,14 @@ impl Table {
             if let Some(asked) = asked {
                 entry.remember(|record| record.judge(&found, asked));
             }
+            // It ran, and nobody saw it.
+            if entry.memory.ended.as_ref().is_some_and(|start| *start != found.start_id) {
+                entry.began();
+            }
             entry.memory.ended(&found.start_id, found.ran, code, asked.unwrap_or(true), Instant::now());
         }
         if matches!(found.process, Process::Running { .. }) {
-            if entry.doing == Some(Step::Start) {
-                let asked = entry.instance().is_some_and(|i| i.restarts > entry.record.restarts);
-                entry.memory.began(!entry.record.stopped && !asked);
-            }
+            entry.began();
             if entry.exec.start_id != found.start_id {
                 entry.exec = exec();
                 if let Some(instance) = entry.instance().cloned() {
@@ -275,12 +276,19 @@ impl Table {
     pub fn work(&self, now: Instant) -> Work {
         let mut inner = self.lock();
         let mut work = Work::default();
+        let mut believed = Vec::new();
         let peers = inner.peers();
         let Inner { entries, synced, answers, look, .. } = &mut *inner;
         for uid in &look.take(entries.keys().copied(), now) {
             let Some(entry) = entries.get_mut(uid) else { continue };
             let answers = answers[entry.driver];
             work.commands.extend(entry.exec_due(*uid, *synced && answers));
+            if entry.memory.comes_to_believe(now) {
+                believed.push(*uid);
+            }
+            if let Some(at) = entry.memory.believed_at {
+                look.at(*uid, at);
+            }
             if entry.busy {
                 continue;
             }
@@ -294,6 +302,7 @@ impl Table {
             }
         }
         work.again = look.again().filter(|_| !entries.is_empty());
+        believed.into_iter().for_each(|uid| self.tell(&mut inner, uid));
         work
     }
 
@@ -308,6 +317,7 @@ impl Table {
         let job = match next {
             Next::Do(step) => {
                 entry.doing = Some(step);
+                entry.memory.begins();
                 Some(entry.job(uid, step, peer.as_ref()))
             }
             Next::Nothing | Next::At(_) => {

@@ -34,6 +34,8 @@ use crate::plan::{self, Adjustment, Facts, Plan, Reading, Trouble};
 use crate::probe;
 use crate::slice::{Store, Wanted};
 
+/// How long a problem lasts before the log has it.
+const LASTING: Duration = Duration::from_secs(1);
 /// How often a pass is made though nothing was heard.
 const TIMER: Duration = Duration::from_secs(1);
 /// How often what wires carried is read, at most.
@@ -94,6 +96,8 @@ pub struct Reconciler {
     view: Option<(Arc<Db>, View)>,
     /// When what wires carried was read last.
     counted: Option<Instant>,
+    /// Since when each problem of the host is there, and whether the log has it.
+    noticed: BTreeMap<String, (Instant, bool)>,
 }
 
 /// When a failed effect is tried again.
@@ -147,6 +151,7 @@ impl Reconciler {
             next_index,
             view: None,
             counted: None,
+            noticed: BTreeMap::new(),
         })
     }
 
@@ -272,16 +277,12 @@ impl Reconciler {
         read.collect()
     }
 
-    fn tell(&self, plan: &mut Plan, wanted: &Wanted, report: &watch::Sender<Option<Arc<Report>>>) {
+    fn tell(&mut self, plan: &mut Plan, wanted: &Wanted, report: &watch::Sender<Option<Arc<Report>>>) {
         if let Some(before) = report.borrow().as_ref() {
             plan.observed.note_gaps(&before.observed, Instant::now());
         }
         // Also who only looks at the log learns what keeps links from being made, a bridge of somebody else's for instance.
-        let known =
-            report.borrow().as_ref().map(|r| r.observed.inventory.problems.clone()).unwrap_or_default();
-        for problem in plan.observed.inventory.problems.iter().filter(|p| !known.contains(p)) {
-            tracing::warn!("{problem}");
-        }
+        self.log_problems(&plan.observed.inventory.problems);
         let left: BTreeSet<WireId> = plan.left.keys().copied().collect();
         report.send_if_modified(|last| {
             let same = last.as_ref().is_some_and(|r| r.observed == plan.observed && r.left == plan.left);
@@ -293,6 +294,19 @@ impl Reconciler {
         });
         if wanted.synced {
             self.sources.store.gone(wanted, &left);
+        }
+    }
+
+    /// Logs each problem once while it lasts. One that is over at once is none: at first nobody knows whether ovs-vswitchd takes up changes.
+    fn log_problems(&mut self, problems: &[String]) {
+        self.noticed.retain(|problem, _| problems.contains(problem));
+        for problem in problems {
+            let (since, logged) =
+                self.noticed.entry(problem.clone()).or_insert_with(|| (Instant::now(), false));
+            if !*logged && since.elapsed() >= LASTING {
+                *logged = true;
+                tracing::warn!("{problem}");
+            }
         }
     }
 

@@ -54,6 +54,8 @@ pub struct Apply {
     pub request_id: Option<String>,
     /// Whether the lab may or must exist.
     pub existence: Existence,
+    /// Nodes that a filter left out of what it is to be.
+    pub left_out: Vec<String>,
 }
 
 /// What a lab is to be.
@@ -143,6 +145,7 @@ impl Scheduler {
             let fresh = LabRows::new(apply.lab.clone(), tx.now());
             let base = current.as_deref().unwrap_or(&fresh);
             let mut planned = self.planned(&mut tx, base, &spec, purpose).await?;
+            crate::plan::tell_left_out(&mut planned.plan, &apply.left_out);
             if current.is_none() {
                 refuse_if_nothing_can_run(&planned)?;
             }

@@ -124,6 +124,7 @@ impl SchedulerService for Grpc {
             generation: request.generation,
             request_id: request_id(&request.request_id)?,
             existence,
+            left_out: request.left_out,
         };
         let operation = self.core.apply(apply).await.map_err(status)?;
         let mut facts = encode::operation(&self.core, operation);

@@ -16,7 +16,7 @@ use std::time::Duration;
 use netloom_model::failure::{Code, Failure};
 use netloom_model::id::{HostId, LinkUid, NodeUid, OperationId};
 use netloom_model::plan::{Object, Plan, Verb};
-use netloom_model::state::{LinkState, NodeState, Wanted};
+use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
 use netloom_service::Shutdown;
 use tokio::time::Instant;
 
@@ -46,10 +46,9 @@ struct Watched {
     acknowledged_us: Option<i64>,
     /// Since when everything is as asked for.
     well: Option<Instant>,
+    /// When the first of the nodes that it starts was seen to run.
+    started: Option<Instant>,
 }
-
-/// How long all is to be well before what it replaces is removed: a program that does not come up mostly ends at once.
-const PROOF: Duration = Duration::from_secs(1);
 
 /// How long after an acknowledgement a host's word may still be from before it.
 const STALE: Duration = Duration::from_millis(20);
@@ -91,6 +90,7 @@ async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) ->
             late: HashMap::new(),
             acknowledged_us: None,
             well: None,
+            started: None,
         });
         let rows = core.store.rows(operation.lab_uid);
         let verdict = match (operation.kind, &rows) {
@@ -114,10 +114,17 @@ async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) ->
                 ) {
                     wake = wake.into_iter().chain([Instant::now() + SOON]).min();
                     None
-                } else if kind.is_of_nodes() {
-                    verdict(rows, Some(&nodes_of(rows, &operation.plan)), late)
                 } else {
-                    verdict(rows, None, late)
+                    let of = kind.is_of_nodes().then(|| nodes_of(rows, &operation.plan));
+                    let verdict = verdict(rows, of.as_ref(), late);
+                    if has_started(rows, &operation.plan) {
+                        seen.started.get_or_insert_with(Instant::now);
+                    }
+                    // A process that cannot do its work mostly ends within its first second: it is not left before. What keeps something is watched from when all is well, below.
+                    let lasts = seen.started.map(|t| t + core.config.start_watch());
+                    let lasts = lasts.filter(|t| *t > Instant::now() && !(of.is_none() && keeps(rows)));
+                    wake = wake.into_iter().chain(lasts.filter(|_| matches!(verdict, Some(Ok(()))))).min();
+                    verdict.filter(|v| v.is_err() || lasts.is_none())
                 }
             }
         };
@@ -128,7 +135,9 @@ async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) ->
         }
         match (verdict, &rows) {
             (Some(Ok(())), Some(rows)) if operation.kind == OperationKind::Deploy && keeps(rows) => {
-                let proven = well + proof(rows, &operation.plan);
+                let watch =
+                    if risks(rows, &operation.plan) { core.config.start_watch() } else { Duration::ZERO };
+                let proven = well + watch;
                 if proven <= Instant::now() {
                     release(core, operation, rows).await?;
                 } else {
@@ -182,6 +191,15 @@ fn nodes_of(rows: &LabRows, plan: &Plan) -> BTreeSet<NodeUid> {
     of_nodes.filter_map(|a| rows.node(&a.id.to_ascii_lowercase())).map(|n| n.uid).collect()
 }
 
+/// True when one of the nodes that a plan starts runs.
+fn has_started(rows: &LabRows, plan: &Plan) -> bool {
+    let starts = |verb| matches!(verb, Verb::Create | Verb::Recreate | Verb::Start | Verb::Restart);
+    let runs = |n: &NodeRow| n.runtime != Runtime::Bridge && n.state.is_running();
+    let told = rows.told();
+    let of_nodes = plan.actions.iter().filter(|a| a.object == Object::Node && starts(a.verb));
+    of_nodes.filter_map(|a| told.get(&a.id.to_ascii_lowercase()).copied()).any(runs)
+}
+
 /// The nodes at a link's ends that are nodes'.
 pub fn ends<'r>(rows: &'r LabRows, link: &LinkRow) -> Vec<Option<&'r NodeRow>> {
     let find = |id: &str| rows.nodes.values().find(|n| n.is_wanted() && n.spec.id == id);
@@ -193,9 +211,12 @@ fn is_due(rows: &LabRows, link: &LinkRow) -> bool {
     let ready = |n: &Option<&NodeRow>| {
         n.is_some_and(|n| n.state == NodeState::Ready && !stages::keeps_links_back(rows, n))
     };
+    // One that is up says what of it is still to come.
+    let done = matches!(link.state, LinkState::Up) && link.reason.is_empty();
     link.is_wanted()
         && link.enabled
-        && !matches!(link.state, LinkState::Up | LinkState::Failed)
+        && !done
+        && link.state != LinkState::Failed
         && ends(rows, link).iter().all(ready)
 }
 
@@ -284,17 +305,17 @@ fn what_happened(node: &NodeRow) -> String {
     }
 }
 
-/// True while something is set aside.
+/// True while something is set aside: it goes once everything has been as asked for as long as a start is watched.
 fn keeps(rows: &LabRows) -> bool {
     rows.nodes.values().any(NodeRow::is_aside)
 }
 
-/// How long all is to be well before what is set aside may go: not at all where nothing took its place.
-fn proof(rows: &LabRows, plan: &Plan) -> Duration {
+/// True when something is there in the place of what is set aside, or beside it, that may yet turn out not to work.
+fn risks(rows: &LabRows, plan: &Plan) -> bool {
     let makes = |verb| matches!(verb, Verb::Create | Verb::Recreate);
     let of_node = plan.actions.iter().any(|a| a.object == Object::Node && makes(a.verb));
     let is_replaced = rows.nodes.values().any(|n| n.is_aside() && n.replaced);
-    if of_node || is_replaced { PROOF } else { Duration::ZERO }
+    of_node || is_replaced
 }
 
 /// All that was asked for is there: what was set aside for it is to be gone. Nothing if the rows are others by now.

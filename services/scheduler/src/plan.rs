@@ -21,6 +21,7 @@ use netloom_model::state::{Runtime, Wanted};
 
 pub use self::anew::take_over;
 use self::anew::{Anew, Made, New, leaves};
+pub use self::reason::tell_left_out;
 pub use self::verbs::{NodeChange, change_nodes};
 use crate::place::{Asks, Need, Room, is_policy, place};
 use crate::rows::{ImageStep, LabRows, NicRow, NodeRow, network_of};

@@ -13,7 +13,7 @@ use netloom_model::id::{HostId, NodeUid, WireId};
 use netloom_model::kind::Catalogue;
 use netloom_model::observed::Phase;
 use netloom_model::slice::{
-    Certificate, HostEntry, Instance, NetworkSlice, Nic, Readiness, Segment, Wire, WireEnd,
+    Certificate, HostEntry, Instance, MachineNic, NetworkSlice, Nic, Readiness, Segment, Wire, WireEnd,
 };
 use netloom_model::spec::{Endpoint, EndpointType, NetworkMode};
 use netloom_model::state::{Runtime, Wanted};
@@ -78,6 +78,7 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
                     _ => None,
                 },
                 readiness: readiness(n, catalogue),
+                nics: machine_nics(rows, n),
             };
             (n.uid, instance)
         })
@@ -98,6 +99,15 @@ fn interfaces(rows: &LabRows, node: &NodeRow) -> Vec<String> {
         return Vec::new();
     }
     rows.nics_of(node.uid).into_iter().map(guest_name).collect()
+}
+
+/// The NICs that a virtual machine is started with.
+fn machine_nics(rows: &LabRows, node: &NodeRow) -> Vec<MachineNic> {
+    if node.runtime != Runtime::Libvirt {
+        return Vec::new();
+    }
+    let nic = |n: &NicRow| MachineNic { wire_id: n.wire_id, guest_name: guest_name(n), mac: n.mac.clone() };
+    rows.nics_of(node.uid).into_iter().map(nic).collect()
 }
 
 /// The certificate of a node that asks for one.

@@ -39,6 +39,8 @@ fn dependencies_point_one_way() {
         }
         for (heavy, only) in [
             ("bollard", "netloom-compute"),
+            ("virt", "netloom-compute"),
+            ("virt-sys", "netloom-compute"),
             ("netloom-ovsdb", "netloom-network"),
             ("netloom-openflow", "netloom-network"),
             ("saphyr-parser", "netloom-topology"),

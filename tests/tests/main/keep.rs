@@ -151,8 +151,8 @@ fn a_changed_file_is_written_where_it_is_mounted(mode: Mode) {
     write("two is longer");
     let said = sandbox.deploy(&text).stdout;
     for line in [
-        "bind /etc/a.conf: content changes, in place; the node reads it when it next does",
-        "bind /etc/conf.d: b.conf changes, in place; the node reads it when it next does",
+        "bind /etc/a.conf: content changes, in place; the node reads it when it next does, and what it changed in it itself is lost",
+        "bind /etc/conf.d: b.conf changes, in place; the node reads it when it next does, and what it changed in it itself is lost",
     ] {
         assert!(said.contains(line), "{said}");
     }

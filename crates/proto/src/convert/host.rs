@@ -51,6 +51,7 @@ impl From<ms::Instance> for pc::Instance {
             }),
             network_of: i.network_of.map(|uid| uid.to_string()).unwrap_or_default(),
             readiness: i.readiness.map(Into::into),
+            nics: i.nics.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -87,7 +88,22 @@ impl TryFrom<pc::Instance> for ms::Instance {
                 uid => Some(id("instance.network_of", uid)?),
             },
             readiness: i.readiness.map(TryInto::try_into).transpose()?,
+            nics: i.nics.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
+    }
+}
+
+impl From<ms::MachineNic> for pc::MachineNic {
+    fn from(n: ms::MachineNic) -> Self {
+        pc::MachineNic { wire_id: n.wire_id.get(), guest_name: n.guest_name, mac: n.mac }
+    }
+}
+
+impl TryFrom<pc::MachineNic> for ms::MachineNic {
+    type Error = ConvertError;
+    fn try_from(n: pc::MachineNic) -> Result<Self, ConvertError> {
+        let wire_id = wire_id("instance.nics.wire_id", n.wire_id)?;
+        Ok(ms::MachineNic { wire_id, guest_name: n.guest_name, mac: n.mac })
     }
 }
 

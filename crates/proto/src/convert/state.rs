@@ -4,29 +4,9 @@ use netloom_model::plan as mp;
 use netloom_model::state as m;
 use netloom_model::tally as mt;
 
-use super::ConvertError;
+use super::{ConvertError, words};
 use crate::scheduler::v1 as ps;
 use crate::v1 as p;
-
-macro_rules! words {
-    ($model:ty, $proto:ty, $field:literal { $($variant:ident),+ $(,)? }) => {
-        impl From<$model> for $proto {
-            fn from(v: $model) -> Self {
-                match v { $(<$model>::$variant => <$proto>::$variant),+ }
-            }
-        }
-
-        impl TryFrom<$proto> for $model {
-            type Error = ConvertError;
-            fn try_from(v: $proto) -> Result<Self, ConvertError> {
-                match v {
-                    $(<$proto>::$variant => Ok(<$model>::$variant),)+
-                    <$proto>::Unspecified => Err(ConvertError::new($field, "is not set")),
-                }
-            }
-        }
-    };
-}
 
 words!(m::Runtime, p::Runtime, "runtime" { Docker, Libvirt, Bridge });
 

@@ -62,6 +62,8 @@ pub struct World {
     pub traces: Mutex<Vec<(&'static str, String)>>,
     /// Messages of Watch that were handed out.
     pub watched: std::sync::atomic::AtomicUsize,
+    /// Operations that were read.
+    pub read_operations: std::sync::atomic::AtomicUsize,
     /// What Capture was asked.
     pub captured: Mutex<Vec<netloom_proto::network::v1::CaptureRequest>>,
 }
@@ -96,6 +98,7 @@ impl World {
             broken: Mutex::default(),
             traces: Mutex::default(),
             watched: Default::default(),
+            read_operations: Default::default(),
             captured: Mutex::default(),
         }
     }

@@ -1,7 +1,8 @@
 //! What runs instances. A driver makes, starts, stops and removes one instance at a time, says what exists, and tells when something changes; what is to be done, and when, is
-//! decided above it. A second driver (libvirt) is this trait over another library; `tests/` holds the suite that each passes.
+//! decided above it. `tests/` holds the suite that each passes.
 
 pub mod docker;
+pub mod libvirt;
 pub mod sim;
 
 use std::collections::BTreeSet;
@@ -201,6 +202,8 @@ pub enum ImageFormat {
     Docker,
     /// A disk for a virtual machine.
     Qcow2,
+    /// A disk for a virtual machine, byte for byte.
+    Raw,
 }
 
 /// What a process wrote, or that it ended.
@@ -356,6 +359,7 @@ pub(crate) mod testing {
             runtime: Runtime::Docker,
             wanted: Wanted::Running,
             interfaces: Vec::new(),
+            nics: Vec::new(),
             network: None,
             files: Vec::new(),
             host_entries: Vec::new(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use netloom_model::id::{LabUid, NodeUid};
-use netloom_model::observed::{Observed, Phase};
+use netloom_model::observed::{ExecPhase, Observed, Phase};
 use netloom_model::slice::Instance;
 use netloom_model::state::Wanted;
 use tokio::sync::oneshot;
@@ -156,8 +156,22 @@ impl Entry {
             if o.phase == Phase::Running && o.detail.is_empty() {
                 o.detail = self.exec.progress.clone();
             }
+            // It has just ended once: whether it lasts now is part of whether it is ready.
+            let prepared = matches!(o.exec_phase, ExecPhase::Done | ExecPhase::Failed);
+            if prepared && self.memory.believed_at.is_some() {
+                o.exec_phase = ExecPhase::Running;
+                o.detail = self.memory.doubting.clone();
+            }
         }
         o
+    }
+
+    /// A start was seen that may be the one that is being made.
+    pub(super) fn began(&mut self) {
+        if self.doing == Some(Step::Start) {
+            let asked = self.instance().is_some_and(|i| i.restarts > self.record.restarts);
+            self.memory.began(!self.record.stopped && !asked, Instant::now());
+        }
     }
 
     pub(super) fn is_nothing(&self) -> bool {

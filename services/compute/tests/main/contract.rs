@@ -36,6 +36,22 @@ suite!(
     files_are_put_once_and_edits_stay,
 );
 
+suite_of_machines!(
+    ensure_runs_it_and_said_again_does_nothing,
+    nothing_happens_before_the_first_sync,
+    another_spec_makes_it_anew,
+    what_a_container_can_change_does_not,
+    remove_answers_when_it_is_gone,
+    sync_leaves_alone_what_it_does_not_name,
+    a_stale_term_is_refused_also_after_a_restart,
+    stop_and_start_go_by_wish_not_by_policy,
+    what_is_set_aside_makes_way_and_is_the_same_when_it_is_back,
+    what_is_set_aside_is_removed_like_anything_else,
+    a_missing_image_is_told_and_tried_again,
+    many_come_and_go_together,
+    an_observer_gets_all_then_changes_and_heartbeats,
+);
+
 async fn ensure_runs_it_and_said_again_does_nothing(rig: Rig) {
     let one = rig.instance("r1");
     let first = rig.run(&one).await;
@@ -288,14 +304,16 @@ async fn a_missing_image_is_told_and_tried_again(rig: Rig) {
     let failed = rig.until_phase(one.uid, Phase::Failed).await;
     assert!(failed.detail.contains("\"netloom/none:missing\" is not on this host"), "{}", failed.detail);
     // Another spec is tried at once, whatever the pause.
-    one.spec.image = crate::docker::image::NAME.into();
+    one.spec.image = rig.image();
     rehash(&mut one);
     rig.ensure(std::slice::from_ref(&one)).await;
     rig.until_phase(one.uid, Phase::Running).await;
 }
 
 async fn many_come_and_go_together(rig: Rig) {
-    let many: Vec<_> = (0..12).map(|n| rig.instance(&format!("r{n}"))).collect();
+    // A machine takes more than a process.
+    let count = if rig.libvirtd.is_some() { 4 } else { 12 };
+    let many: Vec<_> = (0..count).map(|n| rig.instance(&format!("r{n}"))).collect();
     rig.sync(&many).await;
     rig.until("all run", |v| {
         many.iter().all(|i| v.instances.get(&i.uid).is_some_and(|o| o.phase == Phase::Running))
@@ -317,8 +335,12 @@ async fn an_observer_gets_all_then_changes_and_heartbeats(rig: Rig) {
     assert_eq!(snapshot.instances[0].uid, one.uid.to_string());
     let inventory = snapshot.inventory.unwrap();
     assert!(inventory.cpu_millis >= 1000 && inventory.memory_bytes > 0);
-    assert!(inventory.runtimes.contains(&pv::Runtime::Docker.into()));
-    let expected = if rig.is_docker { "Docker " } else { "sim" };
+    assert!(inventory.runtimes.contains(&pv::Runtime::from(rig.runtime()).into()));
+    let expected = match (rig.is_docker, rig.libvirtd) {
+        (true, _) => "Docker ",
+        (false, Some(_)) => "libvirt ",
+        (false, None) => "sim",
+    };
     assert!(inventory.runtime_versions[0].starts_with(expected), "{:?}", inventory.runtime_versions);
     let two = rig.instance("r2");
     rig.ensure(std::slice::from_ref(&two)).await;

@@ -48,7 +48,12 @@ fn an_impaired_wire_is_on_one_plane_at_a_time() {
     let plan = world.plan();
     let [control] = plan.controls.as_slice() else { panic!("{:?}", plan.controls) };
     assert!(matches!(control.ops.as_slice(), [Op::Put(Shape::Rate(_), _)]) && control.index == b.index);
-    world.settle();
+    // It carries meanwhile, and says what is still to come.
+    let told = |plan: &super::Plan| plan.observed.wires[&id(101)].clone();
+    let changing = told(&plan);
+    assert_eq!((changing.state, changing.detail.as_str()), (WireState::Up, "its impairment is being made"));
+    assert!(world.switched(&plan).is_empty());
+    assert_eq!(told(&world.settle()).detail, "");
 
     // The way back: the redirects go when the ports are there, the flows come when the redirects are gone.
     rate(&mut world, 101, 0);

@@ -68,6 +68,10 @@ fn a_deploy_is_over_when_nothing_better_comes_by_waiting() {
         );
     }
     assert!(verdict(|r| link(r, LinkState::Failed), false).unwrap().is_err());
+    let changing = |r: &mut LabRows| {
+        r.links.values_mut().next().unwrap().reason = "its impairment is being made".into();
+    };
+    assert_eq!(verdict(changing, false), None, "up, and not yet what it is to be");
     let former = |r: &mut LabRows| {
         let mut old = r.nodes.values().next().unwrap().clone();
         (old.uid, old.replaced, old.wanted) = (netloom_model::id::NodeUid::new(), true, Wanted::Absent);

@@ -387,6 +387,7 @@ mod tests {
             certificate: None,
             network_of: None,
             readiness: None,
+            nics: Vec::new(),
         }
     }
 

@@ -401,6 +401,25 @@ async fn a_node_that_cannot_run_fails_the_deploy_and_stops_no_other() {
     assert_eq!(world.node("x", "n1").await.state(), p::NodeState::Ready);
 }
 
+/// A deploy ended well at the first moment in which all was ready, and with it one whose process ended right after.
+#[tokio::test]
+async fn a_deploy_that_starts_nodes_looks_at_them_for_a_moment() {
+    let world = World::with(&["h1"], "start_watch_ms = 600000").await;
+    let operation = world.apply("x", spec(2, &[(1, 2)])).await.unwrap();
+    for node in ["n1", "n2"] {
+        world.node_is("x", node, p::NodeState::Ready).await;
+    }
+    world.host().with(|s| s.end("n1", 3));
+    let ended = world.done(&operation.id).await;
+    assert_eq!(ended.state(), p::OperationState::Failed, "{ended:?}");
+    let error = ended.error.unwrap().message;
+    assert!(error.contains("n1: STOPPED: its process ended with exit code 3"), "{error}");
+    // What starts nothing has nothing to look at.
+    let mut lab = spec(2, &[]);
+    lab.nodes.remove(0);
+    assert_eq!(world.deploy("x", lab).await.state(), p::OperationState::Succeeded);
+}
+
 #[tokio::test]
 async fn links_that_do_not_come_up_in_their_time_are_named() {
     let world = World::new().await;

@@ -302,7 +302,7 @@ async fn a_file_that_changes_is_written_where_it_is_mounted() {
     let operation = world.deploy("l", with("two")).await;
     assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
     let said = |o: &ps::OperationFacts| o.plan.clone().unwrap().actions[0].reason.clone();
-    let changes = "bind /etc/a.conf: content changes, in place; the node reads it when it next does";
+    let changes = "bind /etc/a.conf: content changes, in place; the node reads it when it next does, and what it changed in it itself is lost";
     assert_eq!((actions(&operation), said(&operation)), (vec!["UPDATE node n1".into()], changes.into()));
     let there = || world.host().read(|s| s.files["a.conf"].clone());
     assert_eq!((instances(&world), there()), (before.clone(), b"two".to_vec()));
