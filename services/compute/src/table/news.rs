@@ -73,6 +73,8 @@ mod tests {
     use std::sync::Arc;
     use std::time::Instant;
 
+    use netloom_model::observed::Source;
+
     use super::*;
     use crate::driver::Found;
     use crate::driver::testing::{found, instance};
@@ -82,7 +84,8 @@ mod tests {
     #[test]
     fn what_a_step_looks_at_by_itself_is_no_news_until_it_does() {
         let dir = tempfile::tempdir().unwrap();
-        let table = Table::new(1, Default::default(), Arc::new(Files::open(dir.path()).unwrap()));
+        let table =
+            Table::new(vec![Source::Sim], Default::default(), Arc::new(Files::open(dir.path()).unwrap()));
         let instance = instance();
         let uid = instance.uid;
         let found = || Found { uid, lab_uid: instance.lab_uid, id: "c1".into(), ..found() };
@@ -107,7 +110,8 @@ mod tests {
     #[test]
     fn a_step_that_failed_before_its_look_leaves_no_event_unheard() {
         let dir = tempfile::tempdir().unwrap();
-        let table = Table::new(1, Default::default(), Arc::new(Files::open(dir.path()).unwrap()));
+        let table =
+            Table::new(vec![Source::Sim], Default::default(), Arc::new(Files::open(dir.path()).unwrap()));
         let instance = instance();
         let uid = instance.uid;
         table.answers(0, true, Default::default());
