@@ -63,9 +63,8 @@ pub fn lab(facts: ps::LabFacts) -> Result<v1::Lab, Error> {
 /// A node.
 ///
 /// Computed: `etag` is made of the uid and the hash of the spec; `rejections` are shown only while UNSCHEDULABLE. Kind, image and requests are those
-/// of the resolved spec. `evidence` follows from what runs it.
+/// of the resolved spec.
 pub fn node(facts: ps::NodeFacts) -> v1::Node {
-    let evidence = node_evidence(&facts);
     let spec = facts.spec.clone().unwrap_or_default();
     let unschedulable = facts.state() == v1::NodeState::Unschedulable;
     v1::Node {
@@ -97,36 +96,8 @@ pub fn node(facts: ps::NodeFacts) -> v1::Node {
         labels: spec.labels,
         group: spec.group,
         uid: facts.uid,
-        evidence,
+        evidence: facts.sources,
     }
-}
-
-/// What a host reads to say the state of a node; nothing where it did not.
-fn node_evidence(facts: &ps::NodeFacts) -> Vec<i32> {
-    use v1::EvidenceSource as From;
-    let mut read = match facts.runtime() {
-        _ if !facts.seen => Vec::new(),
-        v1::Runtime::Bridge => vec![From::Ovsdb, From::Flows],
-        v1::Runtime::Docker => vec![From::Docker],
-        v1::Runtime::Libvirt | v1::Runtime::Unspecified => Vec::new(),
-    };
-    if !read.is_empty() && facts.interfaces.iter().any(|interface| interface.present) {
-        read.push(From::Interfaces);
-    }
-    read.into_iter().map(Into::into).collect()
-}
-
-/// What a host reads to say the state of a link; nothing where it did not.
-fn link_evidence(plane: &str, spec: &LinkSpec) -> Vec<i32> {
-    use v1::EvidenceSource as From;
-    let between_nodes = spec.node_ends().count() == 2;
-    let read: &[From] = match plane {
-        "ovs" => &[From::Ovsdb, From::Flows, From::Interfaces],
-        "kernel" if between_nodes => &[From::Redirects, From::Interfaces],
-        "kernel" => &[From::Interfaces],
-        _ => &[],
-    };
-    read.iter().map(|read| (*read).into()).collect()
 }
 
 fn interface(lab: &str, facts: ps::InterfaceFacts) -> v1::Interface {
@@ -166,11 +137,10 @@ pub fn command_line(words: &[String]) -> String {
 
 /// A link.
 ///
-/// Computed: `mtu` is the effective one; `etag` is made of the uid and a hash of the spec; `evidence` follows from what carries it.
+/// Computed: `mtu` is the effective one; `etag` is made of the uid and a hash of the spec.
 pub fn link(facts: ps::LinkFacts) -> v1::Link {
     let spec = facts.spec.unwrap_or_default();
     let typed = LinkSpec::from(spec.clone());
-    let evidence = link_evidence(&facts.plane, &typed);
     v1::Link {
         name: names::link(&facts.lab, &facts.id),
         etag: etag::of(&facts.uid, &typed.version()),
@@ -191,7 +161,7 @@ pub fn link(facts: ps::LinkFacts) -> v1::Link {
         enabled: facts.enabled,
         a_to_b: spec.a_to_b,
         b_to_a: spec.b_to_a,
-        evidence,
+        evidence: facts.sources,
     }
 }
 

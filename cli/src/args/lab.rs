@@ -80,7 +80,7 @@ pub struct Plan {
 
 /// Cancel what is under way in a lab, and wait until that is over
 ///
-/// A cancelled deploy, or change of a link, takes the lab back to what was deployed before; what a first deploy had made is removed. What was
+/// A cancelled deploy, or change of a link, takes the lab back to what was deployed before; what a first deploy had made is removed, and what was made anew or dropped is back as the same container. What was
 /// asked of nodes with netloom node stays asked. A removal cannot be taken back. Where nothing is under way, nothing is done.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\

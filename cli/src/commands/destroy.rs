@@ -61,7 +61,7 @@ pub async fn run(
     outcome
 }
 
-/// Starts to remove a lab. A deploy that is under way is cancelled first; a removal that is, is joined.
+/// Starts to remove a lab. A deploy that is under way is cancelled first, or awaited where it cannot be any more; a removal that is, is joined.
 async fn delete(context: &Context, client: &Client, name: &str) -> Result<api::Operation, Error> {
     loop {
         let request = api::DeleteLabRequest { name: name.to_owned(), ..api::DeleteLabRequest::default() };
@@ -86,6 +86,13 @@ async fn delete(context: &Context, client: &Client, name: &str) -> Result<api::O
                 let cancelled = match client.operations().cancel_operation(request).await {
                     Ok(operation) => operation.into_inner(),
                     Err(status) if from_status(&status).reason == "OPERATION_DONE" => continue,
+                    // All of it is there, and what was before is being removed.
+                    Err(status) if from_status(&status).reason == "NOT_CANCELLABLE" => {
+                        let title = format!("waits for the {what} of {}", last(name));
+                        let mut view = View::new(context.style, title, false);
+                        follow(client, active, &mut view, None, Policy::Detach).await?;
+                        continue;
+                    }
                     Err(status) => return Err(status.into()),
                 };
                 let mut view =

@@ -30,6 +30,26 @@ pub enum Phase {
     Unknown,
 }
 
+/// What a host read something from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Source {
+    /// Docker.
+    Docker,
+    /// Open vSwitch's database.
+    Ovsdb,
+    /// The flows of a bridge of Open vSwitch.
+    Flows,
+    /// The kernel's interfaces.
+    Interfaces,
+    /// The kernel's traffic control: redirects and queues.
+    Redirects,
+    /// Nothing that runs: a node that is only played.
+    Sim,
+    /// libvirt.
+    Libvirt,
+}
+
 /// How the error of a start begins when its node did not get ready in time.
 pub const NOT_READY: &str = "it was not ready within";
 
@@ -100,6 +120,9 @@ pub struct Observed {
     /// Its ports on the host as they are now, the port that Docker chose included.
     #[serde(default)]
     pub ports: Vec<PortMapping>,
+    /// What this was read from; empty where nothing could be read.
+    #[serde(default)]
+    pub sources: Vec<Source>,
 }
 
 /// A point in a start at which stage commands are run.
@@ -136,6 +159,7 @@ impl Observed {
             exited: false,
             stages_done: Vec::new(),
             ports: Vec::new(),
+            sources: Vec::new(),
         }
     }
 }
@@ -198,6 +222,9 @@ pub struct ObservedWire {
     /// Why that carries it, in words.
     #[serde(default)]
     pub plane_reason: String,
+    /// What its state was read from; empty where nothing could be read.
+    #[serde(default)]
+    pub sources: Vec<Source>,
 }
 
 /// Frames and bytes that went one way.
@@ -227,6 +254,9 @@ pub struct ObservedSegment {
     pub state: WireState,
     /// Why, in words; empty when up.
     pub detail: String,
+    /// What its state was read from; empty where nothing could be read.
+    #[serde(default)]
+    pub sources: Vec<Source>,
 }
 
 /// What a host's runtimes can do, by evidence.

@@ -5,6 +5,7 @@ use netloom_model::{Code, Failure};
 use netloom_proto::image_registry::v1 as pr;
 use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::v1 as p;
+use netloom_proto::v1::EvidenceSource as From;
 use prost_types::Timestamp;
 
 /// An operation under way, on the lab `busy`.
@@ -138,7 +139,12 @@ pub fn nodes() -> Vec<ps::NodeFacts> {
             create_time: time(11),
             update_time: time(12),
             observe_time: if state == S::Unknown { None } else { time(13) },
-            seen: !matches!(state, S::Pending | S::Unschedulable),
+            sources: match runtime {
+                _ if matches!(state, S::Pending | S::Unschedulable) => Vec::new(),
+                p::Runtime::Bridge => vec![From::Ovsdb.into(), From::Flows.into(), From::Interfaces.into()],
+                p::Runtime::Docker => vec![From::Docker.into(), From::Interfaces.into()],
+                p::Runtime::Libvirt | p::Runtime::Unspecified => Vec::new(),
+            },
         }
     };
     all.into_iter().enumerate().map(node).collect()
@@ -178,6 +184,7 @@ pub fn links() -> Vec<ps::LinkFacts> {
         reason: if state == S::Up { "" } else { "no carrier" }.into(),
         plane: "ovs".into(),
         plane_reason: "lab: its plane is ovs".into(),
+        sources: vec![From::Ovsdb.into(), From::Flows.into(), From::Interfaces.into()],
         carried_a_to_b: Some(p::Carried { frames: 7, bytes: 420 }),
         carried_b_to_a: (bi != "p1").then_some(p::Carried { frames: 1 << 40, bytes: 1 << 50 }),
         create_time: time(20),

@@ -403,7 +403,7 @@ mod tests {
         let files = Arc::new(Files::open(dir.path()).unwrap());
         let host = Host::new(
             vec![Arc::new(SimDriver::new(SimConfig::default()).unwrap())],
-            Table::new(1, inventory.now(), files.clone()),
+            Table::new(vec![netloom_model::observed::Source::Sim], inventory.now(), files.clone()),
             files,
             ExecRuns::open(dir.path().join("exec")).unwrap(),
             None,

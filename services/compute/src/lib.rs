@@ -45,6 +45,7 @@ mod watch;
 
 use std::sync::Arc;
 
+use netloom_model::observed::Source;
 use netloom_proto::compute::v1::compute_service_server::ComputeServiceServer;
 use netloom_service::fence::Fence;
 use netloom_service::{Connector, Settings, Shutdown, installation, server};
@@ -73,7 +74,13 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let files = Arc::new(Files::open(&settings.data_dir)?);
     let mut drivers: Vec<Arc<dyn Driver>> = Vec::new();
     let (mut netns, mut pins) = (None, None);
+    let mut sources = Vec::new();
     for name in &config.drivers {
+        sources.push(match name {
+            DriverName::Docker => Source::Docker,
+            DriverName::Libvirt => Source::Libvirt,
+            DriverName::Sim => Source::Sim,
+        });
         match name {
             DriverName::Docker => {
                 let held = Arc::new(Pins::open(settings.run_dir.join("binds"))?);
@@ -93,7 +100,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let inventory = Arc::new(Inventory::new(drivers.len(), &config));
     let host = Arc::new(Host::new(
         drivers,
-        Table::new(config.drivers.len(), inventory.now(), files.clone()),
+        Table::new(sources, inventory.now(), files.clone()),
         files,
         ExecRuns::open(settings.run_dir.join("exec"))?,
         netns.clone(),

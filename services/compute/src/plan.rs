@@ -218,7 +218,9 @@ fn of_process(s: &Situation<'_>) -> (Phase, String) {
     match &found.process {
         Process::Removing => (Phase::Stopping, String::new()),
         Process::Running { .. } => {
-            (Phase::Running, running.and_then(|i| lost_network(i, found)).unwrap_or_default())
+            let lost = || running.and_then(|i| lost_network(i, found));
+            let trouble = Some(found.trouble.clone()).filter(|trouble| !trouble.is_empty());
+            (Phase::Running, trouble.or_else(lost).unwrap_or_default())
         }
         Process::Created | Process::Ended { .. } if waits.is_some() => {
             (Phase::Starting, waits.unwrap_or_default())

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use netloom_model::id::{LabUid, NodeUid};
-use netloom_model::observed::{ComputeInventory, Observed};
+use netloom_model::observed::{ComputeInventory, Observed, Source};
 use netloom_model::slice::Instance;
 use netloom_model::state::Wanted;
 use tokio::sync::{Notify, broadcast, oneshot};
@@ -70,6 +70,8 @@ struct Inner {
     synced: bool,
     /// Which drivers answer.
     answers: Vec<bool>,
+    /// What each driver reads from.
+    sources: Vec<Source>,
     inventory: ComputeInventory,
     glances: u64,
     look: Look,
@@ -84,14 +86,15 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty table over so many drivers, none of which has answered yet.
-    pub fn new(drivers: usize, inventory: ComputeInventory, files: Arc<Files>) -> Table {
+    /// An empty table over drivers that read from these, none of which has answered yet.
+    pub fn new(sources: Vec<Source>, inventory: ComputeInventory, files: Arc<Files>) -> Table {
         let inner = Inner {
             entries: BTreeMap::new(),
             sharers: peers::Sharers::default(),
             files,
             synced: false,
-            answers: vec![false; drivers],
+            answers: vec![false; sources.len()],
+            sources,
             inventory,
             glances: 0,
             look: Look::default(),
@@ -442,10 +445,8 @@ impl Table {
     }
 
     fn tell(&self, inner: &mut Inner, uid: NodeUid) {
-        let peer = inner.peer_of(uid);
-        let Some(entry) = inner.entries.get_mut(&uid) else { return };
-        let observed = entry.observed(uid, inner.answers[entry.driver], peer.as_ref());
-        if entry.told.as_ref() != Some(&observed) {
+        let Some(observed) = inner.entries.get(&uid).map(|e| inner.observed(uid, e)) else { return };
+        if let Some(entry) = inner.entries.get_mut(&uid).filter(|e| e.told.as_ref() != Some(&observed)) {
             entry.told = Some(observed.clone());
             let _ = self.told.send(Told::Changed(Box::new(observed)));
         }
@@ -468,7 +469,8 @@ impl Inner {
     }
 
     fn observed(&self, uid: NodeUid, entry: &Entry) -> Observed {
-        entry.observed(uid, self.answers[entry.driver], self.peer_of(uid).as_ref())
+        let source = self.answers[entry.driver].then(|| self.sources[entry.driver]);
+        entry.observed(uid, source, self.peer_of(uid).as_ref())
     }
 
     fn snapshot(&self) -> Snapshot {

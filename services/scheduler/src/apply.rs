@@ -240,7 +240,8 @@ impl Scheduler {
         let as_before = current == Some(&rows);
         self.refresh(&mut rows);
         // A deploy that changes nothing is over at once when nothing better comes by waiting, and says what is not ready all the same.
-        let verdict = if nothing_to_do && current.is_some() { unchanged_verdict(&rows) } else { None };
+        let settled = nothing_to_do && current.is_some() && !rows.nodes.values().any(NodeRow::is_aside);
+        let verdict = if settled { unchanged_verdict(&rows) } else { None };
         let over = verdict.is_some();
         if let Some(verdict) = verdict {
             let state = if verdict.is_ok() { OperationState::Succeeded } else { OperationState::Failed };
@@ -306,6 +307,7 @@ impl Scheduler {
         // The spec stays what was asked for: only the lab is not wanted any more.
         rows.lab.spec.clone_from(&current.lab.spec);
         rows.lab.wanted = Wanted::Absent;
+        rows.nodes.values_mut().filter(|n| n.is_aside()).for_each(|n| n.wanted = Wanted::Absent);
         let mut operation = OperationRow::new(OperationKind::Destroy, &rows, plan, traceparent, tx.now());
         operation.request_id = request_id;
         rows.operation = Some(operation.id);
@@ -339,6 +341,13 @@ impl Scheduler {
                 format!("operation {id} removes a lab, which cannot be taken back"),
             );
         }
+        if operation.released {
+            let message = format!(
+                "all that operation {id} was to bring about is there, and what was before is being removed, which cannot be taken back; wait for its end, then deploy \
+                 what you want"
+            );
+            return refuse("NOT_CANCELLABLE", message);
+        }
         let Some(before) = tx.rows(operation.lab_uid) else { return Err(not_found().into()) };
         let mut current = (*before).clone();
         current.operation = None;
@@ -370,7 +379,7 @@ impl Scheduler {
     /// Places what fitted nowhere, in every lab, and says whether something found a place.
     pub async fn place_again(&self) -> Result<()> {
         for rows in self.store.all() {
-            let waits = |n: &NodeRow| n.wanted != Wanted::Absent && n.host.is_none();
+            let waits = |n: &NodeRow| n.wanted.stays() && n.host.is_none();
             if rows.lab.wanted == Wanted::Absent || !rows.nodes.values().any(waits) {
                 continue;
             }
@@ -398,7 +407,7 @@ impl Scheduler {
         let silent = !rooms.is_empty() && rooms.iter().all(|r| !r.heard);
         let ctx = purpose.context(&self.catalogue, &rooms, tx.now());
         let (asked, planned) = (ctx.asked, plan(current, spec, ctx));
-        let places = planned.rows.nodes.values().any(|n| n.wanted != Wanted::Absent && n.host.is_none());
+        let places = planned.rows.nodes.values().any(|n| n.wanted.stays() && n.host.is_none());
         if asked && silent && places {
             let hosts: Vec<&str> = rooms.iter().map(|r| r.host.as_str()).collect();
             let message = format!(

@@ -3,6 +3,8 @@
 //! An operation does nothing itself: its intents were written with it, and reconcilers bring them about. This task, woken by signal and timer, looks at
 //! the rows and says when it is over. So a scheduler that was killed in the middle goes on where it was: what is to be done is in the rows.
 //!
+//! Once all that a deploy asked for is there and has been so for a moment, what was set aside for it is removed. Until then a cancel, or the former spec, has it back.
+//!
 //! A deploy is over when its hosts acknowledged everything, nothing is left to remove, every node is settled and at the end of its stages, and every link between
 //! ready nodes is up or had its time. What waits by its stages for something that cannot come about is not waited for. An operation of some nodes asks the same
 //! of those and their links. What a host refuses for good ends it at once.
@@ -20,6 +22,7 @@ use tokio::time::Instant;
 
 use crate::client::{COMPUTE, NETWORK};
 use crate::error::Result;
+use crate::facts::BACK;
 use crate::rows::{LabRows, LinkRow, NodeRow, OperationKind, OperationRow, OperationState, now_us};
 use crate::scheduler::Scheduler;
 use crate::store::progress;
@@ -41,6 +44,8 @@ struct Watched {
     late: HashMap<LinkUid, Instant>,
     /// When its hosts had acknowledged everything.
     acknowledged_us: Option<i64>,
+    /// Since when everything is as asked for.
+    well: Option<Instant>,
     /// When the first of the nodes that it starts was seen to run.
     started: Option<Instant>,
 }
@@ -84,6 +89,7 @@ async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) ->
             revision,
             late: HashMap::new(),
             acknowledged_us: None,
+            well: None,
             started: None,
         });
         let rows = core.store.rows(operation.lab_uid);
@@ -114,16 +120,32 @@ async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) ->
                     if has_started(rows, &operation.plan) {
                         seen.started.get_or_insert_with(Instant::now);
                     }
-                    // A process that cannot do its work mostly ends within its first second: it is not left before.
-                    let lasts =
-                        seen.started.map(|t| t + core.config.start_watch()).filter(|t| *t > Instant::now());
+                    // A process that cannot do its work mostly ends within its first second: it is not left before. What keeps something is watched from when all is well, below.
+                    let lasts = seen.started.map(|t| t + core.config.start_watch());
+                    let lasts = lasts.filter(|t| *t > Instant::now() && !(of.is_none() && keeps(rows)));
                     wake = wake.into_iter().chain(lasts.filter(|_| matches!(verdict, Some(Ok(()))))).min();
                     verdict.filter(|v| v.is_err() || lasts.is_none())
                 }
             }
         };
-        if let Some(verdict) = verdict {
-            end(core, operation, verdict).await?;
+        let is_well = verdict.as_ref().is_some_and(|v| v.is_ok());
+        let well = *seen.well.get_or_insert_with(Instant::now);
+        if !is_well {
+            seen.well = None;
+        }
+        match (verdict, &rows) {
+            (Some(Ok(())), Some(rows)) if operation.kind == OperationKind::Deploy && keeps(rows) => {
+                let watch =
+                    if risks(rows, &operation.plan) { core.config.start_watch() } else { Duration::ZERO };
+                let proven = well + watch;
+                if proven <= Instant::now() {
+                    release(core, operation, rows).await?;
+                } else {
+                    wake = wake.into_iter().chain([proven]).min();
+                }
+            }
+            (Some(verdict), _) => end(core, operation, verdict).await?,
+            (None, _) => {}
         }
     }
     Ok(wake)
@@ -198,10 +220,10 @@ fn is_due(rows: &LabRows, link: &LinkRow) -> bool {
         && ends(rows, link).iter().all(ready)
 }
 
-/// True while an operation still has something to bring about beside removing interfaces that lost their links.
+/// True while an operation still has something to bring about beside removing what lost its place.
 pub fn is_under_way(rows: &LabRows) -> bool {
     rows.operation.is_some()
-        && (rows.nodes.values().any(|n| n.is_wanted() && !n.state.is_settled(n.wanted))
+        && (rows.nodes.values().any(|n| n.is_aside() || (n.is_wanted() && !n.state.is_settled(n.wanted)))
             || rows.links.values().any(|l| is_due(rows, l)))
 }
 
@@ -283,9 +305,40 @@ fn what_happened(node: &NodeRow) -> String {
     }
 }
 
+/// True while something is set aside: it goes once everything has been as asked for as long as a start is watched.
+fn keeps(rows: &LabRows) -> bool {
+    rows.nodes.values().any(NodeRow::is_aside)
+}
+
+/// True when something is there in the place of what is set aside, or beside it, that may yet turn out not to work.
+fn risks(rows: &LabRows, plan: &Plan) -> bool {
+    let makes = |verb| matches!(verb, Verb::Create | Verb::Recreate);
+    let of_node = plan.actions.iter().any(|a| a.object == Object::Node && makes(a.verb));
+    let is_replaced = rows.nodes.values().any(|n| n.is_aside() && n.replaced);
+    of_node || is_replaced
+}
+
+/// All that was asked for is there: what was set aside for it is to be gone. Nothing if the rows are others by now.
+async fn release(core: &Scheduler, seen: OperationRow, rows: &Arc<LabRows>) -> Result<()> {
+    let mut tx = core.store.begin("scheduler.release").await?;
+    let operation = tx.operation(seen.id).await?.filter(|o| o.state == OperationState::Running);
+    let before = tx.rows(seen.lab_uid).filter(|now| Arc::ptr_eq(now, rows));
+    let (Some(mut operation), Some(before)) = (operation, before) else { return Ok(()) };
+    let mut after = (*before).clone();
+    let aside = after.nodes.values_mut().filter(|n| n.is_aside());
+    let count = aside.map(|n| n.wanted = Wanted::Absent).count();
+    tracing::info!(lab = %operation.lab, operation = %operation.id, count, "all is there; what was before is removed");
+    operation.released = true;
+    operation.update_us = tx.now();
+    tx.put_operation(&operation).await?;
+    core.refresh(&mut after);
+    tx.save(Some(&before), after).await?;
+    tx.commit().await
+}
+
 fn incomplete(rows: &LabRows, nodes: &[&NodeRow], links: &[&LinkRow]) -> Failure {
     let of = |n: usize, all: usize, what: &str| format!("{n} of {all} {what}");
-    let all_nodes = rows.nodes.values().filter(|n| !n.replaced).count();
+    let all_nodes = rows.nodes.values().filter(|n| n.is_wanted()).count();
     let all_links = rows.links.values().filter(|l| !l.replaced).count();
     let mut message = match (nodes.len(), links.len()) {
         (n, 0) => of(n, all_nodes, "nodes"),
@@ -306,6 +359,12 @@ fn incomplete(rows: &LabRows, nodes: &[&NodeRow], links: &[&LinkRow]) -> Failure
     message.extend(told.into_iter().map(|(why, ids)| format!("\n  {}: {why}", ids.join(", "))));
     if nodes.len() + links.len() > NAMED {
         message.push_str(&format!("\n  and {} more", nodes.len() + links.len() - NAMED));
+    }
+    let mut kept: Vec<&str> = rows.nodes.values().filter(|n| n.is_aside()).map(|n| n.id.as_str()).collect();
+    kept.sort_unstable();
+    kept.dedup();
+    if !kept.is_empty() {
+        message.push_str(&format!("\nwhat ran before is kept ({}): {BACK}", kept.join(", ")));
     }
     let named = |ids: Vec<&str>| ids.into_iter().take(NAMED).collect::<Vec<_>>().join(",");
     Failure::new(Code::FailedPrecondition, "DEPLOY_INCOMPLETE", message)
@@ -346,6 +405,7 @@ async fn end(core: &Scheduler, seen: OperationRow, verdict: Result<(), Failure>)
         if operation.kind == OperationKind::Deploy {
             after.lab.completed = Some(after.lab.spec.clone());
         }
+        core.refresh(&mut after);
         tx.save(Some(&before), after).await?;
     } else {
         core.world.forget(operation.lab_uid);

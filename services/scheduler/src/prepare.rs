@@ -119,11 +119,17 @@ fn waits_on(rows: &mut LabRows, nodes: &[NodeUid], detail: &str) {
 /// Sets how far images are. Nodes that are not wanted any more are left alone.
 fn step(rows: &mut LabRows, nodes: &[NodeUid], step: ImageStep, detail: &str) {
     for uid in nodes {
-        if let Some(node) = rows.nodes.get_mut(uid).filter(|n| n.wanted != Wanted::Absent) {
+        if let Some(node) = rows.nodes.get_mut(uid).filter(|n| n.wanted.stays()) {
             node.image_step = step;
             node.image_detail = detail.to_owned();
         }
     }
+}
+
+/// Lets successors take their places if all is known. What they replace is kept for as long as an operation is still to succeed.
+fn changes_places(core: &Scheduler, rows: &mut LabRows) {
+    let keep = rows.operation.is_some();
+    take_over(rows, &core.catalogue, keep, now_us());
 }
 
 async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &[NodeRow]) -> Result<()> {
@@ -159,7 +165,7 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
         for ((reference, _), nodes) in &pulls {
             step(rows, nodes, ImageStep::Pulling, &format!("fetches {reference}"));
         }
-        take_over(rows, &core.catalogue, now_us());
+        changes_places(core, rows);
     })
     .await?;
     are_ready(core, lab, client, &ready).await?;
@@ -186,7 +192,7 @@ async fn are_ready(core: &Scheduler, lab: LabUid, client: &HostClient, nodes: &[
         for r in &refused {
             step(rows, &[r.uid], ImageStep::Failed, &r.message);
         }
-        take_over(rows, &core.catalogue, now_us());
+        changes_places(core, rows);
     })
     .await
 }
@@ -227,7 +233,7 @@ async fn pull(
             let why = e.peer().map_or_else(|| e.to_string(), |f| f.message.clone());
             core.change("scheduler.image", lab, |rows| {
                 step(rows, &nodes, ImageStep::Failed, &why);
-                take_over(rows, &core.catalogue, now_us());
+                changes_places(core, rows);
             })
             .await
         }

@@ -5,13 +5,24 @@ use netloom_model::observed as mo;
 use netloom_model::slice as ms;
 use netloom_model::state::Wanted;
 
-use super::{ConvertError, id, micros, timestamp};
+use super::{ConvertError, id, micros, timestamp, words};
 use crate::compute::v1 as pc;
 use crate::network::v1 as pn;
 use crate::v1 as p;
 
 fn wire_id(field: &str, n: u64) -> Result<WireId, ConvertError> {
     WireId::try_from(n).map_err(|e| ConvertError::new(field, e))
+}
+
+words!(mo::Source, p::EvidenceSource, "source" { Docker, Ovsdb, Flows, Interfaces, Redirects, Sim, Libvirt });
+
+/// Sources as numbers on the wire.
+pub fn told(sources: Vec<mo::Source>) -> Vec<i32> {
+    sources.into_iter().map(|s| p::EvidenceSource::from(s).into()).collect()
+}
+
+fn read(sources: impl Iterator<Item = p::EvidenceSource>) -> Result<Vec<mo::Source>, ConvertError> {
+    sources.map(TryInto::try_into).collect()
 }
 
 fn runtimes(
@@ -212,6 +223,7 @@ impl From<mo::Observed> for pc::Observed {
             exited: o.exited,
             stages_done: o.stages_done.into_iter().map(Into::into).collect(),
             ports: o.ports.into_iter().map(Into::into).collect(),
+            sources: told(o.sources),
         }
     }
 }
@@ -237,6 +249,7 @@ impl TryFrom<pc::Observed> for mo::Observed {
             lab_uid: id("observed.lab_uid", &o.lab_uid)?,
             phase: o.phase().into(),
             exec_phase: o.exec_phase().into(),
+            sources: read(o.sources())?,
             start_id: o.start_id,
             spec_hash: o.spec_hash,
             instance_id: o.instance_id,
@@ -491,7 +504,8 @@ impl From<mo::ObservedWire> for pn::ObservedWire {
         };
         let (wire_id, end) = (w.wire_id.get(), end.into());
         let (plane, plane_reason) = (w.plane, w.plane_reason);
-        pn::ObservedWire { wire_id, state, detail: w.detail, plane, plane_reason, end }
+        let sources = told(w.sources);
+        pn::ObservedWire { wire_id, state, detail: w.detail, plane, plane_reason, end, sources }
     }
 }
 
@@ -508,6 +522,7 @@ impl TryFrom<pn::ObservedWire> for mo::ObservedWire {
             wire_id: wire_id("wire.wire_id", w.wire_id)?,
             state,
             end,
+            sources: read(w.sources())?,
             detail: w.detail,
             plane: w.plane,
             plane_reason: w.plane_reason,
@@ -546,7 +561,7 @@ impl TryFrom<pn::WireCarried> for (WireId, mo::Carried) {
 impl From<mo::ObservedSegment> for pn::ObservedSegment {
     fn from(s: mo::ObservedSegment) -> Self {
         let state = pn::WireState::from(s.state).into();
-        pn::ObservedSegment { wire_id: s.wire_id.get(), state, detail: s.detail }
+        pn::ObservedSegment { wire_id: s.wire_id.get(), state, detail: s.detail, sources: told(s.sources) }
     }
 }
 
@@ -556,6 +571,7 @@ impl TryFrom<pn::ObservedSegment> for mo::ObservedSegment {
         Ok(mo::ObservedSegment {
             wire_id: wire_id("segment.wire_id", s.wire_id)?,
             state: s.state().into(),
+            sources: read(s.sources())?,
             detail: s.detail,
         })
     }

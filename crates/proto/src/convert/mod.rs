@@ -7,6 +7,8 @@ mod host;
 mod spec;
 mod state;
 
+pub use self::host::told;
+
 use netloom_model::{Code, Failure};
 use prost_types::Timestamp;
 

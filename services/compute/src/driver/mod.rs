@@ -60,6 +60,9 @@ pub struct Found {
     pub networks: BTreeSet<String>,
     /// What its health check says; empty without one or while it does not run.
     pub health: String,
+    /// What keeps it from going on though it runs, and what to do; empty while nothing does.
+    #[serde(default)]
+    pub trouble: String,
     /// What it may use at most.
     pub limits: Limits,
     /// Its ports on the host.
@@ -391,6 +394,7 @@ pub(crate) mod testing {
             mgmt_ipv6: String::new(),
             networks: BTreeSet::new(),
             health: String::new(),
+            trouble: String::new(),
             limits: Limits::default(),
             ports: Vec::new(),
             network: NetworkOf::Own,

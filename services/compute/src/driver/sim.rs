@@ -109,6 +109,7 @@ impl SimDriver {
             mgmt_ipv6: instance.spec.mgmt_ipv6.clone(),
             networks: instance.network.iter().map(|network| network.name.clone()).collect(),
             health: String::new(),
+            trouble: String::new(),
             limits: Limits::of(&instance.spec),
             ports: instance.spec.ports.clone(),
             network: match &instance.spec.network_mode {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use netloom_model::id::{LabUid, NodeUid};
-use netloom_model::observed::{ExecPhase, Observed, Phase};
+use netloom_model::observed::{ExecPhase, Observed, Phase, Source};
 use netloom_model::slice::Instance;
 use netloom_model::state::Wanted;
 use tokio::sync::oneshot;
@@ -131,10 +131,12 @@ impl Entry {
         }
     }
 
-    pub(super) fn observed(&self, uid: NodeUid, answers: bool, peer: Option<&Peer>) -> Observed {
-        let (phase, detail) = plan::phase(&self.situation(true, answers, peer));
+    /// As it is told; its driver read it from the source, or does not answer.
+    pub(super) fn observed(&self, uid: NodeUid, source: Option<Source>, peer: Option<&Peer>) -> Observed {
+        let (phase, detail) = plan::phase(&self.situation(true, source.is_some(), peer));
         let mut o = Observed::absent(uid, self.lab_uid);
         (o.phase, o.detail) = (phase, detail);
+        o.sources = source.into_iter().collect();
         o.wanted = matches!(self.wish, Wish::Keep(_));
         o.exit_code = self.memory.exit_code;
         o.restart_count = self.memory.restart_count;

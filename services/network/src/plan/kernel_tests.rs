@@ -1,7 +1,7 @@
 //! Plans of wires that go through the kernel: impaired ones, and those that lead out of the lab.
 
 use netloom_model::id::{LabUid, NodeUid};
-use netloom_model::observed::WireState;
+use netloom_model::observed::{Source, WireState};
 use netloom_model::slice::{Segment, WireEnd};
 
 use super::Op;
@@ -93,9 +93,14 @@ fn an_impaired_wire_to_a_segment_has_a_tail() {
     world.wanted.slice.wires.get_mut(&id(101)).unwrap().b = WireEnd::Segment(wire_id);
     world.settle();
     let plain = world.links.len();
+    let read = |plan: &super::Plan| plan.observed.wires[&id(101)].sources.clone();
+    let of_bridge = vec![Source::Ovsdb, Source::Flows, Source::Interfaces];
+    assert_eq!(read(&world.plan()), of_bridge);
     rate(&mut world, 101, 1_000_000);
     let plan = world.settle();
     assert_eq!(plan.observed.wires[&id(101)].state, WireState::Up);
+    // It goes through the kernel, and into a bridge of Open vSwitch all the same.
+    assert_eq!(read(&plan), [of_bridge, vec![Source::Redirects]].concat());
     assert_eq!(world.links.len(), plain + 2);
     let tail = world.names.tail(id(101), crate::names::End::B);
     assert_eq!(world.ovs.as_ref().unwrap().ports[&tail.outer].bridge, world.names.segment(wire_id));

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use netloom_model::id::WireId;
-use netloom_model::observed::{ObservedWire, WireState};
+use netloom_model::observed::{ObservedWire, Source, WireState};
 use netloom_model::slice::{Wire, WireEnd};
 
+use super::bridges;
 use super::bridges::{Bridges, Health, has_rule, lost, problem};
 use super::joins::{are_joined, devices, has_flows, is_joined, segment_ends};
 use super::nics::{Place, Places};
@@ -111,6 +112,7 @@ impl Wiring<'_> {
                 end: verdict.end,
                 plane: choice.name().to_owned(),
                 plane_reason: choice.why.to_owned(),
+                sources: self.sources(wire),
             };
             plan.observed.wires.insert(wire.wire_id, observed);
         }
@@ -126,6 +128,33 @@ impl Wiring<'_> {
             rules.extend(self.unwanted(&table.rules));
             plan.flows.insert(bridge.clone(), rules);
         }
+    }
+
+    /// What the state of a wire is read from, as far as that answers.
+    fn sources(&self, wire: &Wire) -> Vec<Source> {
+        let names = self.facts.names;
+        let of_bridge = |name: &str| bridges::sources(self.facts, name);
+        let of_kernel = || vec![Source::Interfaces, Source::Redirects];
+        let mut all = match ends(wire) {
+            Ends::Nics(..) if is_joined(self.facts, wire) => of_kernel(),
+            Ends::Nics(..) => [of_bridge(&names.bridge), vec![Source::Interfaces]].concat(),
+            Ends::NicAndSegment(_, segment) if is_joined(self.facts, wire) => {
+                [of_bridge(&names.segment(segment)), of_kernel()].concat()
+            }
+            Ends::NicAndSegment(_, segment) => {
+                [of_bridge(&names.segment(segment)), vec![Source::Interfaces]].concat()
+            }
+            Ends::Segments(a, b) => {
+                let joined = if is_joined(self.facts, wire) { of_kernel() } else { Vec::new() };
+                [of_bridge(&names.segment(a)), of_bridge(&names.segment(b)), joined].concat()
+            }
+            Ends::Special(..) if wire.a_to_b.is_none() && wire.b_to_a.is_none() => vec![Source::Interfaces],
+            Ends::Special(..) => of_kernel(),
+            Ends::Other => Vec::new(),
+        };
+        all.sort();
+        all.dedup();
+        all
     }
 
     /// What carrier follows at the ends of a wire.

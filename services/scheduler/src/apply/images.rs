@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use netloom_model::failure::{Code, Failure};
 use netloom_model::id::{HostId, NodeUid};
 use netloom_model::slice::Instance;
-use netloom_model::state::{Runtime, Wanted};
+use netloom_model::state::Runtime;
 
 use crate::client::{HostClient, ImageHost, ImageUse, Refused, Verdict};
 use crate::error::{Error, Result};
@@ -52,7 +52,7 @@ impl Scheduler {
         }
         let succeeded: BTreeSet<String> =
             rows.nodes.values().filter(|n| n.is_successor()).map(|n| n.id.folded()).collect();
-        let leaves = |n: &&NodeRow| n.wanted == Wanted::Absent || succeeded.contains(&n.id.folded());
+        let leaves = |n: &&NodeRow| !n.wanted.stays() || succeeded.contains(&n.id.folded());
         let leaving: Vec<NodeUid> =
             rows.nodes.values().filter(|n| !n.is_successor()).filter(leaves).map(|n| n.uid).collect();
         client.check_instances(instances, &leaving).await
@@ -128,7 +128,7 @@ pub(super) fn image_uses(before: &LabRows, after: &LabRows) -> Vec<ImageUse> {
     after
         .nodes
         .values()
-        .filter(|n| n.wanted != Wanted::Absent && n.runtime != Runtime::Bridge && !waited.contains(&n.uid))
+        .filter(|n| n.wanted.stays() && n.runtime != Runtime::Bridge && !waited.contains(&n.uid))
         .filter_map(|n| {
             Some(ImageUse {
                 node: n.id.to_string(),

@@ -19,6 +19,7 @@ fn operation_row(row: &<Db as sqlx::Database>::Row) -> Result<OperationRow> {
         plan: from_json("operations.plan_json", row.try_get("plan_json")?)?,
         progress: from_json("operations.progress_json", row.try_get("progress_json")?)?,
         error: error.map(|e| from_json("operations.error_json", &e)).transpose()?,
+        released: row.try_get::<i64, _>("released")? != 0,
         request_id: row.try_get("request_id")?,
         traceparent: row.try_get("traceparent")?,
         create_us: row.try_get("create_us")?,
@@ -37,10 +38,10 @@ impl Tx<'_> {
     pub async fn put_operation(&mut self, operation: &OperationRow) -> Result<()> {
         sqlx::query(
             "INSERT INTO operations (id, lab_uid, lab, kind, state, plan_json, progress_json, error_json, request_id, traceparent, create_us,
-               update_us, end_us)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+               update_us, end_us, released)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
              ON CONFLICT (id) DO UPDATE SET state = excluded.state, progress_json = excluded.progress_json, error_json = excluded.error_json,
-               update_us = excluded.update_us, end_us = excluded.end_us",
+               update_us = excluded.update_us, end_us = excluded.end_us, released = excluded.released",
         )
         .bind(operation.id.to_string())
         .bind(operation.lab_uid.to_string())
@@ -55,6 +56,7 @@ impl Tx<'_> {
         .bind(operation.create_us)
         .bind(operation.update_us)
         .bind(operation.end_us)
+        .bind(i64::from(operation.released))
         .execute(&mut *self.sql)
         .await?;
         if operation.state != OperationState::Running {

@@ -98,7 +98,10 @@ async fn a_bridge_joins_its_links() {
     lab.nodes[2] = p::NodeSpec { id: "n3".into(), kind: "bridge".into(), ..p::NodeSpec::default() };
     let operation = world.deploy("b", lab).await;
     assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
-    assert_eq!(world.node("b", "n3").await.state(), p::NodeState::Ready);
+    let bridge = world.node("b", "n3").await;
+    assert_eq!(bridge.state(), p::NodeState::Ready);
+    // What a state was read from is what its host says, and nothing is made of it.
+    assert_eq!(bridge.sources, [i32::from(p::EvidenceSource::Ovsdb)]);
     world.host().read(|s| {
         assert_eq!((s.segments.len(), s.nics.len(), s.wires.len(), s.exists.len()), (1, 2, 2, 2));
         assert!(s.segments.keys().all(|id| *id < 1 << 60));

@@ -46,6 +46,7 @@ pub(super) fn container(owner: Owner, c: ContainerInspectResponse) -> Option<Fou
         spec_hash: text(label::SPEC_HASH),
         image_digest: c.image.unwrap_or_default(),
         health: health(&state),
+        trouble: String::new(),
         limits: limits(&host),
         ports: port_mappings(ports),
         network: network_of(&host),

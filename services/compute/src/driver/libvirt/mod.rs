@@ -176,6 +176,7 @@ impl Driver for LibvirtDriver {
                 aside: reading.is_aside(),
                 start_id: reading.start_id(),
                 started_us: reading.started_ns() / 1000,
+                trouble: reading.trouble().to_owned(),
                 id: reading.id,
                 uid,
                 lab_uid,

@@ -112,6 +112,19 @@ impl Reading {
         self.state == sys::VIR_DOMAIN_PAUSED && self.reason == sys::VIR_DOMAIN_PAUSED_STARTING_UP
     }
 
+    /// What keeps it from going on though it runs, and what to do.
+    pub fn trouble(&self) -> &'static str {
+        match (self.state, self.reason) {
+            (sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_IOERROR) => {
+                "it stands still, since its disk cannot be written to: see whether the host's disk is full, make room, and restart the node"
+            }
+            (sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_USER) => {
+                "it was paused (virsh resume lets it go on)"
+            }
+            _ => "",
+        }
+    }
+
     /// It is off, and its name is free for another.
     pub fn is_aside(&self) -> bool {
         !self.runs() && self.name.ends_with(&aside_suffix(&self.id))

@@ -35,6 +35,10 @@ impl ComputeService for Host {
     async fn remove(&self, request: Request<pc::RemoveRequest>) -> Answer<pc::RemoveResponse> {
         let request = request.into_inner();
         self.called("compute.remove", Some(request.term), request.encoded_len())?;
+        let mut version = self.version.subscribe();
+        while self.read(|s| s.hold_removals) {
+            let _ = version.changed().await;
+        }
         let failures = self.with(|s| {
             for uid in &request.uids {
                 s.wanted.remove(uid);
