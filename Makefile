@@ -46,7 +46,7 @@ bench: images ## Measure ratios against floors (release build: the first takes l
 	@cargo build --workspace --bins --release --locked
 	@cargo bench --workspace --bench netloom --locked
 
-fuzz: ## Look for topology files that the reader cannot cope with (needs nightly Rust and cargo-fuzz)
+fuzz: ## Look for topology files and images that their readers cannot cope with (needs nightly Rust and cargo-fuzz)
 	@scripts/fuzz.sh
 
 lint: ## Check formatting, clippy, rustdoc, contracts and licences

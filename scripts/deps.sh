@@ -39,6 +39,8 @@ need cpio cpio
 # Tests verify certificates with it.
 need openssl openssl
 need strace strace
+# Tests make qcow2 disks with it.
+need qemu-img qemu-utils
 need cc build-essential
 [ "${1:-}" != lint ] || need npm npm
 

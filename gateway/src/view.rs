@@ -1,7 +1,7 @@
 //! The one view: every public message about a lab, node, link, host, image, kind or operation is built here and nowhere else.
 //!
 //! The scheduler answers with facts; counts and states are computed from them by `netloom_model::tally`. Get, List, Create, Update, Watch and the results of
-//! operations, over gRPC and over HTTP, all come through this file, so that no two of them can differ.
+//! operations, over gRPC and over HTTP, all come through this module, so that no two of them can differ.
 
 use std::time::SystemTime;
 
@@ -12,13 +12,16 @@ use netloom_model::spec::LinkSpec;
 use netloom_model::state::{LabState, Wanted};
 use netloom_model::tally;
 use netloom_proto::convert::ConvertError;
-use netloom_proto::image_registry::v1 as pr;
 use netloom_proto::scheduler::v1 as ps;
 use netloom_topology::{Diagnostic, Severity};
 use prost_types::Timestamp;
 
 use crate::error::Error;
 use crate::{etag, names};
+
+mod image;
+
+pub use image::{garbage, image, upload};
 
 /// A lab.
 ///
@@ -196,40 +199,6 @@ pub fn host(facts: ps::HostFacts) -> Result<v1::Host, Error> {
         running_count: int(counts.running),
         observe_time: facts.observe_time,
     })
-}
-
-/// An image.
-///
-/// Computed: `host_count` is the number of hosts that have it; `observe_time` is the newest of its presences.
-pub fn image(facts: pr::Image) -> v1::Image {
-    let mut hosts: Vec<&str> =
-        facts.presences.iter().filter(|p| p.present).map(|p| p.host.as_str()).collect();
-    hosts.sort_unstable();
-    hosts.dedup();
-    let host_count = i32::try_from(hosts.len()).unwrap_or(i32::MAX);
-    let newest = |a: &Timestamp, b: &Timestamp| (a.seconds, a.nanos).cmp(&(b.seconds, b.nanos));
-    let observe_time = facts.presences.iter().filter_map(|p| p.observe_time).max_by(newest);
-    v1::Image {
-        name: names::image(&facts.reference),
-        uid: facts.uid,
-        reference: facts.reference,
-        presences: facts.presences.into_iter().map(presence).collect(),
-        host_count,
-        create_time: facts.create_time,
-        observe_time,
-    }
-}
-
-fn presence(facts: pr::Presence) -> v1::ImagePresence {
-    v1::ImagePresence {
-        host: names::host(&facts.host),
-        present: facts.present,
-        digest: facts.digest,
-        format: facts.format,
-        size_bytes: long(facts.size_bytes),
-        architecture: facts.architecture,
-        observe_time: facts.observe_time,
-    }
 }
 
 /// A kind of the catalogue.

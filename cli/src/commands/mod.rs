@@ -20,6 +20,7 @@ mod exec;
 mod exec_many;
 mod generate;
 mod graph;
+mod image;
 mod inspect;
 mod inventory;
 mod link;
@@ -27,6 +28,7 @@ mod list;
 mod live;
 mod logs;
 mod node;
+mod push;
 mod reference;
 mod save;
 mod shell;
@@ -108,7 +110,7 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
             list::kind(context, &name, output.format).await.map(done)
         }
         Command::Host(List::List { output }) => list::hosts(context, output.format).await.map(done),
-        Command::Image(List::List { output }) => list::images(context, output.format).await.map(done),
+        Command::Image(a) => image::run(context, a).await,
         Command::Doctor(a) => doctor::run(context, a.config.as_deref(), a.output.format).await,
         Command::Completions(a) => reference::completions(context, &a).map(done),
         Command::Man(a) => reference::man(&a).map(done),

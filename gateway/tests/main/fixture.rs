@@ -15,6 +15,9 @@ pub const DONE: &str = "019aa000-0000-7000-8000-000000000002";
 /// An operation that failed, on the lab `mixed`.
 pub const FAILED: &str = "019aa000-0000-7000-8000-000000000003";
 
+/// An upload.
+pub const UPLOAD: &str = "019aa111-0000-7000-8000-000000000500";
+
 pub fn time(seconds: i64) -> Option<Timestamp> {
     Some(Timestamp { seconds: 1_764_000_000 + seconds, nanos: 250_000_000 })
 }
@@ -243,14 +246,42 @@ pub fn images() -> Vec<pr::Image> {
                 presence("lost", false, 42),
             ],
             create_time: time(40),
+            ..pr::Image::default()
         },
         pr::Image {
             uid: uid(401),
             reference: "netloom/host:local".into(),
             presences: Vec::new(),
             create_time: time(46),
+            stored: Some(pr::Blob {
+                digest: format!("sha256:{}", "ab".repeat(32)),
+                size_bytes: 123_456,
+                format: p::ImageFormat::Qcow2.into(),
+                virtual_size_bytes: 1 << 30,
+                architecture: "amd64".into(),
+                image_ids: vec!["sha256:cc".into()],
+                problem: "set aside; push it again".into(),
+                store_time: time(47),
+                verify_time: time(48),
+            }),
+            kinds: vec![pr::ImageKind { kind: "vyos".into(), version: "1.4".into(), preferred: true }],
         },
     ]
+}
+
+pub fn upload() -> pr::Upload {
+    pr::Upload {
+        id: UPLOAD.into(),
+        reference: "vyos:1.4".into(),
+        size_bytes: 1_000,
+        digest: format!("sha256:{}", "ab".repeat(32)),
+        format: p::ImageFormat::Raw.into(),
+        kinds: vec![pr::ImageKind { kind: "vyos".into(), version: "1.4".into(), preferred: true }],
+        file_name: "vyos-1.4.0.qcow2".into(),
+        offset: 7,
+        create_time: time(50),
+        expire_time: time(51),
+    }
 }
 
 pub fn operations() -> Vec<ps::OperationFacts> {

@@ -146,7 +146,8 @@ impl ComputeService for Grpc {
         for query in request.into_inner().images {
             images.push(self.facts(&query.reference, query.runtime()).await?);
         }
-        Ok(Response::new(p::InspectImagesResponse { images }))
+        let room_bytes = self.host.files.room().inspect_err(|e| tracing::warn!("{e}")).ok();
+        Ok(Response::new(p::InspectImagesResponse { images, room_bytes }))
     }
 
     async fn check_instances(

@@ -52,7 +52,7 @@ fn dependencies_point_one_way() {
             );
         }
     }
-    for pure in ["netloom-model", "netloom-topology"] {
+    for pure in ["netloom-image", "netloom-model", "netloom-topology"] {
         assert!(!depends(pure, "tokio"), "{pure} is pure");
     }
 }

@@ -7,7 +7,7 @@ use netloom_model::id::{HostId, NodeUid};
 use netloom_model::slice::Instance;
 use netloom_model::state::Runtime;
 
-use crate::client::{HostClient, ImageUse, Refused, Verdict};
+use crate::client::{HostClient, ImageHost, ImageUse, Refused, Verdict};
 use crate::error::{Error, Result};
 use crate::rows::{LabRows, NodeRow};
 use crate::scheduler::Scheduler;
@@ -95,20 +95,25 @@ impl Scheduler {
                     let message = format!("host {host} is not in the scheduler's configuration");
                     return Err(Error::from(Failure::new(Code::Unavailable, "HOST_UNAVAILABLE", message)));
                 };
-                let facts = client.inspect_images(&images).await?;
-                self.registry.record(&host, facts).await
+                let (facts, room) = client.inspect_images(&images).await?;
+                self.registry.record(&host, facts).await?;
+                Ok((host, room))
             }
         };
-        futures::future::try_join_all(asked.into_iter().map(ask)).await?;
+        let rooms = futures::future::try_join_all(asked.into_iter().map(ask)).await?;
         if uses.is_empty() {
             return Ok(Vec::new());
         }
-        let architectures = self.world.read(|hosts| {
+        let architectures: BTreeMap<HostId, String> = self.world.read(|hosts| {
             let of_host =
                 |(id, view): (&HostId, &HostView)| (id.clone(), view.compute.inventory.architecture.clone());
             hosts.iter().map(of_host).collect()
         });
-        self.registry.validate(uses, &architectures).await
+        let hosts = rooms.into_iter().map(|(host, room_bytes)| {
+            let architecture = architectures.get(&host).cloned().unwrap_or_default();
+            (host, ImageHost { architecture, room_bytes })
+        });
+        self.registry.validate(uses, &hosts.collect()).await
     }
 }
 

@@ -154,7 +154,7 @@ impl ComputeService for Host {
             ..pc::ImageFacts::default()
         };
         let images = request.into_inner().images.into_iter().map(facts).collect();
-        Ok(Response::new(pc::InspectImagesResponse { images }))
+        Ok(Response::new(pc::InspectImagesResponse { images, room_bytes: None }))
     }
 
     async fn check_instances(
