@@ -31,7 +31,7 @@ use crate::client::ImageUse;
 use crate::error::Result;
 use crate::operation::unchanged_verdict;
 use crate::place::Room;
-use crate::plan::{Context, Planned, plan};
+use crate::plan::{Before, Context, Planned, plan};
 use crate::rows::{LabRows, NodeRow, OperationKind, OperationRow, OperationState};
 use crate::scheduler::Scheduler;
 use crate::store::{Tx, progress};
@@ -264,6 +264,9 @@ impl Scheduler {
         );
         operation.progress = progress(&operation, Some(&rows));
         tx.put_operation(&operation).await?;
+        if let Some(current) = current.filter(|_| !over) {
+            tx.put_before(operation.id, &Before::of(current)).await?;
+        }
         tx.save(current, rows).await?;
         tx.commit().await?;
         self.room_appeared();
@@ -351,6 +354,9 @@ impl Scheduler {
         let Some(before) = tx.rows(operation.lab_uid) else { return Err(not_found().into()) };
         let mut current = (*before).clone();
         current.operation = None;
+        if let Some(before) = tx.before(operation.id).await? {
+            before.put_back(&mut current);
+        }
         operation.end(OperationState::Cancelled, None, progress(&operation, Some(&before)), tx.now());
         tx.put_operation(&operation).await?;
         let traceparent = telemetry::traceparent();

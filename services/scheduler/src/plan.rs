@@ -5,6 +5,7 @@
 //! [`spec_hash`] says that a container cannot change so far while it lives.
 
 mod anew;
+mod before;
 mod links;
 mod reason;
 mod verbs;
@@ -21,6 +22,7 @@ use netloom_model::state::{Runtime, Wanted};
 
 pub use self::anew::take_over;
 use self::anew::{Anew, Made, New, leaves};
+pub use self::before::Before;
 pub use self::reason::tell_left_out;
 pub use self::verbs::{NodeChange, change_nodes};
 use crate::place::{Asks, Need, Room, is_policy, place};
@@ -46,7 +48,7 @@ pub struct Context<'a> {
     pub catalogue: &'a Catalogue,
     /// What hosts offer, and what everything but this lab has reserved there.
     pub rooms: &'a [Room],
-    /// True when a user asks: an image that could not be used is tried again, and what leaves is set aside, so that it can come back.
+    /// True when a user asks: an image that could not be used is tried again.
     pub asked: bool,
     /// True when a whole lab is asked for: nodes that were stopped are started, and links that were unplugged are plugged.
     pub revive: bool,
@@ -84,7 +86,7 @@ pub fn plan(current: &LabRows, spec: &LabSpec, ctx: Context<'_>) -> Planned {
     }
     links::links(&mut rows, &current.lab.spec, spec, ctx, &mut actions);
     wire_up(&mut rows, ctx);
-    take_over(&mut rows, ctx.catalogue, ctx.asked, ctx.now);
+    take_over(&mut rows, ctx.catalogue, ctx.now);
     let forbidden = forbidden(current, &rows, ctx.rooms);
     Planned { rows, plan: Plan { actions, unplaced }, overgrown, forbidden }
 }
@@ -173,7 +175,7 @@ fn nodes(
         actions.push(action(verb, Object::Node, &id, why));
     }
     for node in rows.nodes.values_mut().filter(|n| n.is_wanted() && !named.contains(&n.id.folded())) {
-        leaves(node, ctx.asked);
+        leaves(node);
         actions.push(action(Verb::Delete, Object::Node, node.id.as_str(), "it is not in the spec"));
     }
     followers(rows, &mut made, ctx, actions);

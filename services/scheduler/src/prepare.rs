@@ -126,12 +126,6 @@ fn step(rows: &mut LabRows, nodes: &[NodeUid], step: ImageStep, detail: &str) {
     }
 }
 
-/// Lets successors take their places if all is known. What they replace is kept for as long as an operation is still to succeed.
-fn changes_places(core: &Scheduler, rows: &mut LabRows) {
-    let keep = rows.operation.is_some();
-    take_over(rows, &core.catalogue, keep, now_us());
-}
-
 async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &[NodeRow]) -> Result<()> {
     let lab = rows.lab.uid;
     let image_use = |n: &NodeRow| ImageUse {
@@ -165,7 +159,7 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
         for ((reference, _), nodes) in &pulls {
             step(rows, nodes, ImageStep::Pulling, &format!("fetches {reference}"));
         }
-        changes_places(core, rows);
+        take_over(rows, &core.catalogue, now_us());
     })
     .await?;
     are_ready(core, lab, client, &ready).await?;
@@ -192,7 +186,7 @@ async fn are_ready(core: &Scheduler, lab: LabUid, client: &HostClient, nodes: &[
         for r in &refused {
             step(rows, &[r.uid], ImageStep::Failed, &r.message);
         }
-        changes_places(core, rows);
+        take_over(rows, &core.catalogue, now_us());
     })
     .await
 }
@@ -233,7 +227,7 @@ async fn pull(
             let why = e.peer().map_or_else(|| e.to_string(), |f| f.message.clone());
             core.change("scheduler.image", lab, |rows| {
                 step(rows, &nodes, ImageStep::Failed, &why);
-                changes_places(core, rows);
+                take_over(rows, &core.catalogue, now_us());
             })
             .await
         }

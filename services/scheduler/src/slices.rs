@@ -71,7 +71,8 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
                 host_entries: if n.is_aside() { Vec::new() } else { entries.clone() },
                 spec_hash: n.spec_hash.clone(),
                 restarts: n.restarts,
-                held: stages::is_held(rows, n),
+                // One that left and is back may meet what its successor was sent.
+                held: stages::is_held(rows, n) || n.has_files_due(&rows.lab.spec),
                 certificate: certificate(rows, n),
                 network_of: match &n.spec.network_mode {
                     NetworkMode::Node(owner) => wanted_node(rows, owner).map(|o| o.uid),

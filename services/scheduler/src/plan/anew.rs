@@ -7,7 +7,7 @@
 //! ```text
 //! successor ─► shown ─► set aside ─► to be gone: an operation succeeded, or the lab goes
 //!     ▲                     │
-//!     └─────────────────────┘ it is asked for again: by a cancel, or by its former spec
+//!     └─────────────────────┘ it is asked for again: by a cancel ([`Before`](super::Before)), or by its former spec
 //! ```
 //!
 //! What changed places with its successor is set aside: out of the way, with all that its programs wrote. What is asked for and stands aside is not made, it comes back.
@@ -54,18 +54,18 @@ pub(super) struct Made {
     kept: BTreeSet<NodeUid>,
     /// The hashes that are asked for, by ids in lower case.
     asked: BTreeMap<String, String>,
-    /// True when what failed before is tried again, and what leaves is set aside: a user asks.
+    /// True when what failed before is tried again: a user asks.
     by_user: bool,
 }
 
-/// Takes a node out of the lab: aside where it may be asked to come back and there may be something of it.
-pub(super) fn leaves(node: &mut NodeRow, keep: bool) {
+/// Takes a node out of the lab: aside, since it may be asked to come back, when there may be something of it.
+pub(super) fn leaves(node: &mut NodeRow) {
     if !node.wanted.stays() {
         return;
     }
     let has_disk =
         node.runtime != Runtime::Bridge && node.host.is_some() && node.image_step == ImageStep::Ready;
-    node.wanted = if keep && has_disk { Wanted::Aside } else { Wanted::Absent };
+    node.wanted = if has_disk { Wanted::Aside } else { Wanted::Absent };
     // By the time it is back, its files there are another's.
     node.files = String::new();
 }
@@ -86,10 +86,9 @@ impl Made {
 
     /// Adds the row of a new node; its former self leaves.
     pub(super) fn insert(&mut self, rows: &mut LabRows, new: New, former: Option<NodeUid>) {
-        let keep = self.by_user;
         let former = former.and_then(|uid| rows.nodes.get_mut(&uid)).and_then(|old| {
             old.replaced = true;
-            leaves(old, keep);
+            leaves(old);
             old.host.clone()
         });
         let node = new.row();
@@ -158,7 +157,9 @@ impl Made {
     pub(super) fn drop_others(&self, rows: &mut LabRows) {
         let dropped = |n: &NodeRow| n.is_successor() && !self.kept.contains(&n.uid);
         rows.nodes.retain(|_, n| !dropped(n) || n.phase().is_some());
-        rows.nodes.values_mut().filter(|n| dropped(n)).for_each(|n| n.wanted = Wanted::Aside);
+        for node in rows.nodes.values_mut().filter(|n| dropped(n)) {
+            (node.wanted, node.files) = (Wanted::Aside, String::new());
+        }
     }
 }
 
@@ -198,9 +199,9 @@ impl New {
     }
 }
 
-/// Puts the successors that can be made in the places of those they succeed, once nothing of the lab is being prepared any more; those leave, set aside where they are to be kept. Those that
+/// Puts the successors that can be made in the places of those they succeed, once nothing of the lab is being prepared any more; those leave. Those that
 /// belong together, by a network namespace or by what surrounds all of them, change together or not at all.
-pub fn take_over(rows: &mut LabRows, catalogue: &Catalogue, keep: bool, now: i64) {
+pub fn take_over(rows: &mut LabRows, catalogue: &Catalogue, now: i64) {
     if rows.is_preparing() || !rows.nodes.values().any(NodeRow::is_successor) {
         return;
     }
@@ -221,7 +222,7 @@ pub fn take_over(rows: &mut LabRows, catalogue: &Catalogue, keep: bool, now: i64
             Some(uid) if *uid == node.uid => node.replaced = false,
             Some(_) if !node.replaced => {
                 node.replaced = true;
-                leaves(node, keep);
+                leaves(node);
             }
             _ => {}
         }

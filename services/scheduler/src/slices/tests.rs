@@ -141,10 +141,7 @@ fn a_node_is_admitted_when_its_image_is_there_and_its_former_self_is_out_of_the_
     let mut seen = Observed::absent(uid, next.lab.uid);
     seen.phase = Phase::Running;
     next.nodes.get_mut(&uid).unwrap().observed = Some(seen);
-    let mut gone = next.clone();
-    crate::plan::take_over(&mut gone, &Catalogue::embedded(), false, 2);
-    assert_eq!(instances_to_remove(&gone, &host()), BTreeSet::from([uid]), "nobody keeps it");
-    crate::plan::take_over(&mut next, &Catalogue::embedded(), true, 2);
+    crate::plan::take_over(&mut next, &Catalogue::embedded(), 2);
     assert_eq!(next.node("r1").unwrap().uid, new);
     assert!(instances_to_remove(&next, &host()).is_empty());
     let told =

@@ -6,6 +6,7 @@ use sqlx::Row as _;
 use super::{
     Connection, Db, Event, Object, Page, Result, Store, Tx, from_json, from_word, parse, to_json, word,
 };
+use crate::plan::Before;
 use crate::rows::{OperationRow, OperationState};
 
 fn operation_row(row: &<Db as sqlx::Database>::Row) -> Result<OperationRow> {
@@ -60,10 +61,33 @@ impl Tx<'_> {
         .execute(&mut *self.sql)
         .await?;
         if operation.state != OperationState::Running {
+            sqlx::query("DELETE FROM before_operations WHERE operation_id = $1")
+                .bind(operation.id.to_string())
+                .execute(&mut *self.sql)
+                .await?;
             self.ended.push(operation.clone());
         }
         self.event(Event::new(operation.lab.as_str(), false, Object::Operation(Box::new(operation.clone()))))
             .await
+    }
+
+    /// Writes what a lab was when an operation began, for as long as that is under way.
+    pub async fn put_before(&mut self, operation: OperationId, before: &Before) -> Result<()> {
+        sqlx::query("INSERT INTO before_operations (operation_id, before_json) VALUES ($1, $2)")
+            .bind(operation.to_string())
+            .bind(to_json(before))
+            .execute(&mut *self.sql)
+            .await?;
+        Ok(())
+    }
+
+    /// What its lab was when an operation began; none when it made the lab, is over, or was begun by an earlier version.
+    pub async fn before(&mut self, operation: OperationId) -> Result<Option<Before>> {
+        let row = sqlx::query("SELECT before_json FROM before_operations WHERE operation_id = $1")
+            .bind(operation.to_string())
+            .fetch_optional(&mut *self.sql)
+            .await?;
+        row.map(|row| from_json("before_operations.before_json", row.try_get("before_json")?)).transpose()
     }
 
     /// An operation, as this write sees it.

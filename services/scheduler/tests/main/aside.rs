@@ -264,3 +264,82 @@ async fn what_comes_back_finds_its_own_files() {
     world.node_is("l", "n1", p::NodeState::Ready).await;
     assert_eq!((containers(&world), there()), (before, b"one".to_vec()));
 }
+
+/// A deploy of what worked, after one that failed, and one of a third thing, cancelled when they are far: what was there when they began is there again.
+#[tokio::test]
+async fn a_cancel_after_a_deploy_that_failed_gives_back_what_was_there() {
+    let with = |name: &str, image: &str| {
+        let mut changed = spec(2, &[(1, 2)]);
+        changed.nodes[1].env.insert(name.into(), "1".into());
+        if !image.is_empty() {
+            changed.nodes[1].image = image.into();
+        }
+        changed
+    };
+    for restart in [false, true] {
+        let mut world = World::new().await;
+        world.host().with(|s| s.crashes.insert("B".into()));
+        world.deploy("l", with("A", "")).await;
+        let good = containers(&world);
+        assert_eq!(world.deploy("l", with("B", "")).await.state(), p::OperationState::Failed);
+        let both = containers(&world);
+        let failed = world.node("l", "n2").await.uid;
+        assert_eq!((aside(&world), both.len()), (vec!["n2".to_owned()], 3));
+
+        // What worked is back, and what failed aside, when it is cancelled.
+        world.host().with(|s| s.unplugged = true);
+        let rescue = world.apply("l", with("A", "")).await.unwrap();
+        is_told(&world, &rescue.id, "n2", "RUNNING").await;
+        assert_eq!(containers(&world), both);
+        if restart {
+            world.kill().await;
+            world.start().await;
+        }
+        world.cancel(&rescue.id).await.unwrap();
+        world.host().with(|s| s.unplugged = false);
+        eventually("all is as it was", BOUND, || async {
+            containers(&world) == both
+                && aside(&world) == ["n2"]
+                && world.host().running() == ["n1", "n2"]
+                && world.node("l", "n2").await.uid == failed
+        })
+        .await;
+        let rescue = world.deploy("l", with("A", "")).await;
+        assert_eq!(rescue.state(), p::OperationState::Succeeded, "{rescue:?}");
+        assert_eq!(containers(&world), good);
+
+        // An image that cannot be had changes nothing; nor does a cancel of what corrects that.
+        assert_eq!(world.deploy("l", with("C", "linx:1")).await.state(), p::OperationState::Failed);
+        assert_eq!(containers(&world), good);
+        world.host().with(|s| s.unplugged = true);
+        let corrected = world.apply("l", with("C", "")).await.unwrap();
+        is_told(&world, &corrected.id, "n2", "RUNNING").await;
+        world.cancel(&corrected.id).await.unwrap();
+        world.host().with(|s| s.unplugged = false);
+        eventually("what ran runs, and nothing else", BOUND, || async {
+            containers(&world) == good && aside(&world).is_empty()
+        })
+        .await;
+        world.node_is("l", "n2", p::NodeState::Ready).await;
+    }
+}
+
+#[tokio::test]
+async fn a_cancel_leaves_what_was_stopped_and_unplugged_as_it_was() {
+    let world = World::new().await;
+    world.deploy("l", spec(2, &[(1, 2)])).await;
+    let stopped = world.change_nodes("l", ps::NodeChange::Stop, &["n2"]).await.unwrap();
+    world.done(&stopped.id).await;
+    let before = containers(&world);
+    let mut changed = spec(2, &[(1, 2)]);
+    changed.nodes[1].env.insert("A".into(), "1".into());
+    world.host().with(|s| s.unplugged = true);
+    let operation = world.apply("l", changed).await.unwrap();
+    is_told(&world, &operation.id, "n2", "RUNNING").await;
+    world.cancel(&operation.id).await.unwrap();
+    eventually("the former is there, stopped", BOUND, || async {
+        containers(&world) == before && world.host().running() == ["n1"]
+    })
+    .await;
+    assert_eq!(world.node("l", "n2").await.wanted(), p::Wanted::Stopped);
+}

@@ -1,9 +1,11 @@
 use netloom_model::observed::{Observed, Phase};
 use netloom_model::spec::LabSpec;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
 use crate::place::Room;
-use crate::plan::plan;
+use crate::plan::{Before, plan};
 
 /// An owner, one that shares its network namespace, and one that has its own.
 fn spec(env: &str) -> LabSpec {
@@ -49,16 +51,21 @@ fn after(current: &LabRows, spec: &LabSpec, now: i64, asked: bool) -> LabRows {
     for node in rows.nodes.values_mut() {
         node.image_step = ImageStep::Ready;
     }
-    take_over(&mut rows, &catalogue, asked, now);
+    take_over(&mut rows, &catalogue, now);
+    seen(&mut rows);
+    // What is to be gone goes.
+    rows.nodes.retain(|_, n| n.wanted != Wanted::Absent);
+    rows
+}
+
+/// All that is told to hosts is there.
+fn seen(rows: &mut LabRows) {
     let lab = rows.lab.uid;
-    for node in rows.nodes.values_mut() {
+    for node in rows.nodes.values_mut().filter(|n| !n.is_successor()) {
         let mut seen = Observed::absent(node.uid, lab);
         seen.phase = if node.is_aside() { Phase::Aside } else { Phase::Running };
         node.observed = Some(seen);
     }
-    // What is to be gone goes.
-    rows.nodes.retain(|_, n| n.wanted != Wanted::Absent);
-    rows
 }
 
 fn uid(rows: &LabRows, id: &str) -> NodeUid {
@@ -79,7 +86,9 @@ fn what_was_set_aside_comes_back_for_its_own_spec_and_a_cancel_keeps_nothing_els
     assert_eq!(aside(&second), [main, side, own].into());
     assert!(!second.node("own").unwrap().replaced, "it is still shown");
 
-    let cancelled = after(&second, &spec("a"), 3, false);
+    let mut current = second.clone();
+    Before::of(&first).put_back(&mut current);
+    let cancelled = after(&current, &spec("a"), 3, false);
     assert_eq!(cancelled.nodes.keys().collect::<Vec<_>>(), first.nodes.keys().collect::<Vec<_>>());
     assert!(cancelled.nodes.values().all(NodeRow::is_wanted));
 
@@ -122,4 +131,63 @@ fn who_shares_a_network_namespace_comes_back_with_its_owner_only() {
     let again = after(&without, &spec("c"), 4, true);
     assert!(!sides.contains(&uid(&again, "side")), "its namespace is gone, so it is another");
     assert!(aside(&again).contains(&sides[1]), "and nothing of it is lost");
+}
+
+/// Deploys of which parts fail, each cancelled at some moment: what was there when it began is there afterwards, and has the place that it had.
+#[test]
+fn a_cancel_gives_back_what_was_there_whatever_failed_before() {
+    let catalogue = Catalogue::embedded();
+    let rooms = [room()];
+    for seed in 0..300 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut rows = after(&LabRows::new("lab".parse().unwrap(), 1), &spec("a"), 1, true);
+        let mut completed = spec("a");
+        for now in 2..9 {
+            let mut asked = spec(["a", "b", "c"][random.random_range(0..3)]);
+            asked.nodes.retain(|_| random.random_bool(0.9));
+            asked
+                .nodes
+                .iter_mut()
+                .filter(|n| n.id == "own")
+                .for_each(|n| n.image = random.random_range(0..3).to_string());
+            let before = Before::of(&rows);
+            // What is to come back, and could not, may do so after a cancel.
+            let comes_back: BTreeSet<_> = rows
+                .nodes
+                .values()
+                .filter(|n| n.is_successor() && n.phase().is_some())
+                .map(|n| n.id.folded())
+                .collect();
+            let has_disk = |n: &&NodeRow| n.image_step == ImageStep::Ready && !n.is_successor();
+            let there: BTreeMap<_, _> = rows
+                .nodes
+                .values()
+                .filter(has_disk)
+                .map(|n| (n.uid, (n.wanted, n.replaced, comes_back.contains(&n.id.folded()))))
+                .collect();
+            let ctx = |asked| Context { catalogue: &catalogue, rooms: &rooms, asked, revive: asked, now };
+            let mut under_way = plan(&rows, &asked, ctx(true)).rows;
+            if random.random_bool(0.7) {
+                let fails = random.random_bool(0.4);
+                for node in under_way.nodes.values_mut().filter(|n| n.is_preparing()) {
+                    node.image_step = if fails { ImageStep::Failed } else { ImageStep::Ready };
+                }
+                take_over(&mut under_way, &catalogue, now);
+                seen(&mut under_way);
+            }
+            if random.random_bool(0.4) {
+                (rows, completed) = (under_way, asked);
+                continue;
+            }
+            before.put_back(&mut under_way);
+            rows = plan(&under_way, &completed, ctx(false)).rows;
+            for (uid, (wanted, replaced, moves)) in there {
+                let has = rows.nodes.get(&uid).map(|n| (n.wanted, n.replaced));
+                let told = format!("seed {seed}, deploy {now}: {uid} was {wanted} {replaced}, is {has:?}");
+                assert!(has.is_some_and(|(wanted, _)| wanted != Wanted::Absent), "{told}");
+                assert!(has == Some((wanted, replaced)) || wanted == Wanted::Aside || moves, "{told}");
+            }
+            rows.nodes.retain(|_, n| n.wanted != Wanted::Absent);
+        }
+    }
 }
