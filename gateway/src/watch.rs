@@ -296,7 +296,7 @@ impl Follow {
     async fn step(&mut self) -> Result<ps::OperationFacts, Error> {
         let failed = self.peers.scheduler_error();
         let Some(events) = &mut self.events else {
-            let mut events = self.peers.watch(0, &self.facts.lab).await?;
+            let mut events = self.peers.watch_operations(&self.facts.lab).await?;
             // Its first message says that it is open.
             events.message().await.map_err(failed)?.ok_or_else(|| self.peers.scheduler_ended())?;
             self.events = Some(events);

@@ -4,6 +4,7 @@
 mod commands;
 mod entry;
 mod look;
+mod news;
 mod peers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -75,6 +76,7 @@ struct Inner {
     inventory: ComputeInventory,
     glances: u64,
     look: Look,
+    gone: news::Gone,
 }
 
 /// See the module.
@@ -98,6 +100,7 @@ impl Table {
             inventory,
             glances: 0,
             look: Look::default(),
+            gone: news::Gone::default(),
         };
         Table { inner: Mutex::new(inner), told: broadcast::channel(BACKLOG).0, wake: Notify::new() }
     }
@@ -216,7 +219,9 @@ impl Table {
                 }
             }
         }
+        let id = found.id.clone();
         entry.found = Some(found);
+        inner.gone.forget(&id);
         self.settle_entry(&mut inner, uid);
         true
     }
@@ -225,6 +230,7 @@ impl Table {
     pub fn not_seen(&self, id: &str, glance: u64) -> Option<NodeUid> {
         let mut inner = self.lock();
         let is_it = |e: &Entry| e.glance <= glance && e.found.as_ref().is_some_and(|f| f.id == id);
+        inner.gone.note(id);
         let (uid, entry) = inner.entries.iter_mut().find(|(_, e)| is_it(e))?;
         let uid = *uid;
         entry.glance = glance;
@@ -321,6 +327,8 @@ impl Table {
             Next::Do(step) => {
                 entry.doing = Some(step);
                 entry.memory.begins();
+                // A refresh looks at what it changed alone.
+                entry.look_due = step != Step::Refresh;
                 Some(entry.job(uid, step, peer.as_ref()))
             }
             Next::Nothing | Next::At(_) => {
@@ -339,6 +347,8 @@ impl Table {
         let Some(entry) = inner.entries.get_mut(&uid) else { return };
         entry.busy = false;
         entry.doing = None;
+        entry.look_due = false;
+        entry.made = None;
         let gone_for_good = matches!(entry.wish, Wish::Gone) && step == Step::Remove;
         match outcome {
             Ok(()) => {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use netloom_model::id::{NodeUid, WireId};
 use netloom_ovsdb::{Client, Db, Txn, Uuid};
+use netloom_service::pace::Pace;
 use netloom_service::{Shutdown, fail_point};
 use tokio::sync::{Notify, watch};
 
@@ -38,6 +39,8 @@ use crate::slice::{Store, Wanted};
 const LASTING: Duration = Duration::from_secs(1);
 /// How often a pass is made though nothing was heard.
 const TIMER: Duration = Duration::from_secs(1);
+/// Longest rest before a pass for which only events ask. Carrier waits for no pass: `links` keeps it.
+const LONGEST_REST: Duration = Duration::from_millis(15);
 /// How often what wires carried is read, at most.
 const COUNT: Duration = Duration::from_secs(1);
 /// How long a failed effect rests, at first and at most.
@@ -164,6 +167,7 @@ impl Reconciler {
         // What exists is told from the first word on; a database that does not answer is not waited for.
         let _ = tokio::time::timeout(TIMER, snapshots.wait_for(Option::is_some)).await;
         let wake = self.wake.clone();
+        let mut pace = Pace::new(LONGEST_REST);
         loop {
             let now = Now {
                 wanted: wanted.borrow_and_update().clone(),
@@ -172,9 +176,13 @@ impl Reconciler {
                 db: snapshots.borrow_and_update().clone(),
             };
             let begun = Instant::now();
-            let pause = self.pass(now, &reports).await;
+            let (acted, pause) = self.pass(now, &reports).await;
             let outcome = if self.refused.is_none() { "ok" } else { "failed" };
             figures::PASSES.note(&[outcome], begun.elapsed());
+            // What was done is looked at without a rest: what comes of it asks for more.
+            if !acted {
+                pace.looked();
+            }
             tokio::select! {
                 Ok(()) = wanted.changed() => {}
                 there = starts.changed() => there.map_err(|_| Error::Ended("lists network namespaces"))?,
@@ -184,14 +192,20 @@ impl Reconciler {
                 () = tokio::time::sleep(pause) => {}
                 () = shutdown.cancelled() => return Ok(()),
             }
+            if !acted {
+                tokio::select! {
+                    () = pace.rest() => {}
+                    () = shutdown.cancelled() => return Ok(()),
+                }
+            }
             if self.keepers.values().any(Keeper::ended) {
                 return Err(Error::Ended("keeps a bridge's flows"));
             }
         }
     }
 
-    /// One pass; tells how long the next may wait.
-    async fn pass(&mut self, now: Now, reports: &Reports) -> Duration {
+    /// One pass; tells whether it changed anything of the host's interfaces, and how long the next may wait.
+    async fn pass(&mut self, now: Now, reports: &Reports) -> (bool, Duration) {
         self.read(now.db);
         let tables = self.tables();
         let tried_with = (now.wanted.revision, now.starts.clone());
@@ -226,10 +240,10 @@ impl Reconciler {
         let settled = facts.settled;
         self.tell(&mut plan, &now.wanted, &reports.report);
         self.count(&plan, &reports.counts).await;
-        self.act(plan, &now.wanted, &now.starts, &now.links, settled).await;
+        let acted = self.act(plan, &now.wanted, &now.starts, &now.links, settled).await;
         let clock = Instant::now();
         let due = self.resting.values().filter_map(|rest| rest.until.checked_duration_since(clock)).min();
-        due.unwrap_or(TIMER).min(TIMER)
+        (acted, due.unwrap_or(TIMER).min(TIMER))
     }
 
     /// Takes in the database's state, and which bridges have to be looked after.
@@ -310,7 +324,15 @@ impl Reconciler {
         }
     }
 
-    async fn act(&mut self, plan: Plan, wanted: &Wanted, starts: &Starts, links: &Links, settled: bool) {
+    /// Brings it about; tells whether anything of the host's interfaces was changed.
+    async fn act(
+        &mut self,
+        plan: Plan,
+        wanted: &Wanted,
+        starts: &Starts,
+        links: &Links,
+        settled: bool,
+    ) -> bool {
         for (name, keeper) in &self.keepers {
             let generation = keeper.table().generation;
             let wish = plan.flows.get(name).map(|rules| Wish {
@@ -345,6 +367,7 @@ impl Reconciler {
         if interfaces_changed {
             self.sources.monitor.read_anew().await;
         }
+        interfaces_changed
     }
 
     /// Reads what wires carried, when it was not read for a while.

@@ -19,6 +19,7 @@ use netloom_model::id::{HostId, LinkUid, NodeUid, OperationId};
 use netloom_model::plan::{Object, Plan, Verb};
 use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
 use netloom_service::Shutdown;
+use netloom_service::pace::Pace;
 use tokio::time::Instant;
 
 use crate::client::{COMPUTE, NETWORK};
@@ -32,6 +33,8 @@ use crate::{slices, stages};
 
 /// How often active operations are looked at although nothing happened.
 const TICK: Duration = Duration::from_secs(1);
+/// Longest rest before they are looked at again.
+const LONGEST_REST: Duration = Duration::from_millis(10);
 /// The reason of an operation whose lab went away meanwhile.
 const LAB_REMOVED: &str = "LAB_REMOVED";
 /// How many nodes and links a failed operation's message names.
@@ -56,34 +59,66 @@ struct Watched {
 /// How long after an acknowledgement a host's word may still be from before it.
 const STALE: Duration = Duration::from_millis(20);
 /// How soon to look again while a host's next word is waited for.
-const SOON: Duration = Duration::from_millis(100);
+const SOON: Duration = Duration::from_millis(25);
 
 /// Watches active operations for ever.
 pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
-    let (mut revision, mut world) = (core.store.subscribe(), core.world.subscribe());
+    let (mut revision, mut answers) = (core.store.subscribe(), core.world.subscribe_answers());
     let mut watched: BTreeMap<OperationId, Watched> = BTreeMap::new();
+    let mut pace = Pace::new(LONGEST_REST);
+    let mut active = Active::default();
     loop {
         revision.borrow_and_update();
-        world.borrow_and_update();
-        let wake = match pass(&core, &mut watched).await {
+        answers.borrow_and_update();
+        let wake = match pass(&core, &mut active, &mut watched).await {
             Ok(wake) => wake,
             Err(e) => {
                 tracing::error!("operations could not be looked at, tried again: {e}");
                 None
             }
         };
+        pace.looked();
         let tick = Instant::now() + TICK;
+        let woken = async {
+            tokio::select! {
+                _ = revision.changed() => {}
+                _ = answers.changed() => {}
+                () = tokio::time::sleep_until(wake.map_or(tick, |w| w.min(tick))) => {}
+            }
+            pace.rest().await;
+        };
         tokio::select! {
-            _ = revision.changed() => {}
-            _ = world.changed() => {}
-            () = tokio::time::sleep_until(wake.map_or(tick, |w| w.min(tick))) => {}
+            () = woken => {}
             () = shutdown.cancelled() => return,
         }
     }
 }
 
-async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) -> Result<Option<Instant>> {
-    let operations = core.store.active_operations().await?;
+/// Active operations, as they were read last, and at which revision: no commit, no others.
+#[derive(Default)]
+struct Active {
+    read: Option<(u64, Vec<OperationRow>)>,
+}
+
+impl Active {
+    async fn now(&mut self, core: &Scheduler) -> Result<Vec<OperationRow>> {
+        // Taken before they are read: what is committed meanwhile is read once more.
+        let revision = core.store.revision();
+        if let Some((_, operations)) = self.read.as_ref().filter(|(at, _)| *at == revision) {
+            return Ok(operations.clone());
+        }
+        let operations = core.store.active_operations().await?;
+        self.read = Some((revision, operations.clone()));
+        Ok(operations)
+    }
+}
+
+async fn pass(
+    core: &Scheduler,
+    active: &mut Active,
+    watched: &mut BTreeMap<OperationId, Watched>,
+) -> Result<Option<Instant>> {
+    let operations = active.now(core).await?;
     watched.retain(|id, _| operations.iter().any(|o| o.id == *id));
     let mut wake: Option<Instant> = None;
     for operation in operations {

@@ -57,8 +57,8 @@ pub struct Context<'a> {
 /// Plans a spec that was checked ([`LabSpec::check`], [`Catalogue::check`]).
 pub fn plan(current: &LabRows, spec: &LabSpec, ctx: Context<'_>) -> Planned {
     let mut rows = current.clone();
-    if rows.lab.spec != *spec {
-        rows.lab.spec = spec.clone();
+    if *rows.lab.spec != *spec {
+        rows.lab.spec = spec.clone().into();
         rows.lab.generation += 1;
         rows.lab.update_us = ctx.now;
     }
@@ -151,7 +151,7 @@ fn nodes(
             let Some(old) = rows.nodes.get_mut(&uid) else { continue };
             if !stays {
                 // Its removal may not have begun, or it is aside: then it is as it was.
-                (old.wanted, old.spec, old.removal) = (Wanted::Running, new.spec, String::new());
+                (old.wanted, old.spec, old.removal) = (Wanted::Running, new.spec.into(), String::new());
                 actions.push(action(Verb::Create, Object::Node, &id, "it is wanted again"));
             } else if let Some((verb, why)) = changed_in_place(old, new.spec, (before, spec), ctx) {
                 actions.push(action(verb, Object::Node, &id, why));
@@ -195,9 +195,9 @@ fn changed_in_place(
         verbs::apply(node, verb);
         reasons.push("it was stopped".to_owned());
     }
-    if node.spec != spec {
+    if *node.spec != spec {
         reasons.push(reason::node_change(&node.spec, &spec));
-        node.spec = spec;
+        node.spec = spec.into();
     }
     reasons.extend(contents);
     if ctx.asked && node.image_step == ImageStep::Failed {
@@ -222,7 +222,13 @@ fn followers(rows: &mut LabRows, made: &mut Made, ctx: Context<'_>, actions: &mu
         let why =
             format!("forces a new container: it shares the network namespace of {owner}, which is made anew");
         let (uid, id, now) = (node.uid, node.id.to_string(), ctx.now);
-        let new = New { id: node.id, spec: node.spec, runtime: node.runtime, hash: node.spec_hash, now };
+        let new = New {
+            id: node.id,
+            spec: node.spec.into_inner(),
+            runtime: node.runtime,
+            hash: node.spec_hash,
+            now,
+        };
         let why = match made.anew(rows, new, uid) {
             Anew::AsBefore => continue,
             Anew::Back => "brings back the container that was set aside".to_owned(),

@@ -17,6 +17,7 @@ use netloom_model::tally::{LinkTally, NodeTally};
 use serde::{Deserialize, Serialize};
 
 pub use self::operation::{OperationKind, OperationRow, OperationState};
+use crate::shared::Shared;
 
 /// A lab.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,9 +27,9 @@ pub struct LabRow {
     /// Its id.
     pub id: LabId,
     /// What was asked for.
-    pub spec: LabSpec,
+    pub spec: Shared<LabSpec>,
     /// What was asked for when a deploy was last over: where a cancel goes back to.
-    pub completed: Option<LabSpec>,
+    pub completed: Option<Shared<LabSpec>>,
     /// Grows with each change of the spec.
     pub generation: u64,
     /// Running, or absent while it is being removed.
@@ -88,7 +89,7 @@ pub struct NodeRow {
     /// What was asked of it.
     pub wanted: Wanted,
     /// The node, its kind's defaults filled in.
-    pub spec: NodeSpec,
+    pub spec: Shared<NodeSpec>,
     /// Hash over what makes a recreation needed.
     pub spec_hash: String,
     /// Where it runs; none when no host has room.
@@ -200,7 +201,7 @@ pub struct LinkRow {
     /// Running or absent.
     pub wanted: Wanted,
     /// The link, its ends sorted.
-    pub spec: LinkSpec,
+    pub spec: Shared<LinkSpec>,
     /// The host that both ends are on; none while they are not on one.
     pub host: Option<HostId>,
     /// False while it is unplugged on request.
@@ -303,7 +304,7 @@ impl LabRows {
         let lab = LabRow {
             uid: LabUid::new(),
             id,
-            spec: LabSpec::default(),
+            spec: Shared::default(),
             completed: None,
             generation: 0,
             wanted: Wanted::Running,

@@ -15,7 +15,7 @@ use netloom_model::observed::Phase;
 use netloom_model::slice::{
     Certificate, HostEntry, Instance, MachineNic, NetworkSlice, Nic, Readiness, Segment, Wire, WireEnd,
 };
-use netloom_model::spec::{Endpoint, EndpointType, NetworkMode};
+use netloom_model::spec::{Endpoint, EndpointType, NetworkMode, NodeSpec};
 use netloom_model::state::{Runtime, Wanted};
 
 use crate::plan::guest_name;
@@ -62,7 +62,7 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
                 lab_uid: rows.lab.uid,
                 lab: rows.lab.id.clone(),
                 name: rows.lab.spec.instance_name(&rows.lab.id, n.id.as_str()),
-                spec: n.spec.clone(),
+                spec: NodeSpec::clone(&n.spec),
                 runtime: n.runtime,
                 wanted: n.wanted,
                 interfaces: interfaces(rows, n),

@@ -81,6 +81,10 @@ pub(super) struct Entry {
     /// A job holds it, though it may still wait for its turn.
     pub(super) busy: bool,
     pub(super) doing: Option<Step>,
+    /// The step under way looks at the instance when it is done, and has not begun to.
+    pub(super) look_due: bool,
+    /// Id of the instance that the step under way has made.
+    pub(super) made: Option<String>,
     pub(super) exec: ExecState,
     pub(super) traceparent: String,
     pub(super) waiters: Vec<oneshot::Sender<Result<(), String>>>,
@@ -100,6 +104,8 @@ impl Entry {
             unsaved: false,
             busy: false,
             doing: None,
+            look_due: false,
+            made: None,
             exec: ExecState::default(),
             traceparent: String::new(),
             waiters: Vec::new(),

@@ -56,7 +56,7 @@ pub fn link_not_found(lab: &LabId, link: &str) -> Failure {
 impl Scheduler {
     /// The spec of a lab with one link changed.
     pub(super) fn edited(&self, rows: &LabRows, edit: &LinkEdit) -> Result<LabSpec> {
-        let mut spec = rows.lab.spec.clone();
+        let mut spec = LabSpec::clone(&rows.lab.spec);
         // As ends are spelled in specs that were applied, whatever other spelling the kind has for them.
         let only =
             LabSpec { nodes: spec.nodes.clone(), links: vec![edit.link.clone()], ..LabSpec::default() };

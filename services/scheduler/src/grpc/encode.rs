@@ -25,7 +25,7 @@ pub(super) fn lab(core: &Scheduler, view: LabView) -> ps::LabFacts {
     ps::LabFacts {
         uid: lab.uid.to_string(),
         id: lab.id.to_string(),
-        spec: Some(lab.spec.into()),
+        spec: Some(lab.spec.into_inner().into()),
         wanted: p::Wanted::from(lab.wanted).into(),
         generation: lab.generation,
         node_tallies: nodes.into_iter().map(node).collect(),
@@ -77,7 +77,7 @@ pub(super) fn node(core: &Scheduler, view: NodeView) -> ps::NodeFacts {
         create_time: timestamp(node.create_us),
         update_time: timestamp(node.update_us),
         observe_time,
-        spec: Some(node.spec.into()),
+        spec: Some(node.spec.into_inner().into()),
         ..ps::NodeFacts::default()
     };
     if let Some(o) = node.observed {
@@ -109,7 +109,7 @@ pub(super) fn link(core: &Scheduler, view: LinkView) -> ps::LinkFacts {
         id: link.id,
         observe_time: timestamp(core.world.heard_us(link.host.iter())),
         enabled: link.enabled,
-        spec: Some(link.spec.into()),
+        spec: Some(link.spec.into_inner().into()),
         state: p::LinkState::from(link.state).into(),
         reason: link.reason,
         plane: link.plane,

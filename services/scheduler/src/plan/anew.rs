@@ -105,7 +105,7 @@ impl Made {
         if let Some(successor) = there.filter(|n| new.is(n)) {
             self.names.insert(folded);
             self.kept.insert(successor.uid);
-            successor.spec = new.spec;
+            successor.spec = new.spec.into();
             let again = self.by_user && successor.image_step == ImageStep::Failed;
             if !again {
                 return Anew::AsBefore;
@@ -117,7 +117,7 @@ impl Made {
         if let Some(back) = self.set_aside(rows, &new).and_then(|uid| rows.nodes.get_mut(&uid)) {
             self.names.insert(folded);
             self.kept.insert(back.uid);
-            (back.wanted, back.replaced, back.spec) = (Wanted::Running, true, new.spec);
+            (back.wanted, back.replaced, back.spec) = (Wanted::Running, true, new.spec.into());
             return Anew::Back;
         }
         let stands = |old: &NodeRow| {
@@ -176,7 +176,7 @@ impl New {
             replaced: false,
             runtime: self.runtime,
             wanted: Wanted::Running,
-            spec: self.spec,
+            spec: self.spec.into(),
             spec_hash: self.hash,
             host: None,
             // A bridge's name has room for 60 bits only.

@@ -71,6 +71,8 @@ pub struct DockerDriver {
     /// Speaks the version that Docker was last found to speak.
     client: Mutex<Option<Docker>>,
     networks: tokio::sync::Mutex<()>,
+    /// Uids of nodes that may have volumes of their own; none until Docker was asked. Only this program makes such.
+    nodes_with_volumes: tokio::sync::Mutex<Option<BTreeSet<String>>>,
 }
 
 impl DockerDriver {
@@ -87,8 +89,8 @@ impl DockerDriver {
             .map_err(|e| Error::host(format!("cannot write {}", wait_program.display()), e))?;
         let config = Arc::new(config);
         let mounts = mounts::Mounts { files, pins, wait_program, config: config.clone() };
-        let networks = tokio::sync::Mutex::default();
-        Ok(DockerDriver { owner, config, mounts, client: Mutex::default(), networks })
+        let (networks, nodes_with_volumes) = Default::default();
+        Ok(DockerDriver { owner, config, mounts, client: Mutex::default(), networks, nodes_with_volumes })
     }
 
     /// A client that speaks Docker's version.
@@ -353,7 +355,7 @@ impl Driver for DockerDriver {
     }
 
     fn remove_node(&self, node: NodeUid) -> Answer<'_, ()> {
-        DOCKER.time(&["remove_volumes"], self.remove_volumes(format!("{}={node}", label::UID))).boxed()
+        DOCKER.time(&["remove_volumes"], self.remove_volumes_of(node)).boxed()
     }
 
     fn remove_lab(&self, lab: LabUid) -> Answer<'_, ()> {

@@ -5,9 +5,9 @@
 use std::collections::HashMap;
 
 use bollard::Docker;
-use bollard::models::VolumeCreateRequest;
+use bollard::models::{Volume, VolumeCreateRequest};
 use bollard::query_parameters::{ListVolumesOptionsBuilder, RemoveVolumeOptions};
-use netloom_model::id::Digest;
+use netloom_model::id::{Digest, NodeUid};
 use netloom_model::slice::Instance;
 use netloom_model::spec::VolumeMount;
 
@@ -31,6 +31,9 @@ impl DockerDriver {
             ]);
             if volume.name.is_empty() {
                 labels.insert(label::UID.to_owned(), instance.uid.to_string());
+                if let Some(known) = &mut *self.nodes_with_volumes.lock().await {
+                    known.insert(instance.uid.to_string());
+                }
             }
             let is_its = |there: &HashMap<String, String>| {
                 [label::OWNER, label::LAB_UID, label::UID]
@@ -75,14 +78,41 @@ impl DockerDriver {
         }
     }
 
+    /// Removes the volumes of a node's own. Most nodes never had any: Docker is asked once which have, and not for each that goes.
+    pub(super) async fn remove_volumes_of(&self, node: NodeUid) -> Result<(), Error> {
+        let node = node.to_string();
+        let mut known = self.nodes_with_volumes.lock().await;
+        let has = match &*known {
+            Some(known) => known.contains(&node),
+            None => {
+                let uids = self.volumes_with(None).await?.into_iter();
+                known.insert(uids.filter_map(|mut v| v.labels.remove(label::UID)).collect()).contains(&node)
+            }
+        };
+        drop(known);
+        if has {
+            self.remove_volumes(format!("{}={node}", label::UID)).await?;
+            if let Some(known) = &mut *self.nodes_with_volumes.lock().await {
+                known.remove(&node);
+            }
+        }
+        Ok(())
+    }
+
+    /// Volumes of ours that have this label too.
+    async fn volumes_with(&self, of: Option<String>) -> Result<Vec<Volume>, Error> {
+        let client = self.client().await?;
+        let mut filters = self.filters(None);
+        filters.entry("label").or_default().extend(of);
+        let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
+        let volumes = client.list_volumes(Some(options)).await.map_err(|e| self.error(e))?;
+        Ok(volumes.volumes.unwrap_or_default())
+    }
+
     /// Removes the volumes of ours that have this label too.
     pub(super) async fn remove_volumes(&self, of: String) -> Result<(), Error> {
         let client = self.client().await?;
-        let mut filters = self.filters(None);
-        filters.entry("label").or_default().push(of);
-        let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
-        let volumes = client.list_volumes(Some(options)).await.map_err(|e| self.error(e))?;
-        for volume in volumes.volumes.unwrap_or_default() {
+        for volume in self.volumes_with(Some(of)).await? {
             match client.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await {
                 Err(e) if status(&e) == Some(404) => {}
                 other => other.map_err(|e| self.error(e))?,
