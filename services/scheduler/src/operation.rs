@@ -10,33 +10,33 @@
 //! ready nodes is up or had its time. What waits by its stages for something that cannot come about is not waited for. An operation of some nodes asks the same
 //! of those and their links. What a host refuses for good ends it at once.
 
+mod failures;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use netloom_model::failure::{Code, Failure};
-use netloom_model::id::{HostId, LinkUid, NodeUid, OperationId};
+use netloom_model::id::{LinkUid, NodeUid, OperationId};
 use netloom_model::plan::{Object, Plan, Verb};
 use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
 use netloom_service::Shutdown;
 use netloom_service::pace::Pace;
 use tokio::time::Instant;
 
+use self::failures::{LAB_REMOVED, host_refused, lab_removed};
 use crate::client::{COMPUTE, NETWORK};
 use crate::error::Result;
 use crate::facts::BACK;
 use crate::rows::{LabRows, LinkRow, NodeRow, OperationKind, OperationRow, OperationState, now_us};
 use crate::scheduler::Scheduler;
 use crate::store::progress;
-use crate::world::Refusal;
 use crate::{slices, stages};
 
 /// How often active operations are looked at although nothing happened.
 const TICK: Duration = Duration::from_secs(1);
 /// Longest rest before they are looked at again.
 const LONGEST_REST: Duration = Duration::from_millis(10);
-/// The reason of an operation whose lab went away meanwhile.
-const LAB_REMOVED: &str = "LAB_REMOVED";
 /// How many nodes and links a failed operation's message names.
 const NAMED: usize = 20;
 
@@ -212,24 +212,6 @@ fn judge(
         return None;
     }
     left
-}
-
-/// Why an operation fails whose lab a host will not take.
-fn host_refused(rows: &LabRows, (host, service, refusal): (HostId, &'static str, Refusal)) -> Failure {
-    let message = format!(
-        "host {host} will not take what lab \"{}\" asks of its {service} service: {}; change the lab and deploy it again",
-        rows.lab.id, refusal.why
-    );
-    Failure::new(Code::FailedPrecondition, "HOST_REFUSED", message)
-        .with("lab", rows.lab.id.to_string())
-        .with("host", host.to_string())
-        .with("service", service)
-}
-
-/// Why an operation ends whose lab was removed meanwhile.
-fn lab_removed(operation: &OperationRow) -> Failure {
-    let message = format!("lab \"{}\" was removed while this was under way; deploy it again", operation.lab);
-    Failure::new(Code::FailedPrecondition, LAB_REMOVED, message)
 }
 
 /// True when every host of the lab acknowledged its part as of this revision.
