@@ -126,7 +126,7 @@ impl Scheduler {
         for _ in 0..ATTEMPTS {
             let mut tx = self.store.begin("scheduler.deploy").await?;
             let id = apply.request_id.as_deref();
-            if let Some(first) = repeated_in(&mut tx, id, OperationKind::Deploy, &apply.lab).await? {
+            if let Some(first) = repeated_in(&mut tx, id, apply.change.kind(), &apply.lab).await? {
                 return Ok(first);
             }
             let current = self.store.rows_of(&apply.lab.folded());
@@ -231,7 +231,7 @@ impl Scheduler {
         let now = tx.now();
         let Planned { mut rows, plan, .. } = planned;
         let mut operation =
-            OperationRow::new(OperationKind::Deploy, &rows, plan, &telemetry::traceparent(), now);
+            OperationRow::new(apply.change.kind(), &rows, plan, &telemetry::traceparent(), now);
         let nothing_to_do = operation.plan.actions.is_empty();
         if apply.validate_only {
             operation.end(OperationState::Succeeded, None, Vec::new(), now);

@@ -4,38 +4,39 @@
 //! the rows and says when it is over. So a scheduler that was killed in the middle goes on where it was: what is to be done is in the rows.
 //!
 //! Once all that a deploy asked for is there and has been so for a moment, what was set aside for it is removed. Until then a cancel, or the former spec, has it back.
+//! That removal is waited for, but not for ever: reconcilers go on with it when nobody waits.
 //!
 //! A deploy is over when its hosts acknowledged everything, nothing is left to remove, every node is settled and at the end of its stages, and every link between
 //! ready nodes is up or had its time. What waits by its stages for something that cannot come about is not waited for. An operation of some nodes asks the same
 //! of those and their links. What a host refuses for good ends it at once.
+
+mod failures;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use netloom_model::failure::{Code, Failure};
-use netloom_model::id::{HostId, LinkUid, NodeUid, OperationId};
+use netloom_model::id::{LinkUid, NodeUid, OperationId};
 use netloom_model::plan::{Object, Plan, Verb};
 use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
 use netloom_service::Shutdown;
 use netloom_service::pace::Pace;
 use tokio::time::Instant;
 
+use self::failures::{LAB_REMOVED, host_refused, lab_removed};
 use crate::client::{COMPUTE, NETWORK};
 use crate::error::Result;
 use crate::facts::BACK;
 use crate::rows::{LabRows, LinkRow, NodeRow, OperationKind, OperationRow, OperationState, now_us};
 use crate::scheduler::Scheduler;
 use crate::store::progress;
-use crate::world::Refusal;
 use crate::{slices, stages};
 
 /// How often active operations are looked at although nothing happened.
 const TICK: Duration = Duration::from_secs(1);
 /// Longest rest before they are looked at again.
 const LONGEST_REST: Duration = Duration::from_millis(10);
-/// The reason of an operation whose lab went away meanwhile.
-const LAB_REMOVED: &str = "LAB_REMOVED";
 /// How many nodes and links a failed operation's message names.
 const NAMED: usize = 20;
 
@@ -49,8 +50,10 @@ struct Watched {
     acknowledged_us: Option<i64>,
     /// Since when everything is as asked for.
     well: Option<Instant>,
-    /// When the first of the nodes that it starts was seen to run.
-    started: Option<Instant>,
+    /// The start of each node that it starts and that runs, and since when it was seen.
+    started: HashMap<NodeUid, (String, Instant)>,
+    /// Since when nothing but removals is waited for.
+    removing: Option<Instant>,
 }
 
 /// How long after an acknowledgement a host's word may still be from before it.
@@ -125,43 +128,15 @@ async fn pass(
             late: HashMap::new(),
             acknowledged_us: None,
             well: None,
-            started: None,
+            started: HashMap::new(),
+            removing: None,
         });
         let rows = core.store.rows(operation.lab_uid);
         let verdict = match (operation.kind, &rows) {
             (OperationKind::Destroy, None) => Some(Ok(())),
             (OperationKind::Destroy, Some(_)) => None,
             (_, None) => Some(Err(lab_removed(&operation))),
-            (kind, Some(rows)) => {
-                let bound = core.config.link_bound();
-                let next = note_late_links(rows, &mut seen.late, bound);
-                wake = wake.into_iter().chain(next).min();
-                let late = |link| seen.late.get(&link).is_some_and(|t| t.elapsed() >= bound);
-                if let Some(refused) = core.world.refusal(operation.lab_uid, seen.revision) {
-                    Some(Err(host_refused(rows, refused)))
-                } else if !acknowledged(core, rows, seen.revision) {
-                    None
-                } else if !heard_since(
-                    core,
-                    rows,
-                    &operation.plan,
-                    *seen.acknowledged_us.get_or_insert_with(now_us),
-                ) {
-                    wake = wake.into_iter().chain([Instant::now() + SOON]).min();
-                    None
-                } else {
-                    let of = kind.is_of_nodes().then(|| nodes_of(rows, &operation.plan));
-                    let verdict = verdict(rows, of.as_ref(), late);
-                    if has_started(rows, &operation.plan) {
-                        seen.started.get_or_insert_with(Instant::now);
-                    }
-                    // A process that cannot do its work mostly ends within its first second: it is not left before. What keeps something is watched from when all is well, below.
-                    let lasts = seen.started.map(|t| t + core.config.start_watch());
-                    let lasts = lasts.filter(|t| *t > Instant::now() && !(of.is_none() && keeps(rows)));
-                    wake = wake.into_iter().chain(lasts.filter(|_| matches!(verdict, Some(Ok(()))))).min();
-                    verdict.filter(|v| v.is_err() || lasts.is_none())
-                }
-            }
+            (_, Some(rows)) => judge(core, &operation, rows, seen, &mut wake),
         };
         let is_well = verdict.as_ref().is_some_and(|v| v.is_ok());
         let well = *seen.well.get_or_insert_with(Instant::now);
@@ -169,14 +144,22 @@ async fn pass(
             seen.well = None;
         }
         match (verdict, &rows) {
-            (Some(Ok(())), Some(rows)) if operation.kind == OperationKind::Deploy && keeps(rows) => {
-                let watch =
-                    if risks(rows, &operation.plan) { core.config.start_watch() } else { Duration::ZERO };
-                let proven = well + watch;
-                if proven <= Instant::now() {
+            (Some(Ok(())), Some(rows)) => {
+                // Only a deploy of the whole lab says that it is good as it is: after one that failed, a link may well be changed.
+                let releases = operation.kind == OperationKind::Deploy && keeps(rows);
+                let watch = core.config.start_watch();
+                // A process that cannot do its work mostly ends within its first second: it is not left before.
+                let last = note_starts(rows, &operation.plan, &mut seen.started);
+                let lasts = last.map(|t| t + watch).filter(|_| !operation.released);
+                let proven = if releases && risks(rows, &operation.plan) { well + watch } else { well };
+                let proven = lasts.map_or(proven, |t| t.max(proven));
+                if proven > Instant::now() {
+                    wake = wake.into_iter().chain([proven]).min();
+                } else if releases {
+                    seen.removing = None;
                     release(core, operation, rows).await?;
                 } else {
-                    wake = wake.into_iter().chain([proven]).min();
+                    end(core, operation, Ok(())).await?;
                 }
             }
             (Some(verdict), _) => end(core, operation, verdict).await?,
@@ -186,22 +169,49 @@ async fn pass(
     Ok(wake)
 }
 
-/// Why an operation fails whose lab a host will not take.
-fn host_refused(rows: &LabRows, (host, service, refusal): (HostId, &'static str, Refusal)) -> Failure {
-    let message = format!(
-        "host {host} will not take what lab \"{}\" asks of its {service} service: {}; change the lab and deploy it again",
-        rows.lab.id, refusal.why
-    );
-    Failure::new(Code::FailedPrecondition, "HOST_REFUSED", message)
-        .with("lab", rows.lab.id.to_string())
-        .with("host", host.to_string())
-        .with("service", service)
-}
-
-/// Why an operation ends whose lab was removed meanwhile.
-fn lab_removed(operation: &OperationRow) -> Failure {
-    let message = format!("lab \"{}\" was removed while this was under way; deploy it again", operation.lab);
-    Failure::new(Code::FailedPrecondition, LAB_REMOVED, message)
+/// Whether an operation on rows that are there is over, and how; none while something better may come by waiting.
+fn judge(
+    core: &Scheduler,
+    operation: &OperationRow,
+    rows: &LabRows,
+    seen: &mut Watched,
+    wake: &mut Option<Instant>,
+) -> Option<Result<(), Failure>> {
+    let mut wake_at = |at: Option<Instant>| *wake = (*wake).into_iter().chain(at).min();
+    let bound = core.config.link_bound();
+    wake_at(note_late_links(rows, &mut seen.late, bound));
+    if let Some(refused) = core.world.refusal(operation.lab_uid, seen.revision) {
+        return Some(Err(host_refused(rows, refused)));
+    }
+    let mut left = operation.released.then_some(Ok(()));
+    if acknowledged(core, rows, seen.revision) {
+        let acknowledged_us = *seen.acknowledged_us.get_or_insert_with(now_us);
+        if heard_since(core, rows, &operation.plan, acknowledged_us) {
+            note_starts(rows, &operation.plan, &mut seen.started);
+            let of = operation.kind.is_of_nodes().then(|| nodes_of(rows, &operation.plan));
+            let late = |link| seen.late.get(&link).is_some_and(|t| t.elapsed() >= bound);
+            let over = verdict(rows, of.as_ref(), late, Removals::Awaited);
+            if over.is_some() {
+                seen.removing = None;
+                return over;
+            }
+            left = left.or_else(|| verdict(rows, of.as_ref(), late, Removals::Left));
+        } else {
+            wake_at(Some(Instant::now() + SOON));
+        }
+    }
+    // What cannot be removed now, since its host does not answer or something holds it, is removed whenever it can be. One that was released brought about
+    // all that it was for, whatever is heard since.
+    if left.is_none() {
+        seen.removing = None;
+        return None;
+    }
+    let over = *seen.removing.get_or_insert_with(Instant::now) + core.config.removal_bound();
+    if over > Instant::now() {
+        wake_at(Some(over));
+        return None;
+    }
+    left
 }
 
 /// True when every host of the lab acknowledged its part as of this revision.
@@ -226,13 +236,25 @@ fn nodes_of(rows: &LabRows, plan: &Plan) -> BTreeSet<NodeUid> {
     of_nodes.filter_map(|a| rows.node(&a.id.to_ascii_lowercase())).map(|n| n.uid).collect()
 }
 
-/// True when one of the nodes that a plan starts runs.
-fn has_started(rows: &LabRows, plan: &Plan) -> bool {
+/// Notes since when the nodes that a plan starts run; says when the last of them began to. One that was started again begins anew.
+fn note_starts(
+    rows: &LabRows,
+    plan: &Plan,
+    started: &mut HashMap<NodeUid, (String, Instant)>,
+) -> Option<Instant> {
     let starts = |verb| matches!(verb, Verb::Create | Verb::Recreate | Verb::Start | Verb::Restart);
     let runs = |n: &NodeRow| n.runtime != Runtime::Bridge && n.state.is_running();
     let told = rows.told();
     let of_nodes = plan.actions.iter().filter(|a| a.object == Object::Node && starts(a.verb));
-    of_nodes.filter_map(|a| told.get(&a.id.to_ascii_lowercase()).copied()).any(runs)
+    let running: Vec<&NodeRow> =
+        of_nodes.filter_map(|a| told.get(&a.id.to_ascii_lowercase()).copied()).filter(|n| runs(n)).collect();
+    let before = std::mem::take(started);
+    for node in running {
+        let start = node.observed.as_ref().map(|o| o.start_id.clone()).unwrap_or_default();
+        let since = before.get(&node.uid).filter(|(s, _)| *s == start).map(|(_, since)| *since);
+        started.insert(node.uid, (start, since.unwrap_or_else(Instant::now)));
+    }
+    started.values().map(|(_, since)| *since).max()
 }
 
 /// The nodes at a link's ends that are nodes'.
@@ -271,23 +293,40 @@ fn note_late_links(rows: &LabRows, late: &mut HashMap<LinkUid, Instant>, bound: 
     late.values().map(|t| *t + bound).filter(|t| *t > Instant::now()).min()
 }
 
+/// Whether the removal of nodes, with their interfaces, is waited for. That of links and of interfaces of nodes that stay always is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Removals {
+    /// It is.
+    Awaited,
+    /// It had its time, and goes on by itself.
+    Left,
+}
+
+/// True while something is to be removed that is waited for.
+fn is_leaving(rows: &LabRows, removals: Removals) -> bool {
+    let is_awaited = |n: &NodeRow| removals == Removals::Awaited || n.wanted != Wanted::Absent;
+    let awaited = |node| rows.nodes.get(&node).map_or(removals == Removals::Awaited, is_awaited);
+    rows.nodes.values().any(|n| n.wanted == Wanted::Absent && is_awaited(n))
+        || rows.links.values().any(|l| l.wanted == Wanted::Absent)
+        || slices::removes_nics(rows, |nic| awaited(nic.node_uid))
+}
+
 /// Whether an operation is over, and how; none while something better may come by waiting. It is about some nodes and their links, or the whole lab.
 fn verdict(
     rows: &LabRows,
     of: Option<&BTreeSet<NodeUid>>,
     has_had_its_time: impl Fn(LinkUid) -> bool,
+    removals: Removals,
 ) -> Option<Result<(), Failure>> {
-    let leaving = rows.nodes.values().any(|n| n.wanted == Wanted::Absent)
-        || rows.links.values().any(|l| l.wanted == Wanted::Absent)
-        || slices::removes_nics(rows);
     let hopeless: BTreeMap<NodeUid, String> =
         stages::waits(rows).into_iter().filter(|(_, w)| w.hopeless).map(|(uid, w)| (uid, w.reason)).collect();
-    let nodes = || rows.nodes.values().filter(|n| of.is_none_or(|of| of.contains(&n.uid)));
+    let is_left = |n: &NodeRow| removals == Removals::Left && n.wanted == Wanted::Absent;
+    let nodes = || rows.nodes.values().filter(|n| of.is_none_or(|of| of.contains(&n.uid)) && !is_left(n));
     let goes_on = |n: &NodeRow| {
         let unsettled = !n.state.is_settled(n.wanted) || stages::is_unfinished(n);
         (!hopeless.contains_key(&n.uid) && unsettled) || (of.is_none() && n.has_files_due(&rows.lab.spec))
     };
-    if (leaving && of.is_none()) || nodes().any(goes_on) {
+    if (of.is_none() && is_leaving(rows, removals)) || nodes().any(goes_on) {
         return None;
     }
     let touched =
@@ -311,7 +350,7 @@ fn verdict(
 /// Whether a deploy that changes nothing is over, and how; none while something better may come by waiting. A host that is not heard of is not waited for.
 pub fn unchanged_verdict(rows: &LabRows) -> Option<Result<(), Failure>> {
     if rows.nodes.values().all(|n| n.state != NodeState::Unknown) {
-        return verdict(rows, None, |_| false);
+        return verdict(rows, None, |_| false, Removals::Awaited);
     }
     let not_ready = |n: &&NodeRow| n.state == NodeState::Unknown || is_at_fault(n);
     let mut nodes: Vec<&NodeRow> = rows.nodes.values().filter(not_ready).collect();
@@ -437,7 +476,7 @@ async fn end(core: &Scheduler, seen: OperationRow, verdict: Result<(), Failure>)
         let mut after = (*before).clone();
         after.operation = None;
         // Also one that failed in part is over: a later cancel goes back to it, and does not take away what runs.
-        if operation.kind == OperationKind::Deploy {
+        if operation.kind.is_of_spec() {
             after.lab.completed = Some(after.lab.spec.clone());
         }
         core.refresh(&mut after);

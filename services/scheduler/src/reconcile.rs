@@ -81,7 +81,7 @@ pub trait Service: Send + 'static {
         host: &HostClient,
         rows: &LabRows,
         acknowledged: Option<&Self::Slice>,
-    ) -> (Option<Self::Work>, Option<Instant>);
+    ) -> (Option<Self::Work>, Option<Again>);
 
     /// Tells it; says what the host then has of the lab.
     fn tell(
@@ -90,6 +90,14 @@ pub trait Service: Send + 'static {
         rows: Arc<LabRows>,
         work: Self::Work,
     ) -> impl Future<Output = Result<Self::Slice>> + Send;
+}
+
+/// When to look at a lab again although nothing happened.
+#[derive(Clone, Copy)]
+pub struct Again {
+    at: Instant,
+    /// True when only removals that failed are tried again then: the host has all that it is to have.
+    only_removals: bool,
 }
 
 /// What is remembered of a lab.
@@ -102,6 +110,7 @@ struct Lab<S> {
 }
 
 /// When to try again after a failure.
+#[derive(Clone)]
 struct Retry {
     not_before: Option<Instant>,
     pause: Duration,
@@ -200,11 +209,11 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
                 } else {
                     service.compare(&core, &host, &rows, lab.acknowledged.as_ref())
                 };
-                wake = again.map_or(wake, |a| wake.min(a));
+                wake = again.map_or(wake, |a| wake.min(a.at));
                 let Some(work) = work else {
                     lab.clean = again.is_none().then(|| rows.clone());
                     // What is left for later is not acknowledged yet.
-                    if rows.operation.is_some() && again.is_none() {
+                    if rows.operation.is_some() && again.is_none_or(|a| a.only_removals) {
                         core.world.acknowledged(&host.id, S::NAME, rows.lab.uid, at);
                     }
                     continue;

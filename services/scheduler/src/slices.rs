@@ -277,10 +277,10 @@ pub fn wires_to_remove(rows: &LabRows, host: &HostId) -> BTreeSet<WireId> {
     nics.map(|n| n.wire_id).chain(links.map(|l| l.wire_id)).chain(segments).collect()
 }
 
-/// True when an interface is to be removed and is not held back.
-pub fn removes_nics(rows: &LabRows) -> bool {
+/// True when such an interface is to be removed and is not held back.
+pub fn removes_nics(rows: &LabRows, such: impl Fn(&NicRow) -> bool) -> bool {
     let held = held_back(rows);
-    rows.nics.values().any(|n| n.absent && !stays(rows, n, &held))
+    rows.nics.values().any(|n| n.absent && such(n) && !stays(rows, n, &held))
 }
 
 #[cfg(test)]

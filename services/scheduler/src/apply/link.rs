@@ -5,9 +5,10 @@ use netloom_model::id::LabId;
 use netloom_model::spec::{LabSpec, LinkSpec};
 use netloom_model::state::Wanted;
 
+use super::Change;
 use super::refuse::{lab_not_found, refuse_if_busy};
 use crate::error::Result;
-use crate::rows::LabRows;
+use crate::rows::{LabRows, OperationKind};
 use crate::scheduler::Scheduler;
 use crate::store::LinkView;
 
@@ -33,6 +34,16 @@ pub struct LinkEdit {
     pub link: LinkSpec,
     /// The version that the caller saw ([`LinkSpec::version`]); empty for any.
     pub version: String,
+}
+
+impl Change {
+    /// The kind of the operation that brings it about.
+    pub(super) fn kind(&self) -> OperationKind {
+        match self {
+            Change::Whole(_) => OperationKind::Deploy,
+            Change::Link(_) => OperationKind::Edit,
+        }
+    }
 }
 
 /// Says that there is no such link.

@@ -180,7 +180,7 @@ pub(super) fn operation(core: &Scheduler, row: OperationRow) -> ps::OperationFac
         _ => row.progress,
     };
     let kind = match row.kind {
-        OperationKind::Deploy => p::OperationKind::Deploy,
+        OperationKind::Deploy | OperationKind::Edit => p::OperationKind::Deploy,
         OperationKind::Destroy => p::OperationKind::Destroy,
         OperationKind::Start => p::OperationKind::Start,
         OperationKind::Stop => p::OperationKind::Stop,

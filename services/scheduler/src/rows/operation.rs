@@ -13,6 +13,8 @@ use super::LabRows;
 pub enum OperationKind {
     /// Brings a lab to its spec.
     Deploy,
+    /// Changes a link of a lab's spec, and the lab with it.
+    Edit,
     /// Removes a lab.
     Destroy,
     /// Starts nodes.
@@ -29,10 +31,16 @@ impl OperationKind {
         matches!(self, OperationKind::Start | OperationKind::Stop | OperationKind::Restart)
     }
 
+    /// True for one that writes another spec.
+    pub fn is_of_spec(self) -> bool {
+        matches!(self, OperationKind::Deploy | OperationKind::Edit)
+    }
+
     /// What it does to a lab, in words: "deploys".
     pub fn words(self) -> &'static str {
         match self {
             OperationKind::Deploy => "deploys",
+            OperationKind::Edit => "changes a link of",
             OperationKind::Destroy => "removes",
             OperationKind::Start => "starts nodes of",
             OperationKind::Stop => "stops nodes of",

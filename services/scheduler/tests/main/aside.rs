@@ -217,6 +217,91 @@ async fn a_deploy_that_heals_by_itself_keeps_nothing_once_it_is_asked_for_again(
     assert!(aside(&world).is_empty());
 }
 
+/// A change of a link that happened to find a successor running for a moment removed what an earlier deploy had kept.
+#[tokio::test]
+async fn a_change_of_a_link_does_not_remove_what_a_failed_deploy_kept() {
+    let world = World::new().await;
+    world.deploy("l", spec(2, &[(1, 2)])).await;
+    let mut changed = spec(2, &[(1, 2)]);
+    changed.nodes[1].env.insert("A".into(), "1".into());
+    world.host().with(|s| s.crashes.insert("A".into()));
+    assert_eq!(world.deploy("l", changed.clone()).await.state(), p::OperationState::Failed);
+    world.host().with(|s| {
+        s.crashes.clear();
+        s.exists.retain(|_, e| e.phase == Phase::Aside || e.node != "n2");
+    });
+    world.node_is("l", "n2", p::NodeState::Ready).await;
+    let wider = spec(2, &[(1, 2), (1, 2)]).links.remove(1);
+    let id = "n1:eth2--n2:eth2";
+    for (change, link) in [(ps::LinkChange::Create, Some(wider)), (ps::LinkChange::Delete, None)] {
+        let request = ps::ChangeLinkRequest {
+            lab: "l".into(),
+            change: change.into(),
+            link: if link.is_some() { String::new() } else { id.into() },
+            spec: link,
+            request_id: uuid::Uuid::now_v7().to_string(),
+            ..ps::ChangeLinkRequest::default()
+        };
+        let operation = world.change_link(request.clone()).await.unwrap();
+        assert_eq!(operation.kind(), p::OperationKind::Deploy);
+        let operation = world.done(&operation.id).await;
+        assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+        assert_eq!(aside(&world), ["n2"], "nobody said that its successor is good");
+        let again = world.change_link(request).await.unwrap();
+        assert_eq!(again.id, operation.id, "asked for once more by the same id, it is the same");
+    }
+    assert_eq!(world.deploy("l", changed).await.state(), p::OperationState::Succeeded);
+    assert!(aside(&world).is_empty());
+}
+
+/// What could not be removed kept its operation under way for ever, which could not be cancelled, and every other from beginning.
+#[tokio::test]
+async fn what_cannot_be_removed_holds_no_lab() {
+    let world = World::with(&["h1"], "removal_bound_ms = 500").await;
+    let with = |name: &str| {
+        let mut changed = spec(2, &[(1, 2)]);
+        changed.nodes[1].env.insert(name.into(), "1".into());
+        changed
+    };
+    // One that is replaced and one that is dropped.
+    world.deploy("l", spec(3, &[(1, 2), (2, 3)])).await;
+    world.host().with(|s| s.busy = true);
+    for (name, stuck) in [("A", vec!["n2", "n3"]), ("B", vec!["n2", "n2", "n3"])] {
+        let operation = world.deploy("l", with(name)).await;
+        assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+        assert_eq!(aside(&world), stuck, "they could not be removed");
+        assert_eq!(world.host().running(), ["n1", "n2"]);
+    }
+    let operation = world.destroy("l").await.unwrap();
+    world.host().with(|s| s.busy = false);
+    assert_eq!(world.done(&operation.id).await.state(), p::OperationState::Succeeded);
+    assert!(world.host().read(|s| s.exists.is_empty() && s.nics.is_empty()), "nothing was forgotten");
+}
+
+#[tokio::test]
+async fn a_host_that_is_lost_before_it_removed_what_was_before_holds_no_lab() {
+    for restart in [false, true] {
+        let mut world = World::with(&["h1"], "removal_bound_ms = 1500").await;
+        world.deploy("l", spec(2, &[(1, 2)])).await;
+        world.host().with(|s| s.hold_removals = true);
+        let mut changed = spec(2, &[(1, 2)]);
+        changed.nodes[1].env.insert("A".into(), "1".into());
+        let operation = world.apply("l", changed.clone()).await.unwrap();
+        let asked = || world.host().count("compute.remove") > 0;
+        eventually("what was before is being removed", BOUND, || async { asked() }).await;
+        world.host().with(|s| s.silent = true);
+        if restart {
+            world.kill().await;
+            world.start().await;
+        }
+        let operation = world.done(&operation.id).await;
+        assert_eq!(operation.state(), p::OperationState::Succeeded, "restart {restart}: {operation:?}");
+        assert_eq!(aside(&world), ["n2"]);
+        world.host().with(|s| (s.silent, s.hold_removals) = (false, false));
+        eventually("it is removed once its host is back", BOUND, || async { aside(&world).is_empty() }).await;
+    }
+}
+
 #[tokio::test]
 async fn what_is_set_aside_has_no_room_reserved_and_asks_for_it_when_it_comes_back() {
     let world = World::new().await;

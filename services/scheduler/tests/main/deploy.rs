@@ -423,6 +423,31 @@ async fn a_deploy_that_starts_nodes_looks_at_them_for_a_moment() {
     assert_eq!(world.deploy("x", lab).await.state(), p::OperationState::Succeeded);
 }
 
+/// The watch was over before the last nodes of a long deploy had started.
+#[tokio::test]
+async fn a_deploy_looks_for_a_moment_at_the_nodes_that_start_last() {
+    let watch = std::time::Duration::from_secs(2);
+    let world = World::with(&["h1"], "start_watch_ms = 2000").await;
+    let mut lab = spec(2, &[]);
+    lab.nodes[0].healthcheck =
+        Some(p::Healthcheck { test: vec!["CMD".into(), "true".into()], ..p::Healthcheck::default() });
+    let wait = p::StageWait { node: "n1".into(), stage: p::Stage::Healthy.into() };
+    lab.nodes[1].stages =
+        vec![p::StageSpec { stage: p::Stage::Create.into(), wait_for: vec![wait], exec: Vec::new() }];
+    world.host().with(|s| s.health.insert("n1".into(), "starting".into()));
+    let operation = world.apply("x", lab.clone()).await.unwrap();
+    world.node_is("x", "n1", p::NodeState::Ready).await;
+    let since = std::time::Instant::now();
+    eventually("that of the first is over", BOUND, || async { since.elapsed() > watch }).await;
+    world.host().with(|s| s.health.insert("n1".into(), "healthy".into()));
+    world.node_is("x", "n2", p::NodeState::Ready).await;
+    world.host().with(|s| s.end("n2", 3));
+    let ended = world.done(&operation.id).await;
+    assert_eq!(ended.state(), p::OperationState::Failed, "{ended:?}");
+    let error = ended.error.unwrap().message;
+    assert!(error.contains("n2: STOPPED: its process ended with exit code 3"), "{error}");
+}
+
 #[tokio::test]
 async fn links_that_do_not_come_up_in_their_time_are_named() {
     let world = World::new().await;

@@ -99,6 +99,8 @@ pub struct State {
     pub hold_aside: bool,
     /// True: nothing is removed.
     pub hold_removals: bool,
+    /// True: no instance can be removed.
+    pub busy: bool,
     /// Nodes with an environment variable of such a name never run.
     pub crashes: BTreeSet<String>,
     /// True: Docker does not answer.

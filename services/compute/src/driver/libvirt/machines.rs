@@ -83,8 +83,8 @@ impl LibvirtDriver {
         let disks = self.disks.of(instance.uid);
         if disks.is_empty() {
             return Err(Error::Host(format!(
-                "the disk of node {} is gone from this host; make it anew: netloom deploy --recreate {}",
-                instance.spec.id, instance.spec.id
+                "the disk of node {} is gone from this host; make it anew: deploy the lab without the node, then with it",
+                instance.spec.id
             )));
         }
         let disks: Vec<&Path> = disks.iter().map(AsRef::as_ref).collect();

@@ -40,11 +40,15 @@ impl ComputeService for Host {
             let _ = version.changed().await;
         }
         let failures = self.with(|s| {
+            let mut failures = Vec::new();
             for uid in &request.uids {
                 s.wanted.remove(uid);
-                s.exists.remove(uid);
+                if s.busy && s.exists.contains_key(uid) {
+                    failures.push(pc::RemoveFailure { uid: uid.clone(), message: "it is busy".into() });
+                } else {
+                    s.exists.remove(uid);
+                }
             }
-            let mut failures = Vec::new();
             for lab in request.lab_uids {
                 if s.stuck.is_empty() {
                     s.calls.push(format!("lab gone {lab}"));
