@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use bollard::Docker;
-use bollard::models::{Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest};
+use bollard::models::{
+    Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest,
+};
 use bollard::query_parameters::{
     InspectContainerOptions, InspectNetworkOptions, ListNetworksOptions, ListNetworksOptionsBuilder,
 };
@@ -20,14 +22,14 @@ use crate::error::Error;
 pub(super) const BRIDGE: &str = "com.docker.network.bridge.name";
 
 impl DockerDriver {
-    /// Makes the network if it is not there. One at a time: Docker lets two of one name exist.
+    /// Makes the network if it is not there, and tells its id. One at a time: Docker lets two of one name exist.
     pub(super) async fn ensure_network(
         &self,
         client: &Docker,
         network: &Network,
         lab_uid: LabUid,
         lab: &str,
-    ) -> Result<(), Error> {
+    ) -> Result<String, Error> {
         let _held = self.networks.lock().await;
         let wanted = request(network, lab_uid, lab, self.owner);
         let name = &network.name;
@@ -41,7 +43,7 @@ impl DockerDriver {
                     return Err(foreign(name));
                 }
                 if is(label::SPEC_HASH) {
-                    return Ok(());
+                    return Ok(there.id.unwrap_or_default());
                 }
                 // It is to be another: it goes with the last node that still uses it.
                 match client.remove_network(name).await {
@@ -68,7 +70,7 @@ impl DockerDriver {
             Some(subnet) => client.create_network(with_subnet(wanted.clone(), &subnet)).await,
             None => client.create_network(wanted.clone()).await,
         };
-        match made {
+        let made = match made {
             // Somebody was faster, or has it in a way that Docker alone knows: then Docker chooses.
             Err(e) if chosen.is_some() && matches!(status(&e), Some(400 | 403 | 409)) => {
                 client.create_network(wanted).await
@@ -77,7 +79,7 @@ impl DockerDriver {
         }
         .map_err(|e| self.error(e))?;
         tracing::info!(network = %name, "management network created");
-        Ok(())
+        Ok(made.id)
     }
 
     /// The subnet of a network whose file leaves the choice: the lowest that nobody has, so that a lab that is removed and deployed again gets the same. None where
@@ -95,8 +97,8 @@ impl DockerDriver {
         Ok(lowest_beside(&taken))
     }
 
-    /// Sees that a container that is to start finds the network that it was made for: somebody may have removed it since, or taken the
-    /// container off it.
+    /// Sees that a container that is to start is on the network that is there now: somebody may have removed the one that it was on, which
+    /// it knows by its id and would ask for in vain, or taken the container off it.
     pub(super) async fn put_on_network(
         &self,
         client: &Docker,
@@ -107,13 +109,21 @@ impl DockerDriver {
         let there = client.inspect_container(id, None::<InspectContainerOptions>).await;
         let there = there.map_err(|e| self.error(e))?;
         let networks = there.network_settings.and_then(|s| s.networks).unwrap_or_default();
-        let is_on_it = networks.contains_key(&network.name);
+        let on_it = networks.get(&network.name);
+        // Until it is first given an address it goes by the name alone.
+        let knows = on_it.and_then(|endpoint| endpoint.network_id.as_deref()).filter(|id| !id.is_empty());
         // It was made for one that was there a moment ago.
-        if is_on_it && !there.state.is_some_and(|state| read::has_run(&state)) {
+        if on_it.is_some() && knows.is_none() && !there.state.is_some_and(|state| read::has_run(&state)) {
             return Ok(());
         }
-        self.ensure_network(client, network, instance.lab_uid, instance.lab.as_str()).await?;
-        if !is_on_it {
+        let present = self.ensure_network(client, network, instance.lab_uid, instance.lab.as_str()).await?;
+        let is_stale = knows.is_some_and(|knows| knows != present);
+        if is_stale {
+            // By the name: the id leads nowhere any more.
+            let request = NetworkDisconnectRequest { container: id.to_owned(), force: Some(true) };
+            client.disconnect_network(&network.name, request).await.map_err(|e| self.error(e))?;
+        }
+        if is_stale || on_it.is_none() {
             let request = NetworkConnectRequest {
                 container: id.to_owned(),
                 endpoint_config: Some(create::endpoint(&instance.spec)),
