@@ -1,4 +1,4 @@
-//! `image`: what the store has, and what goes out of it. [`push`](super::push) is what comes in.
+//! `image`: what the store has, and what goes out of it. [`push`] is what comes in.
 
 use std::io::{IsTerminal as _, Write as _};
 
