@@ -45,10 +45,10 @@ const fn http(status: u16, reason: Reason) -> Reason {
 #[rustfmt::skip]
 pub const REASONS: &[Reason] = &[
     reason("BIDI_NEEDS_GRPC", Code::Unimplemented, &[], "The method streams in both directions, which HTTP/JSON cannot.", "Call it over gRPC."),
-    http(413, reason("BODY_TOO_LARGE", Code::ResourceExhausted, &[("limit", "4194304")], "The request's body has more bytes than are taken here.", "Send less; large files belong into images.")),
     reason("BLOB_CORRUPT", Code::FailedPrecondition, &[("digest", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")], "An image's bytes in the store are not the ones that were stored; they were set aside.", "Push the image again."),
     reason("BLOB_NOT_FOUND", Code::NotFound, &[("digest", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")], "The store has no such bytes.", "Push the image again."),
     reason("BLOB_STORE_FAILED", Code::Unavailable, &[], "The disk that images are kept on does not work.", "Read the image registry's log; see to the directory `blobs` of `[image_registry]`."),
+    http(413, reason("BODY_TOO_LARGE", Code::ResourceExhausted, &[("limit", "4194304")], "The request's body has more bytes than are taken here.", "Send less; large files belong into images.")),
     reason("BUSY", Code::Aborted, &[], "An earlier thing of the same name is still going away.", "Try again in a moment."),
     reason("CANCELLED", Code::Cancelled, &[], "The call was given up by its caller.", "Nothing, or ask again."),
     reason("CAPABILITY_NOT_ALLOWED", Code::FailedPrecondition, &[("host", "local"), ("nodes", "r1")], "A node asks, itself or by its kind, for a capability that its host does not give.", "Name it in `capabilities` of `[compute]`, or do without it."),

@@ -32,6 +32,9 @@ async fn two_machines_write_and_their_base_stays_as_it_is() {
     let before = digest(&rig);
     assert_eq!(before.to_string(), rig.image());
     let (one, two) = (ready_by_console(rig.instance("r1")), ready_by_console(rig.instance("r2")));
+    // Once for both: a Sync names all that there is to be.
+    rig.sync(&[]).await;
+    rig.until("it is synced", |v| v.synced).await;
     // Each counts its boots on its disk: by the time that they are ready they have written.
     tokio::join!(boot(&rig, &one), boot(&rig, &two));
     assert_eq!(digest(&rig), before, "while they run");

@@ -49,8 +49,8 @@ async fn a_policy_of_never_leaves_a_dead_machine_off() {
     rehash(&mut one);
     rig.run(&one).await;
     rig.libvirtd.unwrap().virsh(&["destroy", &one.name]).unwrap();
-    let off = rig.until_phase(one.uid, Phase::Stopped).await;
-    assert_eq!((off.exit_code, off.detail.as_str()), (Some(137), "ended with exit code 137"));
+    let off = |o: &Observed| o.phase == Phase::Stopped && o.detail == "ended with exit code 137";
+    assert_eq!(rig.until_node(one.uid, "off, by force", off).await.exit_code, Some(137));
 }
 
 #[tokio::test(flavor = "multi_thread")]
