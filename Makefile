@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help deps services images build install uninstall demo demo-down test bench fuzz lint docs clean clean-images
+.PHONY: help deps services images guest build install uninstall demo demo-down test bench fuzz lint docs clean clean-images
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,11 +18,14 @@ demo-down: ## Remove the demo's lab, its netloomd and all their data
 deps: ## Install the packages that are missing
 	@scripts/deps.sh
 
-services: deps ## Start Docker Engine and Open vSwitch where they do not run
+services: deps ## Start Docker Engine, Open vSwitch and libvirt where they do not run
 	@scripts/services.sh
 
 images: services ## Build netloom/frr, netloom/host and netloom/test from Debian packages
 	@scripts/images.sh
+
+guest: deps ## Build the disk of a small virtual machine from Debian packages: target/guest/guest.qcow2
+	@scripts/guest.sh
 
 build: deps ## Build the programs into target/debug
 	@cargo build --workspace --bins --locked
@@ -43,7 +46,7 @@ bench: images ## Measure ratios against floors (release build: the first takes l
 	@cargo build --workspace --bins --release --locked
 	@cargo bench --workspace --bench netloom --locked
 
-fuzz: ## Look for topology files that the reader cannot cope with (needs nightly Rust and cargo-fuzz)
+fuzz: ## Look for topology files and images that their readers cannot cope with (needs nightly Rust and cargo-fuzz)
 	@scripts/fuzz.sh
 
 lint: ## Check formatting, clippy, rustdoc, contracts and licences

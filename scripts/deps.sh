@@ -20,9 +20,27 @@ need curl curl
 need tcpdump tcpdump
 need tshark tshark
 need jq jq
+# Virtual machines: libvirt and QEMU; its header for the driver.
+need libvirtd libvirt-daemon-system
+need virtlogd libvirt-daemon-system
+need virsh libvirt-clients
+compgen -G '/usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so' >/dev/null || missing+=(libvirt-daemon-driver-qemu)
+[ -e /usr/include/libvirt/libvirt.h ] || missing+=(libvirt-dev)
+need qemu-system-x86_64 qemu-system-x86
+need qemu-img qemu-utils
+# The small guest of the tests and the demo (scripts/guest.sh).
+need syslinux syslinux
+[ -e /usr/lib/syslinux/mbr/mbr.bin ] || missing+=(syslinux-common)
+need mcopy mtools
+need mkfs.vfat dosfstools
+need mke2fs e2fsprogs
+need sfdisk fdisk
+need cpio cpio
 # Tests verify certificates with it.
 need openssl openssl
 need strace strace
+# Tests make qcow2 disks with it.
+need qemu-img qemu-utils
 need cc build-essential
 [ "${1:-}" != lint ] || need npm npm
 

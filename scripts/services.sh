@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Starts what netloom needs of the machine and is not running: Docker Engine, and Open vSwitch's ovsdb-server and
-# ovs-vswitchd. What already answers is left alone: a restart would stop other people's containers and lose every flow.
+# Starts what netloom needs of the machine and is not running: Docker Engine, Open vSwitch's ovsdb-server and
+# ovs-vswitchd, and libvirt's libvirtd and virtlogd. What already answers is left alone: a restart would stop other
+# people's containers and lose every flow.
 #
 # A machine with systemd is asked through it. Without it the daemons are started here, in a session of their own and
 # holding none of the caller's file descriptors, so that they outlive `make` and never keep a pipe of CI open.
@@ -9,6 +10,8 @@ source "$(dirname "$0")/lib.sh"
 docker_log=/var/log/dockerd.log
 ovs_run=/var/run/openvswitch
 ovs_log=/var/log/openvswitch
+libvirt_run=/var/run/libvirt
+libvirt_log=/var/log/libvirt
 ready_s=60
 dockerd= # its pid, if it was started here
 
@@ -21,11 +24,14 @@ listens() {
 docker_answers() { timeout 10 docker version --format '{{.Server.Version}}'; }
 docker_settled() { docker_answers || { [ -n "$dockerd" ] && ! kill -0 "$dockerd"; }; } # answers, or has died
 ovsdb_answers() { timeout 10 ovs-vsctl --no-wait --timeout=5 show; }
+# Its first answer about QEMU may take a minute; this one needs none.
+libvirt_answers() { timeout 10 virsh -q -c qemu:///system uri >/dev/null 2>&1; }
 vswitchd_answers() { timeout 10 ovs-appctl --timeout=5 -t ovs-vswitchd version; }
 
 # For a user who may not open the sockets: is there anything to ask root for?
 all_listen() {
     listens /var/run/docker.sock && listens "$ovs_run/db.sock" &&
+        [ -S "$libvirt_run/libvirt-sock" ] && listens "$libvirt_run/libvirt-sock" &&
         listens "$ovs_run/ovs-vswitchd.$(cat "$ovs_run/ovs-vswitchd.pid" 2>/dev/null).ctl"
 }
 
@@ -116,12 +122,39 @@ start_vswitchd() {
     wait $! || die "ovs-vswitchd did not start; see $ovs_log/start.log"
 }
 
+start_libvirt() {
+    if libvirt_answers; then
+        say "libvirtd already answers"
+        return
+    fi
+    if has_systemd; then
+        say "starting libvirtd by systemctl"
+        systemctl start virtlogd.socket libvirtd.socket libvirtd
+    else
+        has libvirtd || die "libvirtd is not installed: run 'make deps'"
+        mkdir -p "$libvirt_run" "$libvirt_log"
+        start_libvirt_daemon virtlogd
+        start_libvirt_daemon libvirtd
+    fi
+    within "$ready_s" libvirt_answers || die "libvirtd does not answer; see $libvirt_log"
+    say "libvirtd answers"
+}
+
+# start_libvirt_daemon NAME: unless it runs. One in another mount namespace has another pid file.
+start_libvirt_daemon() {
+    drop_stale_pid "/var/run/$1.pid" "$1"
+    [ ! -e "/var/run/$1.pid" ] || return 0
+    say "starting $1 (log: $libvirt_log/$1.log)"
+    detached "$libvirt_log/$1.log" "$1" --daemon
+    wait $! || die "$1 did not start; see $libvirt_log/$1.log"
+}
+
 if ! is_root; then
     if all_listen; then
-        say "Docker Engine and Open vSwitch are running"
+        say "Docker Engine, Open vSwitch and libvirtd are running"
         exit 0
     fi
-    as_root "start Docker Engine and Open vSwitch" "$0"
+    as_root "start Docker Engine, Open vSwitch and libvirtd" "$0"
     exit
 fi
 
@@ -130,3 +163,4 @@ exec {lock}>/run/netloom-services.lock
 flock -w 180 "$lock" || die "another 'make services' has held /run/netloom-services.lock for 3 minutes"
 start_docker
 start_ovs
+start_libvirt

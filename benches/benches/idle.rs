@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use netloom_benches::{size, under};
 use netloom_tests::{Mode, Sandbox};
 
-use crate::rig::{links, topology};
+use crate::rig::{cpu, links, topology};
 
 /// How long it idles: `NETLOOM_BENCH_IDLE_SECONDS`, 600 when nothing is said.
 fn span() -> Duration {
@@ -28,16 +28,6 @@ pub fn rows() {
     under(&format!("{what}: resident"), "MB", resident, 60.0);
     under(&format!("{what}: of a core"), "%", share * 100.0, 1.0);
     sandbox.netloom(&["destroy", &lab, "--yes"]).must();
-}
-
-/// Processor time that a process has had.
-fn cpu(pid: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-    // The name, in parentheses, may hold anything; utime and stime are the 12th and 13th after it.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks: u64 = fields[11..13].iter().map(|f| f.parse::<u64>().expect("ticks")).sum();
-    let each = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
-    Duration::from_secs_f64(ticks as f64 / each as f64)
 }
 
 fn resident_mb(pid: u32) -> f64 {

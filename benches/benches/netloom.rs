@@ -9,8 +9,10 @@ mod floor;
 mod idle;
 mod latency;
 mod list;
+mod repair;
 mod rig;
 mod wires;
+mod work;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -18,13 +20,15 @@ use std::process::ExitCode;
 use netloom_benches::{head, quick, table};
 
 /// The sections, in the order in which they are measured.
-const SECTIONS: [(&str, fn()); 7] = [
+const SECTIONS: [(&str, fn()); 9] = [
     ("discovery", discovery::rows),
     ("latency", latency::rows),
     ("list", list::rows),
     ("deploy", deploy::rows),
+    ("work", work::rows),
     ("carrier", carrier::rows),
     ("wires", wires::rows),
+    ("repair", repair::rows),
     ("idle", idle::rows),
 ];
 

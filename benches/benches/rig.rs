@@ -1,5 +1,6 @@
 //! What several sections need: labs as text, netloom's own API, a quiet switch.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -59,4 +60,27 @@ pub fn labs(socket: &Path) -> LabServiceClient<Channel> {
 /// A runtime for clients.
 pub fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
+/// Processor time that a process has had.
+pub fn cpu(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    // The name, in parentheses, may hold anything; utime and stime are the 12th and 13th after it.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks: u64 = fields[11..13].iter().map(|f| f.parse::<u64>().expect("ticks")).sum();
+    let each = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+    Duration::from_secs_f64(ticks as f64 / each as f64)
+}
+
+/// Figures that netloomd tells of itself, summed over their labels: how often things were done, not how long.
+pub fn figures(sandbox: &Sandbox) -> BTreeMap<String, f64> {
+    let text = sandbox.get("/metrics").expect("figures").text;
+    let mut sums = BTreeMap::new();
+    for (name, value) in text.lines().filter(|l| !l.starts_with('#')).filter_map(|l| l.rsplit_once(' ')) {
+        let name = name.split('{').next().unwrap_or_default();
+        if name.ends_with("_count") || name.ends_with("_total") {
+            *sums.entry(name.to_owned()).or_default() += value.parse().unwrap_or(0.0);
+        }
+    }
+    sums
 }

@@ -1,7 +1,7 @@
 //! What a command can end with other than well, and the exit code of each. Documented in `docs/cli.md` and in `netloom --help`.
 
 use netloom_model::{Code, Failure};
-use netloom_service::status::from_status;
+use netloom_service::status::{from_status, is_lost};
 use tonic::Status;
 
 use crate::output::style::one_line;
@@ -76,16 +76,6 @@ impl Error {
     /// True when whoever reads standard output went away, as `head` does: not worth a word.
     pub fn is_broken_pipe(&self) -> bool {
         matches!(self, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::BrokenPipe)
-    }
-}
-
-/// Tells a connection that was lost from an answer that will not change.
-pub fn is_lost(status: &Status) -> bool {
-    // A stream cut by a dying server ends with one of these, by the moment it died in; netloom's own answers carry details.
-    match status.code() {
-        tonic::Code::Unavailable => true,
-        tonic::Code::Cancelled | tonic::Code::Unknown | tonic::Code::Internal => status.details().is_empty(),
-        _ => false,
     }
 }
 

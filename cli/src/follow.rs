@@ -6,10 +6,11 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
 use netloom_api::v1 as api;
+use netloom_service::status::is_lost;
 use tonic::Status;
 
 use crate::client::Client;
-use crate::error::{Error, is_lost};
+use crate::error::Error;
 use crate::output::progress::{Seen, failures, frame, seconds};
 use crate::output::style::Style;
 use crate::output::words::last;

@@ -107,6 +107,42 @@ pub fn hosts(lab: &str, all: &[api::Node]) -> String {
     text
 }
 
+/// Nodes that an inventory cannot say the address of.
+#[derive(Debug, PartialEq)]
+pub struct Unreachable {
+    /// None has an address.
+    pub all: bool,
+    /// Which, why, and what to do.
+    pub text: String,
+}
+
+/// Which nodes have no address where one is needed, for all (`by_address`) or for what is no container. None when each has one.
+pub fn unreachable(lab: &str, all: &[api::Node], by_address: bool) -> Option<Unreachable> {
+    let nodes = nodes(all);
+    let needs = |n: &&&api::Node| by_address || n.runtime() != api::Runtime::Docker;
+    let without: Vec<&str> =
+        nodes.iter().filter(needs).filter(|n| address(n).is_none()).map(|n| last(&n.name)).collect();
+    let first = without.first()?;
+    let none = without.len() == nodes.len();
+    let what = match without.len() {
+        _ if none => format!("no node of lab {lab} has a management address"),
+        1 => format!("node {first} has no management address and is left out"),
+        n => format!("{n} nodes have no management address and are left out: {}", without.join(", ")),
+    };
+    let why = if nodes
+        .iter()
+        .filter(|n| address(n).is_none())
+        .any(|n| !matches!(n.state(), api::NodeState::Running | api::NodeState::Ready))
+    {
+        format!("they have one once they run on a management network: netloom inspect {lab} shows which do")
+    } else {
+        "a node has one when its file has a management network, \"mgmt: {}\" at its top".to_owned()
+    };
+    let else_ =
+        if by_address { "; netloom exec, and the format ansible, reach containers without" } else { "" };
+    Some(Unreachable { all: none, text: format!("{what}: {why}{else_}") })
+}
+
 /// For programs.
 pub fn json(lab: &str, all: &[api::Node]) -> Value {
     let runtime = crate::output::words::runtime;
@@ -185,6 +221,27 @@ all:
         let config = ssh_config("x", &all());
         assert!(config.contains("Host r10.x netloom-x-r10\n  HostName 172.20.20.3\n"), "{config}");
         assert!(!config.contains("r2"), "{config}");
+    }
+
+    #[test]
+    fn who_has_no_address_is_named_with_what_to_do() {
+        let ready = |mut nodes: Vec<api::Node>| {
+            nodes.iter_mut().for_each(|n| n.set_state(api::NodeState::Ready));
+            nodes
+        };
+        let some = unreachable("x", &ready(all()), true).unwrap();
+        assert!(!some.all);
+        assert_eq!(
+            some.text,
+            "node r2 has no management address and is left out: a node has one when its file has a management network, \"mgmt: {}\" at its top; \
+             netloom exec, and the format ansible, reach containers without"
+        );
+        let none =
+            unreachable("x", &ready(vec![node("a", "linux", ""), node("b", "linux", "")]), true).unwrap();
+        assert!(none.all && none.text.starts_with("no node of lab x has a management address: "), "{none:?}");
+        assert!(unreachable("x", &[node("a", "linux", "")], true).unwrap().text.contains("once they run"));
+        assert_eq!(unreachable("x", &all(), false), None, "containers are entered by Docker");
+        assert_eq!(unreachable("x", &[node("a", "linux", "1.2.3.4/24")], true), None);
     }
 
     #[test]

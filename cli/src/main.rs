@@ -46,6 +46,7 @@ fn main() -> ExitCode {
     let global = match ready {
         Ok(global) => global,
         Err(e) => {
+            let e = told(e, &typed);
             let style = Style::of(&std::io::stderr(), no_color);
             eprint!("{}", output::error::text(style, &e, "", &Default::default()));
             return ExitCode::from(e.exit_code());
@@ -72,8 +73,14 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(e) if e.is_broken_pipe() => ExitCode::from(BROKEN_PIPE),
         Err(e) => {
+            let e = told(e, &typed);
             eprint!("{}", output::error::text(context.error_style, &e, context.trace.id(), &names));
             ExitCode::from(e.exit_code())
         }
     }
+}
+
+/// The error, or what is told in its stead.
+fn told(error: error::Error, typed: &[String]) -> error::Error {
+    habits::instead(&error, typed, |word| std::path::Path::new(word).is_file()).unwrap_or(error)
 }

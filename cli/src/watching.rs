@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use netloom_api::v1 as api;
-use netloom_service::status::from_status;
+use netloom_service::status::{from_status, is_lost};
 use tonic::{Status, Streaming};
 
 use crate::client::Client;
-use crate::error::{Error, is_lost};
+use crate::error::Error;
 
 /// First pause before a server that went away is asked again; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);

@@ -32,6 +32,8 @@ pub struct Wish {
     pub etag: String,
     /// The request's id.
     pub request_id: String,
+    /// Nodes that a filter left out of the spec.
+    pub left_out: Vec<String>,
     /// Whether the lab may or must exist.
     pub existence: ps::Existence,
 }
@@ -53,6 +55,7 @@ pub async fn apply(peers: &Peers, wish: Wish) -> Result<ps::OperationFacts, Erro
         generation,
         request_id: wish.request_id,
         existence: wish.existence.into(),
+        left_out: wish.left_out,
     };
     let answer = peers.scheduler().apply_lab(request).await.map_err(peers.scheduler_error())?;
     answer.into_inner().operation.ok_or_else(|| Error::missing("operation"))

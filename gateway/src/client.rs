@@ -88,7 +88,15 @@ impl Peers {
 
     /// Events after a number, of one lab or of all.
     pub async fn watch(&self, since: u64, lab: &str) -> Result<Streaming<ps::WatchResponse>, Error> {
-        let request = ps::WatchRequest { since, lab: lab.to_owned() };
+        self.watch_what(ps::WatchRequest { since, lab: lab.to_owned(), operations: false }).await
+    }
+
+    /// Events of a lab's operations from now on.
+    pub async fn watch_operations(&self, lab: &str) -> Result<Streaming<ps::WatchResponse>, Error> {
+        self.watch_what(ps::WatchRequest { since: 0, lab: lab.to_owned(), operations: true }).await
+    }
+
+    async fn watch_what(&self, request: ps::WatchRequest) -> Result<Streaming<ps::WatchResponse>, Error> {
         let events = self.scheduler().watch(request).await.map_err(self.scheduler_error())?;
         Ok(events.into_inner())
     }

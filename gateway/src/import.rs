@@ -28,6 +28,8 @@ pub struct Imported {
     pub spec: v1::LabSpec,
     /// What its files hold.
     pub contents: Contents,
+    /// Nodes that the node filter leaves out of it.
+    pub left_out: Vec<String>,
     /// What is to be said about the file although it can be used.
     pub diagnostics: Vec<v1::Diagnostic>,
 }
@@ -62,7 +64,7 @@ fn read(catalogue: &Catalogue, request: v1::ImportLabRequest) -> Result<Imported
     let contents = parsed.contents.into_iter().filter(|(path, _)| mounted.contains(path.as_str()));
     let contents = contents.map(|(_, c)| (Digest::of(&c), Bytes::from_owner(c))).collect();
     let diagnostics = parsed.diagnostics.iter().map(view::diagnostic).collect();
-    Ok(Imported { lab, spec: parsed.spec.into(), contents, diagnostics })
+    Ok(Imported { lab, spec: parsed.spec.into(), contents, left_out: parsed.left_out, diagnostics })
 }
 
 fn bundle(files: Vec<v1::FileContent>) -> Result<BundleFiles, Error> {

@@ -31,6 +31,11 @@ pub fn image(reference: &str) -> String {
     format!("images/{reference}")
 }
 
+/// `uploads/{upload}`.
+pub fn upload(upload: &str) -> String {
+    format!("uploads/{upload}")
+}
+
 /// `kinds/{kind}`.
 pub fn kind(kind: &str) -> String {
     format!("kinds/{kind}")
@@ -118,6 +123,12 @@ pub fn read_operation(field: &str, name: &str) -> Result<OperationId, Error> {
     id(field, operation)
 }
 
+/// The upload in `uploads/{upload}`.
+pub fn read_upload<'a>(field: &str, name: &'a str) -> Result<&'a str, Error> {
+    let [upload] = parts(field, name, "uploads/{upload}", ["uploads"])?;
+    Ok(upload)
+}
+
 /// The reference in `images/{reference}`, which may hold slashes.
 pub fn read_image<'a>(field: &str, name: &'a str) -> Result<&'a str, Error> {
     name.strip_prefix("images/").filter(|r| !r.is_empty()).ok_or_else(|| {
@@ -137,6 +148,7 @@ mod tests {
         assert_eq!(read_link("name", &link("a", "r1:eth1--r2:eth1")).unwrap().1, "r1:eth1--r2:eth1");
         assert_eq!(read_image("name", &image("netloom/frr:local")).unwrap(), "netloom/frr:local");
         assert_eq!(read_host("name", &host("local")).unwrap().as_str(), "local");
+        assert_eq!(read_upload("name", &upload("u")).unwrap(), "u");
         assert_eq!(read_kind("name", &kind("frr")).unwrap(), "frr");
         let id = OperationId::new();
         assert_eq!(read_operation("name", &operation(&id.to_string())).unwrap(), id);

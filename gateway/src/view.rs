@@ -1,7 +1,7 @@
 //! The one view: every public message about a lab, node, link, host, image, kind or operation is built here and nowhere else.
 //!
 //! The scheduler answers with facts; counts and states are computed from them by `netloom_model::tally`. Get, List, Create, Update, Watch and the results of
-//! operations, over gRPC and over HTTP, all come through this file, so that no two of them can differ.
+//! operations, over gRPC and over HTTP, all come through this module, so that no two of them can differ.
 
 use std::time::SystemTime;
 
@@ -12,13 +12,16 @@ use netloom_model::spec::LinkSpec;
 use netloom_model::state::{LabState, Wanted};
 use netloom_model::tally;
 use netloom_proto::convert::ConvertError;
-use netloom_proto::image_registry::v1 as pr;
 use netloom_proto::scheduler::v1 as ps;
 use netloom_topology::{Diagnostic, Severity};
 use prost_types::Timestamp;
 
 use crate::error::Error;
 use crate::{etag, names};
+
+mod image;
+
+pub use image::{garbage, image, upload};
 
 /// A lab.
 ///
@@ -60,9 +63,8 @@ pub fn lab(facts: ps::LabFacts) -> Result<v1::Lab, Error> {
 /// A node.
 ///
 /// Computed: `etag` is made of the uid and the hash of the spec; `rejections` are shown only while UNSCHEDULABLE. Kind, image and requests are those
-/// of the resolved spec. `evidence` follows from what runs it.
+/// of the resolved spec.
 pub fn node(facts: ps::NodeFacts) -> v1::Node {
-    let evidence = node_evidence(&facts);
     let spec = facts.spec.clone().unwrap_or_default();
     let unschedulable = facts.state() == v1::NodeState::Unschedulable;
     v1::Node {
@@ -94,36 +96,8 @@ pub fn node(facts: ps::NodeFacts) -> v1::Node {
         labels: spec.labels,
         group: spec.group,
         uid: facts.uid,
-        evidence,
+        evidence: facts.sources,
     }
-}
-
-/// What a host reads to say the state of a node; nothing where it did not.
-fn node_evidence(facts: &ps::NodeFacts) -> Vec<i32> {
-    use v1::EvidenceSource as From;
-    let mut read = match facts.runtime() {
-        _ if !facts.seen => Vec::new(),
-        v1::Runtime::Bridge => vec![From::Ovsdb, From::Flows],
-        v1::Runtime::Docker => vec![From::Docker],
-        v1::Runtime::Libvirt | v1::Runtime::Unspecified => Vec::new(),
-    };
-    if !read.is_empty() && facts.interfaces.iter().any(|interface| interface.present) {
-        read.push(From::Interfaces);
-    }
-    read.into_iter().map(Into::into).collect()
-}
-
-/// What a host reads to say the state of a link; nothing where it did not.
-fn link_evidence(plane: &str, spec: &LinkSpec) -> Vec<i32> {
-    use v1::EvidenceSource as From;
-    let between_nodes = spec.node_ends().count() == 2;
-    let read: &[From] = match plane {
-        "ovs" => &[From::Ovsdb, From::Flows, From::Interfaces],
-        "kernel" if between_nodes => &[From::Redirects, From::Interfaces],
-        "kernel" => &[From::Interfaces],
-        _ => &[],
-    };
-    read.iter().map(|read| (*read).into()).collect()
 }
 
 fn interface(lab: &str, facts: ps::InterfaceFacts) -> v1::Interface {
@@ -163,11 +137,10 @@ pub fn command_line(words: &[String]) -> String {
 
 /// A link.
 ///
-/// Computed: `mtu` is the effective one; `etag` is made of the uid and a hash of the spec; `evidence` follows from what carries it.
+/// Computed: `mtu` is the effective one; `etag` is made of the uid and a hash of the spec.
 pub fn link(facts: ps::LinkFacts) -> v1::Link {
     let spec = facts.spec.unwrap_or_default();
     let typed = LinkSpec::from(spec.clone());
-    let evidence = link_evidence(&facts.plane, &typed);
     v1::Link {
         name: names::link(&facts.lab, &facts.id),
         etag: etag::of(&facts.uid, &typed.version()),
@@ -188,7 +161,7 @@ pub fn link(facts: ps::LinkFacts) -> v1::Link {
         enabled: facts.enabled,
         a_to_b: spec.a_to_b,
         b_to_a: spec.b_to_a,
-        evidence,
+        evidence: facts.sources,
     }
 }
 
@@ -226,40 +199,6 @@ pub fn host(facts: ps::HostFacts) -> Result<v1::Host, Error> {
         running_count: int(counts.running),
         observe_time: facts.observe_time,
     })
-}
-
-/// An image.
-///
-/// Computed: `host_count` is the number of hosts that have it; `observe_time` is the newest of its presences.
-pub fn image(facts: pr::Image) -> v1::Image {
-    let mut hosts: Vec<&str> =
-        facts.presences.iter().filter(|p| p.present).map(|p| p.host.as_str()).collect();
-    hosts.sort_unstable();
-    hosts.dedup();
-    let host_count = i32::try_from(hosts.len()).unwrap_or(i32::MAX);
-    let newest = |a: &Timestamp, b: &Timestamp| (a.seconds, a.nanos).cmp(&(b.seconds, b.nanos));
-    let observe_time = facts.presences.iter().filter_map(|p| p.observe_time).max_by(newest);
-    v1::Image {
-        name: names::image(&facts.reference),
-        uid: facts.uid,
-        reference: facts.reference,
-        presences: facts.presences.into_iter().map(presence).collect(),
-        host_count,
-        create_time: facts.create_time,
-        observe_time,
-    }
-}
-
-fn presence(facts: pr::Presence) -> v1::ImagePresence {
-    v1::ImagePresence {
-        host: names::host(&facts.host),
-        present: facts.present,
-        digest: facts.digest,
-        format: facts.format,
-        size_bytes: long(facts.size_bytes),
-        architecture: facts.architecture,
-        observe_time: facts.observe_time,
-    }
 }
 
 /// A kind of the catalogue.

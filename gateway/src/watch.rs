@@ -37,6 +37,8 @@ const PARTS_AT_ONCE: u32 = 500;
 const RETRY: Duration = Duration::from_millis(250);
 /// How long a scheduler may not answer before a stream that follows an operation gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Least time between two reads of an operation because of what happens in its lab: each holds all that its plan is about.
+const PACE: Duration = Duration::from_millis(200);
 
 /// Where a task puts what it produces.
 struct Out<T>(mpsc::Sender<Result<T, Status>>);
@@ -233,14 +235,18 @@ async fn changes(
 
 /// An operation, followed until it is over.
 ///
-/// It is a level that is followed, not an edge: facts are read again after the scheduler's events are open and at each heartbeat, so that no change can be
-/// missed. A scheduler that restarts meanwhile is waited for.
+/// It is a level that is followed, not an edge: facts are read again after the scheduler's events are open, soon after anything happens in its lab and at each
+/// heartbeat, so that no change can be missed. A scheduler that restarts meanwhile is waited for.
 pub struct Follow {
     peers: Peers,
     id: OperationId,
     events: Option<Streaming<ps::WatchResponse>>,
     facts: ps::OperationFacts,
     told: bool,
+    /// When the facts were last read.
+    read_at: Instant,
+    /// Something happened in its lab since.
+    stale: bool,
     silent_since: Option<Instant>,
 }
 
@@ -248,7 +254,8 @@ impl Follow {
     /// Begins with the operation as it is now.
     pub async fn begin(peers: Peers, id: OperationId) -> Result<Follow, Error> {
         let facts = peers.operation(id).await?;
-        Ok(Follow { peers, id, events: None, facts, told: false, silent_since: None })
+        let (read_at, stale) = (Instant::now(), false);
+        Ok(Follow { peers, id, events: None, facts, told: false, read_at, stale, silent_since: None })
     }
 
     /// The operation as it was last read.
@@ -289,23 +296,34 @@ impl Follow {
     async fn step(&mut self) -> Result<ps::OperationFacts, Error> {
         let failed = self.peers.scheduler_error();
         let Some(events) = &mut self.events else {
-            let mut events = self.peers.watch(0, &self.facts.lab).await?;
+            let mut events = self.peers.watch_operations(&self.facts.lab).await?;
             // Its first message says that it is open.
             events.message().await.map_err(failed)?.ok_or_else(|| self.peers.scheduler_ended())?;
             self.events = Some(events);
-            return self.peers.operation(self.id).await;
+            return self.read().await;
         };
         loop {
-            let event =
-                events.message().await.map_err(&failed)?.ok_or_else(|| self.peers.scheduler_ended())?;
+            let event = tokio::select! {
+                event = events.message() => event.map_err(&failed)?.ok_or_else(|| self.peers.scheduler_ended())?,
+                () = tokio::time::sleep_until(self.read_at + PACE), if self.stale => return self.read().await,
+            };
             match event.object {
                 Some(ps::watch_response::Object::Operation(facts)) if facts.id == self.facts.id => {
                     return Ok(facts);
                 }
-                None => return self.peers.operation(self.id).await,
-                Some(_) => {}
+                None => return self.read().await,
+                // The progress of its nodes and links is part of it, and no event of its own.
+                Some(_) => self.stale = true,
             }
         }
+    }
+
+    async fn read(&mut self) -> Result<ps::OperationFacts, Error> {
+        // What happens from here on may not be in it.
+        self.stale = false;
+        let facts = self.peers.operation(self.id).await;
+        self.read_at = Instant::now();
+        facts
     }
 }
 

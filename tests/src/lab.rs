@@ -8,18 +8,19 @@ pub fn docker(args: &[&str]) -> Output {
     run("docker", args)
 }
 
-/// Id of the container of a node, running or not.
+/// Id of the container of a node, running or not. One that is set aside is none.
 pub fn container(sandbox: &Sandbox, lab: &str, node: &str) -> Option<String> {
     let filters = [
         format!("label=netloom.owner={}", sandbox.owner()),
         format!("label=netloom.lab={lab}"),
         format!("label=netloom.node={node}"),
     ];
-    let mut args = vec!["ps", "-aq", "--no-trunc"];
+    let mut args = vec!["ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.Names}}"];
     for filter in &filters {
         args.extend(["--filter", filter]);
     }
-    sandbox.docker(&args).must().stdout.split_whitespace().next().map(str::to_owned)
+    let all = sandbox.docker(&args).must().stdout;
+    all.lines().find(|l| !l.contains(".aside."))?.split(' ').next().map(str::to_owned)
 }
 
 /// Pid of the first process of a node's container; 0 when it does not run.

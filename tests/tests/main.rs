@@ -38,6 +38,7 @@ mod main {
     pub mod examples;
     pub mod foreign;
     pub mod hostile;
+    pub mod images;
     pub mod install;
     pub mod keep;
     pub mod keys;

@@ -1,7 +1,9 @@
 //! What to type instead of what fingers have learnt elsewhere, and of what is easily forgotten. Pure: the words typed and clap's refusal in, a tip out.
 
 use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
-use netloom_model::words;
+use netloom_model::{Code, words};
+
+use crate::error::Error as Failed;
 
 /// Global options that take a value, which is no command.
 const WITH_VALUE: [&str; 2] = ["--endpoint", "--token-file"];
@@ -26,6 +28,61 @@ pub fn advised(mut refused: Error, typed: &[String]) -> Error {
         refused.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
     refused
+}
+
+/// What is told instead of an error that follows from a habit: a topology file where a lab stands, and -t, which elsewhere asks for a terminal. Asks whether a path
+/// is a file.
+pub fn instead(error: &Failed, typed: &[String], is_file: impl Fn(&str) -> bool) -> Option<Failed> {
+    let (verb, rest) = command(typed)?;
+    let ends_in_yaml = |word: &str| [".yml", ".yaml"].iter().any(|end| word.ends_with(end));
+    let own = rest.iter().position(|w| w == "--").unwrap_or(rest.len());
+    match error {
+        Failed::Refused(failure)
+            if failure.reason == "LAB_NOT_FOUND" || failure.code == Code::InvalidArgument =>
+        {
+            let at = rest[..own].iter().position(|w| ends_in_yaml(w) && is_file(w))?;
+            let file = words::join(&rest[at..=at]);
+            let mut whole: Vec<String> = rest.to_vec();
+            whole.insert(at, "-t".to_owned());
+            let line = format!("netloom {verb} {}", words::join(&whole));
+            Some(Failed::Usage(format!(
+                "{file} is a topology file, and here stands the name of a lab; -t names it by its file: {line}"
+            )))
+        }
+        Failed::Invalid(_) if matches!(verb, "exec" | "shell" | "console") => {
+            let (at, named) = named_file(&rest[..own])?;
+            if is_file(&named) || ends_in_yaml(&named) {
+                return None;
+            }
+            let mut names: Vec<String> = rest[at..own].to_vec();
+            // -t LAB, and -ti, of which the i is no file either.
+            if names.first().is_some_and(|w| w.starts_with('-')) {
+                names.remove(0);
+            }
+            names.retain(|w| !w.starts_with('-'));
+            let behind = words::join(&rest[own..]);
+            let line = format!("netloom shell {} {behind}", words::join(&names));
+            Some(Failed::Usage(format!(
+                "-t names a topology file, and there is no file {named}; what needs a terminal is run by shell: {}",
+                line.trim_end()
+            )))
+        }
+        _ => None,
+    }
+}
+
+/// Where the option -t stands, and the file that it names.
+fn named_file(rest: &[String]) -> Option<(usize, String)> {
+    let at = rest.iter().position(|w| {
+        let short = w.strip_prefix('-').is_some_and(|w| !w.starts_with('-') && w.contains('t'));
+        short || ["--topo", "--topology"].contains(&w.as_str())
+    })?;
+    let attached = rest[at].strip_prefix('-').and_then(|w| w.split_once('t')).map(|(_, file)| file);
+    let file = match attached.filter(|file| !file.is_empty() && !rest[at].starts_with("--")) {
+        Some(file) => file.to_owned(),
+        None => rest.get(at + 1)?.clone(),
+    };
+    Some((at, file))
 }
 
 /// The command, and what stands behind it.
@@ -85,6 +142,13 @@ fn option_tip(option: &str, typed: &[String]) -> Option<String> {
             value_of(rest, "--cmd", "CMD")
         ),
         ("exec" | "shell", _) if !rest.iter().any(|w| w == "--") => return dashes_tip(typed),
+        ("exec" | "shell", "-i" | "--tty" | "-T") => {
+            "what needs a terminal is run by netloom shell LAB NODE -- CMD, which needs no option".to_owned()
+        }
+        ("plan", "--dry-run") => format!("leave it out: netloom plan{file} changes nothing"),
+        ("destroy", "--node-filter") => {
+            "destroy removes a whole lab; netloom deploy with a --node-filter keeps only the nodes that it names".to_owned()
+        }
         ("deploy", "--dry-run") => format!("netloom plan{file} says what deploy would do, and changes nothing"),
         ("deploy", "--reconfigure" | "-c") => format!(
             "leave it out: deploy changes what differs between the file and the lab. To have all of it made anew: netloom destroy{file} -y && netloom deploy{file}"
@@ -159,6 +223,11 @@ mod tests {
                 "netloom --endpoint unix:/x deploy --topo x.clab.yml --reconfigure",
                 "netloom destroy -t x.clab.yml -y && netloom deploy -t x.clab.yml\n",
             ),
+            (
+                "netloom plan -t x.clab.yml --dry-run",
+                "leave it out: netloom plan -t x.clab.yml changes nothing\n",
+            ),
+            ("netloom shell -it ospf r1 -- sh", "which needs no option\n"),
             ("netloom deploy -c", "leave it out"),
             ("netloom destroy -t x.clab.yml --cleanup", "leave it out: destroy always removes all"),
             ("netloom inspect --name ospf", "netloom inspect ospf\n"),
@@ -183,6 +252,39 @@ mod tests {
             ("netloom exec ospf r1 --prefx -- ls", "--prefix"),
         ] {
             assert!(said(line).contains(part), "{line}: {}", said(line));
+        }
+    }
+    #[test]
+    fn a_file_where_a_lab_stands_and_t_for_a_terminal_are_understood() {
+        let is_file = |word: &str| ["x.clab.yml", "./a b.yml", "own"].contains(&word);
+        let missing = |reason| Failed::from(netloom_model::Failure::new(Code::NotFound, reason, "no"));
+        let unreadable = || Failed::Invalid("cannot be read".into());
+        let told = |error: Failed, line: &str| {
+            let typed: Vec<String> = words::split(line).unwrap();
+            instead(&error, &typed, is_file).map(|e| e.to_string()).unwrap_or_default()
+        };
+        for (line, tip) in [
+            ("inspect x.clab.yml --wide", ": netloom inspect -t x.clab.yml --wide"),
+            ("destroy -y x.clab.yml", ": netloom destroy -y -t x.clab.yml"),
+            ("save './a b.yml' r1", ": netloom save -t './a b.yml' r1"),
+            ("inspect ospf", ""),
+            ("inspect gone.yml", ""),
+            ("exec ospf r1 -- cat x.clab.yml", ""),
+        ] {
+            let said = told(missing("LAB_NOT_FOUND"), line);
+            assert!(said.ends_with(tip) && said.is_empty() == tip.is_empty(), "{line}: {said}");
+        }
+        assert_eq!(told(missing("NODE_NOT_FOUND"), "logs ospf x.clab.yml"), "");
+        for (line, tip) in [
+            ("exec -t ospf r1 -- sh", ": netloom shell ospf r1 -- sh"),
+            ("exec -it ospf r1 -- sh -l", ": netloom shell ospf r1 -- sh -l"),
+            ("exec -ti ospf r1 -- sh", ": netloom shell ospf r1 -- sh"),
+            ("exec -t own r1 -- sh", ""),
+            ("exec -t gone.clab.yml r1 -- sh", ""),
+            ("inspect -t ospf", ""),
+        ] {
+            let said = told(unreadable(), line);
+            assert!(said.ends_with(tip) && said.is_empty() == tip.is_empty(), "{line}: {said}");
         }
     }
 }

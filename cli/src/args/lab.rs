@@ -12,12 +12,16 @@ use super::{Output, Topology, TopologyFile, values};
 /// terminal, and detaches elsewhere: the deploy goes on in the server, and the same command follows it again. Nodes that fit on no host
 /// do not stop the others. A command of exec that fails stops nothing either: the node is READY and says so, the deploy ends with a
 /// warning that names the nodes, and its exit code stays 0.
+///
+/// With --node-filter the lab is to have only these nodes: what else runs of it is removed. On a terminal it asks before it does that, elsewhere it
+/// needs --yes.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   netloom deploy                          the one *.clab.yml in this directory
   netloom deploy lab.clab.yml             this file; -t lab.clab.yml says the same
   netloom deploy -t lab.clab.yml --timeout 10m
+  netloom deploy -t lab.clab.yml --node-filter r1,r2
   netloom generate ring -n 5 | netloom deploy -t -
   netloom deploy -t lab.clab.yml --format json | jq -r .state")]
 pub struct Deploy {
@@ -27,9 +31,12 @@ pub struct Deploy {
     /// Longest time to wait, for instance 90s, 10m or 1h; the deploy itself goes on in the server
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     pub timeout: Option<Duration>,
-    /// Only these nodes of the file, and the links between them: r1,r2
+    /// Only these nodes of the file, and the links between them: r1,r2. All else of the lab is removed
     #[arg(long, value_name = "NODES", value_delimiter = ',')]
     pub node_filter: Vec<String>,
+    /// Do not ask before nodes are removed that --node-filter leaves out
+    #[arg(short, long)]
+    pub yes: bool,
     /// What Ctrl-C does: leave the deploy to the server, or cancel it [default: ask on a terminal, detach elsewhere]
     #[arg(long, value_enum, value_name = "WHAT")]
     pub on_interrupt: Option<OnInterrupt>,
@@ -73,7 +80,7 @@ pub struct Plan {
 
 /// Cancel what is under way in a lab, and wait until that is over
 ///
-/// A cancelled deploy, or change of a link, takes the lab back to what was deployed before; what a first deploy had made is removed. What was
+/// A cancelled deploy, or change of a link, takes the lab back to what was deployed before; what a first deploy had made is removed, and what was made anew or dropped is back as the same container. What was
 /// asked of nodes with netloom node stays asked. A removal cannot be taken back. Where nothing is under way, nothing is done.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\

@@ -55,7 +55,8 @@ pub enum What {
 
 /// Show interfaces: MAC, MTU, addresses, and what they are linked with
 ///
-/// The state is what was read back from the node: UP has carrier, DOWN has none, ABSENT is not in the node. INSIDE is the name in the node.
+/// The state is what was read back from the node: UP has carrier, DOWN has none, ABSENT is not in the node. INSIDE is the name in the node. ADDRESSES GIVEN
+/// are those that the topology file gives; which ones the node has by now it says itself: netloom exec LAB NODE -- ip addr.
 #[derive(Debug, Args)]
 pub struct Interfaces {
     /// The lab [default: the one of the topology file]
@@ -139,9 +140,12 @@ pub struct Graph {
     /// What is written [default: what the name of the output file ends in, else svg]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub format: Option<Picture>,
-    /// Where to write; - is standard output
+    /// Where to write; - is standard output. A file that exists is left as it is
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     pub output: PathBuf,
+    /// Write over a file that exists
+    #[arg(long)]
+    pub force: bool,
     /// Light on dark; only for svg
     #[arg(long)]
     pub dark: bool,
@@ -163,7 +167,8 @@ pub enum Picture {
 /// Print a lab's nodes for other tools: Ansible, ssh, name resolution
 ///
 /// The addresses are those of the management network, read back from the nodes; a node without one is reached through its container, where
-/// the format knows how.
+/// the format knows how. Where it does not, ssh-config and hosts leave the node out and say so on standard error; when that leaves nothing, as in
+/// a lab without a management network, the exit code is 1.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:

@@ -13,6 +13,7 @@ pub mod capture;
 pub mod change;
 pub mod generate;
 pub mod habits;
+pub mod image;
 pub mod lab;
 pub mod lab_name;
 pub mod local;
@@ -191,9 +192,9 @@ Examples:
     /// The hosts that run nodes
     #[command(subcommand)]
     Host(things::List),
-    /// The images that labs use, and where they are
+    /// The images that labs use: what they are, where they are, and the way into the store
     #[command(subcommand)]
-    Image(things::List),
+    Image(image::Image),
     Doctor(local::Doctor),
     Version(local::Version),
     Completions(reference::Completions),

@@ -8,8 +8,8 @@ use std::time::Duration;
 use netloom_api::v1 as api;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
-use super::Context;
 use super::events::Stop;
+use super::{Context, refuse_to_write_over};
 use crate::args::capture::Capture;
 use crate::client::Client;
 use crate::error::Error;
@@ -33,13 +33,7 @@ pub async fn run(context: &Context, args: Capture) -> Result<(), Error> {
                 .to_owned(),
         ));
     }
-    // A pipe or a device is there to be written to.
-    if !args.force && std::fs::metadata(&args.output).is_ok_and(|m| m.is_file()) {
-        let file = args.output.display();
-        return Err(Error::Usage(format!(
-            "{file} exists already: name another file, or write over it with --force"
-        )));
-    }
+    refuse_to_write_over(&args.output, args.force)?;
     let request = api::CapturePacketsRequest {
         name: format!("labs/{}", args.lab),
         targets: args.targets,

@@ -1,42 +1,40 @@
 //! `deploy` and `plan`: the same request, once to be done and once to be told.
 
+use std::cell::RefCell;
+use std::io::IsTerminal as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use netloom_api::v1 as api;
 use netloom_service::status::from_status;
 use tonic::Status;
 
-use super::{Context, inspect};
-use crate::args::lab::OnInterrupt;
+use super::{Context, confirmed, inspect};
+use crate::args::lab::{Deploy, OnInterrupt};
 use crate::args::{Format, TopologyFile};
 use crate::client::Client;
 use crate::error::Error;
 use crate::follow::{View, judge};
 use crate::interrupt::{self, Policy};
-use crate::output::words::{last, natural};
+use crate::output::words::{count, last, natural};
 use crate::output::{diagnostics, json, plan as plan_text};
 use crate::source::{Source, catalogue};
 
 /// Brings a lab to what its file says.
-pub async fn deploy(
-    context: &Context,
-    topology: &TopologyFile,
-    node_filter: &[String],
-    timeout: Option<Duration>,
-    on_interrupt: Option<OnInterrupt>,
-    format: Format,
-) -> Result<(), Error> {
-    let source = Source::open(topology.path(), Path::new("."))?.only(node_filter);
+pub async fn deploy(context: &Context, args: &Deploy) -> Result<(), Error> {
+    let format = args.output.format;
+    let source = Source::open(args.topology.path(), Path::new("."))?.only(&args.node_filter);
     let client = context.client().await?;
-    let policy = match on_interrupt {
+    let file = File::new(context, &client, &source);
+    let asks = !args.node_filter.is_empty() && !args.yes;
+    let policy = match args.on_interrupt {
         Some(OnInterrupt::Cancel) => Policy::Cancel,
         Some(OnInterrupt::Detach) => Policy::Detach,
         None => Policy::ask_if_possible(format),
     };
     let begun = Instant::now();
-    let remaining = || timeout.map(|t| t.saturating_sub(begun.elapsed()));
-    let operation = match import(context, &client, &source, false).await? {
+    let remaining = || args.timeout.map(|t| t.saturating_sub(begun.elapsed()));
+    let operation = match file.apply(asks, format).await? {
         Ok(operation) => operation,
         Err(refused) => {
             let Some(active) = active_deploy(&client, &refused).await? else { return Err(refused.into()) };
@@ -55,9 +53,10 @@ pub async fn deploy(
                 View::new(context.style, format!("follows the {what} of {lab}"), format == Format::Json);
             // How it ends is of no matter: the file is what counts.
             interrupt::follow(&client, active, &mut view, remaining(), policy).await?;
-            import(context, &client, &source, false).await??
+            file.apply(asks, format).await??
         }
     };
+    let Some(operation) = operation else { return context.print("Nothing was changed\n") };
     let lab = last(&operation.lab_name).to_owned();
     let nothing_to_do =
         is_nothing(&operation) && operation.done && operation.state() == api::OperationState::Succeeded;
@@ -111,7 +110,7 @@ pub async fn plan(
 ) -> Result<u8, Error> {
     let source = Source::open(topology.path(), Path::new("."))?.only(node_filter);
     let client = context.client().await?;
-    let operation = import(context, &client, &source, true).await??;
+    let operation = File::new(context, &client, &source).import(true).await??;
     let lab = last(&operation.lab_name);
     match &operation.plan {
         _ if format == Format::Json => context.print(&json::text(&json::value("Operation", &operation)))?,
@@ -137,25 +136,85 @@ async fn active_deploy(client: &Client, refused: &Status) -> Result<Option<api::
     Ok(follows.then_some(active))
 }
 
-/// Reads the file, shows what is to be said about it, and hands it to the server, which may refuse. What only informs is for -v.
-async fn import(
-    context: &Context,
-    client: &Client,
-    source: &Source,
-    validate_only: bool,
-) -> Result<Result<api::Operation, Status>, Error> {
-    let read = source.read(&catalogue(&client.all_kinds().await?))?;
-    let said = diagnostics::shown(&read.parsed.diagnostics, context.global.verbose);
-    eprint!("{}", diagnostics::text(context.error_style, &source.text, &said));
-    if !read.parsed.ok() {
-        return Err(Error::Invalid(format!(
-            "{} cannot be used: {}",
-            source.name,
-            diagnostics::summary(&said)
-        )));
+/// A topology file on its way to the server.
+struct File<'a> {
+    context: &'a Context,
+    client: &'a Client,
+    source: &'a Source,
+    /// What was last said about it: it is read for each request, and what is the same is said once.
+    said: RefCell<String>,
+    /// Nodes that the filter left out when it was last read.
+    left_out: RefCell<Vec<String>>,
+}
+
+impl<'a> File<'a> {
+    fn new(context: &'a Context, client: &'a Client, source: &'a Source) -> File<'a> {
+        File { context, client, source, said: RefCell::default(), left_out: RefCell::default() }
     }
-    let request = source.import(read, validate_only);
-    Ok(client.labs().import_lab(request).await.map(|answer| answer.into_inner()))
+
+    /// Has the lab brought to what it says; none when that removes nodes which a filter leaves out, and is not meant. Each time that the server is
+    /// asked, so is the user: the lab may be another one by then.
+    async fn apply(
+        &self,
+        asks: bool,
+        format: Format,
+    ) -> Result<Result<Option<api::Operation>, Status>, Error> {
+        if asks {
+            match self.import(true).await? {
+                Ok(planned) if !self.may_leave_out(&planned, format)? => return Ok(Ok(None)),
+                Ok(_) => {}
+                Err(refused) => return Ok(Err(refused)),
+            }
+        }
+        Ok(self.import(false).await?.map(Some))
+    }
+
+    /// True when none of the nodes that the filter leaves out is removed, or that is wanted. Where nobody can be asked it has to be said.
+    fn may_leave_out(&self, planned: &api::Operation, format: Format) -> Result<bool, Error> {
+        let plan = planned.plan.clone().unwrap_or_default();
+        let left_out = self.left_out.borrow();
+        // What the file itself has no more is removed by any deploy of it.
+        let is_removed = |a: &&api::Action| {
+            let is_left_out = left_out.iter().any(|node| node.eq_ignore_ascii_case(&a.id));
+            a.object == "node" && a.verb() == api::ActionVerb::Delete && is_left_out
+        };
+        let removed: Vec<&str> = plan.actions.iter().filter(is_removed).map(|a| a.id.as_str()).collect();
+        if removed.is_empty() {
+            return Ok(true);
+        }
+        let (lab, nodes) = (last(&planned.lab_name), count(removed.len() as i128, "node"));
+        let can_ask =
+            format == Format::Table && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+        if !can_ask {
+            return Err(Error::Usage(format!(
+                "--node-filter leaves out {nodes} that lab {lab} has ({}): they are removed, and nobody can be asked here; say --yes",
+                removed.join(", ")
+            )));
+        }
+        self.context.print(&plan_text::text(self.context.style, &plan))?;
+        confirmed(&format!("Remove {nodes} of {lab} that --node-filter leaves out?"))
+    }
+
+    /// Reads it, shows what is to be said about it, and hands it to the server, which may refuse. What only informs is for -v.
+    async fn import(&self, validate_only: bool) -> Result<Result<api::Operation, Status>, Error> {
+        let (context, source) = (self.context, self.source);
+        let read = source.read(&catalogue(&self.client.all_kinds().await?))?;
+        let shown = diagnostics::shown(&read.parsed.diagnostics, context.global.verbose);
+        let text = diagnostics::text(context.error_style, &source.text, &shown);
+        if self.said.replace(text.clone()) != text {
+            eprint!("{text}");
+        }
+        if !read.parsed.ok() {
+            return Err(Error::Invalid(format!(
+                "{} cannot be used: {}",
+                source.name,
+                diagnostics::summary(&shown)
+            )));
+        }
+        self.left_out.borrow_mut().clone_from(&read.parsed.left_out);
+        let request = source.import(read, validate_only);
+        Ok(self.client.labs().import_lab(request).await.map(|answer| answer.into_inner()))
+    }
 }
 
 fn is_nothing(operation: &api::Operation) -> bool {

@@ -1,11 +1,11 @@
 //! `destroy`: a lab and all that belongs to it.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 
 use netloom_api::v1 as api;
 use netloom_service::status::from_status;
 
-use super::{Context, lab_named};
+use super::{Context, confirmed, lab_named};
 use crate::args::Topology;
 use crate::client::Client;
 use crate::error::Error;
@@ -40,7 +40,7 @@ pub async fn run(
     if labs.is_empty() {
         return context.print("There are no labs\n");
     }
-    if can_ask && !yes && !confirmed(&labs)? {
+    if can_ask && !yes && !confirmed(&question(&labs))? {
         return context.print("Nothing was removed\n");
     }
     // All are begun before the first is waited for: they go on side by side.
@@ -61,7 +61,7 @@ pub async fn run(
     outcome
 }
 
-/// Starts to remove a lab. A deploy that is under way is cancelled first; a removal that is, is joined.
+/// Starts to remove a lab. A deploy that is under way is cancelled first, or awaited where it cannot be any more; a removal that is, is joined.
 async fn delete(context: &Context, client: &Client, name: &str) -> Result<api::Operation, Error> {
     loop {
         let request = api::DeleteLabRequest { name: name.to_owned(), ..api::DeleteLabRequest::default() };
@@ -86,6 +86,13 @@ async fn delete(context: &Context, client: &Client, name: &str) -> Result<api::O
                 let cancelled = match client.operations().cancel_operation(request).await {
                     Ok(operation) => operation.into_inner(),
                     Err(status) if from_status(&status).reason == "OPERATION_DONE" => continue,
+                    // All of it is there, and what was before is being removed.
+                    Err(status) if from_status(&status).reason == "NOT_CANCELLABLE" => {
+                        let title = format!("waits for the {what} of {}", last(name));
+                        let mut view = View::new(context.style, title, false);
+                        follow(client, active, &mut view, None, Policy::Detach).await?;
+                        continue;
+                    }
                     Err(status) => return Err(status.into()),
                 };
                 let mut view =
@@ -97,18 +104,12 @@ async fn delete(context: &Context, client: &Client, name: &str) -> Result<api::O
     }
 }
 
-fn confirmed(labs: &[api::Lab]) -> Result<bool, Error> {
+fn question(labs: &[api::Lab]) -> String {
     let names: Vec<String> = labs
         .iter()
         .map(|l| {
             format!("{} ({}, {})", last(&l.name), count(l.node_count, "node"), count(l.link_count, "link"))
         })
         .collect();
-    print!("Remove {}? [y/N] ", names.join(", "));
-    let mut answer = String::new();
-    std::io::stdout()
-        .flush()
-        .and_then(|()| std::io::stdin().read_line(&mut answer))
-        .map_err(|e| Error::io("the terminal cannot be asked", e))?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    format!("Remove {}?", names.join(", "))
 }

@@ -38,13 +38,7 @@ pub fn run(context: &Context, args: &Generate) -> Result<(), Error> {
     let made_by = format!("netloom {}", command.join(" "));
     let text =
         write(&name, &made_by, &shape, &kinds(args, file), file.ipv4, &catalogue).map_err(Error::Invalid)?;
-    if file.output.exists() && !file.force && file.output != std::path::Path::new("-") {
-        return Err(Error::Usage(format!(
-            "{} exists already; --force writes over it",
-            file.output.display()
-        )));
-    }
-    write_to(context, &file.output, &text)
+    write_to(context, &file.output, file.force, &text)
 }
 
 /// Nodes and links there would be: counted before any is made.

@@ -30,7 +30,7 @@ pub async fn run(context: &Context, args: lookat::Graph) -> Result<(), Error> {
         Picture::Mermaid => text::mermaid(&graph),
         Picture::Json => json::text(&text::json(&graph)),
     };
-    write_to(context, &args.output, &drawn)
+    write_to(context, &args.output, args.force, &drawn)
 }
 
 fn of_file(context: &Context, file: Option<&Path>) -> Result<Graph, Error> {

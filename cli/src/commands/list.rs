@@ -1,4 +1,4 @@
-//! `kinds`, `host` and `image`: objects that are listed.
+//! `kinds` and `host`: objects that are listed.
 
 use netloom_api::v1 as api;
 use serde_json::json;
@@ -32,15 +32,5 @@ pub async fn hosts(context: &Context, format: Format) -> Result<(), Error> {
         format,
         || table::hosts(context.style, &hosts),
         || json!({ "hosts": json::list("Host", &hosts) }),
-    )
-}
-
-/// The images.
-pub async fn images(context: &Context, format: Format) -> Result<(), Error> {
-    let images = context.client().await?.all_images().await?;
-    context.print_as(
-        format,
-        || table::images(context.style, &images),
-        || json!({ "images": json::list("Image", &images) }),
     )
 }

@@ -7,6 +7,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use netloom_api::v1 as api;
 use netloom_api::v1::stream_logs_response::Part;
 use netloom_api::v1::watch_labs_response::Object;
+use netloom_service::status::is_lost;
 use prost_reflect::prost_types::Timestamp;
 use tonic::{Status, Streaming};
 
@@ -15,7 +16,7 @@ use super::events::{Stop, clock};
 use super::exec::write;
 use crate::args::node::Logs;
 use crate::client::Client;
-use crate::error::{Error, is_lost};
+use crate::error::Error;
 use crate::output::lines::Lines;
 use crate::output::style::{Tone, one_line};
 use crate::output::words::last;

@@ -20,6 +20,7 @@ mod exec;
 mod exec_many;
 mod generate;
 mod graph;
+mod image;
 mod inspect;
 mod inventory;
 mod link;
@@ -27,6 +28,7 @@ mod list;
 mod live;
 mod logs;
 mod node;
+mod push;
 mod reference;
 mod save;
 mod shell;
@@ -77,11 +79,7 @@ impl Context {
 pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
     let done = |()| 0;
     match command {
-        Command::Deploy(a) => {
-            deploy::deploy(context, &a.topology, &a.node_filter, a.timeout, a.on_interrupt, a.output.format)
-                .await
-                .map(done)
-        }
+        Command::Deploy(a) => deploy::deploy(context, &a).await.map(done),
         Command::Plan(a) => {
             deploy::plan(context, &a.topology, &a.node_filter, a.exit_code, a.output.format).await
         }
@@ -92,7 +90,7 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
         Command::Inspect(a) => inspect::run(context, a).await.map(done),
         Command::Events(a) => events::run(context, a).await.map(done),
         Command::Graph(a) => graph::run(context, a).await.map(done),
-        Command::Inventory(a) => inventory::run(context, &a.lab, a.format).await.map(done),
+        Command::Inventory(a) => inventory::run(context, &a.lab, a.format).await,
         Command::Generate(a) => generate::run(context, &a).map(done),
         Command::Exec(a) => exec::run(context, a).await,
         Command::Shell(a) => {
@@ -112,7 +110,7 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
             list::kind(context, &name, output.format).await.map(done)
         }
         Command::Host(List::List { output }) => list::hosts(context, output.format).await.map(done),
-        Command::Image(List::List { output }) => list::images(context, output.format).await.map(done),
+        Command::Image(a) => image::run(context, a).await,
         Command::Doctor(a) => doctor::run(context, a.config.as_deref(), a.output.format).await,
         Command::Completions(a) => reference::completions(context, &a).map(done),
         Command::Man(a) => reference::man(&a).map(done),
@@ -132,11 +130,33 @@ fn lab_named(lab: Option<String>, topology: &crate::args::Topology) -> Result<St
     }
 }
 
-/// Writes a result to standard output for "-", else to a file, which is replaced as a whole.
-fn write_to(context: &Context, path: &std::path::Path, text: &str) -> Result<(), Error> {
+/// Asks on the terminal; anything but yes is no.
+fn confirmed(question: &str) -> Result<bool, Error> {
+    use std::io::Write as _;
+    print!("{question} [y/N] ");
+    let mut answer = String::new();
+    std::io::stdout()
+        .flush()
+        .and_then(|()| std::io::stdin().read_line(&mut answer))
+        .map_err(|e| Error::io("the terminal cannot be asked", e))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Refuses to write over a file that exists, unless that is meant. A pipe or a device is there to be written to.
+fn refuse_to_write_over(path: &std::path::Path, force: bool) -> Result<(), Error> {
+    if force || !std::fs::metadata(path).is_ok_and(|m| m.is_file()) {
+        return Ok(());
+    }
+    let file = path.display();
+    Err(Error::Usage(format!("{file} exists already: name another file, or write over it with --force")))
+}
+
+/// Writes a result to standard output for "-", else to a file, which is replaced as a whole where that is meant.
+fn write_to(context: &Context, path: &std::path::Path, force: bool, text: &str) -> Result<(), Error> {
     if path == std::path::Path::new("-") {
         return context.print(text);
     }
+    refuse_to_write_over(path, force)?;
     crate::atomic::write(path, text.as_bytes())
         .map_err(|e| Error::io(format!("{} cannot be written", path.display()), e))
 }

@@ -43,8 +43,6 @@ pub async fn run(context: &Context, args: Save) -> Result<u8, Error> {
     let nodes = client.all_nodes(&format!("labs/{}", args.lab)).await?;
     let nodes = selection.of(&args.lab, &nodes)?;
     let directory = args.dir.unwrap_or_else(|| PathBuf::from(format!("{}-config", args.lab)));
-    std::fs::create_dir_all(&directory)
-        .map_err(|e| Error::io(format!("the directory {} cannot be made", directory.display()), e))?;
     let named = |name: &str| args.nodes.iter().any(|n| n == last(name));
     let (client, directory) = (&client, directory.as_path());
     let outcomes: Vec<(String, Outcome)> = stream::iter(nodes)
@@ -79,6 +77,10 @@ async fn one(client: &Client, name: &str, directory: &Path, is_named: bool) -> O
     };
     if config.content.iter().all(u8::is_ascii_whitespace) {
         return Outcome::Failed("it told an empty configuration".to_owned());
+    }
+    // Made for what is put into it: nothing to save leaves no directory behind.
+    if let Err(e) = std::fs::create_dir_all(directory) {
+        return Outcome::Failed(format!("the directory {} cannot be made: {e}", directory.display()));
     }
     let path = directory.join(format!("{}.cfg", last(name)));
     let changed = std::fs::read(&path).ok().as_ref() != Some(&config.content);

@@ -14,7 +14,7 @@ use super::words;
 /// Longest value of a field that is shown, in characters.
 const MAX_VALUE: usize = 60;
 /// Fields that change with every change, or that the others follow from, or that are told otherwise.
-const SILENT: [&str; 24] = [
+const SILENT: [&str; 30] = [
     "updateTime",
     "observeTime",
     "createTime",
@@ -39,6 +39,12 @@ const SILENT: [&str; 24] = [
     "linkCount",
     "upLinkCount",
     "done",
+    "endTime",
+    "evidence",
+    "carriedAToB",
+    "carriedBToA",
+    "generation",
+    "imageDigest",
 ];
 
 /// What was heard of each object last, to tell what is new.
@@ -74,7 +80,8 @@ fn about(object: &Object) -> About {
             ("node", short(&o.name), words::node_state(o.state()), &o.state_reason, json::value("Node", o))
         }
         Object::Link(o) => {
-            ("link", short(&o.name), words::link_state(o.state()), &o.state_reason, json::value("Link", o))
+            let value = with_words(json::value("Link", o), o);
+            ("link", short(&o.name), words::link_state(o.state()), &o.state_reason, value)
         }
         Object::Operation(o) => {
             let name = format!("{}/{}", words::last(&o.lab_name), words::operation_kind(o.kind()));
@@ -83,6 +90,21 @@ fn about(object: &Object) -> About {
         }
     };
     About { what, name, state, reason: reason.clone(), value }
+}
+
+/// A link whose impairments are words.
+fn with_words(mut value: Value, link: &api::Link) -> Value {
+    let (there, back) = words::ways(link);
+    for (key, way) in [("aToB", there), ("bToA", back)] {
+        let of = |end: &Option<api::Endpoint>| end.as_ref().map_or("", |e| e.node.as_str()).to_owned();
+        let (a, b) = (of(&link.a), of(&link.b));
+        let name = if key == "aToB" { format!("{a} to {b}") } else { format!("{b} to {a}") };
+        if let Some(fields) = value.as_object_mut() {
+            fields.remove(key);
+            fields.insert(name, Value::String(if way.is_empty() { "unimpaired".to_owned() } else { way }));
+        }
+    }
+    value
 }
 
 static NOTHING: String = String::new();
@@ -218,9 +240,18 @@ fn short(value: &Value) -> String {
         Value::Null => text.push('-'),
         Value::String(s) if s.is_empty() => text.push('-'),
         Value::String(s) => text.push_str(s),
+        Value::Array(all) => text.push_str(&all.iter().map(short).collect::<Vec<_>>().join(" ")),
+        Value::Object(fields) => {
+            let is_set = |v: &&Value| !matches!(v, Value::Null) && *v != "" && *v != 0 && *v != false;
+            let set = fields.iter().filter(|(_, v)| is_set(v)).map(|(k, v)| format!("{k}={}", short(v)));
+            text.push_str(&set.collect::<Vec<_>>().join(" "));
+        }
         other => {
             let _ = write!(text, "{other}");
         }
+    }
+    if text.is_empty() {
+        text.push('-');
     }
     clip(&one_line(&text), MAX_VALUE)
 }
@@ -265,6 +296,40 @@ mod tests {
         assert_eq!(line(event(Changed, 12, later.clone())), None, "nothing is new");
         assert!(line(event(Deleted, 13, later)).unwrap().ends_with("node x/r1                         gone"));
         assert!(line(event(Changed, 14, node(api::NodeState::Pending))).unwrap().ends_with("PENDING"));
+    }
+
+    /// Values were told as the JSON that programs get, cut off where it began to differ.
+    #[test]
+    fn values_are_words() {
+        let link = |rate_bps, ports: &[&str]| api::Link {
+            name: "labs/x/links/l".into(),
+            a: Some(api::Endpoint { node: "r1".into(), ..Default::default() }),
+            b: Some(api::Endpoint { node: "r2".into(), ..Default::default() }),
+            a_to_b: Some(api::Impairment { rate_bps, ..Default::default() }),
+            evidence: vec![ports.len() as i32],
+            ..Default::default()
+        };
+        let mut known = Known::default();
+        let mut line = |object| {
+            let event = api::WatchLabsResponse {
+                sequence: 1,
+                r#type: api::WatchEventType::Changed.into(),
+                object: Some(object),
+                ..Default::default()
+            };
+            known.line(Style::PLAIN, &event, "T")
+        };
+        line(Object::Link(link(0, &[])));
+        let said = line(Object::Link(link(10_000_000, &[]))).unwrap();
+        assert!(said.ends_with("  r1 to r2 unimpaired → rate 10mbit"), "{said}");
+        assert_eq!(line(Object::Link(link(10_000_000, &["x"]))), None, "what it was read from is no news");
+        let labelled = |labels: &[(&str, &str)]| {
+            let labels = labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            Object::Node(api::Node { labels, ..node(api::NodeState::Ready) })
+        };
+        line(labelled(&[]));
+        let said = line(labelled(&[("site", "a"), ("tier", "1")])).unwrap();
+        assert!(said.ends_with("  labels - → site=a tier=1"), "{said}");
     }
 
     #[test]

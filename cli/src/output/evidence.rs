@@ -17,6 +17,8 @@ fn source(source: api::EvidenceSource) -> &'static str {
         From::Flows => "its flows",
         From::Interfaces => "interfaces of the kernel",
         From::Redirects => "redirects and queues of the kernel",
+        From::Sim => "nothing that runs: the node is played",
+        From::Libvirt => "libvirt",
         From::Unspecified => "something newer than this program",
     }
 }

@@ -6,7 +6,7 @@ use netloom_api::v1 as api;
 use serde_json::{Value, json};
 
 use super::style::Style;
-use super::words::{last, link_state, natural, ways};
+use super::words::{bytes, count, last, link_state, natural, ways};
 use super::{csv, table};
 
 /// An interface of a node.
@@ -21,6 +21,8 @@ pub struct Row<'a> {
     pub link_state: &'static str,
     /// What its link does to frames that it sends, and to those it receives; empty when nothing.
     pub frames: (String, String),
+    /// What its link carried that it sent, and what it received; none where that is not counted.
+    pub carried: [Option<api::Carried>; 2],
 }
 
 /// What of an interface was read back, in a word.
@@ -45,14 +47,17 @@ pub fn rows<'a>(nodes: &'a [api::Node], links: &[api::Link], only: Option<&str>)
                 let (there, back) = ways(l);
                 let is_a = a.node == id && a.interface == interface.name;
                 let (other, frames) = if is_a { (b, (there, back)) } else { (a, (back, there)) };
-                Some((format!("{}:{}", other.node, other.interface), frames))
+                let counts = [l.carried_a_to_b, l.carried_b_to_a];
+                let carried = if is_a { counts } else { [counts[1], counts[0]] };
+                Some((format!("{}:{}", other.node, other.interface), frames, carried))
             });
-            let (peer, frames) = seen_from.unwrap_or_default();
+            let (peer, frames, carried) = seen_from.unwrap_or_default();
             rows.push(Row {
                 node: id,
                 interface,
                 peer,
                 frames,
+                carried,
                 link_state: link.map_or("", |l| link_state(l.state())),
             });
         }
@@ -63,12 +68,20 @@ pub fn rows<'a>(nodes: &'a [api::Node], links: &[api::Link], only: Option<&str>)
 
 /// For people.
 pub fn text(style: Style, rows: &[Row]) -> String {
-    let mut header = vec!["NODE", "INTERFACE", "INSIDE", "STATE", "MAC", "MTU", "ADDRESSES", "PEER", "LINK"];
+    let mut header =
+        vec!["NODE", "INTERFACE", "INSIDE", "STATE", "MAC", "MTU", "ADDRESSES GIVEN", "PEER", "LINK"];
     // Most labs leave frames alone: there the columns would be of dashes.
     let impaired = rows.iter().any(|r| r.frames != Default::default());
     if impaired {
         header.extend(["SENDS WITH", "RECEIVES WITH"]);
     }
+    let counted = rows.iter().any(|r| r.carried.iter().any(Option::is_some));
+    if counted {
+        header.extend(["SENT", "RECEIVED"]);
+    }
+    let carried = |c: &Option<api::Carried>| {
+        c.map_or_else(String::new, |c| format!("{} in {}", bytes(c.bytes), count(c.frames, "frame")))
+    };
     let fields = rows.iter().map(|r| {
         let i = r.interface;
         let mut fields = vec![
@@ -84,6 +97,9 @@ pub fn text(style: Style, rows: &[Row]) -> String {
         ];
         if impaired {
             fields.extend([r.frames.0.clone(), r.frames.1.clone()]);
+        }
+        if counted {
+            fields.extend(r.carried.iter().map(carried));
         }
         fields
     });
@@ -106,12 +122,20 @@ pub fn csv(rows: &[Row]) -> String {
         "carrier",
         "sends_with",
         "receives_with",
+        "sent_frames",
+        "sent_bytes",
+        "received_frames",
+        "received_bytes",
     ];
     csv::text(
         &header,
         rows.iter().map(|r| {
             let i = r.interface;
-            vec![
+            let counts = r.carried.iter().flat_map(|c| {
+                [c.map(|c| c.frames), c.map(|c| c.bytes)]
+                    .map(|n| n.map(|n| n.to_string()).unwrap_or_default())
+            });
+            let fields = vec![
                 r.node.to_owned(),
                 i.name.clone(),
                 i.guest_name.clone(),
@@ -125,7 +149,8 @@ pub fn csv(rows: &[Row]) -> String {
                 i.carrier.to_string(),
                 r.frames.0.clone(),
                 r.frames.1.clone(),
-            ]
+            ];
+            fields.into_iter().chain(counts).collect()
         }),
     )
 }
@@ -141,6 +166,9 @@ pub fn json(rows: &[Row]) -> Value {
             value["linkState"] = json!(r.link_state);
             value["sendsWith"] = json!(r.frames.0);
             value["receivesWith"] = json!(r.frames.1);
+            for (key, carried) in ["sent", "received"].into_iter().zip(&r.carried) {
+                value[key] = carried.as_ref().map_or(Value::Null, |c| super::json::value("Carried", c));
+            }
             value
         })
         .collect();
@@ -185,28 +213,44 @@ mod tests {
         ];
         let all = rows(&nodes, std::slice::from_ref(&link), None);
         let expected = "\
-NODE  INTERFACE  INSIDE  STATE   MAC                MTU   ADDRESSES    PEER      LINK
-r1    eth1       eth1    UP      02:00:00:00:00:01  1500  10.0.0.1/31  r2:eth10  UP
-r2    eth2       eth2    ABSENT  02:00:00:00:00:01  1500  10.0.0.1/31  -         -
-r2    eth10      eth10   UP      02:00:00:00:00:01  1500  10.0.0.1/31  r1:eth1   UP
+NODE  INTERFACE  INSIDE  STATE   MAC                MTU   ADDRESSES GIVEN  PEER      LINK
+r1    eth1       eth1    UP      02:00:00:00:00:01  1500  10.0.0.1/31      r2:eth10  UP
+r2    eth2       eth2    ABSENT  02:00:00:00:00:01  1500  10.0.0.1/31      -         -
+r2    eth10      eth10   UP      02:00:00:00:00:01  1500  10.0.0.1/31      r1:eth1   UP
 ";
         assert_eq!(text(Style::PLAIN, &all), expected);
         assert_eq!(
             csv(&all).lines().nth(2),
-            Some("r2,eth2,eth2,02:00:00:00:00:01,1500,10.0.0.1/31,,,,false,false,,")
+            Some("r2,eth2,eth2,02:00:00:00:00:01,1500,10.0.0.1/31,,,,false,false,,,,,,")
         );
+        // What goes from a to b is sent by one and received by the other.
+        let link = api::Link {
+            carried_a_to_b: Some(api::Carried { frames: 1, bytes: 60 }),
+            carried_b_to_a: Some(api::Carried { frames: 3, bytes: 4096 }),
+            ..link.clone()
+        };
+        let counted = rows(&nodes, std::slice::from_ref(&link), None);
+        let table = text(Style::PLAIN, &counted);
+        assert!(table.contains("UP    60 B in 1 frame      4.0 KiB in 3 frames\n"), "{table}");
+        assert!(table.contains("UP    4.0 KiB in 3 frames  60 B in 1 frame\n"), "{table}");
+        assert!(csv(&counted).lines().nth(1).unwrap().ends_with(",,,1,60,3,4096"));
+        assert_eq!(json(&counted)["interfaces"][0]["received"]["bytes"], "4096");
         assert_eq!(json(&all)["interfaces"][0]["peer"], "r2:eth10");
         assert_eq!(rows(&nodes, &[], Some("r1")).len(), 1);
 
         // What a link does to frames is told at each of its ends, as that sees it.
         let slow = api::Impairment { rate_bps: 10_000_000, ..api::Impairment::default() };
-        let all = rows(&nodes, &[api::Link { a_to_b: Some(slow), ..link }], None);
+        let all = rows(
+            &nodes,
+            &[api::Link { a_to_b: Some(slow), carried_a_to_b: None, carried_b_to_a: None, ..link }],
+            None,
+        );
         let shown = text(Style::PLAIN, &all);
         let line = |start: &str| shown.lines().find(|l| l.starts_with(start)).unwrap().to_owned();
         assert!(line("NODE").ends_with("SENDS WITH   RECEIVES WITH"), "{shown}");
         assert!(line("r1    eth1").ends_with("UP    rate 10mbit  -"), "{shown}");
         assert!(line("r2    eth10").ends_with("UP    -            rate 10mbit"), "{shown}");
-        assert!(csv(&all).lines().nth(1).unwrap().ends_with(",true,true,rate 10mbit,"));
+        assert!(csv(&all).lines().nth(1).unwrap().ends_with(",true,true,rate 10mbit,,,,,"));
         assert_eq!(json(&all)["interfaces"][0]["sendsWith"], "rate 10mbit");
     }
 }

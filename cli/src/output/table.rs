@@ -10,13 +10,13 @@ use super::words::{self, bytes, cores, last, natural};
 pub const MAX_REASON: usize = 80;
 
 /// A table with this header.
-struct Columns {
+pub(super) struct Columns {
     table: Table,
     style: Style,
 }
 
 impl Columns {
-    fn new(style: Style, header: &[&str]) -> Columns {
+    pub(super) fn new(style: Style, header: &[&str]) -> Columns {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         if style.colour {
@@ -31,7 +31,7 @@ impl Columns {
         Columns { table, style }
     }
 
-    fn row(&mut self, cells: Vec<Cell>) {
+    pub(super) fn row(&mut self, cells: Vec<Cell>) {
         self.table.add_row(cells);
     }
 
@@ -49,7 +49,7 @@ impl Columns {
         }
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let mut text = String::new();
         for line in self.table.lines() {
             text.push_str(line.trim_end());
@@ -59,12 +59,12 @@ impl Columns {
     }
 }
 
-fn cell(text: impl AsRef<str>) -> Cell {
+pub(super) fn cell(text: impl AsRef<str>) -> Cell {
     Cell::new(one_line(text.as_ref()))
 }
 
 /// A dash where there is nothing.
-fn dash(text: &str) -> Cell {
+pub(super) fn dash(text: &str) -> Cell {
     cell(if text.is_empty() { "-" } else { text })
 }
 
@@ -284,22 +284,34 @@ pub fn hosts(style: Style, hosts: &[api::Host]) -> String {
     columns.text()
 }
 
-/// Images.
+/// Images: what the store has of each, else what the first host that has it said.
 pub fn images(style: Style, images: &[api::Image]) -> String {
-    let mut columns = Columns::new(style, &["IMAGE", "HOSTS", "SIZE", "ARCHITECTURE", "DIGEST"]);
+    let mut columns = Columns::new(
+        style,
+        &["IMAGE", "FORMAT", "SIZE", "ARCHITECTURE", "DIGEST", "STORE", "HOSTS", "KINDS"],
+    );
     for image in images {
         let there: Vec<&api::ImagePresence> = image.presences.iter().filter(|p| p.present).collect();
         let hosts: Vec<&str> = there.iter().map(|p| last(&p.host)).collect();
-        let first = there.first();
-        let short = |digest: &str| {
-            digest.strip_prefix("sha256:").unwrap_or(digest).chars().take(12).collect::<String>()
+        let kinds: Vec<&str> = image.kinds.iter().map(|k| k.kind.as_str()).collect();
+        let (format, size, architecture, digest, store) = match (&image.stored, there.first()) {
+            (Some(s), _) => {
+                let store = if s.problem.is_empty() { "yes" } else { "damaged" };
+                (s.format(), s.size_bytes, s.architecture.as_str(), s.digest.as_str(), store)
+            }
+            (None, Some(p)) => (p.format(), p.size_bytes, p.architecture.as_str(), p.digest.as_str(), ""),
+            (None, None) => (api::ImageFormat::Unspecified, 0, "", "", ""),
         };
+        let short = digest.strip_prefix("sha256:").unwrap_or(digest).chars().take(12).collect::<String>();
         columns.row(vec![
             cell(&image.reference),
+            dash(super::image::format(format)),
+            dash(&if size == 0 { String::new() } else { bytes(size) }),
+            dash(architecture),
+            dash(&short),
+            dash(store),
             dash(&hosts.join(" ")),
-            dash(&first.map_or_else(String::new, |p| bytes(p.size_bytes))),
-            dash(first.map_or("", |p| &p.architecture)),
-            dash(&first.map_or_else(String::new, |p| short(&p.digest))),
+            dash(&kinds.join(" ")),
         ]);
     }
     columns.text()
@@ -436,7 +448,7 @@ router-2  frr   netloom/frr:local  FAILED  local  -             0         exit c
             ..api::Image::default()
         };
         let shown = images(Style::PLAIN, &[image]);
-        assert!(shown.contains("h1") && !shown.contains("h2") && shown.contains("0123456789ab\n"), "{shown}");
+        assert!(shown.contains("h1") && !shown.contains("h2") && shown.contains("0123456789ab "), "{shown}");
     }
 
     #[test]

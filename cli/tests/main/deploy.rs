@@ -370,6 +370,87 @@ async fn waiting_too_long_and_ctrl_c_leave_the_deploy_to_the_server() {
     assert!(ended.err.contains("netloom inspect x"), "{}", ended.err);
 }
 
+/// It removed what else ran in the lab without a word.
+#[tokio::test]
+async fn a_node_filter_that_removes_nodes_of_a_lab_has_to_be_meant() {
+    let mut planned = running(Vec::new());
+    let delete = api::Action {
+        verb: api::ActionVerb::Delete.into(),
+        object: "node".into(),
+        id: "b".into(),
+        reason: "the node filter leaves it out".into(),
+        ..api::Action::default()
+    };
+    planned.plan = Some(api::Plan { actions: vec![delete], ..api::Plan::default() });
+    let fake = Fake::start(Script { import: Some(Ok(planned)), ..script(vec![succeeded()]) }).await;
+    fake.write("x.clab.yml", LAB);
+    let filtered = ["deploy", "x.clab.yml", "--node-filter", "a"];
+    let ended = fake.run(&filtered).await.expect(2);
+    assert!(ended.err.contains("--node-filter leaves out 1 node that lab x has (b)"), "{}", ended.err);
+    assert!(ended.err.contains("say --yes") && ended.out.is_empty(), "{} {}", ended.err, ended.out);
+    assert!(fake.script().imported.take().unwrap().validate_only, "nothing was asked for");
+    let ended = fake.run(&[&filtered[..], &["--yes"]].concat()).await.expect(0);
+    assert!(ended.out.contains("- node b  the node filter leaves it out"), "{}", ended.out);
+    // What removes no node is not asked about.
+    fake.script().import = Some(Ok(running(Vec::new())));
+    fake.script().watches = vec![(vec![succeeded()], None)];
+    fake.run(&filtered).await.expect(0);
+}
+
+fn removing(nodes: &[&str]) -> api::Operation {
+    let delete = |node: &&str| api::Action {
+        verb: api::ActionVerb::Delete.into(),
+        object: "node".into(),
+        id: (*node).into(),
+        ..api::Action::default()
+    };
+    let plan = api::Plan { actions: nodes.iter().map(delete).collect(), ..api::Plan::default() };
+    api::Operation { plan: Some(plan), ..running(Vec::new()) }
+}
+
+/// The question was not asked when the server refused to plan: another operation was followed, and then the nodes were removed unasked.
+#[tokio::test]
+async fn a_node_filter_is_asked_about_again_after_another_operation_was_followed() {
+    let fake = Fake::start(Script {
+        import_refusals: vec![active()],
+        import: Some(Ok(removing(&["b"]))),
+        operation: Some(running(Vec::new())),
+        ..script(vec![succeeded()])
+    })
+    .await;
+    fake.write("x.clab.yml", LAB);
+    let filtered = ["deploy", "x.clab.yml", "--node-filter", "a"];
+    let ended = fake.run(&filtered).await.expect(2);
+    assert!(ended.out.starts_with("Lab x is being deployed already: follows that deploy"), "{}", ended.out);
+    assert!(ended.err.contains("--node-filter leaves out 1 node that lab x has (b)"), "{}", ended.err);
+    let imports = || fake.methods().iter().filter(|m| **m == "ImportLab").count();
+    assert_eq!(imports(), 2);
+    assert!(fake.script().imported.take().unwrap().validate_only, "nothing was asked for");
+    // Any other refusal is how it ends.
+    fake.script().import_refusals =
+        vec![refused(Code::Unavailable, "HOST_UNAVAILABLE", "no host is heard of")];
+    let ended = fake.run(&filtered).await;
+    assert!(ended.code != 0 && ended.err.contains("HOST_UNAVAILABLE"), "{}", ended.err);
+    assert_eq!(imports(), 3);
+    assert!(fake.script().imported.take().unwrap().validate_only, "nothing was asked for");
+}
+
+/// Nodes that the file has no more were counted as left out by the filter, and what is said of the file was said for each request.
+#[tokio::test]
+async fn a_node_filter_is_not_blamed_for_what_the_file_dropped_and_warns_once() {
+    let fake =
+        Fake::start(Script { import: Some(Ok(removing(&["b", "c"]))), ..script(vec![succeeded()]) }).await;
+    let text = LAB.replace("a: {kind: linux,", "a: {kind: linux, position: here,");
+    fake.write("x.clab.yml", &text);
+    let filtered = ["deploy", "x.clab.yml", "--node-filter", "a"];
+    let ended = fake.run(&filtered).await.expect(2);
+    assert!(ended.err.contains("leaves out 1 node that lab x has (b):"), "{}", ended.err);
+    fake.script().import = Some(Ok(removing(&["c"])));
+    let ended = fake.run(&filtered).await.expect(0);
+    assert_eq!(fake.methods().iter().filter(|m| **m == "ImportLab").count(), 3);
+    assert_eq!(ended.err.matches("warning: ").count(), 1, "{}", ended.err);
+}
+
 #[tokio::test]
 async fn inspect_shows_one_lab_or_all() {
     let fake = Fake::start(script(Vec::new())).await;

@@ -40,6 +40,31 @@ async fn a_topology_file_names_the_lab_of_every_command() {
 }
 
 #[tokio::test]
+async fn a_topology_file_where_a_lab_stands_is_told_with_the_line_to_type() {
+    let fake = Fake::start(Script::default()).await;
+    fake.write("x.clab.yml", FILE);
+    for verb in ["inspect", "destroy"] {
+        let said = fake.run(&[verb, "x.clab.yml"]).await.expect(2);
+        assert!(said.err.contains(&format!(": netloom {verb} -t x.clab.yml\n")), "{}", said.err);
+    }
+    let said = fake.run(&["exec", "-t", "ospf", "r1", "--", "sh"]).await.expect(2);
+    assert!(said.err.ends_with(": netloom shell ospf r1 -- sh\n"), "{}", said.err);
+}
+
+#[tokio::test]
+async fn no_picture_is_written_over_a_file_that_is_there() {
+    let fake = Fake::start(Script::default()).await;
+    fake.write("x.clab.yml", FILE);
+    fake.write("x.svg", "mine");
+    let svg = || std::fs::read_to_string(fake.dir.path().join("x.svg")).unwrap();
+    let graph = ["graph", "-t", "x.clab.yml", "-o", "x.svg"];
+    let said = fake.run(&graph).await.expect(2);
+    assert!(said.err.contains("x.svg exists already") && svg() == "mine", "{}", said.err);
+    fake.run(&[&graph[..], &["--force"]].concat()).await.expect(0);
+    assert!(svg().contains("<svg"));
+}
+
+#[tokio::test]
 async fn a_file_is_deployed_planned_and_checked_by_its_name_alone() {
     let fake = Fake::start(Script::default()).await;
     fake.write("x.clab.yml", FILE.replace("kind: linux", "kind: nosuch").as_str());

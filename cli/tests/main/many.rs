@@ -160,6 +160,33 @@ async fn a_log_that_is_followed_says_when_a_node_is_started_again() {
 }
 
 #[tokio::test]
+async fn nothing_to_save_leaves_no_directory_behind() {
+    let refusal = Err(refused(Code::FailedPrecondition, "CONFIG_NOT_SUPPORTED", "no"));
+    let nodes = ["h1", "r2", "r10"].map(|n| (format!("labs/x/nodes/{n}"), refusal.clone()));
+    let fake = Fake::start(Script { configs: HashMap::from(nodes), ..script() }).await;
+    let ended = fake.run(&["save", "x"]).await.expect(0);
+    assert!(ended.out.ends_with("0 configurations saved\n"), "{}", ended.out);
+    assert!(!fake.dir.path().join("x-config").exists());
+}
+
+/// It printed a comment and nothing else, and ended well.
+#[tokio::test]
+async fn an_inventory_of_addresses_that_no_node_has_says_so() {
+    let fake = Fake::start(script()).await;
+    for format in ["ssh-config", "hosts"] {
+        let ended = fake.run(&["inventory", "x", "--format", format]).await.expect(1);
+        assert!(
+            ended.err.starts_with("warning: no node of lab x has a management address: "),
+            "{}",
+            ended.err
+        );
+    }
+    for format in ["ansible", "json"] {
+        assert_eq!(fake.run(&["inventory", "x", "--format", format]).await.expect(0).err, "");
+    }
+}
+
+#[tokio::test]
 async fn save_never_puts_anything_else_in_place_of_a_configuration() {
     let config = |content: &str| {
         Ok(api::NodeConfig { content: content.as_bytes().to_vec(), ..api::NodeConfig::default() })

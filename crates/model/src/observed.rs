@@ -22,10 +22,32 @@ pub enum Phase {
     Stopping,
     /// It exists and its process has ended.
     Stopped,
+    /// It exists, does not run, and is out of the way of what takes its place.
+    Aside,
     /// It cannot be created, started or kept running.
     Failed,
     /// The runtime does not answer.
     Unknown,
+}
+
+/// What a host read something from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Source {
+    /// Docker.
+    Docker,
+    /// Open vSwitch's database.
+    Ovsdb,
+    /// The flows of a bridge of Open vSwitch.
+    Flows,
+    /// The kernel's interfaces.
+    Interfaces,
+    /// The kernel's traffic control: redirects and queues.
+    Redirects,
+    /// Nothing that runs: a node that is only played.
+    Sim,
+    /// libvirt.
+    Libvirt,
 }
 
 /// How the error of a start begins when its node did not get ready in time.
@@ -98,6 +120,9 @@ pub struct Observed {
     /// Its ports on the host as they are now, the port that Docker chose included.
     #[serde(default)]
     pub ports: Vec<PortMapping>,
+    /// What this was read from; empty where nothing could be read.
+    #[serde(default)]
+    pub sources: Vec<Source>,
 }
 
 /// A point in a start at which stage commands are run.
@@ -134,6 +159,7 @@ impl Observed {
             exited: false,
             stages_done: Vec::new(),
             ports: Vec::new(),
+            sources: Vec::new(),
         }
     }
 }
@@ -186,7 +212,7 @@ pub struct ObservedWire {
     pub wire_id: WireId,
     /// Its state.
     pub state: WireState,
-    /// Why, in words; empty when up.
+    /// Why, in words. Of one that is up: what of it is not as asked for yet; else empty.
     pub detail: String,
     /// The end that it is because of, where it is one.
     #[serde(default)]
@@ -196,6 +222,9 @@ pub struct ObservedWire {
     /// Why that carries it, in words.
     #[serde(default)]
     pub plane_reason: String,
+    /// What its state was read from; empty where nothing could be read.
+    #[serde(default)]
+    pub sources: Vec<Source>,
 }
 
 /// Frames and bytes that went one way.
@@ -225,6 +254,9 @@ pub struct ObservedSegment {
     pub state: WireState,
     /// Why, in words; empty when up.
     pub detail: String,
+    /// What its state was read from; empty where nothing could be read.
+    #[serde(default)]
+    pub sources: Vec<Source>,
 }
 
 /// What a host's runtimes can do, by evidence.

@@ -27,6 +27,8 @@ pub struct Instance {
     pub wanted: Wanted,
     /// Guest names of the interfaces it waits for.
     pub interfaces: Vec<String>,
+    /// Of a virtual machine: its NICs that have a cable. Those of a container are for the network service alone.
+    pub nics: Vec<MachineNic>,
     /// Its lab's management network.
     pub network: Option<Network>,
     /// The files its binds use.
@@ -158,6 +160,17 @@ pub struct Nic {
     pub addresses: Vec<String>,
     /// The lab.
     pub lab_uid: LabUid,
+}
+
+/// An interface of a virtual machine, which it is started with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineNic {
+    /// Names it, and its tap.
+    pub wire_id: WireId,
+    /// What it would be called in a container, which says which of its kind's ports it is.
+    pub guest_name: String,
+    /// MAC address.
+    pub mac: String,
 }
 
 /// A cable.

@@ -62,8 +62,17 @@ words! {
         Running => "RUNNING",
         /// It is to be stopped, and keep its disk.
         Stopped => "STOPPED",
+        /// It is to be stopped and taken out of the way of what takes its place, and keep its disk: it may be wanted again.
+        Aside => "ASIDE",
         /// It is to be gone.
         Absent => "ABSENT",
+    }
+}
+
+impl Wanted {
+    /// True of what is to be there, running or stopped.
+    pub fn stays(self) -> bool {
+        matches!(self, Wanted::Running | Wanted::Stopped)
     }
 }
 
@@ -224,6 +233,8 @@ pub fn node_state(e: &NodeEvidence<'_>) -> (NodeState, String) {
             say(S::Stopping, "it is being stopped")
         }
         Phase::Running | Phase::Stopped if stale => say(S::Starting, "it is being started again"),
+        Phase::Aside if e.wanted == Wanted::Stopped => say(S::Stopped, ""),
+        Phase::Aside => say(S::Starting, "it is brought back"),
         Phase::Absent => say(S::Pending, &o.detail),
         Phase::Creating => say(S::Creating, &o.detail),
         Phase::Starting => say(S::Starting, &o.detail),

@@ -10,6 +10,7 @@ pub mod fence;
 pub mod installation;
 pub mod measure;
 pub mod metrics;
+pub mod pace;
 pub mod program;
 pub mod scrape;
 pub mod server;

@@ -18,6 +18,17 @@ const MAX_TEXT: usize = 2_000;
 /// Most bytes of violations in a status.
 const MAX_VIOLATIONS: usize = 3 << 10;
 
+/// True for the end of an answer whose server died: which code it has depends on the moment. What netloom's services say by themselves has details.
+pub fn is_cut(status: &Status) -> bool {
+    use tonic::Code::{Cancelled, Internal, Unknown};
+    matches!(status.code(), Cancelled | Internal | Unknown) && status.details().is_empty()
+}
+
+/// True for a connection that was lost, or could not be made, as against an answer that will not change.
+pub fn is_lost(status: &Status) -> bool {
+    status.code() == tonic::Code::Unavailable || is_cut(status)
+}
+
 /// The status that a failure is on the wire. It travels in headers, of which many clients take no more than 8 KiB: what is longer is clipped, and the last
 /// violation says how many were left out.
 pub fn to_status(failure: Failure) -> Status {

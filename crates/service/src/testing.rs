@@ -1,17 +1,24 @@
 //! What tests of all crates share: facilities that may be missing, and waiting on levels.
 
+pub mod libvirt;
+
 use std::future::Future;
 use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// True when the facility ("docker", "ovs", "root") is there. When it is not, says `SKIPPED <test>: …` on standard error, or panics when `NETLOOM_REQUIRE` names it.
+/// True when the facility ("docker", "ovs", "libvirt", "root") is there. When it is not, says `SKIPPED <test>: …` on standard error, or panics when `NETLOOM_REQUIRE` names it.
 pub fn require(test: &str, facility: &str) -> bool {
     let there = match facility {
         "docker" => std::os::unix::net::UnixStream::connect("/var/run/docker.sock").is_ok(),
         "ovs" => ["/usr/sbin/ovs-vswitchd", "/usr/bin/ovs-vsctl", "/usr/sbin/ovsdb-server"]
             .iter()
             .all(|p| Path::new(p).exists()),
+        "libvirt" => {
+            ["/usr/sbin/libvirtd", "/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-img", "/usr/bin/syslinux"]
+                .iter()
+                .all(|p| Path::new(p).exists())
+        }
         "root" => nix::unistd::geteuid().is_root(),
         other => panic!("unknown facility {other}"),
     };

@@ -170,6 +170,7 @@ impl Topology<'_, '_> {
         for entry in nodes {
             if wanted.as_ref().is_some_and(|w| !w.contains(entry.key.as_str())) {
                 known_nodes.insert(entry.key.as_str(), Named::Filtered);
+                parsed.left_out.push(entry.key.clone());
                 continue;
             }
             if let Some(other) = folded.insert(entry.key.to_ascii_lowercase(), entry) {

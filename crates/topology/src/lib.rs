@@ -94,6 +94,8 @@ pub struct Parsed {
     /// Content of every file that the text names, by path: those of the spec, and those of `env-files`, which the spec is made from. Whoever reads
     /// the text elsewhere needs all of them.
     pub contents: BTreeMap<String, Arc<[u8]>>,
+    /// Nodes of the file that the node filter leaves out.
+    pub left_out: Vec<String>,
     /// What is to be said about the file, in its order.
     pub diagnostics: Vec<Diagnostic>,
 }

@@ -51,6 +51,7 @@ impl LabService for Api {
             validate_only: false,
             etag: String::new(),
             request_id: request.request_id,
+            left_out: Vec::new(),
             existence: ps::Existence::MustNotExist,
         };
         apply(&self.peers, wish).await?;
@@ -70,6 +71,7 @@ impl LabService for Api {
             validate_only: false,
             etag: change.etag,
             request_id: request.request_id,
+            left_out: Vec::new(),
             existence: ps::Existence::MustExist,
         };
         apply(&self.peers, wish).await?;
@@ -95,6 +97,7 @@ impl LabService for Api {
             validate_only: request.validate_only,
             etag: request.etag,
             request_id: request.request_id,
+            left_out: Vec::new(),
             existence: ps::Existence::Unspecified,
         };
         let operation = apply(&self.peers, wish).await?;
@@ -107,7 +110,8 @@ impl LabService for Api {
     ) -> Result<Response<v1::Operation>, Status> {
         let request = request.into_inner();
         let (validate_only, request_id) = (request.validate_only, request.request_id.clone());
-        let Imported { lab, spec, contents, diagnostics } = import(self.catalogue.clone(), request).await?;
+        let Imported { lab, spec, contents, left_out, diagnostics } =
+            import(self.catalogue.clone(), request).await?;
         telemetry::about("netloom.lab", &lab);
         let wish = Wish {
             lab,
@@ -116,6 +120,7 @@ impl LabService for Api {
             validate_only,
             etag: String::new(),
             request_id,
+            left_out,
             existence: ps::Existence::Unspecified,
         };
         let operation = apply(&self.peers, wish).await?;

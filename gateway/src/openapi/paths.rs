@@ -63,6 +63,12 @@ fn operation(rule: &Rule, siblings: &[&Rule], comments: &Comments, schemas: &mut
         Body::None => None,
         Body::Whole => Some(schemas.body(&format!("{}Body", method.name()), &method.input(), &bound)),
         Body::Field(field) => Some(schemas.field(field)),
+        Body::Bytes(_) => {
+            let bytes = json!({"schema": {"type": "string", "format": "binary"}});
+            operation["requestBody"] =
+                json!({"required": true, "content": {"application/octet-stream": bytes}});
+            None
+        }
     };
     if let Some(schema) = body {
         operation["requestBody"] =
@@ -91,7 +97,7 @@ fn query_parameters(rule: &Rule, siblings: &[&Rule], schemas: &mut Schemas<'_>, 
     let in_body = |field: &FieldDescriptor| match &rule.body {
         Body::None => false,
         Body::Whole => true,
-        Body::Field(body) => body == field,
+        Body::Field(body) | Body::Bytes(body) => body == field,
     };
     let input = rule.method.input();
     let mut ways: Vec<Vec<FieldDescriptor>> = Vec::new();
@@ -140,7 +146,7 @@ fn is_text(message: &MessageDescriptor) -> bool {
 fn responses(rule: &Rule, schemas: &mut Schemas<'_>) -> Value {
     let method = &rule.method;
     let error = json!({"$ref": "#/components/responses/Error"});
-    if method.is_client_streaming() {
+    if method.is_client_streaming() && !matches!(rule.body, Body::Bytes(_)) {
         return json!({"501": error, "default": error});
     }
     let output = method.output();

@@ -25,7 +25,7 @@ impl<'a> Schemas<'a> {
         let mut asked = BTreeSet::new();
         for rule in table.rules() {
             match &rule.body {
-                rules::Body::None => {}
+                rules::Body::None | rules::Body::Bytes(_) => {}
                 rules::Body::Whole => reach(&rule.method.input(), &mut asked),
                 rules::Body::Field(field) => reach_kind(&field.kind(), &mut asked),
             }

@@ -1,16 +1,19 @@
 //! One HTTP/JSON request, from its rule to its answer.
 
+use std::future::ready;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::{StreamExt as _, stream};
 use http::header::ACCEPT;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode};
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, BodyStream};
 use hyper::body::Body as HttpBody;
 use netloom_model::{Code, Failure};
 use netloom_service::measure::Measure;
 use netloom_service::telemetry;
-use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, Value};
+use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -19,6 +22,7 @@ use super::answer::{self, EVENTS, Refusal, Writer};
 use super::codec::DynCodec;
 use super::json;
 use super::rules::{self, Found, Rule, RuleError, Table};
+use crate::auth;
 use crate::grpc::{MAX_LAB_REQUEST, MAX_REQUEST};
 use crate::timeout;
 
@@ -103,7 +107,7 @@ impl Transcoder {
         };
         let (service, name) = (rule.method.parent_service().full_name(), rule.method.name());
         telemetry::is_call(service, name, &rule.route);
-        if rule.method.is_client_streaming() {
+        if rule.method.is_client_streaming() && !matches!(rule.body, rules::Body::Bytes(_)) {
             let said = format!(
                 "{} streams in both directions, which HTTP/JSON cannot: call it over gRPC",
                 rule.method.full_name()
@@ -114,11 +118,19 @@ impl Transcoder {
             Ok(limit) => limit,
             Err(text) => return Err(wrong("grpc-timeout", format!("\"{text}\" is not a time like 30S"))),
         };
+        let query = parts.uri.query().unwrap_or_default();
+        if let rules::Body::Bytes(field) = &rule.body {
+            let first = self.message(rule, &values, query, Bytes::new()).await?;
+            return self.send(rule, field, first, body, &parts.headers, limit).await;
+        }
+        if !matches!(rule.body, rules::Body::None) && auth::is_bytes(&parts.headers) {
+            return Err(auth::not_json());
+        }
         let body = match rule.body {
-            rules::Body::None => Bytes::new(),
+            rules::Body::None | rules::Body::Bytes(_) => Bytes::new(),
             rules::Body::Whole | rules::Body::Field(_) => read_body(body, largest_body(rule)).await?,
         };
-        let mut message = self.message(rule, &values, parts.uri.query().unwrap_or_default(), body).await?;
+        let mut message = self.message(rule, &values, query, body).await?;
         if wants_events(&parts.headers) {
             resume(&mut message, rule, &parts.headers)?;
         }
@@ -135,7 +147,7 @@ impl Transcoder {
     ) -> Result<DynamicMessage, Refusal> {
         let input = rule.method.input();
         let mut message = match &rule.body {
-            rules::Body::None => DynamicMessage::new(input.clone()),
+            rules::Body::None | rules::Body::Bytes(_) => DynamicMessage::new(input.clone()),
             rules::Body::Whole => read_json(input.clone(), body).await?,
             rules::Body::Field(field) => {
                 let kind = field.kind();
@@ -153,7 +165,7 @@ impl Transcoder {
             let in_body = match &rule.body {
                 rules::Body::None => false,
                 rules::Body::Whole => true,
-                rules::Body::Field(field) => way.first() == Some(field),
+                rules::Body::Field(field) | rules::Body::Bytes(field) => way.first() == Some(field),
             };
             if in_body || rule.bindings.contains(&way) {
                 let what = if in_body { "belongs into the body" } else { "is set by the path" };
@@ -169,6 +181,44 @@ impl Transcoder {
         Ok(message)
     }
 
+    /// Sends a body as the bytes of a client's stream: a message of path and query, then one for each piece as it comes.
+    async fn send<B>(
+        &self,
+        rule: &Rule,
+        field: &FieldDescriptor,
+        first: DynamicMessage,
+        body: B,
+        headers: &HeaderMap,
+        limit: Option<Duration>,
+    ) -> Result<Response<Body>, Refusal>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: std::fmt::Display,
+    {
+        let (field, input) = (field.clone(), rule.method.input());
+        // A body that breaks off ends the stream: whoever sent it does not read the answer.
+        let pieces = BodyStream::new(body).map(Result::ok).take_while(|frame| ready(frame.is_some()));
+        let pieces = pieces.filter_map(move |frame| {
+            let message = frame.and_then(|f| f.into_data().ok()).map(|data| {
+                let mut message = DynamicMessage::new(input.clone());
+                message.set_field(&field, Value::Bytes(data));
+                message
+            });
+            ready(message)
+        });
+        let parts = stream::once(ready(first)).chain(pieces);
+        let (path, codec) = way(rule)?;
+        let mut client = tonic::client::Grpc::new(self.routes.clone());
+        let mut request = tonic::Request::new(parts);
+        *request.metadata_mut() = answer::request_metadata(headers);
+        let call = client.client_streaming(request, path, codec);
+        let end = limit.map(|l| Instant::now() + l);
+        let (metadata, answer, _) = timeout::bound(end, call).await?.into_parts();
+        let mut response = answer::unary(&answer)?;
+        answer::response_headers(metadata, response.headers_mut());
+        Ok(response)
+    }
+
     async fn forward(
         &self,
         rule: &Rule,
@@ -176,11 +226,7 @@ impl Transcoder {
         headers: &HeaderMap,
         limit: Option<Duration>,
     ) -> Result<Response<Body>, Refusal> {
-        let (service, method) = (rule.method.parent_service().full_name().to_owned(), rule.method.name());
-        let path = format!("/{service}/{method}")
-            .try_into()
-            .map_err(|_| Failure::internal(format!("{service}.{method} is not a path")))?;
-        let codec = DynCodec { output: rule.method.output() };
+        let (path, codec) = way(rule)?;
         // In process: what the handler may answer is bounded by the handler.
         let mut client = tonic::client::Grpc::new(self.routes.clone()).max_decoding_message_size(usize::MAX);
         let mut request = tonic::Request::new(message);
@@ -210,6 +256,15 @@ impl Transcoder {
         answer::response_headers(metadata, response.headers_mut());
         Ok(response)
     }
+}
+
+/// The way to a method.
+fn way(rule: &Rule) -> Result<(PathAndQuery, DynCodec), Refusal> {
+    let (service, method) = (rule.method.parent_service().full_name().to_owned(), rule.method.name());
+    let path = format!("/{service}/{method}")
+        .try_into()
+        .map_err(|_| Failure::internal(format!("{service}.{method} is not a path")))?;
+    Ok((path, DynCodec { output: rule.method.output() }))
 }
 
 /// The refusal of a method that a path does not take.

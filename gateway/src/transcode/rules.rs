@@ -211,6 +211,8 @@ pub enum Body {
     Whole,
     /// One field, a message.
     Field(FieldDescriptor),
+    /// One field of each message of a client's stream: the body as it is.
+    Bytes(FieldDescriptor),
 }
 
 /// One HTTP rule of a method.
@@ -355,10 +357,14 @@ fn rule_of(method: &MethodDescriptor, rule: &DynamicMessage) -> Result<Rule, Str
         "*" => Body::Whole,
         name => {
             let field = input.get_field_by_name(name).ok_or_else(|| format!("there is no field {name}"))?;
-            if field.is_list() || field.is_map() || field.kind().as_message().is_none() {
+            let single = !field.is_list() && !field.is_map();
+            if single && field.kind() == Kind::Bytes && method.is_client_streaming() {
+                Body::Bytes(field)
+            } else if single && field.kind().as_message().is_some() {
+                Body::Field(field)
+            } else {
                 return Err(format!("the body {name} is not a message"));
             }
-            Body::Field(field)
         }
     };
     let route = template.open().0;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fixture::{DONE, FAILED};
+use crate::fixture::{DONE, FAILED, UPLOAD};
 
 /// One way to call a method.
 pub struct Call {
@@ -183,6 +183,27 @@ pub fn all() -> Vec<Call> {
             "GET",
             "/v1/images/netloom/frr:local",
             Value::Null,
+        ),
+        call(
+            "ImageService/DeleteImage",
+            json!({"name": "images/netloom/host:local"}),
+            "DELETE",
+            "/v1/images/netloom/host:local",
+            Value::Null,
+        ),
+        call(
+            "ImageService/VerifyImage",
+            json!({"name": "images/netloom/host:local"}),
+            "POST",
+            "/v1/images/netloom/host:local:verify",
+            json!({}),
+        ),
+        call(
+            "ImageService/FinishUpload",
+            json!({"name": format!("uploads/{UPLOAD}")}),
+            "POST",
+            &format!("/v1/uploads/{UPLOAD}:finish"),
+            json!({}),
         ),
         call("OperationService/ListOperations", json!({}), "GET", "/v1/operations", Value::Null),
         call(

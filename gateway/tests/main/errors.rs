@@ -63,6 +63,7 @@ fn every_reason_in_the_code_is_in_the_table_and_every_one_in_the_table_is_told()
         "services/compute/src",
         "crates/service/src",
         "crates/proto/src",
+        "crates/image/src",
     ] {
         sources(&repository().join(directory), &mut files);
     }

@@ -5,6 +5,7 @@ use netloom_model::{Code, Failure};
 use netloom_proto::image_registry::v1 as pr;
 use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::v1 as p;
+use netloom_proto::v1::EvidenceSource as From;
 use prost_types::Timestamp;
 
 /// An operation under way, on the lab `busy`.
@@ -13,6 +14,9 @@ pub const RUNNING: &str = "019aa000-0000-7000-8000-000000000001";
 pub const DONE: &str = "019aa000-0000-7000-8000-000000000002";
 /// An operation that failed, on the lab `mixed`.
 pub const FAILED: &str = "019aa000-0000-7000-8000-000000000003";
+
+/// An upload.
+pub const UPLOAD: &str = "019aa111-0000-7000-8000-000000000500";
 
 pub fn time(seconds: i64) -> Option<Timestamp> {
     Some(Timestamp { seconds: 1_764_000_000 + seconds, nanos: 250_000_000 })
@@ -135,7 +139,12 @@ pub fn nodes() -> Vec<ps::NodeFacts> {
             create_time: time(11),
             update_time: time(12),
             observe_time: if state == S::Unknown { None } else { time(13) },
-            seen: !matches!(state, S::Pending | S::Unschedulable),
+            sources: match runtime {
+                _ if matches!(state, S::Pending | S::Unschedulable) => Vec::new(),
+                p::Runtime::Bridge => vec![From::Ovsdb.into(), From::Flows.into(), From::Interfaces.into()],
+                p::Runtime::Docker => vec![From::Docker.into(), From::Interfaces.into()],
+                p::Runtime::Libvirt | p::Runtime::Unspecified => Vec::new(),
+            },
         }
     };
     all.into_iter().enumerate().map(node).collect()
@@ -175,6 +184,7 @@ pub fn links() -> Vec<ps::LinkFacts> {
         reason: if state == S::Up { "" } else { "no carrier" }.into(),
         plane: "ovs".into(),
         plane_reason: "lab: its plane is ovs".into(),
+        sources: vec![From::Ovsdb.into(), From::Flows.into(), From::Interfaces.into()],
         carried_a_to_b: Some(p::Carried { frames: 7, bytes: 420 }),
         carried_b_to_a: (bi != "p1").then_some(p::Carried { frames: 1 << 40, bytes: 1 << 50 }),
         create_time: time(20),
@@ -236,14 +246,42 @@ pub fn images() -> Vec<pr::Image> {
                 presence("lost", false, 42),
             ],
             create_time: time(40),
+            ..pr::Image::default()
         },
         pr::Image {
             uid: uid(401),
             reference: "netloom/host:local".into(),
             presences: Vec::new(),
             create_time: time(46),
+            stored: Some(pr::Blob {
+                digest: format!("sha256:{}", "ab".repeat(32)),
+                size_bytes: 123_456,
+                format: p::ImageFormat::Qcow2.into(),
+                virtual_size_bytes: 1 << 30,
+                architecture: "amd64".into(),
+                image_ids: vec!["sha256:cc".into()],
+                problem: "set aside; push it again".into(),
+                store_time: time(47),
+                verify_time: time(48),
+            }),
+            kinds: vec![pr::ImageKind { kind: "vyos".into(), version: "1.4".into(), preferred: true }],
         },
     ]
+}
+
+pub fn upload() -> pr::Upload {
+    pr::Upload {
+        id: UPLOAD.into(),
+        reference: "vyos:1.4".into(),
+        size_bytes: 1_000,
+        digest: format!("sha256:{}", "ab".repeat(32)),
+        format: p::ImageFormat::Raw.into(),
+        kinds: vec![pr::ImageKind { kind: "vyos".into(), version: "1.4".into(), preferred: true }],
+        file_name: "vyos-1.4.0.qcow2".into(),
+        offset: 7,
+        create_time: time(50),
+        expire_time: time(51),
+    }
 }
 
 pub fn operations() -> Vec<ps::OperationFacts> {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::fixture::{DONE, FAILED};
+use crate::fixture::{DONE, FAILED, UPLOAD};
 use crate::rig::Rig;
 
 /// Answers whose content is of the moment; other tests look at them.
@@ -35,6 +35,8 @@ async fn resources_look_as_they_did() {
         ("link", "Link", "/v1/labs/mixed/links/r1:eth1--r2:eth1".to_owned()),
         ("host", "Host", "/v1/hosts/local".to_owned()),
         ("image", "Image", "/v1/images/netloom/frr:local".to_owned()),
+        ("image-stored", "Image", "/v1/images/netloom/host:local".to_owned()),
+        ("upload", "Upload", format!("/v1/uploads/{UPLOAD}")),
         ("kind", "Kind", "/v1/kinds/bridge".to_owned()),
         ("kind-container", "Kind", "/v1/kinds/nokia_srlinux".to_owned()),
         ("kind-vm", "Kind", "/v1/kinds/cisco_iosxr".to_owned()),

@@ -21,4 +21,5 @@ mod rig;
 mod streams;
 mod traces;
 mod transcoding;
+mod uploads;
 mod web;

@@ -1,8 +1,8 @@
-//! Public resources are built in `view.rs` and nowhere else.
+//! Public resources are built in `view.rs` and below it, and nowhere else.
 
 use std::path::{Path, PathBuf};
 
-const RESOURCES: [&str; 11] = [
+const RESOURCES: [&str; 16] = [
     "Lab",
     "Node",
     "NodeConfig",
@@ -11,6 +11,11 @@ const RESOURCES: [&str; 11] = [
     "Host",
     "Image",
     "ImagePresence",
+    "StoredImage",
+    "ImageKind",
+    "ImageSuggestion",
+    "Upload",
+    "Garbage",
     "Kind",
     "Operation",
     "WatchLabsResponse",
@@ -41,12 +46,15 @@ fn only_the_view_builds_resources() {
     let mut files = Vec::new();
     sources(&src, &mut files);
     assert!(files.len() > 20);
+    let mut by_the_view = Vec::new();
     for file in files {
         let built = built(&std::fs::read_to_string(&file).unwrap());
-        if file.ends_with("view.rs") {
-            assert_eq!(built, RESOURCES, "this test no longer sees what the view builds");
+        if file == src.join("view.rs") || file.starts_with(src.join("view")) {
+            by_the_view.extend(built);
         } else {
             assert!(built.is_empty(), "{} builds {built:?}", file.display());
         }
     }
+    by_the_view.sort_by_key(|built| RESOURCES.iter().position(|r| r == built));
+    assert_eq!(by_the_view, RESOURCES, "this test no longer sees what the view builds");
 }

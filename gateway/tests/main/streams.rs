@@ -130,6 +130,33 @@ async fn waiting_ends_with_the_operation_or_the_time() {
     assert_eq!(rig.post("/v1/operations/019aa000-0000-7000-8000-00000000ffff:wait", "{}").await.status, 404);
 }
 
+/// It lagged by up to a heartbeat, 5 s: only events of the operation itself were heard.
+#[tokio::test]
+async fn progress_is_as_prompt_as_what_happens_in_the_lab() {
+    let rig = Rig::new().await;
+    rig.world.script.lock().unwrap().clear();
+    let request = json!({"name": format!("operations/{RUNNING}")});
+    let mut changes = rig.grpc("OperationService/WatchOperation", &request).await.unwrap();
+    let mut next =
+        async || json_of(&tokio::time::timeout(BOUND, changes.message()).await.unwrap().unwrap().unwrap());
+    assert_eq!(next().await["state"], "OPERATION_STATE_RUNNING");
+    eventually("it is watched", BOUND, || async { rig.world.events.receiver_count() > 0 }).await;
+    // A hundred at once are read once or twice, and no heartbeat comes.
+    let node = rig.world.nodes.iter().find(|n| n.spec.as_ref().unwrap().id == "c1").unwrap().clone();
+    let reads = rig.world.read_operations.load(Ordering::Relaxed);
+    for (n, state) in ["PULLING", "READY"].into_iter().enumerate() {
+        rig.world.operations.lock().unwrap().get_mut(RUNNING).unwrap().progress[0].state = state.into();
+        for i in 0..100 {
+            let number = 48 + 100 * n as u64 + i;
+            let event = event(number, "busy", ps::watch_response::Object::Node(node.clone()));
+            rig.world.events.send(event).unwrap();
+        }
+        assert_eq!(next().await["progress"][0]["state"], state);
+    }
+    let reads = rig.world.read_operations.load(Ordering::Relaxed) - reads;
+    assert!((2..8).contains(&reads), "read {reads} times for 200 events");
+}
+
 #[tokio::test]
 async fn an_operation_is_watched_until_it_is_over() {
     let rig = Rig::new().await;

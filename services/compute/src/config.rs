@@ -39,6 +39,8 @@ pub struct Config {
     pub drivers: Vec<DriverName>,
     /// Docker's socket.
     pub docker_socket: PathBuf,
+    /// Where libvirt is, as its own programs are told.
+    pub libvirt_uri: String,
     /// Host directories that nodes may mount from; none unless named. Docker's socket is never among them.
     pub allowed_host_paths: Vec<PathBuf>,
     /// Devices of the host that nodes may be given.
@@ -60,6 +62,7 @@ impl Default for Config {
         Config {
             drivers: vec![DriverName::Docker],
             docker_socket: "/var/run/docker.sock".into(),
+            libvirt_uri: "qemu:///system".to_owned(),
             allowed_host_paths: Vec::new(),
             // What a tunnel or a file system of a node's own needs, and nothing of the host's.
             devices: ["/dev/net/tun", "/dev/fuse"].map(str::to_owned).to_vec(),
@@ -78,6 +81,8 @@ impl Default for Config {
 pub enum DriverName {
     /// Containers by Docker.
     Docker,
+    /// Virtual machines by libvirt.
+    Libvirt,
     /// Instances in memory.
     Sim,
 }

@@ -18,6 +18,12 @@ pub enum Error {
     /// The runtime does not answer.
     #[error("{0}")]
     Unavailable(String),
+    /// Too much waits for the runtime already.
+    #[error("{0}")]
+    Overloaded(String),
+    /// A file system cannot do what disks of virtual machines need.
+    #[error("{0}")]
+    NoDirectIo(String),
     /// The runtime refused.
     #[error("{0}")]
     Refused(String),
@@ -98,6 +104,8 @@ impl From<Error> for Failure {
             Error::Fence(e) => return e.into(),
             Error::NotSynced => (Code::FailedPrecondition, "NOT_SYNCED"),
             Error::Unavailable(_) => (Code::Unavailable, "RUNTIME_UNREACHABLE"),
+            Error::Overloaded(_) => (Code::ResourceExhausted, "RUNTIME_OVERLOADED"),
+            Error::NoDirectIo(_) => (Code::FailedPrecondition, "NO_DIRECT_IO"),
             Error::Refused(_) => (Code::FailedPrecondition, "RUNTIME_REFUSED"),
             Error::NotAllowed { reason, .. } => (Code::FailedPrecondition, reason),
             Error::PortTaken(_) => (Code::FailedPrecondition, "HOST_PORT_TAKEN"),

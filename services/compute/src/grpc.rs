@@ -146,7 +146,8 @@ impl ComputeService for Grpc {
         for query in request.into_inner().images {
             images.push(self.facts(&query.reference, query.runtime()).await?);
         }
-        Ok(Response::new(p::InspectImagesResponse { images }))
+        let room_bytes = self.host.files.room().inspect_err(|e| tracing::warn!("{e}")).ok();
+        Ok(Response::new(p::InspectImagesResponse { images, room_bytes }))
     }
 
     async fn check_instances(
@@ -282,6 +283,7 @@ impl Grpc {
             let format = match format {
                 ImageFormat::Docker => pv::ImageFormat::Docker,
                 ImageFormat::Qcow2 => pv::ImageFormat::Qcow2,
+                ImageFormat::Raw => pv::ImageFormat::Raw,
             };
             facts = p::ImageFacts {
                 present: true,
@@ -401,7 +403,7 @@ mod tests {
         let files = Arc::new(Files::open(dir.path()).unwrap());
         let host = Host::new(
             vec![Arc::new(SimDriver::new(SimConfig::default()).unwrap())],
-            Table::new(1, inventory.now(), files.clone()),
+            Table::new(vec![netloom_model::observed::Source::Sim], inventory.now(), files.clone()),
             files,
             ExecRuns::open(dir.path().join("exec")).unwrap(),
             None,

@@ -249,7 +249,7 @@ impl Host {
 
     /// Looks at an instance now, and takes note of what there is.
     pub async fn look(self: &Arc<Self>, driver: usize, id: &str) -> Result<(), Error> {
-        let glance = self.table.glance();
+        let glance = self.table.glance_at(id);
         match self.drivers[driver].inspect(id).await? {
             Some(found) => self.seen(driver, found, glance),
             None => {
@@ -267,8 +267,8 @@ impl Host {
         if let (Some(netns), Process::Running { pid: Some(pid) }, true) = (&self.netns, &process, own) {
             let host = self.clone();
             let ended = move || {
-                // What ends with this service is judged by the next one; a stop under way looks by itself.
-                if !host.shutdown.is_cancelled() {
+                // What ends with this service is judged by the next one; a step under way looks by itself.
+                if !host.shutdown.is_cancelled() && host.table.is_news(&id) {
                     tokio::spawn(async move { host.look(driver, &id).await });
                 }
             };

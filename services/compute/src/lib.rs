@@ -10,7 +10,7 @@
 //!                      ▼   │ look             │
 //!     reconcile ◄── plan   watch ◄─ events, lists        netns ─► <run dir>/netns/<uid>.<start>
 //!         │                  │                             ▲          (the network service plugs there)
-//!         └──────► driver ◄──┘── docker, sim ──────────────┘
+//!         └──────► driver ◄──┘── docker, libvirt, sim────────────┘
 //! ```
 //!
 //! What cannot be read back and must outlive the service is in small files: which restart a start was made for and why a process ended (`record`), and which commands ran (`exec_runs`).
@@ -45,6 +45,7 @@ mod watch;
 
 use std::sync::Arc;
 
+use netloom_model::observed::Source;
 use netloom_proto::compute::v1::compute_service_server::ComputeServiceServer;
 use netloom_service::fence::Fence;
 use netloom_service::{Connector, Settings, Shutdown, installation, server};
@@ -55,6 +56,7 @@ pub use config::Config;
 use config::DriverName;
 use driver::Driver;
 use driver::docker::DockerDriver;
+use driver::libvirt::LibvirtDriver;
 use driver::sim::SimDriver;
 use exec_runs::ExecRuns;
 use files::Files;
@@ -72,7 +74,13 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let files = Arc::new(Files::open(&settings.data_dir)?);
     let mut drivers: Vec<Arc<dyn Driver>> = Vec::new();
     let (mut netns, mut pins) = (None, None);
+    let mut sources = Vec::new();
     for name in &config.drivers {
+        sources.push(match name {
+            DriverName::Docker => Source::Docker,
+            DriverName::Libvirt => Source::Libvirt,
+            DriverName::Sim => Source::Sim,
+        });
         match name {
             DriverName::Docker => {
                 let held = Arc::new(Pins::open(settings.run_dir.join("binds"))?);
@@ -82,13 +90,17 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
                 drivers.push(Arc::new(docker));
                 netns = Some(Arc::new(Netns::open(settings.run_dir.join("netns"))?));
             }
+            DriverName::Libvirt => {
+                let kinds = settings.catalogue()?;
+                drivers.push(Arc::new(LibvirtDriver::new(owner, &config, kinds, &settings.data_dir)?));
+            }
             DriverName::Sim => drivers.push(Arc::new(SimDriver::new(config.sim.clone())?)),
         }
     }
     let inventory = Arc::new(Inventory::new(drivers.len(), &config));
     let host = Arc::new(Host::new(
         drivers,
-        Table::new(config.drivers.len(), inventory.now(), files.clone()),
+        Table::new(sources, inventory.now(), files.clone()),
         files,
         ExecRuns::open(settings.run_dir.join("exec"))?,
         netns.clone(),

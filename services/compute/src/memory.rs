@@ -6,6 +6,8 @@ use crate::plan::Step;
 
 /// A node that ran this long is healthy: its back-off begins anew.
 const HEALTHY: Duration = Duration::from_secs(60);
+/// A process that ended sooner than this may well do so again: its next start is believed only when it has run for as long as was paused before.
+const SHORT: Duration = Duration::from_secs(10);
 /// The longest pause between two tries.
 const LONGEST: Duration = Duration::from_secs(60);
 /// Pause where something of ours is about to go out of the way.
@@ -50,7 +52,16 @@ pub struct Memory {
     pub failure: Option<Failed>,
     /// Why it pauses, in words.
     pub pausing: String,
-    ended: Option<String>,
+    /// The start that ended last, as long as none was seen to run since.
+    pub ended: Option<String>,
+    /// It ended since the step that is being taken began.
+    ended_meanwhile: bool,
+    /// How long the next start is to run before it is believed, where the one before ended soon.
+    doubt: Option<Duration>,
+    /// The start that runs is believed from then on; none where nothing speaks against it.
+    pub believed_at: Option<Instant>,
+    /// What is said until then.
+    pub doubting: String,
     /// How often it was restarted after its process ended by itself.
     pub restart_count: u32,
     /// Exit code when its process last ended.
@@ -75,7 +86,9 @@ impl Memory {
             return;
         }
         self.ended = Some(start.to_owned());
+        self.ended_meanwhile = true;
         self.exit_code = Some(code);
+        (self.doubt, self.believed_at) = (None, None);
         if ran >= HEALTHY || asked {
             self.restarts = Backoff::default();
         }
@@ -85,13 +98,31 @@ impl Memory {
         let pause = self.restarts.pause();
         self.retry_at = Some(now + pause);
         self.pausing = format!("exited with {code}; starts again in {} s", pause.as_secs());
+        if ran < SHORT {
+            self.doubt = Some(pause);
+            self.doubting = format!(
+                "exited with {code} and was started again; ready when it has run for {} s",
+                pause.as_secs()
+            );
+        }
     }
 
     /// A start of ours was seen to run. It counts as a restart when its process had ended by itself, which is told.
-    pub fn began(&mut self, by_itself: bool) {
+    pub fn began(&mut self, by_itself: bool, now: Instant) {
         if self.ended.take().is_some() && by_itself && !self.start_demanded {
             self.restart_count += 1;
+            self.believed_at = self.doubt.take().map(|pause| now + pause);
         }
+    }
+
+    /// True the first time that a start was believed which was not before.
+    pub fn comes_to_believe(&mut self, now: Instant) -> bool {
+        self.believed_at.take_if(|at| *at <= now).is_some()
+    }
+
+    /// A step is being taken.
+    pub fn begins(&mut self) {
+        self.ended_meanwhile = false;
     }
 
     /// A step worked.
@@ -100,12 +131,17 @@ impl Memory {
         self.failures = Backoff::default();
         match step {
             Step::Create | Step::Start => {
-                self.retry_at = None;
+                // What it started may have ended before that was known: then there is a pause all the same.
+                if !self.ended_meanwhile {
+                    self.retry_at = None;
+                }
                 self.stale = false;
                 self.start_demanded = false;
             }
             Step::Refresh => self.stale = false,
-            Step::Stop | Step::Remove => self.retry_at = None,
+            Step::Stop | Step::SetAside | Step::Remove => self.retry_at = None,
+            // It is to run again, however it came to stand aside.
+            Step::BringBack => (self.retry_at, self.start_demanded) = (None, true),
         }
     }
 
@@ -153,15 +189,52 @@ mod tests {
         memory.ended("1", short, 1, false, now);
         memory.ended("1", short, 1, false, now + Duration::from_secs(9));
         assert_eq!(memory.retry_at, Some(now + Duration::from_secs(1)));
-        memory.began(true);
-        memory.began(true);
+        memory.began(true, now);
+        memory.began(true, now);
         memory.worked(Step::Start);
         memory.ended("2", short, 1, false, now);
         assert_eq!((memory.restart_count, memory.retry_at), (1, Some(now + Duration::from_secs(2))));
-        memory.began(false);
+        memory.began(false, now);
         assert_eq!(memory.restart_count, 1, "one that was asked for does not count");
         memory.worked(Step::Start);
         memory.ended("3", long, 1, false, now);
         assert_eq!(memory.retry_at, Some(now + Duration::from_secs(1)));
+    }
+    #[test]
+    fn a_start_after_a_short_run_is_believed_once_it_lasts_as_long_as_the_pause() {
+        let (begun, second) = (Instant::now(), Duration::from_secs(1));
+        let mut memory = Memory::default();
+        memory.ended("1", second, 3, false, begun);
+        memory.worked(Step::Start);
+        memory.began(true, begun + second);
+        assert_eq!(memory.believed_at, Some(begun + 2 * second));
+        assert_eq!(memory.doubting, "exited with 3 and was started again; ready when it has run for 1 s");
+        assert!(!memory.comes_to_believe(begun + second));
+        assert!(memory.comes_to_believe(begun + 2 * second));
+        assert!(!memory.comes_to_believe(begun + 3 * second), "once");
+        // The next time it is to last for longer; and one that ended meanwhile is not believed by and by.
+        memory.ended("2", second, 3, false, begun);
+        memory.began(true, begun);
+        assert_eq!(memory.believed_at, Some(begun + 2 * second));
+        memory.ended("3", second, 3, false, begun);
+        assert_eq!(memory.believed_at, None);
+        // One that somebody asked for, or that had run for long, is believed at once.
+        memory.began(false, begun);
+        assert_eq!(memory.believed_at, None);
+        memory.ended("4", 11 * second, 3, false, begun);
+        memory.began(true, begun);
+        assert_eq!(memory.believed_at, None);
+    }
+    #[test]
+    fn a_process_that_ends_before_its_start_is_known_is_paused_for_too() {
+        let (now, none) = (Instant::now(), Duration::ZERO);
+        let mut memory = Memory::default();
+        memory.begins();
+        memory.ended("1", none, 3, false, now);
+        memory.worked(Step::Create);
+        assert_eq!(memory.retry_at, Some(now + Duration::from_secs(1)));
+        memory.begins();
+        memory.worked(Step::Start);
+        assert_eq!(memory.retry_at, None);
     }
 }

@@ -143,7 +143,8 @@ fn take_away(path: &Path) {
     }
 }
 
-fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+/// A descriptor that becomes readable when the process ends.
+pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     // SAFETY: the call takes two integers; a descriptor that it returns is ours alone.
     unsafe {
         match libc::syscall(libc::SYS_pidfd_open, pid, libc::PIDFD_NONBLOCK) {

@@ -39,10 +39,21 @@ pub enum Step {
     Start,
     /// Stops it, keeping its disk.
     Stop,
+    /// Stops it and takes it out of the way of what takes its place, keeping its disk.
+    SetAside,
+    /// Gives it its place again.
+    BringBack,
     /// Removes it.
     Remove,
     /// Brings what may change while it lives (host entries, the list of interfaces, its certificate and limits) up to date.
     Refresh,
+}
+
+impl Step {
+    /// True when its process ends by it.
+    pub fn ends(self) -> bool {
+        matches!(self, Step::Stop | Step::SetAside | Step::Remove)
+    }
 }
 
 /// What is to happen.
@@ -126,8 +137,14 @@ fn step(s: &Situation<'_>, instance: &Instance) -> Option<Step> {
     if found.process == Process::Removing {
         return None;
     }
+    if instance.wanted == Wanted::Aside {
+        return (!found.aside).then_some(Step::SetAside);
+    }
     if found.spec_hash != instance.spec_hash || shares_another(s, found) {
         return Some(Step::Remove);
+    }
+    if found.aside {
+        return Some(Step::BringBack);
     }
     match &found.process {
         Process::Running { .. } if !wants_running || lost_namespace(s, found) => Some(Step::Stop),
@@ -148,8 +165,12 @@ pub fn phase(s: &Situation<'_>) -> (Phase, String) {
     if !s.answers {
         return (Phase::Unknown, "its runtime does not answer".to_owned());
     }
+    let is_back = matches!(s.want, Want::Keep(i) if i.wanted.stays());
+    if s.found.is_some_and(|f| f.aside) && !is_back {
+        return (Phase::Aside, s.memory.failure.as_ref().map(|f| f.message.clone()).unwrap_or_default());
+    }
     match (&s.memory.failure, s.doing) {
-        (_, Some(Step::Remove | Step::Stop)) => (Phase::Stopping, String::new()),
+        (_, Some(step)) if step.ends() => (Phase::Stopping, String::new()),
         // A node that runs on is no failed one.
         (Some(failure), _) if failure.step == Step::Refresh && runs(s.found) => {
             (Phase::Running, failure.message.clone())
@@ -169,9 +190,9 @@ pub fn phase(s: &Situation<'_>) -> (Phase, String) {
         },
         (None, Some(Step::Start)) => match of_process(s) {
             running @ (Phase::Running, _) => running,
-            _ => (Phase::Starting, String::new()),
+            _ => (Phase::Starting, again(s)),
         },
-        (None, Some(Step::Refresh) | None) => of_process(s),
+        (None, _) => of_process(s),
     }
 }
 
@@ -197,7 +218,9 @@ fn of_process(s: &Situation<'_>) -> (Phase, String) {
     match &found.process {
         Process::Removing => (Phase::Stopping, String::new()),
         Process::Running { .. } => {
-            (Phase::Running, running.and_then(|i| lost_network(i, found)).unwrap_or_default())
+            let lost = || running.and_then(|i| lost_network(i, found));
+            let trouble = Some(found.trouble.clone()).filter(|trouble| !trouble.is_empty());
+            (Phase::Running, trouble.or_else(lost).unwrap_or_default())
         }
         Process::Created | Process::Ended { .. } if waits.is_some() => {
             (Phase::Starting, waits.unwrap_or_default())
@@ -276,6 +299,16 @@ fn restarts(s: &Situation<'_>, instance: &Instance, code: i32) -> bool {
             RestartPolicy::OnFailure => code != 0,
             RestartPolicy::Never => false,
         }
+}
+
+/// Why it is being started, where that is because it ended by itself.
+fn again(s: &Situation<'_>) -> String {
+    match (s.want, s.found.map(|f| &f.process)) {
+        (Want::Keep(i), Some(Process::Ended { code, .. })) if !is_demanded(s, i) => {
+            format!("{} and is started again", exited(*code))
+        }
+        _ => String::new(),
+    }
 }
 
 fn exited(code: i32) -> String {

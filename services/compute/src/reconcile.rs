@@ -70,6 +70,7 @@ async fn work(host: Arc<Host>, uid: NodeUid, is_stop: bool) {
         let outcome = figures::STEPS.time(&[step.as_str()], take(&host, &job)).await;
         if let Err(error) = &outcome {
             tracing::warn!(%error, step = ?job.step, "step failed");
+            make_up(&host, &job).await;
         }
         let outcome =
             outcome.map_err(|e| (e.to_string(), matches!(e, Error::Busy(_) | Error::Unavailable(_))));
@@ -77,6 +78,14 @@ async fn work(host: Arc<Host>, uid: NodeUid, is_stop: bool) {
     }
     .instrument(span)
     .await;
+}
+
+/// Looks at the instance of a step that failed before it came to that: events were left to its look.
+async fn make_up(host: &Arc<Host>, job: &Job) {
+    let Some(found) = job.found.as_ref().filter(|found| !host.table.is_news(&found.id)) else { return };
+    if let Err(error) = host.look(job.driver, &found.id).await {
+        tracing::warn!(%error, instance = found.id, "an instance cannot be looked at");
+    }
 }
 
 async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
@@ -90,6 +99,7 @@ async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
             host.driver_of(instance.runtime)?;
             fail_point::pass("compute.create", "before");
             let id = driver.create(instance, job.shares.as_deref()).await?;
+            host.table.made(job.uid, &id);
             fail_point::pass("compute.create", "after");
             tracing::info!(instance = id, name = instance.name, "instance created");
             if instance.wanted == Wanted::Running {
@@ -120,6 +130,20 @@ async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
             driver.stop(id).await?;
             fail_point::pass("compute.stop", "after");
             tracing::info!(instance = id, "instance stopped");
+            host.look(job.driver, id).await?;
+        }
+        Step::SetAside => {
+            fail_point::pass("compute.set-aside", "before");
+            driver.set_aside(id, instance()?).await?;
+            fail_point::pass("compute.set-aside", "after");
+            tracing::info!(instance = id, "instance set aside");
+            host.look(job.driver, id).await?;
+        }
+        Step::BringBack => {
+            fail_point::pass("compute.bring-back", "before");
+            driver.bring_back(id, instance()?).await?;
+            fail_point::pass("compute.bring-back", "after");
+            tracing::info!(instance = id, "instance brought back");
             host.look(job.driver, id).await?;
         }
         Step::Remove => {

@@ -4,6 +4,7 @@
 mod commands;
 mod entry;
 mod look;
+mod news;
 mod peers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use netloom_model::id::{LabUid, NodeUid};
-use netloom_model::observed::{ComputeInventory, Observed};
+use netloom_model::observed::{ComputeInventory, Observed, Source};
 use netloom_model::slice::Instance;
 use netloom_model::state::Wanted;
 use tokio::sync::{Notify, broadcast, oneshot};
@@ -70,9 +71,12 @@ struct Inner {
     synced: bool,
     /// Which drivers answer.
     answers: Vec<bool>,
+    /// What each driver reads from.
+    sources: Vec<Source>,
     inventory: ComputeInventory,
     glances: u64,
     look: Look,
+    gone: news::Gone,
 }
 
 /// See the module.
@@ -84,17 +88,19 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty table over so many drivers, none of which has answered yet.
-    pub fn new(drivers: usize, inventory: ComputeInventory, files: Arc<Files>) -> Table {
+    /// An empty table over drivers that read from these, none of which has answered yet.
+    pub fn new(sources: Vec<Source>, inventory: ComputeInventory, files: Arc<Files>) -> Table {
         let inner = Inner {
             entries: BTreeMap::new(),
             sharers: peers::Sharers::default(),
             files,
             synced: false,
-            answers: vec![false; drivers],
+            answers: vec![false; sources.len()],
+            sources,
             inventory,
             glances: 0,
             look: Look::default(),
+            gone: news::Gone::default(),
         };
         Table { inner: Mutex::new(inner), told: broadcast::channel(BACKLOG).0, wake: Notify::new() }
     }
@@ -198,13 +204,14 @@ impl Table {
             if let Some(asked) = asked {
                 entry.remember(|record| record.judge(&found, asked));
             }
+            // It ran, and nobody saw it.
+            if entry.memory.ended.as_ref().is_some_and(|start| *start != found.start_id) {
+                entry.began();
+            }
             entry.memory.ended(&found.start_id, found.ran, code, asked.unwrap_or(true), Instant::now());
         }
         if matches!(found.process, Process::Running { .. }) {
-            if entry.doing == Some(Step::Start) {
-                let asked = entry.instance().is_some_and(|i| i.restarts > entry.record.restarts);
-                entry.memory.began(!entry.record.stopped && !asked);
-            }
+            entry.began();
             if entry.exec.start_id != found.start_id {
                 entry.exec = exec();
                 if let Some(instance) = entry.instance().cloned() {
@@ -212,7 +219,9 @@ impl Table {
                 }
             }
         }
+        let id = found.id.clone();
         entry.found = Some(found);
+        inner.gone.forget(&id);
         self.settle_entry(&mut inner, uid);
         true
     }
@@ -221,6 +230,7 @@ impl Table {
     pub fn not_seen(&self, id: &str, glance: u64) -> Option<NodeUid> {
         let mut inner = self.lock();
         let is_it = |e: &Entry| e.glance <= glance && e.found.as_ref().is_some_and(|f| f.id == id);
+        inner.gone.note(id);
         let (uid, entry) = inner.entries.iter_mut().find(|(_, e)| is_it(e))?;
         let uid = *uid;
         entry.glance = glance;
@@ -275,12 +285,19 @@ impl Table {
     pub fn work(&self, now: Instant) -> Work {
         let mut inner = self.lock();
         let mut work = Work::default();
+        let mut believed = Vec::new();
         let peers = inner.peers();
         let Inner { entries, synced, answers, look, .. } = &mut *inner;
         for uid in &look.take(entries.keys().copied(), now) {
             let Some(entry) = entries.get_mut(uid) else { continue };
             let answers = answers[entry.driver];
             work.commands.extend(entry.exec_due(*uid, *synced && answers));
+            if entry.memory.comes_to_believe(now) {
+                believed.push(*uid);
+            }
+            if let Some(at) = entry.memory.believed_at {
+                look.at(*uid, at);
+            }
             if entry.busy {
                 continue;
             }
@@ -289,11 +306,12 @@ impl Table {
                 Next::At(at) => look.at(*uid, at),
                 Next::Do(step) => {
                     entry.busy = true;
-                    work.steps.push((*uid, step == Step::Stop));
+                    work.steps.push((*uid, matches!(step, Step::Stop | Step::SetAside)));
                 }
             }
         }
         work.again = look.again().filter(|_| !entries.is_empty());
+        believed.into_iter().for_each(|uid| self.tell(&mut inner, uid));
         work
     }
 
@@ -308,6 +326,9 @@ impl Table {
         let job = match next {
             Next::Do(step) => {
                 entry.doing = Some(step);
+                entry.memory.begins();
+                // A refresh looks at what it changed alone.
+                entry.look_due = step != Step::Refresh;
                 Some(entry.job(uid, step, peer.as_ref()))
             }
             Next::Nothing | Next::At(_) => {
@@ -326,6 +347,8 @@ impl Table {
         let Some(entry) = inner.entries.get_mut(&uid) else { return };
         entry.busy = false;
         entry.doing = None;
+        entry.look_due = false;
+        entry.made = None;
         let gone_for_good = matches!(entry.wish, Wish::Gone) && step == Step::Remove;
         match outcome {
             Ok(()) => {
@@ -432,10 +455,8 @@ impl Table {
     }
 
     fn tell(&self, inner: &mut Inner, uid: NodeUid) {
-        let peer = inner.peer_of(uid);
-        let Some(entry) = inner.entries.get_mut(&uid) else { return };
-        let observed = entry.observed(uid, inner.answers[entry.driver], peer.as_ref());
-        if entry.told.as_ref() != Some(&observed) {
+        let Some(observed) = inner.entries.get(&uid).map(|e| inner.observed(uid, e)) else { return };
+        if let Some(entry) = inner.entries.get_mut(&uid).filter(|e| e.told.as_ref() != Some(&observed)) {
             entry.told = Some(observed.clone());
             let _ = self.told.send(Told::Changed(Box::new(observed)));
         }
@@ -458,7 +479,8 @@ impl Inner {
     }
 
     fn observed(&self, uid: NodeUid, entry: &Entry) -> Observed {
-        entry.observed(uid, self.answers[entry.driver], self.peer_of(uid).as_ref())
+        let source = self.answers[entry.driver].then(|| self.sources[entry.driver]);
+        entry.observed(uid, source, self.peer_of(uid).as_ref())
     }
 
     fn snapshot(&self) -> Snapshot {

@@ -69,7 +69,8 @@ async fn follow(host: &Arc<Host>, driver: usize, inventory: &Inventory) -> Resul
     loop {
         tokio::select! {
             ids = next_batch(&mut events) => {
-                let Some(ids) = ids else { return Ok(()) };
+                let Some(mut ids) = ids else { return Ok(()) };
+                ids.retain(|id| host.table.is_news(id));
                 look_at(host, driver, ids).await?;
             }
             _ = timer.tick() => compare(host, driver, false).await?,

@@ -1,7 +1,12 @@
 //! What can go wrong here, and what a caller is told of it.
 
+use std::io;
+use std::path::{Path, PathBuf};
+
+use netloom_image::Refusal;
 use netloom_model::{Code, Failure};
 
+use crate::blob::{Blobs, Digest};
 use crate::reference::ReferenceError;
 
 /// A failure of the image registry.
@@ -21,6 +26,112 @@ pub enum Error {
     /// The text is not an image reference.
     #[error(transparent)]
     Reference(#[from] ReferenceError),
+    /// The store has no bytes of an image.
+    #[error(
+        "the store has no image \"{0}\": push it with `netloom image push`; what hosts have is theirs to remove"
+    )]
+    NotStored(String),
+    /// Labs use an image.
+    #[error(
+        "image {reference} is used by {labs}: destroy what uses it, or give its nodes another image, first"
+    )]
+    InUse {
+        /// The image.
+        reference: String,
+        /// The labs.
+        labs: String,
+    },
+    /// There is no such upload.
+    #[error("no upload \"{0}\" is known: it is finished, or was given up; begin again")]
+    UploadNotFound(String),
+    /// Somebody else works on an upload.
+    #[error(
+        "somebody else sends bytes of upload {0} right now; ask how far it is in a moment, and go on there"
+    )]
+    UploadBusy(String),
+    /// Bytes that do not follow on those before.
+    #[error("upload {id} has {stands} bytes, and these begin at {given}; go on at {stands}")]
+    Offset {
+        /// The upload.
+        id: String,
+        /// Where it stands.
+        stands: u64,
+        /// Where the bytes begin.
+        given: u64,
+    },
+    /// More bytes than an upload was to have.
+    #[error("upload {id} was to have {size} bytes, and more came; begin again with the right size")]
+    TooLong {
+        /// The upload.
+        id: String,
+        /// Its size.
+        size: u64,
+    },
+    /// An upload that is not whole.
+    #[error("upload {id} has {has} of {wanted} bytes; send the rest, then finish it")]
+    Incomplete {
+        /// The upload.
+        id: String,
+        /// How many there are.
+        has: u64,
+        /// How many there are to be.
+        wanted: u64,
+    },
+    /// Bytes that are not the ones that were meant.
+    #[error(
+        "image {reference}: its SHA-256 is {found}, and {wanted} was said; compare the file with its source, and push it again"
+    )]
+    Digest {
+        /// The image.
+        reference: String,
+        /// What it was to be.
+        wanted: Digest,
+        /// What it is.
+        found: Digest,
+    },
+    /// Bytes that are no image, or none that can be used.
+    #[error("image {reference}: {refusal}")]
+    Content {
+        /// The image.
+        reference: String,
+        /// Why, and what to do.
+        refusal: Refusal,
+    },
+    /// There are no such bytes.
+    #[error("the store has no bytes of {0}; push the image again")]
+    BlobNotFound(String),
+    /// Bytes in the store are not what they were.
+    #[error(
+        "the bytes of {0} in the store are not the ones that were stored, and were set aside; push the image again"
+    )]
+    Corrupt(Digest),
+    /// There is no room for an upload.
+    #[error("{wanted} bytes are to come, and {} has room for {room}: make room there, or set `blobs` of `[image_registry]` to a larger disk", .dir.display())]
+    NoRoom {
+        /// How many bytes are to come.
+        wanted: u64,
+        /// How many there is room for.
+        room: u64,
+        /// Where.
+        dir: PathBuf,
+    },
+    /// The disk is full.
+    #[error("the disk of {} is full: make room there, then go on; what came stays", .0.display())]
+    Full(PathBuf),
+    /// The disk does not work.
+    #[error("the image store's disk does not work: {0}; see to the directory `blobs` of `[image_registry]`")]
+    Disk(#[from] io::Error),
+    /// A thread ended without an answer.
+    #[error("work on the image store's disk ended without an answer; see the service's log")]
+    Ended,
+}
+
+impl Error {
+    /// What an error of the disk means.
+    pub fn disk(blobs: &Blobs, e: io::Error) -> Error {
+        let full = matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        if full { Error::Full(Path::to_owned(blobs.dir())) } else { Error::Disk(e) }
+    }
 }
 
 impl From<Error> for Failure {
@@ -35,13 +146,59 @@ impl From<Error> for Failure {
                 tracing::error!(error = %source, "the database failed");
                 Failure::new(Code::Unavailable, "DATABASE_FAILED", e.to_string())
             }
-            Error::Row(_) => Failure::internal(e.to_string()),
+            Error::Row(_) | Error::Ended => Failure::internal(e.to_string()),
             Error::NotFound(reference) => {
                 Failure::new(Code::NotFound, "IMAGE_NOT_FOUND", e.to_string()).with("image", reference)
             }
             Error::Reference(refused) => {
                 Failure::new(Code::InvalidArgument, "IMAGE_REFERENCE_INVALID", e.to_string())
                     .violation("reference", refused.to_string())
+            }
+            Error::NotStored(reference) => {
+                Failure::new(Code::FailedPrecondition, "IMAGE_NOT_STORED", e.to_string())
+                    .with("image", reference)
+            }
+            Error::InUse { reference, labs } => {
+                Failure::new(Code::FailedPrecondition, "IMAGE_IN_USE", e.to_string())
+                    .with("image", reference)
+                    .with("labs", labs)
+            }
+            Error::UploadNotFound(id) => {
+                Failure::new(Code::NotFound, "UPLOAD_NOT_FOUND", e.to_string()).with("upload", id)
+            }
+            Error::UploadBusy(_) => Failure::new(Code::Aborted, "BUSY", e.to_string()),
+            Error::Offset { stands, .. } => {
+                Failure::new(Code::FailedPrecondition, "UPLOAD_OFFSET_MISMATCH", e.to_string())
+                    .with("offset", stands.to_string())
+            }
+            Error::TooLong { .. } => Failure::new(Code::InvalidArgument, "UPLOAD_TOO_LONG", e.to_string()),
+            Error::Incomplete { has, .. } => {
+                Failure::new(Code::InvalidArgument, "UPLOAD_INCOMPLETE", e.to_string())
+                    .with("offset", has.to_string())
+            }
+            Error::Digest { found, .. } => {
+                Failure::new(Code::InvalidArgument, "DIGEST_MISMATCH", e.to_string())
+                    .with("digest", found.to_string())
+            }
+            Error::Content { reference, refusal } => {
+                let code = match refusal.why {
+                    netloom_image::Why::Unreadable => Code::Unavailable,
+                    _ => Code::InvalidArgument,
+                };
+                Failure::new(code, refusal.why.reason(), e.to_string()).with("image", reference)
+            }
+            Error::BlobNotFound(digest) => {
+                Failure::new(Code::NotFound, "BLOB_NOT_FOUND", e.to_string()).with("digest", digest)
+            }
+            Error::Corrupt(digest) => Failure::new(Code::FailedPrecondition, "BLOB_CORRUPT", e.to_string())
+                .with("digest", digest.to_string()),
+            Error::NoRoom { .. } | Error::Full(_) => {
+                tracing::error!("{e}");
+                Failure::new(Code::ResourceExhausted, "DISK_FULL", e.to_string())
+            }
+            Error::Disk(_) => {
+                tracing::error!("{e}");
+                Failure::new(Code::Unavailable, "BLOB_STORE_FAILED", e.to_string())
             }
         }
     }

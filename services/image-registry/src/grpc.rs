@@ -1,31 +1,70 @@
 //! The contract's edge: decode, call, encode.
 
-use netloom_model::state::Runtime;
-use netloom_model::{Code, Failure};
-use netloom_proto::convert::{ConvertError, id, micros, timestamp};
+use bytes::Bytes;
+use netloom_model::Failure;
+use netloom_proto::convert::id;
 use netloom_proto::image_registry::v1 as pb;
 use netloom_proto::image_registry::v1::image_registry_service_server::ImageRegistryService;
-use netloom_proto::v1::ImageFormat;
 use netloom_service::status::to_status;
-use tonic::{Request, Response, Status};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
 
+use crate::blob::Digest;
 use crate::error::Error;
+use crate::garbage::Keeper;
+use crate::read;
 use crate::reference::Reference;
-use crate::store::{Image, Store, now_us};
-use crate::validate::{Format, ImageUse, Presence, Verdict, judge};
+use crate::store::Store;
+use crate::upload::Uploads;
+use crate::validate::{ImageUse, Known, Verdict, judge};
+
+mod convert;
+
+use convert::{
+    decode_presence, decode_upload, decode_use, encode_garbage, encode_image, encode_upload, encode_verdict,
+};
 
 /// Most images of a page.
 const MAX_PAGE: u32 = 1_000;
 
 /// The service.
 pub struct Service {
-    store: Store,
+    /// Rows.
+    pub store: Store,
+    /// What comes into the store.
+    pub uploads: Uploads,
+    /// What goes out of it.
+    pub keeper: Keeper,
+    /// What is read from it.
+    pub reader: read::Reader,
 }
 
 impl Service {
-    /// Over this store.
-    pub fn new(store: Store) -> Service {
-        Service { store }
+    /// Takes the bytes of a stream.
+    async fn write(&self, mut parts: Streaming<pb::WriteUploadRequest>) -> Result<pb::Upload, Status> {
+        let first = parts.message().await?.unwrap_or_default();
+        let writing = self.uploads.write(&first.id, first.offset).await.map_err(status)?;
+        let mut next = Some(first.data);
+        let mut broke = None;
+        while let Some(data) = next {
+            if !data.is_empty() && !writing.take(Bytes::from(data)).await {
+                break;
+            }
+            next = match parts.message().await {
+                Ok(part) => part.map(|p| p.data),
+                // What came before is kept: the caller goes on behind it.
+                Err(e) => {
+                    broke = Some(e);
+                    None
+                }
+            };
+        }
+        writing.finish().await.map_err(status)?;
+        match broke {
+            Some(e) => Err(e),
+            None => Ok(encode_upload(self.uploads.progress(&first.id).await.map_err(status)?)),
+        }
     }
 
     async fn record(&self, request: pb::RecordPresenceRequest) -> Result<(), Failure> {
@@ -60,7 +99,7 @@ impl Service {
         let known = self.store.ask(&references).await?;
         let verdict = |wanted: &ImageUse| {
             let index = wanted.reference.parse().ok().and_then(|r| references.binary_search(&r).ok());
-            judge(wanted, index.map_or(&[], |i| known[i].as_slice()))
+            judge(wanted, index.map_or(&Known::default(), |i| &known[i]))
         };
         Ok(uses.iter().map(verdict).collect())
     }
@@ -98,103 +137,108 @@ impl ImageRegistryService for Service {
     }
 
     async fn get_image(&self, request: Request<pb::GetImageRequest>) -> Result<Response<pb::Image>, Status> {
-        let reference: Reference =
-            request.into_inner().reference.parse().map_err(|e| status(Error::Reference(e)))?;
+        let reference = reference(&request.into_inner().reference)?;
         let image = self.store.get(&reference).await.map_err(status)?;
         Ok(Response::new(encode_image(image)))
     }
+
+    async fn delete_image(
+        &self,
+        request: Request<pb::DeleteImageRequest>,
+    ) -> Result<Response<pb::Image>, Status> {
+        let request = request.into_inner();
+        let reference = reference(&request.reference)?;
+        let used_by: Vec<String> =
+            convert::users(request.users).filter(|(_, r)| *r == reference).map(|(lab, _)| lab).collect();
+        let image = self.keeper.delete(&reference, &used_by).await.map_err(status)?;
+        Ok(Response::new(encode_image(image)))
+    }
+
+    async fn verify_image(
+        &self,
+        request: Request<pb::VerifyImageRequest>,
+    ) -> Result<Response<pb::Image>, Status> {
+        let reference = reference(&request.into_inner().reference)?;
+        let image = self.keeper.verify(&reference).await.map_err(status)?;
+        Ok(Response::new(encode_image(image)))
+    }
+
+    async fn collect_garbage(
+        &self,
+        request: Request<pb::CollectGarbageRequest>,
+    ) -> Result<Response<pb::CollectGarbageResponse>, Status> {
+        let request = request.into_inner();
+        let used = convert::users(request.users).map(|(_, r)| r.to_string()).collect();
+        let garbage = self.keeper.collect(&used, request.unused_images, request.validate_only).await;
+        let garbage = garbage.map_err(status)?.into_iter().map(encode_garbage).collect();
+        Ok(Response::new(pb::CollectGarbageResponse { garbage }))
+    }
+
+    async fn create_upload(
+        &self,
+        request: Request<pb::CreateUploadRequest>,
+    ) -> Result<Response<pb::Upload>, Status> {
+        let upload = decode_upload(request.into_inner().upload.unwrap_or_default()).map_err(to_status)?;
+        let progress = self.uploads.create(upload).await.map_err(status)?;
+        Ok(Response::new(encode_upload(progress)))
+    }
+
+    async fn get_upload(
+        &self,
+        request: Request<pb::GetUploadRequest>,
+    ) -> Result<Response<pb::Upload>, Status> {
+        let progress = self.uploads.progress(&request.into_inner().id).await.map_err(status)?;
+        Ok(Response::new(encode_upload(progress)))
+    }
+
+    async fn write_upload(
+        &self,
+        request: Request<Streaming<pb::WriteUploadRequest>>,
+    ) -> Result<Response<pb::Upload>, Status> {
+        self.write(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn delete_upload(
+        &self,
+        request: Request<pb::DeleteUploadRequest>,
+    ) -> Result<Response<pb::Upload>, Status> {
+        let progress = self.uploads.delete(&request.into_inner().id).await.map_err(status)?;
+        Ok(Response::new(encode_upload(progress)))
+    }
+
+    async fn finish_upload(
+        &self,
+        request: Request<pb::FinishUploadRequest>,
+    ) -> Result<Response<pb::Image>, Status> {
+        let request = request.into_inner();
+        let digest = convert::digest("digest", &request.digest).map_err(to_status)?;
+        let image = self.uploads.finish(&request.id, digest).await.map_err(status)?;
+        Ok(Response::new(encode_image(image)))
+    }
+
+    type ReadBlobStream = tokio_stream::adapters::Map<
+        ReceiverStream<Result<Bytes, Error>>,
+        fn(Result<Bytes, Error>) -> Result<pb::ReadBlobResponse, Status>,
+    >;
+
+    async fn read_blob(
+        &self,
+        request: Request<pb::ReadBlobRequest>,
+    ) -> Result<Response<Self::ReadBlobStream>, Status> {
+        let request = request.into_inner();
+        let digest =
+            Digest::parse(&request.digest).ok_or_else(|| status(Error::BlobNotFound(request.digest)))?;
+        let bytes = self.reader.read(digest, request.offset).await.map_err(status)?;
+        let encode: fn(Result<Bytes, Error>) -> Result<pb::ReadBlobResponse, Status> =
+            |part| part.map(|data| pb::ReadBlobResponse { data: data.into() }).map_err(status);
+        Ok(Response::new(bytes.map(encode)))
+    }
+}
+
+fn reference(text: &str) -> Result<Reference, Status> {
+    text.parse().map_err(|e| status(Error::Reference(e)))
 }
 
 fn status(e: Error) -> Status {
     to_status(e.into())
-}
-
-fn decode_presence(field: &str, host: &str, p: pb::Presence) -> Result<Presence, Failure> {
-    let format = match p.format() {
-        ImageFormat::Unspecified => Format::Unknown,
-        ImageFormat::Docker => Format::Docker,
-        ImageFormat::Qcow2 => Format::Qcow2,
-        ImageFormat::Raw => Format::Raw,
-    };
-    let runtime = p.runtime().try_into().map_err(|e| at(field, e))?;
-    let observed = micros(p.observe_time);
-    Ok(Presence {
-        host: host.to_owned(),
-        runtime,
-        present: p.present,
-        digest: p.digest,
-        format,
-        size_bytes: p.size_bytes,
-        architecture: p.architecture,
-        observe_time_us: if observed == 0 { now_us() } else { observed },
-    })
-}
-
-fn decode_use(index: usize, u: pb::ImageUse) -> Result<ImageUse, Failure> {
-    let field = format!("uses[{index}]");
-    let runtime: Runtime = u.runtime().try_into().map_err(|e| at(&field, e))?;
-    if runtime == Runtime::Bridge {
-        return Err(Failure::new(Code::InvalidArgument, "INVALID_REQUEST", "a bridge uses no image")
-            .violation(format!("{field}.runtime"), "a bridge uses no image; leave its node out"));
-    }
-    Ok(ImageUse {
-        policy: u.pull_policy().into(),
-        node: u.node,
-        reference: u.reference,
-        runtime,
-        host: u.host,
-        architecture: u.architecture,
-    })
-}
-
-/// The field that a part of a list stands in.
-fn at(field: &str, e: ConvertError) -> Failure {
-    ConvertError { field: format!("{field}.{}", e.field), what: e.what }.into()
-}
-
-fn encode_verdict(verdict: Verdict) -> pb::ImageVerdict {
-    match verdict {
-        Verdict::Use { digest } => pb::ImageVerdict {
-            decision: pb::ImageDecision::Use.into(),
-            digest,
-            ..pb::ImageVerdict::default()
-        },
-        Verdict::Pull => {
-            pb::ImageVerdict { decision: pb::ImageDecision::Pull.into(), ..pb::ImageVerdict::default() }
-        }
-        Verdict::Refuse { reason, message } => pb::ImageVerdict {
-            decision: pb::ImageDecision::Refuse.into(),
-            reason: reason.as_str().to_owned(),
-            message,
-            ..pb::ImageVerdict::default()
-        },
-    }
-}
-
-fn encode_image(image: Image) -> pb::Image {
-    pb::Image {
-        uid: image.uid,
-        reference: image.reference,
-        presences: image.presences.into_iter().map(encode_presence).collect(),
-        create_time: timestamp(image.create_time_us),
-    }
-}
-
-fn encode_presence(p: Presence) -> pb::Presence {
-    let format = match p.format {
-        Format::Unknown => ImageFormat::Unspecified,
-        Format::Docker => ImageFormat::Docker,
-        Format::Qcow2 => ImageFormat::Qcow2,
-        Format::Raw => ImageFormat::Raw,
-    };
-    pb::Presence {
-        host: p.host,
-        runtime: netloom_proto::v1::Runtime::from(p.runtime).into(),
-        present: p.present,
-        digest: p.digest,
-        format: format.into(),
-        size_bytes: p.size_bytes,
-        architecture: p.architecture,
-        observe_time: timestamp(p.observe_time_us),
-    }
 }

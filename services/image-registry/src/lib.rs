@@ -1,10 +1,15 @@
-//! The image catalogue: which images there are, where they are, and whether one can run a node.
+//! Images: which there are, where they are, their bytes, and whether one can run a node.
 //!
 //! The scheduler asks each host what its stores have ([`store`] keeps the answers), then asks here whether every image of a deploy can be used where it is
 //! to be used ([`validate`] decides, purely, from what was recorded). So a missing image, a disk given to a container or a wrong architecture is refused in
 //! one go before anything is created. This service never asks a host itself and never guesses a format from a name.
 //!
+//! Bytes come in by an [`upload`], which hashes them and tells what they are in the one pass in which it writes them, lie in a directory by their SHA-256
+//! ([`blob`]), are read and compared again by [`read`], and go out by [`garbage`].
+//!
 //! [`grpc`] translates, [`mod@reference`] reads image references, [`store`] keeps rows, [`validate`] judges.
+
+use std::time::Duration;
 
 use anyhow::Context as _;
 use netloom_proto::image_registry::v1::image_registry_service_server::ImageRegistryServiceServer;
@@ -12,12 +17,20 @@ use netloom_service::server::{MAX_MESSAGE, serve};
 use netloom_service::{Connector, Settings, Shutdown};
 use tonic::service::Routes;
 
+pub mod blob;
 pub mod config;
 pub mod error;
+pub mod garbage;
 pub mod grpc;
+pub mod read;
 pub mod reference;
 pub mod store;
+pub mod upload;
 pub mod validate;
+
+/// How often abandoned uploads are looked for: a quarter of what they are kept for, within these.
+const SHORTEST: Duration = Duration::from_secs(1);
+const LONGEST: Duration = Duration::from_secs(600);
 
 /// Runs the service until it is shut down.
 pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -> anyhow::Result<()> {
@@ -33,8 +46,17 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
         .await
         .with_context(|| format!("the image registry cannot listen on {endpoint}"))?;
     tracing::info!(%endpoint, database = %path.display(), "image registry listens");
-    let service =
-        ImageRegistryServiceServer::new(grpc::Service::new(store)).max_decoding_message_size(MAX_MESSAGE);
+    let dir = config.blobs.unwrap_or_else(|| settings.data_dir.join("image-registry"));
+    let blobs = blob::Blobs::open(&dir)
+        .with_context(|| format!("cannot keep images in the directory blobs = {}", dir.display()))?;
+    let keep = Duration::from_secs(config.upload_keep_seconds);
+    let uploads = upload::Uploads::new(store.clone(), blobs.clone(), keep);
+    let keeper = garbage::Keeper::new(store.clone(), blobs.clone(), uploads.clone());
+    let reader = read::Reader::new(blobs, keeper.clone());
+    let expiry = garbage::run(uploads.clone(), (keep / 4).clamp(SHORTEST, LONGEST), shutdown.clone());
+    let service = grpc::Service { store, uploads, keeper, reader };
+    let service = ImageRegistryServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE);
     let name = "netloom.image_registry.v1.ImageRegistryService";
-    serve(listener, Routes::new(service), name, netloom_proto::DESCRIPTORS, shutdown).await
+    let served = serve(listener, Routes::new(service), name, netloom_proto::DESCRIPTORS, shutdown);
+    tokio::join!(served, expiry).0
 }

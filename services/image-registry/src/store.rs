@@ -12,7 +12,11 @@ use uuid::Uuid;
 
 use crate::error::Error;
 use crate::reference::Reference;
-use crate::validate::{Format, Presence};
+use crate::validate::{Format, Known, Presence};
+
+pub mod blobs;
+
+use blobs::{Blob, ImageKind};
 
 /// An image and what hosts said of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +29,10 @@ pub struct Image {
     pub presences: Vec<Presence>,
     /// When it was first asked for or seen, in microseconds since 1970.
     pub create_time_us: i64,
+    /// Its bytes in the store.
+    pub stored: Option<Blob>,
+    /// The kinds that it is for, by name.
+    pub kinds: Vec<ImageKind>,
 }
 
 /// The catalogue.
@@ -98,13 +106,16 @@ impl Store {
         Ok(())
     }
 
-    /// Takes note that these images are asked for, and returns what hosts said of each, in order.
-    pub async fn ask(&self, references: &[Reference]) -> Result<Vec<Vec<Presence>>, Error> {
+    /// Takes note that these images are asked for, and returns what is known of each, in order.
+    pub async fn ask(&self, references: &[Reference]) -> Result<Vec<Known>, Error> {
         let mut transaction = self.begin().await?;
         let mut known = Vec::with_capacity(references.len());
         for reference in references {
             note(&mut transaction, reference).await?;
-            known.push(presences(&mut transaction, reference.as_str()).await?);
+            known.push(Known {
+                presences: presences(&mut transaction, reference.as_str()).await?,
+                stored: blobs::of(&mut transaction, reference).await?,
+            });
         }
         transaction.commit().await?;
         Ok(known)
@@ -118,17 +129,20 @@ impl Store {
             .fetch_optional(&mut *connection)
             .await?
             .ok_or_else(|| Error::NotFound(reference.to_string()))?;
-        let presences = presences(&mut connection, reference.as_str()).await?;
-        image(&row, presences)
+        let mut image = image(&row)?;
+        image.presences = presences(&mut connection, reference.as_str()).await?;
+        blobs::join(&mut connection, std::slice::from_mut(&mut image)).await?;
+        Ok(image)
     }
 
-    /// Images that a host has, by reference, those after the one given; and whether there are more. What was asked for and is nowhere, a misspelt name
+    /// Images that a host or the store has, by reference, those after the one given; and whether there are more. What was asked for and is nowhere, a misspelt name
     /// for instance, is not among them.
     pub async fn list(&self, after: &str, size: u32) -> Result<(Vec<Image>, bool), Error> {
         let mut transaction = self.begin().await?;
         let mut rows = sqlx::query(
-            "SELECT uid, reference, create_time_us FROM images WHERE reference > $1 AND EXISTS \
-             (SELECT 1 FROM presences p WHERE p.reference = images.reference AND p.present) ORDER BY reference LIMIT $2",
+            "SELECT uid, reference, create_time_us FROM images WHERE reference > $1 AND (EXISTS \
+             (SELECT 1 FROM presences p WHERE p.reference = images.reference AND p.present) OR EXISTS \
+             (SELECT 1 FROM stored s WHERE s.reference = images.reference)) ORDER BY reference LIMIT $2",
         )
         .bind(after)
         .bind(i64::from(size) + 1)
@@ -136,7 +150,7 @@ impl Store {
         .await?;
         let more = rows.len() > size as usize;
         rows.truncate(size as usize);
-        let mut images = rows.iter().map(|r| image(r, Vec::new())).collect::<Result<Vec<Image>, Error>>()?;
+        let mut images = rows.iter().map(image).collect::<Result<Vec<Image>, Error>>()?;
         let Some(last) = images.last() else { return Ok((images, more)) };
         let said = sqlx::query(
             "SELECT * FROM presences WHERE reference > $1 AND reference <= $2 ORDER BY reference, host, runtime",
@@ -156,6 +170,7 @@ impl Store {
                 images[next].presences.push(presence(row)?);
             }
         }
+        blobs::join(&mut transaction, &mut images).await?;
         Ok((images, more))
     }
 }
@@ -180,12 +195,14 @@ async fn presences(connection: &mut SqliteConnection, reference: &str) -> Result
     rows.iter().map(presence).collect()
 }
 
-fn image(row: &SqliteRow, presences: Vec<Presence>) -> Result<Image, Error> {
+fn image(row: &SqliteRow) -> Result<Image, Error> {
     Ok(Image {
         uid: row.try_get("uid")?,
         reference: row.try_get("reference")?,
         create_time_us: row.try_get("create_time_us")?,
-        presences,
+        presences: Vec::new(),
+        stored: None,
+        kinds: Vec::new(),
     })
 }
 
@@ -197,10 +214,7 @@ fn presence(row: &SqliteRow) -> Result<Presence, Error> {
         runtime: Runtime::from_word(runtime).ok_or_else(|| Error::Row(runtime.to_owned()))?,
         present: row.try_get("present")?,
         digest: row.try_get("digest")?,
-        format: Format::ALL
-            .into_iter()
-            .find(|f| f.as_str() == format)
-            .ok_or_else(|| Error::Row(format.to_owned()))?,
+        format: Format::from_word(format).ok_or_else(|| Error::Row(format.to_owned()))?,
         size_bytes: u64::try_from(size).unwrap_or_default(),
         architecture: row.try_get("architecture")?,
         observe_time_us: row.try_get("observe_time_us")?,
@@ -209,6 +223,10 @@ fn presence(row: &SqliteRow) -> Result<Presence, Error> {
 
 /// The time, in microseconds since 1970.
 pub(crate) fn now_us() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    micros_of(SystemTime::now())
+}
+
+pub(crate) fn micros_of(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

@@ -148,7 +148,8 @@ mod tests {
     fn wire(state: WireState) -> Observed {
         let wire_id = 7.try_into().unwrap();
         let (detail, plane, plane_reason) = Default::default();
-        let wire = ObservedWire { wire_id, state, detail, plane, plane_reason, end: None };
+        let wire =
+            ObservedWire { wire_id, state, detail, plane, plane_reason, end: None, sources: Vec::new() };
         Observed { wires: [(wire_id, wire)].into(), ..Observed::default() }
     }
 

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use netloom_model::id::{NodeUid, WireId};
 use netloom_ovsdb::{Client, Db, Txn, Uuid};
+use netloom_service::pace::Pace;
 use netloom_service::{Shutdown, fail_point};
 use tokio::sync::{Notify, watch};
 
@@ -34,8 +35,12 @@ use crate::plan::{self, Adjustment, Facts, Plan, Reading, Trouble};
 use crate::probe;
 use crate::slice::{Store, Wanted};
 
+/// How long a problem lasts before the log has it.
+const LASTING: Duration = Duration::from_secs(1);
 /// How often a pass is made though nothing was heard.
 const TIMER: Duration = Duration::from_secs(1);
+/// Longest rest before a pass for which only events ask. Carrier waits for no pass: `links` keeps it.
+const LONGEST_REST: Duration = Duration::from_millis(15);
 /// How often what wires carried is read, at most.
 const COUNT: Duration = Duration::from_secs(1);
 /// How long a failed effect rests, at first and at most.
@@ -94,6 +99,8 @@ pub struct Reconciler {
     view: Option<(Arc<Db>, View)>,
     /// When what wires carried was read last.
     counted: Option<Instant>,
+    /// Since when each problem of the host is there, and whether the log has it.
+    noticed: BTreeMap<String, (Instant, bool)>,
 }
 
 /// When a failed effect is tried again.
@@ -147,6 +154,7 @@ impl Reconciler {
             next_index,
             view: None,
             counted: None,
+            noticed: BTreeMap::new(),
         })
     }
 
@@ -159,6 +167,7 @@ impl Reconciler {
         // What exists is told from the first word on; a database that does not answer is not waited for.
         let _ = tokio::time::timeout(TIMER, snapshots.wait_for(Option::is_some)).await;
         let wake = self.wake.clone();
+        let mut pace = Pace::new(LONGEST_REST);
         loop {
             let now = Now {
                 wanted: wanted.borrow_and_update().clone(),
@@ -167,9 +176,13 @@ impl Reconciler {
                 db: snapshots.borrow_and_update().clone(),
             };
             let begun = Instant::now();
-            let pause = self.pass(now, &reports).await;
+            let (acted, pause) = self.pass(now, &reports).await;
             let outcome = if self.refused.is_none() { "ok" } else { "failed" };
             figures::PASSES.note(&[outcome], begun.elapsed());
+            // What was done is looked at without a rest: what comes of it asks for more.
+            if !acted {
+                pace.looked();
+            }
             tokio::select! {
                 Ok(()) = wanted.changed() => {}
                 there = starts.changed() => there.map_err(|_| Error::Ended("lists network namespaces"))?,
@@ -179,14 +192,20 @@ impl Reconciler {
                 () = tokio::time::sleep(pause) => {}
                 () = shutdown.cancelled() => return Ok(()),
             }
+            if !acted {
+                tokio::select! {
+                    () = pace.rest() => {}
+                    () = shutdown.cancelled() => return Ok(()),
+                }
+            }
             if self.keepers.values().any(Keeper::ended) {
                 return Err(Error::Ended("keeps a bridge's flows"));
             }
         }
     }
 
-    /// One pass; tells how long the next may wait.
-    async fn pass(&mut self, now: Now, reports: &Reports) -> Duration {
+    /// One pass; tells whether it changed anything of the host's interfaces, and how long the next may wait.
+    async fn pass(&mut self, now: Now, reports: &Reports) -> (bool, Duration) {
         self.read(now.db);
         let tables = self.tables();
         let tried_with = (now.wanted.revision, now.starts.clone());
@@ -221,10 +240,10 @@ impl Reconciler {
         let settled = facts.settled;
         self.tell(&mut plan, &now.wanted, &reports.report);
         self.count(&plan, &reports.counts).await;
-        self.act(plan, &now.wanted, &now.starts, &now.links, settled).await;
+        let acted = self.act(plan, &now.wanted, &now.starts, &now.links, settled).await;
         let clock = Instant::now();
         let due = self.resting.values().filter_map(|rest| rest.until.checked_duration_since(clock)).min();
-        due.unwrap_or(TIMER).min(TIMER)
+        (acted, due.unwrap_or(TIMER).min(TIMER))
     }
 
     /// Takes in the database's state, and which bridges have to be looked after.
@@ -272,16 +291,12 @@ impl Reconciler {
         read.collect()
     }
 
-    fn tell(&self, plan: &mut Plan, wanted: &Wanted, report: &watch::Sender<Option<Arc<Report>>>) {
+    fn tell(&mut self, plan: &mut Plan, wanted: &Wanted, report: &watch::Sender<Option<Arc<Report>>>) {
         if let Some(before) = report.borrow().as_ref() {
             plan.observed.note_gaps(&before.observed, Instant::now());
         }
         // Also who only looks at the log learns what keeps links from being made, a bridge of somebody else's for instance.
-        let known =
-            report.borrow().as_ref().map(|r| r.observed.inventory.problems.clone()).unwrap_or_default();
-        for problem in plan.observed.inventory.problems.iter().filter(|p| !known.contains(p)) {
-            tracing::warn!("{problem}");
-        }
+        self.log_problems(&plan.observed.inventory.problems);
         let left: BTreeSet<WireId> = plan.left.keys().copied().collect();
         report.send_if_modified(|last| {
             let same = last.as_ref().is_some_and(|r| r.observed == plan.observed && r.left == plan.left);
@@ -296,7 +311,28 @@ impl Reconciler {
         }
     }
 
-    async fn act(&mut self, plan: Plan, wanted: &Wanted, starts: &Starts, links: &Links, settled: bool) {
+    /// Logs each problem once while it lasts. One that is over at once is none: at first nobody knows whether ovs-vswitchd takes up changes.
+    fn log_problems(&mut self, problems: &[String]) {
+        self.noticed.retain(|problem, _| problems.contains(problem));
+        for problem in problems {
+            let (since, logged) =
+                self.noticed.entry(problem.clone()).or_insert_with(|| (Instant::now(), false));
+            if !*logged && since.elapsed() >= LASTING {
+                *logged = true;
+                tracing::warn!("{problem}");
+            }
+        }
+    }
+
+    /// Brings it about; tells whether anything of the host's interfaces was changed.
+    async fn act(
+        &mut self,
+        plan: Plan,
+        wanted: &Wanted,
+        starts: &Starts,
+        links: &Links,
+        settled: bool,
+    ) -> bool {
         for (name, keeper) in &self.keepers {
             let generation = keeper.table().generation;
             let wish = plan.flows.get(name).map(|rules| Wish {
@@ -331,6 +367,7 @@ impl Reconciler {
         if interfaces_changed {
             self.sources.monitor.read_anew().await;
         }
+        interfaces_changed
     }
 
     /// Reads what wires carried, when it was not read for a while.

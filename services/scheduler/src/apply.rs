@@ -31,7 +31,7 @@ use crate::client::ImageUse;
 use crate::error::Result;
 use crate::operation::unchanged_verdict;
 use crate::place::Room;
-use crate::plan::{Context, Planned, plan};
+use crate::plan::{Before, Context, Planned, plan};
 use crate::rows::{LabRows, NodeRow, OperationKind, OperationRow, OperationState};
 use crate::scheduler::Scheduler;
 use crate::store::{Tx, progress};
@@ -54,6 +54,8 @@ pub struct Apply {
     pub request_id: Option<String>,
     /// Whether the lab may or must exist.
     pub existence: Existence,
+    /// Nodes that a filter left out of what it is to be.
+    pub left_out: Vec<String>,
 }
 
 /// What a lab is to be.
@@ -124,7 +126,7 @@ impl Scheduler {
         for _ in 0..ATTEMPTS {
             let mut tx = self.store.begin("scheduler.deploy").await?;
             let id = apply.request_id.as_deref();
-            if let Some(first) = repeated_in(&mut tx, id, OperationKind::Deploy, &apply.lab).await? {
+            if let Some(first) = repeated_in(&mut tx, id, apply.change.kind(), &apply.lab).await? {
                 return Ok(first);
             }
             let current = self.store.rows_of(&apply.lab.folded());
@@ -143,6 +145,7 @@ impl Scheduler {
             let fresh = LabRows::new(apply.lab.clone(), tx.now());
             let base = current.as_deref().unwrap_or(&fresh);
             let mut planned = self.planned(&mut tx, base, &spec, purpose).await?;
+            crate::plan::tell_left_out(&mut planned.plan, &apply.left_out);
             if current.is_none() {
                 refuse_if_nothing_can_run(&planned)?;
             }
@@ -228,7 +231,7 @@ impl Scheduler {
         let now = tx.now();
         let Planned { mut rows, plan, .. } = planned;
         let mut operation =
-            OperationRow::new(OperationKind::Deploy, &rows, plan, &telemetry::traceparent(), now);
+            OperationRow::new(apply.change.kind(), &rows, plan, &telemetry::traceparent(), now);
         let nothing_to_do = operation.plan.actions.is_empty();
         if apply.validate_only {
             operation.end(OperationState::Succeeded, None, Vec::new(), now);
@@ -237,7 +240,8 @@ impl Scheduler {
         let as_before = current == Some(&rows);
         self.refresh(&mut rows);
         // A deploy that changes nothing is over at once when nothing better comes by waiting, and says what is not ready all the same.
-        let verdict = if nothing_to_do && current.is_some() { unchanged_verdict(&rows) } else { None };
+        let settled = nothing_to_do && current.is_some() && !rows.nodes.values().any(NodeRow::is_aside);
+        let verdict = if settled { unchanged_verdict(&rows) } else { None };
         let over = verdict.is_some();
         if let Some(verdict) = verdict {
             let state = if verdict.is_ok() { OperationState::Succeeded } else { OperationState::Failed };
@@ -260,6 +264,9 @@ impl Scheduler {
         );
         operation.progress = progress(&operation, Some(&rows));
         tx.put_operation(&operation).await?;
+        if let Some(current) = current.filter(|_| !over) {
+            tx.put_before(operation.id, &Before::of(current)).await?;
+        }
         tx.save(current, rows).await?;
         tx.commit().await?;
         self.room_appeared();
@@ -303,6 +310,7 @@ impl Scheduler {
         // The spec stays what was asked for: only the lab is not wanted any more.
         rows.lab.spec.clone_from(&current.lab.spec);
         rows.lab.wanted = Wanted::Absent;
+        rows.nodes.values_mut().filter(|n| n.is_aside()).for_each(|n| n.wanted = Wanted::Absent);
         let mut operation = OperationRow::new(OperationKind::Destroy, &rows, plan, traceparent, tx.now());
         operation.request_id = request_id;
         rows.operation = Some(operation.id);
@@ -336,9 +344,19 @@ impl Scheduler {
                 format!("operation {id} removes a lab, which cannot be taken back"),
             );
         }
+        if operation.released {
+            let message = format!(
+                "all that operation {id} was to bring about is there, and what was before is being removed, which cannot be taken back; wait for its end, then deploy \
+                 what you want"
+            );
+            return refuse("NOT_CANCELLABLE", message);
+        }
         let Some(before) = tx.rows(operation.lab_uid) else { return Err(not_found().into()) };
         let mut current = (*before).clone();
         current.operation = None;
+        if let Some(before) = tx.before(operation.id).await? {
+            before.put_back(&mut current);
+        }
         operation.end(OperationState::Cancelled, None, progress(&operation, Some(&before)), tx.now());
         tx.put_operation(&operation).await?;
         let traceparent = telemetry::traceparent();
@@ -367,7 +385,7 @@ impl Scheduler {
     /// Places what fitted nowhere, in every lab, and says whether something found a place.
     pub async fn place_again(&self) -> Result<()> {
         for rows in self.store.all() {
-            let waits = |n: &NodeRow| n.wanted != Wanted::Absent && n.host.is_none();
+            let waits = |n: &NodeRow| n.wanted.stays() && n.host.is_none();
             if rows.lab.wanted == Wanted::Absent || !rows.nodes.values().any(waits) {
                 continue;
             }
@@ -395,7 +413,7 @@ impl Scheduler {
         let silent = !rooms.is_empty() && rooms.iter().all(|r| !r.heard);
         let ctx = purpose.context(&self.catalogue, &rooms, tx.now());
         let (asked, planned) = (ctx.asked, plan(current, spec, ctx));
-        let places = planned.rows.nodes.values().any(|n| n.wanted != Wanted::Absent && n.host.is_none());
+        let places = planned.rows.nodes.values().any(|n| n.wanted.stays() && n.host.is_none());
         if asked && silent && places {
             let hosts: Vec<&str> = rooms.iter().map(|r| r.host.as_str()).collect();
             let message = format!(

@@ -15,13 +15,13 @@ use netloom_proto::compute::v1::compute_service_client::ComputeServiceClient;
 use netloom_proto::convert::ConvertError;
 use netloom_proto::network::v1::network_service_client::NetworkServiceClient;
 use netloom_service::server::MAX_MESSAGE;
-use netloom_service::status::from_status;
+use netloom_service::status::{from_status, is_cut};
 use netloom_service::{Channel, Connector, Endpoint};
 use tonic::Status;
 
 pub use self::compute::{ComputeEvent, ImageFacts, Refused};
 pub use self::network::{NetworkEvent, NetworkObjects};
-pub use self::registry::{ImageUse, RegistryClient, Verdict};
+pub use self::registry::{ImageHost, ImageUse, RegistryClient, Verdict};
 use crate::config::HostConfig;
 use crate::error::{Error, Result};
 
@@ -70,12 +70,6 @@ async fn bounded<T>(
             Err(Failure::new(Code::DeadlineExceeded, "TIMED_OUT", format!("no answer within {bound:?}")))
         }
     }
-}
-
-/// True for the end of an answer whose server died: which code it has depends on the moment. What services say by themselves has details.
-fn is_cut(status: &Status) -> bool {
-    use tonic::Code::{Cancelled, Internal, Unknown};
-    matches!(status.code(), Cancelled | Internal | Unknown) && status.details().is_empty()
 }
 
 fn unreadable(e: ConvertError) -> Failure {

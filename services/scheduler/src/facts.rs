@@ -19,9 +19,13 @@ use crate::world::{Heard, HostView};
 /// What is said of a link whose ends are on two hosts.
 pub const CROSS_HOST: &str = "cross-host links are not available yet";
 
+/// How what is set aside comes back, and when it goes.
+pub const BACK: &str = "deploy the former file to have it back; it goes when a deploy succeeds";
+
 /// Sets every state in the rows.
 pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
-    let waiting: Vec<String> = rows.nodes.values().filter(|n| n.is_former()).map(|n| n.id.folded()).collect();
+    let waiting: Vec<String> =
+        rows.nodes.values().filter(|n| n.is_in_the_way()).map(|n| n.id.folded()).collect();
     let lab = rows.lab.uid;
     let refusal = |host: Option<&HostId>, service: &'static str| {
         let refused = hosts.get(host?)?.refused.get(&(service, lab))?;
@@ -119,6 +123,20 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
     crate::stages::advance(rows);
     tell_waits(rows);
     tell_successors(rows);
+    tell_kept(rows);
+}
+
+/// Says of a node what stands aside of it when no operation is to succeed any more.
+fn tell_kept(rows: &mut LabRows) {
+    if rows.operation.is_some() {
+        return;
+    }
+    let kept: BTreeSet<String> =
+        rows.nodes.values().filter(|n| n.is_aside() && n.replaced).map(|n| n.id.folded()).collect();
+    for node in rows.nodes.values_mut().filter(|n| n.is_wanted() && kept.contains(&n.id.folded())) {
+        let told = format!("what ran before is kept: {BACK}");
+        node.reason = if node.reason.is_empty() { told } else { format!("{}; {told}", node.reason) };
+    }
 }
 
 /// Says of a node how far its successor is, and of a successor that cannot be made that its former self stays.
@@ -173,6 +191,17 @@ fn node_facts(node: &mut NodeRow, view: Option<&HostView>, waiting: &[String]) {
     if heard == Heard::Yes {
         node.observed = view.and_then(|v| v.compute.instances.get(&node.uid)).cloned();
     }
+    if node.is_aside() {
+        (node.state, node.reason) = match (heard, &node.observed) {
+            (Heard::Lost, _) => (NodeState::Unknown, "its host is not heard of".to_owned()),
+            _ if !node.is_in_the_way() => (NodeState::Stopped, format!("it is set aside: {BACK}")),
+            (_, Some(seen)) if !seen.detail.is_empty() => {
+                (NodeState::Stopping, format!("it is being set aside: {}", seen.detail))
+            }
+            _ => (NodeState::Stopping, "it is being set aside".to_owned()),
+        };
+        return;
+    }
     if node.wanted == Wanted::Absent {
         (node.state, node.reason) = match heard {
             Heard::Lost => {
@@ -216,7 +245,7 @@ fn node_facts(node: &mut NodeRow, view: Option<&HostView>, waiting: &[String]) {
         }
         NodeState::Pending if node.reason.is_empty() => {
             if waiting.contains(&node.id.folded()) {
-                node.reason = "its former instance is being removed".to_owned();
+                node.reason = "what is in its place is being taken out of the way".to_owned();
             } else if !node.image_detail.is_empty() {
                 node.reason.clone_from(&node.image_detail);
             }

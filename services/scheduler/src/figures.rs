@@ -20,6 +20,12 @@ pub static RECONCILES: LazyLock<Durations> = LazyLock::new(|| {
     metrics::call_seconds("netloom_scheduler_reconcile_duration_seconds", help, &["service", "outcome"])
 });
 
+/// How long commits of the database took, with the wait until they are on the disk.
+pub static COMMITS: LazyLock<Durations> = LazyLock::new(|| {
+    let help = "How long a write to the scheduler's database took to be on the disk, in seconds.";
+    metrics::call_seconds("netloom_scheduler_commit_duration_seconds", help, &["write", "outcome"])
+});
+
 /// Notes an operation that is over.
 pub fn ended(operation: &OperationRow) {
     let took = u64::try_from(operation.end_us - operation.create_us).unwrap_or_default();

@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::events;
 use crate::rows::LabRows;
 use crate::scheduler::Scheduler;
-use crate::store::{LabView, LinkView, NodeView};
+use crate::store::{LabView, LinkView, NodeView, Of};
 
 /// How long a ticket is good.
 const TICKET: Duration = Duration::from_secs(60);
@@ -124,6 +124,7 @@ impl SchedulerService for Grpc {
             generation: request.generation,
             request_id: request_id(&request.request_id)?,
             existence,
+            left_out: request.left_out,
         };
         let operation = self.core.apply(apply).await.map_err(status)?;
         let mut facts = encode::operation(&self.core, operation);
@@ -276,7 +277,8 @@ impl SchedulerService for Grpc {
     async fn watch(&self, request: Request<ps::WatchRequest>) -> Answer<Watching> {
         let request = request.into_inner();
         let core = self.core.clone();
-        let events = events::watch(self.core.clone(), request.since, request.lab)
+        let of = Of { lab: request.lab, operations: request.operations };
+        let events = events::watch(self.core.clone(), request.since, of)
             .await
             .map_err(status)?
             .map(move |heard| heard.map(|heard| encode::heard(&core, heard)).map_err(status));

@@ -40,6 +40,7 @@ pub mod prepare;
 pub mod reconcile;
 pub mod rows;
 pub mod scheduler;
+pub mod shared;
 pub mod slices;
 pub mod stages;
 pub mod store;

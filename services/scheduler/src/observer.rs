@@ -11,12 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use netloom_model::id::LabUid;
 use netloom_model::observed::WireState;
 use netloom_service::Shutdown;
+use netloom_service::pace::Pace;
 use tokio::time::Instant;
 
 use crate::client::{COMPUTE, ComputeEvent, HostClient, NETWORK, NetworkEvent, NetworkObjects};
 use crate::error::Result;
+use crate::rows::{LabRows, NodeRow};
 use crate::scheduler::Scheduler;
 use crate::world::{ComputeView, Dirty, NetworkView};
 
@@ -25,6 +28,12 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// How often what hosts proved is written down although nothing changed.
 const REMEMBER: Duration = Duration::from_secs(60);
 
+/// Longest rest before the rows are kept in step again, while much is still to come.
+const LONGEST_REST: Duration = Duration::from_millis(60);
+/// The same, when somebody waits for the last of it.
+const SHORT_REST: Duration = Duration::from_millis(10);
+/// So few nodes on their way are the last.
+const LAST: usize = 4;
 /// Longest wait until a loss is written down before the next word of its host is taken in.
 const SHOWN: Duration = Duration::from_secs(1);
 
@@ -204,7 +213,7 @@ fn is_loss(view: &NetworkView, event: &NetworkEvent) -> bool {
 /// Keeps the rows in step with the world for ever.
 pub async fn keep(core: Arc<Scheduler>, shutdown: Shutdown) {
     let mut changed = core.world.subscribe();
-    let mut remembered = Instant::now();
+    let (mut remembered, mut pace) = (Instant::now(), Pace::new(LONGEST_REST));
     loop {
         let seen = *changed.borrow_and_update();
         let dirty = core.world.take_dirty();
@@ -222,12 +231,32 @@ pub async fn keep(core: Arc<Scheduler>, shutdown: Shutdown) {
         if room {
             core.room_appeared();
         }
+        pace.looked();
+        let woken = async {
+            tokio::select! {
+                _ = changed.changed() => {}
+                () = tokio::time::sleep(REMEMBER) => {}
+            }
+            match is_much_to_come(&core) {
+                true => pace.rest().await,
+                false => pace.rest_at_most(SHORT_REST).await,
+            }
+        };
         tokio::select! {
-            _ = changed.changed() => {}
-            () = tokio::time::sleep(REMEMBER) => {}
+            () = woken => {}
             () = shutdown.cancelled() => return,
         }
     }
+}
+
+/// True while an operation has more nodes on their way than the last few: what is told of one of them nobody waits for.
+fn is_much_to_come(core: &Scheduler) -> bool {
+    use netloom_model::state::NodeState as State;
+    let is_on_its_way = |n: &&NodeRow| {
+        matches!(n.state, State::Pending | State::Creating | State::Starting | State::Stopping)
+    };
+    let mut busy = core.store.all().into_iter().filter(|rows| rows.operation.is_some());
+    busy.any(|rows| rows.nodes.values().filter(is_on_its_way).nth(LAST).is_some())
 }
 
 fn merge(into: &mut Dirty, from: Dirty) {
@@ -244,14 +273,18 @@ async fn pass(core: &Scheduler, dirty: &Dirty, remember: bool) -> Result<()> {
         let on = core.store.all();
         labs.extend(on.iter().filter(|r| !r.hosts.is_disjoint(&dirty.hosts)).map(|r| r.lab.uid));
     }
-    let stale = |lab: &netloom_model::id::LabUid| {
-        core.store.rows(*lab).is_some_and(|rows| core.refreshed(&rows).is_some())
+    let stale = |lab: LabUid| {
+        let rows = core.store.rows(lab)?;
+        core.refreshed(&rows).map(|fresh| (rows, fresh))
     };
-    if remember || labs.iter().any(stale) {
+    let stale: Vec<(Arc<LabRows>, LabRows)> = labs.into_iter().filter_map(stale).collect();
+    if remember || !stale.is_empty() {
         let mut tx = core.store.begin("scheduler.observe").await?;
-        for lab in labs {
-            let Some(before) = tx.rows(lab) else { continue };
-            if let Some(after) = core.refreshed(&before) {
+        for (was, fresh) in stale {
+            let Some(before) = tx.rows(was.lab.uid) else { continue };
+            // Somebody else may have written before it was this one's turn.
+            let after = if Arc::ptr_eq(&was, &before) { Some(fresh) } else { core.refreshed(&before) };
+            if let Some(after) = after {
                 tx.save(Some(&before), after).await?;
             }
         }

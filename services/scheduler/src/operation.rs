@@ -3,33 +3,40 @@
 //! An operation does nothing itself: its intents were written with it, and reconcilers bring them about. This task, woken by signal and timer, looks at
 //! the rows and says when it is over. So a scheduler that was killed in the middle goes on where it was: what is to be done is in the rows.
 //!
+//! Once all that a deploy asked for is there and has been so for a moment, what was set aside for it is removed. Until then a cancel, or the former spec, has it back.
+//! That removal is waited for, but not for ever: reconcilers go on with it when nobody waits.
+//!
 //! A deploy is over when its hosts acknowledged everything, nothing is left to remove, every node is settled and at the end of its stages, and every link between
 //! ready nodes is up or had its time. What waits by its stages for something that cannot come about is not waited for. An operation of some nodes asks the same
 //! of those and their links. What a host refuses for good ends it at once.
+
+mod failures;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use netloom_model::failure::{Code, Failure};
-use netloom_model::id::{HostId, LinkUid, NodeUid, OperationId};
+use netloom_model::id::{LinkUid, NodeUid, OperationId};
 use netloom_model::plan::{Object, Plan, Verb};
-use netloom_model::state::{LinkState, NodeState, Wanted};
+use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
 use netloom_service::Shutdown;
+use netloom_service::pace::Pace;
 use tokio::time::Instant;
 
+use self::failures::{LAB_REMOVED, host_refused, lab_removed};
 use crate::client::{COMPUTE, NETWORK};
 use crate::error::Result;
+use crate::facts::BACK;
 use crate::rows::{LabRows, LinkRow, NodeRow, OperationKind, OperationRow, OperationState, now_us};
 use crate::scheduler::Scheduler;
 use crate::store::progress;
-use crate::world::Refusal;
 use crate::{slices, stages};
 
 /// How often active operations are looked at although nothing happened.
 const TICK: Duration = Duration::from_secs(1);
-/// The reason of an operation whose lab went away meanwhile.
-const LAB_REMOVED: &str = "LAB_REMOVED";
+/// Longest rest before they are looked at again.
+const LONGEST_REST: Duration = Duration::from_millis(10);
 /// How many nodes and links a failed operation's message names.
 const NAMED: usize = 20;
 
@@ -41,39 +48,77 @@ struct Watched {
     late: HashMap<LinkUid, Instant>,
     /// When its hosts had acknowledged everything.
     acknowledged_us: Option<i64>,
+    /// Since when everything is as asked for.
+    well: Option<Instant>,
+    /// The start of each node that it starts and that runs, and since when it was seen.
+    started: HashMap<NodeUid, (String, Instant)>,
+    /// Since when nothing but removals is waited for.
+    removing: Option<Instant>,
 }
 
 /// How long after an acknowledgement a host's word may still be from before it.
 const STALE: Duration = Duration::from_millis(20);
 /// How soon to look again while a host's next word is waited for.
-const SOON: Duration = Duration::from_millis(100);
+const SOON: Duration = Duration::from_millis(25);
 
 /// Watches active operations for ever.
 pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
-    let (mut revision, mut world) = (core.store.subscribe(), core.world.subscribe());
+    let (mut revision, mut answers) = (core.store.subscribe(), core.world.subscribe_answers());
     let mut watched: BTreeMap<OperationId, Watched> = BTreeMap::new();
+    let mut pace = Pace::new(LONGEST_REST);
+    let mut active = Active::default();
     loop {
         revision.borrow_and_update();
-        world.borrow_and_update();
-        let wake = match pass(&core, &mut watched).await {
+        answers.borrow_and_update();
+        let wake = match pass(&core, &mut active, &mut watched).await {
             Ok(wake) => wake,
             Err(e) => {
                 tracing::error!("operations could not be looked at, tried again: {e}");
                 None
             }
         };
+        pace.looked();
         let tick = Instant::now() + TICK;
+        let woken = async {
+            tokio::select! {
+                _ = revision.changed() => {}
+                _ = answers.changed() => {}
+                () = tokio::time::sleep_until(wake.map_or(tick, |w| w.min(tick))) => {}
+            }
+            pace.rest().await;
+        };
         tokio::select! {
-            _ = revision.changed() => {}
-            _ = world.changed() => {}
-            () = tokio::time::sleep_until(wake.map_or(tick, |w| w.min(tick))) => {}
+            () = woken => {}
             () = shutdown.cancelled() => return,
         }
     }
 }
 
-async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) -> Result<Option<Instant>> {
-    let operations = core.store.active_operations().await?;
+/// Active operations, as they were read last, and at which revision: no commit, no others.
+#[derive(Default)]
+struct Active {
+    read: Option<(u64, Vec<OperationRow>)>,
+}
+
+impl Active {
+    async fn now(&mut self, core: &Scheduler) -> Result<Vec<OperationRow>> {
+        // Taken before they are read: what is committed meanwhile is read once more.
+        let revision = core.store.revision();
+        if let Some((_, operations)) = self.read.as_ref().filter(|(at, _)| *at == revision) {
+            return Ok(operations.clone());
+        }
+        let operations = core.store.active_operations().await?;
+        self.read = Some((revision, operations.clone()));
+        Ok(operations)
+    }
+}
+
+async fn pass(
+    core: &Scheduler,
+    active: &mut Active,
+    watched: &mut BTreeMap<OperationId, Watched>,
+) -> Result<Option<Instant>> {
+    let operations = active.now(core).await?;
     watched.retain(|id, _| operations.iter().any(|o| o.id == *id));
     let mut wake: Option<Instant> = None;
     for operation in operations {
@@ -82,59 +127,91 @@ async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) ->
             revision,
             late: HashMap::new(),
             acknowledged_us: None,
+            well: None,
+            started: HashMap::new(),
+            removing: None,
         });
         let rows = core.store.rows(operation.lab_uid);
         let verdict = match (operation.kind, &rows) {
             (OperationKind::Destroy, None) => Some(Ok(())),
             (OperationKind::Destroy, Some(_)) => None,
             (_, None) => Some(Err(lab_removed(&operation))),
-            (kind, Some(rows)) => {
-                let bound = core.config.link_bound();
-                let next = note_late_links(rows, &mut seen.late, bound);
-                wake = wake.into_iter().chain(next).min();
-                let late = |link| seen.late.get(&link).is_some_and(|t| t.elapsed() >= bound);
-                if let Some(refused) = core.world.refusal(operation.lab_uid, seen.revision) {
-                    Some(Err(host_refused(rows, refused)))
-                } else if !acknowledged(core, rows, seen.revision) {
-                    None
-                } else if !heard_since(
-                    core,
-                    rows,
-                    &operation.plan,
-                    *seen.acknowledged_us.get_or_insert_with(now_us),
-                ) {
-                    wake = wake.into_iter().chain([Instant::now() + SOON]).min();
-                    None
-                } else if kind.is_of_nodes() {
-                    verdict(rows, Some(&nodes_of(rows, &operation.plan)), late)
+            (_, Some(rows)) => judge(core, &operation, rows, seen, &mut wake),
+        };
+        let is_well = verdict.as_ref().is_some_and(|v| v.is_ok());
+        let well = *seen.well.get_or_insert_with(Instant::now);
+        if !is_well {
+            seen.well = None;
+        }
+        match (verdict, &rows) {
+            (Some(Ok(())), Some(rows)) => {
+                // Only a deploy of the whole lab says that it is good as it is: after one that failed, a link may well be changed.
+                let releases = operation.kind == OperationKind::Deploy && keeps(rows);
+                let watch = core.config.start_watch();
+                // A process that cannot do its work mostly ends within its first second: it is not left before.
+                let last = note_starts(rows, &operation.plan, &mut seen.started);
+                let lasts = last.map(|t| t + watch).filter(|_| !operation.released);
+                let proven = if releases && risks(rows, &operation.plan) { well + watch } else { well };
+                let proven = lasts.map_or(proven, |t| t.max(proven));
+                if proven > Instant::now() {
+                    wake = wake.into_iter().chain([proven]).min();
+                } else if releases {
+                    seen.removing = None;
+                    release(core, operation, rows).await?;
                 } else {
-                    verdict(rows, None, late)
+                    end(core, operation, Ok(())).await?;
                 }
             }
-        };
-        if let Some(verdict) = verdict {
-            end(core, operation, verdict).await?;
+            (Some(verdict), _) => end(core, operation, verdict).await?,
+            (None, _) => {}
         }
     }
     Ok(wake)
 }
 
-/// Why an operation fails whose lab a host will not take.
-fn host_refused(rows: &LabRows, (host, service, refusal): (HostId, &'static str, Refusal)) -> Failure {
-    let message = format!(
-        "host {host} will not take what lab \"{}\" asks of its {service} service: {}; change the lab and deploy it again",
-        rows.lab.id, refusal.why
-    );
-    Failure::new(Code::FailedPrecondition, "HOST_REFUSED", message)
-        .with("lab", rows.lab.id.to_string())
-        .with("host", host.to_string())
-        .with("service", service)
-}
-
-/// Why an operation ends whose lab was removed meanwhile.
-fn lab_removed(operation: &OperationRow) -> Failure {
-    let message = format!("lab \"{}\" was removed while this was under way; deploy it again", operation.lab);
-    Failure::new(Code::FailedPrecondition, LAB_REMOVED, message)
+/// Whether an operation on rows that are there is over, and how; none while something better may come by waiting.
+fn judge(
+    core: &Scheduler,
+    operation: &OperationRow,
+    rows: &LabRows,
+    seen: &mut Watched,
+    wake: &mut Option<Instant>,
+) -> Option<Result<(), Failure>> {
+    let mut wake_at = |at: Option<Instant>| *wake = (*wake).into_iter().chain(at).min();
+    let bound = core.config.link_bound();
+    wake_at(note_late_links(rows, &mut seen.late, bound));
+    if let Some(refused) = core.world.refusal(operation.lab_uid, seen.revision) {
+        return Some(Err(host_refused(rows, refused)));
+    }
+    let mut left = operation.released.then_some(Ok(()));
+    if acknowledged(core, rows, seen.revision) {
+        let acknowledged_us = *seen.acknowledged_us.get_or_insert_with(now_us);
+        if heard_since(core, rows, &operation.plan, acknowledged_us) {
+            note_starts(rows, &operation.plan, &mut seen.started);
+            let of = operation.kind.is_of_nodes().then(|| nodes_of(rows, &operation.plan));
+            let late = |link| seen.late.get(&link).is_some_and(|t| t.elapsed() >= bound);
+            let over = verdict(rows, of.as_ref(), late, Removals::Awaited);
+            if over.is_some() {
+                seen.removing = None;
+                return over;
+            }
+            left = left.or_else(|| verdict(rows, of.as_ref(), late, Removals::Left));
+        } else {
+            wake_at(Some(Instant::now() + SOON));
+        }
+    }
+    // What cannot be removed now, since its host does not answer or something holds it, is removed whenever it can be. One that was released brought about
+    // all that it was for, whatever is heard since.
+    if left.is_none() {
+        seen.removing = None;
+        return None;
+    }
+    let over = *seen.removing.get_or_insert_with(Instant::now) + core.config.removal_bound();
+    if over > Instant::now() {
+        wake_at(Some(over));
+        return None;
+    }
+    left
 }
 
 /// True when every host of the lab acknowledged its part as of this revision.
@@ -159,6 +236,27 @@ fn nodes_of(rows: &LabRows, plan: &Plan) -> BTreeSet<NodeUid> {
     of_nodes.filter_map(|a| rows.node(&a.id.to_ascii_lowercase())).map(|n| n.uid).collect()
 }
 
+/// Notes since when the nodes that a plan starts run; says when the last of them began to. One that was started again begins anew.
+fn note_starts(
+    rows: &LabRows,
+    plan: &Plan,
+    started: &mut HashMap<NodeUid, (String, Instant)>,
+) -> Option<Instant> {
+    let starts = |verb| matches!(verb, Verb::Create | Verb::Recreate | Verb::Start | Verb::Restart);
+    let runs = |n: &NodeRow| n.runtime != Runtime::Bridge && n.state.is_running();
+    let told = rows.told();
+    let of_nodes = plan.actions.iter().filter(|a| a.object == Object::Node && starts(a.verb));
+    let running: Vec<&NodeRow> =
+        of_nodes.filter_map(|a| told.get(&a.id.to_ascii_lowercase()).copied()).filter(|n| runs(n)).collect();
+    let before = std::mem::take(started);
+    for node in running {
+        let start = node.observed.as_ref().map(|o| o.start_id.clone()).unwrap_or_default();
+        let since = before.get(&node.uid).filter(|(s, _)| *s == start).map(|(_, since)| *since);
+        started.insert(node.uid, (start, since.unwrap_or_else(Instant::now)));
+    }
+    started.values().map(|(_, since)| *since).max()
+}
+
 /// The nodes at a link's ends that are nodes'.
 pub fn ends<'r>(rows: &'r LabRows, link: &LinkRow) -> Vec<Option<&'r NodeRow>> {
     let find = |id: &str| rows.nodes.values().find(|n| n.is_wanted() && n.spec.id == id);
@@ -170,16 +268,19 @@ fn is_due(rows: &LabRows, link: &LinkRow) -> bool {
     let ready = |n: &Option<&NodeRow>| {
         n.is_some_and(|n| n.state == NodeState::Ready && !stages::keeps_links_back(rows, n))
     };
+    // One that is up says what of it is still to come.
+    let done = matches!(link.state, LinkState::Up) && link.reason.is_empty();
     link.is_wanted()
         && link.enabled
-        && !matches!(link.state, LinkState::Up | LinkState::Failed)
+        && !done
+        && link.state != LinkState::Failed
         && ends(rows, link).iter().all(ready)
 }
 
-/// True while an operation still has something to bring about beside removing interfaces that lost their links.
+/// True while an operation still has something to bring about beside removing what lost its place.
 pub fn is_under_way(rows: &LabRows) -> bool {
     rows.operation.is_some()
-        && (rows.nodes.values().any(|n| n.is_wanted() && !n.state.is_settled(n.wanted))
+        && (rows.nodes.values().any(|n| n.is_aside() || (n.is_wanted() && !n.state.is_settled(n.wanted)))
             || rows.links.values().any(|l| is_due(rows, l)))
 }
 
@@ -192,23 +293,40 @@ fn note_late_links(rows: &LabRows, late: &mut HashMap<LinkUid, Instant>, bound: 
     late.values().map(|t| *t + bound).filter(|t| *t > Instant::now()).min()
 }
 
+/// Whether the removal of nodes, with their interfaces, is waited for. That of links and of interfaces of nodes that stay always is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Removals {
+    /// It is.
+    Awaited,
+    /// It had its time, and goes on by itself.
+    Left,
+}
+
+/// True while something is to be removed that is waited for.
+fn is_leaving(rows: &LabRows, removals: Removals) -> bool {
+    let is_awaited = |n: &NodeRow| removals == Removals::Awaited || n.wanted != Wanted::Absent;
+    let awaited = |node| rows.nodes.get(&node).map_or(removals == Removals::Awaited, is_awaited);
+    rows.nodes.values().any(|n| n.wanted == Wanted::Absent && is_awaited(n))
+        || rows.links.values().any(|l| l.wanted == Wanted::Absent)
+        || slices::removes_nics(rows, |nic| awaited(nic.node_uid))
+}
+
 /// Whether an operation is over, and how; none while something better may come by waiting. It is about some nodes and their links, or the whole lab.
 fn verdict(
     rows: &LabRows,
     of: Option<&BTreeSet<NodeUid>>,
     has_had_its_time: impl Fn(LinkUid) -> bool,
+    removals: Removals,
 ) -> Option<Result<(), Failure>> {
-    let leaving = rows.nodes.values().any(|n| n.wanted == Wanted::Absent)
-        || rows.links.values().any(|l| l.wanted == Wanted::Absent)
-        || slices::removes_nics(rows);
     let hopeless: BTreeMap<NodeUid, String> =
         stages::waits(rows).into_iter().filter(|(_, w)| w.hopeless).map(|(uid, w)| (uid, w.reason)).collect();
-    let nodes = || rows.nodes.values().filter(|n| of.is_none_or(|of| of.contains(&n.uid)));
+    let is_left = |n: &NodeRow| removals == Removals::Left && n.wanted == Wanted::Absent;
+    let nodes = || rows.nodes.values().filter(|n| of.is_none_or(|of| of.contains(&n.uid)) && !is_left(n));
     let goes_on = |n: &NodeRow| {
         let unsettled = !n.state.is_settled(n.wanted) || stages::is_unfinished(n);
         (!hopeless.contains_key(&n.uid) && unsettled) || (of.is_none() && n.has_files_due(&rows.lab.spec))
     };
-    if (leaving && of.is_none()) || nodes().any(goes_on) {
+    if (of.is_none() && is_leaving(rows, removals)) || nodes().any(goes_on) {
         return None;
     }
     let touched =
@@ -232,7 +350,7 @@ fn verdict(
 /// Whether a deploy that changes nothing is over, and how; none while something better may come by waiting. A host that is not heard of is not waited for.
 pub fn unchanged_verdict(rows: &LabRows) -> Option<Result<(), Failure>> {
     if rows.nodes.values().all(|n| n.state != NodeState::Unknown) {
-        return verdict(rows, None, |_| false);
+        return verdict(rows, None, |_| false, Removals::Awaited);
     }
     let not_ready = |n: &&NodeRow| n.state == NodeState::Unknown || is_at_fault(n);
     let mut nodes: Vec<&NodeRow> = rows.nodes.values().filter(not_ready).collect();
@@ -261,9 +379,40 @@ fn what_happened(node: &NodeRow) -> String {
     }
 }
 
+/// True while something is set aside: it goes once everything has been as asked for as long as a start is watched.
+fn keeps(rows: &LabRows) -> bool {
+    rows.nodes.values().any(NodeRow::is_aside)
+}
+
+/// True when something is there in the place of what is set aside, or beside it, that may yet turn out not to work.
+fn risks(rows: &LabRows, plan: &Plan) -> bool {
+    let makes = |verb| matches!(verb, Verb::Create | Verb::Recreate);
+    let of_node = plan.actions.iter().any(|a| a.object == Object::Node && makes(a.verb));
+    let is_replaced = rows.nodes.values().any(|n| n.is_aside() && n.replaced);
+    of_node || is_replaced
+}
+
+/// All that was asked for is there: what was set aside for it is to be gone. Nothing if the rows are others by now.
+async fn release(core: &Scheduler, seen: OperationRow, rows: &Arc<LabRows>) -> Result<()> {
+    let mut tx = core.store.begin("scheduler.release").await?;
+    let operation = tx.operation(seen.id).await?.filter(|o| o.state == OperationState::Running);
+    let before = tx.rows(seen.lab_uid).filter(|now| Arc::ptr_eq(now, rows));
+    let (Some(mut operation), Some(before)) = (operation, before) else { return Ok(()) };
+    let mut after = (*before).clone();
+    let aside = after.nodes.values_mut().filter(|n| n.is_aside());
+    let count = aside.map(|n| n.wanted = Wanted::Absent).count();
+    tracing::info!(lab = %operation.lab, operation = %operation.id, count, "all is there; what was before is removed");
+    operation.released = true;
+    operation.update_us = tx.now();
+    tx.put_operation(&operation).await?;
+    core.refresh(&mut after);
+    tx.save(Some(&before), after).await?;
+    tx.commit().await
+}
+
 fn incomplete(rows: &LabRows, nodes: &[&NodeRow], links: &[&LinkRow]) -> Failure {
     let of = |n: usize, all: usize, what: &str| format!("{n} of {all} {what}");
-    let all_nodes = rows.nodes.values().filter(|n| !n.replaced).count();
+    let all_nodes = rows.nodes.values().filter(|n| n.is_wanted()).count();
     let all_links = rows.links.values().filter(|l| !l.replaced).count();
     let mut message = match (nodes.len(), links.len()) {
         (n, 0) => of(n, all_nodes, "nodes"),
@@ -284,6 +433,12 @@ fn incomplete(rows: &LabRows, nodes: &[&NodeRow], links: &[&LinkRow]) -> Failure
     message.extend(told.into_iter().map(|(why, ids)| format!("\n  {}: {why}", ids.join(", "))));
     if nodes.len() + links.len() > NAMED {
         message.push_str(&format!("\n  and {} more", nodes.len() + links.len() - NAMED));
+    }
+    let mut kept: Vec<&str> = rows.nodes.values().filter(|n| n.is_aside()).map(|n| n.id.as_str()).collect();
+    kept.sort_unstable();
+    kept.dedup();
+    if !kept.is_empty() {
+        message.push_str(&format!("\nwhat ran before is kept ({}): {BACK}", kept.join(", ")));
     }
     let named = |ids: Vec<&str>| ids.into_iter().take(NAMED).collect::<Vec<_>>().join(",");
     Failure::new(Code::FailedPrecondition, "DEPLOY_INCOMPLETE", message)
@@ -321,9 +476,10 @@ async fn end(core: &Scheduler, seen: OperationRow, verdict: Result<(), Failure>)
         let mut after = (*before).clone();
         after.operation = None;
         // Also one that failed in part is over: a later cancel goes back to it, and does not take away what runs.
-        if operation.kind == OperationKind::Deploy {
+        if operation.kind.is_of_spec() {
             after.lab.completed = Some(after.lab.spec.clone());
         }
+        core.refresh(&mut after);
         tx.save(Some(&before), after).await?;
     } else {
         core.world.forget(operation.lab_uid);

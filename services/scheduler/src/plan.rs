@@ -5,6 +5,7 @@
 //! [`spec_hash`] says that a container cannot change so far while it lives.
 
 mod anew;
+mod before;
 mod links;
 mod reason;
 mod verbs;
@@ -16,11 +17,13 @@ use netloom_model::kind::Catalogue;
 use netloom_model::naming;
 use netloom_model::plan::{Action, Object, Plan, Rejection, Unplaced, Verb};
 use netloom_model::slice::spec_hash;
-use netloom_model::spec::{LabSpec, LinkSpec, NetworkMode, NodeSpec};
+use netloom_model::spec::{FileEntry, LabSpec, LinkSpec, NetworkMode, NodeSpec};
 use netloom_model::state::{Runtime, Wanted};
 
 pub use self::anew::take_over;
-use self::anew::{Made, New};
+use self::anew::{Anew, Made, New, leaves};
+pub use self::before::Before;
+pub use self::reason::tell_left_out;
 pub use self::verbs::{NodeChange, change_nodes};
 use crate::place::{Asks, Need, Room, is_policy, place};
 use crate::rows::{ImageStep, LabRows, NicRow, NodeRow, network_of};
@@ -56,8 +59,8 @@ pub struct Context<'a> {
 /// Plans a spec that was checked ([`LabSpec::check`], [`Catalogue::check`]).
 pub fn plan(current: &LabRows, spec: &LabSpec, ctx: Context<'_>) -> Planned {
     let mut rows = current.clone();
-    if rows.lab.spec != *spec {
-        rows.lab.spec = spec.clone();
+    if *rows.lab.spec != *spec {
+        rows.lab.spec = spec.clone().into();
         rows.lab.generation += 1;
         rows.lab.update_us = ctx.now;
     }
@@ -71,10 +74,8 @@ pub fn plan(current: &LabRows, spec: &LabSpec, ctx: Context<'_>) -> Planned {
         .collect();
     let overgrown = overgrown(current, &rows, ctx.rooms);
     let unplaced = placement(&mut rows, spec, ctx, &former);
-    for node in homeless
-        .iter()
-        .filter_map(|uid| rows.nodes.get(uid))
-        .filter(|n| n.wanted != Wanted::Absent && n.host.is_some())
+    for node in
+        homeless.iter().filter_map(|uid| rows.nodes.get(uid)).filter(|n| n.wanted.stays() && n.host.is_some())
     {
         actions.push(action(Verb::Create, Object::Node, node.id.as_str(), "there is room for it now"));
     }
@@ -120,54 +121,61 @@ fn nodes(
 ) -> BTreeMap<NodeUid, HostId> {
     let lab = rows.lab.id.clone();
     let network = network_of(&lab, spec);
-    let mut made = Made::among(rows);
+    let hash_of = |node: &NodeSpec, files: &[FileEntry]| {
+        spec_hash(&spec.instance_name(&lab, &node.id), node, files, network.as_ref())
+    };
+    // Both were checked before: a spec that names an unknown kind does not come this far.
+    let of_spec = |asked: &NodeSpec| -> Option<New> {
+        let (resolved, id) = (ctx.catalogue.resolve(asked).ok()?, asked.id.parse::<NodeId>().ok()?);
+        let hash = match resolved.runtime {
+            Runtime::Bridge => String::new(),
+            _ => hash_of(&resolved.spec, &spec.files_of(&resolved.spec)),
+        };
+        Some(New { id, spec: resolved.spec, runtime: resolved.runtime, hash, now: ctx.now })
+    };
+    let asked: Vec<New> = spec.nodes.iter().filter_map(of_spec).collect();
+    let hashes = asked.iter().map(|new| (new.id.folded(), new.hash.clone())).collect();
+    let mut made = Made::among(rows, hashes, ctx.asked);
     let mut named = BTreeSet::new();
     let shown: BTreeMap<String, NodeUid> =
         rows.nodes.values().filter(|n| !n.replaced).map(|n| (n.id.folded(), n.uid)).collect();
-    for asked in &spec.nodes {
-        // Both were checked before: a spec that names an unknown kind does not come this far.
-        let (Ok(resolved), Ok(id)) = (ctx.catalogue.resolve(asked), asked.id.parse::<NodeId>()) else {
-            continue;
-        };
-        named.insert(id.folded());
-        let files = spec.files_of(&resolved.spec);
-        let name = spec.instance_name(&lab, &asked.id);
-        let hash_of = |node: &NodeSpec| spec_hash(&name, node, &files, network.as_ref());
-        let bridge = resolved.runtime == Runtime::Bridge;
-        let hash = if bridge { String::new() } else { hash_of(&resolved.spec) };
-        let new = New { id: id.clone(), spec: resolved.spec, runtime: resolved.runtime, hash, now: ctx.now };
-        let Some(old) = shown.get(&id.folded()).and_then(|uid| rows.nodes.get_mut(uid)) else {
+    for new in asked {
+        let id = new.id.to_string();
+        named.insert(new.id.folded());
+        let Some(old) = shown.get(&new.id.folded()).and_then(|uid| rows.nodes.get(uid)) else {
             made.insert(rows, new, None);
-            actions.push(action(Verb::Create, Object::Node, &asked.id, "it is new"));
+            actions.push(action(Verb::Create, Object::Node, &id, "it is new"));
             continue;
         };
-        let same = old.spec_hash == new.hash && old.runtime == new.runtime && old.id == id;
-        if old.wanted == Wanted::Absent && same && old.runtime != Runtime::Bridge {
-            // Its removal may not have begun: then it is as it was.
-            old.wanted = Wanted::Running;
-            old.removal = String::new();
-            old.spec = new.spec;
-            actions.push(action(Verb::Create, Object::Node, &asked.id, "it is wanted again"));
-        } else if old.wanted == Wanted::Absent {
-            let uid = old.uid;
-            made.insert(rows, new, Some(uid));
-            actions.push(action(Verb::Create, Object::Node, &asked.id, "it is wanted again"));
-        } else if !same {
-            let uid = old.uid;
-            let around = reason::surroundings(&lab, (before, &old.spec), (spec, &new.spec));
-            let why = [reason::recreation(&old.spec, &new.spec, hash_of), around];
-            let why = why.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
-            if made.anew(rows, new, uid, ctx.asked) {
-                let why = if why.is_empty() { "it could not be made before".to_owned() } else { why };
-                let why = format!("forces a new container: {why}");
-                actions.push(action(Verb::Recreate, Object::Node, &asked.id, why));
+        let (uid, stays, same) = (old.uid, old.wanted.stays(), new.is(old));
+        let is_there = stays || (new.runtime != Runtime::Bridge && made.finds_its_owner(rows, old));
+        if same && is_there {
+            let Some(old) = rows.nodes.get_mut(&uid) else { continue };
+            if !stays {
+                // Its removal may not have begun, or it is aside: then it is as it was.
+                (old.wanted, old.spec, old.removal) = (Wanted::Running, new.spec.into(), String::new());
+                actions.push(action(Verb::Create, Object::Node, &id, "it is wanted again"));
+            } else if let Some((verb, why)) = changed_in_place(old, new.spec, (before, spec), ctx) {
+                actions.push(action(verb, Object::Node, &id, why));
             }
-        } else if let Some((verb, why)) = changed_in_place(old, new.spec, (before, spec), ctx) {
-            actions.push(action(verb, Object::Node, &asked.id, why));
+            continue;
         }
+        let around = reason::surroundings(&lab, (before, &old.spec), (spec, &new.spec));
+        let files = spec.files_of(&new.spec);
+        let why = [reason::recreation(&old.spec, &new.spec, |node| hash_of(node, &files)), around];
+        let why = why.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
+        let verb = if stays { Verb::Recreate } else { Verb::Create };
+        let why = match made.anew(rows, new, uid) {
+            Anew::AsBefore => continue,
+            Anew::Back => "brings back the container that was set aside".to_owned(),
+            Anew::Made if !stays => "it is wanted again".to_owned(),
+            Anew::Made if why.is_empty() => "forces a new container: it could not be made before".to_owned(),
+            Anew::Made => format!("forces a new container: {why}"),
+        };
+        actions.push(action(verb, Object::Node, &id, why));
     }
     for node in rows.nodes.values_mut().filter(|n| n.is_wanted() && !named.contains(&n.id.folded())) {
-        node.wanted = Wanted::Absent;
+        leaves(node);
         actions.push(action(Verb::Delete, Object::Node, node.id.as_str(), "it is not in the spec"));
     }
     followers(rows, &mut made, ctx, actions);
@@ -189,9 +197,9 @@ fn changed_in_place(
         verbs::apply(node, verb);
         reasons.push("it was stopped".to_owned());
     }
-    if node.spec != spec {
+    if *node.spec != spec {
         reasons.push(reason::node_change(&node.spec, &spec));
-        node.spec = spec;
+        node.spec = spec.into();
     }
     reasons.extend(contents);
     if ctx.asked && node.image_step == ImageStep::Failed {
@@ -216,11 +224,20 @@ fn followers(rows: &mut LabRows, made: &mut Made, ctx: Context<'_>, actions: &mu
         let why =
             format!("forces a new container: it shares the network namespace of {owner}, which is made anew");
         let (uid, id, now) = (node.uid, node.id.to_string(), ctx.now);
-        let new = New { id: node.id, spec: node.spec, runtime: node.runtime, hash: node.spec_hash, now };
-        if made.anew(rows, new, uid, ctx.asked) {
-            actions.retain(|a| a.object != Object::Node || a.id != id);
-            actions.push(action(Verb::Recreate, Object::Node, &id, why));
-        }
+        let new = New {
+            id: node.id,
+            spec: node.spec.into_inner(),
+            runtime: node.runtime,
+            hash: node.spec_hash,
+            now,
+        };
+        let why = match made.anew(rows, new, uid) {
+            Anew::AsBefore => continue,
+            Anew::Back => "brings back the container that was set aside".to_owned(),
+            Anew::Made => why,
+        };
+        actions.retain(|a| a.object != Object::Node || a.id != id);
+        actions.push(action(Verb::Recreate, Object::Node, &id, why));
     }
 }
 
@@ -246,7 +263,7 @@ fn placement(
     let needs: Vec<Need> = rows
         .nodes
         .values()
-        .filter(|n| n.wanted != Wanted::Absent && n.host.is_none())
+        .filter(|n| n.wanted.stays() && n.host.is_none())
         .map(|n| Need {
             uid: n.uid,
             id: n.id.to_string(),
@@ -320,7 +337,7 @@ fn forbidden(before: &LabRows, after: &LabRows, rooms: &[Room]) -> Vec<(NodeId, 
         let (code, detail) = rooms.iter().find(|r| r.heard && r.host == *host)?.allowed.lacks(&asked)?;
         Some(Rejection { host: host.to_string(), code: code.to_owned(), detail, resolvable: false })
     };
-    let wanted = after.nodes.values().filter(|n| n.wanted != Wanted::Absent);
+    let wanted = after.nodes.values().filter(|n| n.wanted.stays());
     let mut all: Vec<_> = wanted.filter_map(|n| Some((n.id.clone(), why(n)?))).collect();
     all.sort_by(|a, b| a.0.cmp(&b.0));
     all
@@ -341,15 +358,17 @@ fn rooms_for(rows: &LabRows, others: &[Room]) -> Vec<Room> {
 fn overgrown(before: &LabRows, after: &LabRows, others: &[Room]) -> Vec<(NodeId, Rejection)> {
     let request = |n: &NodeRow| (u64::from(n.spec.cpu_request_millis), n.spec.memory_request_bytes);
     let rooms = rooms_for(after, others);
+    // Of what is set aside nothing is reserved.
+    let had = |n: &NodeRow| if n.is_aside() { (0, 0) } else { request(n) };
     let beyond = |node: &NodeRow| {
-        let ((cpu, memory), (had_cpu, had_memory)) = (request(node), request(before.nodes.get(&node.uid)?));
+        let ((cpu, memory), (had_cpu, had_memory)) = (request(node), had(before.nodes.get(&node.uid)?));
         let mut room = rooms.iter().find(|r| r.heard && Some(&r.host) == node.host.as_ref())?.clone();
         room.cpu_reserved = room.cpu_reserved.saturating_sub(cpu);
         room.memory_reserved = room.memory_reserved.saturating_sub(memory);
         let grown = |now: u64, had: u64| if now > had { now } else { 0 };
         room.lacks(grown(cpu, had_cpu), grown(memory, had_memory)).map(|r| (node.id.clone(), r))
     };
-    let mut all: Vec<_> = after.nodes.values().filter(|n| n.is_wanted()).filter_map(beyond).collect();
+    let mut all: Vec<_> = after.asked_for().into_iter().filter_map(beyond).collect();
     all.sort_by(|a, b| a.0.cmp(&b.0));
     all
 }

@@ -119,7 +119,7 @@ fn waits_on(rows: &mut LabRows, nodes: &[NodeUid], detail: &str) {
 /// Sets how far images are. Nodes that are not wanted any more are left alone.
 fn step(rows: &mut LabRows, nodes: &[NodeUid], step: ImageStep, detail: &str) {
     for uid in nodes {
-        if let Some(node) = rows.nodes.get_mut(uid).filter(|n| n.wanted != Wanted::Absent) {
+        if let Some(node) = rows.nodes.get_mut(uid).filter(|n| n.wanted.stays()) {
             node.image_step = step;
             node.image_detail = detail.to_owned();
         }

@@ -21,6 +21,7 @@ use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use netloom_model::id::LabUid;
+use netloom_service::pace::Pace;
 use netloom_service::{Shutdown, telemetry};
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -39,6 +40,10 @@ pub use self::network::Network;
 const TICK: Duration = Duration::from_secs(5);
 /// How long the removal of leftovers may hold up the rest; the host goes on with it.
 const STRAYS: Duration = Duration::from_secs(10);
+/// Longest rest before rows and a host are compared again.
+const LONGEST_REST: Duration = Duration::from_millis(15);
+/// How long rows are waited for to follow what a host said.
+const ROWS_FOLLOW: Duration = Duration::from_millis(50);
 /// How long after a failure a lab is told again, and the most that this grows to.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
@@ -76,7 +81,7 @@ pub trait Service: Send + 'static {
         host: &HostClient,
         rows: &LabRows,
         acknowledged: Option<&Self::Slice>,
-    ) -> (Option<Self::Work>, Option<Instant>);
+    ) -> (Option<Self::Work>, Option<Again>);
 
     /// Tells it; says what the host then has of the lab.
     fn tell(
@@ -85,6 +90,14 @@ pub trait Service: Send + 'static {
         rows: Arc<LabRows>,
         work: Self::Work,
     ) -> impl Future<Output = Result<Self::Slice>> + Send;
+}
+
+/// When to look at a lab again although nothing happened.
+#[derive(Clone, Copy)]
+pub struct Again {
+    at: Instant,
+    /// True when only removals that failed are tried again then: the host has all that it is to have.
+    only_removals: bool,
 }
 
 /// What is remembered of a lab.
@@ -97,6 +110,7 @@ struct Lab<S> {
 }
 
 /// When to try again after a failure.
+#[derive(Clone)]
 struct Retry {
     not_before: Option<Instant>,
     pause: Duration,
@@ -140,6 +154,7 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
     let (mut strays_at, mut told_of) = (Instant::now(), BTreeSet::new());
     let mut labs: HashMap<LabUid, Lab<S::Slice>> = HashMap::new();
     let mut telling: FuturesUnordered<BoxFuture<'static, Told<S::Slice>>> = FuturesUnordered::new();
+    let mut pace = Pace::new(LONGEST_REST);
     loop {
         revision.borrow_and_update();
         world.borrow_and_update();
@@ -194,11 +209,11 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
                 } else {
                     service.compare(&core, &host, &rows, lab.acknowledged.as_ref())
                 };
-                wake = again.map_or(wake, |a| wake.min(a));
+                wake = again.map_or(wake, |a| wake.min(a.at));
                 let Some(work) = work else {
                     lab.clean = again.is_none().then(|| rows.clone());
                     // What is left for later is not acknowledged yet.
-                    if rows.operation.is_some() && again.is_none() {
+                    if rows.operation.is_some() && again.is_none_or(|a| a.only_removals) {
                         core.world.acknowledged(&host.id, S::NAME, rows.lab.uid, at);
                     }
                     continue;
@@ -214,9 +229,18 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
                 telling.push(Box::pin(tell.instrument(span)));
             }
         }
+        pace.looked();
+        let woken = async {
+            tokio::select! {
+                _ = revision.changed() => {}
+                _ = world.changed() => {
+                    let _ = tokio::time::timeout(ROWS_FOLLOW, revision.changed()).await;
+                }
+            }
+            pace.rest().await;
+        };
         tokio::select! {
-            _ = revision.changed() => {}
-            _ = world.changed() => {}
+            () = woken => {}
             Some((uid, at, told)) = telling.next() => {
                 let lab = labs.entry(uid).or_default();
                 lab.busy = false;

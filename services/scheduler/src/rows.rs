@@ -3,17 +3,21 @@
 //! All rows of a lab travel together as [`LabRows`]: whoever changes something takes them, changes a copy, and the store writes the difference
 //! with its events in one transaction. There is no second way to write.
 
+mod operation;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use netloom_model::Failure;
 use netloom_model::id::{HostId, LabId, LabUid, LinkUid, NodeId, NodeUid, OperationId, WireId};
-use netloom_model::observed::{ComputeInventory, NetworkInventory, Observed};
-use netloom_model::plan::{Plan, Progress, Rejection};
+use netloom_model::observed::{ComputeInventory, NetworkInventory, Observed, Phase};
+use netloom_model::plan::Rejection;
 use netloom_model::slice::{Network, files_hash, mgmt_bridge};
 use netloom_model::spec::{LabSpec, LinkSpec, NodeSpec, Stage};
 use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
 use netloom_model::tally::{LinkTally, NodeTally};
 use serde::{Deserialize, Serialize};
+
+pub use self::operation::{OperationKind, OperationRow, OperationState};
+use crate::shared::Shared;
 
 /// A lab.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,9 +27,9 @@ pub struct LabRow {
     /// Its id.
     pub id: LabId,
     /// What was asked for.
-    pub spec: LabSpec,
+    pub spec: Shared<LabSpec>,
     /// What was asked for when a deploy was last over: where a cancel goes back to.
-    pub completed: Option<LabSpec>,
+    pub completed: Option<Shared<LabSpec>>,
     /// Grows with each change of the spec.
     pub generation: u64,
     /// Running, or absent while it is being removed.
@@ -78,14 +82,14 @@ pub struct NodeRow {
     pub uid: NodeUid,
     /// Its id.
     pub id: NodeId,
-    /// True for a row beside the one that is shown: a former self, or a successor.
+    /// True for a row beside the one that is shown: a former self, set aside or leaving, or a successor.
     pub replaced: bool,
     /// What runs it.
     pub runtime: Runtime,
     /// What was asked of it.
     pub wanted: Wanted,
     /// The node, its kind's defaults filled in.
-    pub spec: NodeSpec,
+    pub spec: Shared<NodeSpec>,
     /// Hash over what makes a recreation needed.
     pub spec_hash: String,
     /// Where it runs; none when no host has room.
@@ -124,24 +128,39 @@ pub struct NodeRow {
 }
 
 impl NodeRow {
-    /// True when it is wanted: neither being removed, nor a former self, nor a successor.
+    /// True when it is wanted: neither set aside, nor being removed, nor a successor.
     pub fn is_wanted(&self) -> bool {
-        self.wanted != Wanted::Absent && !self.replaced
+        self.wanted.stays() && !self.replaced
     }
 
-    /// True for a former self: it waits for its removal.
+    /// True for a former self: it is set aside, or waits for its removal.
     pub fn is_former(&self) -> bool {
-        self.wanted == Wanted::Absent && self.replaced
+        !self.wanted.stays() && self.replaced
     }
 
     /// True for what is to take the place of a node that stays until all is ready for that: its image is on the host, and the host would take it.
     pub fn is_successor(&self) -> bool {
-        self.wanted != Wanted::Absent && self.replaced
+        self.wanted.stays() && self.replaced
+    }
+
+    /// True for what is set aside: its disk is kept until an operation succeeds, since it may be asked to come back.
+    pub fn is_aside(&self) -> bool {
+        self.wanted == Wanted::Aside
+    }
+
+    /// Where its instance is in its life, as last read back; none when there is none.
+    pub fn phase(&self) -> Option<Phase> {
+        self.observed.as_ref().map(|o| o.phase).filter(|p| *p != Phase::Absent)
+    }
+
+    /// True for what leaves and may still have the name, the ports or the addresses of what takes its place.
+    pub fn is_in_the_way(&self) -> bool {
+        !self.wanted.stays() && self.phase().is_some_and(|p| p != Phase::Aside)
     }
 
     /// True when it is on its host and its files there are not those of the spec.
     pub fn has_files_due(&self, spec: &LabSpec) -> bool {
-        self.wanted != Wanted::Absent
+        self.wanted.stays()
             && self.runtime != Runtime::Bridge
             && self.host.is_some()
             && self.image_step == ImageStep::Ready
@@ -151,7 +170,7 @@ impl NodeRow {
 
     /// True while its image and files are still awaited on its host.
     pub fn is_preparing(&self) -> bool {
-        self.wanted != Wanted::Absent
+        self.wanted.stays()
             && self.runtime != Runtime::Bridge
             && self.host.is_some()
             && matches!(self.image_step, ImageStep::Waiting | ImageStep::Pulling)
@@ -182,7 +201,7 @@ pub struct LinkRow {
     /// Running or absent.
     pub wanted: Wanted,
     /// The link, its ends sorted.
-    pub spec: LinkSpec,
+    pub spec: Shared<LinkSpec>,
     /// The host that both ends are on; none while they are not on one.
     pub host: Option<HostId>,
     /// False while it is unplugged on request.
@@ -285,7 +304,7 @@ impl LabRows {
         let lab = LabRow {
             uid: LabUid::new(),
             id,
-            spec: LabSpec::default(),
+            spec: Shared::default(),
             completed: None,
             generation: 0,
             wanted: Wanted::Running,
@@ -383,115 +402,6 @@ impl LabRows {
                 .map(|((state, unplugged), count)| LinkTally { state, count, unplugged })
                 .collect(),
         )
-    }
-}
-
-/// What an operation does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum OperationKind {
-    /// Brings a lab to its spec.
-    Deploy,
-    /// Removes a lab.
-    Destroy,
-    /// Starts nodes.
-    Start,
-    /// Stops nodes.
-    Stop,
-    /// Stops nodes and starts them again.
-    Restart,
-}
-
-impl OperationKind {
-    /// True for one that is about some nodes of a lab, and leaves its spec alone.
-    pub fn is_of_nodes(self) -> bool {
-        matches!(self, OperationKind::Start | OperationKind::Stop | OperationKind::Restart)
-    }
-
-    /// What it does to a lab, in words: "deploys".
-    pub fn words(self) -> &'static str {
-        match self {
-            OperationKind::Deploy => "deploys",
-            OperationKind::Destroy => "removes",
-            OperationKind::Start => "starts nodes of",
-            OperationKind::Stop => "stops nodes of",
-            OperationKind::Restart => "restarts nodes of",
-        }
-    }
-}
-
-/// The state of an operation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum OperationState {
-    /// Under way.
-    Running,
-    /// Everything it was for is there, or gone.
-    Succeeded,
-    /// Ended with something failed or unschedulable.
-    Failed,
-    /// Taken back.
-    Cancelled,
-}
-
-/// An operation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct OperationRow {
-    /// Its id.
-    pub id: OperationId,
-    /// Uid of its lab.
-    pub lab_uid: LabUid,
-    /// Id of its lab.
-    pub lab: LabId,
-    /// What it does.
-    pub kind: OperationKind,
-    /// Its state.
-    pub state: OperationState,
-    /// What it does, step by step.
-    pub plan: Plan,
-    /// How far each object was when it ended; while it runs this follows from the rows.
-    pub progress: Vec<Progress>,
-    /// What went wrong.
-    pub error: Option<Failure>,
-    /// The caller's key against doing it twice.
-    pub request_id: Option<String>,
-    /// The caller's trace context.
-    pub traceparent: String,
-    /// When it was asked for.
-    pub create_us: i64,
-    /// When it last changed.
-    pub update_us: i64,
-    /// When it was over; 0 before.
-    pub end_us: i64,
-}
-
-impl OperationRow {
-    /// A new one, under way.
-    pub fn new(kind: OperationKind, rows: &LabRows, plan: Plan, traceparent: &str, now: i64) -> OperationRow {
-        OperationRow {
-            id: OperationId::new(),
-            lab_uid: rows.lab.uid,
-            lab: rows.lab.id.clone(),
-            kind,
-            state: OperationState::Running,
-            plan,
-            progress: Vec::new(),
-            error: None,
-            request_id: None,
-            traceparent: traceparent.to_owned(),
-            create_us: now,
-            update_us: now,
-            end_us: 0,
-        }
-    }
-
-    /// Ends it.
-    pub fn end(&mut self, state: OperationState, error: Option<Failure>, progress: Vec<Progress>, now: i64) {
-        self.state = state;
-        self.error = error;
-        self.progress = progress;
-        self.update_us = now;
-        self.end_us = now;
     }
 }
 

@@ -1,19 +1,21 @@
 //! From a lab's rows to what one host is told: its instances, and its NICs, wires and segments. Pure.
 //!
-//! A node is admitted to its host when its image and files are there and its former self is gone, so that two containers never fight for a name.
+//! A node is admitted to its host when its image and files are there and its former self is out of the way, so that two containers never fight for a name.
 //! NICs and wires are told as soon as their nodes have a host: they are plugged when the instance appears.
 //!
-//! What leaves is removed only when it is known what can be made: while images are awaited, nodes and links that are not wanted any more stay on the host, and what is to use
-//! the same ends waits. An interface that loses its link stays until the operation has brought about everything else. A cancel finds all of it as it was.
+//! What leaves goes only when it is known what can be made: while images are awaited, nodes and links that are not wanted any more stay on the host, and what is to use
+//! the same ends waits. Then nodes are set aside, with their interfaces, and an interface that loses its link stays too, until the operation has brought about everything else. A
+//! cancel finds all of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::id::{HostId, NodeUid, WireId};
 use netloom_model::kind::Catalogue;
+use netloom_model::observed::Phase;
 use netloom_model::slice::{
-    Certificate, HostEntry, Instance, NetworkSlice, Nic, Readiness, Segment, Wire, WireEnd,
+    Certificate, HostEntry, Instance, MachineNic, NetworkSlice, Nic, Readiness, Segment, Wire, WireEnd,
 };
-use netloom_model::spec::{Endpoint, EndpointType, NetworkMode};
+use netloom_model::spec::{Endpoint, EndpointType, NetworkMode, NodeSpec};
 use netloom_model::state::{Runtime, Wanted};
 
 use crate::plan::guest_name;
@@ -22,16 +24,22 @@ use crate::{operation, stages};
 
 /// The instances of a lab on a host.
 pub fn instances(rows: &LabRows, host: &HostId, catalogue: &Catalogue) -> BTreeMap<NodeUid, Instance> {
-    let leaving: BTreeSet<String> =
-        rows.nodes.values().filter(|n| n.wanted == Wanted::Absent).map(|n| n.id.folded()).collect();
-    let admitted = |n: &&NodeRow| {
+    let taken: BTreeSet<String> =
+        rows.nodes.values().filter(|n| n.is_in_the_way()).map(|n| n.id.folded()).collect();
+    // One that comes back finds its own files there, not its successor's.
+    let finds_others = |n: &NodeRow| n.phase() == Some(Phase::Aside) && n.has_files_due(&rows.lab.spec);
+    let admitted = |n: &NodeRow| {
         n.is_wanted()
-            && n.runtime != Runtime::Bridge
-            && n.host.as_ref() == Some(host)
             && n.image_step == ImageStep::Ready
-            && !leaving.contains(&n.id.folded())
+            && !taken.contains(&n.id.folded())
+            && !finds_others(n)
     };
-    let nodes: Vec<&NodeRow> = rows.nodes.values().filter(admitted).collect();
+    let goes_aside = !rows.is_preparing();
+    let told = |n: &&NodeRow| {
+        let here = n.runtime != Runtime::Bridge && n.host.as_ref() == Some(host);
+        here && (admitted(n) || (goes_aside && n.is_aside()))
+    };
+    let nodes: Vec<&NodeRow> = rows.nodes.values().filter(told).collect();
     made_of(rows, nodes, catalogue)
 }
 
@@ -54,34 +62,33 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
                 lab_uid: rows.lab.uid,
                 lab: rows.lab.id.clone(),
                 name: rows.lab.spec.instance_name(&rows.lab.id, n.id.as_str()),
-                spec: n.spec.clone(),
+                spec: NodeSpec::clone(&n.spec),
                 runtime: n.runtime,
                 wanted: n.wanted,
                 interfaces: interfaces(rows, n),
                 network: network.clone(),
                 files: rows.lab.spec.files_of(&n.spec),
-                host_entries: entries.clone(),
+                host_entries: if n.is_aside() { Vec::new() } else { entries.clone() },
                 spec_hash: n.spec_hash.clone(),
                 restarts: n.restarts,
-                held: stages::is_held(rows, n),
+                // One that left and is back may meet what its successor was sent.
+                held: stages::is_held(rows, n) || n.has_files_due(&rows.lab.spec),
                 certificate: certificate(rows, n),
                 network_of: match &n.spec.network_mode {
                     NetworkMode::Node(owner) => wanted_node(rows, owner).map(|o| o.uid),
                     _ => None,
                 },
                 readiness: readiness(n, catalogue),
+                nics: machine_nics(rows, n),
             };
             (n.uid, instance)
         })
         .collect()
 }
 
-/// How its kind tells that it has booted. By a serial console nobody can ask yet.
+/// How its kind tells that it has booted.
 fn readiness(node: &NodeRow, catalogue: &Catalogue) -> Option<Readiness> {
-    if node.runtime != Runtime::Docker {
-        return None;
-    }
-    catalogue.get(&node.spec.kind)?.readiness.of_container()
+    catalogue.get(&node.spec.kind)?.readiness.of_host()
 }
 
 /// The interfaces that a node's process waits for: none while its stages keep them back, since it is to start without them.
@@ -90,6 +97,15 @@ fn interfaces(rows: &LabRows, node: &NodeRow) -> Vec<String> {
         return Vec::new();
     }
     rows.nics_of(node.uid).into_iter().map(guest_name).collect()
+}
+
+/// The NICs that a virtual machine is started with.
+fn machine_nics(rows: &LabRows, node: &NodeRow) -> Vec<MachineNic> {
+    if node.runtime != Runtime::Libvirt {
+        return Vec::new();
+    }
+    let nic = |n: &NicRow| MachineNic { wire_id: n.wire_id, guest_name: guest_name(n), mac: n.mac.clone() };
+    rows.nics_of(node.uid).into_iter().map(nic).collect()
 }
 
 /// The certificate of a node that asks for one.
@@ -217,10 +233,10 @@ fn held_back(rows: &LabRows) -> HeldBack {
     HeldBack { all, nics }
 }
 
-/// True when an interface that is not wanted any more stays: its node does, or is known to leave only later.
+/// True when an interface that is not wanted any more stays: its node does, is set aside, or is known to leave only later.
 fn stays(rows: &LabRows, nic: &NicRow, held: &HeldBack) -> bool {
-    let node = rows.nodes.get(&nic.node_uid);
-    held.nics && node.is_some_and(|n| !n.is_former() && (n.is_wanted() || held.all))
+    let with = |n: &NodeRow| held.nics && !n.is_former() && (n.is_wanted() || held.all);
+    rows.nodes.get(&nic.node_uid).is_some_and(|n| n.is_aside() || with(n))
 }
 
 fn wire_end(rows: &LabRows, end: &Endpoint, held: &HeldBack) -> Option<WireEnd> {
@@ -261,10 +277,10 @@ pub fn wires_to_remove(rows: &LabRows, host: &HostId) -> BTreeSet<WireId> {
     nics.map(|n| n.wire_id).chain(links.map(|l| l.wire_id)).chain(segments).collect()
 }
 
-/// True when an interface is to be removed and is not held back.
-pub fn removes_nics(rows: &LabRows) -> bool {
+/// True when such an interface is to be removed and is not held back.
+pub fn removes_nics(rows: &LabRows, such: impl Fn(&NicRow) -> bool) -> bool {
     let held = held_back(rows);
-    rows.nics.values().any(|n| n.absent && !stays(rows, n, &held))
+    rows.nics.values().any(|n| n.absent && such(n) && !stays(rows, n, &held))
 }
 
 #[cfg(test)]

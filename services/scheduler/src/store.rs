@@ -14,6 +14,7 @@ mod hosts;
 mod labs;
 mod lists;
 mod operations;
+mod write;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -28,7 +29,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Connection as _, Pool, Transaction};
 use tokio::sync::{Mutex, MutexGuard, watch};
 
-pub use self::events::{Event, Interface, LabView, LinkView, NodeView, Object, Reading, progress};
+pub use self::events::{Event, Interface, LabView, LinkView, NodeView, Object, Of, Reading, progress};
 pub use self::lists::Page;
 use crate::error::{Error, Result};
 use crate::figures;
@@ -50,6 +51,7 @@ pub struct Store {
     current: RwLock<Current>,
     revision: watch::Sender<u64>,
     events: watch::Sender<u64>,
+    operation_events: watch::Sender<u64>,
     events_kept: u64,
 }
 
@@ -89,6 +91,7 @@ impl Store {
             current: RwLock::new(current),
             revision: watch::Sender::new(0),
             events: watch::Sender::new(last),
+            operation_events: watch::Sender::new(last),
             events_kept,
         })
     }
@@ -112,6 +115,7 @@ impl Store {
             writer,
             staged: Vec::new(),
             ended: Vec::new(),
+            events: Vec::new(),
             last_event: None,
             now: now_us(),
         })
@@ -148,9 +152,9 @@ impl Store {
         self.revision.subscribe()
     }
 
-    /// Wakes at each event; its value is the number of the newest.
-    pub fn subscribe_events(&self) -> watch::Receiver<u64> {
-        self.events.subscribe()
+    /// Wakes at each of these events; its value is the number of the newest.
+    pub fn subscribe_events(&self, of: &Of) -> watch::Receiver<u64> {
+        if of.operations { self.operation_events.subscribe() } else { self.events.subscribe() }
     }
 
     /// Closes the database.
@@ -186,6 +190,8 @@ pub struct Tx<'s> {
     staged: Vec<(LabUid, Option<LabRows>)>,
     /// Operations that are over by this write.
     ended: Vec<OperationRow>,
+    /// Events that are written when it is made to last.
+    events: Vec<Event>,
     last_event: Option<u64>,
     now: i64,
 }
@@ -207,6 +213,7 @@ impl Tx<'_> {
     /// Makes it last, then wakes who waits.
     pub async fn commit(mut self) -> Result<()> {
         if let Some(last) = self.last_event {
+            events::write(&mut self.sql, &self.events).await?;
             events::set_last(&mut self.sql, last).await?;
             if last >= self.writer.prune_at {
                 events::prune_to(&mut self.sql, last.saturating_sub(self.store.events_kept)).await?;
@@ -214,7 +221,7 @@ impl Tx<'_> {
             }
         }
         fail_point::pass(self.name, "before");
-        self.sql.commit().await?;
+        figures::COMMITS.time(&[self.name], self.sql.commit()).await?;
         fail_point::pass(self.name, "after");
         self.ended.iter().for_each(figures::ended);
         {
@@ -230,6 +237,9 @@ impl Tx<'_> {
         self.store.revision.send_modify(|n| *n += 1);
         if let Some(last) = self.last_event {
             self.store.events.send_replace(last);
+        }
+        if let Some(last) = self.events.iter().rfind(|event| matches!(event.object, Object::Operation(_))) {
+            self.store.operation_events.send_replace(last.sequence);
         }
         Ok(())
     }

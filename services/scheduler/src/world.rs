@@ -122,6 +122,7 @@ pub struct World {
     pushed: Mutex<Pushed>,
     left: Mutex<BTreeMap<(LabUid, HostId), String>>,
     changed: watch::Sender<u64>,
+    answers: watch::Sender<u64>,
     kept: watch::Sender<u64>,
 }
 
@@ -134,6 +135,7 @@ impl World {
             pushed: Mutex::default(),
             left: Mutex::default(),
             changed: watch::Sender::new(0),
+            answers: watch::Sender::new(0),
             kept: watch::Sender::new(0),
         }
     }
@@ -151,6 +153,11 @@ impl World {
     /// Wakes at each change.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
+    }
+
+    /// Wakes when a host acknowledges what it was told of a lab, or refuses it.
+    pub fn subscribe_answers(&self) -> watch::Receiver<u64> {
+        self.answers.subscribe()
     }
 
     /// Says that the rows are in step with the world as it was at this change.
@@ -250,6 +257,7 @@ impl World {
             self.pushed.lock().expect("no holder panics").insert((host.clone(), service, lab), revision);
         if before != Some(revision) {
             self.changed.send_modify(|n| *n += 1);
+            self.answers.send_modify(|n| *n += 1);
         }
     }
 
@@ -269,6 +277,7 @@ impl World {
             }
             is_news || before.is_some()
         });
+        self.answers.send_modify(|n| *n += 1);
     }
 
     /// What a host refuses for good of this revision of a lab's rows or a later one, with the service and the host.

@@ -39,6 +39,8 @@ fn dependencies_point_one_way() {
         }
         for (heavy, only) in [
             ("bollard", "netloom-compute"),
+            ("virt", "netloom-compute"),
+            ("virt-sys", "netloom-compute"),
             ("netloom-ovsdb", "netloom-network"),
             ("netloom-openflow", "netloom-network"),
             ("saphyr-parser", "netloom-topology"),
@@ -50,7 +52,7 @@ fn dependencies_point_one_way() {
             );
         }
     }
-    for pure in ["netloom-model", "netloom-topology"] {
+    for pure in ["netloom-image", "netloom-model", "netloom-topology"] {
         assert!(!depends(pure, "tokio"), "{pure} is pure");
     }
 }

@@ -1,5 +1,6 @@
-//! What was there before a change stays until what takes its place can be made.
+//! What was there before a change stays until what takes its place can be made, and is kept until that works.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::Duration;
@@ -150,8 +151,8 @@ fn a_changed_file_is_written_where_it_is_mounted(mode: Mode) {
     write("two is longer");
     let said = sandbox.deploy(&text).stdout;
     for line in [
-        "bind /etc/a.conf: content changes, in place; the node reads it when it next does",
-        "bind /etc/conf.d: b.conf changes, in place; the node reads it when it next does",
+        "bind /etc/a.conf: content changes, in place; the node reads it when it next does, and what it changed in it itself is lost",
+        "bind /etc/conf.d: b.conf changes, in place; the node reads it when it next does, and what it changed in it itself is lost",
     ] {
         assert!(said.contains(line), "{said}");
     }
@@ -163,7 +164,123 @@ fn a_changed_file_is_written_where_it_is_mounted(mode: Mode) {
     assert_eq!((of(), read("/etc/a.conf")), (before.clone(), "a.conf 3".to_owned()));
 }
 
+/// Ids of all containers of a sandbox, and how many of them are set aside.
+fn containers(sandbox: &Sandbox) -> (BTreeSet<String>, usize) {
+    let owner = format!("label=netloom.owner={}", sandbox.owner());
+    let all = docker(&["ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.Names}}", "--filter", &owner])
+        .must()
+        .stdout;
+    let aside = all.lines().filter(|l| l.contains(".aside.")).count();
+    (all.lines().filter_map(|l| l.split(' ').next()).map(str::to_owned).collect(), aside)
+}
+
+fn a_cancel_gives_back_the_very_containers(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let lab = sandbox.lab("given-back");
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let web = format!("    n1:\n      ports: [\"127.0.0.1:{port}:80\"]\n      binds: [\"/data\"]\n");
+    let third = u8::try_from(port % 250).unwrap_or(1);
+    let mgmt = format!("mgmt:\n  network: {lab}\n  ipv4-subnet: 10.214.{third}.0/24\ntopology:\n");
+    let text = line(&lab, 4).replacen("topology:\n", &mgmt, 1).replacen("    n1:\n", &web, 1);
+    sandbox.deploy(&text);
+    let of = |node: &str| container(&sandbox, &lab, node).unwrap();
+    let before = ["n1", "n2", "n3", "n4"].map(of);
+    for id in &before {
+        in_container(id, "echo mine > /mine");
+    }
+    in_container(&before[0], "echo mine > /data/mine");
+    let mac = |id: &str| in_container(id, "cat /sys/class/net/eth2/address");
+    let macs = mac(&before[1]);
+
+    // n1 is made anew, with the same port and volume; n2 with it, and never comes to run; n4 is dropped.
+    let changed = text
+        .replacen("      binds: [\"/data\"]\n", "      binds: [\"/data\"]\n      env: {A: \"1\"}\n", 1)
+        .replacen(
+            "    n2:\n",
+            "    n2:\n      env: {A: \"1\"}\n      stages: {create: {wait-for: [{node: n1, stage: exit}]}}\n",
+            1,
+        )
+        .replacen("    n4:\n", "", 1);
+    let changed = changed[..changed.find("    - endpoints: [\"n3").unwrap()].to_owned();
+    let file = sandbox.write("changed.clab.yml", &changed).display().to_string();
+    let mut waiting = sandbox.command();
+    waiting.args(["deploy", "-t", &file]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = waiting.spawn().unwrap();
+    eventually("n1 is another, and what was before is aside", BOUND, || {
+        let n1 = sandbox.node_json(&lab, "n1");
+        n1["state"] == "NODE_STATE_READY" && of("n1") != before[0] && containers(&sandbox).1 == 3
+    });
+    assert_eq!(in_container(&of("n1"), "ls /data /mine 2>/dev/null || true"), "/data:");
+    sandbox.crash();
+    sandbox.run_programs();
+    sandbox.wait_until_healthy();
+    assert_eq!(containers(&sandbox).1, 3, "nothing of it is taken for a stray");
+    sandbox.netloom(&["cancel", &lab]).must();
+    eventually("the lab is what it was", BOUND, || {
+        let now = sandbox.lab_json(&lab);
+        now["state"] == "LAB_STATE_RUNNING" && now["upLinkCount"] == 3
+    });
+    assert_eq!(["n1", "n2", "n3", "n4"].map(of), before, "the same containers");
+    assert_eq!(containers(&sandbox), (before.iter().cloned().collect(), 0), "and no other");
+    for id in &before {
+        assert_eq!(in_container(id, "cat /mine"), "mine");
+    }
+    assert_eq!(in_container(&before[0], "cat /data/mine"), "mine");
+    assert_eq!(mac(&before[1]), macs);
+    assert!(docker(&["port", &before[0]]).must().stdout.contains(&port.to_string()));
+    let name = docker(&["inspect", "-f", "{{.Name}}", &before[0]]).must().stdout;
+    assert_eq!(name.trim(), format!("/netloom-{lab}-n1"));
+    for (node, peer) in [("n1", "10.0.1.2"), ("n4", "10.0.3.1")] {
+        in_node(&sandbox, &lab, node, &["ping", "-c", "1", "-W", "2", peer]).must();
+    }
+    let _ = child.wait();
+}
+
+fn a_mistyped_command_keeps_what_ran_before(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let lab = sandbox.lab("mistyped-cmd");
+    let exec = "    n1:\n      exec: [\"sh -c 'echo ran >> /ran'\"]\n";
+    let text = line(&lab, 3).replacen("    n1:\n", exec, 1);
+    sandbox.deploy(&text);
+    let of = |node: &str| container(&sandbox, &lab, node).unwrap();
+    let before = ["n1", "n2", "n3"].map(of);
+    in_container(&before[0], "echo mine > /mine");
+    let with = |what: &str| text.replacen("    n1:\n", &format!("    n1:\n      {what}\n"), 1);
+    let fails = || {
+        let said = sandbox.try_deploy(&with("cmd: slep 1000000"));
+        assert!(
+            !said.ok() && said.stderr.contains("what ran before is kept (n1): deploy the former file"),
+            "{}{}",
+            said.stdout,
+            said.stderr
+        );
+        assert_eq!(containers(&sandbox).1, 1);
+    };
+    fails();
+    let node = sandbox.node_json(&lab, "n1");
+    assert!(node["stateReason"].as_str().unwrap().contains("what ran before is kept"), "{node}");
+    // As it was, it is the same.
+    let said = sandbox.deploy(&text).stdout;
+    assert!(said.contains("brings back the container that was set aside"), "{said}");
+    assert_eq!(["n1", "n2", "n3"].map(of), before);
+    assert_eq!(containers(&sandbox), (before.iter().cloned().collect(), 0));
+    assert_eq!(in_container(&before[0], "cat /mine; wc -l < /ran"), "mine\n2");
+    in_node(&sandbox, &lab, "n1", &["ping", "-c", "1", "-W", "2", "10.0.1.2"]).must();
+
+    // Nothing is left of what works, nor of what is destroyed.
+    sandbox.deploy(&with("env: {A: \"1\"}"));
+    assert_eq!(containers(&sandbox).1, 0);
+    assert!(!containers(&sandbox).0.contains(&before[0]));
+    fails();
+    sandbox.netloom(&["destroy", &lab, "--yes"]).must();
+    eventually("nothing is left", BOUND, || {
+        sandbox.leftovers().is_empty() && containers(&sandbox).0.is_empty()
+    });
+}
+
 in_both_modes!(
+    a_cancel_gives_back_the_very_containers,
+    a_mistyped_command_keeps_what_ran_before,
     a_changed_file_is_written_where_it_is_mounted,
     a_mistyped_image_leaves_the_running_container,
     a_taken_port_or_subnet_leaves_the_running_containers,

@@ -262,12 +262,14 @@ impl Readiness {
         }
     }
 
-    /// What a container's host asks; none where nothing is waited for, or not by it.
-    pub fn of_container(&self) -> Option<slice::Readiness> {
+    /// What the host of an instance asks; none where nothing is waited for, or not by it. What a serial console says is the log of a virtual machine.
+    pub fn of_host(&self) -> Option<slice::Readiness> {
         let check = match self {
             Readiness::Command { command, .. } => ReadinessCheck::Command(command.clone()),
-            Readiness::Log { pattern, .. } => ReadinessCheck::LogPattern(pattern.clone()),
-            Readiness::None {} | Readiness::Serial { .. } | Readiness::Tcp { .. } => return None,
+            Readiness::Log { pattern, .. } | Readiness::Serial { pattern, .. } => {
+                ReadinessCheck::LogPattern(pattern.clone())
+            }
+            Readiness::None {} | Readiness::Tcp { .. } => return None,
         };
         Some(slice::Readiness { check, timeout_seconds: self.timeout_s() })
     }

@@ -483,12 +483,13 @@ fn the_example_of_the_documentation_is_a_kind() {
 }
 
 #[test]
-fn a_container_is_asked_what_its_host_can_ask() {
+fn an_instance_is_asked_what_its_host_can_ask() {
     use crate::slice::{Readiness as Asked, ReadinessCheck};
     let catalogue = Catalogue::embedded();
-    let of = |kind: &str| catalogue.get(kind).unwrap().readiness.of_container();
+    let of = |kind: &str| catalogue.get(kind).unwrap().readiness.of_host();
     assert_eq!(of("linux"), None);
-    assert_eq!(of("tcl"), None, "nobody reads a serial console yet");
+    assert_eq!(of("tcl").map(|r| r.check), Some(ReadinessCheck::LogPattern("tc@box|login:".to_owned())));
+    assert_eq!(of("windows"), None, "nobody connects to a management address yet");
     let words = ["cli", "show", "version"].map(str::to_owned).to_vec();
     assert_eq!(
         of("juniper_crpd"),

@@ -3,14 +3,26 @@
 use netloom_model::id::WireId;
 use netloom_model::observed as mo;
 use netloom_model::slice as ms;
+use netloom_model::state::Wanted;
 
-use super::{ConvertError, id, micros, timestamp};
+use super::{ConvertError, id, micros, timestamp, words};
 use crate::compute::v1 as pc;
 use crate::network::v1 as pn;
 use crate::v1 as p;
 
 fn wire_id(field: &str, n: u64) -> Result<WireId, ConvertError> {
     WireId::try_from(n).map_err(|e| ConvertError::new(field, e))
+}
+
+words!(mo::Source, p::EvidenceSource, "source" { Docker, Ovsdb, Flows, Interfaces, Redirects, Sim, Libvirt });
+
+/// Sources as numbers on the wire.
+pub fn told(sources: Vec<mo::Source>) -> Vec<i32> {
+    sources.into_iter().map(|s| p::EvidenceSource::from(s).into()).collect()
+}
+
+fn read(sources: impl Iterator<Item = p::EvidenceSource>) -> Result<Vec<mo::Source>, ConvertError> {
+    sources.map(TryInto::try_into).collect()
 }
 
 fn runtimes(
@@ -30,7 +42,8 @@ impl From<ms::Instance> for pc::Instance {
             name: i.name,
             spec: Some(i.spec.into()),
             runtime: p::Runtime::from(i.runtime).into(),
-            wanted: p::Wanted::from(i.wanted).into(),
+            wanted: if i.wanted == Wanted::Aside { p::Wanted::Stopped } else { i.wanted.into() }.into(),
+            aside: i.wanted == Wanted::Aside,
             interfaces: i.interfaces,
             network: i.network.map(|n| pc::Network { name: n.name, spec: Some(n.spec.into()) }),
             files: i.files.into_iter().map(Into::into).collect(),
@@ -49,6 +62,7 @@ impl From<ms::Instance> for pc::Instance {
             }),
             network_of: i.network_of.map(|uid| uid.to_string()).unwrap_or_default(),
             readiness: i.readiness.map(Into::into),
+            nics: i.nics.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -61,7 +75,7 @@ impl TryFrom<pc::Instance> for ms::Instance {
             lab_uid: id("instance.lab_uid", &i.lab_uid)?,
             lab: id("instance.lab", &i.lab)?,
             runtime: i.runtime().try_into()?,
-            wanted: i.wanted().try_into()?,
+            wanted: if i.aside { Wanted::Aside } else { i.wanted().try_into()? },
             spec: i.spec.ok_or_else(|| ConvertError::new("instance.spec", "is not set"))?.try_into()?,
             name: i.name,
             interfaces: i.interfaces,
@@ -85,7 +99,22 @@ impl TryFrom<pc::Instance> for ms::Instance {
                 uid => Some(id("instance.network_of", uid)?),
             },
             readiness: i.readiness.map(TryInto::try_into).transpose()?,
+            nics: i.nics.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
+    }
+}
+
+impl From<ms::MachineNic> for pc::MachineNic {
+    fn from(n: ms::MachineNic) -> Self {
+        pc::MachineNic { wire_id: n.wire_id.get(), guest_name: n.guest_name, mac: n.mac }
+    }
+}
+
+impl TryFrom<pc::MachineNic> for ms::MachineNic {
+    type Error = ConvertError;
+    fn try_from(n: pc::MachineNic) -> Result<Self, ConvertError> {
+        let wire_id = wire_id("instance.nics.wire_id", n.wire_id)?;
+        Ok(ms::MachineNic { wire_id, guest_name: n.guest_name, mac: n.mac })
     }
 }
 
@@ -123,6 +152,7 @@ impl From<mo::Phase> for pc::Phase {
             mo::Phase::Running => pc::Phase::Running,
             mo::Phase::Stopping => pc::Phase::Stopping,
             mo::Phase::Stopped => pc::Phase::Stopped,
+            mo::Phase::Aside => pc::Phase::Aside,
             mo::Phase::Failed => pc::Phase::Failed,
             mo::Phase::Unknown => pc::Phase::Unknown,
         }
@@ -138,6 +168,7 @@ impl From<pc::Phase> for mo::Phase {
             pc::Phase::Running => mo::Phase::Running,
             pc::Phase::Stopping => mo::Phase::Stopping,
             pc::Phase::Stopped => mo::Phase::Stopped,
+            pc::Phase::Aside => mo::Phase::Aside,
             pc::Phase::Failed => mo::Phase::Failed,
             pc::Phase::Unspecified | pc::Phase::Unknown => mo::Phase::Unknown,
         }
@@ -192,6 +223,7 @@ impl From<mo::Observed> for pc::Observed {
             exited: o.exited,
             stages_done: o.stages_done.into_iter().map(Into::into).collect(),
             ports: o.ports.into_iter().map(Into::into).collect(),
+            sources: told(o.sources),
         }
     }
 }
@@ -217,6 +249,7 @@ impl TryFrom<pc::Observed> for mo::Observed {
             lab_uid: id("observed.lab_uid", &o.lab_uid)?,
             phase: o.phase().into(),
             exec_phase: o.exec_phase().into(),
+            sources: read(o.sources())?,
             start_id: o.start_id,
             spec_hash: o.spec_hash,
             instance_id: o.instance_id,
@@ -471,7 +504,8 @@ impl From<mo::ObservedWire> for pn::ObservedWire {
         };
         let (wire_id, end) = (w.wire_id.get(), end.into());
         let (plane, plane_reason) = (w.plane, w.plane_reason);
-        pn::ObservedWire { wire_id, state, detail: w.detail, plane, plane_reason, end }
+        let sources = told(w.sources);
+        pn::ObservedWire { wire_id, state, detail: w.detail, plane, plane_reason, end, sources }
     }
 }
 
@@ -488,6 +522,7 @@ impl TryFrom<pn::ObservedWire> for mo::ObservedWire {
             wire_id: wire_id("wire.wire_id", w.wire_id)?,
             state,
             end,
+            sources: read(w.sources())?,
             detail: w.detail,
             plane: w.plane,
             plane_reason: w.plane_reason,
@@ -526,7 +561,7 @@ impl TryFrom<pn::WireCarried> for (WireId, mo::Carried) {
 impl From<mo::ObservedSegment> for pn::ObservedSegment {
     fn from(s: mo::ObservedSegment) -> Self {
         let state = pn::WireState::from(s.state).into();
-        pn::ObservedSegment { wire_id: s.wire_id.get(), state, detail: s.detail }
+        pn::ObservedSegment { wire_id: s.wire_id.get(), state, detail: s.detail, sources: told(s.sources) }
     }
 }
 
@@ -536,6 +571,7 @@ impl TryFrom<pn::ObservedSegment> for mo::ObservedSegment {
         Ok(mo::ObservedSegment {
             wire_id: wire_id("segment.wire_id", s.wire_id)?,
             state: s.state().into(),
+            sources: read(s.sources())?,
             detail: s.detail,
         })
     }

@@ -7,8 +7,47 @@ mod host;
 mod spec;
 mod state;
 
+pub use self::host::told;
+
 use netloom_model::{Code, Failure};
 use prost_types::Timestamp;
+
+/// Both directions for enumerations whose values have the same names. One that is not set is an error that names the field, or means a value.
+macro_rules! words {
+    (@there $model:ty, $proto:ty { $($variant:ident),+ }) => {
+        impl From<$model> for $proto {
+            fn from(v: $model) -> Self {
+                match v { $(<$model>::$variant => <$proto>::$variant),+ }
+            }
+        }
+    };
+    ($model:ty, $proto:ty, $field:literal { $($variant:ident),+ $(,)? }) => {
+        words!(@there $model, $proto { $($variant),+ });
+
+        impl TryFrom<$proto> for $model {
+            type Error = ConvertError;
+            fn try_from(v: $proto) -> Result<Self, ConvertError> {
+                match v {
+                    $(<$proto>::$variant => Ok(<$model>::$variant),)+
+                    <$proto>::Unspecified => Err(ConvertError::new($field, "is not set")),
+                }
+            }
+        }
+    };
+    ($model:ty, $proto:ty, else $default:ident { $($variant:ident),+ $(,)? }) => {
+        words!(@there $model, $proto { $($variant),+ });
+
+        impl From<$proto> for $model {
+            fn from(v: $proto) -> Self {
+                match v {
+                    $(<$proto>::$variant => <$model>::$variant,)+
+                    <$proto>::Unspecified => <$model>::$default,
+                }
+            }
+        }
+    };
+}
+use words;
 
 /// A message that does not mean anything.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,32 +4,35 @@ use netloom_model::plan as mp;
 use netloom_model::state as m;
 use netloom_model::tally as mt;
 
-use super::ConvertError;
+use super::{ConvertError, words};
 use crate::scheduler::v1 as ps;
 use crate::v1 as p;
 
-macro_rules! words {
-    ($model:ty, $proto:ty, $field:literal { $($variant:ident),+ $(,)? }) => {
-        impl From<$model> for $proto {
-            fn from(v: $model) -> Self {
-                match v { $(<$model>::$variant => <$proto>::$variant),+ }
-            }
-        }
+words!(m::Runtime, p::Runtime, "runtime" { Docker, Libvirt, Bridge });
 
-        impl TryFrom<$proto> for $model {
-            type Error = ConvertError;
-            fn try_from(v: $proto) -> Result<Self, ConvertError> {
-                match v {
-                    $(<$proto>::$variant => Ok(<$model>::$variant),)+
-                    <$proto>::Unspecified => Err(ConvertError::new($field, "is not set")),
-                }
-            }
+impl From<m::Wanted> for p::Wanted {
+    fn from(v: m::Wanted) -> Self {
+        match v {
+            m::Wanted::Running => p::Wanted::Running,
+            m::Wanted::Stopped => p::Wanted::Stopped,
+            // Whether its disk is kept for a while is nobody's but the scheduler's and its host's.
+            m::Wanted::Aside | m::Wanted::Absent => p::Wanted::Absent,
         }
-    };
+    }
 }
 
-words!(m::Runtime, p::Runtime, "runtime" { Docker, Libvirt, Bridge });
-words!(m::Wanted, p::Wanted, "wanted" { Running, Stopped, Absent });
+impl TryFrom<p::Wanted> for m::Wanted {
+    type Error = ConvertError;
+    fn try_from(v: p::Wanted) -> Result<Self, ConvertError> {
+        match v {
+            p::Wanted::Running => Ok(m::Wanted::Running),
+            p::Wanted::Stopped => Ok(m::Wanted::Stopped),
+            p::Wanted::Absent => Ok(m::Wanted::Absent),
+            p::Wanted::Unspecified => Err(ConvertError::new("wanted", "is not set")),
+        }
+    }
+}
+
 words!(m::NodeState, p::NodeState, "state" {
     Pending, Unschedulable, Pulling, Creating, Starting, Running, Ready, Stopping, Stopped, Failed, Unknown,
 });

@@ -62,6 +62,13 @@ pub struct World {
     pub traces: Mutex<Vec<(&'static str, String)>>,
     /// Messages of Watch that were handed out.
     pub watched: std::sync::atomic::AtomicUsize,
+    /// What DeleteImage and CollectGarbage were told of what labs use, and what CreateUpload was asked.
+    pub users: Mutex<Vec<pr::ImageUser>>,
+    pub uploads: Mutex<Vec<pr::Upload>>,
+    /// What WriteUpload was sent: where the bytes begin, and they.
+    pub written: Mutex<Vec<(u64, Vec<u8>)>>,
+    /// Operations that were read.
+    pub read_operations: std::sync::atomic::AtomicUsize,
     /// What Capture was asked.
     pub captured: Mutex<Vec<netloom_proto::network::v1::CaptureRequest>>,
 }
@@ -83,6 +90,9 @@ impl World {
             hosts: fixture::hosts(&nodes),
             operations: Mutex::new(fixture::operations().into_iter().map(|o| (o.id.clone(), o)).collect()),
             images: fixture::images(),
+            users: Mutex::default(),
+            uploads: Mutex::default(),
+            written: Mutex::default(),
             labs,
             nodes,
             links,
@@ -96,6 +106,7 @@ impl World {
             broken: Mutex::default(),
             traces: Mutex::default(),
             watched: Default::default(),
+            read_operations: Default::default(),
             captured: Mutex::default(),
         }
     }

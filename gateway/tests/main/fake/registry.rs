@@ -4,11 +4,24 @@ use std::sync::Arc;
 
 use netloom_proto::image_registry::v1 as pr;
 use netloom_proto::image_registry::v1::image_registry_service_server::ImageRegistryService;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{World, missing, page};
+use crate::fixture;
 
 pub struct Registry(pub Arc<World>);
+
+impl Registry {
+    fn image(&self, reference: &str) -> Result<Response<pr::Image>, Status> {
+        let found = self.0.images.iter().find(|i| i.reference == reference);
+        Ok(Response::new(found.ok_or_else(|| missing("image", reference))?.clone()))
+    }
+
+    fn upload(id: &str) -> Result<Response<pr::Upload>, Status> {
+        let upload = fixture::upload();
+        if upload.id == id { Ok(Response::new(upload)) } else { Err(missing("upload", id)) }
+    }
+}
 
 #[tonic::async_trait]
 impl ImageRegistryService for Registry {
@@ -36,8 +49,90 @@ impl ImageRegistryService for Registry {
     }
 
     async fn get_image(&self, request: Request<pr::GetImageRequest>) -> Result<Response<pr::Image>, Status> {
-        let reference = request.into_inner().reference;
-        let found = self.0.images.iter().find(|i| i.reference == reference);
-        Ok(Response::new(found.ok_or_else(|| missing("image", &reference))?.clone()))
+        self.image(&request.into_inner().reference)
+    }
+
+    async fn delete_image(
+        &self,
+        request: Request<pr::DeleteImageRequest>,
+    ) -> Result<Response<pr::Image>, Status> {
+        let request = request.into_inner();
+        *self.0.users.lock().unwrap() = request.users;
+        self.image(&request.reference)
+    }
+
+    async fn verify_image(
+        &self,
+        request: Request<pr::VerifyImageRequest>,
+    ) -> Result<Response<pr::Image>, Status> {
+        self.image(&request.into_inner().reference)
+    }
+
+    async fn collect_garbage(
+        &self,
+        request: Request<pr::CollectGarbageRequest>,
+    ) -> Result<Response<pr::CollectGarbageResponse>, Status> {
+        use pr::garbage::What;
+        let request = request.into_inner();
+        *self.0.users.lock().unwrap() = request.users;
+        let one = |what, size_bytes| pr::Garbage { what: Some(what), size_bytes, reason: "nobody".into() };
+        let mut garbage = vec![one(What::Digest("sha256:aa".into()), 5), one(What::Upload("u".into()), 7)];
+        if request.unused_images {
+            garbage.push(one(What::Reference("a:1".into()), 11));
+        }
+        Ok(Response::new(pr::CollectGarbageResponse { garbage }))
+    }
+
+    async fn create_upload(
+        &self,
+        request: Request<pr::CreateUploadRequest>,
+    ) -> Result<Response<pr::Upload>, Status> {
+        self.0.uploads.lock().unwrap().extend(request.into_inner().upload);
+        Ok(Response::new(fixture::upload()))
+    }
+
+    async fn get_upload(
+        &self,
+        request: Request<pr::GetUploadRequest>,
+    ) -> Result<Response<pr::Upload>, Status> {
+        Registry::upload(&request.into_inner().id)
+    }
+
+    async fn write_upload(
+        &self,
+        request: Request<Streaming<pr::WriteUploadRequest>>,
+    ) -> Result<Response<pr::Upload>, Status> {
+        let mut parts = request.into_inner();
+        let first = parts.message().await?.unwrap_or_default();
+        let mut bytes = first.data;
+        while let Some(part) = parts.message().await? {
+            bytes.extend(part.data);
+        }
+        self.0.written.lock().unwrap().push((first.offset, bytes));
+        Registry::upload(&first.id)
+    }
+
+    async fn delete_upload(
+        &self,
+        request: Request<pr::DeleteUploadRequest>,
+    ) -> Result<Response<pr::Upload>, Status> {
+        Registry::upload(&request.into_inner().id)
+    }
+
+    async fn finish_upload(
+        &self,
+        request: Request<pr::FinishUploadRequest>,
+    ) -> Result<Response<pr::Image>, Status> {
+        Registry::upload(&request.into_inner().id)?;
+        self.image("netloom/host:local")
+    }
+
+    type ReadBlobStream = tokio_stream::Empty<Result<pr::ReadBlobResponse, Status>>;
+
+    async fn read_blob(
+        &self,
+        _: Request<pr::ReadBlobRequest>,
+    ) -> Result<Response<Self::ReadBlobStream>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
     }
 }

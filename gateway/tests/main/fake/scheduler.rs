@@ -156,6 +156,7 @@ impl SchedulerService for Scheduler {
         request: Request<ps::GetOperationRequest>,
     ) -> Result<Response<ps::OperationFacts>, Status> {
         self.0.check()?;
+        self.0.read_operations.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let id = request.into_inner().operation;
         let found = self.0.operations.lock().unwrap().get(&id).cloned();
         Ok(Response::new(found.ok_or_else(|| missing("operation", &id))?))

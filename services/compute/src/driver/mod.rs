@@ -1,7 +1,8 @@
 //! What runs instances. A driver makes, starts, stops and removes one instance at a time, says what exists, and tells when something changes; what is to be done, and when, is
-//! decided above it. A second driver (libvirt) is this trait over another library; `tests/` holds the suite that each passes.
+//! decided above it. `tests/` holds the suite that each passes.
 
 pub mod docker;
+pub mod libvirt;
 pub mod sim;
 
 use std::collections::BTreeSet;
@@ -42,6 +43,9 @@ pub struct Found {
     pub image_digest: String,
     /// Its first process.
     pub process: Process,
+    /// It does not run and is out of the way: what takes its place can have its name.
+    #[serde(default)]
+    pub aside: bool,
     /// Which start this is; empty before the first.
     pub start_id: String,
     /// When its process started, in microseconds since 1970; 0 when it did not.
@@ -56,6 +60,9 @@ pub struct Found {
     pub networks: BTreeSet<String>,
     /// What its health check says; empty without one or while it does not run.
     pub health: String,
+    /// What keeps it from going on though it runs, and what to do; empty while nothing does.
+    #[serde(default)]
+    pub trouble: String,
     /// What it may use at most.
     pub limits: Limits,
     /// Its ports on the host.
@@ -198,6 +205,8 @@ pub enum ImageFormat {
     Docker,
     /// A disk for a virtual machine.
     Qcow2,
+    /// A disk for a virtual machine, byte for byte.
+    Raw,
 }
 
 /// What a process wrote, or that it ended.
@@ -309,6 +318,11 @@ pub trait Driver: Send + Sync + 'static {
     fn refresh<'a>(&'a self, id: &'a str, instance: &'a Instance, has: &'a Limits) -> Answer<'a, ()>;
     /// Stops an instance, keeping its disk.
     fn stop<'a>(&'a self, id: &'a str) -> Answer<'a, ()>;
+    /// Stops an instance and takes it out of the way, keeping its disk: its name, host ports, addresses and network namespace are free for another one. That it is so
+    /// is to be found by every later look ([`Found::aside`]), whatever was started anew since. Done in part before, it is done to the end.
+    fn set_aside<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()>;
+    /// Gives an instance that was set aside its place again; it is not started by that. What has its place by then is an error that passes when it is ours.
+    fn bring_back<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()>;
     /// Removes an instance at once; fine when there is none.
     fn remove<'a>(&'a self, id: &'a str) -> Answer<'a, ()>;
     /// Removes what a node has besides its instance, for instance volumes of its own.
@@ -348,6 +362,7 @@ pub(crate) mod testing {
             runtime: Runtime::Docker,
             wanted: Wanted::Running,
             interfaces: Vec::new(),
+            nics: Vec::new(),
             network: None,
             files: Vec::new(),
             host_entries: Vec::new(),
@@ -371,6 +386,7 @@ pub(crate) mod testing {
             spec_hash: i.spec_hash,
             image_digest: String::new(),
             process: Process::Running { pid: None },
+            aside: false,
             start_id: "1".into(),
             started_us: 1,
             ran: Duration::ZERO,
@@ -378,6 +394,7 @@ pub(crate) mod testing {
             mgmt_ipv6: String::new(),
             networks: BTreeSet::new(),
             health: String::new(),
+            trouble: String::new(),
             limits: Limits::default(),
             ports: Vec::new(),
             network: NetworkOf::Own,

@@ -101,6 +101,7 @@ impl SimDriver {
             spec_hash: instance.spec_hash.clone(),
             image_digest: Digest::of(instance.spec.image.as_bytes()).into(),
             process: Process::Created,
+            aside: false,
             start_id: String::new(),
             started_us: 0,
             ran: Duration::ZERO,
@@ -108,6 +109,7 @@ impl SimDriver {
             mgmt_ipv6: instance.spec.mgmt_ipv6.clone(),
             networks: instance.network.iter().map(|network| network.name.clone()).collect(),
             health: String::new(),
+            trouble: String::new(),
             limits: Limits::of(&instance.spec),
             ports: instance.spec.ports.clone(),
             network: match &instance.spec.network_mode {
@@ -286,8 +288,8 @@ impl Driver for SimDriver {
     ) -> Answer<'a, Vec<(NodeUid, Error)>> {
         let taken = |instance: &Instance| {
             let all = self.world.lock();
-            let others =
-                all.values().filter(|i| i.found.uid != instance.uid && !leaving.contains(&i.found.uid));
+            let stays = |i: &&Simulated| i.found.uid != instance.uid && !i.found.aside;
+            let others = all.values().filter(stays).filter(|i| !leaving.contains(&i.found.uid));
             let mut ports = others.flat_map(|i| i.found.ports.iter().map(|p| (p, i.found.node.clone())));
             let same = |a: &PortMapping, b: &PortMapping| {
                 a.host_port == b.host_port && a.host_port > 0 && a.protocol == b.protocol
@@ -325,6 +327,32 @@ impl Driver for SimDriver {
                 pause(&labels, "sim.stop-ms", 0).await;
             }
             self.world.end(id, None, 0);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn set_aside<'a>(&'a self, id: &'a str, _: &'a Instance) -> Answer<'a, ()> {
+        async move {
+            self.stop(id).await?;
+            self.world.with(id, |i| i.found.aside = true)?;
+            self.world.changed(id);
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn bring_back<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()> {
+        async move {
+            let takes_it = |i: &Simulated| {
+                let place = (&i.found.lab_uid, i.found.node.as_str());
+                i.found.id != id && !i.found.aside && place == (&instance.lab_uid, instance.spec.id.as_str())
+            };
+            if self.world.lock().values().any(takes_it) {
+                return Err(Error::Busy(format!("waits until another {} is removed", instance.name)));
+            }
+            self.world.with(id, |i| i.found.aside = false)?;
+            self.world.changed(id);
             Ok(())
         }
         .boxed()

@@ -48,6 +48,28 @@ fn each_difference_has_its_step() {
 }
 
 #[test]
+fn what_is_aside_stays_so_until_it_is_wanted_again() {
+    let (memory, now) = (Memory::default(), Instant::now());
+    let (wanted, aside) = (instance(), Instance { wanted: Wanted::Aside, ..instance() });
+    let of = |want: Want<'_>, found: &Found| {
+        let s = at(want, Some(found), &memory);
+        (next(&s, now), phase(&s).0)
+    };
+    assert_eq!(of(Want::Keep(&aside), &found()), (Next::Do(Step::SetAside), Phase::Running));
+    // Died between its stop and its new name, or of another spec: nothing of it is lost.
+    let other = Found { spec_hash: "other".into(), ..ended(0) };
+    assert_eq!(of(Want::Keep(&aside), &other), (Next::Do(Step::SetAside), Phase::Stopped));
+    let set = Found { aside: true, ..ended(137) };
+    assert_eq!(of(Want::Keep(&aside), &set), (Next::Nothing, Phase::Aside));
+    assert_eq!(of(Want::Unsaid, &set), (Next::Nothing, Phase::Aside));
+    assert_eq!(of(Want::Gone, &set), (Next::Do(Step::Remove), Phase::Aside));
+    assert_eq!(of(Want::Keep(&wanted), &set).0, Next::Do(Step::BringBack));
+    let once =
+        Instance { spec: netloom_model::spec::NodeSpec { auto_remove: true, ..instance().spec }, ..aside };
+    assert_eq!(of(Want::Keep(&once), &set).0, Next::Nothing, "it is not removed because its process ended");
+}
+
+#[test]
 fn a_node_whose_management_network_is_gone_runs_on_and_says_so() {
     let spec = netloom_model::spec::MgmtSpec::default();
     let network = netloom_model::slice::Network { name: "net1".into(), spec };

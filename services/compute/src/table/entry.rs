@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use netloom_model::id::{LabUid, NodeUid};
-use netloom_model::observed::{Observed, Phase};
+use netloom_model::observed::{ExecPhase, Observed, Phase, Source};
 use netloom_model::slice::Instance;
 use netloom_model::state::Wanted;
 use tokio::sync::oneshot;
@@ -81,6 +81,10 @@ pub(super) struct Entry {
     /// A job holds it, though it may still wait for its turn.
     pub(super) busy: bool,
     pub(super) doing: Option<Step>,
+    /// The step under way looks at the instance when it is done, and has not begun to.
+    pub(super) look_due: bool,
+    /// Id of the instance that the step under way has made.
+    pub(super) made: Option<String>,
     pub(super) exec: ExecState,
     pub(super) traceparent: String,
     pub(super) waiters: Vec<oneshot::Sender<Result<(), String>>>,
@@ -100,6 +104,8 @@ impl Entry {
             unsaved: false,
             busy: false,
             doing: None,
+            look_due: false,
+            made: None,
             exec: ExecState::default(),
             traceparent: String::new(),
             waiters: Vec::new(),
@@ -131,10 +137,12 @@ impl Entry {
         }
     }
 
-    pub(super) fn observed(&self, uid: NodeUid, answers: bool, peer: Option<&Peer>) -> Observed {
-        let (phase, detail) = plan::phase(&self.situation(true, answers, peer));
+    /// As it is told; its driver read it from the source, or does not answer.
+    pub(super) fn observed(&self, uid: NodeUid, source: Option<Source>, peer: Option<&Peer>) -> Observed {
+        let (phase, detail) = plan::phase(&self.situation(true, source.is_some(), peer));
         let mut o = Observed::absent(uid, self.lab_uid);
         (o.phase, o.detail) = (phase, detail);
+        o.sources = source.into_iter().collect();
         o.wanted = matches!(self.wish, Wish::Keep(_));
         o.exit_code = self.memory.exit_code;
         o.restart_count = self.memory.restart_count;
@@ -156,8 +164,22 @@ impl Entry {
             if o.phase == Phase::Running && o.detail.is_empty() {
                 o.detail = self.exec.progress.clone();
             }
+            // It has just ended once: whether it lasts now is part of whether it is ready.
+            let prepared = matches!(o.exec_phase, ExecPhase::Done | ExecPhase::Failed);
+            if prepared && self.memory.believed_at.is_some() {
+                o.exec_phase = ExecPhase::Running;
+                o.detail = self.memory.doubting.clone();
+            }
         }
         o
+    }
+
+    /// A start was seen that may be the one that is being made.
+    pub(super) fn began(&mut self) {
+        if self.doing == Some(Step::Start) {
+            let asked = self.instance().is_some_and(|i| i.restarts > self.record.restarts);
+            self.memory.began(!self.record.stopped && !asked, Instant::now());
+        }
     }
 
     pub(super) fn is_nothing(&self) -> bool {
@@ -198,7 +220,7 @@ impl Entry {
             node,
             id: found.map(|f| f.id.clone()).unwrap_or_default(),
             // One that is being stopped takes its namespace along.
-            runs: self.runs() && !matches!(self.doing, Some(Step::Stop | Step::Remove)),
+            runs: self.runs() && !self.doing.is_some_and(Step::ends),
             namespace: found.and_then(|f| f.namespace),
         }
     }
@@ -227,7 +249,8 @@ impl Entry {
         match &self.wish {
             Wish::Keep(before) if **before == instance => return,
             Wish::Keep(before) => {
-                if before.spec_hash != instance.spec_hash {
+                let is_aside = |i: &Instance| i.wanted == Wanted::Aside;
+                if before.spec_hash != instance.spec_hash || is_aside(before) != is_aside(&instance) {
                     self.memory.renew();
                 }
                 let turned_on = before.wanted != Wanted::Running && instance.wanted == Wanted::Running;

@@ -25,9 +25,9 @@ impl Look {
         self.changed.insert(uid);
     }
 
-    /// It is to be looked at again then.
+    /// It is to be looked at again then, if not sooner.
     pub(super) fn at(&mut self, uid: NodeUid, at: Instant) {
-        self.later.insert(uid, at);
+        self.later.entry(uid).and_modify(|sooner| *sooner = at.min(*sooner)).or_insert(at);
     }
 
     /// All are to be looked at.

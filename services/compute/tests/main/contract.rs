@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use netloom_model::id::NodeUid;
 use netloom_model::observed::{ExecPhase, Phase};
+use netloom_model::slice::Instance;
 use netloom_model::spec::{PullPolicy, RestartPolicy};
 use netloom_model::state::Wanted;
 use netloom_proto::compute::v1 as p;
@@ -21,6 +23,8 @@ suite!(
     sync_leaves_alone_what_it_does_not_name,
     a_stale_term_is_refused_also_after_a_restart,
     stop_and_start_go_by_wish_not_by_policy,
+    what_is_set_aside_makes_way_and_is_the_same_when_it_is_back,
+    what_is_set_aside_is_removed_like_anything_else,
     an_end_is_answered_with_a_pause_and_counted,
     a_policy_of_never_leaves_it_stopped,
     exec_commands_run_once_after_settle,
@@ -30,6 +34,22 @@ suite!(
     an_observer_gets_all_then_changes_and_heartbeats,
     images_are_looked_up_and_pulled,
     files_are_put_once_and_edits_stay,
+);
+
+suite_of_machines!(
+    ensure_runs_it_and_said_again_does_nothing,
+    nothing_happens_before_the_first_sync,
+    another_spec_makes_it_anew,
+    what_a_container_can_change_does_not,
+    remove_answers_when_it_is_gone,
+    sync_leaves_alone_what_it_does_not_name,
+    a_stale_term_is_refused_also_after_a_restart,
+    stop_and_start_go_by_wish_not_by_policy,
+    what_is_set_aside_makes_way_and_is_the_same_when_it_is_back,
+    what_is_set_aside_is_removed_like_anything_else,
+    a_missing_image_is_told_and_tried_again,
+    many_come_and_go_together,
+    an_observer_gets_all_then_changes_and_heartbeats,
 );
 
 async fn ensure_runs_it_and_said_again_does_nothing(rig: Rig) {
@@ -150,6 +170,61 @@ fn short_lived(rig: &Rig, node: &str, policy: RestartPolicy) -> netloom_model::s
     one
 }
 
+async fn what_is_set_aside_makes_way_and_is_the_same_when_it_is_back(mut rig: Rig) {
+    let mut one = rig.instance("r1");
+    one.spec.restart_policy = RestartPolicy::Always;
+    let first = rig.run(&one).await;
+    if rig.is_docker {
+        assert_eq!(rig.sh(one.uid, "echo mine > /mine").await, (String::new(), 0));
+    }
+    one.wanted = Wanted::Aside;
+    rig.ensure(std::slice::from_ref(&one)).await;
+    let aside = rig.until_phase(one.uid, Phase::Aside).await;
+    assert_eq!((&aside.instance_id, aside.detail.as_str()), (&first.instance_id, ""));
+    if rig.is_docker {
+        // What was said of it is forgotten; what it is, is not.
+        rig.stop().await;
+        rig.start().await;
+        rig.sync(&[]).await;
+        rig.until_node(one.uid, "aside, unasked", |o| o.phase == Phase::Aside && !o.wanted).await;
+    }
+    // Another one has its name.
+    let two = Instance { uid: NodeUid::new(), wanted: Wanted::Running, ..one.clone() };
+    rig.ensure(std::slice::from_ref(&one)).await;
+    let other = rig.run(&two).await;
+    assert_ne!(other.instance_id, first.instance_id);
+    assert_eq!(rig.view.borrow().instances[&one.uid].phase, Phase::Aside);
+    // It waits until that is gone.
+    one.wanted = Wanted::Running;
+    rig.ensure(std::slice::from_ref(&one)).await;
+    rig.until_node(one.uid, "waits", |o| o.phase == Phase::Starting && o.detail.starts_with("waits until"))
+        .await;
+    assert!(rig.remove(&[two.uid], &[]).await.is_empty());
+    let back = rig.until_phase(one.uid, Phase::Running).await;
+    assert_eq!((&back.instance_id, back.restart_count), (&first.instance_id, 0));
+    assert_ne!(back.start_id, first.start_id);
+    if rig.is_docker {
+        assert_eq!(rig.sh(one.uid, "cat /mine").await, ("mine\n".to_owned(), 0));
+    }
+}
+
+async fn what_is_set_aside_is_removed_like_anything_else(rig: Rig) {
+    let mut one = rig.instance("r1");
+    rig.run(&one).await;
+    one.wanted = Wanted::Aside;
+    rig.ensure(std::slice::from_ref(&one)).await;
+    rig.until_phase(one.uid, Phase::Aside).await;
+    assert!(rig.remove(&[one.uid], &[rig.lab_uid]).await.is_empty());
+    rig.until("gone", |v| !v.instances.contains_key(&one.uid)).await;
+    // Of what is not there, nothing is to be set aside; nor is it made for that.
+    let mut never = rig.instance("r2");
+    never.wanted = Wanted::Aside;
+    let other = rig.instance("r3");
+    rig.ensure(&[never.clone(), other.clone()]).await;
+    rig.until_phase(other.uid, Phase::Running).await;
+    assert_eq!(rig.view.borrow().instances[&never.uid].phase, Phase::Absent);
+}
+
 async fn an_end_is_answered_with_a_pause_and_counted(rig: Rig) {
     let one = short_lived(&rig, "r1", RestartPolicy::Always);
     let first = rig.run(&one).await;
@@ -229,14 +304,16 @@ async fn a_missing_image_is_told_and_tried_again(rig: Rig) {
     let failed = rig.until_phase(one.uid, Phase::Failed).await;
     assert!(failed.detail.contains("\"netloom/none:missing\" is not on this host"), "{}", failed.detail);
     // Another spec is tried at once, whatever the pause.
-    one.spec.image = crate::docker::image::NAME.into();
+    one.spec.image = rig.image();
     rehash(&mut one);
     rig.ensure(std::slice::from_ref(&one)).await;
     rig.until_phase(one.uid, Phase::Running).await;
 }
 
 async fn many_come_and_go_together(rig: Rig) {
-    let many: Vec<_> = (0..12).map(|n| rig.instance(&format!("r{n}"))).collect();
+    // A machine takes more than a process.
+    let count = if rig.libvirtd.is_some() { 4 } else { 12 };
+    let many: Vec<_> = (0..count).map(|n| rig.instance(&format!("r{n}"))).collect();
     rig.sync(&many).await;
     rig.until("all run", |v| {
         many.iter().all(|i| v.instances.get(&i.uid).is_some_and(|o| o.phase == Phase::Running))
@@ -258,8 +335,12 @@ async fn an_observer_gets_all_then_changes_and_heartbeats(rig: Rig) {
     assert_eq!(snapshot.instances[0].uid, one.uid.to_string());
     let inventory = snapshot.inventory.unwrap();
     assert!(inventory.cpu_millis >= 1000 && inventory.memory_bytes > 0);
-    assert!(inventory.runtimes.contains(&pv::Runtime::Docker.into()));
-    let expected = if rig.is_docker { "Docker " } else { "sim" };
+    assert!(inventory.runtimes.contains(&pv::Runtime::from(rig.runtime()).into()));
+    let expected = match (rig.is_docker, rig.libvirtd) {
+        (true, _) => "Docker ",
+        (false, Some(_)) => "libvirt ",
+        (false, None) => "sim",
+    };
     assert!(inventory.runtime_versions[0].starts_with(expected), "{:?}", inventory.runtime_versions);
     let two = rig.instance("r2");
     rig.ensure(std::slice::from_ref(&two)).await;

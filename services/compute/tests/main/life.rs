@@ -23,6 +23,12 @@ suite!(
     a_followed_log_goes_on_with_the_next_start,
 );
 
+suite_of_machines!(
+    a_restart_that_is_asked_for_is_made_once,
+    what_is_held_is_made_when_it_is_let_go,
+    a_startup_delay_is_kept,
+);
+
 /// Ends as soon as it is asked to.
 const OBEDIENT: [&str; 3] = ["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"];
 

@@ -25,8 +25,26 @@ macro_rules! suite {
         }
     };
 }
+
+/// Runs tests on virtual machines too: those that ask nothing that only a container has.
+macro_rules! suite_of_machines {
+    ($($test:ident),+ $(,)?) => {
+        mod on_libvirt {
+            use crate::rig::Rig;
+            $(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $test() {
+                    if let Some(rig) = Rig::libvirt(stringify!($test)).await {
+                        super::$test(rig).await;
+                    }
+                }
+            )+
+        }
+    };
+}
 mod contract;
 mod docker;
+mod libvirt;
 mod life;
 mod readiness;
 mod rig;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bollard::Docker;
@@ -18,6 +18,7 @@ use netloom_model::state::{Runtime, Wanted};
 use netloom_proto::compute::v1 as p;
 use netloom_proto::compute::v1::compute_service_client::ComputeServiceClient;
 use netloom_proto::compute::v1::observe_response::Event;
+use netloom_service::testing::libvirt::{self, Libvirtd};
 use netloom_service::{Channel, Connector, Settings, Shutdown, installation, ticket};
 use nix::mount::{MntFlags, umount2};
 use tokio::sync::watch;
@@ -45,6 +46,8 @@ pub struct Rig {
     pub lab: LabId,
     pub lab_uid: LabUid,
     pub is_docker: bool,
+    /// The libvirtd of a rig on libvirt.
+    pub libvirtd: Option<&'static Libvirtd>,
     pub dir: tempfile::TempDir,
     config: String,
     running: Option<Running>,
@@ -58,7 +61,7 @@ struct Running {
 
 impl Rig {
     pub async fn sim() -> Rig {
-        Rig::with("drivers = [\"sim\"]\n", false).await
+        Rig::with("drivers = [\"sim\"]\n", false, None).await
     }
 
     /// A rig on Docker; none when that is not there.
@@ -74,11 +77,34 @@ impl Rig {
             return None;
         }
         crate::docker::image::ensure().await;
-        Some(Rig::with(&format!("stop_timeout = 1\n{config}"), true).await)
+        Some(Rig::with(&format!("stop_timeout = 1\n{config}"), true, None).await)
     }
 
-    async fn with(config: &str, is_docker: bool) -> Rig {
+    /// A rig on a private libvirtd that all tests of this process share; none when there is no libvirt.
+    pub async fn libvirt(test: &str) -> Option<Rig> {
+        Rig::libvirt_on(test, Libvirtd::shared).await
+    }
+
+    /// A rig on a libvirtd of its own.
+    pub async fn libvirt_on(test: &str, libvirtd: impl FnOnce() -> &'static Libvirtd) -> Option<Rig> {
+        use netloom_service::testing::require;
+        if !require(test, "libvirt") || !require(test, "root") {
+            return None;
+        }
+        let libvirtd = libvirtd();
+        let config =
+            format!("drivers = [\"libvirt\"]\nlibvirt_uri = {:?}\nstop_timeout = 2\n", libvirtd.uri());
+        Some(Rig::with(&config, false, Some(libvirtd)).await)
+    }
+
+    async fn with(config: &str, is_docker: bool, libvirtd: Option<&'static Libvirtd>) -> Rig {
         let dir = tempfile::Builder::new().prefix("netloom-compute-").tempdir().unwrap();
+        if libvirtd.is_some() {
+            let images = dir.path().join("data/images");
+            std::fs::create_dir_all(&images).unwrap();
+            std::fs::copy(libvirt::guest(), images.join(&guest_digest().as_str()["sha256:".len()..]))
+                .unwrap();
+        }
         let owner = installation::owner(&dir.path().join("data")).unwrap();
         // The end of a UUIDv7 is random.
         let lab: LabId = format!("t{}", &owner.to_string()[24..]).parse().unwrap();
@@ -87,8 +113,18 @@ impl Rig {
             watch::channel(View::default()).1,
         );
         let config = format!("[compute]\n{config}");
-        let mut rig =
-            Rig { client, view, owner, lab, lab_uid: LabUid::new(), is_docker, dir, config, running: None };
+        let mut rig = Rig {
+            client,
+            view,
+            owner,
+            lab,
+            lab_uid: LabUid::new(),
+            is_docker,
+            libvirtd,
+            dir,
+            config,
+            running: None,
+        };
         rig.start().await;
         rig
     }
@@ -150,22 +186,27 @@ impl Rig {
 
     /// An instance to ask for.
     pub fn instance(&self, node: &str) -> Instance {
-        let spec = NodeSpec {
+        let mut spec = NodeSpec {
             id: node.to_owned(),
             kind: "linux".into(),
-            image: crate::docker::image::NAME.into(),
+            image: self.image(),
             cmd: vec!["/bin/sleep".into(), "1000000".into()],
             ..NodeSpec::default()
         };
+        if self.libvirtd.is_some() {
+            (spec.kind, spec.cmd) = ("tcl".into(), Vec::new());
+            (spec.cpu_request_millis, spec.memory_request_bytes) = (1000, 128 << 20);
+        }
         let mut instance = Instance {
             uid: NodeUid::new(),
             lab_uid: self.lab_uid,
             lab: self.lab.clone(),
             name: format!("nltest-{}-{node}", self.lab),
             spec,
-            runtime: Runtime::Docker,
+            runtime: self.runtime(),
             wanted: Wanted::Running,
             interfaces: Vec::new(),
+            nics: Vec::new(),
             network: None,
             files: Vec::new(),
             host_entries: Vec::new(),
@@ -178,6 +219,20 @@ impl Rig {
         };
         rehash(&mut instance);
         instance
+    }
+
+    /// An image that its runtime can start.
+    pub fn image(&self) -> String {
+        if self.libvirtd.is_some() { guest_digest().to_string() } else { crate::docker::image::NAME.into() }
+    }
+
+    pub fn runtime(&self) -> Runtime {
+        if self.libvirtd.is_some() { Runtime::Libvirt } else { Runtime::Docker }
+    }
+
+    /// The base image of its virtual machines.
+    pub fn base(&self) -> PathBuf {
+        self.data_dir().join("images").join(&guest_digest().as_str()["sha256:".len()..])
     }
 
     pub async fn sync(&self, instances: &[Instance]) {
@@ -285,6 +340,12 @@ impl Rig {
     }
 }
 
+/// Digest of the guest's disk.
+fn guest_digest() -> &'static Digest {
+    static DIGEST: OnceLock<Digest> = OnceLock::new();
+    DIGEST.get_or_init(|| Digest::of(&std::fs::read(libvirt::guest()).unwrap()))
+}
+
 /// Gives an instance the hash of what it is now.
 pub fn rehash(i: &mut Instance) {
     i.spec_hash = netloom_model::slice::spec_hash(&i.name, &i.spec, &i.files, i.network.as_ref());
@@ -343,6 +404,19 @@ impl Drop for Rig {
         if let Some(running) = &self.running {
             running.shutdown.cancel();
             running.observer.abort();
+        }
+        if let Some(libvirtd) = self.libvirtd {
+            // Twice: the service, which is ending, may just have been making one.
+            for _ in 0..2 {
+                for name in
+                    libvirtd.virsh(&["list", "--all", "--name"]).unwrap_or_default().split_whitespace()
+                {
+                    if name.starts_with(&format!("nltest-{}-", self.lab)) {
+                        let _ = libvirtd.virsh(&["destroy", name]);
+                        let _ = libvirtd.virsh(&["undefine", name]);
+                    }
+                }
+            }
         }
         if self.is_docker {
             let (owner, run) = (self.owner, self.run_dir());

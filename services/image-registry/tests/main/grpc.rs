@@ -13,15 +13,19 @@ use netloom_service::testing::eventually;
 use netloom_service::{Channel, Connector, Settings, Shutdown};
 use tokio::task::JoinHandle;
 
-struct Running {
-    client: ImageRegistryServiceClient<Channel>,
-    shutdown: Shutdown,
-    task: JoinHandle<anyhow::Result<()>>,
+pub struct Running {
+    pub client: ImageRegistryServiceClient<Channel>,
+    pub shutdown: Shutdown,
+    pub task: JoinHandle<anyhow::Result<()>>,
 }
 
-async fn start(dir: &Path) -> Running {
-    let toml = "[endpoints]\nimage_registry = \"mem:image-registry\"\n";
-    let settings = Settings::from_toml(toml, &dir.join("data"), &dir.join("run")).unwrap();
+pub async fn start(dir: &Path) -> Running {
+    start_with(dir, "").await
+}
+
+pub async fn start_with(dir: &Path, more: &str) -> Running {
+    let toml = format!("[endpoints]\nimage_registry = \"mem:image-registry\"\n{more}");
+    let settings = Settings::from_toml(&toml, &dir.join("data"), &dir.join("run")).unwrap();
     let (connector, shutdown) = (Connector::default(), Shutdown::new());
     let client = ImageRegistryServiceClient::new(connector.channel(&settings.endpoints.image_registry));
     let task = tokio::spawn(run(settings, connector, shutdown.clone()));
@@ -55,6 +59,7 @@ fn usage(node: &str, reference: &str, policy: ImagePullPolicy) -> pb::ImageUse {
         host: "h1".into(),
         pull_policy: policy.into(),
         architecture: "amd64".into(),
+        room_bytes: None,
     }
 }
 

@@ -1,4 +1,5 @@
 //! The image registry from outside: its store's contract, and the service over an in-memory channel.
 
 mod grpc;
+mod images;
 mod store;

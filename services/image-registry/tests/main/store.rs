@@ -33,7 +33,7 @@ async fn what_a_host_says_replaces_what_it_said_before() {
     let store = open(&dir).await;
     let a = reference("a");
     let docker = presence("h1", Runtime::Docker, "sha256:1");
-    let libvirt = Presence { format: Format::Raw, ..presence("h1", Runtime::Libvirt, "sha256:2") };
+    let libvirt = Presence { format: Format::RAW, ..presence("h1", Runtime::Libvirt, "sha256:2") };
     let both = [(a.clone(), docker), (a.clone(), libvirt.clone())];
     store.record("h1", &both).await.unwrap();
     store.record("h2", &[(a.clone(), presence("h2", Runtime::Docker, "sha256:3"))]).await.unwrap();

@@ -99,7 +99,10 @@ mod tests {
         let wire = |n: u64| {
             let (wire_id, detail, plane) = (n.try_into().unwrap(), "x".repeat(detail), String::new());
             let (state, plane_reason) = (WireState::Failed, String::new());
-            (wire_id, ObservedWire { wire_id, state, detail, plane, plane_reason, end: None })
+            (
+                wire_id,
+                ObservedWire { wire_id, state, detail, plane, plane_reason, end: None, sources: Vec::new() },
+            )
         };
         let unwanted = (1..=wires).map(|n| (u64::MAX / 2 - n).try_into().unwrap()).collect();
         Observed { wires: (1..=wires).map(wire).collect(), unwanted, synced: true, ..Observed::default() }

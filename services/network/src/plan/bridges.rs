@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use netloom_model::id::WireId;
-use netloom_model::observed::{ObservedSegment, WireState};
+use netloom_model::observed::{ObservedSegment, Source, WireState};
 
 use super::{Facts, Plan};
 use crate::config::Datapath;
@@ -92,7 +92,9 @@ pub fn plan(facts: &Facts<'_>, plan: &mut Plan) -> Bridges {
             Health::Silent(why) => (WireState::Unknown, why.clone()),
             Health::Failed(why) => (WireState::Failed, why.clone()),
         };
-        plan.observed.segments.insert(wire, ObservedSegment { wire_id: wire, state, detail });
+        plan.observed
+            .segments
+            .insert(wire, ObservedSegment { wire_id: wire, state, detail, sources: sources(facts, &name) });
         plan.observed.gaps.extend(lost(facts, &name, wire).map(|at| (wire, at)));
         bridges.health.insert(name, health);
     }
@@ -103,6 +105,13 @@ pub fn plan(facts: &Facts<'_>, plan: &mut Plan) -> Bridges {
         }
     }
     bridges
+}
+
+/// What the state of a bridge, and of what goes by it, is read from, as far as that answers.
+pub fn sources(facts: &Facts<'_>, bridge: &str) -> Vec<Source> {
+    let database = facts.ovs.map(|_| Source::Ovsdb);
+    let flows = facts.tables.get(bridge).map(|_| Source::Flows);
+    database.into_iter().chain(flows).collect()
 }
 
 /// True when the flow was read back.

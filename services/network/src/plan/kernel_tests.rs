@@ -1,7 +1,7 @@
 //! Plans of wires that go through the kernel: impaired ones, and those that lead out of the lab.
 
 use netloom_model::id::{LabUid, NodeUid};
-use netloom_model::observed::WireState;
+use netloom_model::observed::{Source, WireState};
 use netloom_model::slice::{Segment, WireEnd};
 
 use super::Op;
@@ -48,7 +48,12 @@ fn an_impaired_wire_is_on_one_plane_at_a_time() {
     let plan = world.plan();
     let [control] = plan.controls.as_slice() else { panic!("{:?}", plan.controls) };
     assert!(matches!(control.ops.as_slice(), [Op::Put(Shape::Rate(_), _)]) && control.index == b.index);
-    world.settle();
+    // It carries meanwhile, and says what is still to come.
+    let told = |plan: &super::Plan| plan.observed.wires[&id(101)].clone();
+    let changing = told(&plan);
+    assert_eq!((changing.state, changing.detail.as_str()), (WireState::Up, "its impairment is being made"));
+    assert!(world.switched(&plan).is_empty());
+    assert_eq!(told(&world.settle()).detail, "");
 
     // The way back: the redirects go when the ports are there, the flows come when the redirects are gone.
     rate(&mut world, 101, 0);
@@ -88,9 +93,14 @@ fn an_impaired_wire_to_a_segment_has_a_tail() {
     world.wanted.slice.wires.get_mut(&id(101)).unwrap().b = WireEnd::Segment(wire_id);
     world.settle();
     let plain = world.links.len();
+    let read = |plan: &super::Plan| plan.observed.wires[&id(101)].sources.clone();
+    let of_bridge = vec![Source::Ovsdb, Source::Flows, Source::Interfaces];
+    assert_eq!(read(&world.plan()), of_bridge);
     rate(&mut world, 101, 1_000_000);
     let plan = world.settle();
     assert_eq!(plan.observed.wires[&id(101)].state, WireState::Up);
+    // It goes through the kernel, and into a bridge of Open vSwitch all the same.
+    assert_eq!(read(&plan), [of_bridge, vec![Source::Redirects]].concat());
     assert_eq!(world.links.len(), plain + 2);
     let tail = world.names.tail(id(101), crate::names::End::B);
     assert_eq!(world.ovs.as_ref().unwrap().ports[&tail.outer].bridge, world.names.segment(wire_id));

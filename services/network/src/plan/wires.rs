@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use netloom_model::id::WireId;
-use netloom_model::observed::{ObservedWire, WireState};
+use netloom_model::observed::{ObservedWire, Source, WireState};
 use netloom_model::slice::{Wire, WireEnd};
-use netloom_model::spec::Impairment;
 
+use super::bridges;
 use super::bridges::{Bridges, Health, has_rule, lost, problem};
 use super::joins::{are_joined, devices, has_flows, is_joined, segment_ends};
 use super::nics::{Place, Places};
@@ -27,6 +27,8 @@ use crate::names::End;
 use crate::netlink::Link;
 use crate::qdisc::Shape;
 
+/// What is said while what slows or harms its frames is not what is asked for.
+const SHAPING: &str = "its impairment is being made";
 /// Why a wire is down that lacks nothing of ours.
 const DOWN_IN_NODE: &str = "the interface is down in its node";
 
@@ -110,6 +112,7 @@ impl Wiring<'_> {
                 end: verdict.end,
                 plane: choice.name().to_owned(),
                 plane_reason: choice.why.to_owned(),
+                sources: self.sources(wire),
             };
             plan.observed.wires.insert(wire.wire_id, observed);
         }
@@ -125,6 +128,33 @@ impl Wiring<'_> {
             rules.extend(self.unwanted(&table.rules));
             plan.flows.insert(bridge.clone(), rules);
         }
+    }
+
+    /// What the state of a wire is read from, as far as that answers.
+    fn sources(&self, wire: &Wire) -> Vec<Source> {
+        let names = self.facts.names;
+        let of_bridge = |name: &str| bridges::sources(self.facts, name);
+        let of_kernel = || vec![Source::Interfaces, Source::Redirects];
+        let mut all = match ends(wire) {
+            Ends::Nics(..) if is_joined(self.facts, wire) => of_kernel(),
+            Ends::Nics(..) => [of_bridge(&names.bridge), vec![Source::Interfaces]].concat(),
+            Ends::NicAndSegment(_, segment) if is_joined(self.facts, wire) => {
+                [of_bridge(&names.segment(segment)), of_kernel()].concat()
+            }
+            Ends::NicAndSegment(_, segment) => {
+                [of_bridge(&names.segment(segment)), vec![Source::Interfaces]].concat()
+            }
+            Ends::Segments(a, b) => {
+                let joined = if is_joined(self.facts, wire) { of_kernel() } else { Vec::new() };
+                [of_bridge(&names.segment(a)), of_bridge(&names.segment(b)), joined].concat()
+            }
+            Ends::Special(..) if wire.a_to_b.is_none() && wire.b_to_a.is_none() => vec![Source::Interfaces],
+            Ends::Special(..) => of_kernel(),
+            Ends::Other => Vec::new(),
+        };
+        all.sort();
+        all.dedup();
+        all
     }
 
     /// What carrier follows at the ends of a wire.
@@ -245,7 +275,8 @@ impl Wiring<'_> {
         // What of its ends tells whether it was plugged in before: those that nobody but this wire keeps down.
         let mut telling = ends.iter().filter(|end| end.far == Will::Up).filter_map(NicEnd::link).peekable();
         let was_in = telling.peek().is_some() && telling.all(|link| link.up);
-        let is_in = wire.enabled && plugged && !failed && (stage.is_ok() || was_in);
+        let shaped = self.is_shaped(wire);
+        let is_in = wire.enabled && plugged && !failed && (stage.is_ok() && shaped || was_in);
         let verdict = |state, end, detail: &str| Verdict { state, detail: detail.to_owned(), end, is_in };
 
         let broken = ends.iter().find_map(|end| Some((end.end, end.place.filter(|place| place.failed)?)));
@@ -266,6 +297,9 @@ impl Wiring<'_> {
             // What carried a moment ago is down, not on its way.
             let state = if state == WireState::Pending && was_in { WireState::Down } else { state };
             return verdict(state, end, &why);
+        }
+        if !shaped && !was_in {
+            return verdict(WireState::Pending, None, SHAPING);
         }
         for end in &ends {
             match Will::of(end.link(), true) {
@@ -291,7 +325,8 @@ impl Wiring<'_> {
                 _ => {}
             }
         }
-        verdict(WireState::Up, None, "")
+        // It carries; only how is not what is asked for yet.
+        verdict(WireState::Up, None, if shaped { "" } else { SHAPING })
     }
 
     /// How far the wire is between its ends: done, or what it is at and why.
@@ -365,20 +400,25 @@ impl Wiring<'_> {
         if has_flows(self.facts, id) {
             return pending("it is being taken off Open vSwitch");
         }
-        if wire.enabled {
-            self.is_shaped(a, &wire.b_to_a)?;
-            self.is_shaped(b, &wire.a_to_b)?;
-            if !are_joined(self.facts, id, [a, b]) {
-                return pending("its redirects are being made");
-            }
+        if wire.enabled && !are_joined(self.facts, id, [a, b]) {
+            return pending("its redirects are being made");
         }
         Ok(())
     }
 
-    /// Whether what leaves by this interface was read back to be treated as asked.
-    fn is_shaped(&self, link: &Link, impairment: &Impairment) -> Result<(), (WireState, String)> {
-        let shaped = link.shape == Shape::of(impairment, link.mtu);
-        if shaped { Ok(()) } else { Err((WireState::Pending, "its impairment is being made".to_owned())) }
+    /// Whether all that leaves by its interfaces was read back to be treated as asked.
+    fn is_shaped(&self, wire: &Wire) -> bool {
+        let shaped = |link: &Link, impairment| link.shape == Shape::of(impairment, link.mtu);
+        match ends(wire) {
+            _ if !wire.enabled => true,
+            Ends::Special(nic, _) => {
+                let inward = if matches!(wire.a, WireEnd::Nic(_)) { &wire.b_to_a } else { &wire.a_to_b };
+                self.nics.get(&nic).and_then(|place| place.link).is_none_or(|link| shaped(link, inward))
+            }
+            _ if is_joined(self.facts, wire) => devices(self.facts, self.nics, wire)
+                .is_none_or(|[a, b]| shaped(a, &wire.b_to_a) && shaped(b, &wire.a_to_b)),
+            _ => true,
+        }
     }
 
     /// How far a wire is that leads out of the lab, or nowhere.
@@ -416,8 +456,7 @@ impl Wiring<'_> {
             },
             _ => {}
         }
-        let inward = if matches!(wire.a, WireEnd::Nic(_)) { &wire.b_to_a } else { &wire.a_to_b };
-        if wire.enabled { self.is_shaped(link, inward) } else { Ok(()) }
+        Ok(())
     }
 
     fn bridge(&self, name: &str) -> Result<(), (WireState, String)> {

@@ -11,6 +11,7 @@ use netlink_packet_route::link::{
 };
 use netloom_model::id::WireId;
 use netloom_service::fail_point;
+use nix::libc;
 
 use crate::figures;
 use crate::names::Names;
@@ -77,7 +78,8 @@ struct Host {
     tails: Vec<NewTail>,
     renames: Vec<Rename>,
     plain: Vec<Request>,
-    masters: Vec<(WireId, Request)>,
+    /// A host end, and the bridge that it is to be a port of; 0 is none.
+    masters: Vec<(WireId, u32, u32)>,
     controls: Vec<Control>,
 }
 
@@ -86,9 +88,7 @@ impl Host {
         let mtus =
             plan.mtus.iter().map(|(index, mtu)| Request::set_link(*index, vec![LinkAttribute::Mtu(*mtu)]));
         let raise = plan.raise.iter().map(|index| Request::set_up(*index, true));
-        let master = |(wire, (index, master)): (&WireId, &(u32, u32))| {
-            (*wire, Request::set_link(*index, vec![LinkAttribute::Controller(*master)]))
-        };
+        let master = |(wire, (index, master)): (&WireId, &(u32, u32))| (*wire, *index, *master);
         Host {
             names: names.clone(),
             unplug: plan.unplug.values().copied().collect(),
@@ -112,15 +112,42 @@ impl Host {
         }
         outcomes.extend(rename(netlink, &self.renames)?);
         netlink.batch(self.plain)?;
-        let (wires, requests): (Vec<WireId>, Vec<Request>) = self.masters.into_iter().unzip();
-        let failed = |e: Refused| format!("its host end cannot be made a port of the bridge: {e}");
-        let done = netlink.batch(requests)?.into_iter().map(|outcome| outcome.map_err(failed));
-        outcomes.extend(wires.into_iter().zip(done));
+        outcomes.extend(join_bridges(netlink, &self.masters)?);
         fail_point::pass("network.host-ends", "joined");
         outcomes.extend(control(netlink, &self.names, &self.controls)?);
         fail_point::pass("network.host-ends", "after");
         Ok(outcomes)
     }
+}
+
+/// True when a request was refused because one of its interfaces went just then, with its node for instance. That is no failure: the next
+/// look finds what is there instead.
+fn is_passing(netlink: &mut Netlink, refused: &Refused, interfaces: &[u32]) -> io::Result<bool> {
+    if refused.errno != libc::ENODEV {
+        return Ok(false);
+    }
+    let which: Vec<(Option<i32>, u32)> = interfaces.iter().map(|index| (None, *index)).collect();
+    Ok(netlink.read(&which)?.iter().any(Option::is_none))
+}
+
+/// Makes host ends ports of Linux bridges, or has these let go of them.
+fn join_bridges(netlink: &mut Netlink, masters: &[(WireId, u32, u32)]) -> io::Result<Outcomes> {
+    let requests = masters
+        .iter()
+        .map(|(_, index, master)| Request::set_link(*index, vec![LinkAttribute::Controller(*master)]));
+    let answers = netlink.batch(requests.collect())?;
+    let mut outcomes = Outcomes::new();
+    for ((wire, index, master), answer) in masters.iter().zip(answers) {
+        let interfaces = if *master == 0 { vec![*index] } else { vec![*index, *master] };
+        let outcome = match answer {
+            Err(e) if !is_passing(netlink, &e, &interfaces)? => {
+                Err(format!("its host end cannot be made a port of the bridge: {e}"))
+            }
+            _ => Ok(()),
+        };
+        outcomes.push((*wire, outcome));
+    }
+    Ok(outcomes)
 }
 
 /// Renames host ends. What they are called then is read back: a name that the kernel makes another of would be given again in every pass.
@@ -153,6 +180,9 @@ impl Rename {
         let requests = vec![Request::set_up(self.index, false), Request::set_link(self.index, vec![name])];
         let refused = netlink.batch(requests)?.into_iter().find_map(Result::err);
         if let Some(e) = refused {
+            if is_passing(netlink, &e, &[self.index])? {
+                return Ok(Ok(()));
+            }
             return Ok(Err(format!("its host end cannot be named {}: {e}", self.to)));
         }
         if self.silent {
@@ -211,33 +241,36 @@ fn control(netlink: &mut Netlink, names: &Names, controls: &[Control]) -> io::Re
     let (mut requests, mut owners, mut places) = (Vec::new(), Vec::new(), Vec::new());
     for Control { wire, index, ops } in controls {
         for op in ops {
-            // Of each request: whether it matters that it is refused. What is to go may be gone, and a place for filters may be there.
-            let each: Vec<(Request, bool)> = match op {
-                Op::Put(shape, mtu) => vec![(shape.put(*index, *mtu), true)],
-                Op::Take(shape) => vec![(qdisc::take(*index, shape), false)],
+            // Of each request: the interfaces that it needs, where it matters that it is refused. What is to go may be gone, and a place for
+            // filters may be there.
+            let each: Vec<(Request, Vec<u32>)> = match op {
+                Op::Put(shape, mtu) => vec![(shape.put(*index, *mtu), vec![*index])],
+                Op::Take(shape) => vec![(qdisc::take(*index, shape), vec![])],
                 Op::Redirect { to, anew } => {
                     let mark = names.mark(*wire, *index);
-                    let earlier = anew.then(|| (redirect::take(*index), false));
-                    let new = [(redirect::put_place(*index), false), (redirect::put(mark, *to), true)];
+                    let earlier = anew.then(|| (redirect::take(*index), vec![]));
+                    let put = (redirect::put(mark, *to), vec![*index, *to]);
+                    let new = [(redirect::put_place(*index), vec![]), put];
                     earlier.into_iter().chain(new).collect()
                 }
                 Op::Undirect => {
                     places.push(*index);
-                    vec![(redirect::take(*index), false)]
+                    vec![(redirect::take(*index), vec![])]
                 }
             };
-            for (request, matters) in each {
+            for (request, needs) in each {
                 requests.push(request);
-                owners.push((*wire, matters));
+                owners.push((*wire, needs));
             }
         }
     }
     let mut outcomes = BTreeMap::<WireId, Result<(), String>>::new();
-    for ((wire, matters), answer) in owners.into_iter().zip(netlink.batch(requests)?) {
+    for ((wire, needs), answer) in owners.into_iter().zip(netlink.batch(requests)?) {
         let outcome = outcomes.entry(wire).or_insert(Ok(()));
         if let Err(e) = answer
-            && matters
+            && !needs.is_empty()
             && outcome.is_ok()
+            && !is_passing(netlink, &e, &needs)?
         {
             *outcome = Err(format!("the kernel refused what is to be done to its frames: {e}"));
         }
@@ -315,3 +348,6 @@ async fn visit(visits: Vec<(String, Visit)>, wanted: &Wanted) -> Outcomes {
     );
     made
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use netloom_model::failure::{Code, Failure};
 use netloom_model::id::{HostId, NodeUid};
 use netloom_model::slice::Instance;
-use netloom_model::state::{Runtime, Wanted};
+use netloom_model::state::Runtime;
 
-use crate::client::{HostClient, ImageUse, Refused, Verdict};
+use crate::client::{HostClient, ImageHost, ImageUse, Refused, Verdict};
 use crate::error::{Error, Result};
 use crate::rows::{LabRows, NodeRow};
 use crate::scheduler::Scheduler;
@@ -52,7 +52,7 @@ impl Scheduler {
         }
         let succeeded: BTreeSet<String> =
             rows.nodes.values().filter(|n| n.is_successor()).map(|n| n.id.folded()).collect();
-        let leaves = |n: &&NodeRow| n.wanted == Wanted::Absent || succeeded.contains(&n.id.folded());
+        let leaves = |n: &&NodeRow| !n.wanted.stays() || succeeded.contains(&n.id.folded());
         let leaving: Vec<NodeUid> =
             rows.nodes.values().filter(|n| !n.is_successor()).filter(leaves).map(|n| n.uid).collect();
         client.check_instances(instances, &leaving).await
@@ -95,20 +95,25 @@ impl Scheduler {
                     let message = format!("host {host} is not in the scheduler's configuration");
                     return Err(Error::from(Failure::new(Code::Unavailable, "HOST_UNAVAILABLE", message)));
                 };
-                let facts = client.inspect_images(&images).await?;
-                self.registry.record(&host, facts).await
+                let (facts, room) = client.inspect_images(&images).await?;
+                self.registry.record(&host, facts).await?;
+                Ok((host, room))
             }
         };
-        futures::future::try_join_all(asked.into_iter().map(ask)).await?;
+        let rooms = futures::future::try_join_all(asked.into_iter().map(ask)).await?;
         if uses.is_empty() {
             return Ok(Vec::new());
         }
-        let architectures = self.world.read(|hosts| {
+        let architectures: BTreeMap<HostId, String> = self.world.read(|hosts| {
             let of_host =
                 |(id, view): (&HostId, &HostView)| (id.clone(), view.compute.inventory.architecture.clone());
             hosts.iter().map(of_host).collect()
         });
-        self.registry.validate(uses, &architectures).await
+        let hosts = rooms.into_iter().map(|(host, room_bytes)| {
+            let architecture = architectures.get(&host).cloned().unwrap_or_default();
+            (host, ImageHost { architecture, room_bytes })
+        });
+        self.registry.validate(uses, &hosts.collect()).await
     }
 }
 
@@ -123,7 +128,7 @@ pub(super) fn image_uses(before: &LabRows, after: &LabRows) -> Vec<ImageUse> {
     after
         .nodes
         .values()
-        .filter(|n| n.wanted != Wanted::Absent && n.runtime != Runtime::Bridge && !waited.contains(&n.uid))
+        .filter(|n| n.wanted.stays() && n.runtime != Runtime::Bridge && !waited.contains(&n.uid))
         .filter_map(|n| {
             Some(ImageUse {
                 node: n.id.to_string(),

@@ -5,9 +5,10 @@ use netloom_model::id::LabId;
 use netloom_model::spec::{LabSpec, LinkSpec};
 use netloom_model::state::Wanted;
 
+use super::Change;
 use super::refuse::{lab_not_found, refuse_if_busy};
 use crate::error::Result;
-use crate::rows::LabRows;
+use crate::rows::{LabRows, OperationKind};
 use crate::scheduler::Scheduler;
 use crate::store::LinkView;
 
@@ -35,6 +36,16 @@ pub struct LinkEdit {
     pub version: String,
 }
 
+impl Change {
+    /// The kind of the operation that brings it about.
+    pub(super) fn kind(&self) -> OperationKind {
+        match self {
+            Change::Whole(_) => OperationKind::Deploy,
+            Change::Link(_) => OperationKind::Edit,
+        }
+    }
+}
+
 /// Says that there is no such link.
 pub fn link_not_found(lab: &LabId, link: &str) -> Failure {
     let message =
@@ -45,7 +56,7 @@ pub fn link_not_found(lab: &LabId, link: &str) -> Failure {
 impl Scheduler {
     /// The spec of a lab with one link changed.
     pub(super) fn edited(&self, rows: &LabRows, edit: &LinkEdit) -> Result<LabSpec> {
-        let mut spec = rows.lab.spec.clone();
+        let mut spec = LabSpec::clone(&rows.lab.spec);
         // As ends are spelled in specs that were applied, whatever other spelling the kind has for them.
         let only =
             LabSpec { nodes: spec.nodes.clone(), links: vec![edit.link.clone()], ..LabSpec::default() };

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use netloom_model::failure::{Code, Failure};
 use netloom_model::id::{LabId, NodeUid};
-use netloom_model::state::{Runtime, Wanted};
+use netloom_model::state::Runtime;
 use netloom_service::telemetry;
 
 use super::refuse::{lab_not_found, refuse_if_busy, repeated_in};
@@ -39,7 +39,7 @@ impl ChangeNodes {
     /// The nodes, if all are there and each has something to start and stop.
     fn uids(&self, rows: &LabRows) -> Result<BTreeSet<NodeUid>> {
         let found = |id: &String| {
-            let node = rows.node(&id.to_ascii_lowercase()).filter(|n| n.wanted != Wanted::Absent);
+            let node = rows.node(&id.to_ascii_lowercase()).filter(|n| n.wanted.stays());
             node.ok_or_else(|| id.clone())
         };
         let (nodes, missing): (Vec<_>, Vec<_>) = self.nodes.iter().map(found).partition(|n| n.is_ok());

@@ -15,7 +15,7 @@ fn rows(key_bits: u32) -> LabRows {
         ..NodeSpec::default()
     };
     let mut rows = LabRows::new("lab".parse().unwrap(), 1);
-    rows.lab.spec = LabSpec { nodes: vec![node("R1", true), node("h1", false)], ..LabSpec::default() };
+    rows.lab.spec = LabSpec { nodes: vec![node("R1", true), node("h1", false)], ..LabSpec::default() }.into();
     rows
 }
 

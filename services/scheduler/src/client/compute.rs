@@ -162,8 +162,11 @@ impl HostClient {
         Ok(())
     }
 
-    /// What the host's stores have of these images, in order.
-    pub async fn inspect_images(&self, images: &[(String, Runtime)]) -> Result<Vec<ImageFacts>> {
+    /// What the host's stores have of these images, in order; and how many bytes its disk has room for, where it could be asked.
+    pub async fn inspect_images(
+        &self,
+        images: &[(String, Runtime)],
+    ) -> Result<(Vec<ImageFacts>, Option<u64>)> {
         let query = |(reference, runtime): &(String, Runtime)| pc::ImageQuery {
             reference: reference.clone(),
             runtime: p::Runtime::from(*runtime).into(),
@@ -172,7 +175,7 @@ impl HostClient {
         let response = bounded(STORE, self.compute.clone().inspect_images(request))
             .await
             .map_err(self.error(COMPUTE))?;
-        Ok(response.images.into_iter().map(ImageFacts).collect())
+        Ok((response.images.into_iter().map(ImageFacts).collect(), response.room_bytes))
     }
 
     /// The instances that the host would not take once those of the leaving nodes are gone, with a reason and why in words.

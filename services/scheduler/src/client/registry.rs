@@ -36,6 +36,15 @@ pub struct ImageUse {
     pub policy: PullPolicy,
 }
 
+/// What counts of a host that images are to be used on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImageHost {
+    /// Its architecture; empty when not known.
+    pub architecture: String,
+    /// Bytes that its disk has room for, where that is known.
+    pub room_bytes: Option<u64>,
+}
+
 /// Whether an image can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -86,11 +95,11 @@ impl RegistryClient {
         Ok(())
     }
 
-    /// Judges whether images can be used on hosts of these architectures, in order.
+    /// Judges whether images can be used on these hosts, in order.
     pub async fn validate(
         &self,
         uses: &[ImageUse],
-        architectures: &BTreeMap<HostId, String>,
+        hosts: &BTreeMap<HostId, ImageHost>,
     ) -> Result<Vec<Verdict>> {
         let image_use = |u: &ImageUse| pi::ImageUse {
             node: u.node.clone(),
@@ -98,7 +107,8 @@ impl RegistryClient {
             runtime: p::Runtime::from(u.runtime).into(),
             host: u.host.to_string(),
             pull_policy: p::ImagePullPolicy::from(u.policy).into(),
-            architecture: architectures.get(&u.host).cloned().unwrap_or_default(),
+            architecture: hosts.get(&u.host).map(|h| h.architecture.clone()).unwrap_or_default(),
+            room_bytes: hosts.get(&u.host).and_then(|h| h.room_bytes),
         };
         let request = pi::ValidateImagesRequest { uses: uses.iter().map(image_use).collect() };
         let response = bounded(NOTE, self.0.clone().validate_images(request)).await.map_err(registry_said)?;

@@ -61,7 +61,12 @@ fn well(rows: &LabRows) -> HostView {
         seen.start_id = "s1".into();
         match node.segment {
             Some(wire_id) => {
-                let segment = ObservedSegment { wire_id, state: WireState::Up, detail: String::new() };
+                let segment = ObservedSegment {
+                    wire_id,
+                    state: WireState::Up,
+                    detail: String::new(),
+                    sources: Vec::new(),
+                };
                 view.network.segments.insert(wire_id, segment);
             }
             None => drop(view.compute.instances.insert(node.uid, seen)),
@@ -80,7 +85,8 @@ fn well(rows: &LabRows) -> HostView {
     for wire_id in rows.links.values().map(|l| l.wire_id) {
         let (detail, plane_reason) = Default::default();
         let (state, plane) = (WireState::Up, "ovs".into());
-        let wire = ObservedWire { wire_id, state, detail, end: None, plane, plane_reason };
+        let wire =
+            ObservedWire { wire_id, state, detail, end: None, plane, plane_reason, sources: Vec::new() };
         view.network.wires.insert(wire_id, wire);
     }
     view

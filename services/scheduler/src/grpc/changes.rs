@@ -69,6 +69,7 @@ impl Grpc {
             generation: 0,
             request_id: request_id(&request.request_id)?,
             existence: Existence::Must,
+            left_out: Vec::new(),
         };
         self.core.apply(apply).await.map_err(status)
     }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use netloom_model::id::HostId;
+use netloom_model::id::{HostId, WireId};
+use netloom_model::observed::Source;
 use netloom_model::plan::Progress;
-use netloom_model::state::{NodeState, Runtime};
 use netloom_model::tally::{LinkTally, NodeTally};
-use netloom_proto::convert::timestamp;
+use netloom_proto::convert::{timestamp, told};
 use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::v1 as p;
 use netloom_service::status::to_rpc_status;
@@ -25,7 +25,7 @@ pub(super) fn lab(core: &Scheduler, view: LabView) -> ps::LabFacts {
     ps::LabFacts {
         uid: lab.uid.to_string(),
         id: lab.id.to_string(),
-        spec: Some(lab.spec.into()),
+        spec: Some(lab.spec.into_inner().into()),
         wanted: p::Wanted::from(lab.wanted).into(),
         generation: lab.generation,
         node_tallies: nodes.into_iter().map(node).collect(),
@@ -50,11 +50,19 @@ pub(super) fn node(core: &Scheduler, view: NodeView) -> ps::NodeFacts {
         carrier: i.carrier,
     };
     let observe_time = timestamp(core.world.heard_us(node.host.iter()));
-    // Of a bridge nothing is kept but the state that followed.
-    let of_bridge = node.runtime == Runtime::Bridge
-        && !matches!(node.state, NodeState::Pending | NodeState::Unschedulable);
+    let of_segment = |host: &HostId, segment: &WireId| {
+        core.world.host(host, |view| view.network.segments.get(segment).map(|s| s.sources.clone())).flatten()
+    };
+    let mut sources = match (&node.observed, node.host.as_ref().zip(node.segment.as_ref())) {
+        (Some(observed), _) => observed.sources.clone(),
+        (None, Some((host, segment))) => of_segment(host, segment).unwrap_or_default(),
+        (None, None) => Vec::new(),
+    };
+    if !sources.is_empty() && interfaces.iter().any(|interface| interface.present) {
+        sources.push(Source::Interfaces);
+    }
     let mut facts = ps::NodeFacts {
-        seen: of_bridge || node.observed.is_some(),
+        sources: told(sources),
         uid: node.uid.to_string(),
         lab,
         runtime: p::Runtime::from(node.runtime).into(),
@@ -69,7 +77,7 @@ pub(super) fn node(core: &Scheduler, view: NodeView) -> ps::NodeFacts {
         create_time: timestamp(node.create_us),
         update_time: timestamp(node.update_us),
         observe_time,
-        spec: Some(node.spec.into()),
+        spec: Some(node.spec.into_inner().into()),
         ..ps::NodeFacts::default()
     };
     if let Some(o) = node.observed {
@@ -89,15 +97,19 @@ pub(super) fn link(core: &Scheduler, view: LinkView) -> ps::LinkFacts {
     let LinkView { lab, link } = view;
     let carried = |host| core.world.host(host, |view| view.network.carried.get(&link.wire_id).copied());
     let carried = link.host.as_ref().and_then(carried).flatten();
+    let read =
+        |host| core.world.host(host, |view| view.network.wires.get(&link.wire_id).map(|w| w.sources.clone()));
+    let sources = link.host.as_ref().and_then(read).flatten().unwrap_or_default();
     ps::LinkFacts {
         carried_a_to_b: carried.map(|c| c.a_to_b.into()),
         carried_b_to_a: carried.map(|c| c.b_to_a.into()),
+        sources: told(sources),
         uid: link.uid.to_string(),
         lab,
         id: link.id,
         observe_time: timestamp(core.world.heard_us(link.host.iter())),
         enabled: link.enabled,
-        spec: Some(link.spec.into()),
+        spec: Some(link.spec.into_inner().into()),
         state: p::LinkState::from(link.state).into(),
         reason: link.reason,
         plane: link.plane,
@@ -168,7 +180,7 @@ pub(super) fn operation(core: &Scheduler, row: OperationRow) -> ps::OperationFac
         _ => row.progress,
     };
     let kind = match row.kind {
-        OperationKind::Deploy => p::OperationKind::Deploy,
+        OperationKind::Deploy | OperationKind::Edit => p::OperationKind::Deploy,
         OperationKind::Destroy => p::OperationKind::Destroy,
         OperationKind::Start => p::OperationKind::Start,
         OperationKind::Stop => p::OperationKind::Stop,

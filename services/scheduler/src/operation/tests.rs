@@ -40,7 +40,7 @@ fn well() -> LabRows {
 fn verdict(change: impl FnOnce(&mut LabRows), time_is_over: bool) -> Option<Result<(), Failure>> {
     let mut rows = well();
     change(&mut rows);
-    super::verdict(&rows, None, |_| time_is_over)
+    super::verdict(&rows, None, |_| time_is_over, Removals::Awaited)
 }
 
 fn node(rows: &mut LabRows, state: NodeState) {
@@ -68,12 +68,21 @@ fn a_deploy_is_over_when_nothing_better_comes_by_waiting() {
         );
     }
     assert!(verdict(|r| link(r, LinkState::Failed), false).unwrap().is_err());
+    let changing = |r: &mut LabRows| {
+        r.links.values_mut().next().unwrap().reason = "its impairment is being made".into();
+    };
+    assert_eq!(verdict(changing, false), None, "up, and not yet what it is to be");
     let former = |r: &mut LabRows| {
         let mut old = r.nodes.values().next().unwrap().clone();
         (old.uid, old.replaced, old.wanted) = (netloom_model::id::NodeUid::new(), true, Wanted::Absent);
         r.nodes.insert(old.uid, old);
     };
     assert_eq!(verdict(former, true), None, "something is still to be removed");
+    let mut rows = well();
+    former(&mut rows);
+    assert_eq!(super::verdict(&rows, None, |_| true, Removals::Left), Some(Ok(())), "it had its time");
+    rows.links.values_mut().for_each(|l| l.wanted = Wanted::Absent);
+    assert_eq!(super::verdict(&rows, None, |_| true, Removals::Left), None, "links always are waited for");
 }
 
 #[test]
@@ -127,6 +136,45 @@ fn a_link_has_its_time_from_when_both_nodes_are_ready() {
     node(&mut rows, NodeState::Starting);
     assert_eq!(note_late_links(&rows, &mut late, bound), None);
     assert!(late.is_empty());
+}
+
+/// It counted from the first node that ran: those that started last were not looked at.
+#[test]
+fn the_watch_of_starts_is_that_of_the_node_that_started_last() {
+    let mut rows = well();
+    let action = |id: &str| netloom_model::plan::Action {
+        verb: Verb::Create,
+        object: Object::Node,
+        id: id.into(),
+        reason: String::new(),
+        host: String::new(),
+    };
+    let both = Plan { actions: vec![action("a"), action("b")], ..Plan::default() };
+    let is = |rows: &mut LabRows, id: &str, state: NodeState, start: &str| {
+        let lab = rows.lab.uid;
+        let node = rows.nodes.values_mut().find(|n| n.id.as_str() == id).unwrap();
+        let mut seen = netloom_model::observed::Observed::absent(node.uid, lab);
+        seen.start_id = start.into();
+        (node.state, node.observed) = (state, Some(seen));
+    };
+    is(&mut rows, "a", NodeState::Ready, "1");
+    is(&mut rows, "b", NodeState::Starting, "");
+    let mut started = HashMap::new();
+    assert_eq!(
+        note_starts(&rows, &Plan::default(), &mut started),
+        None,
+        "what starts nothing waits for nothing"
+    );
+    let first = note_starts(&rows, &both, &mut started).unwrap();
+    assert_eq!(note_starts(&rows, &both, &mut started), Some(first), "looking again does not begin anew");
+    is(&mut rows, "b", NodeState::Ready, "1");
+    let second = note_starts(&rows, &both, &mut started).unwrap();
+    assert!(second > first);
+    is(&mut rows, "a", NodeState::Ready, "2");
+    let third = note_starts(&rows, &both, &mut started).unwrap();
+    assert!(third > second, "one that was started again begins anew");
+    is(&mut rows, "a", NodeState::Stopped, "");
+    assert_eq!(note_starts(&rows, &both, &mut started), Some(second), "what ended is judged, not watched");
 }
 
 #[test]

@@ -3,6 +3,14 @@
 //! What is there stays until its successor can be made. Until then the successor's row stands beside the one that is shown: its image and files are brought to
 //! its host, and the host is asked whether it would take it. Only when that is known of everything that the lab is to get, they change places ([`take_over`]). So a
 //! cancel before that, or an image that cannot be had, leaves the container that was there, with its disk, its interfaces and its links.
+//!
+//! ```text
+//! successor ─► shown ─► set aside ─► to be gone: an operation succeeded, or the lab goes
+//!     ▲                     │
+//!     └─────────────────────┘ it is asked for again: by a cancel ([`Before`](super::Before)), or by its former spec
+//! ```
+//!
+//! What changed places with its successor is set aside: out of the way, with all that its programs wrote. What is asked for and stands aside is not made, it comes back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,8 +32,17 @@ pub(super) struct New {
     pub(super) now: i64,
 }
 
+/// What became of a node that is to be another.
+pub(super) enum Anew {
+    /// It is made.
+    Made,
+    /// It comes back: it was set aside.
+    Back,
+    /// That is under way already, or failed and nobody asks for it again.
+    AsBefore,
+}
+
 /// What was made so far.
-#[derive(Default)]
 pub(super) struct Made {
     /// The hosts of their former selves.
     pub(super) former: BTreeMap<NodeUid, HostId>,
@@ -35,20 +52,43 @@ pub(super) struct Made {
     successors: BTreeMap<String, NodeUid>,
     /// Those that are still asked for.
     kept: BTreeSet<NodeUid>,
+    /// The hashes that are asked for, by ids in lower case.
+    asked: BTreeMap<String, String>,
+    /// True when what failed before is tried again: a user asks.
+    by_user: bool,
+}
+
+/// Takes a node out of the lab: aside, since it may be asked to come back, when there may be something of it.
+pub(super) fn leaves(node: &mut NodeRow) {
+    if !node.wanted.stays() {
+        return;
+    }
+    let has_disk =
+        node.runtime != Runtime::Bridge && node.host.is_some() && node.image_step == ImageStep::Ready;
+    node.wanted = if has_disk { Wanted::Aside } else { Wanted::Absent };
+    // By the time it is back, its files there are another's.
+    node.files = String::new();
 }
 
 impl Made {
-    /// Nothing yet, among these rows.
-    pub(super) fn among(rows: &LabRows) -> Made {
+    /// Nothing yet, among these rows; these hashes are asked for.
+    pub(super) fn among(rows: &LabRows, asked: BTreeMap<String, String>, by_user: bool) -> Made {
         let successors = rows.nodes.values().filter(|n| n.is_successor());
-        Made { successors: successors.map(|n| (n.id.folded(), n.uid)).collect(), ..Made::default() }
+        Made {
+            former: BTreeMap::new(),
+            names: BTreeSet::new(),
+            successors: successors.map(|n| (n.id.folded(), n.uid)).collect(),
+            kept: BTreeSet::new(),
+            asked,
+            by_user,
+        }
     }
 
-    /// Adds the row of a new node; its former self, of which there is nothing or which is going anyway, is to be gone.
+    /// Adds the row of a new node; its former self leaves.
     pub(super) fn insert(&mut self, rows: &mut LabRows, new: New, former: Option<NodeUid>) {
         let former = former.and_then(|uid| rows.nodes.get_mut(&uid)).and_then(|old| {
             old.replaced = true;
-            old.wanted = Wanted::Absent;
+            leaves(old);
             old.host.clone()
         });
         let node = new.row();
@@ -57,45 +97,78 @@ impl Made {
         rows.nodes.insert(node.uid, node);
     }
 
-    /// Makes a node anew: at once when there is nothing of it, else by a successor. False when that is under way already, or failed and nobody asks for it again.
-    pub(super) fn anew(&mut self, rows: &mut LabRows, new: New, former: NodeUid, asked: bool) -> bool {
+    /// Makes a node anew: as what was set aside of it, at once when there is nothing of it, else by a successor.
+    pub(super) fn anew(&mut self, rows: &mut LabRows, new: New, former: NodeUid) -> Anew {
+        let folded = new.id.folded();
+        let there = self.successors.get(&folded).and_then(|uid| rows.nodes.get_mut(uid));
+        if let Some(successor) = there.filter(|n| new.is(n)) {
+            self.names.insert(folded);
+            self.kept.insert(successor.uid);
+            successor.spec = new.spec.into();
+            let again = self.by_user && successor.image_step == ImageStep::Failed;
+            if !again {
+                return Anew::AsBefore;
+            }
+            successor.image_step = ImageStep::Waiting;
+            successor.image_detail = String::new();
+            return Anew::Made;
+        }
+        if let Some(back) = self.set_aside(rows, &new).and_then(|uid| rows.nodes.get_mut(&uid)) {
+            self.names.insert(folded);
+            self.kept.insert(back.uid);
+            (back.wanted, back.replaced, back.spec) = (Wanted::Running, true, new.spec.into());
+            return Anew::Back;
+        }
         let stands = |old: &NodeRow| {
-            old.image_step == ImageStep::Ready
+            old.wanted.stays()
+                && old.image_step == ImageStep::Ready
                 && old.runtime != Runtime::Bridge
                 && new.runtime != Runtime::Bridge
         };
         let Some(host) = rows.nodes.get(&former).filter(|n| stands(n)).and_then(|n| n.host.clone()) else {
             self.insert(rows, new, Some(former));
-            return true;
+            return Anew::Made;
         };
-        let folded = new.id.folded();
-        self.names.insert(folded.clone());
-        let same = |n: &NodeRow| n.spec_hash == new.hash && n.runtime == new.runtime && n.id == new.id;
-        let there = self.successors.get(&folded).and_then(|uid| rows.nodes.get_mut(uid));
-        if let Some(successor) = there.filter(|n| same(n)) {
-            self.kept.insert(successor.uid);
-            successor.spec = new.spec;
-            let again = asked && successor.image_step == ImageStep::Failed;
-            if again {
-                successor.image_step = ImageStep::Waiting;
-                successor.image_detail = String::new();
-            }
-            return again;
-        }
+        self.names.insert(folded);
         let node = NodeRow { replaced: true, ..new.row() };
         self.kept.insert(node.uid);
         self.former.insert(node.uid, host);
         rows.nodes.insert(node.uid, node);
-        true
+        Anew::Made
     }
 
-    /// Drops the successors that nobody asks for any more. Nothing was made of them.
+    /// What was set aside and is what is asked for.
+    fn set_aside(&self, rows: &LabRows, new: &New) -> Option<NodeUid> {
+        let fits = |n: &&NodeRow| n.is_aside() && new.is(n) && self.finds_its_owner(rows, n);
+        rows.nodes.values().filter(fits).max_by_key(|n| n.create_us).map(|n| n.uid)
+    }
+
+    /// True unless it was made to share a network namespace that is not there any more, and does not come back with it: a container cannot have another.
+    pub(super) fn finds_its_owner(&self, rows: &LabRows, node: &NodeRow) -> bool {
+        let NetworkMode::Node(owner) = &node.spec.network_mode else { return true };
+        let owner = owner.to_ascii_lowercase();
+        // The newest that was there when it was made.
+        let may = rows.nodes.values().filter(|n| n.id.folded() == owner && n.create_us <= node.create_us);
+        may.max_by_key(|n| n.create_us)
+            .is_some_and(|o| self.asked.get(&owner) == Some(&o.spec_hash) && self.finds_its_owner(rows, o))
+    }
+
+    /// Drops the successors that nobody asks for any more: nothing was made of them, except of those that were to come back.
     pub(super) fn drop_others(&self, rows: &mut LabRows) {
-        rows.nodes.retain(|uid, n| !n.is_successor() || self.kept.contains(uid));
+        let dropped = |n: &NodeRow| n.is_successor() && !self.kept.contains(&n.uid);
+        rows.nodes.retain(|_, n| !dropped(n) || n.phase().is_some());
+        for node in rows.nodes.values_mut().filter(|n| dropped(n)) {
+            (node.wanted, node.files) = (Wanted::Aside, String::new());
+        }
     }
 }
 
 impl New {
+    /// True of a row that is this very node.
+    pub(super) fn is(&self, row: &NodeRow) -> bool {
+        row.spec_hash == self.hash && row.runtime == self.runtime && row.id == self.id
+    }
+
     fn row(self) -> NodeRow {
         let bridge = self.runtime == Runtime::Bridge;
         NodeRow {
@@ -104,7 +177,7 @@ impl New {
             replaced: false,
             runtime: self.runtime,
             wanted: Wanted::Running,
-            spec: self.spec,
+            spec: self.spec.into(),
             spec_hash: self.hash,
             host: None,
             // A bridge's name has room for 60 bits only.
@@ -126,8 +199,8 @@ impl New {
     }
 }
 
-/// Puts the successors that can be made in the places of those they succeed, once nothing of the lab is being prepared any more. Those that belong together, by a network
-/// namespace or by what surrounds all of them, change together or not at all.
+/// Puts the successors that can be made in the places of those they succeed, once nothing of the lab is being prepared any more; those leave. Those that
+/// belong together, by a network namespace or by what surrounds all of them, change together or not at all.
 pub fn take_over(rows: &mut LabRows, catalogue: &Catalogue, now: i64) {
     if rows.is_preparing() || !rows.nodes.values().any(NodeRow::is_successor) {
         return;
@@ -149,7 +222,7 @@ pub fn take_over(rows: &mut LabRows, catalogue: &Catalogue, now: i64) {
             Some(uid) if *uid == node.uid => node.replaced = false,
             Some(_) if !node.replaced => {
                 node.replaced = true;
-                node.wanted = Wanted::Absent;
+                leaves(node);
             }
             _ => {}
         }
@@ -196,3 +269,6 @@ fn is_around(rows: &LabRows, old: &NodeRow) -> bool {
     let network = network_of(&rows.lab.id, spec);
     spec_hash(&name, &old.spec, &spec.files_of(&old.spec), network.as_ref()) != old.spec_hash
 }
+
+#[cfg(test)]
+mod tests;

@@ -51,7 +51,7 @@ pub(super) fn links(
                 // Its removal may not have begun: then it is as it was.
                 old.wanted = Wanted::Running;
                 old.enabled |= ctx.revive;
-                old.spec = asked;
+                old.spec = asked.into();
                 let mut create = action(Verb::Create, Object::Link, &id, "it is wanted again");
                 create.host = host.map(String::from).unwrap_or_default();
                 actions.push(create);
@@ -73,9 +73,9 @@ pub(super) fn links(
                     old.enabled = true;
                     reasons.push("it was unplugged".to_owned());
                 }
-                if old.spec != asked {
+                if *old.spec != asked {
                     reasons.push(link_change(&old.spec, &asked));
-                    old.spec = asked;
+                    old.spec = asked.into();
                 }
                 if chooses(&old.spec) {
                     reasons.extend(plane_change(former, spec));
@@ -99,7 +99,7 @@ pub(super) fn links(
             replaced: false,
             wire_id: new_wire_id(63),
             wanted: Wanted::Running,
-            spec: asked,
+            spec: asked.into(),
             host,
             enabled: true,
             state: LinkState::Pending,

@@ -3,6 +3,7 @@
 //! What a map or a list holds may be a secret or long: of those only what was added, changed or removed is named.
 
 use netloom_model::id::LabId;
+use netloom_model::plan::{Object, Plan, Verb};
 use netloom_model::slice::mounted_files;
 use netloom_model::spec::{BindSource, Endpoint, FileEntry, Impairment, LabSpec, LinkSpec, NodeSpec, Plane};
 use serde_json::{Map, Value};
@@ -88,11 +89,17 @@ pub fn contents(old: (&LabSpec, &NodeSpec), new: (&LabSpec, &NodeSpec)) -> Vec<S
     let goes_on = |path: &str, target: &str| bundled(old.1).any(|b| b == (path, target));
     let told = |(path, target): (&str, &str)| {
         let below = |file: &&str| file.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+        let writable = new.1.binds.iter().any(|b| b.target == target && !b.read_only);
+        let own = if writable { ", and what it changed in it itself is lost" } else { "" };
         if changed.contains(&path) {
             return Some(match path == new.1.startup_config {
-                true => "startup-config: content changes; the node reads it when it next starts".to_owned(),
+                true => {
+                    format!("startup-config: content changes; the node reads it when it next starts{own}")
+                }
                 false => {
-                    format!("bind {target}: content changes, in place; the node reads it when it next does")
+                    format!(
+                        "bind {target}: content changes, in place; the node reads it when it next does{own}"
+                    )
                 }
             });
         }
@@ -102,9 +109,27 @@ pub fn contents(old: (&LabSpec, &NodeSpec), new: (&LabSpec, &NodeSpec)) -> Vec<S
             1 => format!("{first} changes"),
             n => format!("{first} and {} more change", n - 1),
         };
-        Some(format!("bind {target}: {what}, in place; the node reads it when it next does"))
+        Some(format!("bind {target}: {what}, in place; the node reads it when it next does{own}"))
     };
     bundled(new.1).filter(|(path, target)| goes_on(path, target)).filter_map(told).collect()
+}
+
+/// Says of what is removed because a filter left its node out that this is why.
+pub fn tell_left_out(plan: &mut Plan, left_out: &[String]) {
+    const WHY: &str = "the node filter leaves it out";
+    let is_left_out = |node: &str| left_out.iter().any(|l| l.eq_ignore_ascii_case(node));
+    for action in plan.actions.iter_mut().filter(|a| a.verb == Verb::Delete) {
+        match action.object {
+            Object::Node if is_left_out(&action.id) => WHY.clone_into(&mut action.reason),
+            Object::Node => {}
+            Object::Link => {
+                let nodes = action.id.split("--").filter_map(|end| end.split(':').next());
+                if let Some(node) = nodes.into_iter().find(|node| is_left_out(node)) {
+                    action.reason = format!("the node filter leaves {node} out");
+                }
+            }
+        }
+    }
 }
 
 /// The fields of a link that differ. Both have the same ends in the same order.
@@ -265,7 +290,8 @@ mod tests {
         let bind = |path: &str, target: &str| Bind {
             source: BindSource::Bundle(path.into()),
             target: target.into(),
-            read_only: false,
+            // A node cannot lose what it cannot change.
+            read_only: path == "d",
         };
         let binds = vec![bind("a", "/etc/a"), bind("d", "/etc/d"), bind("s.cfg", "/config")];
         let node = NodeSpec { id: "n".into(), binds, startup_config: "s.cfg".into(), ..NodeSpec::default() };
@@ -292,14 +318,38 @@ mod tests {
         assert_eq!(
             told(&new),
             [
-                "bind /etc/a: content changes, in place; the node reads it when it next does",
+                "bind /etc/a: content changes, in place; the node reads it when it next does, and what it changed in it itself is lost",
                 "bind /etc/d: x and 1 more change, in place; the node reads it when it next does",
-                "startup-config: content changes; the node reads it when it next starts",
+                "startup-config: content changes; the node reads it when it next starts, and what it changed in it itself is lost",
             ]
         );
         let lab: LabId = "l".parse().unwrap();
         let shape = files(&[("a/b", "1"), ("d/x", "1"), ("s.cfg", "1")]);
         assert_eq!(surroundings(&lab, (&old, &node), (&shape, &node)), "a is a directory now");
+    }
+
+    #[test]
+    fn what_a_filter_leaves_out_is_told_apart_from_what_the_file_does_not_have() {
+        let delete = |object, id: &str| netloom_model::plan::Action {
+            verb: Verb::Delete,
+            object,
+            id: id.into(),
+            reason: "it is not in the spec".into(),
+            host: String::new(),
+        };
+        let mut plan = Plan {
+            actions: vec![
+                delete(Object::Node, "r3"),
+                delete(Object::Node, "old"),
+                delete(Object::Link, "r1:eth1--r3:eth1"),
+                delete(Object::Link, "old:eth1--r1:eth2"),
+            ],
+            unplaced: Vec::new(),
+        };
+        tell_left_out(&mut plan, &["R3".into()]);
+        let why: Vec<&str> = plan.actions.iter().map(|a| a.reason.as_str()).collect();
+        let not = "it is not in the spec";
+        assert_eq!(why, ["the node filter leaves it out", not, "the node filter leaves r3 out", not]);
     }
 
     #[test]

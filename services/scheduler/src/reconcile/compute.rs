@@ -11,7 +11,7 @@ use netloom_model::spec::StageSpec;
 use netloom_model::state::{LinkState, Wanted};
 use tokio::time::Instant;
 
-use super::Service;
+use super::{Again, Retry, Service};
 use crate::client::{COMPUTE, HostClient};
 use crate::error::Result;
 use crate::facts;
@@ -54,6 +54,27 @@ pub struct Slice {
     instances: BTreeMap<NodeUid, Instance>,
     /// How far starts were said to be.
     told: BTreeMap<Start, Told>,
+    stuck: Stuck,
+}
+
+/// What the host could not remove: that is tried again by itself, and holds up nothing else of the lab.
+#[derive(Clone, Default)]
+struct Stuck {
+    uids: BTreeSet<NodeUid>,
+    retry: Retry,
+}
+
+impl Stuck {
+    /// Notes what came of removals.
+    fn note(&mut self, asked: &BTreeSet<NodeUid>, failed: BTreeSet<NodeUid>) {
+        self.uids.retain(|uid| !asked.contains(uid));
+        if !failed.is_empty() {
+            self.retry.failed();
+            self.uids.extend(failed);
+        } else if self.uids.is_empty() {
+            self.retry = Retry::default();
+        }
+    }
 }
 
 /// What is to be told of a lab.
@@ -85,7 +106,7 @@ impl Service for Compute {
     ) -> Result<HashMap<LabUid, Slice>> {
         let of = |r: &Arc<LabRows>| Slice {
             instances: slices::instances(r, &host.id, &core.catalogue),
-            told: BTreeMap::new(),
+            ..Slice::default()
         };
         let has: HashMap<LabUid, Slice> = labs.iter().map(|r| (r.lab.uid, of(r))).collect();
         let instances = has.values().flat_map(|s| s.instances.values()).cloned().collect();
@@ -122,7 +143,7 @@ impl Service for Compute {
         host: &HostClient,
         rows: &LabRows,
         acknowledged: Option<&Slice>,
-    ) -> (Option<Work>, Option<Instant>) {
+    ) -> (Option<Work>, Option<Again>) {
         let none = Slice::default();
         let acknowledged = acknowledged.unwrap_or(&none);
         let instances = slices::instances(rows, &host.id, &core.catalogue);
@@ -132,13 +153,20 @@ impl Service for Compute {
         if !ensure.is_empty() && rest.is_none() {
             self.entries_told.insert(rows.lab.uid, Instant::now());
         }
-        let remove = slices::instances_to_remove(rows, &host.id);
+        let mut remove = slices::instances_to_remove(rows, &host.id);
+        let stuck = acknowledged.stuck.clone();
+        let later = stuck.retry.not_before().filter(|_| !remove.is_disjoint(&stuck.uids));
+        if later.is_some() {
+            remove.retain(|uid| !stuck.uids.contains(uid));
+        }
         let Starts { settle, settled, again } = self.starts(core, host, rows, &acknowledged.told);
-        let again = again.into_iter().chain(rest.filter(|_| held)).min();
+        let awaited = again.into_iter().chain(rest.filter(|_| held)).min();
+        let again = awaited.into_iter().chain(later).min();
+        let again = again.map(|at| Again { at, only_removals: awaited.is_none() });
         let mut told = acknowledged.told.clone();
         told.extend(settle.clone());
         told.retain(|(uid, _), _| rows.nodes.contains_key(uid));
-        let has = Slice { told, instances };
+        let has = Slice { told, instances, stuck };
         let here = |h: &Option<HostId>| h.as_ref() == Some(&host.id);
         let whole = rows.lab.wanted == Wanted::Absent
             && !rows.nodes.values().any(|n| here(&n.host))
@@ -148,18 +176,24 @@ impl Service for Compute {
         ((!nothing).then_some(Work { settle, settled, remove, whole, ensure, has }), again)
     }
 
-    async fn tell(core: Arc<Scheduler>, host: HostClient, rows: Arc<LabRows>, work: Work) -> Result<Slice> {
+    async fn tell(
+        core: Arc<Scheduler>,
+        host: HostClient,
+        rows: Arc<LabRows>,
+        mut work: Work,
+    ) -> Result<Slice> {
         let lab = rows.lab.uid;
         // What leaves holds up nothing else: a node whose name it has is not told yet.
         let leave = async {
             match work.remove.is_empty() && !work.whole {
-                true => Ok(()),
+                true => Ok(BTreeSet::new()),
                 false => remove(&core, &host, lab, &work).await,
             }
         };
         let (removed, told) = tokio::join!(leave, tell_all(&core, &host, lab, &work));
         told?;
-        removed.map(|()| work.has)
+        work.has.stuck.note(&work.remove, removed?);
+        Ok(work.has)
     }
 }
 
@@ -224,8 +258,8 @@ fn to_tell(
     Tell { ensure, instances, held }
 }
 
-/// Removes instances and, of a lab that is gone, the rest; deletes the rows of what is gone. What stays is an error, so that it is tried again later.
-async fn remove(core: &Scheduler, host: &HostClient, lab: LabUid, work: &Work) -> Result<()> {
+/// Removes instances and, of a lab that is gone, the rest; deletes the rows of what is gone. Says which instances stay; a rest that does is an error.
+async fn remove(core: &Scheduler, host: &HostClient, lab: LabUid, work: &Work) -> Result<BTreeSet<NodeUid>> {
     let uids: Vec<NodeUid> = work.remove.iter().copied().collect();
     let labs: Vec<LabUid> = work.whole.then_some(lab).into_iter().collect();
     let answer = host.remove_instances(&uids, &labs).await;
@@ -264,10 +298,15 @@ async fn remove(core: &Scheduler, host: &HostClient, lab: LabUid, work: &Work) -
         }
     })
     .await?;
-    match failures.into_iter().next() {
-        None => Ok(()),
-        Some((uid, why)) => Err(host.could_not_remove(COMPUTE, &uid, &why)),
+    if let Some(why) = failures.get(&lab.to_string()) {
+        return Err(host.could_not_remove(COMPUTE, &lab.to_string(), why));
     }
+    let stay: BTreeSet<NodeUid> =
+        uids.into_iter().filter(|uid| failures.contains_key(&uid.to_string())).collect();
+    if let Some((uid, why)) = failures.first_key_value() {
+        tracing::warn!(host = %host.id, instances = stay.len(), "tried again later: {}", host.could_not_remove(COMPUTE, uid, why));
+    }
+    Ok(stay)
 }
 
 /// What is to be said of starts.
@@ -387,6 +426,7 @@ mod tests {
             certificate: None,
             network_of: None,
             readiness: None,
+            nics: Vec::new(),
         }
     }
 

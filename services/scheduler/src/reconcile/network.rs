@@ -6,9 +6,8 @@ use std::sync::Arc;
 use netloom_model::id::{LabUid, WireId};
 use netloom_model::slice::NetworkSlice;
 use netloom_model::state::Wanted;
-use tokio::time::Instant;
 
-use super::Service;
+use super::{Again, Service};
 use crate::client::{HostClient, NETWORK};
 use crate::error::Result;
 use crate::rows::LabRows;
@@ -78,7 +77,7 @@ impl Service for Network {
         host: &HostClient,
         rows: &LabRows,
         acknowledged: Option<&NetworkSlice>,
-    ) -> (Option<Work>, Option<Instant>) {
+    ) -> (Option<Work>, Option<Again>) {
         let has = slices::network(rows, &host.id);
         let remove = slices::wires_to_remove(rows, &host.id);
         let none = NetworkSlice::default();

@@ -1,5 +1,6 @@
 use netloom_model::kind::Catalogue;
 use netloom_model::observed::Observed;
+use netloom_model::slice::ReadinessCheck;
 use netloom_model::spec::{LabSpec, MgmtSpec};
 
 use super::*;
@@ -56,6 +57,26 @@ fn ready() -> LabRows {
 }
 
 #[test]
+fn a_virtual_machine_is_told_its_nics_and_how_it_is_ready() {
+    let mut rows = ready();
+    let r2 = rows.node("r2").unwrap().uid;
+    let before = instances(&rows, &host(), &Catalogue::embedded());
+    assert!(before[&r2].nics.is_empty(), "those of a container are the network service's");
+    let node = rows.nodes.values_mut().find(|n| n.uid == r2).unwrap();
+    (node.spec.kind, node.runtime) = ("tcl".into(), Runtime::Libvirt);
+    let all = instances(&rows, &host(), &Catalogue::embedded());
+    let nics: Vec<_> = all[&r2].nics.iter().map(|n| (n.guest_name.as_str(), n.wire_id)).collect();
+    let made = network(&rows, &host()).nics;
+    let of_network: Vec<_> =
+        made.values().filter(|n| n.node_uid == r2).map(|n| (n.guest_name.as_str(), n.wire_id)).collect();
+    assert_eq!(nics, of_network);
+    assert_eq!(nics.len(), 1);
+    assert!(netloom_model::spec::is_mac(&all[&r2].nics[0].mac));
+    let check = all[&r2].readiness.as_ref().map(|r| r.check.clone());
+    assert_eq!(check, Some(ReadinessCheck::LogPattern("tc@box|login:".into())));
+}
+
+#[test]
 fn an_instance_is_all_that_its_host_needs() {
     let rows = ready();
     let all = instances(&rows, &host(), &Catalogue::embedded());
@@ -97,7 +118,7 @@ fn management_addresses_come_first() {
 }
 
 #[test]
-fn a_node_is_admitted_when_its_image_is_there_and_its_former_self_is_gone() {
+fn a_node_is_admitted_when_its_image_is_there_and_its_former_self_is_out_of_the_way() {
     let mut rows = ready();
     let uid = rows.node("r1").unwrap().uid;
     rows.nodes.get_mut(&uid).unwrap().image_step = ImageStep::Pulling;
@@ -117,12 +138,24 @@ fn a_node_is_admitted_when_its_image_is_there_and_its_former_self_is_gone() {
     );
     assert_eq!(network(&next, &host()), network(&rows, &host()));
     next.nodes.get_mut(&new).unwrap().image_step = ImageStep::Ready;
+    let mut seen = Observed::absent(uid, next.lab.uid);
+    seen.phase = Phase::Running;
+    next.nodes.get_mut(&uid).unwrap().observed = Some(seen);
     crate::plan::take_over(&mut next, &Catalogue::embedded(), 2);
     assert_eq!(next.node("r1").unwrap().uid, new);
+    assert!(instances_to_remove(&next, &host()).is_empty());
+    let told =
+        |rows: &LabRows, uid| instances(rows, &host(), &Catalogue::embedded()).get(&uid).map(|i| i.wanted);
+    assert_eq!((told(&next, uid), told(&next, new)), (Some(Wanted::Aside), None));
+    let nics: BTreeSet<WireId> = network(&rows, &host()).nics.keys().copied().collect();
+    assert!(nics.iter().all(|nic| network(&next, &host()).nics.contains_key(nic)), "with its interfaces");
+    assert!(wires_to_remove(&next, &host()).is_empty());
+    next.nodes.get_mut(&uid).unwrap().observed.as_mut().unwrap().phase = Phase::Aside;
+    assert_eq!((told(&next, uid), told(&next, new)), (Some(Wanted::Aside), Some(Wanted::Running)));
+    // Removed in the end, it is in nobody's way.
+    next.nodes.get_mut(&uid).unwrap().wanted = Wanted::Absent;
+    assert_eq!((told(&next, uid), told(&next, new)), (None, Some(Wanted::Running)));
     assert_eq!(instances_to_remove(&next, &host()), BTreeSet::from([uid]));
-    assert!(!instances(&next, &host(), &Catalogue::embedded()).contains_key(&new));
-    next.nodes.remove(&uid);
-    assert!(instances(&next, &host(), &Catalogue::embedded()).contains_key(&new));
 }
 
 #[test]
@@ -141,7 +174,8 @@ fn wires_end_in_nics_and_segments() {
     let to_switch = slice.wires.values().find(|w| w.a == WireEnd::Nic(eth2.wire_id)).unwrap();
     assert_eq!((&to_switch.b, to_switch.enabled), (&WireEnd::Segment(segment), true));
     assert!(wires_to_remove(&rows, &host()).is_empty());
-    let gone = planned(&rows, &LabSpec::default());
+    let mut gone = planned(&rows, &LabSpec::default());
+    gone.nodes.values_mut().for_each(|n| n.wanted = Wanted::Absent);
     assert_eq!(wires_to_remove(&gone, &host()), rows.wire_ids());
     assert_eq!(network(&gone, &host()), NetworkSlice::default());
 }

@@ -9,7 +9,7 @@ use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
 use serde::{Deserialize, Serialize};
 use sqlx::Row as _;
 
-use super::{Connection, Result, Store, Tx, from_json, number, to_json, unsigned};
+use super::{Connection, Result, Store, Tx, from_json, number, to_json, unsigned, write};
 use crate::plan::guest_name;
 use crate::rows::{LabRow, LabRows, LinkRow, NodeRow, OperationRow};
 
@@ -183,6 +183,15 @@ pub fn progress(operation: &OperationRow, rows: Option<&LabRows>) -> Vec<Progres
         .collect()
 }
 
+/// Which events are meant.
+#[derive(Debug, Clone, Default)]
+pub struct Of {
+    /// Those of this lab; of all when it is empty.
+    pub lab: String,
+    /// Only those of operations.
+    pub operations: bool,
+}
+
 /// What a read of the log gave.
 #[derive(Debug, PartialEq)]
 pub enum Reading {
@@ -212,23 +221,28 @@ pub(super) async fn prune_to(sql: &mut Connection, sequence: u64) -> Result<()> 
     Ok(())
 }
 
+/// Writes events.
+pub(super) async fn write(sql: &mut Connection, events: &[Event]) -> Result<()> {
+    let columns = "INSERT INTO events (sequence, time_us, lab, deleted, object_json)";
+    write::insert(sql, columns, "", events, |row, event| {
+        row.push_bind(number(event.sequence))
+            .push_bind(event.time_us)
+            .push_bind(event.lab.clone())
+            .push_bind(i64::from(event.deleted))
+            .push_bind(to_json(&event.object));
+    })
+    .await
+}
+
 impl Tx<'_> {
-    /// Writes an event under the next number.
-    pub async fn event(&mut self, event: Event) -> Result<()> {
+    /// Takes an event in under the next number; it is written with the others of this write.
+    pub async fn event(&mut self, mut event: Event) -> Result<()> {
         let sequence = match self.last_event {
             Some(last) => last,
             None => last(&mut self.sql).await?,
         } + 1;
-        sqlx::query(
-            "INSERT INTO events (sequence, time_us, lab, deleted, object_json) VALUES ($1, $2, $3, $4, $5)",
-        )
-        .bind(number(sequence))
-        .bind(self.now)
-        .bind(&event.lab)
-        .bind(i64::from(event.deleted))
-        .bind(to_json(&event.object))
-        .execute(&mut *self.sql)
-        .await?;
+        (event.sequence, event.time_us) = (sequence, self.now);
+        self.events.push(event);
         self.last_event = Some(sequence);
         Ok(())
     }
@@ -246,17 +260,18 @@ impl Store {
         *self.events.borrow()
     }
 
-    /// Reads events after a number, of one lab or (empty) of all; at most `limit`.
-    pub async fn read_events(&self, since: u64, lab: &str, limit: u32) -> Result<Reading> {
+    /// Reads such events after a number; at most `limit`.
+    pub async fn read_events(&self, since: u64, of: &Of, limit: u32) -> Result<Reading> {
         let mut sql = self.pool.acquire().await?;
         // One statement, so that the oldest number and the events are of one moment.
         let rows = sqlx::query(
             "SELECT sequence, time_us, lab, deleted, object_json, (SELECT MIN(sequence) FROM events) AS oldest FROM events
-             WHERE sequence > $1 AND ($2 = '' OR LOWER(lab) = LOWER($2)) ORDER BY sequence LIMIT $3",
+             WHERE sequence > $1 AND ($2 = '' OR LOWER(lab) = LOWER($2)) AND (NOT $4 OR object_json LIKE '{\"Operation\":%') ORDER BY sequence LIMIT $3",
         )
         .bind(number(since))
-        .bind(lab)
+        .bind(&of.lab)
         .bind(i64::from(limit))
+        .bind(of.operations)
         .fetch_all(&mut *sql)
         .await?;
         let oldest: Option<i64> = match rows.first() {

@@ -20,10 +20,10 @@ pub(super) async fn set_meta(sql: &mut Connection, key: &str, value: &str) -> Re
     Ok(())
 }
 
-/// A node and its successor never run at the same time: what counts is the larger of the two.
+/// A node and its successor never run at the same time: what counts is the larger of the two. What is set aside does not run.
 const RESERVED: &str = "SELECT host, SUM(cpu) AS cpu, SUM(memory) AS memory FROM
      (SELECT host, MAX(cpu_millis) AS cpu, MAX(memory_bytes) AS memory FROM nodes
-      WHERE host IS NOT NULL AND wanted <> 'ABSENT' AND lab_uid <> $1 GROUP BY host, lab_uid, folded) AS one GROUP BY host";
+      WHERE host IS NOT NULL AND wanted NOT IN ('ASIDE', 'ABSENT') AND lab_uid <> $1 GROUP BY host, lab_uid, folded) AS one GROUP BY host";
 
 async fn reserved(sql: &mut Connection, except: &str) -> Result<BTreeMap<HostId, Reserved>> {
     let mut all = BTreeMap::new();

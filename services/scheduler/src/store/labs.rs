@@ -7,7 +7,7 @@ use sqlx::Row as _;
 
 use super::{
     Connection, Db, Event, LabView, LinkView, NodeView, Object, Result, Tx, from_json, from_word, number,
-    parse, to_json, unsigned, word,
+    parse, to_json, unsigned, word, write,
 };
 use crate::rows::{CertificateRow, LabRow, LabRows, LinkRow, NicRow, NodeRow};
 
@@ -226,59 +226,41 @@ impl Tx<'_> {
 
     async fn save_wire_ids(&mut self, old: &LabRows, after: &LabRows) -> Result<()> {
         let (had, has) = (old.wire_ids(), after.wire_ids());
-        for wire in has.difference(&had) {
-            sqlx::query("INSERT INTO wire_ids (id, lab_uid) VALUES ($1, $2)")
-                .bind(number(wire.get()))
-                .bind(after.lab.uid.to_string())
-                .execute(&mut *self.sql)
-                .await?;
-        }
-        for wire in had.difference(&has) {
-            sqlx::query("UPDATE wire_ids SET removed_us = $2 WHERE id = $1")
-                .bind(number(wire.get()))
-                .bind(self.now)
-                .execute(&mut *self.sql)
-                .await?;
-        }
-        Ok(())
+        let lab = after.lab.uid.to_string();
+        let new: Vec<i64> = has.difference(&had).map(|wire| number(wire.get())).collect();
+        write::insert(&mut self.sql, "INSERT INTO wire_ids (id, lab_uid)", "", &new, |row, id| {
+            row.push_bind(*id).push_bind(lab.clone());
+        })
+        .await?;
+        let gone: Vec<i64> = had.difference(&has).map(|wire| number(wire.get())).collect();
+        let update = format!("UPDATE wire_ids SET removed_us = {} WHERE id IN", self.now);
+        write::of(&mut self.sql, &update, &gone).await
     }
 
     async fn save_rows(&mut self, old: &LabRows, after: &LabRows) -> Result<()> {
         let lab = after.lab.uid.to_string();
-        let nodes = difference(&old.nodes, &after.nodes);
-        for node in &nodes.removed {
-            sqlx::query("DELETE FROM nodes WHERE uid = $1")
-                .bind(node.uid.to_string())
-                .execute(&mut *self.sql)
-                .await?;
-            let insert = "INSERT INTO removed (uid, lab_uid, time_us) VALUES ($1, $2, $3)";
-            let insert = sqlx::query(insert).bind(node.uid.to_string()).bind(&lab).bind(self.now);
-            insert.execute(&mut *self.sql).await?;
-        }
-        // Former selves first: they free the name that their successors take.
-        let (replaced, shown): (Vec<_>, Vec<_>) = nodes.changed.iter().partition(|(_, n)| n.replaced);
-        for (_, node) in replaced.into_iter().chain(shown) {
-            self.put_node(&lab, node).await?;
-        }
-        let links = difference(&old.links, &after.links);
-        for link in &links.removed {
-            sqlx::query("DELETE FROM links WHERE uid = $1")
-                .bind(link.uid.to_string())
-                .execute(&mut *self.sql)
-                .await?;
-        }
-        let (replaced, shown): (Vec<_>, Vec<_>) = links.changed.iter().partition(|(_, l)| l.replaced);
-        for (_, link) in replaced.into_iter().chain(shown) {
-            self.put_link(&lab, link).await?;
-        }
+        let (nodes, links) = (difference(&old.nodes, &after.nodes), difference(&old.links, &after.links));
         let nics = difference(&old.nics, &after.nics);
-        for nic in &nics.removed {
-            let delete = sqlx::query("DELETE FROM nics WHERE wire_id = $1").bind(number(nic.wire_id.get()));
-            delete.execute(&mut *self.sql).await?;
-        }
-        for (_, nic) in &nics.changed {
-            self.put_nic(&lab, nic).await?;
-        }
+        let gone: Vec<String> = nodes.removed.iter().map(|node| node.uid.to_string()).collect();
+        write::of(&mut self.sql, "DELETE FROM nodes WHERE uid IN", &gone).await?;
+        let (insert, now) = ("INSERT INTO removed (uid, lab_uid, time_us)", self.now);
+        write::insert(&mut self.sql, insert, "", &gone, |row, uid| {
+            row.push_bind(uid.clone()).push_bind(lab.clone()).push_bind(now);
+        })
+        .await?;
+        // Former selves first: they free the name that their successors take.
+        let changed = nodes.changed.iter().map(|(_, node)| *node);
+        let (replaced, shown): (Vec<_>, Vec<_>) = changed.partition(|node| node.replaced);
+        write::nodes(&mut self.sql, &lab, &[replaced, shown].concat()).await?;
+        let gone: Vec<String> = links.removed.iter().map(|link| link.uid.to_string()).collect();
+        write::of(&mut self.sql, "DELETE FROM links WHERE uid IN", &gone).await?;
+        let changed = links.changed.iter().map(|(_, link)| *link);
+        let (replaced, shown): (Vec<_>, Vec<_>) = changed.partition(|link| link.replaced);
+        write::links(&mut self.sql, &lab, &[replaced, shown].concat()).await?;
+        let gone: Vec<i64> = nics.removed.iter().map(|nic| number(nic.wire_id.get())).collect();
+        write::of(&mut self.sql, "DELETE FROM nics WHERE wire_id IN", &gone).await?;
+        let changed: Vec<&NicRow> = nics.changed.iter().map(|(_, nic)| *nic).collect();
+        write::nics(&mut self.sql, &lab, &changed).await?;
         self.save_certificates(&lab, old, after).await
     }
 
@@ -375,103 +357,6 @@ impl Tx<'_> {
         for statement in ["DELETE FROM labs WHERE uid = $1", "DELETE FROM certificates WHERE lab_uid = $1"] {
             sqlx::query(statement).bind(lab.to_string()).execute(&mut *self.sql).await?;
         }
-        Ok(())
-    }
-
-    async fn put_node(&mut self, lab: &str, node: &NodeRow) -> Result<()> {
-        sqlx::query(
-            "INSERT INTO nodes (uid, lab_uid, id, folded, replaced, runtime, wanted, spec_json, spec_hash, cpu_millis, memory_bytes, host,
-               segment, rejections_json, image_step, image_detail, removal, settled_start, state, reason, observed_json, create_us, update_us,
-               restarts, stages_json, files)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25, $26)
-             ON CONFLICT (uid) DO UPDATE SET replaced = excluded.replaced, wanted = excluded.wanted, spec_json = excluded.spec_json,
-               spec_hash = excluded.spec_hash, cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes, host = excluded.host,
-               rejections_json = excluded.rejections_json, image_step = excluded.image_step, image_detail = excluded.image_detail,
-               removal = excluded.removal, settled_start = excluded.settled_start, state = excluded.state, reason = excluded.reason,
-               observed_json = excluded.observed_json, update_us = excluded.update_us, restarts = excluded.restarts,
-               stages_json = excluded.stages_json, files = excluded.files",
-        )
-        .bind(node.uid.to_string())
-        .bind(lab)
-        .bind(node.id.as_str())
-        .bind(node.id.folded())
-        .bind(i64::from(node.replaced))
-        .bind(word(&node.runtime))
-        .bind(word(&node.wanted))
-        .bind(to_json(&node.spec))
-        .bind(&node.spec_hash)
-        .bind(i64::from(node.spec.cpu_request_millis))
-        .bind(number(node.spec.memory_request_bytes))
-        .bind(node.host.as_ref().map(|h| h.as_str()))
-        .bind(node.segment.map(|s| number(s.get())))
-        .bind(to_json(&node.rejections))
-        .bind(word(&node.image_step))
-        .bind(&node.image_detail)
-        .bind(&node.removal)
-        .bind(&node.settled_start)
-        .bind(word(&node.state))
-        .bind(&node.reason)
-        .bind(node.observed.as_ref().map(to_json))
-        .bind(node.create_us)
-        .bind(node.update_us)
-        .bind(number(node.restarts))
-        .bind(to_json(&node.stages))
-        .bind(&node.files)
-        .execute(&mut *self.sql)
-        .await?;
-        Ok(())
-    }
-
-    async fn put_link(&mut self, lab: &str, link: &LinkRow) -> Result<()> {
-        sqlx::query(
-            "INSERT INTO links (uid, lab_uid, id, replaced, wire_id, wanted, spec_json, host, state, reason, plane, create_us, update_us, enabled, plane_reason)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
-             ON CONFLICT (uid) DO UPDATE SET replaced = excluded.replaced, wanted = excluded.wanted, spec_json = excluded.spec_json,
-               enabled = excluded.enabled, host = excluded.host, state = excluded.state, reason = excluded.reason, plane = excluded.plane, plane_reason = excluded.plane_reason, update_us = excluded.update_us",
-        )
-        .bind(link.uid.to_string())
-        .bind(lab)
-        .bind(&link.id)
-        .bind(i64::from(link.replaced))
-        .bind(number(link.wire_id.get()))
-        .bind(word(&link.wanted))
-        .bind(to_json(&link.spec))
-        .bind(link.host.as_ref().map(|h| h.as_str()))
-        .bind(word(&link.state))
-        .bind(&link.reason)
-        .bind(&link.plane)
-        .bind(link.create_us)
-        .bind(link.update_us)
-        .bind(i64::from(link.enabled))
-        .bind(&link.plane_reason)
-        .execute(&mut *self.sql)
-        .await?;
-        Ok(())
-    }
-
-    async fn put_nic(&mut self, lab: &str, nic: &NicRow) -> Result<()> {
-        sqlx::query(
-            "INSERT INTO nics (wire_id, lab_uid, node_uid, link_uid, interface, port, absent, host, mac, mtu, addresses_json, present, carrier)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
-             ON CONFLICT (wire_id) DO UPDATE SET link_uid = excluded.link_uid, absent = excluded.absent, host = excluded.host,
-               mac = excluded.mac, mtu = excluded.mtu, addresses_json = excluded.addresses_json, present = excluded.present,
-               carrier = excluded.carrier",
-        )
-        .bind(number(nic.wire_id.get()))
-        .bind(lab)
-        .bind(nic.node_uid.to_string())
-        .bind(nic.link_uid.to_string())
-        .bind(&nic.interface)
-        .bind(i64::from(nic.port))
-        .bind(i64::from(nic.absent))
-        .bind(nic.host.as_ref().map(|h| h.as_str()))
-        .bind(&nic.mac)
-        .bind(i64::from(nic.mtu))
-        .bind(to_json(&nic.addresses))
-        .bind(i64::from(nic.present))
-        .bind(i64::from(nic.carrier))
-        .execute(&mut *self.sql)
-        .await?;
         Ok(())
     }
 }

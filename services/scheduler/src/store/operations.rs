@@ -6,6 +6,7 @@ use sqlx::Row as _;
 use super::{
     Connection, Db, Event, Object, Page, Result, Store, Tx, from_json, from_word, parse, to_json, word,
 };
+use crate::plan::Before;
 use crate::rows::{OperationRow, OperationState};
 
 fn operation_row(row: &<Db as sqlx::Database>::Row) -> Result<OperationRow> {
@@ -19,6 +20,7 @@ fn operation_row(row: &<Db as sqlx::Database>::Row) -> Result<OperationRow> {
         plan: from_json("operations.plan_json", row.try_get("plan_json")?)?,
         progress: from_json("operations.progress_json", row.try_get("progress_json")?)?,
         error: error.map(|e| from_json("operations.error_json", &e)).transpose()?,
+        released: row.try_get::<i64, _>("released")? != 0,
         request_id: row.try_get("request_id")?,
         traceparent: row.try_get("traceparent")?,
         create_us: row.try_get("create_us")?,
@@ -37,10 +39,10 @@ impl Tx<'_> {
     pub async fn put_operation(&mut self, operation: &OperationRow) -> Result<()> {
         sqlx::query(
             "INSERT INTO operations (id, lab_uid, lab, kind, state, plan_json, progress_json, error_json, request_id, traceparent, create_us,
-               update_us, end_us)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+               update_us, end_us, released)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
              ON CONFLICT (id) DO UPDATE SET state = excluded.state, progress_json = excluded.progress_json, error_json = excluded.error_json,
-               update_us = excluded.update_us, end_us = excluded.end_us",
+               update_us = excluded.update_us, end_us = excluded.end_us, released = excluded.released",
         )
         .bind(operation.id.to_string())
         .bind(operation.lab_uid.to_string())
@@ -55,13 +57,37 @@ impl Tx<'_> {
         .bind(operation.create_us)
         .bind(operation.update_us)
         .bind(operation.end_us)
+        .bind(i64::from(operation.released))
         .execute(&mut *self.sql)
         .await?;
         if operation.state != OperationState::Running {
+            sqlx::query("DELETE FROM before_operations WHERE operation_id = $1")
+                .bind(operation.id.to_string())
+                .execute(&mut *self.sql)
+                .await?;
             self.ended.push(operation.clone());
         }
         self.event(Event::new(operation.lab.as_str(), false, Object::Operation(Box::new(operation.clone()))))
             .await
+    }
+
+    /// Writes what a lab was when an operation began, for as long as that is under way.
+    pub async fn put_before(&mut self, operation: OperationId, before: &Before) -> Result<()> {
+        sqlx::query("INSERT INTO before_operations (operation_id, before_json) VALUES ($1, $2)")
+            .bind(operation.to_string())
+            .bind(to_json(before))
+            .execute(&mut *self.sql)
+            .await?;
+        Ok(())
+    }
+
+    /// What its lab was when an operation began; none when it made the lab, is over, or was begun by an earlier version.
+    pub async fn before(&mut self, operation: OperationId) -> Result<Option<Before>> {
+        let row = sqlx::query("SELECT before_json FROM before_operations WHERE operation_id = $1")
+            .bind(operation.to_string())
+            .fetch_optional(&mut *self.sql)
+            .await?;
+        row.map(|row| from_json("before_operations.before_json", row.try_get("before_json")?)).transpose()
     }
 
     /// An operation, as this write sees it.

@@ -98,7 +98,10 @@ async fn a_bridge_joins_its_links() {
     lab.nodes[2] = p::NodeSpec { id: "n3".into(), kind: "bridge".into(), ..p::NodeSpec::default() };
     let operation = world.deploy("b", lab).await;
     assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
-    assert_eq!(world.node("b", "n3").await.state(), p::NodeState::Ready);
+    let bridge = world.node("b", "n3").await;
+    assert_eq!(bridge.state(), p::NodeState::Ready);
+    // What a state was read from is what its host says, and nothing is made of it.
+    assert_eq!(bridge.sources, [i32::from(p::EvidenceSource::Ovsdb)]);
     world.host().read(|s| {
         assert_eq!((s.segments.len(), s.nics.len(), s.wires.len(), s.exists.len()), (1, 2, 2, 2));
         assert!(s.segments.keys().all(|id| *id < 1 << 60));
@@ -399,6 +402,50 @@ async fn a_node_that_cannot_run_fails_the_deploy_and_stops_no_other() {
     assert!(error.contains("1 of 3 nodes did not come up\n  n2: FAILED: it is broken"), "{error}");
     // Nothing comes of the link to n2: n1 does not wait its whole bound for it, and is ready.
     assert_eq!(world.node("x", "n1").await.state(), p::NodeState::Ready);
+}
+
+/// A deploy ended well at the first moment in which all was ready, and with it one whose process ended right after.
+#[tokio::test]
+async fn a_deploy_that_starts_nodes_looks_at_them_for_a_moment() {
+    let world = World::with(&["h1"], "start_watch_ms = 600000").await;
+    let operation = world.apply("x", spec(2, &[(1, 2)])).await.unwrap();
+    for node in ["n1", "n2"] {
+        world.node_is("x", node, p::NodeState::Ready).await;
+    }
+    world.host().with(|s| s.end("n1", 3));
+    let ended = world.done(&operation.id).await;
+    assert_eq!(ended.state(), p::OperationState::Failed, "{ended:?}");
+    let error = ended.error.unwrap().message;
+    assert!(error.contains("n1: STOPPED: its process ended with exit code 3"), "{error}");
+    // What starts nothing has nothing to look at.
+    let mut lab = spec(2, &[]);
+    lab.nodes.remove(0);
+    assert_eq!(world.deploy("x", lab).await.state(), p::OperationState::Succeeded);
+}
+
+/// The watch was over before the last nodes of a long deploy had started.
+#[tokio::test]
+async fn a_deploy_looks_for_a_moment_at_the_nodes_that_start_last() {
+    let watch = std::time::Duration::from_secs(2);
+    let world = World::with(&["h1"], "start_watch_ms = 2000").await;
+    let mut lab = spec(2, &[]);
+    lab.nodes[0].healthcheck =
+        Some(p::Healthcheck { test: vec!["CMD".into(), "true".into()], ..p::Healthcheck::default() });
+    let wait = p::StageWait { node: "n1".into(), stage: p::Stage::Healthy.into() };
+    lab.nodes[1].stages =
+        vec![p::StageSpec { stage: p::Stage::Create.into(), wait_for: vec![wait], exec: Vec::new() }];
+    world.host().with(|s| s.health.insert("n1".into(), "starting".into()));
+    let operation = world.apply("x", lab.clone()).await.unwrap();
+    world.node_is("x", "n1", p::NodeState::Ready).await;
+    let since = std::time::Instant::now();
+    eventually("that of the first is over", BOUND, || async { since.elapsed() > watch }).await;
+    world.host().with(|s| s.health.insert("n1".into(), "healthy".into()));
+    world.node_is("x", "n2", p::NodeState::Ready).await;
+    world.host().with(|s| s.end("n2", 3));
+    let ended = world.done(&operation.id).await;
+    assert_eq!(ended.state(), p::OperationState::Failed, "{ended:?}");
+    let error = ended.error.unwrap().message;
+    assert!(error.contains("n2: STOPPED: its process ended with exit code 3"), "{error}");
 }
 
 #[tokio::test]

@@ -31,6 +31,8 @@ pub use self::registry::Registry;
 /// An instance that exists on the fake host.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Existing {
+    /// Names it among all that were ever made.
+    pub id: String,
     pub lab_uid: String,
     pub node: String,
     pub spec_hash: String,
@@ -93,6 +95,14 @@ pub struct State {
     pub stuck: String,
     /// True: nothing more is made.
     pub hold: bool,
+    /// True: nothing more is set aside.
+    pub hold_aside: bool,
+    /// True: nothing is removed.
+    pub hold_removals: bool,
+    /// True: no instance can be removed.
+    pub busy: bool,
+    /// Nodes with an environment variable of such a name never run.
+    pub crashes: BTreeSet<String>,
     /// True: Docker does not answer.
     pub docker_down: bool,
     /// True: wires never come up.
@@ -209,11 +219,31 @@ impl Existing {
 impl State {
     /// Makes what is wanted and does not exist, and makes anew what exists otherwise.
     fn act(&mut self) {
-        if self.hold || !self.synced {
+        if !self.synced {
             return;
         }
         for (uid, wanted) in &self.wanted {
             let stopped = wanted.wanted() == p::Wanted::Stopped;
+            let node = wanted.spec.clone().unwrap_or_default().id;
+            let has_place =
+                |e: &Existing| e.phase != Phase::Aside && e.node == node && e.lab_uid == wanted.lab_uid;
+            let is_taken = self.exists.iter().any(|(other, e)| other != uid && has_place(e));
+            if wanted.aside {
+                let e = self.exists.get_mut(uid).filter(|e| e.phase != Phase::Aside && !self.hold_aside);
+                if let Some(e) = e {
+                    (e.phase, e.start, e.exec) = (Phase::Aside, String::new(), ExecPhase::None);
+                    self.calls.push(format!("aside {node}"));
+                }
+                continue;
+            }
+            if let Some(e) = self.exists.get_mut(uid).filter(|e| e.phase == Phase::Aside) {
+                if !is_taken && !wanted.held && !self.hold {
+                    e.phase = Phase::Running;
+                    e.begin();
+                    self.calls.push(format!("back {node}"));
+                }
+                continue;
+            }
             if let Some(e) = self.exists.get_mut(uid).filter(|e| e.spec_hash == wanted.spec_hash) {
                 if stopped && e.phase == Phase::Running {
                     (e.phase, e.start, e.exec) = (Phase::Stopped, String::new(), ExecPhase::None);
@@ -226,11 +256,11 @@ impl State {
                 e.run(&mut self.calls, wanted);
                 continue;
             }
-            if stopped || wanted.held {
+            if stopped || wanted.held || is_taken || self.hold {
                 continue;
             }
-            let node = wanted.spec.clone().unwrap_or_default().id;
-            let broken = self.broken.contains(&node);
+            let crashes = |name: &String| wanted.spec.as_ref().is_some_and(|s| s.env.contains_key(name));
+            let broken = self.broken.contains(&node) || self.crashes.iter().any(crashes);
             let exit_code = self.ends.get(&node).copied();
             let phase = match (broken, exit_code) {
                 (true, _) => Phase::Failed,
@@ -239,6 +269,7 @@ impl State {
             };
             let runs = phase == Phase::Running;
             let existing = Existing {
+                id: uuid::Uuid::now_v7().to_string(),
                 lab_uid: wanted.lab_uid.clone(),
                 spec_hash: wanted.spec_hash.clone(),
                 start: if runs { uuid::Uuid::now_v7().to_string() } else { String::new() },
@@ -355,6 +386,7 @@ impl State {
                 plane: "ovs".into(),
                 plane_reason: "host: network.plane is ovs".into(),
                 end: pn::End::Unspecified.into(),
+                sources: vec![p::EvidenceSource::Flows.into()],
             }
         };
         self.wires.values().map(|w| (w.wire_id, wire(w))).collect()
@@ -366,6 +398,7 @@ impl State {
             wire_id: s.wire_id,
             state: state.into(),
             detail: String::new(),
+            sources: vec![p::EvidenceSource::Ovsdb.into()],
         };
         self.segments.values().map(|s| (s.wire_id, segment(s))).collect()
     }

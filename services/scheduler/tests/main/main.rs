@@ -1,5 +1,6 @@
 //! The scheduler against fake hosts and a fake registry, over in-memory channels; and the contract of its store.
 
+mod aside;
 mod deploy;
 mod fake;
 mod keep;

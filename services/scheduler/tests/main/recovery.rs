@@ -175,10 +175,10 @@ async fn watchers_see_every_number_once_and_go_on_where_they_were() {
     assert!(tallies.iter().any(|t| ready(&t)), "the lab's tallies are told as they change");
 
     let since = numbers[numbers.len() / 2];
-    let request = ps::WatchRequest { since, lab: "W".into() };
+    let request = ps::WatchRequest { since, lab: "W".into(), operations: false };
     let mut again = world.client.clone().watch(request).await.unwrap().into_inner();
     assert_eq!(again.message().await.unwrap().unwrap().sequence, since + 1);
-    let request = ps::WatchRequest { since: last + 100, lab: String::new() };
+    let request = ps::WatchRequest { since: last + 100, lab: String::new(), operations: false };
     let refused = world.client.clone().watch(request).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::OutOfRange);
     let (asked, newest) = (format!("no event {} yet", last + 100), format!("newest is number {last}"));
@@ -194,7 +194,7 @@ async fn events_dropped_ask_for_a_new_list() {
         let operation = world.destroy("w").await.unwrap();
         world.done(&operation.id).await;
     }
-    let request = ps::WatchRequest { since: 1, lab: String::new() };
+    let request = ps::WatchRequest { since: 1, lab: String::new(), operations: false };
     let refused = world.client.clone().watch(request).await.expect_err("the call itself is refused");
     let failure = netloom_service::status::from_status(&refused);
     assert_eq!(failure.reason, "RELIST_NEEDED");

@@ -10,7 +10,7 @@ use netloom_model::state::{NodeState, Runtime, Wanted};
 use netloom_scheduler::place::Room;
 use netloom_scheduler::plan::{Context, plan};
 use netloom_scheduler::rows::{LabRows, OperationKind, OperationRow, OperationState};
-use netloom_scheduler::store::{Event, LabView, Object, Reading, Store};
+use netloom_scheduler::store::{Event, LabView, Object, Of, Reading, Store};
 
 struct Database {
     dir: tempfile::TempDir,
@@ -88,7 +88,7 @@ async fn rows_are_read_back_as_they_were_written() {
     let rows = lab("Demo", 4);
     save(&store, rows.clone()).await.unwrap();
     let mut changed = planned(&rows, &spec(2));
-    changed.lab.completed = Some(spec(4));
+    changed.lab.completed = Some(spec(4).into());
     changed.lab.traceparent = "00-1-2-01".into();
     let node = changed.nodes.values_mut().next().unwrap();
     node.observed = Some(netloom_model::observed::Observed::absent(node.uid, rows.lab.uid));
@@ -172,7 +172,7 @@ async fn events_are_numbered_without_a_gap_under_many_writers() {
         .await
         .into_iter()
         .for_each(|r| r.unwrap());
-    let Reading::Events(events) = store.read_events(0, "", 1_000).await.unwrap() else {
+    let Reading::Events(events) = store.read_events(0, &Of::default(), 1_000).await.unwrap() else {
         panic!("nothing is dropped")
     };
     let numbers: Vec<u64> = events.iter().map(|e| e.sequence).collect();
@@ -183,9 +183,11 @@ async fn events_are_numbered_without_a_gap_under_many_writers() {
         events.iter().all(|e| e.time_us > now - 600_000_000 && e.time_us <= now),
         "each says when it was"
     );
-    assert_eq!(store.read_events(120, "", 10).await.unwrap(), Reading::Events(Vec::new()));
-    assert_eq!(store.read_events(121, "", 10).await.unwrap(), Reading::Ahead { newest: 120 });
-    assert_eq!(store.read_events(0, "other", 10).await.unwrap(), Reading::Events(Vec::new()));
+    assert_eq!(store.read_events(120, &Of::default(), 10).await.unwrap(), Reading::Events(Vec::new()));
+    assert_eq!(store.read_events(121, &Of::default(), 10).await.unwrap(), Reading::Ahead { newest: 120 });
+    for of in [Of { lab: "other".into(), operations: false }, Of { lab: String::new(), operations: true }] {
+        assert_eq!(store.read_events(0, &of, 10).await.unwrap(), Reading::Events(Vec::new()), "{of:?}");
+    }
 }
 
 #[tokio::test]

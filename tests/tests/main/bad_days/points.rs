@@ -1,6 +1,6 @@
-//! netloomd killed at every step of a deploy, a deploy of something else, and a removal.
+//! netloomd killed at every step of a deploy, a deploy of something else, one that brings back what a failed one had set aside, and a removal.
 //!
-//! The steps are not listed here. A first run without failures records every fail point that each of the three passes, in order; then, for each passing, netloomd dies there, is started again and
+//! The steps are not listed here. A first run without failures records every fail point that each of them passes, in order; then, for each passing, netloomd dies there, is started again and
 //! must bring about what was asked for, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +14,10 @@ use super::{BOUND, Running};
 use crate::IMAGE;
 
 /// What is done to a lab, in this order.
-const VERBS: [&str; 3] = ["deploy", "change", "destroy"];
+const VERBS: [&str; 4] = ["deploy", "change", "back", "destroy"];
+
+/// What a node says that is made anew and does not start, on Docker and simulated.
+const BROKEN: &str = "      user: nobody-here\n      labels: {sim.fail-start: it is broken}\n";
 
 /// The nth passing of a fail point.
 type Passing = (String, usize);
@@ -28,8 +31,12 @@ trait Play: Sync {
     fn nodes(&self, changed: bool) -> &'static [&'static str];
     /// Ports of the bridge, and what joins links.
     fn wiring(&self) -> (usize, [usize; 2]);
-    /// What exists of the nodes on the host: their names.
-    fn instances(&self, sandbox: &Sandbox) -> Vec<String>;
+    /// What exists of the nodes on the host: its own name, and that of its node.
+    fn all(&self, sandbox: &Sandbox) -> Vec<(String, String)>;
+    /// The nodes of which something exists on the host.
+    fn instances(&self, sandbox: &Sandbox) -> Vec<String> {
+        self.all(sandbox).into_iter().map(|(_, node)| node).collect()
+    }
 }
 
 /// Which passings are tried: all, or the first of each point.
@@ -48,8 +55,24 @@ fn command(sandbox: &Sandbox, play: &impl Play, lab: &str, verb: &str) -> Vec<St
     let words = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
     match verb {
         "destroy" => words(&["destroy", lab, "--yes"]),
-        _ => words(&["deploy", "-t", &file_of(sandbox, play, lab, verb == "change")]),
+        _ => words(&["deploy", "-t", &file_of(sandbox, play, lab, verb != "deploy")]),
     }
+}
+
+/// Before something can come back: a deploy that fails, for which it is set aside.
+fn sets_aside(sandbox: &Sandbox, play: &impl Play, lab: &str, verb: &str) {
+    if verb != "back" {
+        return;
+    }
+    let text = play.text(lab, true).replacen("    n3:\n", &format!("    n3:\n{BROKEN}"), 1);
+    let file = sandbox.write("broken.clab.yml", &text).display().to_string();
+    assert!(!sandbox.netloom(&["deploy", "-t", &file]).ok());
+    assert_eq!(
+        play.instances(sandbox).iter().filter(|node| *node == "n3").count(),
+        2,
+        "{:?}",
+        play.all(sandbox)
+    );
 }
 
 /// The passings of each verb, in a run without failures.
@@ -59,6 +82,7 @@ fn record(play: &impl Play, which: Which) -> BTreeMap<&'static str, Vec<Passing>
     sandbox.record_points();
     let mut passings = BTreeMap::new();
     for verb in VERBS {
+        sets_aside(&sandbox, play, &lab, verb);
         sandbox.passed_points();
         sandbox.netloom(&command(&sandbox, play, &lab, verb)).must();
         let mut counts = BTreeMap::<String, usize>::new();
@@ -130,6 +154,8 @@ fn is_as_asked(sandbox: &Sandbox, play: &impl Play, changed: bool) {
 fn dies(sandbox: &Sandbox, play: &impl Play, lab: &str, verb: &str, passing: &Passing) -> bool {
     let words = command(sandbox, play, lab, verb);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let before = play.all(sandbox);
+    sets_aside(sandbox, play, lab, verb);
     sandbox.die_at(&passing.0, passing.1);
     let mut running = Running::start(sandbox, &words);
     let end = Instant::now() + BOUND;
@@ -172,7 +198,7 @@ fn dies(sandbox: &Sandbox, play: &impl Play, lab: &str, verb: &str, passing: &Pa
             assert!(left.is_empty(), "left after a death at {passing:?} of {verb}: {left:#?}");
         }
         _ => {
-            let changed = verb == "change";
+            let changed = verb != "deploy";
             if !changed && is_unknown(sandbox, lab) {
                 // It was not heard: nothing may be there.
                 let files = |what: &String| what.starts_with("file");
@@ -180,19 +206,28 @@ fn dies(sandbox: &Sandbox, play: &impl Play, lab: &str, verb: &str, passing: &Pa
                 assert_eq!(left, Vec::<String>::new(), "after a death at {passing:?} of {verb}");
                 again();
             }
+            if verb == "back" {
+                eventually("nothing is under way", BOUND, || sandbox.lab_json(lab)["operation"] == "");
+                if play.all(sandbox) != before {
+                    again();
+                }
+            }
             let mut ids = None;
             eventually("nothing is under way, and all is ready", BOUND, || {
                 ids = shown(sandbox, lab);
                 ids.is_some()
             });
             let names = |changed| play.nodes(changed).iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
-            if changed && ids == Some(names(false)) {
+            if verb == "change" && ids == Some(names(false)) {
                 is_as_asked(sandbox, play, false);
                 again();
                 ids = shown(sandbox, lab);
             }
             assert_eq!(ids, Some(names(changed)), "after a death at {passing:?} of {verb}");
             is_as_asked(sandbox, play, changed);
+            if verb == "back" {
+                assert_eq!(play.all(sandbox), before, "the very same, after a death at {passing:?}");
+            }
         }
     }
     died
@@ -229,6 +264,8 @@ fn at_every_step(play: &impl Play, which: Which, side_by_side: usize) {
                                 died.lock().unwrap().insert((verb, passing.0.clone(), passing.1));
                             }
                             Some(_) => {}
+                            // What would come back never left.
+                            None if verb == "back" => {}
                             None => drop(sandbox.netloom(&command(&sandbox, play, &lab, verb)).must()),
                         }
                     }
@@ -275,11 +312,14 @@ impl Play for OnDocker {
         (2, [2, 2])
     }
 
-    fn instances(&self, sandbox: &Sandbox) -> Vec<String> {
+    fn all(&self, sandbox: &Sandbox) -> Vec<(String, String)> {
         let owner = format!("label=netloom.owner={}", sandbox.owner());
-        let format = "{{.Label \"netloom.node\"}}";
+        let format = "{{.ID}} {{.Label \"netloom.node\"}}";
         let all = docker(&["ps", "-a", "--filter", &owner, "--format", format]).must().stdout;
-        all.lines().map(str::to_owned).collect()
+        let mut all: Vec<_> =
+            all.lines().filter_map(|l| l.split_once(' ')).map(|(id, n)| (id.into(), n.into())).collect();
+        all.sort();
+        all
     }
 }
 
@@ -314,10 +354,10 @@ impl Play for Simulated {
         (0, [0, 0])
     }
 
-    fn instances(&self, sandbox: &Sandbox) -> Vec<String> {
+    fn all(&self, sandbox: &Sandbox) -> Vec<(String, String)> {
         let kept = std::fs::read_to_string(sandbox.path().join("sim.json")).unwrap_or_default();
         let kept: BTreeMap<String, Value> = serde_json::from_str(&kept).unwrap_or_default();
-        kept.values().filter_map(|i| i["found"]["node"].as_str()).map(str::to_owned).collect()
+        kept.into_iter().filter_map(|(id, i)| Some((id, i["found"]["node"].as_str()?.to_owned()))).collect()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use netloom_model::spec as m;
 
+use super::super::words;
 use super::{ConvertError, twins};
 use crate::v1 as p;
 
@@ -106,45 +107,8 @@ impl TryFrom<p::NodeSpec> for m::NodeSpec {
     }
 }
 
-impl From<m::PullPolicy> for p::ImagePullPolicy {
-    fn from(v: m::PullPolicy) -> Self {
-        match v {
-            m::PullPolicy::IfNotPresent => p::ImagePullPolicy::IfNotPresent,
-            m::PullPolicy::Never => p::ImagePullPolicy::Never,
-            m::PullPolicy::Always => p::ImagePullPolicy::Always,
-        }
-    }
-}
-
-impl From<p::ImagePullPolicy> for m::PullPolicy {
-    fn from(v: p::ImagePullPolicy) -> Self {
-        match v {
-            p::ImagePullPolicy::Unspecified | p::ImagePullPolicy::IfNotPresent => m::PullPolicy::IfNotPresent,
-            p::ImagePullPolicy::Never => m::PullPolicy::Never,
-            p::ImagePullPolicy::Always => m::PullPolicy::Always,
-        }
-    }
-}
-
-impl From<m::RestartPolicy> for p::RestartPolicy {
-    fn from(v: m::RestartPolicy) -> Self {
-        match v {
-            m::RestartPolicy::Always => p::RestartPolicy::Always,
-            m::RestartPolicy::OnFailure => p::RestartPolicy::OnFailure,
-            m::RestartPolicy::Never => p::RestartPolicy::Never,
-        }
-    }
-}
-
-impl From<p::RestartPolicy> for m::RestartPolicy {
-    fn from(v: p::RestartPolicy) -> Self {
-        match v {
-            p::RestartPolicy::Unspecified | p::RestartPolicy::Always => m::RestartPolicy::Always,
-            p::RestartPolicy::OnFailure => m::RestartPolicy::OnFailure,
-            p::RestartPolicy::Never => m::RestartPolicy::Never,
-        }
-    }
-}
+words!(m::PullPolicy, p::ImagePullPolicy, else IfNotPresent { IfNotPresent, Never, Always });
+words!(m::RestartPolicy, p::RestartPolicy, else Always { Always, OnFailure, Never });
 
 impl From<m::Bind> for p::Bind {
     fn from(b: m::Bind) -> Self {
@@ -202,31 +166,7 @@ impl From<p::NetworkMode> for m::NetworkMode {
     }
 }
 
-impl From<m::Stage> for p::Stage {
-    fn from(s: m::Stage) -> Self {
-        match s {
-            m::Stage::Create => p::Stage::Create,
-            m::Stage::CreateLinks => p::Stage::CreateLinks,
-            m::Stage::Configure => p::Stage::Configure,
-            m::Stage::Healthy => p::Stage::Healthy,
-            m::Stage::Exit => p::Stage::Exit,
-        }
-    }
-}
-
-impl TryFrom<p::Stage> for m::Stage {
-    type Error = ConvertError;
-    fn try_from(s: p::Stage) -> Result<Self, ConvertError> {
-        match s {
-            p::Stage::Unspecified => Err(ConvertError::new("stage", "is not set")),
-            p::Stage::Create => Ok(m::Stage::Create),
-            p::Stage::CreateLinks => Ok(m::Stage::CreateLinks),
-            p::Stage::Configure => Ok(m::Stage::Configure),
-            p::Stage::Healthy => Ok(m::Stage::Healthy),
-            p::Stage::Exit => Ok(m::Stage::Exit),
-        }
-    }
-}
+words!(m::Stage, p::Stage, "stage" { Create, CreateLinks, Configure, Healthy, Exit });
 
 impl From<m::StageSpec> for p::StageSpec {
     fn from(s: m::StageSpec) -> Self {

@@ -190,10 +190,15 @@ fn host_config(spec: &NodeSpec, network: &Network<'_>, mounts: Vec<Mounted>, ker
 fn sysctls(spec: &NodeSpec, network: &Network<'_>, kernel: &Kernel) -> HashMap<String, String> {
     let is_own = |name: &String| *network != Network::Host || !name.starts_with("net.");
     let mut all: HashMap<_, _> = spec.sysctls.clone().into_iter().filter(|(name, _)| is_own(name)).collect();
-    // On a network without IPv6 Docker turns it off in the whole namespace, so for the interfaces of links too.
+    // On a network without IPv6 Docker turns it off in the whole namespace, so for the interfaces of links too. They are set in no order, and "all" sets
+    // the others too: it never stands beside a "default" that is another.
     if matches!(network, Network::Management(_)) && kernel.has_ipv6 {
-        for scope in ["all", "default"] {
-            all.entry(format!("net.ipv6.conf.{scope}.disable_ipv6")).or_insert_with(|| "0".to_owned());
+        let name = |scope: &str| format!("net.ipv6.conf.{scope}.disable_ipv6");
+        let on = || "0".to_owned();
+        match (all.get(&name("all")), all.get(&name("default"))) {
+            (Some(_), _) => {}
+            (None, Some(default)) if *default != on() => drop(all.insert(name("lo"), on())),
+            (None, _) => all.extend([(name("all"), on()), (name("default"), on())]),
         }
     }
     all

@@ -10,8 +10,8 @@ use futures::future::ready;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 
-/// What changes a container's life; all else (exec, attach, resize, …) is noise.
-const LIFE: [&str; 8] = ["create", "start", "die", "destroy", "pause", "unpause", "update", "health_status"];
+/// What changes a container's life; all else (exec, attach, resize, …) is noise. Who makes one of ours looks at it by himself.
+const LIFE: [&str; 7] = ["start", "die", "destroy", "pause", "unpause", "update", "health_status"];
 
 /// The subscription begins this much in the past, since it begins when the stream is first read. Docker keeps its last events.
 const BEFORE: Duration = Duration::from_secs(1);

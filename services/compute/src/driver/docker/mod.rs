@@ -1,9 +1,10 @@
 //! Containers, over Docker's socket.
 //!
-//! What a container is made of is in [`create`] (pure), what a host allows of it in [`policy`], what its kernel does in [`kernel`], what is mounted into it in [`mounts`] and [`volumes`], its management network in [`network`]; what is in its way in [`beside`];
+//! What a container is made of is in [`create`] (pure), what a host allows of it in [`policy`], what its kernel does in [`kernel`], what is mounted into it in [`mounts`] and [`volumes`], its management network in [`network`]; what is in its way in [`beside`], how it gets out of the way itself in [`aside`];
 //! what is read back of it in [`read`], commands in [`exec`], its output in [`log`], changes in [`events`], images in [`images`]. Docker's own restart policy is always "no": netloom restarts. A container without a management network has `NetworkDisabled`, which halves its start; then Docker makes no sandbox and writes no
 //! /etc/hosts, so netloom writes it.
 
+mod aside;
 mod beside;
 mod create;
 mod events;
@@ -70,6 +71,8 @@ pub struct DockerDriver {
     /// Speaks the version that Docker was last found to speak.
     client: Mutex<Option<Docker>>,
     networks: tokio::sync::Mutex<()>,
+    /// Uids of nodes that may have volumes of their own; none until Docker was asked. Only this program makes such.
+    nodes_with_volumes: tokio::sync::Mutex<Option<BTreeSet<String>>>,
 }
 
 impl DockerDriver {
@@ -86,8 +89,8 @@ impl DockerDriver {
             .map_err(|e| Error::host(format!("cannot write {}", wait_program.display()), e))?;
         let config = Arc::new(config);
         let mounts = mounts::Mounts { files, pins, wait_program, config: config.clone() };
-        let networks = tokio::sync::Mutex::default();
-        Ok(DockerDriver { owner, config, mounts, client: Mutex::default(), networks })
+        let (networks, nodes_with_volumes) = Default::default();
+        Ok(DockerDriver { owner, config, mounts, client: Mutex::default(), networks, nodes_with_volumes })
     }
 
     /// A client that speaks Docker's version.
@@ -179,14 +182,13 @@ impl DockerDriver {
         let body = create::body(instance, self.owner, &network, program, mounts, &kernel::Kernel::read());
         let options = CreateContainerOptionsBuilder::default().name(&instance.name).build();
         match client.create_container(Some(options), body).await {
-            Err(e) if status(&e) == Some(409) => self.taken(&client, instance).await,
+            Err(e) if status(&e) == Some(409) => self.taken(&client, &instance.name, instance).await,
             other => Ok(other.map_err(|e| self.error(e))?.id),
         }
     }
 
     /// The name is taken: by this very instance (made by a call whose answer was lost), by an earlier one of ours that is about to go, or by somebody else.
-    async fn taken(&self, client: &Docker, instance: &Instance) -> Result<String, Error> {
-        let name = &instance.name;
+    async fn taken(&self, client: &Docker, name: &str, instance: &Instance) -> Result<String, Error> {
         let other = match client.inspect_container(name, None::<InspectContainerOptions>).await {
             Err(e) if status(&e) == Some(404) => {
                 return Err(Error::Busy(format!("the name {name} is just becoming free")));
@@ -196,7 +198,7 @@ impl DockerDriver {
         match read::container(self.owner, other) {
             Some(found) if found.uid == instance.uid => Ok(found.id),
             Some(_) => Err(Error::Busy(format!(
-                "waits until the container of an earlier node called {name} is removed"
+                "waits until the container of another node called {name} is out of the way"
             ))),
             None => Err(Error::Foreign(format!(
                 "a container called {name} exists that is not this installation's; remove it (docker rm -f {name}) or give the lab another name or prefix"
@@ -228,6 +230,17 @@ impl DockerDriver {
         match client.inspect_container(id, None::<InspectContainerOptions>).await {
             Err(e) if status(&e) == Some(404) => Ok(true),
             other => Ok(other.map_err(|e| self.error(e))?.state.is_some_and(|s| read::has_run(&s))),
+        }
+    }
+
+    /// Stops a container; its process has so many seconds to end.
+    async fn stop_container(&self, id: &str, seconds: u32) -> Result<(), Error> {
+        let options =
+            StopContainerOptionsBuilder::default().t(i32::try_from(seconds).unwrap_or(i32::MAX)).build();
+        match self.client().await?.stop_container(id, Some(options)).await {
+            // 304: it has ended already.
+            Err(e) if matches!(status(&e), Some(304 | 404)) => Ok(()),
+            other => other.map_err(|e| self.error(e)),
         }
     }
 
@@ -326,16 +339,15 @@ impl Driver for DockerDriver {
     }
 
     fn stop<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
-        let call = async move {
-            let options =
-                StopContainerOptionsBuilder::default().t(self.config.stop_timeout.min(100) as i32).build();
-            match self.client().await?.stop_container(id, Some(options)).await {
-                // 304: it has ended already.
-                Err(e) if matches!(status(&e), Some(304 | 404)) => Ok(()),
-                other => other.map_err(|e| self.error(e)),
-            }
-        };
-        DOCKER.time(&["stop"], call).boxed()
+        DOCKER.time(&["stop"], self.stop_container(id, self.config.stop_timeout.min(100))).boxed()
+    }
+
+    fn set_aside<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()> {
+        DOCKER.time(&["set_aside"], self.set_container_aside(id, instance)).boxed()
+    }
+
+    fn bring_back<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()> {
+        DOCKER.time(&["bring_back"], self.bring_container_back(id, instance)).boxed()
     }
 
     fn remove<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
@@ -343,7 +355,7 @@ impl Driver for DockerDriver {
     }
 
     fn remove_node(&self, node: NodeUid) -> Answer<'_, ()> {
-        DOCKER.time(&["remove_volumes"], self.remove_volumes(format!("{}={node}", label::UID))).boxed()
+        DOCKER.time(&["remove_volumes"], self.remove_volumes_of(node)).boxed()
     }
 
     fn remove_lab(&self, lab: LabUid) -> Answer<'_, ()> {

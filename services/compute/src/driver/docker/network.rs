@@ -1,13 +1,19 @@
 //! A lab's management network: one Docker bridge network a lab, made when its first node needs it.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use bollard::Docker;
-use bollard::models::{Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest};
-use bollard::query_parameters::{InspectContainerOptions, InspectNetworkOptions, ListNetworksOptionsBuilder};
+use bollard::models::{
+    Ipam, IpamConfig, NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest,
+};
+use bollard::query_parameters::{
+    InspectContainerOptions, InspectNetworkOptions, ListNetworksOptions, ListNetworksOptionsBuilder,
+};
 use netloom_model::id::{Digest, LabUid, Owner};
 use netloom_model::slice::{Instance, Network};
+use netloom_model::spec::Subnet;
 
 use super::{DockerDriver, create, label, read, status};
 use crate::error::Error;
@@ -16,14 +22,14 @@ use crate::error::Error;
 pub(super) const BRIDGE: &str = "com.docker.network.bridge.name";
 
 impl DockerDriver {
-    /// Makes the network if it is not there. One at a time: Docker lets two of one name exist.
+    /// Makes the network if it is not there, and tells its id. One at a time: Docker lets two of one name exist.
     pub(super) async fn ensure_network(
         &self,
         client: &Docker,
         network: &Network,
         lab_uid: LabUid,
         lab: &str,
-    ) -> Result<(), Error> {
+    ) -> Result<String, Error> {
         let _held = self.networks.lock().await;
         let wanted = request(network, lab_uid, lab, self.owner);
         let name = &network.name;
@@ -37,7 +43,7 @@ impl DockerDriver {
                     return Err(foreign(name));
                 }
                 if is(label::SPEC_HASH) {
-                    return Ok(());
+                    return Ok(there.id.unwrap_or_default());
                 }
                 // It is to be another: it goes with the last node that still uses it.
                 match client.remove_network(name).await {
@@ -56,13 +62,43 @@ impl DockerDriver {
         if let Some(bridge) = bridge.filter(|b| Path::new("/sys/class/net").join(b).exists()) {
             return Err(foreign_bridge(bridge));
         }
-        client.create_network(wanted).await.map_err(|e| self.error(e))?;
+        let chosen = match wanted.ipam {
+            None => self.lowest_free(client).await?,
+            Some(_) => None,
+        };
+        let made = match chosen {
+            Some(subnet) => client.create_network(with_subnet(wanted.clone(), &subnet)).await,
+            None => client.create_network(wanted.clone()).await,
+        };
+        let made = match made {
+            // Somebody was faster, or has it in a way that Docker alone knows: then Docker chooses.
+            Err(e) if chosen.is_some() && matches!(status(&e), Some(400 | 403 | 409)) => {
+                client.create_network(wanted).await
+            }
+            made => made,
+        }
+        .map_err(|e| self.error(e))?;
         tracing::info!(network = %name, "management network created");
-        Ok(())
+        Ok(made.id)
     }
 
-    /// Sees that a container that is to start finds the network that it was made for: somebody may have removed it since, or taken the
-    /// container off it.
+    /// The subnet of a network whose file leaves the choice: the lowest that nobody has, so that a lab that is removed and deployed again gets the same. None where
+    /// Docker was told which ones it may give: then it chooses.
+    async fn lowest_free(&self, client: &Docker) -> Result<Option<Subnet>, Error> {
+        let told = client.info().await.map_err(|e| self.error(e))?.default_address_pools;
+        if told.is_some_and(|pools| !pools.is_empty()) {
+            return Ok(None);
+        }
+        let networks = client.list_networks(None::<ListNetworksOptions>).await.map_err(|e| self.error(e))?;
+        let pools = networks.into_iter().flat_map(|n| n.ipam.and_then(|i| i.config).unwrap_or_default());
+        let mut taken: Vec<Subnet> =
+            pools.filter_map(|c| Subnet::parse(c.subnet.as_deref()?, false).ok()).collect();
+        taken.extend(routed(&std::fs::read_to_string("/proc/net/route").unwrap_or_default()));
+        Ok(lowest_beside(&taken))
+    }
+
+    /// Sees that a container that is to start is on the network that is there now: somebody may have removed the one that it was on, which
+    /// it knows by its id and would ask for in vain, or taken the container off it.
     pub(super) async fn put_on_network(
         &self,
         client: &Docker,
@@ -73,13 +109,21 @@ impl DockerDriver {
         let there = client.inspect_container(id, None::<InspectContainerOptions>).await;
         let there = there.map_err(|e| self.error(e))?;
         let networks = there.network_settings.and_then(|s| s.networks).unwrap_or_default();
-        let is_on_it = networks.contains_key(&network.name);
+        let on_it = networks.get(&network.name);
+        // Until it is first given an address it goes by the name alone.
+        let knows = on_it.and_then(|endpoint| endpoint.network_id.as_deref()).filter(|id| !id.is_empty());
         // It was made for one that was there a moment ago.
-        if is_on_it && !there.state.is_some_and(|state| read::has_run(&state)) {
+        if on_it.is_some() && knows.is_none() && !there.state.is_some_and(|state| read::has_run(&state)) {
             return Ok(());
         }
-        self.ensure_network(client, network, instance.lab_uid, instance.lab.as_str()).await?;
-        if !is_on_it {
+        let present = self.ensure_network(client, network, instance.lab_uid, instance.lab.as_str()).await?;
+        let is_stale = knows.is_some_and(|knows| knows != present);
+        if is_stale {
+            // By the name: the id leads nowhere any more.
+            let request = NetworkDisconnectRequest { container: id.to_owned(), force: Some(true) };
+            client.disconnect_network(&network.name, request).await.map_err(|e| self.error(e))?;
+        }
+        if is_stale || on_it.is_none() {
             let request = NetworkConnectRequest {
                 container: id.to_owned(),
                 endpoint_config: Some(create::endpoint(&instance.spec)),
@@ -104,6 +148,30 @@ impl DockerDriver {
         }
         Ok(())
     }
+}
+
+/// Where the host sends packets by itself: each destination but the default one.
+fn routed(table: &str) -> Vec<Subnet> {
+    let address = |hex: &str| u32::from_str_radix(hex, 16).ok().map(u32::swap_bytes);
+    let route = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (to, mask) = (address(fields.get(1)?)?, address(fields.get(7)?)?);
+        let length = u8::try_from(mask.leading_ones()).ok().filter(|length| *length > 0)?;
+        Subnet::around(&Ipv4Addr::from(to).to_string(), length, false)
+    };
+    table.lines().skip(1).filter_map(route).collect()
+}
+
+/// The lowest of Docker's own pools that overlaps none of these.
+fn lowest_beside(taken: &[Subnet]) -> Option<Subnet> {
+    let pools = (18..32).filter_map(|n| Subnet::parse(&format!("172.{n}.0.0/16"), false).ok());
+    let free = |pool: &Subnet| !taken.iter().any(|t| t.holds_all_of(pool) || pool.holds_all_of(t));
+    pools.into_iter().find(free)
+}
+
+fn with_subnet(request: NetworkCreateRequest, subnet: &Subnet) -> NetworkCreateRequest {
+    let pool = IpamConfig { subnet: Some(subnet.to_string()), ..IpamConfig::default() };
+    NetworkCreateRequest { ipam: Some(Ipam { config: Some(vec![pool]), ..Ipam::default() }), ..request }
 }
 
 /// A network that somebody else has.
@@ -166,6 +234,21 @@ pub(super) fn request(network: &Network, lab_uid: LabUid, lab: &str, owner: Owne
 mod tests {
     use super::*;
     use netloom_model::spec::MgmtSpec;
+
+    #[test]
+    fn a_subnet_is_the_lowest_that_nobody_has() {
+        let subnets =
+            |all: &[&str]| -> Vec<Subnet> { all.iter().map(|s| Subnet::parse(s, false).unwrap()).collect() };
+        let lowest = |taken: &[&str]| lowest_beside(&subnets(taken)).map(|s| s.to_string());
+        assert_eq!(lowest(&["172.17.0.0/16"]).as_deref(), Some("172.18.0.0/16"));
+        assert_eq!(lowest(&["172.18.0.0/16", "172.19.4.0/24"]).as_deref(), Some("172.20.0.0/16"));
+        assert_eq!(lowest(&["172.16.0.0/12"]), None);
+        let table = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n\
+                     eth0 00000000 010200C0 0003 0 0 0 00000000 0 0 0\n\
+                     docker0 000011AC 00000000 0001 0 0 0 0000FFFF 0 0 0\n\
+                     eth0 000200C0 00000000 0001 0 0 0 00FFFFFF 0 0 0\n";
+        assert_eq!(routed(table), subnets(&["172.17.0.0/16", "192.0.2.0/24"]));
+    }
 
     #[test]
     fn what_was_asked_for_is_requested() {

@@ -19,6 +19,7 @@ pub(super) fn container(owner: Owner, c: ContainerInspectResponse) -> Option<Fou
         return None;
     }
     let id = c.id?;
+    let name = c.name.unwrap_or_default();
     let (Ok(uid), Ok(lab_uid)) = (text(label::UID).parse(), text(label::LAB_UID).parse()) else {
         tracing::warn!(
             container = id,
@@ -45,6 +46,7 @@ pub(super) fn container(owner: Owner, c: ContainerInspectResponse) -> Option<Fou
         spec_hash: text(label::SPEC_HASH),
         image_digest: c.image.unwrap_or_default(),
         health: health(&state),
+        trouble: String::new(),
         limits: limits(&host),
         ports: port_mappings(ports),
         network: network_of(&host),
@@ -52,6 +54,7 @@ pub(super) fn container(owner: Owner, c: ContainerInspectResponse) -> Option<Fou
             Process::Running { pid: Some(pid) } => namespace(pid),
             _ => None,
         },
+        aside: name.ends_with(&aside_suffix(&id)) && !matches!(process, Process::Running { .. }),
         process,
         start_id: started.map(|s| s.to_string()).unwrap_or_default(),
         started_us: started.map_or(0, |s| s / 1_000),
@@ -61,6 +64,11 @@ pub(super) fn container(owner: Owner, c: ContainerInspectResponse) -> Option<Fou
         networks: networks.into_keys().collect(),
         id,
     })
+}
+
+/// How the name of a container ends that is set aside. No other container's name does: it holds the container's own id.
+pub(super) fn aside_suffix(id: &str) -> String {
+    format!(".aside.{}", id.get(..12).unwrap_or(id))
 }
 
 fn process(state: &ContainerState) -> Process {

@@ -1,13 +1,13 @@
 //! Volumes: of a lab, called `<prefix>-<lab>-<name>.<lab>`, which live until it is removed; and of one node, called `<node>.<target>`, which live until that is, over all its
-//! containers. The ends are of hexadecimal digits, of the lab's uid and of a hash of the target, and of different lengths. So no two volumes have one name: the hyphens alone do
+//! containers. The ends are of hexadecimal digits, of the lab's uid and of a hash of the target and the node's uid (one that is made anew is another node, and its former self may be there still), and of different lengths. So no two volumes have one name: the hyphens alone do
 //! not tell where a lab's name ends.
 
 use std::collections::HashMap;
 
 use bollard::Docker;
-use bollard::models::VolumeCreateRequest;
+use bollard::models::{Volume, VolumeCreateRequest};
 use bollard::query_parameters::{ListVolumesOptionsBuilder, RemoveVolumeOptions};
-use netloom_model::id::Digest;
+use netloom_model::id::{Digest, NodeUid};
 use netloom_model::slice::Instance;
 use netloom_model::spec::VolumeMount;
 
@@ -31,16 +31,18 @@ impl DockerDriver {
             ]);
             if volume.name.is_empty() {
                 labels.insert(label::UID.to_owned(), instance.uid.to_string());
+                if let Some(known) = &mut *self.nodes_with_volumes.lock().await {
+                    known.insert(instance.uid.to_string());
+                }
             }
             let is_its = |there: &HashMap<String, String>| {
                 [label::OWNER, label::LAB_UID, label::UID]
                     .iter()
                     .all(|key| there.get(*key) == labels.get(*key))
             };
-            let name = match earlier_name(instance, volume) {
-                Some(earlier) if self.volume_labels(client, &earlier).await?.is_some_and(|l| is_its(&l)) => {
-                    earlier
-                }
+            let earlier = earlier_name(instance, volume);
+            let name = match self.volume_labels(client, &earlier).await? {
+                Some(labels) if is_its(&labels) => earlier,
                 _ => name(instance, volume),
             };
             let request = VolumeCreateRequest {
@@ -76,14 +78,41 @@ impl DockerDriver {
         }
     }
 
+    /// Removes the volumes of a node's own. Most nodes never had any: Docker is asked once which have, and not for each that goes.
+    pub(super) async fn remove_volumes_of(&self, node: NodeUid) -> Result<(), Error> {
+        let node = node.to_string();
+        let mut known = self.nodes_with_volumes.lock().await;
+        let has = match &*known {
+            Some(known) => known.contains(&node),
+            None => {
+                let uids = self.volumes_with(None).await?.into_iter();
+                known.insert(uids.filter_map(|mut v| v.labels.remove(label::UID)).collect()).contains(&node)
+            }
+        };
+        drop(known);
+        if has {
+            self.remove_volumes(format!("{}={node}", label::UID)).await?;
+            if let Some(known) = &mut *self.nodes_with_volumes.lock().await {
+                known.remove(&node);
+            }
+        }
+        Ok(())
+    }
+
+    /// Volumes of ours that have this label too.
+    async fn volumes_with(&self, of: Option<String>) -> Result<Vec<Volume>, Error> {
+        let client = self.client().await?;
+        let mut filters = self.filters(None);
+        filters.entry("label").or_default().extend(of);
+        let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
+        let volumes = client.list_volumes(Some(options)).await.map_err(|e| self.error(e))?;
+        Ok(volumes.volumes.unwrap_or_default())
+    }
+
     /// Removes the volumes of ours that have this label too.
     pub(super) async fn remove_volumes(&self, of: String) -> Result<(), Error> {
         let client = self.client().await?;
-        let mut filters = self.filters(None);
-        filters.entry("label").or_default().push(of);
-        let options = ListVolumesOptionsBuilder::default().filters(&filters).build();
-        let volumes = client.list_volumes(Some(options)).await.map_err(|e| self.error(e))?;
-        for volume in volumes.volumes.unwrap_or_default() {
+        for volume in self.volumes_with(Some(of)).await? {
             match client.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await {
                 Err(e) if status(&e) == Some(404) => {}
                 other => other.map_err(|e| self.error(e))?,
@@ -97,17 +126,23 @@ impl DockerDriver {
 /// Name of a volume.
 fn name(instance: &Instance, volume: &VolumeMount) -> String {
     if volume.name.is_empty() {
-        let hash = Digest::of(volume.target.as_bytes());
-        return format!("{}.{}", instance.name, &hash.as_str()["sha256:".len()..][..8]);
+        return of_node(instance, &format!("{} {}", instance.uid, volume.target));
     }
     // The tail of a UUIDv7 is random; its head is the time.
     let lab = instance.lab_uid.to_string();
     format!("{}{}.{}", of_lab(instance), volume.name, &lab[lab.len() - 12..])
 }
 
-/// Name that a volume of a lab had in earlier versions. One that is this lab's goes on being used.
-fn earlier_name(instance: &Instance, volume: &VolumeMount) -> Option<String> {
-    (!volume.name.is_empty()).then(|| format!("{}{}", of_lab(instance), volume.name))
+/// Name that a volume had in earlier versions. One that is this lab's or this node's goes on being used.
+fn earlier_name(instance: &Instance, volume: &VolumeMount) -> String {
+    match volume.name.as_str() {
+        "" => of_node(instance, &volume.target),
+        given => format!("{}{given}", of_lab(instance)),
+    }
+}
+
+fn of_node(instance: &Instance, what: &str) -> String {
+    format!("{}.{}", instance.name, &Digest::of(what.as_bytes()).as_str()["sha256:".len()..][..8])
 }
 
 /// What names of a lab's own begin with.
@@ -117,7 +152,7 @@ fn of_lab(instance: &Instance) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use netloom_model::id::LabUid;
+    use netloom_model::id::{LabUid, NodeUid};
 
     use super::*;
     use crate::driver::testing::instance;
@@ -135,6 +170,11 @@ mod tests {
         let own = of(mount("", "/d"));
         assert!(own.starts_with(&format!("{}.", i.name)) && own.len() == i.name.len() + 9, "{own}");
         assert_ne!(own, of(mount("", "/e")));
+        assert_ne!(
+            own,
+            name(&Instance { uid: NodeUid::new(), ..i }, &mount("", "/d")),
+            "made anew it is another"
+        );
     }
 
     #[test]

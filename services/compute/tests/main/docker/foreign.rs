@@ -74,7 +74,7 @@ async fn an_earlier_node_of_the_same_name_is_waited_for() {
     let (old, new) = (rig.instance("r1"), rig.instance("r1"));
     rig.run(&old).await;
     rig.sync(std::slice::from_ref(&new)).await;
-    let waits = rig.until_node(new.uid, "waits", |o| o.detail.contains("earlier node")).await;
+    let waits = rig.until_node(new.uid, "waits", |o| o.detail.contains("another node")).await;
     assert_eq!(waits.phase, Phase::Creating, "it is no failure");
     assert!(rig.remove(&[old.uid], &[]).await.is_empty());
     rig.until_phase(new.uid, Phase::Running).await;

@@ -5,6 +5,7 @@ mod container;
 mod foreign;
 pub mod image;
 mod netns;
+mod network;
 mod options;
 mod outage;
 mod remembered;

@@ -35,12 +35,20 @@ impl ComputeService for Host {
     async fn remove(&self, request: Request<pc::RemoveRequest>) -> Answer<pc::RemoveResponse> {
         let request = request.into_inner();
         self.called("compute.remove", Some(request.term), request.encoded_len())?;
+        let mut version = self.version.subscribe();
+        while self.read(|s| s.hold_removals) {
+            let _ = version.changed().await;
+        }
         let failures = self.with(|s| {
+            let mut failures = Vec::new();
             for uid in &request.uids {
                 s.wanted.remove(uid);
-                s.exists.remove(uid);
+                if s.busy && s.exists.contains_key(uid) {
+                    failures.push(pc::RemoveFailure { uid: uid.clone(), message: "it is busy".into() });
+                } else {
+                    s.exists.remove(uid);
+                }
             }
-            let mut failures = Vec::new();
             for lab in request.lab_uids {
                 if s.stuck.is_empty() {
                     s.calls.push(format!("lab gone {lab}"));
@@ -150,7 +158,7 @@ impl ComputeService for Host {
             ..pc::ImageFacts::default()
         };
         let images = request.into_inner().images.into_iter().map(facts).collect();
-        Ok(Response::new(pc::InspectImagesResponse { images }))
+        Ok(Response::new(pc::InspectImagesResponse { images, room_bytes: None }))
     }
 
     async fn check_instances(

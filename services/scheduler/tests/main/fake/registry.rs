@@ -11,7 +11,7 @@ use netloom_proto::v1 as p;
 use netloom_service::server::serve;
 use netloom_service::{Connector, Endpoint, Shutdown};
 use tonic::service::Routes;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::Answer;
 
@@ -77,4 +77,64 @@ impl ImageRegistryService for Registry {
     async fn get_image(&self, _: Request<pi::GetImageRequest>) -> Answer<pi::Image> {
         Err(Status::unimplemented("not part of these tests"))
     }
+
+    async fn delete_image(&self, _: Request<pi::DeleteImageRequest>) -> Result<Response<pi::Image>, Status> {
+        unasked()
+    }
+
+    async fn verify_image(&self, _: Request<pi::VerifyImageRequest>) -> Result<Response<pi::Image>, Status> {
+        unasked()
+    }
+
+    async fn collect_garbage(
+        &self,
+        _: Request<pi::CollectGarbageRequest>,
+    ) -> Result<Response<pi::CollectGarbageResponse>, Status> {
+        unasked()
+    }
+
+    async fn create_upload(
+        &self,
+        _: Request<pi::CreateUploadRequest>,
+    ) -> Result<Response<pi::Upload>, Status> {
+        unasked()
+    }
+
+    async fn get_upload(&self, _: Request<pi::GetUploadRequest>) -> Result<Response<pi::Upload>, Status> {
+        unasked()
+    }
+
+    async fn delete_upload(
+        &self,
+        _: Request<pi::DeleteUploadRequest>,
+    ) -> Result<Response<pi::Upload>, Status> {
+        unasked()
+    }
+
+    async fn finish_upload(
+        &self,
+        _: Request<pi::FinishUploadRequest>,
+    ) -> Result<Response<pi::Image>, Status> {
+        unasked()
+    }
+
+    async fn write_upload(
+        &self,
+        _: Request<Streaming<pi::WriteUploadRequest>>,
+    ) -> Result<Response<pi::Upload>, Status> {
+        unasked()
+    }
+
+    type ReadBlobStream = futures::stream::Empty<Result<pi::ReadBlobResponse, Status>>;
+
+    async fn read_blob(
+        &self,
+        _: Request<pi::ReadBlobRequest>,
+    ) -> Result<Response<Self::ReadBlobStream>, Status> {
+        unasked()
+    }
+}
+
+fn unasked<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("the scheduler does not call this"))
 }

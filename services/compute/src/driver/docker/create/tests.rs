@@ -217,7 +217,10 @@ fn ipv6_is_on_beside_a_management_network_unless_it_is_said_otherwise() {
     let (all, default) = ("net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.default.disable_ipv6");
     assert_eq!(of(&i), json!({ all: "0", default: "0" }));
     i.spec.sysctls.insert(all.into(), "1".into());
-    assert_eq!(of(&i), json!({ all: "1", default: "0" }));
+    assert_eq!(of(&i), json!({ all: "1" }), "which sets the default too");
+    // It was lost when "all" happened to be set after it.
+    i.spec.sysctls = [(default.to_owned(), "1".to_owned())].into();
+    assert_eq!(of(&i), json!({ default: "1", "net.ipv6.conf.lo.disable_ipv6": "0" }));
     let network = network(&i, None).unwrap();
     assert_eq!(
         sysctls(&i.spec, &network, &Kernel::default()).len(),

@@ -1,0 +1,284 @@
+//! One connection to libvirt, on a thread of its own.
+//!
+//! libvirt's calls block, some for many seconds, and a libvirtd that hangs blocks them for as long as it does. So nothing but this one thread ever calls it: callers put what they want into
+//! a short queue and wait for the answer without blocking a thread of the runtime, for so long and no longer. A full queue is said at once. A second thread, one for the process, runs
+//! libvirt's event loop: it hears of domains as they change, and of a peer that does not answer its keep-alives, which ends the connection and with it a call that hangs. A lost
+//! connection is made anew by the next call, after a pause that grows while that fails.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{broadcast, oneshot};
+use virt::connect::Connect;
+use virt::error::{Error as VirtError, ErrorDomain, ErrorNumber};
+
+use super::events::{Change, Changes, Link};
+use crate::error::Error;
+
+/// So many calls wait at most.
+const QUEUE: usize = 64;
+/// An unanswered keep-alive each so many seconds, and so many of them, end a connection.
+const KEEP_ALIVE: (i32, u32) = (5, 3);
+/// How long until a connection that could not be made is tried again, at first and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// What is done on the thread, with the connection or with why there is none.
+type Call = Box<dyn FnOnce(Result<&Connect, &str>) + Send>;
+
+/// Why a call came to nothing.
+pub enum Refused {
+    /// libvirt's answer.
+    Answer(VirtError),
+    /// Too many calls wait already.
+    Overloaded,
+    /// It was not asked, or did not answer.
+    Silent(String),
+}
+
+impl Refused {
+    /// True when it says that there is no such domain.
+    pub fn is_no_domain(&self) -> bool {
+        matches!(self, Refused::Answer(e) if e.code() == ErrorNumber::NoDomain)
+    }
+}
+
+/// See the module. The thread ends when this is dropped.
+pub struct Connection {
+    uri: String,
+    calls: SyncSender<Call>,
+    changes: Changes,
+    longest: Duration,
+}
+
+impl Connection {
+    /// A connection to be made by the first call. An answer is waited for so long at most.
+    pub fn new(uri: &str, longest: Duration) -> Result<Connection, Error> {
+        run_event_loop()?;
+        let (calls, queue) = sync_channel(QUEUE);
+        let changes = Changes::default();
+        let thread = Thread { uri: uri.to_owned(), changes: changes.clone(), link: None, rest: None };
+        std::thread::Builder::new()
+            .name("libvirt".into())
+            .spawn(move || thread.run(&queue))
+            .map_err(|e| Error::host("libvirt's thread cannot be started", e))?;
+        Ok(Connection { uri: uri.to_owned(), calls, changes, longest })
+    }
+
+    /// Does something with the connection, on its thread.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&Connect) -> Result<T, VirtError> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let (reply, answer) = oneshot::channel();
+        let call: Call = Box::new(move |connect| {
+            // Whoever asked has gone: it would be done for nobody.
+            if !reply.is_closed() {
+                let outcome = match connect {
+                    Ok(connect) => what(connect).map_err(Refused::Answer),
+                    Err(why) => Err(Refused::Silent(why.to_owned())),
+                };
+                let _ = reply.send(outcome);
+            }
+        });
+        match self.calls.try_send(call) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return Err(Refused::Overloaded),
+            Err(TrySendError::Disconnected(_)) => {
+                return Err(Refused::Silent("its thread has ended; restart netloom".to_owned()));
+            }
+        }
+        match tokio::time::timeout(self.longest, answer).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => Err(Refused::Silent("a call was lost".to_owned())),
+            Err(_) => Err(Refused::Silent(format!("no answer within {} s", self.longest.as_secs_f32()))),
+        }
+    }
+
+    /// Changes of domains, from now on; none without a connection. It ends with the connection.
+    pub fn changes(&self) -> Option<broadcast::Receiver<Change>> {
+        self.changes.lock().expect("no holder panics").as_ref().map(broadcast::Sender::subscribe)
+    }
+
+    /// What is said of a call that came to nothing.
+    pub fn error(&self, refused: Refused) -> Error {
+        match refused {
+            Refused::Overloaded => Error::Overloaded(format!(
+                "{QUEUE} calls wait for libvirt already, which is slow to answer or hangs: try again"
+            )),
+            Refused::Silent(why) => self.silent(&why),
+            Refused::Answer(e) if is_loss(&e) => self.silent(e.message()),
+            Refused::Answer(e) => Error::Refused(format!("libvirt: {}", e.message())),
+        }
+    }
+
+    fn silent(&self, why: &str) -> Error {
+        Error::Unavailable(format!(
+            "libvirt does not answer on {} ({why}); start it: systemctl start libvirtd",
+            self.uri
+        ))
+    }
+}
+
+/// True for what is said of the connection, not of what was asked.
+fn is_loss(e: &VirtError) -> bool {
+    matches!(e.code(), ErrorNumber::NoConnect | ErrorNumber::InvalidConn)
+        || matches!(e.domain(), ErrorDomain::Rpc | ErrorDomain::Remote)
+}
+
+/// Runs libvirt's event loop, once for the process: it must be there before the first connection is made.
+fn run_event_loop() -> Result<(), Error> {
+    static RUNS: OnceLock<Result<(), String>> = OnceLock::new();
+    let runs = RUNS.get_or_init(|| {
+        // Else libvirt prints each error that it answers with.
+        virt::error::clear_error_callback();
+        virt::event::event_register_default_impl().map_err(|e| e.to_string())?;
+        let turn = || loop {
+            if let Err(error) = virt::event::event_run_default_impl() {
+                tracing::error!(%error, "a turn of libvirt's event loop failed");
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        };
+        let thread = std::thread::Builder::new().name("libvirt-events".into()).spawn(turn);
+        thread.map(drop).map_err(|e| e.to_string())
+    });
+    runs.clone().map_err(|e| Error::host("libvirt's event loop cannot be started", e))
+}
+
+struct Thread {
+    uri: String,
+    changes: Changes,
+    link: Option<Link>,
+    rest: Option<Rest>,
+}
+
+/// After a connection could not be made.
+struct Rest {
+    why: String,
+    until: Instant,
+    length: Duration,
+}
+
+impl Thread {
+    fn run(mut self, queue: &Receiver<Call>) {
+        while let Ok(call) = queue.recv() {
+            self.connect();
+            let connect = match (&self.link, &self.rest) {
+                (Some(link), _) => Ok(link.connect()),
+                (None, Some(rest)) => Err(rest.why.as_str()),
+                (None, None) => Err("it has not been asked"),
+            };
+            // A call that panics is its caller's loss alone.
+            if catch_unwind(AssertUnwindSafe(|| call(connect))).is_err() {
+                tracing::error!("a call of libvirt's panicked");
+            }
+        }
+    }
+
+    /// Makes a connection where there is none, or none any more, unless that failed just now.
+    fn connect(&mut self) {
+        if self.link.as_ref().is_some_and(Link::is_lost) {
+            tracing::warn!(uri = self.uri, "the connection to libvirt was lost");
+            self.link = None;
+        }
+        if self.link.is_some() || self.rest.as_ref().is_some_and(|rest| Instant::now() < rest.until) {
+            return;
+        }
+        match Link::open(&self.uri, KEEP_ALIVE, &self.changes) {
+            Ok(link) => {
+                tracing::info!(uri = self.uri, "connected to libvirt");
+                (self.link, self.rest) = (Some(link), None);
+            }
+            Err(error) => {
+                let length = self.rest.as_ref().map_or(PAUSE.0, |rest| (rest.length * 2).min(PAUSE.1));
+                let (why, until) = (error.message().to_owned(), Instant::now() + length);
+                self.rest = Some(Rest { why, until, length });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, mpsc};
+
+    /// libvirt's own driver for tests, which needs no daemon.
+    const TEST: &str = "test:///default";
+    const BOUND: Duration = Duration::from_secs(30);
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_full_queue_is_said_at_once() {
+        let connection = Arc::new(Connection::new(TEST, BOUND).unwrap());
+        let (open, gate) = mpsc::channel::<()>();
+        let (entered, inside) = oneshot::channel();
+        let ask = |what: Box<dyn FnOnce() + Send>| {
+            let connection = connection.clone();
+            tokio::spawn(async move {
+                let call = move |connect: &Connect| {
+                    what();
+                    connect.get_hostname()
+                };
+                connection.call(call).await.map_err(|refused| connection.error(refused))
+            })
+        };
+        let first = ask(Box::new(move || {
+            let _ = entered.send(());
+            let _ = gate.recv();
+        }));
+        inside.await.unwrap();
+        let waiting: Vec<_> = (0..QUEUE).map(|_| ask(Box::new(|| ()))).collect();
+        let asked = Instant::now();
+        // Those were only asked for; this one finds the queue full as soon as they are in it.
+        let refused = loop {
+            match tokio::time::timeout(Duration::from_millis(20), ask(Box::new(|| ()))).await {
+                Ok(answer) => break answer.unwrap(),
+                Err(_) => assert!(asked.elapsed() < BOUND, "the queue never fills"),
+            }
+        };
+        let Err(error @ Error::Overloaded(_)) = refused else { panic!("{refused:?}") };
+        assert_eq!(tonic::Status::from(error).code(), tonic::Code::ResourceExhausted);
+        drop(open);
+        assert!(first.await.unwrap().is_ok());
+        let mut answered = 0;
+        for call in waiting {
+            answered += usize::from(call.await.unwrap().is_ok());
+        }
+        assert!(answered >= QUEUE - 1, "who waits is answered: {answered}");
+    }
+
+    #[tokio::test]
+    async fn a_call_that_does_not_end_is_given_up_and_what_nobody_waits_for_is_not_done() {
+        let connection = Connection::new(TEST, Duration::from_millis(100)).unwrap();
+        let (open, gate) = mpsc::channel::<()>();
+        let hangs = move |connect: &Connect| {
+            let _ = gate.recv();
+            connect.get_hostname()
+        };
+        let refused = connection.call(hangs).await.err().map(|refused| connection.error(refused));
+        let Some(Error::Unavailable(message)) = refused else { panic!("{refused:?}") };
+        assert!(message.contains("no answer within 0.1 s"), "{message}");
+        let (done, told) = mpsc::channel();
+        let given_up = connection.call(move |connect: &Connect| {
+            let _ = done.send(());
+            connect.get_hostname()
+        });
+        assert!(given_up.await.is_err());
+        drop(open);
+        assert!(told.recv_timeout(BOUND).is_err(), "dropped, not done");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_not_to_be_had_is_told_and_tried_again() {
+        let connection = Connection::new("qemu+unix:///system?socket=/nonexistent/sock", BOUND).unwrap();
+        for _ in 0..3 {
+            let refused = connection.call(Connect::get_hostname).await.err();
+            let Some(Error::Unavailable(message)) = refused.map(|refused| connection.error(refused)) else {
+                panic!("it answered")
+            };
+            assert!(message.contains("/nonexistent/sock"), "{message}");
+            assert!(connection.changes().is_none());
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! Disks of virtual machines. A base image is a file of its digest's name that is never written to; each machine has an overlay of its own on it, which stays while the machine does.
+//!
+//! | path below the data directory | what |
+//! |---|---|
+//! | `images/<sha256>` | a base image, mode 0444 |
+//! | `instances/<node uid>/disk.qcow2` | the overlay |
+//! | `instances/<node uid>/data.qcow2` | the empty second disk, where the kind has one |
+//! | `instances/<node uid>/console/<start>.log` | what the console wrote in that start |
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use netloom_model::id::{Digest, NodeUid};
+use nix::libc;
+use tokio::process::Command;
+
+use crate::driver::ImageFormat;
+use crate::error::Error;
+
+/// Offsets in the header of a qcow2 file, of the name of another file that it needs and of its features; and the feature of keeping its data in another file.
+const BACKING_FILE: usize = 8;
+const FEATURES: usize = 72;
+const EXTERNAL_DATA: u64 = 1 << 2;
+const QCOW2: &[u8] = b"QFI\xfb";
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Disks {
+    images: PathBuf,
+    instances: PathBuf,
+}
+
+/// A base image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Base {
+    /// The file.
+    pub path: PathBuf,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its format, by its content.
+    pub format: ImageFormat,
+    /// Its bytes.
+    pub size_bytes: u64,
+}
+
+/// A buffer as direct I/O wants it.
+#[repr(align(4096))]
+struct Block([u8; 4096]);
+
+impl Disks {
+    /// In this data directory.
+    pub fn open(data_dir: &Path) -> Result<Disks, Error> {
+        let absolute =
+            std::path::absolute(data_dir).map_err(|e| Error::host("the data directory has no path", e))?;
+        let disks = Disks { images: absolute.join("images"), instances: absolute.join("instances") };
+        for dir in [&disks.images, &disks.instances] {
+            fs::create_dir_all(dir).map_err(|e| Error::host(format!("cannot make {}", dir.display()), e))?;
+        }
+        Ok(disks)
+    }
+
+    /// Finds out that both file systems bypass the page cache when they are asked to: without it QEMU cannot, and would be told only when a machine starts.
+    pub fn require_direct_io(&self) -> Result<(), Error> {
+        for dir in [&self.images, &self.instances] {
+            let file = dir.join(format!(".direct-io-{}", std::process::id()));
+            let tried = try_direct_io(&file);
+            let _ = fs::remove_file(&file);
+            match tried {
+                Ok(()) => {}
+                Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+                    return Err(Error::NoDirectIo(format!(
+                        "the file system of {} has no direct I/O (O_DIRECT), which disks of virtual machines need: put data_dir on one that has it, such as ext4 or xfs",
+                        dir.display()
+                    )));
+                }
+                Err(e) => return Err(Error::host(format!("cannot write in {}", dir.display()), e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The base image that a reference names by its digest: `sha256:…`, or `name@sha256:…`. None when it is not here.
+    pub fn base(&self, reference: &str) -> Result<Option<Base>, Error> {
+        let digest = reference.rsplit_once('@').map_or(reference, |(_, digest)| digest);
+        let Ok(digest) = Digest::try_from(digest.to_owned()) else { return Ok(None) };
+        let path = self.images.join(&digest.as_str()["sha256:".len()..]);
+        let file = match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(|e| Error::host(format!("cannot open {}", path.display()), e))?,
+        };
+        let failed = |e| Error::host(format!("cannot read {}", path.display()), e);
+        let size_bytes = file.metadata().map_err(failed)?.len();
+        let mut header = Vec::new();
+        file.take(FEATURES as u64 + 8).read_to_end(&mut header).map_err(failed)?;
+        let format = format(&header).map_err(|why| Error::Refused(format!("image {reference}: {why}")))?;
+        // Nobody but the one who brought it writes to it, and that is over.
+        fs::set_permissions(&path, Permissions::from_mode(0o444)).map_err(failed)?;
+        Ok(Some(Base { path, digest, format, size_bytes }))
+    }
+
+    /// The directory of a machine.
+    fn dir(&self, node: NodeUid) -> PathBuf {
+        self.instances.join(node.to_string())
+    }
+
+    /// The disks that a machine has.
+    pub fn of(&self, node: NodeUid) -> Vec<PathBuf> {
+        let disks = ["disk.qcow2", "data.qcow2"].map(|name| self.dir(node).join(name));
+        disks.into_iter().filter(|disk| disk.exists()).collect()
+    }
+
+    /// Where logs of a machine's console are.
+    pub fn console(&self, node: NodeUid) -> PathBuf {
+        self.dir(node).join("console")
+    }
+
+    /// Makes the disks of a new machine, in place of those that an earlier one left.
+    pub async fn make(&self, node: NodeUid, base: &Base, data_gib: u32) -> Result<(), Error> {
+        self.remove(node)?;
+        let dir = self.dir(node);
+        let console = self.console(node);
+        fs::create_dir_all(&console)
+            .map_err(|e| Error::host(format!("cannot make {}", console.display()), e))?;
+        let format = match base.format {
+            ImageFormat::Qcow2 => "qcow2",
+            _ => "raw",
+        };
+        let mut overlay = Command::new("qemu-img");
+        overlay
+            .args(["create", "-q", "-f", "qcow2", "-F", format, "-b"])
+            .arg(&base.path)
+            .arg(dir.join("disk.qcow2"));
+        run(overlay).await?;
+        if data_gib > 0 {
+            let mut data = Command::new("qemu-img");
+            data.args(["create", "-q", "-f", "qcow2"])
+                .arg(dir.join("data.qcow2"))
+                .arg(format!("{data_gib}G"));
+            run(data).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes everything of a machine; fine when there is nothing.
+    pub fn remove(&self, node: NodeUid) -> Result<(), Error> {
+        let dir = self.dir(node);
+        match fs::remove_dir_all(&dir) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                Err(Error::host(format!("cannot remove {}", dir.display()), e))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The format of a disk by its first bytes. `Err` for a qcow2 that needs another file of the host, whatever that may be.
+fn format(header: &[u8]) -> Result<ImageFormat, String> {
+    if !header.starts_with(QCOW2) {
+        return Ok(ImageFormat::Raw);
+    }
+    let number = |at: usize| {
+        header.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes).ok_or("it is cut off")
+    };
+    if number(BACKING_FILE)? != 0 {
+        return Err(
+            "it is an overlay on another file: convert it to one of its own (qemu-img convert)".to_owned()
+        );
+    }
+    // Version 2 has no features.
+    let version = number(0)? & 0xffff_ffff;
+    if version >= 3 && number(FEATURES)? & EXTERNAL_DATA != 0 {
+        return Err(
+            "it keeps its data in another file: convert it to one of its own (qemu-img convert)".to_owned()
+        );
+    }
+    Ok(ImageFormat::Qcow2)
+}
+
+fn try_direct_io(path: &Path) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).custom_flags(libc::O_DIRECT);
+    options.open(path)?.write_all(&Box::new(Block([0; 4096])).0)
+}
+
+async fn run(mut command: Command) -> Result<(), Error> {
+    let output = command
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(|e| Error::host("qemu-img cannot be run (install qemu-utils)", e))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Error::Refused(said.trim().to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::mount::{MsFlags, mount, umount};
+
+    #[test]
+    fn an_image_that_needs_another_file_is_refused() {
+        let mut header = vec![0; 104];
+        header[..4].copy_from_slice(QCOW2);
+        header[7] = 3;
+        assert_eq!(format(&header), Ok(ImageFormat::Qcow2));
+        header[FEATURES + 7] = 4;
+        assert!(format(&header).unwrap_err().contains("keeps its data in another file"));
+        header[7] = 2;
+        assert_eq!(format(&header), Ok(ImageFormat::Qcow2), "version 2 has no features there");
+        header[BACKING_FILE + 6] = 1;
+        assert!(format(&header).unwrap_err().contains("overlay"));
+        assert!(format(&header[..10]).unwrap_err().contains("cut off"));
+        assert_eq!(format(b"\x33\xc0 a boot sector"), Ok(ImageFormat::Raw));
+    }
+
+    #[tokio::test]
+    async fn a_base_is_found_by_its_digest_and_not_to_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let disks = Disks::open(dir.path()).unwrap();
+        let digest = Digest::of(b"a raw disk");
+        let path = dir.path().join("images").join(&digest.as_str()["sha256:".len()..]);
+        fs::write(&path, b"a raw disk").unwrap();
+        for reference in [digest.as_str().to_owned(), format!("router:1@{digest}")] {
+            let base = disks.base(&reference).unwrap().expect("it is there");
+            assert_eq!((&base.digest, base.format, base.size_bytes), (&digest, ImageFormat::Raw, 10));
+        }
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o444);
+        for none in ["router:1", "sha256:12", Digest::of(b"other").as_str(), "../../etc/passwd"] {
+            assert_eq!(disks.base(none).unwrap(), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_file_system_without_direct_io_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let disks = Disks::open(dir.path()).unwrap();
+        disks.require_direct_io().unwrap();
+        if !netloom_service::testing::require("a_file_system_without_direct_io_is_refused", "root") {
+            return;
+        }
+        let instances = dir.path().join("instances");
+        mount(Some("ramfs"), &instances, Some("ramfs"), MsFlags::empty(), None::<&str>).unwrap();
+        let refused = disks.require_direct_io();
+        umount(&instances).unwrap();
+        let Err(Error::NoDirectIo(message)) = refused else { panic!("{refused:?}") };
+        assert!(message.contains(&instances.display().to_string()), "{message}");
+    }
+}

@@ -1,0 +1,126 @@
+//! Whose a domain is, as an element of its metadata: its attributes hold nothing that would have to be escaped.
+
+use std::collections::BTreeMap;
+
+use netloom_model::id::{LabUid, NodeUid, Owner};
+
+use crate::driver::Limits;
+
+/// Namespace of the element.
+pub const NAMESPACE: &str = "urn:netloom:instance:1";
+/// Prefix of the element.
+pub const PREFIX: &str = "netloom";
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The installation.
+    pub owner: Owner,
+    /// The node.
+    pub uid: NodeUid,
+    /// Its lab.
+    pub lab_uid: LabUid,
+    /// Its lab's id.
+    pub lab: String,
+    /// Its own id.
+    pub node: String,
+    /// The hash it was made with.
+    pub spec_hash: String,
+    /// Digest of its base image.
+    pub image: String,
+    /// The limits that its node named when it was last started.
+    pub limits: Limits,
+    /// When it was last started, in nanoseconds since 1970; 0 before the first time. Names the start.
+    pub started_ns: i64,
+}
+
+impl Identity {
+    /// The element.
+    pub fn element(&self) -> String {
+        format!(
+            "<{PREFIX}:instance xmlns:{PREFIX}='{NAMESPACE}' owner='{}' uid='{}' lab-uid='{}' lab='{}' node='{}' spec-hash='{}' image='{}' cpu-millis='{}' memory-bytes='{}' cpu-set='{}' started='{}'/>",
+            self.owner,
+            self.uid,
+            self.lab_uid,
+            self.lab,
+            self.node,
+            self.spec_hash,
+            self.image,
+            self.limits.cpu_millis,
+            self.limits.memory_bytes,
+            self.limits.cpu_set,
+            self.started_ns,
+        )
+    }
+
+    /// Reads the element as libvirt gives it back. None when it is not ours, or not as we write it.
+    pub fn read(element: &str, owner: Owner) -> Option<Identity> {
+        let attributes = attributes(element)?;
+        let get = |name: &str| attributes.get(name).copied();
+        let identity = Identity {
+            owner: get("owner")?.parse().ok()?,
+            uid: get("uid")?.parse().ok()?,
+            lab_uid: get("lab-uid")?.parse().ok()?,
+            lab: get("lab")?.to_owned(),
+            node: get("node")?.to_owned(),
+            spec_hash: get("spec-hash")?.to_owned(),
+            image: get("image")?.to_owned(),
+            limits: Limits {
+                cpu_millis: get("cpu-millis")?.parse().ok()?,
+                memory_bytes: get("memory-bytes")?.parse().ok()?,
+                cpu_set: get("cpu-set")?.to_owned(),
+            },
+            started_ns: get("started")?.parse().ok()?,
+        };
+        (identity.owner == owner).then_some(identity)
+    }
+}
+
+/// The attributes of an element that has no others within.
+fn attributes(element: &str) -> Option<BTreeMap<&str, &str>> {
+    let inside = element.trim().strip_prefix('<')?;
+    let (_, mut rest) = inside.split_once(char::is_whitespace)?;
+    let mut attributes = BTreeMap::new();
+    loop {
+        rest = rest.trim_start();
+        if rest.starts_with(['/', '>']) {
+            return Some(attributes);
+        }
+        let (name, value) = rest.split_once('=')?;
+        let quote = value.chars().next().filter(|c| "'\"".contains(*c))?;
+        let (value, after) = value[1..].split_once(quote)?;
+        attributes.insert(name.trim(), value);
+        rest = after;
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in super::super) fn identity() -> Identity {
+        Identity {
+            owner: "0192f0c1-2345-7000-8000-0000000000ff".parse().unwrap(),
+            uid: "0192f0c1-2345-7000-8000-000000000001".parse().unwrap(),
+            lab_uid: "0192f0c1-2345-7000-8000-0000000000aa".parse().unwrap(),
+            lab: "x".into(),
+            node: "r1".into(),
+            spec_hash: "abc".into(),
+            image: "sha256:12".into(),
+            limits: Limits { cpu_millis: 500, memory_bytes: 0, cpu_set: "0-1".into() },
+            started_ns: 7,
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_whatever_quotes_libvirt_gives_it_back_with() {
+        let it = identity();
+        assert_eq!(Identity::read(&it.element(), it.owner), Some(it.clone()));
+        let other = it.element().replace('\'', "\"").replace("/>", "\n/>");
+        assert_eq!(Identity::read(&other, it.owner), Some(it.clone()));
+        assert_eq!(Identity::read(&it.element(), Owner::new()), None, "another installation's");
+        for damaged in ["", "<netloom:instance", "<a b>", "<netloom:instance owner=>", "<x owner='y'/>"] {
+            assert_eq!(Identity::read(damaged, it.owner), None, "{damaged}");
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! What is known of starts beyond what libvirt tells: which is being made, how long one ran, and that its QEMU has ended.
+//!
+//! libvirt tells of a QEMU that died once it has cleared up after it, which takes seconds, in which it answers nothing about it. A pidfd tells at once; until libvirt has said so too, what was read last stands, as ended.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::broadcast;
+
+use super::events::{Change, Event};
+use super::read::Reading;
+use crate::netns::pidfd_open;
+
+/// Ends that a listener may lag behind.
+const BACKLOG: usize = 1024;
+/// How long libvirt may take to clear up after a QEMU that has ended.
+pub const CLEARING: Duration = Duration::from_secs(30);
+
+/// See the module.
+pub struct Lives {
+    inner: Mutex<Inner>,
+    ends: broadcast::Sender<String>,
+}
+
+/// By a machine's id.
+#[derive(Default)]
+struct Inner {
+    /// What was seen of the last start.
+    seen: BTreeMap<String, Life>,
+    /// Those that are being started, as they were before: a domain says already which start it is to be, and does not run yet.
+    starting: BTreeMap<String, Reading>,
+}
+
+struct Life {
+    start: i64,
+    /// When it was first seen to run.
+    since: Instant,
+    /// How long it ran, once it has ended.
+    ran: Option<Duration>,
+    /// As it was read last.
+    last: Reading,
+    /// Its guest switched itself off.
+    shut_down: bool,
+    /// When its QEMU ended, as long as libvirt has not said so.
+    died: Option<Instant>,
+}
+
+impl Lives {
+    /// Nothing is known yet.
+    pub fn new() -> Arc<Lives> {
+        Arc::new(Lives { inner: Mutex::default(), ends: broadcast::channel(BACKLOG).0 })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no holder panics")
+    }
+
+    /// Ids of machines whose QEMU ended, from now on.
+    pub fn ends(&self) -> broadcast::Receiver<String> {
+        self.ends.subscribe()
+    }
+
+    /// It is about to be started.
+    pub fn starts(&self, before: Reading) {
+        self.lock().starting.insert(before.id.clone(), before);
+    }
+
+    /// It was started, or could not be.
+    pub fn started(&self, id: &str) {
+        self.lock().starting.remove(id);
+    }
+
+    /// It is removed.
+    pub fn forget(&self, id: &str) {
+        self.lock().seen.remove(id);
+    }
+
+    /// What was read, as it is: without a start that is not made yet, and dead when its QEMU is.
+    pub fn judge(&self, mut reading: Reading) -> Reading {
+        let inner = self.lock();
+        if !reading.runs() {
+            return inner.starting.get(&reading.id).cloned().unwrap_or(reading);
+        }
+        let is_over = |life: &&Life| life.start == reading.identity.started_ns && life.ran.is_some();
+        if let Some(life) = inner.seen.get(&reading.id).filter(is_over) {
+            reading.bury(life.shut_down);
+        }
+        reading
+    }
+
+    /// A machine whose QEMU has ended, as long as libvirt has not said so.
+    pub fn dead(&self, id: &str) -> Option<Reading> {
+        let inner = self.lock();
+        let life = inner.seen.get(id).filter(|life| life.died.is_some_and(|at| at.elapsed() < CLEARING))?;
+        let mut reading = life.last.clone();
+        reading.bury(life.shut_down);
+        Some(reading)
+    }
+
+    /// libvirt told a change.
+    pub fn told(&self, change: &Change) {
+        if let Some(life) = self.lock().seen.get_mut(&change.id) {
+            match change.event {
+                Event::ShutDown => life.shut_down = true,
+                Event::Stopped => life.died = None,
+                Event::Other => {}
+            }
+        }
+    }
+
+    /// Takes note of a machine, and answers how long its last start ran, as far as that was seen.
+    pub fn saw(self: &Arc<Self>, reading: &Reading) -> Duration {
+        let mut inner = self.lock();
+        let start = reading.started_ns();
+        if !reading.runs() {
+            let life = inner.seen.get_mut(&reading.id).filter(|life| life.start == start);
+            return life.map_or(Duration::ZERO, |life| *life.ran.get_or_insert_with(|| life.since.elapsed()));
+        }
+        if inner.seen.get(&reading.id).is_none_or(|life| life.start != start) {
+            let (since, last) = (Instant::now(), reading.clone());
+            let life = Life { start, since, ran: None, last, shut_down: false, died: None };
+            inner.seen.insert(reading.id.clone(), life);
+            let (lives, id) = (self.clone(), reading.id.clone());
+            tokio::spawn(async move {
+                match end_of(&id).await {
+                    Ok(()) => lives.died(&id, start),
+                    // libvirt tells of its end, only later.
+                    Err(error) => tracing::debug!(%error, id, "a QEMU cannot be watched"),
+                }
+            });
+        }
+        Duration::ZERO
+    }
+
+    /// False once that start of it was seen to have ended.
+    pub fn runs(&self, id: &str, start: i64) -> bool {
+        self.lock().seen.get(id).is_some_and(|life| life.start == start && life.ran.is_none())
+    }
+
+    fn died(&self, id: &str, start: i64) {
+        if let Some(life) = self.lock().seen.get_mut(id).filter(|life| life.start == start) {
+            // Ended already: libvirt was faster.
+            if life.ran.is_none() {
+                (life.ran, life.died) = (Some(life.since.elapsed()), Some(Instant::now()));
+            }
+        }
+        // Nobody listening is fine.
+        let _ = self.ends.send(id.to_owned());
+    }
+}
+
+/// Waits for the end of a machine's QEMU.
+async fn end_of(id: &str) -> io::Result<()> {
+    let (wanted, gone) = (id.to_owned(), || io::Error::new(io::ErrorKind::NotFound, "it has no process"));
+    let find = move || {
+        let pid = qemu_of(&wanted)?;
+        let pidfd = pidfd_open(pid).ok()?;
+        // Still the same after its descriptor was opened: the number was not given to another meanwhile.
+        is_qemu_of(pid, &wanted).then_some(pidfd)
+    };
+    let pidfd = tokio::task::spawn_blocking(find).await.ok().flatten().ok_or_else(gone)?;
+    // SAFETY: an OwnedFd is one open descriptor for as long as it lives.
+    let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE)? };
+    watched.readable().await.map(drop)
+}
+
+/// The process that runs a machine: libvirt has no call that tells it, and gives QEMU the id as an argument.
+fn qemu_of(id: &str) -> Option<i32> {
+    let entries = std::fs::read_dir("/proc").ok()?.flatten();
+    entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).find(|pid| is_qemu_of(*pid, id))
+}
+
+fn is_qemu_of(pid: i32, id: &str) -> bool {
+    let Ok(text) = std::fs::read(format!("/proc/{pid}/cmdline")) else { return false };
+    let mut words = text.split(|b| *b == 0);
+    words.next().is_some_and(|program| program.windows(4).any(|w| w == b"qemu"))
+        && words.any(|w| w == b"-uuid")
+        && words.next() == Some(id.as_bytes())
+}

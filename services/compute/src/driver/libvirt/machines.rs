@@ -1,0 +1,251 @@
+//! Making, starting, ending and removing machines.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use netloom_model::id::NodeUid;
+use netloom_model::naming;
+use netloom_model::slice::Instance;
+use netloom_model::spec::NetworkMode;
+use virt::domain::Domain;
+use virt_sys as sys;
+
+use super::connection::Refused;
+use super::identity::Identity;
+use super::lives::CLEARING;
+use super::read::{self, Reading};
+use super::xml::{self, Machine, Nic};
+use super::{LibvirtDriver, log};
+use crate::driver::Limits;
+use crate::error::Error;
+
+/// How often a machine that was asked to stop is looked at.
+const STOPPING: Duration = Duration::from_millis(200);
+/// Logs of so many starts are kept.
+const LOGS: usize = 5;
+
+impl LibvirtDriver {
+    pub(super) async fn make(&self, instance: &Instance) -> Result<String, Error> {
+        let vm = self.vm(&instance.spec.kind)?.clone();
+        let base = self.disks.base(&instance.spec.image)?;
+        let base = base.ok_or_else(|| Error::ImageMissing(instance.spec.image.clone()))?;
+        self.disks.require_direct_io()?;
+        if let Some(id) = self.made_before(instance).await? {
+            return Ok(id);
+        }
+        self.disks.make(instance.uid, &base, vm.data_disk_gib).await?;
+        let identity = Identity {
+            owner: self.owner,
+            uid: instance.uid,
+            lab_uid: instance.lab_uid,
+            lab: instance.lab.to_string(),
+            node: instance.spec.id.clone(),
+            spec_hash: instance.spec_hash.clone(),
+            image: base.digest.to_string(),
+            limits: Limits::of(&instance.spec),
+            started_ns: 0,
+        };
+        let id = uuid::Uuid::new_v4().to_string();
+        let xml = self.xml(&id, instance, &identity).await?;
+        let defined = self.acts.call(move |connect| Domain::define_xml(connect, &xml).map(drop)).await;
+        defined.map_err(|refused| self.acts.error(refused))?;
+        Ok(id)
+    }
+
+    /// The name may be taken: by this very instance (made by a call whose answer was lost), by an earlier one of ours that is about to go, or by somebody else.
+    pub(super) async fn made_before(&self, instance: &Instance) -> Result<Option<String>, Error> {
+        let (name, owner) = (instance.name.clone(), self.owner);
+        let seen = match self.looks.call(move |connect| read::by_name(connect, &name)).await {
+            Ok(seen) => seen,
+            Err(refused) if refused.is_no_domain() => return Ok(None),
+            Err(refused) => return Err(self.looks.error(refused)),
+        };
+        let name = &instance.name;
+        match seen.and_then(|seen| Reading::new(seen, owner)) {
+            Some(reading) if reading.identity.uid == instance.uid => Ok(Some(reading.id)),
+            Some(_) => Err(Error::Busy(format!(
+                "waits until the virtual machine of an earlier node called {name} is removed"
+            ))),
+            None => Err(Error::Foreign(format!(
+                "a domain called {name} exists that is not this installation's; remove it (virsh undefine {name}) or give the lab another name or prefix"
+            ))),
+        }
+    }
+
+    pub(super) async fn xml(
+        &self,
+        id: &str,
+        instance: &Instance,
+        identity: &Identity,
+    ) -> Result<String, Error> {
+        let vm = self.vm(&instance.spec.kind)?;
+        let disks = self.disks.of(instance.uid);
+        if disks.is_empty() {
+            return Err(Error::Host(format!(
+                "the disk of node {} is gone from this host; make it anew: deploy the lab without the node, then with it",
+                instance.spec.id
+            )));
+        }
+        let disks: Vec<&Path> = disks.iter().map(AsRef::as_ref).collect();
+        let console = self.disks.console(instance.uid).join(log::name(identity.started_ns));
+        let or = |limit: u64, counted: u64| if limit > 0 { limit } else { counted };
+        let millis = or(instance.spec.cpu_limit_millis.into(), instance.spec.cpu_request_millis.into());
+        Ok(xml::domain(&Machine {
+            name: &instance.name,
+            id,
+            identity,
+            vm,
+            accel: self.accel().await.accel,
+            cpus: u32::try_from(millis.div_ceil(1000)).unwrap_or(u32::MAX),
+            cpu_set: &instance.spec.cpu_set,
+            memory_bytes: or(instance.spec.memory_limit_bytes, instance.spec.memory_request_bytes),
+            disks: &disks,
+            nics: &self.nics(instance),
+            console_log: &console,
+        }))
+    }
+
+    /// Its NICs in order: management, those that its kind keeps, and its ports up to the last that has a cable.
+    fn nics(&self, instance: &Instance) -> Vec<Nic> {
+        let Some(naming) = self.kinds.get(&instance.spec.kind).map(|k| &k.interfaces) else {
+            return Vec::new();
+        };
+        let place =
+            |nic: &netloom_model::slice::MachineNic| naming.nic(naming::guest_index(&nic.guest_name)?);
+        let wired: BTreeMap<u32, _> =
+            instance.nics.iter().filter_map(|nic| Some((place(nic)?, nic))).collect();
+        let last = wired.keys().next_back().copied().unwrap_or_default();
+        let nic = |place: u32| match wired.get(&place) {
+            Some(nic) => Nic { tap: nic.wire_id.interface_name(TAP), mac: nic.mac.clone(), carrier: true },
+            None => idle(instance.uid, place),
+        };
+        (0..=last).map(nic).collect()
+    }
+
+    pub(super) async fn run(&self, id: &str, instance: &Instance) -> Result<(), Error> {
+        let reading = self.cleared(id).await?;
+        if reading.runs() {
+            return Ok(());
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let before = reading.clone();
+        let identity = Identity {
+            started_ns: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),
+            limits: Limits::of(&instance.spec),
+            ..reading.identity
+        };
+        log::keep_last(&self.disks.console(instance.uid), LOGS - 1);
+        let xml = self.xml(id, instance, &identity).await?;
+        let start = move |connect: &_| Domain::define_xml(connect, &xml)?.create().map(drop);
+        self.lives.starts(before);
+        let started = self.acts.call(start).await;
+        self.lives.started(id);
+        started.map_err(|refused| self.acts.error(refused))
+    }
+
+    /// As it is once libvirt has cleared up after its last start, which takes seconds after its QEMU has ended.
+    pub(super) async fn cleared(&self, id: &str) -> Result<Reading, Error> {
+        let until = Instant::now() + CLEARING;
+        loop {
+            match self.ask(id).await? {
+                None => return Err(Error::Busy("its virtual machine is gone meanwhile".to_owned())),
+                Some(reading) if reading.is_dead() && Instant::now() < until => {
+                    tokio::time::sleep(STOPPING).await
+                }
+                Some(reading) => return Ok(reading),
+            }
+        }
+    }
+
+    /// Gives a machine that is off another name.
+    pub(super) async fn rename(&self, id: &str, name: String) -> Result<(), Error> {
+        if self.cleared(id).await?.name == name {
+            return Ok(());
+        }
+        let id = id.to_owned();
+        let rename = move |connect: &_| Domain::lookup_by_uuid_string(connect, &id)?.rename(&name, 0);
+        self.acts.call(rename).await.map(drop).map_err(|refused| self.acts.error(refused))
+    }
+
+    /// Presses its power button, and pulls the plug when that does not help in time.
+    pub(super) async fn end(&self, id: &str, grace: Duration) -> Result<(), Error> {
+        let press = id.to_owned();
+        let pressed =
+            self.acts.call(move |connect| Domain::lookup_by_uuid_string(connect, &press)?.shutdown());
+        match pressed.await {
+            Err(refused) if refused.is_no_domain() => return Ok(()),
+            // It may be off already, or no operating system be there to hear of it.
+            Ok(_) | Err(Refused::Answer(_)) => {}
+            Err(refused) => return Err(self.acts.error(refused)),
+        }
+        let until = Instant::now() + grace;
+        while self.reading(id).await?.is_some_and(|reading| reading.runs()) {
+            if Instant::now() >= until {
+                return self.destroy(id).await;
+            }
+            tokio::time::sleep(STOPPING).await;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn destroy(&self, id: &str) -> Result<(), Error> {
+        let pull = id.to_owned();
+        let destroy = move |connect: &_| {
+            let domain = Domain::lookup_by_uuid_string(connect, &pull)?;
+            match domain.destroy() {
+                // It was off, or went off by itself.
+                Err(_) if !domain.is_active()? => Ok(()),
+                other => other,
+            }
+        };
+        match self.acts.call(destroy).await {
+            Err(refused) if !refused.is_no_domain() => Err(self.acts.error(refused)),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) async fn undefine(&self, id: &str) -> Result<(), Error> {
+        let Some(reading) = self.reading(id).await? else { return Ok(()) };
+        self.destroy(id).await?;
+        let gone = id.to_owned();
+        let flags = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+            | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+            | sys::VIR_DOMAIN_UNDEFINE_NVRAM;
+        let undefine =
+            move |connect: &_| Domain::lookup_by_uuid_string(connect, &gone)?.undefine_flags(flags);
+        match self.acts.call(undefine).await {
+            Err(refused) if !refused.is_no_domain() => return Err(self.acts.error(refused)),
+            _ => {}
+        }
+        self.lives.forget(id);
+        self.disks.remove(reading.identity.uid)
+    }
+}
+
+/// Prefix of taps that have a cable: what follows is the wire's id, as in the name of every host end.
+const TAP: &str = "nl";
+
+/// A NIC that nothing is plugged into.
+fn idle(uid: NodeUid, place: u32) -> Nic {
+    let digest = netloom_model::id::Digest::of(format!("{uid} {place}").as_bytes());
+    let hex = &digest.as_str()["sha256:".len()..];
+    let mac: Vec<&str> = (0..5).map(|i| &hex[2 * i..2 * i + 2]).collect();
+    Nic { tap: format!("nv{}", &hex[..12]), mac: format!("02:{}", mac.join(":")), carrier: false }
+}
+
+/// What a node asks for that only containers can be given.
+pub(super) fn unsupported(instance: &Instance) -> Vec<&'static str> {
+    let spec = &instance.spec;
+    let asked = [
+        ("binds", !spec.binds.is_empty()),
+        ("volumes", !spec.volumes.is_empty()),
+        ("tmpfs", !spec.tmpfs.is_empty()),
+        ("devices", !spec.devices.is_empty()),
+        ("published ports", !spec.ports.is_empty()),
+        ("health checks", spec.healthcheck.is_some()),
+        ("certificates", spec.certificate.is_some()),
+        ("networks of others", spec.network_mode != NetworkMode::Own),
+    ];
+    asked.into_iter().filter(|(_, asked)| *asked).map(|(what, _)| what).collect()
+}

@@ -1,0 +1,320 @@
+//! Virtual machines, by libvirt.
+//!
+//! ```text
+//!   Driver ── looks ─► connection ─► thread ─┐            identity: whose a domain is, in its metadata
+//!      │                                     ├─► libvirtd  xml:      what a domain is, from its kind and its node
+//!      └───── acts ──► connection ─► thread ─┘            disks:    overlays on base images
+//! ```
+//!
+//! Two connections, since libvirtd can take a minute to define a domain or to end one, and what is seen must not become old meanwhile. A domain is defined anew at each start, so that what
+//! may have changed since (its taps, its size, how guests run here) is what it starts with; its disk and its addresses stay.
+
+mod accel;
+mod connection;
+mod disks;
+mod events;
+mod identity;
+mod lives;
+mod log;
+mod machines;
+mod read;
+mod xml;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::{FutureExt as _, ready};
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, stream};
+use netloom_model::id::{LabUid, NodeUid, Owner};
+use netloom_model::kind::{Catalogue, Vm};
+use netloom_model::slice::Instance;
+use netloom_model::state::Runtime;
+use tokio::sync::OnceCell;
+use tokio_stream::wrappers::BroadcastStream;
+
+use super::{Answer, Command, Driver, Found, Image, Limits, Line, Lines, Listed, NetworkOf, Probe, Session};
+use crate::config::Config;
+use crate::error::Error;
+use connection::{Connection, Refused};
+use disks::Disks;
+use identity::Identity;
+use lives::Lives;
+use read::Reading;
+
+/// How long an answer about what there is may take.
+const LOOK: Duration = Duration::from_secs(10);
+/// How long a change may take: a libvirtd that asks QEMU anew what it can do takes most of a minute for each definition.
+const ACT: Duration = Duration::from_secs(180);
+/// How long a machine that is set aside has to end: what takes its place waits for that.
+const GRACE: Duration = Duration::from_secs(1);
+const KVM: &str = "/dev/kvm";
+
+/// See the module.
+pub struct LibvirtDriver {
+    owner: Owner,
+    looks: Connection,
+    acts: Connection,
+    disks: Disks,
+    kinds: Catalogue,
+    stop_timeout: Duration,
+    accel: OnceCell<accel::Found>,
+    lives: Arc<Lives>,
+}
+
+impl LibvirtDriver {
+    /// A driver that connects when it is first asked something.
+    pub fn new(
+        owner: Owner,
+        config: &Config,
+        kinds: Catalogue,
+        data_dir: &Path,
+    ) -> Result<LibvirtDriver, Error> {
+        Ok(LibvirtDriver {
+            owner,
+            looks: Connection::new(&config.libvirt_uri, LOOK)?,
+            acts: Connection::new(&config.libvirt_uri, ACT)?,
+            disks: Disks::open(data_dir)?,
+            kinds,
+            stop_timeout: Duration::from_secs(config.stop_timeout.into()),
+            accel: OnceCell::new(),
+            lives: Lives::new(),
+        })
+    }
+
+    async fn accel(&self) -> &accel::Found {
+        self.accel.get_or_init(|| accel::find(Path::new(KVM))).await
+    }
+
+    /// What its kind says of its machine.
+    fn vm(&self, kind: &str) -> Result<&Vm, Error> {
+        let vm = self.kinds.get(kind).and_then(|k| k.vm.as_ref());
+        vm.ok_or_else(|| {
+            Error::Refused(format!(
+                "this host has no kind {kind} of virtual machines: give it the kind's file"
+            ))
+        })
+    }
+
+    /// The machine with this id as it is now; none when there is none, or it is not ours.
+    async fn reading(&self, id: &str) -> Result<Option<Reading>, Error> {
+        match self.lives.dead(id) {
+            Some(dead) => Ok(Some(dead)),
+            None => self.ask(id).await,
+        }
+    }
+
+    /// The same, as libvirt says it.
+    async fn ask(&self, id: &str) -> Result<Option<Reading>, Error> {
+        let (id, owner) = (id.to_owned(), self.owner);
+        match self.looks.call(move |connect| read::by_id(connect, &id)).await {
+            Ok(seen) => Ok(seen.and_then(|seen| Reading::new(seen, owner)).map(|r| self.lives.judge(r))),
+            Err(refused) if refused.is_no_domain() => Ok(None),
+            Err(refused) => Err(self.looks.error(refused)),
+        }
+    }
+}
+
+impl Driver for LibvirtDriver {
+    fn serves(&self, runtime: Runtime) -> bool {
+        runtime == Runtime::Libvirt
+    }
+
+    fn probe(&self) -> Answer<'_, Probe> {
+        async {
+            let version = self.looks.call(|connect| connect.get_lib_version()).await;
+            let version = version.map_err(|refused| self.looks.error(refused))?;
+            self.disks.require_direct_io()?;
+            let guests = match self.accel().await {
+                accel::Found { accel: xml::Accel::Kvm, .. } => "KVM".to_owned(),
+                found => format!("emulated: {}", found.why),
+            };
+            let (major, minor, patch) = (version / 1_000_000, version / 1000 % 1000, version % 1000);
+            let version = format!("libvirt {major}.{minor}.{patch} ({guests})");
+            Ok(Probe { runtimes: vec![Runtime::Libvirt], version })
+        }
+        .boxed()
+    }
+
+    fn events(&self) -> Answer<'_, BoxStream<'static, String>> {
+        async {
+            let lost = || Refused::Silent("the connection was lost".to_owned());
+            let changes = self.looks.changes().ok_or_else(|| self.looks.error(lost()))?;
+            let lives = self.lives.clone();
+            let changes = BroadcastStream::new(changes).map(move |change| {
+                let change = change.ok()?;
+                lives.told(&change);
+                Some(change.id)
+            });
+            let changes = changes.chain(stream::once(ready(None)));
+            let ends = BroadcastStream::new(self.lives.ends()).map(Result::ok);
+            // Over when libvirt's are, or when either were missed.
+            Ok(stream::select(changes, ends).take_while(|id| ready(id.is_some())).filter_map(ready).boxed())
+        }
+        .boxed()
+    }
+
+    fn list(&self) -> Answer<'_, Vec<Listed>> {
+        async {
+            let all = self.looks.call(read::all).await.map_err(|refused| self.looks.error(refused))?;
+            let ours = all.into_iter().filter_map(|seen| Reading::new(seen, self.owner));
+            let ours = ours.map(|reading| self.lives.judge(reading));
+            Ok(ours.map(|reading| Listed { running: reading.runs(), id: reading.id }).collect())
+        }
+        .boxed()
+    }
+
+    fn inspect<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Found>> {
+        async move {
+            let Some(reading) = self.reading(id).await? else { return Ok(None) };
+            let ran = self.lives.saw(&reading);
+            let Identity { uid, lab_uid, lab, node, spec_hash, image, limits, .. } = reading.identity.clone();
+            Ok(Some(Found {
+                process: reading.process(),
+                aside: reading.is_aside(),
+                start_id: reading.start_id(),
+                started_us: reading.started_ns() / 1000,
+                trouble: reading.trouble().to_owned(),
+                id: reading.id,
+                uid,
+                lab_uid,
+                lab,
+                node,
+                spec_hash,
+                image_digest: image,
+                ran,
+                mgmt_ipv4: String::new(),
+                mgmt_ipv6: String::new(),
+                networks: BTreeSet::new(),
+                health: String::new(),
+                limits,
+                ports: Vec::new(),
+                network: NetworkOf::Own,
+                namespace: None,
+            }))
+        }
+        .boxed()
+    }
+
+    fn check<'a>(
+        &'a self,
+        instances: &'a [Instance],
+        _: &'a BTreeSet<NodeUid>,
+    ) -> Answer<'a, Vec<(NodeUid, Error)>> {
+        async move {
+            let mut refused = Vec::new();
+            for instance in instances {
+                let what = machines::unsupported(instance);
+                let outcome = match self.vm(&instance.spec.kind) {
+                    Err(error) => Err(error),
+                    Ok(_) if !what.is_empty() => Err(Error::Refused(format!(
+                        "a virtual machine takes no {}: leave them out of node {}",
+                        what.join(", "),
+                        instance.spec.id
+                    ))),
+                    Ok(_) => match self.made_before(instance).await {
+                        // One of ours that is in the way goes by itself.
+                        Err(Error::Busy(_)) | Ok(_) => Ok(()),
+                        Err(error) => Err(error),
+                    },
+                };
+                refused.extend(outcome.err().map(|error| (instance.uid, error)));
+            }
+            Ok(refused)
+        }
+        .boxed()
+    }
+
+    fn create<'a>(&'a self, instance: &'a Instance, _: Option<&'a str>) -> Answer<'a, String> {
+        self.make(instance).boxed()
+    }
+
+    fn start<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()> {
+        self.run(id, instance).boxed()
+    }
+
+    fn refresh<'a>(&'a self, id: &'a str, instance: &'a Instance, has: &'a Limits) -> Answer<'a, ()> {
+        async move {
+            if has.satisfy(&instance.spec) || !self.reading(id).await?.is_some_and(|reading| reading.runs()) {
+                return Ok(());
+            }
+            Err(Error::Refused(format!(
+                "a virtual machine gets other processors and memory when it is started again: netloom node restart {} {}",
+                instance.lab, instance.spec.id
+            )))
+        }
+        .boxed()
+    }
+
+    fn stop<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
+        self.end(id, self.stop_timeout).boxed()
+    }
+
+    fn set_aside<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()> {
+        async move {
+            self.end(id, GRACE).await?;
+            self.rename(id, format!("{}{}", instance.name, read::aside_suffix(id))).await
+        }
+        .boxed()
+    }
+
+    fn bring_back<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()> {
+        async move {
+            // What has its place is ours and goes, or is not.
+            self.made_before(instance).await?;
+            self.rename(id, instance.name.clone()).await
+        }
+        .boxed()
+    }
+
+    fn remove<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
+        self.undefine(id).boxed()
+    }
+
+    fn remove_node(&self, node: NodeUid) -> Answer<'_, ()> {
+        async move { self.disks.remove(node) }.boxed()
+    }
+
+    fn remove_lab(&self, _: LabUid) -> Answer<'_, ()> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn exec<'a>(&'a self, _: &'a str, _: Command) -> Answer<'a, Session> {
+        async {
+            Err(Error::Refused("no command can be run inside a virtual machine from outside".to_owned()))
+        }
+        .boxed()
+    }
+
+    fn logs<'a>(&'a self, id: &'a str, which: Lines) -> Answer<'a, BoxStream<'static, Result<Line, Error>>> {
+        async move {
+            let Some(reading) = self.reading(id).await? else { return Ok(stream::empty().boxed()) };
+            self.lives.saw(&reading);
+            let (lives, id, start) = (self.lives.clone(), reading.id.clone(), reading.started_ns());
+            let runs: log::Runs = Arc::new(move || lives.runs(&id, start));
+            log::read(&self.disks.console(reading.identity.uid), which, which.follow.then_some(runs))
+        }
+        .boxed()
+    }
+
+    fn image<'a>(&'a self, reference: &'a str, _: Runtime) -> Answer<'a, Option<Image>> {
+        async move {
+            let base = self.disks.base(reference)?;
+            // Disks do not say what processor they are for.
+            Ok(base.map(|base| Image {
+                digest: base.digest.into(),
+                format: base.format,
+                size_bytes: base.size_bytes,
+                architecture: String::new(),
+            }))
+        }
+        .boxed()
+    }
+
+    fn pull<'a>(&'a self, reference: &'a str) -> Answer<'a, BoxStream<'static, Result<String, Error>>> {
+        let message = "disks of virtual machines come from netloom's own image registry".to_owned();
+        async { Err(Error::PullFailed { reference: reference.to_owned(), message }) }.boxed()
+    }
+}

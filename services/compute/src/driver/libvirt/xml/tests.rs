@@ -1,0 +1,70 @@
+use super::*;
+use crate::driver::libvirt::identity::tests::identity;
+use netloom_model::kind::Catalogue;
+
+/// The XML of a machine of this kind with so many NICs.
+fn of_kind(kind: &str, accel: Accel, nics: usize) -> String {
+    let catalogue = Catalogue::embedded();
+    let vm = catalogue.get(kind).and_then(|k| k.vm.clone()).expect("a kind of virtual machines");
+    let nics: Vec<Nic> = (0..nics)
+        .map(|n| Nic {
+            tap: format!("nl000000000000{n}"),
+            mac: format!("02:00:00:00:00:0{n}"),
+            carrier: n > 0,
+        })
+        .collect();
+    let disks = [Path::new("/d/instances/u/disk.qcow2"), Path::new("/d/instances/u/data.qcow2")];
+    domain(&Machine {
+        name: "netloom-x-r1",
+        id: "0192f0c1-2345-4000-8000-0000000000d1",
+        identity: &identity(),
+        vm: &vm,
+        accel,
+        cpus: 2,
+        cpu_set: if accel == Accel::Tcg { "0-1" } else { "" },
+        memory_bytes: 256 << 20,
+        disks: if vm.data_disk_gib > 0 { &disks } else { &disks[..1] },
+        nics: &nics,
+        console_log: Path::new("/d/instances/u/console/7.log"),
+    })
+}
+
+/// Compares with a file beside this one, which `NETLOOM_UPDATE_GOLDEN=1` writes anew.
+fn golden(name: &str, xml: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/driver/libvirt/xml/golden").join(name);
+    if std::env::var_os("NETLOOM_UPDATE_GOLDEN").is_some() {
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, xml).unwrap();
+    }
+    let expected = std::fs::read_to_string(&file).unwrap_or_default();
+    assert_eq!(xml, expected, "{} differs; NETLOOM_UPDATE_GOLDEN=1 writes it anew", file.display());
+}
+
+#[test]
+fn a_machine_of_each_make_is_as_it_was() {
+    golden("tcl.xml", &of_kind("tcl", Accel::Tcg, 2));
+    // Older machine, EFI, two serial ports, a masked processor, SATA.
+    golden("cisco_n9kv.xml", &of_kind("cisco_n9kv", Accel::Kvm, 3));
+    golden("cat-sdwan-manager.xml", &of_kind("cat-sdwan-manager", Accel::Kvm, 1));
+}
+
+#[test]
+fn no_disk_of_any_kind_has_a_cache() {
+    let catalogue = Catalogue::embedded();
+    let mut disks = 0;
+    for kind in catalogue.kinds().filter(|k| k.vm.is_some()) {
+        for accel in [Accel::Kvm, Accel::Tcg] {
+            let xml = of_kind(&kind.name, accel, 2);
+            let all = xml.matches("<disk ").count();
+            let safe = xml.matches("<driver name='qemu' type='qcow2' cache='none' io='native'/>").count();
+            assert_eq!((all, xml.matches("cache=").count()), (safe, safe), "{}", kind.name);
+            disks += all;
+        }
+    }
+    assert!(disks > 40, "all kinds were looked at: {disks}");
+}
+
+#[test]
+fn names_of_files_cannot_break_out() {
+    assert_eq!(text("a'b\"<c>&"), "a&apos;b&quot;&lt;c&gt;&amp;");
+}

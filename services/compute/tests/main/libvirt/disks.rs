@@ -1,0 +1,90 @@
+//! Machines that share a base image.
+
+use std::io::Write as _;
+
+use netloom_model::id::Digest;
+use netloom_model::observed::{Observed, Phase};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+use super::console::{boot, ready_by_console};
+use super::own;
+use crate::rig::{Rig, Undo};
+
+/// The base's digest as it is on the disk now, past the page cache.
+fn digest(rig: &Rig) -> Digest {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    #[repr(align(4096))]
+    struct Block([u8; 1 << 16]);
+    let mut file =
+        std::fs::File::options().read(true).custom_flags(nix::libc::O_DIRECT).open(rig.base()).unwrap();
+    let (mut block, mut all) = (Box::new(Block([0; 1 << 16])), Vec::new());
+    loop {
+        match std::io::Read::read(&mut file, &mut block.0).unwrap() {
+            0 => return Digest::of(&all),
+            n => all.extend(&block.0[..n]),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_machines_write_and_their_base_stays_as_it_is() {
+    let Some(rig) = Rig::libvirt("two_machines_write_and_their_base_stays_as_it_is").await else { return };
+    let before = digest(&rig);
+    assert_eq!(before.to_string(), rig.image());
+    let (one, two) = (ready_by_console(rig.instance("r1")), ready_by_console(rig.instance("r2")));
+    // Once for both: a Sync names all that there is to be.
+    rig.sync(&[]).await;
+    rig.until("it is synced", |v| v.synced).await;
+    // Each counts its boots on its disk: by the time that they are ready they have written.
+    tokio::join!(boot(&rig, &one), boot(&rig, &two));
+    assert_eq!(digest(&rig), before, "while they run");
+    for machine in [&one, &two] {
+        let live = rig.libvirtd.unwrap().virsh(&["dumpxml", &machine.name]).unwrap();
+        let disks = live.matches("<disk ").count();
+        assert_eq!((disks, live.matches("cache='none' io='native'").count()), (1, 1), "{live}");
+        assert!(live.contains(&rig.base().display().to_string()), "on the shared base: {live}");
+        let overlay = rig.data_dir().join(format!("instances/{}/disk.qcow2", machine.uid));
+        assert!(std::fs::metadata(overlay).unwrap().len() > 200_000, "it was written to");
+    }
+    assert!(rig.remove(&[], &[rig.lab_uid]).await.is_empty());
+    assert_eq!(digest(&rig), before, "after they are gone");
+    assert_eq!(
+        std::fs::read_dir(rig.data_dir().join("instances")).unwrap().count(),
+        0,
+        "their disks are too"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_of_the_host_is_told_and_a_restart_helps_when_there_is_room() {
+    let test = "a_full_disk_of_the_host_is_told_and_a_restart_helps_when_there_is_room";
+    if !netloom_service::testing::require(test, "root") {
+        return;
+    }
+    // Before its libvirtd, whose mounts are a copy of those at its start.
+    let small = tempfile::tempdir().unwrap();
+    let room = |mib: u32, how: MsFlags| {
+        let size = format!("size={mib}m");
+        mount(Some("tmpfs"), small.path(), Some("tmpfs"), how, Some(size.as_str())).unwrap();
+    };
+    room(4, MsFlags::empty());
+    let mounted = small.path().to_owned();
+    let _undo = Undo::new(move || umount2(&mounted, MntFlags::MNT_DETACH).unwrap());
+    let Some(rig) = Rig::libvirt_on(test, own).await else { return };
+    let instances = rig.data_dir().join("instances");
+    std::fs::remove_dir(&instances).unwrap();
+    std::os::unix::fs::symlink(small.path(), &instances).unwrap();
+    let mut one = ready_by_console(rig.instance("r1"));
+    let first = boot(&rig, &one).await;
+    let terminal = rig.libvirtd.unwrap().virsh(&["ttyconsole", &one.name]).unwrap();
+    let mut terminal = std::fs::File::options().write(true).open(terminal.trim()).unwrap();
+    terminal.write_all(b"dd if=/dev/urandom of=/data/large bs=1M count=8; sync\n").unwrap();
+    let stands = |o: &Observed| o.phase == Phase::Running && o.detail.contains("disk is full");
+    let told = rig.until_node(one.uid, "stands still", stands).await;
+    assert_eq!(told.start_id, first.start_id);
+    room(64, MsFlags::MS_REMOUNT);
+    one.restarts = 1;
+    rig.ensure(std::slice::from_ref(&one)).await;
+    let again = |o: &Observed| o.restarts == 1 && o.phase == Phase::Running && o.detail.is_empty();
+    rig.until_node(one.uid, "runs again", again).await;
+}

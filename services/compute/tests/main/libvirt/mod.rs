@@ -1,0 +1,13 @@
+//! What only virtual machines can show: disks on a shared base, consoles, a libvirtd that hangs or goes away, and domains of others that are in the way.
+
+mod console;
+mod disks;
+mod foreign;
+mod outage;
+
+use netloom_service::testing::libvirt::Libvirtd;
+
+/// A libvirtd for one test, which may do to it what it likes. It ends with the process.
+fn own() -> &'static Libvirtd {
+    Box::leak(Box::new(Libvirtd::start()))
+}

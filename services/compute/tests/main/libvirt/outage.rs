@@ -1,0 +1,123 @@
+//! A machine that dies, a service that is restarted, a libvirtd that goes away, and one that hangs.
+
+use std::time::{Duration, Instant};
+
+use netloom_model::observed::{Observed, Phase};
+use netloom_model::spec::RestartPolicy;
+use netloom_proto::compute::v1 as p;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::own;
+use crate::rig::{Rig, rehash};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_qemu_is_seen_within_a_second_and_started_again() {
+    let Some(rig) = Rig::libvirt("a_killed_qemu_is_seen_within_a_second_and_started_again").await else {
+        return;
+    };
+    let one = rig.instance("r1");
+    let first = rig.run(&one).await;
+    // A busy machine may delay one of them.
+    let mut fastest = Duration::MAX;
+    let mut start = first.start_id.clone();
+    for count in 1..=3 {
+        let qemu = rig.libvirtd.unwrap().qemu(&one.name).expect("it runs");
+        let killed = Instant::now();
+        kill(Pid::from_raw(qemu), Signal::SIGKILL).unwrap();
+        let ended = rig.until_node(one.uid, "ended", |o| o.phase != Phase::Running).await;
+        fastest = fastest.min(killed.elapsed());
+        assert_eq!(ended.exit_code, Some(137));
+        assert!(ended.detail.starts_with("exited with 137; starts again in"), "{}", ended.detail);
+        let again = |o: &Observed| o.phase == Phase::Running && o.restart_count == count;
+        let next = rig.until_node(one.uid, "started again", again).await;
+        assert_eq!(next.instance_id, first.instance_id, "the same machine");
+        assert_ne!(next.start_id, start);
+        start = next.start_id;
+        if fastest < Duration::from_secs(1) {
+            return;
+        }
+    }
+    panic!("its end is seen after {fastest:?} at best");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_of_never_leaves_a_dead_machine_off() {
+    let Some(rig) = Rig::libvirt("a_policy_of_never_leaves_a_dead_machine_off").await else { return };
+    let mut one = rig.instance("r1");
+    one.spec.restart_policy = RestartPolicy::Never;
+    rehash(&mut one);
+    rig.run(&one).await;
+    rig.libvirtd.unwrap().virsh(&["destroy", &one.name]).unwrap();
+    let off = |o: &Observed| o.phase == Phase::Stopped && o.detail == "ended with exit code 137";
+    assert_eq!(rig.until_node(one.uid, "off, by force", off).await.exit_code, Some(137));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_service_adopts_machines() {
+    let Some(mut rig) = Rig::libvirt("a_restarted_service_adopts_machines").await else { return };
+    let one = rig.instance("r1");
+    let before = rig.run(&one).await;
+    rig.stop().await;
+    rig.start().await;
+    let adopted = rig.until_phase(one.uid, Phase::Running).await;
+    assert!(!adopted.wanted && !rig.view.borrow().synced);
+    rig.sync(std::slice::from_ref(&one)).await;
+    let adopted = rig.until_node(one.uid, "wanted", |o| o.wanted).await;
+    assert_eq!((&adopted.instance_id, &adopted.start_id), (&before.instance_id, &before.start_id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_run_on_while_libvirtd_is_restarted() {
+    let Some(rig) = Rig::libvirt_on("machines_run_on_while_libvirtd_is_restarted", own).await else { return };
+    let libvirtd = rig.libvirtd.unwrap();
+    let (one, two) = (rig.instance("r1"), rig.instance("r2"));
+    let before = rig.run(&one).await;
+    let qemu = libvirtd.qemu(&one.name);
+    libvirtd.stop();
+    rig.until_phase(one.uid, Phase::Unknown).await;
+    rig.until("the problem is told", |v| {
+        v.inventory.problems.iter().any(|p| p.contains("libvirt does not answer"))
+    })
+    .await;
+    // What is asked for meanwhile is done when it is back.
+    rig.ensure(&[one.clone(), two.clone()]).await;
+    libvirtd.start_again();
+    let after = rig.until_phase(one.uid, Phase::Running).await;
+    assert_eq!((&after.start_id, libvirtd.qemu(&one.name)), (&before.start_id, qemu), "it ran on");
+    rig.until_phase(two.uid, Phase::Running).await;
+    assert!(rig.remove(&[], &[rig.lab_uid]).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hanging_libvirtd_delays_nothing_but_what_it_is_to_do() {
+    let test = "a_hanging_libvirtd_delays_nothing_but_what_it_is_to_do";
+    let Some(rig) = Rig::libvirt_on(test, own).await else { return };
+    let (one, two) = (rig.instance("r1"), rig.instance("r2"));
+    rig.run(&one).await;
+    rig.libvirtd.unwrap().freeze();
+    rig.ensure(&[one.clone(), two.clone()]).await;
+    let mut slowest = Vec::new();
+    let until = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < until {
+        let asked = Instant::now();
+        let mut told = rig.client.clone().observe(p::ObserveRequest {}).await.unwrap().into_inner();
+        let first = told.message().await.unwrap().unwrap().event.unwrap();
+        slowest.push(asked.elapsed());
+        let p::observe_response::Event::Snapshot(snapshot) = first else {
+            panic!("not a snapshot: {first:?}")
+        };
+        assert_eq!(snapshot.instances.len(), 2, "what was seen last, and what is wanted");
+        let asked = Instant::now();
+        rig.ensure(&[one.clone(), two.clone()]).await;
+        slowest.push(asked.elapsed());
+    }
+    slowest.sort_unstable();
+    let p99 = slowest[slowest.len() * 99 / 100];
+    assert!(p99 < Duration::from_millis(50), "of {} calls the 99th in 100 took {p99:?}", slowest.len());
+    // It is said, once its answer is overdue, and mended when it comes back.
+    rig.until_phase(one.uid, Phase::Unknown).await;
+    rig.libvirtd.unwrap().thaw();
+    rig.until_phase(one.uid, Phase::Running).await;
+    rig.until_phase(two.uid, Phase::Running).await;
+}

@@ -1,0 +1,207 @@
+//! What goes out of the store: images that are removed, bytes that turn out to be others, and what nothing needs.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use netloom_service::Shutdown;
+
+use crate::blob::{Blobs, Digest};
+use crate::error::Error;
+use crate::reference::Reference;
+use crate::store::{Image, Store};
+use crate::upload::{Uploads, blocking};
+
+/// What is said of bytes that are no longer what they were.
+const CORRUPT: &str =
+    "its bytes on disk are not the ones that were stored, and were set aside; push the image again";
+/// What is said of bytes that went away.
+const GONE: &str = "its bytes are not in the store's directory any more; push the image again";
+
+/// Something that nothing needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Garbage {
+    /// What it is.
+    pub what: What,
+    /// Its bytes on disk.
+    pub size_bytes: u64,
+    /// Why nothing needs it.
+    pub reason: &'static str,
+}
+
+/// What garbage is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum What {
+    /// An image that no lab uses.
+    Image(String),
+    /// An upload that nobody went on with.
+    Upload(String),
+    /// Bytes that no image is.
+    Blob(Digest),
+    /// Bytes that were set aside.
+    SetAside(Digest),
+}
+
+/// The store, to take things out of it.
+#[derive(Clone)]
+pub struct Keeper {
+    store: Store,
+    blobs: Blobs,
+    uploads: Uploads,
+}
+
+impl Keeper {
+    /// Over these.
+    pub fn new(store: Store, blobs: Blobs, uploads: Uploads) -> Keeper {
+        Keeper { store, blobs, uploads }
+    }
+
+    /// Takes an image out of the store, and its bytes when no other image is them. Returns it as it was.
+    pub async fn delete(&self, reference: &Reference, used_by: &[String]) -> Result<Image, Error> {
+        let _gate = self.uploads.gate.write().await;
+        let image = self.store.get(reference).await?;
+        let Some(blob) = &image.stored else { return Err(Error::NotStored(reference.to_string())) };
+        if !used_by.is_empty() {
+            return Err(Error::InUse { reference: reference.to_string(), labs: used_by.join(", ") });
+        }
+        self.store.unstore(reference.as_str()).await?;
+        let unused = |(b, used): &(crate::store::blobs::Blob, bool)| b.digest == blob.digest && !used;
+        if self.store.blobs().await?.iter().any(unused) {
+            self.remove(&blob.digest).await?;
+        }
+        Ok(image)
+    }
+
+    async fn remove(&self, digest: &Digest) -> Result<(), Error> {
+        self.store.forget_blob(digest).await?;
+        let (blobs, digest) = (self.blobs.clone(), digest.clone());
+        blocking(move || blobs.remove(&digest)).await
+    }
+
+    /// Compares an image's bytes with their digest.
+    pub async fn verify(&self, reference: &Reference) -> Result<Image, Error> {
+        let image = self.store.get(reference).await?;
+        let Some(blob) = image.stored else { return Err(Error::NotStored(reference.to_string())) };
+        let (blobs, digest) = (self.blobs.clone(), blob.digest.clone());
+        let there = blocking(move || match blobs.size(&digest)? {
+            None => Ok(None),
+            Some(_) => blobs.is_right(&digest).map(Some),
+        });
+        match there.await? {
+            Some(true) => self.store.verified(&blob.digest, "").await?,
+            Some(false) => self.set_aside(&blob.digest).await?,
+            // What was set aside before still has that problem.
+            None if !blob.problem.is_empty() => {}
+            None => self.store.verified(&blob.digest, GONE).await?,
+        }
+        self.store.get(reference).await
+    }
+
+    /// Sets bytes aside that are not what they should be.
+    pub async fn set_aside(&self, digest: &Digest) -> Result<(), Error> {
+        tracing::error!(%digest, "a blob is not what it was; it is set aside");
+        let (blobs, of) = (self.blobs.clone(), digest.clone());
+        blocking(move || blobs.quarantine(&of)).await?;
+        self.store.verified(digest, CORRUPT).await
+    }
+
+    /// What nothing needs; it is removed unless it is only asked for. Images that are not used are garbage only when asked for.
+    pub async fn collect(
+        &self,
+        used: &BTreeSet<String>,
+        unused_images: bool,
+        validate_only: bool,
+    ) -> Result<Vec<Garbage>, Error> {
+        let _gate = self.uploads.gate.write().await;
+        let garbage = self.garbage(used, unused_images).await?;
+        if !validate_only {
+            for piece in &garbage {
+                self.discard(&piece.what).await?;
+            }
+        }
+        Ok(garbage)
+    }
+
+    async fn garbage(&self, used: &BTreeSet<String>, unused_images: bool) -> Result<Vec<Garbage>, Error> {
+        let mut found = Vec::new();
+        let (unused, needed): (Vec<_>, Vec<_>) =
+            self.store.stored().await?.into_iter().partition(|(r, _)| unused_images && !used.contains(r));
+        let needed: BTreeSet<Digest> = needed.into_iter().map(|(_, d)| d).collect();
+        let rows = self.store.blobs().await?;
+        for (reference, digest) in &unused {
+            // Bytes of which two images go are counted once, with the first.
+            let first = unused.iter().find(|(_, d)| d == digest).is_some_and(|(r, _)| r == reference);
+            let goes = first && !needed.contains(digest);
+            let size = rows.iter().find(|(b, _)| b.digest == *digest).map_or(0, |(b, _)| b.size_bytes);
+            found.push(Garbage {
+                what: What::Image(reference.clone()),
+                size_bytes: if goes { size } else { 0 },
+                reason: "no lab uses it",
+            });
+        }
+        let no_image = |digest: Digest, size_bytes| Garbage {
+            what: What::Blob(digest),
+            size_bytes,
+            reason: "no image is these bytes",
+        };
+        found.extend(
+            rows.iter().filter(|(_, used)| !used).map(|(b, _)| no_image(b.digest.clone(), b.size_bytes)),
+        );
+        let blobs = self.blobs.clone();
+        let known: BTreeSet<Digest> = rows.into_iter().map(|(b, _)| b.digest).collect();
+        let (strays, aside) = blocking(move || {
+            let mut strays = Vec::new();
+            for digest in blobs.all()?.into_iter().filter(|d| !known.contains(d)) {
+                strays.push((blobs.size(&digest)?.unwrap_or_default(), digest));
+            }
+            Ok((strays, blobs.quarantined()?))
+        })
+        .await?;
+        found.extend(strays.into_iter().map(|(size, digest)| no_image(digest, size)));
+        found.extend(aside.into_iter().map(|(digest, size_bytes)| Garbage {
+            what: What::SetAside(digest),
+            size_bytes,
+            reason: "these bytes were found to be others than they should be",
+        }));
+        found.extend(self.uploads.abandoned().await?.into_iter().map(|(id, size_bytes)| Garbage {
+            what: What::Upload(id),
+            size_bytes,
+            reason: "nobody went on with it",
+        }));
+        Ok(found)
+    }
+
+    async fn discard(&self, what: &What) -> Result<(), Error> {
+        match what {
+            What::Image(reference) => {
+                self.store.unstore(reference).await?;
+                for (blob, used) in self.store.blobs().await? {
+                    if !used {
+                        self.remove(&blob.digest).await?;
+                    }
+                }
+                Ok(())
+            }
+            What::Upload(id) => self.uploads.end(id).await,
+            What::Blob(digest) => self.remove(digest).await,
+            What::SetAside(digest) => {
+                let (blobs, digest) = (self.blobs.clone(), digest.clone());
+                blocking(move || blobs.forget(&digest)).await
+            }
+        }
+    }
+}
+
+/// Gives abandoned uploads up, for ever.
+pub async fn run(uploads: Uploads, every: Duration, shutdown: Shutdown) {
+    loop {
+        match uploads.expire().await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "uploads that nobody went on with are given up"),
+            Err(e) => tracing::warn!("abandoned uploads cannot be given up: {e}"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(every) => {}
+            () = shutdown.cancelled() => return,
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Uploads: bytes on their way into the store, and how they become images.
+//!
+//! ```text
+//! create ─► write, as often as it is cut off ─► finish: size, digest and content are right ─► blob and image
+//!    └─ the digest is there already ───────────────┘         └─ they are not: the upload ends with the reason
+//! ```
+//!
+//! The bytes are written, hashed and inspected in one pass as they come, by a thread of their own. An upload that this process did not see from its start, for
+//! it was restarted meanwhile or a disk ran full, is read once more when it goes on.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedMutexGuard, RwLock, mpsc};
+use uuid::Uuid;
+
+use crate::blob::{Blobs, Digest, Pass};
+use crate::error::Error;
+use crate::reference::Reference;
+use crate::store::blobs::{Blob, Upload};
+use crate::store::{Image, Store, micros_of, now_us};
+
+/// Pieces that may wait for the disk.
+const WAITING: usize = 8;
+/// How long a call waits for another one to let go of the same upload: the one before it may not have seen yet that its caller is gone.
+const TURN: Duration = Duration::from_secs(10);
+
+/// How far an upload is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// The upload.
+    pub upload: Upload,
+    /// How many bytes have come.
+    pub offset: u64,
+    /// When it is given up, in microseconds since 1970.
+    pub expire_time_us: i64,
+}
+
+/// All uploads.
+#[derive(Clone)]
+pub struct Uploads {
+    store: Store,
+    blobs: Blobs,
+    keep: Duration,
+    open: Arc<Mutex<HashMap<String, Turn>>>,
+    /// Read by what brings bytes into the store, written by what takes bytes out: no collection sees a blob whose row is not there yet.
+    pub(crate) gate: Arc<RwLock<()>>,
+}
+
+/// The one who works on an upload has its pass.
+type Turn = Arc<tokio::sync::Mutex<Option<Pass>>>;
+
+impl Uploads {
+    /// Uploads that are given up when nothing came for so long.
+    pub fn new(store: Store, blobs: Blobs, keep: Duration) -> Uploads {
+        Uploads { store, blobs, keep, open: Arc::default(), gate: Arc::default() }
+    }
+
+    /// Makes an upload. One that was cut off, of the same bytes for the same image, is gone on with instead, unless somebody does so right now.
+    pub async fn create(&self, mut upload: Upload) -> Result<Progress, Error> {
+        if let Some(begun) = self.begun(&upload).await? {
+            return self.progress_of(begun).await;
+        }
+        upload.id = Uuid::now_v7().to_string();
+        upload.create_time_us = now_us();
+        if let Some(blob) = self.known(&upload).await? {
+            upload.size_bytes = blob.size_bytes;
+        } else {
+            let (blobs, wanted) = (self.blobs.clone(), upload.size_bytes);
+            let room = blocking(move || blobs.room()).await?;
+            if wanted > room {
+                return Err(Error::NoRoom { wanted, room, dir: self.blobs.dir().to_owned() });
+            }
+        }
+        self.store.add_upload(&upload).await?;
+        self.progress_of(upload).await
+    }
+
+    async fn begun(&self, wanted: &Upload) -> Result<Option<Upload>, Error> {
+        if wanted.digest.is_none() {
+            return Ok(None);
+        }
+        let same = |u: &Upload| Upload { id: String::new(), create_time_us: 0, ..u.clone() } == *wanted;
+        let is_free = |u: &Upload| {
+            let turn = self.open.lock().expect("no holder panics").get(&u.id).cloned();
+            turn.is_none_or(|t| t.try_lock().is_ok())
+        };
+        Ok(self.store.uploads().await?.into_iter().find(|u| same(u) && is_free(u)))
+    }
+
+    /// The blob that an upload is to become, where the store has it already.
+    async fn known(&self, upload: &Upload) -> Result<Option<Blob>, Error> {
+        let Some(digest) = upload.digest.clone() else { return Ok(None) };
+        let Some(blob) = self.store.blob(&digest).await? else { return Ok(None) };
+        let blobs = self.blobs.clone();
+        let there = blocking(move || blobs.size(&digest)).await? == Some(blob.size_bytes);
+        // Bytes that were taken as raw by somebody's word are not something else by another's.
+        let agrees = upload.format.is_none_or(|f| f == blob.format);
+        let same_size = upload.size_bytes == 0 || upload.size_bytes == blob.size_bytes;
+        Ok(Some(blob).filter(|b| there && agrees && same_size && b.problem.is_empty()))
+    }
+
+    /// How far an upload is.
+    pub async fn progress(&self, id: &str) -> Result<Progress, Error> {
+        let upload = self.store.upload(id).await?;
+        self.progress_of(upload).await
+    }
+
+    async fn progress_of(&self, upload: Upload) -> Result<Progress, Error> {
+        let (blobs, id) = (self.blobs.clone(), upload.id.clone());
+        let of_file = blocking(move || blobs.progress(&id)).await?;
+        let touched = of_file.map_or(upload.create_time_us, |(_, modified)| micros_of(modified));
+        let offset = match of_file {
+            Some((offset, _)) => offset,
+            None => self.known(&upload).await?.map_or(0, |b| b.size_bytes),
+        };
+        let keep = i64::try_from(self.keep.as_micros()).unwrap_or(i64::MAX);
+        let expire_time_us = touched.max(upload.create_time_us).saturating_add(keep);
+        Ok(Progress { upload, offset, expire_time_us })
+    }
+
+    async fn turn(&self, id: &str) -> Result<OwnedMutexGuard<Option<Pass>>, Error> {
+        self.store.upload(id).await?;
+        let turn = self.open.lock().expect("no holder panics").entry(id.to_owned()).or_default().clone();
+        let waited = tokio::time::timeout(TURN, turn.lock_owned()).await;
+        waited.map_err(|_| Error::UploadBusy(id.to_owned()))
+    }
+
+    fn let_go(&self, id: &str) {
+        self.open.lock().expect("no holder panics").remove(id);
+    }
+
+    /// Begins to take bytes of an upload at an offset, which is where it has to stand.
+    pub async fn write(&self, id: &str, offset: u64) -> Result<Writing, Error> {
+        let turn = self.turn(id).await?;
+        let progress = self.progress(id).await?;
+        if progress.offset != offset {
+            return Err(Error::Offset { id: id.to_owned(), stands: progress.offset, given: offset });
+        }
+        let limit = match progress.upload.size_bytes {
+            0 => u64::MAX,
+            size => size,
+        };
+        let (give, mut take) = mpsc::channel::<Bytes>(WAITING);
+        let (blobs, id) = (self.blobs.clone(), id.to_owned());
+        let work = tokio::task::spawn_blocking(move || {
+            let mut turn = turn;
+            let mut pass = match turn.take() {
+                Some(pass) if pass.offset() == offset => pass,
+                _ => Pass::resume(&blobs, &id)?,
+            };
+            // An upload whose bytes the store had a moment ago has none of its own.
+            if pass.offset() != offset {
+                return Err(Error::Offset { id, stands: pass.offset(), given: offset });
+            }
+            while let Some(bytes) = take.blocking_recv() {
+                if pass.offset() + bytes.len() as u64 > limit {
+                    *turn = Some(pass);
+                    return Err(Error::TooLong { id, size: limit });
+                }
+                pass.take(&bytes).map_err(|e| Error::disk(&blobs, e))?;
+            }
+            *turn = Some(pass);
+            Ok(())
+        });
+        Ok(Writing { give, work })
+    }
+
+    /// Gives an upload up.
+    pub async fn delete(&self, id: &str) -> Result<Progress, Error> {
+        let mut turn = self.turn(id).await?;
+        let progress = self.progress(id).await?;
+        *turn = None;
+        self.end(id).await?;
+        Ok(progress)
+    }
+
+    pub(crate) async fn end(&self, id: &str) -> Result<(), Error> {
+        self.store.end_upload(id).await?;
+        let (blobs, upload) = (self.blobs.clone(), id.to_owned());
+        blocking(move || blobs.drop_upload(&upload)).await?;
+        self.let_go(id);
+        Ok(())
+    }
+
+    /// Makes an upload the image it is for.
+    pub async fn finish(&self, id: &str, digest: Option<Digest>) -> Result<Image, Error> {
+        let mut turn = self.turn(id).await?;
+        let Progress { mut upload, offset, .. } = self.progress(id).await?;
+        if digest.is_some() {
+            upload.digest = digest;
+        }
+        if upload.size_bytes != 0 && offset != upload.size_bytes {
+            return Err(Error::Incomplete { id: id.to_owned(), has: offset, wanted: upload.size_bytes });
+        }
+        let _gate = self.gate.read().await;
+        let (blobs, of) = (self.blobs.clone(), id.to_owned());
+        let has_bytes = blocking(move || blobs.progress(&of)).await?.is_some();
+        let known = if has_bytes { None } else { self.known(&upload).await? };
+        let blob = match known {
+            Some(blob) => blob,
+            None => {
+                let (blobs, upload, pass) = (self.blobs.clone(), upload.clone(), turn.take());
+                let kept = tokio::task::spawn_blocking(move || keep(&blobs, &upload, pass)).await;
+                match kept.map_err(|_| Error::Ended)? {
+                    Ok(blob) => blob,
+                    Err(e) => {
+                        // What its bytes are does not change by sending them again.
+                        if matches!(e, Error::Content { .. } | Error::Digest { .. }) {
+                            self.end(id).await?;
+                        }
+                        return Err(e);
+                    }
+                }
+            }
+        };
+        self.store.finish_upload(&upload, &blob).await?;
+        self.let_go(id);
+        tracing::info!(image = %upload.reference, digest = %blob.digest, bytes = blob.size_bytes, format = blob.format.as_str(), "stored");
+        self.store.get(&upload.reference).await
+    }
+
+    /// Gives up what nobody went on with. Returns how many there were.
+    pub async fn expire(&self) -> Result<usize, Error> {
+        let mut ended = 0;
+        for id in self.abandoned().await?.into_iter().map(|(id, _)| id) {
+            // One that somebody works on is not abandoned.
+            let turn = self.open.lock().expect("no holder panics").get(&id).cloned();
+            if turn.is_some_and(|t| t.try_lock().is_err()) {
+                continue;
+            }
+            self.end(&id).await?;
+            ended += 1;
+        }
+        Ok(ended)
+    }
+
+    /// Uploads that nobody went on with, and bytes of uploads that are not known, with their sizes.
+    pub async fn abandoned(&self) -> Result<Vec<(String, u64)>, Error> {
+        let now = now_us();
+        let mut found = Vec::new();
+        // Files first: the row of an upload is there before its file.
+        let blobs = self.blobs.clone();
+        let files = blocking(move || {
+            let ids = blobs.uploads()?;
+            ids.into_iter()
+                .map(|id| Ok((blobs.progress(&id)?.map_or(0, |(bytes, _)| bytes), id)))
+                .collect::<io::Result<Vec<_>>>()
+        })
+        .await?;
+        let uploads = self.store.uploads().await?;
+        let known: Vec<String> = uploads.iter().map(|u| u.id.clone()).collect();
+        for upload in uploads {
+            let progress = self.progress_of(upload).await?;
+            if progress.expire_time_us <= now {
+                let (blobs, id) = (self.blobs.clone(), progress.upload.id.clone());
+                let bytes = blocking(move || blobs.progress(&id)).await?.map_or(0, |(bytes, _)| bytes);
+                found.push((progress.upload.id, bytes));
+            }
+        }
+        let strays = files.into_iter().filter(|(_, id)| !known.contains(id));
+        found.extend(strays.map(|(bytes, id)| (id, bytes)));
+        Ok(found)
+    }
+}
+
+/// Bytes of an upload on their way to the disk.
+pub struct Writing {
+    give: mpsc::Sender<Bytes>,
+    work: tokio::task::JoinHandle<Result<(), Error>>,
+}
+
+impl Writing {
+    /// Takes the next bytes; false when no more are taken, and [`Writing::finish`] says why.
+    pub async fn take(&self, bytes: Bytes) -> bool {
+        self.give.send(bytes).await.is_ok()
+    }
+
+    /// All that was given is on disk, or why it is not.
+    pub async fn finish(self) -> Result<(), Error> {
+        drop(self.give);
+        self.work.await.map_err(|_| Error::Ended)?
+    }
+}
+
+/// Checks what came, and makes it a blob.
+fn keep(blobs: &Blobs, upload: &Upload, pass: Option<Pass>) -> Result<Blob, Error> {
+    let disk = |e| Error::disk(blobs, e);
+    let on_disk = blobs.progress(&upload.id).map_err(disk)?.map_or(0, |(offset, _)| offset);
+    let mut pass = match pass {
+        Some(pass) if pass.offset() == on_disk => pass,
+        _ => Pass::resume(blobs, &upload.id).map_err(disk)?,
+    };
+    let (digest, size) = (pass.digest(), pass.offset());
+    if let Some(wanted) = upload.digest.as_ref().filter(|w| **w != digest) {
+        return Err(Error::Digest {
+            reference: upload.reference.to_string(),
+            wanted: wanted.clone(),
+            found: digest,
+        });
+    }
+    let facts = pass.facts(upload.format);
+    let facts =
+        facts.map_err(|refusal| Error::Content { reference: upload.reference.to_string(), refusal })?;
+    pass.keep(blobs, &upload.id, &digest).map_err(disk)?;
+    Ok(Blob::new(digest, size, facts))
+}
+
+/// Does what blocks away from the threads that serve calls.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, Error> {
+    Ok(tokio::task::spawn_blocking(work).await.map_err(|_| Error::Ended)??)
+}
+
+/// The reference of an upload, or the one that its file's name suggests.
+pub fn reference(text: &str, file_name: &str) -> Result<Reference, Error> {
+    if text.is_empty() && !file_name.is_empty() {
+        return Ok(netloom_image::suggest::suggest(file_name).reference.parse()?);
+    }
+    Ok(text.parse()?)
+}

@@ -1,0 +1,193 @@
+use netloom_model::observed::{Observed, Phase};
+use netloom_model::spec::LabSpec;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::*;
+use crate::place::Room;
+use crate::plan::{Before, plan};
+
+/// An owner, one that shares its network namespace, and one that has its own.
+fn spec(env: &str) -> LabSpec {
+    let node = |id: &str, network_mode: &str| {
+        let mut node: NodeSpec =
+            serde_json::from_value(serde_json::json!({"id": id, "kind": "linux", "image": "i"})).unwrap();
+        if !network_mode.is_empty() {
+            node.network_mode = NetworkMode::Node(network_mode.into());
+        }
+        node
+    };
+    // Who shares comes first: the order in a file says nothing.
+    let mut spec = LabSpec {
+        nodes: vec![node("side", "main"), node("main", ""), node("own", "")],
+        ..LabSpec::default()
+    };
+    spec.nodes[1].env.insert("A".into(), env.into());
+    spec
+}
+
+fn room() -> Room {
+    Room {
+        host: "h1".parse().unwrap(),
+        heard: true,
+        runtimes: [Runtime::Docker].into(),
+        cpu_millis: 9_000,
+        memory_bytes: 9 << 30,
+        cpu_reserved: 0,
+        memory_reserved: 0,
+        allowed: crate::place::Allowed {
+            capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()],
+            ..Default::default()
+        },
+    }
+}
+
+/// The rows when a spec is deployed, or gone back to, and all of it runs.
+fn after(current: &LabRows, spec: &LabSpec, now: i64, asked: bool) -> LabRows {
+    let room = room();
+    let catalogue = Catalogue::embedded();
+    let ctx = Context { catalogue: &catalogue, rooms: &[room], asked, revive: asked, now };
+    let mut rows = plan(current, spec, ctx).rows;
+    for node in rows.nodes.values_mut() {
+        node.image_step = ImageStep::Ready;
+    }
+    take_over(&mut rows, &catalogue, now);
+    seen(&mut rows);
+    // What is to be gone goes.
+    rows.nodes.retain(|_, n| n.wanted != Wanted::Absent);
+    rows
+}
+
+/// All that is told to hosts is there.
+fn seen(rows: &mut LabRows) {
+    let lab = rows.lab.uid;
+    for node in rows.nodes.values_mut().filter(|n| !n.is_successor()) {
+        let mut seen = Observed::absent(node.uid, lab);
+        seen.phase = if node.is_aside() { Phase::Aside } else { Phase::Running };
+        node.observed = Some(seen);
+    }
+}
+
+fn uid(rows: &LabRows, id: &str) -> NodeUid {
+    rows.node(id).unwrap().uid
+}
+
+fn aside(rows: &LabRows) -> BTreeSet<NodeUid> {
+    rows.nodes.values().filter(|n| n.is_aside()).map(|n| n.uid).collect()
+}
+
+#[test]
+fn what_was_set_aside_comes_back_for_its_own_spec_and_a_cancel_keeps_nothing_else() {
+    let first = after(&LabRows::new("lab".parse().unwrap(), 1), &spec("a"), 1, true);
+    let (main, side, own) = (uid(&first, "main"), uid(&first, "side"), uid(&first, "own"));
+    let mut dropped = spec("b");
+    dropped.nodes.pop();
+    let second = after(&first, &dropped, 2, true);
+    assert_eq!(aside(&second), [main, side, own].into());
+    assert!(!second.node("own").unwrap().replaced, "it is still shown");
+
+    let mut current = second.clone();
+    Before::of(&first).put_back(&mut current);
+    let cancelled = after(&current, &spec("a"), 3, false);
+    assert_eq!(cancelled.nodes.keys().collect::<Vec<_>>(), first.nodes.keys().collect::<Vec<_>>());
+    assert!(cancelled.nodes.values().all(NodeRow::is_wanted));
+
+    // Asked for, it comes back too, and what ran until then is kept for as long.
+    let back = after(&second, &spec("a"), 3, true);
+    assert_eq!((uid(&back, "main"), uid(&back, "side"), uid(&back, "own")), (main, side, own));
+    assert_eq!(aside(&back), [uid(&second, "main"), uid(&second, "side")].into());
+
+    // Taken back while it waits for an image, it stands aside as before.
+    let catalogue = Catalogue::embedded();
+    let mut waiting = spec("a");
+    waiting.nodes[2].image = "j".into();
+    let third = after(&second, &dropped, 3, true);
+    let rooms = [room()];
+    let ctx = |asked| Context { catalogue: &catalogue, rooms: &rooms, asked, revive: asked, now: 4 };
+    let waits = plan(&third, &waiting, ctx(true)).rows;
+    assert!(waits.nodes[&main].is_successor(), "only when it is known what can be made");
+    let taken_back = plan(&waits, &dropped, ctx(false)).rows;
+    assert_eq!(aside(&taken_back), [main, side, own].into());
+}
+
+#[test]
+fn who_shares_a_network_namespace_comes_back_with_its_owner_only() {
+    let first = after(&LabRows::new("lab".parse().unwrap(), 1), &spec("a"), 1, true);
+    let second = after(&first, &spec("b"), 2, true);
+    // Its own spec is the same each time; the namespace is not.
+    let third = after(&second, &spec("c"), 3, true);
+    let sides = [&first, &second, &third].map(|rows| uid(rows, "side"));
+    assert!(sides[0] != sides[1] && sides[1] != sides[2] && sides[0] != sides[2]);
+    for (n, env) in ["a", "b"].into_iter().enumerate() {
+        for asked in [true, false] {
+            let back = after(&third, &spec(env), 4, asked);
+            let of = [&first, &second][n];
+            assert_eq!((uid(&back, "main"), uid(&back, "side")), (uid(of, "main"), uid(of, "side")));
+        }
+    }
+    let mut dropped = spec("c");
+    dropped.nodes.remove(0);
+    let without = after(&second, &dropped, 3, true);
+    let again = after(&without, &spec("c"), 4, true);
+    assert!(!sides.contains(&uid(&again, "side")), "its namespace is gone, so it is another");
+    assert!(aside(&again).contains(&sides[1]), "and nothing of it is lost");
+}
+
+/// Deploys of which parts fail, each cancelled at some moment: what was there when it began is there afterwards, and has the place that it had.
+#[test]
+fn a_cancel_gives_back_what_was_there_whatever_failed_before() {
+    let catalogue = Catalogue::embedded();
+    let rooms = [room()];
+    for seed in 0..300 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut rows = after(&LabRows::new("lab".parse().unwrap(), 1), &spec("a"), 1, true);
+        let mut completed = spec("a");
+        for now in 2..9 {
+            let mut asked = spec(["a", "b", "c"][random.random_range(0..3)]);
+            asked.nodes.retain(|_| random.random_bool(0.9));
+            asked
+                .nodes
+                .iter_mut()
+                .filter(|n| n.id == "own")
+                .for_each(|n| n.image = random.random_range(0..3).to_string());
+            let before = Before::of(&rows);
+            // What is to come back, and could not, may do so after a cancel.
+            let comes_back: BTreeSet<_> = rows
+                .nodes
+                .values()
+                .filter(|n| n.is_successor() && n.phase().is_some())
+                .map(|n| n.id.folded())
+                .collect();
+            let has_disk = |n: &&NodeRow| n.image_step == ImageStep::Ready && !n.is_successor();
+            let there: BTreeMap<_, _> = rows
+                .nodes
+                .values()
+                .filter(has_disk)
+                .map(|n| (n.uid, (n.wanted, n.replaced, comes_back.contains(&n.id.folded()))))
+                .collect();
+            let ctx = |asked| Context { catalogue: &catalogue, rooms: &rooms, asked, revive: asked, now };
+            let mut under_way = plan(&rows, &asked, ctx(true)).rows;
+            if random.random_bool(0.7) {
+                let fails = random.random_bool(0.4);
+                for node in under_way.nodes.values_mut().filter(|n| n.is_preparing()) {
+                    node.image_step = if fails { ImageStep::Failed } else { ImageStep::Ready };
+                }
+                take_over(&mut under_way, &catalogue, now);
+                seen(&mut under_way);
+            }
+            if random.random_bool(0.4) {
+                (rows, completed) = (under_way, asked);
+                continue;
+            }
+            before.put_back(&mut under_way);
+            rows = plan(&under_way, &completed, ctx(false)).rows;
+            for (uid, (wanted, replaced, moves)) in there {
+                let has = rows.nodes.get(&uid).map(|n| (n.wanted, n.replaced));
+                let told = format!("seed {seed}, deploy {now}: {uid} was {wanted} {replaced}, is {has:?}");
+                assert!(has.is_some_and(|(wanted, _)| wanted != Wanted::Absent), "{told}");
+                assert!(has == Some((wanted, replaced)) || wanted == Wanted::Aside || moves, "{told}");
+            }
+            rows.nodes.retain(|_, n| n.wanted != Wanted::Absent);
+        }
+    }
+}

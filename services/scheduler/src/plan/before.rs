@@ -1,0 +1,82 @@
+//! What a lab was when an operation began, so that a cancel gives back just that. Pure.
+//!
+//! The spec that was last completed does not tell: an operation that failed leaves nodes of another spec running, and some set aside. So the places of all rows are written
+//! down with the operation. Nothing that was there then is removed by a cancel, whatever is planned after it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use netloom_model::id::NodeUid;
+use netloom_model::state::Wanted;
+use serde::{Deserialize, Serialize};
+
+use super::anew::leaves;
+use crate::rows::{ImageStep, LabRows, NodeRow};
+
+/// What the nodes and links of a lab were.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Before {
+    nodes: BTreeMap<NodeUid, Was>,
+    /// Successors that could not be made, of which there is nothing.
+    unmade: Vec<NodeRow>,
+    /// Ids of the links that were unplugged on request.
+    unplugged: BTreeSet<String>,
+}
+
+/// What was asked of a node, and whether it stood beside the one that is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Was {
+    wanted: Wanted,
+    replaced: bool,
+    image_step: ImageStep,
+}
+
+impl Before {
+    /// What these rows are.
+    pub fn of(rows: &LabRows) -> Before {
+        let was = |n: &NodeRow| Was { wanted: n.wanted, replaced: n.replaced, image_step: n.image_step };
+        let unplugged = rows.links.values().filter(|l| l.is_wanted() && !l.enabled);
+        let unmade = rows.nodes.values().filter(|n| n.is_successor() && n.phase().is_none());
+        Before {
+            unmade: unmade.cloned().collect(),
+            nodes: rows.nodes.values().map(|n| (n.uid, was(n))).collect(),
+            unplugged: unplugged.map(|l| l.id.clone()).collect(),
+        }
+    }
+
+    /// Gives every node the place that it had, and takes away those that were not there. What is being removed already, of which there was nothing, is left to the plan.
+    pub fn put_back(&self, rows: &mut LabRows) {
+        for node in rows.nodes.values_mut() {
+            match self.nodes.get(&node.uid).filter(|_| !self.unmade.iter().any(|n| n.uid == node.uid)) {
+                // It was to come back, and is back: so it is out of the way again.
+                Some(was) if was.replaced && was.wanted.stays() && !node.replaced => {
+                    leaves(node);
+                    node.replaced = true;
+                }
+                Some(was) if node.wanted != Wanted::Absent => {
+                    if !was.wanted.stays() {
+                        leaves(node);
+                    }
+                    (node.wanted, node.replaced) = (was.wanted, was.replaced);
+                    if node.is_successor() {
+                        node.image_step = was.image_step;
+                    }
+                }
+                Some(_) => {}
+                None => {
+                    leaves(node);
+                    (node.wanted, node.replaced) = (Wanted::Absent, true);
+                }
+            }
+        }
+        // They may have been made since, so they are others.
+        let unmade = self.unmade.iter().map(|n| NodeRow {
+            uid: NodeUid::new(),
+            image_step: ImageStep::Failed,
+            ..n.clone()
+        });
+        rows.nodes.extend(unmade.map(|node| (node.uid, node)));
+        for link in rows.links.values_mut().filter(|l| self.unplugged.contains(&l.id)) {
+            link.enabled = false;
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Images: pushed, looked at, used, removed; by the command line and over HTTP.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use netloom_tests::{Mode, Sandbox, eventually, run};
+use serde_json::json;
+
+const BOUND: Duration = Duration::from_secs(40);
+
+/// A raw disk of this many MiB, with a partition table, and bytes in it that are those of no other.
+fn disk(sandbox: &Sandbox, name: &str, mib: usize, fill: u8) -> PathBuf {
+    let mut disk = vec![fill; mib << 20];
+    disk[446..510].fill(0);
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    let path = sandbox.path().join(name);
+    std::fs::write(&path, disk).unwrap();
+    path
+}
+
+fn image(sandbox: &Sandbox, name: &str) -> serde_json::Value {
+    sandbox.get(&format!("/v1/images/{name}")).map_or(serde_json::Value::Null, |r| r.body)
+}
+
+fn images_come_and_go(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let file = disk(&sandbox, "vyos-1.4.0.img", 3, 1);
+    let path = file.to_str().unwrap();
+    // What the file's name suggests is offered; where nobody can be asked it has to be said.
+    let asked = sandbox.netloom(&["image", "push", path]);
+    let offered = format!("netloom image push {path} vyos:1.4.0 --kind vyos");
+    assert!(!asked.ok() && asked.stderr.contains(&offered), "{}", asked.stderr);
+    let pushed =
+        sandbox.netloom(&["image", "push", path, "-y", "--preferred", "--kind", "vyos=1.4.0"]).must();
+    assert!(pushed.stdout.starts_with("Pushed vyos:1.4.0, raw: 3.0 MiB in "), "{}", pushed.stdout);
+    let again = sandbox.netloom(&["image", "push", path, "router:1"]).must();
+    assert!(again.stdout.contains("the store had its bytes already"), "{}", again.stdout);
+
+    let listed = sandbox.netloom(&["image", "list"]).must().stdout;
+    assert!(listed.lines().any(|l| l.starts_with("vyos:1.4.0") && l.contains("raw")), "{listed}");
+    let shown = sandbox.netloom(&["image", "inspect", "vyos:1.4.0", "--verify"]).must().stdout;
+    for part in ["Format          raw", "For kind        vyos 1.4.0, preferred", "Size            3.0 MiB"] {
+        assert!(shown.contains(part), "{shown}");
+    }
+
+    let wrong = disk(&sandbox, "packed.img", 1, 2);
+    std::fs::write(&wrong, b"\x1f\x8b\x08 packed").unwrap();
+    let refused = sandbox.netloom(&["image", "push", wrong.to_str().unwrap(), "bad:1"]);
+    assert!(
+        refused.stderr.contains("IMAGE_NOT_SUPPORTED") && refused.stderr.contains("gunzip"),
+        "{}",
+        refused.stderr
+    );
+    let missing = sandbox.netloom(&["image", "push", "/no/such/file", "bad:1"]);
+    assert!(missing.stderr.contains("there is no file /no/such/file"), "{}", missing.stderr);
+
+    let kept = sandbox.netloom(&["image", "gc", "--unused"]).must().stdout;
+    assert!(kept.contains("images/router:1") && kept.contains("say --yes"), "{kept}");
+    sandbox.netloom(&["image", "rm", "router:1"]).must();
+    assert!(image(&sandbox, "vyos:1.4.0")["stored"].is_object(), "another image has the same bytes");
+    let gone = sandbox.netloom(&["image", "gc", "--unused", "-y"]).must().stdout;
+    assert!(gone.contains("images/vyos:1.4.0") && gone.contains("makes 3.0 MiB of room"), "{gone}");
+    let nothing = sandbox.netloom(&["image", "gc"]).must().stdout;
+    assert_eq!(nothing, "There is nothing that nothing needs\n");
+}
+
+fn an_image_that_a_lab_uses_stays(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let lab = sandbox.lab("uses");
+    sandbox.deploy(&crate::line(&lab, 1));
+    sandbox.netloom(&["image", "push", crate::IMAGE]).must();
+    let stored = image(&sandbox, crate::IMAGE)["stored"].clone();
+    assert_eq!(stored["format"], "IMAGE_FORMAT_DOCKER_ARCHIVE", "{stored}");
+    let refused = sandbox.netloom(&["image", "rm", crate::IMAGE]);
+    assert!(refused.stderr.contains("IMAGE_IN_USE") && refused.stderr.contains(&lab), "{}", refused.stderr);
+    sandbox.netloom(&["image", "gc", "--unused", "-y"]).must();
+    assert!(image(&sandbox, crate::IMAGE)["stored"].is_object());
+    sandbox.netloom(&["destroy", &lab, "-y"]).must();
+    sandbox.netloom(&["image", "rm", crate::IMAGE]).must();
+}
+
+/// A push that is killed in the middle, also together with the server, goes on where it was.
+fn a_push_that_was_cut_goes_on(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let file = disk(&sandbox, "large.img", 64, 3);
+    let path = file.to_str().unwrap();
+    let uploads = sandbox.data_dir().join("image-registry/uploads");
+    let far = || {
+        let files = std::fs::read_dir(&uploads).map(|d| d.flatten().collect::<Vec<_>>()).unwrap_or_default();
+        files.iter().filter_map(|f| Some(f.metadata().ok()?.len())).sum::<u64>()
+    };
+    let mut push = sandbox.command();
+    let mut push = push.args(["image", "push", path, "large:1"]).spawn().expect("netloom");
+    eventually("some of it has come", BOUND, || {
+        far() > 1 << 20 || push.try_wait().is_ok_and(|e| e.is_some())
+    });
+    push.kill().expect("killed");
+    push.wait().expect("ended");
+    let was_cut = far() > 0;
+    sandbox.crash();
+    sandbox.run_programs();
+    sandbox.wait_until_healthy();
+    let pushed = sandbox.netloom(&["image", "push", path, "large:1"]).must();
+    if was_cut {
+        assert!(pushed.stderr.contains("Goes on at ") && pushed.stdout.contains("the last "), "{pushed:?}");
+    }
+    assert_eq!(far(), 0);
+    sandbox.netloom(&["image", "inspect", "large:1", "--verify"]).must();
+}
+
+/// What `docs/images.md` says of HTTP, with curl.
+fn an_upload_over_http_goes_on_at_its_offset(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let file = disk(&sandbox, "disk.img", 3, 4);
+    let curl = |arguments: &[&str], path: &str| {
+        let socket = sandbox.socket();
+        let mut curl = vec!["-sS", "--unix-socket", socket.to_str().unwrap()];
+        curl.extend(arguments);
+        let url = format!("http://localhost{path}");
+        curl.push(&url);
+        let said = run("curl", &curl).must().stdout;
+        serde_json::from_str::<serde_json::Value>(&said).unwrap_or_else(|e| panic!("{e}: {said}"))
+    };
+    let json = ["-H", "Content-Type: application/json", "-d"];
+    let wanted = json!({"reference": "disk:1", "sizeBytes": (3 << 20).to_string()}).to_string();
+    let upload = curl(&[&json[..], &[&wanted]].concat(), "/v1/uploads");
+    let name = upload["name"].as_str().unwrap().to_owned();
+    let bytes = std::fs::read(&file).unwrap();
+    let mut offset = 0;
+    for end in [1_000_003, 3 << 20] {
+        let part = sandbox.path().join("part");
+        std::fs::File::create(&part).unwrap().write_all(&bytes[offset..end]).unwrap();
+        let data = format!("@{}", part.display());
+        let put = ["-X", "PUT", "-H", "Content-Type: application/octet-stream", "--data-binary", &data];
+        let now = curl(&put, &format!("/v1/{name}?offset={offset}"));
+        assert_eq!(now["offset"], end.to_string(), "{now}");
+        offset = end;
+    }
+    let wrong = curl(
+        &["-X", "PUT", "-H", "Content-Type: application/octet-stream", "--data-binary", "x"],
+        &format!("/v1/{name}?offset=7"),
+    );
+    assert_eq!(wrong["details"][0]["reason"], "UPLOAD_OFFSET_MISMATCH", "{wrong}");
+    let image = curl(&[&json[..], &["{}"]].concat(), &format!("/v1/{name}:finish"));
+    assert_eq!(image["stored"]["format"], "IMAGE_FORMAT_RAW", "{image}");
+}
+
+in_both_modes!(
+    images_come_and_go,
+    an_image_that_a_lab_uses_stays,
+    a_push_that_was_cut_goes_on,
+    an_upload_over_http_goes_on_at_its_offset,
+);
