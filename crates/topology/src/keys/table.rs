@@ -75,7 +75,12 @@ pub(super) const KEYS: &[Key] = &[
         Differs,
         "the network belongs to this lab alone; the default name is `<prefix>-<lab>`",
     ),
-    key(Mgmt, "ipv4-subnet", Differs, "`auto` and nothing let Docker choose; there is no fixed default"),
+    key(
+        Mgmt,
+        "ipv4-subnet",
+        Differs,
+        "`auto` and nothing mean the lowest of 172.18.0.0/16 to 172.31.0.0/16 that no Docker network and no route of the host has, so that a lab that is deployed again gets the same; where Docker was told its `default-address-pools`, Docker chooses",
+    ),
     key(
         Mgmt,
         "ipv6-subnet",
@@ -337,7 +342,12 @@ pub(super) const KEYS: &[Key] = &[
         Differs,
         "name at the other end of a link of type `host` or `mgmt-net`, at most 15 characters: for `host` the interface there is called so, for `mgmt-net` the name is only part of the link's id",
     ),
-    key(Link, "mtu", Works, "68 to 65535; the default is 9500"),
+    key(
+        Link,
+        "mtu",
+        Works,
+        "68 to 65535; the default is 9500. A change takes no carrier away; what a routing program does of its own accord when an interface's MTU changes it does (OSPF of FRR gives up its neighbours there and finds them again)",
+    ),
     key(Link, "labels", Works, "labels of the link"),
     key(
         Link,
