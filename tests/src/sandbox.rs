@@ -479,9 +479,11 @@ impl Drop for Sandbox {
             for id in containers.split_whitespace() {
                 run("docker", &["rm", "-f", id]);
             }
-            let networks = run("docker", &["network", "ls", "-q", "--filter", &filter]).stdout;
-            for id in networks.split_whitespace() {
-                run("docker", &["network", "rm", id]);
+            for kind in ["network", "volume"] {
+                let all = run("docker", &[kind, "ls", "-q", "--filter", &filter]).stdout;
+                for id in all.split_whitespace() {
+                    run("docker", &[kind, "rm", id]);
+                }
             }
         }
         drop(self.private_docker.take());
