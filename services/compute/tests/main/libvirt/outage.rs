@@ -12,33 +12,23 @@ use super::own;
 use crate::rig::{Rig, rehash};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_qemu_is_seen_within_a_second_and_started_again() {
-    let Some(rig) = Rig::libvirt("a_killed_qemu_is_seen_within_a_second_and_started_again").await else {
-        return;
-    };
+async fn a_killed_qemu_is_seen_at_once_and_started_again() {
+    let Some(rig) = Rig::libvirt("a_killed_qemu_is_seen_at_once_and_started_again").await else { return };
     let one = rig.instance("r1");
     let first = rig.run(&one).await;
-    // A busy machine may delay one of them.
-    let mut fastest = Duration::MAX;
-    let mut start = first.start_id.clone();
-    for count in 1..=3 {
-        let qemu = rig.libvirtd.unwrap().qemu(&one.name).expect("it runs");
-        let killed = Instant::now();
-        kill(Pid::from_raw(qemu), Signal::SIGKILL).unwrap();
-        let ended = rig.until_node(one.uid, "ended", |o| o.phase != Phase::Running).await;
-        fastest = fastest.min(killed.elapsed());
-        assert_eq!(ended.exit_code, Some(137));
-        assert!(ended.detail.starts_with("exited with 137; starts again in"), "{}", ended.detail);
-        let again = |o: &Observed| o.phase == Phase::Running && o.restart_count == count;
-        let next = rig.until_node(one.uid, "started again", again).await;
-        assert_eq!(next.instance_id, first.instance_id, "the same machine");
-        assert_ne!(next.start_id, start);
-        start = next.start_id;
-        if fastest < Duration::from_secs(1) {
-            return;
-        }
-    }
-    panic!("its end is seen after {fastest:?} at best");
+    let qemu = rig.libvirtd.unwrap().qemu(&one.name).expect("it runs");
+    let killed = Instant::now();
+    kill(Pid::from_raw(qemu), Signal::SIGKILL).unwrap();
+    let ended = rig.until_node(one.uid, "ended", |o| o.phase != Phase::Running).await;
+    // Milliseconds on a quiet machine, and less than what would be a look on the timer.
+    let seen = killed.elapsed();
+    assert!(seen < Duration::from_secs(5), "its end is seen after {seen:?}");
+    assert_eq!(ended.exit_code, Some(137));
+    assert!(ended.detail.starts_with("exited with 137; starts again in"), "{}", ended.detail);
+    let again = |o: &Observed| o.phase == Phase::Running && o.restart_count == 1;
+    let next = rig.until_node(one.uid, "started again", again).await;
+    assert_eq!(next.instance_id, first.instance_id, "the same machine");
+    assert_ne!(next.start_id, first.start_id);
 }
 
 #[tokio::test(flavor = "multi_thread")]
