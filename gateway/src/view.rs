@@ -191,6 +191,7 @@ pub fn host(facts: ps::HostFacts) -> Result<v1::Host, Error> {
         memory_overcommit: facts.memory_overcommit,
         runtimes: facts.runtimes,
         runtime_versions: facts.runtime_versions,
+        missing_runtimes: facts.missing_runtimes,
         datapath: facts.datapath,
         ovs_version: facts.ovs_version,
         plane: facts.plane,

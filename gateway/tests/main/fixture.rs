@@ -214,6 +214,7 @@ pub fn hosts(nodes: &[ps::NodeFacts]) -> Vec<ps::HostFacts> {
         memory_overcommit: 1.5,
         runtimes: vec![p::Runtime::Docker.into()],
         runtime_versions: vec!["Docker 20.10.24".into()],
+        missing_runtimes: vec!["libvirt: no socket".into()],
         datapath: "netdev".into(),
         ovs_version: "3.1.0".into(),
         plane: "kernel".into(),

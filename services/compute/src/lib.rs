@@ -75,7 +75,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let mut drivers: Vec<Arc<dyn Driver>> = Vec::new();
     let (mut netns, mut pins) = (None, None);
     let mut sources = Vec::new();
-    for name in &config.drivers {
+    for (name, _) in config.drivers() {
         sources.push(match name {
             DriverName::Docker => Source::Docker,
             DriverName::Libvirt => Source::Libvirt,
@@ -97,7 +97,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
             DriverName::Sim => drivers.push(Arc::new(SimDriver::new(config.sim.clone())?)),
         }
     }
-    let inventory = Arc::new(Inventory::new(drivers.len(), &config));
+    let inventory = Arc::new(Inventory::new(&config));
     let host = Arc::new(Host::new(
         drivers,
         Table::new(sources, inventory.now(), files.clone()),

@@ -316,7 +316,7 @@ impl SchedulerService for Grpc {
         };
         let uid = node.uid.to_string();
         let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + TICKET;
-        let kind = self.core.catalogue.get(&node.spec.kind);
+        let kind = self.core.catalogue.of(&node.spec);
         Ok(Response::new(ps::Ticket {
             endpoint: client.endpoint.to_string(),
             ticket: ticket::sign(&self.core.ticket_key, &uid, &request.verb, expires.as_secs()),

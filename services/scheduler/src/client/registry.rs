@@ -49,7 +49,10 @@ pub struct ImageHost {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It is there and can be used.
-    Use,
+    Use {
+        /// Its digest.
+        digest: String,
+    },
     /// It is to be fetched first.
     Pull,
     /// It cannot be used.
@@ -116,7 +119,7 @@ impl RegistryClient {
             return Err(registry_said(Failure::internal("it did not judge each image")));
         }
         let verdict = |v: pi::ImageVerdict| match v.decision() {
-            pi::ImageDecision::Use => Verdict::Use,
+            pi::ImageDecision::Use => Verdict::Use { digest: v.digest },
             pi::ImageDecision::Pull => Verdict::Pull,
             _ => Verdict::Refuse { reason: v.reason, message: v.message },
         };

@@ -154,6 +154,7 @@ pub(super) fn host(
         memory_overcommit: core.config.memory_overcommit,
         runtimes: compute.runtimes.into_iter().map(|r| p::Runtime::from(r).into()).collect(),
         runtime_versions: compute.runtime_versions,
+        missing_runtimes: compute.missing_runtimes,
         datapath: network.datapath,
         ovs_version: network.ovs_version,
         plane: network.plane,

@@ -185,6 +185,7 @@ impl New {
             rejections: Vec::new(),
             image_step: if bridge { ImageStep::Ready } else { ImageStep::Waiting },
             image_detail: String::new(),
+            image_digest: String::new(),
             files: String::new(),
             removal: String::new(),
             settled_start: String::new(),

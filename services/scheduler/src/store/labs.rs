@@ -97,6 +97,7 @@ pub(super) fn node_row(row: &SqlRow) -> Result<NodeRow> {
         rejections: from_json("nodes.rejections_json", row.try_get("rejections_json")?)?,
         image_step: from_word("nodes.image_step", row.try_get("image_step")?)?,
         image_detail: row.try_get("image_detail")?,
+        image_digest: row.try_get("image_digest")?,
         files: row.try_get("files")?,
         removal: row.try_get("removal")?,
         settled_start: row.try_get("settled_start")?,

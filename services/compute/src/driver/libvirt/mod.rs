@@ -90,7 +90,7 @@ impl LibvirtDriver {
 
     /// What its kind says of its machine.
     fn vm(&self, kind: &str) -> Result<&Vm, Error> {
-        let vm = self.kinds.get(kind).and_then(|k| k.vm.as_ref());
+        let vm = self.kinds.on(kind, Runtime::Libvirt).and_then(|k| k.vm.as_ref());
         vm.ok_or_else(|| {
             Error::Refused(format!(
                 "this host has no kind {kind} of virtual machines: give it the kind's file"
