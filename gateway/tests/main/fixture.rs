@@ -87,6 +87,7 @@ pub fn nodes() -> Vec<ps::NodeFacts> {
             resolvable: true,
         };
         ps::NodeFacts {
+            boot: None,
             uid: uid(n),
             lab: lab.into(),
             spec: Some(p::NodeSpec {
@@ -307,6 +308,7 @@ pub fn operations() -> Vec<ps::OperationFacts> {
             id: "r1".into(),
             state: "READY".into(),
             detail: String::new(),
+            boot: None,
         }],
         error: (state == S::Failed).then(|| {
             let failure = Failure::new(Code::FailedPrecondition, "NODES_FAILED", "1 of 8 nodes failed");
