@@ -446,7 +446,21 @@ impl Kind {
 
     /// True when a node can be given a configuration to start with.
     pub fn takes_startup_config(&self) -> bool {
-        self.config.startup != Startup::None {}
+        match &self.config.startup {
+            Startup::Bind { .. } | Startup::Nocloud {} => true,
+            // Directories on a CD are not written yet, nor are disks, and nothing is typed.
+            Startup::Iso { path } => !path.contains('/'),
+            Startup::Disk { .. } | Startup::Serial {} | Startup::None {} => false,
+        }
+    }
+
+    /// True when the addresses of a node's links are given to it.
+    pub fn takes_addresses(&self) -> bool {
+        match self.runtime {
+            Runtime::Docker => true,
+            Runtime::Libvirt => self.config.startup == Startup::Nocloud {},
+            Runtime::Bridge => false,
+        }
     }
 
     /// Where its containers read the configuration they start with; none when they read none.

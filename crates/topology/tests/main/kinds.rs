@@ -101,6 +101,25 @@ fn what_only_a_container_can_have_is_refused_of_a_virtual_machine() {
 }
 
 #[test]
+fn a_virtual_machine_is_told_its_addresses_where_its_kind_can_be() {
+    let link = |kind: &str| {
+        format!(
+            "name: lab\ntopology:\n  nodes:\n    a: {{kind: {kind}, image: i, runtime: libvirt}}\n    b: {{kind: frr}}\n  links:\n    \
+             - endpoints: [\"a:eth1\", \"b:eth1\"]\n      ipv4: [10.0.0.1/24, 10.0.0.2/24]\n"
+        )
+    };
+    assert_eq!(codes(&read(&link("linux"))), [""; 0]);
+    refused(&link("iosv"), "7:19 warning ADDRESS_NOT_SET", "in its own configuration");
+    let config = |kind: &str| {
+        nodes(&format!(
+            "    a:\n      kind: {kind}\n      image: i\n      runtime: libvirt\n      startup-config: |\n        x\n        y\n"
+        ))
+    };
+    assert_eq!(codes(&read(&config("linux"))), [""; 0]);
+    refused(&config("iosv"), "8:23 warning KEY_NOT_SUPPORTED", "into the disk image");
+}
+
+#[test]
 fn an_unknown_kind_is_not_answered_with_all_kinds() {
     let parsed = read(&nodes("    a: {kind: lynux, image: i}"));
     let message = &parsed.diagnostics[0].message;

@@ -106,7 +106,7 @@ impl LibvirtDriver {
 
     /// How a kind's machines take the configuration that they start with.
     fn startup(&self, kind: &str) -> &Startup {
-        self.kinds.get(kind).map_or(&Startup::None {}, |kind| &kind.config.startup)
+        self.kinds.on(kind, Runtime::Libvirt).map_or(&Startup::None {}, |kind| &kind.config.startup)
     }
 
     /// The machine with this id as it is now; none when there is none, or it is not ours.
