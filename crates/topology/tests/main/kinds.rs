@@ -116,7 +116,7 @@ fn a_virtual_machine_is_told_its_addresses_where_its_kind_can_be() {
         ))
     };
     assert_eq!(codes(&read(&config("linux"))), [""; 0]);
-    refused(&config("iosv"), "8:23 warning KEY_NOT_SUPPORTED", "into the disk image");
+    refused(&config("iosv"), "9:9 warning KEY_NOT_SUPPORTED", "into the disk image");
 }
 
 #[test]
