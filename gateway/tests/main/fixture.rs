@@ -87,7 +87,8 @@ pub fn nodes() -> Vec<ps::NodeFacts> {
             resolvable: true,
         };
         ps::NodeFacts {
-            boot: None,
+            // Far ahead, so that what is told of it is the same whenever it is asked.
+            boot: (id == "v1").then(|| p::Boot { start_time: time(1_000_000_000), limit_seconds: 300 }),
             uid: uid(n),
             lab: lab.into(),
             spec: Some(p::NodeSpec {
