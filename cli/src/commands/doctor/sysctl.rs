@@ -81,8 +81,8 @@ pub async fn look(name: &str) -> io::Result<Seen> {
 
 /// The last value that the tool's words give the parameter: each file goes over those before.
 fn next(said: &str, name: &str) -> Option<u64> {
-    let values = said.lines().filter_map(|l| l.split_once('=')).filter(|(key, _)| key.trim() == name);
-    values.last().and_then(|(_, value)| value.trim().parse().ok())
+    let mut values = said.lines().filter_map(|l| l.split_once('=')).filter(|(key, _)| key.trim() == name);
+    values.next_back().and_then(|(_, value)| value.trim().parse().ok())
 }
 
 /// A kernel parameter that is a number.
