@@ -104,7 +104,7 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
         let offload = offloads.get(&wire).copied();
         let wrong = Guest::parse(nic).err();
         let ours = there.get(&wire);
-        let tap = taps::find(facts, &name, ours);
+        let tap = taps::find(facts, &name, ours, start);
         match (ours, start) {
             _ if tap.is_some() => {
                 let tap = tap.map(|tap| (tap, ours.map(|(_, tag)| tag)));

@@ -13,10 +13,17 @@ use crate::names::{Tag, fingerprint};
 use crate::netlink::Link;
 use crate::netns::Start;
 
-/// The tap of a NIC: ours already, or one that nobody has marked.
-pub fn find<'a>(facts: &Facts<'a>, name: &str, ours: Option<&(&'a Link, Tag)>) -> Option<&'a Link> {
+/// The tap of a NIC: ours already, or one that nobody has marked and that may be that of a machine. A container's NIC has none: what bears its name is
+/// somebody else's, a port of Open vSwitch for instance.
+pub fn find<'a>(
+    facts: &Facts<'a>,
+    name: &str,
+    ours: Option<&(&'a Link, Tag)>,
+    start: Option<&Start>,
+) -> Option<&'a Link> {
     match ours {
         Some((link, _)) => Some(*link).filter(|link| link.is_tap),
+        None if start.is_some_and(|start| start.machine.is_none()) => None,
         None => facts.links.get(name).filter(|link| link.is_tap && link.alias.is_empty()),
     }
 }

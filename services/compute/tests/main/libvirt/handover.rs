@@ -38,7 +38,8 @@ pub fn cabled(guest_name: &str) -> MachineNic {
     // The end of a UUIDv7 is random.
     let random = u64::from_str_radix(&NodeUid::new().to_string().replace('-', "")[18..], 16).unwrap();
     let wire_id = WireId::try_from(random | 1).unwrap();
-    MachineNic { wire_id, guest_name: guest_name.to_owned(), mac: mac_of(wire_id) }
+    let (guest_name, mac, addresses) = (guest_name.to_owned(), mac_of(wire_id), Vec::new());
+    MachineNic { wire_id, guest_name, mac, addresses, mtu: 1500 }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,6 +4,7 @@ mod console;
 mod disks;
 mod foreign;
 mod handover;
+mod medium;
 mod outage;
 
 use netloom_service::testing::libvirt::Libvirtd;

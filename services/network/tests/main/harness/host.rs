@@ -129,6 +129,11 @@ impl Host {
 
     pub async fn sync(&self, slice: &Slice) {
         self.plug(slice);
+        self.sync_without_machines(slice).await;
+    }
+
+    /// Syncs, and leaves virtual machines without their NICs.
+    pub async fn sync_without_machines(&self, slice: &Slice) {
         let slice = Some(slice.0.clone());
         let request = pb::SyncRequest { term: 1, slice, more: false, ticket_key: KEY.to_vec() };
         self.client.clone().sync(request).await.unwrap();

@@ -21,12 +21,13 @@ const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
 /// A running machine's QEMU.
 #[derive(Default)]
 pub struct Qemu {
+    /// What it has at each start.
+    known: Mutex<Vec<pb::Nic>>,
     nics: Mutex<BTreeMap<u64, Plugged>>,
 }
 
 /// A NIC, and what carries its frames; it is gone when this is dropped.
 struct Plugged {
-    nic: pb::Nic,
     over: Arc<AtomicBool>,
     carriers: Vec<JoinHandle<()>>,
 }
@@ -55,12 +56,15 @@ impl Qemu {
             std::thread::spawn(move || carry(&from, &to, &over))
         };
         let carriers = vec![carry(&outer, &inner), carry(&inner, &outer)];
-        nics.insert(nic.wire_id, Plugged { nic: nic.clone(), over, carriers });
+        nics.insert(nic.wire_id, Plugged { over, carriers });
+        let mut known = self.known.lock().unwrap();
+        known.retain(|other| other.wire_id != nic.wire_id);
+        known.push(nic.clone());
     }
 
-    /// The NICs that it has.
+    /// The NICs that it has at each start.
     pub fn nics(&self) -> Vec<pb::Nic> {
-        self.nics.lock().unwrap().values().map(|plugged| plugged.nic.clone()).collect()
+        self.known.lock().unwrap().clone()
     }
 
     /// It ends: its taps are gone when this returns.
