@@ -53,6 +53,8 @@ pub struct Config {
     pub capabilities: Vec<String>,
     /// Seconds that a node asked to stop has before it is killed.
     pub stop_timeout: u32,
+    /// Seconds that an image from the registry's store stays on this host after nothing here needs it any more.
+    pub image_keep_seconds: u64,
     /// The sim driver.
     pub sim: SimConfig,
 }
@@ -70,6 +72,7 @@ impl Default for Config {
             security_opts: vec!["no-new-privileges".to_owned()],
             capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
             stop_timeout: 10,
+            image_keep_seconds: 86_400,
             sim: SimConfig::default(),
         }
     }

@@ -19,6 +19,7 @@ use crate::driver::{Driver, Found, NetworkOf, Process};
 use crate::error::Error;
 use crate::exec_runs::ExecRuns;
 use crate::files::Files;
+use crate::images::Images;
 use crate::netns::Netns;
 use crate::pins::Pins;
 use crate::slice::Parts;
@@ -40,6 +41,8 @@ pub struct Host {
     pub table: Table,
     /// Files of labs and nodes.
     pub files: Arc<Files>,
+    /// Images from the registry's store.
+    pub images: Arc<Images>,
     /// Markers of exec commands.
     pub exec_runs: ExecRuns,
     /// What is handed over to the network service; none where no driver has any of it.
@@ -87,6 +90,7 @@ impl Host {
         drivers: Vec<Arc<dyn Driver>>,
         table: Table,
         files: Arc<Files>,
+        images: Arc<Images>,
         exec_runs: ExecRuns,
         netns: Option<Arc<Netns>>,
         pins: Option<Arc<Pins>>,
@@ -98,6 +102,7 @@ impl Host {
             drivers,
             table,
             files,
+            images,
             exec_runs,
             netns,
             pins,

@@ -29,6 +29,7 @@ mod files;
 mod grpc;
 mod host;
 mod hosts_file;
+mod images;
 mod inventory;
 mod log;
 mod memory;
@@ -44,6 +45,7 @@ mod table;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use netloom_model::observed::Source;
 use netloom_proto::compute::v1::compute_service_server::ComputeServiceServer;
@@ -61,6 +63,7 @@ use driver::sim::SimDriver;
 use exec_runs::ExecRuns;
 use files::Files;
 use host::Host;
+use images::Images;
 use inventory::Inventory;
 use netns::Netns;
 use pins::Pins;
@@ -105,10 +108,14 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
         }
     }
     let inventory = Arc::new(Inventory::new(drivers.len(), &config));
+    let keep = Duration::from_secs(config.image_keep_seconds);
+    let registry = &settings.endpoints.image_registry;
+    let images = Images::open(&settings.data_dir, registry, &connector, keep, shutdown.clone())?;
     let host = Arc::new(Host::new(
         drivers,
         Table::new(sources, inventory.now(), files.clone()),
         files,
+        Arc::new(images),
         ExecRuns::open(settings.run_dir.join("exec"))?,
         netns.clone(),
         pins.clone(),
@@ -122,6 +129,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
         tasks.spawn(watch::run(host.clone(), driver, inventory.clone()));
     }
     tasks.spawn(reconcile::run(host.clone()));
+    tasks.spawn(images::run(host.clone()));
     let service = ComputeServiceServer::new(grpc::Grpc::new(host))
         .max_decoding_message_size(server::MAX_MESSAGE)
         .max_encoding_message_size(server::MAX_MESSAGE);

@@ -6,11 +6,12 @@ pub mod libvirt;
 pub mod sim;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::BoxStream;
 use netloom_model::id::{LabUid, NodeUid};
 use netloom_model::slice::Instance;
@@ -341,6 +342,17 @@ pub trait Driver: Send + Sync + 'static {
     fn image<'a>(&'a self, reference: &'a str, runtime: Runtime) -> Answer<'a, Option<Image>>;
     /// Fetches an image, telling its progress in words.
     fn pull<'a>(&'a self, reference: &'a str) -> Answer<'a, BoxStream<'static, Result<String, Error>>>;
+    /// Takes an archive of container images into the runtime's own store, for the sake of this reference.
+    fn load<'a>(&'a self, reference: &'a str, archive: &'a Path) -> Answer<'a, ()> {
+        async move {
+            Err(Error::Refused(format!("image {reference}: this runtime takes no {}", archive.display())))
+        }
+        .boxed()
+    }
+    /// Sees to it that a reference means one of these images, where the runtime's own store has it; false where it does not.
+    fn adopt<'a>(&'a self, _reference: &'a str, _image_ids: &'a [String]) -> Answer<'a, bool> {
+        async { Ok(false) }.boxed()
+    }
 }
 
 #[cfg(test)]

@@ -467,6 +467,10 @@ impl Driver for SimDriver {
         }
         .boxed()
     }
+
+    fn adopt<'a>(&'a self, reference: &'a str, _: &'a [String]) -> Answer<'a, bool> {
+        async move { Ok(!is_missing(reference)) }.boxed()
+    }
 }
 
 fn load(file: &Path) -> Result<BTreeMap<String, Simulated>, Error> {

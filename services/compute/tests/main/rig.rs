@@ -32,6 +32,15 @@ pub const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
 pub const NICS: &str = "nt";
 const SOCKET: &str = "/var/run/docker.sock";
 
+/// Waits until something holds.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let end = std::time::Instant::now() + BOUND;
+    while !holds().await {
+        assert!(std::time::Instant::now() < end, "not within {BOUND:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// What an observer of the service knows.
 #[derive(Debug, Clone, Default)]
 pub struct View {
@@ -64,6 +73,11 @@ struct Running {
 impl Rig {
     pub async fn sim() -> Rig {
         Rig::with("drivers = [\"sim\"]\n", false, None).await
+    }
+
+    /// With more lines of configuration.
+    pub async fn sim_with(config: &str) -> Rig {
+        Rig::with(&format!("drivers = [\"sim\"]\n{config}"), false, None).await
     }
 
     /// A rig on Docker; none when that is not there.
