@@ -93,6 +93,7 @@ impl SimDriver {
         // Another one each time, as containers are.
         let id = format!("{}.{}", instance.uid, self.world.count.fetch_add(1, Ordering::Relaxed));
         let found = Found {
+            machine: None,
             id: id.clone(),
             uid: instance.uid,
             lab_uid: instance.lab_uid,
