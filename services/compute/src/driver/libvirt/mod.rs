@@ -53,7 +53,6 @@ const LOOK: Duration = Duration::from_secs(10);
 const ACT: Duration = Duration::from_secs(180);
 /// How long a machine that is set aside has to end: what takes its place waits for that.
 const GRACE: Duration = Duration::from_secs(1);
-const KVM: &str = "/dev/kvm";
 
 /// See the module.
 pub struct LibvirtDriver {
@@ -95,7 +94,7 @@ impl LibvirtDriver {
     }
 
     async fn accel(&self) -> &accel::Found {
-        self.accel.get_or_init(|| accel::find(Path::new(KVM))).await
+        self.accel.get_or_init(accel::find).await
     }
 
     /// What its kind says of its machine.
