@@ -324,7 +324,7 @@ fn verdict(
     let nodes = || rows.nodes.values().filter(|n| of.is_none_or(|of| of.contains(&n.uid)) && !is_left(n));
     let goes_on = |n: &NodeRow| {
         let unsettled = !n.state.is_settled(n.wanted) || stages::is_unfinished(n);
-        (!hopeless.contains_key(&n.uid) && unsettled) || (of.is_none() && n.has_files_due(&rows.lab.spec))
+        (!hopeless.contains_key(&n.uid) && unsettled) || (of.is_none() && rows.has_files_due(n))
     };
     if (of.is_none() && is_leaving(rows, removals)) || nodes().any(goes_on) {
         return None;
@@ -478,6 +478,9 @@ async fn end(core: &Scheduler, seen: OperationRow, verdict: Result<(), Failure>)
         // Also one that failed in part is over: a later cancel goes back to it, and does not take away what runs.
         if operation.kind.is_of_spec() {
             after.lab.completed = Some(after.lab.spec.clone());
+        }
+        if state == OperationState::Succeeded && operation.kind == OperationKind::Deploy {
+            after.lab.deploys += 1;
         }
         core.refresh(&mut after);
         tx.save(Some(&before), after).await?;

@@ -164,13 +164,18 @@ fn nodes(
         let files = spec.files_of(&new.spec);
         let why = [reason::recreation(&old.spec, &new.spec, |node| hash_of(node, &files)), around];
         let why = why.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
+        let contents = reason::contents((before, &old.spec), (spec, &new.spec), true);
         let verb = if stays { Verb::Recreate } else { Verb::Create };
         let why = match made.anew(rows, new, uid) {
             Anew::AsBefore => continue,
             Anew::Back => "brings back the container that was set aside".to_owned(),
             Anew::Made if !stays => "it is wanted again".to_owned(),
             Anew::Made if why.is_empty() => "forces a new container: it could not be made before".to_owned(),
-            Anew::Made => format!("forces a new container: {why}"),
+            Anew::Made => [format!("forces a new container: {why}")]
+                .into_iter()
+                .chain(contents)
+                .collect::<Vec<_>>()
+                .join("; "),
         };
         actions.push(action(verb, Object::Node, &id, why));
     }
@@ -191,7 +196,7 @@ fn changed_in_place(
     ctx: Context<'_>,
 ) -> Option<(Verb, String)> {
     let (mut verb, mut reasons) = (Verb::Update, Vec::new());
-    let contents = reason::contents((before, &node.spec), (after, &spec));
+    let contents = reason::contents((before, &node.spec), (after, &spec), false);
     if ctx.revive && node.wanted == Wanted::Stopped {
         verb = Verb::Start;
         verbs::apply(node, verb);

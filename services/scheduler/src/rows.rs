@@ -32,6 +32,9 @@ pub struct LabRow {
     pub completed: Option<Shared<LabSpec>>,
     /// Grows with each change of the spec.
     pub generation: u64,
+    /// How many deploys of it succeeded: hosts keep what nodes made of files that are written over until the next one does.
+    #[serde(default)]
+    pub deploys: u64,
     /// Running, or absent while it is being removed.
     pub wanted: Wanted,
     /// Trace context of the call that last changed it.
@@ -159,8 +162,8 @@ impl NodeRow {
     }
 
     /// True when it is on its host and its files there are not those of the spec.
-    pub fn has_files_due(&self, spec: &LabSpec) -> bool {
-        self.wanted.stays()
+    fn has_other_files(&self, spec: &LabSpec) -> bool {
+        self.is_wanted()
             && self.runtime != Runtime::Bridge
             && self.host.is_some()
             && self.image_step == ImageStep::Ready
@@ -307,6 +310,7 @@ impl LabRows {
             spec: Shared::default(),
             completed: None,
             generation: 0,
+            deploys: 0,
             wanted: Wanted::Running,
             traceparent: String::new(),
             create_us: now,
@@ -344,6 +348,13 @@ impl LabRows {
             all.filter(|n| !n.is_former()).map(|n| (n.id.folded(), n))
         };
         of(false).chain(of(true)).collect()
+    }
+
+    /// True when other files are to be put on a node's host for it. Those of what is to take the place of a node come once it has that place: until then it is
+    /// not known whether it ever will, and what it mounts is what runs there now.
+    pub fn has_files_due(&self, node: &NodeRow) -> bool {
+        let succeeds = |n: &NodeRow| n.is_successor() && n.id.folded() == node.id.folded();
+        node.has_other_files(&self.lab.spec) && !self.nodes.values().any(succeeds)
     }
 
     /// The nodes as they are to be: successors instead of those whose place they take.

@@ -27,7 +27,7 @@ pub fn instances(rows: &LabRows, host: &HostId, catalogue: &Catalogue) -> BTreeM
     let taken: BTreeSet<String> =
         rows.nodes.values().filter(|n| n.is_in_the_way()).map(|n| n.id.folded()).collect();
     // One that comes back finds its own files there, not its successor's.
-    let finds_others = |n: &NodeRow| n.phase() == Some(Phase::Aside) && n.has_files_due(&rows.lab.spec);
+    let finds_others = |n: &NodeRow| n.phase() == Some(Phase::Aside) && rows.has_files_due(n);
     let admitted = |n: &NodeRow| {
         n.is_wanted()
             && n.image_step == ImageStep::Ready
@@ -72,7 +72,7 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
                 spec_hash: n.spec_hash.clone(),
                 restarts: n.restarts,
                 // One that left and is back may meet what its successor was sent.
-                held: stages::is_held(rows, n) || n.has_files_due(&rows.lab.spec),
+                held: stages::is_held(rows, n) || rows.has_files_due(n),
                 certificate: certificate(rows, n),
                 network_of: match &n.spec.network_mode {
                     NetworkMode::Node(owner) => wanted_node(rows, owner).map(|o| o.uid),
