@@ -108,6 +108,12 @@ pub struct NodeRow {
     /// Hash of the files that were put on its host for it.
     #[serde(default)]
     pub files: String,
+    /// True once it had its place: there may be an instance of it on its host, whatever was last read back.
+    #[serde(default)]
+    pub placed: bool,
+    /// The node whose network namespace it was made to share.
+    #[serde(default)]
+    pub shares: Option<NodeUid>,
     /// Why it could not be removed yet.
     pub removal: String,
     /// The start whose links were said to be settled.
@@ -270,7 +276,7 @@ pub struct NicRow {
 pub const AUTHORITY: &str = "";
 
 /// A certificate that was issued, with its private key. Never part of an event.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateRow {
     /// What it was issued for, hashed: another one makes it anew.
     pub request: String,

@@ -20,19 +20,15 @@ use netloom_model::state::{Runtime, Wanted};
 
 use crate::plan::guest_name;
 use crate::rows::{AUTHORITY, ImageStep, LabRows, LinkRow, NicRow, NodeRow};
-use crate::{operation, stages};
+use crate::{claims, operation, stages};
 
 /// The instances of a lab on a host.
 pub fn instances(rows: &LabRows, host: &HostId, catalogue: &Catalogue) -> BTreeMap<NodeUid, Instance> {
-    let taken: BTreeSet<String> =
-        rows.nodes.values().filter(|n| n.is_in_the_way()).map(|n| n.id.folded()).collect();
+    let waiting = claims::waiting(rows);
     // One that comes back finds its own files there, not its successor's.
     let finds_others = |n: &NodeRow| n.phase() == Some(Phase::Aside) && rows.has_files_due(n);
     let admitted = |n: &NodeRow| {
-        n.is_wanted()
-            && n.image_step == ImageStep::Ready
-            && !taken.contains(&n.id.folded())
-            && !finds_others(n)
+        n.is_wanted() && n.image_step == ImageStep::Ready && !waiting.contains_key(&n.uid) && !finds_others(n)
     };
     let goes_aside = !rows.is_preparing();
     let told = |n: &&NodeRow| {

@@ -261,7 +261,7 @@ fn a_mistyped_command_keeps_what_ran_before(mode: Mode) {
     assert!(node["stateReason"].as_str().unwrap().contains("what ran before is kept"), "{node}");
     // As it was, it is the same.
     let said = sandbox.deploy(&text).stdout;
-    assert!(said.contains("brings back the container that was set aside"), "{said}");
+    assert!(said.contains("its former container comes back"), "{said}");
     assert_eq!(["n1", "n2", "n3"].map(of), before);
     assert_eq!(containers(&sandbox), (before.iter().cloned().collect(), 0));
     assert_eq!(in_container(&before[0], "cat /mine; wc -l < /ran"), "mine\n2");

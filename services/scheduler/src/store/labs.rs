@@ -85,6 +85,7 @@ pub(super) fn node_row(row: &SqlRow) -> Result<NodeRow> {
     let (host, observed): (Option<String>, Option<String>) =
         (row.try_get("host")?, row.try_get("observed_json")?);
     let segment: Option<i64> = row.try_get("segment")?;
+    let shares: Option<String> = row.try_get("shares")?;
     Ok(NodeRow {
         uid: parse("nodes.uid", row.try_get("uid")?)?,
         id: parse("nodes.id", row.try_get("id")?)?,
@@ -99,6 +100,8 @@ pub(super) fn node_row(row: &SqlRow) -> Result<NodeRow> {
         image_step: from_word("nodes.image_step", row.try_get("image_step")?)?,
         image_detail: row.try_get("image_detail")?,
         files: row.try_get("files")?,
+        placed: row.try_get::<i64, _>("placed")? != 0,
+        shares: shares.map(|s| parse("nodes.shares", &s)).transpose()?,
         removal: row.try_get("removal")?,
         settled_start: row.try_get("settled_start")?,
         restarts: unsigned("nodes.restarts", row.try_get("restarts")?)?,
