@@ -300,6 +300,7 @@ fn config_in(startup: &Startup) -> v1::ConfigIn {
         Startup::Iso { path } => (Method::Iso, path.as_str()),
         Startup::Disk { path } => (Method::Disk, path.as_str()),
         Startup::Serial {} => (Method::Serial, ""),
+        Startup::Nocloud {} => (Method::Nocloud, ""),
     };
     v1::ConfigIn { method: method.into(), path: path.to_owned() }
 }

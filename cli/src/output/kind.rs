@@ -139,6 +139,7 @@ fn startup(kind: &api::Kind) -> String {
         Method::Iso => format!("{} on a CD", config.path),
         Method::Disk => format!("{} on a FAT disk", config.path),
         Method::Serial => "typed at the serial console".to_owned(),
+        Method::Nocloud => "cloud-init (NoCloud)".to_owned(),
         Method::None | Method::Unspecified => String::new(),
     }
 }

@@ -171,6 +171,10 @@ pub struct MachineNic {
     pub guest_name: String,
     /// MAC address.
     pub mac: String,
+    /// MTU in bytes that its guest is told; 0: it is told none.
+    pub mtu: u32,
+    /// Addresses with prefix length that its guest is told.
+    pub addresses: Vec<String>,
 }
 
 /// A cable.

@@ -12,7 +12,7 @@ mod upload;
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
@@ -107,6 +107,14 @@ impl Files {
             return Err(Error::Gone(format!("lab {lab} was removed from this host; it takes no files")));
         }
         Ok(removed)
+    }
+
+    /// What a file among the lab's files holds.
+    pub fn read(&self, lab: LabUid, path: &str) -> Result<Vec<u8>, Error> {
+        let file = self.resolve(lab, path)?;
+        // By its descriptor: what a node puts in its place meanwhile is not what was looked at.
+        fs::read(format!("/proc/self/fd/{}", file.as_raw_fd()))
+            .map_err(|e| Error::host(format!("cannot read \"{path}\" among the lab's files"), e))
     }
 
     /// A file or directory among the lab's files, to be mounted. An error when it is not there, or leads through a symbolic link. The descriptor stays with what was looked at, whatever a node

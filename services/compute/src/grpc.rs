@@ -10,6 +10,7 @@ use futures::{Stream, StreamExt as _};
 use netloom_model::id::{LabUid, NodeUid};
 use netloom_model::slice::Instance;
 use netloom_model::spec::FileEntry;
+use netloom_model::state::Runtime;
 use netloom_proto::compute::v1 as p;
 use netloom_proto::compute::v1::compute_service_server::ComputeService;
 use netloom_proto::convert::id;
@@ -157,7 +158,8 @@ impl ComputeService for Grpc {
     ) -> Result<Response<p::InspectImagesResponse>, Status> {
         let mut images = Vec::new();
         for query in request.into_inner().images {
-            images.push(self.facts(&query.reference, query.runtime()).await?);
+            let runtime = query.runtime();
+            images.push(self.facts(query.reference, runtime, &query.digest).await?);
         }
         let room_bytes = self.host.files.room().inspect_err(|e| tracing::warn!("{e}")).ok();
         Ok(Response::new(p::InspectImagesResponse { images, room_bytes }))
@@ -196,7 +198,8 @@ impl ComputeService for Grpc {
         });
         let this = Grpc::new(self.host.clone());
         let done = stream::once(async move {
-            let facts = this.facts(&r.reference, runtime).await?;
+            let digest = r.stored.map(|s| s.digest).unwrap_or_default();
+            let facts = this.facts(r.reference.clone(), runtime, &digest).await?;
             if !facts.present {
                 let message = "it is not in the store after it was pulled".to_owned();
                 return Err(Error::PullFailed { reference: r.reference, message }.into());
@@ -286,12 +289,18 @@ impl ComputeService for Grpc {
 }
 
 impl Grpc {
-    async fn facts(&self, reference: &str, runtime: pv::Runtime) -> Result<p::ImageFacts, Error> {
-        let wanted: netloom_model::state::Runtime = runtime.try_into()?;
+    /// What a store has of an image. A disk is looked for by the digest that the registry's store has under the reference.
+    async fn facts(
+        &self,
+        reference: String,
+        runtime: pv::Runtime,
+        digest: &str,
+    ) -> Result<p::ImageFacts, Error> {
+        let wanted: Runtime = runtime.try_into()?;
         let driver = &self.host.drivers[self.host.driver_of(wanted)?];
-        let image = driver.image(reference, wanted).await?;
-        let mut facts =
-            p::ImageFacts { reference: reference.to_owned(), runtime: runtime.into(), ..Default::default() };
+        let is_disk = wanted == Runtime::Libvirt && !digest.is_empty();
+        let image = driver.image(if is_disk { digest } else { &reference }, wanted).await?;
+        let mut facts = p::ImageFacts { reference, runtime: runtime.into(), ..Default::default() };
         if let Some(Image { digest, format, size_bytes, architecture }) = image {
             let format = match format {
                 ImageFormat::Docker => pv::ImageFormat::Docker,

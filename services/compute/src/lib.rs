@@ -92,7 +92,8 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
             }
             DriverName::Libvirt => {
                 let kinds = settings.catalogue()?;
-                drivers.push(Arc::new(LibvirtDriver::new(owner, &config, kinds, &settings.data_dir)?));
+                let libvirt = LibvirtDriver::new(owner, &config, kinds, files.clone(), &settings.data_dir)?;
+                drivers.push(Arc::new(libvirt));
             }
             DriverName::Sim => drivers.push(Arc::new(SimDriver::new(config.sim.clone())?)),
         }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use netloom_image::Refusal;
 use netloom_model::{Code, Failure};
+use netloom_service::ticket::TicketError;
 
 use crate::blob::{Blobs, Digest};
 use crate::reference::ReferenceError;
@@ -105,6 +106,9 @@ pub enum Error {
         "the bytes of {0} in the store are not the ones that were stored, and were set aside; push the image again"
     )]
     Corrupt(Digest),
+    /// The ticket does not open these bytes.
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
     /// There is no room for an upload.
     #[error("{wanted} bytes are to come, and {} has room for {room}: make room there, or set `blobs` of `[image_registry]` to a larger disk", .dir.display())]
     NoRoom {
@@ -137,6 +141,7 @@ impl Error {
 impl From<Error> for Failure {
     fn from(e: Error) -> Failure {
         match &e {
+            Error::Ticket(ticket) => (*ticket).into(),
             Error::Database(source) if is_full(source) => {
                 tracing::error!(error = %source, "the database's disk is full");
                 let message = "the disk that the image registry's database is on is full: make room on it (the disk of `data_dir`), then try again";

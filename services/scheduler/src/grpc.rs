@@ -5,7 +5,6 @@ mod encode;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::{Stream, StreamExt as _};
 use netloom_model::failure::{Code, Failure};
@@ -15,7 +14,7 @@ use netloom_proto::convert::id;
 use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::scheduler::v1::scheduler_service_server::SchedulerService;
 use netloom_service::status::to_status;
-use netloom_service::{Shutdown, telemetry, ticket};
+use netloom_service::{Shutdown, telemetry};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -26,8 +25,6 @@ use crate::rows::LabRows;
 use crate::scheduler::Scheduler;
 use crate::store::{LabView, LinkView, NodeView, Of};
 
-/// How long a ticket is good.
-const TICKET: Duration = Duration::from_secs(60);
 /// Most rows of a page.
 const PAGE: u32 = 1_000;
 /// Most bytes of a page of more than one row.
@@ -315,11 +312,10 @@ impl SchedulerService for Grpc {
             ));
         };
         let uid = node.uid.to_string();
-        let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + TICKET;
         let kind = self.core.catalogue.get(&node.spec.kind);
         Ok(Response::new(ps::Ticket {
             endpoint: client.endpoint.to_string(),
-            ticket: ticket::sign(&self.core.ticket_key, &uid, &request.verb, expires.as_secs()),
+            ticket: self.core.ticket(&uid, &request.verb),
             uid,
             shell: kind.map(|k| k.shell.clone()).unwrap_or_default(),
             save: kind.map(|k| k.save_command()).unwrap_or_default(),

@@ -21,10 +21,10 @@ use netloom_model::id::{Digest, HostId, LabUid, NodeUid};
 use netloom_model::slice::files_hash;
 use netloom_model::spec::FileEntry;
 use netloom_model::state::{Runtime, Wanted};
-use netloom_service::{Shutdown, telemetry};
+use netloom_service::{Shutdown, telemetry, ticket};
 use tracing::Instrument as _;
 
-use crate::client::{HostClient, ImageUse, Verdict};
+use crate::client::{HostClient, ImageUse, StoredBlob, Verdict};
 use crate::error::{Error, Result};
 use crate::plan::take_over;
 use crate::rows::{ImageStep, LabRows, NodeRow, now_us};
@@ -146,11 +146,14 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
     let verdicts = core.verdicts(&uses).await?;
     let mut ready = Vec::new();
     let mut refused: BTreeMap<&str, Vec<NodeUid>> = BTreeMap::new();
-    let mut pulls: BTreeMap<(String, Runtime), Vec<NodeUid>> = BTreeMap::new();
+    let mut pulls: BTreeMap<(String, Runtime), (Option<StoredBlob>, Vec<NodeUid>)> = BTreeMap::new();
     for (node, verdict) in nodes.iter().zip(&verdicts) {
         match verdict {
             Verdict::Use => ready.push(node.uid),
-            Verdict::Pull => pulls.entry((node.spec.image.clone(), node.runtime)).or_default().push(node.uid),
+            Verdict::Pull { stored } => {
+                let key = (node.spec.image.clone(), node.runtime);
+                pulls.entry(key).or_insert_with(|| (stored.clone(), Vec::new())).1.push(node.uid);
+            }
             Verdict::Refuse { message, .. } => refused.entry(message).or_default().push(node.uid),
         }
     }
@@ -158,14 +161,14 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
         for (why, nodes) in &refused {
             step(rows, nodes, ImageStep::Failed, why);
         }
-        for ((reference, _), nodes) in &pulls {
+        for ((reference, _), (_, nodes)) in &pulls {
             step(rows, nodes, ImageStep::Pulling, &format!("fetches {reference}"));
         }
         take_over(rows, &core.catalogue, now_us());
     })
     .await?;
     are_ready(core, lab, client, &ready).await?;
-    let pull = |((reference, runtime), nodes)| pull(core, lab, client, reference, runtime, nodes);
+    let pull = |(image, (stored, nodes))| pull(core, lab, client, image, stored, nodes);
     let mut running = futures::stream::iter(pulls.into_iter().map(pull)).buffer_unordered(PULLS);
     let mut outcome = Ok(());
     while let Some(done) = running.next().await {
@@ -198,13 +201,18 @@ async fn pull(
     core: &Scheduler,
     lab: LabUid,
     client: &HostClient,
-    reference: String,
-    runtime: Runtime,
+    (reference, runtime): (String, Runtime),
+    stored: Option<StoredBlob>,
     nodes: Vec<NodeUid>,
 ) -> Result<()> {
+    let stored = stored.map(|blob| {
+        let ticket = core.ticket(blob.digest(), ticket::READ_BLOB);
+        (blob, ticket)
+    });
     let (tell, told) = tokio::sync::watch::channel(String::new());
     let fetch = async move {
-        let fetched = client.pull_image(&reference, runtime, |text| drop(tell.send_replace(text))).await;
+        let fetched =
+            client.pull_image(&reference, runtime, stored, |text| drop(tell.send_replace(text))).await;
         drop(tell);
         fetched
     };

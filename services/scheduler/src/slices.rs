@@ -100,7 +100,13 @@ fn machine_nics(rows: &LabRows, node: &NodeRow) -> Vec<MachineNic> {
     if node.runtime != Runtime::Libvirt {
         return Vec::new();
     }
-    let nic = |n: &NicRow| MachineNic { wire_id: n.wire_id, guest_name: guest_name(n), mac: n.mac.clone() };
+    let nic = |n: &NicRow| MachineNic {
+        wire_id: n.wire_id,
+        guest_name: guest_name(n),
+        mac: n.mac.clone(),
+        mtu: n.mtu,
+        addresses: n.addresses.clone(),
+    };
     rows.nics_of(node.uid).into_iter().map(nic).collect()
 }
 

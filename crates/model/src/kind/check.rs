@@ -123,7 +123,7 @@ impl Kind {
         }?;
         match &self.config.startup {
             Startup::Bind { .. } => inside("config.startup.method", docker, "docker"),
-            Startup::Iso { .. } | Startup::Disk { .. } | Startup::Serial {} => {
+            Startup::Iso { .. } | Startup::Disk { .. } | Startup::Serial {} | Startup::Nocloud {} => {
                 inside("config.startup.method", libvirt, "libvirt")
             }
             Startup::None {} => Ok(()),

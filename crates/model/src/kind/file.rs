@@ -341,6 +341,8 @@ pub enum Startup {
         /// Path on the CD, without a leading `/`.
         path: String,
     },
+    /// A volume that cloud-init reads (NoCloud): the name and the addresses of a virtual machine, and the configuration as its user data.
+    Nocloud {},
     /// A file on a FAT disk.
     Disk {
         /// Path on the disk, without a leading `/`.

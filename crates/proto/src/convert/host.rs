@@ -106,7 +106,13 @@ impl TryFrom<pc::Instance> for ms::Instance {
 
 impl From<ms::MachineNic> for pc::MachineNic {
     fn from(n: ms::MachineNic) -> Self {
-        pc::MachineNic { wire_id: n.wire_id.get(), guest_name: n.guest_name, mac: n.mac }
+        pc::MachineNic {
+            wire_id: n.wire_id.get(),
+            guest_name: n.guest_name,
+            mac: n.mac,
+            mtu: n.mtu,
+            addresses: n.addresses,
+        }
     }
 }
 
@@ -114,7 +120,13 @@ impl TryFrom<pc::MachineNic> for ms::MachineNic {
     type Error = ConvertError;
     fn try_from(n: pc::MachineNic) -> Result<Self, ConvertError> {
         let wire_id = wire_id("instance.nics.wire_id", n.wire_id)?;
-        Ok(ms::MachineNic { wire_id, guest_name: n.guest_name, mac: n.mac })
+        Ok(ms::MachineNic {
+            wire_id,
+            guest_name: n.guest_name,
+            mac: n.mac,
+            mtu: n.mtu,
+            addresses: n.addresses,
+        })
     }
 }
 

@@ -32,6 +32,13 @@ impl ImageRegistryService for Registry {
         Err(Status::unimplemented("the gateway does not call this"))
     }
 
+    async fn resolve_images(
+        &self,
+        _: Request<pr::ResolveImagesRequest>,
+    ) -> Result<Response<pr::ResolveImagesResponse>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
+
     async fn validate_images(
         &self,
         _: Request<pr::ValidateImagesRequest>,

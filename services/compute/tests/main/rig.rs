@@ -104,6 +104,8 @@ impl Rig {
             std::fs::create_dir_all(&images).unwrap();
             std::fs::copy(libvirt::guest(), images.join(&guest_digest().as_str()["sha256:".len()..]))
                 .unwrap();
+            std::fs::create_dir(dir.path().join("kinds")).unwrap();
+            std::fs::write(dir.path().join("kinds/guest.toml"), include_str!("libvirt/guest.toml")).unwrap();
         }
         let owner = installation::owner(&dir.path().join("data")).unwrap();
         // The end of a UUIDv7 is random.
@@ -139,7 +141,9 @@ impl Rig {
 
     /// Starts the service and an observer.
     pub async fn start(&mut self) {
-        let text = format!("[endpoints]\ncompute = \"mem:compute\"\n{}", self.config);
+        let kinds = self.dir.path().join("kinds");
+        let kinds = if kinds.is_dir() { format!("kinds_dir = {kinds:?}\n") } else { String::new() };
+        let text = format!("{kinds}[endpoints]\ncompute = \"mem:compute\"\n{}", self.config);
         let settings = Settings::from_toml(&text, &self.data_dir(), &self.run_dir()).unwrap();
         let (connector, shutdown) = (Connector::default(), Shutdown::new());
         let endpoint = settings.endpoints.compute.clone();
@@ -194,7 +198,7 @@ impl Rig {
             ..NodeSpec::default()
         };
         if self.libvirtd.is_some() {
-            (spec.kind, spec.cmd) = ("tcl".into(), Vec::new());
+            (spec.kind, spec.cmd) = ("guest".into(), Vec::new());
             (spec.cpu_request_millis, spec.memory_request_bytes) = (1000, 128 << 20);
         }
         let mut instance = Instance {

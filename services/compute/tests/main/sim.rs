@@ -52,7 +52,8 @@ async fn what_keeps_ending_is_failed_and_a_machine_can_be_played() {
     vm.runtime = Runtime::Libvirt;
     rig.sync(std::slice::from_ref(&vm)).await;
     rig.until_phase(vm.uid, Phase::Running).await;
-    let query = p::ImageQuery { reference: "x".into(), runtime: pv::Runtime::Libvirt.into() };
+    let query =
+        p::ImageQuery { reference: "x".into(), runtime: pv::Runtime::Libvirt.into(), digest: String::new() };
     let request = p::InspectImagesRequest { images: vec![query] };
     let images = rig.client.clone().inspect_images(request).await.unwrap().into_inner().images;
     assert_eq!((images[0].present, images[0].format()), (true, pv::ImageFormat::Qcow2));

@@ -60,9 +60,11 @@ pub(super) fn encode_verdict(verdict: Verdict) -> pb::ImageVerdict {
             digest,
             ..pb::ImageVerdict::default()
         },
-        Verdict::Pull => {
-            pb::ImageVerdict { decision: pb::ImageDecision::Pull.into(), ..pb::ImageVerdict::default() }
-        }
+        Verdict::Pull { stored } => pb::ImageVerdict {
+            decision: pb::ImageDecision::Pull.into(),
+            stored: stored.map(|b| encode_blob(*b)),
+            ..pb::ImageVerdict::default()
+        },
         Verdict::Refuse { reason, message } => pb::ImageVerdict {
             decision: pb::ImageDecision::Refuse.into(),
             reason: reason.as_str().to_owned(),
@@ -125,7 +127,7 @@ fn encode_format(format: Format) -> ImageFormat {
     }
 }
 
-fn encode_blob(blob: Blob) -> pb::Blob {
+pub(super) fn encode_blob(blob: Blob) -> pb::Blob {
     pb::Blob {
         digest: blob.digest.to_string(),
         size_bytes: blob.size_bytes,

@@ -7,7 +7,7 @@ use netloom_model::id::{HostId, NodeUid};
 use netloom_model::slice::Instance;
 use netloom_model::state::Runtime;
 
-use crate::client::{HostClient, ImageHost, ImageUse, Refused, Verdict};
+use crate::client::{HostClient, ImageHost, ImageUse, Refused, Resolved, Verdict};
 use crate::error::{Error, Result};
 use crate::rows::{LabRows, NodeRow};
 use crate::scheduler::Scheduler;
@@ -23,7 +23,7 @@ impl Scheduler {
             .zip(uses)
             .filter_map(|(v, u)| match v {
                 Verdict::Refuse { reason, message } => Some((reason, message, u)),
-                Verdict::Use | Verdict::Pull => None,
+                Verdict::Use | Verdict::Pull { .. } => None,
             })
             .collect();
         let Some((reason, _, _)) = refused.first() else { return Ok(()) };
@@ -83,11 +83,18 @@ impl Scheduler {
 
     /// The registry's verdict on each use, from what the hosts' stores have now.
     pub async fn verdicts(&self, uses: &[ImageUse]) -> Result<Vec<Verdict>> {
-        let mut asked: BTreeMap<&HostId, BTreeSet<(String, Runtime)>> = BTreeMap::new();
+        let references: BTreeSet<&String> = uses.iter().map(|u| &u.reference).collect();
+        let references: Vec<String> = references.into_iter().cloned().collect();
+        let resolved = self.registry.resolve(&references, &self.ticket_key).await?;
+        let digest = |r: Resolved| r.stored.map(|s| s.digest().to_owned()).unwrap_or_default();
+        let digests: BTreeMap<&String, String> =
+            references.iter().zip(resolved.into_iter().map(digest)).collect();
+        let mut asked: BTreeMap<&HostId, BTreeSet<(String, Runtime, String)>> = BTreeMap::new();
         for u in uses {
-            asked.entry(&u.host).or_default().insert((u.reference.clone(), u.runtime));
+            let digest = digests.get(&u.reference).cloned().unwrap_or_default();
+            asked.entry(&u.host).or_default().insert((u.reference.clone(), u.runtime, digest));
         }
-        let ask = |(host, images): (&HostId, BTreeSet<(String, Runtime)>)| {
+        let ask = |(host, images): (&HostId, BTreeSet<(String, Runtime, String)>)| {
             let client = self.hosts.get(host).cloned();
             let (host, images) = (host.clone(), images.into_iter().collect::<Vec<_>>());
             async move {

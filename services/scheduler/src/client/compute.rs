@@ -17,7 +17,7 @@ use netloom_service::fail_point;
 use netloom_service::status::from_status;
 use prost::Message as _;
 
-use super::{COMPUTE, HostClient, NOTE, REMOVAL, batches, bounded, unreadable};
+use super::{COMPUTE, HostClient, NOTE, REMOVAL, StoredBlob, batches, bounded, unreadable};
 use crate::error::Result;
 
 /// Most bytes of one part of a file.
@@ -182,14 +182,15 @@ impl HostClient {
         Ok(())
     }
 
-    /// What the host's stores have of these images, in order; and how many bytes its disk has room for, where it could be asked.
+    /// What the host's stores have of these images, each with the digest that the registry's store has under it, in order; and how many bytes its disk has room for, where it could be asked.
     pub async fn inspect_images(
         &self,
-        images: &[(String, Runtime)],
+        images: &[(String, Runtime, String)],
     ) -> Result<(Vec<ImageFacts>, Option<u64>)> {
-        let query = |(reference, runtime): &(String, Runtime)| pc::ImageQuery {
+        let query = |(reference, runtime, digest): &(String, Runtime, String)| pc::ImageQuery {
             reference: reference.clone(),
             runtime: p::Runtime::from(*runtime).into(),
+            digest: digest.clone(),
         };
         let request = pc::InspectImagesRequest { images: images.iter().map(query).collect() };
         let response = bounded(STORE, self.compute.clone().inspect_images(request))
@@ -218,11 +219,12 @@ impl HostClient {
         Ok(all)
     }
 
-    /// Fetches an image; `progress` is told how far it is.
+    /// Fetches an image, from the registry's store with a ticket where that has it; `progress` is told how far it is.
     pub async fn pull_image(
         &self,
         reference: &str,
         runtime: Runtime,
+        stored: Option<(StoredBlob, String)>,
         mut progress: impl FnMut(String),
     ) -> Result<ImageFacts> {
         let error = self.error(COMPUTE);
@@ -230,6 +232,13 @@ impl HostClient {
             term: self.term,
             reference: reference.to_owned(),
             runtime: p::Runtime::from(runtime).into(),
+            stored: stored.map(|(StoredBlob(blob), ticket)| pc::StoredImage {
+                digest: blob.digest,
+                size_bytes: blob.size_bytes,
+                format: blob.format,
+                image_ids: blob.image_ids,
+                ticket,
+            }),
         };
         let mut stream = bounded(NOTE, self.compute.clone().pull_image(request)).await.map_err(&error)?;
         loop {

@@ -5,6 +5,7 @@
 //! | `images/<sha256>` | a base image, mode 0444 |
 //! | `instances/<node uid>/disk.qcow2` | the overlay |
 //! | `instances/<node uid>/data.qcow2` | the empty second disk, where the kind has one |
+//! | `instances/<node uid>/config.iso` | the medium that its configuration is on, where the kind has one: made anew for each start |
 //! | `instances/<node uid>/console/<start>.log` | what the console wrote in that start |
 
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -109,6 +110,25 @@ impl Disks {
     pub fn of(&self, node: NodeUid) -> Vec<PathBuf> {
         let disks = ["disk.qcow2", "data.qcow2"].map(|name| self.dir(node).join(name));
         disks.into_iter().filter(|disk| disk.exists()).collect()
+    }
+
+    /// The medium that a machine's configuration is on, whether it is there or not.
+    pub fn medium(&self, node: NodeUid) -> PathBuf {
+        self.dir(node).join("config.iso")
+    }
+
+    /// Puts a medium in the place of an earlier one. It may hold passwords.
+    pub fn write_medium(&self, node: NodeUid, image: &[u8]) -> Result<(), Error> {
+        let path = self.medium(node);
+        let write = || {
+            // libvirt gives a file to the user that runs QEMU, so this is another one.
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.write_all(image)
+        };
+        write().map_err(|e| Error::host(format!("cannot write {}", path.display()), e))
     }
 
     /// Where logs of a machine's console are.

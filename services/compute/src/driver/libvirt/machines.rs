@@ -15,8 +15,8 @@ use super::connection::Refused;
 use super::identity::Identity;
 use super::lives::CLEARING;
 use super::read::{self, Reading};
-use super::xml::{self, Machine, Nic};
-use super::{LibvirtDriver, log};
+use super::xml::{self, Machine, Medium, Nic};
+use super::{LibvirtDriver, log, medium};
 use crate::driver::Limits;
 use crate::error::Error;
 
@@ -88,6 +88,8 @@ impl LibvirtDriver {
             )));
         }
         let disks: Vec<&Path> = disks.iter().map(AsRef::as_ref).collect();
+        let medium = self.disks.medium(instance.uid);
+        let is_cd = medium::is_cd(self.startup(&instance.spec.kind), &instance.spec);
         let console = self.disks.console(instance.uid).join(log::name(identity.started_ns));
         let or = |limit: u64, counted: u64| if limit > 0 { limit } else { counted };
         let millis = or(instance.spec.cpu_limit_millis.into(), instance.spec.cpu_request_millis.into());
@@ -101,6 +103,7 @@ impl LibvirtDriver {
             cpu_set: &instance.spec.cpu_set,
             memory_bytes: or(instance.spec.memory_limit_bytes, instance.spec.memory_request_bytes),
             disks: &disks,
+            medium: is_cd.map(|is_cd| Medium { file: &medium, is_cd }),
             nics: &self.nics(instance),
             console_log: &console,
         }))
@@ -136,12 +139,24 @@ impl LibvirtDriver {
             ..reading.identity
         };
         log::keep_last(&self.disks.console(instance.uid), LOGS - 1);
+        self.write_medium(instance)?;
         let xml = self.xml(id, instance, &identity).await?;
         let start = move |connect: &_| Domain::define_xml(connect, &xml)?.create().map(drop);
         self.lives.starts(before);
         let started = self.acts.call(start).await;
         self.lives.started(id);
         started.map_err(|refused| self.acts.error(refused))
+    }
+
+    /// Writes what its guest is told at this start, where its kind takes it.
+    fn write_medium(&self, instance: &Instance) -> Result<(), Error> {
+        let spec = &instance.spec;
+        let read = || self.files.read(instance.lab_uid, &spec.startup_config);
+        let configuration = (!spec.startup_config.is_empty()).then(read).transpose()?;
+        match medium::image(self.startup(&spec.kind), instance, configuration.as_deref()) {
+            Some(image) => self.disks.write_medium(instance.uid, &image),
+            None => Ok(()),
+        }
     }
 
     /// As it is once libvirt has cleared up after its last start, which takes seconds after its QEMU has ended.

@@ -14,9 +14,11 @@ mod connection;
 mod disks;
 mod events;
 mod identity;
+mod iso;
 mod lives;
 mod log;
 mod machines;
+mod medium;
 mod read;
 mod xml;
 
@@ -29,7 +31,7 @@ use futures::future::{FutureExt as _, ready};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
 use netloom_model::id::{LabUid, NodeUid, Owner};
-use netloom_model::kind::{Catalogue, Vm};
+use netloom_model::kind::{Catalogue, Startup, Vm};
 use netloom_model::slice::Instance;
 use netloom_model::state::Runtime;
 use tokio::sync::OnceCell;
@@ -38,6 +40,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use super::{Answer, Command, Driver, Found, Image, Limits, Line, Lines, Listed, NetworkOf, Probe, Session};
 use crate::config::Config;
 use crate::error::Error;
+use crate::files::Files;
 use connection::{Connection, Refused};
 use disks::Disks;
 use identity::Identity;
@@ -58,6 +61,7 @@ pub struct LibvirtDriver {
     looks: Connection,
     acts: Connection,
     disks: Disks,
+    files: Arc<Files>,
     kinds: Catalogue,
     stop_timeout: Duration,
     accel: OnceCell<accel::Found>,
@@ -70,6 +74,7 @@ impl LibvirtDriver {
         owner: Owner,
         config: &Config,
         kinds: Catalogue,
+        files: Arc<Files>,
         data_dir: &Path,
     ) -> Result<LibvirtDriver, Error> {
         Ok(LibvirtDriver {
@@ -77,6 +82,7 @@ impl LibvirtDriver {
             looks: Connection::new(&config.libvirt_uri, LOOK)?,
             acts: Connection::new(&config.libvirt_uri, ACT)?,
             disks: Disks::open(data_dir)?,
+            files,
             kinds,
             stop_timeout: Duration::from_secs(config.stop_timeout.into()),
             accel: OnceCell::new(),
@@ -96,6 +102,11 @@ impl LibvirtDriver {
                 "this host has no kind {kind} of virtual machines: give it the kind's file"
             ))
         })
+    }
+
+    /// How a kind's machines take the configuration that they start with.
+    fn startup(&self, kind: &str) -> &Startup {
+        self.kinds.get(kind).map_or(&Startup::None {}, |kind| &kind.config.startup)
     }
 
     /// The machine with this id as it is now; none when there is none, or it is not ours.

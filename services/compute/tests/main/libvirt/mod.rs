@@ -3,6 +3,7 @@
 mod console;
 mod disks;
 mod foreign;
+mod medium;
 mod outage;
 
 use netloom_service::testing::libvirt::Libvirtd;
