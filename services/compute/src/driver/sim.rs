@@ -102,6 +102,7 @@ impl SimDriver {
         // Another one each time, as containers are.
         let id = format!("{}.{}", instance.uid, self.world.count.fetch_add(1, Ordering::Relaxed));
         let found = Found {
+            machine: None,
             id: id.clone(),
             uid: instance.uid,
             lab_uid: instance.lab_uid,
@@ -482,6 +483,10 @@ impl Driver for SimDriver {
             Ok(stream::once(async { outcome }).boxed())
         }
         .boxed()
+    }
+
+    fn adopt<'a>(&'a self, reference: &'a str, _: &'a [String]) -> Answer<'a, bool> {
+        async move { Ok(!is_missing(reference)) }.boxed()
     }
 }
 
