@@ -301,6 +301,7 @@ impl Rig {
             file: Some(entry.clone().into()),
             content: content.to_vec(),
             term: 1,
+            deploys: 0,
         };
         self.client.clone().put_files(tokio_stream::once(part)).await.unwrap();
         entry
