@@ -88,6 +88,20 @@ impl Config {
     }
 }
 
+/// What of the section `[network]` this service has to know: taps of virtual machines are called as the network service calls host ends.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct NicNames {
+    /// What host ends of NICs begin with.
+    pub nic_prefix: String,
+}
+
+impl Default for NicNames {
+    fn default() -> Self {
+        NicNames { nic_prefix: "nl".to_owned() }
+    }
+}
+
 /// A driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -133,10 +133,23 @@ impl ComputeService for Grpc {
             let lab: LabUid = id("lab_uid", &part.lab_uid).map_err(Error::from)?;
             let entry = part.file.ok_or_else(|| Error::Invalid("file: is not set".to_owned()))?;
             let entry: FileEntry = entry.try_into().map_err(Error::from)?;
-            uploads = self.host.on_files(move |_| uploads.part(lab, entry, &part.content)).await?;
+            uploads =
+                self.host.on_files(move |_| uploads.part(lab, entry, part.deploys, &part.content)).await?;
         }
         let written = self.host.on_files(move |_| uploads.finish()).await?;
         Ok(Response::new(p::PutFilesResponse { written }))
+    }
+
+    async fn remove_files(
+        &self,
+        request: Request<p::RemoveFilesRequest>,
+    ) -> Result<Response<p::RemoveFilesResponse>, Status> {
+        let p::RemoveFilesRequest { term, lab_uid, directories, files, deploys } = request.into_inner();
+        self.host.admit(term)?;
+        let lab: LabUid = id("lab_uid", &lab_uid).map_err(Error::from)?;
+        let removed =
+            self.host.on_files(move |all| all.remove_others(lab, &directories, &files, deploys)).await?;
+        Ok(Response::new(p::RemoveFilesResponse { removed }))
     }
 
     async fn inspect_images(
