@@ -4,6 +4,8 @@
 //!   Driver ── looks ─► connection ─► thread ─┐            identity: whose a domain is, in its metadata
 //!      │                                     ├─► libvirtd  xml:      what a domain is, from its kind and its node
 //!      └───── acts ──► connection ─► thread ─┘            disks:    overlays on base images
+//!                                                         medium:   what a guest is told at its start
+//!                                                         console:  who reads its serial line, and who writes
 //! ```
 //!
 //! Two connections, since libvirtd can take a minute to define a domain or to end one, and what is seen must not become old meanwhile. A domain is defined anew at each start, so that what
@@ -11,6 +13,7 @@
 
 mod accel;
 mod connection;
+mod console;
 mod disks;
 mod events;
 mod identity;
@@ -37,7 +40,10 @@ use netloom_model::state::Runtime;
 use tokio::sync::OnceCell;
 use tokio_stream::wrappers::BroadcastStream;
 
-use super::{Answer, Command, Driver, Found, Image, Limits, Line, Lines, Listed, NetworkOf, Probe, Session};
+use super::{
+    Answer, Attach, Command, Console, Driver, Found, Image, Limits, Line, Lines, Listed, NetworkOf, Probe,
+    Session,
+};
 use crate::config::Config;
 use crate::error::Error;
 use crate::files::Files;
@@ -66,6 +72,7 @@ pub struct LibvirtDriver {
     stop_timeout: Duration,
     accel: OnceCell<accel::Found>,
     lives: Arc<Lives>,
+    writers: Arc<console::Writers>,
 }
 
 impl LibvirtDriver {
@@ -87,6 +94,7 @@ impl LibvirtDriver {
             stop_timeout: Duration::from_secs(config.stop_timeout.into()),
             accel: OnceCell::new(),
             lives: Lives::new(),
+            writers: Arc::default(),
         })
     }
 
@@ -107,6 +115,12 @@ impl LibvirtDriver {
     /// How a kind's machines take the configuration that they start with.
     fn startup(&self, kind: &str) -> &Startup {
         self.kinds.get(kind).map_or(&Startup::None {}, |kind| &kind.config.startup)
+    }
+
+    /// Says whether this start of a machine still runs.
+    fn runs(&self, reading: &Reading) -> log::Runs {
+        let (lives, id, start) = (self.lives.clone(), reading.id.clone(), reading.started_ns());
+        Arc::new(move || lives.runs(&id, start))
     }
 
     /// The machine with this id as it is now; none when there is none, or it is not ours.
@@ -294,18 +308,24 @@ impl Driver for LibvirtDriver {
 
     fn exec<'a>(&'a self, _: &'a str, _: Command) -> Answer<'a, Session> {
         async {
-            Err(Error::Refused("no command can be run inside a virtual machine from outside".to_owned()))
+            Err(Error::NoExec(
+                "no command can be run inside a virtual machine from outside: netloom console opens its serial console"
+                    .to_owned(),
+            ))
         }
         .boxed()
+    }
+
+    fn console<'a>(&'a self, id: &'a str, how: Attach) -> Answer<'a, Console> {
+        self.attach(id, how).boxed()
     }
 
     fn logs<'a>(&'a self, id: &'a str, which: Lines) -> Answer<'a, BoxStream<'static, Result<Line, Error>>> {
         async move {
             let Some(reading) = self.reading(id).await? else { return Ok(stream::empty().boxed()) };
             self.lives.saw(&reading);
-            let (lives, id, start) = (self.lives.clone(), reading.id.clone(), reading.started_ns());
-            let runs: log::Runs = Arc::new(move || lives.runs(&id, start));
-            log::read(&self.disks.console(reading.identity.uid), which, which.follow.then_some(runs))
+            let runs = which.follow.then(|| self.runs(&reading));
+            log::read(&self.disks.console(reading.identity.uid), which, runs)
         }
         .boxed()
     }

@@ -5,6 +5,7 @@ mod disks;
 mod foreign;
 mod medium;
 mod outage;
+mod serial;
 
 use netloom_service::testing::libvirt::Libvirtd;
 
