@@ -245,7 +245,11 @@ pub fn node_state(e: &NodeEvidence<'_>) -> (NodeState, String) {
         Phase::Running => match o.exec_phase {
             ExecPhase::Done | ExecPhase::Failed => {
                 let exec = o.exec_error.lines().next().filter(|_| o.exec_phase == ExecPhase::Failed);
-                let health = Some("its health check fails").filter(|_| o.health == "unhealthy");
+                let health = match o.health.as_str() {
+                    "unhealthy" => Some("its health check fails"),
+                    "starting" => Some("its health check has not said anything yet"),
+                    _ => None,
+                };
                 let detail = Some(o.detail.as_str()).filter(|detail| !detail.is_empty());
                 (S::Ready, exec.into_iter().chain(health).chain(detail).collect::<Vec<_>>().join("; "))
             }
@@ -349,7 +353,9 @@ mod tests {
         (o.exec_phase, o.exec_error) = (ExecPhase::Failed, "exec command \"x\" exited with 1: a\nb".into());
         let both = "exec command \"x\" exited with 1: a; its health check fails";
         assert_eq!(said(&o), (NodeState::Ready, both.into()));
-        (o.exec_phase, o.health) = (ExecPhase::Done, "healthy".into());
+        (o.exec_phase, o.health) = (ExecPhase::Done, "starting".into());
+        assert_eq!(said(&o), (NodeState::Ready, "its health check has not said anything yet".into()));
+        o.health = "healthy".into();
         assert_eq!(said(&o), (NodeState::Ready, String::new()));
     }
 

@@ -53,6 +53,8 @@ pub struct Config {
     pub capabilities: Vec<String>,
     /// Seconds that a node asked to stop has before it is killed.
     pub stop_timeout: u32,
+    /// Seconds that an image from the registry's store stays on this host after nothing here needs it any more.
+    pub image_keep_seconds: u64,
     /// The sim driver.
     pub sim: SimConfig,
 }
@@ -70,8 +72,23 @@ impl Default for Config {
             security_opts: vec!["no-new-privileges".to_owned()],
             capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
             stop_timeout: 10,
+            image_keep_seconds: 86_400,
             sim: SimConfig::default(),
         }
+    }
+}
+
+/// What of the section `[network]` this service has to know: taps of virtual machines are called as the network service calls host ends.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct NicNames {
+    /// What host ends of NICs begin with.
+    pub nic_prefix: String,
+}
+
+impl Default for NicNames {
+    fn default() -> Self {
+        NicNames { nic_prefix: "nl".to_owned() }
     }
 }
 

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! node placed, image WAITING ─► files ─► InspectImages ─► registry's verdict ─► pull where needed ─► image READY
-//!                                   of a successor also: would the host take it? ─► all READY or FAILED: successors take over
+//!                                   of a successor also: would the host take it? ─► all READY or FAILED: successors take over ─► their files
 //! ```
 //!
-//! Files that are others in a new spec are sent the same way, to nodes that run on.
+//! Files that are others in a new spec are sent the same way, to nodes that run on. A successor's come when it has the place of its former self: they are written
+//! over those that run there, which is not done for something that may not come about.
 //!
 //! One task a lab and host, woken by signal and timer, without arguments: it reads from the rows what waits, so it does not matter whether a deploy, a
 //! restart of the scheduler or room that appeared made it wait. A host that does not answer is asked again; an image that cannot be had fails its nodes only.
@@ -38,7 +39,7 @@ const PULLS: usize = 3;
 
 /// True for a node whose image is awaited on its host, or whose files there are to be others.
 fn waits(rows: &LabRows, node: &NodeRow) -> bool {
-    node.is_preparing() || node.has_files_due(&rows.lab.spec)
+    node.is_preparing() || rows.has_files_due(node)
 }
 
 /// Prepares what waits, for ever.
@@ -135,7 +136,8 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
         host: client.id.clone(),
         policy: n.spec.image_pull_policy,
     };
-    send_files(core, rows, client, nodes).await?;
+    let takes_files: Vec<&NodeRow> = nodes.iter().filter(|n| !n.is_successor()).collect();
+    send_files(core, rows, client, &takes_files).await?;
     let nodes: Vec<&NodeRow> = nodes.iter().filter(|n| n.is_preparing()).collect();
     if nodes.is_empty() {
         return Ok(());
@@ -243,9 +245,9 @@ async fn pull(
 }
 
 /// Puts the files that these nodes' binds use on the host, and notes which.
-async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &[NodeRow]) -> Result<()> {
+async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &[&NodeRow]) -> Result<()> {
     let of_nodes: Vec<(&NodeRow, Vec<FileEntry>)> =
-        nodes.iter().map(|n| (n, rows.lab.spec.files_of(&n.spec))).collect();
+        nodes.iter().map(|n| (*n, rows.lab.spec.files_of(&n.spec))).collect();
     let files: BTreeSet<FileEntry> = of_nodes.iter().flat_map(|(_, files)| files).cloned().collect();
     // What is sent in vain may be half there: going back to the former files has to send those again.
     let unknown: BTreeSet<NodeUid> = of_nodes
@@ -259,15 +261,26 @@ async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes
         };
         core.change("scheduler.files", rows.lab.uid, forget).await?;
     }
+    let paths: BTreeSet<String> = files.iter().map(|f| f.path.clone()).collect();
     if !files.is_empty() && !put(core, rows, client, files).await? {
         return Ok(());
+    }
+    let directories: BTreeSet<String> = nodes
+        .iter()
+        .flat_map(|n| n.spec.bundled())
+        .filter(|path| !paths.contains(*path))
+        .map(str::to_owned)
+        .collect();
+    if !directories.is_empty() {
+        let (directories, paths) = (directories.into_iter().collect(), paths.into_iter().collect());
+        client.remove_files(rows.lab.uid, rows.lab.deploys, directories, paths).await?;
     }
     let sent: Vec<(NodeUid, String)> = of_nodes
         .into_iter()
         .map(|(n, files)| (n.uid, files_hash(&files)))
         .filter(|(_, h)| !h.is_empty())
         .collect();
-    let due = nodes.iter().any(|n| n.has_files_due(&rows.lab.spec));
+    let due = nodes.iter().any(|n| rows.has_files_due(n));
     if sent.is_empty() && !due {
         return Ok(());
     }
@@ -307,7 +320,7 @@ async fn put(
         (f, content)
     };
     let lab = rows.lab.uid;
-    let sent = client.put_files(lab, files.into_iter().map(with_content).collect()).await;
+    let sent = client.put_files(lab, rows.lab.deploys, files.into_iter().map(with_content).collect()).await;
     if is_gone_from(core, lab, client) {
         // Its removal may have passed by the files: nothing else would ever remove them.
         let failures = client.remove_instances(&[], &[lab]).await?;

@@ -189,6 +189,16 @@ pub enum NetworkMode {
     Host,
 }
 
+impl NodeSpec {
+    /// The paths of its binds that are files or directories of the lab.
+    pub fn bundled(&self) -> impl Iterator<Item = &str> {
+        self.binds.iter().filter_map(|bind| match &bind.source {
+            BindSource::Bundle(path) => Some(path.as_str()),
+            BindSource::Host(_) => None,
+        })
+    }
+}
+
 impl NetworkMode {
     /// True for the default.
     pub fn is_own(&self) -> bool {

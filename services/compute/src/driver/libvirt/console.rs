@@ -31,7 +31,7 @@ impl LibvirtDriver {
     pub(super) async fn attach(&self, id: &str, how: Attach) -> Result<Console, Error> {
         let reading = self.reading(id).await?.filter(|reading| reading.runs());
         let reading = reading.ok_or_else(|| Error::NotRunning(id.to_owned()))?;
-        self.lives.saw(&reading);
+        self.lives.saw(&reading).await;
         let node = &reading.identity.node;
         let (input, taken) = match how {
             Attach::Read => (None, None),

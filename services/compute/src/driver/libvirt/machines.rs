@@ -120,7 +120,9 @@ impl LibvirtDriver {
             instance.nics.iter().filter_map(|nic| Some((place(nic)?, nic))).collect();
         let last = wired.keys().next_back().copied().unwrap_or_default();
         let nic = |place: u32| match wired.get(&place) {
-            Some(nic) => Nic { tap: nic.wire_id.interface_name(TAP), mac: nic.mac.clone(), carrier: true },
+            Some(nic) => {
+                Nic { tap: nic.wire_id.interface_name(&self.nic_prefix), mac: nic.mac.clone(), carrier: true }
+            }
             None => idle(instance.uid, place),
         };
         (0..=last).map(nic).collect()
@@ -237,9 +239,6 @@ impl LibvirtDriver {
         self.disks.remove(reading.identity.uid)
     }
 }
-
-/// Prefix of taps that have a cable: what follows is the wire's id, as in the name of every host end.
-const TAP: &str = "nl";
 
 /// A NIC that nothing is plugged into.
 fn idle(uid: NodeUid, place: u32) -> Nic {

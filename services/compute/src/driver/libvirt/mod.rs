@@ -59,7 +59,6 @@ const LOOK: Duration = Duration::from_secs(10);
 const ACT: Duration = Duration::from_secs(180);
 /// How long a machine that is set aside has to end: what takes its place waits for that.
 const GRACE: Duration = Duration::from_secs(1);
-const KVM: &str = "/dev/kvm";
 
 /// See the module.
 pub struct LibvirtDriver {
@@ -73,16 +72,19 @@ pub struct LibvirtDriver {
     accel: OnceCell<accel::Found>,
     lives: Arc<Lives>,
     writers: Arc<console::Writers>,
+    /// What names of taps that have a cable begin with: what follows is the wire's id, as in the name of every host end.
+    nic_prefix: String,
 }
 
 impl LibvirtDriver {
-    /// A driver that connects when it is first asked something.
+    /// A driver that connects when it is first asked something. `nic_prefix` is the network service's.
     pub fn new(
         owner: Owner,
         config: &Config,
         kinds: Catalogue,
         files: Arc<Files>,
         data_dir: &Path,
+        nic_prefix: String,
     ) -> Result<LibvirtDriver, Error> {
         Ok(LibvirtDriver {
             owner,
@@ -95,11 +97,12 @@ impl LibvirtDriver {
             accel: OnceCell::new(),
             lives: Lives::new(),
             writers: Arc::default(),
+            nic_prefix,
         })
     }
 
     async fn accel(&self) -> &accel::Found {
-        self.accel.get_or_init(|| accel::find(Path::new(KVM))).await
+        self.accel.get_or_init(accel::find).await
     }
 
     /// What its kind says of its machine.
@@ -194,11 +197,12 @@ impl Driver for LibvirtDriver {
     fn inspect<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Found>> {
         async move {
             let Some(reading) = self.reading(id).await? else { return Ok(None) };
-            let ran = self.lives.saw(&reading);
+            let ran = self.lives.saw(&reading).await;
             let Identity { uid, lab_uid, lab, node, spec_hash, image, limits, .. } = reading.identity.clone();
             Ok(Some(Found {
                 process: reading.process(),
                 aside: reading.is_aside(),
+                machine: self.lives.machine(&reading),
                 start_id: reading.start_id(),
                 started_us: reading.started_ns() / 1000,
                 trouble: reading.trouble().to_owned(),
@@ -323,7 +327,7 @@ impl Driver for LibvirtDriver {
     fn logs<'a>(&'a self, id: &'a str, which: Lines) -> Answer<'a, BoxStream<'static, Result<Line, Error>>> {
         async move {
             let Some(reading) = self.reading(id).await? else { return Ok(stream::empty().boxed()) };
-            self.lives.saw(&reading);
+            self.lives.saw(&reading).await;
             let runs = which.follow.then(|| self.runs(&reading));
             log::read(&self.disks.console(reading.identity.uid), which, runs)
         }

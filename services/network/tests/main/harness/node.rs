@@ -1,34 +1,66 @@
-//! Network namespaces that stand in for instances.
+//! Network namespaces that stand in for instances: containers, or the guests of virtual machines.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use netloom_model::id::NodeUid;
+use netloom_proto::network::v1 as pb;
+use netloom_service::handover;
 use netloom_service::testing::eventually;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
+use super::qemu::Qemu;
 use super::{BOUND, number, run};
 
-/// A network namespace, published as compute publishes those of instances.
+/// An instance, published as compute does it.
 pub struct Node {
     pub uid: NodeUid,
     pub start: String,
     directory: PathBuf,
     namespace: Arc<File>,
+    /// Of a virtual machine.
+    machine: Option<Arc<Machine>>,
+}
+
+/// What stands behind a virtual machine's taps.
+pub struct Machine {
+    qemu: Qemu,
+    guest: Mutex<Arc<File>>,
+}
+
+impl Machine {
+    /// Gives the machine a NIC, unless it has it already.
+    pub fn plug(&self, nic: &pb::Nic) {
+        let guest = self.guest.lock().unwrap().clone();
+        self.qemu.plug(nic, &guest);
+    }
 }
 
 impl Node {
+    /// A container.
     pub fn start(directory: &Path) -> Node {
-        let mut node = Node {
-            uid: NodeUid::new(),
-            start: String::new(),
-            directory: directory.to_owned(),
-            namespace: Arc::new(new_namespace()),
+        Node::start_as(directory, |_| None)
+    }
+
+    /// A virtual machine.
+    pub fn start_machine(directory: &Path) -> (Node, Arc<Machine>) {
+        let machine = |guest: &Arc<File>| {
+            Some(Arc::new(Machine { qemu: Qemu::default(), guest: Mutex::new(guest.clone()) }))
         };
+        let node = Node::start_as(directory, machine);
+        let machine = node.machine.clone().unwrap();
+        (node, machine)
+    }
+
+    fn start_as(directory: &Path, machine: impl FnOnce(&Arc<File>) -> Option<Arc<Machine>>) -> Node {
+        let namespace = Arc::new(new_namespace());
+        let machine = machine(&namespace);
+        let (uid, start) = (NodeUid::new(), String::new());
+        let mut node = Node { uid, start, directory: directory.to_owned(), namespace, machine };
         node.publish();
         node
     }
@@ -40,6 +72,10 @@ impl Node {
     fn publish(&mut self) {
         self.start = format!("s{}", number());
         let path = self.path();
+        if self.machine.is_some() {
+            let pid = i32::try_from(std::process::id()).unwrap();
+            return handover::Machine::of(pid).unwrap().write(&path).unwrap();
+        }
         File::create(&path).unwrap();
         let namespace = format!("/proc/self/fd/{}", self.namespace.as_raw_fd());
         mount(Some(namespace.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
@@ -54,25 +90,36 @@ impl Node {
     pub fn stop(&mut self) {
         self.withdraw();
         // Only threads that look into it hold it beyond this.
-        self.namespace = Arc::new(File::open("/dev/null").unwrap());
+        self.live_in(Arc::new(File::open("/dev/null").unwrap()));
+    }
+
+    /// The QEMU of a machine is killed, and nobody is there to say so.
+    pub fn kill(&self) {
+        self.machine.as_ref().expect("a machine").qemu.end();
+    }
+
+    fn live_in(&mut self, namespace: Arc<File>) {
+        if let Some(machine) = &self.machine {
+            machine.qemu.end();
+            *machine.guest.lock().unwrap() = namespace.clone();
+        }
+        self.namespace = namespace;
     }
 
     /// The instance starts again, in a new namespace.
     pub fn restart(&mut self) {
         self.withdraw();
-        self.namespace = Arc::new(new_namespace());
+        let nics = self.machine.as_ref().map(|machine| machine.qemu.nics()).unwrap_or_default();
+        self.live_in(Arc::new(new_namespace()));
+        for nic in nics {
+            self.machine.iter().for_each(|machine| machine.plug(&nic));
+        }
         self.publish();
     }
 
     /// Runs something on a thread in the node's namespace.
     pub fn inside<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
-        std::thread::scope(|scope| {
-            let visit = scope.spawn(|| {
-                setns(&*self.namespace, CloneFlags::CLONE_NEWNET).unwrap();
-                body()
-            });
-            visit.join().unwrap()
-        })
+        inside(&self.namespace, body)
     }
 
     /// Runs a program in the node's namespace.
@@ -104,7 +151,19 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.withdraw();
+        self.machine.iter().for_each(|machine| machine.qemu.end());
     }
+}
+
+/// Runs something on a thread in a network namespace.
+pub fn inside<T: Send>(namespace: &File, body: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let visit = scope.spawn(|| {
+            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            body()
+        });
+        visit.join().unwrap()
+    })
 }
 
 fn new_namespace() -> File {
