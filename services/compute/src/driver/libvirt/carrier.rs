@@ -16,6 +16,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use netloom_service::Shutdown;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
 };
@@ -49,13 +50,20 @@ pub struct Carrier {
 }
 
 impl Carrier {
-    /// Keeps carrier, over a connection of its own, for as long as the runtime runs. It tells of machines that it changed.
-    pub fn keep(connection: Connection, changes: broadcast::Sender<String>) -> Arc<Carrier> {
+    /// Keeps carrier, over a connection of its own, until shut down. It tells of machines that it changed.
+    pub fn keep(
+        connection: Connection,
+        changes: broadcast::Sender<String>,
+        shutdown: Shutdown,
+    ) -> Arc<Carrier> {
         let this = Arc::new(Carrier { known: Mutex::default(), news: Notify::new(), changes });
         let keeper = this.clone();
         tokio::spawn(async move {
             match listen() {
-                Ok(events) => keeper.run(&connection, &events).await,
+                Ok(events) => tokio::select! {
+                    () = keeper.run(&connection, &events) => {}
+                    () = shutdown.cancelled() => {}
+                },
                 Err(error) => tracing::error!(%error, "carrier of virtual machines is not kept"),
             }
         });

@@ -37,6 +37,7 @@ use netloom_model::id::{LabUid, NodeUid, Owner, WireId};
 use netloom_model::kind::{Catalogue, Startup, Vm};
 use netloom_model::slice::Instance;
 use netloom_model::state::Runtime;
+use netloom_service::Shutdown;
 use netloom_service::handover::Machine;
 use tokio::sync::OnceCell;
 use tokio_stream::wrappers::BroadcastStream;
@@ -85,6 +86,7 @@ impl LibvirtDriver {
         files: Arc<Files>,
         data_dir: &Path,
         nic_prefix: String,
+        shutdown: Shutdown,
     ) -> Result<LibvirtDriver, Error> {
         let lives = Lives::new();
         let links = Connection::new(&config.libvirt_uri, LOOK)?;
@@ -97,7 +99,7 @@ impl LibvirtDriver {
             kinds,
             stop_timeout: Duration::from_secs(config.stop_timeout.into()),
             accel: OnceCell::new(),
-            carrier: Carrier::keep(links, lives.news()),
+            carrier: Carrier::keep(links, lives.news(), shutdown),
             lives,
             nic_prefix,
         })
