@@ -99,7 +99,7 @@ impl LibvirtDriver {
 
     /// What its kind says of its machine.
     fn vm(&self, kind: &str) -> Result<&Vm, Error> {
-        let vm = self.kinds.get(kind).and_then(|k| k.vm.as_ref());
+        let vm = self.kinds.on(kind, Runtime::Libvirt).and_then(|k| k.vm.as_ref());
         vm.ok_or_else(|| {
             Error::Refused(format!(
                 "this host has no kind {kind} of virtual machines: give it the kind's file"
@@ -109,7 +109,7 @@ impl LibvirtDriver {
 
     /// How a kind's machines take the configuration that they start with.
     fn startup(&self, kind: &str) -> &Startup {
-        self.kinds.get(kind).map_or(&Startup::None {}, |kind| &kind.config.startup)
+        self.kinds.on(kind, Runtime::Libvirt).map_or(&Startup::None {}, |kind| &kind.config.startup)
     }
 
     /// The machine with this id as it is now; none when there is none, or it is not ours.
