@@ -423,6 +423,7 @@ pub(crate) mod testing {
             certificate: None,
             network_of: None,
             readiness: None,
+            image_digest: String::new(),
         }
     }
 
