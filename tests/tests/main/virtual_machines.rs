@@ -55,6 +55,8 @@ fn a_lab_of_virtual_machines_and_containers_works() {
 
     let lab = sandbox.lab("vms");
     let text = example(&lab);
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/vm-and-container");
+    run("cp", &["-r", &files.display().to_string(), &sandbox.path().display().to_string()]).must();
     // Before anything is made it is known that the disk is not there.
     let refused = sandbox.try_deploy(&text);
     assert!(!refused.ok() && refused.stderr.contains("IMAGE_MISSING"), "{}", refused.stderr);
@@ -62,8 +64,6 @@ fn a_lab_of_virtual_machines_and_containers_works() {
     let disk = guest().display().to_string();
     sandbox.netloom(&["image", "push", &disk, "netloom/guest:local"]).must();
 
-    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/vm-and-container");
-    run("cp", &["-r", &files.display().to_string(), &sandbox.path().display().to_string()]).must();
     let said = sandbox.deploy(&text);
     for step in ["v1  PULLING", "v1  RUNNING", "v1  READY", "r1  READY"] {
         assert!(said.stdout.contains(step), "{step:?} is not in {}", said.stdout);
