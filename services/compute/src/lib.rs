@@ -77,13 +77,13 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let files = Arc::new(Files::open(&settings.data_dir)?);
     let mut drivers: Vec<Arc<dyn Driver>> = Vec::new();
     let mut pins = None;
-    let has = |name| config.drivers.contains(&name);
+    let has = |name| config.drivers().iter().any(|(driver, _)| *driver == name);
     let netns = (has(DriverName::Docker) || has(DriverName::Libvirt))
         .then(|| Netns::open(settings.run_dir.join("netns"), has(DriverName::Docker)))
         .transpose()?
         .map(Arc::new);
     let mut sources = Vec::new();
-    for name in &config.drivers {
+    for (name, _) in config.drivers() {
         sources.push(match name {
             DriverName::Docker => Source::Docker,
             DriverName::Libvirt => Source::Libvirt,
@@ -100,14 +100,14 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
             DriverName::Libvirt => {
                 let kinds = settings.catalogue()?;
                 let prefix = settings.section::<NicNames>("network")?.nic_prefix;
-                let libvirt =
-                    LibvirtDriver::new(owner, &config, kinds, files.clone(), &settings.data_dir, prefix)?;
+                let (files, data, end) = (files.clone(), &settings.data_dir, shutdown.clone());
+                let libvirt = LibvirtDriver::new(owner, &config, kinds, files, data, prefix, end)?;
                 drivers.push(Arc::new(libvirt));
             }
             DriverName::Sim => drivers.push(Arc::new(SimDriver::new(config.sim.clone())?)),
         }
     }
-    let inventory = Arc::new(Inventory::new(drivers.len(), &config));
+    let inventory = Arc::new(Inventory::new(&config));
     let keep = Duration::from_secs(config.image_keep_seconds);
     let registry = &settings.endpoints.image_registry;
     let images = Images::open(&settings.data_dir, registry, &connector, keep, shutdown.clone())?;

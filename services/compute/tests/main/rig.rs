@@ -238,6 +238,7 @@ impl Rig {
             certificate: None,
             network_of: None,
             readiness: None,
+            image_digest: String::new(),
         };
         rehash(&mut instance);
         instance
@@ -301,6 +302,7 @@ impl Rig {
             file: Some(entry.clone().into()),
             content: content.to_vec(),
             term: 1,
+            deploys: 0,
         };
         self.client.clone().put_files(tokio_stream::once(part)).await.unwrap();
         entry
