@@ -68,10 +68,10 @@ within "$reach_s" reached || die "v1 does not reach v2"
 at_console v1 'ping -c 3 10.2.0.10' 4 | sed 's/^/    /'
 step "a cable is pulled, and plugged again"
 say "v1 sees carrier: $(carrier v1)"
-nl link down "$lab" r1:eth2 v1:eth1
+nl link down "$lab" r1:eth2--v1:eth1
 within 20 has_carrier v1 0 || die "v1 does not see that its cable was pulled"
 say "v1 sees carrier: 0"
-nl link up "$lab" r1:eth2 v1:eth1
+nl link up "$lab" r1:eth2--v1:eth1
 within 20 has_carrier v1 1 || die "v1 does not see that its cable was plugged"
 say "v1 sees carrier: 1"
 step "done"

@@ -93,9 +93,9 @@ fn a_lab_of_virtual_machines_and_containers_works() {
     // A cable is pulled: the guest sees it, and that it is plugged again.
     let times = |what: &str| log().matches(&format!("eth1 has carrier: {what}")).count();
     eventually("v1 has carrier", BOUND, || times("1") == 1);
-    sandbox.netloom(&["link", "down", &lab, "r1:eth2", "v1:eth1"]).must();
+    sandbox.netloom(&["link", "down", &lab, "r1:eth2--v1:eth1"]).must();
     eventually("v1 has no carrier", BOUND, || times("0") == 1);
-    sandbox.netloom(&["link", "up", &lab, "r1:eth2", "v1:eth1"]).must();
+    sandbox.netloom(&["link", "up", &lab, "r1:eth2--v1:eth1"]).must();
     eventually("v1 has carrier again", BOUND, || times("1") == 2);
 
     // What only a container has is said.
