@@ -196,6 +196,7 @@ impl New {
             image_step: if bridge { ImageStep::Ready } else { ImageStep::Waiting },
             image_detail: String::new(),
             files: String::new(),
+            own_files: Vec::new(),
             placed: true,
             shares: None,
             removal: String::new(),
