@@ -21,8 +21,13 @@ fn operation(kind: api::OperationKind, object: &str, id: &str, state: &str) -> a
         reason: "asked for".into(),
         host: String::new(),
     };
-    let progress =
-        api::Progress { object: object.into(), id: id.into(), state: state.into(), detail: String::new() };
+    let progress = api::Progress {
+        object: object.into(),
+        id: id.into(),
+        state: state.into(),
+        detail: String::new(),
+        boot: None,
+    };
     api::Operation {
         name: "operations/1".into(),
         kind: kind.into(),

@@ -260,6 +260,11 @@ pub fn node_state(e: &NodeEvidence<'_>) -> (NodeState, String) {
     }
 }
 
+/// What is told of a virtual machine that boots: for so many seconds already, and so many at most.
+pub fn booting(elapsed_seconds: i64, limit_seconds: i32) -> String {
+    format!("booting, {} s of at most {limit_seconds}", elapsed_seconds.max(0))
+}
+
 /// The state of a link and why, in words, from what its host read back of its wire.
 pub fn link_state(heard: bool, wire: Option<(WireState, &str)>) -> (LinkState, String) {
     if !heard {

@@ -314,7 +314,7 @@ impl Host {
         let (driver, found, instance) =
             self.table.instance(node).ok_or_else(|| Error::NotRunning(uid.to_owned()))?;
         let shell = instance
-            .and_then(|i| self.kinds.get(&i.spec.kind).map(|k| k.shell.clone()))
+            .and_then(|i| self.kinds.on(&i.spec.kind, i.runtime).map(|k| k.shell.clone()))
             .filter(|shell| !shell.is_empty())
             .unwrap_or_else(|| vec!["/bin/sh".to_owned()]);
         let driver = self.drivers[driver].clone();

@@ -77,13 +77,13 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let files = Arc::new(Files::open(&settings.data_dir)?);
     let mut drivers: Vec<Arc<dyn Driver>> = Vec::new();
     let mut pins = None;
-    let has = |name| config.drivers.contains(&name);
+    let has = |name| config.drivers().iter().any(|(driver, _)| *driver == name);
     let netns = (has(DriverName::Docker) || has(DriverName::Libvirt))
         .then(|| Netns::open(settings.run_dir.join("netns"), has(DriverName::Docker)))
         .transpose()?
         .map(Arc::new);
     let mut sources = Vec::new();
-    for name in &config.drivers {
+    for (name, _) in config.drivers() {
         sources.push(match name {
             DriverName::Docker => Source::Docker,
             DriverName::Libvirt => Source::Libvirt,
@@ -107,7 +107,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
             DriverName::Sim => drivers.push(Arc::new(SimDriver::new(config.sim.clone())?)),
         }
     }
-    let inventory = Arc::new(Inventory::new(drivers.len(), &config));
+    let inventory = Arc::new(Inventory::new(&config));
     let keep = Duration::from_secs(config.image_keep_seconds);
     let registry = &settings.endpoints.image_registry;
     let images = Images::open(&settings.data_dir, registry, &connector, keep, shutdown.clone())?;

@@ -149,7 +149,7 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
     let mut pulls: BTreeMap<(String, Runtime), (Option<StoredBlob>, Vec<NodeUid>)> = BTreeMap::new();
     for (node, verdict) in nodes.iter().zip(&verdicts) {
         match verdict {
-            Verdict::Use => ready.push(node.uid),
+            Verdict::Use { digest } => ready.push((node.uid, digest.clone())),
             Verdict::Pull { stored } => {
                 let key = (node.spec.image.clone(), node.runtime);
                 pulls.entry(key).or_insert_with(|| (stored.clone(), Vec::new())).1.push(node.uid);
@@ -178,22 +178,42 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
 }
 
 /// Notes that the images of these nodes are there. What is to take the place of another is ready only when its host would take it.
-async fn are_ready(core: &Scheduler, lab: LabUid, client: &HostClient, nodes: &[NodeUid]) -> Result<()> {
+async fn are_ready(
+    core: &Scheduler,
+    lab: LabUid,
+    client: &HostClient,
+    nodes: &[(NodeUid, String)],
+) -> Result<()> {
     if nodes.is_empty() {
         return Ok(());
     }
+    let uids: Vec<NodeUid> = nodes.iter().map(|(uid, _)| *uid).collect();
     let refused = match core.store.rows(lab) {
-        Some(rows) => core.refused_by(client, &rows, nodes).await?,
+        Some(mut rows) => {
+            // A host is asked about what it would make.
+            pin(Arc::make_mut(&mut rows), nodes);
+            core.refused_by(client, &rows, &uids).await?
+        }
         None => Vec::new(),
     };
     core.change("scheduler.image", lab, |rows| {
-        step(rows, nodes, ImageStep::Ready, "");
+        pin(rows, nodes);
+        step(rows, &uids, ImageStep::Ready, "");
         for r in &refused {
             step(rows, &[r.uid], ImageStep::Failed, &r.message);
         }
         take_over(rows, &core.catalogue, now_us());
     })
     .await
+}
+
+/// Notes which images these nodes are made from.
+fn pin(rows: &mut LabRows, nodes: &[(NodeUid, String)]) {
+    for (uid, digest) in nodes {
+        if let Some(node) = rows.nodes.get_mut(uid) {
+            node.image_digest.clone_from(digest);
+        }
+    }
 }
 
 /// Fetches one image once for all nodes that wait for it; only a host that cannot be reached is an error.
@@ -229,8 +249,10 @@ async fn pull(
     written?;
     match fetched {
         Ok(facts) => {
+            let pinned: Vec<(NodeUid, String)> =
+                nodes.iter().map(|uid| (*uid, facts.digest().to_owned())).collect();
             core.registry.record(&client.id, vec![facts]).await?;
-            are_ready(core, lab, client, &nodes).await
+            are_ready(core, lab, client, &pinned).await
         }
         Err(e) if e.is_unreachable() => Err(e),
         Err(e) => {

@@ -105,6 +105,9 @@ pub struct NodeRow {
     pub image_step: ImageStep,
     /// Progress, or what went wrong with them.
     pub image_detail: String,
+    /// Digest of the image that was judged: what it is made from, whatever its reference comes to mean.
+    #[serde(default)]
+    pub image_digest: String,
     /// Hash of the files that were put on its host for it.
     #[serde(default)]
     pub files: String,

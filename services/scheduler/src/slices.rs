@@ -76,6 +76,7 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
                 },
                 readiness: readiness(n, catalogue),
                 nics: machine_nics(rows, n),
+                image_digest: n.image_digest.clone(),
             };
             (n.uid, instance)
         })
@@ -84,7 +85,7 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
 
 /// How its kind tells that it has booted.
 fn readiness(node: &NodeRow, catalogue: &Catalogue) -> Option<Readiness> {
-    catalogue.get(&node.spec.kind)?.readiness.of_host()
+    catalogue.of(&node.spec)?.readiness.of_host()
 }
 
 /// The interfaces that a node's process waits for: none while its stages keep them back, since it is to start without them.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::state::Runtime;
+
 /// A node as asked for. Empty fields take the value of its kind.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -12,6 +14,9 @@ pub struct NodeSpec {
     pub id: String,
     /// Its kind.
     pub kind: String,
+    /// What runs it, where that is not what runs its kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<Runtime>,
     /// Image reference.
     pub image: String,
     /// When the image is fetched.

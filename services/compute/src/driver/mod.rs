@@ -388,6 +388,7 @@ pub(crate) mod testing {
             certificate: None,
             network_of: None,
             readiness: None,
+            image_digest: String::new(),
         }
     }
 

@@ -238,6 +238,7 @@ impl Rig {
             certificate: None,
             network_of: None,
             readiness: None,
+            image_digest: String::new(),
         };
         rehash(&mut instance);
         instance

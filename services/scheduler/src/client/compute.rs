@@ -65,6 +65,13 @@ pub enum ComputeEvent {
 #[derive(Debug, Clone)]
 pub struct ImageFacts(pub(super) pc::ImageFacts);
 
+impl ImageFacts {
+    /// Its digest; empty when the store does not have it.
+    pub fn digest(&self) -> &str {
+        &self.0.digest
+    }
+}
+
 impl HostClient {
     /// Replaces the host's slice of instances.
     pub async fn sync_instances(&self, instances: Vec<Instance>, ticket_key: &[u8]) -> Result<()> {

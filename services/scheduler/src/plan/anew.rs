@@ -195,6 +195,7 @@ impl New {
             rejections: Vec::new(),
             image_step: if bridge { ImageStep::Ready } else { ImageStep::Waiting },
             image_detail: String::new(),
+            image_digest: String::new(),
             files: String::new(),
             own_files: Vec::new(),
             placed: true,

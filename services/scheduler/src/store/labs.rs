@@ -99,6 +99,7 @@ pub(super) fn node_row(row: &SqlRow) -> Result<NodeRow> {
         rejections: from_json("nodes.rejections_json", row.try_get("rejections_json")?)?,
         image_step: from_word("nodes.image_step", row.try_get("image_step")?)?,
         image_detail: row.try_get("image_detail")?,
+        image_digest: row.try_get("image_digest")?,
         files: row.try_get("files")?,
         own_files: from_json("nodes.own_files_json", row.try_get("own_files_json")?)?,
         placed: row.try_get::<i64, _>("placed")? != 0,

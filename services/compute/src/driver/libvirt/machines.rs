@@ -8,6 +8,7 @@ use netloom_model::id::NodeUid;
 use netloom_model::naming;
 use netloom_model::slice::Instance;
 use netloom_model::spec::NetworkMode;
+use netloom_model::state::Runtime;
 use virt::domain::Domain;
 use virt_sys as sys;
 
@@ -28,7 +29,12 @@ const LOGS: usize = 5;
 impl LibvirtDriver {
     pub(super) async fn make(&self, instance: &Instance) -> Result<String, Error> {
         let vm = self.vm(&instance.spec.kind)?.clone();
-        let base = self.disks.base(&instance.spec.image)?;
+        // What was judged, whatever the name has come to mean since.
+        let image = match instance.image_digest.as_str() {
+            "" => &instance.spec.image,
+            digest => digest,
+        };
+        let base = self.disks.base(image)?;
         let base = base.ok_or_else(|| Error::ImageMissing(instance.spec.image.clone()))?;
         self.disks.require_direct_io()?;
         if let Some(id) = self.made_before(instance).await? {
@@ -111,7 +117,7 @@ impl LibvirtDriver {
 
     /// Its NICs in order: management, those that its kind keeps, and its ports up to the last that has a cable.
     fn nics(&self, instance: &Instance) -> Vec<Nic> {
-        let Some(naming) = self.kinds.get(&instance.spec.kind).map(|k| &k.interfaces) else {
+        let Some(naming) = self.kinds.on(&instance.spec.kind, Runtime::Libvirt).map(|k| &k.interfaces) else {
             return Vec::new();
         };
         let place =

@@ -53,7 +53,6 @@ const LOOK: Duration = Duration::from_secs(10);
 const ACT: Duration = Duration::from_secs(180);
 /// How long a machine that is set aside has to end: what takes its place waits for that.
 const GRACE: Duration = Duration::from_secs(1);
-const KVM: &str = "/dev/kvm";
 
 /// See the module.
 pub struct LibvirtDriver {
@@ -95,12 +94,12 @@ impl LibvirtDriver {
     }
 
     async fn accel(&self) -> &accel::Found {
-        self.accel.get_or_init(|| accel::find(Path::new(KVM))).await
+        self.accel.get_or_init(accel::find).await
     }
 
     /// What its kind says of its machine.
     fn vm(&self, kind: &str) -> Result<&Vm, Error> {
-        let vm = self.kinds.get(kind).and_then(|k| k.vm.as_ref());
+        let vm = self.kinds.on(kind, Runtime::Libvirt).and_then(|k| k.vm.as_ref());
         vm.ok_or_else(|| {
             Error::Refused(format!(
                 "this host has no kind {kind} of virtual machines: give it the kind's file"
@@ -110,7 +109,7 @@ impl LibvirtDriver {
 
     /// How a kind's machines take the configuration that they start with.
     fn startup(&self, kind: &str) -> &Startup {
-        self.kinds.get(kind).map_or(&Startup::None {}, |kind| &kind.config.startup)
+        self.kinds.on(kind, Runtime::Libvirt).map_or(&Startup::None {}, |kind| &kind.config.startup)
     }
 
     /// The machine with this id as it is now; none when there is none, or it is not ours.
