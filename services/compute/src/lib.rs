@@ -100,8 +100,8 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
             DriverName::Libvirt => {
                 let kinds = settings.catalogue()?;
                 let prefix = settings.section::<NicNames>("network")?.nic_prefix;
-                let libvirt =
-                    LibvirtDriver::new(owner, &config, kinds, files.clone(), &settings.data_dir, prefix)?;
+                let (files, data, end) = (files.clone(), &settings.data_dir, shutdown.clone());
+                let libvirt = LibvirtDriver::new(owner, &config, kinds, files, data, prefix, end)?;
                 drivers.push(Arc::new(libvirt));
             }
             DriverName::Sim => drivers.push(Arc::new(SimDriver::new(config.sim.clone())?)),

@@ -34,6 +34,8 @@ pub struct Place<'a> {
     pub failed: bool,
     /// True while its offload is being changed: it is not to go to another plane before.
     pub held: bool,
+    /// Whether its node sees the carrier of its host end: of a virtual machine, compute has to tell it.
+    pub shown: bool,
 }
 
 /// Wanted NICs.
@@ -99,8 +101,16 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
         let (host_name, silent) = (host_name.unwrap_or(&name), host_name.is_none());
         let start = facts.starts.get(&nic.node_uid);
         let (start_id, why) = Default::default();
-        let mut place =
-            Place { nic, link: None, start: start_id, misnamed: None, why, failed: false, held: false };
+        let mut place = Place {
+            nic,
+            link: None,
+            start: start_id,
+            misnamed: None,
+            why,
+            failed: false,
+            held: false,
+            shown: true,
+        };
         let offload = offloads.get(&wire).copied();
         let wrong = Guest::parse(nic).err();
         let ours = there.get(&wire);

@@ -3,6 +3,8 @@
 //! There is no namespace to make anything in. What is done is to take over the tap that has the NIC's name and that the machine's process holds:
 //! mark it as ours and set its MTU; then it is a host end as any other. A tap is never deleted, which would cut a running machine off for
 //! good: one that is not wanted any more is let go of, and ends with its machine.
+//!
+//! Whether it is up is all that is said to compute of a NIC's carrier; compute has the guest see the same, and says so in the machine's hand-over.
 
 use netloom_model::slice::Nic;
 
@@ -47,6 +49,7 @@ pub fn plan<'a>(
     if tag.is_some() {
         place.link = Some(tap);
         place.start.clone_from(&start.id);
+        place.shown = machine.carrier.contains(&wire) == tap.up;
     }
     if tag.is_some_and(|tag| tag.fingerprint == fingerprint(nic) && facts.names.is_set(tag, nic)) {
         return;

@@ -1,4 +1,5 @@
-//! Taps of virtual machines: taken over while their machine holds them, let go of, never deleted.
+//! Taps of virtual machines: taken over while their machine holds them, let go of, never deleted; and carrier, which their guests see as compute tells
+//! them.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,6 +13,8 @@ use crate::harness::{BOUND, Handle, Host, Node, On, Slice, host_end, nic, on_a_h
 use crate::traffic::Traffic;
 
 on_both_planes!(
+    a_machine_sees_its_far_end_go_down_and_come_back,
+    two_machines_see_each_other_end_and_start,
     a_machine_that_dies_takes_carrier_from_the_far_end_though_nobody_says_so,
     a_nic_that_is_removed_from_a_running_machine_is_let_go_of_and_taken_over_again,
 );
@@ -78,7 +81,8 @@ fn a_nic_that_is_removed_from_a_running_machine_is_let_go_of_and_taken_over_agai
             let before = index();
             assert!(shown().contains("alias netloom:"), "{}", shown());
             pair.host.remove(vec![pair.wire, pair.nics[1]]).await;
-            assert!(!shown().contains("netloom:") && !shown().contains(",UP"), "{}", shown());
+            // Open vSwitch may set up again what was when it got it: without our mark it is no cable to anybody.
+            assert!(!shown().contains("netloom:"), "{}", shown());
             assert!(!pair.nodes[0].has_carrier("eth1"));
             let left = run("tc", &["filter", "show", "dev", &pair.tap(), "ingress"]);
             assert!(left.trim().is_empty(), "{left}");
@@ -87,6 +91,86 @@ fn a_nic_that_is_removed_from_a_running_machine_is_let_go_of_and_taken_over_agai
             assert_eq!(index(), before, "it is the same tap");
         },
     );
+}
+
+fn a_machine_sees_its_far_end_go_down_and_come_back(on: On) {
+    on_a_host("a_machine_sees_its_far_end_go_down_and_come_back", || async move {
+        let mut pair = Pair::start(on).await;
+        let (near, guest) = (Handle::open(&pair.nodes[0], "eth1"), Handle::open(&pair.nodes[1], "eth1"));
+        let wire = pair.wire;
+        assert!(guest.has_carrier(), "a wire that is up is seen to be");
+        for _ in 0..5 {
+            near.set_up(false);
+            let down = guest.until_carrier(false);
+            pair.host
+                .until("it is told", |t| {
+                    let told = &t.wires[&wire];
+                    told.end() == pb::End::A && told.detail == "the interface is down in its node"
+                })
+                .await;
+            near.set_up(true);
+            let up = guest.until_carrier(true);
+            near.until_carrier(true);
+            eprintln!("down {down:?}, up {up:?}");
+            pair.host.until_up(&[wire]).await;
+        }
+        pair.slice.0.wires[0].enabled = false;
+        pair.host.ensure(&pair.slice).await;
+        guest.until_carrier(false);
+        near.until_carrier(false);
+        pair.slice.0.wires[0].enabled = true;
+        pair.host.ensure(&pair.slice).await;
+        pair.until_it_carries().await;
+        assert!(guest.has_carrier() && near.has_carrier());
+        pair.nodes[0].stop();
+        guest.until_carrier(false);
+        pair.nodes[0].restart();
+        pair.until_it_carries().await;
+        assert!(guest.has_carrier());
+        // What is up only on the host is not up.
+        let near = Handle::open(&pair.nodes[0], "eth1");
+        near.set_up(false);
+        guest.until_carrier(false);
+        pair.nodes[1].stop_compute(true);
+        near.set_up(true);
+        pair.host
+            .until("the machine was not told", |t| {
+                let told = &t.wires[&wire];
+                told.end() == pb::End::B && told.detail == "its virtual machine does not see the cable yet"
+            })
+            .await;
+        pair.nodes[1].stop_compute(false);
+        pair.host.until_up(&[wire]).await;
+    });
+}
+
+fn two_machines_see_each_other_end_and_start(on: On) {
+    on_a_host("two_machines_see_each_other_end_and_start", || async move {
+        let host = Host::start_on(on).await;
+        let mut nodes = [host.machine(), host.machine()];
+        let mut slice = Slice::default();
+        let nics = [0, 1].map(|n| slice.nic(&nodes[n], "eth1"));
+        let wire = slice.wire(nic(nics[0]), nic(nics[1]));
+        host.sync(&slice).await;
+        host.until_up(&[wire]).await;
+        for n in [0, 1, 0, 1] {
+            let far = Handle::open(&nodes[1 - n], "eth1");
+            assert!(far.has_carrier());
+            nodes[n].stop();
+            far.until_carrier(false);
+            nodes[n].restart();
+            far.until_carrier(true);
+            host.until_up(&[wire]).await;
+        }
+        // Both at a time: neither waits for the other.
+        nodes.iter_mut().for_each(Node::stop);
+        host.until("both are gone", |t| nics.iter().all(|nic| !t.nics[nic].present)).await;
+        nodes.iter_mut().for_each(Node::restart);
+        host.until_up(&[wire]).await;
+        for node in &nodes {
+            Handle::open(node, "eth1").until_carrier(true);
+        }
+    });
 }
 
 #[test]

@@ -16,7 +16,7 @@ use super::events::{Change, Event};
 use super::read::Reading;
 use crate::netns::pidfd_open;
 
-/// Ends that a listener may lag behind.
+/// News that a listener may lag behind.
 const BACKLOG: usize = 1024;
 /// How long libvirt may take to clear up after a QEMU that has ended.
 pub const CLEARING: Duration = Duration::from_secs(30);
@@ -24,7 +24,7 @@ pub const CLEARING: Duration = Duration::from_secs(30);
 /// See the module.
 pub struct Lives {
     inner: Mutex<Inner>,
-    ends: broadcast::Sender<String>,
+    news: broadcast::Sender<String>,
 }
 
 /// By a machine's id.
@@ -55,16 +55,16 @@ struct Life {
 impl Lives {
     /// Nothing is known yet.
     pub fn new() -> Arc<Lives> {
-        Arc::new(Lives { inner: Mutex::default(), ends: broadcast::channel(BACKLOG).0 })
+        Arc::new(Lives { inner: Mutex::default(), news: broadcast::channel(BACKLOG).0 })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("no holder panics")
     }
 
-    /// Ids of machines whose QEMU ended, from now on.
-    pub fn ends(&self) -> broadcast::Receiver<String> {
-        self.ends.subscribe()
+    /// Ids of machines that are to be looked at though libvirt does not say so: their QEMU ended, for instance.
+    pub fn news(&self) -> broadcast::Sender<String> {
+        self.news.clone()
     }
 
     /// It is about to be started.
@@ -178,7 +178,7 @@ impl Lives {
             }
         }
         // Nobody listening is fine.
-        let _ = self.ends.send(id.to_owned());
+        let _ = self.news.send(id.to_owned());
     }
 }
 

@@ -126,9 +126,7 @@ impl LibvirtDriver {
             instance.nics.iter().filter_map(|nic| Some((place(nic)?, nic))).collect();
         let last = wired.keys().next_back().copied().unwrap_or_default();
         let nic = |place: u32| match wired.get(&place) {
-            Some(nic) => {
-                Nic { tap: nic.wire_id.interface_name(&self.nic_prefix), mac: nic.mac.clone(), carrier: true }
-            }
+            Some(nic) => Nic { tap: nic.wire_id.interface_name(&self.nic_prefix), mac: nic.mac.clone() },
             None => idle(instance.uid, place),
         };
         (0..=last).map(nic).collect()
@@ -242,6 +240,7 @@ impl LibvirtDriver {
             _ => {}
         }
         self.lives.forget(id);
+        self.carrier.forget(id);
         self.disks.remove(reading.identity.uid)
     }
 }
@@ -251,7 +250,7 @@ fn idle(uid: NodeUid, place: u32) -> Nic {
     let digest = netloom_model::id::Digest::of(format!("{uid} {place}").as_bytes());
     let hex = &digest.as_str()["sha256:".len()..];
     let mac: Vec<&str> = (0..5).map(|i| &hex[2 * i..2 * i + 2]).collect();
-    Nic { tap: format!("nv{}", &hex[..12]), mac: format!("02:{}", mac.join(":")), carrier: false }
+    Nic { tap: format!("nv{}", &hex[..12]), mac: format!("02:{}", mac.join(":")) }
 }
 
 /// What a node asks for that only containers can be given.

@@ -3,14 +3,19 @@
 //! ```text
 //!   Driver ── looks ─► connection ─► thread ─┐            identity: whose a domain is, in its metadata
 //!      │                                     ├─► libvirtd  xml:      what a domain is, from its kind and its node
-//!      └───── acts ──► connection ─► thread ─┘            disks:    overlays on base images
+//!      ├───── acts ──► connection ─► thread ─┤            disks:    overlays on base images
+//!      └── carrier ──► connection ─► thread ─┘            carrier:  links of NICs follow their taps
+//!                                                         medium:   what a guest is told at its start
+//!                                                         console:  who reads its serial line, and who writes
 //! ```
 //!
-//! Two connections, since libvirtd can take a minute to define a domain or to end one, and what is seen must not become old meanwhile. A domain is defined anew at each start, so that what
+//! Three connections, since libvirtd can take a minute to define a domain or to end one, and neither what is seen nor carrier must wait meanwhile. A domain is defined anew at each start, so that what
 //! may have changed since (its taps, its size, how guests run here) is what it starts with; its disk and its addresses stay.
 
 mod accel;
+mod carrier;
 mod connection;
+mod console;
 mod disks;
 mod events;
 mod identity;
@@ -19,6 +24,7 @@ mod lives;
 mod log;
 mod machines;
 mod medium;
+mod nics;
 mod read;
 mod xml;
 
@@ -30,17 +36,23 @@ use std::time::Duration;
 use futures::future::{FutureExt as _, ready};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
-use netloom_model::id::{LabUid, NodeUid, Owner};
+use netloom_model::id::{LabUid, NodeUid, Owner, WireId};
 use netloom_model::kind::{Catalogue, Startup, Vm};
 use netloom_model::slice::Instance;
 use netloom_model::state::Runtime;
+use netloom_service::Shutdown;
+use netloom_service::handover::Machine;
 use tokio::sync::OnceCell;
 use tokio_stream::wrappers::BroadcastStream;
 
-use super::{Answer, Command, Driver, Found, Image, Limits, Line, Lines, Listed, NetworkOf, Probe, Session};
+use super::{
+    Answer, Attach, Command, Console, Driver, Found, Image, Limits, Line, Lines, Listed, NetworkOf, Probe,
+    Session,
+};
 use crate::config::Config;
 use crate::error::Error;
 use crate::files::Files;
+use carrier::Carrier;
 use connection::{Connection, Refused};
 use disks::Disks;
 use identity::Identity;
@@ -65,6 +77,8 @@ pub struct LibvirtDriver {
     stop_timeout: Duration,
     accel: OnceCell<accel::Found>,
     lives: Arc<Lives>,
+    writers: Arc<console::Writers>,
+    carrier: Arc<Carrier>,
     /// What names of taps that have a cable begin with: what follows is the wire's id, as in the name of every host end.
     nic_prefix: String,
 }
@@ -78,7 +92,10 @@ impl LibvirtDriver {
         files: Arc<Files>,
         data_dir: &Path,
         nic_prefix: String,
+        shutdown: Shutdown,
     ) -> Result<LibvirtDriver, Error> {
+        let lives = Lives::new();
+        let links = Connection::new(&config.libvirt_uri, LOOK)?;
         Ok(LibvirtDriver {
             owner,
             looks: Connection::new(&config.libvirt_uri, LOOK)?,
@@ -88,7 +105,9 @@ impl LibvirtDriver {
             kinds,
             stop_timeout: Duration::from_secs(config.stop_timeout.into()),
             accel: OnceCell::new(),
-            lives: Lives::new(),
+            writers: Arc::default(),
+            carrier: Carrier::keep(links, lives.news(), shutdown),
+            lives,
             nic_prefix,
         })
     }
@@ -110,6 +129,20 @@ impl LibvirtDriver {
     /// How a kind's machines take the configuration that they start with.
     fn startup(&self, kind: &str) -> &Startup {
         self.kinds.on(kind, Runtime::Libvirt).map_or(&Startup::None {}, |kind| &kind.config.startup)
+    }
+
+    /// What the network service has to know of a machine that runs.
+    fn machine(&self, reading: &Reading) -> Option<Machine> {
+        let machine = self.lives.machine(reading)?;
+        let up = reading.nics.iter().filter(|nic| nic.up);
+        let carrier = up.filter_map(|nic| WireId::from_interface_name(&self.nic_prefix, &nic.tap)).collect();
+        Some(Machine { carrier, ..machine })
+    }
+
+    /// Says whether this start of a machine still runs.
+    fn runs(&self, reading: &Reading) -> log::Runs {
+        let (lives, id, start) = (self.lives.clone(), reading.id.clone(), reading.started_ns());
+        Arc::new(move || lives.runs(&id, start))
     }
 
     /// The machine with this id as it is now; none when there is none, or it is not ours.
@@ -163,9 +196,9 @@ impl Driver for LibvirtDriver {
                 Some(change.id)
             });
             let changes = changes.chain(stream::once(ready(None)));
-            let ends = BroadcastStream::new(self.lives.ends()).map(Result::ok);
+            let news = BroadcastStream::new(self.lives.news().subscribe()).map(Result::ok);
             // Over when libvirt's are, or when either were missed.
-            Ok(stream::select(changes, ends).take_while(|id| ready(id.is_some())).filter_map(ready).boxed())
+            Ok(stream::select(changes, news).take_while(|id| ready(id.is_some())).filter_map(ready).boxed())
         }
         .boxed()
     }
@@ -184,11 +217,15 @@ impl Driver for LibvirtDriver {
         async move {
             let Some(reading) = self.reading(id).await? else { return Ok(None) };
             let ran = self.lives.saw(&reading).await;
+            match reading.runs() {
+                true => self.carrier.saw(&reading.id, &reading.nics),
+                false => self.carrier.forget(&reading.id),
+            }
             let Identity { uid, lab_uid, lab, node, spec_hash, image, limits, .. } = reading.identity.clone();
             Ok(Some(Found {
                 process: reading.process(),
                 aside: reading.is_aside(),
-                machine: self.lives.machine(&reading),
+                machine: self.machine(&reading),
                 start_id: reading.start_id(),
                 started_us: reading.started_ns() / 1000,
                 trouble: reading.trouble().to_owned(),
@@ -298,18 +335,24 @@ impl Driver for LibvirtDriver {
 
     fn exec<'a>(&'a self, _: &'a str, _: Command) -> Answer<'a, Session> {
         async {
-            Err(Error::Refused("no command can be run inside a virtual machine from outside".to_owned()))
+            Err(Error::NoExec(
+                "no command can be run inside a virtual machine from outside: netloom console opens its serial console"
+                    .to_owned(),
+            ))
         }
         .boxed()
+    }
+
+    fn console<'a>(&'a self, id: &'a str, how: Attach) -> Answer<'a, Console> {
+        self.attach(id, how).boxed()
     }
 
     fn logs<'a>(&'a self, id: &'a str, which: Lines) -> Answer<'a, BoxStream<'static, Result<Line, Error>>> {
         async move {
             let Some(reading) = self.reading(id).await? else { return Ok(stream::empty().boxed()) };
             self.lives.saw(&reading).await;
-            let (lives, id, start) = (self.lives.clone(), reading.id.clone(), reading.started_ns());
-            let runs: log::Runs = Arc::new(move || lives.runs(&id, start));
-            log::read(&self.disks.console(reading.identity.uid), which, which.follow.then_some(runs))
+            let runs = which.follow.then(|| self.runs(&reading));
+            log::read(&self.disks.console(reading.identity.uid), which, runs)
         }
         .boxed()
     }

@@ -66,8 +66,6 @@ pub struct Nic {
     pub tap: String,
     /// Its address.
     pub mac: String,
-    /// True when its cable is in.
-    pub carrier: bool,
 }
 
 /// Writes it.
@@ -196,7 +194,8 @@ fn nic(w: &mut String, model: NicModel, nic: &Nic) {
         line(w, 4, "<host csum='off' gso='off' tso4='off' tso6='off' ecn='off' ufo='off'/>");
         line(w, 3, "</driver>");
     }
-    line(w, 3, &format!("<link state='{}'/>", if nic.carrier { "up" } else { "down" }));
+    // Until the network service has plugged its cable in: see `carrier`.
+    line(w, 3, "<link state='down'/>");
     // It boots from its disk; without this each NIC would be asked first.
     line(w, 3, "<rom enabled='no'/>");
     line(w, 2, "</interface>");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use netloom_model::id::NodeUid;
@@ -13,7 +14,7 @@ use netloom_service::testing::eventually;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 
-use super::qemu::Qemu;
+use super::qemu::{PACE, Qemu};
 use super::{BOUND, number, run};
 
 /// An instance, published as compute does it.
@@ -30,6 +31,10 @@ pub struct Node {
 pub struct Machine {
     qemu: Qemu,
     guest: Mutex<Arc<File>>,
+    /// Where its current start is published, and as what; none while it does not run.
+    published: Mutex<Option<(PathBuf, handover::Machine)>>,
+    /// Nobody tells it of carrier.
+    is_deaf: AtomicBool,
 }
 
 impl Machine {
@@ -37,6 +42,33 @@ impl Machine {
     pub fn plug(&self, nic: &pb::Nic) {
         let guest = self.guest.lock().unwrap().clone();
         self.qemu.plug(nic, &guest);
+    }
+
+    fn publish(&self, path: PathBuf) {
+        let pid = i32::try_from(std::process::id()).unwrap();
+        let machine = handover::Machine::of(pid).unwrap();
+        machine.write(&path).unwrap();
+        *self.published.lock().unwrap() = Some((path, machine));
+    }
+
+    /// Does for it what compute does, for as long as there is anybody else who has it.
+    fn compute(this: &Arc<Machine>) {
+        let (this, flags) = (Arc::downgrade(this), std::net::UdpSocket::bind("0.0.0.0:0").unwrap());
+        std::thread::spawn(move || {
+            while let Some(machine) = this.upgrade() {
+                let mut published = machine.published.lock().unwrap();
+                if !machine.is_deaf.load(Ordering::Relaxed)
+                    && let Some((path, handed_over)) = published.as_mut()
+                    && let Some(carrier) = machine.qemu.follow(&flags)
+                {
+                    handed_over.carrier = carrier;
+                    handed_over.write(path).unwrap();
+                }
+                drop(published);
+                drop(machine);
+                std::thread::sleep(PACE);
+            }
+        });
     }
 }
 
@@ -49,7 +81,11 @@ impl Node {
     /// A virtual machine.
     pub fn start_machine(directory: &Path) -> (Node, Arc<Machine>) {
         let machine = |guest: &Arc<File>| {
-            Some(Arc::new(Machine { qemu: Qemu::default(), guest: Mutex::new(guest.clone()) }))
+            let guest = Mutex::new(guest.clone());
+            let (qemu, published, is_deaf) = Default::default();
+            let machine = Arc::new(Machine { qemu, guest, published, is_deaf });
+            Machine::compute(&machine);
+            Some(machine)
         };
         let node = Node::start_as(directory, machine);
         let machine = node.machine.clone().unwrap();
@@ -72,9 +108,8 @@ impl Node {
     fn publish(&mut self) {
         self.start = format!("s{}", number());
         let path = self.path();
-        if self.machine.is_some() {
-            let pid = i32::try_from(std::process::id()).unwrap();
-            return handover::Machine::of(pid).unwrap().write(&path).unwrap();
+        if let Some(machine) = &self.machine {
+            return machine.publish(path);
         }
         File::create(&path).unwrap();
         let namespace = format!("/proc/self/fd/{}", self.namespace.as_raw_fd());
@@ -82,6 +117,7 @@ impl Node {
     }
 
     fn withdraw(&self) {
+        self.machine.iter().for_each(|machine| drop(machine.published.lock().unwrap().take()));
         let _ = umount2(&self.path(), MntFlags::MNT_DETACH);
         let _ = std::fs::remove_file(self.path());
     }
@@ -96,6 +132,11 @@ impl Node {
     /// The QEMU of a machine is killed, and nobody is there to say so.
     pub fn kill(&self) {
         self.machine.as_ref().expect("a machine").qemu.end();
+    }
+
+    /// Has a machine told of carrier no more, or again.
+    pub fn stop_compute(&self, stop: bool) {
+        self.machine.as_ref().expect("a machine").is_deaf.store(stop, Ordering::Relaxed);
     }
 
     fn live_in(&mut self, namespace: Arc<File>) {

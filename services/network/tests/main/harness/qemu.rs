@@ -1,22 +1,27 @@
-//! Stands in for QEMU: holds a tap for each NIC of a machine on the host, and carries frames between it and an interface of the machine's guest,
-//! which is a network namespace.
+//! Stands in for QEMU, and for what compute tells it: holds a tap for each NIC of a machine on the host, carries frames between it and an interface of
+//! the machine's guest, which is a network namespace, and has the guest see carrier as the tap is up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use netloom_model::id::WireId;
 use netloom_proto::network::v1 as pb;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::node::inside;
-use super::{host_end, run};
+use super::{BOUND, host_end, run};
 
 const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
+const TUNSETCARRIER: libc::Ioctl = 0x4004_54e2;
+/// How often taps are looked at.
+pub const PACE: Duration = Duration::from_millis(1);
 
 /// A running machine's QEMU.
 #[derive(Default)]
@@ -28,6 +33,9 @@ pub struct Qemu {
 
 /// A NIC, and what carries its frames; it is gone when this is dropped.
 struct Plugged {
+    inner: Arc<File>,
+    /// Whether the guest sees a cable.
+    carrier: bool,
     over: Arc<AtomicBool>,
     carriers: Vec<JoinHandle<()>>,
 }
@@ -50,13 +58,14 @@ impl Qemu {
             }
             inner
         }));
+        set_carrier(&inner, false);
         let over = Arc::new(AtomicBool::new(false));
         let carry = |from: &Arc<File>, to: &Arc<File>| {
             let (from, to, over) = (from.clone(), to.clone(), over.clone());
             std::thread::spawn(move || carry(&from, &to, &over))
         };
         let carriers = vec![carry(&outer, &inner), carry(&inner, &outer)];
-        nics.insert(nic.wire_id, Plugged { over, carriers });
+        nics.insert(nic.wire_id, Plugged { inner, carrier: false, over, carriers });
         let mut known = self.known.lock().unwrap();
         known.retain(|other| other.wire_id != nic.wire_id);
         known.push(nic.clone());
@@ -67,9 +76,24 @@ impl Qemu {
         self.known.lock().unwrap().clone()
     }
 
+    /// Has the guest see carrier where its taps are up, as compute does; tells the NICs with carrier when that changed.
+    pub fn follow(&self, flags: &std::net::UdpSocket) -> Option<BTreeSet<WireId>> {
+        let mut nics = self.nics.lock().unwrap();
+        let mut changed = false;
+        for (wire, plugged) in nics.iter_mut() {
+            let up = is_up(flags, &host_end(*wire));
+            if plugged.carrier != up {
+                set_carrier(&plugged.inner, up);
+                (plugged.carrier, changed) = (up, true);
+            }
+        }
+        let up = nics.iter().filter(|(_, plugged)| plugged.carrier);
+        changed.then(|| up.map(|(wire, _)| (*wire).try_into().unwrap()).collect())
+    }
+
     /// It ends: its taps are gone when this returns.
     pub fn end(&self) {
-        self.nics.lock().unwrap().clear();
+        self.nics.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
@@ -89,10 +113,40 @@ fn tap(name: &str) -> File {
         *to = from as _;
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI) as _;
-    // SAFETY: the request lives through the call.
-    let answer = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) };
-    assert_eq!(answer, 0, "tap {name}: {}", io::Error::last_os_error());
-    file
+    let begun = Instant::now();
+    loop {
+        // SAFETY: the request lives through the call.
+        let answer = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut request) };
+        let error = io::Error::last_os_error();
+        // A program that is being started has a copy of all descriptors for a moment, also of those of the tap before.
+        if answer != 0 && error.raw_os_error() == Some(libc::EBUSY) && begun.elapsed() < BOUND {
+            std::thread::sleep(PACE);
+            continue;
+        }
+        assert_eq!(answer, 0, "tap {name}: {error}");
+        return file;
+    }
+}
+
+/// True when an interface is set up.
+fn is_up(socket: &std::net::UdpSocket, name: &str) -> bool {
+    // SAFETY: all zero bytes are a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(15)) {
+        *to = from as _;
+    }
+    // SAFETY: the request lives through the call, which fills in the flags.
+    unsafe {
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) == 0
+            && i32::from(request.ifr_ifru.ifru_flags) & libc::IFF_UP != 0
+    }
+}
+
+fn set_carrier(tap: &File, up: bool) {
+    let up = libc::c_int::from(up);
+    // SAFETY: the number lives through the call.
+    let answer = unsafe { libc::ioctl(tap.as_raw_fd(), TUNSETCARRIER, &raw const up) };
+    assert_eq!(answer, 0, "carrier of a tap: {}", io::Error::last_os_error());
 }
 
 fn carry(mut from: &File, mut to: &File, over: &AtomicBool) {
