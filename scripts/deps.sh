@@ -41,6 +41,8 @@ need openssl openssl
 need strace strace
 # Tests make qcow2 disks with it.
 need qemu-img qemu-utils
+# Tests pull images from it.
+need docker-registry docker-registry
 need cc build-essential
 [ "${1:-}" != lint ] || need npm npm
 

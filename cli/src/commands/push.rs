@@ -124,14 +124,19 @@ fn named(args: &Push) -> Result<(String, Vec<api::ImageKind>), Error> {
 }
 
 fn kinds(args: &Push) -> Result<Vec<api::ImageKind>, Error> {
+    kinds_of(&args.kinds, args.preferred)
+}
+
+/// The kinds that were said, each with or without a version.
+pub fn kinds_of(said: &[String], preferred: bool) -> Result<Vec<api::ImageKind>, Error> {
     let kind = |text: &String| {
         let (kind, version) = text.split_once('=').unwrap_or((text, ""));
         if kind.is_empty() {
             return Err(Error::Usage(format!("\"{text}\" names no kind; write --kind vyos=1.4")));
         }
-        Ok(api::ImageKind { kind: kind.to_owned(), version: version.to_owned(), preferred: args.preferred })
+        Ok(api::ImageKind { kind: kind.to_owned(), version: version.to_owned(), preferred })
     };
-    args.kinds.iter().map(kind).collect()
+    said.iter().map(kind).collect()
 }
 
 fn docker_name(args: &Push) -> Result<String, Error> {
@@ -288,7 +293,7 @@ async fn send(
 }
 
 /// A bar on standard error, for those who look at a terminal.
-struct Bar {
+pub struct Bar {
     does: &'static str,
     size: u64,
     begun: Instant,
@@ -297,11 +302,13 @@ struct Bar {
 }
 
 impl Bar {
-    fn new(does: &'static str, size: u64, shows: bool) -> Bar {
+    /// Before the first byte of so many.
+    pub fn new(does: &'static str, size: u64, shows: bool) -> Bar {
         Bar { does, size, begun: Instant::now(), shows, drawn: std::cell::Cell::new(None) }
     }
 
-    fn draw(&self, far: u64) {
+    /// So many came.
+    pub fn draw(&self, far: u64) {
         if !self.shows || self.drawn.get().is_some_and(|d| d.elapsed() < DRAWN) {
             return;
         }

@@ -72,6 +72,11 @@ pub fn upload(facts: pr::Upload) -> v1::Upload {
     }
 }
 
+/// How far a fetch is.
+pub fn pull_progress(far: pr::PullProgress) -> v1::PullProgress {
+    v1::PullProgress { done_bytes: long(far.done_bytes), total_bytes: long(far.total_bytes) }
+}
+
 /// What nothing needs.
 ///
 /// Computed: `freed_bytes` is the sum.
