@@ -69,6 +69,7 @@ pub fn upload(facts: pr::Upload) -> v1::Upload {
         offset: long(facts.offset),
         create_time: facts.create_time,
         expire_time: facts.expire_time,
+        size_known: facts.size_known,
     }
 }
 

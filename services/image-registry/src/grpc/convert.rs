@@ -210,7 +210,7 @@ pub(super) fn decode_upload(u: pb::Upload) -> Result<Upload, Failure> {
 }
 
 pub(super) fn encode_upload(progress: upload::Progress) -> pb::Upload {
-    let upload::Progress { upload: u, offset, expire_time_us } = progress;
+    let upload::Progress { upload: u, offset, expire_time_us, is_size_known } = progress;
     pb::Upload {
         id: u.id,
         reference: u.reference.to_string(),
@@ -222,6 +222,7 @@ pub(super) fn encode_upload(progress: upload::Progress) -> pb::Upload {
         offset,
         create_time: timestamp(u.create_time_us),
         expire_time: timestamp(expire_time_us),
+        size_known: is_size_known,
     }
 }
 

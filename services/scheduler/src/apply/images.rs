@@ -41,7 +41,7 @@ impl Scheduler {
     pub fn image_users(&self) -> BTreeSet<(String, String)> {
         let mut users = BTreeSet::new();
         for rows in self.store.all() {
-            let of_rows = rows.nodes.values().map(|n| &n.spec);
+            let of_rows = rows.nodes.values().map(|n| &*n.spec);
             for node in of_rows.chain(&rows.lab.spec.nodes) {
                 let of_kind = || self.catalogue.get(&node.kind).map(|k| k.image.clone()).unwrap_or_default();
                 let image = if node.image.is_empty() { of_kind() } else { node.image.clone() };
