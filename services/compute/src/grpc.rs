@@ -133,10 +133,23 @@ impl ComputeService for Grpc {
             let lab: LabUid = id("lab_uid", &part.lab_uid).map_err(Error::from)?;
             let entry = part.file.ok_or_else(|| Error::Invalid("file: is not set".to_owned()))?;
             let entry: FileEntry = entry.try_into().map_err(Error::from)?;
-            uploads = self.host.on_files(move |_| uploads.part(lab, entry, &part.content)).await?;
+            uploads =
+                self.host.on_files(move |_| uploads.part(lab, entry, part.deploys, &part.content)).await?;
         }
         let written = self.host.on_files(move |_| uploads.finish()).await?;
         Ok(Response::new(p::PutFilesResponse { written }))
+    }
+
+    async fn remove_files(
+        &self,
+        request: Request<p::RemoveFilesRequest>,
+    ) -> Result<Response<p::RemoveFilesResponse>, Status> {
+        let p::RemoveFilesRequest { term, lab_uid, directories, files, deploys } = request.into_inner();
+        self.host.admit(term)?;
+        let lab: LabUid = id("lab_uid", &lab_uid).map_err(Error::from)?;
+        let removed =
+            self.host.on_files(move |all| all.remove_others(lab, &directories, &files, deploys)).await?;
+        Ok(Response::new(p::RemoveFilesResponse { removed }))
     }
 
     async fn inspect_images(
@@ -360,7 +373,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_observer_is_told_everything_instead_of_what_it_missed() {
         let dir = tempfile::tempdir().unwrap();
-        let inventory = Inventory::new(1, &Config::default());
+        let inventory = Inventory::new(&Config::default());
         let files = Arc::new(Files::open(dir.path()).unwrap());
         let (nowhere, shutdown) = ("mem:none".parse().unwrap(), netloom_service::Shutdown::new());
         let images =
@@ -408,7 +421,7 @@ mod tests {
         };
         let all = |sizes: &[usize]| Snapshot {
             instances: sizes.iter().map(|n| observed(*n)).collect(),
-            inventory: Inventory::new(1, &Config::default()).now(),
+            inventory: Inventory::new(&Config::default()).now(),
             synced: true,
         };
         let counts = |sizes: &[usize]| {

@@ -55,7 +55,7 @@ use tokio::task::JoinSet;
 use tonic::service::Routes;
 
 pub use config::Config;
-use config::DriverName;
+use config::{DriverName, NicNames};
 use driver::Driver;
 use driver::docker::DockerDriver;
 use driver::libvirt::LibvirtDriver;
@@ -76,9 +76,14 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let owner = installation::owner(&settings.data_dir)?;
     let files = Arc::new(Files::open(&settings.data_dir)?);
     let mut drivers: Vec<Arc<dyn Driver>> = Vec::new();
-    let (mut netns, mut pins) = (None, None);
+    let mut pins = None;
+    let has = |name| config.drivers().iter().any(|(driver, _)| *driver == name);
+    let netns = (has(DriverName::Docker) || has(DriverName::Libvirt))
+        .then(|| Netns::open(settings.run_dir.join("netns"), has(DriverName::Docker)))
+        .transpose()?
+        .map(Arc::new);
     let mut sources = Vec::new();
-    for name in &config.drivers {
+    for (name, _) in config.drivers() {
         sources.push(match name {
             DriverName::Docker => Source::Docker,
             DriverName::Libvirt => Source::Libvirt,
@@ -91,17 +96,18 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
                 let docker =
                     DockerDriver::new(owner, config.clone(), files.clone(), held, &settings.data_dir)?;
                 drivers.push(Arc::new(docker));
-                netns = Some(Arc::new(Netns::open(settings.run_dir.join("netns"))?));
             }
             DriverName::Libvirt => {
                 let kinds = settings.catalogue()?;
-                let libvirt = LibvirtDriver::new(owner, &config, kinds, files.clone(), &settings.data_dir)?;
+                let prefix = settings.section::<NicNames>("network")?.nic_prefix;
+                let (files, data, end) = (files.clone(), &settings.data_dir, shutdown.clone());
+                let libvirt = LibvirtDriver::new(owner, &config, kinds, files, data, prefix, end)?;
                 drivers.push(Arc::new(libvirt));
             }
             DriverName::Sim => drivers.push(Arc::new(SimDriver::new(config.sim.clone())?)),
         }
     }
-    let inventory = Arc::new(Inventory::new(drivers.len(), &config));
+    let inventory = Arc::new(Inventory::new(&config));
     let keep = Duration::from_secs(config.image_keep_seconds);
     let registry = &settings.endpoints.image_registry;
     let images = Images::open(&settings.data_dir, registry, &connector, keep, shutdown.clone())?;

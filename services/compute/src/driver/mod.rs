@@ -17,6 +17,7 @@ use netloom_model::id::{LabUid, NodeUid};
 use netloom_model::slice::Instance;
 use netloom_model::spec::{NodeSpec, PortMapping};
 use netloom_model::state::Runtime;
+use netloom_service::handover::Machine;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -44,6 +45,9 @@ pub struct Found {
     pub image_digest: String,
     /// Its first process.
     pub process: Process,
+    /// Of a virtual machine that runs: what the network service has to know of it.
+    #[serde(skip)]
+    pub machine: Option<Machine>,
     /// It does not run and is out of the way: what takes its place can have its name.
     #[serde(default)]
     pub aside: bool,
@@ -384,6 +388,7 @@ pub(crate) mod testing {
             certificate: None,
             network_of: None,
             readiness: None,
+            image_digest: String::new(),
         }
     }
 
@@ -398,6 +403,7 @@ pub(crate) mod testing {
             spec_hash: i.spec_hash,
             image_digest: String::new(),
             process: Process::Running { pid: None },
+            machine: None,
             aside: false,
             start_id: "1".into(),
             started_us: 1,

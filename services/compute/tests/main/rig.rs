@@ -28,6 +28,8 @@ use tokio::task::JoinHandle;
 pub const BOUND: Duration = Duration::from_secs(60);
 /// What tickets are signed with.
 pub const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
+/// What taps with a cable begin with on a rig on libvirt.
+pub const NICS: &str = "nt";
 const SOCKET: &str = "/var/run/docker.sock";
 
 /// Waits until something holds.
@@ -106,8 +108,10 @@ impl Rig {
             return None;
         }
         let libvirtd = libvirtd();
-        let config =
-            format!("drivers = [\"libvirt\"]\nlibvirt_uri = {:?}\nstop_timeout = 2\n", libvirtd.uri());
+        let config = format!(
+            "drivers = [\"libvirt\"]\nlibvirt_uri = {:?}\nstop_timeout = 2\n[network]\nnic_prefix = \"{NICS}\"\n",
+            libvirtd.uri()
+        );
         Some(Rig::with(&config, false, Some(libvirtd)).await)
     }
 
@@ -234,6 +238,7 @@ impl Rig {
             certificate: None,
             network_of: None,
             readiness: None,
+            image_digest: String::new(),
         };
         rehash(&mut instance);
         instance
@@ -297,6 +302,7 @@ impl Rig {
             file: Some(entry.clone().into()),
             content: content.to_vec(),
             term: 1,
+            deploys: 0,
         };
         self.client.clone().put_files(tokio_stream::once(part)).await.unwrap();
         entry
