@@ -21,7 +21,7 @@ use crate::{etag, names};
 
 mod image;
 
-pub use image::{garbage, image, upload};
+pub use image::{garbage, image, pull_progress, upload};
 
 /// A lab.
 ///

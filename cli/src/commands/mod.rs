@@ -28,6 +28,7 @@ mod list;
 mod live;
 mod logs;
 mod node;
+mod pull;
 mod push;
 mod reference;
 mod save;

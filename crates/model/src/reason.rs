@@ -129,6 +129,7 @@ pub const REASONS: &[Reason] = &[
     reason("PATH_NOT_FOUND", Code::NotFound, &[], "There is nothing at this path.", "See `/openapi.json`."),
     reason("PLAN_OVERTAKEN", Code::Aborted, &[], "The lab or its hosts kept changing while it was planned.", "Try again."),
     reason("PULL_FAILED", Code::Unavailable, &[], "A registry did not give an image.", "See the message; check name, network and rights, then try again."),
+    reason("REGISTRY_DENIED", Code::PermissionDenied, &[("image", "registry.example/router:1")], "A registry does not give an image to whoever asks as this.", "Name credentials: `--auth-file`, or `docker_config` of `[image_registry]`."),
     reason("RELIST_NEEDED", Code::OutOfRange, &[("since", "41")], "Events after this number are not kept any more, or there was no such number yet.", "Watch again without a number: a snapshot comes first."),
     reason("REQUEST_ID_REUSED", Code::InvalidArgument, &[("operation", "019aa000-0000-7000-8000-000000000001")], "The request id was used for something else.", "Use a new UUID for a new request."),
     reason("RUNTIME_MISSING", Code::FailedPrecondition, &[], "No host runs what the nodes need.", "Start it (Docker, say) on a host, then try again."),

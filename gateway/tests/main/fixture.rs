@@ -284,6 +284,7 @@ pub fn upload() -> pr::Upload {
         offset: 7,
         create_time: time(50),
         expire_time: time(51),
+        size_known: true,
     }
 }
 

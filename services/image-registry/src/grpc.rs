@@ -9,6 +9,7 @@ use netloom_proto::image_registry::v1 as pb;
 use netloom_proto::image_registry::v1::image_registry_service_server::ImageRegistryService;
 use netloom_service::status::to_status;
 use netloom_service::ticket;
+use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -16,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::blob::Digest;
 use crate::error::Error;
 use crate::garbage::Keeper;
+use crate::pull::Puller;
 use crate::read;
 use crate::reference::Reference;
 use crate::store::Store;
@@ -41,6 +43,8 @@ pub struct Service {
     pub keeper: Keeper,
     /// What is read from it.
     pub reader: read::Reader,
+    /// What comes from other registries.
+    pub puller: Puller,
 }
 
 impl Service {
@@ -252,6 +256,36 @@ impl ImageRegistryService for Service {
         let digest = convert::digest("digest", &request.digest).map_err(to_status)?;
         let image = self.uploads.finish(&request.id, digest).await.map_err(status)?;
         Ok(Response::new(encode_image(image)))
+    }
+
+    type PullImageStream = ReceiverStream<Result<pb::PullImageResponse, Status>>;
+
+    async fn pull_image(
+        &self,
+        request: Request<pb::PullImageRequest>,
+    ) -> Result<Response<Self::PullImageStream>, Status> {
+        let order = convert::decode_order(request.into_inner()).map_err(to_status)?;
+        tracing::info!(source = order.source, image = %order.reference, "image pull");
+        let (give, take) = mpsc::channel(1);
+        let (tell, mut told) = mpsc::channel(1);
+        let puller = self.puller.clone();
+        tokio::spawn(async move {
+            let mut pull = std::pin::pin!(puller.pull(order, tell));
+            let done = loop {
+                tokio::select! {
+                    done = &mut pull => break done,
+                    Some(far) = told.recv() => {
+                        // Whoever asked went away: dropping the other end of `tell` ends the pull in order.
+                        if give.send(Ok(convert::encode_progress(far))).await.is_err() {
+                            told.close();
+                        }
+                    }
+                    () = give.closed(), if !told.is_closed() => told.close(),
+                }
+            };
+            let _ = give.send(done.map(convert::encode_pulled).map_err(status)).await;
+        });
+        Ok(Response::new(ReceiverStream::new(take)))
     }
 
     type ReadBlobStream = tokio_stream::adapters::Map<

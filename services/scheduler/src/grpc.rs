@@ -219,6 +219,15 @@ impl SchedulerService for Grpc {
         Ok(Response::new(encode::link(&self.core, LinkView::new(&rows, link))))
     }
 
+    async fn list_image_users(
+        &self,
+        _: Request<ps::ListImageUsersRequest>,
+    ) -> Answer<ps::ListImageUsersResponse> {
+        let users = self.core.image_users().into_iter();
+        let users = users.map(|(lab, reference)| ps::ImageUser { lab, reference }).collect();
+        Ok(Response::new(ps::ListImageUsersResponse { users }))
+    }
+
     async fn list_hosts(&self, request: Request<ps::ListHostsRequest>) -> Answer<ps::ListHostsResponse> {
         let request = request.into_inner();
         let store = &self.core.store;

@@ -190,6 +190,32 @@ async fn an_upload_that_was_cut_goes_on_where_it_stands_also_after_a_restart() {
 }
 
 #[tokio::test]
+async fn whoever_hashes_while_sending_is_found_by_the_files_name_and_told_when_a_digest_would_help() {
+    let dir = tempfile::tempdir().unwrap();
+    let Running { mut client, .. } = start(dir.path()).await;
+    let of_file = || pb::Upload { size_bytes: 2 << 20, file_name: "cut.img".into(), ..named("cut:1") };
+    let (bytes, other) = (disk(2, 1), disk(2, 2));
+    let begun = create(&mut client, of_file()).await.unwrap();
+    assert!(!begun.size_known);
+    write(&mut client, &begun.id, 0, &bytes[..1 << 20]).await.unwrap();
+    let again = create(&mut client, of_file()).await.unwrap();
+    assert_eq!((&again.id, again.offset), (&begun.id, 1 << 20));
+    // It was another file of that name: the digest says so.
+    write(&mut client, &begun.id, 1 << 20, &other[1 << 20..]).await.unwrap();
+    let request = pb::FinishUploadRequest { id: begun.id, digest: digest(&other) };
+    assert_eq!(refused(client.finish_upload(request).await).reason, "DIGEST_MISMATCH");
+
+    let anew = create(&mut client, of_file()).await.unwrap();
+    assert_eq!(anew.offset, 0);
+    write(&mut client, &anew.id, 0, &other).await.unwrap();
+    let request = pb::FinishUploadRequest { id: anew.id, digest: digest(&other) };
+    client.finish_upload(request).await.unwrap();
+    assert!(create(&mut client, of_file()).await.unwrap().size_known);
+    let smaller = pb::Upload { size_bytes: 1 << 20, ..of_file() };
+    assert!(!create(&mut client, smaller).await.unwrap().size_known);
+}
+
+#[tokio::test]
 async fn two_uploads_of_one_image_at_once_both_end_well() {
     let dir = tempfile::tempdir().unwrap();
     let Running { client, .. } = start(dir.path()).await;

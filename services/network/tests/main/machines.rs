@@ -2,11 +2,16 @@
 //! them.
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use netloom_model::id::NodeUid;
 use netloom_proto::network::v1 as pb;
 use netloom_proto::v1::Plane;
-use netloom_service::testing::eventually;
+use netloom_service::handover;
+use netloom_service::testing::{eventually, libvirt, require};
 
 use crate::frames::{Port, crossings};
 use crate::harness::{BOUND, Handle, Host, Node, On, Slice, host_end, nic, on_a_host, on_both_planes, run};
@@ -15,6 +20,7 @@ use crate::traffic::Traffic;
 on_both_planes!(
     a_machine_sees_its_far_end_go_down_and_come_back,
     two_machines_see_each_other_end_and_start,
+    a_guest_of_qemu_moves_data_by_tcp,
     a_machine_that_dies_takes_carrier_from_the_far_end_though_nobody_says_so,
     a_nic_that_is_removed_from_a_running_machine_is_let_go_of_and_taken_over_again,
 );
@@ -193,6 +199,109 @@ fn a_tap_that_its_machine_does_not_hold_is_left_alone() {
         assert_eq!(shown(), before);
         host.remove(slice.ids()).await;
         assert_eq!(shown(), before);
+    });
+}
+
+/// A QEMU with a guest that boots, ended when this is dropped.
+struct Guest(Child);
+
+impl Guest {
+    /// With a tap of this name, and the NIC that compute gives machines: one that does not offer its guest to finish frames for it.
+    fn boot(tap: &str, mac: &str) -> Guest {
+        let disk = format!("file={},if=virtio,snapshot=on", libvirt::guest().display());
+        let nic = format!(
+            "virtio-net-pci,netdev=n,mac={mac},csum=off,gso=off,host_tso4=off,host_tso6=off,host_ecn=off,host_ufo=off"
+        );
+        let child = Command::new("qemu-system-x86_64")
+            .args([
+                "-machine",
+                "q35,accel=tcg",
+                "-cpu",
+                "max",
+                "-m",
+                "128",
+                "-nodefaults",
+                "-display",
+                "none",
+            ])
+            .args(["-netdev", &format!("tap,id=n,ifname={tap},script=no,downscript=no"), "-device", &nic])
+            .args(["-drive", &disk, "-serial", "stdio"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn();
+        let mut guest = Guest(child.unwrap());
+        guest.until("guest is ready");
+        guest
+    }
+
+    fn until(&mut self, text: &str) {
+        let (mut said, mut byte) = (String::new(), [0]);
+        while !said.ends_with(text) {
+            assert_eq!(self.0.stdout.as_mut().unwrap().read(&mut byte).unwrap(), 1, "it ended: {said}");
+            said.push(byte[0].into());
+        }
+    }
+
+    fn run(&mut self, script: &str) {
+        writeln!(self.0.stdin.as_mut().unwrap(), "{script}").unwrap();
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn a_guest_of_qemu_moves_data_by_tcp(on: On) {
+    if !require("a_guest_of_qemu_moves_data_by_tcp", "libvirt") {
+        return;
+    }
+    // It may have to be built, for which this host has no network.
+    libvirt::guest();
+    on_a_host("a_guest_of_qemu_moves_data_by_tcp", || async move {
+        const BYTES: usize = 2 << 20;
+        let host = Host::start_on(on).await;
+        let node = host.node();
+        let mut slice = Slice::default();
+        let near = slice.nic_as(&node, "eth1", "02:00:00:00:00:01", &["10.9.0.1/24"]);
+        let far = slice.nic_as(&node, "eth1", "02:00:00:00:00:02", &[]);
+        let uid = NodeUid::new();
+        slice.0.nics[1].node_uid = uid.to_string();
+        let wire = slice.wire(nic(near), nic(far));
+        let mut guest = Guest::boot(&host_end(far), "02:00:00:00:00:02");
+        let mut machine = handover::Machine::of(guest.0.id() as i32).unwrap();
+        machine.carrier.insert(far.try_into().unwrap());
+        machine.write(&host.dir.path().join(format!("run/netns/{uid}.s1"))).unwrap();
+        host.sync(&slice).await;
+        host.until_up(&[wire]).await;
+        let listener = node.inside(|| TcpListener::bind("10.9.0.1:7")).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        guest.run("ip address add 10.9.0.2/24 dev eth0");
+        guest.run(&format!("dd if=/dev/zero bs=1024 count={} | nc 10.9.0.1 7 >/dev/null", BYTES / 1024));
+        let mut stream = None;
+        eventually("it connects", BOUND, || {
+            stream = stream.take().or_else(|| listener.accept().ok());
+            let is_there = stream.is_some();
+            async move { is_there }
+        })
+        .await;
+        let (mut stream, _) = stream.unwrap();
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(BOUND)).unwrap();
+        stream.set_write_timeout(Some(BOUND)).unwrap();
+        // And back, at the same time: who only writes is not read from either.
+        let mut back = stream.try_clone().unwrap();
+        let back = std::thread::spawn(move || back.write_all(&vec![b'x'; BYTES]));
+        let (mut got, mut part) = (0, vec![0; 1 << 16]);
+        while got < BYTES {
+            let more = stream.read(&mut part).unwrap();
+            assert!(more > 0, "it ended after {got} bytes");
+            got += more;
+        }
+        back.join().unwrap().unwrap();
     });
 }
 

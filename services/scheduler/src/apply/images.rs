@@ -37,6 +37,22 @@ impl Scheduler {
             .into())
     }
 
+    /// Which lab uses which images: by lab, each image once. What a lab has set aside or is about to have counts as well.
+    pub fn image_users(&self) -> BTreeSet<(String, String)> {
+        let mut users = BTreeSet::new();
+        for rows in self.store.all() {
+            let of_rows = rows.nodes.values().map(|n| &*n.spec);
+            for node in of_rows.chain(&rows.lab.spec.nodes) {
+                let of_kind = || self.catalogue.get(&node.kind).map(|k| k.image.clone()).unwrap_or_default();
+                let image = if node.image.is_empty() { of_kind() } else { node.image.clone() };
+                if !image.is_empty() {
+                    users.insert((rows.lab.id.to_string(), image));
+                }
+            }
+        }
+        users
+    }
+
     /// What a host would not take of the successors among these nodes, once what leaves with them is gone.
     pub async fn refused_by(
         &self,

@@ -289,6 +289,11 @@ async fn an_image_is_fetched_once_and_one_that_cannot_be_had_fails_its_nodes_onl
     assert!(error.contains("n3: FAILED: nowhere:1: not found upstream"), "{error}");
     assert_eq!(world.host().running(), ["n1", "n2", "n4"]);
     assert_eq!(world.host().count("compute.pull_image"), 2);
+    let users = world.client.clone().list_image_users(ps::ListImageUsersRequest {}).await.unwrap();
+    let users: Vec<(String, String)> =
+        users.into_inner().users.into_iter().map(|u| (u.lab, u.reference)).collect();
+    let used = |image: &str| ("pull".to_owned(), image.to_owned());
+    assert_eq!(users, [used("far:1"), used(&lab.nodes[3].image), used("nowhere:1")]);
     // Asked again, it is tried again.
     world.host().with(|s| s.pullable.insert("nowhere:1".into()));
     let operation = world.deploy("pull", lab).await;
@@ -558,6 +563,18 @@ async fn a_node_whose_health_is_not_known_yet_does_not_count_as_one_that_works()
             && told.contains("what ran before is kept (n1)"),
         "{told}"
     );
+    // Asked for again it is not better, and loses nothing.
+    let plan = ps::ApplyLabRequest {
+        lab: "l".into(),
+        spec: Some(checked("B")),
+        validate_only: true,
+        ..ps::ApplyLabRequest::default()
+    };
+    let plan = world.request(plan).await.unwrap();
+    assert_eq!((actions(&plan).len(), plan.state()), (0, p::OperationState::Failed));
+    let again = world.deploy("l", checked("B")).await;
+    assert_eq!(again.state(), p::OperationState::Failed);
+    assert!(again.error.unwrap().message.contains("what ran before is kept (n1)"));
     // One that never says anything is not waited for longer than a check takes to fail.
     says("starting");
     let operation = world.deploy("l", checked("C")).await;

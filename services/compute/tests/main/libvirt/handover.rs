@@ -52,6 +52,12 @@ async fn a_machine_is_handed_over_while_its_start_lives() {
     // Its tap is there before, and is called as the network service would call it.
     let tap = one.nics[0].wire_id.interface_name(NICS);
     assert!(std::path::Path::new("/sys/class/net").join(&tap).exists(), "{tap}");
+    // Its guest is not offered to leave checksums to others.
+    let qemu = rig.libvirtd.unwrap().qemu(&one.name).unwrap();
+    let words = std::fs::read_to_string(format!("/proc/{qemu}/cmdline")).unwrap();
+    let nics = words.split('\0').filter(|word| word.contains("virtio-net-pci"));
+    let finished = nics.clone().filter(|nic| nic.contains("\"csum\":false") && nic.contains("\"gso\":false"));
+    assert_eq!((nics.count(), finished.count()), (2, 2), "{words}");
 
     kill(Pid::from_raw(rig.libvirtd.unwrap().qemu(&one.name).unwrap()), Signal::SIGKILL).unwrap();
     let path = path_of(&rig, &first);

@@ -134,6 +134,15 @@ impl ImageRegistryService for Registry {
         unasked()
     }
 
+    type PullImageStream = futures::stream::Empty<Result<pi::PullImageResponse, Status>>;
+
+    async fn pull_image(
+        &self,
+        _: Request<pi::PullImageRequest>,
+    ) -> Result<Response<Self::PullImageStream>, Status> {
+        unasked()
+    }
+
     type ReadBlobStream = futures::stream::Empty<Result<pi::ReadBlobResponse, Status>>;
 
     async fn read_blob(
