@@ -17,7 +17,7 @@ use crate::fixture::RUNNING;
 use crate::rig::{BOUND, Rig};
 
 fn json_of(message: &prost_reflect::DynamicMessage) -> Value {
-    serde_json::to_value(netloom_gateway::transcode::json::Json(message)).unwrap()
+    serde_json::to_value(crate::reflect::Json(message)).unwrap()
 }
 
 #[tokio::test]
