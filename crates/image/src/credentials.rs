@@ -131,6 +131,6 @@ mod tests {
         assert_eq!(found(&text, "bad.example"), Err(CredentialsError::Entry("bad.example".into())));
         assert_eq!(found(&text, "empty.example"), Err(CredentialsError::Entry("empty.example".into())));
         assert_eq!(found(&text, "kept.example"), Err(CredentialsError::Helper("kept.example".into())));
-        assert!(matches!(found("[]", "a"), Err(CredentialsError::Format(_))));
+        assert!(matches!(found("no json", "a"), Err(CredentialsError::Format(_))));
     }
 }

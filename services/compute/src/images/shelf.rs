@@ -78,7 +78,7 @@ impl Shelf {
             }
             let mut hash = Sha256::new();
             each_piece(File::open(self.path(digest))?, |piece| hash.update(piece))?;
-            if !self::mark(&self.path(digest))?.is_some_and(|now| now.text == mark.text) {
+            if self::mark(&self.path(digest))?.is_none_or(|now| now.text != mark.text) {
                 continue;
             }
             if digest_of(hash) == *digest {
@@ -141,8 +141,7 @@ impl Shelf {
         let mut removed = Vec::new();
         for digest in digests(&self.images)? {
             let asked = modified(&self.at(SEEN, &digest)).or_else(|| modified(&self.path(&digest)));
-            if is_older(asked, keep) && !needed.contains(&digest) && !below.contains(&hex(&digest).to_owned())
-            {
+            if is_older(asked, keep) && !needed.contains(&digest) && !below.contains(hex(&digest)) {
                 self.remove(&digest)?;
                 removed.push(digest);
             }

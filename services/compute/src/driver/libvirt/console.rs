@@ -49,7 +49,7 @@ impl LibvirtDriver {
                     .await?
                     .is_some_and(|now| now.runs() && now.start_id() == reading.start_id())
                 {
-                    return Err(Error::NotRunning(id.to_owned()));
+                    return Err(Error::NotRunning(node.clone()));
                 }
                 let (input, typed) = mpsc::channel(TYPED);
                 tokio::spawn(async move {

@@ -1,5 +1,7 @@
 //! What a machine's console wrote: a file for each start, which QEMU writes itself, so that nothing is lost while this service is away.
 //!
+//! Where libvirt's log daemon writes it in QEMU's place, which is how libvirt comes, a log that has grown to 2 MiB is put aside as `<start>.log.0`, what was that as `.1`, and so on up to `.2`, and begins anew. They are read as one.
+//!
 //! A console has no times. A line's is that of its start, and so many nanoseconds more as bytes were written up to its end: lines stay in order, and whoever goes on after one gets what
 //! follows. A prompt is a line without an end; told while it grows it is told in parts to who follows, and whole to who asks again.
 
@@ -23,6 +25,9 @@ const SOON: Duration = Duration::from_millis(3);
 /// Longest line; a longer one is told in parts.
 const LONGEST: u64 = 64 << 10;
 
+/// So many parts of a log are put aside at most.
+const ASIDE: usize = 3;
+
 /// Says whether a machine still runs.
 pub type Runs = Arc<dyn Fn() -> bool + Send + Sync>;
 
@@ -35,7 +40,9 @@ pub fn name(started_ns: i64) -> String {
 pub fn keep_last(dir: &Path, kept: usize) {
     let starts = starts(dir);
     for start in &starts[..starts.len().saturating_sub(kept)] {
-        let _ = std::fs::remove_file(dir.join(name(*start)));
+        for path in paths(dir, *start) {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
@@ -69,17 +76,16 @@ pub fn chunks(
     before_end: u64,
     runs: Runs,
 ) -> BoxStream<'static, Result<Bytes, Error>> {
-    let path = dir.join(name(start));
-    let length = std::fs::metadata(&path).map_or(0, |m| m.len());
-    let from = (path, length.saturating_sub(before_end), runs, SOON);
-    stream::try_unfold(from, |(path, offset, runs, mut pause)| async move {
+    let length: u64 = parts(dir, start).iter().map(|(_, length)| length).sum();
+    let from = (dir.to_owned(), length.saturating_sub(before_end), runs, SOON);
+    stream::try_unfold(from, move |(dir, mut offset, runs, mut pause)| async move {
         loop {
+            // Asked first: what it wrote before it ended is read after that.
             let more = runs();
-            let chunk = chunk(&path, offset)
-                .map_err(|e| Error::host(format!("cannot read {}", path.display()), e))?;
+            let chunk = chunk(&dir, start, &mut offset).map_err(|e| unreadable(&dir, start, e))?;
             if !chunk.is_empty() {
-                let offset = offset + chunk.len() as u64;
-                return Ok(Some((Bytes::from(chunk), (path, offset, runs, SOON))));
+                offset += chunk.len() as u64;
+                return Ok(Some((Bytes::from(chunk), (dir, offset, runs, SOON))));
             }
             if !more {
                 return Ok(None);
@@ -138,9 +144,8 @@ impl Reader {
     /// The next line, or what there is of it; none at the end.
     fn line(&mut self) -> Result<Option<Line>, Error> {
         while let Some(start) = self.starts.first().copied() {
-            let path = self.dir.join(name(start));
-            let text = part(&path, self.offset)
-                .map_err(|e| Error::host(format!("cannot read {}", path.display()), e))?;
+            let text =
+                line_at(&self.dir, start, &mut self.offset).map_err(|e| unreadable(&self.dir, start, e))?;
             if !text.is_empty() {
                 self.offset += text.len() as u64;
                 let at_ns = start.saturating_add(i64::try_from(self.offset).unwrap_or(i64::MAX));
@@ -156,27 +161,56 @@ impl Reader {
     }
 }
 
-/// The line from there on, or what there is of it. Empty at the end, and where there is no such file.
-fn part(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
-    let mut file = match File::open(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other?,
-    };
-    file.seek(SeekFrom::Start(offset))?;
+fn unreadable(dir: &Path, start: i64, e: io::Error) -> Error {
+    Error::host(format!("cannot read {}", dir.join(name(start)).display()), e)
+}
+
+/// Where the log of a start may be, oldest first.
+fn paths(dir: &Path, start: i64) -> Vec<PathBuf> {
+    let aside = (0..ASIDE).rev().map(|n| dir.join(format!("{}.{n}", name(start))));
+    aside.chain([dir.join(name(start))]).collect()
+}
+
+/// The files that it is in, with their bytes.
+fn parts(dir: &Path, start: i64) -> Vec<(PathBuf, u64)> {
+    let length = |path: PathBuf| Some((std::fs::metadata(&path).ok()?.len(), path));
+    paths(dir, start).into_iter().filter_map(length).map(|(length, path)| (path, length)).collect()
+}
+
+/// The file that holds the byte at this offset in the log of a start, from there on; none at its end. What was behind the offset may have been thrown away: then it is moved to where the log began anew.
+fn from(dir: &Path, start: i64, offset: &mut u64) -> io::Result<Option<File>> {
+    let parts = parts(dir, start);
+    let length: u64 = parts.iter().map(|(_, length)| length).sum();
+    if *offset > length {
+        *offset = length - parts.last().map_or(0, |(_, length)| *length);
+    }
+    let mut before = 0;
+    for (path, length) in parts {
+        if *offset < before + length {
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::Start(*offset - before))?;
+            return Ok(Some(file));
+        }
+        before += length;
+    }
+    Ok(None)
+}
+
+/// The line from there on, or what there is of it. Empty at the end, and where there is no such log.
+fn line_at(dir: &Path, start: i64, offset: &mut u64) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    BufReader::new(file.take(LONGEST)).read_until(b'\n', &mut text)?;
+    if let Some(file) = from(dir, start, offset)? {
+        BufReader::new(file.take(LONGEST)).read_until(b'\n', &mut text)?;
+    }
     Ok(text)
 }
 
 /// What there is from there on, or a part of it.
-fn chunk(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
-    let mut file = match File::open(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other?,
-    };
-    file.seek(SeekFrom::Start(offset))?;
+fn chunk(dir: &Path, start: i64, offset: &mut u64) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    file.take(LONGEST).read_to_end(&mut text)?;
+    if let Some(file) = from(dir, start, offset)? {
+        file.take(LONGEST).read_to_end(&mut text)?;
+    }
     Ok(text)
 }
 
@@ -215,6 +249,36 @@ mod tests {
         assert_eq!(text(dir.path(), Lines { after_ns: 1900, ..LAST }).await, all[2..]);
         keep_last(dir.path(), 1);
         assert_eq!(text(dir.path(), LAST).await, all[2..]);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_was_put_aside_in_parts_is_read_as_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let part = |suffix: &str| dir.path().join(format!("{}{suffix}", name(1000)));
+        std::fs::write(part(""), "a\nb\n").unwrap();
+        let runs = Arc::new(AtomicBool::new(true));
+        let asked = runs.clone();
+        let mut chunks = chunks(dir.path(), 1000, 2, Arc::new(move || asked.load(Ordering::SeqCst)));
+        let mut next = async || chunks.next().await.map(|chunk| chunk.unwrap());
+        assert_eq!(next().await.unwrap(), "b\n", "the end of what was there");
+        // As virtlogd does it, with the end of a part unread.
+        std::fs::write(part(""), "a\nb\nc\n").unwrap();
+        std::fs::rename(part(""), part(".0")).unwrap();
+        std::fs::write(part(""), "d\n").unwrap();
+        assert_eq!((next().await.unwrap(), next().await.unwrap()), (Bytes::from("c\n"), Bytes::from("d\n")));
+        let all = [(1002, "a\n"), (1004, "b\n"), (1006, "c\n"), (1008, "d\n")];
+        let all = all.map(|(at, text)| (at, text.to_owned()));
+        assert_eq!(text(dir.path(), LAST).await, all);
+        assert_eq!(text(dir.path(), Lines { after_ns: 1005, ..LAST }).await, all[2..]);
+        // The oldest is thrown away: who follows goes on with what is new.
+        std::fs::write(part(".0"), "d\n").unwrap();
+        std::fs::write(part(""), "e\n").unwrap();
+        assert_eq!(next().await.unwrap(), "e\n");
+        runs.store(false, Ordering::SeqCst);
+        assert_eq!(next().await, None);
+        std::fs::write(dir.path().join(name(2000)), "x").unwrap();
+        keep_last(dir.path(), 1);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "all parts go");
     }
 
     #[tokio::test]
