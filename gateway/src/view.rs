@@ -258,6 +258,15 @@ pub fn kind(kind: &Kind) -> v1::Kind {
         config_in: Some(config_in(&kind.config.startup)),
         config_out: Some(config_out(&kind.config.save)),
         license_path: kind.config.license.clone(),
+        as_machine: kind.as_machine().map(|machine| v1::AsMachine {
+            cpu_request_millis: machine.resources.cpu_request_millis,
+            memory_request_bytes: machine.resources.memory_request_mib << 20,
+            vm: machine.vm.as_ref().map(vm),
+            readiness: Some(readiness(&machine.readiness)),
+            console: Some(console(&machine.console)),
+            config_in: Some(config_in(&machine.config.startup)),
+            config_out: Some(config_out(&machine.config.save)),
+        }),
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Sandbox {
     pub ovs: Ovs,
     /// Its Docker; none where it uses the machine's.
     pub private_docker: Option<Docker>,
+    /// Where libvirt is that runs its virtual machines.
+    libvirt_uri: Option<String>,
     namespace: Arc<Namespace>,
     installed: Option<Installed>,
 }
@@ -118,7 +120,9 @@ impl Sandbox {
         std::fs::write(&config, text).expect("a configuration file");
         let programs = Mutex::new(Vec::new());
         let installed = None;
-        Sandbox { dir, mode, name, config, programs, ovs, private_docker: None, namespace, installed }
+        let private_docker = None;
+        let libvirt_uri = None;
+        Sandbox { dir, mode, name, config, programs, ovs, private_docker, libvirt_uri, namespace, installed }
     }
 
     /// As [`Sandbox::prepare`], on a Docker of its own that has these images. It runs where the sandbox's Open vSwitch does, as on a real host.
@@ -128,6 +132,11 @@ impl Sandbox {
         images.iter().for_each(|image| docker.load(image));
         sandbox.private_docker = Some(docker);
         sandbox
+    }
+
+    /// Its virtual machines are to be run by the libvirtd there, which has to be in its host's network namespace.
+    pub fn use_libvirt(&mut self, uri: String) {
+        self.libvirt_uri = Some(uri);
     }
 
     /// Runs the docker command line against the Docker that it uses.
@@ -213,6 +222,10 @@ impl Sandbox {
             command.arg("--config").arg(&self.config).env("NETLOOM_FAIL_POINTS", self.points());
             if let Some(docker) = &self.private_docker {
                 command.env("NETLOOM_COMPUTE__DOCKER_SOCKET", docker.socket());
+            }
+            if let Some(uri) = &self.libvirt_uri {
+                command.env("NETLOOM_COMPUTE__DRIVERS", "[\"docker\", \"libvirt\"]");
+                command.env("NETLOOM_COMPUTE__LIBVIRT_URI", format!("{uri:?}"));
             }
             return command;
         };

@@ -30,6 +30,7 @@ use virt_sys as sys;
 
 use super::connection::Connection;
 use super::nics::{self, NicLink};
+use super::tap;
 
 /// `RTMGRP_LINK`.
 const LINKS: u32 = 1;
@@ -168,14 +169,10 @@ fn set(connect: &Connect, id: &str, links: &BTreeMap<String, bool>) -> Result<Ve
     Ok(nics::read(&domain.get_xml_desc(0)?))
 }
 
-/// True when the network service has taken over a tap and set it up.
+/// True when the network service has taken over a tap and set it up. One that cannot be looked at has no cable.
 fn has_cable(tap: &str) -> bool {
-    let read =
-        |what: &str| std::fs::read_to_string(format!("/sys/class/net/{tap}/{what}")).unwrap_or_default();
-    let flags = read("flags");
-    let flags = flags.trim().strip_prefix("0x").and_then(|hex| u32::from_str_radix(hex, 16).ok());
-    let is_up = flags.unwrap_or_default() & nix::libc::IFF_UP as u32 != 0;
-    is_up && read("ifalias").starts_with(TAKEN_OVER)
+    let found = tap::read(tap).inspect_err(|error| tracing::warn!(%error, tap, "a tap cannot be looked at"));
+    found.ok().flatten().is_some_and(|tap| tap.is_up && tap.alias.starts_with(TAKEN_OVER))
 }
 
 /// A socket that hears when anything happens to an interface.

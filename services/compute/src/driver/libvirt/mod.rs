@@ -26,6 +26,7 @@ mod machines;
 mod medium;
 mod nics;
 mod read;
+mod tap;
 mod xml;
 
 use std::collections::BTreeSet;
