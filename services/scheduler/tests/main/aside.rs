@@ -47,7 +47,7 @@ async fn a_cancel_at_any_step_gives_back_the_very_containers() {
         "released",
     ];
     for (step, restart) in steps.into_iter().flat_map(|step| [(step, false), (step, true)]) {
-        let mut world = World::with(&["h1"], "start_watch_ms = 1000").await;
+        let mut world = World::with(&["h1"], "aside_watch_ms = 1000").await;
         world.deploy("l", first.clone()).await;
         let before = containers(&world);
         let macs = |all: Vec<ps::NodeFacts>| -> Vec<String> {
