@@ -100,6 +100,12 @@ impl Sandbox {
         let namespace = Arc::new(Namespace::make(&name));
         let ovs = Ovs::start(&dir.path().join("ovs"), namespace.clone());
         let config = dir.path().join("netloom.toml");
+        // The machine's own libvirtd is not for tests.
+        let more = match (more.contains("drivers"), more.contains("[compute]")) {
+            (true, _) => more.to_owned(),
+            (false, true) => more.replace("[compute]", "[compute]\ndrivers = [\"docker\"]"),
+            (false, false) => format!("{more}\n[compute]\ndrivers = [\"docker\"]"),
+        };
         let text = format!(
             "data_dir = {data:?}\nrun_dir = {run:?}\nhost = \"local\"\n{more}\n\
              [network]\n{network}\nbridge = {name:?}\novsdb_socket = {db:?}\novs_run_dir = {ovs:?}\n\

@@ -111,7 +111,7 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
         }
         Command::Host(List::List { output }) => list::hosts(context, output.format).await.map(done),
         Command::Image(a) => image::run(context, a).await,
-        Command::Doctor(a) => doctor::run(context, a.config.as_deref(), a.output.format).await,
+        Command::Doctor(a) => doctor::run(context, &a).await,
         Command::Completions(a) => reference::completions(context, &a).map(done),
         Command::Man(a) => reference::man(&a).map(done),
         Command::Version(a) => version::run(context, a.output.format).await.map(done),

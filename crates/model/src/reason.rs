@@ -114,6 +114,7 @@ pub const REASONS: &[Reason] = &[
     reason("NODE_HAS_NO_PROCESS", Code::FailedPrecondition, &[("node", "sw")], "The node is a segment, which cannot be started or stopped.", "Take its links down instead."),
     reason("NODE_NOT_FOUND", Code::NotFound, &[("node", "r1")], "There is no such node in the lab.", "See ListNodes."),
     reason("NODE_NOT_RUNNING", Code::FailedPrecondition, &[("node", "r1"), ("state", "STOPPED")], "The node does not run, so nothing can be run in it.", "Start it, or see why it does not run."),
+    reason("NODE_SET_ASIDE", Code::FailedPrecondition, &[("node", "r1")], "The node is not part of what the lab was last asked to be, and its container is kept until a deploy succeeds.", "Deploy the file that has it: its container comes back."),
     reason("NOT_CANCELLABLE", Code::FailedPrecondition, &[("operation", "019aa000-0000-7000-8000-000000000001")], "A removal cannot be taken back, nor a deploy of which everything is there: what was before it is being removed.", "Wait for its end and deploy what you want."),
     reason("NO_DIRECT_IO", Code::FailedPrecondition, &[], "The file system that the disks of virtual machines would be on cannot bypass the page cache (`O_DIRECT`), without which a base image that several share can be damaged.", "Put `data_dir` on ext4, xfs or another file system that has it."),
     reason("OPERATION_ACTIVE", Code::FailedPrecondition, &[("lab", "ospf"), ("operation", "019aa000-0000-7000-8000-000000000001")], "Another operation works on the lab.", "Wait for it, or cancel it; `operation` names it."),

@@ -47,6 +47,9 @@ pub struct Instance {
     pub network_of: Option<NodeUid>,
     /// How to tell that it has booted; none: it is ready once its commands were run.
     pub readiness: Option<Readiness>,
+    /// Digest of the image that it is made from, as it was judged; empty when it is not known. Not part of the hash.
+    #[serde(default)]
+    pub image_digest: String,
 }
 
 /// How to tell that an instance has booted. Not part of the hash.

@@ -2,7 +2,11 @@
 //!
 //! A lab's files are mounted read-write into its nodes, whose root may put a symbolic link wherever a file was. So no path below `files/` is ever followed through one: each part is opened
 //! by itself, from the directory before it, and a link is an error.
+//!
+//! What a node made of a file before it was written over or removed is kept until a deploy of the lab has succeeded (`…/kept/`).
 
+mod kept;
+mod remove;
 mod upload;
 
 use std::collections::BTreeSet;

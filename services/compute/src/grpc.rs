@@ -10,23 +10,23 @@ use futures::{Stream, StreamExt as _};
 use netloom_model::id::{LabUid, NodeUid};
 use netloom_model::slice::Instance;
 use netloom_model::spec::FileEntry;
-use netloom_model::state::Runtime;
 use netloom_proto::compute::v1 as p;
 use netloom_proto::compute::v1::compute_service_server::ComputeService;
 use netloom_proto::convert::id;
-use netloom_proto::v1 as pv;
 use prost::Message as _;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Interval, MissedTickBehavior};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::driver::{Command, Image, ImageFormat, Input, Line, Lines, Output, Size};
+use crate::driver::{Command, Input, Line, Lines, Output, Size};
 use crate::error::Error;
 use crate::files::Uploads;
 use crate::host::Host;
 use crate::log;
 use crate::table::{Snapshot, Told};
+
+mod images;
 
 /// How often an observer hears that the host is there.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -133,10 +133,23 @@ impl ComputeService for Grpc {
             let lab: LabUid = id("lab_uid", &part.lab_uid).map_err(Error::from)?;
             let entry = part.file.ok_or_else(|| Error::Invalid("file: is not set".to_owned()))?;
             let entry: FileEntry = entry.try_into().map_err(Error::from)?;
-            uploads = self.host.on_files(move |_| uploads.part(lab, entry, &part.content)).await?;
+            uploads =
+                self.host.on_files(move |_| uploads.part(lab, entry, part.deploys, &part.content)).await?;
         }
         let written = self.host.on_files(move |_| uploads.finish()).await?;
         Ok(Response::new(p::PutFilesResponse { written }))
+    }
+
+    async fn remove_files(
+        &self,
+        request: Request<p::RemoveFilesRequest>,
+    ) -> Result<Response<p::RemoveFilesResponse>, Status> {
+        let p::RemoveFilesRequest { term, lab_uid, directories, files, deploys } = request.into_inner();
+        self.host.admit(term)?;
+        let lab: LabUid = id("lab_uid", &lab_uid).map_err(Error::from)?;
+        let removed =
+            self.host.on_files(move |all| all.remove_others(lab, &directories, &files, deploys)).await?;
+        Ok(Response::new(p::RemoveFilesResponse { removed }))
     }
 
     async fn inspect_images(
@@ -146,7 +159,7 @@ impl ComputeService for Grpc {
         let mut images = Vec::new();
         for query in request.into_inner().images {
             let runtime = query.runtime();
-            images.push(self.facts(query.reference, runtime, &query.digest).await?);
+            images.push(images::facts(&self.host, query.reference, runtime, &query.digest).await?);
         }
         let room_bytes = self.host.files.room().inspect_err(|e| tracing::warn!("{e}")).ok();
         Ok(Response::new(p::InspectImagesResponse { images, room_bytes }))
@@ -175,25 +188,8 @@ impl ComputeService for Grpc {
     ) -> Result<Response<Self::PullImageStream>, Status> {
         let r = request.into_inner();
         self.host.admit(r.term)?;
-        let runtime = r.runtime();
-        let driver = self.host.driver_of(runtime.try_into().map_err(Error::from)?)?;
-        tracing::info!(image = r.reference, "image pull");
-        let progress = self.host.drivers[driver].pull(&r.reference).await?;
-        let progress = progress.map(|told| {
-            let event = Some(p::pull_image_response::Event::Progress(told?));
-            Ok(p::PullImageResponse { event })
-        });
-        let this = Grpc::new(self.host.clone());
-        let done = stream::once(async move {
-            let digest = r.stored.map(|s| s.digest).unwrap_or_default();
-            let facts = this.facts(r.reference.clone(), runtime, &digest).await?;
-            if !facts.present {
-                let message = "it is not in the store after it was pulled".to_owned();
-                return Err(Error::PullFailed { reference: r.reference, message }.into());
-            }
-            Ok(p::PullImageResponse { event: Some(p::pull_image_response::Event::Done(facts)) })
-        });
-        Ok(self.until_shutdown(until_error(progress.chain(done))))
+        let pulled = images::pull(self.host.clone(), r).await?;
+        Ok(self.until_shutdown(until_error(pulled)))
     }
 
     type ExecStream = Streamed<p::ExecResponse>;
@@ -272,38 +268,6 @@ impl ComputeService for Grpc {
             Some(Ok(p::LogsResponse { part: Some(part), at_ns }))
         });
         Ok(self.until_shutdown(until_error(lines)))
-    }
-}
-
-impl Grpc {
-    /// What a store has of an image. A disk is looked for by the digest that the registry's store has under the reference.
-    async fn facts(
-        &self,
-        reference: String,
-        runtime: pv::Runtime,
-        digest: &str,
-    ) -> Result<p::ImageFacts, Error> {
-        let wanted: Runtime = runtime.try_into()?;
-        let driver = &self.host.drivers[self.host.driver_of(wanted)?];
-        let is_disk = wanted == Runtime::Libvirt && !digest.is_empty();
-        let image = driver.image(if is_disk { digest } else { &reference }, wanted).await?;
-        let mut facts = p::ImageFacts { reference, runtime: runtime.into(), ..Default::default() };
-        if let Some(Image { digest, format, size_bytes, architecture }) = image {
-            let format = match format {
-                ImageFormat::Docker => pv::ImageFormat::Docker,
-                ImageFormat::Qcow2 => pv::ImageFormat::Qcow2,
-                ImageFormat::Raw => pv::ImageFormat::Raw,
-            };
-            facts = p::ImageFacts {
-                present: true,
-                digest,
-                format: format.into(),
-                size_bytes,
-                architecture,
-                ..facts
-            };
-        }
-        Ok(facts)
     }
 }
 
@@ -394,6 +358,7 @@ mod tests {
     use crate::driver::testing::instance;
     use crate::exec_runs::ExecRuns;
     use crate::files::Files;
+    use crate::images::Images;
     use crate::inventory::Inventory;
     use crate::table::Table;
     use netloom_model::id::NodeUid;
@@ -408,12 +373,16 @@ mod tests {
     #[tokio::test]
     async fn a_slow_observer_is_told_everything_instead_of_what_it_missed() {
         let dir = tempfile::tempdir().unwrap();
-        let inventory = Inventory::new(1, &Config::default());
+        let inventory = Inventory::new(&Config::default());
         let files = Arc::new(Files::open(dir.path()).unwrap());
+        let (nowhere, shutdown) = ("mem:none".parse().unwrap(), netloom_service::Shutdown::new());
+        let images =
+            Images::open(dir.path(), &nowhere, &Default::default(), Duration::ZERO, shutdown).unwrap();
         let host = Host::new(
             vec![Arc::new(SimDriver::new(SimConfig::default()).unwrap())],
             Table::new(vec![netloom_model::observed::Source::Sim], inventory.now(), files.clone()),
             files,
+            Arc::new(images),
             ExecRuns::open(dir.path().join("exec")).unwrap(),
             None,
             None,
@@ -452,7 +421,7 @@ mod tests {
         };
         let all = |sizes: &[usize]| Snapshot {
             instances: sizes.iter().map(|n| observed(*n)).collect(),
-            inventory: Inventory::new(1, &Config::default()).now(),
+            inventory: Inventory::new(&Config::default()).now(),
             synced: true,
         };
         let counts = |sizes: &[usize]| {

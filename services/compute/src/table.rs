@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use netloom_model::id::{LabUid, NodeUid};
+use netloom_model::id::{Digest, LabUid, NodeUid};
 use netloom_model::observed::{ComputeInventory, Observed, Source};
 use netloom_model::slice::Instance;
 use netloom_model::state::Wanted;
@@ -20,6 +20,7 @@ use tokio::sync::{Notify, broadcast, oneshot};
 use crate::driver::{Found, Process};
 use crate::exec_state::{Asked, ExecState};
 use crate::files::Files;
+use crate::images::pinned;
 use crate::plan::{self, Next, Step};
 use crate::record::Record;
 use entry::{Entry, Wish};
@@ -402,6 +403,15 @@ impl Table {
         let inner = self.lock();
         let known = inner.synced && inner.answers.iter().all(|a| *a);
         known.then(|| inner.entries.values().map(|e| e.lab_uid).collect())
+    }
+
+    /// Digests of the images that instances of the slice, or that exist, are made from; none as long as those are not known.
+    pub fn images(&self) -> Option<BTreeSet<Digest>> {
+        let inner = self.lock();
+        let known = inner.synced && inner.answers.iter().all(|a| *a);
+        let of_slice = inner.entries.values().filter_map(|e| e.instance()).map(|i| i.spec.image.as_str());
+        let found = inner.entries.values().filter_map(|e| e.found.as_ref()).map(|f| f.image_digest.as_str());
+        known.then(|| pinned(of_slice.chain(found)))
     }
 
     /// Every instance that is in the slice or exists.

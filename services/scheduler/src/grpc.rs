@@ -312,7 +312,7 @@ impl SchedulerService for Grpc {
             ));
         };
         let uid = node.uid.to_string();
-        let kind = self.core.catalogue.get(&node.spec.kind);
+        let kind = self.core.catalogue.of(&node.spec);
         Ok(Response::new(ps::Ticket {
             endpoint: client.endpoint.to_string(),
             ticket: self.core.ticket(&uid, &request.verb),

@@ -11,6 +11,7 @@
 //! of those and their links. What a host refuses for good ends it at once.
 
 mod failures;
+mod health;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use netloom_service::pace::Pace;
 use tokio::time::Instant;
 
 use self::failures::{LAB_REMOVED, host_refused, lab_removed};
+use self::health::{Health, health};
 use crate::client::{COMPUTE, NETWORK};
 use crate::error::Result;
 use crate::facts::BACK;
@@ -150,9 +152,20 @@ async fn pass(
                 // A process that cannot do its work mostly ends as soon as it begins: it is not left before.
                 let last = note_starts(rows, &operation.plan, &mut seen.started);
                 let lasts = last.map(|t| t + core.config.start_watch()).filter(|_| !operation.released);
-                let proven = if releases && risks(rows, &operation.plan) { well + core.config.aside_watch() } else { well };
+                // Also where nothing takes the place of what was dropped: whoever sees that it is missed can cancel.
+                let is_kept = releases && !operation.released;
+                let proven = if is_kept { well + core.config.aside_watch() } else { well };
                 let proven = lasts.map_or(proven, |t| t.max(proven));
-                if proven > Instant::now() {
+                let watches = operation.kind == OperationKind::Deploy && !operation.released;
+                let health = match watches {
+                    true => health(rows, &seen.started, Instant::now()),
+                    false => Health::Well,
+                };
+                if let Health::Failing(nodes) = health {
+                    end(core, operation, Err(incomplete(rows, &nodes, &[]))).await?;
+                } else if let Health::Awaited(until) = health {
+                    wake = wake.into_iter().chain([until]).min();
+                } else if proven > Instant::now() {
                     wake = wake.into_iter().chain([proven]).min();
                 } else if releases {
                     seen.removing = None;
@@ -323,7 +336,7 @@ fn verdict(
     let nodes = || rows.nodes.values().filter(|n| of.is_none_or(|of| of.contains(&n.uid)) && !is_left(n));
     let goes_on = |n: &NodeRow| {
         let unsettled = !n.state.is_settled(n.wanted) || stages::is_unfinished(n);
-        (!hopeless.contains_key(&n.uid) && unsettled) || (of.is_none() && n.has_files_due(&rows.lab.spec))
+        (!hopeless.contains_key(&n.uid) && unsettled) || (of.is_none() && rows.has_files_due(n))
     };
     if (of.is_none() && is_leaving(rows, removals)) || nodes().any(goes_on) {
         return None;
@@ -381,14 +394,6 @@ fn what_happened(node: &NodeRow) -> String {
 /// True while something is set aside: it goes once everything has been as asked for as long as a start is watched.
 fn keeps(rows: &LabRows) -> bool {
     rows.nodes.values().any(NodeRow::is_aside)
-}
-
-/// True when something is there in the place of what is set aside, or beside it, that may yet turn out not to work.
-fn risks(rows: &LabRows, plan: &Plan) -> bool {
-    let makes = |verb| matches!(verb, Verb::Create | Verb::Recreate);
-    let of_node = plan.actions.iter().any(|a| a.object == Object::Node && makes(a.verb));
-    let is_replaced = rows.nodes.values().any(|n| n.is_aside() && n.replaced);
-    of_node || is_replaced
 }
 
 /// All that was asked for is there: what was set aside for it is to be gone. Nothing if the rows are others by now.
@@ -477,6 +482,9 @@ async fn end(core: &Scheduler, seen: OperationRow, verdict: Result<(), Failure>)
         // Also one that failed in part is over: a later cancel goes back to it, and does not take away what runs.
         if operation.kind.is_of_spec() {
             after.lab.completed = Some(after.lab.spec.clone());
+        }
+        if state == OperationState::Succeeded && operation.kind == OperationKind::Deploy {
+            after.lab.deploys += 1;
         }
         core.refresh(&mut after);
         tx.save(Some(&before), after).await?;

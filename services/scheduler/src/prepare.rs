@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! node placed, image WAITING ─► files ─► InspectImages ─► registry's verdict ─► pull where needed ─► image READY
-//!                                   of a successor also: would the host take it? ─► all READY or FAILED: successors take over
+//!                                   of a successor also: would the host take it? ─► all READY or FAILED: successors take over ─► their files
 //! ```
 //!
-//! Files that are others in a new spec are sent the same way, to nodes that run on.
+//! Files that are others in a new spec are sent the same way, to nodes that run on. A successor's come when it has the place of its former self: they are written
+//! over those that run there, which is not done for something that may not come about.
 //!
 //! One task a lab and host, woken by signal and timer, without arguments: it reads from the rows what waits, so it does not matter whether a deploy, a
 //! restart of the scheduler or room that appeared made it wait. A host that does not answer is asked again; an image that cannot be had fails its nodes only.
@@ -38,7 +39,7 @@ const PULLS: usize = 3;
 
 /// True for a node whose image is awaited on its host, or whose files there are to be others.
 fn waits(rows: &LabRows, node: &NodeRow) -> bool {
-    node.is_preparing() || node.has_files_due(&rows.lab.spec)
+    node.is_preparing() || rows.has_files_due(node)
 }
 
 /// Prepares what waits, for ever.
@@ -135,7 +136,8 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
         host: client.id.clone(),
         policy: n.spec.image_pull_policy,
     };
-    send_files(core, rows, client, nodes).await?;
+    let takes_files: Vec<&NodeRow> = nodes.iter().filter(|n| !n.is_successor()).collect();
+    send_files(core, rows, client, &takes_files).await?;
     let nodes: Vec<&NodeRow> = nodes.iter().filter(|n| n.is_preparing()).collect();
     if nodes.is_empty() {
         return Ok(());
@@ -147,7 +149,7 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
     let mut pulls: BTreeMap<(String, Runtime), (Option<StoredBlob>, Vec<NodeUid>)> = BTreeMap::new();
     for (node, verdict) in nodes.iter().zip(&verdicts) {
         match verdict {
-            Verdict::Use => ready.push(node.uid),
+            Verdict::Use { digest } => ready.push((node.uid, digest.clone())),
             Verdict::Pull { stored } => {
                 let key = (node.spec.image.clone(), node.runtime);
                 pulls.entry(key).or_insert_with(|| (stored.clone(), Vec::new())).1.push(node.uid);
@@ -176,22 +178,42 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
 }
 
 /// Notes that the images of these nodes are there. What is to take the place of another is ready only when its host would take it.
-async fn are_ready(core: &Scheduler, lab: LabUid, client: &HostClient, nodes: &[NodeUid]) -> Result<()> {
+async fn are_ready(
+    core: &Scheduler,
+    lab: LabUid,
+    client: &HostClient,
+    nodes: &[(NodeUid, String)],
+) -> Result<()> {
     if nodes.is_empty() {
         return Ok(());
     }
+    let uids: Vec<NodeUid> = nodes.iter().map(|(uid, _)| *uid).collect();
     let refused = match core.store.rows(lab) {
-        Some(rows) => core.refused_by(client, &rows, nodes).await?,
+        Some(mut rows) => {
+            // A host is asked about what it would make.
+            pin(Arc::make_mut(&mut rows), nodes);
+            core.refused_by(client, &rows, &uids).await?
+        }
         None => Vec::new(),
     };
     core.change("scheduler.image", lab, |rows| {
-        step(rows, nodes, ImageStep::Ready, "");
+        pin(rows, nodes);
+        step(rows, &uids, ImageStep::Ready, "");
         for r in &refused {
             step(rows, &[r.uid], ImageStep::Failed, &r.message);
         }
         take_over(rows, &core.catalogue, now_us());
     })
     .await
+}
+
+/// Notes which images these nodes are made from.
+fn pin(rows: &mut LabRows, nodes: &[(NodeUid, String)]) {
+    for (uid, digest) in nodes {
+        if let Some(node) = rows.nodes.get_mut(uid) {
+            node.image_digest.clone_from(digest);
+        }
+    }
 }
 
 /// Fetches one image once for all nodes that wait for it; only a host that cannot be reached is an error.
@@ -227,8 +249,10 @@ async fn pull(
     written?;
     match fetched {
         Ok(facts) => {
+            let pinned: Vec<(NodeUid, String)> =
+                nodes.iter().map(|uid| (*uid, facts.digest().to_owned())).collect();
             core.registry.record(&client.id, vec![facts]).await?;
-            are_ready(core, lab, client, &nodes).await
+            are_ready(core, lab, client, &pinned).await
         }
         Err(e) if e.is_unreachable() => Err(e),
         Err(e) => {
@@ -243,9 +267,9 @@ async fn pull(
 }
 
 /// Puts the files that these nodes' binds use on the host, and notes which.
-async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &[NodeRow]) -> Result<()> {
+async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &[&NodeRow]) -> Result<()> {
     let of_nodes: Vec<(&NodeRow, Vec<FileEntry>)> =
-        nodes.iter().map(|n| (n, rows.lab.spec.files_of(&n.spec))).collect();
+        nodes.iter().map(|n| (*n, rows.lab.spec.files_of(&n.spec))).collect();
     let files: BTreeSet<FileEntry> = of_nodes.iter().flat_map(|(_, files)| files).cloned().collect();
     // What is sent in vain may be half there: going back to the former files has to send those again.
     let unknown: BTreeSet<NodeUid> = of_nodes
@@ -259,15 +283,26 @@ async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes
         };
         core.change("scheduler.files", rows.lab.uid, forget).await?;
     }
+    let paths: BTreeSet<String> = files.iter().map(|f| f.path.clone()).collect();
     if !files.is_empty() && !put(core, rows, client, files).await? {
         return Ok(());
+    }
+    let directories: BTreeSet<String> = nodes
+        .iter()
+        .flat_map(|n| n.spec.bundled())
+        .filter(|path| !paths.contains(*path))
+        .map(str::to_owned)
+        .collect();
+    if !directories.is_empty() {
+        let (directories, paths) = (directories.into_iter().collect(), paths.into_iter().collect());
+        client.remove_files(rows.lab.uid, rows.lab.deploys, directories, paths).await?;
     }
     let sent: Vec<(NodeUid, String)> = of_nodes
         .into_iter()
         .map(|(n, files)| (n.uid, files_hash(&files)))
         .filter(|(_, h)| !h.is_empty())
         .collect();
-    let due = nodes.iter().any(|n| n.has_files_due(&rows.lab.spec));
+    let due = nodes.iter().any(|n| rows.has_files_due(n));
     if sent.is_empty() && !due {
         return Ok(());
     }
@@ -307,7 +342,7 @@ async fn put(
         (f, content)
     };
     let lab = rows.lab.uid;
-    let sent = client.put_files(lab, files.into_iter().map(with_content).collect()).await;
+    let sent = client.put_files(lab, rows.lab.deploys, files.into_iter().map(with_content).collect()).await;
     if is_gone_from(core, lab, client) {
         // Its removal may have passed by the files: nothing else would ever remove them.
         let failures = client.remove_instances(&[], &[lab]).await?;

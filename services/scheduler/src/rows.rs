@@ -32,6 +32,9 @@ pub struct LabRow {
     pub completed: Option<Shared<LabSpec>>,
     /// Grows with each change of the spec.
     pub generation: u64,
+    /// How many deploys of it succeeded: hosts keep what nodes made of files that are written over until the next one does.
+    #[serde(default)]
+    pub deploys: u64,
     /// Running, or absent while it is being removed.
     pub wanted: Wanted,
     /// Trace context of the call that last changed it.
@@ -102,9 +105,18 @@ pub struct NodeRow {
     pub image_step: ImageStep,
     /// Progress, or what went wrong with them.
     pub image_detail: String,
+    /// Digest of the image that was judged: what it is made from, whatever its reference comes to mean.
+    #[serde(default)]
+    pub image_digest: String,
     /// Hash of the files that were put on its host for it.
     #[serde(default)]
     pub files: String,
+    /// True once it had its place: there may be an instance of it on its host, whatever was last read back.
+    #[serde(default)]
+    pub placed: bool,
+    /// The node whose network namespace it was made to share.
+    #[serde(default)]
+    pub shares: Option<NodeUid>,
     /// Why it could not be removed yet.
     pub removal: String,
     /// The start whose links were said to be settled.
@@ -159,8 +171,8 @@ impl NodeRow {
     }
 
     /// True when it is on its host and its files there are not those of the spec.
-    pub fn has_files_due(&self, spec: &LabSpec) -> bool {
-        self.wanted.stays()
+    fn has_other_files(&self, spec: &LabSpec) -> bool {
+        self.is_wanted()
             && self.runtime != Runtime::Bridge
             && self.host.is_some()
             && self.image_step == ImageStep::Ready
@@ -267,7 +279,7 @@ pub struct NicRow {
 pub const AUTHORITY: &str = "";
 
 /// A certificate that was issued, with its private key. Never part of an event.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateRow {
     /// What it was issued for, hashed: another one makes it anew.
     pub request: String,
@@ -307,6 +319,7 @@ impl LabRows {
             spec: Shared::default(),
             completed: None,
             generation: 0,
+            deploys: 0,
             wanted: Wanted::Running,
             traceparent: String::new(),
             create_us: now,
@@ -344,6 +357,13 @@ impl LabRows {
             all.filter(|n| !n.is_former()).map(|n| (n.id.folded(), n))
         };
         of(false).chain(of(true)).collect()
+    }
+
+    /// True when other files are to be put on a node's host for it. Those of what is to take the place of a node come once it has that place: until then it is
+    /// not known whether it ever will, and what it mounts is what runs there now.
+    pub fn has_files_due(&self, node: &NodeRow) -> bool {
+        let succeeds = |n: &NodeRow| n.is_successor() && n.id.folded() == node.id.folded();
+        node.has_other_files(&self.lab.spec) && !self.nodes.values().any(succeeds)
     }
 
     /// The nodes as they are to be: successors instead of those whose place they take.

@@ -63,6 +63,7 @@ impl From<ms::Instance> for pc::Instance {
             network_of: i.network_of.map(|uid| uid.to_string()).unwrap_or_default(),
             readiness: i.readiness.map(Into::into),
             nics: i.nics.into_iter().map(Into::into).collect(),
+            image_digest: i.image_digest,
         }
     }
 }
@@ -100,6 +101,7 @@ impl TryFrom<pc::Instance> for ms::Instance {
             },
             readiness: i.readiness.map(TryInto::try_into).transpose()?,
             nics: i.nics.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            image_digest: i.image_digest,
         })
     }
 }
@@ -297,6 +299,7 @@ impl From<mo::ComputeInventory> for pc::Inventory {
             host_network: i.host_network,
             allowed_security_opts: i.allowed_security_opts,
             allowed_capabilities: i.allowed_capabilities,
+            missing_runtimes: i.missing_runtimes,
         }
     }
 }
@@ -316,6 +319,7 @@ impl TryFrom<pc::Inventory> for mo::ComputeInventory {
             host_network: i.host_network,
             allowed_security_opts: i.allowed_security_opts,
             allowed_capabilities: i.allowed_capabilities,
+            missing_runtimes: i.missing_runtimes,
         })
     }
 }

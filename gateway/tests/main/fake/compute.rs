@@ -37,6 +37,13 @@ impl ComputeService for Compute {
     ) -> Result<Response<pc::PutFilesResponse>, Status> {
         Err(Status::unimplemented("the gateway does not call this"))
     }
+
+    async fn remove_files(
+        &self,
+        _: Request<pc::RemoveFilesRequest>,
+    ) -> Result<Response<pc::RemoveFilesResponse>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
     async fn inspect_images(
         &self,
         _: Request<pc::InspectImagesRequest>,

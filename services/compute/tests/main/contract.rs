@@ -396,6 +396,7 @@ async fn files_are_put_once_and_edits_stay(rig: Rig) {
             file: Some(entry.clone().into()),
             content: content.to_vec(),
             term: 1,
+            deploys: 0,
         };
         let half = content.len() / 2;
         let parts = [part(&content[..half]), part(&content[half..])];

@@ -28,7 +28,18 @@ use tokio::task::JoinHandle;
 pub const BOUND: Duration = Duration::from_secs(60);
 /// What tickets are signed with.
 pub const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
+/// What taps with a cable begin with on a rig on libvirt.
+pub const NICS: &str = "nt";
 const SOCKET: &str = "/var/run/docker.sock";
+
+/// Waits until something holds.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let end = std::time::Instant::now() + BOUND;
+    while !holds().await {
+        assert!(std::time::Instant::now() < end, "not within {BOUND:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
 
 /// What an observer of the service knows.
 #[derive(Debug, Clone, Default)]
@@ -64,6 +75,11 @@ impl Rig {
         Rig::with("drivers = [\"sim\"]\n", false, None).await
     }
 
+    /// With more lines of configuration.
+    pub async fn sim_with(config: &str) -> Rig {
+        Rig::with(&format!("drivers = [\"sim\"]\n{config}"), false, None).await
+    }
+
     /// A rig on Docker; none when that is not there.
     pub async fn docker(test: &str) -> Option<Rig> {
         Rig::docker_with(test, "").await
@@ -92,8 +108,10 @@ impl Rig {
             return None;
         }
         let libvirtd = libvirtd();
-        let config =
-            format!("drivers = [\"libvirt\"]\nlibvirt_uri = {:?}\nstop_timeout = 2\n", libvirtd.uri());
+        let config = format!(
+            "drivers = [\"libvirt\"]\nlibvirt_uri = {:?}\nstop_timeout = 2\n[network]\nnic_prefix = \"{NICS}\"\n",
+            libvirtd.uri()
+        );
         Some(Rig::with(&config, false, Some(libvirtd)).await)
     }
 
@@ -220,6 +238,7 @@ impl Rig {
             certificate: None,
             network_of: None,
             readiness: None,
+            image_digest: String::new(),
         };
         rehash(&mut instance);
         instance
@@ -283,6 +302,7 @@ impl Rig {
             file: Some(entry.clone().into()),
             content: content.to_vec(),
             term: 1,
+            deploys: 0,
         };
         self.client.clone().put_files(tokio_stream::once(part)).await.unwrap();
         entry

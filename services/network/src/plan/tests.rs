@@ -50,7 +50,7 @@ impl World {
         let mut starts = Starts::new();
         for node in 1..=NODES {
             let node_uid = NodeUid::new();
-            starts.insert(node_uid, Start { id: "1".into(), path: "/".into() });
+            starts.insert(node_uid, Start { id: "1".into(), path: "/".into(), machine: None });
             for port in 1..=2 {
                 let wire_id = id(10 * node + port);
                 let mac = netloom_model::slice::mac_of(wire_id);

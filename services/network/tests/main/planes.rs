@@ -7,7 +7,7 @@ use netloom_service::testing::eventually;
 
 use crate::frames::{Port, marked};
 use crate::harness::{
-    BOUND, Handle, Host, Node, On, Slice, Told, host_end, nic, on_a_host, on_both_planes, run,
+    BOUND, Handle, Host, Node, On, Slice, Told, host_end, nic, on_a_host, on_both_planes, run, with_machines,
 };
 use crate::traffic::Traffic;
 
@@ -69,6 +69,7 @@ impl Pair {
 }
 
 on_both_planes!(what_a_wire_carries_is_counted_each_way_by_itself);
+with_machines!(what_a_wire_carries_is_counted_each_way_by_itself);
 
 fn what_a_wire_carries_is_counted_each_way_by_itself(on: On) {
     on_a_host("what_a_wire_carries_is_counted_each_way_by_itself", || async move {

@@ -23,7 +23,7 @@ impl Scheduler {
             .zip(uses)
             .filter_map(|(v, u)| match v {
                 Verdict::Refuse { reason, message } => Some((reason, message, u)),
-                Verdict::Use | Verdict::Pull { .. } => None,
+                Verdict::Use { .. } | Verdict::Pull { .. } => None,
             })
             .collect();
         let Some((reason, _, _)) = refused.first() else { return Ok(()) };

@@ -65,6 +65,13 @@ pub enum ComputeEvent {
 #[derive(Debug, Clone)]
 pub struct ImageFacts(pub(super) pc::ImageFacts);
 
+impl ImageFacts {
+    /// Its digest; empty when the store does not have it.
+    pub fn digest(&self) -> &str {
+        &self.0.digest
+    }
+}
+
 impl HostClient {
     /// Replaces the host's slice of instances.
     pub async fn sync_instances(&self, instances: Vec<Instance>, ticket_key: &[u8]) -> Result<()> {
@@ -143,7 +150,12 @@ impl HostClient {
     }
 
     /// Puts files of a lab on the host.
-    pub async fn put_files(&self, lab: LabUid, files: Vec<(FileEntry, Arc<Vec<u8>>)>) -> Result<()> {
+    pub async fn put_files(
+        &self,
+        lab: LabUid,
+        deploys: u64,
+        files: Vec<(FileEntry, Arc<Vec<u8>>)>,
+    ) -> Result<()> {
         let (term, lab_uid) = (self.term, lab.to_string());
         let parts = futures::stream::iter(files).flat_map(move |(file, content)| {
             // An empty file is one empty part. A part is copied when it is sent, never all of them before.
@@ -154,11 +166,26 @@ impl HostClient {
                 file: Some(file.clone()),
                 content: content[i * PART..content.len().min((i + 1) * PART)].to_vec(),
                 term,
+                deploys,
             }))
         });
         fail_point::pass("scheduler.send-files", "before");
         bounded(STORE, self.compute.clone().put_files(parts)).await.map_err(self.error(COMPUTE))?;
         fail_point::pass("scheduler.send-files", "after");
+        Ok(())
+    }
+
+    /// Removes the files of a lab that were put below these directories and are none of these.
+    pub async fn remove_files(
+        &self,
+        lab: LabUid,
+        deploys: u64,
+        directories: Vec<String>,
+        files: Vec<String>,
+    ) -> Result<()> {
+        let request =
+            pc::RemoveFilesRequest { term: self.term, lab_uid: lab.to_string(), directories, files, deploys };
+        bounded(STORE, self.compute.clone().remove_files(request)).await.map_err(self.error(COMPUTE))?;
         Ok(())
     }
 

@@ -49,7 +49,10 @@ pub struct ImageHost {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
     /// It is there and can be used.
-    Use,
+    Use {
+        /// Its digest.
+        digest: String,
+    },
     /// It is to be fetched first.
     Pull {
         /// What the registry's store has of it; none when the runtime fetches it from elsewhere.
@@ -156,7 +159,7 @@ impl RegistryClient {
             return Err(registry_said(Failure::internal("it did not judge each image")));
         }
         let verdict = |v: pi::ImageVerdict| match v.decision() {
-            pi::ImageDecision::Use => Verdict::Use,
+            pi::ImageDecision::Use => Verdict::Use { digest: v.digest },
             pi::ImageDecision::Pull => Verdict::Pull { stored: v.stored.map(StoredBlob) },
             _ => Verdict::Refuse { reason: v.reason, message: v.message },
         };

@@ -113,6 +113,7 @@ async fn a_cancel_at_any_step_gives_back_the_very_containers() {
         world.host().with(|s| {
             (s.hold, s.hold_aside, s.unplugged, s.hold_removals) = (false, false, false, false);
             s.silent = false;
+            s.health.insert("n2".into(), "healthy".into());
         });
         if step == "released" {
             assert_eq!(cancelled.unwrap_err().reason, "NOT_CANCELLABLE", "restart: {restart}");
@@ -180,8 +181,8 @@ async fn what_ran_before_a_deploy_that_failed_is_kept_for_its_file() {
     assert_eq!(aside(&world).len(), 3);
 
     let back = world.deploy("l", first.clone()).await;
-    assert_eq!(actions(&back)[..2], ["RECREATE node n2", "CREATE node n3"]);
-    assert_eq!(back.plan.unwrap().actions[0].reason, "brings back the container that was set aside");
+    assert_eq!(actions(&back)[..2], ["RECREATE node n2", "START node n3"]);
+    assert_eq!(back.plan.unwrap().actions[0].reason, "its former container comes back");
     assert_eq!(back.state, i32::from(p::OperationState::Succeeded), "{:?}", back.error);
     assert_eq!(containers(&world), before, "nothing else is left");
     assert_eq!(world.host().running(), ["n1", "n2", "n3"]);
@@ -427,4 +428,188 @@ async fn a_cancel_leaves_what_was_stopped_and_unplugged_as_it_was() {
     })
     .await;
     assert_eq!(world.node("l", "n2").await.wanted(), p::Wanted::Stopped);
+}
+
+/// The file was written over before it was known whether what it is for could be made.
+#[tokio::test]
+async fn a_file_of_a_node_that_cannot_be_made_anew_is_not_written_over() {
+    let world = with_contents().await;
+    world.deploy("l", with_file("one")).await;
+    let there = || world.host().read(|s| s.files["a.conf"].clone());
+    let sent = || world.host().count("compute.put_files");
+    let mut wrong = with_file("two");
+    wrong.nodes[0].image = "linx:1".into();
+    let before = sent();
+    let operation = world.deploy("l", wrong.clone()).await;
+    assert_eq!(operation.state(), p::OperationState::Failed);
+    let why = operation.plan.unwrap().actions[0].reason.clone();
+    assert_eq!(
+        why,
+        "forces a new container: image linux:1 → linx:1; bind /etc/a.conf: content changes, and what it changed in it itself is lost"
+    );
+    assert_eq!((sent(), there()), (before, b"one".to_vec()));
+    // Nor while its image is fetched and that is cancelled.
+    world.host().with(|s| {
+        s.hold_pulls = true;
+        s.pullable.insert("linx:1".into());
+    });
+    let operation = world.apply("l", wrong.clone()).await.unwrap();
+    is_told(&world, &operation.id, "n1", "PULLING").await;
+    world.cancel(&operation.id).await.unwrap();
+    world.host().with(|s| s.hold_pulls = false);
+    world.deploy("l", with_file("one")).await;
+    assert_eq!((sent(), there()), (before, b"one".to_vec()));
+    // Made, it has the new one before it starts.
+    let operation = world.deploy("l", wrong).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+    assert_eq!((sent(), there()), (before + 1, b"two".to_vec()));
+}
+
+/// Hosts keep what nodes made of their files for as long as somebody may go back: they are told when a deploy succeeded, and only then.
+#[tokio::test]
+async fn hosts_are_told_with_files_how_many_deploys_succeeded() {
+    let world = with_contents().await;
+    let with = |content: &str, env: &str| {
+        let mut lab = with_file(content);
+        lab.nodes[0].env.insert(env.into(), "1".into());
+        lab
+    };
+    let told = || world.host().read(|s| s.deploys);
+    world.deploy("l", with("one", "A")).await;
+    assert_eq!(told(), 0);
+    world.host().with(|s| s.crashes.insert("B".into()));
+    for (content, env, succeeded) in [("two", "B", 1), ("three", "B", 1), ("one", "A", 1), ("two", "A", 2)] {
+        world.deploy("l", with(content, env)).await;
+        assert_eq!(told(), succeeded, "{content} {env}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_a_bound_directory_loses_goes_from_the_host_and_a_cancel_has_it_back() {
+    let world = with_contents().await;
+    let with = |names: &[&str]| {
+        let mut lab = with_file("one");
+        let file = lab.files.remove(0);
+        let path = |name: &&str| p::FileEntry { path: format!("d/{name}"), ..file.clone() };
+        lab.files = names.iter().map(path).collect();
+        lab.nodes[0].binds[0].source = Some(p::bind::Source::BundlePath("d".into()));
+        lab
+    };
+    let there = || world.host().read(|s| s.files.keys().cloned().collect::<Vec<_>>());
+    world.deploy("l", with(&["a", "b", "c"])).await;
+    let before = containers(&world);
+    world.host().with(|s| s.hold_files = true);
+    let operation = world.apply("l", with(&["b"])).await.unwrap();
+    let why = operation.plan.unwrap().actions[0].reason.clone();
+    assert!(why.starts_with("bind /etc/a.conf: a and 1 more go, in place;"), "{why}");
+    world.host().with(|s| s.hold_files = false);
+    assert_eq!(world.done(&operation.id).await.state(), p::OperationState::Succeeded);
+    assert_eq!(there(), ["d/b"]);
+
+    world.host().with(|s| s.hold_files = true);
+    let operation = world.apply("l", with(&["a"])).await.unwrap();
+    world.cancel(&operation.id).await.unwrap();
+    world.host().with(|s| s.hold_files = false);
+    eventually("it is as it was", BOUND, || async { there() == ["d/b"] }).await;
+    assert_eq!(containers(&world), before);
+}
+
+/// It was over at once, so that nobody could take it back.
+#[tokio::test]
+async fn a_deploy_that_only_drops_nodes_can_be_cancelled_until_it_was_looked_at() {
+    let mut world = World::with(&["h1"], "aside_watch_ms = 4000").await;
+    world.deploy("l", spec(3, &[(1, 2), (2, 3)])).await;
+    let before = containers(&world);
+    for restart in [false, true] {
+        let operation = world.apply("l", spec(2, &[(1, 2)])).await.unwrap();
+        eventually("it is aside", BOUND, || async { aside(&world) == ["n3"] }).await;
+        if restart {
+            world.kill().await;
+            world.start().await;
+        }
+        assert_eq!(world.operation(&operation.id).await.state(), p::OperationState::Running);
+        world.cancel(&operation.id).await.unwrap();
+        world.node_is("l", "n3", p::NodeState::Ready).await;
+        world.link_is("l", "n2:eth2--n3:eth1", p::LinkState::Up).await;
+        assert_eq!((containers(&world), world.host().running().len()), (before.clone(), 3));
+    }
+    let operation = world.deploy("l", spec(2, &[(1, 2)])).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded);
+    assert_eq!((aside(&world).len(), containers(&world).len()), (0, 2), "then it goes");
+}
+
+#[tokio::test]
+async fn a_cancel_gives_back_certificates_and_the_authority_of_before() {
+    let world = World::new().await;
+    let with = |key_bits: u32, validity_seconds: u64| {
+        let mut lab = spec(2, &[(1, 2)]);
+        lab.certificate_authority = Some(p::AuthoritySpec { validity_seconds, ..Default::default() });
+        lab.nodes[0].certificate = Some(p::CertificateSpec { key_bits, ..p::CertificateSpec::default() });
+        lab
+    };
+    let told = || {
+        let certificate = |i: &netloom_proto::compute::v1::Instance| i.certificate.clone();
+        world.host().read(|s| s.wanted.values().find_map(certificate)).unwrap()
+    };
+    world.deploy("l", with(0, 0)).await;
+    let before = told();
+    world.host().with(|s| s.unplugged = true);
+    let operation = world.apply("l", with(0, 999_999)).await.unwrap();
+    eventually("others are told", BOUND, || async { told() != before }).await;
+    world.cancel(&operation.id).await.unwrap();
+    eventually("those of before are told", BOUND, || async { told() == before }).await;
+    world.host().with(|s| s.unplugged = false);
+    let again = world.apply("l", with(0, 0)).await.unwrap();
+    assert_eq!(actions(&again), Vec::<String>::new());
+    assert_eq!(told(), before);
+}
+
+/// Docker refused what was not free yet, and the node was FAILED for a moment.
+#[tokio::test]
+async fn a_host_port_or_address_that_another_node_gives_up_is_waited_for() {
+    let world = World::new().await;
+    let port = |host_port: u32| p::PortMapping { host_port, node_port: 80, ..p::PortMapping::default() };
+    let mgmt = || Some(p::MgmtSpec { ipv4_subnet: "10.9.0.0/24".into(), ..p::MgmtSpec::default() });
+    let mut first = spec(3, &[]);
+    first.mgmt = mgmt();
+    first.nodes[0].ports = vec![port(8_080)];
+    first.nodes[1].mgmt_ipv4 = "10.9.0.9".into();
+    first.nodes[2].ports = vec![port(8_081)];
+    world.deploy("l", first.clone()).await;
+    // One that is dropped, one that gives up its address, and one that gives up its port while its own successor's image is far; three that want what these have.
+    let mut second = spec(6, &[]);
+    second.mgmt = mgmt();
+    second.nodes[2].image = "far:1".into();
+    second.nodes[3].ports = vec![port(8_080)];
+    second.nodes[4].mgmt_ipv4 = "10.9.0.9".into();
+    second.nodes[5].ports = vec![port(8_081)];
+    second.nodes.remove(0);
+    world.host().with(|s| {
+        s.hold_aside = true;
+        s.hold_pulls = true;
+        s.pullable.insert("far:1".into());
+    });
+    let operation = world.apply("l", second).await.unwrap();
+    is_told(&world, &operation.id, "n3", "PULLING").await;
+    let why = "waits for a host port or an address that another node gives up";
+    let all_wait = || async {
+        let mut waits = 0;
+        for node in ["n4", "n5", "n6"] {
+            let node = world.node("l", node).await;
+            waits += usize::from(node.state() == p::NodeState::Pending && node.reason == why);
+        }
+        waits == 3
+    };
+    eventually("they wait", BOUND, all_wait).await;
+    world.host().with(|s| s.hold_pulls = false);
+    eventually("what leaves is asked to", BOUND, || async {
+        world.host().read(|s| s.wanted.values().filter(|i| i.aside).count() == 3)
+    })
+    .await;
+    assert!(all_wait().await);
+    assert_eq!(world.host().running(), ["n1", "n2", "n3"]);
+    world.host().with(|s| s.hold_aside = false);
+    let operation = world.done(&operation.id).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+    assert_eq!(world.host().running(), ["n2", "n3", "n4", "n5", "n6"]);
 }

@@ -417,10 +417,6 @@ async fn a_deploy_that_starts_nodes_looks_at_them_for_a_moment() {
     assert_eq!(ended.state(), p::OperationState::Failed, "{ended:?}");
     let error = ended.error.unwrap().message;
     assert!(error.contains("n1: STOPPED: its process ended with exit code 3"), "{error}");
-    // What starts nothing has nothing to look at.
-    let mut lab = spec(2, &[]);
-    lab.nodes.remove(0);
-    assert_eq!(world.deploy("x", lab).await.state(), p::OperationState::Succeeded);
 }
 
 /// The watch was over before the last nodes of a long deploy had started.
@@ -525,4 +521,66 @@ async fn batches_stay_under_the_size_of_a_message() {
     let mut client = world.client.clone().max_decoding_message_size(16 << 20);
     let page = client.list_labs(request).await.unwrap().into_inner();
     assert_eq!((page.labs.len(), page.labs[0].id.as_str(), page.more), (1, "big", true));
+}
+
+fn checked(env: &str) -> p::LabSpec {
+    let mut lab = spec(2, &[(1, 2)]);
+    lab.nodes[0].env.insert(env.into(), "1".into());
+    lab.nodes[0].healthcheck = Some(p::Healthcheck {
+        test: vec!["CMD".into(), "true".into()],
+        interval_seconds: 1,
+        timeout_seconds: 1,
+        retries: 1,
+        start_period_seconds: 0,
+    });
+    lab
+}
+
+/// The deploy succeeded, and what ran before was removed, before the health check had said anything.
+#[tokio::test]
+async fn a_node_whose_health_is_not_known_yet_does_not_count_as_one_that_works() {
+    let world = World::new().await;
+    let says = |word: &str| world.host().with(|s| drop(s.health.insert("n1".into(), word.into())));
+    says("healthy");
+    assert_eq!(world.deploy("l", checked("A")).await.state(), p::OperationState::Succeeded);
+    says("starting");
+    let operation = world.apply("l", checked("B")).await.unwrap();
+    crate::keep::is_told(&world, &operation.id, "n1", "READY").await;
+    let reason = || async { world.node("l", "n1").await.reason };
+    assert_eq!(reason().await, "its health check has not said anything yet");
+    assert_eq!(world.operation(&operation.id).await.state(), p::OperationState::Running);
+    says("unhealthy");
+    let operation = world.done(&operation.id).await;
+    assert_eq!(operation.state(), p::OperationState::Failed);
+    let told = operation.error.unwrap().message;
+    assert!(
+        told.contains("1 of 2 nodes did not come up\n  n1: READY: its health check fails")
+            && told.contains("what ran before is kept (n1)"),
+        "{told}"
+    );
+    // One that never says anything is not waited for longer than a check takes to fail.
+    says("starting");
+    let operation = world.deploy("l", checked("C")).await;
+    assert_eq!(operation.state(), p::OperationState::Failed, "{operation:?}");
+    says("healthy");
+    let operation = world.deploy("l", checked("D")).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+}
+
+#[tokio::test]
+async fn a_process_that_ends_within_the_watch_again_and_again_is_no_success() {
+    let world = World::with(&["h1"], "start_watch_ms = 3000").await;
+    let operation = world.apply("l", spec(1, &[])).await.unwrap();
+    crate::keep::is_told(&world, &operation.id, "n1", "READY").await;
+    for _ in 0..3 {
+        // It lives for longer than a second each time.
+        tokio::time::sleep(std::time::Duration::from_millis(1_200)).await;
+        world.host().with(|s| s.restart("n1"));
+        assert_eq!(world.operation(&operation.id).await.state(), p::OperationState::Running);
+    }
+    world
+        .host()
+        .with(|s| s.exists.values_mut().for_each(|e| e.phase = netloom_model::observed::Phase::Failed));
+    let operation = world.done(&operation.id).await;
+    assert_eq!(operation.state(), p::OperationState::Failed, "{operation:?}");
 }

@@ -8,6 +8,7 @@ use netloom_model::id::NodeUid;
 use netloom_model::naming;
 use netloom_model::slice::Instance;
 use netloom_model::spec::NetworkMode;
+use netloom_model::state::Runtime;
 use virt::domain::Domain;
 use virt_sys as sys;
 
@@ -28,7 +29,12 @@ const LOGS: usize = 5;
 impl LibvirtDriver {
     pub(super) async fn make(&self, instance: &Instance) -> Result<String, Error> {
         let vm = self.vm(&instance.spec.kind)?.clone();
-        let base = self.disks.base(&instance.spec.image)?;
+        // What was judged, whatever the name has come to mean since.
+        let image = match instance.image_digest.as_str() {
+            "" => &instance.spec.image,
+            digest => digest,
+        };
+        let base = self.disks.base(image)?;
         let base = base.ok_or_else(|| Error::ImageMissing(instance.spec.image.clone()))?;
         self.disks.require_direct_io()?;
         if let Some(id) = self.made_before(instance).await? {
@@ -111,7 +117,7 @@ impl LibvirtDriver {
 
     /// Its NICs in order: management, those that its kind keeps, and its ports up to the last that has a cable.
     fn nics(&self, instance: &Instance) -> Vec<Nic> {
-        let Some(naming) = self.kinds.get(&instance.spec.kind).map(|k| &k.interfaces) else {
+        let Some(naming) = self.kinds.on(&instance.spec.kind, Runtime::Libvirt).map(|k| &k.interfaces) else {
             return Vec::new();
         };
         let place =
@@ -120,7 +126,7 @@ impl LibvirtDriver {
             instance.nics.iter().filter_map(|nic| Some((place(nic)?, nic))).collect();
         let last = wired.keys().next_back().copied().unwrap_or_default();
         let nic = |place: u32| match wired.get(&place) {
-            Some(nic) => Nic { tap: nic.wire_id.interface_name(TAP), mac: nic.mac.clone(), carrier: true },
+            Some(nic) => Nic { tap: nic.wire_id.interface_name(&self.nic_prefix), mac: nic.mac.clone() },
             None => idle(instance.uid, place),
         };
         (0..=last).map(nic).collect()
@@ -234,19 +240,17 @@ impl LibvirtDriver {
             _ => {}
         }
         self.lives.forget(id);
+        self.carrier.forget(id);
         self.disks.remove(reading.identity.uid)
     }
 }
-
-/// Prefix of taps that have a cable: what follows is the wire's id, as in the name of every host end.
-const TAP: &str = "nl";
 
 /// A NIC that nothing is plugged into.
 fn idle(uid: NodeUid, place: u32) -> Nic {
     let digest = netloom_model::id::Digest::of(format!("{uid} {place}").as_bytes());
     let hex = &digest.as_str()["sha256:".len()..];
     let mac: Vec<&str> = (0..5).map(|i| &hex[2 * i..2 * i + 2]).collect();
-    Nic { tap: format!("nv{}", &hex[..12]), mac: format!("02:{}", mac.join(":")), carrier: false }
+    Nic { tap: format!("nv{}", &hex[..12]), mac: format!("02:{}", mac.join(":")) }
 }
 
 /// What a node asks for that only containers can be given.

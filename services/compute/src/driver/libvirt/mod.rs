@@ -3,13 +3,15 @@
 //! ```text
 //!   Driver ── looks ─► connection ─► thread ─┐            identity: whose a domain is, in its metadata
 //!      │                                     ├─► libvirtd  xml:      what a domain is, from its kind and its node
-//!      └───── acts ──► connection ─► thread ─┘            disks:    overlays on base images
+//!      ├───── acts ──► connection ─► thread ─┤            disks:    overlays on base images
+//!      └── carrier ──► connection ─► thread ─┘            carrier:  links of NICs follow their taps
 //! ```
 //!
-//! Two connections, since libvirtd can take a minute to define a domain or to end one, and what is seen must not become old meanwhile. A domain is defined anew at each start, so that what
+//! Three connections, since libvirtd can take a minute to define a domain or to end one, and neither what is seen nor carrier must wait meanwhile. A domain is defined anew at each start, so that what
 //! may have changed since (its taps, its size, how guests run here) is what it starts with; its disk and its addresses stay.
 
 mod accel;
+mod carrier;
 mod connection;
 mod disks;
 mod events;
@@ -19,6 +21,7 @@ mod lives;
 mod log;
 mod machines;
 mod medium;
+mod nics;
 mod read;
 mod xml;
 
@@ -30,10 +33,12 @@ use std::time::Duration;
 use futures::future::{FutureExt as _, ready};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
-use netloom_model::id::{LabUid, NodeUid, Owner};
+use netloom_model::id::{LabUid, NodeUid, Owner, WireId};
 use netloom_model::kind::{Catalogue, Startup, Vm};
 use netloom_model::slice::Instance;
 use netloom_model::state::Runtime;
+use netloom_service::Shutdown;
+use netloom_service::handover::Machine;
 use tokio::sync::OnceCell;
 use tokio_stream::wrappers::BroadcastStream;
 
@@ -41,6 +46,7 @@ use super::{Answer, Command, Driver, Found, Image, Limits, Line, Lines, Listed, 
 use crate::config::Config;
 use crate::error::Error;
 use crate::files::Files;
+use carrier::Carrier;
 use connection::{Connection, Refused};
 use disks::Disks;
 use identity::Identity;
@@ -53,7 +59,6 @@ const LOOK: Duration = Duration::from_secs(10);
 const ACT: Duration = Duration::from_secs(180);
 /// How long a machine that is set aside has to end: what takes its place waits for that.
 const GRACE: Duration = Duration::from_secs(1);
-const KVM: &str = "/dev/kvm";
 
 /// See the module.
 pub struct LibvirtDriver {
@@ -66,17 +71,24 @@ pub struct LibvirtDriver {
     stop_timeout: Duration,
     accel: OnceCell<accel::Found>,
     lives: Arc<Lives>,
+    carrier: Arc<Carrier>,
+    /// What names of taps that have a cable begin with: what follows is the wire's id, as in the name of every host end.
+    nic_prefix: String,
 }
 
 impl LibvirtDriver {
-    /// A driver that connects when it is first asked something.
+    /// A driver that connects when it is first asked something. `nic_prefix` is the network service's.
     pub fn new(
         owner: Owner,
         config: &Config,
         kinds: Catalogue,
         files: Arc<Files>,
         data_dir: &Path,
+        nic_prefix: String,
+        shutdown: Shutdown,
     ) -> Result<LibvirtDriver, Error> {
+        let lives = Lives::new();
+        let links = Connection::new(&config.libvirt_uri, LOOK)?;
         Ok(LibvirtDriver {
             owner,
             looks: Connection::new(&config.libvirt_uri, LOOK)?,
@@ -86,17 +98,19 @@ impl LibvirtDriver {
             kinds,
             stop_timeout: Duration::from_secs(config.stop_timeout.into()),
             accel: OnceCell::new(),
-            lives: Lives::new(),
+            carrier: Carrier::keep(links, lives.news(), shutdown),
+            lives,
+            nic_prefix,
         })
     }
 
     async fn accel(&self) -> &accel::Found {
-        self.accel.get_or_init(|| accel::find(Path::new(KVM))).await
+        self.accel.get_or_init(accel::find).await
     }
 
     /// What its kind says of its machine.
     fn vm(&self, kind: &str) -> Result<&Vm, Error> {
-        let vm = self.kinds.get(kind).and_then(|k| k.vm.as_ref());
+        let vm = self.kinds.on(kind, Runtime::Libvirt).and_then(|k| k.vm.as_ref());
         vm.ok_or_else(|| {
             Error::Refused(format!(
                 "this host has no kind {kind} of virtual machines: give it the kind's file"
@@ -106,7 +120,15 @@ impl LibvirtDriver {
 
     /// How a kind's machines take the configuration that they start with.
     fn startup(&self, kind: &str) -> &Startup {
-        self.kinds.get(kind).map_or(&Startup::None {}, |kind| &kind.config.startup)
+        self.kinds.on(kind, Runtime::Libvirt).map_or(&Startup::None {}, |kind| &kind.config.startup)
+    }
+
+    /// What the network service has to know of a machine that runs.
+    fn machine(&self, reading: &Reading) -> Option<Machine> {
+        let machine = self.lives.machine(reading)?;
+        let up = reading.nics.iter().filter(|nic| nic.up);
+        let carrier = up.filter_map(|nic| WireId::from_interface_name(&self.nic_prefix, &nic.tap)).collect();
+        Some(Machine { carrier, ..machine })
     }
 
     /// The machine with this id as it is now; none when there is none, or it is not ours.
@@ -160,9 +182,9 @@ impl Driver for LibvirtDriver {
                 Some(change.id)
             });
             let changes = changes.chain(stream::once(ready(None)));
-            let ends = BroadcastStream::new(self.lives.ends()).map(Result::ok);
+            let news = BroadcastStream::new(self.lives.news().subscribe()).map(Result::ok);
             // Over when libvirt's are, or when either were missed.
-            Ok(stream::select(changes, ends).take_while(|id| ready(id.is_some())).filter_map(ready).boxed())
+            Ok(stream::select(changes, news).take_while(|id| ready(id.is_some())).filter_map(ready).boxed())
         }
         .boxed()
     }
@@ -180,11 +202,16 @@ impl Driver for LibvirtDriver {
     fn inspect<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Found>> {
         async move {
             let Some(reading) = self.reading(id).await? else { return Ok(None) };
-            let ran = self.lives.saw(&reading);
+            let ran = self.lives.saw(&reading).await;
+            match reading.runs() {
+                true => self.carrier.saw(&reading.id, &reading.nics),
+                false => self.carrier.forget(&reading.id),
+            }
             let Identity { uid, lab_uid, lab, node, spec_hash, image, limits, .. } = reading.identity.clone();
             Ok(Some(Found {
                 process: reading.process(),
                 aside: reading.is_aside(),
+                machine: self.machine(&reading),
                 start_id: reading.start_id(),
                 started_us: reading.started_ns() / 1000,
                 trouble: reading.trouble().to_owned(),
@@ -302,7 +329,7 @@ impl Driver for LibvirtDriver {
     fn logs<'a>(&'a self, id: &'a str, which: Lines) -> Answer<'a, BoxStream<'static, Result<Line, Error>>> {
         async move {
             let Some(reading) = self.reading(id).await? else { return Ok(stream::empty().boxed()) };
-            self.lives.saw(&reading);
+            self.lives.saw(&reading).await;
             let (lives, id, start) = (self.lives.clone(), reading.id.clone(), reading.started_ns());
             let runs: log::Runs = Arc::new(move || lives.runs(&id, start));
             log::read(&self.disks.console(reading.identity.uid), which, which.follow.then_some(runs))

@@ -9,11 +9,7 @@ fn of_kind(kind: &str, accel: Accel, nics: usize) -> String {
     let catalogue = Catalogue::embedded();
     let vm = catalogue.get(kind).and_then(|k| k.vm.clone()).expect("a kind of virtual machines");
     let nics: Vec<Nic> = (0..nics)
-        .map(|n| Nic {
-            tap: format!("nl000000000000{n}"),
-            mac: format!("02:00:00:00:00:0{n}"),
-            carrier: n > 0,
-        })
+        .map(|n| Nic { tap: format!("nl000000000000{n}"), mac: format!("02:00:00:00:00:0{n}") })
         .collect();
     let disks = [Path::new("/d/instances/u/disk.qcow2"), Path::new("/d/instances/u/data.qcow2")];
     domain(&Machine {
