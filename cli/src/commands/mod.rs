@@ -31,6 +31,7 @@ mod node;
 mod push;
 mod reference;
 mod save;
+mod serial;
 mod shell;
 mod validate;
 mod version;
@@ -96,9 +97,7 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
         Command::Shell(a) => {
             shell::run(context, &a.lab, a.node.as_deref().unwrap_or_default(), a.command).await
         }
-        Command::Console(a) => {
-            console::run(context, &a.lab, a.node.as_deref().unwrap_or_default(), a.detach_key).await
-        }
+        Command::Console(a) => console::run(context, a).await,
         Command::Logs(a) => logs::run(context, a).await.map(done),
         Command::Capture(a) => capture::run(context, a).await.map(done),
         Command::Save(a) => save::run(context, a).await,

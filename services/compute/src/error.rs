@@ -79,6 +79,17 @@ pub enum Error {
     /// No such instance runs here.
     #[error("node {0} does not run on this host")]
     NotRunning(String),
+    /// It has no console that one can attach to.
+    #[error("{0}")]
+    NoConsole(String),
+    /// Somebody else writes to its console.
+    #[error(
+        "somebody else writes to the console of {0}: read it only, or take it over (--read-only, --take)"
+    )]
+    ConsoleInUse(String),
+    /// Nothing can be run in it from outside.
+    #[error("{0}")]
+    NoExec(String),
     /// A request that makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -134,6 +145,9 @@ impl From<Error> for Failure {
             Error::WrongBytes(_) => (Code::InvalidArgument, "DIGEST_MISMATCH"),
             Error::DiskFull(_) => (Code::ResourceExhausted, "DISK_FULL"),
             Error::NotRunning(_) => (Code::FailedPrecondition, "NODE_NOT_RUNNING"),
+            Error::NoConsole(_) => (Code::FailedPrecondition, "CONSOLE_NOT_SUPPORTED"),
+            Error::ConsoleInUse(_) => (Code::FailedPrecondition, "CONSOLE_IN_USE"),
+            Error::NoExec(_) => (Code::FailedPrecondition, "EXEC_NOT_SUPPORTED"),
             Error::Gone(_) => (Code::FailedPrecondition, "LAB_REMOVED"),
             Error::Invalid(_) => (Code::InvalidArgument, "INVALID_REQUEST"),
             Error::Ticket(e) => return e.into(),

@@ -13,18 +13,19 @@ use netloom_model::spec::FileEntry;
 use netloom_proto::compute::v1 as p;
 use netloom_proto::compute::v1::compute_service_server::ComputeService;
 use netloom_proto::convert::id;
+use netloom_proto::v1::ConsoleEvent;
 use prost::Message as _;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Interval, MissedTickBehavior};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::driver::{Command, Input, Line, Lines, Output, Size};
+use crate::driver::{Attach, Command, Input, Line, Lines, Output, Size, Told};
 use crate::error::Error;
 use crate::files::Uploads;
 use crate::host::Host;
 use crate::log;
-use crate::table::{Snapshot, Told};
+use crate::table::{Snapshot, Told as Change};
 
 mod images;
 
@@ -246,6 +247,58 @@ impl ComputeService for Grpc {
         Ok(self.until_shutdown(until_error(output)))
     }
 
+    type ConsoleStream = Streamed<p::ConsoleResponse>;
+
+    async fn console(
+        &self,
+        request: Request<Streaming<p::ConsoleRequest>>,
+    ) -> Result<Response<Self::ConsoleStream>, Status> {
+        use p::console_request::Part as Given;
+        use p::console_response::Part;
+        let mut parts = request.into_inner();
+        let Some(Given::Start(start)) = parts.message().await?.and_then(|m| m.part) else {
+            return Err(Error::Invalid("the first message is not `start`".to_owned()).into());
+        };
+        let opened = self.host.open(&start.uid, "console", &start.ticket)?;
+        let how = match (start.read_only, start.take) {
+            (true, _) => Attach::Read,
+            (false, true) => Attach::Take,
+            (false, false) => Attach::Write,
+        };
+        let console = opened.driver.console(&opened.id, how).await?;
+        if let Some(input) = console.input {
+            let shutdown = self.host.shutdown.clone();
+            // Ends when the caller has nothing more to say, when the line is somebody else's, and with the service: a caller that is listened to would keep it from ending.
+            tokio::spawn(async move {
+                let writing = async {
+                    while let Ok(Some(message)) = parts.message().await {
+                        if let Some(Given::Input(bytes)) = message.part
+                            && input.send(bytes.into()).await.is_err()
+                        {
+                            return;
+                        }
+                    }
+                };
+                tokio::select! {
+                    () = writing => {}
+                    () = input.closed() => {}
+                    () = shutdown.cancelled() => {}
+                }
+            });
+        }
+        let event = |event: ConsoleEvent| Part::Event(event.into());
+        let told = console.told.map(move |told| {
+            let part = match told? {
+                Told::Output(bytes) => Part::Output(bytes.into()),
+                Told::Taken => event(ConsoleEvent::Taken),
+                Told::Ended => event(ConsoleEvent::Ended),
+            };
+            Ok(p::ConsoleResponse { part: Some(part) })
+        });
+        let attached = p::ConsoleResponse { part: Some(event(ConsoleEvent::Attached)) };
+        Ok(self.until_shutdown(stream::once(async { Ok(attached) }).chain(until_error(told))))
+    }
+
     type LogsStream = Streamed<p::LogsResponse>;
 
     async fn logs(&self, request: Request<p::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
@@ -276,7 +329,7 @@ struct Observer {
     host: Arc<Host>,
     /// Parts of a snapshot that were not told yet. What changed meanwhile comes after them.
     parts: VecDeque<p::Snapshot>,
-    told: Receiver<Told>,
+    told: Receiver<Change>,
     beat: Interval,
 }
 
@@ -294,14 +347,14 @@ impl Observer {
             }
             tokio::select! {
                 told = self.told.recv() => match told {
-                    Ok(Told::Changed(observed)) => break Event::Changed((*observed).into()),
-                    Ok(Told::Gone(uid)) => break Event::Gone(uid.to_string()),
-                    Ok(Told::Inventory) => {
+                    Ok(Change::Changed(observed)) => break Event::Changed((*observed).into()),
+                    Ok(Change::Gone(uid)) => break Event::Gone(uid.to_string()),
+                    Ok(Change::Inventory) => {
                         let inventory = Some(self.host.table.inventory().into());
                         break Event::Heartbeat(p::Heartbeat { inventory });
                     }
                     // Too slow for single changes, or too many: everything at once replaces them.
-                    Ok(Told::Everything) | Err(RecvError::Lagged(_)) => {
+                    Ok(Change::Everything) | Err(RecvError::Lagged(_)) => {
                         let (now, told) = self.host.table.observe();
                         (self.parts, self.told) = (snapshot(now), told);
                     }

@@ -288,14 +288,14 @@ impl SchedulerService for Grpc {
         let rows = self.lab(&request.lab)?;
         let node = rows.node(&request.node.to_ascii_lowercase());
         let node = node.ok_or_else(|| not_found("node", "NODE_NOT_FOUND", &request.node))?;
-        if !matches!(request.verb.as_str(), "exec" | "logs") {
+        if !matches!(request.verb.as_str(), "exec" | "console" | "logs") {
             let failure = Failure::new(Code::InvalidArgument, "INVALID_REQUEST", "there is no such verb");
             return Err(to_status(
-                failure.violation("verb", format!("\"{}\" is neither exec nor logs", request.verb)),
+                failure.violation("verb", format!("\"{}\" is not exec, console or logs", request.verb)),
             ));
         }
         let client = node.host.as_ref().and_then(|h| self.core.hosts.get(h));
-        let client = client.filter(|_| request.verb != "exec" || node.state.is_running());
+        let client = client.filter(|_| request.verb == "logs" || node.state.is_running());
         if node.segment.is_some() {
             let message = format!(
                 "node {} is a bridge and has no process: nothing runs in it and it writes no log",

@@ -26,7 +26,7 @@ use netloom_service::pace::Pace;
 use tokio::time::Instant;
 
 use self::failures::{LAB_REMOVED, host_refused, lab_removed};
-use self::health::{Health, health};
+use self::health::{Health, health, is_ill};
 use crate::client::{COMPUTE, NETWORK};
 use crate::error::Result;
 use crate::facts::BACK;
@@ -157,11 +157,8 @@ async fn pass(
                 let proven = if is_kept { well + core.config.aside_watch() } else { well };
                 let proven = lasts.map_or(proven, |t| t.max(proven));
                 let watches = operation.kind == OperationKind::Deploy && !operation.released;
-                let health = match watches {
-                    true => health(rows, &seen.started, Instant::now()),
-                    false => Health::Well,
-                };
-                if let Health::Failing(nodes) = health {
+                let health = if watches { health(rows, &seen.started, well) } else { Health::Told };
+                if let Health::Silent(nodes) = health {
                     end(core, operation, Err(incomplete(rows, &nodes, &[]))).await?;
                 } else if let Health::Awaited(until) = health {
                     wake = wake.into_iter().chain([until]).min();
@@ -375,6 +372,7 @@ fn is_at_fault(node: &NodeRow) -> bool {
     match node.state {
         NodeState::Failed | NodeState::Unschedulable => node.wanted == Wanted::Running,
         NodeState::Stopped => node.wanted == Wanted::Running && exit_code(node) != Some(0),
+        NodeState::Ready => is_ill(node),
         _ => false,
     }
 }

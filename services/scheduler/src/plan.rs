@@ -171,7 +171,7 @@ fn nodes(
         let files = spec.files_of(&new.spec);
         let why = [reason::recreation(&old.spec, &new.spec, |node| hash_of(node, &files)), around];
         let why = why.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
-        let contents = reason::contents((before, &old.spec), (spec, &new.spec), true);
+        let contents = reason::contents((&had(old, before), &old.spec), (spec, &new.spec), true);
         let verb = if stays { Verb::Recreate } else { Verb::Create };
         let why = match made.anew(rows, new, uid) {
             Anew::AsBefore => continue,
@@ -196,6 +196,11 @@ fn nodes(
     made.former
 }
 
+/// The files of a node as they are on its host, or are to be.
+fn had(node: &NodeRow, before: &LabSpec) -> Vec<FileEntry> {
+    if node.own_files.is_empty() { before.files_of(&node.spec) } else { node.own_files.clone() }
+}
+
 /// Brings a node that stays to its spec; says what is done and why, if anything.
 fn changed_in_place(
     node: &mut NodeRow,
@@ -204,7 +209,7 @@ fn changed_in_place(
     ctx: Context<'_>,
 ) -> Option<(Verb, String)> {
     let (mut verb, mut reasons) = (Verb::Update, Vec::new());
-    let contents = reason::contents((before, &node.spec), (after, &spec), false);
+    let contents = reason::contents((&had(node, before), &node.spec), (after, &spec), false);
     if ctx.revive && node.wanted == Wanted::Stopped {
         verb = Verb::Start;
         verbs::apply(node, verb);

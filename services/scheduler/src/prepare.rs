@@ -268,8 +268,7 @@ async fn pull(
 
 /// Puts the files that these nodes' binds use on the host, and notes which.
 async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &[&NodeRow]) -> Result<()> {
-    let of_nodes: Vec<(&NodeRow, Vec<FileEntry>)> =
-        nodes.iter().map(|n| (*n, rows.lab.spec.files_of(&n.spec))).collect();
+    let of_nodes: Vec<(&NodeRow, Vec<FileEntry>)> = nodes.iter().map(|n| (*n, rows.files_for(n))).collect();
     let files: BTreeSet<FileEntry> = of_nodes.iter().flat_map(|(_, files)| files).cloned().collect();
     // What is sent in vain may be half there: going back to the former files has to send those again.
     let unknown: BTreeSet<NodeUid> = of_nodes
@@ -297,10 +296,10 @@ async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes
         let (directories, paths) = (directories.into_iter().collect(), paths.into_iter().collect());
         client.remove_files(rows.lab.uid, rows.lab.deploys, directories, paths).await?;
     }
-    let sent: Vec<(NodeUid, String)> = of_nodes
+    let sent: BTreeMap<NodeUid, Vec<FileEntry>> = of_nodes
         .into_iter()
-        .map(|(n, files)| (n.uid, files_hash(&files)))
-        .filter(|(_, h)| !h.is_empty())
+        .filter(|(_, files)| !files.is_empty())
+        .map(|(n, files)| (n.uid, files))
         .collect();
     let due = nodes.iter().any(|n| rows.has_files_due(n));
     if sent.is_empty() && !due {
@@ -310,9 +309,9 @@ async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes
     core.change("scheduler.files", rows.lab.uid, |rows| {
         step(rows, &uids, ImageStep::Ready, "");
         for uid in nodes.iter().map(|n| n.uid) {
-            let hash = sent.iter().find(|(u, _)| *u == uid).map(|(_, h)| h.clone()).unwrap_or_default();
+            let files = sent.get(&uid).cloned().unwrap_or_default();
             if let Some(node) = rows.nodes.get_mut(&uid) {
-                node.files = hash;
+                (node.files, node.own_files) = (files_hash(&files), files);
             }
         }
     })

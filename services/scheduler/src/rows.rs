@@ -11,7 +11,7 @@ use netloom_model::id::{HostId, LabId, LabUid, LinkUid, NodeId, NodeUid, Operati
 use netloom_model::observed::{ComputeInventory, NetworkInventory, Observed, Phase};
 use netloom_model::plan::Rejection;
 use netloom_model::slice::{Network, files_hash, mgmt_bridge};
-use netloom_model::spec::{LabSpec, LinkSpec, NodeSpec, Stage};
+use netloom_model::spec::{FileEntry, LabSpec, LinkSpec, NodeSpec, Stage};
 use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
 use netloom_model::tally::{LinkTally, NodeTally};
 use serde::{Deserialize, Serialize};
@@ -111,6 +111,9 @@ pub struct NodeRow {
     /// Hash of the files that were put on its host for it.
     #[serde(default)]
     pub files: String,
+    /// The files that were last put there for it.
+    #[serde(skip)]
+    pub own_files: Vec<FileEntry>,
     /// True once it had its place: there may be an instance of it on its host, whatever was last read back.
     #[serde(default)]
     pub placed: bool,
@@ -168,16 +171,6 @@ impl NodeRow {
     /// True for what leaves and may still have the name, the ports or the addresses of what takes its place.
     pub fn is_in_the_way(&self) -> bool {
         !self.wanted.stays() && self.phase().is_some_and(|p| p != Phase::Aside)
-    }
-
-    /// True when it is on its host and its files there are not those of the spec.
-    fn has_other_files(&self, spec: &LabSpec) -> bool {
-        self.is_wanted()
-            && self.runtime != Runtime::Bridge
-            && self.host.is_some()
-            && self.image_step == ImageStep::Ready
-            && !(spec.files.is_empty() && self.files.is_empty())
-            && files_hash(&spec.files_of(&self.spec)) != self.files
     }
 
     /// True while its image and files are still awaited on its host.
@@ -359,11 +352,24 @@ impl LabRows {
         of(false).chain(of(true)).collect()
     }
 
-    /// True when other files are to be put on a node's host for it. Those of what is to take the place of a node come once it has that place: until then it is
-    /// not known whether it ever will, and what it mounts is what runs there now.
-    pub fn has_files_due(&self, node: &NodeRow) -> bool {
+    /// The files that a node is to have on its host. One beside which a successor stands has its own: the spec's are for the successor, of which it is not known
+    /// whether it ever takes its place.
+    pub fn files_for(&self, node: &NodeRow) -> Vec<FileEntry> {
         let succeeds = |n: &NodeRow| n.is_successor() && n.id.folded() == node.id.folded();
-        node.has_other_files(&self.lab.spec) && !self.nodes.values().any(succeeds)
+        match node.is_wanted() && self.nodes.values().any(succeeds) {
+            true => node.own_files.clone(),
+            false => self.lab.spec.files_of(&node.spec),
+        }
+    }
+
+    /// True when other files than those that are there are to be put on a node's host for it.
+    pub fn has_files_due(&self, node: &NodeRow) -> bool {
+        node.is_wanted()
+            && node.runtime != Runtime::Bridge
+            && node.host.is_some()
+            && node.image_step == ImageStep::Ready
+            && !(self.lab.spec.files.is_empty() && node.files.is_empty() && node.own_files.is_empty())
+            && files_hash(&self.files_for(node)) != node.files
     }
 
     /// The nodes as they are to be: successors instead of those whose place they take.

@@ -63,7 +63,7 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
                 wanted: n.wanted,
                 interfaces: interfaces(rows, n),
                 network: network.clone(),
-                files: rows.lab.spec.files_of(&n.spec),
+                files: rows.files_for(n),
                 host_entries: if n.is_aside() { Vec::new() } else { entries.clone() },
                 spec_hash: n.spec_hash.clone(),
                 restarts: n.restarts,

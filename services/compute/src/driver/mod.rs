@@ -297,6 +297,36 @@ pub struct Session {
     pub input: mpsc::Sender<Input>,
 }
 
+/// How one attaches to a console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attach {
+    /// Reads it.
+    Read,
+    /// Writes to it too, when nobody else does.
+    Write,
+    /// Writes to it from now on, whoever does.
+    Take,
+}
+
+/// What a console tells who is attached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// It wrote this.
+    Output(Bytes),
+    /// Somebody else writes from now on.
+    Taken,
+    /// Its machine has ended; nothing follows.
+    Ended,
+}
+
+/// A console that one is attached to.
+pub struct Console {
+    /// What it tells. One that is not read holds up nobody else.
+    pub told: BoxStream<'static, Result<Told, Error>>,
+    /// What is written to it; none when it is only read. Dropping it lets others write.
+    pub input: Option<mpsc::Sender<Bytes>>,
+}
+
 /// Runs instances.
 pub trait Driver: Send + Sync + 'static {
     /// True when this driver runs instances of this runtime.
@@ -336,6 +366,11 @@ pub trait Driver: Send + Sync + 'static {
     fn remove_lab(&self, lab: LabUid) -> Answer<'_, ()>;
     /// Runs a command in an instance.
     fn exec<'a>(&'a self, id: &'a str, command: Command) -> Answer<'a, Session>;
+    /// Attaches to the console of an instance, where it has one.
+    fn console<'a>(&'a self, _: &'a str, _: Attach) -> Answer<'a, Console> {
+        let message = "a container has no console: netloom shell opens a terminal in it".to_owned();
+        async { Err(Error::NoConsole(message)) }.boxed()
+    }
     /// What an instance wrote, over all its starts. Following ends with its process.
     fn logs<'a>(&'a self, id: &'a str, which: Lines) -> Answer<'a, BoxStream<'static, Result<Line, Error>>>;
     /// What the store has of an image.

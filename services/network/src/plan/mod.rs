@@ -20,6 +20,8 @@ mod kernel_tests;
 mod plane_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

@@ -1,11 +1,12 @@
-//! Health checks of the nodes that a deploy starts, where its file says how their health is told. Until the check has said something, it is not known that they work; what
-//! a failing one says of them is that they do not.
+//! Health checks of nodes, where the file says how their health is told. Until the check has said something after a start, it is not known that a node works; what
+//! a failing one says is that it does not.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use netloom_model::id::NodeUid;
 use netloom_model::spec::Healthcheck;
+use netloom_model::state::Wanted;
 use tokio::time::Instant;
 
 use crate::rows::{LabRows, NodeRow};
@@ -15,39 +16,48 @@ const DEFAULTS: (u32, u32, u32) = (30, 30, 3);
 /// What a host may take beside the checks.
 const SLACK: Duration = Duration::from_secs(5);
 
-/// What the checks of started nodes say.
+/// What checks have not said yet.
 pub(super) enum Health<'r> {
-    /// Nothing against them.
-    Well,
+    /// Nothing is awaited.
+    Told,
     /// One has not said anything yet, and may until then.
     Awaited(Instant),
-    /// These fail, or said nothing in the time that they have.
-    Failing(Vec<&'r NodeRow>),
+    /// These said nothing in the time that they have.
+    Silent(Vec<&'r NodeRow>),
 }
 
-/// What health checks say of nodes that were started, each since then.
+/// What is awaited of health checks of nodes, each since it was started, or since then.
 pub(super) fn health<'r>(
     rows: &'r LabRows,
     started: &HashMap<NodeUid, (String, Instant)>,
-    now: Instant,
+    otherwise: Instant,
 ) -> Health<'r> {
-    let (mut failing, mut until) = (Vec::new(), None);
-    for (node, since) in started.iter().filter_map(|(uid, (_, since))| Some((rows.nodes.get(uid)?, since))) {
-        let Some(check) = node.spec.healthcheck.as_ref().filter(|c| is_asked(c)) else { continue };
-        let over = *since + longest(check);
-        match node.observed.as_ref().map_or("", |o| o.health.as_str()) {
-            "healthy" => {}
-            "unhealthy" => failing.push(node),
-            _ if over > now => until = until.max(Some(over)),
-            _ => failing.push(node),
+    let (mut silent, mut until) = (Vec::new(), None);
+    for node in rows.nodes.values().filter(|n| n.is_wanted() && n.wanted == Wanted::Running) {
+        let check = node.spec.healthcheck.as_ref().filter(|c| is_asked(c));
+        let Some(check) = check.filter(|_| told_of(node) == "starting") else { continue };
+        let over = started.get(&node.uid).map_or(otherwise, |(_, since)| *since) + longest(check);
+        if over > Instant::now() {
+            until = until.max(Some(over));
+        } else {
+            silent.push(node);
         }
     }
-    failing.sort_by(|a, b| a.id.cmp(&b.id));
+    silent.sort_by(|a, b| a.id.cmp(&b.id));
     match until {
-        _ if !failing.is_empty() => Health::Failing(failing),
+        _ if !silent.is_empty() => Health::Silent(silent),
         Some(until) => Health::Awaited(until),
-        None => Health::Well,
+        None => Health::Told,
     }
+}
+
+/// True for a node that runs and of which the check that its file asks for says that it does not work.
+pub(super) fn is_ill(node: &NodeRow) -> bool {
+    node.spec.healthcheck.as_ref().is_some_and(is_asked) && told_of(node) == "unhealthy"
+}
+
+fn told_of(node: &NodeRow) -> &str {
+    node.observed.as_ref().map_or("", |o| o.health.as_str())
 }
 
 fn is_asked(check: &Healthcheck) -> bool {

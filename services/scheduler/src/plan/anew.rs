@@ -197,6 +197,7 @@ impl New {
             image_detail: String::new(),
             image_digest: String::new(),
             files: String::new(),
+            own_files: Vec::new(),
             placed: true,
             shares: None,
             removal: String::new(),

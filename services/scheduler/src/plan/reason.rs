@@ -79,14 +79,14 @@ fn bundled(node: &NodeSpec) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// What becomes of the files that a node mounts, and goes on mounting: they are written over where they are, or go. A node that is made anew reads them at its start.
-pub fn contents(old: (&LabSpec, &NodeSpec), new: (&LabSpec, &NodeSpec), anew: bool) -> Vec<String> {
-    if old.0.files == new.0.files {
+pub fn contents(old: (&[FileEntry], &NodeSpec), new: (&LabSpec, &NodeSpec), anew: bool) -> Vec<String> {
+    let (had, has) = (old.0, new.0.files_of(new.1));
+    if had == has {
         return Vec::new();
     }
-    let (had, has) = (old.0.files_of(old.1), new.0.files_of(new.1));
     let goes_on = |path: &str, target: &str| bundled(old.1).any(|b| b == (path, target));
     let told = |(path, target): (&str, &str)| {
-        let change = change_of(path, &had, &has)?;
+        let change = change_of(path, had, &has)?;
         let writable = new.1.binds.iter().any(|b| b.target == target && !b.read_only);
         let own =
             if writable && change.overwrites { ", and what it changed in it itself is lost" } else { "" };
@@ -366,7 +366,7 @@ mod tests {
             ..LabSpec::default()
         };
         let old = files(&[("a", "1"), ("d/x", "1"), ("d/y", "1"), ("s.cfg", "1"), ("other", "1")]);
-        let told = |new: &LabSpec| contents((&old, &node), (new, &node), false);
+        let told = |new: &LabSpec| contents((&old.files_of(&node), &node), (new, &node), false);
         assert_eq!(told(&old), Vec::<String>::new());
         assert_eq!(
             told(&LabSpec {
@@ -384,7 +384,7 @@ mod tests {
                 "startup-config: content changes; the node reads it when it next starts, and what it changed in it itself is lost",
             ]
         );
-        let made_anew = contents((&old, &node), (&new, &node), true);
+        let made_anew = contents((&old.files_of(&node), &node), (&new, &node), true);
         assert_eq!(made_anew[0], "bind /etc/a: content changes, and what it changed in it itself is lost");
         let mut fewer = files(&[("a", "1"), ("d/y", "2"), ("s.cfg", "1")]);
         fewer.files[0].mode = 0o755;

@@ -101,6 +101,7 @@ pub(super) fn node_row(row: &SqlRow) -> Result<NodeRow> {
         image_detail: row.try_get("image_detail")?,
         image_digest: row.try_get("image_digest")?,
         files: row.try_get("files")?,
+        own_files: from_json("nodes.own_files_json", row.try_get("own_files_json")?)?,
         placed: row.try_get::<i64, _>("placed")? != 0,
         shares: shares.map(|s| parse("nodes.shares", &s)).transpose()?,
         removal: row.try_get("removal")?,

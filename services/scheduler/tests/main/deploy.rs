@@ -558,6 +558,18 @@ async fn a_node_whose_health_is_not_known_yet_does_not_count_as_one_that_works()
             && told.contains("what ran before is kept (n1)"),
         "{told}"
     );
+    // Asked for again it is not better, and loses nothing.
+    let plan = ps::ApplyLabRequest {
+        lab: "l".into(),
+        spec: Some(checked("B")),
+        validate_only: true,
+        ..ps::ApplyLabRequest::default()
+    };
+    let plan = world.request(plan).await.unwrap();
+    assert_eq!((actions(&plan).len(), plan.state()), (0, p::OperationState::Failed));
+    let again = world.deploy("l", checked("B")).await;
+    assert_eq!(again.state(), p::OperationState::Failed);
+    assert!(again.error.unwrap().message.contains("what ran before is kept (n1)"));
     // One that never says anything is not waited for longer than a check takes to fail.
     says("starting");
     let operation = world.deploy("l", checked("C")).await;

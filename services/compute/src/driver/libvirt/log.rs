@@ -18,6 +18,8 @@ use crate::error::Error;
 
 /// How often a log that is followed is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+/// How soon it is looked at again after it has grown: what is typed comes back at once.
+const SOON: Duration = Duration::from_millis(3);
 /// Longest line; a longer one is told in parts.
 const LONGEST: u64 = 64 << 10;
 
@@ -58,6 +60,35 @@ pub fn read(
     });
     let all = stream::iter(first.into_iter().map(Ok)).chain(rest);
     Ok(all.filter(move |line| std::future::ready(line.as_ref().map_or(true, is_wanted))).boxed())
+}
+
+/// What the log of a start holds from so many bytes before its end on, and what is written to it until `runs` says no.
+pub fn chunks(
+    dir: &Path,
+    start: i64,
+    before_end: u64,
+    runs: Runs,
+) -> BoxStream<'static, Result<Bytes, Error>> {
+    let path = dir.join(name(start));
+    let length = std::fs::metadata(&path).map_or(0, |m| m.len());
+    let from = (path, length.saturating_sub(before_end), runs, SOON);
+    stream::try_unfold(from, |(path, offset, runs, mut pause)| async move {
+        loop {
+            let more = runs();
+            let chunk = chunk(&path, offset)
+                .map_err(|e| Error::host(format!("cannot read {}", path.display()), e))?;
+            if !chunk.is_empty() {
+                let offset = offset + chunk.len() as u64;
+                return Ok(Some((Bytes::from(chunk), (path, offset, runs, SOON))));
+            }
+            if !more {
+                return Ok(None);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK);
+        }
+    })
+    .boxed()
 }
 
 /// Starts that have a log, in order.
@@ -134,6 +165,18 @@ fn part(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(offset))?;
     let mut text = Vec::new();
     BufReader::new(file.take(LONGEST)).read_until(b'\n', &mut text)?;
+    Ok(text)
+}
+
+/// What there is from there on, or a part of it.
+fn chunk(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
+    let mut file = match File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    file.seek(SeekFrom::Start(offset))?;
+    let mut text = Vec::new();
+    file.take(LONGEST).read_to_end(&mut text)?;
     Ok(text)
 }
 

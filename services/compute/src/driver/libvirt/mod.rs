@@ -5,6 +5,8 @@
 //!      │                                     ├─► libvirtd  xml:      what a domain is, from its kind and its node
 //!      ├───── acts ──► connection ─► thread ─┤            disks:    overlays on base images
 //!      └── carrier ──► connection ─► thread ─┘            carrier:  links of NICs follow their taps
+//!                                                         medium:   what a guest is told at its start
+//!                                                         console:  who reads its serial line, and who writes
 //! ```
 //!
 //! Three connections, since libvirtd can take a minute to define a domain or to end one, and neither what is seen nor carrier must wait meanwhile. A domain is defined anew at each start, so that what
@@ -13,6 +15,7 @@
 mod accel;
 mod carrier;
 mod connection;
+mod console;
 mod disks;
 mod events;
 mod identity;
@@ -42,7 +45,10 @@ use netloom_service::handover::Machine;
 use tokio::sync::OnceCell;
 use tokio_stream::wrappers::BroadcastStream;
 
-use super::{Answer, Command, Driver, Found, Image, Limits, Line, Lines, Listed, NetworkOf, Probe, Session};
+use super::{
+    Answer, Attach, Command, Console, Driver, Found, Image, Limits, Line, Lines, Listed, NetworkOf, Probe,
+    Session,
+};
 use crate::config::Config;
 use crate::error::Error;
 use crate::files::Files;
@@ -71,6 +77,7 @@ pub struct LibvirtDriver {
     stop_timeout: Duration,
     accel: OnceCell<accel::Found>,
     lives: Arc<Lives>,
+    writers: Arc<console::Writers>,
     carrier: Arc<Carrier>,
     /// What names of taps that have a cable begin with: what follows is the wire's id, as in the name of every host end.
     nic_prefix: String,
@@ -98,6 +105,7 @@ impl LibvirtDriver {
             kinds,
             stop_timeout: Duration::from_secs(config.stop_timeout.into()),
             accel: OnceCell::new(),
+            writers: Arc::default(),
             carrier: Carrier::keep(links, lives.news(), shutdown),
             lives,
             nic_prefix,
@@ -129,6 +137,12 @@ impl LibvirtDriver {
         let up = reading.nics.iter().filter(|nic| nic.up);
         let carrier = up.filter_map(|nic| WireId::from_interface_name(&self.nic_prefix, &nic.tap)).collect();
         Some(Machine { carrier, ..machine })
+    }
+
+    /// Says whether this start of a machine still runs.
+    fn runs(&self, reading: &Reading) -> log::Runs {
+        let (lives, id, start) = (self.lives.clone(), reading.id.clone(), reading.started_ns());
+        Arc::new(move || lives.runs(&id, start))
     }
 
     /// The machine with this id as it is now; none when there is none, or it is not ours.
@@ -321,18 +335,24 @@ impl Driver for LibvirtDriver {
 
     fn exec<'a>(&'a self, _: &'a str, _: Command) -> Answer<'a, Session> {
         async {
-            Err(Error::Refused("no command can be run inside a virtual machine from outside".to_owned()))
+            Err(Error::NoExec(
+                "no command can be run inside a virtual machine from outside: netloom console opens its serial console"
+                    .to_owned(),
+            ))
         }
         .boxed()
+    }
+
+    fn console<'a>(&'a self, id: &'a str, how: Attach) -> Answer<'a, Console> {
+        self.attach(id, how).boxed()
     }
 
     fn logs<'a>(&'a self, id: &'a str, which: Lines) -> Answer<'a, BoxStream<'static, Result<Line, Error>>> {
         async move {
             let Some(reading) = self.reading(id).await? else { return Ok(stream::empty().boxed()) };
             self.lives.saw(&reading).await;
-            let (lives, id, start) = (self.lives.clone(), reading.id.clone(), reading.started_ns());
-            let runs: log::Runs = Arc::new(move || lives.runs(&id, start));
-            log::read(&self.disks.console(reading.identity.uid), which, which.follow.then_some(runs))
+            let runs = which.follow.then(|| self.runs(&reading));
+            log::read(&self.disks.console(reading.identity.uid), which, runs)
         }
         .boxed()
     }

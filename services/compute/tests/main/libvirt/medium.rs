@@ -1,27 +1,10 @@
 //! What a guest is told at its start.
 
-use std::io::Write as _;
-
-use netloom_model::slice::{Instance, MachineNic};
+use netloom_model::slice::MachineNic;
 
 use super::console::{boot, ready_by_console};
-use crate::rig::{BOUND, Rig, rehash};
-
-/// Types a command at the console, and waits until the log has what it is to say.
-async fn says(rig: &Rig, one: &Instance, command: &str, expected: &str) {
-    let terminal = rig.libvirtd.unwrap().virsh(&["ttyconsole", &one.name]).unwrap();
-    let mut terminal = std::fs::File::options().write(true).open(terminal.trim()).unwrap();
-    terminal.write_all(format!("{command}\n").as_bytes()).unwrap();
-    let until = std::time::Instant::now() + BOUND;
-    loop {
-        let log = rig.log(one.uid).await;
-        if log.contains(expected) {
-            return;
-        }
-        assert!(std::time::Instant::now() < until, "{command} does not say {expected:?}: {log}");
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-    }
-}
+use super::serial::Console;
+use crate::rig::{Rig, rehash};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_is_told_its_name_its_addresses_and_its_configuration() {
@@ -44,13 +27,14 @@ async fn a_guest_is_told_its_name_its_addresses_and_its_configuration() {
     let first = boot(&rig, &one).await;
     let live = rig.libvirtd.unwrap().virsh(&["dumpxml", &one.name]).unwrap();
     assert!(live.contains("<readonly/>") && live.matches("cache='none' io='native'").count() == 2, "{live}");
+    let mut console = Console::open(&rig, &one).await;
     // The label where ISO 9660 has it, then lines of its files.
-    says(&rig, &one, "dd if=/dev/vdb bs=1 skip=32808 count=6 2>/dev/null; echo .", "cidata.").await;
-    says(&rig, &one, "grep name: /dev/vdb", "\nlocal-hostname: r1").await;
-    says(&rig, &one, "grep -A3 'macaddress:.*:17' /dev/vdb", "    set-name: eth1").await;
-    says(&rig, &one, "grep -A1 'addresses:$' /dev/vdb", "      - \"10.9.8.7/24\"").await;
-    says(&rig, &one, "grep told- /dev/vdb", "hostname told-so").await;
-    says(&rig, &one, "echo x >/dev/vdb || echo kept", "\nkept").await;
+    console.says("dd if=/dev/vdb bs=1 skip=32808 count=6 2>/dev/null; echo .", "cidata.").await;
+    console.says("grep name: /dev/vdb", "\nlocal-hostname: r1").await;
+    console.says("grep -A3 'macaddress:.*:17' /dev/vdb", "    set-name: eth1").await;
+    console.says("grep -A1 'addresses:$' /dev/vdb", "      - \"10.9.8.7/24\"").await;
+    console.says("grep told- /dev/vdb", "hostname told-so").await;
+    console.says("echo x >/dev/vdb || echo kept", "\nkept").await;
     // What is changed is told at the next start.
     one.nics[0].addresses = vec!["10.9.8.77/24".into()];
     one.restarts = 1;
@@ -62,5 +46,6 @@ async fn a_guest_is_told_its_name_its_addresses_and_its_configuration() {
         o.start_id == second.start_id && o.exec_phase == netloom_model::observed::ExecPhase::Done
     };
     rig.until_node(one.uid, "booted", booted).await;
-    says(&rig, &one, "grep 8.77/ /dev/vdb", "      - \"10.9.8.77/24\"").await;
+    let mut console = Console::open(&rig, &one).await;
+    console.says("grep 8.77/ /dev/vdb", "      - \"10.9.8.77/24\"").await;
 }

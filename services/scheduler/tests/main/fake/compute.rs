@@ -232,6 +232,12 @@ impl ComputeService for Host {
         Err(Status::unimplemented("not part of these tests"))
     }
 
+    type ConsoleStream = Stream_<pc::ConsoleResponse>;
+
+    async fn console(&self, _: Request<Streaming<pc::ConsoleRequest>>) -> Answer<Self::ConsoleStream> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
     type LogsStream = Stream_<pc::LogsResponse>;
 
     async fn logs(&self, _: Request<pc::LogsRequest>) -> Answer<Self::LogsStream> {
