@@ -149,12 +149,12 @@ async fn pass(
             (Some(Ok(())), Some(rows)) => {
                 // Only a deploy of the whole lab says that it is good as it is: after one that failed, a link may well be changed.
                 let releases = operation.kind == OperationKind::Deploy && keeps(rows);
-                let watch = core.config.start_watch();
-                // A process that cannot do its work mostly ends within its first second: it is not left before.
+                // A process that cannot do its work mostly ends as soon as it begins: it is not left before.
                 let last = note_starts(rows, &operation.plan, &mut seen.started);
-                let lasts = last.map(|t| t + watch).filter(|_| !operation.released);
+                let lasts = last.map(|t| t + core.config.start_watch()).filter(|_| !operation.released);
                 // Also where nothing takes the place of what was dropped: whoever sees that it is missed can cancel.
-                let proven = if releases && !operation.released { well + watch } else { well };
+                let is_kept = releases && !operation.released;
+                let proven = if is_kept { well + core.config.aside_watch() } else { well };
                 let proven = lasts.map_or(proven, |t| t.max(proven));
                 let watches = operation.kind == OperationKind::Deploy && !operation.released;
                 let health = if watches { health(rows, &seen.started, well) } else { Health::Told };

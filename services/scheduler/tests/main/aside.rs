@@ -47,7 +47,7 @@ async fn a_cancel_at_any_step_gives_back_the_very_containers() {
         "released",
     ];
     for (step, restart) in steps.into_iter().flat_map(|step| [(step, false), (step, true)]) {
-        let mut world = World::with(&["h1"], "start_watch_ms = 1000").await;
+        let mut world = World::with(&["h1"], "aside_watch_ms = 1000").await;
         world.deploy("l", first.clone()).await;
         let before = containers(&world);
         let macs = |all: Vec<ps::NodeFacts>| -> Vec<String> {
@@ -407,7 +407,7 @@ async fn a_cancel_leaves_what_was_stopped_and_unplugged_as_it_was() {
 /// It was over at once, so that nobody could take it back.
 #[tokio::test]
 async fn a_deploy_that_only_drops_nodes_can_be_cancelled_until_it_was_looked_at() {
-    let mut world = World::with(&["h1"], "start_watch_ms = 4000").await;
+    let mut world = World::with(&["h1"], "aside_watch_ms = 4000").await;
     world.deploy("l", spec(3, &[(1, 2), (2, 3)])).await;
     let before = containers(&world);
     for restart in [false, true] {
