@@ -23,7 +23,7 @@ nl() {
     fi
 }
 
-runs_machines() { nl host list --format json | jq -e 'any(.[]; any(.runtimes[]; . == "libvirt"))'; }
+runs_machines() { nl host list --format json | jq -e 'any(.hosts[]; any(.runtimes[]; . == "RUNTIME_LIBVIRT"))'; }
 
 # at_console NODE COMMAND SECONDS: what is shown at the node's console when COMMAND is typed there, for so long.
 at_console() {
@@ -54,6 +54,10 @@ scripts/guest.sh "$guest"
 step "whether netloom's host runs virtual machines"
 within 60 runs_machines || die "it does not: netloom host list says why"
 nl host list
+# Nothing is changed about the host unasked: what libvirt may do is its owner's to decide.
+if nl doctor --format json 2>/dev/null | jq -e 'any(.. | objects; .name? == "libvirt-kvm" and .status? == "WARN")' >/dev/null; then
+    say "libvirt takes most of a minute for each definition here; 'sudo netloom doctor --fix libvirt-kvm' cures that"
+fi
 step "pushing the guest's disk"
 nl image push "$guest" "$image"
 step "deploying $topology"
