@@ -92,11 +92,12 @@ fn a_lab_of_virtual_machines_and_containers_works() {
 
     // A cable is pulled: the guest sees it, and that it is plugged again.
     let times = |what: &str| log().matches(&format!("eth1 has carrier: {what}")).count();
-    eventually("v1 has carrier", BOUND, || times("1") == 1);
-    sandbox.netloom(&["link", "down", &lab, "r1:eth2--v1:eth1"]).must();
-    eventually("v1 has no carrier", BOUND, || times("0") == 1);
-    sandbox.netloom(&["link", "up", &lab, "r1:eth2--v1:eth1"]).must();
-    eventually("v1 has carrier again", BOUND, || times("1") == 2);
+    eventually("v1 has carrier", BOUND, || times("1") > 0);
+    for (verb, seen) in [("down", "0"), ("up", "1")] {
+        let before = times(seen);
+        sandbox.netloom(&["link", verb, &lab, "r1:eth2--v1:eth1"]).must();
+        eventually(&format!("v1 sees that its link is {verb}"), BOUND, || times(seen) > before);
+    }
 
     // What only a container has is said.
     let exec = sandbox.netloom(&["exec", &lab, "v1", "--", "true"]);

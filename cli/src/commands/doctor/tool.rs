@@ -39,6 +39,12 @@ impl Tool {
         self
     }
 
+    /// That may take so long.
+    pub fn within(mut self, bound: Duration) -> Tool {
+        self.bound = bound;
+        self
+    }
+
     /// Runs it. An error when it cannot be run ([`io::ErrorKind::NotFound`]: it is not here) or does not end; how it ends is in the answer.
     pub async fn run<S: AsRef<str>>(self, arguments: &[S]) -> io::Result<Said> {
         let mut path =

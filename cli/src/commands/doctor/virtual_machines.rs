@@ -136,13 +136,20 @@ pub enum Libvirt {
     },
 }
 
+/// A libvirt that finds out anew what QEMU can do takes most of a minute for an answer, and it answers.
+const SLOW: Duration = Duration::from_secs(120);
+
 /// Asks libvirt, by its own program.
 pub async fn libvirt(uri: &str) -> Libvirt {
     let mut answer = Libvirt::Missing;
     // The first answer may be one that it had yet to find out.
     for _ in 0..2 {
         let began = Instant::now();
-        let said = match Tool::new("virsh").run(&["--connect", uri, "--readonly", "capabilities"]).await {
+        let said = match Tool::new("virsh")
+            .within(SLOW)
+            .run(&["--connect", uri, "--readonly", "capabilities"])
+            .await
+        {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Libvirt::Missing,
             Err(e) => return Libvirt::Silent(e.to_string()),
             Ok(said) if !said.ok() => return Libvirt::Silent(said.why()),

@@ -93,7 +93,7 @@ impl Rig {
             return None;
         }
         crate::docker::image::ensure().await;
-        Some(Rig::with(&format!("stop_timeout = 1\n{config}"), true, None).await)
+        Some(Rig::with(&format!("drivers = [\"docker\"]\nstop_timeout = 1\n{config}"), true, None).await)
     }
 
     /// A rig on a private libvirtd that all tests of this process share; none when there is no libvirt.

@@ -140,7 +140,8 @@ fn a_change_of_plane_under_traffic_keeps_every_nic_and_loses_little() {
             eprintln!("{lost} of {} frames lost over six changes", outcome.sent());
             // Six changes of some ten milliseconds each; a busy machine may take ten times as long.
             assert!(lost < 900, "{lost} frames were lost");
-            assert!(outcome.came_once(), "a frame came twice");
+            // Userspace goes by what it has cached of flows that are gone, for a moment.
+            assert!(outcome.came_again() < 100, "{} frames came twice", outcome.came_again());
         }
         // Checksums are right on either plane.
         for (plane, name) in [(Plane::Kernel, "kernel"), (Plane::Ovs, "ovs")] {
@@ -184,7 +185,7 @@ fn a_wire_of_the_kernel_loses_no_frame_while_everything_around_it_restarts() {
         for traffic in traffic {
             let outcome = traffic.stop();
             assert_eq!(outcome.lost_in_all(), 0, "of {} frames", outcome.sent());
-            assert!(outcome.came_once());
+            assert_eq!(outcome.came_again(), 0);
         }
     });
 }

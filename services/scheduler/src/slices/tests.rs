@@ -122,8 +122,9 @@ fn a_node_is_admitted_when_its_image_is_there_and_its_former_self_is_out_of_the_
     let mut rows = ready();
     let uid = rows.node("r1").unwrap().uid;
     let files = rows.lab.spec.files_of(&rows.nodes[&uid].spec);
-    rows.nodes.get_mut(&uid).unwrap().files = netloom_model::slice::files_hash(&files);
-    rows.nodes.get_mut(&uid).unwrap().image_step = ImageStep::Pulling;
+    let node = rows.nodes.get_mut(&uid).unwrap();
+    (node.files, node.own_files) = (netloom_model::slice::files_hash(&files), files);
+    node.image_step = ImageStep::Pulling;
     assert!(!instances(&rows, &host(), &Catalogue::embedded()).contains_key(&uid));
     rows.nodes.get_mut(&uid).unwrap().image_step = ImageStep::Ready;
     let mut changed = spec();
