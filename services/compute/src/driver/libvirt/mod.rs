@@ -64,8 +64,6 @@ use read::Reading;
 const LOOK: Duration = Duration::from_secs(10);
 /// How long a change may take: a libvirtd that asks QEMU anew what it can do takes most of a minute for each definition.
 const ACT: Duration = Duration::from_secs(180);
-/// How long a machine that is set aside has to end: what takes its place waits for that.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct LibvirtDriver {
@@ -174,7 +172,7 @@ impl Driver for LibvirtDriver {
         async {
             let version = self.looks.call(|connect| connect.get_lib_version()).await;
             let version = version.map_err(|refused| self.looks.error(refused))?;
-            self.disks.require_direct_io()?;
+            self.disks.blocking(Disks::require_direct_io).await?;
             let guests = match self.accel().await {
                 accel::Found { accel: xml::Accel::Kvm, .. } => "KVM".to_owned(),
                 found => format!("emulated: {}", found.why),
@@ -307,7 +305,8 @@ impl Driver for LibvirtDriver {
 
     fn set_aside<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()> {
         async move {
-            self.end(id, GRACE).await?;
+            // A cancel brings its disk back: it gets the time to write what it holds.
+            self.end(id, self.stop_timeout).await?;
             self.rename(id, format!("{}{}", instance.name, read::aside_suffix(id))).await
         }
         .boxed()
@@ -327,7 +326,7 @@ impl Driver for LibvirtDriver {
     }
 
     fn remove_node(&self, node: NodeUid) -> Answer<'_, ()> {
-        async move { self.disks.remove(node) }.boxed()
+        self.disks.blocking(move |disks| disks.remove(node)).boxed()
     }
 
     fn remove_lab(&self, _: LabUid) -> Answer<'_, ()> {
@@ -360,7 +359,8 @@ impl Driver for LibvirtDriver {
 
     fn image<'a>(&'a self, reference: &'a str, _: Runtime) -> Answer<'a, Option<Image>> {
         async move {
-            let base = self.disks.base(reference)?;
+            let named = reference.to_owned();
+            let base = self.disks.blocking(move |disks| disks.base(&named)).await?;
             // Disks do not say what processor they are for.
             Ok(base.map(|base| Image {
                 digest: base.digest.into(),
