@@ -177,8 +177,7 @@ impl Disks {
         what: impl FnOnce(&Disks) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let disks = self.clone();
-        let done = tokio::task::spawn_blocking(move || what(&disks)).await;
-        done.map_err(|e| Error::host("work on disks did not end", e))?
+        super::blocking(move || what(&disks)).await
     }
 
     /// Removes everything of a machine; fine when there is nothing.

@@ -156,11 +156,37 @@ impl LibvirtDriver {
     async fn ask(&self, id: &str) -> Result<Option<Reading>, Error> {
         let (id, owner) = (id.to_owned(), self.owner);
         match self.looks.call(move |connect| read::by_id(connect, &id)).await {
-            Ok(seen) => Ok(seen.and_then(|seen| Reading::new(seen, owner)).map(|r| self.lives.judge(r))),
+            Ok(seen) => match seen.and_then(|seen| Reading::new(seen, owner)) {
+                Some(reading) => self.with_log(reading).await.map(|reading| Some(self.lives.judge(reading))),
+                None => Ok(None),
+            },
             Err(refused) if refused.is_no_domain() => Ok(None),
             Err(refused) => Err(self.looks.error(refused)),
         }
     }
+
+    /// A machine that is off says which start was to be its last. Where that was only defined before this service ended, there is no log of it.
+    async fn with_log(&self, mut reading: Reading) -> Result<Reading, Error> {
+        let start = reading.started_ns();
+        if reading.runs() || start == 0 {
+            return Ok(reading);
+        }
+        let uid = reading.identity.uid;
+        let is_there =
+            self.disks.blocking(move |disks| Ok(log::is_there(&disks.console(uid), start))).await?;
+        if !is_there {
+            reading.identity.started_ns = 0;
+        }
+        Ok(reading)
+    }
+}
+
+/// Does something with files where it may take its time.
+async fn blocking<T: Send + 'static>(
+    what: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(what).await;
+    done.map_err(|e| Error::host("work on files did not end", e))?
 }
 
 impl Driver for LibvirtDriver {
@@ -352,7 +378,7 @@ impl Driver for LibvirtDriver {
             let Some(reading) = self.reading(id).await? else { return Ok(stream::empty().boxed()) };
             self.lives.saw(&reading).await;
             let runs = which.follow.then(|| self.runs(&reading));
-            log::read(&self.disks.console(reading.identity.uid), which, runs)
+            log::read(&self.disks.console(reading.identity.uid), which, runs).await
         }
         .boxed()
     }
