@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use netloom_model::observed::Source;
 use serde::Deserialize;
 
 /// Docker's default set, and what the programs of routers need in namespaces of their own. Not: what loads modules, reaches memory and devices, reboots,
@@ -112,6 +113,17 @@ pub enum DriverName {
     Libvirt,
     /// Instances in memory.
     Sim,
+}
+
+impl DriverName {
+    /// What it reads from.
+    pub fn source(self) -> Source {
+        match self {
+            DriverName::Docker => Source::Docker,
+            DriverName::Libvirt => Source::Libvirt,
+            DriverName::Sim => Source::Sim,
+        }
+    }
 }
 
 /// How instances in memory behave.

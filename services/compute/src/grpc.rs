@@ -433,7 +433,7 @@ mod tests {
             Images::open(dir.path(), &nowhere, &Default::default(), Duration::ZERO, shutdown).unwrap();
         let host = Host::new(
             vec![Arc::new(SimDriver::new(SimConfig::default()).unwrap())],
-            Table::new(vec![netloom_model::observed::Source::Sim], inventory.now(), files.clone()),
+            Table::new(vec![(netloom_model::observed::Source::Sim, true)], inventory.now(), files.clone()),
             files,
             Arc::new(images),
             ExecRuns::open(dir.path().join("exec")).unwrap(),

@@ -11,7 +11,7 @@
 //! archive only until Docker has what is in it.
 
 mod fetch;
-mod shelf;
+pub mod shelf;
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;

@@ -47,7 +47,6 @@ mod watch;
 use std::sync::Arc;
 use std::time::Duration;
 
-use netloom_model::observed::Source;
 use netloom_proto::compute::v1::compute_service_server::ComputeServiceServer;
 use netloom_service::fence::Fence;
 use netloom_service::{Connector, Settings, Shutdown, installation, server};
@@ -83,12 +82,8 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
         .transpose()?
         .map(Arc::new);
     let mut sources = Vec::new();
-    for (name, _) in config.drivers() {
-        sources.push(match name {
-            DriverName::Docker => Source::Docker,
-            DriverName::Libvirt => Source::Libvirt,
-            DriverName::Sim => Source::Sim,
-        });
+    for (name, needed) in config.drivers() {
+        sources.push((name.source(), needed));
         match name {
             DriverName::Docker => {
                 let held = Arc::new(Pins::open(settings.run_dir.join("binds"))?);

@@ -164,14 +164,14 @@ impl Netns {
         }
     }
 
-    /// Takes away what an earlier service published of starts that are over.
+    /// Takes away what an earlier service published of starts that are over. A machine whose process lives is not, also where its runtime has not answered yet.
     pub fn keep(&self, running: &BTreeSet<Start>) {
         let published = self.lock();
         let names = running.iter().chain(&*published).map(|(uid, start)| format!("{uid}.{start}"));
         let names: BTreeSet<String> = names.collect();
         for path in entries(&self.dir) {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if !names.contains(&name) {
+            if !names.contains(&name) && !Machine::read(&path).is_some_and(|machine| machine.is_alive()) {
                 tracing::info!(name, "what was published of a start that is over is taken away");
                 take_away(&path);
             }
@@ -215,4 +215,24 @@ fn has_ended(pidfd: &OwnedFd) -> io::Result<bool> {
     use std::os::fd::AsFd as _;
     let mut fds = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
     Ok(nix::poll::poll(&mut fds, 0u8)? > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_whose_process_lives_stays_handed_over_before_its_runtime_answers() {
+        let dir = tempfile::tempdir().unwrap();
+        let netns = Netns::open(dir.path().join("netns"), false).unwrap();
+        let lives = Machine::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        let over = Machine { started: lives.started + 1, ..lives.clone() };
+        let (kept, gone) = (netns.path(NodeUid::new(), "1"), netns.path(NodeUid::new(), "2"));
+        lives.write(&kept).unwrap();
+        over.write(&gone).unwrap();
+        let left_over = netns.path(NodeUid::new(), "3");
+        File::create(&left_over).unwrap();
+        netns.keep(&BTreeSet::new());
+        assert_eq!(entries(&netns.dir), [kept]);
+    }
 }

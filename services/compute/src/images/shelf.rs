@@ -218,8 +218,8 @@ fn mark(path: &Path) -> io::Result<Option<Mark>> {
     }
 }
 
-/// The name of the file that a qcow2 file lies on, without its directory.
-fn below(disk: &Path) -> io::Result<Option<String>> {
+/// The name of the file that a qcow2 file lies on, without its directory; none where there is no such file.
+pub fn below(disk: &Path) -> io::Result<Option<String>> {
     let mut head = Vec::new();
     match File::open(disk) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),

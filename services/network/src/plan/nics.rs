@@ -156,8 +156,10 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
                 place.why = facts.trouble(wire).unwrap_or_default().to_owned();
             }
             (None, Some(start)) if start.machine.is_some() => {
+                // Nothing that is waited for: whoever asked is to know at once what to do.
+                place.failed = true;
                 place.why =
-                    "its virtual machine runs without it, and has it when it is started again".to_owned();
+                    "its virtual machine runs without it, and has it from its next start on: netloom node restart".to_owned();
             }
             (None, Some(_)) => {
                 let (host_name, offload) = (host_name.clone(), offload.unwrap_or(true));

@@ -33,6 +33,8 @@ impl LibvirtDriver {
         let reading = reading.ok_or_else(|| Error::NotRunning(id.to_owned()))?;
         self.lives.saw(&reading).await;
         let node = &reading.identity.node;
+        // Its other end is with what reads: dropped when the caller goes.
+        let (here, gone) = oneshot::channel::<()>();
         let (input, taken) = match how {
             Attach::Read => (None, None),
             Attach::Write | Attach::Take => {
@@ -41,8 +43,8 @@ impl LibvirtDriver {
                     .take_turn(id, how == Attach::Take)
                     .ok_or_else(|| Error::ConsoleInUse(node.clone()))?;
                 let terminal = self.terminal(id).await?;
-                let terminal = open(&terminal)
-                    .map_err(|e| Error::host(format!("the console of {node} cannot be opened"), e))?;
+                let unusable = |e| Error::host(format!("the console of {node} cannot be opened"), e);
+                let terminal = open(&terminal).map_err(unusable)?;
                 // Its name may be somebody else's once the machine has ended. Asked after it was opened: while the machine runs it is the machine's.
                 if !self
                     .reading(id)
@@ -51,9 +53,10 @@ impl LibvirtDriver {
                 {
                     return Err(Error::NotRunning(node.clone()));
                 }
+                let terminal = raw(terminal).map_err(unusable)?;
                 let (input, typed) = mpsc::channel(TYPED);
                 tokio::spawn(async move {
-                    if let Err(error) = write(&terminal, typed, turn).await {
+                    if let Err(error) = write(&terminal, typed, turn, gone).await {
                         tracing::debug!(%error, "a console is not written to any more");
                     }
                 });
@@ -64,16 +67,16 @@ impl LibvirtDriver {
         let output = log::chunks(&dir, reading.started_ns(), BEFORE, self.runs(&reading));
         let output = output.map(|chunk| chunk.map(Told::Output));
         let output = output.chain(stream::once(ready(Ok(Told::Ended))));
-        let told = stream::unfold((output, taken), |(mut output, mut taken)| async move {
+        let told = stream::unfold((output, taken, here), |(mut output, mut taken, here)| async move {
             loop {
                 tokio::select! {
                     is_taken = lost(&mut taken) => {
                         taken = None;
                         if is_taken {
-                            return Some((Ok(Told::Taken), (output, taken)));
+                            return Some((Ok(Told::Taken), (output, taken, here)));
                         }
                     }
-                    part = output.next() => return part.map(|part| (part, (output, taken))),
+                    part = output.next() => return part.map(|part| (part, (output, taken, here))),
                 }
             }
         });
@@ -110,11 +113,15 @@ fn terminal(xml: &str) -> Option<&str> {
     path.split_once('\'').map(|(path, _)| path).filter(|path| path.starts_with("/dev/pts/"))
 }
 
-fn open(path: &str) -> io::Result<AsyncFd<File>> {
+fn open(path: &str) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    let terminal = options.open(path)?;
-    // Each byte as it is: no echo, no signals.
+    options.open(path)
+}
+
+/// Makes it a terminal that takes each byte as it is.
+fn raw(terminal: File) -> io::Result<AsyncFd<File>> {
+    // No echo, no signals.
     let mut raw = tcgetattr(terminal.as_fd())?;
     cfmakeraw(&mut raw);
     tcsetattr(terminal.as_fd(), SetArg::TCSANOW, &raw)?;
@@ -122,12 +129,18 @@ fn open(path: &str) -> io::Result<AsyncFd<File>> {
     unsafe { AsyncFd::register(terminal) }.map_err(Into::into)
 }
 
-/// Writes what is typed until no more comes, the turn is another's, or the machine has ended.
-async fn write(terminal: &AsyncFd<File>, mut typed: mpsc::Receiver<Bytes>, mut turn: Turn) -> io::Result<()> {
+/// Writes what is typed until no more comes, the turn is another's, the caller is gone, or the machine has ended.
+async fn write(
+    terminal: &AsyncFd<File>,
+    mut typed: mpsc::Receiver<Bytes>,
+    mut turn: Turn,
+    mut gone: oneshot::Receiver<()>,
+) -> io::Result<()> {
     let (mut rest, mut nowhere) = (Bytes::new(), [0; 4096]);
     loop {
         tokio::select! {
             () = turn.lost() => return Ok(()),
+            _ = &mut gone => return Ok(()),
             readable = terminal.readable() => {
                 let read = readable?.try_io(|fd| io::Read::read(&mut fd.get_ref(), &mut nowhere));
                 if matches!(read, Ok(Ok(0))) {
@@ -223,6 +236,28 @@ mod tests {
         assert!(writers.take_turn("m", false).is_none(), "the second has it still");
         drop(second);
         assert!(told_second.try_recv().is_err(), "nobody took it");
+        assert!(writers.take_turn("m", false).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_turn_ends_with_its_caller_though_the_terminal_takes_nothing() {
+        let writers = Arc::new(Writers::default());
+        // Nobody reads its other end.
+        let pty = nix::pty::openpty(None, None).unwrap();
+        nix::fcntl::fcntl(&pty.slave, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
+        let terminal = raw(File::from(pty.slave)).unwrap();
+        let (turn, _told) = writers.take_turn("m", false).unwrap();
+        let (input, typed) = mpsc::channel(TYPED);
+        let (here, gone) = oneshot::channel();
+        let writer = tokio::spawn(async move { write(&terminal, typed, turn, gone).await });
+        // The second is taken only when the first is on its way; more than a terminal holds.
+        for _ in 0..2 {
+            input.send(Bytes::from(vec![b'x'; 1 << 20])).await.unwrap();
+        }
+        assert!(writers.take_turn("m", false).is_none());
+        drop(here);
+        let bound = std::time::Duration::from_secs(30);
+        tokio::time::timeout(bound, writer).await.expect("it ends").unwrap().unwrap();
         assert!(writers.take_turn("m", false).is_some());
     }
 

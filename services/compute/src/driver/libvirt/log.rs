@@ -5,6 +5,7 @@
 //! A console has no times. A line's is that of its start, and so many nanoseconds more as bytes were written up to its end: lines stay in order, and whoever goes on after one gets what
 //! follows. A prompt is a line without an end; told while it grows it is told in parts to who follows, and whole to who asks again.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -12,9 +13,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 
+use super::blocking;
 use crate::driver::{Line, Lines, Output};
 use crate::error::Error;
 
@@ -25,6 +27,8 @@ const SOON: Duration = Duration::from_millis(3);
 /// Longest line; a longer one is told in parts.
 const LONGEST: u64 = 64 << 10;
 
+/// So many lines are read at once.
+const AT_ONCE: usize = 64;
 /// So many parts of a log are put aside at most.
 const ASIDE: usize = 3;
 
@@ -34,6 +38,11 @@ pub type Runs = Arc<dyn Fn() -> bool + Send + Sync>;
 /// Name of the log of a start.
 pub fn name(started_ns: i64) -> String {
     format!("{started_ns}.log")
+}
+
+/// True when there is a log of a start, which QEMU or the log daemon makes before anything else of it.
+pub fn is_there(dir: &Path, start: i64) -> bool {
+    !parts(dir, start).is_empty()
 }
 
 /// Removes the logs of all but the last so many starts.
@@ -47,26 +56,27 @@ pub fn keep_last(dir: &Path, kept: usize) {
 }
 
 /// The lines that are wanted. They are followed until `runs` says no; with none they are not.
-pub fn read(
+pub async fn read(
     dir: &Path,
     which: Lines,
     runs: Option<Runs>,
 ) -> Result<BoxStream<'static, Result<Line, Error>>, Error> {
-    let mut reader = Reader { dir: dir.to_owned(), starts: starts(dir), offset: 0, runs };
-    reader.go_behind(which.after_ns);
-    let mut first = Vec::new();
-    if which.tail > 0 {
-        while let Some(line) = reader.line()? {
-            first.push(line);
-        }
-        first.drain(..first.len().saturating_sub(which.tail as usize));
-    }
+    let dir = dir.to_owned();
+    let begin = move || {
+        let mut reader = Reader { starts: starts(&dir), dir, offset: 0, part: None, runs };
+        reader.go_behind(which.after_ns);
+        let last = if which.tail > 0 { reader.last(which.tail as usize)? } else { VecDeque::new() };
+        Ok((last, reader))
+    };
+    let (last, reader) = blocking(begin).await?;
+    let rest = stream::try_unfold(reader, Reader::next).map_ok(in_order).try_flatten();
     let is_wanted = move |line: &Line| line.at_ns > which.after_ns;
-    let rest = stream::try_unfold(reader, |mut reader| async {
-        Ok(reader.next().await?.map(|line| (line, reader)))
-    });
-    let all = stream::iter(first.into_iter().map(Ok)).chain(rest);
+    let all = in_order(last).chain(rest);
     Ok(all.filter(move |line| std::future::ready(line.as_ref().map_or(true, is_wanted))).boxed())
+}
+
+fn in_order(lines: VecDeque<Line>) -> impl Stream<Item = Result<Line, Error>> {
+    stream::iter(lines.into_iter().map(Ok))
 }
 
 /// What the log of a start holds from so many bytes before its end on, and what is written to it until `runs` says no.
@@ -76,15 +86,21 @@ pub fn chunks(
     before_end: u64,
     runs: Runs,
 ) -> BoxStream<'static, Result<Bytes, Error>> {
-    let length: u64 = parts(dir, start).iter().map(|(_, length)| length).sum();
-    let from = (dir.to_owned(), length.saturating_sub(before_end), runs, SOON);
-    stream::try_unfold(from, move |(dir, mut offset, runs, mut pause)| async move {
+    let begin = (dir.to_owned(), None, runs, SOON);
+    stream::try_unfold(begin, move |(dir, mut offset, runs, mut pause)| async move {
         loop {
             // Asked first: what it wrote before it ended is read after that.
             let more = runs();
-            let chunk = chunk(&dir, start, &mut offset).map_err(|e| unreadable(&dir, start, e))?;
+            let (log, from) = (dir.clone(), offset);
+            let read = move || {
+                let length = || parts(&log, start).iter().map(|(_, length)| length).sum::<u64>();
+                let mut offset = from.unwrap_or_else(|| length().saturating_sub(before_end));
+                let chunk = chunk(&log, start, &mut offset).map_err(|e| unreadable(&log, start, e))?;
+                Ok((offset + chunk.len() as u64, chunk))
+            };
+            let (read_to, chunk) = blocking(read).await?;
+            offset = Some(read_to);
             if !chunk.is_empty() {
-                offset += chunk.len() as u64;
                 return Ok(Some((Bytes::from(chunk), (dir, offset, runs, SOON))));
             }
             if !more {
@@ -111,6 +127,8 @@ struct Reader {
     dir: PathBuf,
     starts: Vec<i64>,
     offset: u64,
+    /// The part of the log that the byte at the offset is in, opened there; none when it has to be looked for.
+    part: Option<BufReader<File>>,
     runs: Option<Runs>,
 }
 
@@ -124,28 +142,51 @@ impl Reader {
         }
     }
 
-    async fn next(&mut self) -> Result<Option<Line>, Error> {
+    /// The next lines: as many as are there, or so many. None when no more come.
+    async fn next(mut self) -> Result<Option<(VecDeque<Line>, Reader)>, Error> {
         loop {
             // Asked first: what it wrote before it ended is read after that.
             let runs = self.runs.as_ref().is_some_and(|runs| runs());
-            if let Some(line) = self.line()? {
-                return Ok(Some(line));
+            let (lines, reader) = blocking(move || self.some().map(|lines| (lines, self))).await?;
+            if !lines.is_empty() {
+                return Ok(Some((lines, reader)));
             }
             if !runs {
                 return Ok(None);
             }
             tokio::time::sleep(LOOK).await;
-            if self.starts.is_empty() {
-                self.starts = starts(&self.dir);
-            }
+            self = reader;
         }
+    }
+
+    fn some(&mut self) -> Result<VecDeque<Line>, Error> {
+        if self.starts.is_empty() {
+            self.starts = starts(&self.dir);
+        }
+        let mut lines = VecDeque::new();
+        while lines.len() < AT_ONCE {
+            let Some(line) = self.line()? else { break };
+            lines.push_back(line);
+        }
+        Ok(lines)
+    }
+
+    /// The last so many lines of those that are there.
+    fn last(&mut self, count: usize) -> Result<VecDeque<Line>, Error> {
+        let mut last = VecDeque::new();
+        while let Some(line) = self.line()? {
+            if last.len() == count {
+                last.pop_front();
+            }
+            last.push_back(line);
+        }
+        Ok(last)
     }
 
     /// The next line, or what there is of it; none at the end.
     fn line(&mut self) -> Result<Option<Line>, Error> {
         while let Some(start) = self.starts.first().copied() {
-            let text =
-                line_at(&self.dir, start, &mut self.offset).map_err(|e| unreadable(&self.dir, start, e))?;
+            let text = self.text(start).map_err(|e| unreadable(&self.dir, start, e))?;
             if !text.is_empty() {
                 self.offset += text.len() as u64;
                 let at_ns = start.saturating_add(i64::try_from(self.offset).unwrap_or(i64::MAX));
@@ -158,6 +199,22 @@ impl Reader {
             self.offset = 0;
         }
         Ok(None)
+    }
+
+    /// The line from there on, or what there is of it. Empty at the end, and where there is no such log.
+    fn text(&mut self, start: i64) -> io::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        // At the end of a part the log may go on in the next.
+        if let Some(part) = &mut self.part {
+            part.take(LONGEST).read_until(b'\n', &mut text)?;
+        }
+        if text.is_empty() {
+            self.part = from(&self.dir, start, &mut self.offset)?.map(BufReader::new);
+            if let Some(part) = &mut self.part {
+                part.take(LONGEST).read_until(b'\n', &mut text)?;
+            }
+        }
+        Ok(text)
     }
 }
 
@@ -196,15 +253,6 @@ fn from(dir: &Path, start: i64, offset: &mut u64) -> io::Result<Option<File>> {
     Ok(None)
 }
 
-/// The line from there on, or what there is of it. Empty at the end, and where there is no such log.
-fn line_at(dir: &Path, start: i64, offset: &mut u64) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    if let Some(file) = from(dir, start, offset)? {
-        BufReader::new(file.take(LONGEST)).read_until(b'\n', &mut text)?;
-    }
-    Ok(text)
-}
-
 /// What there is from there on, or a part of it.
 fn chunk(dir: &Path, start: i64, offset: &mut u64) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
@@ -222,7 +270,7 @@ mod tests {
     const LAST: Lines = Lines { follow: false, tail: 0, after_ns: 0 };
 
     async fn text(dir: &Path, which: Lines) -> Vec<(i64, String)> {
-        let lines: Vec<_> = read(dir, which, None).unwrap().collect().await;
+        let lines: Vec<_> = read(dir, which, None).await.unwrap().collect().await;
         let told = |line: Result<Line, Error>| match line.unwrap() {
             Line { at_ns, output: Output::Stdout(text) } => {
                 (at_ns, String::from_utf8(text.to_vec()).unwrap())
@@ -282,6 +330,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_last_lines_of_a_long_log_come_from_all_its_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = |from, to| (from..to).map(|n| format!("{n}\n")).collect::<String>();
+        std::fs::write(dir.path().join(format!("{}.0", name(1000))), lines(0, 1000)).unwrap();
+        std::fs::write(dir.path().join(name(1000)), lines(1000, 1010)).unwrap();
+        let told = |lines: Vec<(i64, String)>| lines.into_iter().map(|(_, text)| text).collect::<String>();
+        assert_eq!(told(text(dir.path(), Lines { tail: 500, ..LAST }).await), lines(510, 1010));
+        assert_eq!(told(text(dir.path(), LAST).await), lines(0, 1010));
+    }
+
+    #[tokio::test]
     async fn a_prompt_that_grows_is_told_whole_to_who_asks_again() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(name(1000)), "x\nlo").unwrap();
@@ -301,7 +360,7 @@ mod tests {
         let asked = runs.clone();
         let which = Lines { follow: true, tail: 0, after_ns: 1002 };
         let mut lines =
-            read(dir.path(), which, Some(Arc::new(move || asked.load(Ordering::SeqCst)))).unwrap();
+            read(dir.path(), which, Some(Arc::new(move || asked.load(Ordering::SeqCst)))).await.unwrap();
         let mut next = async || match lines.next().await {
             Some(Ok(Line { output: Output::Stdout(text), .. })) => String::from_utf8(text.to_vec()).unwrap(),
             None => "the end".to_owned(),

@@ -13,6 +13,7 @@ use virt::domain::Domain;
 use virt_sys as sys;
 
 use super::connection::Refused;
+use super::disks::Disks;
 use super::identity::Identity;
 use super::lives::CLEARING;
 use super::read::{self, Reading};
@@ -31,12 +32,12 @@ impl LibvirtDriver {
         let vm = self.vm(&instance.spec.kind)?.clone();
         // What was judged, whatever the name has come to mean since.
         let image = match instance.image_digest.as_str() {
-            "" => &instance.spec.image,
-            digest => digest,
+            "" => instance.spec.image.clone(),
+            digest => digest.to_owned(),
         };
-        let base = self.disks.base(image)?;
+        let base = self.disks.blocking(move |disks| disks.base(&image)).await?;
         let base = base.ok_or_else(|| Error::ImageMissing(instance.spec.image.clone()))?;
-        self.disks.require_direct_io()?;
+        self.disks.blocking(Disks::require_direct_io).await?;
         if let Some(id) = self.made_before(instance).await? {
             return Ok(id);
         }
@@ -144,8 +145,7 @@ impl LibvirtDriver {
             limits: Limits::of(&instance.spec),
             ..reading.identity
         };
-        log::keep_last(&self.disks.console(instance.uid), LOGS - 1);
-        self.write_medium(instance)?;
+        self.prepare(instance).await?;
         let xml = self.xml(id, instance, &identity).await?;
         let start = move |connect: &_| Domain::define_xml(connect, &xml)?.create().map(drop);
         self.lives.starts(before);
@@ -154,15 +154,21 @@ impl LibvirtDriver {
         started.map_err(|refused| self.acts.error(refused))
     }
 
-    /// Writes what its guest is told at this start, where its kind takes it.
-    fn write_medium(&self, instance: &Instance) -> Result<(), Error> {
-        let spec = &instance.spec;
-        let read = || self.files.read(instance.lab_uid, &spec.startup_config);
-        let configuration = (!spec.startup_config.is_empty()).then(read).transpose()?;
-        match medium::image(self.startup(&spec.kind), instance, configuration.as_deref()) {
-            Some(image) => self.disks.write_medium(instance.uid, &image),
-            None => Ok(()),
-        }
+    /// Makes room for the log of a start, and writes what its guest is told at it, where its kind takes that.
+    async fn prepare(&self, instance: &Instance) -> Result<(), Error> {
+        let (instance, files) = (instance.clone(), self.files.clone());
+        let startup = self.startup(&instance.spec.kind).clone();
+        let prepare = move |disks: &Disks| {
+            log::keep_last(&disks.console(instance.uid), LOGS - 1);
+            let spec = &instance.spec;
+            let read = || files.read(instance.lab_uid, &spec.startup_config);
+            let configuration = (!spec.startup_config.is_empty()).then(read).transpose()?;
+            match medium::image(&startup, &instance, configuration.as_deref()) {
+                Some(image) => disks.write_medium(instance.uid, &image),
+                None => Ok(()),
+            }
+        };
+        self.disks.blocking(prepare).await
     }
 
     /// As it is once libvirt has cleared up after its last start, which takes seconds after its QEMU has ended.
@@ -229,6 +235,9 @@ impl LibvirtDriver {
     pub(super) async fn undefine(&self, id: &str) -> Result<(), Error> {
         let Some(reading) = self.reading(id).await? else { return Ok(()) };
         self.destroy(id).await?;
+        // Before the domain, or an end of this service in between would leave disks that look like those of a machine that is to be.
+        let uid = reading.identity.uid;
+        self.disks.blocking(move |disks| disks.remove(uid)).await?;
         let gone = id.to_owned();
         let flags = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
             | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -241,7 +250,7 @@ impl LibvirtDriver {
         }
         self.lives.forget(id);
         self.carrier.forget(id);
-        self.disks.remove(reading.identity.uid)
+        Ok(())
     }
 }
 

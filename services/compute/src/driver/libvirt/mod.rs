@@ -64,8 +64,6 @@ use read::Reading;
 const LOOK: Duration = Duration::from_secs(10);
 /// How long a change may take: a libvirtd that asks QEMU anew what it can do takes most of a minute for each definition.
 const ACT: Duration = Duration::from_secs(180);
-/// How long a machine that is set aside has to end: what takes its place waits for that.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct LibvirtDriver {
@@ -158,11 +156,37 @@ impl LibvirtDriver {
     async fn ask(&self, id: &str) -> Result<Option<Reading>, Error> {
         let (id, owner) = (id.to_owned(), self.owner);
         match self.looks.call(move |connect| read::by_id(connect, &id)).await {
-            Ok(seen) => Ok(seen.and_then(|seen| Reading::new(seen, owner)).map(|r| self.lives.judge(r))),
+            Ok(seen) => match seen.and_then(|seen| Reading::new(seen, owner)) {
+                Some(reading) => self.with_log(reading).await.map(|reading| Some(self.lives.judge(reading))),
+                None => Ok(None),
+            },
             Err(refused) if refused.is_no_domain() => Ok(None),
             Err(refused) => Err(self.looks.error(refused)),
         }
     }
+
+    /// A machine that is off says which start was to be its last. Where that was only defined before this service ended, there is no log of it.
+    async fn with_log(&self, mut reading: Reading) -> Result<Reading, Error> {
+        let start = reading.started_ns();
+        if reading.runs() || start == 0 {
+            return Ok(reading);
+        }
+        let uid = reading.identity.uid;
+        let is_there =
+            self.disks.blocking(move |disks| Ok(log::is_there(&disks.console(uid), start))).await?;
+        if !is_there {
+            reading.identity.started_ns = 0;
+        }
+        Ok(reading)
+    }
+}
+
+/// Does something with files where it may take its time.
+async fn blocking<T: Send + 'static>(
+    what: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(what).await;
+    done.map_err(|e| Error::host("work on files did not end", e))?
 }
 
 impl Driver for LibvirtDriver {
@@ -174,7 +198,7 @@ impl Driver for LibvirtDriver {
         async {
             let version = self.looks.call(|connect| connect.get_lib_version()).await;
             let version = version.map_err(|refused| self.looks.error(refused))?;
-            self.disks.require_direct_io()?;
+            self.disks.blocking(Disks::require_direct_io).await?;
             let guests = match self.accel().await {
                 accel::Found { accel: xml::Accel::Kvm, .. } => "KVM".to_owned(),
                 found => format!("emulated: {}", found.why),
@@ -307,7 +331,8 @@ impl Driver for LibvirtDriver {
 
     fn set_aside<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()> {
         async move {
-            self.end(id, GRACE).await?;
+            // A cancel brings its disk back: it gets the time to write what it holds.
+            self.end(id, self.stop_timeout).await?;
             self.rename(id, format!("{}{}", instance.name, read::aside_suffix(id))).await
         }
         .boxed()
@@ -327,7 +352,7 @@ impl Driver for LibvirtDriver {
     }
 
     fn remove_node(&self, node: NodeUid) -> Answer<'_, ()> {
-        async move { self.disks.remove(node) }.boxed()
+        self.disks.blocking(move |disks| disks.remove(node)).boxed()
     }
 
     fn remove_lab(&self, _: LabUid) -> Answer<'_, ()> {
@@ -353,14 +378,15 @@ impl Driver for LibvirtDriver {
             let Some(reading) = self.reading(id).await? else { return Ok(stream::empty().boxed()) };
             self.lives.saw(&reading).await;
             let runs = which.follow.then(|| self.runs(&reading));
-            log::read(&self.disks.console(reading.identity.uid), which, runs)
+            log::read(&self.disks.console(reading.identity.uid), which, runs).await
         }
         .boxed()
     }
 
     fn image<'a>(&'a self, reference: &'a str, _: Runtime) -> Answer<'a, Option<Image>> {
         async move {
-            let base = self.disks.base(reference)?;
+            let named = reference.to_owned();
+            let base = self.disks.blocking(move |disks| disks.base(&named)).await?;
             // Disks do not say what processor they are for.
             Ok(base.map(|base| Image {
                 digest: base.digest.into(),
