@@ -164,14 +164,19 @@ impl Netns {
         }
     }
 
-    /// Takes away what an earlier service published of starts that are over. A machine whose process lives is not, also where its runtime has not answered yet.
+    /// Takes away what an earlier service published of starts that are over. A machine whose process lives is not, as long as nothing else is known of its node: its runtime may not have answered yet.
     pub fn keep(&self, running: &BTreeSet<Start>) {
         let published = self.lock();
         let names = running.iter().chain(&*published).map(|(uid, start)| format!("{uid}.{start}"));
         let names: BTreeSet<String> = names.collect();
+        let nodes: BTreeSet<&str> = names.iter().filter_map(|name| Some(name.split_once('.')?.0)).collect();
+        let may_run = |name: &str, path: &Path| {
+            let is_known = name.split_once('.').is_some_and(|(node, _)| nodes.contains(node));
+            !is_known && Machine::read(path).is_some_and(|machine| machine.is_alive())
+        };
         for path in entries(&self.dir) {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if !names.contains(&name) && !Machine::read(&path).is_some_and(|machine| machine.is_alive()) {
+            if !names.contains(&name) && !may_run(&name, &path) {
                 tracing::info!(name, "what was published of a start that is over is taken away");
                 take_away(&path);
             }
@@ -227,12 +232,16 @@ mod tests {
         let netns = Netns::open(dir.path().join("netns"), false).unwrap();
         let lives = Machine::of(i32::try_from(std::process::id()).unwrap()).unwrap();
         let over = Machine { started: lives.started + 1, ..lives.clone() };
-        let (kept, gone) = (netns.path(NodeUid::new(), "1"), netns.path(NodeUid::new(), "2"));
+        let node = NodeUid::new();
+        let (kept, gone) = (netns.path(node, "1"), netns.path(NodeUid::new(), "2"));
         lives.write(&kept).unwrap();
         over.write(&gone).unwrap();
         let left_over = netns.path(NodeUid::new(), "3");
         File::create(&left_over).unwrap();
         netns.keep(&BTreeSet::new());
         assert_eq!(entries(&netns.dir), [kept]);
+        // Its runtime has answered: it is another start by now.
+        netns.keep(&BTreeSet::from([(node, "2".to_owned())]));
+        assert_eq!(entries(&netns.dir), Vec::<PathBuf>::new());
     }
 }
