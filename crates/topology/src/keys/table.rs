@@ -224,7 +224,12 @@ pub(super) const KEYS: &[Key] = &[
         "`no`, `on-failure`, `always`; `unless-stopped` is `always`, since a node stopped by command stays stopped anyway; the default is `always` for every kind",
     ),
     key(Node, "auto-remove", Works, "`true` removes the container when its process ends"),
-    key(Node, "healthcheck", Works, "how its health is told; the strongest level's as a whole"),
+    key(
+        Node,
+        "healthcheck",
+        Works,
+        "how its health is told; the strongest level's as a whole; a deploy that starts the node succeeds only when the check does, and fails when it fails or has said nothing in the time that takes",
+    ),
     key(Node, "stages", Works, "what its start waits for and runs on the way"),
     key(
         Node,
