@@ -88,7 +88,7 @@ Examples:
   netloom image pull registry.example:5000/vendor/os:1.2 os:1.2      called os:1.2
   netloom image pull registry.example/os:1 --auth-file ~/.docker/config.json")]
 pub struct Pull {
-    /// Where it is: `[registry/]name[:tag][@digest]`; without a registry it is Docker Hub
+    /// Where it is, as REGISTRY/NAME:TAG or NAME@DIGEST; without a registry it is Docker Hub
     #[arg(value_name = "SOURCE")]
     pub source: String,
     /// What it is to be called in the store [default: the same]
