@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help deps services images guest build install uninstall demo demo-down test bench fuzz lint docs clean clean-images
+.PHONY: help deps services images guest build install uninstall demo demo-vm demo-down test bench fuzz lint docs clean clean-images
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,7 +12,10 @@ help: ## List these targets
 demo: ## Install, start and build what is missing, then run a routed lab (asks for sudo where root is needed)
 	@scripts/demo.sh up
 
-demo-down: ## Remove the demo's lab, its netloomd and all their data
+demo-vm: ## The same with virtual machines: builds a guest, pushes it, deploys two of it with two containers, pulls a cable
+	@scripts/demo-vm.sh
+
+demo-down: ## Remove the demos' labs, their netloomd and all their data
 	@scripts/demo.sh down
 
 deps: ## Install the packages that are missing

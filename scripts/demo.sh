@@ -2,6 +2,7 @@
 # The demo: from a bare machine to a routed lab that carries traffic, and back.
 #
 #   scripts/demo.sh up      install, start and build what is missing; deploy examples/ospf-triangle.clab.yml; try it
+#   scripts/demo.sh start   only install, start and build what is missing: scripts/demo-vm.sh goes on from there
 #   scripts/demo.sh down    remove the lab (and any other made there), the demo's netloomd and all its data
 #
 # Both may be run again at any point, also after one that failed half-way: what tells the demo's things from others',
@@ -176,7 +177,7 @@ try_http() {
     say "  curl -s -H \"Authorization: Bearer \$(${sudo}cat $data/admin.token)\" $endpoint/v1/labs/$lab"
 }
 
-up() {
+start() {
     step "packages"
     scripts/deps.sh
     step "services"
@@ -188,6 +189,10 @@ up() {
     step "netloomd"
     [ -w "$socket" ] || as_root "start netloomd and talk to it" true
     start_netloomd
+}
+
+up() {
+    start
     step "deploying $topology"
     nl deploy -t "$topology"
     step "waiting until OSPF is Full on every router"
@@ -241,6 +246,16 @@ bridges() {
     root ovs-vsctl --timeout=10 --bare --columns=name find bridge "external_ids:netloom-owner=$id" | sed '/^$/d'
 }
 
+# Virtual machines of the demo's installation, by name: none where no libvirt answers, which then runs none.
+machines() {
+    local id name
+    id=$(root cat "$owner") || return
+    has virsh && root virsh -q -c qemu:///system uri >/dev/null 2>&1 || return 0
+    for name in $(root virsh -q -c qemu:///system list --all --name); do
+        ! root virsh -q -c qemu:///system dumpxml "$name" 2>/dev/null | grep -q "$id" || echo "$name"
+    done
+}
+
 # Removes what netloomd made outside its directories, also when no netloomd was there to do it.
 remove_owned() {
     local path kind id bridge found
@@ -257,6 +272,12 @@ remove_owned() {
         esac >/dev/null </dev/null
         say "removed the $kind $id"
     done <<<"$found"
+    found=$(machines) || die "cannot ask libvirt what is left of the demo; run 'make services' and then this again"
+    for id in $found; do
+        root virsh -q -c qemu:///system destroy "$id" >/dev/null 2>&1 </dev/null || true
+        root virsh -q -c qemu:///system undefine "$id" --nvram --snapshots-metadata >/dev/null </dev/null
+        say "removed the virtual machine $id"
+    done
     found=$(bridges) || die "cannot ask Open vSwitch what is left of the demo; run 'make services' and then this again"
     for bridge in $found; do
         # Without --no-wait: returns when the bridge's interface is gone too.
@@ -273,6 +294,7 @@ remains() {
     if root test -e "$owner"; then
         docker_things || return
         bridges | sed 's/^/bridge /' || return
+        machines | sed 's/^/virtual machine /' || return
     fi
     for path in "$run" "$log" "$pidfile"; do
         ! root test -e "$path" || echo "$path"
@@ -348,7 +370,8 @@ down() {
 
 case ${1:-} in
     up) up ;;
+    start) start ;;
     down) down ;;
     start-netloomd) start_netloomd_as_root "$2" ;; # asked for by start_netloomd, as root
-    *) die "usage: $0 up|down" ;;
+    *) die "usage: $0 up|start|down" ;;
 esac

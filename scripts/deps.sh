@@ -41,6 +41,10 @@ need openssl openssl
 need strace strace
 # Tests make qcow2 disks with it.
 need qemu-img qemu-utils
+# Tests pull images from it.
+need docker-registry docker-registry
+# Tests of doctor ask it whether a configuration that was mended is the one in effect.
+need lvmconfig lvm2
 need cc build-essential
 [ "${1:-}" != lint ] || need npm npm
 

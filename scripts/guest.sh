@@ -5,8 +5,9 @@
 #   scripts/guest.sh [FILE]       a qcow2, by default target/guest/guest.qcow2
 #
 # Its console is the first serial port and has a shell; it says "netloom guest is ready (boot N)" there. Its interfaces are
-# eth0, eth1 and so on, all up. /data is on its disk and stays; the rest of it is in memory. What went into a disk stands in
-# FILE.recipe, and it is built again only when that has changed. No root is needed, and nothing is mounted.
+# eth0, eth1 and so on, all up; a NoCloud volume (`cidata`) gives it a name, its interfaces names and addresses, and a
+# script to run. /data is on its disk and stays; the rest of it is in memory. What went into a disk stands in FILE.recipe,
+# and it is built again only when that has changed. No root is needed, and nothing is mounted.
 source "$(dirname "$0")/lib.sh"
 
 out=$(realpath -m "${1:-$repo/target/guest/guest.qcow2}")
@@ -46,6 +47,7 @@ build() {
         basename "$module" >>"$work/initrd/lib/modules.order"
     done <"$guest/modules"
     install -m 755 "$guest/init" "$work/initrd/init"
+    install -m 755 "$guest/configure" "$work/initrd/bin/configure"
     (cd "$work/initrd" && find . | LC_ALL=C sort | cpio -o -H newc --quiet --reproducible) | gzip -9n >"$work/initrd.gz"
 
     mkfs.vfat -C -F 16 -n GUEST "$work/boot" $((boot_mib * 1024)) >/dev/null

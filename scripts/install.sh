@@ -180,7 +180,7 @@ what_next() {
     cat <<END
 
     Go on:$start$member
-    sudo netloom doctor                     # checks this machine
+    sudo netloom doctor --fix               # checks this machine, and prepares it when you say so
     make images                             # the images of the examples
     cp -r $share/examples . && netloom deploy -t examples/ospf-triangle.clab.yml
     docs/tutorial.md goes on from there; 'man netloom' has every command.

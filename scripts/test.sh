@@ -41,6 +41,7 @@ failed=$(sum failed)
 passed=$(sum passed)
 mapfile -t names < <(sed -nE 's/^test ([^ ]+) \.\.\. FAILED$/\1/p' "$log" | sort -u)
 
+note=
 # A test program that does not compile or dies prints no result of its own.
 dead=$(($(count '^error: (test|doctest) failed') - $(count '^test result: FAILED')))
 if [ "$status" != 0 ] && { [ "$dead" != 0 ] || [ "$failed" = 0 ]; }; then
@@ -56,7 +57,7 @@ elif [ "$failed" -gt 0 ] && [ "$failed" -le 5 ] && [ "${#names[@]}" = "$failed" 
     done
     failed=$((failed - ${#unsteady[@]}))
     passed=$((passed + ${#unsteady[@]}))
-    [ "${#unsteady[@]}" = 0 ] || { step "failed among all, passed alone" && printf '%s\n' "${unsteady[@]}"; }
+    [ "${#unsteady[@]}" = 0 ] || note="failed among all, passed alone: ${unsteady[*]}"
 fi
 if [ "$failed" -gt 0 ]; then
     step "failed"
@@ -79,5 +80,8 @@ failed=$((failed + forbidden))
 skipped=$((skipped + $(sum ignored)))
 
 step "tests"
-echo "$passed passed, $failed failed, $skipped skipped" | tee "$summary"
+{
+    [ -z "$note" ] || echo "$note"
+    echo "$passed passed, $failed failed, $skipped skipped"
+} | tee "$summary"
 [ "$failed" = 0 ]

@@ -7,6 +7,7 @@ mod deploy;
 mod discovery;
 mod floor;
 mod idle;
+mod images;
 mod latency;
 mod list;
 mod repair;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 use netloom_benches::{head, quick, table};
 
 /// The sections, in the order in which they are measured.
-const SECTIONS: [(&str, fn()); 9] = [
+const SECTIONS: [(&str, fn()); 10] = [
     ("discovery", discovery::rows),
     ("latency", latency::rows),
     ("list", list::rows),
@@ -29,6 +30,7 @@ const SECTIONS: [(&str, fn()); 9] = [
     ("carrier", carrier::rows),
     ("wires", wires::rows),
     ("repair", repair::rows),
+    ("images", images::rows),
     ("idle", idle::rows),
 ];
 

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use netloom_api::v1::lab_service_client::LabServiceClient;
 use netloom_service::{Channel, Connector, Endpoint};
 use netloom_tests::Sandbox;
+
+static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 /// The image of all nodes.
 pub const IMAGE: &str = "netloom/test:local";
@@ -43,7 +46,9 @@ pub fn topology(lab: &str, nodes: usize, links: &Links) -> String {
 /// Waits until the switch has taken up everything that was asked of it: what is measured next begins quiet.
 pub fn settle(sandbox: &Sandbox) {
     let begin = Instant::now();
-    while !sandbox.ovs.vsctl(&["set", "Open_vSwitch", ".", "external_ids:bench=settled"]).ok() {
+    // Another value each time: a transaction that changes nothing is not waited for.
+    let value = format!("external_ids:bench={}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    while !sandbox.ovs.vsctl(&["set", "Open_vSwitch", ".", &value]).ok() {
         assert!(
             begin.elapsed() < Duration::from_secs(120),
             "ovs-vswitchd does not take up its configuration"

@@ -158,6 +158,19 @@ pub async fn cancel(
             let over = client.operations().get_operation(request).await?.into_inner();
             return Ok(End::Over(Box::new(over)));
         }
+        // Its last moment, in which what was before is removed: it ends by itself, and soon.
+        Err(status) if is_too_late(operation, &status) => {
+            eprintln!(
+                "Too late to cancel: all that the {} was for is there; waits for its end",
+                noun(operation)
+            );
+            return tokio::select! {
+                biased;
+                over = to_its_end(client, operation.clone(), view) => over.map(|over| End::Over(Box::new(over))),
+                _ = interrupts.recv() => Err(Error::Interrupted(format!("detached; {}", going_on(operation)))),
+                () = over(timeout) => Err(Error::Failed(format!("not done within {}; {}", view.elapsed(), going_on(operation)))),
+            };
+        }
         Err(status) => return Err(status.into()),
     }
     let removal = match client.lab(lab).await {
@@ -188,6 +201,11 @@ pub async fn cancel(
         follow::judge(&removal)?;
     }
     Ok(End::Cancelled(format!("lab {lab} had not been deployed before, and what was made of it is removed")))
+}
+
+/// True when a cancel was refused since a deploy had brought about all that it was for.
+fn is_too_late(operation: &api::Operation, refused: &tonic::Status) -> bool {
+    operation.kind() != api::OperationKind::Destroy && from_status(refused).reason == "NOT_CANCELLABLE"
 }
 
 /// Waits until nothing of a lab moves any more; says how it is then.

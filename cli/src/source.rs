@@ -186,15 +186,10 @@ fn as_file(name: &str, kind: &api::Kind) -> serde_json::Value {
     if !management.name.is_empty() {
         interfaces["management"] = json!(management.name);
     }
-    let vm = kind.vm.as_ref().map(|vm| {
-        json!({ "disk_bus": vm.disk_bus, "nic_model": vm.nic_model, "machine": vm.machine, "serials": vm.serials.max(1) })
+    let machine = kind.as_machine.as_ref().map(|machine| {
+        let config = json!({ "startup": startup(machine.config_in.as_ref()) });
+        json!({ "vm": machine.vm.as_ref().map(vm), "config": config })
     });
-    let config_in = kind.config_in.clone().unwrap_or_default();
-    let startup = match config_in.method() {
-        api::ConfigInMethod::Bind => json!({ "method": "bind", "path": config_in.path }),
-        // How a virtual machine takes its configuration is for the server to know.
-        _ => json!({ "method": "none" }),
-    };
     json!({
         "name": name,
         "description": kind.description,
@@ -202,12 +197,31 @@ fn as_file(name: &str, kind: &api::Kind) -> serde_json::Value {
         "runtime": runtime(kind.runtime()),
         "image": kind.image,
         "interfaces": interfaces,
-        "vm": vm,
-        "config": { "startup": startup, "license": kind.license_path },
+        "vm": kind.vm.as_ref().map(vm),
+        "libvirt": machine,
+        "config": { "startup": startup(kind.config_in.as_ref()), "license": kind.license_path },
         "verified": kind.verified,
         "source": kind.source,
         "limitation": kind.limitation,
     })
+}
+
+fn vm(vm: &api::Vm) -> serde_json::Value {
+    json!({ "disk_bus": vm.disk_bus, "nic_model": vm.nic_model, "machine": vm.machine, "serials": vm.serials.max(1) })
+}
+
+/// Whether a node takes a configuration, and its addresses, follows from this.
+fn startup(config_in: Option<&api::ConfigIn>) -> serde_json::Value {
+    use api::ConfigInMethod as Method;
+    let config_in = config_in.cloned().unwrap_or_default();
+    match config_in.method() {
+        Method::Bind => json!({ "method": "bind", "path": config_in.path }),
+        Method::Iso => json!({ "method": "iso", "path": config_in.path }),
+        Method::Disk => json!({ "method": "disk", "path": config_in.path }),
+        Method::Serial => json!({ "method": "serial" }),
+        Method::Nocloud => json!({ "method": "nocloud" }),
+        Method::None | Method::Unspecified => json!({ "method": "none" }),
+    }
 }
 
 fn read_text(reader: impl std::io::Read, name: &str) -> Result<String, Error> {
@@ -376,6 +390,19 @@ mod tests {
                 path: "/etc/mine".into(),
             }),
             license_path: "/etc/licence".into(),
+            as_machine: Some(api::AsMachine {
+                vm: Some(api::Vm {
+                    disk_bus: "virtio".into(),
+                    nic_model: "virtio".into(),
+                    machine: "q35".into(),
+                    ..api::Vm::default()
+                }),
+                config_in: Some(api::ConfigIn {
+                    method: api::ConfigInMethod::Nocloud.into(),
+                    ..api::ConfigIn::default()
+                }),
+                ..api::AsMachine::default()
+            }),
             source: "s".into(),
             ..api::Kind::default()
         };
@@ -404,6 +431,8 @@ mod tests {
         assert!(found.interfaces.index("mine", "mgmt7").is_err());
         let startup = netloom_model::kind::Startup::Bind { path: "/etc/mine".into() };
         assert_eq!((&found.config.startup, found.config.license.as_str()), (&startup, "/etc/licence"));
+        let machine = catalogue.on("mine", netloom_model::state::Runtime::Libvirt).expect("it can be one");
+        assert!(machine.takes_addresses() && machine.takes_startup_config());
         assert_eq!(catalogue.get("vm").map(|k| k.interfaces.nic(0)), Some(Some(2)));
         assert!(catalogue.get("odd").is_none());
     }

@@ -9,7 +9,7 @@ use netloom_api::v1;
 use netloom_model::id::{LabId, NodeId};
 use netloom_model::kind::{Console, Kind, Readiness, Save, Startup, Vm};
 use netloom_model::spec::LinkSpec;
-use netloom_model::state::{LabState, Wanted};
+use netloom_model::state::{self, LabState, Wanted};
 use netloom_model::tally;
 use netloom_proto::convert::ConvertError;
 use netloom_proto::scheduler::v1 as ps;
@@ -21,7 +21,7 @@ use crate::{etag, names};
 
 mod image;
 
-pub use image::{garbage, image, upload};
+pub use image::{garbage, image, pull_progress, upload};
 
 /// A lab.
 ///
@@ -63,7 +63,7 @@ pub fn lab(facts: ps::LabFacts) -> Result<v1::Lab, Error> {
 /// A node.
 ///
 /// Computed: `etag` is made of the uid and the hash of the spec; `rejections` are shown only while UNSCHEDULABLE. Kind, image and requests are those
-/// of the resolved spec.
+/// of the resolved spec. `state_reason` of one that boots says for how long.
 pub fn node(facts: ps::NodeFacts) -> v1::Node {
     let spec = facts.spec.clone().unwrap_or_default();
     let unschedulable = facts.state() == v1::NodeState::Unschedulable;
@@ -77,7 +77,11 @@ pub fn node(facts: ps::NodeFacts) -> v1::Node {
         host: names::optional(names::host, &facts.host),
         wanted: facts.wanted,
         state: facts.state,
-        state_reason: facts.reason,
+        state_reason: match &facts.boot {
+            Some(boot) => booting(boot),
+            None => facts.reason,
+        },
+        boot: facts.boot,
         instance_name: facts.instance_name,
         restart_count: int(facts.restart_count),
         exit_code: facts.exit_code,
@@ -98,6 +102,12 @@ pub fn node(facts: ps::NodeFacts) -> v1::Node {
         uid: facts.uid,
         evidence: facts.sources,
     }
+}
+
+/// For how long it boots, now.
+fn booting(boot: &v1::Boot) -> String {
+    let now = Timestamp::from(SystemTime::now()).seconds;
+    state::booting(now - boot.start_time.map_or(now, |at| at.seconds), boot.limit_seconds)
 }
 
 fn interface(lab: &str, facts: ps::InterfaceFacts) -> v1::Interface {
@@ -191,6 +201,7 @@ pub fn host(facts: ps::HostFacts) -> Result<v1::Host, Error> {
         memory_overcommit: facts.memory_overcommit,
         runtimes: facts.runtimes,
         runtime_versions: facts.runtime_versions,
+        missing_runtimes: facts.missing_runtimes,
         datapath: facts.datapath,
         ovs_version: facts.ovs_version,
         plane: facts.plane,
@@ -247,6 +258,15 @@ pub fn kind(kind: &Kind) -> v1::Kind {
         config_in: Some(config_in(&kind.config.startup)),
         config_out: Some(config_out(&kind.config.save)),
         license_path: kind.config.license.clone(),
+        as_machine: kind.as_machine().map(|machine| v1::AsMachine {
+            cpu_request_millis: machine.resources.cpu_request_millis,
+            memory_request_bytes: machine.resources.memory_request_mib << 20,
+            vm: machine.vm.as_ref().map(vm),
+            readiness: Some(readiness(&machine.readiness)),
+            console: Some(console(&machine.console)),
+            config_in: Some(config_in(&machine.config.startup)),
+            config_out: Some(config_out(&machine.config.save)),
+        }),
     }
 }
 
@@ -300,6 +320,7 @@ fn config_in(startup: &Startup) -> v1::ConfigIn {
         Startup::Iso { path } => (Method::Iso, path.as_str()),
         Startup::Disk { path } => (Method::Disk, path.as_str()),
         Startup::Serial {} => (Method::Serial, ""),
+        Startup::Nocloud {} => (Method::Nocloud, ""),
     };
     v1::ConfigIn { method: method.into(), path: path.to_owned() }
 }

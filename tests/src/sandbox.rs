@@ -48,6 +48,8 @@ pub struct Sandbox {
     pub ovs: Ovs,
     /// Its Docker; none where it uses the machine's.
     pub private_docker: Option<Docker>,
+    /// Where libvirt is that runs its virtual machines.
+    libvirt_uri: Option<String>,
     namespace: Arc<Namespace>,
     installed: Option<Installed>,
 }
@@ -100,6 +102,12 @@ impl Sandbox {
         let namespace = Arc::new(Namespace::make(&name));
         let ovs = Ovs::start(&dir.path().join("ovs"), namespace.clone());
         let config = dir.path().join("netloom.toml");
+        // The machine's own libvirtd is not for tests.
+        let more = match (more.contains("drivers"), more.contains("[compute]")) {
+            (true, _) => more.to_owned(),
+            (false, true) => more.replace("[compute]", "[compute]\ndrivers = [\"docker\"]"),
+            (false, false) => format!("{more}\n[compute]\ndrivers = [\"docker\"]"),
+        };
         let text = format!(
             "data_dir = {data:?}\nrun_dir = {run:?}\nhost = \"local\"\n{more}\n\
              [network]\n{network}\nbridge = {name:?}\novsdb_socket = {db:?}\novs_run_dir = {ovs:?}\n\
@@ -112,7 +120,9 @@ impl Sandbox {
         std::fs::write(&config, text).expect("a configuration file");
         let programs = Mutex::new(Vec::new());
         let installed = None;
-        Sandbox { dir, mode, name, config, programs, ovs, private_docker: None, namespace, installed }
+        let private_docker = None;
+        let libvirt_uri = None;
+        Sandbox { dir, mode, name, config, programs, ovs, private_docker, libvirt_uri, namespace, installed }
     }
 
     /// As [`Sandbox::prepare`], on a Docker of its own that has these images. It runs where the sandbox's Open vSwitch does, as on a real host.
@@ -122,6 +132,11 @@ impl Sandbox {
         images.iter().for_each(|image| docker.load(image));
         sandbox.private_docker = Some(docker);
         sandbox
+    }
+
+    /// Its virtual machines are to be run by the libvirtd there, which has to be in its host's network namespace.
+    pub fn use_libvirt(&mut self, uri: String) {
+        self.libvirt_uri = Some(uri);
     }
 
     /// Runs the docker command line against the Docker that it uses.
@@ -207,6 +222,10 @@ impl Sandbox {
             command.arg("--config").arg(&self.config).env("NETLOOM_FAIL_POINTS", self.points());
             if let Some(docker) = &self.private_docker {
                 command.env("NETLOOM_COMPUTE__DOCKER_SOCKET", docker.socket());
+            }
+            if let Some(uri) = &self.libvirt_uri {
+                command.env("NETLOOM_COMPUTE__DRIVERS", "[\"docker\", \"libvirt\"]");
+                command.env("NETLOOM_COMPUTE__LIBVIRT_URI", format!("{uri:?}"));
             }
             return command;
         };

@@ -50,6 +50,7 @@ mod main {
     pub mod second_day;
     pub mod telemetry;
     pub mod tutorial;
+    pub mod virtual_machines;
 }
 
 /// True when Docker and Open vSwitch are there and this is root; otherwise the test is skipped, loudly.

@@ -28,6 +28,7 @@ pub enum Image {
         output: Output,
     },
     Push(Push),
+    Pull(Pull),
     /// Take images out of the store; one that a lab uses is refused
     Rm {
         /// The images
@@ -71,6 +72,39 @@ pub struct Push {
     /// Take what the file's name suggests without asking
     #[arg(short, long)]
     pub yes: bool,
+    /// Format.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Fetch a container image from another registry into the store
+///
+/// Any registry of the OCI's distribution specification will do; one on this machine is asked without TLS. The image's manifest, configuration and layers are compared
+/// with their digests. It comes to the server, not to this machine.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  netloom image pull quay.io/frrouting/frr:9.1.0                     called the same here
+  netloom image pull registry.example:5000/vendor/os:1.2 os:1.2      called os:1.2
+  netloom image pull registry.example/os:1 --auth-file ~/.docker/config.json")]
+pub struct Pull {
+    /// Where it is, as REGISTRY/NAME:TAG or NAME@DIGEST; without a registry it is Docker Hub
+    #[arg(value_name = "SOURCE")]
+    pub source: String,
+    /// What it is to be called in the store [default: the same]
+    pub image: Option<String>,
+    /// A kind that it is for, and its version; may be said several times
+    #[arg(long = "kind", value_name = "KIND[=VERSION]")]
+    pub kinds: Vec<String>,
+    /// It is the image that stands for these kinds where several are for them
+    #[arg(long, requires = "kinds")]
+    pub preferred: bool,
+    /// Which architecture, where there are several [default: the server's]
+    #[arg(long, value_name = "ARCH")]
+    pub architecture: Option<String>,
+    /// A file as `docker login` writes it, of which the registry is shown what is for it
+    #[arg(long, value_name = "FILE")]
+    pub auth_file: Option<PathBuf>,
     /// Format.
     #[command(flatten)]
     pub output: Output,

@@ -30,16 +30,32 @@ pub struct Validate {
     pub output: Output,
 }
 
-/// Check this machine: Docker, Open vSwitch, kernel, rights, disk; changes nothing
+/// Check this machine: Docker, Open vSwitch, kernel, rights, disk, virtual machines; with --fix, prepare it
 ///
-/// Exit code 1 when something is missing that netloom cannot do without. Run it as root: what only root may look at is otherwise not
-/// checked.
+/// Exit code 1 when something is missing that netloom cannot do without, or when a fix did not take. Run it as root: what only root may look at is otherwise not
+/// checked. Without --fix nothing is changed. With it, each change is shown, and made when you say so; each is then checked again, and files are put back where it did not
+/// take. What was right already is left alone, and no fix makes a machine less secure.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   sudo netloom doctor
-  sudo netloom doctor --format json | jq '.checks[] | select(.status != \"OK\")'")]
+  sudo netloom doctor --format json | jq '.checks[] | select(.status != \"OK\")'
+  sudo netloom doctor --fix --dry-run
+  sudo netloom doctor --fix
+  sudo netloom doctor --fix --yes lvm fs.inotify.max_user_instances")]
 pub struct Doctor {
+    /// Only these checks, by their names as doctor prints them [default: all]
+    #[arg(value_name = "CHECK")]
+    pub checks: Vec<String>,
+    /// Also mend what can be mended from here, with backups of the files that are changed
+    #[arg(long)]
+    pub fix: bool,
+    /// With --fix: only show what would be changed
+    #[arg(long, requires = "fix", conflicts_with = "yes")]
+    pub dry_run: bool,
+    /// With --fix: do not ask
+    #[arg(long, requires = "fix")]
+    pub yes: bool,
     /// The server's configuration, for its paths [default: /etc/netloom/netloom.toml where it exists]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

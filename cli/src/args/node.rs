@@ -91,15 +91,20 @@ pub struct Shell {
 
 /// Open the console of a node, which a key leaves
 ///
+/// Of a virtual machine it is the first serial port. First the end of what it has written is shown. Any number may read it; one writes at a time,
+/// and --take takes over from who does. It has no size: a program in the machine takes it for 80 by 24, unless stty says otherwise. It goes on when
+/// one leaves.
+///
 /// A container has no console of its own: this runs the shell of the node's kind in a terminal, as netloom shell does. What differs is that the
 /// detach key leaves it at any time, also when what runs there takes all other keys, and that a line says so first. Leaving ends what was run in
-/// it. Consoles of virtual machines come with the kinds that have them.
+/// it.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   netloom console ospf r1                           Ctrl-] leaves
   netloom console ospf r1 --detach-key ctrl-a
-  netloom console ospf r1 --detach-key none         only the end of the shell leaves")]
+  netloom console ospf r1 --detach-key none         only the end of the shell leaves
+  netloom console mixed vm1 --take                  from whoever writes there now")]
 pub struct Console {
     /// The lab.
     #[command(flatten)]
@@ -110,6 +115,12 @@ pub struct Console {
     /// Key that leaves: ctrl- and a letter or one of @ [ \ ] ^ _, or none
     #[arg(long, value_name = "KEY", default_value = "ctrl-]", value_parser = values::key)]
     pub detach_key: values::Key,
+    /// Of a virtual machine: write also when somebody else does, who is told and reads on
+    #[arg(long, conflicts_with = "read_only")]
+    pub take: bool,
+    /// Of a virtual machine: read, and leave writing to others
+    #[arg(long)]
+    pub read_only: bool,
 }
 
 /// Print what the first process of a node wrote, or of several nodes

@@ -1,49 +1,64 @@
-//! `console`: a terminal in a node with a key to leave it.
+//! `console`: a terminal in a node, or a machine's serial line, with a key to leave it.
 
 use netloom_api::v1 as api;
 use netloom_model::{Code, Failure};
 
 use super::shell::{Left, needs_terminal, session};
-use super::{Context, exit_code};
+use super::{Context, exit_code, serial};
+use crate::args::node::Console;
 use crate::args::values::Key;
 use crate::error::Error;
 
 /// Opens it. Leaving by the key is exit code 0.
-pub async fn run(context: &Context, lab: &str, node: &str, detach: Key) -> Result<u8, Error> {
+pub async fn run(context: &Context, args: Console) -> Result<u8, Error> {
+    let (lab, node) = (&*args.lab, args.node.as_deref().unwrap_or_default());
     needs_terminal("console", lab, node)?;
     let client = context.client().await?;
     let request = api::GetNodeRequest { name: format!("labs/{lab}/nodes/{node}") };
     let facts = client.nodes().get_node(request).await?.into_inner();
-    match facts.runtime() {
-        api::Runtime::Docker | api::Runtime::Unspecified => {}
+    let leave = |without: &str| match args.detach_key {
+        Key(None) => format!("{without} leaves it"),
+        key => format!("{key} leaves it"),
+    };
+    let left = match facts.runtime() {
+        api::Runtime::Docker | api::Runtime::Unspecified => {
+            if args.take || args.read_only {
+                return Err(Error::Usage(format!(
+                    "{node} is a container, in which each terminal is a shell of its own: leave --take and --read-only out"
+                )));
+            }
+            let leave = leave("the end of its shell");
+            let banner =
+                format!("Console of {node} in lab {lab}: the shell of kind {}. {leave}.\n", facts.kind);
+            session(&client, lab, node, Vec::new(), args.detach_key, &banner).await?
+        }
         api::Runtime::Libvirt => {
-            return Err(refused(
-                lab,
-                format!("{node} is a virtual machine, whose console cannot be opened yet"),
-            ));
+            let leave = leave("the end of the machine");
+            let only = if args.read_only { ", to be read" } else { "" };
+            let banner = format!("Console of {node} in lab {lab}: its serial port{only}. {leave}.\n");
+            let start = api::ConsoleStart {
+                name: format!("labs/{lab}/nodes/{node}"),
+                read_only: args.read_only,
+                take: args.take,
+            };
+            serial::session(&client, start, args.detach_key, &banner).await?
         }
         api::Runtime::Bridge => {
-            return Err(refused(
-                lab,
-                format!("{node} is a bridge: there is nothing in it that has a console"),
-            ));
+            let message = format!("{node} is a bridge: there is nothing in it that has a console");
+            let failure = Failure::new(Code::FailedPrecondition, "CONSOLE_NOT_SUPPORTED", message);
+            return Err(failure.with("lab", lab).into());
         }
-    }
-    let leave = match detach.0 {
-        Some(_) => format!("{detach} leaves it"),
-        None => "the end of its shell leaves it".to_owned(),
     };
-    let banner = format!("Console of {node} in lab {lab}: the shell of kind {}. {leave}.\n", facts.kind);
-    match session(&client, lab, node, Vec::new(), detach, &banner).await? {
+    match left {
         Left::Ended(code) => Ok(exit_code(code)),
         Left::Detached => {
-            // The shell may have left the cursor anywhere.
+            // What runs there may have left the cursor anywhere.
             context.print(&format!("\nLeft the console of {node}\n"))?;
             Ok(0)
         }
+        Left::Off => {
+            context.print(&format!("\n{node} does not run any more\n"))?;
+            Ok(0)
+        }
     }
-}
-
-fn refused(lab: &str, message: String) -> Error {
-    Failure::new(Code::FailedPrecondition, "CONSOLE_NOT_SUPPORTED", message).with("lab", lab).into()
 }

@@ -115,7 +115,13 @@ pub async fn plan(
     match &operation.plan {
         _ if format == Format::Json => context.print(&json::text(&json::value("Operation", &operation)))?,
         Some(plan) if !is_nothing(&operation) => context.print(&plan_text::text(context.style, plan))?,
-        _ => context.print(&format!("Nothing to do: lab {lab} is as {} says\n", source.name))?,
+        _ => match &operation.error {
+            Some(why) => context.print(&format!(
+                "Nothing to change in lab {lab}, but not all of it is as {} says: {}\n",
+                source.name, why.message
+            ))?,
+            None => context.print(&format!("Nothing to do: lab {lab} is as {} says\n", source.name))?,
+        },
     }
     Ok(if exit_code && !is_nothing(&operation) { SOMETHING_TO_DO } else { 0 })
 }

@@ -64,9 +64,9 @@ pub async fn run(
         };
         highest = highest.max(code.map_or(1, exit_code));
         match code {
-            None => failed.push(format!("{id}: {why}")),
+            None => failed.push(format!("{id} ({why})")),
             Some(0) => {}
-            Some(code) => failed.push(format!("{id}: exit code {code}")),
+            Some(code) => failed.push(format!("{id} (exit code {code})")),
         }
         if how.format == Format::Json {
             let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -92,7 +92,7 @@ pub async fn run(
     if how.format == Format::Json {
         context.print(&out_json::text(&Value::Object(all)))?;
     } else if !failed.is_empty() {
-        eprintln!("{} of {} nodes failed: {}", failed.len(), nodes.len(), failed.join("; "));
+        eprintln!("{} of {} nodes failed: {}", failed.len(), nodes.len(), failed.join(", "));
     }
     Ok(highest)
 }

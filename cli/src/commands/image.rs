@@ -1,11 +1,11 @@
-//! `image`: what the store has, and what goes out of it. [`push`] is what comes in.
+//! `image`: what the store has, and what goes out of it. [`push`] and [`pull`] are what comes in.
 
 use std::io::{IsTerminal as _, Write as _};
 
 use netloom_api::v1 as api;
 use serde_json::json;
 
-use super::{Context, push};
+use super::{Context, pull, push};
 use crate::args::Format;
 use crate::args::image::{Gc, Image};
 use crate::error::Error;
@@ -18,6 +18,7 @@ pub async fn run(context: &Context, command: Image) -> Result<u8, Error> {
         Image::List { output } => list(context, output.format).await,
         Image::Inspect { image, verify, output } => inspect(context, &image, verify, output.format).await,
         Image::Push(args) => push::run(context, args).await,
+        Image::Pull(args) => pull::run(context, args).await,
         Image::Rm { images } => remove(context, &images).await,
         Image::Gc(args) => collect(context, args).await,
     }

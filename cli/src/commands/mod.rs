@@ -28,9 +28,11 @@ mod list;
 mod live;
 mod logs;
 mod node;
+mod pull;
 mod push;
 mod reference;
 mod save;
+mod serial;
 mod shell;
 mod validate;
 mod version;
@@ -96,9 +98,7 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
         Command::Shell(a) => {
             shell::run(context, &a.lab, a.node.as_deref().unwrap_or_default(), a.command).await
         }
-        Command::Console(a) => {
-            console::run(context, &a.lab, a.node.as_deref().unwrap_or_default(), a.detach_key).await
-        }
+        Command::Console(a) => console::run(context, a).await,
         Command::Logs(a) => logs::run(context, a).await.map(done),
         Command::Capture(a) => capture::run(context, a).await.map(done),
         Command::Save(a) => save::run(context, a).await,
@@ -111,7 +111,7 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
         }
         Command::Host(List::List { output }) => list::hosts(context, output.format).await.map(done),
         Command::Image(a) => image::run(context, a).await,
-        Command::Doctor(a) => doctor::run(context, a.config.as_deref(), a.output.format).await,
+        Command::Doctor(a) => doctor::run(context, &a).await,
         Command::Completions(a) => reference::completions(context, &a).map(done),
         Command::Man(a) => reference::man(&a).map(done),
         Command::Version(a) => version::run(context, a.output.format).await.map(done),

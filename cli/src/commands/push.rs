@@ -1,10 +1,11 @@
 //! `image push`: a file on its way into the store.
 //!
-//! The file is hashed first: bytes that the store has are not sent, and a push that was cut off is found again by its digest and goes on where it stands. The
-//! server counts, so nothing is kept here.
+//! The file is read once: it is hashed while it is sent, and the digest is said at the end. Only where the store has bytes of the very same size is it hashed first, since
+//! then they may not have to be sent at all. A push that was cut off is found again by the file's name and size and goes on where it stands; that it was the same file, the
+//! digest proves. The server counts, so nothing is kept here.
 
 use std::fs::File;
-use std::io::{IsTerminal as _, Read as _, Seek as _, SeekFrom};
+use std::io::{IsTerminal as _, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -42,7 +43,7 @@ const DRAWN: Duration = Duration::from_millis(200);
 struct Bytes {
     path: PathBuf,
     size: u64,
-    digest: String,
+    shows: bool,
     /// Where an image of Docker's was saved for the time of the push.
     _saved: Option<Saved>,
 }
@@ -68,12 +69,19 @@ pub async fn run(context: &Context, args: Push) -> Result<(), Error> {
         move || if is_file { open(&from, None, shows) } else { saved(&from, shows) }
     });
     let source = source.await.map_err(|_| Error::Failed("the file could not be read".to_owned()))??;
-    let wanted = args.digest.as_deref().map(|d| d.strip_prefix("sha256:").unwrap_or(d));
-    if let Some(wanted) = wanted.filter(|w| !w.eq_ignore_ascii_case(&source.digest)) {
-        let (path, found) = (args.from.display(), &source.digest);
-        let said = format!("{path}: its SHA-256 is {found}, and not {wanted}; compare it with its source");
-        return Err(Error::Invalid(said));
-    }
+    let digest = match args.digest.as_deref().map(|d| d.strip_prefix("sha256:").unwrap_or(d)) {
+        None => String::new(),
+        Some(wanted) => {
+            let found = source.hash().await?;
+            if !found.eq_ignore_ascii_case(&format!("sha256:{wanted}")) {
+                let (path, found) = (args.from.display(), &found["sha256:".len()..]);
+                let said =
+                    format!("{path}: its SHA-256 is {found}, and not {wanted}; compare it with its source");
+                return Err(Error::Invalid(said));
+            }
+            found
+        }
+    };
     let format = match args.content {
         None => api::ImageFormat::Unspecified,
         Some(Content::Raw) => api::ImageFormat::Raw,
@@ -82,13 +90,13 @@ pub async fn run(context: &Context, args: Push) -> Result<(), Error> {
     let upload = api::Upload {
         reference: name,
         size_bytes: i64::try_from(source.size).unwrap_or(i64::MAX),
-        digest: format!("sha256:{}", source.digest),
+        digest,
         format: format.into(),
         kinds,
         file_name: file_name(&args.from),
         ..api::Upload::default()
     };
-    let (pushed, sent) = push(&client, &source, upload, shows).await?;
+    let (pushed, sent) = push(&client, &source, upload).await?;
     let words = || image::pushed(&pushed, sent, begun.elapsed());
     context.print_as(args.output.format, words, || json::value("Image", &pushed))
 }
@@ -124,14 +132,19 @@ fn named(args: &Push) -> Result<(String, Vec<api::ImageKind>), Error> {
 }
 
 fn kinds(args: &Push) -> Result<Vec<api::ImageKind>, Error> {
+    kinds_of(&args.kinds, args.preferred)
+}
+
+/// The kinds that were said, each with or without a version.
+pub fn kinds_of(said: &[String], preferred: bool) -> Result<Vec<api::ImageKind>, Error> {
     let kind = |text: &String| {
         let (kind, version) = text.split_once('=').unwrap_or((text, ""));
         if kind.is_empty() {
             return Err(Error::Usage(format!("\"{text}\" names no kind; write --kind vyos=1.4")));
         }
-        Ok(api::ImageKind { kind: kind.to_owned(), version: version.to_owned(), preferred: args.preferred })
+        Ok(api::ImageKind { kind: kind.to_owned(), version: version.to_owned(), preferred })
     };
-    args.kinds.iter().map(kind).collect()
+    said.iter().map(kind).collect()
 }
 
 fn docker_name(args: &Push) -> Result<String, Error> {
@@ -165,57 +178,87 @@ fn saved(reference: &Path, shows: bool) -> Result<Bytes, Error> {
     open(&path, Some(saved), shows)
 }
 
-/// Hashes a file.
 fn open(path: &Path, saved: Option<Saved>, shows: bool) -> Result<Bytes, Error> {
-    let cannot = |e| Error::io(format!("{} cannot be read", path.display()), e);
-    let mut file = File::open(path).map_err(cannot)?;
-    let size = file.metadata().map_err(cannot)?.len();
-    let bar = Bar::new("reads", size, shows);
-    let (mut hash, mut piece, mut read) = (Sha256::new(), vec![0; PIECE], 0u64);
-    loop {
-        let length = file.read(&mut piece).map_err(cannot)?;
-        if length == 0 {
-            break;
-        }
-        hash.update(&piece[..length]);
-        read += length as u64;
-        bar.draw(read);
+    let size = std::fs::metadata(path).map_err(|e| unreadable(path, e))?.len();
+    Ok(Bytes { path: path.to_owned(), size, shows, _saved: saved })
+}
+
+fn unreadable(path: &Path, e: std::io::Error) -> Error {
+    Error::io(format!("{} cannot be read", path.display()), e)
+}
+
+fn digest_of(hash: Sha256) -> String {
+    let hex: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    format!("sha256:{hex}")
+}
+
+impl Bytes {
+    /// The digest, before anything is sent.
+    async fn hash(&self) -> Result<String, Error> {
+        let (path, size, shows) = (self.path.clone(), self.size, self.shows);
+        let hashed = tokio::task::spawn_blocking(move || {
+            let mut file = File::open(&path).map_err(|e| unreadable(&path, e))?;
+            let bar = Bar::new("reads", size, shows);
+            let (mut hash, mut piece, mut read) = (Sha256::new(), vec![0; PIECE], 0u64);
+            loop {
+                let length = file.read(&mut piece).map_err(|e| unreadable(&path, e))?;
+                if length == 0 {
+                    return Ok(digest_of(hash));
+                }
+                hash.update(&piece[..length]);
+                read += length as u64;
+                bar.draw(read);
+            }
+        });
+        hashed.await.map_err(|_| Error::Failed("the file could not be read".to_owned()))?
     }
-    let digest = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    Ok(Bytes { path: path.to_owned(), size: read, digest, _saved: saved })
 }
 
 /// Sends what the store lacks, and returns the image and how many bytes were sent.
-async fn push(
-    client: &Client,
-    source: &Bytes,
-    wanted: api::Upload,
-    shows: bool,
-) -> Result<(api::Image, u64), Error> {
-    let create = || async {
+async fn push(client: &Client, source: &Bytes, mut wanted: api::Upload) -> Result<(api::Image, u64), Error> {
+    let create = |wanted: &api::Upload| {
         let request = api::CreateUploadRequest { upload: Some(wanted.clone()) };
-        Ok::<_, Status>(client.images().create_upload(request).await?.into_inner())
+        let mut images = client.images();
+        async move { Ok::<_, Status>(images.create_upload(request).await?.into_inner()) }
     };
-    let mut upload = create().await?;
+    let mut upload = create(&wanted).await?;
+    if upload.size_known && upload.offset == 0 {
+        wanted.digest = source.hash().await?;
+        let without = api::DeleteUploadRequest { name: upload.name };
+        client.images().delete_upload(without).await?;
+        upload = create(&wanted).await?;
+    }
     if upload.offset > 0 && upload.offset < upload.size_bytes {
         eprintln!("Goes on at {} of {}", bytes(upload.offset), bytes(upload.size_bytes));
     }
+    // Where it began with bytes of an earlier push, these may be of another file of that name.
+    let mut may_be_others = upload.offset > 0 && wanted.digest.is_empty();
+    let mut digest = wanted.digest.clone();
     let (mut sent, mut tries) = (0u64, 0);
     loop {
         let before = upload.offset;
         let failed = if upload.offset < wanted.size_bytes {
-            match send(client, source, &upload, shows).await {
-                Ok(now) => {
+            match send(client, source, &upload).await {
+                Ok((now, hashed)) => {
                     sent += u64::try_from(now.offset - before).unwrap_or_default();
-                    upload = now;
+                    (upload, digest) = (now, hashed);
                     continue;
                 }
                 Err(status) => status,
             }
         } else {
-            let request = api::FinishUploadRequest { name: upload.name.clone(), digest: String::new() };
+            if digest.is_empty() {
+                digest = source.hash().await?;
+            }
+            let request = api::FinishUploadRequest { name: upload.name.clone(), digest: digest.clone() };
             match client.images().finish_upload(request).await {
                 Ok(image) => return Ok((image.into_inner(), sent)),
+                Err(status) if may_be_others && from_status(&status).reason == "DIGEST_MISMATCH" => {
+                    may_be_others = false;
+                    wanted.digest.clone_from(&digest);
+                    upload = create(&wanted).await?;
+                    continue;
+                }
                 Err(status) => status,
             }
         };
@@ -231,7 +274,7 @@ async fn push(
         let request = api::GetUploadRequest { name: upload.name.clone() };
         upload = match client.images().get_upload(request).await {
             Ok(found) => found.into_inner(),
-            Err(status) if status.code() == tonic::Code::NotFound => create().await?,
+            Err(status) if status.code() == tonic::Code::NotFound => create(&wanted).await?,
             Err(_) => continue,
         };
         if upload.offset > before {
@@ -241,35 +284,43 @@ async fn push(
     }
 }
 
-/// Sends the rest of an upload in one stream.
+/// Sends the rest of an upload in one stream, and answers also what the whole file's digest is.
 async fn send(
     client: &Client,
     source: &Bytes,
     upload: &api::Upload,
-    shows: bool,
-) -> Result<api::Upload, Status> {
+) -> Result<(api::Upload, String), Status> {
     let (give, take) = mpsc::channel(WAITING);
-    let far = Arc::new(AtomicU64::new(u64::try_from(upload.offset).unwrap_or_default()));
+    let far = Arc::new(AtomicU64::new(0));
     let (path, first, counted) = (source.path.clone(), upload.clone(), far.clone());
     let reading = tokio::task::spawn_blocking(move || {
         let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(counted.load(Ordering::Relaxed)))?;
+        let skipped = u64::try_from(first.offset).unwrap_or_default();
         let mut next = api::WriteUploadRequest { name: first.name, offset: first.offset, data: Vec::new() };
+        let (mut hash, mut at) = (Sha256::new(), 0u64);
         loop {
-            next.data = vec![0; PIECE];
-            let length = file.read(&mut next.data)?;
+            // What was sent before is hashed only.
+            let wanted = skipped.checked_sub(at).filter(|before| *before > 0);
+            let length = wanted.and_then(|w| usize::try_from(w).ok()).unwrap_or(PIECE).min(PIECE);
+            let mut piece = vec![0; length];
+            let length = file.read(&mut piece)?;
             if length == 0 {
-                return Ok::<(), std::io::Error>(());
+                return Ok::<_, std::io::Error>(digest_of(hash));
             }
-            next.data.truncate(length);
-            // The stream ended: its answer says why.
-            if give.blocking_send(std::mem::take(&mut next)).is_err() {
-                return Ok(());
+            piece.truncate(length);
+            hash.update(&piece);
+            at += length as u64;
+            counted.store(at, Ordering::Relaxed);
+            if wanted.is_none() {
+                next.data = piece;
+                // The stream ended: its answer says why.
+                if give.blocking_send(std::mem::take(&mut next)).is_err() {
+                    return Ok(String::new());
+                }
             }
-            counted.fetch_add(length as u64, Ordering::Relaxed);
         }
     });
-    let bar = Bar::new("sends", source.size, shows);
+    let bar = Bar::new("sends", source.size, source.shows);
     let mut images = client.images();
     let call = images.write_upload(ReceiverStream::new(take));
     tokio::pin!(call);
@@ -281,14 +332,14 @@ async fn send(
     };
     let answer = answer?.into_inner();
     match reading.await {
-        Ok(Ok(())) => Ok(answer),
+        Ok(Ok(digest)) => Ok((answer, digest)),
         Ok(Err(e)) => Err(Status::invalid_argument(format!("the file cannot be read: {e}"))),
         Err(e) => Err(Status::internal(e.to_string())),
     }
 }
 
 /// A bar on standard error, for those who look at a terminal.
-struct Bar {
+pub struct Bar {
     does: &'static str,
     size: u64,
     begun: Instant,
@@ -297,11 +348,13 @@ struct Bar {
 }
 
 impl Bar {
-    fn new(does: &'static str, size: u64, shows: bool) -> Bar {
+    /// Before the first byte of so many.
+    pub fn new(does: &'static str, size: u64, shows: bool) -> Bar {
         Bar { does, size, begun: Instant::now(), shows, drawn: std::cell::Cell::new(None) }
     }
 
-    fn draw(&self, far: u64) {
+    /// So many came.
+    pub fn draw(&self, far: u64) {
         if !self.shows || self.drawn.get().is_some_and(|d| d.elapsed() < DRAWN) {
             return;
         }

@@ -20,9 +20,9 @@ use crate::error::Error;
 use crate::terminal::{self, Raw};
 
 /// How long the node's side has to take what was typed before the key.
-const FAREWELL: Duration = Duration::from_millis(250);
+pub const FAREWELL: Duration = Duration::from_millis(250);
 /// How long what is typed may wait for a node to take it.
-const STUCK: Duration = Duration::from_secs(30);
+pub const STUCK: Duration = Duration::from_secs(30);
 
 /// Opens it; ends with the exit code of its command.
 pub async fn run(context: &Context, lab: &str, node: &str, command: Vec<String>) -> Result<u8, Error> {
@@ -30,7 +30,7 @@ pub async fn run(context: &Context, lab: &str, node: &str, command: Vec<String>)
     let client = context.client().await?;
     match session(&client, lab, node, command, Key(None), "").await? {
         Left::Ended(code) => Ok(exit_code(code)),
-        Left::Detached => Ok(0),
+        Left::Detached | Left::Off => Ok(0),
     }
 }
 
@@ -50,11 +50,15 @@ pub enum Left {
     Ended(i32),
     /// By the key.
     Detached,
+    /// The machine has ended.
+    Off,
 }
 
 /// What came from the keyboard.
-enum Typed {
+pub enum Typed {
+    /// These bytes.
     Input(Vec<u8>),
+    /// The key that leaves.
     Detach,
 }
 
@@ -120,7 +124,7 @@ pub async fn session(
 }
 
 /// Reads the keyboard until the detach key: what was typed before it is still sent.
-fn read_input(keys: &mpsc::Sender<Typed>, detach: Key) {
+pub fn read_input(keys: &mpsc::Sender<Typed>, detach: Key) {
     let mut stdin = std::io::stdin().lock();
     let mut buffer = [0; 4_096];
     loop {
@@ -149,6 +153,7 @@ fn size() -> api::ShellSize {
     api::ShellSize { columns: columns.into(), rows: rows.into() }
 }
 
-fn listen(kind: SignalKind) -> Result<Signal, Error> {
+/// Listens to a signal, which then ends nothing by itself.
+pub fn listen(kind: SignalKind) -> Result<Signal, Error> {
     signal(kind).map_err(|e| Error::io("signals cannot be listened to", e))
 }

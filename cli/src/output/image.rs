@@ -69,6 +69,14 @@ pub fn pushed(image: &api::Image, sent: u64, elapsed: Duration) -> String {
     format!("Pushed {}, {}: {how}\n{}\n", one_line(&image.reference), format(stored.format()), stored.digest)
 }
 
+/// What a pull came to.
+pub fn pulled(image: &api::Image, elapsed: Duration) -> String {
+    let stored = image.stored.clone().unwrap_or_default();
+    let (size, elapsed) = (bytes(stored.size_bytes), seconds(elapsed));
+    let (name, format) = (one_line(&image.reference), format(stored.format()));
+    format!("Pulled {name}, {format}: {size} in {elapsed}\n{}\n", stored.digest)
+}
+
 /// What goes, or would go.
 pub fn garbage(style: Style, found: &api::CollectGarbageResponse, would: bool) -> String {
     if found.garbage.is_empty() {

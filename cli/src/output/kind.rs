@@ -50,6 +50,7 @@ pub fn describe(kind: &api::Kind) -> String {
         ("Console", console(kind)),
         ("Startup config", startup(kind)),
         ("Save", save(kind)),
+        ("As a VM", kind.as_machine.as_ref().map(as_machine).unwrap_or_default()),
         ("Licence", kind.license_path.clone()),
         ("Verified", if kind.verified { "yes: a test runs it" } else { "no: no test runs it" }.to_owned()),
         ("Limitation", kind.limitation.clone()),
@@ -105,6 +106,30 @@ fn machine(vm: &api::Vm) -> String {
     text
 }
 
+/// What is otherwise where its nodes are virtual machines, on one line.
+fn as_machine(machine: &api::AsMachine) -> String {
+    // Told in the words that a kind of virtual machines is told in.
+    let whole = api::Kind {
+        readiness: machine.readiness.clone(),
+        console: machine.console,
+        config_in: machine.config_in.clone(),
+        config_out: machine.config_out.clone(),
+        ..api::Kind::default()
+    };
+    let size = format!(
+        "{} CPU, {}",
+        cores(machine.cpu_request_millis.into()),
+        bytes(i64::try_from(machine.memory_request_bytes).unwrap_or(i64::MAX))
+    );
+    let parts = [
+        "runtime: libvirt".to_owned(),
+        size,
+        machine.vm.as_ref().map(self::machine).unwrap_or_default(),
+        readiness(&whole),
+    ];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
 fn readiness(kind: &api::Kind) -> String {
     use api::ReadinessMethod as Method;
     let Some(readiness) = &kind.readiness else { return String::new() };
@@ -139,6 +164,7 @@ fn startup(kind: &api::Kind) -> String {
         Method::Iso => format!("{} on a CD", config.path),
         Method::Disk => format!("{} on a FAT disk", config.path),
         Method::Serial => "typed at the serial console".to_owned(),
+        Method::Nocloud => "cloud-init (NoCloud)".to_owned(),
         Method::None | Method::Unspecified => String::new(),
     }
 }

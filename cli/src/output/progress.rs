@@ -1,9 +1,10 @@
 //! How far an operation is: plain lines where nobody looks, one for each state that changed; a frame drawn in place where somebody does.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use netloom_api::v1 as api;
+use netloom_model::state::booting;
 
 use super::style::{Style, Tone, clip, one_line};
 use super::table::MAX_REASON;
@@ -30,7 +31,7 @@ impl Seen {
         }
         changed.sort_by_cached_key(|p| (p.object != "node", words::natural(&p.id)));
         let told = |p: &api::Progress| {
-            let detail = clip(&one_line(&p.detail), MAX_REASON);
+            let detail = clip(&detail(p), MAX_REASON);
             format!("{:>7}  {}", seconds(elapsed), line(style, p, 0, &detail))
         };
         changed.into_iter().map(told).collect()
@@ -86,7 +87,7 @@ pub fn frame(
     };
     let width = objects.iter().take(shown).map(|p| p.id.len()).max().unwrap_or(0).min(columns / 2);
     for p in objects.iter().take(shown) {
-        let plain = format!("  {}", line(Style::PLAIN, p, width, &one_line(&p.detail)));
+        let plain = format!("  {}", line(Style::PLAIN, p, width, &detail(p)));
         let plain = clip(&plain, columns);
         // The colour goes on last: a cut must not split it.
         lines.push(plain.replacen(
@@ -106,6 +107,14 @@ pub fn count(operation: &api::Operation, object: &str) -> (usize, usize) {
     let all = operation.progress.iter().filter(|p| p.object == object);
     let done = all.clone().filter(|p| is_done(operation.kind(), &p.state)).count();
     (done, all.count())
+}
+
+/// Why, or what is being done; for how long it boots, now.
+fn detail(p: &api::Progress) -> String {
+    let Some(boot) = &p.boot else { return one_line(&p.detail) };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    booting(now - boot.start_time.map_or(now, |at| at.seconds), boot.limit_seconds)
 }
 
 fn line(style: Style, p: &api::Progress, width: usize, detail: &str) -> String {
@@ -138,6 +147,7 @@ mod tests {
                 id: (*id).into(),
                 state: (*state).into(),
                 detail: (*detail).into(),
+                boot: None,
             })
             .collect();
         api::Operation { progress, ..api::Operation::default() }
@@ -219,6 +229,16 @@ mod tests {
                 "  link r1:eth1--router2:eth1  PENDING",
             ]
         );
+    }
+
+    #[test]
+    fn a_machine_that_boots_says_for_how_long() {
+        let mut op = operation(&[("node", "v1", "RUNNING", "waits until it is ready")]);
+        let since = SystemTime::now() - Duration::from_secs(12);
+        op.progress[0].boot = Some(api::Boot { start_time: Some(since.into()), limit_seconds: 300 });
+        let shown = frame(Style::PLAIN, "deploys x", Duration::ZERO, &op, (80, 24));
+        let told = ["12", "13"].map(|n| format!("  node v1  RUNNING  booting, {n} s of at most 300"));
+        assert!(told.contains(&shown[1]), "{shown:?}");
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use netloom_api::v1 as api;
-use netloom_model::Code;
+use netloom_model::{Code, Failure};
+use netloom_service::status::{to_rpc_status, to_status};
 use netloom_service::testing::eventually;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -20,8 +21,13 @@ fn operation(kind: api::OperationKind, object: &str, id: &str, state: &str) -> a
         reason: "asked for".into(),
         host: String::new(),
     };
-    let progress =
-        api::Progress { object: object.into(), id: id.into(), state: state.into(), detail: String::new() };
+    let progress = api::Progress {
+        object: object.into(),
+        id: id.into(),
+        state: state.into(),
+        detail: String::new(),
+        boot: None,
+    };
     api::Operation {
         name: "operations/1".into(),
         kind: kind.into(),
@@ -254,6 +260,57 @@ async fn a_deploy_is_cancelled_by_ctrl_c_where_that_was_asked_for() {
     let ended = Ended::of(&output).expect(130);
     assert!(ended.err.contains("cancelled; lab x is back at what was deployed before"), "{}", ended.err);
     assert!(fake.methods().contains(&"CancelOperation"));
+}
+
+/// Ctrl-C in the last moment of a deploy ended with the server's refusal.
+#[tokio::test]
+async fn a_deploy_that_is_interrupted_in_its_last_moment_is_followed_to_its_end() {
+    let running = deploy(api::OperationState::Running);
+    let refused = Failure::new(Code::FailedPrecondition, "NOT_CANCELLABLE", "it is there");
+    let fake = Fake::start(Script {
+        import: Some(Ok(running.clone())),
+        watches: vec![(vec![running], None), (vec![deploy(api::OperationState::Succeeded)], None)],
+        operation: Some(deploy(api::OperationState::Running)),
+        cancel_refusal: Some(to_status(refused)),
+        labs: vec![api::Lab {
+            name: "labs/x".into(),
+            state: api::LabState::Running.into(),
+            operation: "operations/1".into(),
+            ..api::Lab::default()
+        }],
+        ..Script::default()
+    })
+    .await;
+    fake.write("x.clab.yml", LAB);
+    let child = fake.command(&["deploy", "--on-interrupt", "cancel"]).spawn().unwrap();
+    let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap());
+    eventually("it watches the operation", BOUND, || async { fake.methods().contains(&"WatchOperation") })
+        .await;
+    kill(pid, Signal::SIGINT).unwrap();
+    let output = tokio::time::timeout(BOUND, child.wait_with_output()).await.expect("it ends").unwrap();
+    let ended = Ended::of(&output).expect(0);
+    assert!(ended.out.contains("Deployed x in "), "{}", ended.out);
+    assert!(ended.err.contains("Too late to cancel: all that the deploy was for is there"), "{}", ended.err);
+
+    fake.script().watches = vec![(vec![deploy(api::OperationState::Succeeded)], None)];
+    let ended = fake.run(&["cancel", "x"]).await.expect(0);
+    assert!(ended.out.ends_with("The deploy of x was over before it could be cancelled\n"), "{}", ended.out);
+}
+
+#[tokio::test]
+async fn a_plan_of_a_file_that_failed_does_not_say_that_all_is_well() {
+    let why = "1 of 2 nodes did not come up\n  b: FAILED: it is broken";
+    let failed = api::Operation {
+        name: String::new(),
+        plan: Some(api::Plan::default()),
+        error: Some(to_rpc_status(&Failure::new(Code::FailedPrecondition, "DEPLOY_INCOMPLETE", why))),
+        ..deploy(api::OperationState::Failed)
+    };
+    let fake = Fake::start(Script { import: Some(Ok(failed)), ..Script::default() }).await;
+    fake.write("x.clab.yml", LAB);
+    let ended = fake.run(&["plan"]).await.expect(0);
+    let said = format!("Nothing to change in lab x, but not all of it is as x.clab.yml says: {why}\n");
+    assert!(ended.out.ends_with(&said), "{}", ended.out);
 }
 
 #[tokio::test]

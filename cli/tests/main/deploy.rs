@@ -17,7 +17,13 @@ const BOUND: Duration = Duration::from_secs(30);
 const LAB: &str = "name: x\ntopology:\n  nodes:\n    a: {kind: linux, image: a:1}\n    b: {kind: only-here, image: a:1}\n  links:\n  - endpoints: [\"a:eth1\", \"b:eth1\"]\n";
 
 fn progress(object: &str, id: &str, state: &str, detail: &str) -> api::Progress {
-    api::Progress { object: object.into(), id: id.into(), state: state.into(), detail: detail.into() }
+    api::Progress {
+        object: object.into(),
+        id: id.into(),
+        state: state.into(),
+        detail: detail.into(),
+        boot: None,
+    }
 }
 
 fn running(progress: Vec<api::Progress>) -> api::Operation {

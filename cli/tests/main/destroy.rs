@@ -18,6 +18,7 @@ fn removal(done: bool) -> api::Operation {
             id: "a".into(),
             state: if done { "GONE".into() } else { "STOPPING".into() },
             detail: String::new(),
+            boot: None,
         }],
         ..api::Operation::default()
     }

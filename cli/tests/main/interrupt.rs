@@ -90,6 +90,7 @@ fn operation(kind: api::OperationKind, state: api::OperationState) -> api::Opera
             id: "a".into(),
             state: "STARTING".into(),
             detail: String::new(),
+            boot: None,
         }],
         ..api::Operation::default()
     }

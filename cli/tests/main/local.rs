@@ -92,7 +92,8 @@ async fn doctor_looks_where_the_configuration_has_its_data_and_its_server() {
     let data = fake.dir.path().join("data");
     let text = format!("data_dir = {data:?}\nrun_dir = {:?}\n", fake.dir.path());
     let config = fake.write("netloom.toml", &text);
-    let mut command = fake.command(&["doctor", "--format", "json", "--config", config.to_str().unwrap()]);
+    let mut command =
+        fake.command(&["doctor", "--format", "json", "--config", config.to_str().unwrap(), "disk", "server"]);
     command.env_remove("NETLOOM_ENDPOINT");
     let ended = finish(command, b"").await;
     let value: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
@@ -115,6 +116,7 @@ async fn doctor_fails_where_docker_is_missing_and_says_what_to_do() {
     let missing = fake.dir.path().join("docker.sock");
     let config = fake.write("netloom.toml", &format!("[compute]\ndocker_socket = {missing:?}\n"));
     let args = ["doctor", "--format", "json", "--config", config.to_str().unwrap()];
+    let args = [&args[..], &["docker", "datapath", "capabilities", "veth", "disk", "lvm", "server"]].concat();
     let ended = fake.run(&args).await.expect(1);
     let value: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
     assert_eq!(value["ok"], false);

@@ -4,6 +4,7 @@ mod capture;
 mod changes;
 mod deploy;
 mod destroy;
+mod doctor;
 mod events;
 mod fake;
 mod habits;

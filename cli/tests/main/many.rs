@@ -54,7 +54,7 @@ async fn exec_in_many_nodes_shows_each_below_its_name() {
     let fake = Fake::start(script()).await;
     let ended = fake.run(&["exec", "x", "--all", "--", "true"]).await.expect(7);
     assert_eq!(ended.out, "== h1\none\ntwo\n== r2: r2 does not run\n== r10: exit code 7\nthree\n");
-    assert_eq!(ended.err, "2 of 3 nodes failed: r2: r2 does not run; r10: exit code 7\n");
+    assert_eq!(ended.err, "2 of 3 nodes failed: r2 (r2 does not run), r10 (exit code 7)\n");
     let ended = fake.run(&["exec", "x", "r1*", "h1", "--prefix", "--", "true"]).await.expect(7);
     let mut lines: Vec<&str> = ended.out.lines().collect();
     lines.sort_unstable();

@@ -120,16 +120,64 @@ async fn a_key_leaves_the_console_and_the_terminal_is_as_before() {
 }
 
 #[tokio::test]
-async fn what_has_no_console_is_told_before_anything_is_opened() {
+async fn the_console_of_a_machine_is_its_serial_port() {
     let fake = Fake::start(with_node(api::Runtime::Libvirt)).await;
+    let (code, shown) = console(&fake, &["console", "x", "r1", "--take"], b"ls\x1dnot sent").await;
+    assert_eq!(code, Some(0));
+    assert!(shown.contains("Console of r1 in lab x: its serial port. Ctrl-] leaves it."), "{shown}");
+    assert!(shown.contains("labs/x/nodes/r1 false true"), "{shown}");
+    assert!(shown.contains("Left the console of r1"), "{shown}");
+    let sent = || async { !fake.script().shell_input.is_empty() };
+    eventually("what was typed before the key is sent", BOUND, sent).await;
+    assert_eq!(fake.script().shell_input, b"ls");
+
+    let (code, shown) = console(&fake, &["console", "x", "r1", "--read-only"], b"\x04").await;
+    assert_eq!(code, Some(0));
+    assert!(shown.contains("its serial port, to be read") && shown.contains("r1 true false"), "{shown}");
+    assert!(shown.contains("r1 does not run any more"), "{shown}");
+
+    let (code, shown) = console(&fake, &["console", "x", "r1"], b"t\x04").await;
+    assert_eq!(code, Some(0));
+    assert!(shown.contains("[somebody else writes to this console now"), "{shown}");
+    assert!(!fake.methods().contains(&"OpenShell"));
+}
+
+#[tokio::test]
+async fn a_machines_console_gives_the_terminal_back_on_every_signal() {
+    for signal in [Signal::SIGTERM, Signal::SIGHUP] {
+        let fake = Fake::start(with_node(api::Runtime::Libvirt)).await;
+        let terminal = openpty(None, None).unwrap();
+        let before = tcgetattr(terminal.slave.as_fd()).unwrap();
+        let side = || terminal.slave.try_clone().unwrap();
+        let mut command = fake.command(&["console", "x", "r1"]);
+        let mut child = command.stdin(side()).stdout(side()).stderr(side()).spawn().unwrap();
+        let raw = || async { tcgetattr(terminal.slave.as_fd()).unwrap() != before };
+        eventually("the terminal is raw", BOUND, raw).await;
+        kill(Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()), signal).unwrap();
+        let status = tokio::time::timeout(BOUND, child.wait()).await.expect("it ends").unwrap();
+        assert_eq!(status.code(), Some(130));
+        assert_eq!(tcgetattr(terminal.slave.as_fd()).unwrap(), before, "as before {signal}");
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_console_is_told_before_anything_is_opened() {
+    let fake = Fake::start(with_node(api::Runtime::Bridge)).await;
     let ended = fake.run(&["console", "x", "r1"]).await.expect(2);
     assert!(ended.err.contains("console needs a terminal"), "{}", ended.err);
-    let terminal = openpty(None, None).unwrap();
-    let mut command = fake.command(&["console", "x", "r1"]);
-    let child = command.stdin(terminal.slave.try_clone().unwrap()).spawn().unwrap();
-    let output = tokio::time::timeout(BOUND, child.wait_with_output()).await.expect("it ends").unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(said.contains("[CONSOLE_NOT_SUPPORTED]") && said.contains("virtual machine"), "{said}");
-    assert!(!fake.methods().contains(&"OpenShell"));
+    let refused = async |args: &[&str]| {
+        let terminal = openpty(None, None).unwrap();
+        let mut command = fake.command(args);
+        let child = command.stdin(terminal.slave.try_clone().unwrap()).spawn().unwrap();
+        let output = tokio::time::timeout(BOUND, child.wait_with_output()).await.expect("it ends").unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = refused(&["console", "x", "r1"]).await;
+    assert_eq!(code, Some(1));
+    assert!(said.contains("[CONSOLE_NOT_SUPPORTED]") && said.contains("is a bridge"), "{said}");
+    fake.script().nodes[0].set_runtime(api::Runtime::Docker);
+    let (code, said) = refused(&["console", "x", "r1", "--take"]).await;
+    assert_eq!(code, Some(2));
+    assert!(said.contains("leave --take and --read-only out"), "{said}");
+    assert!(!fake.methods().contains(&"OpenShell") && !fake.methods().contains(&"OpenConsole"));
 }

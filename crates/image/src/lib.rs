@@ -7,8 +7,9 @@
 //! The bytes are somebody else's: no length, count or offset in them is believed, and the work is bounded by the size of the file. Nothing here does I/O;
 //! where a reader has to look at other places of the file it asks a [`Source`].
 //!
-//! [`suggest`] reads file names, for the person who uploads to agree or not.
+//! [`suggest`] reads file names, for the person who uploads to agree or not. [`credentials`] reads what a registry is to be shown.
 
+pub mod credentials;
 mod disk;
 mod inspect;
 pub mod qcow2;

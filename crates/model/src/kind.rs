@@ -8,10 +8,11 @@ use std::sync::LazyLock;
 
 mod check;
 mod file;
+mod machine;
 
 pub use file::{
-    Config, Console, Container, DiskBus, Kind, KindError, Machine, NicModel, Readiness, Resources, Save,
-    Startup, Vm,
+    AsMachine, Config, Console, Container, DiskBus, Kind, KindError, Machine, NicModel, Readiness, Resources,
+    Save, Startup, Vm,
 };
 
 use crate::failure::Violation;
@@ -22,6 +23,8 @@ use crate::state::Runtime;
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue {
     kinds: BTreeMap<String, Kind>,
+    /// Kinds of containers as they are where their nodes are virtual machines.
+    machines: BTreeMap<String, Kind>,
 }
 
 /// A node with its kind's defaults filled in.
@@ -79,6 +82,10 @@ impl Catalogue {
         if kind.runtime == Runtime::Libvirt {
             kind.vm.get_or_insert_default();
         }
+        match kind.as_machine() {
+            Some(machine) => self.machines.insert(kind.name.clone(), machine),
+            None => self.machines.remove(&kind.name),
+        };
         self.kinds.insert(kind.name.clone(), kind);
         Ok(())
     }
@@ -88,6 +95,35 @@ impl Catalogue {
         self.kinds.get(name).or_else(|| self.kinds.values().find(|k| k.aliases.iter().any(|a| a == name)))
     }
 
+    /// The kind with this name or alias, as this runtime runs it; none where it does not.
+    pub fn on(&self, name: &str, runtime: Runtime) -> Option<&Kind> {
+        let kind = self.get(name)?;
+        if kind.runtime == runtime {
+            return Some(kind);
+        }
+        self.machines.get(&kind.name).filter(|_| runtime == Runtime::Libvirt)
+    }
+
+    /// The kind of a node, as what runs the node runs it.
+    pub fn of(&self, node: &NodeSpec) -> Option<&Kind> {
+        match node.runtime {
+            Some(runtime) => self.on(&node.kind, runtime),
+            None => self.get(&node.kind),
+        }
+    }
+
+    /// The same, or why there is none.
+    fn found(&self, node: &NodeSpec) -> Result<&Kind, String> {
+        let Some(kind) = self.get(&node.kind) else {
+            return Err(format!(
+                "there is no kind \"{}\"; \"netloom kinds list\" shows those there are",
+                node.kind
+            ));
+        };
+        let runtime = node.runtime.unwrap_or(kind.runtime);
+        self.on(&kind.name, runtime).ok_or_else(|| kind.not_on(runtime))
+    }
+
     /// All kinds by name.
     pub fn kinds(&self) -> impl Iterator<Item = &Kind> {
         self.kinds.values()
@@ -95,22 +131,27 @@ impl Catalogue {
 
     /// Fills a node with what its kind says.
     pub fn resolve(&self, node: &NodeSpec) -> Result<ResolvedNode, String> {
-        let kind = self.get(&node.kind).ok_or_else(|| {
-            format!("there is no kind \"{}\"; \"netloom kinds list\" shows those there are", node.kind)
-        })?;
+        let kind = self.found(node)?;
         let mut spec = node.clone();
         spec.kind.clone_from(&kind.name);
+        // Only what is otherwise is kept.
+        spec.runtime =
+            node.runtime.filter(|_| self.get(&node.kind).is_none_or(|k| k.runtime != kind.runtime));
         if spec.image.is_empty() {
             spec.image.clone_from(&kind.image);
         }
         if spec.image.is_empty() && kind.runtime != Runtime::Bridge {
-            return Err(format!("kind {} has no image of its own: give the node an image", kind.name));
+            let what = if kind.runtime == Runtime::Libvirt { "a disk image" } else { "an image" };
+            return Err(format!("kind {} has no image of its own: give the node {what}", kind.name));
         }
         if spec.cpu_request_millis == 0 {
             spec.cpu_request_millis = kind.resources.cpu_request_millis;
         }
         if spec.memory_request_bytes == 0 {
             spec.memory_request_bytes = kind.resources.memory_request_mib << 20;
+        }
+        if kind.runtime == Runtime::Libvirt {
+            machine::size(&mut spec);
         }
         for cap in &kind.container.cap_add {
             if !spec.cap_add.contains(cap) {
@@ -148,45 +189,38 @@ impl Catalogue {
         Ok(ResolvedNode { spec, runtime: kind.runtime })
     }
 
-    /// Everything in a spec that its kinds do not allow: unknown kinds and those that nothing runs yet, missing images, configurations and
-    /// licences that a kind has no place for, interfaces that do not exist or are there twice under two names.
+    /// Everything in a spec that its kinds do not allow: unknown kinds and those that the runtime asked for does not run, missing images, configurations and
+    /// licences that a kind has no place for, what a virtual machine cannot have, interfaces that do not exist or are there twice under two names.
     pub fn check(&self, spec: &LabSpec) -> Vec<Violation> {
         let mut wrong = Vec::new();
         for (i, node) in spec.nodes.iter().enumerate() {
             let mut say = |field: String, what: &str| {
                 wrong.push(Violation { field, description: format!("node {}: {what}", node.id) });
             };
-            let Some(kind) = self.get(&node.kind) else {
-                let what = self.resolve(node).err().unwrap_or_default();
-                say(format!("nodes[{i}].kind"), &what);
-                continue;
+            let kind = match self.found(node) {
+                Ok(kind) => kind,
+                Err(what) => {
+                    let known = self.get(&node.kind).is_some();
+                    say(format!("nodes[{i}].{}", if known { "runtime" } else { "kind" }), &what);
+                    continue;
+                }
             };
-            if kind.runtime == Runtime::Libvirt {
-                let what = format!(
-                    "kind {} is a virtual machine, and netloom does not run virtual machines yet",
-                    kind.name
-                );
-                say(format!("nodes[{i}].kind"), &what);
-                continue;
-            }
             if let Err(what) = self.resolve(node) {
                 say(format!("nodes[{i}]"), &what);
             }
-            for (key, file, target, how) in [
-                ("startup_config", &node.startup_config, kind.startup_path(), "startup configuration"),
-                ("license", &node.license, kind.license_path(), "licence file"),
-            ] {
-                if !file.is_empty() && target.is_none() {
-                    let what = format!(
-                        "kind {} takes no {how}: mount {file} with a bind where the image expects it",
-                        kind.name
-                    );
-                    say(format!("nodes[{i}].{key}"), &what);
-                }
+            if !node.startup_config.is_empty() && !kind.takes_startup_config() {
+                say(
+                    format!("nodes[{i}].startup_config"),
+                    &kind.takes_no("startup configuration", &node.startup_config),
+                );
+            }
+            if !node.license.is_empty() && kind.license_path().is_none() {
+                say(format!("nodes[{i}].license"), &kind.takes_no("licence file", &node.license));
             }
         }
+        wrong.extend(self.check_machines(spec));
         let kinds: BTreeMap<&str, &Kind> =
-            spec.nodes.iter().filter_map(|n| Some((n.id.as_str(), self.get(&n.kind)?))).collect();
+            spec.nodes.iter().filter_map(|n| Some((n.id.as_str(), self.of(n)?))).collect();
         for (i, node) in spec.nodes.iter().enumerate() {
             let NetworkMode::Node(other) = &node.network_mode else { continue };
             if kinds.get(other.as_str()).is_some_and(|k| k.runtime != Runtime::Docker) {
@@ -229,7 +263,7 @@ impl Catalogue {
     #[must_use]
     pub fn canonical(&self, mut spec: LabSpec) -> LabSpec {
         let kinds: BTreeMap<String, &Kind> =
-            spec.nodes.iter().filter_map(|n| Some((n.id.clone(), self.get(&n.kind)?))).collect();
+            spec.nodes.iter().filter_map(|n| Some((n.id.clone(), self.of(n)?))).collect();
         for end in spec.links.iter_mut().flat_map(|l| [&mut l.a, &mut l.b]) {
             let Some(kind) = kinds.get(&end.node) else { continue };
             let port = kind.interfaces.index(&kind.name, &end.interface).ok();

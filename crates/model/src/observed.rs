@@ -290,6 +290,9 @@ pub struct ComputeInventory {
     /// Capabilities that nodes may be given, without `CAP_`.
     #[serde(default)]
     pub allowed_capabilities: Vec<String>,
+    /// Runtimes that need not be there and do not answer, each with why, in words.
+    #[serde(default)]
+    pub missing_runtimes: Vec<String>,
 }
 
 /// What a host's network can do, by evidence.

@@ -47,6 +47,9 @@ pub struct Instance {
     pub network_of: Option<NodeUid>,
     /// How to tell that it has booted; none: it is ready once its commands were run.
     pub readiness: Option<Readiness>,
+    /// Digest of the image that it is made from, as it was judged; empty when it is not known. Not part of the hash.
+    #[serde(default)]
+    pub image_digest: String,
 }
 
 /// How to tell that an instance has booted. Not part of the hash.
@@ -171,6 +174,10 @@ pub struct MachineNic {
     pub guest_name: String,
     /// MAC address.
     pub mac: String,
+    /// MTU in bytes that its guest is told; 0: it is told none.
+    pub mtu: u32,
+    /// Addresses with prefix length that its guest is told.
+    pub addresses: Vec<String>,
 }
 
 /// A cable.

@@ -245,7 +245,11 @@ pub fn node_state(e: &NodeEvidence<'_>) -> (NodeState, String) {
         Phase::Running => match o.exec_phase {
             ExecPhase::Done | ExecPhase::Failed => {
                 let exec = o.exec_error.lines().next().filter(|_| o.exec_phase == ExecPhase::Failed);
-                let health = Some("its health check fails").filter(|_| o.health == "unhealthy");
+                let health = match o.health.as_str() {
+                    "unhealthy" => Some("its health check fails"),
+                    "starting" => Some("its health check has not said anything yet"),
+                    _ => None,
+                };
                 let detail = Some(o.detail.as_str()).filter(|detail| !detail.is_empty());
                 (S::Ready, exec.into_iter().chain(health).chain(detail).collect::<Vec<_>>().join("; "))
             }
@@ -254,6 +258,11 @@ pub fn node_state(e: &NodeEvidence<'_>) -> (NodeState, String) {
             ExecPhase::Running => say(S::Running, &o.detail),
         },
     }
+}
+
+/// What is told of a virtual machine that boots: for so many seconds already, and so many at most.
+pub fn booting(elapsed_seconds: i64, limit_seconds: i32) -> String {
+    format!("booting, {} s of at most {limit_seconds}", elapsed_seconds.max(0))
 }
 
 /// The state of a link and why, in words, from what its host read back of its wire.
@@ -349,7 +358,9 @@ mod tests {
         (o.exec_phase, o.exec_error) = (ExecPhase::Failed, "exec command \"x\" exited with 1: a\nb".into());
         let both = "exec command \"x\" exited with 1: a; its health check fails";
         assert_eq!(said(&o), (NodeState::Ready, both.into()));
-        (o.exec_phase, o.health) = (ExecPhase::Done, "healthy".into());
+        (o.exec_phase, o.health) = (ExecPhase::Done, "starting".into());
+        assert_eq!(said(&o), (NodeState::Ready, "its health check has not said anything yet".into()));
+        o.health = "healthy".into();
         assert_eq!(said(&o), (NodeState::Ready, String::new()));
     }
 

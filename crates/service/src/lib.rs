@@ -7,6 +7,7 @@
 pub mod channel;
 pub mod fail_point;
 pub mod fence;
+pub mod handover;
 pub mod installation;
 pub mod measure;
 pub mod metrics;

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// True when the facility ("docker", "ovs", "libvirt", "root") is there. When it is not, says `SKIPPED <test>: …` on standard error, or panics when `NETLOOM_REQUIRE` names it.
+/// True when the facility ("docker", "ovs", "libvirt", "lvm", "root") is there. When it is not, says `SKIPPED <test>: …` on standard error, or panics when `NETLOOM_REQUIRE` names it.
 pub fn require(test: &str, facility: &str) -> bool {
     let there = match facility {
         "docker" => std::os::unix::net::UnixStream::connect("/var/run/docker.sock").is_ok(),
@@ -19,6 +19,7 @@ pub fn require(test: &str, facility: &str) -> bool {
                 .iter()
                 .all(|p| Path::new(p).exists())
         }
+        "lvm" => Path::new("/usr/sbin/lvmconfig").exists(),
         "root" => nix::unistd::geteuid().is_root(),
         other => panic!("unknown facility {other}"),
     };

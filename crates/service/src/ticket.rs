@@ -48,6 +48,9 @@ pub fn capture_uid(nics: impl IntoIterator<Item = u64>) -> String {
     nics.iter().map(u64::to_string).collect::<Vec<_>>().join(",")
 }
 
+/// The verb of a ticket to read bytes of the image registry's store: it is signed for their digest in place of a node's uid.
+pub const READ_BLOB: &str = "read-blob";
+
 /// Checks a ticket against what the caller asks for.
 pub fn verify(key: &[u8], uid: &str, verb: &str, token: &str, now_unix: u64) -> Result<(), TicketError> {
     let token = URL_SAFE_NO_PAD.decode(token).map_err(|_| TicketError::Invalid)?;

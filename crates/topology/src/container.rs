@@ -76,13 +76,13 @@ impl<'a> Containers<'a> {
         }
         let startup_config = match levels.one(|d| &d.startup_config) {
             Some(config) if !is(|d| &d.suppress_startup_config) => {
-                let takes = takes(kind, kind.startup_path(), "startup-config", config.pos, report);
+                let takes = takes(kind, kind.takes_startup_config(), "startup-config", config.pos, report);
                 if takes { self.startup_config(config, kind, magic, report) } else { String::new() }
             }
             _ => String::new(),
         };
         let license = match levels.one(|d| &d.license) {
-            Some(license) if takes(kind, kind.license_path(), "license", license.pos, report) => {
+            Some(license) if takes(kind, kind.license_path().is_some(), "license", license.pos, report) => {
                 let path = self.file(&magic.path(&license.value));
                 told(path, license.pos, report)
             }
@@ -284,16 +284,24 @@ impl<'a> Containers<'a> {
 }
 
 /// True when nodes of the kind have a place for such a file; that they have none is told, since it then does nothing, as with containerlab.
-fn takes<T>(kind: &Kind, place: Option<T>, key: &str, pos: Pos, report: &mut Report) -> bool {
-    let takes = place.is_some() || kind.runtime == Runtime::Libvirt;
-    if !takes {
+fn takes(kind: &Kind, takes: bool, key: &str, pos: Pos, report: &mut Report) -> bool {
+    if takes {
+        return true;
+    }
+    if kind.runtime == Runtime::Libvirt {
+        let message = format!(
+            "{key} does nothing for the kind {} as a virtual machine, which reads no such file: put what it says into the disk image",
+            kind.name
+        );
+        report.warning(pos, "KEY_NOT_SUPPORTED", message);
+    } else {
         let message = format!(
             "{key} does nothing for the kind {}, which reads no such file: mount the file with binds where the image expects it",
             kind.name
         );
         report.warning(pos, "KEY_NOT_SUPPORTED", message);
     }
-    takes
+    false
 }
 
 fn told(path: Result<String, Refusal>, pos: Pos, report: &mut Report) -> String {
@@ -311,6 +319,8 @@ fn places(levels: &Levels<'_>) -> Places {
             "memory" => "memory_limit_bytes",
             "cpu" => "cpu_limit_millis",
             "shm-size" => "shm_size_bytes",
+            // Variables of a file are variables.
+            "env-files" => "env",
             "startup-delay" => "startup_delay_seconds",
             other => other,
         };
@@ -326,6 +336,7 @@ fn places(levels: &Levels<'_>) -> Places {
             of(levels.one(|d| &d.cpu_set).map(|a| a.pos), "cpu_set"),
             of(levels.one(|d| &d.ports).map(|a| a.pos), "ports"),
             of(levels.one(|d| &d.hostname).map(|a| a.pos), "hostname"),
+            of(levels.one(|d| &d.runtime).map(|a| a.pos), "runtime"),
         ]
         .into_iter()
         .flatten(),

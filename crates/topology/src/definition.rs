@@ -6,6 +6,7 @@ use netloom_model::spec::{
     DeviceMapping, DnsSpec, Healthcheck, NetworkMode, PortMapping, PullPolicy, RestartPolicy, VolumeMount,
     is_sysctl,
 };
+use netloom_model::state::Runtime;
 
 use crate::bind::BindText;
 use crate::certificate::Certificate;
@@ -34,6 +35,7 @@ pub(crate) struct Definition {
     pub kind: Option<At<String>>,
     pub r#type: Option<At<String>>,
     pub group: Option<At<String>>,
+    pub runtime: Option<At<Runtime>>,
     pub image: Option<At<String>>,
     pub pull: Option<At<PullPolicy>>,
     pub hostname: Option<At<String>>,
@@ -103,7 +105,7 @@ impl Definition {
             "group" => self.group = value::text(node, report),
             "image" => self.image = value::parsed(node, report, value::one_word),
             "image-pull-policy" => self.pull = value::parsed(node, report, docker::pull_policy),
-            "runtime" => check_runtime(node, report),
+            "runtime" => self.runtime = runtime(node, report),
             "hostname" => self.hostname = value::parsed(node, report, value::label),
             "user" => self.user = value::parsed(node, report, value::one_word),
             "cmd" => self.cmd = value::parsed(node, report, value::command),
@@ -164,12 +166,21 @@ fn says_nothing(key: &str, map: &str, pos: Pos, report: &mut Report) {
     report.warning(pos, "KEY_NOT_HERE", message);
 }
 
-fn check_runtime(node: &Node, report: &mut Report) {
-    if let Some(runtime) = value::text(node, report).filter(|r| r.value != "docker") {
-        let message =
-            format!("the runtime {} is not supported: leave it out, or write docker", quoted(&runtime.value));
-        report.error(runtime.pos, "RUNTIME_NOT_SUPPORTED", message);
-    }
+fn runtime(node: &Node, report: &mut Report) -> Option<At<Runtime>> {
+    let At { value, pos } = value::text(node, report)?;
+    let runtime = match value.as_str() {
+        "docker" => Runtime::Docker,
+        "libvirt" => Runtime::Libvirt,
+        _ => {
+            let message = format!(
+                "the runtime {} is not supported: leave it out, or write docker or libvirt",
+                quoted(&value)
+            );
+            report.error(pos, "RUNTIME_NOT_SUPPORTED", message);
+            return None;
+        }
+    };
+    Some(At { value: runtime, pos })
 }
 
 fn check_cgroup_namespace(node: &Node, report: &mut Report) {

@@ -76,8 +76,12 @@ pub(crate) fn read(input: &Input<'_>, root: &Node, report: &mut Report) -> Parse
             "the file has no topology: name the nodes below topology.nodes",
         ),
     }
+    let of_machines = input.catalogue.check_machines(&parsed.spec);
     for violation in parsed.spec.check().into_iter().chain(input.catalogue.check(&parsed.spec)) {
-        places.tell(&violation, report);
+        match of_machines.contains(&violation) {
+            true => places.tell_as("NOT_FOR_VMS", &violation, report),
+            false => places.tell(&violation, report),
+        }
     }
     parsed
 }
@@ -185,7 +189,9 @@ impl Topology<'_, '_> {
                 continue;
             }
             let node = maker.build(entry, report);
-            let kind = node.as_ref().and_then(|n| input.catalogue.get(&n.spec.kind));
+            let kind = node
+                .as_ref()
+                .and_then(|n| input.catalogue.of(&n.spec).or_else(|| input.catalogue.get(&n.spec.kind)));
             known_nodes.insert(entry.key.as_str(), kind.map_or(Named::Faulty, Named::Kind));
             built.extend(node);
             if maker.is_full() {

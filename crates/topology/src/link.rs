@@ -158,6 +158,14 @@ impl Links<'_> {
         }
         let Some(kind) = kind else { return report.errors() == before };
         if !kind.interfaces.is_any() {
+            if !(kind.takes_addresses() || end.ipv4.is_empty() && end.ipv6.is_empty()) {
+                let message = format!(
+                    "{} is in a virtual machine of kind {}, whose system is not told its addresses: give it them in its own configuration",
+                    quoted(&end.to_string()),
+                    kind.name
+                );
+                report.warning(pos, "ADDRESS_NOT_SET", message);
+            }
             if let Err(e) = kind.interfaces.index(&kind.name, &end.interface) {
                 report.error(pos, "UNKNOWN_INTERFACE", format!("node {}: {e}", quoted(&end.node)));
             }

@@ -41,7 +41,7 @@ pub(crate) struct Built {
     pub pos: Pos,
     /// Where its parts stand, by their names in the spec.
     pub places: Vec<(String, Pos)>,
-    /// True when it has a container, so that its interfaces can have addresses.
+    /// True when it has a container, which a management network is for.
     pub has_container: bool,
 }
 
@@ -91,6 +91,10 @@ impl<'a> Nodes<'a> {
         }
         self.check_group(&levels, report);
         let kind = self.kind(&entry.key, entry.pos, &levels, report)?;
+        let runtime = levels.one(|d| &d.runtime);
+        // What is not run so is told of the whole spec; for all else it is as it would be.
+        let run = runtime.and_then(|r| self.catalogue.on(&kind.name, r.value));
+        let kind = run.unwrap_or(kind);
         self.tell_type(kind, &levels, report);
         let kind_pos = levels.kind.map_or(entry.pos, |k| k.pos);
         self.tell_limits(kind, kind_pos, report);
@@ -100,6 +104,7 @@ impl<'a> Nodes<'a> {
             r#type: text(levels.one(|d| &d.r#type)),
             group: text(levels.group),
             labels: levels.owned(|d| &d.labels),
+            runtime: runtime.map(|r| r.value),
             ..NodeSpec::default()
         };
         if kind.runtime == Runtime::Bridge {
@@ -109,7 +114,8 @@ impl<'a> Nodes<'a> {
         let magic = Magic { lab: self.lab, node: &entry.key };
         let (spec, mut places) = self.containers.fill(spec, &levels, kind, magic, entry.pos, report)?;
         places.push(("kind".to_owned(), kind_pos));
-        Some(Built { spec, pos: entry.pos, places, has_container: true })
+        let has_container = kind.runtime == Runtime::Docker;
+        Some(Built { spec, pos: entry.pos, places, has_container })
     }
 
     /// Tells that a type changes nothing: no kind has variants.
@@ -131,8 +137,7 @@ impl<'a> Nodes<'a> {
 
     /// Tells once of each kind what is known not to work, or that nothing is known to.
     fn tell_limits(&mut self, kind: &'a Kind, pos: Pos, report: &mut Report) {
-        // That a virtual machine does not run is told as an error.
-        if kind.runtime == Runtime::Libvirt || kind.verified || !self.told.insert(&kind.name) {
+        if kind.verified || !self.told.insert(&kind.name) {
             return;
         }
         if kind.limitation.is_empty() {

@@ -39,6 +39,11 @@ impl Places {
 
     /// Tells what the rules of every spec find, as near to its place as is known.
     pub fn tell(&self, violation: &Violation, report: &mut Report) {
+        self.tell_as(code(&violation.field), violation, report);
+    }
+
+    /// The same, by this code.
+    pub fn tell_as(&self, code: &'static str, violation: &Violation, report: &mut Report) {
         let mut field = violation.field.as_str();
         let pos = loop {
             if let Some(pos) = self.fields.get(field) {
@@ -50,7 +55,7 @@ impl Places {
                 None => break Pos::default(),
             }
         };
-        report.error(pos, code(&violation.field), &violation.description);
+        report.error(pos, code, &violation.description);
     }
 }
 
@@ -61,7 +66,7 @@ fn code(field: &str) -> &'static str {
     let second = parts.next().unwrap_or_default();
     match (first.split('[').next().unwrap_or_default(), second) {
         ("nodes", "mgmt_ipv4" | "mgmt_ipv6") => "MGMT_ADDRESS",
-        ("nodes", "kind") => "VM_NOT_RUN_YET",
+        ("nodes", "runtime") => "RUNTIME_NOT_SUPPORTED",
         ("nodes", "stages") => "STAGES",
         ("nodes", "network_mode") => "NETWORK_MODE",
         ("nodes", p) if p.starts_with("ports") => "PORTS",

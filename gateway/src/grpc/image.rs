@@ -8,55 +8,42 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::Api;
 use crate::error::Error;
+use crate::watch::{Answers, until_shutdown};
 use crate::{names, pages, view};
 
 const LIST: &str = "images";
-/// Labs that are asked for at once.
-const LABS: u32 = 1_000;
 
 impl Api {
-    /// Which lab uses which image, those that its kinds stand for included.
+    /// Which lab uses which image.
     async fn image_users(&self) -> Result<Vec<pr::ImageUser>, Error> {
-        let mut users = Vec::new();
-        let mut after = String::new();
-        loop {
-            let request = ps::ListLabsRequest { page_size: LABS, after: after.clone() };
-            let page =
-                self.peers.scheduler().list_labs(request).await.map_err(self.peers.scheduler_error())?;
-            let page = page.into_inner();
-            for lab in page.labs {
-                after.clone_from(&lab.id);
-                for node in lab.spec.unwrap_or_default().nodes {
-                    let of_kind =
-                        || self.catalogue.get(&node.kind).map(|k| k.image.clone()).unwrap_or_default();
-                    let reference = if node.image.is_empty() { of_kind() } else { node.image };
-                    users.push(pr::ImageUser { lab: lab.id.clone(), reference });
-                }
-            }
-            if !page.more {
-                users.sort_by(|a, b| (&a.lab, &a.reference).cmp(&(&b.lab, &b.reference)));
-                users.dedup();
-                return Ok(users);
-            }
-        }
+        let request = ps::ListImageUsersRequest {};
+        let found =
+            self.peers.scheduler().list_image_users(request).await.map_err(self.peers.scheduler_error())?;
+        let user = |u: ps::ImageUser| pr::ImageUser { lab: u.lab, reference: u.reference };
+        Ok(found.into_inner().users.into_iter().map(user).collect())
     }
 
-    /// The upload that is asked for, for the registry.
-    fn upload(&self, upload: v1::Upload) -> Result<pr::Upload, Error> {
-        for (i, kind) in upload.kinds.iter().enumerate() {
+    /// Kinds that are asked for, all of which there have to be.
+    fn kinds(&self, field: &str, kinds: Vec<v1::ImageKind>) -> Result<Vec<pr::ImageKind>, Error> {
+        for (i, kind) in kinds.iter().enumerate() {
             if self.catalogue.get(&kind.kind).is_none() {
                 let what = format!("there is no kind \"{}\"; see `netloom kinds list`", kind.kind);
-                return Err(Error::field(format!("upload.kinds[{i}].kind"), what));
+                return Err(Error::field(format!("{field}[{i}].kind"), what));
             }
         }
         let kind =
             |k: v1::ImageKind| pr::ImageKind { kind: k.kind, version: k.version, preferred: k.preferred };
+        Ok(kinds.into_iter().map(kind).collect())
+    }
+
+    /// The upload that is asked for, for the registry.
+    fn upload(&self, upload: v1::Upload) -> Result<pr::Upload, Error> {
         Ok(pr::Upload {
+            kinds: self.kinds("upload.kinds", upload.kinds)?,
             reference: upload.reference,
             size_bytes: size("upload.size_bytes", upload.size_bytes)?,
             digest: upload.digest,
             format: upload.format,
-            kinds: upload.kinds.into_iter().map(kind).collect(),
             file_name: upload.file_name,
             ..pr::Upload::default()
         })
@@ -122,6 +109,41 @@ impl ImageService for Api {
         let found =
             self.peers.registry().collect_garbage(request).await.map_err(self.peers.registry_error())?;
         Ok(Response::new(view::garbage(found.into_inner())))
+    }
+
+    type PullImageStream = Answers<v1::PullImageResponse>;
+
+    async fn pull_image(
+        &self,
+        request: Request<v1::PullImageRequest>,
+    ) -> Result<Response<Self::PullImageStream>, Status> {
+        use pr::pull_image_response::Event as Told;
+        use v1::pull_image_response::Event;
+        let request = request.into_inner();
+        let shown = |c: v1::RegistryCredentials| pr::RegistryCredentials {
+            username: c.username,
+            password: c.password,
+        };
+        let request = pr::PullImageRequest {
+            kinds: self.kinds("kinds", request.kinds)?,
+            source: request.source,
+            reference: request.reference,
+            architecture: request.architecture,
+            credentials: request.credentials.map(shown),
+        };
+        let failed = self.peers.registry_error();
+        let told = self.peers.registry().pull_image(request).await.map_err(&failed)?.into_inner();
+        let told = told.map(move |part| match part {
+            Ok(part) => {
+                let event = part.event.map(|event| match event {
+                    Told::Progress(far) => Event::Progress(view::pull_progress(far)),
+                    Told::Done(image) => Event::Image(view::image(image)),
+                });
+                Ok(v1::PullImageResponse { event })
+            }
+            Err(status) => Err(failed(status).into()),
+        });
+        Ok(Response::new(until_shutdown(told, &self.shutdown)))
     }
 
     async fn create_upload(

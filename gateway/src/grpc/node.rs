@@ -122,6 +122,45 @@ impl NodeService for Api {
         Ok(Response::new(until_shutdown(answers, &self.shutdown)))
     }
 
+    type OpenConsoleStream = Answers<v1::OpenConsoleResponse>;
+
+    async fn open_console(
+        &self,
+        request: Request<Streaming<v1::OpenConsoleRequest>>,
+    ) -> Result<Response<Self::OpenConsoleStream>, Status> {
+        use v1::open_console_request::Part;
+        let mut typed = request.into_inner();
+        let Some(Part::Start(how)) = typed.message().await?.and_then(|first| first.part) else {
+            return Err(Error::field("start", "is not the first message: begin with the node's name").into());
+        };
+        let (lab, node) = names::read_node("start.name", &how.name)?;
+        tracing::info!(%lab, %node, how.read_only, how.take, "a console is attached to");
+        let (ticket, mut compute) = self.peers.ticket(&lab, &node, "console").await?;
+        let start = pc::ConsoleStart {
+            ticket: ticket.ticket,
+            uid: ticket.uid,
+            read_only: how.read_only,
+            take: how.take,
+        };
+        let part = |part| pc::ConsoleRequest { part: Some(part) };
+        let input = move |message: v1::OpenConsoleRequest| match message.part? {
+            Part::Input(bytes) => Some(part(pc::console_request::Part::Input(bytes))),
+            Part::Start(_) => None,
+        };
+        // What ends the user's side, an error included, ends what is written.
+        let typed = typed
+            .take_while(|message| ready(message.is_ok()))
+            .filter_map(move |message| ready(message.ok().and_then(input)));
+        let parts = stream::once(async move { part(pc::console_request::Part::Start(start)) }).chain(typed);
+        let failed = compute.error();
+        let told = compute.client.console(parts).await.map_err(&failed)?.into_inner();
+        let told = told.map(move |part| match part {
+            Ok(part) => Ok(v1::OpenConsoleResponse { part: part.part.map(console_part) }),
+            Err(status) => Err(failed(status).into()),
+        });
+        Ok(Response::new(until_shutdown(told, &self.shutdown)))
+    }
+
     async fn start_node(
         &self,
         request: Request<v1::StartNodeRequest>,
@@ -224,6 +263,15 @@ fn shell_answer(part: pc::exec_response::Part) -> v1::open_shell_response::Part 
     match part {
         Told::Stdout(bytes) | Told::Stderr(bytes) => Part::Output(bytes),
         Told::ExitCode(code) => Part::ExitCode(code),
+    }
+}
+
+fn console_part(part: pc::console_response::Part) -> v1::open_console_response::Part {
+    use pc::console_response::Part as Told;
+    use v1::open_console_response::Part;
+    match part {
+        Told::Output(bytes) => Part::Output(bytes),
+        Told::Event(event) => Part::Event(event),
     }
 }
 

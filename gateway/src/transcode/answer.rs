@@ -1,5 +1,6 @@
 //! Answers over HTTP: JSON, the two forms of streams, raw bodies, and refusals.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,19 +9,23 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHE
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::{Full, StreamBody};
 use hyper::body::Frame;
+use netloom_api::google::api::HttpBody;
 use netloom_model::Failure;
 use netloom_service::status::{from_status, http_status, to_status};
+use prost::Message as _;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status, Streaming};
 
-use super::json::Json;
+use super::wire::Forms;
 use crate::timeout;
 
 /// The message whose content is an answer's body as it is.
 pub const RAW: &str = "google.api.HttpBody";
+/// The message that says why a call failed.
+const STATUS: &str = "google.rpc.Status";
 /// The content type of a stream of lines.
 pub const LINES: &str = "application/x-ndjson";
 /// The content type of a stream of events.
@@ -53,11 +58,11 @@ impl From<Status> for Refusal {
 }
 
 impl Refusal {
-    /// As a response; the descriptor is that of google.rpc.Status.
-    pub fn into_response(self, descriptor: &MessageDescriptor) -> Response<Body> {
+    /// As a response.
+    pub fn into_response(self, forms: &Forms) -> Response<Body> {
         let allow = self.failure.metadata.get("allow").and_then(|a| HeaderValue::from_str(a).ok());
-        let body = status_json(descriptor, &to_status(self.failure));
-        let mut response = whole(self.status, "application/json", body.into_bytes());
+        let body = status_json(forms, &to_status(self.failure));
+        let mut response = whole(self.status, "application/json", body);
         if let Some(allow) = allow {
             response.headers_mut().insert(ALLOW, allow);
         }
@@ -99,14 +104,17 @@ pub fn options(allow: &str) -> Response<Body> {
     response
 }
 
-/// The answer of a method that answers once.
-pub fn unary(answer: &DynamicMessage) -> Result<Response<Body>, Refusal> {
-    if is_raw(&prost_reflect::ReflectMessage::descriptor(answer)) {
-        let (kind, data) = raw(answer);
-        return Ok(whole(StatusCode::OK, &kind, data.into()));
+/// The answer, encoded, of a method that answers once, and its type.
+pub fn unary(forms: &Forms, of: &MessageDescriptor, answer: Bytes) -> Result<Response<Body>, Refusal> {
+    if is_raw(of) {
+        let (kind, data) = raw(answer)?;
+        return Ok(whole(StatusCode::OK, &kind, data));
     }
-    let body = serde_json::to_vec(&Json(answer)).map_err(|e| Status::internal(e.to_string()))?;
-    Ok(whole(StatusCode::OK, "application/json", body))
+    Ok(whole(StatusCode::OK, "application/json", json(forms, of, &answer)?))
+}
+
+fn json(forms: &Forms, of: &MessageDescriptor, answer: &[u8]) -> Result<Vec<u8>, Status> {
+    forms.json(of.full_name(), answer).map_err(|e| Status::internal(e.to_string()))
 }
 
 /// True for messages whose content is the body.
@@ -115,29 +123,31 @@ pub fn is_raw(descriptor: &MessageDescriptor) -> bool {
 }
 
 /// Content type and content.
-fn raw(message: &DynamicMessage) -> (String, Bytes) {
-    let field = |name: &str| message.get_field_by_name(name).map(|v| v.into_owned());
-    let kind = field("content_type").and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
-    let data = field("data").and_then(|v| v.as_bytes().cloned()).unwrap_or_default();
-    (if kind.is_empty() { BYTES.to_owned() } else { kind }, data)
+fn raw(answer: Bytes) -> Result<(String, Vec<u8>), Status> {
+    let HttpBody { content_type, data, .. } =
+        HttpBody::decode(answer).map_err(|e| Status::internal(e.to_string()))?;
+    Ok((if content_type.is_empty() { BYTES.to_owned() } else { content_type }, data))
 }
 
 /// A stream of raw bodies, as one body of the first one's type. A failure after the first part cuts the connection: no word of ours fits into foreign bytes.
 pub async fn raw_stream(
-    mut answers: Streaming<DynamicMessage>,
+    mut answers: Streaming<Bytes>,
     end: Option<Instant>,
 ) -> Result<Response<Body>, Refusal> {
     let first = timeout::bound(end, answers.message()).await?;
-    let (kind, data) = first.as_ref().map_or_else(|| (BYTES.to_owned(), Bytes::new()), raw);
-    let rest = stream::unfold(first.map(|_| answers), move |answers| async move {
+    let more = first.is_some().then_some(answers);
+    let (kind, data) = first.map_or_else(|| Ok((BYTES.to_owned(), Vec::new())), raw)?;
+    let rest = stream::unfold(more, move |answers| async move {
         let mut answers = answers?;
         match timeout::bound(end, answers.message()).await {
             Ok(None) => None,
-            Ok(Some(answer)) => Some((Ok(raw(&answer).1), Some(answers))),
+            Ok(Some(answer)) => Some((raw(answer).map(|(_, data)| data), Some(answers))),
             Err(e) => Some((Err(e), None)),
         }
     });
-    let parts = stream::once(async { Ok(data) }).chain(rest).map(|part| part.map(Frame::data));
+    let parts = stream::once(async { Ok(data) })
+        .chain(rest)
+        .map(|part| part.map(|data| Frame::data(Bytes::from(data))));
     Ok(unbuffered(respond(StatusCode::OK, &kind, Body::new(StreamBody::new(parts)))))
 }
 
@@ -148,8 +158,10 @@ fn unbuffered(mut response: Response<Body>) -> Response<Body> {
 
 /// How the answers of a stream are written: a line each, or an event each.
 pub struct Writer {
-    /// google.rpc.Status.
-    pub status: MessageDescriptor,
+    /// How messages are written.
+    pub forms: Arc<Forms>,
+    /// The type of the answers.
+    pub of: MessageDescriptor,
     /// Events, not lines.
     pub events: bool,
     /// Silence after which a stream of events says that it still lives.
@@ -158,7 +170,7 @@ pub struct Writer {
 
 impl Writer {
     /// A line or an event for each answer; one with the error when the stream fails.
-    pub fn stream(self, answers: Streaming<DynamicMessage>, end: Option<Instant>) -> Response<Body> {
+    pub fn stream(self, answers: Streaming<Bytes>, end: Option<Instant>) -> Response<Body> {
         let beat = self.heartbeat;
         let kind = if self.events { EVENTS } else { LINES };
         let writer = self;
@@ -174,7 +186,7 @@ impl Writer {
                     },
                     Err(e) => (writer.failure(&e), false),
                 },
-                () = tokio::time::sleep(beat), if writer.events => (": still here\n\n".to_owned(), true),
+                () = tokio::time::sleep(beat), if writer.events => (b": still here\n\n".to_vec(), true),
             };
             Some((text, (more.then_some(answers), writer)))
         });
@@ -184,33 +196,37 @@ impl Writer {
 
     /// A stream that failed before its first answer and is told so within: a page cannot read the status that its EventSource was refused with.
     pub fn failed(&self, failure: &Status) -> Response<Body> {
-        unbuffered(respond(StatusCode::OK, EVENTS, Body::new(self.failure(failure))))
+        unbuffered(respond(StatusCode::OK, EVENTS, Body::new(Full::new(Bytes::from(self.failure(failure))))))
     }
 
-    fn answer(&self, answer: &DynamicMessage) -> Result<String, Status> {
-        let json = serde_json::to_string(&Json(answer)).map_err(|e| Status::internal(e.to_string()))?;
-        let data = format!("{{\"result\":{json}}}");
-        Ok(if self.events { event(answer, &data) } else { format!("{data}\n") })
-    }
-
-    fn failure(&self, failure: &Status) -> String {
-        let failure = to_status(from_status(failure));
-        let data = format!("{{\"error\":{}}}", status_json(&self.status, &failure));
+    fn answer(&self, answer: &[u8]) -> Result<Vec<u8>, Status> {
+        let json = json(&self.forms, &self.of, answer)?;
         if !self.events {
-            return format!("{data}\n");
+            return Ok([b"{\"result\":", json.as_slice(), b"}\n"].concat());
+        }
+        let head = event(&self.of, answer)?;
+        Ok([head.as_bytes(), b"data: {\"result\":", &json, b"}\n\n"].concat())
+    }
+
+    fn failure(&self, failure: &Status) -> Vec<u8> {
+        let failure = to_status(from_status(failure));
+        let json = status_json(&self.forms, &failure);
+        if !self.events {
+            return [b"{\"error\":", json.as_slice(), b"}\n"].concat();
         }
         // A number that is too old must not be resumed from: an empty id makes the page forget it, and it begins anew with a snapshot.
         let forget = if failure.code() == Code::OutOfRange { "id:\n" } else { "" };
-        format!("{forget}event: error\ndata: {data}\n\n")
+        [forget.as_bytes(), b"event: error\ndata: {\"error\":", &json, b"}\n\n"].concat()
     }
 }
 
-/// An answer as an event: its number is the event's id, its type the event's name.
-fn event(answer: &DynamicMessage, data: &str) -> String {
-    let descriptor = prost_reflect::ReflectMessage::descriptor(answer);
-    let kind = descriptor.get_field_by_name("type").and_then(|field| word(answer, &field));
+/// What an event says of an answer beside its data: its number is the event's id, its type the event's name.
+fn event(descriptor: &MessageDescriptor, answer: &[u8]) -> Result<String, Status> {
+    let answer = DynamicMessage::decode(descriptor.clone(), answer);
+    let answer = answer.map_err(|e| Status::internal(e.to_string()))?;
+    let kind = descriptor.get_field_by_name("type").and_then(|field| word(&answer, &field));
     let number = descriptor.get_field_by_name("sequence").map(|field| answer.get_field(&field).into_owned());
-    let mut text = String::with_capacity(data.len() + 64);
+    let mut text = String::new();
     match number {
         // Whoever resumes from the middle of a snapshot would miss the rest of it.
         Some(Value::U64(number)) if kind.as_deref() != Some("snapshot") => {
@@ -221,8 +237,7 @@ fn event(answer: &DynamicMessage, data: &str) -> String {
     if let Some(kind) = kind {
         text.push_str(&format!("event: {kind}\n"));
     }
-    text.push_str(&format!("data: {data}\n\n"));
-    text
+    Ok(text)
 }
 
 /// An enum's value as a word: `WATCH_EVENT_TYPE_SNAPSHOT_END` is `snapshot_end`.
@@ -241,13 +256,12 @@ fn word(answer: &DynamicMessage, field: &FieldDescriptor) -> Option<String> {
 }
 
 /// A status with its details as JSON.
-fn status_json(descriptor: &MessageDescriptor, status: &Status) -> String {
-    let message = DynamicMessage::decode(descriptor.clone(), status.details()).ok();
-    let text = message.and_then(|m| serde_json::to_string(&Json(&m)).ok());
-    // The details were made by to_status, from types that the descriptors hold: this is for a fault in them.
-    text.unwrap_or_else(|| {
+fn status_json(forms: &Forms, status: &Status) -> Vec<u8> {
+    // The details were made by to_status, from types that the descriptors hold: the rest is for a fault in them.
+    forms.json(STATUS, status.details()).unwrap_or_else(|_| {
         serde_json::json!({"code": i32::from(status.code()), "message": status.message(), "details": []})
             .to_string()
+            .into_bytes()
     })
 }
 

@@ -1,36 +1,31 @@
-//! A tonic codec for messages that are known by descriptor only.
+//! A tonic codec for messages that are known by descriptor only: what is asked is encoded here, what is answered stays as it is encoded.
 
+use bytes::{Buf as _, Bytes};
 use prost::Message as _;
-use prost_reflect::{DynamicMessage, MessageDescriptor};
+use prost_reflect::DynamicMessage;
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-/// Encodes any message, decodes messages of one type.
-#[derive(Clone)]
-pub struct DynCodec {
-    /// The type of answers.
-    pub output: MessageDescriptor,
-}
+/// Encodes any message, hands over encoded ones.
+#[derive(Debug, Clone, Copy)]
+pub struct DynCodec;
 
 impl Codec for DynCodec {
     type Encode = DynamicMessage;
-    type Decode = DynamicMessage;
-    type Encoder = DynEncoder;
-    type Decoder = DynDecoder;
+    type Decode = Bytes;
+    type Encoder = DynCodec;
+    type Decoder = DynCodec;
 
-    fn encoder(&mut self) -> DynEncoder {
-        DynEncoder
+    fn encoder(&mut self) -> DynCodec {
+        DynCodec
     }
 
-    fn decoder(&mut self) -> DynDecoder {
-        DynDecoder { output: self.output.clone() }
+    fn decoder(&mut self) -> DynCodec {
+        DynCodec
     }
 }
 
-/// The encoding half.
-pub struct DynEncoder;
-
-impl Encoder for DynEncoder {
+impl Encoder for DynCodec {
     type Item = DynamicMessage;
     type Error = Status;
 
@@ -39,18 +34,12 @@ impl Encoder for DynEncoder {
     }
 }
 
-/// The decoding half.
-pub struct DynDecoder {
-    output: MessageDescriptor,
-}
-
-impl Decoder for DynDecoder {
-    type Item = DynamicMessage;
+impl Decoder for DynCodec {
+    type Item = Bytes;
     type Error = Status;
 
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<DynamicMessage>, Status> {
-        DynamicMessage::decode(self.output.clone(), buffer)
-            .map(Some)
-            .map_err(|e| Status::internal(e.to_string()))
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        let length = buffer.remaining();
+        Ok(Some(buffer.copy_to_bytes(length)))
     }
 }

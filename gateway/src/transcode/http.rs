@@ -1,6 +1,7 @@
 //! One HTTP/JSON request, from its rule to its answer.
 
 use std::future::ready;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +23,7 @@ use super::answer::{self, EVENTS, Refusal, Writer};
 use super::codec::DynCodec;
 use super::json;
 use super::rules::{self, Found, Rule, RuleError, Table};
+use super::wire::Forms;
 use crate::auth;
 use crate::grpc::{MAX_LAB_REQUEST, MAX_REQUEST};
 use crate::timeout;
@@ -40,7 +42,7 @@ const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 pub struct Transcoder {
     table: Table,
     routes: Measure<Routes>,
-    status: MessageDescriptor,
+    forms: Arc<Forms>,
     heartbeat: Duration,
 }
 
@@ -48,10 +50,8 @@ impl Transcoder {
     /// For all methods that the descriptors give an HTTP rule.
     pub fn new(pool: &DescriptorPool, routes: Measure<Routes>) -> anyhow::Result<Transcoder> {
         let table = Table::build(pool).map_err(|e: RuleError| anyhow::anyhow!(e))?;
-        let status = pool
-            .get_message_by_name("google.rpc.Status")
-            .ok_or_else(|| anyhow::anyhow!("the descriptors lack google.rpc.Status"))?;
-        Ok(Transcoder { table, routes, status, heartbeat: HEARTBEAT })
+        let forms = Arc::new(Forms::new(pool).map_err(|e| anyhow::anyhow!(e))?);
+        Ok(Transcoder { table, routes, forms, heartbeat: HEARTBEAT })
     }
 
     /// With another silence after which a stream of events says that it still lives.
@@ -78,7 +78,7 @@ impl Transcoder {
 
     /// A refusal as a response.
     pub fn refuse(&self, refusal: Refusal) -> Response<Body> {
-        refusal.into_response(&self.status)
+        refusal.into_response(&self.forms)
     }
 
     async fn answer<B>(&self, request: Request<B>) -> Result<Response<Body>, Refusal>
@@ -207,14 +207,14 @@ impl Transcoder {
             ready(message)
         });
         let parts = stream::once(ready(first)).chain(pieces);
-        let (path, codec) = way(rule)?;
+        let path = way(rule)?;
         let mut client = tonic::client::Grpc::new(self.routes.clone());
         let mut request = tonic::Request::new(parts);
         *request.metadata_mut() = answer::request_metadata(headers);
-        let call = client.client_streaming(request, path, codec);
+        let call = client.client_streaming(request, path, DynCodec);
         let end = limit.map(|l| Instant::now() + l);
         let (metadata, answer, _) = timeout::bound(end, call).await?.into_parts();
-        let mut response = answer::unary(&answer)?;
+        let mut response = answer::unary(&self.forms, &rule.method.output(), answer)?;
         answer::response_headers(metadata, response.headers_mut());
         Ok(response)
     }
@@ -226,22 +226,26 @@ impl Transcoder {
         headers: &HeaderMap,
         limit: Option<Duration>,
     ) -> Result<Response<Body>, Refusal> {
-        let (path, codec) = way(rule)?;
+        let path = way(rule)?;
         // In process: what the handler may answer is bounded by the handler.
         let mut client = tonic::client::Grpc::new(self.routes.clone()).max_decoding_message_size(usize::MAX);
         let mut request = tonic::Request::new(message);
         *request.metadata_mut() = answer::request_metadata(headers);
         let end = limit.map(|l| Instant::now() + l);
         if !rule.method.is_server_streaming() {
-            let call = client.unary(request, path, codec);
+            let call = client.unary(request, path, DynCodec);
             let (metadata, answer, _) = timeout::bound(end, call).await?.into_parts();
-            let mut response = answer::unary(&answer)?;
+            let mut response = answer::unary(&self.forms, &rule.method.output(), answer)?;
             answer::response_headers(metadata, response.headers_mut());
             return Ok(response);
         }
-        let writer =
-            Writer { status: self.status.clone(), events: wants_events(headers), heartbeat: self.heartbeat };
-        let call = client.server_streaming(request, path, codec);
+        let writer = Writer {
+            forms: self.forms.clone(),
+            of: rule.method.output(),
+            events: wants_events(headers),
+            heartbeat: self.heartbeat,
+        };
+        let call = client.server_streaming(request, path, DynCodec);
         let answers = match timeout::bound(end, call).await {
             Ok(answers) => answers,
             Err(e) if writer.events && e.code() == tonic::Code::OutOfRange => return Ok(writer.failed(&e)),
@@ -259,12 +263,10 @@ impl Transcoder {
 }
 
 /// The way to a method.
-fn way(rule: &Rule) -> Result<(PathAndQuery, DynCodec), Refusal> {
+fn way(rule: &Rule) -> Result<PathAndQuery, Refusal> {
     let (service, method) = (rule.method.parent_service().full_name().to_owned(), rule.method.name());
-    let path = format!("/{service}/{method}")
-        .try_into()
-        .map_err(|_| Failure::internal(format!("{service}.{method} is not a path")))?;
-    Ok((path, DynCodec { output: rule.method.output() }))
+    let path = format!("/{service}/{method}").try_into();
+    path.map_err(|_| Failure::internal(format!("{service}.{method} is not a path")).into())
 }
 
 /// The refusal of a method that a path does not take.

@@ -69,7 +69,13 @@ pub fn upload(facts: pr::Upload) -> v1::Upload {
         offset: long(facts.offset),
         create_time: facts.create_time,
         expire_time: facts.expire_time,
+        size_known: facts.size_known,
     }
+}
+
+/// How far a fetch is.
+pub fn pull_progress(far: pr::PullProgress) -> v1::PullProgress {
+    v1::PullProgress { done_bytes: long(far.done_bytes), total_bytes: long(far.total_bytes) }
 }
 
 /// What nothing needs.

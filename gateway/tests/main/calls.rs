@@ -199,6 +199,13 @@ pub fn all() -> Vec<Call> {
             json!({}),
         ),
         call(
+            "ImageService/PullImage",
+            json!({"source": "netloom/host:local"}),
+            "POST",
+            "/v1/images:pull",
+            json!({"source": "netloom/host:local"}),
+        ),
+        call(
             "ImageService/FinishUpload",
             json!({"name": format!("uploads/{UPLOAD}")}),
             "POST",

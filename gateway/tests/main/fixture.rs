@@ -87,6 +87,8 @@ pub fn nodes() -> Vec<ps::NodeFacts> {
             resolvable: true,
         };
         ps::NodeFacts {
+            // Far ahead, so that what is told of it is the same whenever it is asked.
+            boot: (id == "v1").then(|| p::Boot { start_time: time(1_000_000_000), limit_seconds: 300 }),
             uid: uid(n),
             lab: lab.into(),
             spec: Some(p::NodeSpec {
@@ -214,6 +216,7 @@ pub fn hosts(nodes: &[ps::NodeFacts]) -> Vec<ps::HostFacts> {
         memory_overcommit: 1.5,
         runtimes: vec![p::Runtime::Docker.into()],
         runtime_versions: vec!["Docker 20.10.24".into()],
+        missing_runtimes: vec!["libvirt: no socket".into()],
         datapath: "netdev".into(),
         ovs_version: "3.1.0".into(),
         plane: "kernel".into(),
@@ -281,6 +284,7 @@ pub fn upload() -> pr::Upload {
         offset: 7,
         create_time: time(50),
         expire_time: time(51),
+        size_known: true,
     }
 }
 
@@ -306,6 +310,7 @@ pub fn operations() -> Vec<ps::OperationFacts> {
             id: "r1".into(),
             state: "READY".into(),
             detail: String::new(),
+            boot: None,
         }],
         error: (state == S::Failed).then(|| {
             let failure = Failure::new(Code::FailedPrecondition, "NODES_FAILED", "1 of 8 nodes failed");

@@ -70,6 +70,7 @@ async fn bytes_that_are_no_message_are_refused_over_grpc() {
     for method in [
         "LabService/ApplyLab",
         "LabService/ImportLab",
+        "NodeService/OpenConsole",
         "NodeService/OpenShell",
         "OperationService/WaitOperation",
     ] {

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netloom_gateway::transcode::json::Json;
 use prost_reflect::{DynamicMessage, Kind, MessageDescriptor, ReflectMessage as _, Value};
 
 use crate::calls::{self, Call};
+use crate::reflect::Json;
 use crate::rig::Rig;
 
 const RESOURCES: [&str; 5] =

@@ -13,7 +13,6 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use netloom_api::DESCRIPTORS;
 use netloom_gateway::Gateway;
-use netloom_gateway::transcode::codec::DynCodec;
 use netloom_gateway::transcode::http::Transcoder;
 use netloom_service::measure::MeasureLayer;
 use netloom_service::{Connector, Settings, Shutdown};
@@ -23,6 +22,7 @@ use tonic::{Status, Streaming};
 use tower::Layer as _;
 
 use crate::fake::World;
+use crate::reflect::Reflected;
 
 /// Longest that anything in these tests may take.
 pub const BOUND: Duration = Duration::from_secs(20);
@@ -235,7 +235,7 @@ impl Rig {
         let path = format!("/{}/{}", method.parent_service().full_name(), method.name()).try_into().unwrap();
         let mut client = tonic::client::Grpc::new(self.channel.clone());
         client.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
-        Ok(client.streaming(request, path, DynCodec { output: method.output() }).await?.into_inner())
+        Ok(client.streaming(request, path, Reflected { output: method.output() }).await?.into_inner())
     }
 
     /// The first messages of such a call: as many as are asked for, or all there are.

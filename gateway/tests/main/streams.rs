@@ -17,7 +17,7 @@ use crate::fixture::RUNNING;
 use crate::rig::{BOUND, Rig};
 
 fn json_of(message: &prost_reflect::DynamicMessage) -> Value {
-    serde_json::to_value(netloom_gateway::transcode::json::Json(message)).unwrap()
+    serde_json::to_value(crate::reflect::Json(message)).unwrap()
 }
 
 #[tokio::test]
@@ -302,6 +302,36 @@ async fn a_terminal_goes_both_ways() {
     rig.shutdown.cancel();
     let end = tokio::time::timeout(BOUND, open.message()).await.unwrap().unwrap_err();
     assert_eq!(end.code(), tonic::Code::Unavailable, "{end}");
+}
+
+#[tokio::test]
+async fn a_console_goes_both_ways() {
+    use v1::open_console_request::Part as Given;
+    use v1::open_console_response::Part as Told;
+    let rig = Rig::new().await;
+    let mut nodes = v1::node_service_client::NodeServiceClient::new(rig.channel.clone());
+    let with = |messages: Vec<Given>| {
+        let messages = messages.into_iter().map(|part| v1::OpenConsoleRequest { part: Some(part) });
+        let mut request = tonic::Request::new(futures::stream::iter(messages.collect::<Vec<_>>()));
+        request.metadata_mut().insert("authorization", format!("Bearer {}", rig.token).parse().unwrap());
+        request
+    };
+    let start = v1::ConsoleStart { name: "labs/mixed/nodes/r1".into(), read_only: false, take: true };
+    let given = vec![Given::Start(start.clone()), Given::Input(b"ls\n".to_vec()), Given::Start(start)];
+    let told = nodes.open_console(with(given)).await.unwrap().into_inner();
+    let told: Vec<_> = told.map(|m| m.unwrap().part.unwrap()).collect().await;
+    let event = |event: v1::ConsoleEvent| Told::Event(event.into());
+    let expected = [
+        event(v1::ConsoleEvent::Attached),
+        Told::Output(b"uid of r1 ticket for console false true".to_vec()),
+        Told::Output(b"ls\n".to_vec()),
+        event(v1::ConsoleEvent::Ended),
+    ];
+    assert_eq!(told, expected);
+    let without = nodes.open_console(with(vec![Given::Input(b"x".to_vec())])).await.unwrap_err();
+    assert_eq!(without.code(), tonic::Code::InvalidArgument);
+    let answer = rig.http("POST", "/v1/console:open", &[], "{}").await;
+    assert_eq!((answer.status.as_u16(), answer.reason().as_str()), (501, "BIDI_NEEDS_GRPC"));
 }
 
 #[tokio::test]

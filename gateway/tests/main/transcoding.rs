@@ -1,11 +1,14 @@
 //! HTTP/JSON: how requests are read and answers written.
 
 use netloom_api::v1;
+use netloom_gateway::transcode::wire::Forms;
 use netloom_gateway::transcode::{json, rules};
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use prost::Message as _;
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, ReflectMessage as _};
 use serde_json::{Value, json};
 
 use crate::fixture::{DONE, RUNNING};
+use crate::reflect::Json;
 use crate::rig::{Rig, reason};
 
 fn message(name: &str) -> MessageDescriptor {
@@ -13,8 +16,18 @@ fn message(name: &str) -> MessageDescriptor {
     pool.get_message_by_name(name).unwrap()
 }
 
+/// A message as the gateway writes it. By reflection it is the same text.
+fn written_text(message: &DynamicMessage) -> String {
+    let descriptor = message.descriptor();
+    let forms = Forms::new(descriptor.parent_pool()).unwrap();
+    let written = forms.json(descriptor.full_name(), &message.encode_to_vec()).unwrap();
+    let written = String::from_utf8(written).unwrap();
+    assert_eq!(written, serde_json::to_string(&Json(message)).unwrap());
+    written
+}
+
 fn written(message: &DynamicMessage) -> Value {
-    serde_json::to_value(json::Json(message)).unwrap()
+    serde_json::from_str(&written_text(message)).unwrap()
 }
 
 #[test]
@@ -48,7 +61,7 @@ fn values_keep_their_precision_and_order() {
     assert_eq!(again["exitCode"], 0);
     let number = json::read(&descriptor, br#"{"memoryRequestBytes": 9007199254740993}"#).unwrap();
     assert_eq!(written(&number)["memoryRequestBytes"], "9007199254740993");
-    let text = serde_json::to_string(&json::Json(&node)).unwrap();
+    let text = written_text(&node);
     let at = |field: &str| text.find(&format!("\"{field}\"")).unwrap();
     assert!(at("name") < at("uid") && at("uid") < at("kind") && at("state") < at("execError"), "{text}");
 
@@ -61,7 +74,7 @@ fn values_keep_their_precision_and_order() {
         ("1e30", "1e+30"),
     ] {
         let host = json::read(&host, format!("{{\"cpuOvercommit\":{given}}}").as_bytes()).unwrap();
-        let text = serde_json::to_string(&json::Json(&host)).unwrap();
+        let text = written_text(&host);
         assert!(text.contains(&format!("\"cpuOvercommit\":{is},")), "{text}");
     }
     let unknown = json::read(&descriptor, br#"{"state": 99}"#).unwrap();
@@ -73,7 +86,7 @@ fn maps_are_written_in_order() {
     let labels: Vec<String> = (0..20).map(|i| format!("\"k{i:02}\":\"v\"")).collect();
     let text = format!("{{\"labels\":{{{}}}}}", labels.join(","));
     let spec = json::read(&message("netloom.v1.LabSpec"), text.as_bytes()).unwrap();
-    assert!(serde_json::to_string(&json::Json(&spec)).unwrap().contains(&labels.join(",")));
+    assert!(written_text(&spec).contains(&labels.join(",")));
 }
 
 /// Binds one query parameter to a field of a message of the well-known types.

@@ -3,7 +3,7 @@
 use netloom_model::kind::Catalogue;
 use netloom_proto::image_registry::v1 as pr;
 use prost_reflect::ReflectMessage as _;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::fixture::UPLOAD;
 use crate::rig::{Answer, Rig};
@@ -93,4 +93,18 @@ async fn the_registry_is_told_which_lab_uses_which_image() {
     let said = collected["garbage"].as_array().unwrap().iter().map(|g| g["name"].as_str().unwrap());
     assert_eq!(said.collect::<Vec<_>>(), ["sha256:aa", "uploads/u", "images/a:1"]);
     assert_eq!(collected["freedBytes"], "23");
+}
+
+#[tokio::test]
+async fn a_pull_tells_how_far_it_is_and_then_the_image() {
+    let rig = Rig::new().await;
+    let asked = json!({"source": "netloom/frr:local", "credentials": {"username": "u", "password": "p"}});
+    let told = rig.post("/v1/images:pull", &asked.to_string()).await;
+    assert_eq!(told.status, 200, "{}", told.text);
+    let lines: Vec<Value> = told.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["result"]["progress"], json!({"doneBytes": "1", "totalBytes": "2"}));
+    assert_eq!(lines[1]["result"]["image"]["reference"], "netloom/frr:local");
+    assert_eq!(lines.len(), 2);
+    let wrong = rig.post("/v1/images:pull", &json!({"kinds": [{"kind": "nosuch"}]}).to_string()).await;
+    assert!(wrong.text.contains("kinds[0].kind"), "{}", wrong.text);
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use netloom_model::observed::Source;
 use serde::Deserialize;
 
 /// Docker's default set, and what the programs of routers need in namespaces of their own. Not: what loads modules, reaches memory and devices, reboots,
@@ -35,8 +36,8 @@ const CAPABILITIES: [&str; 22] = [
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Which drivers run instances. A runtime is served by the first that can.
-    pub drivers: Vec<DriverName>,
+    /// Which drivers run instances; a runtime is served by the first that can. Without a word it is Docker, and libvirt where it answers.
+    pub drivers: Option<Vec<DriverName>>,
     /// Docker's socket.
     pub docker_socket: PathBuf,
     /// Where libvirt is, as its own programs are told.
@@ -53,6 +54,8 @@ pub struct Config {
     pub capabilities: Vec<String>,
     /// Seconds that a node asked to stop has before it is killed.
     pub stop_timeout: u32,
+    /// Seconds that an image from the registry's store stays on this host after nothing here needs it any more.
+    pub image_keep_seconds: u64,
     /// The sim driver.
     pub sim: SimConfig,
 }
@@ -60,7 +63,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            drivers: vec![DriverName::Docker],
+            drivers: None,
             docker_socket: "/var/run/docker.sock".into(),
             libvirt_uri: "qemu:///system".to_owned(),
             allowed_host_paths: Vec::new(),
@@ -70,8 +73,33 @@ impl Default for Config {
             security_opts: vec!["no-new-privileges".to_owned()],
             capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
             stop_timeout: 10,
+            image_keep_seconds: 86_400,
             sim: SimConfig::default(),
         }
+    }
+}
+
+impl Config {
+    /// The drivers, and whether something is wrong with the host where one does not answer: not with one that nobody named.
+    pub fn drivers(&self) -> Vec<(DriverName, bool)> {
+        match &self.drivers {
+            Some(named) => named.iter().map(|name| (*name, true)).collect(),
+            None => vec![(DriverName::Docker, true), (DriverName::Libvirt, false)],
+        }
+    }
+}
+
+/// What of the section `[network]` this service has to know: taps of virtual machines are called as the network service calls host ends.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct NicNames {
+    /// What host ends of NICs begin with.
+    pub nic_prefix: String,
+}
+
+impl Default for NicNames {
+    fn default() -> Self {
+        NicNames { nic_prefix: "nl".to_owned() }
     }
 }
 
@@ -85,6 +113,17 @@ pub enum DriverName {
     Libvirt,
     /// Instances in memory.
     Sim,
+}
+
+impl DriverName {
+    /// What it reads from.
+    pub fn source(self) -> Source {
+        match self {
+            DriverName::Docker => Source::Docker,
+            DriverName::Libvirt => Source::Libvirt,
+            DriverName::Sim => Source::Sim,
+        }
+    }
 }
 
 /// How instances in memory behave.

@@ -1,5 +1,6 @@
 //! What can go wrong here, and what each kind is on the wire.
 
+use netloom_model::id::Digest;
 use netloom_model::spec::PortMapping;
 use netloom_model::{Code, Failure};
 use netloom_proto::convert::ConvertError;
@@ -58,12 +59,37 @@ pub enum Error {
         /// What was answered.
         message: String,
     },
+    /// The image registry does not answer.
+    #[error("{0}")]
+    NoRegistry(String),
+    /// What the image registry said.
+    #[error("{}", .0.message)]
+    Registry(Box<Failure>),
+    /// Bytes of an image that are not the ones that were meant.
+    #[error(
+        "the bytes that came of image {0} are others than its digest says; look at it with `netloom image inspect --verify`, and push it again"
+    )]
+    WrongBytes(Digest),
+    /// There is no room for an image.
+    #[error("{0}")]
+    DiskFull(String),
     /// What it is for was removed.
     #[error("{0}")]
     Gone(String),
     /// No such instance runs here.
     #[error("node {0} does not run on this host")]
     NotRunning(String),
+    /// It has no console that one can attach to.
+    #[error("{0}")]
+    NoConsole(String),
+    /// Somebody else writes to its console.
+    #[error(
+        "somebody else writes to the console of {0}: read it only, or take it over (--read-only, --take)"
+    )]
+    ConsoleInUse(String),
+    /// Nothing can be run in it from outside.
+    #[error("{0}")]
+    NoExec(String),
     /// A request that makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -114,7 +140,14 @@ impl From<Error> for Failure {
             Error::Busy(_) => (Code::Aborted, "BUSY"),
             Error::ImageMissing(_) => (Code::NotFound, "IMAGE_NOT_FOUND"),
             Error::PullFailed { .. } => (Code::Unavailable, "PULL_FAILED"),
+            Error::NoRegistry(_) => (Code::Unavailable, "IMAGE_REGISTRY_UNAVAILABLE"),
+            Error::Registry(failure) => return *failure,
+            Error::WrongBytes(_) => (Code::InvalidArgument, "DIGEST_MISMATCH"),
+            Error::DiskFull(_) => (Code::ResourceExhausted, "DISK_FULL"),
             Error::NotRunning(_) => (Code::FailedPrecondition, "NODE_NOT_RUNNING"),
+            Error::NoConsole(_) => (Code::FailedPrecondition, "CONSOLE_NOT_SUPPORTED"),
+            Error::ConsoleInUse(_) => (Code::FailedPrecondition, "CONSOLE_IN_USE"),
+            Error::NoExec(_) => (Code::FailedPrecondition, "EXEC_NOT_SUPPORTED"),
             Error::Gone(_) => (Code::FailedPrecondition, "LAB_REMOVED"),
             Error::Invalid(_) => (Code::InvalidArgument, "INVALID_REQUEST"),
             Error::Ticket(e) => return e.into(),

@@ -2,13 +2,17 @@
 //!
 //! A lab's files are mounted read-write into its nodes, whose root may put a symbolic link wherever a file was. So no path below `files/` is ever followed through one: each part is opened
 //! by itself, from the directory before it, and a link is an error.
+//!
+//! What a node made of a file before it was written over or removed is kept until a deploy of the lab has succeeded (`…/kept/`).
 
+mod kept;
+mod remove;
 mod upload;
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
@@ -103,6 +107,14 @@ impl Files {
             return Err(Error::Gone(format!("lab {lab} was removed from this host; it takes no files")));
         }
         Ok(removed)
+    }
+
+    /// What a file among the lab's files holds.
+    pub fn read(&self, lab: LabUid, path: &str) -> Result<Vec<u8>, Error> {
+        let file = self.resolve(lab, path)?;
+        // By its descriptor: what a node puts in its place meanwhile is not what was looked at.
+        fs::read(format!("/proc/self/fd/{}", file.as_raw_fd()))
+            .map_err(|e| Error::host(format!("cannot read \"{path}\" among the lab's files"), e))
     }
 
     /// A file or directory among the lab's files, to be mounted. An error when it is not there, or leads through a symbolic link. The descriptor stays with what was looked at, whatever a node

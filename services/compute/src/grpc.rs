@@ -13,19 +13,21 @@ use netloom_model::spec::FileEntry;
 use netloom_proto::compute::v1 as p;
 use netloom_proto::compute::v1::compute_service_server::ComputeService;
 use netloom_proto::convert::id;
-use netloom_proto::v1 as pv;
+use netloom_proto::v1::ConsoleEvent;
 use prost::Message as _;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Interval, MissedTickBehavior};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::driver::{Command, Image, ImageFormat, Input, Line, Lines, Output, Size};
+use crate::driver::{Attach, Command, Input, Line, Lines, Output, Size, Told};
 use crate::error::Error;
 use crate::files::Uploads;
 use crate::host::Host;
 use crate::log;
-use crate::table::{Snapshot, Told};
+use crate::table::{Snapshot, Told as Change};
+
+mod images;
 
 /// How often an observer hears that the host is there.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -132,10 +134,23 @@ impl ComputeService for Grpc {
             let lab: LabUid = id("lab_uid", &part.lab_uid).map_err(Error::from)?;
             let entry = part.file.ok_or_else(|| Error::Invalid("file: is not set".to_owned()))?;
             let entry: FileEntry = entry.try_into().map_err(Error::from)?;
-            uploads = self.host.on_files(move |_| uploads.part(lab, entry, &part.content)).await?;
+            uploads =
+                self.host.on_files(move |_| uploads.part(lab, entry, part.deploys, &part.content)).await?;
         }
         let written = self.host.on_files(move |_| uploads.finish()).await?;
         Ok(Response::new(p::PutFilesResponse { written }))
+    }
+
+    async fn remove_files(
+        &self,
+        request: Request<p::RemoveFilesRequest>,
+    ) -> Result<Response<p::RemoveFilesResponse>, Status> {
+        let p::RemoveFilesRequest { term, lab_uid, directories, files, deploys } = request.into_inner();
+        self.host.admit(term)?;
+        let lab: LabUid = id("lab_uid", &lab_uid).map_err(Error::from)?;
+        let removed =
+            self.host.on_files(move |all| all.remove_others(lab, &directories, &files, deploys)).await?;
+        Ok(Response::new(p::RemoveFilesResponse { removed }))
     }
 
     async fn inspect_images(
@@ -144,7 +159,8 @@ impl ComputeService for Grpc {
     ) -> Result<Response<p::InspectImagesResponse>, Status> {
         let mut images = Vec::new();
         for query in request.into_inner().images {
-            images.push(self.facts(&query.reference, query.runtime()).await?);
+            let runtime = query.runtime();
+            images.push(images::facts(&self.host, query.reference, runtime, &query.digest).await?);
         }
         let room_bytes = self.host.files.room().inspect_err(|e| tracing::warn!("{e}")).ok();
         Ok(Response::new(p::InspectImagesResponse { images, room_bytes }))
@@ -173,24 +189,8 @@ impl ComputeService for Grpc {
     ) -> Result<Response<Self::PullImageStream>, Status> {
         let r = request.into_inner();
         self.host.admit(r.term)?;
-        let runtime = r.runtime();
-        let driver = self.host.driver_of(runtime.try_into().map_err(Error::from)?)?;
-        tracing::info!(image = r.reference, "image pull");
-        let progress = self.host.drivers[driver].pull(&r.reference).await?;
-        let progress = progress.map(|told| {
-            let event = Some(p::pull_image_response::Event::Progress(told?));
-            Ok(p::PullImageResponse { event })
-        });
-        let this = Grpc::new(self.host.clone());
-        let done = stream::once(async move {
-            let facts = this.facts(&r.reference, runtime).await?;
-            if !facts.present {
-                let message = "it is not in the store after it was pulled".to_owned();
-                return Err(Error::PullFailed { reference: r.reference, message }.into());
-            }
-            Ok(p::PullImageResponse { event: Some(p::pull_image_response::Event::Done(facts)) })
-        });
-        Ok(self.until_shutdown(until_error(progress.chain(done))))
+        let pulled = images::pull(self.host.clone(), r).await?;
+        Ok(self.until_shutdown(until_error(pulled)))
     }
 
     type ExecStream = Streamed<p::ExecResponse>;
@@ -247,6 +247,58 @@ impl ComputeService for Grpc {
         Ok(self.until_shutdown(until_error(output)))
     }
 
+    type ConsoleStream = Streamed<p::ConsoleResponse>;
+
+    async fn console(
+        &self,
+        request: Request<Streaming<p::ConsoleRequest>>,
+    ) -> Result<Response<Self::ConsoleStream>, Status> {
+        use p::console_request::Part as Given;
+        use p::console_response::Part;
+        let mut parts = request.into_inner();
+        let Some(Given::Start(start)) = parts.message().await?.and_then(|m| m.part) else {
+            return Err(Error::Invalid("the first message is not `start`".to_owned()).into());
+        };
+        let opened = self.host.open(&start.uid, "console", &start.ticket)?;
+        let how = match (start.read_only, start.take) {
+            (true, _) => Attach::Read,
+            (false, true) => Attach::Take,
+            (false, false) => Attach::Write,
+        };
+        let console = opened.driver.console(&opened.id, how).await?;
+        if let Some(input) = console.input {
+            let shutdown = self.host.shutdown.clone();
+            // Ends when the caller has nothing more to say, when the line is somebody else's, and with the service: a caller that is listened to would keep it from ending.
+            tokio::spawn(async move {
+                let writing = async {
+                    while let Ok(Some(message)) = parts.message().await {
+                        if let Some(Given::Input(bytes)) = message.part
+                            && input.send(bytes.into()).await.is_err()
+                        {
+                            return;
+                        }
+                    }
+                };
+                tokio::select! {
+                    () = writing => {}
+                    () = input.closed() => {}
+                    () = shutdown.cancelled() => {}
+                }
+            });
+        }
+        let event = |event: ConsoleEvent| Part::Event(event.into());
+        let told = console.told.map(move |told| {
+            let part = match told? {
+                Told::Output(bytes) => Part::Output(bytes.into()),
+                Told::Taken => event(ConsoleEvent::Taken),
+                Told::Ended => event(ConsoleEvent::Ended),
+            };
+            Ok(p::ConsoleResponse { part: Some(part) })
+        });
+        let attached = p::ConsoleResponse { part: Some(event(ConsoleEvent::Attached)) };
+        Ok(self.until_shutdown(stream::once(async { Ok(attached) }).chain(until_error(told))))
+    }
+
     type LogsStream = Streamed<p::LogsResponse>;
 
     async fn logs(&self, request: Request<p::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {
@@ -272,38 +324,12 @@ impl ComputeService for Grpc {
     }
 }
 
-impl Grpc {
-    async fn facts(&self, reference: &str, runtime: pv::Runtime) -> Result<p::ImageFacts, Error> {
-        let wanted: netloom_model::state::Runtime = runtime.try_into()?;
-        let driver = &self.host.drivers[self.host.driver_of(wanted)?];
-        let image = driver.image(reference, wanted).await?;
-        let mut facts =
-            p::ImageFacts { reference: reference.to_owned(), runtime: runtime.into(), ..Default::default() };
-        if let Some(Image { digest, format, size_bytes, architecture }) = image {
-            let format = match format {
-                ImageFormat::Docker => pv::ImageFormat::Docker,
-                ImageFormat::Qcow2 => pv::ImageFormat::Qcow2,
-                ImageFormat::Raw => pv::ImageFormat::Raw,
-            };
-            facts = p::ImageFacts {
-                present: true,
-                digest,
-                format: format.into(),
-                size_bytes,
-                architecture,
-                ..facts
-            };
-        }
-        Ok(facts)
-    }
-}
-
 /// What an observer is told: a snapshot, then what changes.
 struct Observer {
     host: Arc<Host>,
     /// Parts of a snapshot that were not told yet. What changed meanwhile comes after them.
     parts: VecDeque<p::Snapshot>,
-    told: Receiver<Told>,
+    told: Receiver<Change>,
     beat: Interval,
 }
 
@@ -321,14 +347,14 @@ impl Observer {
             }
             tokio::select! {
                 told = self.told.recv() => match told {
-                    Ok(Told::Changed(observed)) => break Event::Changed((*observed).into()),
-                    Ok(Told::Gone(uid)) => break Event::Gone(uid.to_string()),
-                    Ok(Told::Inventory) => {
+                    Ok(Change::Changed(observed)) => break Event::Changed((*observed).into()),
+                    Ok(Change::Gone(uid)) => break Event::Gone(uid.to_string()),
+                    Ok(Change::Inventory) => {
                         let inventory = Some(self.host.table.inventory().into());
                         break Event::Heartbeat(p::Heartbeat { inventory });
                     }
                     // Too slow for single changes, or too many: everything at once replaces them.
-                    Ok(Told::Everything) | Err(RecvError::Lagged(_)) => {
+                    Ok(Change::Everything) | Err(RecvError::Lagged(_)) => {
                         let (now, told) = self.host.table.observe();
                         (self.parts, self.told) = (snapshot(now), told);
                     }
@@ -385,6 +411,7 @@ mod tests {
     use crate::driver::testing::instance;
     use crate::exec_runs::ExecRuns;
     use crate::files::Files;
+    use crate::images::Images;
     use crate::inventory::Inventory;
     use crate::table::Table;
     use netloom_model::id::NodeUid;
@@ -399,12 +426,16 @@ mod tests {
     #[tokio::test]
     async fn a_slow_observer_is_told_everything_instead_of_what_it_missed() {
         let dir = tempfile::tempdir().unwrap();
-        let inventory = Inventory::new(1, &Config::default());
+        let inventory = Inventory::new(&Config::default());
         let files = Arc::new(Files::open(dir.path()).unwrap());
+        let (nowhere, shutdown) = ("mem:none".parse().unwrap(), netloom_service::Shutdown::new());
+        let images =
+            Images::open(dir.path(), &nowhere, &Default::default(), Duration::ZERO, shutdown).unwrap();
         let host = Host::new(
             vec![Arc::new(SimDriver::new(SimConfig::default()).unwrap())],
-            Table::new(vec![netloom_model::observed::Source::Sim], inventory.now(), files.clone()),
+            Table::new(vec![(netloom_model::observed::Source::Sim, true)], inventory.now(), files.clone()),
             files,
+            Arc::new(images),
             ExecRuns::open(dir.path().join("exec")).unwrap(),
             None,
             None,
@@ -443,7 +474,7 @@ mod tests {
         };
         let all = |sizes: &[usize]| Snapshot {
             instances: sizes.iter().map(|n| observed(*n)).collect(),
-            inventory: Inventory::new(1, &Config::default()).now(),
+            inventory: Inventory::new(&Config::default()).now(),
             synced: true,
         };
         let counts = |sizes: &[usize]| {

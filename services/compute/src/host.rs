@@ -19,6 +19,7 @@ use crate::driver::{Driver, Found, NetworkOf, Process};
 use crate::error::Error;
 use crate::exec_runs::ExecRuns;
 use crate::files::Files;
+use crate::images::Images;
 use crate::netns::Netns;
 use crate::pins::Pins;
 use crate::slice::Parts;
@@ -40,9 +41,11 @@ pub struct Host {
     pub table: Table,
     /// Files of labs and nodes.
     pub files: Arc<Files>,
+    /// Images from the registry's store.
+    pub images: Arc<Images>,
     /// Markers of exec commands.
     pub exec_runs: ExecRuns,
-    /// Published network namespaces; none where no driver has any.
+    /// What is handed over to the network service; none where no driver has any of it.
     pub netns: Option<Arc<Netns>>,
     /// Files of labs that are mounted into nodes; none where no driver mounts any.
     pub pins: Option<Arc<Pins>>,
@@ -87,6 +90,7 @@ impl Host {
         drivers: Vec<Arc<dyn Driver>>,
         table: Table,
         files: Arc<Files>,
+        images: Arc<Images>,
         exec_runs: ExecRuns,
         netns: Option<Arc<Netns>>,
         pins: Option<Arc<Pins>>,
@@ -98,6 +102,7 @@ impl Host {
             drivers,
             table,
             files,
+            images,
             exec_runs,
             netns,
             pins,
@@ -264,7 +269,7 @@ impl Host {
         let process = found.process.clone();
         // One that shares another's has nothing to hand over: its interfaces are the other's.
         let own = found.network == NetworkOf::Own;
-        if let (Some(netns), Process::Running { pid: Some(pid) }, true) = (&self.netns, &process, own) {
+        if let Some(netns) = self.netns.as_ref().filter(|_| own) {
             let host = self.clone();
             let ended = move || {
                 // What ends with this service is judged by the next one; a step under way looks by itself.
@@ -272,14 +277,23 @@ impl Host {
                     tokio::spawn(async move { host.look(driver, &id).await });
                 }
             };
-            match netns.publish(uid, &start_id, *pid, ended) {
-                Ok(true) => tracing::info!(%uid, start_id, "network namespace published"),
+            let outcome = match (&process, &found.machine) {
+                (Process::Running { .. }, Some(machine)) => {
+                    netns.publish_machine(uid, &start_id, machine, ended)
+                }
+                (Process::Running { pid: Some(pid) }, None) => netns.publish(uid, &start_id, *pid, ended),
+                _ => Ok(false),
+            };
+            match outcome {
+                Ok(true) => tracing::info!(%uid, start_id, "handed over to the network service"),
                 Ok(false) => {}
                 // What lives shorter than a look at it is told as ended, which is all there is to say.
                 Err(error) if has_ended(&error) => {
-                    tracing::debug!(%error, %uid, start_id, "a process ended before its namespace was published")
+                    tracing::debug!(%error, %uid, start_id, "a process ended before it was handed over")
                 }
-                Err(error) => tracing::warn!(%error, %uid, start_id, "network namespace cannot be published"),
+                Err(error) => {
+                    tracing::warn!(%error, %uid, start_id, "it cannot be handed over to the network service")
+                }
             }
         }
         let fresh = self.table.seen(driver, found, glance, || self.exec_runs.load(uid, &start_id));
@@ -300,7 +314,7 @@ impl Host {
         let (driver, found, instance) =
             self.table.instance(node).ok_or_else(|| Error::NotRunning(uid.to_owned()))?;
         let shell = instance
-            .and_then(|i| self.kinds.get(&i.spec.kind).map(|k| k.shell.clone()))
+            .and_then(|i| self.kinds.on(&i.spec.kind, i.runtime).map(|k| k.shell.clone()))
             .filter(|shell| !shell.is_empty())
             .unwrap_or_else(|| vec!["/bin/sh".to_owned()]);
         let driver = self.drivers[driver].clone();

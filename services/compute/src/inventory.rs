@@ -24,16 +24,23 @@ pub struct Inventory {
 struct State {
     answer: Result<Probe, String>,
     ever: bool,
+    /// Something is wrong with the host where it does not answer.
+    needed: bool,
 }
 
 impl Inventory {
-    /// Of so many drivers, none of which has answered yet.
-    pub fn new(drivers: usize, config: &Config) -> Inventory {
+    /// Of the drivers that are configured, none of which has answered yet.
+    pub fn new(config: &Config) -> Inventory {
+        let drivers = config.drivers();
         // What a played host is said to have is no word on a real one.
-        let is_played = config.drivers.contains(&DriverName::Sim);
+        let is_played = drivers.iter().any(|(name, _)| *name == DriverName::Sim);
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
         let or = |said: u64, has: u64| if is_played && said > 0 { said } else { has };
-        let state = || State { answer: Err("has not been asked yet".to_owned()), ever: false };
+        let state = |(_, needed): (DriverName, bool)| State {
+            answer: Err("has not been asked yet".to_owned()),
+            ever: false,
+            needed,
+        };
         Inventory {
             cpu_millis: or(config.sim.cpu_millis, cores * 1000),
             memory_bytes: or(config.sim.memory_bytes, memory()),
@@ -43,7 +50,7 @@ impl Inventory {
             host_network: config.host_network,
             allowed_security_opts: config.security_opts.clone(),
             allowed_capabilities: config.capabilities.iter().map(|c| capability(c)).collect(),
-            drivers: Mutex::new((0..drivers).map(|_| state()).collect()),
+            drivers: Mutex::new(drivers.into_iter().map(state).collect()),
         }
     }
 
@@ -59,9 +66,9 @@ impl Inventory {
         !std::mem::replace(&mut drivers[driver].ever, true)
     }
 
-    /// True when every driver has answered at some time.
+    /// True when every driver has answered at some time that needs to.
     pub fn all_answered(&self) -> bool {
-        self.drivers.lock().expect("no holder panics").iter().all(|d| d.ever)
+        self.drivers.lock().expect("no holder panics").iter().all(|d| d.ever || !d.needed)
     }
 
     /// As it is now.
@@ -87,7 +94,9 @@ impl Inventory {
                         }
                     }
                 }
-                Err(why) => inventory.problems.push(why.clone()),
+                // One that ran something before is missed.
+                Err(why) if state.needed || state.ever => inventory.problems.push(why.clone()),
+                Err(why) => inventory.missing_runtimes.push(why.clone()),
             }
         }
         inventory
@@ -140,19 +149,21 @@ mod tests {
     fn only_a_played_host_has_what_it_is_said_to_have() {
         let mut config = Config::default();
         (config.sim.cpu_millis, config.sim.memory_bytes) = (77, 99);
-        let real = Inventory::new(1, &config).now();
+        let real = Inventory::new(&config).now();
         assert!(real.cpu_millis != 77 && real.memory_bytes != 99);
-        config.drivers = vec![DriverName::Sim];
-        let played = Inventory::new(1, &config).now();
+        config.drivers = Some(vec![DriverName::Sim]);
+        let played = Inventory::new(&config).now();
         assert_eq!((played.cpu_millis, played.memory_bytes), (77, 99));
     }
 
     #[test]
     fn a_runtime_counts_when_it_answers() {
-        let inventory = Inventory::new(1, &Config::default());
+        let inventory = Inventory::new(&Config::default());
         let before = inventory.now();
         assert!(before.cpu_millis >= 1000 && before.memory_bytes > 1 << 20);
-        assert!(before.runtimes.is_empty() && before.problems.len() == 1);
+        assert!(
+            before.runtimes.is_empty() && before.problems.len() == 1 && before.missing_runtimes.len() == 1
+        );
         assert_eq!(before.allowed_devices, ["/dev/net/tun", "/dev/fuse"]);
         assert_eq!(
             (before.host_network, before.allowed_security_opts),
@@ -167,5 +178,11 @@ mod tests {
         assert!(after.problems.is_empty());
         assert!(inventory.first(0) && !inventory.first(0) && inventory.all_answered());
         assert_eq!(inventory.set(0, Err("silent".into())).problems, ["silent"]);
+        // What nobody named is missed only once it has answered.
+        let without = inventory.set(1, Err("no libvirt".into()));
+        assert_eq!((without.problems.len(), without.missing_runtimes), (1, vec!["no libvirt".to_owned()]));
+        assert!(inventory.first(1));
+        let lost = inventory.now();
+        assert_eq!((lost.problems.len(), lost.missing_runtimes.len()), (2, 0));
     }
 }

@@ -29,6 +29,7 @@ mod files;
 mod grpc;
 mod host;
 mod hosts_file;
+mod images;
 mod inventory;
 mod log;
 mod memory;
@@ -44,8 +45,8 @@ mod table;
 mod watch;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use netloom_model::observed::Source;
 use netloom_proto::compute::v1::compute_service_server::ComputeServiceServer;
 use netloom_service::fence::Fence;
 use netloom_service::{Connector, Settings, Shutdown, installation, server};
@@ -53,7 +54,7 @@ use tokio::task::JoinSet;
 use tonic::service::Routes;
 
 pub use config::Config;
-use config::DriverName;
+use config::{DriverName, NicNames};
 use driver::Driver;
 use driver::docker::DockerDriver;
 use driver::libvirt::LibvirtDriver;
@@ -61,6 +62,7 @@ use driver::sim::SimDriver;
 use exec_runs::ExecRuns;
 use files::Files;
 use host::Host;
+use images::Images;
 use inventory::Inventory;
 use netns::Netns;
 use pins::Pins;
@@ -73,14 +75,15 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let owner = installation::owner(&settings.data_dir)?;
     let files = Arc::new(Files::open(&settings.data_dir)?);
     let mut drivers: Vec<Arc<dyn Driver>> = Vec::new();
-    let (mut netns, mut pins) = (None, None);
+    let mut pins = None;
+    let has = |name| config.drivers().iter().any(|(driver, _)| *driver == name);
+    let netns = (has(DriverName::Docker) || has(DriverName::Libvirt))
+        .then(|| Netns::open(settings.run_dir.join("netns"), has(DriverName::Docker)))
+        .transpose()?
+        .map(Arc::new);
     let mut sources = Vec::new();
-    for name in &config.drivers {
-        sources.push(match name {
-            DriverName::Docker => Source::Docker,
-            DriverName::Libvirt => Source::Libvirt,
-            DriverName::Sim => Source::Sim,
-        });
+    for (name, needed) in config.drivers() {
+        sources.push((name.source(), needed));
         match name {
             DriverName::Docker => {
                 let held = Arc::new(Pins::open(settings.run_dir.join("binds"))?);
@@ -88,20 +91,26 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
                 let docker =
                     DockerDriver::new(owner, config.clone(), files.clone(), held, &settings.data_dir)?;
                 drivers.push(Arc::new(docker));
-                netns = Some(Arc::new(Netns::open(settings.run_dir.join("netns"))?));
             }
             DriverName::Libvirt => {
                 let kinds = settings.catalogue()?;
-                drivers.push(Arc::new(LibvirtDriver::new(owner, &config, kinds, &settings.data_dir)?));
+                let prefix = settings.section::<NicNames>("network")?.nic_prefix;
+                let (files, data, end) = (files.clone(), &settings.data_dir, shutdown.clone());
+                let libvirt = LibvirtDriver::new(owner, &config, kinds, files, data, prefix, end)?;
+                drivers.push(Arc::new(libvirt));
             }
             DriverName::Sim => drivers.push(Arc::new(SimDriver::new(config.sim.clone())?)),
         }
     }
-    let inventory = Arc::new(Inventory::new(drivers.len(), &config));
+    let inventory = Arc::new(Inventory::new(&config));
+    let keep = Duration::from_secs(config.image_keep_seconds);
+    let registry = &settings.endpoints.image_registry;
+    let images = Images::open(&settings.data_dir, registry, &connector, keep, shutdown.clone())?;
     let host = Arc::new(Host::new(
         drivers,
         Table::new(sources, inventory.now(), files.clone()),
         files,
+        Arc::new(images),
         ExecRuns::open(settings.run_dir.join("exec"))?,
         netns.clone(),
         pins.clone(),
@@ -115,6 +124,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
         tasks.spawn(watch::run(host.clone(), driver, inventory.clone()));
     }
     tasks.spawn(reconcile::run(host.clone()));
+    tasks.spawn(images::run(host.clone()));
     let service = ComputeServiceServer::new(grpc::Grpc::new(host))
         .max_decoding_message_size(server::MAX_MESSAGE)
         .max_encoding_message_size(server::MAX_MESSAGE);

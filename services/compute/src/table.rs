@@ -3,6 +3,7 @@
 
 mod commands;
 mod entry;
+mod known;
 mod look;
 mod news;
 mod peers;
@@ -71,6 +72,8 @@ struct Inner {
     synced: bool,
     /// Which drivers answer.
     answers: Vec<bool>,
+    /// Without which drivers' answers it is not known what exists: those that were named, and those that answered once.
+    needed: Vec<bool>,
     /// What each driver reads from.
     sources: Vec<Source>,
     inventory: ComputeInventory,
@@ -88,14 +91,16 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty table over drivers that read from these, none of which has answered yet.
-    pub fn new(sources: Vec<Source>, inventory: ComputeInventory, files: Arc<Files>) -> Table {
+    /// An empty table over drivers, none of which has answered yet: what each reads from, and whether this host needs it ([`crate::config::Config::drivers`]).
+    pub fn new(drivers: Vec<(Source, bool)>, inventory: ComputeInventory, files: Arc<Files>) -> Table {
+        let (sources, needed): (Vec<Source>, Vec<bool>) = drivers.into_iter().unzip();
         let inner = Inner {
             entries: BTreeMap::new(),
             sharers: peers::Sharers::default(),
             files,
             synced: false,
             answers: vec![false; sources.len()],
+            needed,
             sources,
             inventory,
             glances: 0,
@@ -262,6 +267,7 @@ impl Table {
         let mut inner = self.lock();
         let turned = inner.answers[driver] != answers;
         inner.answers[driver] = answers;
+        inner.needed[driver] |= answers;
         inner.look.at_everything();
         if turned {
             for entry in inner.entries.values_mut().filter(|e| e.driver == driver) {
@@ -395,13 +401,6 @@ impl Table {
     /// All changes from now on.
     pub fn changes(&self) -> broadcast::Receiver<Told> {
         self.told.subscribe()
-    }
-
-    /// Labs of which an instance is in the slice or exists; none as long as that is not known.
-    pub fn labs(&self) -> Option<BTreeSet<LabUid>> {
-        let inner = self.lock();
-        let known = inner.synced && inner.answers.iter().all(|a| *a);
-        known.then(|| inner.entries.values().map(|e| e.lab_uid).collect())
     }
 
     /// Every instance that is in the slice or exists.

@@ -14,10 +14,20 @@ pub struct Config {
     pub blobs: Option<PathBuf>,
     /// Seconds after which an upload that nobody goes on with is given up; a day when not set.
     pub upload_keep_seconds: u64,
+    /// File as `docker login` writes it, with what other registries are shown when images are pulled from them; none when not set.
+    pub docker_config: Option<PathBuf>,
+    /// Registries, as `host` or `host:port`, that are asked without TLS; those on this machine are anyway.
+    pub plain_http_registries: Vec<String>,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { database: None, blobs: None, upload_keep_seconds: 86_400 }
+        Config {
+            database: None,
+            blobs: None,
+            upload_keep_seconds: 86_400,
+            docker_config: None,
+            plain_http_registries: Vec::new(),
+        }
     }
 }

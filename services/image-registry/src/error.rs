@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use netloom_image::Refusal;
 use netloom_model::{Code, Failure};
+use netloom_service::ticket::TicketError;
 
 use crate::blob::{Blobs, Digest};
+use crate::pull::Why;
 use crate::reference::ReferenceError;
 
 /// A failure of the image registry.
@@ -105,6 +107,19 @@ pub enum Error {
         "the bytes of {0} in the store are not the ones that were stored, and were set aside; push the image again"
     )]
     Corrupt(Digest),
+    /// The ticket does not open these bytes.
+    #[error(transparent)]
+    Ticket(#[from] TicketError),
+    /// Another registry does not give an image.
+    #[error("image {source_name} cannot be pulled: {message}")]
+    Pull {
+        /// Where it is.
+        source_name: String,
+        /// Why, for programs.
+        why: Why,
+        /// Why.
+        message: String,
+    },
     /// There is no room for an upload.
     #[error("{wanted} bytes are to come, and {} has room for {room}: make room there, or set `blobs` of `[image_registry]` to a larger disk", .dir.display())]
     NoRoom {
@@ -137,6 +152,7 @@ impl Error {
 impl From<Error> for Failure {
     fn from(e: Error) -> Failure {
         match &e {
+            Error::Ticket(ticket) => (*ticket).into(),
             Error::Database(source) if is_full(source) => {
                 tracing::error!(error = %source, "the database's disk is full");
                 let message = "the disk that the image registry's database is on is full: make room on it (the disk of `data_dir`), then try again";
@@ -192,6 +208,16 @@ impl From<Error> for Failure {
             }
             Error::Corrupt(digest) => Failure::new(Code::FailedPrecondition, "BLOB_CORRUPT", e.to_string())
                 .with("digest", digest.to_string()),
+            Error::Pull { source_name, why, .. } => {
+                let (code, reason) = match why {
+                    Why::Reference => (Code::InvalidArgument, "IMAGE_REFERENCE_INVALID"),
+                    Why::NotFound => (Code::NotFound, "IMAGE_NOT_FOUND"),
+                    Why::Denied => (Code::PermissionDenied, "REGISTRY_DENIED"),
+                    Why::Digest => (Code::InvalidArgument, "DIGEST_MISMATCH"),
+                    Why::Other => (Code::Unavailable, "PULL_FAILED"),
+                };
+                Failure::new(code, reason, e.to_string()).with("image", source_name)
+            }
             Error::NoRoom { .. } | Error::Full(_) => {
                 tracing::error!("{e}");
                 Failure::new(Code::ResourceExhausted, "DISK_FULL", e.to_string())

@@ -1,11 +1,15 @@
 //! The contract's edge: decode, call, encode.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use bytes::Bytes;
 use netloom_model::Failure;
 use netloom_proto::convert::id;
 use netloom_proto::image_registry::v1 as pb;
 use netloom_proto::image_registry::v1::image_registry_service_server::ImageRegistryService;
 use netloom_service::status::to_status;
+use netloom_service::ticket;
+use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -13,6 +17,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::blob::Digest;
 use crate::error::Error;
 use crate::garbage::Keeper;
+use crate::pull::Puller;
 use crate::read;
 use crate::reference::Reference;
 use crate::store::Store;
@@ -38,6 +43,8 @@ pub struct Service {
     pub keeper: Keeper,
     /// What is read from it.
     pub reader: read::Reader,
+    /// What comes from other registries.
+    pub puller: Puller,
 }
 
 impl Service {
@@ -86,6 +93,33 @@ impl Service {
         Ok(())
     }
 
+    async fn resolve(&self, request: pb::ResolveImagesRequest) -> Result<Vec<pb::ResolvedImage>, Error> {
+        if !request.ticket_key.is_empty() {
+            self.store.set_ticket_key(&request.ticket_key).await?;
+        }
+        let mut references = Vec::with_capacity(request.images.len());
+        for wanted in request.images {
+            references.push(match wanted.reference.as_str() {
+                "" => self.store.preferred(&wanted.kind).await?,
+                // ValidateImages is what refuses a text that is none, to whoever wrote it.
+                text => text.parse().ok(),
+            });
+        }
+        let stored = self.store.resolve(&references).await?;
+        let encode = |(reference, stored): (Option<Reference>, Option<_>)| pb::ResolvedImage {
+            reference: reference.map(|r| r.to_string()).unwrap_or_default(),
+            stored: stored.map(convert::encode_blob),
+        };
+        Ok(references.into_iter().zip(stored).map(encode).collect())
+    }
+
+    /// Lets the holder of a ticket for these bytes pass.
+    async fn admit(&self, digest: &str, token: &str) -> Result<(), Error> {
+        let key = self.store.ticket_key().await?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Ok(ticket::verify(&key, digest, ticket::READ_BLOB, token, now)?)
+    }
+
     async fn validate(&self, request: pb::ValidateImagesRequest) -> Result<Vec<Verdict>, Failure> {
         let uses = request
             .uses
@@ -113,6 +147,14 @@ impl ImageRegistryService for Service {
     ) -> Result<Response<pb::RecordPresenceResponse>, Status> {
         self.record(request.into_inner()).await.map_err(to_status)?;
         Ok(Response::new(pb::RecordPresenceResponse {}))
+    }
+
+    async fn resolve_images(
+        &self,
+        request: Request<pb::ResolveImagesRequest>,
+    ) -> Result<Response<pb::ResolveImagesResponse>, Status> {
+        let images = self.resolve(request.into_inner()).await.map_err(status)?;
+        Ok(Response::new(pb::ResolveImagesResponse { images }))
     }
 
     async fn validate_images(
@@ -216,6 +258,36 @@ impl ImageRegistryService for Service {
         Ok(Response::new(encode_image(image)))
     }
 
+    type PullImageStream = ReceiverStream<Result<pb::PullImageResponse, Status>>;
+
+    async fn pull_image(
+        &self,
+        request: Request<pb::PullImageRequest>,
+    ) -> Result<Response<Self::PullImageStream>, Status> {
+        let order = convert::decode_order(request.into_inner()).map_err(to_status)?;
+        tracing::info!(source = order.source, image = %order.reference, "image pull");
+        let (give, take) = mpsc::channel(1);
+        let (tell, mut told) = mpsc::channel(1);
+        let puller = self.puller.clone();
+        tokio::spawn(async move {
+            let mut pull = std::pin::pin!(puller.pull(order, tell));
+            let done = loop {
+                tokio::select! {
+                    done = &mut pull => break done,
+                    Some(far) = told.recv() => {
+                        // Whoever asked went away: dropping the other end of `tell` ends the pull in order.
+                        if give.send(Ok(convert::encode_progress(far))).await.is_err() {
+                            told.close();
+                        }
+                    }
+                    () = give.closed(), if !told.is_closed() => told.close(),
+                }
+            };
+            let _ = give.send(done.map(convert::encode_pulled).map_err(status)).await;
+        });
+        Ok(Response::new(ReceiverStream::new(take)))
+    }
+
     type ReadBlobStream = tokio_stream::adapters::Map<
         ReceiverStream<Result<Bytes, Error>>,
         fn(Result<Bytes, Error>) -> Result<pb::ReadBlobResponse, Status>,
@@ -226,6 +298,7 @@ impl ImageRegistryService for Service {
         request: Request<pb::ReadBlobRequest>,
     ) -> Result<Response<Self::ReadBlobStream>, Status> {
         let request = request.into_inner();
+        self.admit(&request.digest, &request.ticket).await.map_err(status)?;
         let digest =
             Digest::parse(&request.digest).ok_or_else(|| status(Error::BlobNotFound(request.digest)))?;
         let bytes = self.reader.read(digest, request.offset).await.map_err(status)?;

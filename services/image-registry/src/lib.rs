@@ -5,7 +5,7 @@
 //! one go before anything is created. This service never asks a host itself and never guesses a format from a name.
 //!
 //! Bytes come in by an [`upload`], which hashes them and tells what they are in the one pass in which it writes them, lie in a directory by their SHA-256
-//! ([`blob`]), are read and compared again by [`read`], and go out by [`garbage`].
+//! ([`blob`]); [`pull`] brings them from other registries. They are read and compared again by [`read`], and go out by [`garbage`].
 //!
 //! [`grpc`] translates, [`mod@reference`] reads image references, [`store`] keeps rows, [`validate`] judges.
 
@@ -22,6 +22,7 @@ pub mod config;
 pub mod error;
 pub mod garbage;
 pub mod grpc;
+pub mod pull;
 pub mod read;
 pub mod reference;
 pub mod store;
@@ -53,8 +54,9 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let uploads = upload::Uploads::new(store.clone(), blobs.clone(), keep);
     let keeper = garbage::Keeper::new(store.clone(), blobs.clone(), uploads.clone());
     let reader = read::Reader::new(blobs, keeper.clone());
+    let puller = pull::Puller::new(uploads.clone(), config.docker_config, config.plain_http_registries);
     let expiry = garbage::run(uploads.clone(), (keep / 4).clamp(SHORTEST, LONGEST), shutdown.clone());
-    let service = grpc::Service { store, uploads, keeper, reader };
+    let service = grpc::Service { store, uploads, keeper, reader, puller };
     let service = ImageRegistryServiceServer::new(service).max_decoding_message_size(MAX_MESSAGE);
     let name = "netloom.image_registry.v1.ImageRegistryService";
     let served = serve(listener, Routes::new(service), name, netloom_proto::DESCRIPTORS, shutdown);

@@ -121,6 +121,50 @@ impl Store {
         Ok(known)
     }
 
+    /// What the store has under these references, in order. Nothing is taken note of.
+    pub async fn resolve(&self, references: &[Option<Reference>]) -> Result<Vec<Option<Blob>>, Error> {
+        let mut connection = self.pool.acquire().await?;
+        let mut found = Vec::with_capacity(references.len());
+        for reference in references {
+            found.push(match reference {
+                Some(reference) => blobs::of(&mut connection, reference).await?,
+                None => None,
+            });
+        }
+        Ok(found)
+    }
+
+    /// The preferred image of a kind.
+    pub async fn preferred(&self, kind: &str) -> Result<Option<Reference>, Error> {
+        let row = sqlx::query("SELECT reference FROM image_kinds WHERE kind = $1 AND preferred")
+            .bind(kind)
+            .fetch_optional(&self.pool)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let reference: &str = row.try_get("reference")?;
+        Ok(Some(reference.parse()?))
+    }
+
+    /// Keeps the key that tickets are signed with.
+    pub async fn set_ticket_key(&self, key: &[u8]) -> Result<(), Error> {
+        if self.ticket_key().await? == key {
+            return Ok(());
+        }
+        sqlx::query(
+            "INSERT INTO ticket_key (one, key) VALUES (TRUE, $1) ON CONFLICT (one) DO UPDATE SET key = excluded.key",
+        )
+        .bind(key)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// The key that tickets are signed with; empty before the scheduler told it.
+    pub async fn ticket_key(&self) -> Result<Vec<u8>, Error> {
+        let row = sqlx::query("SELECT key FROM ticket_key").fetch_optional(&self.pool).await?;
+        Ok(row.map(|r| r.try_get("key")).transpose()?.unwrap_or_default())
+    }
+
     /// One image.
     pub async fn get(&self, reference: &Reference) -> Result<Image, Error> {
         let mut connection = self.pool.acquire().await?;

@@ -37,6 +37,8 @@ pub struct Progress {
     pub offset: u64,
     /// When it is given up, in microseconds since 1970.
     pub expire_time_us: i64,
+    /// No digest is said, and the store has bytes of this very size.
+    pub is_size_known: bool,
 }
 
 /// All uploads.
@@ -80,7 +82,9 @@ impl Uploads {
     }
 
     async fn begun(&self, wanted: &Upload) -> Result<Option<Upload>, Error> {
-        if wanted.digest.is_none() {
+        // Without a digest, whoever finishes it says one: what went on with the bytes of another file is found then.
+        let is_named = wanted.size_bytes > 0 && !wanted.file_name.is_empty();
+        if wanted.digest.is_none() && !is_named {
             return Ok(None);
         }
         let same = |u: &Upload| Upload { id: String::new(), create_time_us: 0, ..u.clone() } == *wanted;
@@ -119,7 +123,10 @@ impl Uploads {
         };
         let keep = i64::try_from(self.keep.as_micros()).unwrap_or(i64::MAX);
         let expire_time_us = touched.max(upload.create_time_us).saturating_add(keep);
-        Ok(Progress { upload, offset, expire_time_us })
+        let is_size_known = upload.digest.is_none()
+            && upload.size_bytes > 0
+            && self.store.has_size(upload.size_bytes).await?;
+        Ok(Progress { upload, offset, expire_time_us, is_size_known })
     }
 
     async fn turn(&self, id: &str) -> Result<OwnedMutexGuard<Option<Pass>>, Error> {

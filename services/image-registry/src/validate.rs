@@ -110,8 +110,11 @@ pub enum Verdict {
         /// Its digest.
         digest: String,
     },
-    /// It is to be fetched first.
-    Pull,
+    /// It is to be fetched first: from the store where that has it, else by the runtime from where it finds it.
+    Pull {
+        /// What the store has of it.
+        stored: Option<Box<Blob>>,
+    },
     /// It cannot be used.
     Refuse {
         /// Why, for programs.
@@ -169,12 +172,14 @@ pub fn judge(wanted: &ImageUse, known: &Known) -> Verdict {
     }
 }
 
-/// A container image. Docker fetches it, unless it is told not to.
+/// A container image. It comes from the store where that has it; else Docker fetches it, unless it is told not to.
 fn container(wanted: &ImageUse, reference: &Reference, known: &Known) -> Verdict {
     let ImageUse { node, host, .. } = wanted;
+    let archive = known.stored.as_ref().filter(|b| is_archive(b.format) && b.problem.is_empty());
+    let pull = || Verdict::Pull { stored: archive.cloned().map(Box::new) };
     if let Some(found) = here(wanted, known).find(|p| p.format == Format::Docker) {
         if wanted.policy == PullPolicy::Always {
-            return Verdict::Pull;
+            return pull();
         }
         return matching(wanted, reference, found);
     }
@@ -182,7 +187,7 @@ fn container(wanted: &ImageUse, reference: &Reference, known: &Known) -> Verdict
     let stored_disk = known.stored.as_ref().map(|b| b.format).filter(|f| !is_archive(*f)).map(Format::Of);
     let other = here_in_any_store(wanted, known).map(|p| p.format);
     match (wanted.policy, stored_disk, other) {
-        (PullPolicy::Always, None, _) => Verdict::Pull,
+        (PullPolicy::Always, None, _) => pull(),
         (_, Some(format), _) => other_format(wanted, reference, format, "in the store"),
         (_, None, Some(format)) => other_format(wanted, reference, format, &format!("on host {host}")),
         (PullPolicy::Never, None, None) => refuse(
@@ -192,14 +197,15 @@ fn container(wanted: &ImageUse, reference: &Reference, known: &Known) -> Verdict
                  load it there (docker build, docker load), or set image-pull-policy to if-not-present"
             ),
         ),
-        _ => Verdict::Pull,
+        _ => pull(),
     }
 }
 
-/// A disk of a virtual machine.
+/// A disk of a virtual machine. It comes from the store alone.
 fn disk(wanted: &ImageUse, reference: &Reference, known: &Known) -> Verdict {
     let ImageUse { node, host, .. } = wanted;
     let found = here(wanted, known).find(|p| matches!(p.format, Format::QCOW2 | Format::RAW));
+    let mut fetchable = None;
     if let Some(blob) = &known.stored {
         if !matches!(Format::Of(blob.format), Format::QCOW2 | Format::RAW) {
             return other_format(wanted, reference, Format::Of(blob.format), "in the store");
@@ -228,6 +234,11 @@ fn disk(wanted: &ImageUse, reference: &Reference, known: &Known) -> Verdict {
                 ),
             );
         }
+        // What the host has under this name may be what the name meant before.
+        fetchable = there.is_none().then(|| Verdict::Pull { stored: Some(Box::new(blob.clone())) });
+    }
+    if let Some(pull) = fetchable.filter(|_| wanted.policy != PullPolicy::Never) {
+        return pull;
     }
     let Some(found) = found else {
         return match here_in_any_store(wanted, known) {
@@ -238,7 +249,7 @@ fn disk(wanted: &ImageUse, reference: &Reference, known: &Known) -> Verdict {
                     "node {node}: disk image {reference} is not on host {host}{}",
                     match known.stored {
                         Some(_) =>
-                            "; the store has it: write the image with the digest that `netloom image inspect` shows, once the host has it",
+                            ", the store has it, and its pull policy is never; set image-pull-policy to if-not-present",
                         None => " nor in the store; push it with `netloom image push`",
                     }
                 ),
@@ -384,16 +395,20 @@ mod tests {
         let table = [
             (plain(Docker), stored(Of::Qcow2), "IMAGE_FORMAT_MISMATCH"),
             (wanted(Docker, PullPolicy::Always), stored(Of::Iso), "IMAGE_FORMAT_MISMATCH"),
-            (plain(Docker), stored(Of::DockerArchive), "PULL"),
+            (plain(Docker), stored(Of::DockerArchive), "FETCH"),
+            (wanted(Docker, PullPolicy::Always), stored(Of::OciArchive), "FETCH"),
+            (wanted(Docker, PullPolicy::Never), stored(Of::DockerArchive), "IMAGE_MISSING"),
+            (plain(Docker), corrupt(stored(Of::DockerArchive)), "PULL"),
             (plain(Libvirt), stored(Of::DockerArchive), "IMAGE_FORMAT_MISMATCH"),
             (plain(Libvirt), stored(Of::Iol), "IMAGE_FORMAT_MISMATCH"),
-            (plain(Libvirt), stored(Of::Raw), "IMAGE_MISSING"),
+            (plain(Libvirt), stored(Of::Raw), "FETCH"),
+            (wanted(Libvirt, PullPolicy::Never), stored(Of::Raw), "IMAGE_MISSING"),
             (plain(Libvirt), there(DIGEST, 1), "USE"),
             (plain(Libvirt), there(DIGEST, 0), "IMAGE_TRUNCATED_ON_HOST"),
             (plain(Libvirt), corrupt(there(DIGEST, 1)), "USE"),
             (plain(Libvirt), corrupt(stored(Of::Qcow2)), "IMAGE_CORRUPT"),
             (room(0), stored(Of::Qcow2), "IMAGE_TOO_LARGE"),
-            (room(1), stored(Of::Qcow2), "IMAGE_MISSING"),
+            (room(1), stored(Of::Qcow2), "FETCH"),
             (room(0), there(DIGEST, 1), "USE"),
             (pinned(DIGEST), there(DIGEST, 1), "USE"),
             (pinned(&DIGEST.replace("9f", "00")), there(DIGEST, 1), "IMAGE_DIGEST_MISMATCH"),
@@ -413,7 +428,8 @@ mod tests {
     fn word(verdict: &Verdict) -> &'static str {
         match verdict {
             Verdict::Use { .. } => "USE",
-            Verdict::Pull => "PULL",
+            Verdict::Pull { stored: None } => "PULL",
+            Verdict::Pull { stored: Some(_) } => "FETCH",
             Verdict::Refuse { reason, .. } => reason.as_str(),
         }
     }

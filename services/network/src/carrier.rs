@@ -27,12 +27,14 @@ pub enum Will {
 }
 
 impl Will {
-    /// Of a container: the flag that its namespace shows of the other end of this veth. A host end whose node is not alive may outlast it
-    /// for some milliseconds.
+    /// Of a container: the flag that its namespace shows of the other end of this veth. Of a virtual machine, whose guest's flags nobody can see
+    /// from outside: that its tap is there, which it is for as long as the machine runs. A host end whose node is not alive may outlast it for
+    /// some milliseconds.
     pub fn of(host_end: Option<&Link>, alive: bool) -> Will {
         match host_end.filter(|_| alive) {
             None => Will::Gone,
             Some(link) => match &link.guest {
+                None if link.is_tap => Will::Up,
                 None => Will::Unknown,
                 Some(guest) if guest.up => Will::Up,
                 Some(_) => Will::Down,

@@ -3,7 +3,7 @@
 //! The flow: `grpc` takes the scheduler's calls and `slice` keeps what is wanted, refusing a scheduler that no longer leads. `reconcile` is
 //! the one loop that acts: it reads five levels (the slice, the published network namespaces in `netns`, the host's interfaces in `links`,
 //! Open vSwitch's database through `netloom-ovsdb` and the flows that `driver::flows` read back), asks the pure `plan` what to do and what
-//! to tell, does it, and waits until any of them changes. `namespace` makes the NICs of a namespace in one visit, `driver::ovs` makes of all
+//! to tell, does it, and waits until any of them changes. `namespace` makes the NICs of a namespace in one visit, `taps` takes over those of virtual machines, `driver::ovs` makes of all
 //! changes one transaction, `driver::flows` one bundle a bridge. `qdisc` has the words for what slows and redirects frames, `probe` finds out
 //! which of them the kernel understands, `counts` tells what wires carried. `observe` says what is new to an observer; `capture` reads packets for whoever holds a ticket.
 //!
@@ -33,6 +33,7 @@ mod qdisc;
 mod reconcile;
 mod redirect;
 mod slice;
+mod taps;
 mod trace;
 
 use std::pin::pin;

@@ -81,6 +81,8 @@ pub struct Link {
     pub master: u32,
     /// True when it is a Linux bridge.
     pub is_bridge: bool,
+    /// True when it is a tap: a process holds its other end.
+    pub is_tap: bool,
     /// What of ours frames that leave by it go through.
     pub shape: Option<Shape>,
     /// Where frames that come in by it are handed to by us.
@@ -124,8 +126,9 @@ impl Link {
                 (libc::IFLA_ADDRESS, value) => link.mac = value.to_vec(),
                 (libc::IFLA_LINKINFO, value) => {
                     let mut info = NlasIterator::new(value).flatten();
-                    link.is_bridge =
-                        info.any(|i| i.kind() == libc::IFLA_INFO_KIND && text(i.value()) == "bridge");
+                    let kind = info.find(|i| i.kind() == libc::IFLA_INFO_KIND).map(|i| text(i.value()));
+                    link.is_bridge = kind.as_deref() == Some("bridge");
+                    link.is_tap = kind.as_deref() == Some("tun");
                 }
                 _ => {}
             }

@@ -1,5 +1,5 @@
-//! Which network namespaces compute has published: files `<node uid>.<start id>` in `<run-dir>/netns`, each a bind mount of a running
-//! instance's namespace.
+//! Which instances compute has published: files `<node uid>.<start id>` in `<run-dir>/netns`, each a bind mount of a running container's network
+//! namespace, or a regular file that tells of a running virtual machine ([`netloom_service::handover`]). One whose process is no more is none.
 //!
 //! The file exists an instant before the mount is on it, and mounting makes no event: compute lets another name come and go when a change is
 //! whole, and a file that is not a namespace yet is looked at again soon. When two starts of a node are there at once, the one that came later counts.
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netloom_model::id::NodeUid;
+use netloom_service::handover::Machine;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use tokio::io::Interest;
@@ -25,13 +26,15 @@ const SOON: (Duration, u32) = (Duration::from_millis(5), 100);
 /// How long until the directory is listed though nothing was heard: mounts and unmounts make no event.
 const NOW_AND_THEN: Duration = Duration::from_secs(1);
 
-/// A running instance's namespace.
+/// A running instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
     /// Which start it is.
     pub id: String,
-    /// The namespace.
+    /// The file: of a container, its network namespace.
     pub path: PathBuf,
+    /// What it is when it is a virtual machine, which has no namespace.
+    pub machine: Option<Machine>,
 }
 
 /// The current start of each node.
@@ -119,8 +122,10 @@ impl Listing {
             let Some((uid, id)) = name.split_once('.') else { continue };
             let Ok(uid) = uid.parse() else { continue };
             let path = self.directory.join(name);
-            if !is_namespace(&path) {
-                unfinished = true;
+            let machine = if is_namespace(&path) { None } else { Machine::read(&path) };
+            let is_there = machine.as_ref().map_or_else(|| is_namespace(&path), Machine::is_alive);
+            if !is_there {
+                unfinished |= machine.is_none();
                 self.seen.remove(name);
                 continue;
             }
@@ -129,7 +134,7 @@ impl Listing {
                 self.count
             });
             if newest.get(&uid).is_none_or(|(other, _)| *other < order) {
-                newest.insert(uid, (order, Start { id: id.to_owned(), path }));
+                newest.insert(uid, (order, Start { id: id.to_owned(), path, machine }));
             }
         }
         (newest.into_iter().map(|(uid, (_, start))| (uid, start)).collect(), unfinished)

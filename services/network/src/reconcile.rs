@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use netloom_model::id::{NodeUid, WireId};
+use netloom_model::slice::NetworkSlice;
 use netloom_ovsdb::{Client, Db, Txn, Uuid};
 use netloom_service::pace::Pace;
 use netloom_service::{Shutdown, fail_point};
@@ -41,6 +42,10 @@ const LASTING: Duration = Duration::from_secs(1);
 const TIMER: Duration = Duration::from_secs(1);
 /// Longest rest before a pass for which only events ask. Carrier waits for no pass: `links` keeps it.
 const LONGEST_REST: Duration = Duration::from_millis(15);
+/// Rest between passes while many nodes are on their way: they are wired a few at a time, not one by one.
+const GATHER: Duration = Duration::from_millis(60);
+/// So many nodes are many.
+const MANY: usize = 4;
 /// How often what wires carried is read, at most.
 const COUNT: Duration = Duration::from_secs(1);
 /// How long a failed effect rests, at first and at most.
@@ -101,6 +106,27 @@ pub struct Reconciler {
     counted: Option<Instant>,
     /// Since when each problem of the host is there, and whether the log has it.
     noticed: BTreeMap<String, (Instant, bool)>,
+}
+
+/// Nodes that start one after the other.
+#[derive(Default)]
+struct Arrivals {
+    count: usize,
+    last: Option<Instant>,
+}
+
+impl Arrivals {
+    /// True while nodes go on starting and many of those that have NICs do not run yet.
+    fn go_on(&mut self, slice: &NetworkSlice, starts: &Starts) -> bool {
+        if starts.len() > self.count {
+            self.last = Some(Instant::now());
+        }
+        self.count = starts.len();
+        self.last.is_some_and(|at| at.elapsed() < GATHER * 4) && {
+            let nodes: BTreeSet<&NodeUid> = slice.nics.values().map(|nic| &nic.node_uid).collect();
+            nodes.into_iter().filter(|node| !starts.contains_key(*node)).count() > MANY
+        }
+    }
 }
 
 /// When a failed effect is tried again.
@@ -168,6 +194,7 @@ impl Reconciler {
         let _ = tokio::time::timeout(TIMER, snapshots.wait_for(Option::is_some)).await;
         let wake = self.wake.clone();
         let mut pace = Pace::new(LONGEST_REST);
+        let mut arrivals = Arrivals::default();
         loop {
             let now = Now {
                 wanted: wanted.borrow_and_update().clone(),
@@ -175,6 +202,7 @@ impl Reconciler {
                 links: links.borrow_and_update().clone(),
                 db: snapshots.borrow_and_update().clone(),
             };
+            let gather = arrivals.go_on(&now.wanted.slice, &now.starts);
             let begun = Instant::now();
             let (acted, pause) = self.pass(now, &reports).await;
             let outcome = if self.refused.is_none() { "ok" } else { "failed" };
@@ -192,11 +220,16 @@ impl Reconciler {
                 () = tokio::time::sleep(pause) => {}
                 () = shutdown.cancelled() => return Ok(()),
             }
-            if !acted {
-                tokio::select! {
-                    () = pace.rest() => {}
-                    () = shutdown.cancelled() => return Ok(()),
+            let rest = async {
+                if gather {
+                    tokio::time::sleep_until((begun + GATHER).into()).await;
+                } else if !acted {
+                    pace.rest().await;
                 }
+            };
+            tokio::select! {
+                () = rest => {}
+                () = shutdown.cancelled() => return Ok(()),
             }
             if self.keepers.values().any(Keeper::ended) {
                 return Err(Error::Ended("keeps a bridge's flows"));

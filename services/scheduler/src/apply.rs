@@ -233,12 +233,18 @@ impl Scheduler {
         let mut operation =
             OperationRow::new(apply.change.kind(), &rows, plan, &telemetry::traceparent(), now);
         let nothing_to_do = operation.plan.actions.is_empty();
-        if apply.validate_only {
-            operation.end(OperationState::Succeeded, None, Vec::new(), now);
-            return Ok(operation);
-        }
         let as_before = current == Some(&rows);
         self.refresh(&mut rows);
+        if apply.validate_only {
+            // That nothing is to be done says nothing of whether it is as asked.
+            let not_ready = match nothing_to_do && current.is_some() {
+                true => unchanged_verdict(&rows).and_then(|verdict| verdict.err()),
+                false => None,
+            };
+            let state = if not_ready.is_none() { OperationState::Succeeded } else { OperationState::Failed };
+            operation.end(state, not_ready, Vec::new(), now);
+            return Ok(operation);
+        }
         // A deploy that changes nothing is over at once when nothing better comes by waiting, and says what is not ready all the same.
         let settled = nothing_to_do && current.is_some() && !rows.nodes.values().any(NodeRow::is_aside);
         let verdict = if settled { unchanged_verdict(&rows) } else { None };

@@ -21,7 +21,7 @@ use tonic::Status;
 
 pub use self::compute::{ComputeEvent, ImageFacts, Refused};
 pub use self::network::{NetworkEvent, NetworkObjects};
-pub use self::registry::{ImageHost, ImageUse, RegistryClient, Verdict};
+pub use self::registry::{ImageHost, ImageUse, RegistryClient, Resolved, StoredBlob, Verdict};
 use crate::config::HostConfig;
 use crate::error::{Error, Result};
 

@@ -23,6 +23,8 @@ pub struct Config {
     pub link_bound_ms: u64,
     /// How long an operation that starts nodes goes on looking at each of them after it runs: what cannot do its work mostly ends soon.
     pub start_watch_ms: u64,
+    /// How long a deploy that replaces nodes keeps what ran before, once all that replaces it is there.
+    pub aside_watch_ms: u64,
     /// How long a deploy of which all else is there waits for the removal of former containers and nodes; they are removed after it, too.
     pub removal_bound_ms: u64,
     /// How long a host may be silent before what it told is unknown.
@@ -39,7 +41,8 @@ impl Default for Config {
             database: None,
             settle_bound_ms: 15_000,
             link_bound_ms: 30_000,
-            start_watch_ms: 1_000,
+            start_watch_ms: 250,
+            aside_watch_ms: 1_000,
             removal_bound_ms: 10_000,
             silence_bound_ms: 3_000,
             events_kept: 100_000,
@@ -93,6 +96,11 @@ impl Config {
     /// How long an operation goes on looking at nodes that it starts.
     pub fn start_watch(&self) -> Duration {
         Duration::from_millis(self.start_watch_ms)
+    }
+
+    /// How long a deploy keeps what it replaced.
+    pub fn aside_watch(&self) -> Duration {
+        Duration::from_millis(self.aside_watch_ms)
     }
 
     /// How long a deploy waits for removals once all else is there.

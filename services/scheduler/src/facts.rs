@@ -24,8 +24,7 @@ pub const BACK: &str = "deploy the former file to have it back; it goes when a d
 
 /// Sets every state in the rows.
 pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
-    let waiting: Vec<String> =
-        rows.nodes.values().filter(|n| n.is_in_the_way()).map(|n| n.id.folded()).collect();
+    let waiting = crate::claims::waiting(rows);
     let lab = rows.lab.uid;
     let refusal = |host: Option<&HostId>, service: &'static str| {
         let refused = hosts.get(host?)?.refused.get(&(service, lab))?;
@@ -185,7 +184,7 @@ fn tell_waits(rows: &mut LabRows) {
     }
 }
 
-fn node_facts(node: &mut NodeRow, view: Option<&HostView>, waiting: &[String]) {
+fn node_facts(node: &mut NodeRow, view: Option<&HostView>, waiting: &BTreeMap<NodeUid, &str>) {
     let bridge = node.runtime == Runtime::Bridge;
     let heard = view.map_or(Heard::Lost, |v| if bridge { v.network.heard } else { v.compute.heard });
     if heard == Heard::Yes {
@@ -244,8 +243,8 @@ fn node_facts(node: &mut NodeRow, view: Option<&HostView>, waiting: &[String]) {
             }
         }
         NodeState::Pending if node.reason.is_empty() => {
-            if waiting.contains(&node.id.folded()) {
-                node.reason = "what is in its place is being taken out of the way".to_owned();
+            if let Some(why) = waiting.get(&node.uid) {
+                node.reason = (*why).to_owned();
             } else if !node.image_detail.is_empty() {
                 node.reason.clone_from(&node.image_detail);
             }

@@ -5,7 +5,6 @@ mod encode;
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::{Stream, StreamExt as _};
 use netloom_model::failure::{Code, Failure};
@@ -15,7 +14,7 @@ use netloom_proto::convert::id;
 use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::scheduler::v1::scheduler_service_server::SchedulerService;
 use netloom_service::status::to_status;
-use netloom_service::{Shutdown, telemetry, ticket};
+use netloom_service::{Shutdown, telemetry};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -26,8 +25,6 @@ use crate::rows::LabRows;
 use crate::scheduler::Scheduler;
 use crate::store::{LabView, LinkView, NodeView, Of};
 
-/// How long a ticket is good.
-const TICKET: Duration = Duration::from_secs(60);
 /// Most rows of a page.
 const PAGE: u32 = 1_000;
 /// Most bytes of a page of more than one row.
@@ -222,6 +219,15 @@ impl SchedulerService for Grpc {
         Ok(Response::new(encode::link(&self.core, LinkView::new(&rows, link))))
     }
 
+    async fn list_image_users(
+        &self,
+        _: Request<ps::ListImageUsersRequest>,
+    ) -> Answer<ps::ListImageUsersResponse> {
+        let users = self.core.image_users().into_iter();
+        let users = users.map(|(lab, reference)| ps::ImageUser { lab, reference }).collect();
+        Ok(Response::new(ps::ListImageUsersResponse { users }))
+    }
+
     async fn list_hosts(&self, request: Request<ps::ListHostsRequest>) -> Answer<ps::ListHostsResponse> {
         let request = request.into_inner();
         let store = &self.core.store;
@@ -291,14 +297,14 @@ impl SchedulerService for Grpc {
         let rows = self.lab(&request.lab)?;
         let node = rows.node(&request.node.to_ascii_lowercase());
         let node = node.ok_or_else(|| not_found("node", "NODE_NOT_FOUND", &request.node))?;
-        if !matches!(request.verb.as_str(), "exec" | "logs") {
+        if !matches!(request.verb.as_str(), "exec" | "console" | "logs") {
             let failure = Failure::new(Code::InvalidArgument, "INVALID_REQUEST", "there is no such verb");
             return Err(to_status(
-                failure.violation("verb", format!("\"{}\" is neither exec nor logs", request.verb)),
+                failure.violation("verb", format!("\"{}\" is not exec, console or logs", request.verb)),
             ));
         }
         let client = node.host.as_ref().and_then(|h| self.core.hosts.get(h));
-        let client = client.filter(|_| request.verb != "exec" || node.state.is_running());
+        let client = client.filter(|_| request.verb == "logs" || node.state.is_running());
         if node.segment.is_some() {
             let message = format!(
                 "node {} is a bridge and has no process: nothing runs in it and it writes no log",
@@ -315,11 +321,10 @@ impl SchedulerService for Grpc {
             ));
         };
         let uid = node.uid.to_string();
-        let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + TICKET;
-        let kind = self.core.catalogue.get(&node.spec.kind);
+        let kind = self.core.catalogue.of(&node.spec);
         Ok(Response::new(ps::Ticket {
             endpoint: client.endpoint.to_string(),
-            ticket: ticket::sign(&self.core.ticket_key, &uid, &request.verb, expires.as_secs()),
+            ticket: self.core.ticket(&uid, &request.verb),
             uid,
             shell: kind.map(|k| k.shell.clone()).unwrap_or_default(),
             save: kind.map(|k| k.save_command()).unwrap_or_default(),

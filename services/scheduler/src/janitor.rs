@@ -33,15 +33,15 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
 /// Cleans up once.
 pub async fn sweep(core: &Scheduler) -> Result<()> {
     let mut tx = core.store.begin("scheduler.sweep").await?;
-    let used: BTreeSet<Digest> = core
-        .store
-        .all()
+    let labs = core.store.all();
+    let of_specs = labs
         .iter()
         .flat_map(|r| [Some(&r.lab.spec), r.lab.completed.as_ref()])
         .flatten()
-        .flat_map(|spec| &spec.files)
-        .map(|f| f.digest.clone())
-        .collect();
+        .flat_map(|spec| &spec.files);
+    // Of none of these a node that goes on beside a successor may be.
+    let of_nodes = labs.iter().flat_map(|r| r.nodes.values()).flat_map(|n| &n.own_files);
+    let used: BTreeSet<Digest> = of_specs.chain(of_nodes).map(|f| f.digest.clone()).collect();
     let now = tx.now();
     tx.prune_files(now - HOUR_US, &used).await?;
     tx.prune_events(now - 7 * DAY_US).await?;

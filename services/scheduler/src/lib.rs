@@ -24,6 +24,7 @@
 
 pub mod apply;
 pub mod certificates;
+mod claims;
 pub mod client;
 pub mod config;
 pub mod error;

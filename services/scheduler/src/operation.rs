@@ -11,6 +11,7 @@
 //! of those and their links. What a host refuses for good ends it at once.
 
 mod failures;
+mod health;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use netloom_service::pace::Pace;
 use tokio::time::Instant;
 
 use self::failures::{LAB_REMOVED, host_refused, lab_removed};
+use self::health::{Health, health, is_ill};
 use crate::client::{COMPUTE, NETWORK};
 use crate::error::Result;
 use crate::facts::BACK;
@@ -147,13 +149,20 @@ async fn pass(
             (Some(Ok(())), Some(rows)) => {
                 // Only a deploy of the whole lab says that it is good as it is: after one that failed, a link may well be changed.
                 let releases = operation.kind == OperationKind::Deploy && keeps(rows);
-                let watch = core.config.start_watch();
-                // A process that cannot do its work mostly ends within its first second: it is not left before.
+                // A process that cannot do its work mostly ends as soon as it begins: it is not left before.
                 let last = note_starts(rows, &operation.plan, &mut seen.started);
-                let lasts = last.map(|t| t + watch).filter(|_| !operation.released);
-                let proven = if releases && risks(rows, &operation.plan) { well + watch } else { well };
+                let lasts = last.map(|t| t + core.config.start_watch()).filter(|_| !operation.released);
+                // Also where nothing takes the place of what was dropped: whoever sees that it is missed can cancel.
+                let is_kept = releases && !operation.released;
+                let proven = if is_kept { well + core.config.aside_watch() } else { well };
                 let proven = lasts.map_or(proven, |t| t.max(proven));
-                if proven > Instant::now() {
+                let watches = operation.kind == OperationKind::Deploy && !operation.released;
+                let health = if watches { health(rows, &seen.started, well) } else { Health::Told };
+                if let Health::Silent(nodes) = health {
+                    end(core, operation, Err(incomplete(rows, &nodes, &[]))).await?;
+                } else if let Health::Awaited(until) = health {
+                    wake = wake.into_iter().chain([until]).min();
+                } else if proven > Instant::now() {
                     wake = wake.into_iter().chain([proven]).min();
                 } else if releases {
                     seen.removing = None;
@@ -324,7 +333,7 @@ fn verdict(
     let nodes = || rows.nodes.values().filter(|n| of.is_none_or(|of| of.contains(&n.uid)) && !is_left(n));
     let goes_on = |n: &NodeRow| {
         let unsettled = !n.state.is_settled(n.wanted) || stages::is_unfinished(n);
-        (!hopeless.contains_key(&n.uid) && unsettled) || (of.is_none() && n.has_files_due(&rows.lab.spec))
+        (!hopeless.contains_key(&n.uid) && unsettled) || (of.is_none() && rows.has_files_due(n))
     };
     if (of.is_none() && is_leaving(rows, removals)) || nodes().any(goes_on) {
         return None;
@@ -363,6 +372,7 @@ fn is_at_fault(node: &NodeRow) -> bool {
     match node.state {
         NodeState::Failed | NodeState::Unschedulable => node.wanted == Wanted::Running,
         NodeState::Stopped => node.wanted == Wanted::Running && exit_code(node) != Some(0),
+        NodeState::Ready => is_ill(node),
         _ => false,
     }
 }
@@ -382,14 +392,6 @@ fn what_happened(node: &NodeRow) -> String {
 /// True while something is set aside: it goes once everything has been as asked for as long as a start is watched.
 fn keeps(rows: &LabRows) -> bool {
     rows.nodes.values().any(NodeRow::is_aside)
-}
-
-/// True when something is there in the place of what is set aside, or beside it, that may yet turn out not to work.
-fn risks(rows: &LabRows, plan: &Plan) -> bool {
-    let makes = |verb| matches!(verb, Verb::Create | Verb::Recreate);
-    let of_node = plan.actions.iter().any(|a| a.object == Object::Node && makes(a.verb));
-    let is_replaced = rows.nodes.values().any(|n| n.is_aside() && n.replaced);
-    of_node || is_replaced
 }
 
 /// All that was asked for is there: what was set aside for it is to be gone. Nothing if the rows are others by now.
@@ -478,6 +480,9 @@ async fn end(core: &Scheduler, seen: OperationRow, verdict: Result<(), Failure>)
         // Also one that failed in part is over: a later cancel goes back to it, and does not take away what runs.
         if operation.kind.is_of_spec() {
             after.lab.completed = Some(after.lab.spec.clone());
+        }
+        if state == OperationState::Succeeded && operation.kind == OperationKind::Deploy {
+            after.lab.deploys += 1;
         }
         core.refresh(&mut after);
         tx.save(Some(&before), after).await?;

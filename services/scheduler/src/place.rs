@@ -88,7 +88,7 @@ impl Room {
         }
         // A bridge is made by the network service: it asks for no runtime.
         if need.runtime != Runtime::Bridge && !self.runtimes.contains(&need.runtime) {
-            return reject("RUNTIME_MISSING", format!("{} does not answer on it", need.runtime), false);
+            return reject("RUNTIME_MISSING", silent(need.runtime), false);
         }
         if let Some((code, detail)) = self.allowed.lacks(&need.asks) {
             return reject(code, detail, false);
@@ -112,6 +112,15 @@ impl Room {
         };
         Some(Rejection { host: self.host.to_string(), code: code.to_owned(), detail, resolvable })
     }
+}
+
+/// That a runtime does not answer, and what to do.
+fn silent(runtime: Runtime) -> String {
+    let remedy = match runtime {
+        Runtime::Libvirt => ": install libvirtd and qemu-system-x86 there and start libvirtd",
+        Runtime::Docker | Runtime::Bridge => "",
+    };
+    format!("{runtime} does not answer on it{remedy}")
 }
 
 fn cores(millis: u64) -> String {
@@ -314,7 +323,12 @@ mod tests {
                 ("a", "INSUFFICIENT_CPU", "needs 20.00 CPU, 16.00 of 16.00 free", false),
                 ("b", "INSUFFICIENT_CPU", "needs 20.00 CPU, 2.00 of 32.00 free", true),
                 ("c", "HOST_UNKNOWN", "is not heard of", true),
-                ("d", "RUNTIME_MISSING", "libvirt does not answer on it", false),
+                (
+                    "d",
+                    "RUNTIME_MISSING",
+                    "libvirt does not answer on it: install libvirtd and qemu-system-x86 there and start libvirtd",
+                    false
+                ),
             ]
         );
     }

@@ -28,6 +28,9 @@ pub use self::verbs::{NodeChange, change_nodes};
 use crate::place::{Asks, Need, Room, is_policy, place};
 use crate::rows::{ImageStep, LabRows, NicRow, NodeRow, network_of};
 
+/// Said of what was set aside and is asked for again.
+const COMES_BACK: &str = "its former container comes back";
+
 /// What a spec asks for beside what there is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Planned {
@@ -153,8 +156,12 @@ fn nodes(
             let Some(old) = rows.nodes.get_mut(&uid) else { continue };
             if !stays {
                 // Its removal may not have begun, or it is aside: then it is as it was.
+                let (verb, why) = match old.is_aside() {
+                    true => (Verb::Start, COMES_BACK),
+                    false => (Verb::Create, "it is wanted again"),
+                };
                 (old.wanted, old.spec, old.removal) = (Wanted::Running, new.spec.into(), String::new());
-                actions.push(action(Verb::Create, Object::Node, &id, "it is wanted again"));
+                actions.push(action(verb, Object::Node, &id, why));
             } else if let Some((verb, why)) = changed_in_place(old, new.spec, (before, spec), ctx) {
                 actions.push(action(verb, Object::Node, &id, why));
             }
@@ -164,13 +171,18 @@ fn nodes(
         let files = spec.files_of(&new.spec);
         let why = [reason::recreation(&old.spec, &new.spec, |node| hash_of(node, &files)), around];
         let why = why.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
+        let contents = reason::contents((&had(old, before), &old.spec), (spec, &new.spec), true);
         let verb = if stays { Verb::Recreate } else { Verb::Create };
         let why = match made.anew(rows, new, uid) {
             Anew::AsBefore => continue,
-            Anew::Back => "brings back the container that was set aside".to_owned(),
+            Anew::Back => COMES_BACK.to_owned(),
             Anew::Made if !stays => "it is wanted again".to_owned(),
             Anew::Made if why.is_empty() => "forces a new container: it could not be made before".to_owned(),
-            Anew::Made => format!("forces a new container: {why}"),
+            Anew::Made => [format!("forces a new container: {why}")]
+                .into_iter()
+                .chain(contents)
+                .collect::<Vec<_>>()
+                .join("; "),
         };
         actions.push(action(verb, Object::Node, &id, why));
     }
@@ -180,7 +192,13 @@ fn nodes(
     }
     followers(rows, &mut made, ctx, actions);
     made.drop_others(rows);
+    anew::note_owners(rows);
     made.former
+}
+
+/// The files of a node as they are on its host, or are to be.
+fn had(node: &NodeRow, before: &LabSpec) -> Vec<FileEntry> {
+    if node.own_files.is_empty() { before.files_of(&node.spec) } else { node.own_files.clone() }
 }
 
 /// Brings a node that stays to its spec; says what is done and why, if anything.
@@ -191,7 +209,7 @@ fn changed_in_place(
     ctx: Context<'_>,
 ) -> Option<(Verb, String)> {
     let (mut verb, mut reasons) = (Verb::Update, Vec::new());
-    let contents = reason::contents((before, &node.spec), (after, &spec));
+    let contents = reason::contents((&had(node, before), &node.spec), (after, &spec), false);
     if ctx.revive && node.wanted == Wanted::Stopped {
         verb = Verb::Start;
         verbs::apply(node, verb);
@@ -233,7 +251,7 @@ fn followers(rows: &mut LabRows, made: &mut Made, ctx: Context<'_>, actions: &mu
         };
         let why = match made.anew(rows, new, uid) {
             Anew::AsBefore => continue,
-            Anew::Back => "brings back the container that was set aside".to_owned(),
+            Anew::Back => COMES_BACK.to_owned(),
             Anew::Made => why,
         };
         actions.retain(|a| a.object != Object::Node || a.id != id);

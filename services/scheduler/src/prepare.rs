@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! node placed, image WAITING ─► files ─► InspectImages ─► registry's verdict ─► pull where needed ─► image READY
-//!                                   of a successor also: would the host take it? ─► all READY or FAILED: successors take over
+//!                                   of a successor also: would the host take it? ─► all READY or FAILED: successors take over ─► their files
 //! ```
 //!
-//! Files that are others in a new spec are sent the same way, to nodes that run on.
+//! Files that are others in a new spec are sent the same way, to nodes that run on. A successor's come when it has the place of its former self: they are written
+//! over those that run there, which is not done for something that may not come about.
 //!
 //! One task a lab and host, woken by signal and timer, without arguments: it reads from the rows what waits, so it does not matter whether a deploy, a
 //! restart of the scheduler or room that appeared made it wait. A host that does not answer is asked again; an image that cannot be had fails its nodes only.
@@ -20,10 +21,10 @@ use netloom_model::id::{Digest, HostId, LabUid, NodeUid};
 use netloom_model::slice::files_hash;
 use netloom_model::spec::FileEntry;
 use netloom_model::state::{Runtime, Wanted};
-use netloom_service::{Shutdown, telemetry};
+use netloom_service::{Shutdown, telemetry, ticket};
 use tracing::Instrument as _;
 
-use crate::client::{HostClient, ImageUse, Verdict};
+use crate::client::{HostClient, ImageUse, StoredBlob, Verdict};
 use crate::error::{Error, Result};
 use crate::plan::take_over;
 use crate::rows::{ImageStep, LabRows, NodeRow, now_us};
@@ -38,7 +39,7 @@ const PULLS: usize = 3;
 
 /// True for a node whose image is awaited on its host, or whose files there are to be others.
 fn waits(rows: &LabRows, node: &NodeRow) -> bool {
-    node.is_preparing() || node.has_files_due(&rows.lab.spec)
+    node.is_preparing() || rows.has_files_due(node)
 }
 
 /// Prepares what waits, for ever.
@@ -135,7 +136,8 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
         host: client.id.clone(),
         policy: n.spec.image_pull_policy,
     };
-    send_files(core, rows, client, nodes).await?;
+    let takes_files: Vec<&NodeRow> = nodes.iter().filter(|n| !n.is_successor()).collect();
+    send_files(core, rows, client, &takes_files).await?;
     let nodes: Vec<&NodeRow> = nodes.iter().filter(|n| n.is_preparing()).collect();
     if nodes.is_empty() {
         return Ok(());
@@ -144,11 +146,14 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
     let verdicts = core.verdicts(&uses).await?;
     let mut ready = Vec::new();
     let mut refused: BTreeMap<&str, Vec<NodeUid>> = BTreeMap::new();
-    let mut pulls: BTreeMap<(String, Runtime), Vec<NodeUid>> = BTreeMap::new();
+    let mut pulls: BTreeMap<(String, Runtime), (Option<StoredBlob>, Vec<NodeUid>)> = BTreeMap::new();
     for (node, verdict) in nodes.iter().zip(&verdicts) {
         match verdict {
-            Verdict::Use => ready.push(node.uid),
-            Verdict::Pull => pulls.entry((node.spec.image.clone(), node.runtime)).or_default().push(node.uid),
+            Verdict::Use { digest } => ready.push((node.uid, digest.clone())),
+            Verdict::Pull { stored } => {
+                let key = (node.spec.image.clone(), node.runtime);
+                pulls.entry(key).or_insert_with(|| (stored.clone(), Vec::new())).1.push(node.uid);
+            }
             Verdict::Refuse { message, .. } => refused.entry(message).or_default().push(node.uid),
         }
     }
@@ -156,14 +161,14 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
         for (why, nodes) in &refused {
             step(rows, nodes, ImageStep::Failed, why);
         }
-        for ((reference, _), nodes) in &pulls {
+        for ((reference, _), (_, nodes)) in &pulls {
             step(rows, nodes, ImageStep::Pulling, &format!("fetches {reference}"));
         }
         take_over(rows, &core.catalogue, now_us());
     })
     .await?;
     are_ready(core, lab, client, &ready).await?;
-    let pull = |((reference, runtime), nodes)| pull(core, lab, client, reference, runtime, nodes);
+    let pull = |(image, (stored, nodes))| pull(core, lab, client, image, stored, nodes);
     let mut running = futures::stream::iter(pulls.into_iter().map(pull)).buffer_unordered(PULLS);
     let mut outcome = Ok(());
     while let Some(done) = running.next().await {
@@ -173,16 +178,27 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
 }
 
 /// Notes that the images of these nodes are there. What is to take the place of another is ready only when its host would take it.
-async fn are_ready(core: &Scheduler, lab: LabUid, client: &HostClient, nodes: &[NodeUid]) -> Result<()> {
+async fn are_ready(
+    core: &Scheduler,
+    lab: LabUid,
+    client: &HostClient,
+    nodes: &[(NodeUid, String)],
+) -> Result<()> {
     if nodes.is_empty() {
         return Ok(());
     }
+    let uids: Vec<NodeUid> = nodes.iter().map(|(uid, _)| *uid).collect();
     let refused = match core.store.rows(lab) {
-        Some(rows) => core.refused_by(client, &rows, nodes).await?,
+        Some(mut rows) => {
+            // A host is asked about what it would make.
+            pin(Arc::make_mut(&mut rows), nodes);
+            core.refused_by(client, &rows, &uids).await?
+        }
         None => Vec::new(),
     };
     core.change("scheduler.image", lab, |rows| {
-        step(rows, nodes, ImageStep::Ready, "");
+        pin(rows, nodes);
+        step(rows, &uids, ImageStep::Ready, "");
         for r in &refused {
             step(rows, &[r.uid], ImageStep::Failed, &r.message);
         }
@@ -191,18 +207,32 @@ async fn are_ready(core: &Scheduler, lab: LabUid, client: &HostClient, nodes: &[
     .await
 }
 
+/// Notes which images these nodes are made from.
+fn pin(rows: &mut LabRows, nodes: &[(NodeUid, String)]) {
+    for (uid, digest) in nodes {
+        if let Some(node) = rows.nodes.get_mut(uid) {
+            node.image_digest.clone_from(digest);
+        }
+    }
+}
+
 /// Fetches one image once for all nodes that wait for it; only a host that cannot be reached is an error.
 async fn pull(
     core: &Scheduler,
     lab: LabUid,
     client: &HostClient,
-    reference: String,
-    runtime: Runtime,
+    (reference, runtime): (String, Runtime),
+    stored: Option<StoredBlob>,
     nodes: Vec<NodeUid>,
 ) -> Result<()> {
+    let stored = stored.map(|blob| {
+        let ticket = core.ticket(blob.digest(), ticket::READ_BLOB);
+        (blob, ticket)
+    });
     let (tell, told) = tokio::sync::watch::channel(String::new());
     let fetch = async move {
-        let fetched = client.pull_image(&reference, runtime, |text| drop(tell.send_replace(text))).await;
+        let fetched =
+            client.pull_image(&reference, runtime, stored, |text| drop(tell.send_replace(text))).await;
         drop(tell);
         fetched
     };
@@ -219,8 +249,10 @@ async fn pull(
     written?;
     match fetched {
         Ok(facts) => {
+            let pinned: Vec<(NodeUid, String)> =
+                nodes.iter().map(|uid| (*uid, facts.digest().to_owned())).collect();
             core.registry.record(&client.id, vec![facts]).await?;
-            are_ready(core, lab, client, &nodes).await
+            are_ready(core, lab, client, &pinned).await
         }
         Err(e) if e.is_unreachable() => Err(e),
         Err(e) => {
@@ -235,9 +267,8 @@ async fn pull(
 }
 
 /// Puts the files that these nodes' binds use on the host, and notes which.
-async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &[NodeRow]) -> Result<()> {
-    let of_nodes: Vec<(&NodeRow, Vec<FileEntry>)> =
-        nodes.iter().map(|n| (n, rows.lab.spec.files_of(&n.spec))).collect();
+async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &[&NodeRow]) -> Result<()> {
+    let of_nodes: Vec<(&NodeRow, Vec<FileEntry>)> = nodes.iter().map(|n| (*n, rows.files_for(n))).collect();
     let files: BTreeSet<FileEntry> = of_nodes.iter().flat_map(|(_, files)| files).cloned().collect();
     // What is sent in vain may be half there: going back to the former files has to send those again.
     let unknown: BTreeSet<NodeUid> = of_nodes
@@ -251,15 +282,26 @@ async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes
         };
         core.change("scheduler.files", rows.lab.uid, forget).await?;
     }
+    let paths: BTreeSet<String> = files.iter().map(|f| f.path.clone()).collect();
     if !files.is_empty() && !put(core, rows, client, files).await? {
         return Ok(());
     }
-    let sent: Vec<(NodeUid, String)> = of_nodes
-        .into_iter()
-        .map(|(n, files)| (n.uid, files_hash(&files)))
-        .filter(|(_, h)| !h.is_empty())
+    let directories: BTreeSet<String> = nodes
+        .iter()
+        .flat_map(|n| n.spec.bundled())
+        .filter(|path| !paths.contains(*path))
+        .map(str::to_owned)
         .collect();
-    let due = nodes.iter().any(|n| n.has_files_due(&rows.lab.spec));
+    if !directories.is_empty() {
+        let (directories, paths) = (directories.into_iter().collect(), paths.into_iter().collect());
+        client.remove_files(rows.lab.uid, rows.lab.deploys, directories, paths).await?;
+    }
+    let sent: BTreeMap<NodeUid, Vec<FileEntry>> = of_nodes
+        .into_iter()
+        .filter(|(_, files)| !files.is_empty())
+        .map(|(n, files)| (n.uid, files))
+        .collect();
+    let due = nodes.iter().any(|n| rows.has_files_due(n));
     if sent.is_empty() && !due {
         return Ok(());
     }
@@ -267,9 +309,9 @@ async fn send_files(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes
     core.change("scheduler.files", rows.lab.uid, |rows| {
         step(rows, &uids, ImageStep::Ready, "");
         for uid in nodes.iter().map(|n| n.uid) {
-            let hash = sent.iter().find(|(u, _)| *u == uid).map(|(_, h)| h.clone()).unwrap_or_default();
+            let files = sent.get(&uid).cloned().unwrap_or_default();
             if let Some(node) = rows.nodes.get_mut(&uid) {
-                node.files = hash;
+                (node.files, node.own_files) = (files_hash(&files), files);
             }
         }
     })
@@ -299,7 +341,7 @@ async fn put(
         (f, content)
     };
     let lab = rows.lab.uid;
-    let sent = client.put_files(lab, files.into_iter().map(with_content).collect()).await;
+    let sent = client.put_files(lab, rows.lab.deploys, files.into_iter().map(with_content).collect()).await;
     if is_gone_from(core, lab, client) {
         // Its removal may have passed by the files: nothing else would ever remove them.
         let failures = client.remove_instances(&[], &[lab]).await?;

@@ -11,7 +11,7 @@ use netloom_model::id::{HostId, LabId, LabUid, LinkUid, NodeId, NodeUid, Operati
 use netloom_model::observed::{ComputeInventory, NetworkInventory, Observed, Phase};
 use netloom_model::plan::Rejection;
 use netloom_model::slice::{Network, files_hash, mgmt_bridge};
-use netloom_model::spec::{LabSpec, LinkSpec, NodeSpec, Stage};
+use netloom_model::spec::{FileEntry, LabSpec, LinkSpec, NodeSpec, Stage};
 use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
 use netloom_model::tally::{LinkTally, NodeTally};
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,9 @@ pub struct LabRow {
     pub completed: Option<Shared<LabSpec>>,
     /// Grows with each change of the spec.
     pub generation: u64,
+    /// How many deploys of it succeeded: hosts keep what nodes made of files that are written over until the next one does.
+    #[serde(default)]
+    pub deploys: u64,
     /// Running, or absent while it is being removed.
     pub wanted: Wanted,
     /// Trace context of the call that last changed it.
@@ -102,9 +105,21 @@ pub struct NodeRow {
     pub image_step: ImageStep,
     /// Progress, or what went wrong with them.
     pub image_detail: String,
+    /// Digest of the image that was judged: what it is made from, whatever its reference comes to mean.
+    #[serde(default)]
+    pub image_digest: String,
     /// Hash of the files that were put on its host for it.
     #[serde(default)]
     pub files: String,
+    /// The files that were last put there for it.
+    #[serde(skip)]
+    pub own_files: Vec<FileEntry>,
+    /// True once it had its place: there may be an instance of it on its host, whatever was last read back.
+    #[serde(default)]
+    pub placed: bool,
+    /// The node whose network namespace it was made to share.
+    #[serde(default)]
+    pub shares: Option<NodeUid>,
     /// Why it could not be removed yet.
     pub removal: String,
     /// The start whose links were said to be settled.
@@ -156,16 +171,6 @@ impl NodeRow {
     /// True for what leaves and may still have the name, the ports or the addresses of what takes its place.
     pub fn is_in_the_way(&self) -> bool {
         !self.wanted.stays() && self.phase().is_some_and(|p| p != Phase::Aside)
-    }
-
-    /// True when it is on its host and its files there are not those of the spec.
-    pub fn has_files_due(&self, spec: &LabSpec) -> bool {
-        self.wanted.stays()
-            && self.runtime != Runtime::Bridge
-            && self.host.is_some()
-            && self.image_step == ImageStep::Ready
-            && !(spec.files.is_empty() && self.files.is_empty())
-            && files_hash(&spec.files_of(&self.spec)) != self.files
     }
 
     /// True while its image and files are still awaited on its host.
@@ -267,7 +272,7 @@ pub struct NicRow {
 pub const AUTHORITY: &str = "";
 
 /// A certificate that was issued, with its private key. Never part of an event.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateRow {
     /// What it was issued for, hashed: another one makes it anew.
     pub request: String,
@@ -307,6 +312,7 @@ impl LabRows {
             spec: Shared::default(),
             completed: None,
             generation: 0,
+            deploys: 0,
             wanted: Wanted::Running,
             traceparent: String::new(),
             create_us: now,
@@ -344,6 +350,26 @@ impl LabRows {
             all.filter(|n| !n.is_former()).map(|n| (n.id.folded(), n))
         };
         of(false).chain(of(true)).collect()
+    }
+
+    /// The files that a node is to have on its host. One beside which a successor stands has its own: the spec's are for the successor, of which it is not known
+    /// whether it ever takes its place.
+    pub fn files_for(&self, node: &NodeRow) -> Vec<FileEntry> {
+        let succeeds = |n: &NodeRow| n.is_successor() && n.id.folded() == node.id.folded();
+        match node.is_wanted() && self.nodes.values().any(succeeds) {
+            true => node.own_files.clone(),
+            false => self.lab.spec.files_of(&node.spec),
+        }
+    }
+
+    /// True when other files than those that are there are to be put on a node's host for it.
+    pub fn has_files_due(&self, node: &NodeRow) -> bool {
+        node.is_wanted()
+            && node.runtime != Runtime::Bridge
+            && node.host.is_some()
+            && node.image_step == ImageStep::Ready
+            && !(self.lab.spec.files.is_empty() && node.files.is_empty() && node.own_files.is_empty())
+            && files_hash(&self.files_for(node)) != node.files
     }
 
     /// The nodes as they are to be: successors instead of those whose place they take.

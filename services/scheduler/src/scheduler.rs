@@ -1,11 +1,11 @@
 //! What every part of the scheduler holds: the store, the world, the hosts' channels; and the one way to change a lab.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use netloom_model::id::{HostId, LabUid};
 use netloom_model::kind::Catalogue;
-use netloom_service::Connector;
+use netloom_service::{Connector, ticket};
 use tokio::sync::Notify;
 
 use crate::client::{HostClient, RegistryClient};
@@ -19,6 +19,9 @@ use crate::world::World;
 
 /// How long a plan waits for hosts that were not heard of yet, just after a start.
 const FIRST_WORD: Duration = Duration::from_secs(3);
+
+/// How long a ticket is good.
+const TICKET: Duration = Duration::from_secs(60);
 
 /// The scheduler's parts.
 pub struct Scheduler {
@@ -161,6 +164,12 @@ impl Scheduler {
             }
         };
         let _ = tokio::time::timeout(FIRST_WORD, wait).await;
+    }
+
+    /// A ticket for a verb on this uid, from now on for a short time.
+    pub fn ticket(&self, uid: &str, verb: &str) -> String {
+        let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + TICKET;
+        ticket::sign(&self.ticket_key, uid, verb, expires.as_secs())
     }
 
     /// Says that nodes which fitted nowhere may fit now.

@@ -20,19 +20,15 @@ use netloom_model::state::{Runtime, Wanted};
 
 use crate::plan::guest_name;
 use crate::rows::{AUTHORITY, ImageStep, LabRows, LinkRow, NicRow, NodeRow};
-use crate::{operation, stages};
+use crate::{claims, operation, stages};
 
 /// The instances of a lab on a host.
 pub fn instances(rows: &LabRows, host: &HostId, catalogue: &Catalogue) -> BTreeMap<NodeUid, Instance> {
-    let taken: BTreeSet<String> =
-        rows.nodes.values().filter(|n| n.is_in_the_way()).map(|n| n.id.folded()).collect();
+    let waiting = claims::waiting(rows);
     // One that comes back finds its own files there, not its successor's.
-    let finds_others = |n: &NodeRow| n.phase() == Some(Phase::Aside) && n.has_files_due(&rows.lab.spec);
+    let finds_others = |n: &NodeRow| n.phase() == Some(Phase::Aside) && rows.has_files_due(n);
     let admitted = |n: &NodeRow| {
-        n.is_wanted()
-            && n.image_step == ImageStep::Ready
-            && !taken.contains(&n.id.folded())
-            && !finds_others(n)
+        n.is_wanted() && n.image_step == ImageStep::Ready && !waiting.contains_key(&n.uid) && !finds_others(n)
     };
     let goes_aside = !rows.is_preparing();
     let told = |n: &&NodeRow| {
@@ -67,12 +63,12 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
                 wanted: n.wanted,
                 interfaces: interfaces(rows, n),
                 network: network.clone(),
-                files: rows.lab.spec.files_of(&n.spec),
+                files: rows.files_for(n),
                 host_entries: if n.is_aside() { Vec::new() } else { entries.clone() },
                 spec_hash: n.spec_hash.clone(),
                 restarts: n.restarts,
                 // One that left and is back may meet what its successor was sent.
-                held: stages::is_held(rows, n) || n.has_files_due(&rows.lab.spec),
+                held: stages::is_held(rows, n) || rows.has_files_due(n),
                 certificate: certificate(rows, n),
                 network_of: match &n.spec.network_mode {
                     NetworkMode::Node(owner) => wanted_node(rows, owner).map(|o| o.uid),
@@ -80,6 +76,7 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
                 },
                 readiness: readiness(n, catalogue),
                 nics: machine_nics(rows, n),
+                image_digest: n.image_digest.clone(),
             };
             (n.uid, instance)
         })
@@ -88,7 +85,7 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
 
 /// How its kind tells that it has booted.
 fn readiness(node: &NodeRow, catalogue: &Catalogue) -> Option<Readiness> {
-    catalogue.get(&node.spec.kind)?.readiness.of_host()
+    catalogue.of(&node.spec)?.readiness.of_host()
 }
 
 /// The interfaces that a node's process waits for: none while its stages keep them back, since it is to start without them.
@@ -104,7 +101,13 @@ fn machine_nics(rows: &LabRows, node: &NodeRow) -> Vec<MachineNic> {
     if node.runtime != Runtime::Libvirt {
         return Vec::new();
     }
-    let nic = |n: &NicRow| MachineNic { wire_id: n.wire_id, guest_name: guest_name(n), mac: n.mac.clone() };
+    let nic = |n: &NicRow| MachineNic {
+        wire_id: n.wire_id,
+        guest_name: guest_name(n),
+        mac: n.mac.clone(),
+        mtu: n.mtu,
+        addresses: n.addresses.clone(),
+    };
     rows.nics_of(node.uid).into_iter().map(nic).collect()
 }
 

@@ -162,6 +162,37 @@ fn a_changed_file_is_written_where_it_is_mounted(mode: Mode) {
     write("3");
     sandbox.deploy(&text);
     assert_eq!((of(), read("/etc/a.conf")), (before.clone(), "a.conf 3".to_owned()));
+
+    // What a directory has no more goes, what the node put there stays, and a mode alone is a change.
+    in_container(&before.0, "echo own > /etc/conf.d/own");
+    sandbox.write("conf.d/c.conf", "c\n");
+    std::fs::remove_file(sandbox.path().join("conf.d/b.conf")).unwrap();
+    let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(sandbox.path().join("a.conf"), executable).unwrap();
+    let said = sandbox.deploy(&text).stdout;
+    for line in [
+        "bind /etc/a.conf: mode 644 → 755, in place",
+        "bind /etc/conf.d: c.conf changes, b.conf goes, in place",
+    ] {
+        assert!(said.contains(line), "{said}");
+    }
+    assert_eq!(in_container(&before.0, "ls /etc/conf.d; stat -c %a /etc/a.conf"), "c.conf\nown\n755");
+    assert_eq!(of(), before);
+
+    // With something that makes the node anew and does not work: what the node made of the file is there again with its former container.
+    in_container(&before.0, "echo mine > /etc/a.conf");
+    sandbox.write("a.conf", "a.conf 4\n");
+    let said = sandbox.try_deploy(&text.replacen("    n1:\n", "    n1:\n      cmd: slep 1000\n", 1));
+    let told =
+        "cmd none → slep 1000; bind /etc/a.conf: content changes, and what it changed in it itself is lost";
+    assert!(!said.ok() && said.stdout.contains(told), "{}{}", said.stdout, said.stderr);
+    sandbox.write("a.conf", "a.conf 3\n");
+    let said = sandbox.deploy(&text).stdout;
+    assert!(said.contains("its former container comes back"), "{said}");
+    assert_eq!(
+        (of().0, read("/etc/a.conf"), read("/etc/conf.d/own")),
+        (before.0.clone(), "mine".into(), "own".into())
+    );
 }
 
 /// Ids of all containers of a sandbox, and how many of them are set aside.
@@ -261,7 +292,7 @@ fn a_mistyped_command_keeps_what_ran_before(mode: Mode) {
     assert!(node["stateReason"].as_str().unwrap().contains("what ran before is kept"), "{node}");
     // As it was, it is the same.
     let said = sandbox.deploy(&text).stdout;
-    assert!(said.contains("brings back the container that was set aside"), "{said}");
+    assert!(said.contains("its former container comes back"), "{said}");
     assert_eq!(["n1", "n2", "n3"].map(of), before);
     assert_eq!(containers(&sandbox), (before.iter().cloned().collect(), 0));
     assert_eq!(in_container(&before[0], "cat /mine; wc -l < /ran"), "mine\n2");

@@ -1,118 +1,155 @@
-//! `doctor`: what this machine lacks for netloom, each with its evidence and what to do. Reads and tries, changes nothing.
+//! `doctor`: what this machine lacks for netloom, each with its evidence and what to do; with `--fix` it does what can be done by itself.
 //!
-//! [`probe`] looks, [`verdict`] judges, purely; this file puts them together and prints.
+//! ```text
+//! machine ──► probe, lvm, sysctl, … look ──► verdict, … judge, purely ──► finding, with a plan ──► carry_out ──► the same check again
+//! ```
+//!
+//! A check asks the tool what it goes by, never the text of a file: a file once said the right thing with a literal `\t` before it, no tool took it, and `grep` found all well.
 
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::path::Path;
 
-use netloom_model::spec::Plane;
+use futures::future::join_all;
 use netloom_service::Settings;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use self::verdict::{Check, Status};
-use super::Context;
+use self::carry_out::{Backups, fix};
+use self::finding::{Check, Status};
+use self::machine::{Machine, Subject};
+use self::plan::Step;
+use super::{Context, confirmed};
 use crate::args::Format;
+use crate::args::local::Doctor;
 use crate::error::Error;
-use crate::output::style::{Style, Tone, one_line};
-use crate::output::{json, words};
+use crate::output::json;
 
+mod carry_out;
+mod diff;
+mod finding;
+mod lvm;
+mod machine;
+mod plan;
 mod probe;
+mod report;
+mod storage;
+mod sysctl;
+mod tool;
 mod verdict;
+mod virtual_machines;
 
-/// Exit code 1 when netloom cannot work here.
-pub async fn run(context: &Context, config: Option<&Path>, format: Format) -> Result<u8, Error> {
-    let settings = Settings::load(config, None, None)
-        .map_err(|e| Error::Invalid(format!("the server's configuration cannot be read: {e:#}")))?;
-    let checks = check(context, &settings).await?;
-    let healthy = checks.iter().all(|c| c.status != Status::Fail);
-    match format {
-        Format::Table => context.print(&text(context.style, &checks))?,
-        Format::Json => context.print(&json::text(&json!({ "ok": healthy, "checks": checks })))?,
+/// Exit code 1 when netloom cannot work here, or a fix did not take.
+pub async fn run(context: &Context, asked: &Doctor) -> Result<u8, Error> {
+    let format = asked.output.format;
+    let can_ask =
+        format == Format::Table && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    if asked.fix && !asked.yes && !asked.dry_run && !can_ask {
+        return Err(Error::Usage(
+            "--fix changes this machine and nobody can be asked here; say --yes, or --dry-run to see what it would do".to_owned(),
+        ));
     }
-    Ok(u8::from(!healthy))
-}
-
-async fn check(context: &Context, settings: &Settings) -> Result<Vec<Check>, Error> {
-    let path = |key: &str, default: &str| -> Result<std::path::PathBuf, Error> {
-        let set =
-            settings.value(key).map_err(|e| Error::Invalid(format!("{key} in the configuration: {e:#}")))?;
-        Ok(set.unwrap_or_else(|| default.into()))
-    };
-    let docker = path("compute.docker_socket", "/var/run/docker.sock")?;
-    let ovsdb = path("network.ovsdb_socket", "/var/run/openvswitch/db.sock")?;
-    let ovs_run_dir = path("network.ovs_run_dir", "/var/run/openvswitch")?;
-
-    let plane = settings.value::<String>("network.plane");
-    let plane = plane.map_err(|e| format!("network.plane in the configuration: {e:#}"));
-    let plane = plane.and_then(|set| match set {
-        Some(set) => set.parse::<Plane>().map_err(|e| format!("network.plane in the configuration: {e}")),
-        None => Ok(Plane::default()),
-    });
-    let (datapath, server) = (probe::datapath(), probe::server(context, settings).await);
-
-    let mut checks = vec![
-        verdict::docker(&docker, probe::docker(&docker).await),
-        verdict::ovsdb(&ovsdb, probe::ovsdb(&ovsdb).await),
-        verdict::vswitchd(&ovs_run_dir, probe::vswitchd(&ovs_run_dir)),
-        verdict::datapath(&datapath),
-        verdict::plane(plane, &datapath, &server),
-        verdict::capabilities(probe::capabilities()),
-        verdict::veth(probe::veth()),
-        verdict::disk(&settings.data_dir, probe::free_bytes(&settings.data_dir)),
-    ];
-    checks.extend(verdict::SYSCTLS.iter().map(|wanted| verdict::sysctl(wanted, probe::sysctl(wanted.name))));
-    checks.push(verdict::kvm(probe::kvm()));
-    checks.push(verdict::server(server));
-    Ok(checks)
-}
-
-fn text(style: Style, checks: &[Check]) -> String {
-    let width = checks.iter().map(|c| c.name.len()).max().unwrap_or(0);
-    let mut text = String::new();
-    for check in checks {
-        let (word, tone) = match check.status {
-            Status::Ok => ("OK  ", Tone::Good),
-            Status::Warn => ("WARN", Tone::Busy),
-            Status::Fail => ("FAIL", Tone::Bad),
-        };
-        let word = style.paint(tone, word);
-        text.push_str(&format!("{word}  {:width$}  {}\n", check.name, one_line(&check.evidence)));
-        if !check.fix.is_empty() {
-            text.push_str(&format!("      {:width$}  to do: {}\n", "", check.fix));
-        }
-    }
-    let count = |status| checks.iter().filter(|c| c.status == status).count();
-    text.push_str(&match (count(Status::Fail), count(Status::Warn)) {
-        (0, 0) => "netloom can work here\n".to_owned(),
-        (0, warnings) => {
-            format!("netloom can work here, with {}\n", words::count(warnings as i128, "warning"))
-        }
-        (failures, _) => format!(
-            "netloom cannot work here before {} mended\n",
-            if failures == 1 {
-                "the check that failed is".to_owned()
-            } else {
-                format!("the {failures} checks that failed are")
+    let subjects = Subject::named(&asked.checks)?;
+    let settings = settings(asked.config.as_deref())?;
+    let machine = Machine::new(context, &settings)?;
+    let checks = join_all(subjects.iter().map(|subject| machine.check(*subject))).await;
+    if !asked.fix {
+        match format {
+            Format::Table => context.print(&report::findings(context.style, &checks))?,
+            Format::Json => {
+                let value = json!({ "ok": healthy(&checks), "checks": report::checks_json(&checks) });
+                context.print(&json::text(&value))?;
             }
-        ),
-    });
-    text
+        }
+        return Ok(u8::from(!healthy(&checks)));
+    }
+    let planned = planned(&checks)?;
+    if format == Format::Table {
+        context.print(&report::findings(context.style, &checks))?;
+        if planned.is_empty() {
+            context.print("There is nothing that could be mended from here\n")?;
+            return Ok(u8::from(!healthy(&checks)));
+        }
+        context.print(&format!("\nWhat would be changed:\n\n{}", report::plan(context.style, &planned)))?;
+    }
+    if asked.dry_run {
+        if format == Format::Json {
+            let none = BTreeMap::new();
+            let fixes =
+                planned.iter().map(|(name, steps)| report::fix_json(name, "PLANNED", "", steps, &none));
+            print_fixes(context, &checks, fixes.collect())?;
+        }
+        return Ok(u8::from(!healthy(&checks)));
+    }
+    if !asked.yes && !confirmed("Change this machine so?")? {
+        context.print("Nothing was changed\n")?;
+        return Ok(u8::from(!healthy(&checks)));
+    }
+    mend(context, &settings, &subjects, checks, format).await
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn settings(config: Option<&Path>) -> Result<Settings, Error> {
+    Settings::load(config, None, None)
+        .map_err(|e| Error::Invalid(format!("the server's configuration cannot be read: {e:#}")))
+}
 
-    #[test]
-    fn each_check_has_a_line_and_what_to_do_below() {
-        let check = |name: &str, status, fix: &str| Check {
-            name: name.into(),
-            status,
-            evidence: "seen".into(),
-            fix: fix.into(),
-        };
-        let checks = [check("docker", Status::Ok, ""), check("disk", Status::Fail, "make room")];
-        let expected = "OK    docker  seen\nFAIL  disk    seen\n              to do: make room\nnetloom cannot work here before the check that failed is mended\n";
-        assert_eq!(text(Style::PLAIN, &checks), expected);
-        assert!(text(Style::PLAIN, &checks[..1]).ends_with("netloom can work here\n"));
+fn healthy(checks: &[Check]) -> bool {
+    checks.iter().all(|c| c.status != Status::Fail)
+}
+
+/// What would be changed for each finding, where each builds on those before.
+fn planned(checks: &[Check]) -> Result<Vec<(String, Vec<Step>)>, Error> {
+    let mut files = BTreeMap::new();
+    let mut planned = Vec::new();
+    for check in checks.iter().filter(|c| !c.plan.is_empty()) {
+        let steps = plan::steps(&check.plan, &mut files, carry_out::read);
+        let steps =
+            steps.map_err(|e| Error::io(format!("what would mend {} cannot be told", check.name), e))?;
+        planned.push((check.name.clone(), steps));
     }
+    Ok(planned)
+}
+
+/// Carries out one fix after the other, each followed by its check.
+async fn mend(
+    context: &Context,
+    settings: &Settings,
+    subjects: &[Subject],
+    mut checks: Vec<Check>,
+    format: Format,
+) -> Result<u8, Error> {
+    let mut backups = Backups::default();
+    let mut done = Vec::new();
+    for (subject, check) in subjects.iter().zip(&mut checks) {
+        if check.plan.is_empty() {
+            continue;
+        }
+        let again = async || match Machine::new(context, settings) {
+            Ok(machine) => machine.check(*subject).await,
+            Err(e) => finding::warn(subject.name(), e.to_string(), "correct the configuration"),
+        };
+        let (fixed, after) = fix(check, &mut backups, again).await;
+        if format == Format::Table {
+            context.print(&report::fixed(context.style, &fixed, &after))?;
+        }
+        *check = after;
+        done.push(fixed);
+    }
+    match format {
+        Format::Table => context.print(&report::backups(backups.taken()))?,
+        Format::Json => {
+            let one = |fixed: &carry_out::Fixed| {
+                let result = if fixed.failed.is_some() { "FAILED" } else { "FIXED" };
+                let why = fixed.failed.as_deref().unwrap_or_default();
+                report::fix_json(&fixed.name, result, why, &fixed.steps, backups.taken())
+            };
+            print_fixes(context, &checks, done.iter().map(one).collect())?;
+        }
+    }
+    let failed = done.iter().any(|fixed| fixed.failed.is_some());
+    Ok(u8::from(failed || !healthy(&checks)))
+}
+
+fn print_fixes(context: &Context, checks: &[Check], fixes: Vec<Value>) -> Result<(), Error> {
+    let value = json!({ "ok": healthy(checks), "checks": report::checks_json(checks), "fixes": fixes });
+    context.print(&json::text(&value))
 }

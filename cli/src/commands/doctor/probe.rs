@@ -18,12 +18,15 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 
-use super::verdict::{Datapath, Docker, Server};
+use super::tool::Tool;
+use super::verdict::{Bridge, Datapath, Docker, Server, Starter};
 use crate::args::Global;
 use crate::client::Client;
 use crate::commands::Context;
 use crate::output::words::last;
 
+/// The external id in which a bridge says whose it is.
+const OWNER_KEY: &str = "netloom-owner";
 /// How long a daemon may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Largest answer that is read.
@@ -41,15 +44,37 @@ pub async fn docker(socket: &Path) -> io::Result<Docker> {
     Ok(Docker { version: field("Version"), api_version: field("ApiVersion") })
 }
 
-/// Open vSwitch's version, asked of its database (RFC 7047 §4.1.3).
+/// Open vSwitch's version, asked of its database.
 pub async fn ovsdb(socket: &Path) -> io::Result<String> {
-    let select = json!({ "op": "select", "table": "Open_vSwitch", "where": [], "columns": ["ovs_version"] });
-    let request = json!({ "method": "transact", "params": ["Open_vSwitch", select], "id": 1 }).to_string();
-    let answer = ask(socket, request.as_bytes(), |answer| {
-        serde_json::Deserializer::from_slice(answer).into_iter::<Value>().next()?.ok()
-    });
+    let rows = select(socket, "Open_vSwitch", json!([]), &["ovs_version"]).await?;
     // A column that was never set is an empty set, which is no string.
-    Ok(answer.await?["result"][0]["rows"][0]["ovs_version"].as_str().unwrap_or_default().to_owned())
+    Ok(rows[0]["ovs_version"].as_str().unwrap_or_default().to_owned())
+}
+
+/// The bridge of this name; none when there is none.
+pub async fn bridge(socket: &Path, ovs_run_dir: &Path, name: &str) -> io::Result<Option<Bridge>> {
+    let columns = ["external_ids", "datapath_type"];
+    let rows = select(socket, "Bridge", json!([["name", "==", name]]), &columns).await?;
+    let Some(row) = rows.get(0) else { return Ok(None) };
+    // ["map", [[key, value], …]]
+    let ids = row["external_ids"][1].as_array().cloned().unwrap_or_default();
+    let owner = ids.iter().find(|pair| pair[0] == OWNER_KEY).and_then(|pair| pair[1].as_str());
+    Ok(Some(Bridge {
+        owner: owner.map(str::to_owned),
+        userspace: row["datapath_type"] == "netdev",
+        made: std::os::unix::net::UnixStream::connect(ovs_run_dir.join(format!("{name}.mgmt"))).is_ok(),
+    }))
+}
+
+/// Rows of a table of Open vSwitch's database (RFC 7047 §4.1.3).
+async fn select(socket: &Path, table: &str, filter: Value, columns: &[&str]) -> io::Result<Value> {
+    let select = json!({ "op": "select", "table": table, "where": filter, "columns": columns });
+    let request = json!({ "method": "transact", "params": ["Open_vSwitch", select], "id": 1 }).to_string();
+    let mut answer = ask(socket, request.as_bytes(), |answer| {
+        serde_json::Deserializer::from_slice(answer).into_iter::<Value>().next()?.ok()
+    })
+    .await?;
+    Ok(answer["result"][0]["rows"].take())
 }
 
 /// Writes the question and reads until the answer is whole.
@@ -82,13 +107,19 @@ pub fn vswitchd(run_dir: &Path) -> io::Result<Option<u32>> {
 }
 
 /// What could forward frames.
-pub fn datapath() -> Datapath {
+pub async fn datapath() -> Datapath {
     // Without its driver the device file may exist and cannot be opened; it is there when only the right to open it lacks.
     let tun = match std::fs::File::options().read(true).write(true).open("/dev/net/tun") {
         Ok(_) => true,
         Err(e) => e.kind() == io::ErrorKind::PermissionDenied,
     };
-    Datapath { module: Path::new("/sys/module/openvswitch").exists(), tun }
+    let module = Path::new("/sys/module/openvswitch").exists();
+    let loadable = match (module, tun) {
+        (false, _) if has_module("openvswitch").await => Some("openvswitch"),
+        (false, false) if has_module("tun").await => Some("tun"),
+        _ => None,
+    };
+    Datapath { module, tun, loadable }
 }
 
 /// This process's effective capabilities, as bits.
@@ -136,22 +167,18 @@ fn make_veth(name: &str, peer: &str) -> io::Result<()> {
     }
 }
 
-/// Free bytes at the directory, or at the nearest one above it that exists.
-pub fn free_bytes(directory: &Path) -> io::Result<u64> {
-    let existing = directory.ancestors().find(|d| d.exists()).unwrap_or(Path::new("/"));
-    let disk = nix::sys::statvfs::statvfs(existing)?;
-    Ok(disk.blocks_available() * disk.fragment_size())
+/// True when the kernel has this module to load.
+pub async fn has_module(name: &str) -> bool {
+    Tool::new("modinfo").run(&[name]).await.is_ok_and(|said| said.ok())
 }
 
-/// A kernel parameter that is a number.
-pub fn sysctl(name: &str) -> io::Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/")))?;
-    text.trim().parse().map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "is no number"))
-}
-
-/// True when /dev/kvm exists.
-pub fn kvm() -> bool {
-    Path::new("/dev/kvm").exists()
+/// What could start a daemon here: its unit of systemd, else its init script where there is no systemd.
+pub async fn starter(service: &'static str) -> Option<Starter> {
+    if Path::new("/run/systemd/system").is_dir() {
+        let known = Tool::new("systemctl").run(&["cat", service]).await.is_ok_and(|said| said.ok());
+        return known.then_some(Starter::Systemd(service));
+    }
+    Path::new("/etc/init.d").join(service).exists().then_some(Starter::Init(service))
 }
 
 /// The options with the doors that the configuration gives the server, where they say none.

@@ -4,53 +4,10 @@ use std::io;
 use std::path::Path;
 
 use netloom_model::spec::{PLANES, Plane};
-use serde::Serialize;
 
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum Status {
-    /// As it should be.
-    Ok,
-    /// netloom works, with less than it could have, or it could not be checked.
-    Warn,
-    /// netloom cannot work.
-    Fail,
-}
-
-/// One finding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Check {
-    /// What was looked at.
-    pub name: String,
-    /// How bad it is.
-    pub status: Status,
-    /// What was seen.
-    pub evidence: String,
-    /// What to do; empty when there is nothing to do.
-    pub fix: String,
-}
-
-fn ok(name: &str, evidence: impl Into<String>) -> Check {
-    Check { name: name.to_owned(), status: Status::Ok, evidence: evidence.into(), fix: String::new() }
-}
-
-fn warn(name: &str, evidence: impl Into<String>, fix: impl Into<String>) -> Check {
-    Check { name: name.to_owned(), status: Status::Warn, evidence: evidence.into(), fix: fix.into() }
-}
-
-fn fail(name: &str, evidence: impl Into<String>, fix: impl Into<String>) -> Check {
-    Check { status: Status::Fail, ..warn(name, evidence, fix) }
-}
-
-/// What only root may look at is not wrong for that: the server is root.
-fn not_allowed(name: &str, what: &Path) -> Check {
-    warn(
-        name,
-        format!("{} may only be opened by root: not checked", what.display()),
-        "run sudo netloom doctor",
-    )
-}
+use super::finding::{Check, fail, not_allowed, ok, warn};
+use super::plan::{Change, run};
+use super::virtual_machines::load;
 
 /// What Docker said of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +22,7 @@ pub struct Docker {
 const DOCKER_API: (u32, u32) = (1, 41);
 
 /// Docker answers.
-pub fn docker(socket: &Path, seen: io::Result<Docker>) -> Check {
+pub fn docker(socket: &Path, seen: io::Result<Docker>, starter: Option<Starter>) -> Check {
     let name = "docker";
     match seen {
         Ok(docker) => {
@@ -79,18 +36,19 @@ pub fn docker(socket: &Path, seen: io::Result<Docker>) -> Check {
                 _ => fail(name, evidence, "netloom needs API 1.41: install Docker Engine 20.10 or newer"),
             }
         }
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => not_allowed(name, socket),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => not_allowed(name, socket.display()),
         Err(e) => fail(
             name,
             format!("Docker does not answer at {}: {e}", socket.display()),
             "install Docker Engine (apt install docker.io) and start it (systemctl start docker)",
-        ),
+        )
+        .with(start(starter)),
     }
 }
 
 /// Open vSwitch's database answers.
-pub fn ovsdb(socket: &Path, seen: io::Result<String>) -> Check {
-    let name = "ovs database";
+pub fn ovsdb(socket: &Path, seen: io::Result<String>, starter: Option<Starter>) -> Check {
+    let name = "ovs-database";
     match seen {
         Ok(version) if version.is_empty() => fail(
             name,
@@ -99,19 +57,21 @@ pub fn ovsdb(socket: &Path, seen: io::Result<String>) -> Check {
                 socket.display()
             ),
             "start Open vSwitch (systemctl start openvswitch-switch)",
-        ),
+        )
+        .with(start(starter)),
         Ok(version) => ok(name, format!("Open vSwitch {version} answers")),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => not_allowed(name, socket),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => not_allowed(name, socket.display()),
         Err(e) => fail(
             name,
             format!("Open vSwitch's database does not answer at {}: {e}", socket.display()),
             "install Open vSwitch (apt install openvswitch-switch) and start it (systemctl start openvswitch-switch)",
-        ),
+        )
+        .with(start(starter)),
     }
 }
 
 /// The switch's own process runs: a database that answers alone forwards nothing.
-pub fn vswitchd(run_dir: &Path, seen: io::Result<Option<u32>>) -> Check {
+pub fn vswitchd(run_dir: &Path, seen: io::Result<Option<u32>>, starter: Option<Starter>) -> Check {
     let name = "ovs-vswitchd";
     match seen {
         Ok(Some(pid)) => ok(name, format!("runs as process {pid}")),
@@ -119,14 +79,85 @@ pub fn vswitchd(run_dir: &Path, seen: io::Result<Option<u32>>) -> Check {
             name,
             format!("{}/ovs-vswitchd.pid names a process that does not run", run_dir.display()),
             "start it (systemctl restart openvswitch-switch) and look into /var/log/openvswitch/ovs-vswitchd.log",
-        ),
-        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => not_allowed(name, run_dir),
+        )
+        .with(start(starter)),
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => not_allowed(name, run_dir.display()),
         Err(e) => fail(
             name,
             format!("{}/ovs-vswitchd.pid: {e}", run_dir.display()),
             "start Open vSwitch (systemctl start openvswitch-switch)",
-        ),
+        )
+        .with(start(starter)),
     }
+}
+
+/// What starts a daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Starter {
+    /// This unit of systemd.
+    Systemd(&'static str),
+    /// This init script.
+    Init(&'static str),
+}
+
+fn start(starter: Option<Starter>) -> Vec<Change> {
+    match starter {
+        Some(Starter::Systemd(unit)) => vec![run(&["systemctl", "enable", "--now", unit])],
+        Some(Starter::Init(script)) => vec![run(&["service", script, "start"])],
+        None => Vec::new(),
+    }
+}
+
+/// The bridge that links go through, where there is one already.
+#[derive(Debug, Clone)]
+pub struct Bridge {
+    /// The installation that it says it is of.
+    pub owner: Option<String>,
+    /// It forwards in userspace.
+    pub userspace: bool,
+    /// ovs-vswitchd has made it: what the database says alone forwards nothing.
+    pub made: bool,
+}
+
+/// The bridge can be this installation's. `owner` is this installation; none when it never ran.
+pub fn bridge(bridge: &str, seen: io::Result<Option<Bridge>>, owner: Option<&str>, kernel: bool) -> Check {
+    let name = "ovs-bridge";
+    let seen = match seen {
+        Ok(Some(seen)) => seen,
+        Ok(None) => return ok(name, format!("{bridge} is not there yet; the server makes it")),
+        Err(e) => return warn(name, format!("not looked for: {e}"), "see the check ovs-database"),
+    };
+    match &seen.owner {
+        Some(whose) if owner == Some(whose) => {}
+        whose => {
+            let whose = whose.as_ref().map_or_else(
+                || "nobody of netloom's".to_owned(),
+                |owner| format!("the installation {owner}"),
+            );
+            return warn(
+                name,
+                format!(
+                    "{bridge} belongs to {whose}: this installation would leave it alone and make no links through it"
+                ),
+                "give this installation another bridge in [network] of its configuration, or remove that one where it is a leftover (ovs-vsctl del-br)",
+            );
+        }
+    }
+    if !seen.made {
+        return fail(
+            name,
+            format!("{bridge} is in Open vSwitch's database, and ovs-vswitchd has not made it"),
+            "look into /var/log/openvswitch/ovs-vswitchd.log",
+        );
+    }
+    if seen.userspace && kernel {
+        return warn(
+            name,
+            format!("{bridge} forwards in userspace, and the kernel module openvswitch is loaded now"),
+            format!("destroy the labs, ovs-vsctl del-br {bridge}, and restart the server"),
+        );
+    }
+    ok(name, format!("{bridge} is this installation's"))
 }
 
 /// What can forward frames.
@@ -136,24 +167,27 @@ pub struct Datapath {
     pub module: bool,
     /// /dev/net/tun, which the userspace datapath needs for its own ports, has its driver.
     pub tun: bool,
+    /// The module that could be loaded for what lacks.
+    pub loadable: Option<&'static str>,
 }
 
 /// Something can forward frames.
 pub fn datapath(seen: &Datapath) -> Check {
     let name = "datapath";
-    match seen {
+    let check = match seen {
         Datapath { module: true, .. } => ok(name, "the kernel module openvswitch is loaded"),
-        Datapath { module: false, tun: true } => warn(
+        Datapath { tun: true, .. } => warn(
             name,
             "no kernel module openvswitch: what goes through Open vSwitch, as bridges of labs do, is forwarded in userspace, with a small part of the speed",
             "load it (modprobe openvswitch) where the kernel has it; labs work without",
         ),
-        Datapath { module: false, tun: false } => fail(
+        Datapath { .. } => fail(
             name,
             "there is neither the kernel module openvswitch nor a /dev/net/tun that works",
             "load one of them: modprobe openvswitch, or modprobe tun",
         ),
-    }
+    };
+    check.with(seen.loadable.map(load).unwrap_or_default())
 }
 
 /// What carries links between two nodes: as the server found out, or as it is configured while that does not answer.
@@ -211,7 +245,7 @@ pub fn capabilities(effective: Option<u64>) -> Check {
 }
 
 /// A pair of veth interfaces could be made, in a network namespace that is gone again.
-pub fn veth(seen: io::Result<()>) -> Check {
+pub fn veth(seen: io::Result<()>, loadable: bool) -> Check {
     let name = "veth";
     match seen {
         Ok(()) => ok(name, "a pair was made in a namespace of its own"),
@@ -222,88 +256,8 @@ pub fn veth(seen: io::Result<()>) -> Check {
             name,
             format!("no pair can be made in a namespace of its own: {e}"),
             "load the module (modprobe veth); the kernel needs CONFIG_VETH and CONFIG_NET_NS",
-        ),
-    }
-}
-
-/// There is room at the data directory.
-pub fn disk(directory: &Path, free: io::Result<u64>) -> Check {
-    const GIB: u64 = 1 << 30;
-    let name = "disk";
-    let make_room = "make room there, or put data_dir elsewhere in /etc/netloom/netloom.toml";
-    match free {
-        Err(e) => warn(name, format!("{}: {e}", directory.display()), "see that the directory can be read"),
-        Ok(bytes) => {
-            let evidence = format!("{:.1} GiB free at {}", bytes as f64 / GIB as f64, directory.display());
-            match bytes {
-                0..GIB => fail(name, evidence, make_room),
-                b if b < 5 * GIB => warn(name, evidence, make_room),
-                _ => ok(name, evidence),
-            }
-        }
-    }
-}
-
-/// A kernel parameter that matters.
-pub struct Sysctl {
-    /// Its name.
-    pub name: &'static str,
-    /// The least it should be.
-    pub least: u64,
-    /// What happens below.
-    pub why: &'static str,
-}
-
-/// The kernel parameters that matter.
-pub const SYSCTLS: [Sysctl; 4] = [
-    Sysctl {
-        name: "fs.inotify.max_user_instances",
-        least: 512,
-        why: "each container may use one; large labs then fail to start nodes",
-    },
-    Sysctl {
-        name: "fs.inotify.max_user_watches",
-        least: 65_536,
-        why: "programs in nodes that watch files then fail",
-    },
-    Sysctl {
-        name: "kernel.pid_max",
-        least: 65_536,
-        why: "a container is about 12 tasks: the machine holds some 2,600 of them at 32,768",
-    },
-    Sysctl {
-        name: "net.ipv4.ip_forward",
-        least: 1,
-        why: "nodes of labs with mgmt cannot reach beyond this machine; links are not affected",
-    },
-];
-
-/// A kernel parameter is large enough.
-pub fn sysctl(wanted: &Sysctl, seen: io::Result<u64>) -> Check {
-    let Sysctl { name, least, why } = wanted;
-    match seen {
-        Ok(value) if value >= *least => ok(name, value.to_string()),
-        Ok(value) => {
-            let fix = format!(
-                "sysctl -w {name}={least}, and the same line without sysctl -w into /etc/sysctl.d/netloom.conf"
-            );
-            warn(name, format!("{value}, below {least}: {why}"), fix)
-        }
-        Err(e) => warn(name, format!("cannot be read: {e}"), "nothing, if labs start"),
-    }
-}
-
-/// Virtual machines could be fast. Existence is only a hint: /dev/kvm may exist and not work.
-pub fn kvm(exists: bool) -> Check {
-    let name = "kvm";
-    if exists {
-        ok(name, "/dev/kvm exists; only a guest that boots proves that it works")
-    } else {
-        warn(
-            name,
-            "no /dev/kvm: virtual machines would be emulated and slow; containers are not affected",
-            "for virtual machines: switch on virtualisation in the firmware, or nested virtualisation",
         )
+        .with(if loadable { load("veth") } else { Vec::new() }),
     }
 }
 
@@ -323,7 +277,7 @@ pub enum Server {
 }
 
 /// The server answers. One that was not started yet is no fault of the machine.
-pub fn server(seen: Server) -> Check {
+pub fn server(seen: &Server) -> Check {
     let name = "server";
     match seen {
         Server::Answers { endpoint, unwell, .. } if unwell.is_empty() => {
@@ -333,7 +287,7 @@ pub fn server(seen: Server) -> Check {
             let evidence = format!("answers at {endpoint}; {}", unwell.join("; "));
             warn(name, evidence, "see the other findings, and the server's log")
         }
-        Server::Silent(why) => warn(name, why, "start it: sudo netloomd"),
+        Server::Silent(why) => warn(name, why.as_str(), "start it: sudo netloomd"),
     }
 }
 
@@ -341,6 +295,7 @@ pub fn server(seen: Server) -> Check {
 mod tests {
     use super::plane as plane_of;
     use super::*;
+    use crate::commands::doctor::finding::Status;
 
     fn failed(kind: io::ErrorKind) -> io::Error {
         io::Error::new(kind, "said so")
@@ -350,29 +305,32 @@ mod tests {
     fn docker_is_judged_by_its_api() {
         let socket = Path::new("/s");
         let docker = |api: &str| {
-            super::docker(socket, Ok(Docker { version: "x".into(), api_version: api.into() })).status
+            super::docker(socket, Ok(Docker { version: "x".into(), api_version: api.into() }), None).status
         };
         assert_eq!(
             (docker("1.41"), docker("1.9"), docker("2.0"), docker("?")),
             (Status::Ok, Status::Fail, Status::Ok, Status::Fail)
         );
-        assert_eq!(super::docker(socket, Err(failed(io::ErrorKind::NotFound))).status, Status::Fail);
-        assert_eq!(super::docker(socket, Err(failed(io::ErrorKind::PermissionDenied))).status, Status::Warn);
+        assert_eq!(super::docker(socket, Err(failed(io::ErrorKind::NotFound)), None).status, Status::Fail);
+        assert_eq!(
+            super::docker(socket, Err(failed(io::ErrorKind::PermissionDenied)), None).status,
+            Status::Warn
+        );
     }
 
     #[test]
     fn a_database_without_a_switch_is_not_enough() {
         let at = Path::new("/s");
-        assert_eq!(ovsdb(at, Ok("3.1.0".into())).status, Status::Ok);
-        assert_eq!(ovsdb(at, Ok(String::new())).status, Status::Fail);
-        assert_eq!(vswitchd(at, Ok(Some(7))).status, Status::Ok);
-        assert_eq!(vswitchd(at, Ok(None)).status, Status::Fail);
-        assert_eq!(vswitchd(at, Err(failed(io::ErrorKind::NotFound))).status, Status::Fail);
+        assert_eq!(ovsdb(at, Ok("3.1.0".into()), None).status, Status::Ok);
+        assert_eq!(ovsdb(at, Ok(String::new()), None).status, Status::Fail);
+        assert_eq!(vswitchd(at, Ok(Some(7)), None).status, Status::Ok);
+        assert_eq!(vswitchd(at, Ok(None), None).status, Status::Fail);
+        assert_eq!(vswitchd(at, Err(failed(io::ErrorKind::NotFound)), None).status, Status::Fail);
     }
 
     #[test]
     fn userspace_is_a_warning_and_nothing_a_failure() {
-        let judged = |module, tun| datapath(&Datapath { module, tun }).status;
+        let judged = |module, tun| datapath(&Datapath { module, tun, loadable: None }).status;
         assert_eq!(
             (judged(true, false), judged(false, true), judged(false, false)),
             (Status::Ok, Status::Warn, Status::Fail)
@@ -381,7 +339,7 @@ mod tests {
 
     #[test]
     fn the_plane_is_what_the_server_found_out_else_what_is_configured() {
-        let seen = |module| Datapath { module, tun: true };
+        let seen = |module| Datapath { module, tun: true, loadable: None };
         let silent = Server::Silent("no".into());
         let said = |plane, module| plane_of(Ok(plane), &seen(module), &silent).evidence;
         assert!(said(Plane::Auto, false).contains("by kernel: network.plane is auto"));
@@ -406,15 +364,33 @@ mod tests {
     }
 
     #[test]
-    fn disk_and_sysctls_have_bounds() {
-        let at = Path::new("/d");
-        let disk = |gib: u64| super::disk(at, Ok(gib << 30)).status;
-        assert_eq!((disk(0), disk(1), disk(5)), (Status::Fail, Status::Warn, Status::Ok));
-        let [wanted, ..] = &SYSCTLS;
-        assert_eq!(sysctl(wanted, Ok(wanted.least)).status, Status::Ok);
-        let low = sysctl(wanted, Ok(wanted.least - 1));
-        assert_eq!(low.status, Status::Warn);
-        assert!(low.fix.contains("sysctl -w fs.inotify.max_user_instances=512"), "{}", low.fix);
+    fn a_daemon_that_does_not_run_is_started_by_what_there_is() {
+        let plan =
+            |starter| super::docker(Path::new("/s"), Err(failed(io::ErrorKind::NotFound)), starter).plan;
+        assert_eq!(plan(None), []);
+        let unit = run(&["systemctl", "enable", "--now", "docker"]);
+        assert_eq!(plan(Some(Starter::Systemd("docker"))), [unit]);
+        assert_eq!(plan(Some(Starter::Init("docker"))), [run(&["service", "docker", "start"])]);
+        assert_eq!(
+            datapath(&Datapath { module: false, tun: true, loadable: Some("openvswitch") }).plan,
+            load("openvswitch")
+        );
+        assert_eq!(datapath(&Datapath { module: false, tun: true, loadable: None }).plan, []);
+    }
+
+    #[test]
+    fn a_bridge_is_this_installations_or_left_alone() {
+        let seen = |owner: Option<&str>, userspace, made| {
+            Ok(Some(Bridge { owner: owner.map(str::to_owned), userspace, made }))
+        };
+        let judged = |seen, kernel| super::bridge("nl0", seen, Some("me"), kernel).status;
+        assert_eq!(judged(Ok(None), true), Status::Ok);
+        assert_eq!(judged(seen(Some("me"), true, true), false), Status::Ok);
+        assert_eq!(judged(seen(Some("me"), true, true), true), Status::Warn);
+        assert_eq!(judged(seen(Some("me"), false, false), true), Status::Fail);
+        assert_eq!(judged(seen(Some("you"), false, true), true), Status::Warn);
+        assert_eq!(judged(seen(None, false, true), true), Status::Warn);
+        assert_eq!(judged(Err(failed(io::ErrorKind::NotFound)), true), Status::Warn);
     }
 
     #[test]
@@ -422,17 +398,14 @@ mod tests {
         let at = Path::new("/x");
         let e = || failed(io::ErrorKind::Other);
         let all = [
-            docker(at, Err(e())),
-            ovsdb(at, Err(e())),
-            vswitchd(at, Err(e())),
-            datapath(&Datapath { module: false, tun: false }),
+            docker(at, Err(e()), None),
+            ovsdb(at, Err(e()), None),
+            vswitchd(at, Err(e()), None),
+            datapath(&Datapath { module: false, tun: false, loadable: None }),
             capabilities(None),
-            veth(Err(e())),
-            disk(at, Err(e())),
-            sysctl(&SYSCTLS[0], Err(e())),
-            kvm(false),
-            server(Server::Silent("no".into())),
-            server(Server::Answers {
+            veth(Err(e()), false),
+            server(&Server::Silent("no".into())),
+            server(&Server::Answers {
                 endpoint: "unix:/x".into(),
                 unwell: vec!["local: no Docker".into()],
                 planes: vec![],

@@ -38,6 +38,8 @@ pub struct Script {
     pub import: Option<Result<api::Operation, Status>>,
     /// What each WatchOperation streams, call by call; the last is repeated. A stream ends with its error, or does not end.
     pub watches: Vec<(Vec<api::Operation>, Option<Status>)>,
+    /// Why no operation is cancelled; none when it is.
+    pub cancel_refusal: Option<Status>,
     /// Answers of DeleteLab, call by call; the last is repeated.
     pub deletes: Vec<Result<api::Operation, Status>>,
     /// Answer of GetOperation.

@@ -12,6 +12,7 @@ use super::{Server, refused};
 #[tonic::async_trait]
 impl NodeService for Server {
     type ExecNodeStream = BoxStream<'static, Result<api::ExecNodeResponse, Status>>;
+    type OpenConsoleStream = BoxStream<'static, Result<api::OpenConsoleResponse, Status>>;
     type OpenShellStream = BoxStream<'static, Result<api::OpenShellResponse, Status>>;
     type StreamLogsStream = BoxStream<'static, Result<api::StreamLogsResponse, Status>>;
 
@@ -119,6 +120,40 @@ impl NodeService for Server {
                     return Some((Ok(api::OpenShellResponse { part: Some(answer) }), (requests, over)));
                 }
             }
+        });
+        Ok(Response::new(answers.boxed()))
+    }
+
+    /// Echoes what is typed; `t` has somebody else take it, Ctrl-D ends the machine.
+    async fn open_console(
+        &self,
+        request: Request<Streaming<api::OpenConsoleRequest>>,
+    ) -> Result<Response<Self::OpenConsoleStream>, Status> {
+        use api::open_console_request::Part;
+        use api::open_console_response::Part as Answer;
+        drop(self.called("OpenConsole", "", &request));
+        let script = self.0.clone();
+        let answers = request.into_inner().flat_map(move |message| {
+            let mut answers = Vec::new();
+            match message.ok().and_then(|m| m.part) {
+                Some(Part::Start(start)) => {
+                    answers.push(Answer::Event(api::ConsoleEvent::Attached.into()));
+                    let how = format!("{} {} {}\r\n", start.name, start.read_only, start.take);
+                    answers.push(Answer::Output(how.into_bytes()));
+                }
+                Some(Part::Input(bytes)) => {
+                    script.lock().unwrap().shell_input.extend(&bytes);
+                    if bytes.contains(&b't') {
+                        answers.push(Answer::Event(api::ConsoleEvent::Taken.into()));
+                    }
+                    if bytes.contains(&4) {
+                        answers.push(Answer::Event(api::ConsoleEvent::Ended.into()));
+                    }
+                    answers.push(Answer::Output(bytes));
+                }
+                None => {}
+            }
+            stream::iter(answers).map(|part| Ok(api::OpenConsoleResponse { part: Some(part) }))
         });
         Ok(Response::new(answers.boxed()))
     }

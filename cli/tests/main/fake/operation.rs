@@ -37,6 +37,9 @@ impl OperationService for Server {
         request: Request<api::CancelOperationRequest>,
     ) -> Result<Response<api::Operation>, Status> {
         let script = self.called("CancelOperation", &request.get_ref().name, &request);
+        if let Some(refused) = &script.cancel_refusal {
+            return Err(refused.clone());
+        }
         Ok(Response::new(script.operation.clone().expect("the test says what CancelOperation answers")))
     }
 

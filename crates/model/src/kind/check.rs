@@ -60,7 +60,15 @@ impl Kind {
             return wrong("resources.memory_request_mib", format!("{} is the most", MAX_MEMORY_BYTES >> 20));
         }
         self.check_runtime()?;
-        self.check_methods()
+        self.check_methods()?;
+        match self.as_machine() {
+            Some(_) if self.runtime != Runtime::Docker => {
+                let what = "only a kind that runs as a container can be run otherwise too".to_owned();
+                wrong("libvirt", what)
+            }
+            Some(machine) => machine.check().map_err(|(key, what)| (format!("libvirt.{key}"), what)),
+            None => Ok(()),
+        }
     }
 
     /// What belongs to a runtime that is not this kind's.
@@ -123,7 +131,7 @@ impl Kind {
         }?;
         match &self.config.startup {
             Startup::Bind { .. } => inside("config.startup.method", docker, "docker"),
-            Startup::Iso { .. } | Startup::Disk { .. } | Startup::Serial {} => {
+            Startup::Iso { .. } | Startup::Disk { .. } | Startup::Serial {} | Startup::Nocloud {} => {
                 inside("config.startup.method", libvirt, "libvirt")
             }
             Startup::None {} => Ok(()),

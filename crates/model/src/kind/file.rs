@@ -71,6 +71,9 @@ pub struct Kind {
     /// What its virtual machines are made of. In the catalogue it is there iff libvirt runs the kind.
     #[serde(default)]
     pub vm: Option<Vm>,
+    /// How it is run as a virtual machine where its nodes ask for that (`runtime: libvirt`). Only a kind of containers says so.
+    #[serde(default)]
+    pub libvirt: Option<AsMachine>,
     /// How to tell that the device has booted.
     #[serde(default)]
     pub readiness: Readiness,
@@ -111,6 +114,22 @@ pub struct Container {
     pub env: BTreeMap<String, String>,
     /// Command in place of the image's.
     pub cmd: Vec<String>,
+}
+
+/// What is otherwise of a kind of containers where its nodes are virtual machines.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AsMachine {
+    /// What is counted against a host, and what the machine has, when a node names nothing.
+    pub resources: Resources,
+    /// What it is made of.
+    pub vm: Vm,
+    /// How to tell that it has booted.
+    pub readiness: Readiness,
+    /// How one gets to its command line.
+    pub console: Console,
+    /// How its configuration gets in and out.
+    pub config: Config,
 }
 
 /// What a kind's virtual machines are made of.
@@ -341,6 +360,8 @@ pub enum Startup {
         /// Path on the CD, without a leading `/`.
         path: String,
     },
+    /// A volume that cloud-init reads (NoCloud): the name and the addresses of a virtual machine, and the configuration as its user data.
+    Nocloud {},
     /// A file on a FAT disk.
     Disk {
         /// Path on the disk, without a leading `/`.
@@ -402,6 +423,44 @@ impl Kind {
                 what: e.message().replace('\n', ", "),
             }
         })
+    }
+
+    /// The kind as its virtual machines are; none where it has none.
+    pub fn as_machine(&self) -> Option<Kind> {
+        let of = self.libvirt.clone()?;
+        Some(Kind {
+            runtime: Runtime::Libvirt,
+            // An image of containers starts no machine.
+            image: String::new(),
+            shell: Vec::new(),
+            resources: of.resources,
+            container: Container::default(),
+            vm: Some(of.vm),
+            libvirt: None,
+            readiness: of.readiness,
+            console: of.console,
+            config: of.config,
+            ..self.clone()
+        })
+    }
+
+    /// True when a node can be given a configuration to start with.
+    pub fn takes_startup_config(&self) -> bool {
+        match &self.config.startup {
+            Startup::Bind { .. } | Startup::Nocloud {} => true,
+            // Directories on a CD are not written yet, nor are disks, and nothing is typed.
+            Startup::Iso { path } => !path.contains('/'),
+            Startup::Disk { .. } | Startup::Serial {} | Startup::None {} => false,
+        }
+    }
+
+    /// True when the addresses of a node's links are given to it.
+    pub fn takes_addresses(&self) -> bool {
+        match self.runtime {
+            Runtime::Docker => true,
+            Runtime::Libvirt => self.config.startup == Startup::Nocloud {},
+            Runtime::Bridge => false,
+        }
     }
 
     /// Where its containers read the configuration they start with; none when they read none.

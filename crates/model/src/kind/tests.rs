@@ -105,7 +105,8 @@ fn a_kind_without_a_place_for_a_startup_configuration_or_a_licence_says_so() {
             "nodes[1].license",
             "nodes[2].startup_config",
             "nodes[2].license",
-            "nodes[4].kind"
+            "nodes[4].startup_config",
+            "nodes[4].license"
         ]
     );
     assert!(wrong[1].description.contains("kind linux takes no startup configuration"), "{wrong:?}");
@@ -431,13 +432,23 @@ fn unknown_kinds_and_interfaces_are_named() {
 }
 
 #[test]
-fn virtual_machines_are_refused_as_long_as_nothing_runs_them() {
+fn every_kind_can_be_asked_for() {
     let nodes = Catalogue::embedded().kinds().map(|k| node(&k.name, &k.name)).collect();
     let spec = LabSpec { nodes, ..LabSpec::default() };
-    let wrong = Catalogue::embedded().check(&spec);
-    let vms = Catalogue::embedded().kinds().filter(|k| k.runtime == Runtime::Libvirt).count();
-    assert_eq!(wrong.len(), vms, "{wrong:?}");
-    assert!(wrong.iter().all(|v| v.field.ends_with(".kind") && v.description.contains("virtual machine")));
+    assert_eq!(Catalogue::embedded().check(&spec), []);
+}
+
+#[test]
+fn a_kind_of_containers_says_how_it_is_a_virtual_machine() {
+    let catalogue = Catalogue::embedded();
+    let (container, machine) =
+        (catalogue.get("linux").unwrap(), catalogue.on("linux", Runtime::Libvirt).unwrap());
+    assert_eq!((container.runtime, container.vm.is_some()), (Runtime::Docker, false));
+    assert_eq!((machine.runtime, machine.vm.is_some()), (Runtime::Libvirt, true));
+    assert_eq!(machine.interfaces, container.interfaces);
+    assert!(machine.shell.is_empty() && machine.container == Container::default());
+    assert!(catalogue.on("frr", Runtime::Libvirt).is_none());
+    assert!(catalogue.on("iosv", Runtime::Docker).is_none());
 }
 
 #[test]

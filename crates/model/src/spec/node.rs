@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::state::Runtime;
+
 /// A node as asked for. Empty fields take the value of its kind.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -12,6 +14,9 @@ pub struct NodeSpec {
     pub id: String,
     /// Its kind.
     pub kind: String,
+    /// What runs it, where that is not what runs its kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<Runtime>,
     /// Image reference.
     pub image: String,
     /// When the image is fetched.
@@ -187,6 +192,16 @@ pub enum NetworkMode {
     Node(String),
     /// The host's.
     Host,
+}
+
+impl NodeSpec {
+    /// The paths of its binds that are files or directories of the lab.
+    pub fn bundled(&self) -> impl Iterator<Item = &str> {
+        self.binds.iter().filter_map(|bind| match &bind.source {
+            BindSource::Bundle(path) => Some(path.as_str()),
+            BindSource::Host(_) => None,
+        })
+    }
 }
 
 impl NetworkMode {

@@ -63,6 +63,7 @@ impl From<ms::Instance> for pc::Instance {
             network_of: i.network_of.map(|uid| uid.to_string()).unwrap_or_default(),
             readiness: i.readiness.map(Into::into),
             nics: i.nics.into_iter().map(Into::into).collect(),
+            image_digest: i.image_digest,
         }
     }
 }
@@ -100,13 +101,20 @@ impl TryFrom<pc::Instance> for ms::Instance {
             },
             readiness: i.readiness.map(TryInto::try_into).transpose()?,
             nics: i.nics.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            image_digest: i.image_digest,
         })
     }
 }
 
 impl From<ms::MachineNic> for pc::MachineNic {
     fn from(n: ms::MachineNic) -> Self {
-        pc::MachineNic { wire_id: n.wire_id.get(), guest_name: n.guest_name, mac: n.mac }
+        pc::MachineNic {
+            wire_id: n.wire_id.get(),
+            guest_name: n.guest_name,
+            mac: n.mac,
+            mtu: n.mtu,
+            addresses: n.addresses,
+        }
     }
 }
 
@@ -114,7 +122,13 @@ impl TryFrom<pc::MachineNic> for ms::MachineNic {
     type Error = ConvertError;
     fn try_from(n: pc::MachineNic) -> Result<Self, ConvertError> {
         let wire_id = wire_id("instance.nics.wire_id", n.wire_id)?;
-        Ok(ms::MachineNic { wire_id, guest_name: n.guest_name, mac: n.mac })
+        Ok(ms::MachineNic {
+            wire_id,
+            guest_name: n.guest_name,
+            mac: n.mac,
+            mtu: n.mtu,
+            addresses: n.addresses,
+        })
     }
 }
 
@@ -285,6 +299,7 @@ impl From<mo::ComputeInventory> for pc::Inventory {
             host_network: i.host_network,
             allowed_security_opts: i.allowed_security_opts,
             allowed_capabilities: i.allowed_capabilities,
+            missing_runtimes: i.missing_runtimes,
         }
     }
 }
@@ -304,6 +319,7 @@ impl TryFrom<pc::Inventory> for mo::ComputeInventory {
             host_network: i.host_network,
             allowed_security_opts: i.allowed_security_opts,
             allowed_capabilities: i.allowed_capabilities,
+            missing_runtimes: i.missing_runtimes,
         })
     }
 }

@@ -111,7 +111,14 @@ impl From<mp::Rejection> for p::HostRejection {
 
 impl From<mp::Progress> for p::Progress {
     fn from(s: mp::Progress) -> Self {
-        p::Progress { object: s.object.as_str().to_owned(), id: s.id, state: s.state, detail: s.detail }
+        // What boots is told by who knows the kinds.
+        p::Progress {
+            object: s.object.as_str().to_owned(),
+            id: s.id,
+            state: s.state,
+            detail: s.detail,
+            boot: None,
+        }
     }
 }
 

@@ -18,12 +18,17 @@ pub struct Libvirtd {
 impl Libvirtd {
     /// Starts one, and waits until it listens.
     pub fn start() -> Libvirtd {
+        Libvirtd::start_by(Command::new("unshare"))
+    }
+
+    /// The same by a command that runs `unshare` elsewhere, for instance in another network namespace.
+    pub fn start_by(mut unshare: Command) -> Libvirtd {
         // Short: paths of sockets below it must stay under 108 bytes.
         let dir = (0..)
             .map(|n| PathBuf::from(format!("/tmp/nlv{}-{n}", std::process::id())))
             .find(|dir| std::fs::create_dir(dir).is_ok())
             .expect("one of them is free");
-        let mut child = Command::new("unshare")
+        let mut child = unshare
             .args(["--mount", "bash", "-c", SCRIPT, "libvirtd.sh"])
             .arg(&dir)
             .stdin(Stdio::piped())

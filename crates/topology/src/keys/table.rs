@@ -123,7 +123,12 @@ pub(super) const KEYS: &[Key] = &[
     key(Node, "group", Works, "the group it inherits from"),
     key(Node, "image", Works, "image reference; kinds may have one of their own"),
     key(Node, "image-pull-policy", Works, "`IfNotPresent`, `Never` or `Always`"),
-    key(Node, "runtime", Differs, "`docker`; any other is an error"),
+    key(
+        Node,
+        "runtime",
+        Differs,
+        "`docker` or `libvirt`, which makes the node a virtual machine; each kind has one of its own, and `linux` can be run by both; what only a container can have is an error for a virtual machine ([virtual machines](virtual-machines.md))",
+    ),
     key(Node, "hostname", Works, "host name inside; the default is the node's name"),
     key(Node, "aliases", Works, "more names that the other nodes know it by"),
     key(Node, "labels", Works, "labels of the container; `netloom.…` is reserved"),
@@ -219,7 +224,12 @@ pub(super) const KEYS: &[Key] = &[
         "`no`, `on-failure`, `always`; `unless-stopped` is `always`, since a node stopped by command stays stopped anyway; the default is `always` for every kind",
     ),
     key(Node, "auto-remove", Works, "`true` removes the container when its process ends"),
-    key(Node, "healthcheck", Works, "how its health is told; the strongest level's as a whole"),
+    key(
+        Node,
+        "healthcheck",
+        Works,
+        "how its health is told; the strongest level's as a whole; a deploy that starts the node succeeds only when the check does, and fails when it fails or has said nothing in the time that takes",
+    ),
     key(Node, "stages", Works, "what its start waits for and runs on the way"),
     key(
         Node,

@@ -44,15 +44,79 @@ fn a_kind_that_no_test_runs_is_told_once() {
 }
 
 #[test]
-fn a_virtual_machine_is_refused_at_its_kind() {
+fn a_virtual_machine_is_one_by_its_kind_or_by_its_runtime() {
+    use netloom_model::state::Runtime::{Docker, Libvirt};
+    let all = "name: lab\ntopology:\n  defaults: {image: i}\n  groups: {vms: {runtime: libvirt}}\n  kinds: {frr: {runtime: docker}}\n  nodes:\n    \
+        a: {kind: cisco_iosv}\n    b: {kind: linux, group: vms}\n    c: {kind: linux, runtime: libvirt}\n    d: {kind: linux}\n    e: {kind: frr}\n";
+    let parsed = read(all);
+    assert!(parsed.ok(), "{:?}", said(&parsed));
+    let runtimes: Vec<_> = parsed.spec.nodes.iter().map(|n| n.runtime).collect();
+    assert_eq!(runtimes, [None, Some(Libvirt), Some(Libvirt), None, Some(Docker)]);
+    assert_eq!(told(&parsed, "KIND_NOT_VERIFIED").len(), 1, "{:?}", said(&parsed));
+}
+
+#[test]
+fn a_runtime_that_does_not_run_the_kind_is_refused_where_it_stands() {
     refused(
-        &nodes("    a: {kind: cisco_iosv, image: i}"),
-        "4:15 error VM_NOT_RUN_YET",
-        "virtual machines yet",
+        &nodes("    a: {kind: frr, runtime: libvirt}"),
+        "4:29 error RUNTIME_NOT_SUPPORTED",
+        "nodes of kind frr are containers",
     );
-    refused(&nodes("    a: {kind: cisco_iosv}"), "4:15 error VM_NOT_RUN_YET", "kind cisco_iosv");
-    let in_group = "name: lab\ntopology:\n  groups: {g: {kind: vr-csr, image: i}}\n  nodes: {a: {group: g}}";
-    refused(in_group, "3:22 error VM_NOT_RUN_YET", "kind cisco_csr1000v");
+    refused(
+        &nodes("    a: {kind: cisco_iosv, image: i, runtime: docker}"),
+        "4:46 error RUNTIME_NOT_SUPPORTED",
+        "runs as kind linux",
+    );
+    refused(&nodes("    a: {kind: linux, runtime: libvirt}"), "4:5 error INVALID_NODE", "a disk image");
+}
+
+#[test]
+fn what_only_a_container_can_have_is_refused_of_a_virtual_machine() {
+    let vm = |key: &str| nodes(&format!("    a: {{kind: linux, runtime: libvirt, image: i, {key}}}"));
+    for (key, what) in [
+        ("exec: [ls]", "cannot have exec"),
+        ("binds: [/a]", "cannot have volumes"),
+        ("env: {A: b}", "cannot have env"),
+        ("network-mode: host", "cannot have network-mode"),
+        ("ports: ['80']", "cannot have ports"),
+        ("shm-size: 1MB", "cannot have shm-size"),
+        ("healthcheck: {test: [CMD, ls]}", "cannot have healthcheck"),
+        ("cap-add: [NET_ADMIN]", "cannot have cap-add"),
+        ("stages: {create: {exec: [ls]}}", "cannot have stages"),
+    ] {
+        let parsed = read(&vm(key));
+        let errors = told(&parsed, "NOT_FOR_VMS");
+        assert_eq!(errors.len(), 1, "{key}: {:?}", said(&parsed));
+        assert!(errors[0].starts_with("lab.clab.yml:4:") && errors[0].contains(what), "{errors:?}");
+    }
+    for key in ["cpu: 2", "memory: 256MB", "restart-policy: no", "hostname: h", "startup-delay: 1"] {
+        let parsed = read(&vm(key));
+        assert!(parsed.ok(), "{key}: {:?}", said(&parsed));
+    }
+    let link =
+        "    a: {kind: linux, runtime: libvirt, image: i}\n    b: {kind: frr, network-mode: 'container:a'}";
+    refused(&nodes(link), "5:34 error NETWORK_MODE", "is no container");
+    let inherited = "name: lab\ntopology:\n  defaults: {exec: [ls]}\n  nodes: {a: {kind: linux, runtime: libvirt, image: i}}";
+    refused(inherited, "3:14 error NOT_FOR_VMS", "startup-config");
+}
+
+#[test]
+fn a_virtual_machine_is_told_its_addresses_where_its_kind_can_be() {
+    let link = |kind: &str| {
+        format!(
+            "name: lab\ntopology:\n  nodes:\n    a: {{kind: {kind}, image: i, runtime: libvirt}}\n    b: {{kind: frr}}\n  links:\n    \
+             - endpoints: [\"a:eth1\", \"b:eth1\"]\n      ipv4: [10.0.0.1/24, 10.0.0.2/24]\n"
+        )
+    };
+    assert_eq!(codes(&read(&link("linux"))), [""; 0]);
+    refused(&link("iosv"), "7:19 warning ADDRESS_NOT_SET", "in its own configuration");
+    let config = |kind: &str| {
+        nodes(&format!(
+            "    a:\n      kind: {kind}\n      image: i\n      runtime: libvirt\n      startup-config: |\n        x\n        y\n"
+        ))
+    };
+    assert_eq!(codes(&read(&config("linux"))), [""; 0]);
+    refused(&config("iosv"), "9:9 warning KEY_NOT_SUPPORTED", "into the disk image");
 }
 
 #[test]

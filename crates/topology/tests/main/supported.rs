@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use netloom_model::spec::{Bind, BindSource, MgmtSpec, NetworkMode, NodeSpec, PullPolicy, RestartPolicy};
+use netloom_model::state::Runtime;
 
 use crate::{codes, node, read, read_with, said, spec, with_node};
 
@@ -68,7 +69,7 @@ fn single_values_of_a_node() {
         ("image-pull-policy: Never", NodeSpec { image_pull_policy: PullPolicy::Never, ..plain() }),
         ("image-pull-policy: always", NodeSpec { image_pull_policy: PullPolicy::Always, ..plain() }),
         ("image-pull-policy: IfNotPresent", plain()),
-        ("runtime: docker", plain()),
+        ("runtime: docker", NodeSpec { runtime: Some(Runtime::Docker), ..plain() }),
         ("hostname: web-1", NodeSpec { hostname: "web-1".into(), ..plain() }),
         ("user: 1000", NodeSpec { user: "1000".into(), ..plain() }),
         ("cpu: 1.5", NodeSpec { cpu_limit_millis: 1_500, ..plain() }),

@@ -37,6 +37,13 @@ impl ComputeService for Compute {
     ) -> Result<Response<pc::PutFilesResponse>, Status> {
         Err(Status::unimplemented("the gateway does not call this"))
     }
+
+    async fn remove_files(
+        &self,
+        _: Request<pc::RemoveFilesRequest>,
+    ) -> Result<Response<pc::RemoveFilesResponse>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
     async fn inspect_images(
         &self,
         _: Request<pc::InspectImagesRequest>,
@@ -95,6 +102,32 @@ impl ComputeService for Compute {
             })
         });
         Ok(Response::new(Box::pin(answers)))
+    }
+
+    type ConsoleStream = Answers<pc::ConsoleResponse>;
+
+    /// Says how it was attached to and writes back what is typed; the end of that is the machine's.
+    async fn console(
+        &self,
+        request: Request<Streaming<pc::ConsoleRequest>>,
+    ) -> Result<Response<Self::ConsoleStream>, Status> {
+        use netloom_proto::v1::ConsoleEvent;
+        use pc::{console_request::Part, console_response};
+        let answers = request.into_inner().flat_map(|message| {
+            stream::iter(match message.ok().and_then(|m| m.part) {
+                Some(Part::Start(s)) => vec![
+                    console_response::Part::Event(ConsoleEvent::Attached.into()),
+                    console_response::Part::Output(
+                        format!("{} {} {} {}", s.uid, s.ticket, s.read_only, s.take).into_bytes(),
+                    ),
+                ],
+                Some(Part::Input(bytes)) => vec![console_response::Part::Output(bytes)],
+                None => Vec::new(),
+            })
+        });
+        let end = console_response::Part::Event(ConsoleEvent::Ended.into());
+        let answers = answers.chain(stream::once(async { end }));
+        Ok(Response::new(Box::pin(answers.map(|part| Ok(pc::ConsoleResponse { part: Some(part) })))))
     }
 
     type LogsStream = Answers<pc::LogsResponse>;

@@ -118,6 +118,20 @@ impl SchedulerService for Scheduler {
         Ok(Response::new(found.ok_or_else(|| missing("link", &r.link))?.clone()))
     }
 
+    async fn list_image_users(
+        &self,
+        _: Request<ps::ListImageUsersRequest>,
+    ) -> Result<Response<ps::ListImageUsersResponse>, Status> {
+        self.0.check()?;
+        let of_lab = |lab: &ps::LabFacts| {
+            let nodes = lab.spec.clone().unwrap_or_default().nodes.into_iter();
+            let lab = lab.id.clone();
+            nodes.map(move |n| ps::ImageUser { lab: lab.clone(), reference: n.image })
+        };
+        let users = self.0.labs.iter().flat_map(of_lab).filter(|u| !u.reference.is_empty()).collect();
+        Ok(Response::new(ps::ListImageUsersResponse { users }))
+    }
+
     async fn list_hosts(
         &self,
         request: Request<ps::ListHostsRequest>,

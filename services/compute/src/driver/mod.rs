@@ -6,16 +6,18 @@ pub mod libvirt;
 pub mod sim;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::BoxStream;
 use netloom_model::id::{LabUid, NodeUid};
 use netloom_model::slice::Instance;
 use netloom_model::spec::{NodeSpec, PortMapping};
 use netloom_model::state::Runtime;
+use netloom_service::handover::Machine;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
@@ -43,6 +45,9 @@ pub struct Found {
     pub image_digest: String,
     /// Its first process.
     pub process: Process,
+    /// Of a virtual machine that runs: what the network service has to know of it.
+    #[serde(skip)]
+    pub machine: Option<Machine>,
     /// It does not run and is out of the way: what takes its place can have its name.
     #[serde(default)]
     pub aside: bool,
@@ -292,6 +297,36 @@ pub struct Session {
     pub input: mpsc::Sender<Input>,
 }
 
+/// How one attaches to a console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attach {
+    /// Reads it.
+    Read,
+    /// Writes to it too, when nobody else does.
+    Write,
+    /// Writes to it from now on, whoever does.
+    Take,
+}
+
+/// What a console tells who is attached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// It wrote this.
+    Output(Bytes),
+    /// Somebody else writes from now on.
+    Taken,
+    /// Its machine has ended; nothing follows.
+    Ended,
+}
+
+/// A console that one is attached to.
+pub struct Console {
+    /// What it tells. One that is not read holds up nobody else.
+    pub told: BoxStream<'static, Result<Told, Error>>,
+    /// What is written to it; none when it is only read. Dropping it lets others write.
+    pub input: Option<mpsc::Sender<Bytes>>,
+}
+
 /// Runs instances.
 pub trait Driver: Send + Sync + 'static {
     /// True when this driver runs instances of this runtime.
@@ -331,12 +366,28 @@ pub trait Driver: Send + Sync + 'static {
     fn remove_lab(&self, lab: LabUid) -> Answer<'_, ()>;
     /// Runs a command in an instance.
     fn exec<'a>(&'a self, id: &'a str, command: Command) -> Answer<'a, Session>;
+    /// Attaches to the console of an instance, where it has one.
+    fn console<'a>(&'a self, _: &'a str, _: Attach) -> Answer<'a, Console> {
+        let message = "a container has no console: netloom shell opens a terminal in it".to_owned();
+        async { Err(Error::NoConsole(message)) }.boxed()
+    }
     /// What an instance wrote, over all its starts. Following ends with its process.
     fn logs<'a>(&'a self, id: &'a str, which: Lines) -> Answer<'a, BoxStream<'static, Result<Line, Error>>>;
     /// What the store has of an image.
     fn image<'a>(&'a self, reference: &'a str, runtime: Runtime) -> Answer<'a, Option<Image>>;
     /// Fetches an image, telling its progress in words.
     fn pull<'a>(&'a self, reference: &'a str) -> Answer<'a, BoxStream<'static, Result<String, Error>>>;
+    /// Takes an archive of container images into the runtime's own store, for the sake of this reference.
+    fn load<'a>(&'a self, reference: &'a str, archive: &'a Path) -> Answer<'a, ()> {
+        async move {
+            Err(Error::Refused(format!("image {reference}: this runtime takes no {}", archive.display())))
+        }
+        .boxed()
+    }
+    /// Sees to it that a reference means one of these images, where the runtime's own store has it; false where it does not.
+    fn adopt<'a>(&'a self, _reference: &'a str, _image_ids: &'a [String]) -> Answer<'a, bool> {
+        async { Ok(false) }.boxed()
+    }
 }
 
 #[cfg(test)]
@@ -372,6 +423,7 @@ pub(crate) mod testing {
             certificate: None,
             network_of: None,
             readiness: None,
+            image_digest: String::new(),
         }
     }
 
@@ -386,6 +438,7 @@ pub(crate) mod testing {
             spec_hash: i.spec_hash,
             image_digest: String::new(),
             process: Process::Running { pid: None },
+            machine: None,
             aside: false,
             start_id: "1".into(),
             started_us: 1,

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `sim.create-ms`, `sim.start-ms` | how long its creation and each start take, instead of the configured |
 //! | `sim.fail-create`, `sim.fail-start`, `sim.fail-remove` | that step fails with this message |
+//! | `sim.remove-together` | its removal ends only when so many are under way or over, and fails when that takes 60 s |
 //! | `sim.image-missing` | its image is not there |
 //! | `sim.exit-after-ms` | its process ends by itself so long after each start, with `sim.exit-code` (default 1) |
 //! | `sim.exit-times` | … but only the first so many starts |
@@ -18,9 +19,10 @@
 //!
 //! An image reference that ends in `:missing` is in no store and cannot be pulled.
 
+mod script;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -33,15 +35,19 @@ use netloom_model::slice::Instance;
 use netloom_model::spec::{NetworkMode, PortMapping};
 use netloom_model::state::Runtime;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
 
+use self::script::{fault, number, pause};
 use super::{
     Answer, Command, Driver, Found, Image, ImageFormat, Input, Limits, Line, Lines, Listed, NetworkOf,
     Output, Probe, Process, Session,
 };
 use crate::config::SimConfig;
 use crate::error::Error;
+
+/// How long a removal waits for others that are to be under way with it.
+const TOGETHER: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub struct SimDriver {
@@ -56,6 +62,8 @@ struct World {
     changes: broadcast::Sender<String>,
     /// Of instances and starts: names each.
     count: AtomicU64,
+    /// How many removals began.
+    removals: watch::Sender<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -79,7 +87,8 @@ impl SimDriver {
         let names = instances.keys().filter_map(|id| id.rsplit_once('.')?.1.parse().ok());
         let count = AtomicU64::new(numbers.chain(names).max().unwrap_or_default() + 1);
         let changes = broadcast::channel(4096).0;
-        let world = World { file, instances: Mutex::new(instances), changes, count };
+        let world =
+            World { file, instances: Mutex::new(instances), changes, count, removals: watch::Sender::new(0) };
         Ok(SimDriver { config, world: Arc::new(world) })
     }
 
@@ -93,6 +102,7 @@ impl SimDriver {
         // Another one each time, as containers are.
         let id = format!("{}.{}", instance.uid, self.world.count.fetch_add(1, Ordering::Relaxed));
         let found = Found {
+            machine: None,
             id: id.clone(),
             uid: instance.uid,
             lab_uid: instance.lab_uid,
@@ -362,6 +372,14 @@ impl Driver for SimDriver {
         async move {
             if let Ok(labels) = self.world.with(id, |i| i.labels.clone()) {
                 fault(&labels, "sim.fail-remove")?;
+                self.world.removals.send_modify(|n| *n += 1);
+                if let Some(together) = number::<u64>(&labels, "sim.remove-together") {
+                    let mut begun = self.world.removals.subscribe();
+                    let others = tokio::time::timeout(TOGETHER, begun.wait_for(|n| *n >= together));
+                    if others.await.is_err() {
+                        return Err(Error::Refused(format!("no {together} removals were under way at once")));
+                    }
+                }
                 self.world.lock().remove(id);
                 self.world.changed(id);
             }
@@ -466,6 +484,10 @@ impl Driver for SimDriver {
         }
         .boxed()
     }
+
+    fn adopt<'a>(&'a self, reference: &'a str, _: &'a [String]) -> Answer<'a, bool> {
+        async move { Ok(!is_missing(reference)) }.boxed()
+    }
 }
 
 fn load(file: &Path) -> Result<BTreeMap<String, Simulated>, Error> {
@@ -479,19 +501,4 @@ fn load(file: &Path) -> Result<BTreeMap<String, Simulated>, Error> {
 
 fn is_missing(reference: &str) -> bool {
     reference.ends_with(":missing")
-}
-
-fn number<T: FromStr>(labels: &BTreeMap<String, String>, name: &str) -> Option<T> {
-    labels.get(name).and_then(|v| v.parse().ok())
-}
-
-fn fault(labels: &BTreeMap<String, String>, name: &str) -> Result<(), Error> {
-    labels.get(name).map_or(Ok(()), |message| Err(Error::Refused(message.clone())))
-}
-
-async fn pause(labels: &BTreeMap<String, String>, name: &str, configured_ms: u64) {
-    let ms = number(labels, name).unwrap_or(configured_ms);
-    if ms > 0 {
-        tokio::time::sleep(Duration::from_millis(ms)).await;
-    }
 }

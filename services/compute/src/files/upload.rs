@@ -21,6 +21,7 @@ use nix::fcntl::{FallocateFlags, OFlag, fallocate, openat, renameat};
 use nix::sys::stat::{Mode, fchmod, fstat};
 use sha2::Digest as _;
 
+use super::kept::Kept;
 use super::{Files, make_dirs, open_parent};
 use crate::error::Error;
 
@@ -38,12 +39,18 @@ impl Uploads {
     }
 
     /// Takes a part of a file. Another file than before ends that one.
-    pub fn part(mut self, lab: LabUid, entry: FileEntry, content: &[u8]) -> Result<Uploads, Error> {
+    pub fn part(
+        mut self,
+        lab: LabUid,
+        entry: FileEntry,
+        deploys: u64,
+        content: &[u8],
+    ) -> Result<Uploads, Error> {
         let mut upload = match self.current.take() {
             Some(current) if current.is_of(lab, &entry) => current,
             before => {
                 self.end(before)?;
-                Upload::begin(self.files.clone(), lab, entry)?
+                Upload::begin(self.files.clone(), lab, entry, deploys)?
             }
         };
         upload.write(content)?;
@@ -71,6 +78,8 @@ struct Upload {
     files: Arc<Files>,
     lab: LabUid,
     entry: FileEntry,
+    /// How many deploys of the lab succeeded: what was kept before is not given back.
+    deploys: u64,
     draft: PathBuf,
     file: File,
     hash: sha2::Sha256,
@@ -78,7 +87,7 @@ struct Upload {
 }
 
 impl Upload {
-    fn begin(files: Arc<Files>, lab: LabUid, entry: FileEntry) -> Result<Upload, Error> {
+    fn begin(files: Arc<Files>, lab: LabUid, entry: FileEntry, deploys: u64) -> Result<Upload, Error> {
         if !is_relative_normal(&entry.path) {
             return Err(Error::Invalid(format!("\"{}\" is not a relative path without \"..\"", entry.path)));
         }
@@ -94,7 +103,7 @@ impl Upload {
         };
         let file = open().map_err(|e| Error::host(format!("cannot write {} of lab {lab}", entry.path), e))?;
         drop(held);
-        Ok(Upload { files, lab, entry, draft, file, hash: sha2::Sha256::new(), size: 0 })
+        Ok(Upload { files, lab, entry, deploys, draft, file, hash: sha2::Sha256::new(), size: 0 })
     }
 
     /// True when this is the upload of that file.
@@ -116,7 +125,7 @@ impl Upload {
     }
 
     /// Puts the file in its place, unless the same was put there before: then it only gets its permission bits. True when it was put.
-    fn finish(self) -> Result<bool, Error> {
+    fn finish(mut self) -> Result<bool, Error> {
         let digest: String = self.hash.clone().finalize().iter().map(|b| format!("{b:02x}")).collect();
         if format!("sha256:{digest}") != self.entry.digest.as_str() {
             return Err(Error::Invalid(format!(
@@ -125,17 +134,23 @@ impl Upload {
             )));
         }
         let root = self.files.lab(self.lab).join("files");
-        let _held = self.files.hold(self.lab)?;
+        let files = self.files.clone();
+        let _held = files.hold(self.lab)?;
         let mut manifest = self.files.read_manifest(self.lab)?;
         let same = manifest.get(&self.entry.path) == Some(&self.entry.digest);
         if same && self.is_there(&root).map_err(|e| self.failed(e))? {
             return Ok(false);
         }
+        let kept = Kept::of(&self.files, self.lab, self.deploys).map_err(|e| self.failed(e))?;
+        let back = kept.given_back(&self.entry.path, &self.entry.digest).map_err(|e| self.failed(e))?;
+        if let Some((content, mode)) = back {
+            self.become_what_a_node_made(&content, mode).map_err(|e| self.failed(e))?;
+        }
         let mut put = || -> io::Result<()> {
             fchmod(&self.file, self.mode())?;
             self.file.sync_all()?;
             let (parent, name) = open_parent(&root, &self.entry.path, true)?;
-            if self.write_over(&parent, name, &mut manifest)? {
+            if self.write_over(&parent, name, &kept, &mut manifest)? {
                 return Ok(());
             }
             renameat(nix::fcntl::AT_FDCWD, &self.draft, &parent, name)?;
@@ -148,6 +163,13 @@ impl Upload {
         self.files.write_manifest(self.lab, &manifest).map_err(|e| self.failed(e))?;
         fail_point::pass("compute.put-file", "after");
         Ok(true)
+    }
+
+    /// Takes the place of its content: what a node had made of it, and of its permission bits.
+    fn become_what_a_node_made(&mut self, content: &[u8], mode: u32) -> io::Result<()> {
+        self.entry.mode = mode;
+        self.file.write_all_at(content, 0)?;
+        self.file.set_len(content.len() as u64)
     }
 
     fn mode(&self) -> Mode {
@@ -174,6 +196,7 @@ impl Upload {
         &self,
         parent: &OwnedFd,
         name: &str,
+        kept: &Kept,
         manifest: &mut BTreeMap<String, Digest>,
     ) -> io::Result<bool> {
         // A node may have put a device in its place: that must not even be opened.
@@ -184,6 +207,9 @@ impl Upload {
         };
         if !is_file(fstat(&place)?.st_mode) {
             return Ok(false);
+        }
+        if let Some(came_with) = manifest.get(&self.entry.path) {
+            kept.keep(&self.entry.path, came_with, &place)?;
         }
         let there = match OpenOptions::new().write(true).open(path_of(&place)) {
             Ok(there) => there,
@@ -235,7 +261,7 @@ impl Files {
     }
 
     /// What was put among a lab's files. One that cannot be read is no empty one: every edit of a node's would be written over.
-    fn read_manifest(&self, lab: LabUid) -> Result<BTreeMap<String, Digest>, Error> {
+    pub(super) fn read_manifest(&self, lab: LabUid) -> Result<BTreeMap<String, Digest>, Error> {
         let path = self.lab(lab).join("manifest.json");
         let unreadable = |e: &dyn std::fmt::Display| {
             Error::Host(format!(
@@ -250,7 +276,7 @@ impl Files {
         }
     }
 
-    fn write_manifest(&self, lab: LabUid, manifest: &BTreeMap<String, Digest>) -> io::Result<()> {
+    pub(super) fn write_manifest(&self, lab: LabUid, manifest: &BTreeMap<String, Digest>) -> io::Result<()> {
         let path = self.lab(lab).join("manifest.json");
         let draft = path.with_extension("new");
         let mut file = File::create(&draft)?;
@@ -262,16 +288,16 @@ impl Files {
 }
 
 /// Takes hold of what has this name, whatever it is, without opening it.
-fn look_at(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
+pub(super) fn look_at(parent: &OwnedFd, name: &str) -> Result<OwnedFd, Errno> {
     openat(parent, name, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())
 }
 
-fn is_file(mode: u32) -> bool {
+pub(super) fn is_file(mode: u32) -> bool {
     mode & nix::libc::S_IFMT == nix::libc::S_IFREG
 }
 
 /// A path that leads to what is held, whatever its name stands for by now.
-fn path_of(held: &OwnedFd) -> PathBuf {
+pub(super) fn path_of(held: &OwnedFd) -> PathBuf {
     format!("/proc/self/fd/{}", held.as_raw_fd()).into()
 }
 
@@ -287,7 +313,7 @@ fn reserve(file: &File, bytes: u64) -> io::Result<()> {
 }
 
 /// Brings what a directory names to disk.
-fn sync(directory: impl AsFd) -> io::Result<()> {
+pub(super) fn sync(directory: impl AsFd) -> io::Result<()> {
     let readable =
         openat(directory, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     File::from(readable).sync_all()

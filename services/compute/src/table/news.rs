@@ -84,8 +84,11 @@ mod tests {
     #[test]
     fn what_a_step_looks_at_by_itself_is_no_news_until_it_does() {
         let dir = tempfile::tempdir().unwrap();
-        let table =
-            Table::new(vec![Source::Sim], Default::default(), Arc::new(Files::open(dir.path()).unwrap()));
+        let table = Table::new(
+            vec![(Source::Sim, true)],
+            Default::default(),
+            Arc::new(Files::open(dir.path()).unwrap()),
+        );
         let instance = instance();
         let uid = instance.uid;
         let found = || Found { uid, lab_uid: instance.lab_uid, id: "c1".into(), ..found() };
@@ -110,8 +113,11 @@ mod tests {
     #[test]
     fn a_step_that_failed_before_its_look_leaves_no_event_unheard() {
         let dir = tempfile::tempdir().unwrap();
-        let table =
-            Table::new(vec![Source::Sim], Default::default(), Arc::new(Files::open(dir.path()).unwrap()));
+        let table = Table::new(
+            vec![(Source::Sim, true)],
+            Default::default(),
+            Arc::new(Files::open(dir.path()).unwrap()),
+        );
         let instance = instance();
         let uid = instance.uid;
         table.answers(0, true, Default::default());

@@ -360,15 +360,22 @@ async fn an_observer_gets_all_then_changes_and_heartbeats(rig: Rig) {
 async fn images_are_looked_up_and_pulled(rig: Rig) {
     // Nothing listens on port 1, so this registry refuses at once.
     let missing = "127.0.0.1:1/netloom/none:missing";
-    let query =
-        |reference: &str| p::ImageQuery { reference: reference.into(), runtime: pv::Runtime::Docker.into() };
+    let query = |reference: &str| p::ImageQuery {
+        reference: reference.into(),
+        runtime: pv::Runtime::Docker.into(),
+        digest: String::new(),
+    };
     let request = p::InspectImagesRequest { images: vec![query(crate::docker::image::NAME), query(missing)] };
     let images = rig.client.clone().inspect_images(request).await.unwrap().into_inner().images;
     assert!(images[0].present && images[0].digest.starts_with("sha256:") && images[0].size_bytes > 0);
     assert_eq!((images[0].format(), images[0].architecture.is_empty()), (pv::ImageFormat::Docker, false));
     assert_eq!((images[1].present, images[1].reference.as_str()), (false, missing));
-    let pull =
-        p::PullImageRequest { term: 1, reference: missing.into(), runtime: pv::Runtime::Docker.into() };
+    let pull = p::PullImageRequest {
+        term: 1,
+        reference: missing.into(),
+        runtime: pv::Runtime::Docker.into(),
+        stored: None,
+    };
     let mut progress = rig.client.clone().pull_image(pull).await.unwrap().into_inner();
     let failure = loop {
         match progress.message().await {
@@ -389,6 +396,7 @@ async fn files_are_put_once_and_edits_stay(rig: Rig) {
             file: Some(entry.clone().into()),
             content: content.to_vec(),
             term: 1,
+            deploys: 0,
         };
         let half = content.len() / 2;
         let parts = [part(&content[..half]), part(&content[half..])];

@@ -44,6 +44,7 @@ macro_rules! suite_of_machines {
 }
 mod contract;
 mod docker;
+mod images;
 mod libvirt;
 mod life;
 mod readiness;

@@ -28,7 +28,18 @@ use tokio::task::JoinHandle;
 pub const BOUND: Duration = Duration::from_secs(60);
 /// What tickets are signed with.
 pub const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
+/// What taps with a cable begin with on a rig on libvirt.
+pub const NICS: &str = "nt";
 const SOCKET: &str = "/var/run/docker.sock";
+
+/// Waits until something holds.
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let end = std::time::Instant::now() + BOUND;
+    while !holds().await {
+        assert!(std::time::Instant::now() < end, "not within {BOUND:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
 
 /// What an observer of the service knows.
 #[derive(Debug, Clone, Default)]
@@ -64,6 +75,11 @@ impl Rig {
         Rig::with("drivers = [\"sim\"]\n", false, None).await
     }
 
+    /// With more lines of configuration.
+    pub async fn sim_with(config: &str) -> Rig {
+        Rig::with(&format!("drivers = [\"sim\"]\n{config}"), false, None).await
+    }
+
     /// A rig on Docker; none when that is not there.
     pub async fn docker(test: &str) -> Option<Rig> {
         Rig::docker_with(test, "").await
@@ -77,7 +93,7 @@ impl Rig {
             return None;
         }
         crate::docker::image::ensure().await;
-        Some(Rig::with(&format!("stop_timeout = 1\n{config}"), true, None).await)
+        Some(Rig::with(&format!("drivers = [\"docker\"]\nstop_timeout = 1\n{config}"), true, None).await)
     }
 
     /// A rig on a private libvirtd that all tests of this process share; none when there is no libvirt.
@@ -92,8 +108,10 @@ impl Rig {
             return None;
         }
         let libvirtd = libvirtd();
-        let config =
-            format!("drivers = [\"libvirt\"]\nlibvirt_uri = {:?}\nstop_timeout = 2\n", libvirtd.uri());
+        let config = format!(
+            "drivers = [\"libvirt\"]\nlibvirt_uri = {:?}\nstop_timeout = 2\n[network]\nnic_prefix = \"{NICS}\"\n",
+            libvirtd.uri()
+        );
         Some(Rig::with(&config, false, Some(libvirtd)).await)
     }
 
@@ -104,6 +122,8 @@ impl Rig {
             std::fs::create_dir_all(&images).unwrap();
             std::fs::copy(libvirt::guest(), images.join(&guest_digest().as_str()["sha256:".len()..]))
                 .unwrap();
+            std::fs::create_dir(dir.path().join("kinds")).unwrap();
+            std::fs::write(dir.path().join("kinds/guest.toml"), include_str!("libvirt/guest.toml")).unwrap();
         }
         let owner = installation::owner(&dir.path().join("data")).unwrap();
         // The end of a UUIDv7 is random.
@@ -139,7 +159,9 @@ impl Rig {
 
     /// Starts the service and an observer.
     pub async fn start(&mut self) {
-        let text = format!("[endpoints]\ncompute = \"mem:compute\"\n{}", self.config);
+        let kinds = self.dir.path().join("kinds");
+        let kinds = if kinds.is_dir() { format!("kinds_dir = {kinds:?}\n") } else { String::new() };
+        let text = format!("{kinds}[endpoints]\ncompute = \"mem:compute\"\n{}", self.config);
         let settings = Settings::from_toml(&text, &self.data_dir(), &self.run_dir()).unwrap();
         let (connector, shutdown) = (Connector::default(), Shutdown::new());
         let endpoint = settings.endpoints.compute.clone();
@@ -194,7 +216,7 @@ impl Rig {
             ..NodeSpec::default()
         };
         if self.libvirtd.is_some() {
-            (spec.kind, spec.cmd) = ("tcl".into(), Vec::new());
+            (spec.kind, spec.cmd) = ("guest".into(), Vec::new());
             (spec.cpu_request_millis, spec.memory_request_bytes) = (1000, 128 << 20);
         }
         let mut instance = Instance {
@@ -216,6 +238,7 @@ impl Rig {
             certificate: None,
             network_of: None,
             readiness: None,
+            image_digest: String::new(),
         };
         rehash(&mut instance);
         instance
@@ -279,6 +302,7 @@ impl Rig {
             file: Some(entry.clone().into()),
             content: content.to_vec(),
             term: 1,
+            deploys: 0,
         };
         self.client.clone().put_files(tokio_stream::once(part)).await.unwrap();
         entry

@@ -45,6 +45,27 @@ async fn a_failed_removal_is_told_and_can_be_asked_again() {
     }
 }
 
+/// Each is held until as many have begun as a host takes on at once: one after the other, none would ever end.
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_are_removed_side_by_side() {
+    let rig = Rig::sim().await;
+    let many: Vec<_> = (0..8)
+        .map(|n| {
+            let mut one = rig.instance(&format!("r{n}"));
+            one.spec.labels.insert("sim.remove-together".into(), "4".into());
+            rehash(&mut one);
+            one
+        })
+        .collect();
+    rig.sync(&many).await;
+    for one in &many {
+        rig.until_phase(one.uid, Phase::Running).await;
+    }
+    let uids: Vec<_> = many.iter().map(|one| one.uid).collect();
+    assert!(rig.remove(&uids, &[]).await.is_empty());
+    rig.until("all are gone", |v| v.instances.is_empty()).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_keeps_ending_is_failed_and_a_machine_can_be_played() {
     let rig = Rig::sim().await;
@@ -52,7 +73,8 @@ async fn what_keeps_ending_is_failed_and_a_machine_can_be_played() {
     vm.runtime = Runtime::Libvirt;
     rig.sync(std::slice::from_ref(&vm)).await;
     rig.until_phase(vm.uid, Phase::Running).await;
-    let query = p::ImageQuery { reference: "x".into(), runtime: pv::Runtime::Libvirt.into() };
+    let query =
+        p::ImageQuery { reference: "x".into(), runtime: pv::Runtime::Libvirt.into(), digest: String::new() };
     let request = p::InspectImagesRequest { images: vec![query] };
     let images = rig.client.clone().inspect_images(request).await.unwrap().into_inner().images;
     assert_eq!((images[0].present, images[0].format()), (true, pv::ImageFormat::Qcow2));

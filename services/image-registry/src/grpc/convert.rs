@@ -1,5 +1,6 @@
 //! Messages and what they mean.
 
+use netloom_image::credentials::Credentials;
 use netloom_model::state::Runtime;
 use netloom_model::{Code, Failure};
 use netloom_proto::convert::{ConvertError, micros, timestamp};
@@ -8,10 +9,11 @@ use netloom_proto::v1::ImageFormat;
 
 use crate::blob::Digest;
 use crate::garbage::{Garbage, What};
+use crate::pull::{Order, Progress};
 use crate::reference::Reference;
 use crate::store::blobs::{Blob, ImageKind, Upload};
 use crate::store::{Image, now_us};
-use crate::upload::{Progress, reference};
+use crate::upload::{self, reference};
 use crate::validate::{Format, ImageUse, Presence, Verdict};
 
 pub(super) fn decode_presence(field: &str, host: &str, p: pb::Presence) -> Result<Presence, Failure> {
@@ -60,9 +62,11 @@ pub(super) fn encode_verdict(verdict: Verdict) -> pb::ImageVerdict {
             digest,
             ..pb::ImageVerdict::default()
         },
-        Verdict::Pull => {
-            pb::ImageVerdict { decision: pb::ImageDecision::Pull.into(), ..pb::ImageVerdict::default() }
-        }
+        Verdict::Pull { stored } => pb::ImageVerdict {
+            decision: pb::ImageDecision::Pull.into(),
+            stored: stored.map(|b| encode_blob(*b)),
+            ..pb::ImageVerdict::default()
+        },
         Verdict::Refuse { reason, message } => pb::ImageVerdict {
             decision: pb::ImageDecision::Refuse.into(),
             reason: reason.as_str().to_owned(),
@@ -125,7 +129,7 @@ fn encode_format(format: Format) -> ImageFormat {
     }
 }
 
-fn encode_blob(blob: Blob) -> pb::Blob {
+pub(super) fn encode_blob(blob: Blob) -> pb::Blob {
     pb::Blob {
         digest: blob.digest.to_string(),
         size_bytes: blob.size_bytes,
@@ -141,6 +145,36 @@ fn encode_blob(blob: Blob) -> pb::Blob {
 
 fn encode_kind(kind: ImageKind) -> pb::ImageKind {
     pb::ImageKind { kind: kind.kind, version: kind.version, preferred: kind.preferred }
+}
+
+/// An image that is to be pulled. Without a word it is called here as it is there.
+pub(super) fn decode_order(r: pb::PullImageRequest) -> Result<Order, Failure> {
+    let name = if r.reference.is_empty() { &r.source } else { &r.reference };
+    let reference: Reference = name.parse().map_err(|e| Failure::from(crate::error::Error::Reference(e)))?;
+    if reference.as_str().contains('@') {
+        let what = "an image of a digest has no tag here; say what it is to be called";
+        return Err(Failure::invalid(format!("reference: {what}"), Vec::new()).violation("reference", what));
+    }
+    Ok(Order {
+        source: r.source,
+        reference,
+        kinds: r.kinds.into_iter().map(decode_kind).collect(),
+        architecture: r.architecture,
+        credentials: r.credentials.map(|c| Credentials { username: c.username, password: c.password }),
+    })
+}
+
+pub(super) fn encode_progress(far: Progress) -> pb::PullImageResponse {
+    let far = pb::PullProgress { done_bytes: far.done, total_bytes: far.total };
+    pb::PullImageResponse { event: Some(pb::pull_image_response::Event::Progress(far)) }
+}
+
+pub(super) fn encode_pulled(image: Image) -> pb::PullImageResponse {
+    pb::PullImageResponse { event: Some(pb::pull_image_response::Event::Done(encode_image(image))) }
+}
+
+fn decode_kind(k: pb::ImageKind) -> ImageKind {
+    ImageKind { kind: k.kind, version: k.version, preferred: k.preferred }
 }
 
 /// A digest of a request; empty is none.
@@ -163,21 +197,20 @@ pub(super) fn decode_upload(u: pb::Upload) -> Result<Upload, Failure> {
             return Err(failure.violation("upload.format", what));
         }
     };
-    let kind = |k: pb::ImageKind| ImageKind { kind: k.kind, version: k.version, preferred: k.preferred };
     Ok(Upload {
         id: String::new(),
         reference: reference(&u.reference, &u.file_name)?,
         digest: digest("upload.digest", &u.digest)?,
         size_bytes: u.size_bytes,
         format,
-        kinds: u.kinds.into_iter().map(kind).collect(),
+        kinds: u.kinds.into_iter().map(decode_kind).collect(),
         file_name: u.file_name,
         create_time_us: 0,
     })
 }
 
-pub(super) fn encode_upload(progress: Progress) -> pb::Upload {
-    let Progress { upload: u, offset, expire_time_us } = progress;
+pub(super) fn encode_upload(progress: upload::Progress) -> pb::Upload {
+    let upload::Progress { upload: u, offset, expire_time_us, is_size_known } = progress;
     pb::Upload {
         id: u.id,
         reference: u.reference.to_string(),
@@ -189,6 +222,7 @@ pub(super) fn encode_upload(progress: Progress) -> pb::Upload {
         offset,
         create_time: timestamp(u.create_time_us),
         expire_time: timestamp(expire_time_us),
+        size_known: is_size_known,
     }
 }
 

@@ -155,6 +155,15 @@ impl Store {
         row.as_ref().map(blob).transpose()
     }
 
+    /// True when a blob of this size is there that nothing is wrong with.
+    pub async fn has_size(&self, size_bytes: u64) -> Result<bool, Error> {
+        let row = sqlx::query("SELECT 1 FROM blobs WHERE size_bytes = $1 AND problem = '' LIMIT 1")
+            .bind(long(size_bytes))
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(row.is_some())
+    }
+
     /// All blobs, each with whether an image or an upload is it.
     pub async fn blobs(&self) -> Result<Vec<(Blob, bool)>, Error> {
         let rows = sqlx::query(

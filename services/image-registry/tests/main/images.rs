@@ -12,6 +12,7 @@ use netloom_proto::v1::ImageFormat;
 use netloom_service::Channel;
 use netloom_service::status::from_status;
 use netloom_service::testing::eventually;
+use netloom_service::ticket;
 use sha2::{Digest as _, Sha256};
 use tonic::Status;
 
@@ -189,6 +190,32 @@ async fn an_upload_that_was_cut_goes_on_where_it_stands_also_after_a_restart() {
 }
 
 #[tokio::test]
+async fn whoever_hashes_while_sending_is_found_by_the_files_name_and_told_when_a_digest_would_help() {
+    let dir = tempfile::tempdir().unwrap();
+    let Running { mut client, .. } = start(dir.path()).await;
+    let of_file = || pb::Upload { size_bytes: 2 << 20, file_name: "cut.img".into(), ..named("cut:1") };
+    let (bytes, other) = (disk(2, 1), disk(2, 2));
+    let begun = create(&mut client, of_file()).await.unwrap();
+    assert!(!begun.size_known);
+    write(&mut client, &begun.id, 0, &bytes[..1 << 20]).await.unwrap();
+    let again = create(&mut client, of_file()).await.unwrap();
+    assert_eq!((&again.id, again.offset), (&begun.id, 1 << 20));
+    // It was another file of that name: the digest says so.
+    write(&mut client, &begun.id, 1 << 20, &other[1 << 20..]).await.unwrap();
+    let request = pb::FinishUploadRequest { id: begun.id, digest: digest(&other) };
+    assert_eq!(refused(client.finish_upload(request).await).reason, "DIGEST_MISMATCH");
+
+    let anew = create(&mut client, of_file()).await.unwrap();
+    assert_eq!(anew.offset, 0);
+    write(&mut client, &anew.id, 0, &other).await.unwrap();
+    let request = pb::FinishUploadRequest { id: anew.id, digest: digest(&other) };
+    client.finish_upload(request).await.unwrap();
+    assert!(create(&mut client, of_file()).await.unwrap().size_known);
+    let smaller = pb::Upload { size_bytes: 1 << 20, ..of_file() };
+    assert!(!create(&mut client, smaller).await.unwrap().size_known);
+}
+
+#[tokio::test]
 async fn two_uploads_of_one_image_at_once_both_end_well() {
     let dir = tempfile::tempdir().unwrap();
     let Running { client, .. } = start(dir.path()).await;
@@ -334,8 +361,25 @@ async fn an_abandoned_upload_is_given_up() {
     assert_eq!(files(dir.path(), "uploads").len(), 0);
 }
 
+/// What tickets are signed with.
+const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
+
+async fn tell_key(client: &mut Client) {
+    let request = pb::ResolveImagesRequest { images: Vec::new(), ticket_key: KEY.to_vec() };
+    client.resolve_images(request).await.unwrap();
+}
+
+fn ticket_for(digest: &str) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    ticket::sign(KEY, digest, ticket::READ_BLOB, now + 60)
+}
+
 async fn read(client: &mut Client, digest: &str, offset: u64) -> Result<Vec<u8>, Status> {
-    let request = pb::ReadBlobRequest { digest: digest.to_owned(), offset };
+    let ticket = ticket_for(digest);
+    read_with(client, pb::ReadBlobRequest { digest: digest.to_owned(), offset, ticket }).await
+}
+
+async fn read_with(client: &mut Client, request: pb::ReadBlobRequest) -> Result<Vec<u8>, Status> {
     let mut parts = client.read_blob(request).await?.into_inner();
     let mut bytes = Vec::new();
     while let Some(part) = parts.message().await? {
@@ -350,6 +394,7 @@ async fn a_blob_is_read_from_any_offset() {
     let Running { mut client, .. } = start(dir.path()).await;
     let bytes = disk(3, 1);
     push(&mut client, "a:1", &bytes).await.unwrap();
+    tell_key(&mut client).await;
     for offset in [0usize, 1, 1 << 20, (1 << 20) + 7, 3 << 20, 4 << 20] {
         let read = read(&mut client, &digest(&bytes), offset as u64).await.unwrap();
         assert_eq!(read, bytes.get(offset..).unwrap_or_default(), "from {offset}");
@@ -360,10 +405,74 @@ async fn a_blob_is_read_from_any_offset() {
 }
 
 #[tokio::test]
+async fn a_blob_is_read_with_a_ticket_for_it_alone_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let Running { mut client, shutdown, task } = start(dir.path()).await;
+    let (bytes, other) = (disk(1, 1), digest(b"other"));
+    push(&mut client, "a:1", &bytes).await.unwrap();
+    let with = |ticket: String| pb::ReadBlobRequest { digest: digest(&bytes), offset: 0, ticket };
+    let early = refused(read_with(&mut client, with(ticket_for(&digest(&bytes)))).await);
+    assert_eq!(early.reason, "TICKET_INVALID", "nobody told the key yet");
+    tell_key(&mut client).await;
+    for (ticket, reason) in [
+        (String::new(), "TICKET_INVALID"),
+        (ticket_for(&other), "TICKET_INVALID"),
+        (ticket::sign(KEY, &digest(&bytes), "exec", u64::MAX), "TICKET_INVALID"),
+        (ticket::sign(KEY, &digest(&bytes), ticket::READ_BLOB, 1), "TICKET_EXPIRED"),
+    ] {
+        assert_eq!(refused(read_with(&mut client, with(ticket)).await).reason, reason);
+    }
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+    let Running { mut client, .. } = start(dir.path()).await;
+    assert_eq!(read(&mut client, &digest(&bytes), 0).await.unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn references_are_resolved_to_what_the_store_has_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let Running { mut client, .. } = start(dir.path()).await;
+    let bytes = disk(1, 1);
+    let kind = pb::ImageKind { kind: "vyos".into(), version: "1".into(), preferred: true };
+    let upload = pb::Upload { kinds: vec![kind], ..named("vyos:1") };
+    let id = create(&mut client, upload).await.unwrap().id;
+    write(&mut client, &id, 0, &bytes).await.unwrap();
+    finish(&mut client, &id).await.unwrap();
+    let pinned = format!("any@{}", digest(&bytes));
+    let wanted =
+        |reference: &str, kind: &str| pb::WantedImage { reference: reference.into(), kind: kind.into() };
+    let images = vec![
+        wanted("docker.io/library/vyos:1", ""),
+        wanted(&pinned, ""),
+        wanted("", "vyos"),
+        wanted("vyos:2", ""),
+        wanted("", "iol"),
+        wanted("No Reference", ""),
+    ];
+    let request = pb::ResolveImagesRequest { images, ticket_key: Vec::new() };
+    let answer = client.resolve_images(request).await.unwrap().into_inner().images;
+    let answer: Vec<(&str, String)> = answer
+        .iter()
+        .map(|r| (r.reference.as_str(), r.stored.as_ref().map(|b| b.digest.clone()).unwrap_or_default()))
+        .collect();
+    let (found, none) = (digest(&bytes), String::new());
+    let expected = [
+        ("vyos:1", found.clone()),
+        (&pinned, found.clone()),
+        ("vyos:1", found),
+        ("vyos:2", none.clone()),
+        ("", none.clone()),
+        ("", none),
+    ];
+    assert_eq!(answer, expected);
+}
+
+#[tokio::test]
 async fn a_blob_that_is_corrupt_on_disk_is_found_set_aside_and_can_be_pushed_again() {
     let dir = tempfile::tempdir().unwrap();
     let Running { mut client, .. } = start(dir.path()).await;
     let bytes = disk(2, 1);
+    tell_key(&mut client).await;
     let verify = |mut client: Client| async move {
         let request = pb::VerifyImageRequest { reference: "a:1".into() };
         client.verify_image(request).await.unwrap().into_inner().stored.unwrap().problem

@@ -2,4 +2,5 @@
 
 mod grpc;
 mod images;
+mod pull;
 mod store;

@@ -50,7 +50,9 @@ impl World {
             is_in: true,
             events: VecDeque::new(),
             links: ENDS.map(link).into(),
-            starts: nodes.map(|node| (node, Start { id: "1".into(), path: "/".into() })).into(),
+            starts: nodes
+                .map(|node| (node, Start { id: "1".into(), path: "/".into(), machine: None }))
+                .into(),
             switched: [0; 2],
             reasons: [1; 2],
         }

@@ -5,7 +5,7 @@ use netloom_model::observed::{Source, WireState};
 use netloom_model::slice::{Segment, WireEnd};
 
 use super::Op;
-use super::tests::{World, id};
+use super::world::{World, id};
 use crate::netlink::Link;
 use crate::qdisc::Shape;
 use crate::redirect::Redirect;

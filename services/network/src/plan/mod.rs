@@ -2,7 +2,7 @@
 //!
 //! Every pass begins from nothing: it compares all that is wanted with all that is there. So a thing that was deleted behind our back, a
 //! restart of anything, and an effect that failed halfway need no code of their own. `refusals` decides what cannot be, `nics` about
-//! interfaces, `bridges` about Open vSwitch's bridges, `planes` says what carries a wire, `ports` decides about ports of Open vSwitch, `joins`
+//! interfaces, `taps` about those of virtual machines, `bridges` about Open vSwitch's bridges, `planes` says what carries a wire, `ports` decides about ports of Open vSwitch, `joins`
 //! about what joins wires in the kernel, `wires` about flows, carrier and states.
 
 mod bridges;
@@ -11,6 +11,7 @@ mod nics;
 mod planes;
 mod ports;
 mod refusals;
+mod taps;
 mod wires;
 
 #[cfg(test)]
@@ -19,6 +20,8 @@ mod kernel_tests;
 mod plane_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -150,6 +153,25 @@ pub struct PlugWish {
     pub offload: bool,
 }
 
+/// A tap of a virtual machine to be taken over as the host end of a NIC, or to be marked and set anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adoption {
+    /// The NIC.
+    pub wire: WireId,
+    /// Number of the tap.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// The process that has to hold it.
+    pub pid: i32,
+    /// Its MTU then, in bytes.
+    pub mtu: u32,
+    /// Its alias then.
+    pub alias: String,
+    /// True when it is not ours yet.
+    pub is_new: bool,
+}
+
 /// A NIC to be changed while it is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Adjustment {
@@ -191,6 +213,10 @@ pub struct Plan {
     pub plug: BTreeMap<NodeUid, Vec<PlugWish>>,
     /// NICs to change, by the node they are in.
     pub adjust: BTreeMap<NodeUid, Vec<Adjustment>>,
+    /// Taps to take over.
+    pub adopt: Vec<Adoption>,
+    /// Taps to let go of: their numbers.
+    pub release: Vec<u32>,
     /// Host ends to call differently.
     pub renames: Vec<Rename>,
     /// Host ends, and the Linux bridges that they are to be ports of; 0 is none.

@@ -12,6 +12,7 @@ use netloom_model::slice::{Nic, WireEnd};
 
 use super::planes;
 use super::refusals;
+use super::taps;
 use super::{Adjustment, Facts, Plan, PlugWish, Rename};
 use crate::guest::{Guest, Setting};
 use crate::names::{Tag, fingerprint};
@@ -33,6 +34,8 @@ pub struct Place<'a> {
     pub failed: bool,
     /// True while its offload is being changed: it is not to go to another plane before.
     pub held: bool,
+    /// Whether its node sees the carrier of its host end: of a virtual machine, compute has to tell it.
+    pub shown: bool,
 }
 
 /// Wanted NICs.
@@ -98,11 +101,25 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
         let (host_name, silent) = (host_name.unwrap_or(&name), host_name.is_none());
         let start = facts.starts.get(&nic.node_uid);
         let (start_id, why) = Default::default();
-        let mut place =
-            Place { nic, link: None, start: start_id, misnamed: None, why, failed: false, held: false };
+        let mut place = Place {
+            nic,
+            link: None,
+            start: start_id,
+            misnamed: None,
+            why,
+            failed: false,
+            held: false,
+            shown: true,
+        };
         let offload = offloads.get(&wire).copied();
         let wrong = Guest::parse(nic).err();
-        match (there.get(&wire), start) {
+        let ours = there.get(&wire);
+        let tap = taps::find(facts, &name, ours, start);
+        match (ours, start) {
+            _ if tap.is_some() => {
+                let tap = tap.map(|tap| (tap, ours.map(|(_, tag)| tag)));
+                tap.into_iter().for_each(|tap| taps::plan(facts, nic, tap, start, &mut place, plan));
+            }
             (None, _) if facts.links.contains_key(&name) => {
                 place.failed = true;
                 place.why = format!(
@@ -128,16 +145,6 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
                     let but = facts.trouble(wire).map(|why| format!(": {why}")).unwrap_or_default();
                     place.misnamed = Some(format!("its node calls the interface {called}{but}"));
                 }
-                if link.name != *host_name && !facts.resting(wire) {
-                    plan.renames.push(Rename {
-                        wire,
-                        index: link.index,
-                        from: link.name.clone(),
-                        to: host_name.clone(),
-                        silent,
-                    });
-                }
-                master(facts, wire, link, roles.get(&wire).copied(), plan);
             }
             (Some((link, _)), _) => {
                 // Of an earlier start, or wanted differently since.
@@ -148,6 +155,12 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
                 place.failed = true;
                 place.why = facts.trouble(wire).unwrap_or_default().to_owned();
             }
+            (None, Some(start)) if start.machine.is_some() => {
+                // Nothing that is waited for: whoever asked is to know at once what to do.
+                place.failed = true;
+                place.why =
+                    "its virtual machine runs without it, and has it from its next start on: netloom node restart".to_owned();
+            }
             (None, Some(_)) => {
                 let (host_name, offload) = (host_name.clone(), offload.unwrap_or(true));
                 let wish = PlugWish { wire, host_name, silent, offload };
@@ -156,6 +169,13 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
                 place.why = facts.trouble(wire).unwrap_or("it is being plugged").to_owned();
             }
             (None, None) => place.why = "its node has not started".to_owned(),
+        }
+        if let Some(link) = place.link {
+            if link.name != *host_name && !facts.resting(wire) {
+                let (index, from, to) = (link.index, link.name.clone(), host_name.clone());
+                plan.renames.push(Rename { wire, index, from, to, silent });
+            }
+            master(facts, wire, link, roles.get(&wire).copied(), plan);
         }
         let observed = ObservedNic {
             wire_id: wire,
@@ -169,7 +189,10 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
     }
     for (wire, (link, _)) in &there {
         if facts.wanted.doomed.contains(wire) {
-            plan.unplug.insert(*wire, link.index);
+            match link.is_tap {
+                true => taps::release(facts, link, plan),
+                false => drop(plan.unplug.insert(*wire, link.index)),
+            }
         }
     }
     places

@@ -5,7 +5,7 @@ use netloom_model::spec::Plane;
 
 use super::Op;
 use super::planes;
-use super::tests::{World, id};
+use super::world::{World, id};
 use crate::driver::ovs::Change;
 
 fn choose(world: &mut World, plane: Option<Plane>) {
@@ -80,7 +80,7 @@ fn a_change_of_plane_changes_no_nic_and_is_on_one_plane_at_a_time() {
             }
             let directs = |op: &Op| matches!(op, Op::Redirect { .. });
             if plan.controls.iter().any(|control| control.ops.iter().any(directs)) {
-                assert!(super::tests::rules(&world).is_empty(), "both planes carry");
+                assert!(super::world::rules(&world).is_empty(), "both planes carry");
             }
             let before = numbers(&world);
             world.act(&plan);

@@ -32,6 +32,9 @@ const SHAPING: &str = "its impairment is being made";
 /// Why a wire is down that lacks nothing of ours.
 const DOWN_IN_NODE: &str = "the interface is down in its node";
 
+/// What is said until compute has read back that a virtual machine sees its cable.
+const UNSEEN: &str = "its virtual machine does not see the cable yet";
+
 struct Verdict {
     state: WireState,
     detail: String,
@@ -318,6 +321,9 @@ impl Wiring<'_> {
             match end.link() {
                 Some(link) if !link.up => {
                     return verdict(WireState::Pending, Some(end.end), "it is being set up");
+                }
+                Some(_) if end.place.is_some_and(|place| !place.shown) => {
+                    return verdict(WireState::Pending, Some(end.end), UNSEEN);
                 }
                 Some(link) if !link.lower_up => {
                     return verdict(WireState::Down, Some(end.end), "it has no carrier yet");

@@ -17,10 +17,11 @@ use crate::figures;
 use crate::names::Names;
 use crate::namespace::{self, Outcomes, Visit};
 use crate::netlink::{Netlink, Refused, Request};
-use crate::plan::{Control, NewTail, Op, Plan, Rename};
+use crate::plan::{Adoption, Control, NewTail, Op, Plan, Rename};
 use crate::qdisc;
 use crate::redirect;
 use crate::slice::Wanted;
+use crate::taps;
 
 /// True when the plan changes anything of the host's interfaces.
 pub fn any(plan: &Plan) -> bool {
@@ -35,7 +36,9 @@ fn on_host(plan: &Plan) -> bool {
         && plan.untail.is_empty()
         && plan.raise.is_empty()
         && plan.mtus.is_empty()
-        && plan.controls.is_empty())
+        && plan.controls.is_empty()
+        && plan.adopt.is_empty()
+        && plan.release.is_empty())
 }
 
 /// Takes NICs away, makes and changes NICs, and sees to what is done to frames. Tells how it went with what can
@@ -81,6 +84,8 @@ struct Host {
     /// A host end, and the bridge that it is to be a port of; 0 is none.
     masters: Vec<(WireId, u32, u32)>,
     controls: Vec<Control>,
+    adopt: Vec<Adoption>,
+    release: Vec<u32>,
 }
 
 impl Host {
@@ -98,6 +103,8 @@ impl Host {
             plain: mtus.chain(raise).collect(),
             masters: plan.masters.iter().map(master).collect(),
             controls: plan.controls.clone(),
+            adopt: plan.adopt.clone(),
+            release: plan.release.clone(),
         }
     }
 
@@ -115,6 +122,8 @@ impl Host {
         outcomes.extend(join_bridges(netlink, &self.masters)?);
         fail_point::pass("network.host-ends", "joined");
         outcomes.extend(control(netlink, &self.names, &self.controls)?);
+        outcomes.extend(taps::adopt(netlink, &self.names, self.adopt)?);
+        taps::release(netlink, &self.release)?;
         fail_point::pass("network.host-ends", "after");
         Ok(outcomes)
     }

@@ -12,7 +12,9 @@ use tokio::task::JoinHandle;
 use tonic::Status;
 
 use crate::frames::{Port, marked};
-use crate::harness::{BOUND, Host, KEY, Node, On, Slice, host_end, nic, on_a_host, on_both_planes, run};
+use crate::harness::{
+    BOUND, Host, KEY, Node, On, Slice, host_end, nic, on_a_host, on_both_planes, run, with_machines,
+};
 
 on_both_planes!(
     both_directions_of_several_nics_are_one_stream_that_tshark_reads,
@@ -20,6 +22,10 @@ on_both_planes!(
     a_tag_that_the_kernel_took_off_is_back_and_filtered_by,
     a_capture_goes_on_after_a_restart_and_ends_with_its_nic_or_its_time,
     a_caller_that_does_not_read_slows_nothing_and_what_it_missed_is_counted,
+);
+with_machines!(
+    both_directions_of_several_nics_are_one_stream_that_tshark_reads,
+    a_tag_that_the_kernel_took_off_is_back_and_filtered_by,
 );
 
 fn sign(wires: &[u64]) -> String {

@@ -7,12 +7,17 @@ use netloom_proto::network::v1 as pb;
 use netloom_service::testing::eventually;
 
 use crate::frames::{Port, crossings};
-use crate::harness::{BOUND, Host, Node, On, Slice, nic, on_a_host, on_both_planes, run};
+use crate::harness::{BOUND, Host, Node, On, Slice, nic, on_a_host, on_both_planes, run, with_machines};
 
 on_both_planes!(
     a_node_that_starts_again_gets_its_nics_and_wires_back,
     what_makes_a_wire_is_put_back_and_its_loss_is_told,
     a_deleted_interface_is_made_again,
+    a_service_that_starts_again_finds_everything_and_touches_nothing,
+);
+with_machines!(
+    a_node_that_starts_again_gets_its_nics_and_wires_back,
+    what_makes_a_wire_is_put_back_and_its_loss_is_told,
     a_service_that_starts_again_finds_everything_and_touches_nothing,
 );
 

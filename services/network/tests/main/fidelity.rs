@@ -8,9 +8,17 @@ use std::time::Duration;
 use netloom_service::testing::eventually;
 
 use crate::frames::{Port, cross, crossings, marked};
-use crate::harness::{BOUND, Host, Node, On, Slice, nic, number, on_a_host, on_both_planes, run};
+use crate::harness::{
+    BOUND, Host, Node, On, Slice, nic, number, on_a_host, on_both_planes, run, with_machines,
+};
 
 on_both_planes!(
+    a_wire_carries_every_kind_of_frame_byte_for_byte,
+    two_equal_labs_do_not_meet,
+    tcp_moves_data_over_a_wire,
+    the_host_itself_does_not_answer_on_a_wire,
+);
+with_machines!(
     a_wire_carries_every_kind_of_frame_byte_for_byte,
     two_equal_labs_do_not_meet,
     tcp_moves_data_over_a_wire,

@@ -13,6 +13,7 @@ mod fidelity;
 mod frames;
 mod harness;
 mod impairment;
+mod machines;
 mod ownership;
 mod planes;
 mod scale;

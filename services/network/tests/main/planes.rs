@@ -7,7 +7,7 @@ use netloom_service::testing::eventually;
 
 use crate::frames::{Port, marked};
 use crate::harness::{
-    BOUND, Handle, Host, Node, On, Slice, Told, host_end, nic, on_a_host, on_both_planes, run,
+    BOUND, Handle, Host, Node, On, Slice, Told, host_end, nic, on_a_host, on_both_planes, run, with_machines,
 };
 use crate::traffic::Traffic;
 
@@ -69,6 +69,7 @@ impl Pair {
 }
 
 on_both_planes!(what_a_wire_carries_is_counted_each_way_by_itself);
+with_machines!(what_a_wire_carries_is_counted_each_way_by_itself);
 
 fn what_a_wire_carries_is_counted_each_way_by_itself(on: On) {
     on_a_host("what_a_wire_carries_is_counted_each_way_by_itself", || async move {
@@ -139,7 +140,8 @@ fn a_change_of_plane_under_traffic_keeps_every_nic_and_loses_little() {
             eprintln!("{lost} of {} frames lost over six changes", outcome.sent());
             // Six changes of some ten milliseconds each; a busy machine may take ten times as long.
             assert!(lost < 900, "{lost} frames were lost");
-            assert!(outcome.came_once(), "a frame came twice");
+            // Userspace goes by what it has cached of flows that are gone, for a moment.
+            assert!(outcome.came_again() < 100, "{} frames came twice", outcome.came_again());
         }
         // Checksums are right on either plane.
         for (plane, name) in [(Plane::Kernel, "kernel"), (Plane::Ovs, "ovs")] {
@@ -183,7 +185,7 @@ fn a_wire_of_the_kernel_loses_no_frame_while_everything_around_it_restarts() {
         for traffic in traffic {
             let outcome = traffic.stop();
             assert_eq!(outcome.lost_in_all(), 0, "of {} frames", outcome.sent());
-            assert!(outcome.came_once());
+            assert_eq!(outcome.came_again(), 0);
         }
     });
 }

@@ -42,6 +42,44 @@ fn a_hundred_wires_come_and_go_in_batches(on: On) {
     });
 }
 
+/// Counted at Open vSwitch: what it was told in one go, and not how long that took. A pass takes what there is; what is heard meanwhile may make a second one.
+#[test]
+fn a_hundred_wires_are_a_handful_of_transactions_and_bundles() {
+    const MOST: usize = 8;
+    on_a_host("a_hundred_wires_are_a_handful_of_transactions_and_bundles", || async {
+        let host = Host::start_on(On::Ovs).await;
+        let nodes: Vec<Node> = (0..20).map(|_| host.node()).collect();
+        host.sync(&Slice::default()).await;
+        host.until("the bridge is there", |t| t.synced && t.inventory.problems.is_empty()).await;
+        let mut slice = Slice::default();
+        let mut wires = Vec::new();
+        for (at, node) in nodes.iter().enumerate() {
+            let next = &nodes[(at + 1) % nodes.len()];
+            for port in 1..=5 {
+                let ends =
+                    [slice.nic(node, &format!("eth{port}")), slice.nic(next, &format!("eth{}", port + 5))];
+                wires.push(slice.wire(nic(ends[0]), nic(ends[1])));
+            }
+        }
+        host.ovs.log_messages();
+        for (what, count) in [("made", 200), ("removed", 200)] {
+            let (before, bundles) = (host.ovs.transactions_of_ports().len(), host.ovs.bundles());
+            match what {
+                "made" => {
+                    host.ensure(&slice).await;
+                    host.until_up(&wires).await;
+                }
+                _ => host.remove(slice.ids()).await,
+            }
+            let transactions = host.ovs.transactions_of_ports().split_off(before);
+            let bundles = host.ovs.bundles() - bundles;
+            assert_eq!(transactions.iter().sum::<usize>(), count, "{what}: {transactions:?}");
+            assert!(transactions.len() <= MOST, "{what}: {transactions:?}");
+            assert!((1..=MOST).contains(&bundles), "{what}: {bundles} bundles");
+        }
+    });
+}
+
 /// A process per port or link is what makes others slow; here there is no way to start one.
 #[test]
 fn the_service_starts_no_process() {

@@ -7,7 +7,7 @@ use netloom_model::id::{HostId, NodeUid};
 use netloom_model::slice::Instance;
 use netloom_model::state::Runtime;
 
-use crate::client::{HostClient, ImageHost, ImageUse, Refused, Verdict};
+use crate::client::{HostClient, ImageHost, ImageUse, Refused, Resolved, Verdict};
 use crate::error::{Error, Result};
 use crate::rows::{LabRows, NodeRow};
 use crate::scheduler::Scheduler;
@@ -23,7 +23,7 @@ impl Scheduler {
             .zip(uses)
             .filter_map(|(v, u)| match v {
                 Verdict::Refuse { reason, message } => Some((reason, message, u)),
-                Verdict::Use | Verdict::Pull => None,
+                Verdict::Use { .. } | Verdict::Pull { .. } => None,
             })
             .collect();
         let Some((reason, _, _)) = refused.first() else { return Ok(()) };
@@ -35,6 +35,22 @@ impl Scheduler {
             .with("nodes", joined(nodes, ","))
             .with("images", joined(images, ","))
             .into())
+    }
+
+    /// Which lab uses which images: by lab, each image once. What a lab has set aside or is about to have counts as well.
+    pub fn image_users(&self) -> BTreeSet<(String, String)> {
+        let mut users = BTreeSet::new();
+        for rows in self.store.all() {
+            let of_rows = rows.nodes.values().map(|n| &*n.spec);
+            for node in of_rows.chain(&rows.lab.spec.nodes) {
+                let of_kind = || self.catalogue.get(&node.kind).map(|k| k.image.clone()).unwrap_or_default();
+                let image = if node.image.is_empty() { of_kind() } else { node.image.clone() };
+                if !image.is_empty() {
+                    users.insert((rows.lab.id.to_string(), image));
+                }
+            }
+        }
+        users
     }
 
     /// What a host would not take of the successors among these nodes, once what leaves with them is gone.
@@ -83,11 +99,18 @@ impl Scheduler {
 
     /// The registry's verdict on each use, from what the hosts' stores have now.
     pub async fn verdicts(&self, uses: &[ImageUse]) -> Result<Vec<Verdict>> {
-        let mut asked: BTreeMap<&HostId, BTreeSet<(String, Runtime)>> = BTreeMap::new();
+        let references: BTreeSet<&String> = uses.iter().map(|u| &u.reference).collect();
+        let references: Vec<String> = references.into_iter().cloned().collect();
+        let resolved = self.registry.resolve(&references, &self.ticket_key).await?;
+        let digest = |r: Resolved| r.stored.map(|s| s.digest().to_owned()).unwrap_or_default();
+        let digests: BTreeMap<&String, String> =
+            references.iter().zip(resolved.into_iter().map(digest)).collect();
+        let mut asked: BTreeMap<&HostId, BTreeSet<(String, Runtime, String)>> = BTreeMap::new();
         for u in uses {
-            asked.entry(&u.host).or_default().insert((u.reference.clone(), u.runtime));
+            let digest = digests.get(&u.reference).cloned().unwrap_or_default();
+            asked.entry(&u.host).or_default().insert((u.reference.clone(), u.runtime, digest));
         }
-        let ask = |(host, images): (&HostId, BTreeSet<(String, Runtime)>)| {
+        let ask = |(host, images): (&HostId, BTreeSet<(String, Runtime, String)>)| {
             let client = self.hosts.get(host).cloned();
             let (host, images) = (host.clone(), images.into_iter().collect::<Vec<_>>());
             async move {

@@ -9,6 +9,7 @@ use netloom_service::telemetry;
 
 use super::refuse::{lab_not_found, refuse_if_busy, repeated_in};
 use crate::error::Result;
+use crate::facts::BACK;
 use crate::plan::{NodeChange, change_nodes};
 use crate::rows::{LabRows, OperationKind, OperationRow, OperationState};
 use crate::scheduler::Scheduler;
@@ -38,6 +39,16 @@ impl ChangeNodes {
 
     /// The nodes, if all are there and each has something to start and stop.
     fn uids(&self, rows: &LabRows) -> Result<BTreeSet<NodeUid>> {
+        let aside =
+            self.nodes.iter().find_map(|id| rows.node(&id.to_ascii_lowercase()).filter(|n| n.is_aside()));
+        if let Some(node) = aside {
+            let message = format!(
+                "node {} is set aside: what lab \"{}\" was last asked to be does not have it; {BACK}",
+                node.id, rows.lab.id
+            );
+            let failure = Failure::new(Code::FailedPrecondition, "NODE_SET_ASIDE", message);
+            return Err(failure.with("node", node.id.to_string()).into());
+        }
         let found = |id: &String| {
             let node = rows.node(&id.to_ascii_lowercase()).filter(|n| n.wanted.stays());
             node.ok_or_else(|| id.clone())

@@ -17,7 +17,7 @@ use netloom_service::fail_point;
 use netloom_service::status::from_status;
 use prost::Message as _;
 
-use super::{COMPUTE, HostClient, NOTE, REMOVAL, batches, bounded, unreadable};
+use super::{COMPUTE, HostClient, NOTE, REMOVAL, StoredBlob, batches, bounded, unreadable};
 use crate::error::Result;
 
 /// Most bytes of one part of a file.
@@ -64,6 +64,13 @@ pub enum ComputeEvent {
 /// What a store has of an image.
 #[derive(Debug, Clone)]
 pub struct ImageFacts(pub(super) pc::ImageFacts);
+
+impl ImageFacts {
+    /// Its digest; empty when the store does not have it.
+    pub fn digest(&self) -> &str {
+        &self.0.digest
+    }
+}
 
 impl HostClient {
     /// Replaces the host's slice of instances.
@@ -143,7 +150,12 @@ impl HostClient {
     }
 
     /// Puts files of a lab on the host.
-    pub async fn put_files(&self, lab: LabUid, files: Vec<(FileEntry, Arc<Vec<u8>>)>) -> Result<()> {
+    pub async fn put_files(
+        &self,
+        lab: LabUid,
+        deploys: u64,
+        files: Vec<(FileEntry, Arc<Vec<u8>>)>,
+    ) -> Result<()> {
         let (term, lab_uid) = (self.term, lab.to_string());
         let parts = futures::stream::iter(files).flat_map(move |(file, content)| {
             // An empty file is one empty part. A part is copied when it is sent, never all of them before.
@@ -154,6 +166,7 @@ impl HostClient {
                 file: Some(file.clone()),
                 content: content[i * PART..content.len().min((i + 1) * PART)].to_vec(),
                 term,
+                deploys,
             }))
         });
         fail_point::pass("scheduler.send-files", "before");
@@ -162,14 +175,29 @@ impl HostClient {
         Ok(())
     }
 
-    /// What the host's stores have of these images, in order; and how many bytes its disk has room for, where it could be asked.
+    /// Removes the files of a lab that were put below these directories and are none of these.
+    pub async fn remove_files(
+        &self,
+        lab: LabUid,
+        deploys: u64,
+        directories: Vec<String>,
+        files: Vec<String>,
+    ) -> Result<()> {
+        let request =
+            pc::RemoveFilesRequest { term: self.term, lab_uid: lab.to_string(), directories, files, deploys };
+        bounded(STORE, self.compute.clone().remove_files(request)).await.map_err(self.error(COMPUTE))?;
+        Ok(())
+    }
+
+    /// What the host's stores have of these images, each with the digest that the registry's store has under it, in order; and how many bytes its disk has room for, where it could be asked.
     pub async fn inspect_images(
         &self,
-        images: &[(String, Runtime)],
+        images: &[(String, Runtime, String)],
     ) -> Result<(Vec<ImageFacts>, Option<u64>)> {
-        let query = |(reference, runtime): &(String, Runtime)| pc::ImageQuery {
+        let query = |(reference, runtime, digest): &(String, Runtime, String)| pc::ImageQuery {
             reference: reference.clone(),
             runtime: p::Runtime::from(*runtime).into(),
+            digest: digest.clone(),
         };
         let request = pc::InspectImagesRequest { images: images.iter().map(query).collect() };
         let response = bounded(STORE, self.compute.clone().inspect_images(request))
@@ -198,11 +226,12 @@ impl HostClient {
         Ok(all)
     }
 
-    /// Fetches an image; `progress` is told how far it is.
+    /// Fetches an image, from the registry's store with a ticket where that has it; `progress` is told how far it is.
     pub async fn pull_image(
         &self,
         reference: &str,
         runtime: Runtime,
+        stored: Option<(StoredBlob, String)>,
         mut progress: impl FnMut(String),
     ) -> Result<ImageFacts> {
         let error = self.error(COMPUTE);
@@ -210,6 +239,13 @@ impl HostClient {
             term: self.term,
             reference: reference.to_owned(),
             runtime: p::Runtime::from(runtime).into(),
+            stored: stored.map(|(StoredBlob(blob), ticket)| pc::StoredImage {
+                digest: blob.digest,
+                size_bytes: blob.size_bytes,
+                format: blob.format,
+                image_ids: blob.image_ids,
+                ticket,
+            }),
         };
         let mut stream = bounded(NOTE, self.compute.clone().pull_image(request)).await.map_err(&error)?;
         loop {

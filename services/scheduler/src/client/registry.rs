@@ -46,12 +46,18 @@ pub struct ImageHost {
 }
 
 /// Whether an image can be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
     /// It is there and can be used.
-    Use,
+    Use {
+        /// Its digest.
+        digest: String,
+    },
     /// It is to be fetched first.
-    Pull,
+    Pull {
+        /// What the registry's store has of it; none when the runtime fetches it from elsewhere.
+        stored: Option<StoredBlob>,
+    },
     /// It cannot be used.
     Refuse {
         /// UPPER_SNAKE.
@@ -59,6 +65,26 @@ pub enum Verdict {
         /// Image, host and remedy in words.
         message: String,
     },
+}
+
+/// Bytes in the registry's store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredBlob(pub(super) pi::Blob);
+
+impl StoredBlob {
+    /// Their digest, with `sha256:` before it.
+    pub fn digest(&self) -> &str {
+        &self.0.digest
+    }
+}
+
+/// What a reference means in the registry's store.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved {
+    /// The reference in normal form; empty when there is none.
+    pub reference: String,
+    /// What the store has under it.
+    pub stored: Option<StoredBlob>,
 }
 
 /// The image registry.
@@ -95,6 +121,23 @@ impl RegistryClient {
         Ok(())
     }
 
+    /// What references mean in the store now, in order. Tells the registry the key that tickets for its bytes are signed with.
+    pub async fn resolve(&self, references: &[String], ticket_key: &[u8]) -> Result<Vec<Resolved>> {
+        let wanted =
+            |reference: &String| pi::WantedImage { reference: reference.clone(), kind: String::new() };
+        let request = pi::ResolveImagesRequest {
+            images: references.iter().map(wanted).collect(),
+            ticket_key: ticket_key.to_vec(),
+        };
+        let response = bounded(NOTE, self.0.clone().resolve_images(request)).await.map_err(registry_said)?;
+        if response.images.len() != references.len() {
+            return Err(registry_said(Failure::internal("it did not resolve each image")));
+        }
+        let resolved =
+            |r: pi::ResolvedImage| Resolved { reference: r.reference, stored: r.stored.map(StoredBlob) };
+        Ok(response.images.into_iter().map(resolved).collect())
+    }
+
     /// Judges whether images can be used on these hosts, in order.
     pub async fn validate(
         &self,
@@ -116,8 +159,8 @@ impl RegistryClient {
             return Err(registry_said(Failure::internal("it did not judge each image")));
         }
         let verdict = |v: pi::ImageVerdict| match v.decision() {
-            pi::ImageDecision::Use => Verdict::Use,
-            pi::ImageDecision::Pull => Verdict::Pull,
+            pi::ImageDecision::Use => Verdict::Use { digest: v.digest },
+            pi::ImageDecision::Pull => Verdict::Pull { stored: v.stored.map(StoredBlob) },
             _ => Verdict::Refuse { reason: v.reason, message: v.message },
         };
         Ok(response.verdicts.into_iter().map(verdict).collect())

@@ -1,7 +1,5 @@
 //! Changes of nodes and links, and leave to capture at interfaces: what requests say.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use netloom_model::failure::{Code, Failure};
 use netloom_model::id::{HostId, LabId};
 use netloom_model::spec::LinkSpec;
@@ -10,7 +8,7 @@ use netloom_service::status::to_status;
 use netloom_service::ticket;
 use tonic::Status;
 
-use super::{Grpc, TICKET, not_found, request_id, status};
+use super::{Grpc, not_found, request_id, status};
 use crate::apply::{Apply, Change, ChangeNodes, Existence, LinkChange, LinkEdit, lab_not_found};
 use crate::plan::NodeChange;
 use crate::rows::{LabRows, LinkRow, NicRow, OperationRow};
@@ -115,13 +113,12 @@ impl Grpc {
         }
         let client = hosts.first().and_then(|host| self.core.hosts.get(*host));
         let client = client.ok_or_else(|| not_found("host", "HOST_NOT_FOUND", &request.lab))?;
-        let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + TICKET;
         let uid = ticket::capture_uid(nics.iter().map(|(nic, _)| nic.wire_id.get()));
         let interface =
             |(nic, name): (&NicRow, String)| ps::CaptureInterface { nic: nic.wire_id.get(), name };
         Ok(ps::CaptureTicket {
             endpoint: client.network_endpoint.to_string(),
-            ticket: ticket::sign(&self.core.ticket_key, &uid, "capture", expires.as_secs()),
+            ticket: self.core.ticket(&uid, "capture"),
             interfaces: nics.into_iter().map(interface).collect(),
         })
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use netloom_model::id::{HostId, WireId};
 use netloom_model::observed::Source;
-use netloom_model::plan::Progress;
+use netloom_model::plan::{Object as What, Progress};
+use netloom_model::state::{NodeState, Runtime};
 use netloom_model::tally::{LinkTally, NodeTally};
 use netloom_proto::convert::{timestamp, told};
 use netloom_proto::scheduler::v1 as ps;
@@ -12,7 +13,7 @@ use netloom_proto::v1 as p;
 use netloom_service::status::to_rpc_status;
 
 use crate::events::Heard;
-use crate::rows::{HostRow, OperationKind, OperationRow, OperationState, Reserved};
+use crate::rows::{HostRow, LabRows, NodeRow, OperationKind, OperationRow, OperationState, Reserved};
 use crate::scheduler::Scheduler;
 use crate::store::{Interface, LabView, LinkView, NodeView, Object, progress};
 
@@ -62,6 +63,7 @@ pub(super) fn node(core: &Scheduler, view: NodeView) -> ps::NodeFacts {
         sources.push(Source::Interfaces);
     }
     let mut facts = ps::NodeFacts {
+        boot: boot(core, &node),
         sources: told(sources),
         uid: node.uid.to_string(),
         lab,
@@ -154,6 +156,7 @@ pub(super) fn host(
         memory_overcommit: core.config.memory_overcommit,
         runtimes: compute.runtimes.into_iter().map(|r| p::Runtime::from(r).into()).collect(),
         runtime_versions: compute.runtime_versions,
+        missing_runtimes: compute.missing_runtimes,
         datapath: network.datapath,
         ovs_version: network.ovs_version,
         plane: network.plane,
@@ -164,20 +167,36 @@ pub(super) fn host(
     }
 }
 
+/// How long a virtual machine boots already; none when it does not.
+fn boot(core: &Scheduler, node: &NodeRow) -> Option<p::Boot> {
+    let limit = core.catalogue.of(&node.spec).map(|kind| kind.readiness.timeout_s()).unwrap_or_default();
+    let boots = node.runtime == Runtime::Libvirt && node.state == NodeState::Running && limit > 0;
+    let started_us = node.observed.as_ref().map(|o| o.start_time_us).filter(|us| boots && *us > 0)?;
+    let limit_seconds = i32::try_from(limit).unwrap_or(i32::MAX);
+    Some(p::Boot { start_time: timestamp(started_us), limit_seconds })
+}
+
 /// How far a running operation is. What is gone while its lab is not says what holds the lab up.
-fn how_far(core: &Scheduler, row: &OperationRow) -> Vec<Progress> {
-    let mut all = progress(row, core.store.rows(row.lab_uid).as_deref());
+fn how_far(core: &Scheduler, row: &OperationRow) -> Vec<p::Progress> {
+    let rows = core.store.rows(row.lab_uid);
+    let nodes = rows.as_deref().map(LabRows::told).unwrap_or_default();
     let left = core.world.left_of(row.lab_uid);
-    for gone in all.iter_mut().filter(|p| p.state == "GONE") {
-        gone.detail.clone_from(&left);
-    }
-    all
+    let told = |progress: Progress| {
+        let node = nodes.get(&progress.id.to_ascii_lowercase()).filter(|_| progress.object == What::Node);
+        let mut progress =
+            p::Progress { boot: node.and_then(|node| boot(core, node)), ..p::Progress::from(progress) };
+        if progress.state == "GONE" {
+            progress.detail.clone_from(&left);
+        }
+        progress
+    };
+    progress(row, rows.as_deref()).into_iter().map(told).collect()
 }
 
 pub(super) fn operation(core: &Scheduler, row: OperationRow) -> ps::OperationFacts {
     let how_far = match row.state {
         OperationState::Running => how_far(core, &row),
-        _ => row.progress,
+        _ => row.progress.into_iter().map(Into::into).collect(),
     };
     let kind = match row.kind {
         OperationKind::Deploy | OperationKind::Edit => p::OperationKind::Deploy,
@@ -198,7 +217,7 @@ pub(super) fn operation(core: &Scheduler, row: OperationRow) -> ps::OperationFac
         lab: row.lab.to_string(),
         state: state.into(),
         plan: Some(row.plan.into()),
-        progress: how_far.into_iter().map(Into::into).collect(),
+        progress: how_far,
         error: row.error.as_ref().map(to_rpc_status),
         create_time: timestamp(row.create_us),
         update_time: timestamp(row.update_us),

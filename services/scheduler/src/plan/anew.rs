@@ -130,7 +130,7 @@ impl Made {
             return Anew::Made;
         };
         self.names.insert(folded);
-        let node = NodeRow { replaced: true, ..new.row() };
+        let node = NodeRow { replaced: true, placed: false, ..new.row() };
         self.kept.insert(node.uid);
         self.former.insert(node.uid, host);
         rows.nodes.insert(node.uid, node);
@@ -146,19 +146,29 @@ impl Made {
     /// True unless it was made to share a network namespace that is not there any more, and does not come back with it: a container cannot have another.
     pub(super) fn finds_its_owner(&self, rows: &LabRows, node: &NodeRow) -> bool {
         let NetworkMode::Node(owner) = &node.spec.network_mode else { return true };
-        let owner = owner.to_ascii_lowercase();
-        // The newest that was there when it was made.
-        let may = rows.nodes.values().filter(|n| n.id.folded() == owner && n.create_us <= node.create_us);
-        may.max_by_key(|n| n.create_us)
-            .is_some_and(|o| self.asked.get(&owner) == Some(&o.spec_hash) && self.finds_its_owner(rows, o))
+        let there = node.shares.and_then(|uid| rows.nodes.get(&uid));
+        let is_asked = |o: &NodeRow| self.asked.get(&owner.to_ascii_lowercase()) == Some(&o.spec_hash);
+        there.is_some_and(|o| is_asked(o) && self.finds_its_owner(rows, o))
     }
 
-    /// Drops the successors that nobody asks for any more: nothing was made of them, except of those that were to come back.
+    /// Drops the successors that nobody asks for any more: nothing was made of them, except of those that were to come back, whether they are seen just now or not.
     pub(super) fn drop_others(&self, rows: &mut LabRows) {
         let dropped = |n: &NodeRow| n.is_successor() && !self.kept.contains(&n.uid);
-        rows.nodes.retain(|_, n| !dropped(n) || n.phase().is_some());
+        rows.nodes.retain(|_, n| !dropped(n) || n.placed);
         for node in rows.nodes.values_mut().filter(|n| dropped(n)) {
             (node.wanted, node.files) = (Wanted::Aside, String::new());
+        }
+    }
+}
+
+/// Notes of what is to be made whose network namespace it will share. Of what was made that is told already.
+pub(super) fn note_owners(rows: &mut LabRows) {
+    let uids: BTreeMap<String, NodeUid> =
+        rows.asked_for().into_iter().map(|n| (n.id.folded(), n.uid)).collect();
+    let is_open = |n: &&mut NodeRow| n.wanted.stays() && (!n.placed || n.shares.is_none());
+    for node in rows.nodes.values_mut().filter(is_open) {
+        if let NetworkMode::Node(owner) = &node.spec.network_mode {
+            node.shares = uids.get(&owner.to_ascii_lowercase()).copied();
         }
     }
 }
@@ -185,7 +195,11 @@ impl New {
             rejections: Vec::new(),
             image_step: if bridge { ImageStep::Ready } else { ImageStep::Waiting },
             image_detail: String::new(),
+            image_digest: String::new(),
             files: String::new(),
+            own_files: Vec::new(),
+            placed: true,
+            shares: None,
             removal: String::new(),
             settled_start: String::new(),
             restarts: 0,
@@ -219,7 +233,7 @@ pub fn take_over(rows: &mut LabRows, catalogue: &Catalogue, now: i64) {
     }
     for node in rows.nodes.values_mut() {
         match able.get(&node.id.folded()) {
-            Some(uid) if *uid == node.uid => node.replaced = false,
+            Some(uid) if *uid == node.uid => (node.replaced, node.placed) = (false, true),
             Some(_) if !node.replaced => {
                 node.replaced = true;
                 leaves(node);

@@ -10,7 +10,7 @@ use netloom_model::state::Wanted;
 use serde::{Deserialize, Serialize};
 
 use super::anew::leaves;
-use crate::rows::{ImageStep, LabRows, NodeRow};
+use crate::rows::{CertificateRow, ImageStep, LabRows, NodeRow};
 
 /// What the nodes and links of a lab were.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct Before {
     unmade: Vec<NodeRow>,
     /// Ids of the links that were unplugged on request.
     unplugged: BTreeSet<String>,
+    /// Its certificates by node id in lower case, its authority's among them.
+    #[serde(default)]
+    certificates: Option<BTreeMap<String, CertificateRow>>,
 }
 
 /// What was asked of a node, and whether it stood beside the one that is shown.
@@ -35,15 +38,16 @@ impl Before {
     pub fn of(rows: &LabRows) -> Before {
         let was = |n: &NodeRow| Was { wanted: n.wanted, replaced: n.replaced, image_step: n.image_step };
         let unplugged = rows.links.values().filter(|l| l.is_wanted() && !l.enabled);
-        let unmade = rows.nodes.values().filter(|n| n.is_successor() && n.phase().is_none());
+        let unmade = rows.nodes.values().filter(|n| n.is_successor() && !n.placed);
         Before {
             unmade: unmade.cloned().collect(),
             nodes: rows.nodes.values().map(|n| (n.uid, was(n))).collect(),
             unplugged: unplugged.map(|l| l.id.clone()).collect(),
+            certificates: Some(rows.certificates.clone()),
         }
     }
 
-    /// Gives every node the place that it had, and takes away those that were not there. What is being removed already, of which there was nothing, is left to the plan.
+    /// Gives every node the place and the certificate that it had, and takes away those that were not there. What is being removed already, of which there was nothing, is left to the plan.
     pub fn put_back(&self, rows: &mut LabRows) {
         for node in rows.nodes.values_mut() {
             match self.nodes.get(&node.uid).filter(|_| !self.unmade.iter().any(|n| n.uid == node.uid)) {
@@ -75,6 +79,9 @@ impl Before {
             ..n.clone()
         });
         rows.nodes.extend(unmade.map(|node| (node.uid, node)));
+        if let Some(certificates) = &self.certificates {
+            rows.certificates.clone_from(certificates);
+        }
         for link in rows.links.values_mut().filter(|l| self.unplugged.contains(&l.id)) {
             link.enabled = false;
         }

@@ -134,7 +134,7 @@ pub(super) fn nics(rows: &mut LabRows, catalogue: &Catalogue) {
                 continue;
             };
             let port = catalogue
-                .get(&node.spec.kind)
+                .of(&node.spec)
                 .and_then(|kind| kind.interfaces.index(&kind.name, &end.interface).ok());
             let Some(port) = port else { continue };
             let wire_id = ports.get(&(node.uid, port)).copied().unwrap_or_else(|| new_wire_id(63));

@@ -78,40 +78,64 @@ fn bundled(node: &NodeSpec) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// What changes in the files that a node mounts, and goes on mounting: they are written over where they are.
-pub fn contents(old: (&LabSpec, &NodeSpec), new: (&LabSpec, &NodeSpec)) -> Vec<String> {
-    if old.0.files == new.0.files {
+/// What becomes of the files that a node mounts, and goes on mounting: they are written over where they are, or go. A node that is made anew reads them at its start.
+pub fn contents(old: (&[FileEntry], &NodeSpec), new: (&LabSpec, &NodeSpec), anew: bool) -> Vec<String> {
+    let (had, has) = (old.0, new.0.files_of(new.1));
+    if had == has {
         return Vec::new();
     }
-    let (had, has) = (old.0.files_of(old.1), new.0.files_of(new.1));
-    let differs = |f: &&FileEntry| had.iter().all(|h| h.path != f.path || h.digest != f.digest);
-    let changed: Vec<&str> = has.iter().filter(differs).map(|f| f.path.as_str()).collect();
     let goes_on = |path: &str, target: &str| bundled(old.1).any(|b| b == (path, target));
     let told = |(path, target): (&str, &str)| {
-        let below = |file: &&str| file.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+        let change = change_of(path, had, &has)?;
         let writable = new.1.binds.iter().any(|b| b.target == target && !b.read_only);
-        let own = if writable { ", and what it changed in it itself is lost" } else { "" };
-        if changed.contains(&path) {
-            return Some(match path == new.1.startup_config {
-                true => {
-                    format!("startup-config: content changes; the node reads it when it next starts{own}")
-                }
-                false => {
-                    format!(
-                        "bind {target}: content changes, in place; the node reads it when it next does{own}"
-                    )
-                }
-            });
-        }
-        let inside: Vec<&str> = changed.iter().copied().filter(below).collect();
-        let first = inside.first()?.strip_prefix(path)?.trim_start_matches('/');
-        let what = match inside.len() {
-            1 => format!("{first} changes"),
-            n => format!("{first} and {} more change", n - 1),
-        };
-        Some(format!("bind {target}: {what}, in place; the node reads it when it next does{own}"))
+        let own =
+            if writable && change.overwrites { ", and what it changed in it itself is lost" } else { "" };
+        let (what, is_configuration) = (change.told, path == new.1.startup_config);
+        Some(match (anew, is_configuration) {
+            (true, _) => format!("bind {target}: {what}{own}"),
+            (false, true) => format!("startup-config: {what}; the node reads it when it next starts{own}"),
+            (false, false) => {
+                format!("bind {target}: {what}, in place; the node reads it when it next does{own}")
+            }
+        })
     };
     bundled(new.1).filter(|(path, target)| goes_on(path, target)).filter_map(told).collect()
+}
+
+/// What becomes of what is mounted from a path.
+struct Change {
+    told: String,
+    /// True when it may be written over what the node did to it.
+    overwrites: bool,
+}
+
+fn change_of(path: &str, had: &[FileEntry], has: &[FileEntry]) -> Option<Change> {
+    let find = |all: &[FileEntry], path: &str| all.iter().find(|f| f.path == path).cloned();
+    if let Some(file) = find(has, path) {
+        let was = find(had, path).filter(|was| was.digest == file.digest);
+        return match was {
+            None => Some(Change { told: "content changes".to_owned(), overwrites: true }),
+            Some(was) if was.mode != file.mode => {
+                Some(Change { told: format!("mode {:o} → {:o}", was.mode, file.mode), overwrites: false })
+            }
+            Some(_) => None,
+        };
+    }
+    let below = |file: &FileEntry| Some(file.path.strip_prefix(path)?.strip_prefix('/')?.to_owned());
+    let names = |of: &[FileEntry], others: &[FileEntry], same: fn(&FileEntry, &FileEntry) -> bool| {
+        let differs = |f: &&FileEntry| others.iter().all(|o| !same(f, o));
+        of.iter().filter(differs).filter_map(below).collect::<Vec<_>>()
+    };
+    let changed = names(has, had, |a, b| a == b);
+    let gone = names(had, has, |a, b| a.path == b.path);
+    let told = |names: &[String], one: &str, many: &str| match names {
+        [] => None,
+        [name] => Some(format!("{name} {one}")),
+        [first, rest @ ..] => Some(format!("{first} and {} more {many}", rest.len())),
+    };
+    let all = [told(&changed, "changes", "change"), told(&gone, "goes", "go")];
+    let all: Vec<String> = all.into_iter().flatten().collect();
+    (!all.is_empty()).then(|| Change { told: all.join(", "), overwrites: true })
 }
 
 /// Says of what is removed because a filter left its node out that this is why.
@@ -214,6 +238,7 @@ fn words(field: &str, old: Option<&Value>, new: Option<&Value>) -> String {
     let map = |value: Option<&'_ Value>| value.and_then(Value::as_object).cloned();
     match (short(field, old), short(field, new)) {
         (Some(old), Some(new)) => format!("{name} {old} → {new}"),
+        _ if field == "cmd" || field == "entrypoint" => format!("{name} {} → {}", command(old), command(new)),
         _ => match (map(old), map(new)) {
             (None, None) => format!("{name} changed"),
             (old, new) => {
@@ -238,6 +263,36 @@ fn entries(old: &Map<String, Value>, new: &Map<String, Value>) -> String {
     all.join(" ")
 }
 
+/// A command as people write it, its beginning when it is long.
+fn command(value: Option<&Value>) -> String {
+    let words = value.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let is_plain =
+        |word: &str| !word.is_empty() && !word.contains(|c: char| c.is_whitespace() || "'\"\\$`".contains(c));
+    let quoted = |word: &str| {
+        if is_plain(word) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    };
+    let text = words.map(quoted).collect::<Vec<_>>().join(" ");
+    match text.chars().count() {
+        0 => "none".to_owned(),
+        n if n <= SHOWN => text,
+        _ => text.chars().take(SHOWN - 1).chain(['…']).collect(),
+    }
+}
+
+/// A size as people write it.
+fn size(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 6] = [
+        (1 << 30, "GiB"),
+        (1_000_000_000, "gb"),
+        (1 << 20, "MiB"),
+        (1_000_000, "mb"),
+        (1 << 10, "KiB"),
+        (1_000, "kb"),
+    ];
+    let fits = UNITS.into_iter().find(|(unit, _)| bytes.is_multiple_of(*unit));
+    fits.map_or_else(|| bytes.to_string(), |(unit, name)| format!("{}{name}", bytes / unit))
+}
+
 /// A value that is short enough to be shown.
 fn short(field: &str, value: Option<&Value>) -> Option<String> {
     let text = match value {
@@ -245,7 +300,7 @@ fn short(field: &str, value: Option<&Value>) -> Option<String> {
         Some(Value::Number(n)) => match n.as_u64() {
             Some(0) => "none".to_owned(),
             Some(n) if field.ends_with("_millis") => (n as f64 / 1_000.0).to_string(),
-            Some(n) if field.ends_with("_bytes") && n.is_multiple_of(1 << 20) => format!("{}MiB", n >> 20),
+            Some(n) if field.ends_with("_bytes") => size(n),
             _ => n.to_string(),
         },
         Some(Value::Bool(b)) => b.to_string(),
@@ -269,14 +324,17 @@ mod tests {
             image: "b".into(),
             env: [("P".into(), "secret".into()), ("Q".into(), String::new())].into(),
             cpu_limit_millis: 500,
-            memory_limit_bytes: 64 << 20,
+            memory_limit_bytes: 128_000_000,
+            shm_size_bytes: 1 << 30,
+            cmd: ["sh", "-c", "sleep 1; it's"].map(String::from).into(),
             exec: vec!["x".into()],
             user: "frr".into(),
             ..NodeSpec::default()
         };
         assert_eq!(
             node_change(&old, &new),
-            "cpu none → 0.5, env ~P +Q, exec changed, image a → b, memory none → 64MiB, user none → frr"
+            "cmd none → sh -c 'sleep 1; it'\\''s', cpu none → 0.5, env ~P +Q, exec changed, image a → b, memory none → 128mb, \
+             shm-size none → 1GiB, user none → frr"
         );
         let hash = |spec: &NodeSpec| spec_hash("n", spec, &[], None);
         let only = NodeSpec { image: "b".into(), exec: vec!["x".into()], ..old.clone() };
@@ -308,10 +366,13 @@ mod tests {
             ..LabSpec::default()
         };
         let old = files(&[("a", "1"), ("d/x", "1"), ("d/y", "1"), ("s.cfg", "1"), ("other", "1")]);
-        let told = |new: &LabSpec| contents((&old, &node), (new, &node));
+        let told = |new: &LabSpec| contents((&old.files_of(&node), &node), (new, &node), false);
         assert_eq!(told(&old), Vec::<String>::new());
         assert_eq!(
-            told(&LabSpec { files: files(&[("other", "2")]).files, ..old.clone() }),
+            told(&LabSpec {
+                files: files(&[("a", "1"), ("d/x", "1"), ("d/y", "1"), ("s.cfg", "1"), ("other", "2")]).files,
+                ..old.clone()
+            }),
             Vec::<String>::new()
         );
         let new = files(&[("a", "2"), ("d/x", "2"), ("d/z", "1"), ("d/y", "1"), ("s.cfg", "2")]);
@@ -321,6 +382,17 @@ mod tests {
                 "bind /etc/a: content changes, in place; the node reads it when it next does, and what it changed in it itself is lost",
                 "bind /etc/d: x and 1 more change, in place; the node reads it when it next does",
                 "startup-config: content changes; the node reads it when it next starts, and what it changed in it itself is lost",
+            ]
+        );
+        let made_anew = contents((&old.files_of(&node), &node), (&new, &node), true);
+        assert_eq!(made_anew[0], "bind /etc/a: content changes, and what it changed in it itself is lost");
+        let mut fewer = files(&[("a", "1"), ("d/y", "2"), ("s.cfg", "1")]);
+        fewer.files[0].mode = 0o755;
+        assert_eq!(
+            told(&fewer),
+            [
+                "bind /etc/a: mode 644 → 755, in place; the node reads it when it next does",
+                "bind /etc/d: y changes, x goes, in place; the node reads it when it next does",
             ]
         );
         let lab: LabId = "l".parse().unwrap();

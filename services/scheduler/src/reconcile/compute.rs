@@ -426,6 +426,7 @@ mod tests {
             certificate: None,
             network_of: None,
             readiness: None,
+            image_digest: String::new(),
             nics: Vec::new(),
         }
     }

@@ -121,7 +121,10 @@ fn management_addresses_come_first() {
 fn a_node_is_admitted_when_its_image_is_there_and_its_former_self_is_out_of_the_way() {
     let mut rows = ready();
     let uid = rows.node("r1").unwrap().uid;
-    rows.nodes.get_mut(&uid).unwrap().image_step = ImageStep::Pulling;
+    let files = rows.lab.spec.files_of(&rows.nodes[&uid].spec);
+    let node = rows.nodes.get_mut(&uid).unwrap();
+    (node.files, node.own_files) = (netloom_model::slice::files_hash(&files), files);
+    node.image_step = ImageStep::Pulling;
     assert!(!instances(&rows, &host(), &Catalogue::embedded()).contains_key(&uid));
     rows.nodes.get_mut(&uid).unwrap().image_step = ImageStep::Ready;
     let mut changed = spec();

@@ -68,6 +68,7 @@ pub(super) fn lab_row(row: &SqlRow) -> Result<LabRow> {
         spec: from_json("labs.spec_json", row.try_get("spec_json")?)?,
         completed: completed.map(|c| from_json("labs.completed_json", &c)).transpose()?,
         generation: unsigned("labs.generation", row.try_get("generation")?)?,
+        deploys: unsigned("labs.deploys", row.try_get("deploys")?)?,
         wanted: from_word("labs.wanted", row.try_get("wanted")?)?,
         traceparent: row.try_get("traceparent")?,
         create_us: row.try_get("create_us")?,
@@ -84,6 +85,7 @@ pub(super) fn node_row(row: &SqlRow) -> Result<NodeRow> {
     let (host, observed): (Option<String>, Option<String>) =
         (row.try_get("host")?, row.try_get("observed_json")?);
     let segment: Option<i64> = row.try_get("segment")?;
+    let shares: Option<String> = row.try_get("shares")?;
     Ok(NodeRow {
         uid: parse("nodes.uid", row.try_get("uid")?)?,
         id: parse("nodes.id", row.try_get("id")?)?,
@@ -97,7 +99,11 @@ pub(super) fn node_row(row: &SqlRow) -> Result<NodeRow> {
         rejections: from_json("nodes.rejections_json", row.try_get("rejections_json")?)?,
         image_step: from_word("nodes.image_step", row.try_get("image_step")?)?,
         image_detail: row.try_get("image_detail")?,
+        image_digest: row.try_get("image_digest")?,
         files: row.try_get("files")?,
+        own_files: from_json("nodes.own_files_json", row.try_get("own_files_json")?)?,
+        placed: row.try_get::<i64, _>("placed")? != 0,
+        shares: shares.map(|s| parse("nodes.shares", &s)).transpose()?,
         removal: row.try_get("removal")?,
         settled_start: row.try_get("settled_start")?,
         restarts: unsigned("nodes.restarts", row.try_get("restarts")?)?,
@@ -333,10 +339,10 @@ impl Tx<'_> {
 
     async fn put_lab(&mut self, lab: &LabRow) -> Result<()> {
         sqlx::query(
-            "INSERT INTO labs (uid, id, folded, spec_json, completed_json, generation, wanted, traceparent, create_us, update_us)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+            "INSERT INTO labs (uid, id, folded, spec_json, completed_json, generation, deploys, wanted, traceparent, create_us, update_us)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
              ON CONFLICT (uid) DO UPDATE SET spec_json = excluded.spec_json, completed_json = excluded.completed_json,
-               generation = excluded.generation, wanted = excluded.wanted, traceparent = excluded.traceparent, update_us = excluded.update_us",
+               generation = excluded.generation, deploys = excluded.deploys, wanted = excluded.wanted, traceparent = excluded.traceparent, update_us = excluded.update_us",
         )
         .bind(lab.uid.to_string())
         .bind(lab.id.as_str())
@@ -344,6 +350,7 @@ impl Tx<'_> {
         .bind(to_json(&lab.spec))
         .bind(lab.completed.as_ref().map(to_json))
         .bind(number(lab.generation))
+        .bind(number(lab.deploys))
         .bind(word(&lab.wanted))
         .bind(&lab.traceparent)
         .bind(lab.create_us)

@@ -5,7 +5,7 @@ use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::v1 as p;
 use netloom_service::testing::eventually;
 
-use crate::keep::{containers, is_told, with_contents, with_file};
+use crate::keep::{containers, is_told};
 use crate::world::{BOUND, World, actions, spec};
 
 /// Four nodes in a line; then two made anew, the second of which waits until the first is healthy, and one that is gone.
@@ -24,7 +24,7 @@ fn in_a_line() -> (p::LabSpec, p::LabSpec) {
 }
 
 /// What is set aside on the host, by node.
-fn aside(world: &World) -> Vec<String> {
+pub fn aside(world: &World) -> Vec<String> {
     let all = |s: &crate::fake::State| {
         s.exists.values().filter(|e| e.phase == Phase::Aside).map(|e| e.node.clone()).collect::<Vec<_>>()
     };
@@ -47,7 +47,7 @@ async fn a_cancel_at_any_step_gives_back_the_very_containers() {
         "released",
     ];
     for (step, restart) in steps.into_iter().flat_map(|step| [(step, false), (step, true)]) {
-        let mut world = World::with(&["h1"], "start_watch_ms = 1000").await;
+        let mut world = World::with(&["h1"], "aside_watch_ms = 1000").await;
         world.deploy("l", first.clone()).await;
         let before = containers(&world);
         let macs = |all: Vec<ps::NodeFacts>| -> Vec<String> {
@@ -113,6 +113,7 @@ async fn a_cancel_at_any_step_gives_back_the_very_containers() {
         world.host().with(|s| {
             (s.hold, s.hold_aside, s.unplugged, s.hold_removals) = (false, false, false, false);
             s.silent = false;
+            s.health.insert("n2".into(), "healthy".into());
         });
         if step == "released" {
             assert_eq!(cancelled.unwrap_err().reason, "NOT_CANCELLABLE", "restart: {restart}");
@@ -180,8 +181,8 @@ async fn what_ran_before_a_deploy_that_failed_is_kept_for_its_file() {
     assert_eq!(aside(&world).len(), 3);
 
     let back = world.deploy("l", first.clone()).await;
-    assert_eq!(actions(&back)[..2], ["RECREATE node n2", "CREATE node n3"]);
-    assert_eq!(back.plan.unwrap().actions[0].reason, "brings back the container that was set aside");
+    assert_eq!(actions(&back)[..2], ["RECREATE node n2", "START node n3"]);
+    assert_eq!(back.plan.unwrap().actions[0].reason, "its former container comes back");
     assert_eq!(back.state, i32::from(p::OperationState::Succeeded), "{:?}", back.error);
     assert_eq!(containers(&world), before, "nothing else is left");
     assert_eq!(world.host().running(), ["n1", "n2", "n3"]);
@@ -324,32 +325,6 @@ async fn what_is_set_aside_has_no_room_reserved_and_asks_for_it_when_it_comes_ba
     assert_eq!(back.state(), p::OperationState::Succeeded, "{back:?}");
 }
 
-#[tokio::test]
-async fn what_comes_back_finds_its_own_files() {
-    let world = with_contents().await;
-    let with = |content: &str, env: &str| {
-        let mut lab = with_file(content);
-        lab.nodes[0].env.insert(env.into(), "1".into());
-        lab
-    };
-    world.deploy("l", with("one", "A")).await;
-    let before = containers(&world);
-    world.host().with(|s| s.unplugged = true);
-    let operation = world.apply("l", with("two", "B")).await.unwrap();
-    is_told(&world, &operation.id, "n1", "RUNNING").await;
-    let there = || world.host().read(|s| s.files["a.conf"].clone());
-    assert_eq!(there(), b"two");
-    world.host().with(|s| s.hold_files = true);
-    let sent = world.host().count("compute.put_files");
-    world.cancel(&operation.id).await.unwrap();
-    eventually("its files are sent", BOUND, || async { world.host().count("compute.put_files") > sent })
-        .await;
-    assert_eq!(aside(&world), ["n1"], "it does not start with another's");
-    world.host().with(|s| (s.hold_files, s.unplugged) = (false, false));
-    world.node_is("l", "n1", p::NodeState::Ready).await;
-    assert_eq!((containers(&world), there()), (before, b"one".to_vec()));
-}
-
 /// A deploy of what worked, after one that failed, and one of a third thing, cancelled when they are far: what was there when they began is there again.
 #[tokio::test]
 async fn a_cancel_after_a_deploy_that_failed_gives_back_what_was_there() {
@@ -427,4 +402,78 @@ async fn a_cancel_leaves_what_was_stopped_and_unplugged_as_it_was() {
     })
     .await;
     assert_eq!(world.node("l", "n2").await.wanted(), p::Wanted::Stopped);
+}
+
+/// It was over at once, so that nobody could take it back.
+#[tokio::test]
+async fn a_deploy_that_only_drops_nodes_can_be_cancelled_until_it_was_looked_at() {
+    let mut world = World::with(&["h1"], "aside_watch_ms = 4000").await;
+    world.deploy("l", spec(3, &[(1, 2), (2, 3)])).await;
+    let before = containers(&world);
+    for restart in [false, true] {
+        let operation = world.apply("l", spec(2, &[(1, 2)])).await.unwrap();
+        eventually("it is aside", BOUND, || async { aside(&world) == ["n3"] }).await;
+        if restart {
+            world.kill().await;
+            world.start().await;
+        }
+        assert_eq!(world.operation(&operation.id).await.state(), p::OperationState::Running);
+        world.cancel(&operation.id).await.unwrap();
+        world.node_is("l", "n3", p::NodeState::Ready).await;
+        world.link_is("l", "n2:eth2--n3:eth1", p::LinkState::Up).await;
+        assert_eq!((containers(&world), world.host().running().len()), (before.clone(), 3));
+    }
+    let operation = world.deploy("l", spec(2, &[(1, 2)])).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded);
+    assert_eq!((aside(&world).len(), containers(&world).len()), (0, 2), "then it goes");
+}
+
+/// Docker refused what was not free yet, and the node was FAILED for a moment.
+#[tokio::test]
+async fn a_host_port_or_address_that_another_node_gives_up_is_waited_for() {
+    let world = World::new().await;
+    let port = |host_port: u32| p::PortMapping { host_port, node_port: 80, ..p::PortMapping::default() };
+    let mgmt = || Some(p::MgmtSpec { ipv4_subnet: "10.9.0.0/24".into(), ..p::MgmtSpec::default() });
+    let mut first = spec(3, &[]);
+    first.mgmt = mgmt();
+    first.nodes[0].ports = vec![port(8_080)];
+    first.nodes[1].mgmt_ipv4 = "10.9.0.9".into();
+    first.nodes[2].ports = vec![port(8_081)];
+    world.deploy("l", first.clone()).await;
+    // One that is dropped, one that gives up its address, and one that gives up its port while its own successor's image is far; three that want what these have.
+    let mut second = spec(6, &[]);
+    second.mgmt = mgmt();
+    second.nodes[2].image = "far:1".into();
+    second.nodes[3].ports = vec![port(8_080)];
+    second.nodes[4].mgmt_ipv4 = "10.9.0.9".into();
+    second.nodes[5].ports = vec![port(8_081)];
+    second.nodes.remove(0);
+    world.host().with(|s| {
+        s.hold_aside = true;
+        s.hold_pulls = true;
+        s.pullable.insert("far:1".into());
+    });
+    let operation = world.apply("l", second).await.unwrap();
+    is_told(&world, &operation.id, "n3", "PULLING").await;
+    let why = "waits for a host port or an address that another node gives up";
+    let all_wait = || async {
+        let mut waits = 0;
+        for node in ["n4", "n5", "n6"] {
+            let node = world.node("l", node).await;
+            waits += usize::from(node.state() == p::NodeState::Pending && node.reason == why);
+        }
+        waits == 3
+    };
+    eventually("they wait", BOUND, all_wait).await;
+    world.host().with(|s| s.hold_pulls = false);
+    eventually("what leaves is asked to", BOUND, || async {
+        world.host().read(|s| s.wanted.values().filter(|i| i.aside).count() == 3)
+    })
+    .await;
+    assert!(all_wait().await);
+    assert_eq!(world.host().running(), ["n1", "n2", "n3"]);
+    world.host().with(|s| s.hold_aside = false);
+    let operation = world.done(&operation.id).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+    assert_eq!(world.host().running(), ["n2", "n3", "n4", "n5", "n6"]);
 }

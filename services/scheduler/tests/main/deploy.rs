@@ -289,6 +289,11 @@ async fn an_image_is_fetched_once_and_one_that_cannot_be_had_fails_its_nodes_onl
     assert!(error.contains("n3: FAILED: nowhere:1: not found upstream"), "{error}");
     assert_eq!(world.host().running(), ["n1", "n2", "n4"]);
     assert_eq!(world.host().count("compute.pull_image"), 2);
+    let users = world.client.clone().list_image_users(ps::ListImageUsersRequest {}).await.unwrap();
+    let users: Vec<(String, String)> =
+        users.into_inner().users.into_iter().map(|u| (u.lab, u.reference)).collect();
+    let used = |image: &str| ("pull".to_owned(), image.to_owned());
+    assert_eq!(users, [used("far:1"), used(&lab.nodes[3].image), used("nowhere:1")]);
     // Asked again, it is tried again.
     world.host().with(|s| s.pullable.insert("nowhere:1".into()));
     let operation = world.deploy("pull", lab).await;
@@ -417,10 +422,6 @@ async fn a_deploy_that_starts_nodes_looks_at_them_for_a_moment() {
     assert_eq!(ended.state(), p::OperationState::Failed, "{ended:?}");
     let error = ended.error.unwrap().message;
     assert!(error.contains("n1: STOPPED: its process ended with exit code 3"), "{error}");
-    // What starts nothing has nothing to look at.
-    let mut lab = spec(2, &[]);
-    lab.nodes.remove(0);
-    assert_eq!(world.deploy("x", lab).await.state(), p::OperationState::Succeeded);
 }
 
 /// The watch was over before the last nodes of a long deploy had started.
@@ -525,4 +526,78 @@ async fn batches_stay_under_the_size_of_a_message() {
     let mut client = world.client.clone().max_decoding_message_size(16 << 20);
     let page = client.list_labs(request).await.unwrap().into_inner();
     assert_eq!((page.labs.len(), page.labs[0].id.as_str(), page.more), (1, "big", true));
+}
+
+fn checked(env: &str) -> p::LabSpec {
+    let mut lab = spec(2, &[(1, 2)]);
+    lab.nodes[0].env.insert(env.into(), "1".into());
+    lab.nodes[0].healthcheck = Some(p::Healthcheck {
+        test: vec!["CMD".into(), "true".into()],
+        interval_seconds: 1,
+        timeout_seconds: 1,
+        retries: 1,
+        start_period_seconds: 0,
+    });
+    lab
+}
+
+/// The deploy succeeded, and what ran before was removed, before the health check had said anything.
+#[tokio::test]
+async fn a_node_whose_health_is_not_known_yet_does_not_count_as_one_that_works() {
+    let world = World::new().await;
+    let says = |word: &str| world.host().with(|s| drop(s.health.insert("n1".into(), word.into())));
+    says("healthy");
+    assert_eq!(world.deploy("l", checked("A")).await.state(), p::OperationState::Succeeded);
+    says("starting");
+    let operation = world.apply("l", checked("B")).await.unwrap();
+    crate::keep::is_told(&world, &operation.id, "n1", "READY").await;
+    let reason = || async { world.node("l", "n1").await.reason };
+    assert_eq!(reason().await, "its health check has not said anything yet");
+    assert_eq!(world.operation(&operation.id).await.state(), p::OperationState::Running);
+    says("unhealthy");
+    let operation = world.done(&operation.id).await;
+    assert_eq!(operation.state(), p::OperationState::Failed);
+    let told = operation.error.unwrap().message;
+    assert!(
+        told.contains("1 of 2 nodes did not come up\n  n1: READY: its health check fails")
+            && told.contains("what ran before is kept (n1)"),
+        "{told}"
+    );
+    // Asked for again it is not better, and loses nothing.
+    let plan = ps::ApplyLabRequest {
+        lab: "l".into(),
+        spec: Some(checked("B")),
+        validate_only: true,
+        ..ps::ApplyLabRequest::default()
+    };
+    let plan = world.request(plan).await.unwrap();
+    assert_eq!((actions(&plan).len(), plan.state()), (0, p::OperationState::Failed));
+    let again = world.deploy("l", checked("B")).await;
+    assert_eq!(again.state(), p::OperationState::Failed);
+    assert!(again.error.unwrap().message.contains("what ran before is kept (n1)"));
+    // One that never says anything is not waited for longer than a check takes to fail.
+    says("starting");
+    let operation = world.deploy("l", checked("C")).await;
+    assert_eq!(operation.state(), p::OperationState::Failed, "{operation:?}");
+    says("healthy");
+    let operation = world.deploy("l", checked("D")).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+}
+
+#[tokio::test]
+async fn a_process_that_ends_within_the_watch_again_and_again_is_no_success() {
+    let world = World::with(&["h1"], "start_watch_ms = 60000").await;
+    let operation = world.apply("l", spec(1, &[])).await.unwrap();
+    crate::keep::is_told(&world, &operation.id, "n1", "READY").await;
+    for _ in 0..3 {
+        // It lives for a moment each time.
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        world.host().with(|s| s.restart("n1"));
+        assert_eq!(world.operation(&operation.id).await.state(), p::OperationState::Running);
+    }
+    world
+        .host()
+        .with(|s| s.exists.values_mut().for_each(|e| e.phase = netloom_model::observed::Phase::Failed));
+    let operation = world.done(&operation.id).await;
+    assert_eq!(operation.state(), p::OperationState::Failed, "{operation:?}");
 }

@@ -87,6 +87,8 @@ pub struct State {
     pub refuses_wires: String,
     /// True: bridges are being made.
     pub slow_segments: bool,
+    /// How many deploys were said to have succeeded with the last files.
+    pub deploys: u64,
     /// True: files that were sent are not written yet.
     pub hold_files: bool,
     /// True: of files that are sent only half is written.

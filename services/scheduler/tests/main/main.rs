@@ -3,6 +3,7 @@
 mod aside;
 mod deploy;
 mod fake;
+mod files;
 mod keep;
 mod links;
 mod nodes;

@@ -47,7 +47,8 @@ impl World {
         let connector = Connector::default();
         let fakes = Shutdown::new();
         let hosts: Vec<Host> = hosts.iter().map(|h| Host::new(h)).collect();
-        let watch = if config.contains("start_watch_ms") { "" } else { "start_watch_ms = 0\n" };
+        let watch =
+            if config.contains("_watch_ms") { "" } else { "start_watch_ms = 0\naside_watch_ms = 0\n" };
         let mut text = format!(
             "[scheduler]\ncpu_overcommit = 1.0\nsettle_bound_ms = 2000\nlink_bound_ms = 1000\nsilence_bound_ms = 2000\n{watch}{config}\n\
              [endpoints]\nscheduler = \"mem:scheduler\"\nimage_registry = \"mem:registry\"\n"

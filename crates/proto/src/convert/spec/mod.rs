@@ -141,7 +141,7 @@ mod tests {
                 "auto_remove": true, "startup_delay_seconds": 6,
                 "healthcheck": {"test": ["CMD", "true"], "interval_seconds": 1, "timeout_seconds": 2, "retries": 3, "start_period_seconds": 4},
                 "stages": [{"stage": "create-links", "wait_for": [{"node": "r2", "stage": "healthy"}], "exec": [{"command": "x", "on_exit": true}]}],
-                "certificate": {"sans": ["a"], "key_bits": 2048, "validity_seconds": 7}, "cgroup_parent": "c"}],
+                "certificate": {"sans": ["a"], "key_bits": 2048, "validity_seconds": 7}, "cgroup_parent": "c", "runtime": "libvirt"}],
             "certificate_authority": {"certificate": "f", "key": "f", "key_bits": 4096, "validity_seconds": 9},
             "links": [{"a": {"node": "r1", "interface": "eth1", "mac": "02:00:00:00:00:01"},
                        "b": {"node": "r1", "interface": "eth2", "ipv4": "10.1.0.1/24"}, "mtu": 1500, "labels": {"k": "v"},

@@ -52,6 +52,7 @@ impl From<m::NodeSpec> for p::NodeSpec {
             stages: s.stages.into_iter().map(Into::into).collect(),
             certificate: s.certificate.map(Into::into),
             cgroup_parent: s.cgroup_parent,
+            runtime: s.runtime.map(p::Runtime::from).unwrap_or_default().into(),
         }
     }
 }
@@ -62,6 +63,10 @@ impl TryFrom<p::NodeSpec> for m::NodeSpec {
         Ok(m::NodeSpec {
             image_pull_policy: s.image_pull_policy().into(),
             restart_policy: s.restart_policy().into(),
+            runtime: match s.runtime() {
+                p::Runtime::Unspecified => None,
+                runtime => Some(runtime.try_into()?),
+            },
             binds: s.binds.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             id: s.id,
             kind: s.kind,

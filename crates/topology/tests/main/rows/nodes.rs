@@ -35,8 +35,8 @@ pub(super) const CASES: &[Case] = &[
     case(
         NODE,
         "runtime",
-        ("runtime: docker", NOTHING),
-        ("runtime: podman", "error RUNTIME_NOT_SUPPORTED leave it out, or write docker"),
+        ("runtime: docker", r#""runtime":"docker""#),
+        ("runtime: podman", "error RUNTIME_NOT_SUPPORTED leave it out, or write docker or libvirt"),
     ),
     case(
         NODE,

@@ -1,17 +1,25 @@
 //! Images in Docker's store.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bollard::models::CreateImageInfo;
-use bollard::query_parameters::CreateImageOptionsBuilder;
+use bollard::query_parameters::{
+    CreateImageOptionsBuilder, ImportImageOptionsBuilder, TagImageOptionsBuilder,
+};
+use bytes::BytesMut;
 use futures::StreamExt as _;
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
+use tokio::fs::File;
+use tokio::io::AsyncReadExt as _;
 
 use super::{DockerDriver, status};
 use crate::driver::{Image, ImageFormat};
 use crate::error::Error;
 
+/// Bytes of an archive that are read at once.
+const PIECE: usize = 1 << 20;
 /// Progress is told at most this often.
 const EVERY: Duration = Duration::from_millis(250);
 
@@ -43,18 +51,61 @@ impl DockerDriver {
         let told = answers.filter_map(move |answer| {
             let told = match answer {
                 Ok(info) => progress.takes(&info, Instant::now()).map(Ok),
-                Err(e) => {
-                    let message = match e {
-                        bollard::errors::Error::DockerResponseServerError { message, .. } => message,
-                        bollard::errors::Error::DockerStreamError { error } => error,
-                        e => e.to_string(),
-                    };
-                    Some(Err(Error::PullFailed { reference: reference.clone(), message }))
-                }
+                Err(e) => Some(Err(Error::PullFailed { reference: reference.clone(), message: in_words(e) })),
             };
             async move { told }
         });
         Ok(told.boxed())
+    }
+
+    /// Hands an archive to Docker, which loads all images in it.
+    pub(super) async fn load_images(&self, reference: &str, archive: &Path) -> Result<(), Error> {
+        let failed = |message: String| Error::PullFailed { reference: reference.to_owned(), message };
+        let file = File::open(archive).await.map_err(|e| failed(format!("{}: {e}", archive.display())))?;
+        let pieces = stream::try_unfold(file, |mut file| async move {
+            let mut piece = BytesMut::with_capacity(PIECE);
+            let length = file.read_buf(&mut piece).await?;
+            Ok::<_, std::io::Error>((length > 0).then(|| (piece.freeze(), file)))
+        });
+        let options = ImportImageOptionsBuilder::default().quiet(true).build();
+        let client = self.client().await?;
+        let mut answers = std::pin::pin!(client.import_image_stream(options, pieces, None));
+        while let Some(answer) = answers.next().await {
+            let said = match answer {
+                Ok(info) => info.error_detail.and_then(|e| e.message),
+                Err(e) => Some(in_words(e)),
+            };
+            if let Some(message) = said {
+                return Err(failed(format!("Docker does not load it: {message}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// An image that is alone in its archive gets the name that it is asked for by; of several, the archive has to say which is meant.
+    pub(super) async fn adopt_image(&self, reference: &str, image_ids: &[String]) -> Result<bool, Error> {
+        let named = self.inspect_image(reference).await?;
+        if named.is_some_and(|image| image_ids.contains(&image.digest)) {
+            return Ok(true);
+        }
+        let ([id], false) = (image_ids, reference.contains('@')) else { return Ok(false) };
+        if self.inspect_image(id).await?.is_none() {
+            return Ok(false);
+        }
+        let tagged = with_tag(reference);
+        let Some((repo, tag)) = tagged.rsplit_once(':') else { return Ok(false) };
+        let options = TagImageOptionsBuilder::default().repo(repo).tag(tag).build();
+        self.client().await?.tag_image(id, Some(options)).await.map_err(|e| self.error(e))?;
+        Ok(true)
+    }
+}
+
+/// What Docker said, without what bollard says about it.
+fn in_words(e: bollard::errors::Error) -> String {
+    match e {
+        bollard::errors::Error::DockerResponseServerError { message, .. } => message,
+        bollard::errors::Error::DockerStreamError { error } => error,
+        e => e.to_string(),
     }
 }
 

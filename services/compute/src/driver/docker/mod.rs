@@ -381,6 +381,14 @@ impl Driver for DockerDriver {
     fn pull<'a>(&'a self, reference: &'a str) -> Answer<'a, BoxStream<'static, Result<String, Error>>> {
         DOCKER.time(&["pull"], self.pull_image(reference)).boxed()
     }
+
+    fn load<'a>(&'a self, reference: &'a str, archive: &'a Path) -> Answer<'a, ()> {
+        DOCKER.time(&["load"], self.load_images(reference, archive)).boxed()
+    }
+
+    fn adopt<'a>(&'a self, reference: &'a str, image_ids: &'a [String]) -> Answer<'a, bool> {
+        DOCKER.time(&["adopt"], self.adopt_image(reference, image_ids)).boxed()
+    }
 }
 
 /// HTTP status of an answer of Docker's.

@@ -57,6 +57,7 @@ impl DockerDriver {
                 }
             }
         }
+        self.remove_former(client, name, lab_uid).await?;
         // Docker would take over a bridge that is there, with all that somebody else has on it.
         let bridge = wanted.options.as_ref().and_then(|o| o.get(BRIDGE));
         if let Some(bridge) = bridge.filter(|b| Path::new("/sys/class/net").join(b).exists()) {
@@ -80,6 +81,36 @@ impl DockerDriver {
         .map_err(|e| self.error(e))?;
         tracing::info!(network = %name, "management network created");
         Ok(made.id)
+    }
+
+    /// Removes a lab's networks of other names: it has one, and the bridge and the addresses of the former may be those of the new.
+    async fn remove_former(&self, client: &Docker, name: &str, lab: LabUid) -> Result<(), Error> {
+        for former in self.networks_of(client, lab).await? {
+            let (Some(id), former) = (former.id, former.name.unwrap_or_default()) else { continue };
+            if former == name {
+                continue;
+            }
+            match client.remove_network(&id).await {
+                Err(e) if status(&e) == Some(403) => {
+                    return Err(Error::Busy(format!(
+                        "waits until no node uses the former network {former} any more"
+                    )));
+                }
+                Err(e) if status(&e) == Some(404) => {}
+                other => other.map_err(|e| self.error(e))?,
+            }
+            tracing::info!(network = former, "former management network removed");
+        }
+        Ok(())
+    }
+
+    async fn networks_of(
+        &self,
+        client: &Docker,
+        lab: LabUid,
+    ) -> Result<Vec<bollard::models::Network>, Error> {
+        let options = ListNetworksOptionsBuilder::default().filters(&self.filters(Some(lab))).build();
+        client.list_networks(Some(options)).await.map_err(|e| self.error(e))
     }
 
     /// The subnet of a network whose file leaves the choice: the lowest that nobody has, so that a lab that is removed and deployed again gets the same. None where
@@ -137,8 +168,7 @@ impl DockerDriver {
     /// Removes the networks of a lab.
     pub(super) async fn remove_networks(&self, lab: LabUid) -> Result<(), Error> {
         let client = self.client().await?;
-        let options = ListNetworksOptionsBuilder::default().filters(&self.filters(Some(lab))).build();
-        for network in client.list_networks(Some(options)).await.map_err(|e| self.error(e))? {
+        for network in self.networks_of(&client, lab).await? {
             let Some(id) = network.id else { continue };
             match client.remove_network(&id).await {
                 Err(e) if status(&e) == Some(404) => {}

@@ -39,6 +39,7 @@ pub(super) fn container(owner: Owner, c: ContainerInspectResponse) -> Option<Fou
         networks.values().find_map(|n| of(n).clone().filter(|a| !a.is_empty())).unwrap_or_default()
     };
     Some(Found {
+        machine: None,
         uid,
         lab_uid,
         lab: text(label::LAB),

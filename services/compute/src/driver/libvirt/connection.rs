@@ -35,6 +35,8 @@ pub enum Refused {
     Overloaded,
     /// It was not asked, or did not answer.
     Silent(String),
+    /// It has not answered yet: its thread may be held for long.
+    Late(String),
 }
 
 impl Refused {
@@ -66,6 +68,11 @@ impl Connection {
         Ok(Connection { uri: uri.to_owned(), calls, changes, longest })
     }
 
+    /// Another one like it, with a thread of its own.
+    pub fn another(&self) -> Result<Connection, Error> {
+        Connection::new(&self.uri, self.longest)
+    }
+
     /// Does something with the connection, on its thread.
     pub async fn call<T: Send + 'static>(
         &self,
@@ -92,7 +99,7 @@ impl Connection {
         match tokio::time::timeout(self.longest, answer).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(Refused::Silent("a call was lost".to_owned())),
-            Err(_) => Err(Refused::Silent(format!("no answer within {} s", self.longest.as_secs_f32()))),
+            Err(_) => Err(Refused::Late(format!("no answer within {} s", self.longest.as_secs_f32()))),
         }
     }
 
@@ -107,7 +114,7 @@ impl Connection {
             Refused::Overloaded => Error::Overloaded(format!(
                 "{QUEUE} calls wait for libvirt already, which is slow to answer or hangs: try again"
             )),
-            Refused::Silent(why) => self.silent(&why),
+            Refused::Silent(why) | Refused::Late(why) => self.silent(&why),
             Refused::Answer(e) if is_loss(&e) => self.silent(e.message()),
             Refused::Answer(e) => Error::Refused(format!("libvirt: {}", e.message())),
         }

@@ -3,10 +3,14 @@
 //! | path below the data directory | what |
 //! |---|---|
 //! | `images/<sha256>` | a base image, mode 0444 |
-//! | `instances/<node uid>/disk.qcow2` | the overlay |
+//! | `instances/<node uid>/disk.qcow2` | the overlay; under `disk.new` until it is whole |
 //! | `instances/<node uid>/data.qcow2` | the empty second disk, where the kind has one |
+//! | `instances/<node uid>/config.iso` | the medium that its configuration is on, where the kind has one: made anew for each start |
 //! | `instances/<node uid>/console/<start>.log` | what the console wrote in that start |
+//!
+//! The disks of a machine that is removed go before its domain does. So a disk without a domain is one that somebody took the domain away from, or whose domain was about to be made: what its guest wrote is kept.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -18,6 +22,7 @@ use tokio::process::Command;
 
 use crate::driver::ImageFormat;
 use crate::error::Error;
+use crate::images::shelf::below;
 
 /// Offsets in the header of a qcow2 file, of the name of another file that it needs and of its features; and the feature of keeping its data in another file.
 const BACKING_FILE: usize = 8;
@@ -111,36 +116,68 @@ impl Disks {
         disks.into_iter().filter(|disk| disk.exists()).collect()
     }
 
+    /// The medium that a machine's configuration is on, whether it is there or not.
+    pub fn medium(&self, node: NodeUid) -> PathBuf {
+        self.dir(node).join("config.iso")
+    }
+
+    /// Puts a medium in the place of an earlier one. It may hold passwords.
+    pub fn write_medium(&self, node: NodeUid, image: &[u8]) -> Result<(), Error> {
+        let path = self.medium(node);
+        let write = || {
+            // libvirt gives a file to the user that runs QEMU, so this is another one.
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                _ => {}
+            }
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?.write_all(image)
+        };
+        write().map_err(|e| Error::host(format!("cannot write {}", path.display()), e))
+    }
+
     /// Where logs of a machine's console are.
     pub fn console(&self, node: NodeUid) -> PathBuf {
         self.dir(node).join("console")
     }
 
-    /// Makes the disks of a new machine, in place of those that an earlier one left.
+    /// Makes the disks of a new machine. Those that are there already on the same base stay; what lies on another goes.
     pub async fn make(&self, node: NodeUid, base: &Base, data_gib: u32) -> Result<(), Error> {
-        self.remove(node)?;
+        let on = base.path.clone();
+        self.blocking(move |disks| disks.prepare(node, &on)).await?;
         let dir = self.dir(node);
-        let console = self.console(node);
-        fs::create_dir_all(&console)
-            .map_err(|e| Error::host(format!("cannot make {}", console.display()), e))?;
         let format = match base.format {
             ImageFormat::Qcow2 => "qcow2",
             _ => "raw",
         };
-        let mut overlay = Command::new("qemu-img");
-        overlay
-            .args(["create", "-q", "-f", "qcow2", "-F", format, "-b"])
-            .arg(&base.path)
-            .arg(dir.join("disk.qcow2"));
-        run(overlay).await?;
+        let overlay = ["-F".as_ref(), format.as_ref(), "-b".as_ref(), base.path.as_os_str()];
+        create(&dir.join("disk.qcow2"), &overlay, None).await?;
         if data_gib > 0 {
-            let mut data = Command::new("qemu-img");
-            data.args(["create", "-q", "-f", "qcow2"])
-                .arg(dir.join("data.qcow2"))
-                .arg(format!("{data_gib}G"));
-            run(data).await?;
+            create(&dir.join("data.qcow2"), &[], Some(format!("{data_gib}G"))).await?;
         }
         Ok(())
+    }
+
+    /// Makes room for the disks of a machine on this base: all that is there goes, unless its overlay lies on that.
+    fn prepare(&self, node: NodeUid, base: &Path) -> Result<(), Error> {
+        let disk = self.dir(node).join("disk.qcow2");
+        let lies_on = below(&disk).map_err(|e| Error::host(format!("cannot read {}", disk.display()), e))?;
+        // By its name, which is the digest: the directory may be called otherwise by now.
+        if lies_on.as_deref().is_some_and(|name| base.file_name() == Some(name.as_ref())) {
+            tracing::warn!(disk = %disk.display(), "a machine is made anew on the disk that it had");
+        } else {
+            self.remove(node)?;
+        }
+        let console = self.console(node);
+        fs::create_dir_all(&console).map_err(|e| Error::host(format!("cannot make {}", console.display()), e))
+    }
+
+    /// Does something with disks where it may take its time.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&Disks) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let disks = self.clone();
+        super::blocking(move || what(&disks)).await
     }
 
     /// Removes everything of a machine; fine when there is nothing.
@@ -182,6 +219,20 @@ fn try_direct_io(path: &Path) -> io::Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(true).custom_flags(libc::O_DIRECT);
     options.open(path)?.write_all(&Box::new(Block([0; 4096])).0)
+}
+
+/// Makes a disk that is not there yet. It has its name only once it is whole.
+async fn create(disk: &Path, options: &[&OsStr], size: Option<String>) -> Result<(), Error> {
+    let failed = |e| Error::host(format!("cannot make {}", disk.display()), e);
+    if tokio::fs::try_exists(disk).await.map_err(failed)? {
+        return Ok(());
+    }
+    let new = disk.with_extension("new");
+    let mut command = Command::new("qemu-img");
+    command.args(["create", "-q", "-f", "qcow2"]).args(options).arg(&new).args(size);
+    run(command).await?;
+    tokio::fs::File::open(&new).await.map_err(failed)?.sync_all().await.map_err(failed)?;
+    tokio::fs::rename(&new, disk).await.map_err(failed)
 }
 
 async fn run(mut command: Command) -> Result<(), Error> {

@@ -1,12 +1,13 @@
-//! What is known of starts beyond what libvirt tells: which is being made, how long one ran, and that its QEMU has ended.
+//! What is known of starts beyond what libvirt tells: which is being made, how long one ran, its QEMU, and that this has ended.
 //!
 //! libvirt tells of a QEMU that died once it has cleared up after it, which takes seconds, in which it answers nothing about it. A pidfd tells at once; until libvirt has said so too, what was read last stands, as ended.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use netloom_service::handover::Machine;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::broadcast;
@@ -15,7 +16,7 @@ use super::events::{Change, Event};
 use super::read::Reading;
 use crate::netns::pidfd_open;
 
-/// Ends that a listener may lag behind.
+/// News that a listener may lag behind.
 const BACKLOG: usize = 1024;
 /// How long libvirt may take to clear up after a QEMU that has ended.
 pub const CLEARING: Duration = Duration::from_secs(30);
@@ -23,7 +24,7 @@ pub const CLEARING: Duration = Duration::from_secs(30);
 /// See the module.
 pub struct Lives {
     inner: Mutex<Inner>,
-    ends: broadcast::Sender<String>,
+    news: broadcast::Sender<String>,
 }
 
 /// By a machine's id.
@@ -43,6 +44,8 @@ struct Life {
     ran: Option<Duration>,
     /// As it was read last.
     last: Reading,
+    /// Its QEMU; none when that was not found.
+    machine: Option<Machine>,
     /// Its guest switched itself off.
     shut_down: bool,
     /// When its QEMU ended, as long as libvirt has not said so.
@@ -52,16 +55,16 @@ struct Life {
 impl Lives {
     /// Nothing is known yet.
     pub fn new() -> Arc<Lives> {
-        Arc::new(Lives { inner: Mutex::default(), ends: broadcast::channel(BACKLOG).0 })
+        Arc::new(Lives { inner: Mutex::default(), news: broadcast::channel(BACKLOG).0 })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().expect("no holder panics")
     }
 
-    /// Ids of machines whose QEMU ended, from now on.
-    pub fn ends(&self) -> broadcast::Receiver<String> {
-        self.ends.subscribe()
+    /// Ids of machines that are to be looked at though libvirt does not say so: their QEMU ended, for instance.
+    pub fn news(&self) -> broadcast::Sender<String> {
+        self.news.clone()
     }
 
     /// It is about to be started.
@@ -113,27 +116,53 @@ impl Lives {
     }
 
     /// Takes note of a machine, and answers how long its last start ran, as far as that was seen.
-    pub fn saw(self: &Arc<Self>, reading: &Reading) -> Duration {
-        let mut inner = self.lock();
+    pub async fn saw(self: &Arc<Self>, reading: &Reading) -> Duration {
         let start = reading.started_ns();
         if !reading.runs() {
+            let mut inner = self.lock();
             let life = inner.seen.get_mut(&reading.id).filter(|life| life.start == start);
             return life.map_or(Duration::ZERO, |life| *life.ran.get_or_insert_with(|| life.since.elapsed()));
         }
-        if inner.seen.get(&reading.id).is_none_or(|life| life.start != start) {
-            let (since, last) = (Instant::now(), reading.clone());
-            let life = Life { start, since, ran: None, last, shut_down: false, died: None };
-            inner.seen.insert(reading.id.clone(), life);
-            let (lives, id) = (self.clone(), reading.id.clone());
-            tokio::spawn(async move {
-                match end_of(&id).await {
-                    Ok(()) => lives.died(&id, start),
-                    // libvirt tells of its end, only later.
-                    Err(error) => tracing::debug!(%error, id, "a QEMU cannot be watched"),
-                }
-            });
+        if !self.knows(&reading.id, start) {
+            let since = Instant::now();
+            let (machine, pidfd) = find(reading.id.clone()).await.unzip();
+            // Another may have been faster.
+            if self.knows(&reading.id, start) {
+                return Duration::ZERO;
+            }
+            let last = reading.clone();
+            let life = Life { start, since, ran: None, last, machine, shut_down: false, died: None };
+            self.lock().seen.insert(reading.id.clone(), life);
+            match pidfd {
+                Some(pidfd) => self.watch(reading.id.clone(), start, pidfd),
+                // libvirt tells of its end, only later.
+                None => tracing::debug!(id = reading.id, "a QEMU cannot be watched"),
+            }
         }
         Duration::ZERO
+    }
+
+    fn knows(&self, id: &str, start: i64) -> bool {
+        self.lock().seen.get(id).is_some_and(|life| life.start == start)
+    }
+
+    fn watch(self: &Arc<Self>, id: String, start: i64, pidfd: OwnedFd) {
+        // SAFETY: an OwnedFd is one open descriptor for as long as it lives.
+        let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) };
+        let lives = self.clone();
+        tokio::spawn(async move {
+            match watched {
+                Ok(watched) if watched.readable().await.is_ok() => lives.died(&id, start),
+                _ => tracing::debug!(id, "a QEMU cannot be watched"),
+            }
+        });
+    }
+
+    /// The QEMU of a machine that runs, as far as it was found.
+    pub fn machine(&self, reading: &Reading) -> Option<Machine> {
+        let inner = self.lock();
+        let life = inner.seen.get(&reading.id).filter(|life| life.start == reading.started_ns())?;
+        life.machine.clone().filter(|_| reading.runs())
     }
 
     /// False once that start of it was seen to have ended.
@@ -149,23 +178,19 @@ impl Lives {
             }
         }
         // Nobody listening is fine.
-        let _ = self.ends.send(id.to_owned());
+        let _ = self.news.send(id.to_owned());
     }
 }
 
-/// Waits for the end of a machine's QEMU.
-async fn end_of(id: &str) -> io::Result<()> {
-    let (wanted, gone) = (id.to_owned(), || io::Error::new(io::ErrorKind::NotFound, "it has no process"));
+/// A machine's QEMU, and what tells its end.
+async fn find(id: String) -> Option<(Machine, OwnedFd)> {
     let find = move || {
-        let pid = qemu_of(&wanted)?;
-        let pidfd = pidfd_open(pid).ok()?;
+        let pid = qemu_of(&id)?;
+        let (pidfd, machine) = (pidfd_open(pid).ok()?, Machine::of(pid).ok()?);
         // Still the same after its descriptor was opened: the number was not given to another meanwhile.
-        is_qemu_of(pid, &wanted).then_some(pidfd)
+        is_qemu_of(pid, &id).then_some((machine, pidfd))
     };
-    let pidfd = tokio::task::spawn_blocking(find).await.ok().flatten().ok_or_else(gone)?;
-    // SAFETY: an OwnedFd is one open descriptor for as long as it lives.
-    let watched = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE)? };
-    watched.readable().await.map(drop)
+    tokio::task::spawn_blocking(find).await.ok().flatten()
 }
 
 /// The process that runs a machine: libvirt has no call that tells it, and gives QEMU the id as an argument.

@@ -1,8 +1,11 @@
 //! What a machine's console wrote: a file for each start, which QEMU writes itself, so that nothing is lost while this service is away.
 //!
+//! Where libvirt's log daemon writes it in QEMU's place, which is how libvirt comes, a log that has grown to 2 MiB is put aside as `<start>.log.0`, what was that as `.1`, and so on up to `.2`, and begins anew. They are read as one.
+//!
 //! A console has no times. A line's is that of its start, and so many nanoseconds more as bytes were written up to its end: lines stay in order, and whoever goes on after one gets what
 //! follows. A prompt is a line without an end; told while it grows it is told in parts to who follows, and whole to who asks again.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -10,16 +13,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 
+use super::blocking;
 use crate::driver::{Line, Lines, Output};
 use crate::error::Error;
 
 /// How often a log that is followed is looked at.
 const LOOK: Duration = Duration::from_millis(50);
+/// How soon it is looked at again after it has grown: what is typed comes back at once.
+const SOON: Duration = Duration::from_millis(3);
 /// Longest line; a longer one is told in parts.
 const LONGEST: u64 = 64 << 10;
+
+/// So many lines are read at once.
+const AT_ONCE: usize = 64;
+/// So many parts of a log are put aside at most.
+const ASIDE: usize = 3;
 
 /// Says whether a machine still runs.
 pub type Runs = Arc<dyn Fn() -> bool + Send + Sync>;
@@ -29,35 +40,77 @@ pub fn name(started_ns: i64) -> String {
     format!("{started_ns}.log")
 }
 
+/// True when there is a log of a start, which QEMU or the log daemon makes before anything else of it.
+pub fn is_there(dir: &Path, start: i64) -> bool {
+    !parts(dir, start).is_empty()
+}
+
 /// Removes the logs of all but the last so many starts.
 pub fn keep_last(dir: &Path, kept: usize) {
     let starts = starts(dir);
     for start in &starts[..starts.len().saturating_sub(kept)] {
-        let _ = std::fs::remove_file(dir.join(name(*start)));
+        for path in paths(dir, *start) {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
 /// The lines that are wanted. They are followed until `runs` says no; with none they are not.
-pub fn read(
+pub async fn read(
     dir: &Path,
     which: Lines,
     runs: Option<Runs>,
 ) -> Result<BoxStream<'static, Result<Line, Error>>, Error> {
-    let mut reader = Reader { dir: dir.to_owned(), starts: starts(dir), offset: 0, runs };
-    reader.go_behind(which.after_ns);
-    let mut first = Vec::new();
-    if which.tail > 0 {
-        while let Some(line) = reader.line()? {
-            first.push(line);
-        }
-        first.drain(..first.len().saturating_sub(which.tail as usize));
-    }
+    let dir = dir.to_owned();
+    let begin = move || {
+        let mut reader = Reader { starts: starts(&dir), dir, offset: 0, part: None, runs };
+        reader.go_behind(which.after_ns);
+        let last = if which.tail > 0 { reader.last(which.tail as usize)? } else { VecDeque::new() };
+        Ok((last, reader))
+    };
+    let (last, reader) = blocking(begin).await?;
+    let rest = stream::try_unfold(reader, Reader::next).map_ok(in_order).try_flatten();
     let is_wanted = move |line: &Line| line.at_ns > which.after_ns;
-    let rest = stream::try_unfold(reader, |mut reader| async {
-        Ok(reader.next().await?.map(|line| (line, reader)))
-    });
-    let all = stream::iter(first.into_iter().map(Ok)).chain(rest);
+    let all = in_order(last).chain(rest);
     Ok(all.filter(move |line| std::future::ready(line.as_ref().map_or(true, is_wanted))).boxed())
+}
+
+fn in_order(lines: VecDeque<Line>) -> impl Stream<Item = Result<Line, Error>> {
+    stream::iter(lines.into_iter().map(Ok))
+}
+
+/// What the log of a start holds from so many bytes before its end on, and what is written to it until `runs` says no.
+pub fn chunks(
+    dir: &Path,
+    start: i64,
+    before_end: u64,
+    runs: Runs,
+) -> BoxStream<'static, Result<Bytes, Error>> {
+    let begin = (dir.to_owned(), None, runs, SOON);
+    stream::try_unfold(begin, move |(dir, mut offset, runs, mut pause)| async move {
+        loop {
+            // Asked first: what it wrote before it ended is read after that.
+            let more = runs();
+            let (log, from) = (dir.clone(), offset);
+            let read = move || {
+                let length = || parts(&log, start).iter().map(|(_, length)| length).sum::<u64>();
+                let mut offset = from.unwrap_or_else(|| length().saturating_sub(before_end));
+                let chunk = chunk(&log, start, &mut offset).map_err(|e| unreadable(&log, start, e))?;
+                Ok((offset + chunk.len() as u64, chunk))
+            };
+            let (read_to, chunk) = blocking(read).await?;
+            offset = Some(read_to);
+            if !chunk.is_empty() {
+                return Ok(Some((Bytes::from(chunk), (dir, offset, runs, SOON))));
+            }
+            if !more {
+                return Ok(None);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LOOK);
+        }
+    })
+    .boxed()
 }
 
 /// Starts that have a log, in order.
@@ -74,6 +127,8 @@ struct Reader {
     dir: PathBuf,
     starts: Vec<i64>,
     offset: u64,
+    /// The part of the log that the byte at the offset is in, opened there; none when it has to be looked for.
+    part: Option<BufReader<File>>,
     runs: Option<Runs>,
 }
 
@@ -87,29 +142,51 @@ impl Reader {
         }
     }
 
-    async fn next(&mut self) -> Result<Option<Line>, Error> {
+    /// The next lines: as many as are there, or so many. None when no more come.
+    async fn next(mut self) -> Result<Option<(VecDeque<Line>, Reader)>, Error> {
         loop {
             // Asked first: what it wrote before it ended is read after that.
             let runs = self.runs.as_ref().is_some_and(|runs| runs());
-            if let Some(line) = self.line()? {
-                return Ok(Some(line));
+            let (lines, reader) = blocking(move || self.some().map(|lines| (lines, self))).await?;
+            if !lines.is_empty() {
+                return Ok(Some((lines, reader)));
             }
             if !runs {
                 return Ok(None);
             }
             tokio::time::sleep(LOOK).await;
-            if self.starts.is_empty() {
-                self.starts = starts(&self.dir);
-            }
+            self = reader;
         }
+    }
+
+    fn some(&mut self) -> Result<VecDeque<Line>, Error> {
+        if self.starts.is_empty() {
+            self.starts = starts(&self.dir);
+        }
+        let mut lines = VecDeque::new();
+        while lines.len() < AT_ONCE {
+            let Some(line) = self.line()? else { break };
+            lines.push_back(line);
+        }
+        Ok(lines)
+    }
+
+    /// The last so many lines of those that are there.
+    fn last(&mut self, count: usize) -> Result<VecDeque<Line>, Error> {
+        let mut last = VecDeque::new();
+        while let Some(line) = self.line()? {
+            if last.len() == count {
+                last.pop_front();
+            }
+            last.push_back(line);
+        }
+        Ok(last)
     }
 
     /// The next line, or what there is of it; none at the end.
     fn line(&mut self) -> Result<Option<Line>, Error> {
         while let Some(start) = self.starts.first().copied() {
-            let path = self.dir.join(name(start));
-            let text = part(&path, self.offset)
-                .map_err(|e| Error::host(format!("cannot read {}", path.display()), e))?;
+            let text = self.text(start).map_err(|e| unreadable(&self.dir, start, e))?;
             if !text.is_empty() {
                 self.offset += text.len() as u64;
                 let at_ns = start.saturating_add(i64::try_from(self.offset).unwrap_or(i64::MAX));
@@ -123,17 +200,65 @@ impl Reader {
         }
         Ok(None)
     }
+
+    /// The line from there on, or what there is of it. Empty at the end, and where there is no such log.
+    fn text(&mut self, start: i64) -> io::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        // At the end of a part the log may go on in the next.
+        if let Some(part) = &mut self.part {
+            part.take(LONGEST).read_until(b'\n', &mut text)?;
+        }
+        if text.is_empty() {
+            self.part = from(&self.dir, start, &mut self.offset)?.map(BufReader::new);
+            if let Some(part) = &mut self.part {
+                part.take(LONGEST).read_until(b'\n', &mut text)?;
+            }
+        }
+        Ok(text)
+    }
 }
 
-/// The line from there on, or what there is of it. Empty at the end, and where there is no such file.
-fn part(path: &Path, offset: u64) -> io::Result<Vec<u8>> {
-    let mut file = match File::open(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other?,
-    };
-    file.seek(SeekFrom::Start(offset))?;
+fn unreadable(dir: &Path, start: i64, e: io::Error) -> Error {
+    Error::host(format!("cannot read {}", dir.join(name(start)).display()), e)
+}
+
+/// Where the log of a start may be, oldest first.
+fn paths(dir: &Path, start: i64) -> Vec<PathBuf> {
+    let aside = (0..ASIDE).rev().map(|n| dir.join(format!("{}.{n}", name(start))));
+    aside.chain([dir.join(name(start))]).collect()
+}
+
+/// The files that it is in, with their bytes.
+fn parts(dir: &Path, start: i64) -> Vec<(PathBuf, u64)> {
+    let length = |path: PathBuf| Some((std::fs::metadata(&path).ok()?.len(), path));
+    paths(dir, start).into_iter().filter_map(length).map(|(length, path)| (path, length)).collect()
+}
+
+/// The file that holds the byte at this offset in the log of a start, from there on; none at its end. What was behind the offset may have been thrown away: then it is moved to where the log began anew.
+fn from(dir: &Path, start: i64, offset: &mut u64) -> io::Result<Option<File>> {
+    let parts = parts(dir, start);
+    let length: u64 = parts.iter().map(|(_, length)| length).sum();
+    if *offset > length {
+        *offset = length - parts.last().map_or(0, |(_, length)| *length);
+    }
+    let mut before = 0;
+    for (path, length) in parts {
+        if *offset < before + length {
+            let mut file = File::open(path)?;
+            file.seek(SeekFrom::Start(*offset - before))?;
+            return Ok(Some(file));
+        }
+        before += length;
+    }
+    Ok(None)
+}
+
+/// What there is from there on, or a part of it.
+fn chunk(dir: &Path, start: i64, offset: &mut u64) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
-    BufReader::new(file.take(LONGEST)).read_until(b'\n', &mut text)?;
+    if let Some(file) = from(dir, start, offset)? {
+        file.take(LONGEST).read_to_end(&mut text)?;
+    }
     Ok(text)
 }
 
@@ -145,7 +270,7 @@ mod tests {
     const LAST: Lines = Lines { follow: false, tail: 0, after_ns: 0 };
 
     async fn text(dir: &Path, which: Lines) -> Vec<(i64, String)> {
-        let lines: Vec<_> = read(dir, which, None).unwrap().collect().await;
+        let lines: Vec<_> = read(dir, which, None).await.unwrap().collect().await;
         let told = |line: Result<Line, Error>| match line.unwrap() {
             Line { at_ns, output: Output::Stdout(text) } => {
                 (at_ns, String::from_utf8(text.to_vec()).unwrap())
@@ -175,6 +300,47 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_log_that_was_put_aside_in_parts_is_read_as_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let part = |suffix: &str| dir.path().join(format!("{}{suffix}", name(1000)));
+        std::fs::write(part(""), "a\nb\n").unwrap();
+        let runs = Arc::new(AtomicBool::new(true));
+        let asked = runs.clone();
+        let mut chunks = chunks(dir.path(), 1000, 2, Arc::new(move || asked.load(Ordering::SeqCst)));
+        let mut next = async || chunks.next().await.map(|chunk| chunk.unwrap());
+        assert_eq!(next().await.unwrap(), "b\n", "the end of what was there");
+        // As virtlogd does it, with the end of a part unread.
+        std::fs::write(part(""), "a\nb\nc\n").unwrap();
+        std::fs::rename(part(""), part(".0")).unwrap();
+        std::fs::write(part(""), "d\n").unwrap();
+        assert_eq!((next().await.unwrap(), next().await.unwrap()), (Bytes::from("c\n"), Bytes::from("d\n")));
+        let all = [(1002, "a\n"), (1004, "b\n"), (1006, "c\n"), (1008, "d\n")];
+        let all = all.map(|(at, text)| (at, text.to_owned()));
+        assert_eq!(text(dir.path(), LAST).await, all);
+        assert_eq!(text(dir.path(), Lines { after_ns: 1005, ..LAST }).await, all[2..]);
+        // The oldest is thrown away: who follows goes on with what is new.
+        std::fs::write(part(".0"), "d\n").unwrap();
+        std::fs::write(part(""), "e\n").unwrap();
+        assert_eq!(next().await.unwrap(), "e\n");
+        runs.store(false, Ordering::SeqCst);
+        assert_eq!(next().await, None);
+        std::fs::write(dir.path().join(name(2000)), "x").unwrap();
+        keep_last(dir.path(), 1);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "all parts go");
+    }
+
+    #[tokio::test]
+    async fn the_last_lines_of_a_long_log_come_from_all_its_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let lines = |from, to| (from..to).map(|n| format!("{n}\n")).collect::<String>();
+        std::fs::write(dir.path().join(format!("{}.0", name(1000))), lines(0, 1000)).unwrap();
+        std::fs::write(dir.path().join(name(1000)), lines(1000, 1010)).unwrap();
+        let told = |lines: Vec<(i64, String)>| lines.into_iter().map(|(_, text)| text).collect::<String>();
+        assert_eq!(told(text(dir.path(), Lines { tail: 500, ..LAST }).await), lines(510, 1010));
+        assert_eq!(told(text(dir.path(), LAST).await), lines(0, 1010));
+    }
+
+    #[tokio::test]
     async fn a_prompt_that_grows_is_told_whole_to_who_asks_again() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(name(1000)), "x\nlo").unwrap();
@@ -194,7 +360,7 @@ mod tests {
         let asked = runs.clone();
         let which = Lines { follow: true, tail: 0, after_ns: 1002 };
         let mut lines =
-            read(dir.path(), which, Some(Arc::new(move || asked.load(Ordering::SeqCst)))).unwrap();
+            read(dir.path(), which, Some(Arc::new(move || asked.load(Ordering::SeqCst)))).await.unwrap();
         let mut next = async || match lines.next().await {
             Some(Ok(Line { output: Output::Stdout(text), .. })) => String::from_utf8(text.to_vec()).unwrap(),
             None => "the end".to_owned(),

@@ -8,15 +8,17 @@ use netloom_model::id::NodeUid;
 use netloom_model::naming;
 use netloom_model::slice::Instance;
 use netloom_model::spec::NetworkMode;
+use netloom_model::state::Runtime;
 use virt::domain::Domain;
 use virt_sys as sys;
 
 use super::connection::Refused;
+use super::disks::Disks;
 use super::identity::Identity;
 use super::lives::CLEARING;
 use super::read::{self, Reading};
-use super::xml::{self, Machine, Nic};
-use super::{LibvirtDriver, log};
+use super::xml::{self, Machine, Medium, Nic};
+use super::{LibvirtDriver, log, medium};
 use crate::driver::Limits;
 use crate::error::Error;
 
@@ -28,9 +30,14 @@ const LOGS: usize = 5;
 impl LibvirtDriver {
     pub(super) async fn make(&self, instance: &Instance) -> Result<String, Error> {
         let vm = self.vm(&instance.spec.kind)?.clone();
-        let base = self.disks.base(&instance.spec.image)?;
+        // What was judged, whatever the name has come to mean since.
+        let image = match instance.image_digest.as_str() {
+            "" => instance.spec.image.clone(),
+            digest => digest.to_owned(),
+        };
+        let base = self.disks.blocking(move |disks| disks.base(&image)).await?;
         let base = base.ok_or_else(|| Error::ImageMissing(instance.spec.image.clone()))?;
-        self.disks.require_direct_io()?;
+        self.disks.blocking(Disks::require_direct_io).await?;
         if let Some(id) = self.made_before(instance).await? {
             return Ok(id);
         }
@@ -88,6 +95,8 @@ impl LibvirtDriver {
             )));
         }
         let disks: Vec<&Path> = disks.iter().map(AsRef::as_ref).collect();
+        let medium = self.disks.medium(instance.uid);
+        let is_cd = medium::is_cd(self.startup(&instance.spec.kind), &instance.spec);
         let console = self.disks.console(instance.uid).join(log::name(identity.started_ns));
         let or = |limit: u64, counted: u64| if limit > 0 { limit } else { counted };
         let millis = or(instance.spec.cpu_limit_millis.into(), instance.spec.cpu_request_millis.into());
@@ -101,6 +110,7 @@ impl LibvirtDriver {
             cpu_set: &instance.spec.cpu_set,
             memory_bytes: or(instance.spec.memory_limit_bytes, instance.spec.memory_request_bytes),
             disks: &disks,
+            medium: is_cd.map(|is_cd| Medium { file: &medium, is_cd }),
             nics: &self.nics(instance),
             console_log: &console,
         }))
@@ -108,7 +118,7 @@ impl LibvirtDriver {
 
     /// Its NICs in order: management, those that its kind keeps, and its ports up to the last that has a cable.
     fn nics(&self, instance: &Instance) -> Vec<Nic> {
-        let Some(naming) = self.kinds.get(&instance.spec.kind).map(|k| &k.interfaces) else {
+        let Some(naming) = self.kinds.on(&instance.spec.kind, Runtime::Libvirt).map(|k| &k.interfaces) else {
             return Vec::new();
         };
         let place =
@@ -117,7 +127,7 @@ impl LibvirtDriver {
             instance.nics.iter().filter_map(|nic| Some((place(nic)?, nic))).collect();
         let last = wired.keys().next_back().copied().unwrap_or_default();
         let nic = |place: u32| match wired.get(&place) {
-            Some(nic) => Nic { tap: nic.wire_id.interface_name(TAP), mac: nic.mac.clone(), carrier: true },
+            Some(nic) => Nic { tap: nic.wire_id.interface_name(&self.nic_prefix), mac: nic.mac.clone() },
             None => idle(instance.uid, place),
         };
         (0..=last).map(nic).collect()
@@ -135,13 +145,30 @@ impl LibvirtDriver {
             limits: Limits::of(&instance.spec),
             ..reading.identity
         };
-        log::keep_last(&self.disks.console(instance.uid), LOGS - 1);
+        self.prepare(instance).await?;
         let xml = self.xml(id, instance, &identity).await?;
         let start = move |connect: &_| Domain::define_xml(connect, &xml)?.create().map(drop);
         self.lives.starts(before);
         let started = self.acts.call(start).await;
         self.lives.started(id);
         started.map_err(|refused| self.acts.error(refused))
+    }
+
+    /// Makes room for the log of a start, and writes what its guest is told at it, where its kind takes that.
+    async fn prepare(&self, instance: &Instance) -> Result<(), Error> {
+        let (instance, files) = (instance.clone(), self.files.clone());
+        let startup = self.startup(&instance.spec.kind).clone();
+        let prepare = move |disks: &Disks| {
+            log::keep_last(&disks.console(instance.uid), LOGS - 1);
+            let spec = &instance.spec;
+            let read = || files.read(instance.lab_uid, &spec.startup_config);
+            let configuration = (!spec.startup_config.is_empty()).then(read).transpose()?;
+            match medium::image(&startup, &instance, configuration.as_deref()) {
+                Some(image) => disks.write_medium(instance.uid, &image),
+                None => Ok(()),
+            }
+        };
+        self.disks.blocking(prepare).await
     }
 
     /// As it is once libvirt has cleared up after its last start, which takes seconds after its QEMU has ended.
@@ -208,6 +235,9 @@ impl LibvirtDriver {
     pub(super) async fn undefine(&self, id: &str) -> Result<(), Error> {
         let Some(reading) = self.reading(id).await? else { return Ok(()) };
         self.destroy(id).await?;
+        // Before the domain, or an end of this service in between would leave disks that look like those of a machine that is to be.
+        let uid = reading.identity.uid;
+        self.disks.blocking(move |disks| disks.remove(uid)).await?;
         let gone = id.to_owned();
         let flags = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
             | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
@@ -219,19 +249,17 @@ impl LibvirtDriver {
             _ => {}
         }
         self.lives.forget(id);
-        self.disks.remove(reading.identity.uid)
+        self.carrier.forget(id);
+        Ok(())
     }
 }
-
-/// Prefix of taps that have a cable: what follows is the wire's id, as in the name of every host end.
-const TAP: &str = "nl";
 
 /// A NIC that nothing is plugged into.
 fn idle(uid: NodeUid, place: u32) -> Nic {
     let digest = netloom_model::id::Digest::of(format!("{uid} {place}").as_bytes());
     let hex = &digest.as_str()["sha256:".len()..];
     let mac: Vec<&str> = (0..5).map(|i| &hex[2 * i..2 * i + 2]).collect();
-    Nic { tap: format!("nv{}", &hex[..12]), mac: format!("02:{}", mac.join(":")), carrier: false }
+    Nic { tap: format!("nv{}", &hex[..12]), mac: format!("02:{}", mac.join(":")) }
 }
 
 /// What a node asks for that only containers can be given.

@@ -3,21 +3,30 @@
 //! ```text
 //!   Driver ── looks ─► connection ─► thread ─┐            identity: whose a domain is, in its metadata
 //!      │                                     ├─► libvirtd  xml:      what a domain is, from its kind and its node
-//!      └───── acts ──► connection ─► thread ─┘            disks:    overlays on base images
+//!      ├───── acts ──► connection ─► thread ─┤            disks:    overlays on base images
+//!      └── carrier ──► connection ─► thread ─┘            carrier:  links of NICs follow their taps
+//!                                                         medium:   what a guest is told at its start
+//!                                                         console:  who reads its serial line, and who writes
 //! ```
 //!
-//! Two connections, since libvirtd can take a minute to define a domain or to end one, and what is seen must not become old meanwhile. A domain is defined anew at each start, so that what
+//! Three connections, since libvirtd can take a minute to define a domain or to end one, and neither what is seen nor carrier must wait meanwhile. A domain is defined anew at each start, so that what
 //! may have changed since (its taps, its size, how guests run here) is what it starts with; its disk and its addresses stay.
 
 mod accel;
+mod carrier;
 mod connection;
+mod console;
 mod disks;
 mod events;
 mod identity;
+mod iso;
 mod lives;
 mod log;
 mod machines;
+mod medium;
+mod nics;
 mod read;
+mod tap;
 mod xml;
 
 use std::collections::BTreeSet;
@@ -28,16 +37,23 @@ use std::time::Duration;
 use futures::future::{FutureExt as _, ready};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
-use netloom_model::id::{LabUid, NodeUid, Owner};
-use netloom_model::kind::{Catalogue, Vm};
+use netloom_model::id::{LabUid, NodeUid, Owner, WireId};
+use netloom_model::kind::{Catalogue, Startup, Vm};
 use netloom_model::slice::Instance;
 use netloom_model::state::Runtime;
+use netloom_service::Shutdown;
+use netloom_service::handover::Machine;
 use tokio::sync::OnceCell;
 use tokio_stream::wrappers::BroadcastStream;
 
-use super::{Answer, Command, Driver, Found, Image, Limits, Line, Lines, Listed, NetworkOf, Probe, Session};
+use super::{
+    Answer, Attach, Command, Console, Driver, Found, Image, Limits, Line, Lines, Listed, NetworkOf, Probe,
+    Session,
+};
 use crate::config::Config;
 use crate::error::Error;
+use crate::files::Files;
+use carrier::Carrier;
 use connection::{Connection, Refused};
 use disks::Disks;
 use identity::Identity;
@@ -48,9 +64,6 @@ use read::Reading;
 const LOOK: Duration = Duration::from_secs(10);
 /// How long a change may take: a libvirtd that asks QEMU anew what it can do takes most of a minute for each definition.
 const ACT: Duration = Duration::from_secs(180);
-/// How long a machine that is set aside has to end: what takes its place waits for that.
-const GRACE: Duration = Duration::from_secs(1);
-const KVM: &str = "/dev/kvm";
 
 /// See the module.
 pub struct LibvirtDriver {
@@ -58,44 +71,77 @@ pub struct LibvirtDriver {
     looks: Connection,
     acts: Connection,
     disks: Disks,
+    files: Arc<Files>,
     kinds: Catalogue,
     stop_timeout: Duration,
     accel: OnceCell<accel::Found>,
     lives: Arc<Lives>,
+    writers: Arc<console::Writers>,
+    carrier: Arc<Carrier>,
+    /// What names of taps that have a cable begin with: what follows is the wire's id, as in the name of every host end.
+    nic_prefix: String,
 }
 
 impl LibvirtDriver {
-    /// A driver that connects when it is first asked something.
+    /// A driver that connects when it is first asked something. `nic_prefix` is the network service's.
     pub fn new(
         owner: Owner,
         config: &Config,
         kinds: Catalogue,
+        files: Arc<Files>,
         data_dir: &Path,
+        nic_prefix: String,
+        shutdown: Shutdown,
     ) -> Result<LibvirtDriver, Error> {
+        let lives = Lives::new();
+        let links = Connection::new(&config.libvirt_uri, LOOK)?;
         Ok(LibvirtDriver {
             owner,
             looks: Connection::new(&config.libvirt_uri, LOOK)?,
             acts: Connection::new(&config.libvirt_uri, ACT)?,
             disks: Disks::open(data_dir)?,
+            files,
             kinds,
             stop_timeout: Duration::from_secs(config.stop_timeout.into()),
             accel: OnceCell::new(),
-            lives: Lives::new(),
+            writers: Arc::default(),
+            carrier: Carrier::keep(links, lives.news(), shutdown),
+            lives,
+            nic_prefix,
         })
     }
 
     async fn accel(&self) -> &accel::Found {
-        self.accel.get_or_init(|| accel::find(Path::new(KVM))).await
+        self.accel.get_or_init(accel::find).await
     }
 
     /// What its kind says of its machine.
     fn vm(&self, kind: &str) -> Result<&Vm, Error> {
-        let vm = self.kinds.get(kind).and_then(|k| k.vm.as_ref());
+        let vm = self.kinds.on(kind, Runtime::Libvirt).and_then(|k| k.vm.as_ref());
         vm.ok_or_else(|| {
             Error::Refused(format!(
                 "this host has no kind {kind} of virtual machines: give it the kind's file"
             ))
         })
+    }
+
+    /// How a kind's machines take the configuration that they start with.
+    fn startup(&self, kind: &str) -> &Startup {
+        self.kinds.on(kind, Runtime::Libvirt).map_or(&Startup::None {}, |kind| &kind.config.startup)
+    }
+
+    /// What the network service has to know of a machine that runs.
+    fn machine(&self, reading: &Reading) -> Option<Machine> {
+        let machine = self.lives.machine(reading)?;
+        let up = reading.nics.iter().filter(|nic| nic.up);
+        let carrier = up.filter_map(|nic| WireId::from_interface_name(&self.nic_prefix, &nic.tap)).collect();
+        Some(Machine { carrier, ..machine })
+    }
+
+    /// Says whether this start of a machine still runs.
+    fn runs(&self, reading: &Reading) -> log::Runs {
+        let (lives, id, start) = (self.lives.clone(), reading.id.clone(), reading.started_ns());
+        Arc::new(move || lives.runs(&id, start))
     }
 
     /// The machine with this id as it is now; none when there is none, or it is not ours.
@@ -110,11 +156,37 @@ impl LibvirtDriver {
     async fn ask(&self, id: &str) -> Result<Option<Reading>, Error> {
         let (id, owner) = (id.to_owned(), self.owner);
         match self.looks.call(move |connect| read::by_id(connect, &id)).await {
-            Ok(seen) => Ok(seen.and_then(|seen| Reading::new(seen, owner)).map(|r| self.lives.judge(r))),
+            Ok(seen) => match seen.and_then(|seen| Reading::new(seen, owner)) {
+                Some(reading) => self.with_log(reading).await.map(|reading| Some(self.lives.judge(reading))),
+                None => Ok(None),
+            },
             Err(refused) if refused.is_no_domain() => Ok(None),
             Err(refused) => Err(self.looks.error(refused)),
         }
     }
+
+    /// A machine that is off says which start was to be its last. Where that was only defined before this service ended, there is no log of it.
+    async fn with_log(&self, mut reading: Reading) -> Result<Reading, Error> {
+        let start = reading.started_ns();
+        if reading.runs() || start == 0 {
+            return Ok(reading);
+        }
+        let uid = reading.identity.uid;
+        let is_there =
+            self.disks.blocking(move |disks| Ok(log::is_there(&disks.console(uid), start))).await?;
+        if !is_there {
+            reading.identity.started_ns = 0;
+        }
+        Ok(reading)
+    }
+}
+
+/// Does something with files where it may take its time.
+async fn blocking<T: Send + 'static>(
+    what: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(what).await;
+    done.map_err(|e| Error::host("work on files did not end", e))?
 }
 
 impl Driver for LibvirtDriver {
@@ -126,7 +198,7 @@ impl Driver for LibvirtDriver {
         async {
             let version = self.looks.call(|connect| connect.get_lib_version()).await;
             let version = version.map_err(|refused| self.looks.error(refused))?;
-            self.disks.require_direct_io()?;
+            self.disks.blocking(Disks::require_direct_io).await?;
             let guests = match self.accel().await {
                 accel::Found { accel: xml::Accel::Kvm, .. } => "KVM".to_owned(),
                 found => format!("emulated: {}", found.why),
@@ -149,9 +221,9 @@ impl Driver for LibvirtDriver {
                 Some(change.id)
             });
             let changes = changes.chain(stream::once(ready(None)));
-            let ends = BroadcastStream::new(self.lives.ends()).map(Result::ok);
+            let news = BroadcastStream::new(self.lives.news().subscribe()).map(Result::ok);
             // Over when libvirt's are, or when either were missed.
-            Ok(stream::select(changes, ends).take_while(|id| ready(id.is_some())).filter_map(ready).boxed())
+            Ok(stream::select(changes, news).take_while(|id| ready(id.is_some())).filter_map(ready).boxed())
         }
         .boxed()
     }
@@ -169,11 +241,16 @@ impl Driver for LibvirtDriver {
     fn inspect<'a>(&'a self, id: &'a str) -> Answer<'a, Option<Found>> {
         async move {
             let Some(reading) = self.reading(id).await? else { return Ok(None) };
-            let ran = self.lives.saw(&reading);
+            let ran = self.lives.saw(&reading).await;
+            match reading.runs() {
+                true => self.carrier.saw(&reading.id, &reading.nics),
+                false => self.carrier.forget(&reading.id),
+            }
             let Identity { uid, lab_uid, lab, node, spec_hash, image, limits, .. } = reading.identity.clone();
             Ok(Some(Found {
                 process: reading.process(),
                 aside: reading.is_aside(),
+                machine: self.machine(&reading),
                 start_id: reading.start_id(),
                 started_us: reading.started_ns() / 1000,
                 trouble: reading.trouble().to_owned(),
@@ -254,7 +331,8 @@ impl Driver for LibvirtDriver {
 
     fn set_aside<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()> {
         async move {
-            self.end(id, GRACE).await?;
+            // A cancel brings its disk back: it gets the time to write what it holds.
+            self.end(id, self.stop_timeout).await?;
             self.rename(id, format!("{}{}", instance.name, read::aside_suffix(id))).await
         }
         .boxed()
@@ -274,7 +352,7 @@ impl Driver for LibvirtDriver {
     }
 
     fn remove_node(&self, node: NodeUid) -> Answer<'_, ()> {
-        async move { self.disks.remove(node) }.boxed()
+        self.disks.blocking(move |disks| disks.remove(node)).boxed()
     }
 
     fn remove_lab(&self, _: LabUid) -> Answer<'_, ()> {
@@ -283,25 +361,32 @@ impl Driver for LibvirtDriver {
 
     fn exec<'a>(&'a self, _: &'a str, _: Command) -> Answer<'a, Session> {
         async {
-            Err(Error::Refused("no command can be run inside a virtual machine from outside".to_owned()))
+            Err(Error::NoExec(
+                "no command can be run inside a virtual machine from outside: netloom console opens its serial console"
+                    .to_owned(),
+            ))
         }
         .boxed()
+    }
+
+    fn console<'a>(&'a self, id: &'a str, how: Attach) -> Answer<'a, Console> {
+        self.attach(id, how).boxed()
     }
 
     fn logs<'a>(&'a self, id: &'a str, which: Lines) -> Answer<'a, BoxStream<'static, Result<Line, Error>>> {
         async move {
             let Some(reading) = self.reading(id).await? else { return Ok(stream::empty().boxed()) };
-            self.lives.saw(&reading);
-            let (lives, id, start) = (self.lives.clone(), reading.id.clone(), reading.started_ns());
-            let runs: log::Runs = Arc::new(move || lives.runs(&id, start));
-            log::read(&self.disks.console(reading.identity.uid), which, which.follow.then_some(runs))
+            self.lives.saw(&reading).await;
+            let runs = which.follow.then(|| self.runs(&reading));
+            log::read(&self.disks.console(reading.identity.uid), which, runs).await
         }
         .boxed()
     }
 
     fn image<'a>(&'a self, reference: &'a str, _: Runtime) -> Answer<'a, Option<Image>> {
         async move {
-            let base = self.disks.base(reference)?;
+            let named = reference.to_owned();
+            let base = self.disks.blocking(move |disks| disks.base(&named)).await?;
             // Disks do not say what processor they are for.
             Ok(base.map(|base| Image {
                 digest: base.digest.into(),

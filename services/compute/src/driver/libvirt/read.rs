@@ -7,6 +7,7 @@ use virt::error::{Error as VirtError, ErrorNumber};
 use virt_sys as sys;
 
 use super::identity::{self, Identity};
+use super::nics::{self, NicLink};
 use crate::driver::Process;
 
 /// A domain as libvirt tells it.
@@ -17,11 +18,16 @@ pub struct Seen {
     element: String,
     state: sys::virDomainState,
     reason: i32,
+    nics: Vec<NicLink>,
 }
 
 /// The domain with this id; none when it says nothing of whose it is.
 pub fn by_id(connect: &Connect, id: &str) -> Result<Option<Seen>, VirtError> {
-    domain(&Domain::lookup_by_uuid_string(connect, id)?)
+    let found = Domain::lookup_by_uuid_string(connect, id)?;
+    let Some(seen) = domain(&found)? else { return Ok(None) };
+    // One that does not run has none that could be looked at.
+    let nics = if found.is_active()? { nics::read(&found.get_xml_desc(0)?) } else { Vec::new() };
+    Ok(Some(Seen { nics, ..seen }))
 }
 
 /// The domain with this name; none when it says nothing of whose it is.
@@ -57,7 +63,7 @@ fn domain(domain: &Domain) -> Result<Option<Seen>, VirtError> {
     };
     let (state, reason) = domain.get_state()?;
     let (id, name) = (domain.get_uuid_string()?, domain.get_name()?);
-    Ok(Some(Seen { id, name, element, state, reason }))
+    Ok(Some(Seen { id, name, element, state, reason, nics: Vec::new() }))
 }
 
 /// What the name of a machine that is set aside ends in.
@@ -74,6 +80,8 @@ pub struct Reading {
     pub name: String,
     /// Whose it is.
     pub identity: Identity,
+    /// Its NICs, when it was looked at by itself and ran.
+    pub nics: Vec<NicLink>,
     state: sys::virDomainState,
     reason: u32,
     /// libvirt says that it runs, and its QEMU has ended.
@@ -85,7 +93,8 @@ impl Reading {
     pub fn new(seen: Seen, owner: Owner) -> Option<Reading> {
         let identity = Identity::read(&seen.element, owner)?;
         let reason = u32::try_from(seen.reason).unwrap_or_default();
-        Some(Reading { id: seen.id, name: seen.name, identity, state: seen.state, reason, dead: false })
+        let Seen { id, name, state, nics, .. } = seen;
+        Some(Reading { id, name, identity, nics, state, reason, dead: false })
     }
 
     /// It runs, also when it is paused or about to end.
@@ -176,7 +185,8 @@ mod tests {
     fn how_a_machine_ended_is_told_by_its_state() {
         let process = |started_ns, state, reason| {
             let identity = Identity { started_ns, ..identity() };
-            Reading { id: "d".into(), name: "n".into(), identity, state, reason, dead: false }.process()
+            let (id, name, nics) = ("d".into(), "n".into(), Vec::new());
+            Reading { id, name, identity, nics, state, reason, dead: false }.process()
         };
         assert_eq!(process(7, sys::VIR_DOMAIN_RUNNING, 1), Process::Running { pid: None });
         assert_eq!(process(7, sys::VIR_DOMAIN_PAUSED, 5), Process::Running { pid: None });

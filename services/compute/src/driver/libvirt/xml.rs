@@ -42,10 +42,21 @@ pub struct Machine<'a> {
     pub memory_bytes: u64,
     /// Its disks: qcow2 files.
     pub disks: &'a [&'a Path],
+    /// The medium that its configuration is on.
+    pub medium: Option<Medium<'a>>,
     /// Its NICs, in order.
     pub nics: &'a [Nic],
     /// What its console writes is kept in this file.
     pub console_log: &'a Path,
+}
+
+/// A medium that is only read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Medium<'a> {
+    /// The file: an ISO 9660 image.
+    pub file: &'a Path,
+    /// It is a CD in a drive, not a disk: where a guest looks for nothing else.
+    pub is_cd: bool,
 }
 
 /// A NIC of a machine.
@@ -55,8 +66,6 @@ pub struct Nic {
     pub tap: String,
     /// Its address.
     pub mac: String,
-    /// True when its cable is in.
-    pub carrier: bool,
 }
 
 /// Writes it.
@@ -97,6 +106,9 @@ pub fn domain(m: &Machine<'_>) -> String {
     for (i, disk) in m.disks.iter().enumerate() {
         self::disk(w, m.vm.disk_bus, i, disk);
     }
+    if let Some(medium) = m.medium {
+        self::medium(w, m, medium);
+    }
     for nic in m.nics {
         self::nic(w, m.vm.nic_model, nic);
     }
@@ -133,24 +145,42 @@ fn controllers(w: &mut String, m: &Machine<'_>) {
     // On the older bus there are slots enough.
     if m.vm.machine == MachineType::Q35 {
         line(w, 2, "<controller type='pci' model='pcie-root'/>");
-        for _ in 0..m.disks.len() + m.nics.len() + SPARE_SLOTS {
+        for _ in 0..m.disks.len() + usize::from(m.medium.is_some()) + m.nics.len() + SPARE_SLOTS {
             line(w, 2, "<controller type='pci' model='pcie-root-port'/>");
         }
     }
 }
 
 fn disk(w: &mut String, bus: DiskBus, index: usize, file: &Path) {
+    line(w, 2, "<disk type='file' device='disk'>");
+    line(w, 3, "<driver name='qemu' type='qcow2' cache='none' io='native'/>");
+    line(w, 3, &format!("<source file='{}'/>", text(&file.to_string_lossy())));
+    line(w, 3, &target(bus, index));
+    line(w, 2, "</disk>");
+}
+
+fn medium(w: &mut String, m: &Machine<'_>, medium: Medium<'_>) {
+    let (device, bus) = match (medium.is_cd, m.vm.machine) {
+        (false, _) => ("disk", m.vm.disk_bus),
+        (true, MachineType::Q35) => ("cdrom", DiskBus::Sata),
+        (true, MachineType::Pc) => ("cdrom", DiskBus::Ide),
+    };
+    line(w, 2, &format!("<disk type='file' device='{device}'>"));
+    line(w, 3, "<driver name='qemu' type='raw' cache='none' io='native'/>");
+    line(w, 3, &format!("<source file='{}'/>", text(&medium.file.to_string_lossy())));
+    line(w, 3, &target(bus, m.disks.len()));
+    line(w, 3, "<readonly/>");
+    line(w, 2, "</disk>");
+}
+
+fn target(bus: DiskBus, index: usize) -> String {
     let prefix = match bus {
         DiskBus::Virtio => "vd",
         DiskBus::Ide => "hd",
         DiskBus::Sata | DiskBus::Scsi => "sd",
     };
     let letter = char::from(b'a' + u8::try_from(index.min(25)).unwrap_or_default());
-    line(w, 2, "<disk type='file' device='disk'>");
-    line(w, 3, "<driver name='qemu' type='qcow2' cache='none' io='native'/>");
-    line(w, 3, &format!("<source file='{}'/>", text(&file.to_string_lossy())));
-    line(w, 3, &format!("<target dev='{prefix}{letter}' bus='{}'/>", bus.as_str()));
-    line(w, 2, "</disk>");
+    format!("<target dev='{prefix}{letter}' bus='{}'/>", bus.as_str())
 }
 
 fn nic(w: &mut String, model: NicModel, nic: &Nic) {
@@ -158,7 +188,14 @@ fn nic(w: &mut String, model: NicModel, nic: &Nic) {
     line(w, 3, &format!("<mac address='{}'/>", text(&nic.mac)));
     line(w, 3, &format!("<target dev='{}'/>", text(&nic.tap)));
     line(w, 3, &format!("<model type='{}'/>", model.as_str()));
-    line(w, 3, &format!("<link state='{}'/>", if nic.carrier { "up" } else { "down" }));
+    if model == NicModel::Virtio {
+        // Whatever takes its frames may need them finished, and that can change while it runs; the others finish them anyway.
+        line(w, 3, "<driver>");
+        line(w, 4, "<host csum='off' gso='off' tso4='off' tso6='off' ecn='off' ufo='off'/>");
+        line(w, 3, "</driver>");
+    }
+    // Until the network service has plugged its cable in: see `carrier`.
+    line(w, 3, "<link state='down'/>");
     // It boots from its disk; without this each NIC would be asked first.
     line(w, 3, "<rom enabled='no'/>");
     line(w, 2, "</interface>");

@@ -32,7 +32,7 @@ fn entry(path: &str, content: &[u8]) -> FileEntry {
 }
 
 fn put(files: &Arc<Files>, lab: LabUid, path: &str, content: &[u8]) -> Result<bool, Error> {
-    let mut upload = Upload::begin(files.clone(), lab, entry(path, content))?;
+    let mut upload = Upload::begin(files.clone(), lab, entry(path, content), 1)?;
     upload.write(content)?;
     upload.finish()
 }
@@ -93,10 +93,10 @@ fn nothing_is_written_or_mounted_through_a_link() {
 #[test]
 fn only_what_was_announced_comes_into_place() {
     let (_dir, files, lab, root) = labs();
-    let mut upload = Upload::begin(files.clone(), lab, entry("f", b"right")).unwrap();
+    let mut upload = Upload::begin(files.clone(), lab, entry("f", b"right"), 1).unwrap();
     upload.write(b"wrong").unwrap();
     assert!(upload.finish().is_err());
-    let mut upload = Upload::begin(files.clone(), lab, entry("f", b"right")).unwrap();
+    let mut upload = Upload::begin(files.clone(), lab, entry("f", b"right"), 1).unwrap();
     assert!(upload.write(b"right and more").is_err());
     drop(upload);
     assert!(!root.join("f").exists());
@@ -108,7 +108,7 @@ fn only_what_was_announced_comes_into_place() {
 #[test]
 fn a_removed_lab_takes_no_more_files() {
     let (_dir, files, lab, _) = labs();
-    let mut late = Upload::begin(files.clone(), lab, entry("late", b"x")).unwrap();
+    let mut late = Upload::begin(files.clone(), lab, entry("late", b"x"), 1).unwrap();
     late.write(b"x").unwrap();
     files.remove_lab(lab).unwrap();
     files.remove_lab(lab).unwrap();
@@ -161,6 +161,7 @@ fn a_file_whose_writing_failed_halfway_is_written_by_whatever_is_sent_next() {
     put(&files, lab, "f", b"one").unwrap();
     // A regular file that can be opened and then takes no such text.
     let (from, path) = ("/proc/self/oom_score_adj", root.join("f"));
+    let before = fs::read(from).unwrap();
     mount(Some(from), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
     let error = put(&files, lab, "f", b"two").unwrap_err().to_string();
     assert!(error.contains("Invalid argument"), "{error}");
@@ -168,7 +169,7 @@ fn a_file_whose_writing_failed_halfway_is_written_by_whatever_is_sent_next() {
     fs::write(&path, "t").unwrap();
     assert_eq!(files.placed(lab, "f").unwrap(), None);
     assert!(put(&files, lab, "f", b"one").unwrap(), "back to what was there before");
-    assert_eq!(fs::read(&path).unwrap(), b"one");
+    assert_eq!(fs::read(&path).unwrap(), before, "as the node had it");
 }
 
 #[test]
@@ -206,7 +207,7 @@ fn another_mode_of_the_same_content_is_set_and_edits_stay() {
     let path = root.join("run.sh");
     fs::write(&path, "edited").unwrap();
     let run = FileEntry { mode: 0o755, ..entry("run.sh", b"one") };
-    let mut upload = Upload::begin(files.clone(), lab, run).unwrap();
+    let mut upload = Upload::begin(files.clone(), lab, run, 1).unwrap();
     upload.write(b"one").unwrap();
     assert!(!upload.finish().unwrap());
     assert_eq!(mode_of(&path), 0o755);
@@ -225,4 +226,79 @@ fn whether_a_file_is_there_is_not_looked_up_through_a_nodes_link() {
     let error = put(&files, lab, "a/f", b"one").unwrap_err().to_string();
     assert!(error.contains("symbolic link"), "{error}");
     assert_eq!(fs::read(outside.join("f")).unwrap(), b"theirs");
+}
+
+fn put_at(files: &Arc<Files>, lab: LabUid, content: &[u8], deploys: u64) {
+    let mut upload = Upload::begin(files.clone(), lab, entry("d/f", content), deploys).unwrap();
+    upload.write(content).unwrap();
+    upload.finish().unwrap();
+}
+
+#[test]
+fn what_a_node_made_of_a_file_comes_back_with_its_former_content_until_a_deploy_succeeds() {
+    let (_dir, files, lab, root) = labs();
+    let path = root.join("d/f");
+    let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap());
+    let set = |text: &str, mode: u32| {
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let there = || (fs::read_to_string(&path).unwrap(), mode_of(&path));
+    put_at(&files, lab, b"one", 1);
+    let first = inode();
+    set("one, edited", 0o600);
+    // Two tries, each of which the node edits, and back to each.
+    put_at(&files, lab, b"two", 1);
+    assert_eq!(there(), ("two".into(), 0o640));
+    set("two, edited", 0o640);
+    put_at(&files, lab, b"three", 1);
+    put_at(&files, lab, b"two", 1);
+    assert_eq!(there().0, "two, edited");
+    put_at(&files, lab, b"one", 1);
+    assert_eq!((there(), inode()), (("one, edited".into(), 0o600), first), "in place, with its mode");
+    assert_eq!(files.placed(lab, "d/f").unwrap(), Some(Digest::of(b"one")));
+    // What was taken back by the node itself is not kept.
+    set("one", 0o640);
+    put_at(&files, lab, b"two", 1);
+    assert_eq!(there().0, "two, edited");
+    put_at(&files, lab, b"one", 1);
+    assert_eq!(there().0, "one");
+    // A deploy succeeded: what was before is no more.
+    put_at(&files, lab, b"two", 2);
+    assert_eq!(there().0, "two");
+    assert!(!files.lab(lab).join("kept/1").exists());
+}
+
+#[test]
+fn files_that_are_sent_no_more_go_and_what_a_node_put_beside_them_stays() {
+    let (dir, files, lab, root) = labs();
+    for path in ["d/f", "d/stays", "d/sub/deep/x", "d/own/y", "d/link/z", "other", "dd/f"] {
+        put(&files, lab, path, path.as_bytes()).unwrap();
+    }
+    fs::write(root.join("d/f"), "edited").unwrap();
+    fs::write(root.join("d/new"), "the node's").unwrap();
+    fs::write(root.join("d/own/new"), "the node's").unwrap();
+    // A node leads the way to a file out of the lab.
+    let outside = dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("z"), "theirs").unwrap();
+    fs::rename(root.join("d/link"), root.join("d/moved")).unwrap();
+    std::os::unix::fs::symlink(&outside, root.join("d/link")).unwrap();
+    let remove = |stays: &[&str], deploys| {
+        let stays: Vec<String> = stays.iter().map(|s| (*s).to_owned()).collect();
+        files.remove_others(lab, &["d".to_owned()], &stays, deploys).unwrap()
+    };
+    assert_eq!(remove(&["d/stays"], 1), 4);
+    assert_eq!(remove(&["d/stays"], 1), 0);
+    let is_there = |path: &str| root.join(path).exists();
+    assert!(["d/f", "d/sub", "d/own/y"].iter().all(|path| !is_there(path)));
+    assert!(["d/stays", "d/new", "d/own/new", "other", "dd/f"].iter().all(|path| is_there(path)));
+    assert_eq!(fs::read(outside.join("z")).unwrap(), b"theirs");
+    assert_eq!(remove(&[], 1), 1);
+    assert!(is_there("d"), "it is mounted");
+    // Sent again, what the node had made of it is there again.
+    put_at(&files, lab, b"d/f", 1);
+    assert_eq!(fs::read(root.join("d/f")).unwrap(), b"edited");
+    let wrong = files.remove_others(lab, &["../x".to_owned()], &[], 1);
+    assert!(matches!(wrong, Err(Error::Invalid(_))));
 }

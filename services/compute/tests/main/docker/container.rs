@@ -82,6 +82,7 @@ async fn files_of_the_lab_are_mounted_and_links_are_not_followed() {
         file: Some(one.files[0].clone().into()),
         content: b"hello".to_vec(),
         term: 1,
+        deploys: 0,
     };
     rig.client.clone().put_files(tokio_stream::once(part)).await.unwrap();
     rig.until_phase(one.uid, Phase::Running).await;
@@ -127,6 +128,7 @@ async fn a_link_put_in_place_of_what_another_node_mounts_gets_nothing_of_the_hos
         file: Some(entry.into()),
         content: b"of the lab".to_vec(),
         term: 1,
+        deploys: 0,
     };
     rig.client.clone().put_files(tokio_stream::once(part)).await.unwrap();
     rig.sync(&[one.clone(), two.clone()]).await;
@@ -279,4 +281,42 @@ async fn a_runtime_that_nothing_serves_fails_alone() {
     assert!(failed.detail.contains("libvirt"), "{}", failed.detail);
     assert!(rig.remove(&[machine.uid], &[]).await.is_empty());
     rig.until("gone", |v| !v.instances.contains_key(&machine.uid)).await;
+}
+
+/// What a node saves in its files was lost for good by a deploy that was cancelled.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_finds_its_edits_of_a_file_when_the_former_content_comes_back() {
+    let Some(rig) = Rig::docker("a_node_finds_its_edits_of_a_file_when_the_former_content_comes_back").await
+    else {
+        return;
+    };
+    let mut one = rig.instance("r1");
+    one.files = vec![rig.put("d/a.conf", b"one").await, rig.put("d/b.conf", b"b").await];
+    let bind = |path: &str, target: &str| Bind {
+        source: BindSource::Bundle(path.into()),
+        target: target.into(),
+        read_only: false,
+    };
+    one.spec.binds = vec![bind("d/a.conf", "/a.conf"), bind("d", "/d")];
+    rehash(&mut one);
+    rig.run(&one).await;
+    let sh = async |script: &str| rig.sh(one.uid, script).await.0;
+    sh("echo edited > /a.conf; chmod 600 /a.conf; echo own > /d/own").await;
+    rig.put("d/a.conf", b"two").await;
+    assert_eq!(sh("cat /a.conf /d/a.conf").await, "twotwo");
+    let remove = p::RemoveFilesRequest {
+        term: 1,
+        lab_uid: rig.lab_uid.to_string(),
+        directories: vec!["d".into()],
+        files: vec!["d/a.conf".into()],
+        deploys: 0,
+    };
+    let removed = rig.client.clone().remove_files(remove).await.unwrap().into_inner().removed;
+    assert_eq!((removed, sh("ls /d").await), (1, "a.conf\nown\n".to_owned()));
+    rig.put("d/a.conf", b"one").await;
+    assert_eq!(
+        sh("cat /a.conf; stat -c %a /a.conf").await,
+        "edited\n600\n",
+        "in place, in the mount of the file itself"
+    );
 }

@@ -50,7 +50,7 @@ async fn make() {
 }
 
 /// One entry of a tar archive (POSIX pax, "ustar Interchange Format").
-fn entry(tar: &mut Vec<u8>, name: &str, kind: u8, link: &str, content: &[u8]) {
+pub fn entry(tar: &mut Vec<u8>, name: &str, kind: u8, link: &str, content: &[u8]) {
     let mut head = [0u8; 512];
     let mut put = |at: usize, text: &str| (&mut head[at..]).write_all(text.as_bytes()).unwrap();
     put(0, name);

@@ -80,3 +80,48 @@ async fn a_node_that_stood_still_starts_on_a_management_network_that_was_made_an
     }
     assert!(rig.remove(&[], &[rig.lab_uid]).await.is_empty());
 }
+
+/// The bridge of a lab is called after the lab, whatever its network is: the new one was refused for the bridge of the former.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_management_network_gets_another_name_on_the_same_bridge_and_the_former_one_back() {
+    let test = "a_management_network_gets_another_name_on_the_same_bridge_and_the_former_one_back";
+    let Some(rig) = Rig::docker(test).await else { return };
+    let part = rig.owner.to_string().bytes().map(u32::from).sum::<u32>() % 32 * 8;
+    let bridge = format!("nlt{}", &rig.owner.to_string()[..8]);
+    let on = |node: &str, network: &str| {
+        let mut one = rig.instance(node);
+        let spec = MgmtSpec {
+            ipv4_subnet: format!("203.0.113.{part}/29"),
+            bridge: bridge.clone(),
+            ..MgmtSpec::default()
+        };
+        one.network = Some(Network { name: format!("nltest-{}-{network}", rig.lab), spec });
+        rehash(&mut one);
+        one
+    };
+    let docker = connect().await.unwrap();
+    let is_there = |network: &str| {
+        let (docker, name) = (docker.clone(), format!("nltest-{}-{network}", rig.lab));
+        async move { docker.inspect_network(&name, None::<InspectNetworkOptions>).await.is_ok() }
+    };
+    let mut former = on("r1", "old");
+    rig.sync(std::slice::from_ref(&former)).await;
+    let first = rig.until_phase(former.uid, Phase::Running).await;
+    former.wanted = Wanted::Aside;
+    let mut new = on("r1", "new");
+    // Told at once: it waits until the former network is free.
+    rig.ensure(&[former.clone(), new.clone()]).await;
+    rig.until_phase(new.uid, Phase::Running).await;
+    assert_eq!((is_there("old").await, is_there("new").await), (false, true));
+
+    new.wanted = Wanted::Aside;
+    rig.ensure(std::slice::from_ref(&new)).await;
+    rig.until_phase(new.uid, Phase::Aside).await;
+    former.wanted = Wanted::Running;
+    rig.ensure(std::slice::from_ref(&former)).await;
+    let back = rig.until_phase(former.uid, Phase::Running).await;
+    assert_eq!(back.instance_id, first.instance_id);
+    assert!(!back.mgmt_ipv4.is_empty(), "{back:?}");
+    assert_eq!((is_there("old").await, is_there("new").await), (true, false));
+    assert!(rig.remove(&[], &[rig.lab_uid]).await.is_empty());
+}

@@ -302,7 +302,8 @@ async fn a_published_port_leads_inside_and_the_network_is_as_asked_for() {
     let networks = made.network_settings.unwrap().networks.unwrap();
     let aliases = networks.values().next().unwrap().aliases.clone().unwrap_or_default();
     assert!(["r1", "edge"].iter().all(|a| aliases.iter().any(|b| a == b)), "{aliases:?}");
-    // A bridge of that name that is somebody else's is not taken over.
+    // A bridge of that name that is somebody else's is not taken over. A lab has one network at a time.
+    assert!(rig.remove(&[one.uid], &[]).await.is_empty());
     let mut other = rig.instance("r2");
     other.network = Some(Network {
         name: format!("nltest-{}-2", rig.lab),

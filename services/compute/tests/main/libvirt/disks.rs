@@ -3,12 +3,12 @@
 use std::io::Write as _;
 
 use netloom_model::id::Digest;
-use netloom_model::observed::{Observed, Phase};
+use netloom_model::observed::{ExecPhase, Observed, Phase};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use super::console::{boot, ready_by_console};
 use super::own;
-use crate::rig::{Rig, Undo};
+use crate::rig::{Rig, Undo, rehash};
 
 /// The base's digest as it is on the disk now, past the page cache.
 fn digest(rig: &Rig) -> Digest {
@@ -41,7 +41,8 @@ async fn two_machines_write_and_their_base_stays_as_it_is() {
     for machine in [&one, &two] {
         let live = rig.libvirtd.unwrap().virsh(&["dumpxml", &machine.name]).unwrap();
         let disks = live.matches("<disk ").count();
-        assert_eq!((disks, live.matches("cache='none' io='native'").count()), (1, 1), "{live}");
+        // Its own, and what it is told.
+        assert_eq!((disks, live.matches("cache='none' io='native'").count()), (2, 2), "{live}");
         assert!(live.contains(&rig.base().display().to_string()), "on the shared base: {live}");
         let overlay = rig.data_dir().join(format!("instances/{}/disk.qcow2", machine.uid));
         assert!(std::fs::metadata(overlay).unwrap().len() > 200_000, "it was written to");
@@ -53,6 +54,37 @@ async fn two_machines_write_and_their_base_stays_as_it_is() {
         0,
         "their disks are too"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_whose_domain_was_undefined_has_the_same_disk_when_it_is_made_anew() {
+    let test = "a_machine_whose_domain_was_undefined_has_the_same_disk_when_it_is_made_anew";
+    let Some(rig) = Rig::libvirt(test).await else { return };
+    let one = ready_by_console(rig.instance("r1"));
+    let first = boot(&rig, &one).await;
+    let virsh = |command| rig.libvirtd.unwrap().virsh(&[command, &one.name]).unwrap();
+    // While it runs: so nothing starts it again before it is gone.
+    virsh("undefine");
+    virsh("destroy");
+    let anew = |o: &Observed| o.phase == Phase::Running && o.instance_id != first.instance_id;
+    let second = rig.until_node(one.uid, "made anew", anew).await;
+    rig.settle(&second).await;
+    let booted = |o: &Observed| o.start_id == second.start_id && o.exec_phase == ExecPhase::Done;
+    rig.until_node(one.uid, "booted again", booted).await;
+    let log = rig.log(one.uid).await;
+    assert!(log.contains("(boot 2)"), "its guest counts its boots on its disk: {log}");
+    // Another spec is another machine.
+    let mut other = one.clone();
+    other.spec.hostname = "other".into();
+    rehash(&mut other);
+    let disk = rig.data_dir().join(format!("instances/{}/disk.qcow2", one.uid));
+    let disk = std::fs::File::open(disk).unwrap();
+    let is_there = || std::os::unix::fs::MetadataExt::nlink(&disk.metadata().unwrap()) > 0;
+    assert!(is_there());
+    rig.ensure(std::slice::from_ref(&other)).await;
+    let anew = |o: &Observed| o.phase == Phase::Running && o.instance_id != second.instance_id;
+    rig.until_node(one.uid, "made anew by its spec", anew).await;
+    assert!(!is_there());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,13 @@
-//! What only virtual machines can show: disks on a shared base, consoles, a libvirtd that hangs or goes away, and domains of others that are in the way.
+//! What only virtual machines can show: carrier, disks on a shared base, consoles, how they are handed over to the network service, a libvirtd that hangs or goes away, and domains of others that are in the way.
 
+mod carrier;
 mod console;
 mod disks;
 mod foreign;
+mod handover;
+mod medium;
 mod outage;
+mod serial;
 
 use netloom_service::testing::libvirt::Libvirtd;
 

@@ -44,6 +44,31 @@ async fn a_policy_of_never_leaves_a_dead_machine_off() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_was_only_defined_is_made_whatever_the_policy() {
+    let test = "a_start_that_was_only_defined_is_made_whatever_the_policy";
+    let Some(mut rig) = Rig::libvirt(test).await else { return };
+    let mut one = rig.instance("r1");
+    one.spec.restart_policy = RestartPolicy::Never;
+    rehash(&mut one);
+    let first = rig.run(&one).await;
+    rig.stop().await;
+    // As a service leaves it that ends between the definition for a start and the start.
+    let virsh = |arguments: &[&str]| rig.libvirtd.unwrap().virsh(arguments).unwrap();
+    virsh(&["destroy", &one.name]);
+    let xml = virsh(&["dumpxml", "--inactive", &one.name]);
+    let (before, after) = (&first.start_id, (first.start_id.parse::<i64>().unwrap() + 1).to_string());
+    assert!(xml.contains(before), "{xml}");
+    let file = rig.dir.path().join("domain.xml");
+    std::fs::write(&file, xml.replace(before, &after)).unwrap();
+    virsh(&["define", &file.display().to_string()]);
+    rig.start().await;
+    rig.sync(std::slice::from_ref(&one)).await;
+    let again = rig.until_phase(one.uid, Phase::Running).await;
+    assert_eq!(again.instance_id, first.instance_id);
+    assert!(again.start_id != first.start_id && again.start_id != after);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_service_adopts_machines() {
     let Some(mut rig) = Rig::libvirt("a_restarted_service_adopts_machines").await else { return };
     let one = rig.instance("r1");

@@ -1,5 +1,7 @@
 //! A host with its service.
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -8,7 +10,7 @@ use netloom_proto::network::v1::network_service_client::NetworkServiceClient;
 use netloom_service::{Channel, Connector, Settings, Shutdown};
 use tokio::task::JoinHandle;
 
-use super::{BOUND, KEY, Node, On, Ovs, Slice, Told, interfaces};
+use super::{BOUND, KEY, Machine, Node, On, Ovs, Slice, Told, interfaces};
 
 /// A host with its service running.
 pub struct Host {
@@ -23,6 +25,9 @@ pub struct Host {
     settings: String,
     /// The plane that it has for wires of labs that do not say.
     pub on: On,
+    /// Its virtual machines, by node.
+    machines: Mutex<HashMap<String, Arc<Machine>>>,
+    nodes: AtomicUsize,
 }
 
 impl Host {
@@ -50,7 +55,9 @@ impl Host {
         std::fs::create_dir_all(dir.path().join("run/netns")).unwrap();
         let client = NetworkServiceClient::new(Connector::default().channel(&"mem:none".parse().unwrap()));
         let (told, shutdown) = (Arc::default(), Shutdown::new());
-        let mut host = Host { client, told, shutdown, service: None, observer: None, ovs, dir, settings, on };
+        let (service, observer, machines, nodes) = Default::default();
+        let mut host =
+            Host { client, told, shutdown, service, observer, ovs, dir, settings, on, machines, nodes };
         before(&host);
         host.start_service().await;
         host
@@ -112,13 +119,28 @@ impl Host {
         self.until("wires are up", |told| wires.iter().all(|wire| told.up(*wire))).await
     }
 
+    /// Gives virtual machines the NICs that they have in this slice: compute does that at their start.
+    fn plug(&self, slice: &Slice) {
+        let machines = self.machines.lock().unwrap();
+        for nic in &slice.0.nics {
+            machines.get(&nic.node_uid).into_iter().for_each(|machine| machine.plug(nic));
+        }
+    }
+
     pub async fn sync(&self, slice: &Slice) {
+        self.plug(slice);
+        self.sync_without_machines(slice).await;
+    }
+
+    /// Syncs, and leaves virtual machines without their NICs.
+    pub async fn sync_without_machines(&self, slice: &Slice) {
         let slice = Some(slice.0.clone());
         let request = pb::SyncRequest { term: 1, slice, more: false, ticket_key: KEY.to_vec() };
         self.client.clone().sync(request).await.unwrap();
     }
 
     pub async fn ensure(&self, slice: &Slice) {
+        self.plug(slice);
         let request = pb::EnsureRequest { term: 1, slice: Some(slice.0.clone()) };
         self.client.clone().ensure(request).await.unwrap();
     }
@@ -131,7 +153,18 @@ impl Host {
     }
 
     pub fn node(&self) -> Node {
+        let number = self.nodes.fetch_add(1, Ordering::Relaxed);
+        if self.on.has_machines() && number % 2 == 1 {
+            return self.machine();
+        }
         Node::start(&self.dir.path().join("run/netns"))
+    }
+
+    /// A virtual machine. It gets its NICs with the slice that names them first.
+    pub fn machine(&self) -> Node {
+        let (node, machine) = Node::start_machine(&self.dir.path().join("run/netns"));
+        self.machines.lock().unwrap().insert(node.uid.to_string(), machine);
+        node
     }
 
     /// Names of the interfaces of the host itself.

@@ -5,6 +5,7 @@ mod host;
 mod node;
 mod ovs;
 mod plane;
+mod qemu;
 mod slice;
 mod told;
 
@@ -18,10 +19,10 @@ use nix::sched::{CloneFlags, unshare};
 
 pub use self::handle::Handle;
 pub use self::host::Host;
-pub use self::node::{Node, interfaces};
+pub use self::node::{Machine, Node, interfaces};
 pub use self::ovs::Ovs;
 pub use self::plane::On;
-pub(crate) use self::plane::on_both_planes;
+pub(crate) use self::plane::{on_both_planes, with_machines};
 pub use self::slice::{Slice, dummy, host_end, host_interface, linux_bridge, nic, number, segment};
 pub use self::told::Told;
 

@@ -117,6 +117,31 @@ impl Ovs {
         run("ovs-ofctl", &[&["--timeout=30", "-O", "OpenFlow14", verb, &target], args].concat())
     }
 
+    /// From now on each OpenFlow message is in the log.
+    pub fn log_messages(&self) {
+        let target = self.at("ovs-vswitchd.ctl");
+        for command in [&["vlog/disable-rate-limit", "vconn"], &["vlog/set", "vconn:file:dbg"]] {
+            run("ovs-appctl", &[&["--timeout=30", "--target", &target][..], command].concat());
+        }
+    }
+
+    /// How many bundles were committed since messages are in the log.
+    pub fn bundles(&self) -> usize {
+        let log = std::fs::read_to_string(self.dir.join("ovs-vswitchd.log")).unwrap();
+        log.matches("type=COMMIT_REQUEST").count()
+    }
+
+    /// How many rows of `Port` each transaction of the database made or removed, where it did.
+    pub fn transactions_of_ports(&self) -> Vec<usize> {
+        let log = std::fs::read_to_string(self.dir.join("conf.db")).unwrap();
+        let records = log.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
+        let is_one = |row: &serde_json::Value| row.is_null() || row.get("name").is_some();
+        let ports = |record: serde_json::Value| {
+            record.get("Port").and_then(|p| Some(p.as_object()?.values().filter(|row| is_one(row)).count()))
+        };
+        records.filter_map(ports).filter(|count| *count > 0).collect()
+    }
+
     /// The flows of a bridge, without what counts.
     pub fn flows(&self, bridge: &str) -> Vec<String> {
         let dump = self.ofctl("dump-flows", bridge, &["--no-stats"]);

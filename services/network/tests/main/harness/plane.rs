@@ -10,14 +10,34 @@ pub enum On {
     Ovs,
     Kernel,
     Auto,
+    /// Every second node is a virtual machine.
+    OvsWithMachines,
+    /// See [`On::OvsWithMachines`].
+    KernelWithMachines,
+}
+
+impl On {
+    /// The plane alone.
+    fn plane(self) -> On {
+        match self {
+            On::OvsWithMachines => On::Ovs,
+            On::KernelWithMachines => On::Kernel,
+            plane => plane,
+        }
+    }
+
+    /// Whether some of its nodes are virtual machines.
+    pub fn has_machines(self) -> bool {
+        self != self.plane()
+    }
 }
 
 impl fmt::Display for On {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.write_str(match self.plane() {
             On::Ovs => "ovs",
             On::Kernel => "kernel",
-            On::Auto => "auto",
+            _ => "auto",
         })
     }
 }
@@ -35,12 +55,27 @@ macro_rules! on_both_planes {
 }
 pub(crate) use on_both_planes;
 
+/// The same, where every second node is a virtual machine: `with_machines::ovs::NAME` and `with_machines::kernel::NAME`.
+macro_rules! with_machines {
+    ($($test:ident),+ $(,)?) => {
+        mod with_machines {
+            mod ovs {
+                $(#[test] fn $test() { super::super::$test($crate::harness::On::OvsWithMachines); })+
+            }
+            mod kernel {
+                $(#[test] fn $test() { super::super::$test($crate::harness::On::KernelWithMachines); })+
+            }
+        }
+    };
+}
+pub(crate) use with_machines;
+
 impl Host {
     /// What makes the wires between NICs, as the plane tells it: flows, or redirects; two of a wire.
     pub fn joints(&self) -> Vec<String> {
-        match self.on {
+        match self.on.plane() {
             On::Ovs => self.ovs.flows("nl0"),
-            On::Kernel | On::Auto => {
+            _ => {
                 let of = |name: String| {
                     let shown = run("tc", &["filter", "show", "dev", &name, "ingress"]);
                     let line = shown.lines().find(|line| line.contains("Egress Redirect to device"))?;
@@ -53,9 +88,9 @@ impl Host {
 
     /// Takes all that away behind the service's back.
     pub fn cut(&self) {
-        match self.on {
+        match self.on.plane() {
             On::Ovs => drop(self.ovs.ofctl("del-flows", "nl0", &[])),
-            On::Kernel | On::Auto => {
+            _ => {
                 for name in self.interfaces() {
                     run("tc", &["filter", "del", "dev", &name, "ingress"]);
                 }
@@ -65,9 +100,9 @@ impl Host {
 
     /// Lets frames out where they do not belong, and leaves their way as it is.
     pub fn leak(&self) {
-        match self.on {
+        match self.on.plane() {
             On::Ovs => drop(self.ovs.ofctl("add-flow", "nl0", &["priority=60000,actions=NORMAL"])),
-            On::Kernel | On::Auto => {
+            _ => {
                 let joints = self.joints();
                 let (from, rest) = joints[0].split_once(": ").unwrap();
                 let to = rest.split_once("to device ").unwrap().1.split_once(')').unwrap().0;

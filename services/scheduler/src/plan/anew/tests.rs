@@ -110,6 +110,45 @@ fn what_was_set_aside_comes_back_for_its_own_spec_and_a_cancel_keeps_nothing_els
     assert_eq!(aside(&taken_back), [main, side, own].into());
 }
 
+/// A row went with what was to come back while its host's word of it was missing for a moment: its container was nobody's then.
+#[test]
+fn what_was_to_come_back_and_is_not_seen_for_a_moment_stays_aside() {
+    let first = after(&LabRows::new("lab".parse().unwrap(), 1), &spec("a"), 1, true);
+    let second = after(&first, &spec("b"), 2, true);
+    let (main, side) = (uid(&first, "main"), uid(&first, "side"));
+    let catalogue = Catalogue::embedded();
+    let rooms = [room()];
+    let ctx = Context { catalogue: &catalogue, rooms: &rooms, asked: true, revive: true, now: 3 };
+    let mut waiting = spec("a");
+    waiting.nodes[2].image = "j".into();
+    let mut waits = plan(&second, &waiting, ctx).rows;
+    assert!(waits.nodes[&main].is_successor());
+    waits.nodes.values_mut().for_each(|n| n.observed = None);
+    let before = Before::of(&waits);
+    let taken_back = plan(&waits, &spec("b"), ctx).rows;
+    assert_eq!(aside(&taken_back), [main, side].into());
+    let mut put_back = taken_back.clone();
+    before.put_back(&mut put_back);
+    assert!(put_back.nodes.contains_key(&main) && put_back.nodes.contains_key(&side));
+}
+
+/// By the time that rows were made the owner was the wrong one: all of a plan are of the same moment, and a clock may go back.
+#[test]
+fn whose_network_namespace_a_node_was_made_to_share_is_written_down() {
+    for nows in [[1, 1, 1, 1], [9, 5, 3, 1]] {
+        let first = after(&LabRows::new("lab".parse().unwrap(), 1), &spec("a"), nows[0], true);
+        let second = after(&first, &spec("b"), nows[1], true);
+        let third = after(&second, &spec("c"), nows[2], true);
+        for rows in [&first, &second, &third] {
+            assert_eq!(rows.node("side").unwrap().shares, Some(uid(rows, "main")));
+        }
+        for (env, of) in [("a", &first), ("b", &second)] {
+            let back = after(&third, &spec(env), nows[3], true);
+            assert_eq!((uid(&back, "main"), uid(&back, "side")), (uid(of, "main"), uid(of, "side")), "{env}");
+        }
+    }
+}
+
 #[test]
 fn who_shares_a_network_namespace_comes_back_with_its_owner_only() {
     let first = after(&LabRows::new("lab".parse().unwrap(), 1), &spec("a"), 1, true);

@@ -131,6 +131,7 @@ impl ComputeService for Host {
         let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         while let Some(part) = parts.message().await? {
             self.called("file part", Some(part.term), part.encoded_len())?;
+            self.with(|s| s.deploys = part.deploys);
             files.entry(part.file.unwrap_or_default().path).or_default().extend(part.content);
         }
         let mut version = self.version.subscribe();
@@ -144,6 +145,17 @@ impl ComputeService for Host {
         }
         self.with(|s| s.files.extend(files));
         Ok(Response::new(pc::PutFilesResponse::default()))
+    }
+
+    async fn remove_files(
+        &self,
+        request: Request<pc::RemoveFilesRequest>,
+    ) -> Answer<pc::RemoveFilesResponse> {
+        self.called("compute.remove_files", None, 0)?;
+        let pc::RemoveFilesRequest { directories, files, .. } = request.into_inner();
+        let below = |path: &str| directories.iter().any(|d| path.starts_with(&format!("{d}/")));
+        self.with(|s| s.files.retain(|path, _| files.contains(path) || !below(path)));
+        Ok(Response::new(pc::RemoveFilesResponse::default()))
     }
 
     async fn inspect_images(
@@ -217,6 +229,12 @@ impl ComputeService for Host {
     type ExecStream = Stream_<pc::ExecResponse>;
 
     async fn exec(&self, _: Request<Streaming<pc::ExecRequest>>) -> Answer<Self::ExecStream> {
+        Err(Status::unimplemented("not part of these tests"))
+    }
+
+    type ConsoleStream = Stream_<pc::ConsoleResponse>;
+
+    async fn console(&self, _: Request<Streaming<pc::ConsoleRequest>>) -> Answer<Self::ConsoleStream> {
         Err(Status::unimplemented("not part of these tests"))
     }
 

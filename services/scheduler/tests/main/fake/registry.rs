@@ -43,6 +43,15 @@ impl ImageRegistryService for Registry {
         Ok(Response::new(pi::RecordPresenceResponse {}))
     }
 
+    async fn resolve_images(
+        &self,
+        request: Request<pi::ResolveImagesRequest>,
+    ) -> Answer<pi::ResolveImagesResponse> {
+        let resolved = |w: pi::WantedImage| pi::ResolvedImage { reference: w.reference, stored: None };
+        let images = request.into_inner().images.into_iter().map(resolved).collect();
+        Ok(Response::new(pi::ResolveImagesResponse { images }))
+    }
+
     async fn validate_images(
         &self,
         request: Request<pi::ValidateImagesRequest>,
@@ -122,6 +131,15 @@ impl ImageRegistryService for Registry {
         &self,
         _: Request<Streaming<pi::WriteUploadRequest>>,
     ) -> Result<Response<pi::Upload>, Status> {
+        unasked()
+    }
+
+    type PullImageStream = futures::stream::Empty<Result<pi::PullImageResponse, Status>>;
+
+    async fn pull_image(
+        &self,
+        _: Request<pi::PullImageRequest>,
+    ) -> Result<Response<Self::PullImageStream>, Status> {
         unasked()
     }
 

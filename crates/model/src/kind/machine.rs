@@ -1,0 +1,175 @@
+//! What a node means where it is a virtual machine: how large it is, and what only containers can have.
+
+use super::{Catalogue, Kind};
+use crate::failure::Violation;
+use crate::spec::{LabSpec, NetworkMode, NodeSpec};
+use crate::state::Runtime;
+
+/// What the machine has is what is counted: its limits where it has any, else what it asks for, in whole processors.
+pub(super) fn size(spec: &mut NodeSpec) {
+    let or = |limit: u64, request: u64| if limit > 0 { limit } else { request };
+    let millis = or(spec.cpu_limit_millis.into(), spec.cpu_request_millis.into());
+    let cpus = millis.div_ceil(1000).max(1);
+    spec.cpu_request_millis = u32::try_from(cpus * 1000).unwrap_or(u32::MAX);
+    spec.memory_request_bytes = or(spec.memory_limit_bytes, spec.memory_request_bytes);
+}
+
+/// What a node asks for that only a container can have: its field, and what to do instead.
+fn only_for_containers(node: &NodeSpec) -> Vec<(&'static str, &'static str)> {
+    const INSIDE: &str = "nothing of the host is mounted into a virtual machine: put it into the disk image, or give it a startup-config";
+    const COMMAND: &str = "nothing runs commands inside a virtual machine from outside: put them into its startup-config, or type them at its console";
+    const PROCESS: &str =
+        "a virtual machine boots its own system and has no first process of netloom's: leave it out";
+    const KERNEL: &str = "a virtual machine has a kernel of its own: set it inside";
+    const MGMT: &str =
+        "a virtual machine is not on the management network: reach it by its console or by a link";
+    let asked = [
+        ("binds", !node.binds.is_empty(), INSIDE),
+        ("volumes", !node.volumes.is_empty(), "its own disk is kept while the node is: leave volumes out"),
+        ("tmpfs", !node.tmpfs.is_empty(), INSIDE),
+        (
+            "devices",
+            !node.devices.is_empty(),
+            "devices of the host are not handed to virtual machines: leave them out",
+        ),
+        ("exec", !node.exec.is_empty(), COMMAND),
+        ("stages", node.stages.iter().any(|s| !s.exec.is_empty()), COMMAND),
+        (
+            "healthcheck",
+            node.healthcheck.is_some(),
+            "a virtual machine tells that it has booted as its kind says: leave it out",
+        ),
+        (
+            "certificate",
+            node.certificate.is_some(),
+            "certificates are only given to containers yet: leave it out",
+        ),
+        ("env", !node.env.is_empty(), PROCESS),
+        ("cmd", !node.cmd.is_empty(), PROCESS),
+        ("entrypoint", !node.entrypoint.is_empty(), PROCESS),
+        ("user", !node.user.is_empty(), PROCESS),
+        ("cap_add", !node.cap_add.is_empty(), KERNEL),
+        ("sysctls", !node.sysctls.is_empty(), KERNEL),
+        ("security_opts", !node.security_opts.is_empty(), KERNEL),
+        ("shm_size_bytes", node.shm_size_bytes > 0, KERNEL),
+        (
+            "cgroup_parent",
+            !node.cgroup_parent.is_empty(),
+            "libvirt keeps virtual machines in groups of its own: leave it out",
+        ),
+        ("dns", node.dns.is_some(), "a virtual machine resolves names as its own system says: leave it out"),
+        (
+            "network_mode",
+            node.network_mode != NetworkMode::Own,
+            "a virtual machine has interfaces of its own: leave it out",
+        ),
+        ("ports", !node.ports.is_empty(), MGMT),
+        ("mgmt_ipv4", !node.mgmt_ipv4.is_empty(), MGMT),
+        ("mgmt_ipv6", !node.mgmt_ipv6.is_empty(), MGMT),
+    ];
+    asked.into_iter().filter(|(_, asked, _)| *asked).map(|(field, _, instead)| (field, instead)).collect()
+}
+
+impl Kind {
+    /// Why its nodes are not run by this runtime.
+    pub(super) fn not_on(&self, runtime: Runtime) -> String {
+        let name = &self.name;
+        match (runtime, self.runtime) {
+            (Runtime::Libvirt, Runtime::Docker) => format!(
+                "nodes of kind {name} are containers, and nothing says how one would be a virtual machine: leave runtime out, or take the kind linux for any Linux guest"
+            ),
+            (Runtime::Docker, Runtime::Libvirt) => format!(
+                "nodes of kind {name} are virtual machines: leave runtime out; an image that holds the machine and QEMU in a container runs as kind linux"
+            ),
+            (asked, own) => {
+                format!("nodes of kind {name} are run by {own}, not by {asked}: leave runtime out")
+            }
+        }
+    }
+
+    /// Says that its nodes have no place for such a file.
+    pub(super) fn takes_no(&self, what: &str, file: &str) -> String {
+        let instead = match self.runtime {
+            Runtime::Libvirt => {
+                format!("put what {file} says into the disk image, or type it at the console")
+            }
+            _ => format!("mount {file} with a bind where the image expects it"),
+        };
+        format!("kind {} takes no {what}: {instead}", self.name)
+    }
+}
+
+impl Catalogue {
+    /// What virtual machines of a spec ask for that only containers can have.
+    pub fn check_machines(&self, spec: &LabSpec) -> Vec<Violation> {
+        let machine = |node: &NodeSpec| self.of(node).is_some_and(|kind| kind.runtime == Runtime::Libvirt);
+        let of_node = |(i, node): (usize, &NodeSpec)| {
+            let violation = move |(field, instead): (&str, &str)| Violation {
+                field: format!("nodes[{i}].{field}"),
+                description: format!(
+                    "node {} is a virtual machine, which cannot have {}: {instead}",
+                    node.id,
+                    field.trim_end_matches("_bytes").replace('_', "-")
+                ),
+            };
+            only_for_containers(node).into_iter().map(violation).collect::<Vec<_>>()
+        };
+        spec.nodes.iter().enumerate().filter(|(_, node)| machine(node)).flat_map(of_node).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> NodeSpec {
+        let runtime = Some(Runtime::Libvirt);
+        NodeSpec { id: "v".into(), kind: "linux".into(), image: "d".into(), runtime, ..NodeSpec::default() }
+    }
+
+    #[test]
+    fn a_machine_is_counted_as_large_as_it_is() {
+        let catalogue = Catalogue::embedded();
+        let of = |node: NodeSpec| {
+            let resolved = catalogue.resolve(&node).unwrap();
+            assert_eq!(resolved.runtime, Runtime::Libvirt);
+            (resolved.spec.cpu_request_millis, resolved.spec.memory_request_bytes >> 20)
+        };
+        assert_eq!(of(machine()), (1000, 512), "as its kind says");
+        let limited = NodeSpec { cpu_limit_millis: 1_500, memory_limit_bytes: 256 << 20, ..machine() };
+        assert_eq!(of(limited), (2000, 256), "processors are whole");
+        assert_eq!(of(NodeSpec { cpu_request_millis: 100, ..machine() }), (1000, 512));
+    }
+
+    #[test]
+    fn what_a_machine_cannot_have_is_told_with_what_to_do() {
+        let catalogue = Catalogue::embedded();
+        let node = NodeSpec {
+            exec: vec!["true".into()],
+            network_mode: NetworkMode::Host,
+            shm_size_bytes: 1,
+            ..machine()
+        };
+        let spec = LabSpec { nodes: vec![NodeSpec::default(), node], ..LabSpec::default() };
+        let told = catalogue.check_machines(&spec);
+        let fields: Vec<&str> = told.iter().map(|v| v.field.as_str()).collect();
+        assert_eq!(fields, ["nodes[1].exec", "nodes[1].shm_size_bytes", "nodes[1].network_mode"]);
+        assert!(told[0].description.contains("node v") && told[0].description.contains("startup-config"));
+        assert!(told[1].description.contains("shm-size:"), "{}", told[1].description);
+    }
+
+    #[test]
+    fn a_kind_is_run_by_what_it_says_and_by_nothing_else() {
+        let catalogue = Catalogue::embedded();
+        let asked = |kind: &str, runtime| {
+            let node = NodeSpec { kind: kind.into(), runtime: Some(runtime), ..machine() };
+            catalogue.resolve(&node).map(|r| (r.runtime, r.spec.runtime))
+        };
+        assert_eq!(asked("linux", Runtime::Libvirt), Ok((Runtime::Libvirt, Some(Runtime::Libvirt))));
+        assert_eq!(asked("linux", Runtime::Docker), Ok((Runtime::Docker, None)), "it is so anyway");
+        assert_eq!(asked("iosv", Runtime::Libvirt), Ok((Runtime::Libvirt, None)));
+        assert!(asked("iosv", Runtime::Docker).unwrap_err().contains("runs as kind linux"));
+        assert!(asked("ceos", Runtime::Libvirt).unwrap_err().contains("leave runtime out"));
+        assert!(asked("bridge", Runtime::Docker).unwrap_err().contains("leave runtime out"));
+    }
+}

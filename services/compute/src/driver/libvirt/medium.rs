@@ -1,0 +1,159 @@
+//! What a guest is told at its start, on a medium that it reads: its kind says which.
+//!
+//! For cloud-init (NoCloud) it is a volume `cidata` with its name, what its interfaces are called and have for addresses, and the node's configuration as user data. It is told as a new instance
+//! whenever any of it is another, since cloud-init looks at addresses only then. For other kinds it is a CD with the configuration alone.
+
+use std::fmt::Write as _;
+
+use netloom_model::id::Digest;
+use netloom_model::kind::Startup;
+use netloom_model::slice::{Instance, MachineNic};
+use netloom_model::spec::NodeSpec;
+
+use super::iso;
+
+/// What cloud-init takes for user data that asks for nothing.
+const NOTHING: &[u8] = b"#cloud-config\n{}\n";
+
+/// Whether the node has such a medium, and if so whether it is a CD.
+pub fn is_cd(startup: &Startup, spec: &NodeSpec) -> Option<bool> {
+    match startup {
+        // Any disk will do, and a disk is what every guest has a driver for.
+        Startup::Nocloud {} => Some(false),
+        Startup::Iso { path } if !path.contains('/') => (!spec.startup_config.is_empty()).then_some(true),
+        _ => None,
+    }
+}
+
+/// The medium of a node with this configuration; none when it has none.
+pub fn image(startup: &Startup, instance: &Instance, configuration: Option<&[u8]>) -> Option<Vec<u8>> {
+    match (startup, configuration) {
+        (Startup::Nocloud {}, _) => Some(nocloud(instance, configuration.unwrap_or(NOTHING))),
+        (Startup::Iso { path }, Some(configuration)) if !path.contains('/') => {
+            Some(iso::image("config", &[(path, configuration)]))
+        }
+        _ => None,
+    }
+}
+
+fn nocloud(instance: &Instance, user_data: &[u8]) -> Vec<u8> {
+    let spec = &instance.spec;
+    let name = if spec.hostname.is_empty() { &spec.id } else { &spec.hostname };
+    let network = network(&instance.nics);
+    let all = Digest::of(&[name.as_bytes(), network.as_bytes(), user_data].join(&0));
+    let edition = &all.as_str()["sha256:".len()..][..8];
+    let meta = format!("instance-id: {}-{edition}\nlocal-hostname: {name}\n", instance.uid);
+    iso::image(
+        "cidata",
+        &[("meta-data", meta.as_bytes()), ("network-config", network.as_bytes()), ("user-data", user_data)],
+    )
+}
+
+/// What the interfaces are, one key a line and one address a line: also simple guests read it.
+fn network(nics: &[MachineNic]) -> String {
+    let mut text = "version: 2\n".to_owned();
+    if nics.is_empty() {
+        return text;
+    }
+    text.push_str("ethernets:\n");
+    let mut nics: Vec<&MachineNic> = nics.iter().collect();
+    nics.sort_by_key(|nic| netloom_model::naming::guest_index(&nic.guest_name));
+    for nic in nics {
+        let name = &nic.guest_name;
+        // Its cable may be out: nothing waits for it.
+        let _ = write!(
+            text,
+            "  {name}:\n    match:\n      macaddress: \"{}\"\n    set-name: {name}\n    optional: true\n",
+            nic.mac
+        );
+        if nic.mtu > 0 {
+            let _ = writeln!(text, "    mtu: {}", nic.mtu);
+        }
+        if !nic.addresses.is_empty() {
+            text.push_str("    addresses:\n");
+        }
+        for address in &nic.addresses {
+            let _ = writeln!(text, "      - \"{address}\"");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::testing::instance;
+
+    fn nic(name: &str, mtu: u32, addresses: &[&str]) -> MachineNic {
+        MachineNic {
+            wire_id: 7.try_into().unwrap(),
+            guest_name: name.into(),
+            mac: "02:00:00:00:00:01".into(),
+            mtu,
+            addresses: addresses.iter().map(|a| (*a).to_owned()).collect(),
+        }
+    }
+
+    fn told(instance: &Instance, configuration: Option<&[u8]>) -> String {
+        let image = image(&Startup::Nocloud {}, instance, configuration).unwrap();
+        String::from_utf8_lossy(&image).into_owned()
+    }
+
+    #[test]
+    fn cloud_init_is_told_the_name_and_the_interfaces() {
+        let mut one = instance();
+        one.nics = vec![nic("eth10", 0, &[]), nic("eth2", 1400, &["10.0.0.1/24", "fd00::1/64"])];
+        let expected = "version: 2
+ethernets:
+  eth2:
+    match:
+      macaddress: \"02:00:00:00:00:01\"
+    set-name: eth2
+    optional: true
+    mtu: 1400
+    addresses:
+      - \"10.0.0.1/24\"
+      - \"fd00::1/64\"
+  eth10:
+    match:
+      macaddress: \"02:00:00:00:00:01\"
+    set-name: eth10
+    optional: true
+";
+        assert_eq!(network(&one.nics), expected);
+        let text = told(&one, None);
+        assert!(text.contains(expected) && text.contains("local-hostname: r1\n"), "{text}");
+        assert!(text.contains("#cloud-config\n{}\n"));
+        one.spec.hostname = "core".into();
+        let text = told(&one, Some(b"#!/bin/sh\nreboot\n"));
+        assert!(text.contains("local-hostname: core\n") && text.contains("#!/bin/sh\nreboot\n"), "{text}");
+        assert_eq!(network(&[]), "version: 2\n");
+    }
+
+    #[test]
+    fn what_is_told_anew_is_a_new_instance_to_cloud_init() {
+        let id = |one: &Instance, configuration| {
+            let text = told(one, configuration);
+            text[text.find("instance-id: ").unwrap()..].lines().next().unwrap().to_owned()
+        };
+        let mut one = instance();
+        let first = id(&one, None);
+        assert_eq!(first, id(&one, None));
+        assert!(first.contains(&one.uid.to_string()));
+        assert_ne!(first, id(&one, Some(b"x")));
+        one.nics.push(nic("eth1", 0, &[]));
+        assert_ne!(first, id(&one, None));
+    }
+
+    #[test]
+    fn a_kind_that_reads_a_cd_has_one_only_with_a_configuration() {
+        let startup = Startup::Iso { path: "day0-config".into() };
+        let mut one = instance();
+        assert_eq!((is_cd(&startup, &one.spec), image(&startup, &one, None)), (None, None));
+        one.spec.startup_config = "r1.cfg".into();
+        assert_eq!(is_cd(&startup, &one.spec), Some(true));
+        let cd = image(&startup, &one, Some(b"hostname r1")).unwrap();
+        assert!(String::from_utf8_lossy(&cd).contains("hostname r1"));
+        assert_eq!(is_cd(&Startup::Serial {}, &one.spec), None);
+    }
+}

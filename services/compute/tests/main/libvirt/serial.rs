@@ -1,0 +1,165 @@
+//! Consoles that one is attached to.
+
+use std::time::Duration;
+
+use netloom_model::observed::Observed;
+use netloom_model::slice::Instance;
+use netloom_proto::compute::v1 as p;
+use netloom_proto::v1::ConsoleEvent;
+use p::console_request::Part as Given;
+use p::console_response::Part;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::console::{boot, ready_by_console};
+use crate::rig::{BOUND, Rig};
+
+/// A console that is attached to.
+pub struct Console {
+    input: mpsc::Sender<p::ConsoleRequest>,
+    told: Streaming<p::ConsoleResponse>,
+    pub text: String,
+    pub events: Vec<ConsoleEvent>,
+}
+
+impl Console {
+    pub async fn attach(rig: &Rig, one: &Instance, read_only: bool, take: bool) -> Result<Console, Status> {
+        let start = p::ConsoleStart {
+            ticket: rig.ticket(one.uid, "console"),
+            uid: one.uid.to_string(),
+            read_only,
+            take,
+        };
+        let (input, requests) = mpsc::channel(16);
+        input.send(p::ConsoleRequest { part: Some(Given::Start(start)) }).await.unwrap();
+        let told = rig.client.clone().console(ReceiverStream::new(requests)).await?.into_inner();
+        let mut console = Console { input, told, text: String::new(), events: Vec::new() };
+        console.until("attached", |c| c.events == [ConsoleEvent::Attached]).await;
+        Ok(console)
+    }
+
+    pub async fn open(rig: &Rig, one: &Instance) -> Console {
+        Console::attach(rig, one, false, false).await.unwrap()
+    }
+
+    pub async fn type_in(&self, text: &str) {
+        let part = Some(Given::Input(text.as_bytes().to_vec()));
+        self.input.send(p::ConsoleRequest { part }).await.unwrap();
+    }
+
+    /// Reads until it is as described.
+    pub async fn until(&mut self, what: &str, holds: impl Fn(&Console) -> bool) {
+        let reading = async {
+            while !holds(self) {
+                match self.told.message().await.unwrap().expect("it goes on").part.unwrap() {
+                    Part::Output(bytes) => self.text.push_str(&String::from_utf8_lossy(&bytes)),
+                    Part::Event(event) => self.events.push(event.try_into().unwrap()),
+                }
+            }
+        };
+        if tokio::time::timeout(BOUND, reading).await.is_err() {
+            panic!("not within {BOUND:?}: {what}; events {:?}, text {}", self.events, self.text);
+        }
+    }
+
+    /// Runs a command and waits until the console shows this.
+    pub async fn says(&mut self, command: &str, expected: &str) {
+        self.text.clear();
+        self.type_in(&format!("{command}\n")).await;
+        self.until(&format!("{command} says {expected:?}"), |c| c.text.contains(expected)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_console_is_written_to_by_one_and_read_by_many() {
+    let Some(rig) = Rig::libvirt("a_console_is_written_to_by_one_and_read_by_many").await else { return };
+    let one = ready_by_console(rig.instance("r1"));
+    boot(&rig, &one).await;
+    let mut first = Console::open(&rig, &one).await;
+    first.until("what it said before", |c| c.text.contains("guest is ready (boot 1)")).await;
+    first.says("echo $((6 * 7))", "42").await;
+    // A second one that wants to write is told so, and may read.
+    let refused = Console::attach(&rig, &one, false, false).await.err().expect("it is in use");
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+    assert!(refused.message().contains("r1") && refused.message().contains("--take"), "{refused}");
+    let mut reader = Console::attach(&rig, &one, true, false).await.unwrap();
+    first.says("echo $((100 + 23))", "123").await;
+    reader.until("the same", |c| c.text.contains("123")).await;
+    reader.type_in("echo $((200 + 22))\n").await;
+    // One that takes it over writes, and the one before is told and reads on.
+    let mut second = Console::attach(&rig, &one, false, true).await.unwrap();
+    first.until("taken", |c| c.events.contains(&ConsoleEvent::Taken)).await;
+    second.says("echo $((300 + 33))", "333").await;
+    first.until("reads on", |c| c.text.contains("333")).await;
+    first.type_in("echo $((400 + 44))\n").await;
+    second.says("echo $((500 + 55))", "555").await;
+    assert!(!rig.log(one.uid).await.contains("444") && !rig.log(one.uid).await.contains("222"), "dropped");
+    // It is free once who wrote has left.
+    drop(second);
+    let mut third = None;
+    for _ in 0..600 {
+        third = Console::attach(&rig, &one, false, false).await.ok();
+        if third.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let mut third = third.expect("the line is free");
+    third.says("echo $((600 + 66))", "666").await;
+    // The end of the machine is told to all.
+    third.type_in("poweroff -f\n").await;
+    for console in [&mut third, &mut first, &mut reader] {
+        console.until("the end", |c| c.events.last() == Some(&ConsoleEvent::Ended)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_console_that_is_not_read_delays_nobody() {
+    let Some(rig) = Rig::libvirt("a_console_that_is_not_read_delays_nobody").await else { return };
+    let one = ready_by_console(rig.instance("r1"));
+    boot(&rig, &one).await;
+    // Both of them read nothing from now on, the one that writes included.
+    let writer = Console::open(&rig, &one).await;
+    let _reader = Console::attach(&rig, &one, true, false).await.unwrap();
+    writer
+        .type_in("i=0; while [ $i -lt 12000 ]; do i=$((i + 1)); echo line $i of twelve thousand; done\n")
+        .await;
+    let mut other = Console::attach(&rig, &one, true, false).await.unwrap();
+    other.until("all of it", |c| c.text.contains("line 12000 of")).await;
+    let log = rig.log(one.uid).await;
+    assert!(log.contains("line 1 of twelve") && log.contains("line 12000 of"), "nothing is lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_console_goes_on_after_the_service_was_restarted() {
+    let Some(mut rig) = Rig::libvirt("a_console_goes_on_after_the_service_was_restarted").await else {
+        return;
+    };
+    let one = ready_by_console(rig.instance("r1"));
+    boot(&rig, &one).await;
+    let mut console = Console::open(&rig, &one).await;
+    console.says("(sleep 1; echo $((70 + 7)) while away) &", "away) &").await;
+    rig.stop().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    rig.start().await;
+    rig.sync(std::slice::from_ref(&one)).await;
+    rig.until_node(one.uid, "wanted", |o: &Observed| o.wanted).await;
+    let mut console = Console::open(&rig, &one).await;
+    console.until("what came meanwhile", |c| c.text.contains("77 while away")).await;
+    console.says("echo $((80 + 8))", "88").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn exec_in_a_machine_names_the_console() {
+    let Some(rig) = Rig::libvirt("exec_in_a_machine_names_the_console").await else { return };
+    let one = rig.instance("r1");
+    rig.run(&one).await;
+    let start =
+        p::ExecStart { ticket: rig.ticket(one.uid, "exec"), uid: one.uid.to_string(), ..Default::default() };
+    let first = p::ExecRequest { part: Some(p::exec_request::Part::Start(start)) };
+    let refused = rig.client.clone().exec(tokio_stream::once(first)).await.unwrap_err();
+    let failure = netloom_service::status::from_status(&refused);
+    assert_eq!(failure.reason, "EXEC_NOT_SUPPORTED");
+    assert!(failure.message.contains("netloom console"), "{failure}");
+}

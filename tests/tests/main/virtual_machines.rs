@@ -1,0 +1,115 @@
+//! Virtual machines and containers in one lab: from the image and the topology file to a routed network, through all services.
+
+use std::path::Path;
+use std::time::Duration;
+
+use netloom_service::testing::libvirt::{Libvirtd, guest};
+use netloom_service::testing::require;
+use netloom_tests::{Mode, Sandbox, eventually, in_node, run};
+
+/// A guest boots in seconds where nothing else runs; here everything is emulated, on a busy machine.
+const BOUND: Duration = Duration::from_secs(300);
+
+/// What the guest that is looked at says on its console: each change of its carrier, and that it reaches the other one.
+const SCRIPT: &str = "        watch() {
+          last=
+          while usleep 100000; do
+            now=$(cat /sys/class/net/eth1/carrier)
+            [ \"$now\" = \"$last\" ] || echo \"eth1 has carrier: $now\"
+            last=$now
+          done
+        }
+        watch &
+        (until ping -c 1 -W 1 10.2.0.10 >/dev/null; do :; done; echo reaches v2) &
+";
+
+/// The example, as a lab of this name.
+fn example(lab: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/vm-and-container.clab.yml");
+    let text = std::fs::read_to_string(&path).expect("the example");
+    let route = "        ip route replace default via 10.1.0.1\n";
+    let own = text.replacen("name: vm-and-container", &format!("name: {lab}"), 1).replacen(
+        route,
+        &format!("{route}{SCRIPT}"),
+        1,
+    );
+    assert!(own.contains(lab) && own.contains(SCRIPT), "{own}");
+    own
+}
+
+#[test]
+fn a_lab_of_virtual_machines_and_containers_works() {
+    let test = "main::virtual_machines::a_lab_of_virtual_machines_and_containers_works";
+    if !crate::real(test) || !require(test, "libvirt") {
+        return;
+    }
+    let mut sandbox = Sandbox::prepare(Mode::Five, "");
+    let libvirtd = Libvirtd::start_by(sandbox.in_namespace("unshare"));
+    sandbox.use_libvirt(libvirtd.uri());
+    sandbox.run_programs();
+    sandbox.wait_until_healthy();
+    let host = || sandbox.get("/v1/hosts/local").map(|r| r.body).unwrap_or_default();
+    eventually("libvirt answers", BOUND, || host()["state"] == "HOST_STATE_ONLINE");
+    let versions = host()["runtimeVersions"].to_string();
+    assert!(versions.contains("KVM") || versions.contains("emulated"), "{versions}");
+
+    let lab = sandbox.lab("vms");
+    let text = example(&lab);
+    let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/vm-and-container");
+    run("cp", &["-r", &files.display().to_string(), &sandbox.path().display().to_string()]).must();
+    // Before anything is made it is known that the disk is not there.
+    let refused = sandbox.try_deploy(&text);
+    assert!(!refused.ok() && refused.stderr.contains("IMAGE_MISSING"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("netloom image push"), "{}", refused.stderr);
+    let disk = guest().display().to_string();
+    sandbox.netloom(&["image", "push", &disk, "netloom/guest:local"]).must();
+
+    let said = sandbox.deploy(&text);
+    for step in ["v1  PULLING", "v1  RUNNING", "v1  READY", "r1  READY"] {
+        assert!(said.stdout.contains(step), "{step:?} is not in {}", said.stdout);
+    }
+    let shown = sandbox.lab_json(&lab);
+    for (field, value) in [("readyCount", 4), ("vmCount", 2), ("containerCount", 2), ("upLinkCount", 3)] {
+        assert_eq!(shown[field], value, "{field} in {shown}");
+    }
+    let v1 = sandbox.node_json(&lab, "v1");
+    assert_eq!(
+        (&v1["runtime"], &v1["state"]),
+        (&"RUNTIME_LIBVIRT".into(), &"NODE_STATE_READY".into()),
+        "{v1}"
+    );
+    let image = sandbox.get("/v1/images/netloom/guest:local").expect("the image").body;
+    assert_eq!(v1["imageDigest"], image["stored"]["digest"], "it is made from what was judged");
+
+    // A container reaches both machines, and one machine the other, across both containers.
+    for address in ["10.1.0.10", "10.2.0.10"] {
+        let reaches = || in_node(&sandbox, &lab, "r1", &["ping", "-c", "1", "-W", "1", address]).ok();
+        eventually(&format!("r1 reaches {address}"), BOUND, reaches);
+    }
+    let log = || sandbox.netloom(&["logs", &lab, "v1"]).must().stdout;
+    eventually("v1 reaches v2", BOUND, || log().contains("reaches v2"));
+    assert!(log().contains("netloom guest is ready (boot 1)"), "{}", log());
+
+    // A cable is pulled: the guest sees it, and that it is plugged again.
+    let times = |what: &str| log().matches(&format!("eth1 has carrier: {what}")).count();
+    eventually("v1 has carrier", BOUND, || times("1") > 0);
+    for (verb, seen) in [("down", "0"), ("up", "1")] {
+        let before = times(seen);
+        sandbox.netloom(&["link", verb, &lab, "r1:eth2--v1:eth1"]).must();
+        eventually(&format!("v1 sees that its link is {verb}"), BOUND, || times(seen) > before);
+    }
+
+    // What only a container has is said.
+    let exec = sandbox.netloom(&["exec", &lab, "v1", "--", "true"]);
+    assert!(!exec.ok() && exec.stderr.contains("virtual machine"), "{}", exec.stderr);
+
+    // Stopped and started it is the same machine, with its disk.
+    sandbox.netloom(&["node", "restart", &lab, "v1"]).must();
+    assert!(log().contains("netloom guest is ready (boot 2)"), "{}", log());
+
+    sandbox.netloom(&["destroy", &lab, "-y"]).must();
+    assert_eq!(libvirtd.virsh(&["list", "--all", "--name"]).expect("virsh").trim(), "");
+    let instances = std::fs::read_dir(sandbox.data_dir().join("instances")).expect("a directory");
+    assert_eq!(instances.count(), 0, "disks go with their machines");
+    assert_eq!(sandbox.leftovers(), Vec::<String>::new());
+}
