@@ -251,15 +251,20 @@ async fn a_deploy_is_cancelled_by_ctrl_c_where_that_was_asked_for() {
     })
     .await;
     fake.write("x.clab.yml", LAB);
+    let output = interrupted_while_it_watches(&fake).await;
+    let ended = Ended::of(&output).expect(130);
+    assert!(ended.err.contains("cancelled; lab x is back at what was deployed before"), "{}", ended.err);
+    assert!(fake.methods().contains(&"CancelOperation"));
+}
+
+/// What a deploy says that cancels when it is interrupted, and is, once it watches its operation.
+async fn interrupted_while_it_watches(fake: &Fake) -> std::process::Output {
     let child = fake.command(&["deploy", "--on-interrupt", "cancel"]).spawn().unwrap();
     let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap());
     eventually("it watches the operation", BOUND, || async { fake.methods().contains(&"WatchOperation") })
         .await;
     kill(pid, Signal::SIGINT).unwrap();
-    let output = tokio::time::timeout(BOUND, child.wait_with_output()).await.expect("it ends").unwrap();
-    let ended = Ended::of(&output).expect(130);
-    assert!(ended.err.contains("cancelled; lab x is back at what was deployed before"), "{}", ended.err);
-    assert!(fake.methods().contains(&"CancelOperation"));
+    tokio::time::timeout(BOUND, child.wait_with_output()).await.expect("it ends").unwrap()
 }
 
 /// Ctrl-C in the last moment of a deploy ended with the server's refusal.
@@ -282,12 +287,7 @@ async fn a_deploy_that_is_interrupted_in_its_last_moment_is_followed_to_its_end(
     })
     .await;
     fake.write("x.clab.yml", LAB);
-    let child = fake.command(&["deploy", "--on-interrupt", "cancel"]).spawn().unwrap();
-    let pid = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap());
-    eventually("it watches the operation", BOUND, || async { fake.methods().contains(&"WatchOperation") })
-        .await;
-    kill(pid, Signal::SIGINT).unwrap();
-    let output = tokio::time::timeout(BOUND, child.wait_with_output()).await.expect("it ends").unwrap();
+    let output = interrupted_while_it_watches(&fake).await;
     let ended = Ended::of(&output).expect(0);
     assert!(ended.out.contains("Deployed x in "), "{}", ended.out);
     assert!(ended.err.contains("Too late to cancel: all that the deploy was for is there"), "{}", ended.err);
