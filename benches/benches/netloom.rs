@@ -10,6 +10,7 @@ mod idle;
 mod images;
 mod latency;
 mod list;
+mod place;
 mod repair;
 mod rig;
 mod wires;
@@ -21,10 +22,11 @@ use std::process::ExitCode;
 use netloom_benches::{head, quick, table};
 
 /// The sections, in the order in which they are measured.
-const SECTIONS: [(&str, fn()); 10] = [
+const SECTIONS: [(&str, fn()); 11] = [
     ("discovery", discovery::rows),
     ("latency", latency::rows),
     ("list", list::rows),
+    ("place", place::rows),
     ("deploy", deploy::rows),
     ("work", work::rows),
     ("carrier", carrier::rows),

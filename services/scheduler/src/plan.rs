@@ -268,13 +268,13 @@ fn placement(
 ) -> Vec<Unplaced> {
     let uids: BTreeMap<&str, NodeUid> =
         rows.nodes.values().filter(|n| n.is_wanted()).map(|n| (n.spec.id.as_str(), n.uid)).collect();
-    let mut neighbours: BTreeMap<NodeUid, BTreeSet<NodeUid>> = BTreeMap::new();
+    let mut neighbours: BTreeMap<NodeUid, BTreeMap<NodeUid, u32>> = BTreeMap::new();
     for link in &spec.links {
         let ends: Vec<NodeUid> =
             link.node_ends().filter_map(|e| uids.get(e.node.as_str()).copied()).collect();
         if let [a, b] = ends[..] {
-            neighbours.entry(a).or_default().insert(b);
-            neighbours.entry(b).or_default().insert(a);
+            *neighbours.entry(a).or_default().entry(b).or_default() += 1;
+            *neighbours.entry(b).or_default().entry(a).or_default() += 1;
         }
     }
     let of_nodes = links_of_nodes(spec);
