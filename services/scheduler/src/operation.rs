@@ -7,8 +7,8 @@
 //! That removal is waited for, but not for ever: reconcilers go on with it when nobody waits.
 //!
 //! A deploy is over when its hosts acknowledged everything, nothing is left to remove, every node is settled and at the end of its stages, and every link between
-//! ready nodes is up or had its time. What waits by its stages for something that cannot come about is not waited for. An operation of some nodes asks the same
-//! of those and their links. What a host refuses for good ends it at once.
+//! ready nodes is up or had its time; and when all certificates are issued. What waits by its stages for something that cannot come about is not waited for. An
+//! operation of some nodes asks the same of those and their links. What a host refuses for good ends it at once.
 
 mod failures;
 mod health;
@@ -33,7 +33,7 @@ use crate::facts::BACK;
 use crate::rows::{Index, LabRows, LinkRow, NodeRow, OperationKind, OperationRow, OperationState, now_us};
 use crate::scheduler::Scheduler;
 use crate::store::progress;
-use crate::{slices, stages};
+use crate::{certificates, slices, stages};
 
 /// How often active operations are looked at although nothing happened.
 const TICK: Duration = Duration::from_secs(1);
@@ -56,6 +56,8 @@ struct Watched {
     started: HashMap<NodeUid, (String, Instant)>,
     /// Since when nothing but removals is waited for.
     removing: Option<Instant>,
+    /// Certificates were still to be issued when it was last looked at.
+    awaits_certificates: bool,
 }
 
 /// How long after an acknowledgement a host's word may still be from before it.
@@ -132,6 +134,7 @@ async fn pass(
             well: None,
             started: HashMap::new(),
             removing: None,
+            awaits_certificates: false,
         });
         let rows = core.store.rows(operation.lab_uid);
         let verdict = match (operation.kind, &rows) {
@@ -191,6 +194,14 @@ fn judge(
     wake_at(note_late_links(rows, &mut seen.late, bound));
     if let Some(refused) = core.world.refusal(operation.lab_uid, seen.revision) {
         return Some(Err(host_refused(rows, refused)));
+    }
+    if operation.kind.is_of_spec() && !certificates::awaited(rows).is_empty() {
+        seen.awaits_certificates = true;
+        return None;
+    }
+    if std::mem::take(&mut seen.awaits_certificates) {
+        // What hosts acknowledged before they were told of them does not count.
+        (seen.revision, seen.acknowledged_us) = (core.store.revision(), None);
     }
     let mut left = operation.released.then_some(Ok(()));
     if acknowledged(core, rows, seen.revision) {
