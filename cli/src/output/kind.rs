@@ -14,6 +14,12 @@ pub fn interfaces(kind: &api::Kind) -> String {
     }
 }
 
+/// What its nodes may be run by; what runs them unless they say otherwise is the first.
+pub fn runtimes(kind: &api::Kind) -> Vec<&'static str> {
+    let other = kind.as_machine.as_ref().map(|_| runtime(api::Runtime::Libvirt));
+    [runtime(kind.runtime())].into_iter().chain(other).collect()
+}
+
 /// Everything about a kind, a line each; what it does not have has no line.
 pub fn describe(kind: &api::Kind) -> String {
     let memory = i64::try_from(kind.memory_request_bytes).unwrap_or(i64::MAX);
@@ -24,7 +30,7 @@ pub fn describe(kind: &api::Kind) -> String {
         ("Description", kind.description.clone()),
         ("Vendor", kind.vendor.clone()),
         ("Aliases", kind.aliases.join(", ")),
-        ("Runtime", runtime(kind.runtime()).to_owned()),
+        ("Runtime", runtimes(kind).join(", or with runtime: ")),
         ("Image", kind.image.clone()),
         ("Interfaces", ports(kind)),
         ("Also written", spellings(kind)),

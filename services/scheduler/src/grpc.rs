@@ -188,7 +188,8 @@ impl SchedulerService for Grpc {
         let shown = rows.nodes.values().filter(|n| !n.replaced).collect();
         let after = request.after.to_ascii_lowercase();
         let (nodes, more) = page(shown, |n| n.id.folded(), &after, page_size(request.page_size));
-        let nodes = nodes.into_iter().map(|n| encode::node(&self.core, NodeView::new(&rows, n)));
+        let index = rows.index();
+        let nodes = nodes.into_iter().map(|n| encode::node(&self.core, NodeView::new(&index, n)));
         let (nodes, more) = fitting(nodes, more);
         Ok(Response::new(ps::ListNodesResponse { nodes, more }))
     }
@@ -198,7 +199,7 @@ impl SchedulerService for Grpc {
         let rows = self.lab(&request.lab)?;
         let node = rows.node(&request.node.to_ascii_lowercase());
         let node = node.ok_or_else(|| not_found("node", "NODE_NOT_FOUND", &request.node))?;
-        Ok(Response::new(encode::node(&self.core, NodeView::new(&rows, node))))
+        Ok(Response::new(encode::node(&self.core, NodeView::new(&rows.index(), node))))
     }
 
     async fn list_links(&self, request: Request<ps::ListLinksRequest>) -> Answer<ps::ListLinksResponse> {

@@ -7,8 +7,8 @@
 //! That removal is waited for, but not for ever: reconcilers go on with it when nobody waits.
 //!
 //! A deploy is over when its hosts acknowledged everything, nothing is left to remove, every node is settled and at the end of its stages, and every link between
-//! ready nodes is up or had its time. What waits by its stages for something that cannot come about is not waited for. An operation of some nodes asks the same
-//! of those and their links. What a host refuses for good ends it at once.
+//! ready nodes is up or had its time; and when all certificates are issued. What waits by its stages for something that cannot come about is not waited for. An
+//! operation of some nodes asks the same of those and their links. What a host refuses for good ends it at once.
 
 mod failures;
 mod health;
@@ -30,10 +30,10 @@ use self::health::{Health, health, is_ill};
 use crate::client::{COMPUTE, NETWORK};
 use crate::error::Result;
 use crate::facts::BACK;
-use crate::rows::{LabRows, LinkRow, NodeRow, OperationKind, OperationRow, OperationState, now_us};
+use crate::rows::{Index, LabRows, LinkRow, NodeRow, OperationKind, OperationRow, OperationState, now_us};
 use crate::scheduler::Scheduler;
 use crate::store::progress;
-use crate::{slices, stages};
+use crate::{certificates, slices, stages};
 
 /// How often active operations are looked at although nothing happened.
 const TICK: Duration = Duration::from_secs(1);
@@ -56,6 +56,8 @@ struct Watched {
     started: HashMap<NodeUid, (String, Instant)>,
     /// Since when nothing but removals is waited for.
     removing: Option<Instant>,
+    /// Certificates were still to be issued when it was last looked at.
+    awaits_certificates: bool,
 }
 
 /// How long after an acknowledgement a host's word may still be from before it.
@@ -132,6 +134,7 @@ async fn pass(
             well: None,
             started: HashMap::new(),
             removing: None,
+            awaits_certificates: false,
         });
         let rows = core.store.rows(operation.lab_uid);
         let verdict = match (operation.kind, &rows) {
@@ -191,6 +194,14 @@ fn judge(
     wake_at(note_late_links(rows, &mut seen.late, bound));
     if let Some(refused) = core.world.refusal(operation.lab_uid, seen.revision) {
         return Some(Err(host_refused(rows, refused)));
+    }
+    if operation.kind.is_of_spec() && !certificates::awaited(rows).is_empty() {
+        seen.awaits_certificates = true;
+        return None;
+    }
+    if std::mem::take(&mut seen.awaits_certificates) {
+        // What hosts acknowledged before they were told of them does not count.
+        (seen.revision, seen.acknowledged_us) = (core.store.revision(), None);
     }
     let mut left = operation.released.then_some(Ok(()));
     if acknowledged(core, rows, seen.revision) {
@@ -266,16 +277,10 @@ fn note_starts(
     started.values().map(|(_, since)| *since).max()
 }
 
-/// The nodes at a link's ends that are nodes'.
-pub fn ends<'r>(rows: &'r LabRows, link: &LinkRow) -> Vec<Option<&'r NodeRow>> {
-    let find = |id: &str| rows.nodes.values().find(|n| n.is_wanted() && n.spec.id == id);
-    link.spec.node_ends().map(|end| find(&end.node)).collect()
-}
-
 /// True when its nodes are ready and it is plugged, so that the link is only waited for by itself.
-fn is_due(rows: &LabRows, link: &LinkRow) -> bool {
-    let ready = |n: &Option<&NodeRow>| {
-        n.is_some_and(|n| n.state == NodeState::Ready && !stages::keeps_links_back(rows, n))
+fn is_due(index: &Index<'_>, link: &LinkRow) -> bool {
+    let ready = |n: Option<&NodeRow>| {
+        n.is_some_and(|n| n.state == NodeState::Ready && !stages::keeps_links_back(index.rows, n))
     };
     // One that is up says what of it is still to come.
     let done = matches!(link.state, LinkState::Up) && link.reason.is_empty();
@@ -283,20 +288,25 @@ fn is_due(rows: &LabRows, link: &LinkRow) -> bool {
         && link.enabled
         && !done
         && link.state != LinkState::Failed
-        && ends(rows, link).iter().all(ready)
+        && index.ends(link).all(ready)
 }
 
 /// True while an operation still has something to bring about beside removing what lost its place.
 pub fn is_under_way(rows: &LabRows) -> bool {
+    let any_due = || {
+        let index = rows.index();
+        rows.links.values().any(|l| is_due(&index, l))
+    };
     rows.operation.is_some()
         && (rows.nodes.values().any(|n| n.is_aside() || (n.is_wanted() && !n.state.is_settled(n.wanted)))
-            || rows.links.values().any(|l| is_due(rows, l)))
+            || any_due())
 }
 
 /// Notes since when links are late; says when the first of them has had its time.
 fn note_late_links(rows: &LabRows, late: &mut HashMap<LinkUid, Instant>, bound: Duration) -> Option<Instant> {
-    late.retain(|uid, _| rows.links.get(uid).is_some_and(|l| is_due(rows, l)));
-    for link in rows.links.values().filter(|l| is_due(rows, l)) {
+    let index = rows.index();
+    late.retain(|uid, _| rows.links.get(uid).is_some_and(|l| is_due(&index, l)));
+    for link in rows.links.values().filter(|l| is_due(&index, l)) {
         late.entry(link.uid).or_insert_with(Instant::now);
     }
     late.values().map(|t| *t + bound).filter(|t| *t > Instant::now()).min()
@@ -338,9 +348,9 @@ fn verdict(
     if (of.is_none() && is_leaving(rows, removals)) || nodes().any(goes_on) {
         return None;
     }
-    let touched =
-        |l: &LinkRow| of.is_none_or(|of| ends(rows, l).into_iter().flatten().any(|n| of.contains(&n.uid)));
-    let due = |l: &LinkRow| touched(l) && is_due(rows, l);
+    let index = rows.index();
+    let touched = |l: &LinkRow| of.is_none_or(|of| index.ends(l).flatten().any(|n| of.contains(&n.uid)));
+    let due = |l: &LinkRow| touched(l) && is_due(&index, l);
     if rows.links.values().any(|l| due(l) && !has_had_its_time(l.uid)) {
         return None;
     }

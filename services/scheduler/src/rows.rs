@@ -3,6 +3,7 @@
 //! All rows of a lab travel together as [`LabRows`]: whoever changes something takes them, changes a copy, and the store writes the difference
 //! with its events in one transaction. There is no second way to write.
 
+mod index;
 mod operation;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
 use netloom_model::tally::{LinkTally, NodeTally};
 use serde::{Deserialize, Serialize};
 
+pub use self::index::Index;
 pub use self::operation::{OperationKind, OperationRow, OperationState};
 use crate::shared::Shared;
 
@@ -355,6 +357,9 @@ impl LabRows {
     /// The files that a node is to have on its host. One beside which a successor stands has its own: the spec's are for the successor, of which it is not known
     /// whether it ever takes its place.
     pub fn files_for(&self, node: &NodeRow) -> Vec<FileEntry> {
+        if self.lab.spec.files.is_empty() && node.own_files.is_empty() {
+            return Vec::new();
+        }
         let succeeds = |n: &NodeRow| n.is_successor() && n.id.folded() == node.id.folded();
         match node.is_wanted() && self.nodes.values().any(succeeds) {
             true => node.own_files.clone(),
@@ -395,7 +400,7 @@ impl LabRows {
         self.links.values().filter(|l| !l.replaced).map(|l| (l.id.as_str(), l)).collect()
     }
 
-    /// The interfaces of a node by port.
+    /// The interfaces of one node by port.
     pub fn nics_of(&self, node: NodeUid) -> Vec<&NicRow> {
         let mut nics: Vec<&NicRow> = self.nics.values().filter(|n| n.node_uid == node && !n.absent).collect();
         nics.sort_by_key(|n| n.port);

@@ -310,15 +310,17 @@ impl Tx<'_> {
         let of_nics =
             nics.changed.iter().map(|(_, n)| n.node_uid).chain(nics.removed.iter().map(|n| n.node_uid));
         told.extend(nodes.changed.iter().map(|(_, n)| n.uid).chain(of_nics));
+        let index = after.index();
         for node in told.iter().filter_map(|uid| after.nodes.get(uid)).filter(|n| !n.replaced) {
-            self.event(Event::new(&id, false, Object::Node(Box::new(NodeView::new(after, node))))).await?;
+            self.event(Event::new(&id, false, Object::Node(Box::new(NodeView::new(&index, node))))).await?;
         }
         for (_, link) in links.changed.iter().filter(|(_, l)| !l.replaced) {
             self.event(Event::new(&id, false, Object::Link(Box::new(LinkView::new(after, link))))).await?;
         }
         if let Some(before) = before {
+            let index = before.index();
             for node in nodes.removed.iter().filter(|n| !n.replaced) {
-                self.event(Event::new(&id, true, Object::Node(Box::new(NodeView::new(before, node)))))
+                self.event(Event::new(&id, true, Object::Node(Box::new(NodeView::new(&index, node)))))
                     .await?;
             }
             for link in links.removed.iter().filter(|l| !l.replaced) {
