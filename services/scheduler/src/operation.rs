@@ -25,20 +25,20 @@ use netloom_service::Shutdown;
 use netloom_service::pace::Pace;
 use tokio::time::Instant;
 
-use self::failures::{LAB_REMOVED, host_refused, lab_removed};
+use self::failures::{host_refused, lab_removed};
 use self::health::{Health, health, is_ill};
 use crate::client::{COMPUTE, NETWORK};
 use crate::error::Result;
 use crate::facts::BACK;
 use crate::rows::{LabRows, LinkRow, NodeRow, OperationKind, OperationRow, OperationState, now_us};
-use crate::scheduler::Scheduler;
+use crate::scheduler::{LONGEST_REST, Scheduler};
 use crate::store::progress;
 use crate::{slices, stages};
 
 /// How often active operations are looked at although nothing happened.
 const TICK: Duration = Duration::from_secs(1);
-/// Longest rest before they are looked at again.
-const LONGEST_REST: Duration = Duration::from_millis(10);
+/// Longest rest before they are looked at again, when little is to come.
+const SHORT_REST: Duration = Duration::from_millis(10);
 /// How many nodes and links a failed operation's message names.
 const NAMED: usize = 20;
 
@@ -68,11 +68,10 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
     let (mut revision, mut answers) = (core.store.subscribe(), core.world.subscribe_answers());
     let mut watched: BTreeMap<OperationId, Watched> = BTreeMap::new();
     let mut pace = Pace::new(LONGEST_REST);
-    let mut active = Active::default();
     loop {
         revision.borrow_and_update();
         answers.borrow_and_update();
-        let wake = match pass(&core, &mut active, &mut watched).await {
+        let wake = match pass(&core, &mut watched).await {
             Ok(wake) => wake,
             Err(e) => {
                 tracing::error!("operations could not be looked at, tried again: {e}");
@@ -87,7 +86,7 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
                 _ = answers.changed() => {}
                 () = tokio::time::sleep_until(wake.map_or(tick, |w| w.min(tick))) => {}
             }
-            pace.rest().await;
+            core.rest(&pace, SHORT_REST).await;
         };
         tokio::select! {
             () = woken => {}
@@ -96,31 +95,11 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
     }
 }
 
-/// Active operations, as they were read last, and at which revision: no commit, no others.
-#[derive(Default)]
-struct Active {
-    read: Option<(u64, Vec<OperationRow>)>,
-}
-
-impl Active {
-    async fn now(&mut self, core: &Scheduler) -> Result<Vec<OperationRow>> {
-        // Taken before they are read: what is committed meanwhile is read once more.
-        let revision = core.store.revision();
-        if let Some((_, operations)) = self.read.as_ref().filter(|(at, _)| *at == revision) {
-            return Ok(operations.clone());
-        }
-        let operations = core.store.active_operations().await?;
-        self.read = Some((revision, operations.clone()));
-        Ok(operations)
-    }
-}
-
 async fn pass(
     core: &Scheduler,
-    active: &mut Active,
     watched: &mut BTreeMap<OperationId, Watched>,
 ) -> Result<Option<Instant>> {
-    let operations = active.now(core).await?;
+    let operations = core.store.active_operations();
     watched.retain(|id, _| operations.iter().any(|o| o.id == *id));
     let mut wake: Option<Instant> = None;
     for operation in operations {
@@ -159,19 +138,19 @@ async fn pass(
                 let watches = operation.kind == OperationKind::Deploy && !operation.released;
                 let health = if watches { health(rows, &seen.started, well) } else { Health::Told };
                 if let Health::Silent(nodes) = health {
-                    end(core, operation, Err(incomplete(rows, &nodes, &[]))).await?;
+                    end(core, &operation, Err(incomplete(rows, &nodes, &[]))).await?;
                 } else if let Health::Awaited(until) = health {
                     wake = wake.into_iter().chain([until]).min();
                 } else if proven > Instant::now() {
                     wake = wake.into_iter().chain([proven]).min();
                 } else if releases {
                     seen.removing = None;
-                    release(core, operation, rows).await?;
+                    release(core, &operation, rows).await?;
                 } else {
-                    end(core, operation, Ok(())).await?;
+                    end(core, &operation, Ok(())).await?;
                 }
             }
-            (Some(verdict), _) => end(core, operation, verdict).await?,
+            (Some(verdict), _) => end(core, &operation, verdict).await?,
             (None, _) => {}
         }
     }
@@ -266,14 +245,24 @@ fn note_starts(
     started.values().map(|(_, since)| *since).max()
 }
 
-/// The nodes at a link's ends that are nodes'.
-pub fn ends<'r>(rows: &'r LabRows, link: &LinkRow) -> Vec<Option<&'r NodeRow>> {
-    let find = |id: &str| rows.nodes.values().find(|n| n.is_wanted() && n.spec.id == id);
-    link.spec.node_ends().map(|end| find(&end.node)).collect()
+/// The nodes that links may end in, by their ids.
+pub struct Ends<'r>(HashMap<&'r str, &'r NodeRow>);
+
+impl<'r> Ends<'r> {
+    /// Of a lab.
+    pub fn new(rows: &'r LabRows) -> Ends<'r> {
+        let wanted = rows.nodes.values().filter(|n| n.is_wanted());
+        Ends(wanted.map(|n| (n.spec.id.as_str(), n)).collect())
+    }
+
+    /// The nodes at a link's ends that are nodes'.
+    pub fn of(&self, link: &LinkRow) -> Vec<Option<&'r NodeRow>> {
+        link.spec.node_ends().map(|end| self.0.get(end.node.as_str()).copied()).collect()
+    }
 }
 
 /// True when its nodes are ready and it is plugged, so that the link is only waited for by itself.
-fn is_due(rows: &LabRows, link: &LinkRow) -> bool {
+fn is_due(rows: &LabRows, at: &Ends<'_>, link: &LinkRow) -> bool {
     let ready = |n: &Option<&NodeRow>| {
         n.is_some_and(|n| n.state == NodeState::Ready && !stages::keeps_links_back(rows, n))
     };
@@ -283,21 +272,25 @@ fn is_due(rows: &LabRows, link: &LinkRow) -> bool {
         && link.enabled
         && !done
         && link.state != LinkState::Failed
-        && ends(rows, link).iter().all(ready)
+        && at.of(link).iter().all(ready)
 }
 
 /// True while an operation still has something to bring about beside removing what lost its place.
 pub fn is_under_way(rows: &LabRows) -> bool {
+    let at = Ends::new(rows);
     rows.operation.is_some()
         && (rows.nodes.values().any(|n| n.is_aside() || (n.is_wanted() && !n.state.is_settled(n.wanted)))
-            || rows.links.values().any(|l| is_due(rows, l)))
+            || rows.links.values().any(|l| is_due(rows, &at, l)))
 }
 
 /// Notes since when links are late; says when the first of them has had its time.
 fn note_late_links(rows: &LabRows, late: &mut HashMap<LinkUid, Instant>, bound: Duration) -> Option<Instant> {
-    late.retain(|uid, _| rows.links.get(uid).is_some_and(|l| is_due(rows, l)));
-    for link in rows.links.values().filter(|l| is_due(rows, l)) {
-        late.entry(link.uid).or_insert_with(Instant::now);
+    let at = Ends::new(rows);
+    let due: BTreeSet<LinkUid> =
+        rows.links.values().filter(|l| is_due(rows, &at, l)).map(|l| l.uid).collect();
+    late.retain(|uid, _| due.contains(uid));
+    for uid in due {
+        late.entry(uid).or_insert_with(Instant::now);
     }
     late.values().map(|t| *t + bound).filter(|t| *t > Instant::now()).min()
 }
@@ -338,9 +331,9 @@ fn verdict(
     if (of.is_none() && is_leaving(rows, removals)) || nodes().any(goes_on) {
         return None;
     }
-    let touched =
-        |l: &LinkRow| of.is_none_or(|of| ends(rows, l).into_iter().flatten().any(|n| of.contains(&n.uid)));
-    let due = |l: &LinkRow| touched(l) && is_due(rows, l);
+    let at = Ends::new(rows);
+    let touched = |l: &LinkRow| of.is_none_or(|of| at.of(l).into_iter().flatten().any(|n| of.contains(&n.uid)));
+    let due = |l: &LinkRow| touched(l) && is_due(rows, &at, l);
     if rows.links.values().any(|l| due(l) && !has_had_its_time(l.uid)) {
         return None;
     }
@@ -395,7 +388,7 @@ fn keeps(rows: &LabRows) -> bool {
 }
 
 /// All that was asked for is there: what was set aside for it is to be gone. Nothing if the rows are others by now.
-async fn release(core: &Scheduler, seen: OperationRow, rows: &Arc<LabRows>) -> Result<()> {
+async fn release(core: &Scheduler, seen: &OperationRow, rows: &Arc<LabRows>) -> Result<()> {
     let mut tx = core.store.begin("scheduler.release").await?;
     let operation = tx.operation(seen.id).await?.filter(|o| o.state == OperationState::Running);
     let before = tx.rows(seen.lab_uid).filter(|now| Arc::ptr_eq(now, rows));
@@ -450,17 +443,13 @@ fn incomplete(rows: &LabRows, nodes: &[&NodeRow], links: &[&LinkRow]) -> Failure
 }
 
 /// Writes that an operation is over, unless somebody else did.
-async fn end(core: &Scheduler, seen: OperationRow, verdict: Result<(), Failure>) -> Result<()> {
+async fn end(core: &Scheduler, seen: &OperationRow, verdict: Result<(), Failure>) -> Result<()> {
     let mut tx = core.store.begin("scheduler.end").await?;
     let Some(mut operation) = tx.operation(seen.id).await?.filter(|o| o.state == OperationState::Running)
     else {
         return Ok(());
     };
     let before = tx.rows(operation.lab_uid);
-    // It was looked at between the commit that made the lab and the moment that everybody saw it.
-    if before.is_some() && verdict.as_ref().is_err_and(|e| e.reason == LAB_REMOVED) {
-        return Ok(());
-    }
     let how_far = progress(&operation, before.as_deref());
     let took_ms = (tx.now() - operation.create_us) / 1_000;
     match &verdict {

@@ -5,7 +5,7 @@
 
 mod operation;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use netloom_model::id::{HostId, LabId, LabUid, LinkUid, NodeId, NodeUid, OperationId, WireId};
 use netloom_model::observed::{ComputeInventory, NetworkInventory, Observed, Phase};
@@ -400,6 +400,16 @@ impl LabRows {
         let mut nics: Vec<&NicRow> = self.nics.values().filter(|n| n.node_uid == node && !n.absent).collect();
         nics.sort_by_key(|n| n.port);
         nics
+    }
+
+    /// The interfaces of each node by port.
+    pub fn nics_by_node(&self) -> HashMap<NodeUid, Vec<&NicRow>> {
+        let mut of_nodes: HashMap<NodeUid, Vec<&NicRow>> = HashMap::new();
+        for nic in self.nics.values().filter(|n| !n.absent) {
+            of_nodes.entry(nic.node_uid).or_default().push(nic);
+        }
+        of_nodes.values_mut().for_each(|nics| nics.sort_by_key(|n| n.port));
+        of_nodes
     }
 
     /// Every wire id in use by these rows.

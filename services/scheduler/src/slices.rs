@@ -7,7 +7,7 @@
 //! the same ends waits. Then nodes are set aside, with their interfaces, and an interface that loses its link stays too, until the operation has brought about everything else. A
 //! cancel finds all of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use netloom_model::id::{HostId, NodeUid, WireId};
 use netloom_model::kind::Catalogue;
@@ -49,7 +49,9 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
     if nodes.is_empty() {
         return BTreeMap::new();
     }
-    let (entries, network) = (host_entries(rows), rows.lab.network());
+    let nics = rows.nics_by_node();
+    let nics_of = |n: &NodeRow| nics.get(&n.uid).map(Vec::as_slice).unwrap_or_default();
+    let (entries, network) = (host_entries(rows, &nics_of), rows.lab.network());
     nodes
         .into_iter()
         .map(|n| {
@@ -61,7 +63,7 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
                 spec: NodeSpec::clone(&n.spec),
                 runtime: n.runtime,
                 wanted: n.wanted,
-                interfaces: interfaces(rows, n),
+                interfaces: interfaces(rows, n, nics_of(n)),
                 network: network.clone(),
                 files: rows.files_for(n),
                 host_entries: if n.is_aside() { Vec::new() } else { entries.clone() },
@@ -75,7 +77,7 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
                     _ => None,
                 },
                 readiness: readiness(n, catalogue),
-                nics: machine_nics(rows, n),
+                nics: machine_nics(n, nics_of(n)),
                 image_digest: n.image_digest.clone(),
             };
             (n.uid, instance)
@@ -89,26 +91,26 @@ fn readiness(node: &NodeRow, catalogue: &Catalogue) -> Option<Readiness> {
 }
 
 /// The interfaces that a node's process waits for: none while its stages keep them back, since it is to start without them.
-fn interfaces(rows: &LabRows, node: &NodeRow) -> Vec<String> {
+fn interfaces(rows: &LabRows, node: &NodeRow, nics: &[&NicRow]) -> Vec<String> {
     if stages::are_links_held(rows, node) {
         return Vec::new();
     }
-    rows.nics_of(node.uid).into_iter().map(guest_name).collect()
+    nics.iter().map(|nic| guest_name(nic)).collect()
 }
 
 /// The NICs that a virtual machine is started with.
-fn machine_nics(rows: &LabRows, node: &NodeRow) -> Vec<MachineNic> {
+fn machine_nics(node: &NodeRow, nics: &[&NicRow]) -> Vec<MachineNic> {
     if node.runtime != Runtime::Libvirt {
         return Vec::new();
     }
-    let nic = |n: &NicRow| MachineNic {
+    let nic = |n: &&NicRow| MachineNic {
         wire_id: n.wire_id,
         guest_name: guest_name(n),
         mac: n.mac.clone(),
         mtu: n.mtu,
         addresses: n.addresses.clone(),
     };
-    rows.nics_of(node.uid).into_iter().map(nic).collect()
+    nics.iter().map(nic).collect()
 }
 
 /// The certificate of a node that asks for one.
@@ -127,7 +129,7 @@ fn wanted_node<'r>(rows: &'r LabRows, id: &str) -> Option<&'r NodeRow> {
 }
 
 /// Lines of /etc/hosts for all nodes of a lab: management addresses as read back, then the first address of each family on a link.
-fn host_entries(rows: &LabRows) -> Vec<HostEntry> {
+fn host_entries<'r>(rows: &'r LabRows, nics_of: &dyn Fn(&NodeRow) -> &'r [&'r NicRow]) -> Vec<HostEntry> {
     let mut nodes: Vec<&NodeRow> =
         rows.nodes.values().filter(|n| n.is_wanted() && n.runtime != Runtime::Bridge).collect();
     nodes.sort_by(|a, b| a.id.cmp(&b.id));
@@ -139,7 +141,7 @@ fn host_entries(rows: &LabRows) -> Vec<HostEntry> {
             .flat_map(|o| [&o.mgmt_ipv4, &o.mgmt_ipv6])
             .filter(|a| !a.is_empty())
             .cloned();
-        let of_links: Vec<&String> = rows.nics_of(node.uid).into_iter().flat_map(|n| &n.addresses).collect();
+        let of_links: Vec<&String> = nics_of(node).iter().flat_map(|n| &n.addresses).collect();
         let first = |v6: bool| of_links.iter().find(|a| a.contains(':') == v6).map(|a| without_length(a));
         for address in mgmt.chain(first(false)).chain(first(true)) {
             let names = [node.id.to_string()].into_iter().chain(node.spec.aliases.iter().cloned());
@@ -197,10 +199,11 @@ pub fn network(rows: &LabRows, host: &HostId) -> NetworkSlice {
     let is_free =
         |l: &LinkRow| [&l.spec.a, &l.spec.b].into_iter().filter_map(taken).all(|e| !used.contains(&e));
     let told = |l: &&LinkRow| remains(l) || (l.is_wanted() && is_free(l));
+    let sockets = Sockets::new(rows, &held_back);
     for link in rows.links.values().filter(told).filter(|l| l.host.as_ref() == Some(host)) {
         // A wire ends in what is made only.
         let end = |end: &Endpoint| {
-            wire_end(rows, end, &held_back).filter(|end| match end {
+            sockets.of(end).filter(|end| match end {
                 WireEnd::Nic(wire_id) => slice.nics.contains_key(wire_id),
                 _ => true,
             })
@@ -242,22 +245,38 @@ fn stays(rows: &LabRows, nic: &NicRow, held: &HeldBack) -> bool {
     rows.nodes.get(&nic.node_uid).is_some_and(|n| n.is_aside() || with(n))
 }
 
-fn wire_end(rows: &LabRows, end: &Endpoint, held: &HeldBack) -> Option<WireEnd> {
-    match end.kind {
-        EndpointType::Node => {}
-        EndpointType::Host => return Some(WireEnd::HostInterface(end.interface.clone())),
-        EndpointType::MgmtNet => return rows.lab.network().map(|n| WireEnd::Bridge(n.spec.bridge)),
-        EndpointType::Dummy => return Some(WireEnd::Dummy),
+/// What links may end in.
+struct Sockets<'r> {
+    rows: &'r LabRows,
+    /// Nodes by their ids.
+    nodes: HashMap<&'r str, &'r NodeRow>,
+    /// NICs by their nodes and interfaces.
+    nics: HashMap<(NodeUid, &'r str), WireId>,
+}
+
+impl<'r> Sockets<'r> {
+    fn new(rows: &'r LabRows, held: &HeldBack) -> Sockets<'r> {
+        let there = |n: &&NodeRow| !n.replaced && (n.is_wanted() || held.all);
+        // The first of several is meant.
+        let nodes = rows.nodes.values().rev().filter(there).map(|n| (n.spec.id.as_str(), n));
+        let nics = rows.nics.values().rev().filter(|n| !n.absent || stays(rows, n, held));
+        let nics = nics.map(|n| ((n.node_uid, n.interface.as_str()), n.wire_id));
+        Sockets { rows, nodes: nodes.collect(), nics: nics.collect() }
     }
-    let there = |n: &NodeRow| !n.replaced && (n.is_wanted() || held.all);
-    let node = rows.nodes.values().find(|n| there(n) && n.spec.id == end.node)?;
-    if let Some(segment) = node.segment {
-        return Some(WireEnd::Segment(segment));
+
+    fn of(&self, end: &Endpoint) -> Option<WireEnd> {
+        match end.kind {
+            EndpointType::Node => {}
+            EndpointType::Host => return Some(WireEnd::HostInterface(end.interface.clone())),
+            EndpointType::MgmtNet => return self.rows.lab.network().map(|n| WireEnd::Bridge(n.spec.bridge)),
+            EndpointType::Dummy => return Some(WireEnd::Dummy),
+        }
+        let node = self.nodes.get(end.node.as_str())?;
+        if let Some(segment) = node.segment {
+            return Some(WireEnd::Segment(segment));
+        }
+        self.nics.get(&(node.uid, end.interface.as_str())).map(|nic| WireEnd::Nic(*nic))
     }
-    let of_end = |n: &&NicRow| {
-        (!n.absent || stays(rows, n, held)) && n.node_uid == node.uid && n.interface == end.interface
-    };
-    rows.nics.values().find(of_end).map(|n| WireEnd::Nic(n.wire_id))
 }
 
 /// Uids of the lab's instances that are to be removed from a host.

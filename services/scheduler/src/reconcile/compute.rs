@@ -15,7 +15,7 @@ use super::{Again, Retry, Service};
 use crate::client::{COMPUTE, HostClient};
 use crate::error::Result;
 use crate::facts;
-use crate::operation::ends;
+use crate::operation::Ends;
 use crate::rows::{LabRows, NodeRow};
 use crate::scheduler::Scheduler;
 use crate::world::Heard;
@@ -328,7 +328,7 @@ impl Compute {
         told: &BTreeMap<Start, Told>,
     ) -> Starts {
         let bound = core.config.settle_bound();
-        let mut starts = Starts::default();
+        let (mut starts, at) = (Starts::default(), Ends::new(rows));
         for node in rows.nodes.values().filter(|n| n.is_wanted() && n.host.as_ref() == Some(&host.id)) {
             let observed =
                 core.world.host(&host.id, |v| v.compute.instances.get(&node.uid).cloned()).flatten();
@@ -345,7 +345,7 @@ impl Compute {
             let mut settled = node.settled_start == start.1;
             if !settled && !stages::keeps_links_back(rows, node) {
                 let since = *self.started.entry(start.clone()).or_insert_with(Instant::now);
-                settled = since.elapsed() >= bound || links_settled(core, host, rows, node, &start.1);
+                settled = since.elapsed() >= bound || links_settled(core, host, rows, &at, node, &start.1);
                 if settled {
                     starts.settled.push(start.clone());
                 } else {
@@ -377,7 +377,14 @@ fn is_waiting(observed: &Observed) -> bool {
 }
 
 /// True when every interface of this start is plugged, and every link is up or cannot come up as things are.
-fn links_settled(core: &Scheduler, host: &HostClient, rows: &LabRows, node: &NodeRow, start: &str) -> bool {
+fn links_settled(
+    core: &Scheduler,
+    host: &HostClient,
+    rows: &LabRows,
+    at: &Ends<'_>,
+    node: &NodeRow,
+    start: &str,
+) -> bool {
     let plugged = |wire| {
         let of_start = |v: &crate::world::HostView| {
             v.network.nics.get(&wire).is_some_and(|n| n.present && n.start_id == start)
@@ -387,7 +394,7 @@ fn links_settled(core: &Scheduler, host: &HostClient, rows: &LabRows, node: &Nod
     rows.nics_of(node.uid).into_iter().all(|nic| {
         let Some(link) = rows.links.get(&nic.link_uid) else { return true };
         let other_is_dead = || {
-            let others = ends(rows, link).into_iter().flatten().filter(|n| n.uid != node.uid);
+            let others = at.of(link).into_iter().flatten().filter(|n| n.uid != node.uid);
             others.into_iter().any(|n| facts::is_dead_end(n) || stages::keeps_links_back(rows, n))
         };
         plugged(nic.wire_id)
