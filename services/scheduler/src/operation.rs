@@ -60,6 +60,8 @@ struct Watched {
 
 /// How long after an acknowledgement a host's word may still be from before it.
 const STALE: Duration = Duration::from_millis(20);
+/// How much later than a node's start its host's word of it comes at most, as far as the start is believed.
+const LATE: Duration = Duration::from_millis(50);
 /// How soon to look again while a host's next word is waited for.
 const SOON: Duration = Duration::from_millis(25);
 
@@ -240,9 +242,16 @@ fn note_starts(
     for node in running {
         let start = node.observed.as_ref().map(|o| o.start_id.clone()).unwrap_or_default();
         let since = before.get(&node.uid).filter(|(s, _)| *s == start).map(|(_, since)| *since);
-        started.insert(node.uid, (start, since.unwrap_or_else(Instant::now)));
+        started.insert(node.uid, (start, since.unwrap_or_else(|| began(node))));
     }
     started.values().map(|(_, since)| *since).max()
+}
+
+/// When a node that was just seen to run began to: as its host says, whose word may come so much later and not more, whatever its clock shows.
+fn began(node: &NodeRow) -> Instant {
+    let start_us = node.observed.as_ref().map(|o| o.start_time_us).filter(|us| *us > 0);
+    let ran = start_us.map_or(0, |us| u64::try_from(now_us().saturating_sub(us)).unwrap_or_default());
+    Instant::now() - Duration::from_micros(ran).min(LATE)
 }
 
 /// The nodes that links may end in, by their ids.
