@@ -97,10 +97,7 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
     }
 }
 
-async fn pass(
-    core: &Scheduler,
-    watched: &mut BTreeMap<OperationId, Watched>,
-) -> Result<Option<Instant>> {
+async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) -> Result<Option<Instant>> {
     let operations = core.store.active_operations();
     watched.retain(|id, _| operations.iter().any(|o| o.id == *id));
     let mut wake: Option<Instant> = None;
@@ -341,7 +338,8 @@ fn verdict(
         return None;
     }
     let at = Ends::new(rows);
-    let touched = |l: &LinkRow| of.is_none_or(|of| at.of(l).into_iter().flatten().any(|n| of.contains(&n.uid)));
+    let touched =
+        |l: &LinkRow| of.is_none_or(|of| at.of(l).into_iter().flatten().any(|n| of.contains(&n.uid)));
     let due = |l: &LinkRow| touched(l) && is_due(rows, &at, l);
     if rows.links.values().any(|l| due(l) && !has_had_its_time(l.uid)) {
         return None;

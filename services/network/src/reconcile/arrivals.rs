@@ -65,8 +65,15 @@ mod tests {
         for (node_uid, n) in nodes.iter().zip(1u64..) {
             let wire_id = WireId::try_from(n).unwrap();
             let (guest_name, mac, addresses) = ("eth1".to_owned(), String::new(), Vec::new());
-            let nic =
-                Nic { wire_id, node_uid: *node_uid, guest_name, mac, mtu: 9500, addresses, lab_uid: LabUid::new() };
+            let nic = Nic {
+                wire_id,
+                node_uid: *node_uid,
+                guest_name,
+                mac,
+                mtu: 9500,
+                addresses,
+                lab_uid: LabUid::new(),
+            };
             slice.nics.insert(wire_id, nic);
         }
         slice
