@@ -54,7 +54,8 @@ pub fn shortest(runs: usize, work: impl FnMut() -> Duration) -> Duration {
     std::iter::repeat_with(work).take(runs).min().unwrap_or_default()
 }
 
-fn middle<T: PartialOrd + Copy>(mut all: Vec<T>) -> T {
+/// Median.
+pub fn middle<T: PartialOrd + Copy>(mut all: Vec<T>) -> T {
     all.sort_by(|a, b| a.partial_cmp(b).expect("times and ratios compare"));
     all[all.len() / 2]
 }

@@ -21,7 +21,7 @@ pub struct Config {
     pub settle_bound_ms: u64,
     /// How long links may take after both their nodes are ready before a deploy is said to have failed.
     pub link_bound_ms: u64,
-    /// How long an operation that starts nodes goes on looking at each of them after it runs: what cannot do its work mostly ends soon.
+    /// How long each node that an operation starts has run before that succeeds: what cannot do its work mostly ends soon.
     pub start_watch_ms: u64,
     /// How long a deploy that replaces nodes keeps what ran before, once all that replaces it is there.
     pub aside_watch_ms: u64,
@@ -41,7 +41,7 @@ impl Default for Config {
             database: None,
             settle_bound_ms: 15_000,
             link_bound_ms: 30_000,
-            start_watch_ms: 250,
+            start_watch_ms: 100,
             aside_watch_ms: 1_000,
             removal_bound_ms: 10_000,
             silence_bound_ms: 3_000,

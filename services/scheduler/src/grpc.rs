@@ -266,7 +266,10 @@ impl SchedulerService for Grpc {
 
     async fn get_operation(&self, request: Request<ps::GetOperationRequest>) -> Answer<ps::OperationFacts> {
         let name = request.into_inner().operation;
-        let operation = self.core.store.operation(&name).await.map_err(status)?;
+        let operation = match name.parse() {
+            Ok(id) => self.core.store.operation(id).await.map_err(status)?,
+            Err(_) => None,
+        };
         let operation = operation.ok_or_else(|| not_found("operation", "OPERATION_NOT_FOUND", &name))?;
         Ok(Response::new(encode::operation(&self.core, operation)))
     }

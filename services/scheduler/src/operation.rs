@@ -25,20 +25,20 @@ use netloom_service::Shutdown;
 use netloom_service::pace::Pace;
 use tokio::time::Instant;
 
-use self::failures::{LAB_REMOVED, host_refused, lab_removed};
+use self::failures::{host_refused, lab_removed};
 use self::health::{Health, health, is_ill};
 use crate::client::{COMPUTE, NETWORK};
 use crate::error::Result;
 use crate::facts::BACK;
 use crate::rows::{Index, LabRows, LinkRow, NodeRow, OperationKind, OperationRow, OperationState, now_us};
-use crate::scheduler::Scheduler;
+use crate::scheduler::{LONGEST_REST, Scheduler};
 use crate::store::progress;
 use crate::{certificates, slices, stages};
 
 /// How often active operations are looked at although nothing happened.
 const TICK: Duration = Duration::from_secs(1);
-/// Longest rest before they are looked at again.
-const LONGEST_REST: Duration = Duration::from_millis(10);
+/// Longest rest before they are looked at again, when little is to come.
+const SHORT_REST: Duration = Duration::from_millis(10);
 /// How many nodes and links a failed operation's message names.
 const NAMED: usize = 20;
 
@@ -62,6 +62,8 @@ struct Watched {
 
 /// How long after an acknowledgement a host's word may still be from before it.
 const STALE: Duration = Duration::from_millis(20);
+/// How much later than a node's start its host's word of it comes at most, as far as the start is believed.
+const LATE: Duration = Duration::from_millis(50);
 /// How soon to look again while a host's next word is waited for.
 const SOON: Duration = Duration::from_millis(25);
 
@@ -70,11 +72,10 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
     let (mut revision, mut answers) = (core.store.subscribe(), core.world.subscribe_answers());
     let mut watched: BTreeMap<OperationId, Watched> = BTreeMap::new();
     let mut pace = Pace::new(LONGEST_REST);
-    let mut active = Active::default();
     loop {
         revision.borrow_and_update();
         answers.borrow_and_update();
-        let wake = match pass(&core, &mut active, &mut watched).await {
+        let wake = match pass(&core, &mut watched).await {
             Ok(wake) => wake,
             Err(e) => {
                 tracing::error!("operations could not be looked at, tried again: {e}");
@@ -89,7 +90,7 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
                 _ = answers.changed() => {}
                 () = tokio::time::sleep_until(wake.map_or(tick, |w| w.min(tick))) => {}
             }
-            pace.rest().await;
+            core.rest(&pace, SHORT_REST).await;
         };
         tokio::select! {
             () = woken => {}
@@ -98,31 +99,8 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
     }
 }
 
-/// Active operations, as they were read last, and at which revision: no commit, no others.
-#[derive(Default)]
-struct Active {
-    read: Option<(u64, Vec<OperationRow>)>,
-}
-
-impl Active {
-    async fn now(&mut self, core: &Scheduler) -> Result<Vec<OperationRow>> {
-        // Taken before they are read: what is committed meanwhile is read once more.
-        let revision = core.store.revision();
-        if let Some((_, operations)) = self.read.as_ref().filter(|(at, _)| *at == revision) {
-            return Ok(operations.clone());
-        }
-        let operations = core.store.active_operations().await?;
-        self.read = Some((revision, operations.clone()));
-        Ok(operations)
-    }
-}
-
-async fn pass(
-    core: &Scheduler,
-    active: &mut Active,
-    watched: &mut BTreeMap<OperationId, Watched>,
-) -> Result<Option<Instant>> {
-    let operations = active.now(core).await?;
+async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) -> Result<Option<Instant>> {
+    let operations = core.store.active_operations();
     watched.retain(|id, _| operations.iter().any(|o| o.id == *id));
     let mut wake: Option<Instant> = None;
     for operation in operations {
@@ -162,19 +140,19 @@ async fn pass(
                 let watches = operation.kind == OperationKind::Deploy && !operation.released;
                 let health = if watches { health(rows, &seen.started, well) } else { Health::Told };
                 if let Health::Silent(nodes) = health {
-                    end(core, operation, Err(incomplete(rows, &nodes, &[]))).await?;
+                    end(core, &operation, Err(incomplete(rows, &nodes, &[]))).await?;
                 } else if let Health::Awaited(until) = health {
                     wake = wake.into_iter().chain([until]).min();
                 } else if proven > Instant::now() {
                     wake = wake.into_iter().chain([proven]).min();
                 } else if releases {
                     seen.removing = None;
-                    release(core, operation, rows).await?;
+                    release(core, &operation, rows).await?;
                 } else {
-                    end(core, operation, Ok(())).await?;
+                    end(core, &operation, Ok(())).await?;
                 }
             }
-            (Some(verdict), _) => end(core, operation, verdict).await?,
+            (Some(verdict), _) => end(core, &operation, verdict).await?,
             (None, _) => {}
         }
     }
@@ -272,9 +250,16 @@ fn note_starts(
     for node in running {
         let start = node.observed.as_ref().map(|o| o.start_id.clone()).unwrap_or_default();
         let since = before.get(&node.uid).filter(|(s, _)| *s == start).map(|(_, since)| *since);
-        started.insert(node.uid, (start, since.unwrap_or_else(Instant::now)));
+        started.insert(node.uid, (start, since.unwrap_or_else(|| began(node))));
     }
     started.values().map(|(_, since)| *since).max()
+}
+
+/// When a node that was just seen to run began to: as its host says, whose word may come so much later and not more, whatever its clock shows.
+fn began(node: &NodeRow) -> Instant {
+    let start_us = node.observed.as_ref().map(|o| o.start_time_us).filter(|us| *us > 0);
+    let ran = start_us.map_or(0, |us| u64::try_from(now_us().saturating_sub(us)).unwrap_or_default());
+    Instant::now() - Duration::from_micros(ran).min(LATE)
 }
 
 /// True when its nodes are ready and it is plugged, so that the link is only waited for by itself.
@@ -405,7 +390,7 @@ fn keeps(rows: &LabRows) -> bool {
 }
 
 /// All that was asked for is there: what was set aside for it is to be gone. Nothing if the rows are others by now.
-async fn release(core: &Scheduler, seen: OperationRow, rows: &Arc<LabRows>) -> Result<()> {
+async fn release(core: &Scheduler, seen: &OperationRow, rows: &Arc<LabRows>) -> Result<()> {
     let mut tx = core.store.begin("scheduler.release").await?;
     let operation = tx.operation(seen.id).await?.filter(|o| o.state == OperationState::Running);
     let before = tx.rows(seen.lab_uid).filter(|now| Arc::ptr_eq(now, rows));
@@ -460,17 +445,13 @@ fn incomplete(rows: &LabRows, nodes: &[&NodeRow], links: &[&LinkRow]) -> Failure
 }
 
 /// Writes that an operation is over, unless somebody else did.
-async fn end(core: &Scheduler, seen: OperationRow, verdict: Result<(), Failure>) -> Result<()> {
+async fn end(core: &Scheduler, seen: &OperationRow, verdict: Result<(), Failure>) -> Result<()> {
     let mut tx = core.store.begin("scheduler.end").await?;
     let Some(mut operation) = tx.operation(seen.id).await?.filter(|o| o.state == OperationState::Running)
     else {
         return Ok(());
     };
     let before = tx.rows(operation.lab_uid);
-    // It was looked at between the commit that made the lab and the moment that everybody saw it.
-    if before.is_some() && verdict.as_ref().is_err_and(|e| e.reason == LAB_REMOVED) {
-        return Ok(());
-    }
     let how_far = progress(&operation, before.as_deref());
     let took_ms = (tx.now() - operation.create_us) / 1_000;
     match &verdict {
