@@ -33,7 +33,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let set = prost_types::FileDescriptorSet::decode(bytes.as_slice())?;
     let mut config = tonic_prost_build::configure()
         .extern_path(".google.rpc", "::tonic_types::pb")
-        .extern_path(".google.api", "crate::google::api");
+        .extern_path(".google.api", "crate::google::api")
+        // Bytes of images are handed on, not copied.
+        .bytes(".netloom.v1.WriteUploadRequest.data");
     for file in set.file.iter().filter(|f| SHARED.contains(&f.name())) {
         let messages = file.message_type.iter().map(|m| m.name());
         for name in messages.chain(file.enum_type.iter().map(|e| e.name())) {

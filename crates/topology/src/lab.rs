@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use netloom_model::failure::Violation;
 use netloom_model::id::LabId;
 use netloom_model::kind::Catalogue;
 use netloom_model::spec::{
@@ -81,6 +82,12 @@ pub(crate) fn read(input: &Input<'_>, root: &Node, report: &mut Report) -> Parse
         match of_machines.contains(&violation) {
             true => places.tell_as("NOT_FOR_VMS", &violation, report),
             false => places.tell(&violation, report),
+        }
+    }
+    // Which image stands for a kind, only the image registry knows.
+    for (i, node) in parsed.spec.nodes.iter().enumerate() {
+        if let Some(description) = input.catalogue.lacks_image(node) {
+            places.warn("NO_IMAGE", &Violation { field: format!("nodes[{i}]"), description }, report);
         }
     }
     parsed

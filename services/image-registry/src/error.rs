@@ -7,7 +7,7 @@ use netloom_image::Refusal;
 use netloom_model::{Code, Failure};
 use netloom_service::ticket::TicketError;
 
-use crate::blob::{Blobs, Digest};
+use crate::blob::Digest;
 use crate::pull::Why;
 use crate::reference::ReferenceError;
 
@@ -110,6 +110,11 @@ pub enum Error {
     /// The ticket does not open these bytes.
     #[error(transparent)]
     Ticket(#[from] TicketError),
+    /// Somebody tells another key for tickets than the scheduler did.
+    #[error(
+        "the image registry knows another scheduler's key, and takes no other: where the scheduler was set up anew, start the image registry once with `new_scheduler = true` in [image_registry]"
+    )]
+    OtherScheduler,
     /// Another registry does not give an image.
     #[error("image {source_name} cannot be pulled: {message}")]
     Pull {
@@ -136,6 +141,16 @@ pub enum Error {
     /// The disk does not work.
     #[error("the image store's disk does not work: {0}; see to the directory `blobs` of `[image_registry]`")]
     Disk(#[from] io::Error),
+    /// The bucket that images are kept in does not work.
+    #[error("the bucket {bucket} cannot {does}: {}; see to `[image_registry.s3]`", cause(.source))]
+    Bucket {
+        /// Its name, and where it is.
+        bucket: String,
+        /// What it was to do, as a verb.
+        does: &'static str,
+        /// Why not.
+        source: Box<object_store::Error>,
+    },
     /// A thread ended without an answer.
     #[error("work on the image store's disk ended without an answer; see the service's log")]
     Ended,
@@ -143,9 +158,9 @@ pub enum Error {
 
 impl Error {
     /// What an error of the disk means.
-    pub fn disk(blobs: &Blobs, e: io::Error) -> Error {
+    pub fn disk(dir: &Path, e: io::Error) -> Error {
         let full = matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        if full { Error::Full(Path::to_owned(blobs.dir())) } else { Error::Disk(e) }
+        if full { Error::Full(dir.to_owned()) } else { Error::Disk(e) }
     }
 }
 
@@ -153,6 +168,10 @@ impl From<Error> for Failure {
     fn from(e: Error) -> Failure {
         match &e {
             Error::Ticket(ticket) => (*ticket).into(),
+            Error::OtherScheduler => {
+                tracing::error!("{e}");
+                Failure::new(Code::PermissionDenied, "TICKET_KEY_REFUSED", e.to_string())
+            }
             Error::Database(source) if is_full(source) => {
                 tracing::error!(error = %source, "the database's disk is full");
                 let message = "the disk that the image registry's database is on is full: make room on it (the disk of `data_dir`), then try again";
@@ -222,12 +241,28 @@ impl From<Error> for Failure {
                 tracing::error!("{e}");
                 Failure::new(Code::ResourceExhausted, "DISK_FULL", e.to_string())
             }
-            Error::Disk(_) => {
+            Error::Bucket { source, .. } if is_denied(source) => {
+                tracing::error!("{e}");
+                Failure::new(Code::Unavailable, "BLOB_STORE_DENIED", e.to_string())
+            }
+            Error::Disk(_) | Error::Bucket { .. } => {
                 tracing::error!("{e}");
                 Failure::new(Code::Unavailable, "BLOB_STORE_FAILED", e.to_string())
             }
         }
     }
+}
+
+/// The store says that whoever asks as this may not, or knows nobody of this name.
+fn is_denied(e: &object_store::Error) -> bool {
+    use object_store::Error as E;
+    matches!(e, E::PermissionDenied { .. } | E::Unauthenticated { .. })
+}
+
+/// The innermost cause: those around it repeat it, or tell of retries.
+fn cause(e: &object_store::Error) -> String {
+    let last = std::iter::successors(Some(e as &dyn std::error::Error), |e| e.source()).last();
+    last.map(ToString::to_string).unwrap_or_default()
 }
 
 /// SQLITE_FULL.

@@ -9,13 +9,13 @@ use crate::blob::{Blobs, Digest};
 use crate::error::Error;
 use crate::reference::Reference;
 use crate::store::{Image, Store};
-use crate::upload::{Uploads, blocking};
+use crate::upload::Uploads;
 
 /// What is said of bytes that are no longer what they were.
 const CORRUPT: &str =
-    "its bytes on disk are not the ones that were stored, and were set aside; push the image again";
+    "its bytes in the store are not the ones that were stored, and were set aside; push the image again";
 /// What is said of bytes that went away.
-const GONE: &str = "its bytes are not in the store's directory any more; push the image again";
+const GONE: &str = "its bytes are not in the store any more; push the image again";
 
 /// Something that nothing needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,20 +73,14 @@ impl Keeper {
 
     async fn remove(&self, digest: &Digest) -> Result<(), Error> {
         self.store.forget_blob(digest).await?;
-        let (blobs, digest) = (self.blobs.clone(), digest.clone());
-        blocking(move || blobs.remove(&digest)).await
+        self.blobs.remove(digest).await
     }
 
     /// Compares an image's bytes with their digest.
     pub async fn verify(&self, reference: &Reference) -> Result<Image, Error> {
         let image = self.store.get(reference).await?;
         let Some(blob) = image.stored else { return Err(Error::NotStored(reference.to_string())) };
-        let (blobs, digest) = (self.blobs.clone(), blob.digest.clone());
-        let there = blocking(move || match blobs.size(&digest)? {
-            None => Ok(None),
-            Some(_) => blobs.is_right(&digest).map(Some),
-        });
-        match there.await? {
+        match self.blobs.is_right(&blob.digest).await? {
             Some(true) => self.store.verified(&blob.digest, "").await?,
             Some(false) => self.set_aside(&blob.digest).await?,
             // What was set aside before still has that problem.
@@ -99,8 +93,7 @@ impl Keeper {
     /// Sets bytes aside that are not what they should be.
     pub async fn set_aside(&self, digest: &Digest) -> Result<(), Error> {
         tracing::error!(%digest, "a blob is not what it was; it is set aside");
-        let (blobs, of) = (self.blobs.clone(), digest.clone());
-        blocking(move || blobs.quarantine(&of)).await?;
+        self.blobs.quarantine(digest).await?;
         self.store.verified(digest, CORRUPT).await
     }
 
@@ -146,17 +139,10 @@ impl Keeper {
         found.extend(
             rows.iter().filter(|(_, used)| !used).map(|(b, _)| no_image(b.digest.clone(), b.size_bytes)),
         );
-        let blobs = self.blobs.clone();
         let known: BTreeSet<Digest> = rows.into_iter().map(|(b, _)| b.digest).collect();
-        let (strays, aside) = blocking(move || {
-            let mut strays = Vec::new();
-            for digest in blobs.all()?.into_iter().filter(|d| !known.contains(d)) {
-                strays.push((blobs.size(&digest)?.unwrap_or_default(), digest));
-            }
-            Ok((strays, blobs.quarantined()?))
-        })
-        .await?;
-        found.extend(strays.into_iter().map(|(size, digest)| no_image(digest, size)));
+        let strays = self.blobs.all().await?.into_iter().filter(|(d, _)| !known.contains(d));
+        let aside = self.blobs.quarantined().await?;
+        found.extend(strays.map(|(digest, size)| no_image(digest, size)));
         found.extend(aside.into_iter().map(|(digest, size_bytes)| Garbage {
             what: What::SetAside(digest),
             size_bytes,
@@ -183,10 +169,7 @@ impl Keeper {
             }
             What::Upload(id) => self.uploads.end(id).await,
             What::Blob(digest) => self.remove(digest).await,
-            What::SetAside(digest) => {
-                let (blobs, digest) = (self.blobs.clone(), digest.clone());
-                blocking(move || blobs.forget(&digest)).await
-            }
+            What::SetAside(digest) => self.blobs.forget(digest).await,
         }
     }
 }

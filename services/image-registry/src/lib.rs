@@ -4,11 +4,13 @@
 //! to be used ([`validate`] decides, purely, from what was recorded). So a missing image, a disk given to a container or a wrong architecture is refused in
 //! one go before anything is created. This service never asks a host itself and never guesses a format from a name.
 //!
-//! Bytes come in by an [`upload`], which hashes them and tells what they are in the one pass in which it writes them, lie in a directory by their SHA-256
-//! ([`blob`]); [`pull`] brings them from other registries. They are read and compared again by [`read`], and go out by [`garbage`].
+//! Bytes come in by an [`upload`], which hashes them and tells what they are in the one pass in which it writes them, and stand by their SHA-256 in a directory or a
+//! bucket ([`blob`]); [`pull`] brings them from other registries. They are read and compared again by [`read`], and go out by [`garbage`].
 //!
 //! [`grpc`] translates, [`mod@reference`] reads image references, [`store`] keeps rows, [`validate`] judges.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -41,6 +43,9 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let store = store::Store::open(&path)
         .await
         .with_context(|| format!("cannot open the image registry's database {}", path.display()))?;
+    if config.new_scheduler {
+        store.forget_ticket_key().await?;
+    }
     let endpoint = &settings.endpoints.image_registry;
     let listener = connector
         .listen(endpoint)
@@ -48,8 +53,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
         .with_context(|| format!("the image registry cannot listen on {endpoint}"))?;
     tracing::info!(%endpoint, database = %path.display(), "image registry listens");
     let dir = config.blobs.unwrap_or_else(|| settings.data_dir.join("image-registry"));
-    let blobs = blob::Blobs::open(&dir)
-        .with_context(|| format!("cannot keep images in the directory blobs = {}", dir.display()))?;
+    let blobs = blobs(&dir, config.s3.as_ref())?;
     let keep = Duration::from_secs(config.upload_keep_seconds);
     let uploads = upload::Uploads::new(store.clone(), blobs.clone(), keep);
     let keeper = garbage::Keeper::new(store.clone(), blobs.clone(), uploads.clone());
@@ -61,4 +65,24 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let name = "netloom.image_registry.v1.ImageRegistryService";
     let served = serve(listener, Routes::new(service), name, netloom_proto::DESCRIPTORS, shutdown);
     tokio::join!(served, expiry).0
+}
+
+/// Where bytes stand. A bucket that does not answer is told in the log, and by whatever needs it: labs whose images are on their hosts run without it.
+fn blobs(dir: &Path, s3: Option<&blob::s3::S3>) -> anyhow::Result<blob::Blobs> {
+    let opened = match s3 {
+        None => blob::Blobs::in_directory(dir),
+        Some(s3) => {
+            let bucket = s3.open()?;
+            tokio::spawn({
+                let bucket = bucket.clone();
+                async move {
+                    if let Err(e) = bucket.probe().await {
+                        tracing::error!("{e}");
+                    }
+                }
+            });
+            blob::Blobs::on_shelf(dir, Arc::new(bucket))
+        }
+    };
+    opened.with_context(|| format!("cannot keep images in the directory blobs = {}", dir.display()))
 }

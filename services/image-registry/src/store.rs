@@ -145,17 +145,18 @@ impl Store {
         Ok(Some(reference.parse()?))
     }
 
-    /// Keeps the key that tickets are signed with.
+    /// Keeps the key that tickets are signed with. The first that is told is the scheduler's; whoever tells another one is somebody else.
     pub async fn set_ticket_key(&self, key: &[u8]) -> Result<(), Error> {
-        if self.ticket_key().await? == key {
-            return Ok(());
-        }
-        sqlx::query(
-            "INSERT INTO ticket_key (one, key) VALUES (TRUE, $1) ON CONFLICT (one) DO UPDATE SET key = excluded.key",
-        )
-        .bind(key)
-        .execute(&self.pool)
-        .await?;
+        sqlx::query("INSERT INTO ticket_key (one, key) VALUES (TRUE, $1) ON CONFLICT (one) DO NOTHING")
+            .bind(key)
+            .execute(&self.pool)
+            .await?;
+        if self.ticket_key().await? == key { Ok(()) } else { Err(Error::OtherScheduler) }
+    }
+
+    /// Forgets it.
+    pub async fn forget_ticket_key(&self) -> Result<(), Error> {
+        sqlx::query("DELETE FROM ticket_key").execute(&self.pool).await?;
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedMutexGuard, RwLock, mpsc};
 use uuid::Uuid;
 
-use crate::blob::{Blobs, Digest, Pass};
+use crate::blob::{Blobs, Digest, Pass, Staged, Staging};
 use crate::error::Error;
 use crate::reference::Reference;
 use crate::store::blobs::{Blob, Upload};
@@ -72,9 +72,9 @@ impl Uploads {
             upload.size_bytes = blob.size_bytes;
         } else {
             let (blobs, wanted) = (self.blobs.clone(), upload.size_bytes);
-            let room = blocking(move || blobs.room()).await?;
+            let room = blocking(move || blobs.staging.room()).await?;
             if wanted > room {
-                return Err(Error::NoRoom { wanted, room, dir: self.blobs.dir().to_owned() });
+                return Err(Error::NoRoom { wanted, room, dir: self.blobs.staging.dir().to_owned() });
             }
         }
         self.store.add_upload(&upload).await?;
@@ -99,8 +99,7 @@ impl Uploads {
     async fn known(&self, upload: &Upload) -> Result<Option<Blob>, Error> {
         let Some(digest) = upload.digest.clone() else { return Ok(None) };
         let Some(blob) = self.store.blob(&digest).await? else { return Ok(None) };
-        let blobs = self.blobs.clone();
-        let there = blocking(move || blobs.size(&digest)).await? == Some(blob.size_bytes);
+        let there = self.blobs.size(&digest).await? == Some(blob.size_bytes);
         // Bytes that were taken as raw by somebody's word are not something else by another's.
         let agrees = upload.format.is_none_or(|f| f == blob.format);
         let same_size = upload.size_bytes == 0 || upload.size_bytes == blob.size_bytes;
@@ -115,7 +114,7 @@ impl Uploads {
 
     async fn progress_of(&self, upload: Upload) -> Result<Progress, Error> {
         let (blobs, id) = (self.blobs.clone(), upload.id.clone());
-        let of_file = blocking(move || blobs.progress(&id)).await?;
+        let of_file = blocking(move || blobs.staging.progress(&id)).await?;
         let touched = of_file.map_or(upload.create_time_us, |(_, modified)| micros_of(modified));
         let offset = match of_file {
             Some((offset, _)) => offset,
@@ -157,21 +156,24 @@ impl Uploads {
             let mut turn = turn;
             let mut pass = match turn.take() {
                 Some(pass) if pass.offset() == offset => pass,
-                _ => Pass::resume(&blobs, &id)?,
+                _ => Pass::resume(&blobs.staging, &id)?,
             };
             // An upload whose bytes the store had a moment ago has none of its own.
             if pass.offset() != offset {
                 return Err(Error::Offset { id, stands: pass.offset(), given: offset });
             }
+            let disk = |e| Error::disk(blobs.staging.dir(), e);
+            let mut came = Ok(());
             while let Some(bytes) = take.blocking_recv() {
                 if pass.offset() + bytes.len() as u64 > limit {
-                    *turn = Some(pass);
-                    return Err(Error::TooLong { id, size: limit });
+                    came = Err(Error::TooLong { id, size: limit });
+                    break;
                 }
-                pass.take(&bytes).map_err(|e| Error::disk(&blobs, e))?;
+                pass.take(&bytes).map_err(disk)?;
             }
+            pass.flush().map_err(disk)?;
             *turn = Some(pass);
-            Ok(())
+            came
         });
         Ok(Writing { give, work })
     }
@@ -188,13 +190,18 @@ impl Uploads {
     pub(crate) async fn end(&self, id: &str) -> Result<(), Error> {
         self.store.end_upload(id).await?;
         let (blobs, upload) = (self.blobs.clone(), id.to_owned());
-        blocking(move || blobs.drop_upload(&upload)).await?;
+        blocking(move || blobs.staging.drop_upload(&upload)).await?;
         self.let_go(id);
         Ok(())
     }
 
-    /// Makes an upload the image it is for.
+    /// Makes an upload the image it is for. This goes on to its end when whoever asked goes away.
     pub async fn finish(&self, id: &str, digest: Option<Digest>) -> Result<Image, Error> {
+        let (this, id) = (self.clone(), id.to_owned());
+        tokio::spawn(async move { this.finished(&id, digest).await }).await.map_err(|_| Error::Ended)?
+    }
+
+    async fn finished(&self, id: &str, digest: Option<Digest>) -> Result<Image, Error> {
         let mut turn = self.turn(id).await?;
         let Progress { mut upload, offset, .. } = self.progress(id).await?;
         if digest.is_some() {
@@ -205,15 +212,16 @@ impl Uploads {
         }
         let _gate = self.gate.read().await;
         let (blobs, of) = (self.blobs.clone(), id.to_owned());
-        let has_bytes = blocking(move || blobs.progress(&of)).await?.is_some();
+        let has_bytes = blocking(move || blobs.staging.progress(&of)).await?.is_some();
         let known = if has_bytes { None } else { self.known(&upload).await? };
         let blob = match known {
             Some(blob) => blob,
             None => {
-                let (blobs, upload, pass) = (self.blobs.clone(), upload.clone(), turn.take());
-                let kept = tokio::task::spawn_blocking(move || keep(&blobs, &upload, pass)).await;
-                match kept.map_err(|_| Error::Ended)? {
-                    Ok(blob) => blob,
+                match self.checked(&upload, turn.take()).await {
+                    Ok((blob, staged)) => {
+                        self.blobs.keep(staged, &blob.digest).await?;
+                        blob
+                    }
                     Err(e) => {
                         // What its bytes are does not change by sending them again.
                         if matches!(e, Error::Content { .. } | Error::Digest { .. }) {
@@ -228,6 +236,12 @@ impl Uploads {
         self.let_go(id);
         tracing::info!(image = %upload.reference, digest = %blob.digest, bytes = blob.size_bytes, format = blob.format.as_str(), "stored");
         self.store.get(&upload.reference).await
+    }
+
+    async fn checked(&self, upload: &Upload, pass: Option<Pass>) -> Result<(Blob, Staged), Error> {
+        let (staging, upload) = (self.blobs.staging.clone(), upload.clone());
+        let checked = tokio::task::spawn_blocking(move || check(&staging, &upload, pass));
+        checked.await.map_err(|_| Error::Ended)?
     }
 
     /// Gives up what nobody went on with. Returns how many there were.
@@ -252,9 +266,9 @@ impl Uploads {
         // Files first: the row of an upload is there before its file.
         let blobs = self.blobs.clone();
         let files = blocking(move || {
-            let ids = blobs.uploads()?;
+            let ids = blobs.staging.uploads()?;
             ids.into_iter()
-                .map(|id| Ok((blobs.progress(&id)?.map_or(0, |(bytes, _)| bytes), id)))
+                .map(|id| Ok((blobs.staging.progress(&id)?.map_or(0, |(bytes, _)| bytes), id)))
                 .collect::<io::Result<Vec<_>>>()
         })
         .await?;
@@ -264,7 +278,8 @@ impl Uploads {
             let progress = self.progress_of(upload).await?;
             if progress.expire_time_us <= now {
                 let (blobs, id) = (self.blobs.clone(), progress.upload.id.clone());
-                let bytes = blocking(move || blobs.progress(&id)).await?.map_or(0, |(bytes, _)| bytes);
+                let bytes =
+                    blocking(move || blobs.staging.progress(&id)).await?.map_or(0, |(bytes, _)| bytes);
                 found.push((progress.upload.id, bytes));
             }
         }
@@ -293,27 +308,22 @@ impl Writing {
     }
 }
 
-/// Checks what came, and makes it a blob.
-fn keep(blobs: &Blobs, upload: &Upload, pass: Option<Pass>) -> Result<Blob, Error> {
-    let disk = |e| Error::disk(blobs, e);
-    let on_disk = blobs.progress(&upload.id).map_err(disk)?.map_or(0, |(offset, _)| offset);
+/// What came, when it is what it should be.
+fn check(staging: &Staging, upload: &Upload, pass: Option<Pass>) -> Result<(Blob, Staged), Error> {
+    let disk = |e| Error::disk(staging.dir(), e);
+    let on_disk = staging.progress(&upload.id).map_err(disk)?.map_or(0, |(offset, _)| offset);
     let mut pass = match pass {
         Some(pass) if pass.offset() == on_disk => pass,
-        _ => Pass::resume(blobs, &upload.id).map_err(disk)?,
+        _ => Pass::resume(staging, &upload.id).map_err(disk)?,
     };
-    let (digest, size) = (pass.digest(), pass.offset());
-    if let Some(wanted) = upload.digest.as_ref().filter(|w| **w != digest) {
-        return Err(Error::Digest {
-            reference: upload.reference.to_string(),
-            wanted: wanted.clone(),
-            found: digest,
-        });
+    let digest = pass.digest();
+    let reference = upload.reference.to_string();
+    if let Some(wanted) = upload.digest.clone().filter(|w| *w != digest) {
+        return Err(Error::Digest { reference, wanted, found: digest });
     }
-    let facts = pass.facts(upload.format);
-    let facts =
-        facts.map_err(|refusal| Error::Content { reference: upload.reference.to_string(), refusal })?;
-    pass.keep(blobs, &upload.id, &digest).map_err(disk)?;
-    Ok(Blob::new(digest, size, facts))
+    let facts = pass.facts(upload.format).map_err(|refusal| Error::Content { reference, refusal })?;
+    let staged = pass.staged();
+    Ok((Blob::new(digest, staged.size, facts), staged))
 }
 
 /// Does what blocks away from the threads that serve calls.

@@ -117,8 +117,9 @@ impl Apply {
 
 impl Scheduler {
     /// Makes or changes a lab.
-    pub async fn apply(&self, apply: Apply) -> Result<OperationRow> {
-        if let Change::Whole(spec) = &apply.change {
+    pub async fn apply(&self, mut apply: Apply) -> Result<OperationRow> {
+        if let Change::Whole(spec) = &mut apply.change {
+            self.choose_images(spec).await?;
             self.check(&apply.lab, spec)?;
             self.check_certificates(&apply.lab, spec).await?;
         }
@@ -174,6 +175,13 @@ impl Scheduler {
     fn check(&self, lab: &LabId, spec: &LabSpec) -> Result<()> {
         let mut wrong = spec.check();
         wrong.extend(self.catalogue.check(spec));
+        for (i, node) in spec.nodes.iter().enumerate() {
+            let lacks = self.catalogue.lacks_image(node);
+            let description = lacks.map(|what| format!("node {}: {what}", node.id));
+            wrong.extend(
+                description.map(|d| Violation { field: format!("nodes[{i}].image"), description: d }),
+            );
+        }
         if wrong.is_empty() {
             return Ok(());
         }

@@ -29,6 +29,8 @@ pub struct Config {
     pub removal_bound_ms: u64,
     /// How long a host may be silent before what it told is unknown.
     pub silence_bound_ms: u64,
+    /// How long a host may fail to reach the image registry before the nodes that wait for an image from there have failed.
+    pub registry_bound_ms: u64,
     /// How many events are kept.
     pub events_kept: u64,
 }
@@ -45,6 +47,7 @@ impl Default for Config {
             aside_watch_ms: 1_000,
             removal_bound_ms: 10_000,
             silence_bound_ms: 3_000,
+            registry_bound_ms: 120_000,
             events_kept: 100_000,
         }
     }
@@ -106,6 +109,11 @@ impl Config {
     /// How long a deploy waits for removals once all else is there.
     pub fn removal_bound(&self) -> Duration {
         Duration::from_millis(self.removal_bound_ms)
+    }
+
+    /// How long a host may fail to reach the image registry.
+    pub fn registry_bound(&self) -> Duration {
+        Duration::from_millis(self.registry_bound_ms)
     }
 
     /// How long a host may be silent.

@@ -67,7 +67,7 @@ fn a_runtime_that_does_not_run_the_kind_is_refused_where_it_stands() {
         "4:46 error RUNTIME_NOT_SUPPORTED",
         "runs as kind linux",
     );
-    refused(&nodes("    a: {kind: linux, runtime: libvirt}"), "4:5 error INVALID_NODE", "a disk image");
+    refused(&nodes("    a: {kind: linux, runtime: libvirt}"), "4:5 warning NO_IMAGE", "a disk image");
 }
 
 #[test]

@@ -80,8 +80,7 @@ pub async fn bring(images: &Images, stored: &Stored, tell: &watch::Sender<State>
                 let failure = from_status(&status);
                 // Whoever asks again has a new ticket, and what came stays.
                 match failure.reason.as_str() {
-                    "TICKET_EXPIRED" => return Err(images.unreachable(&status)),
-                    "TICKET_INVALID" => return Err(Error::Registry(Box::new(failure))),
+                    "TICKET_EXPIRED" | "TICKET_INVALID" => return Err(Error::Registry(Box::new(failure))),
                     _ => {}
                 }
                 images.drop_part(&digest).await?;
@@ -136,7 +135,7 @@ async fn read(
         Ok(Err(status)) => return (Some(part), Some(stopped(status))),
         Err(_) => return (Some(part), Some(Stopped::Cut(silent()))),
     };
-    let (give, mut take) = mpsc::channel::<Vec<u8>>(WAITING);
+    let (give, mut take) = mpsc::channel::<bytes::Bytes>(WAITING);
     let work = tokio::task::spawn_blocking(move || {
         while let Some(bytes) = take.blocking_recv() {
             if let Err(e) = part.take(&bytes) {

@@ -3,4 +3,5 @@
 mod grpc;
 mod images;
 mod pull;
+mod s3;
 mod store;

@@ -68,6 +68,8 @@ pub struct State {
     pub pullable: BTreeSet<String>,
     /// True: images that are being fetched do not come.
     pub hold_pulls: bool,
+    /// True: the host does not reach the image registry.
+    pub no_registry: bool,
     /// So many fetches end as when their service dies meanwhile.
     pub cut_pulls: usize,
     /// Ports of the host that somebody else has.

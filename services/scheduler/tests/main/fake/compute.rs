@@ -205,6 +205,10 @@ impl ComputeService for Host {
         while self.read(|s| s.hold_pulls) {
             let _ = version.changed().await;
         }
+        if self.read(|s| s.no_registry) {
+            let why = "the image registry at unix:/r does not answer; see `image_registry` of [endpoints]";
+            return Err(to_status(Failure::new(Code::Unavailable, "IMAGE_REGISTRY_UNAVAILABLE", why)));
+        }
         let is_cut = self.with(|s| {
             let is_cut = s.cut_pulls > 0;
             s.cut_pulls = s.cut_pulls.saturating_sub(1);
