@@ -10,6 +10,7 @@ mod idle;
 mod images;
 mod latency;
 mod list;
+mod machines;
 mod repair;
 mod rig;
 mod wires;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use netloom_benches::{head, quick, table};
 
 /// The sections, in the order in which they are measured.
-const SECTIONS: [(&str, fn()); 10] = [
+const SECTIONS: [(&str, fn()); 11] = [
     ("discovery", discovery::rows),
     ("latency", latency::rows),
     ("list", list::rows),
@@ -31,6 +32,7 @@ const SECTIONS: [(&str, fn()); 10] = [
     ("wires", wires::rows),
     ("repair", repair::rows),
     ("images", images::rows),
+    ("machines", machines::rows),
     ("idle", idle::rows),
 ];
 

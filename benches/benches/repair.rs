@@ -65,7 +65,7 @@ pub fn rows() {
 }
 
 /// How long until it holds.
-fn until(holds: impl Fn() -> bool) -> Duration {
+pub fn until(holds: impl Fn() -> bool) -> Duration {
     let begin = Instant::now();
     while !holds() {
         assert!(begin.elapsed() < NEVER, "not within {NEVER:?}");
