@@ -35,7 +35,6 @@ wait
 
 /// Its telnetd is called as QEMU is.
 const DOCKERFILE: &str = r#"
-RUN ["/bin/busybox", "ln", "-s", "/bin/busybox", "/usr/bin/telnetd"]
 COPY launch router healthcheck qemu-system-x86_64 /usr/bin/
 RUN ["/bin/busybox", "ln", "-s", "/usr/bin/router", "/router"]
 EXPOSE 22 5000

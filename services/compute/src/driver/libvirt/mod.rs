@@ -3,7 +3,7 @@
 //! ```text
 //!   Driver ── looks ─► connection ─► thread ─┐            identity: whose a domain is, in its metadata
 //!      │                                     ├─► libvirtd  xml:      what a domain is, from its kind and its node
-//!      ├───── acts ──► 4 × (connection ─► thread) ─┤      disks:    overlays on base images
+//!      ├───── acts ──► 8 × (connection ─► thread) ─┤      disks:    overlays on base images
 //!      └── carrier ──► connection ─► thread ─┘            carrier:  links of NICs follow their taps
 //!                                                         medium:   what a guest is told at its start
 //!                                                         console:  who reads its serial line, and who writes
@@ -67,8 +67,8 @@ const LOOK: Duration = Duration::from_secs(10);
 /// How long a change may take: a libvirtd that asks QEMU anew what it can do takes most of a minute for each definition.
 const ACT: Duration = Duration::from_secs(180);
 
-/// So many changes are under way at once: as many as instances are made at once. More is no quicker.
-const ACTS: usize = 4;
+/// So many changes are under way at once: each is mostly a wait for a QEMU to begin or to end.
+const ACTS: usize = 8;
 
 /// See the module.
 pub struct LibvirtDriver {
@@ -200,6 +200,10 @@ async fn blocking<T: Send + 'static>(
 impl Driver for LibvirtDriver {
     fn serves(&self, runtime: Runtime) -> bool {
         runtime == Runtime::Libvirt
+    }
+
+    fn at_once(&self) -> usize {
+        ACTS
     }
 
     fn probe(&self) -> Answer<'_, Probe> {

@@ -1,5 +1,6 @@
 //! Machines that share a base image.
 
+use std::fs::File;
 use std::io::Write as _;
 use std::process::Command;
 
@@ -28,12 +29,13 @@ fn digest(rig: &Rig) -> Digest {
     }
 }
 
-/// Has a guest write more than its host may have room for, and say when that is done.
-fn write_much(rig: &Rig, one: &Instance) {
+/// Has a guest write more than its host may have room for, and say when that is done. QEMU takes a moment to see that its terminal is open: it has to stay so.
+fn write_much(rig: &Rig, one: &Instance) -> File {
     let terminal = rig.libvirtd.unwrap().virsh(&["ttyconsole", &one.name]).unwrap();
-    let mut terminal = std::fs::File::options().write(true).open(terminal.trim()).unwrap();
+    let mut terminal = File::options().write(true).open(terminal.trim()).unwrap();
     let command = b"dd if=/dev/zero of=/data/large bs=1M count=8 && sync; echo 8 records out: $?\n";
     terminal.write_all(command).unwrap();
+    terminal
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,9 +51,7 @@ async fn two_machines_write_and_their_base_stays_as_it_is() {
     tokio::join!(boot(&rig, &one), boot(&rig, &two));
     assert_eq!(digest(&rig), before, "while they run");
     // And now as much as they can.
-    for machine in [&one, &two] {
-        write_much(&rig, machine);
-    }
+    let _terminals = [&one, &two].map(|machine| write_much(&rig, machine));
     for _ in 0..2 {
         assert_eq!(digest(&rig), before, "while they write");
     }
