@@ -10,6 +10,7 @@ mod idle;
 mod images;
 mod latency;
 mod list;
+mod machines;
 mod place;
 mod repair;
 mod rig;
@@ -22,7 +23,7 @@ use std::process::ExitCode;
 use netloom_benches::{head, quick, table};
 
 /// The sections, in the order in which they are measured.
-const SECTIONS: [(&str, fn()); 11] = [
+const SECTIONS: [(&str, fn()); 12] = [
     ("discovery", discovery::rows),
     ("latency", latency::rows),
     ("list", list::rows),
@@ -33,6 +34,7 @@ const SECTIONS: [(&str, fn()); 11] = [
     ("wires", wires::rows),
     ("repair", repair::rows),
     ("images", images::rows),
+    ("machines", machines::rows),
     ("idle", idle::rows),
 ];
 

@@ -125,10 +125,12 @@ fn host_end(sandbox: &Sandbox) -> String {
     ports.split_whitespace().next().expect("a port").to_owned()
 }
 
-fn until(holds: impl Fn() -> bool) {
+/// How long until it holds.
+pub fn until(holds: impl Fn() -> bool) -> Duration {
     let begin = Instant::now();
     while !holds() {
         assert!(begin.elapsed() < NEVER, "not within {NEVER:?}");
         std::thread::sleep(Duration::from_millis(2));
     }
+    begin.elapsed()
 }

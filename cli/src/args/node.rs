@@ -128,6 +128,8 @@ pub struct Console {
 /// Lines of several nodes have the node's name before them. With --follow it goes on as more is written, also when a node is started again, which
 /// standard error then says; it ends when the nodes are removed, or with Ctrl-C. When the server goes away it is asked again until it is back, and
 /// the log goes on after the last line that came.
+///
+/// What steers a terminal is left out: serial consoles write much of it between their words. --raw prints that too.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -151,6 +153,9 @@ pub struct Logs {
     /// Only the last N lines of each node
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub tail: Option<u32>,
+    /// Also what steers a terminal: colours, and what else consoles write between their words
+    #[arg(long)]
+    pub raw: bool,
 }
 
 /// Save the running configuration of nodes to files

@@ -25,8 +25,6 @@ use crate::pins::Pins;
 use crate::slice::Parts;
 use crate::table::Table;
 
-/// So many instances are worked on at once: more make Docker slower, not faster.
-const AT_ONCE: usize = 4;
 /// So many are stopped at once: each may take its whole time to end.
 const STOPS_AT_ONCE: usize = 64;
 
@@ -49,8 +47,8 @@ pub struct Host {
     pub netns: Option<Arc<Netns>>,
     /// Files of labs that are mounted into nodes; none where no driver mounts any.
     pub pins: Option<Arc<Pins>>,
-    /// Turns of work.
-    pub turns: Semaphore,
+    /// Turns of work, by driver.
+    pub turns: Vec<Semaphore>,
     /// Turns of stopping.
     pub stops: Semaphore,
     /// Ends everything.
@@ -99,6 +97,7 @@ impl Host {
         shutdown: Shutdown,
     ) -> Host {
         Host {
+            turns: drivers.iter().map(|driver| Semaphore::new(driver.at_once())).collect(),
             drivers,
             table,
             files,
@@ -106,7 +105,6 @@ impl Host {
             exec_runs,
             netns,
             pins,
-            turns: Semaphore::new(AT_ONCE),
             stops: Semaphore::new(STOPS_AT_ONCE),
             shutdown,
             fence,

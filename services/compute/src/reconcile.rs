@@ -5,7 +5,6 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Instant;
 
-use netloom_model::id::NodeUid;
 use netloom_model::state::Wanted;
 use netloom_service::fail_point;
 use netloom_service::telemetry::continue_trace;
@@ -16,15 +15,15 @@ use crate::error::Error;
 use crate::figures;
 use crate::host::Host;
 use crate::plan::Step;
-use crate::table::{ExecJob, Job};
+use crate::table::{Due, ExecJob, Job};
 
 /// Runs until shut down.
 pub async fn run(host: Arc<Host>) {
     let mut tasks = JoinSet::new();
     loop {
         let due = host.table.work(Instant::now());
-        for (uid, is_stop) in due.steps {
-            tasks.spawn(work(host.clone(), uid, is_stop));
+        for step in due.steps {
+            tasks.spawn(work(host.clone(), step));
         }
         for run in due.commands {
             tasks.spawn(commands(host.clone(), run));
@@ -50,9 +49,9 @@ pub async fn run(host: Arc<Host>) {
     }
 }
 
-async fn work(host: Arc<Host>, uid: NodeUid, is_stop: bool) {
+async fn work(host: Arc<Host>, Due { uid, driver, is_stop }: Due) {
     // A stop is mostly a wait for a process to end: one must not keep others waiting.
-    let turns = if is_stop { &host.stops } else { &host.turns };
+    let turns = if is_stop { &host.stops } else { &host.turns[driver] };
     let Ok(_turn) = turns.acquire().await else { return };
     if host.shutdown.is_cancelled() {
         return;

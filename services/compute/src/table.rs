@@ -58,12 +58,23 @@ pub struct Snapshot {
 /// Work that is due.
 #[derive(Default)]
 pub struct Work {
-    /// Instances for which a step is due, which are then held by the caller. True when it is a stop: mostly a wait.
-    pub steps: Vec<(NodeUid, bool)>,
+    /// Instances for which a step is due, which are then held by the caller.
+    pub steps: Vec<Due>,
     /// Nodes whose commands are due.
     pub commands: Vec<ExecJob>,
     /// When to ask again.
     pub again: Option<Instant>,
+}
+
+/// A step that is due.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Due {
+    /// The instance.
+    pub uid: NodeUid,
+    /// What runs it: its place among the drivers.
+    pub driver: usize,
+    /// It is mostly a wait for a process to end.
+    pub is_stop: bool,
 }
 
 struct Inner {

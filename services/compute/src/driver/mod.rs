@@ -331,6 +331,10 @@ pub struct Console {
 pub trait Driver: Send + Sync + 'static {
     /// True when this driver runs instances of this runtime.
     fn serves(&self, runtime: Runtime) -> bool;
+    /// So many instances are made, started or removed at once: as many as is quickest.
+    fn at_once(&self) -> usize {
+        4
+    }
     /// Asks the runtime who it is: the proof that it works.
     fn probe(&self) -> Answer<'_, Probe>;
     /// Ids of instances as they change, from now on. The stream ends when changes may have been missed.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use netloom_model::id::NodeUid;
 
 use super::entry::{Job, Wish};
-use super::{Inner, Table, Work};
+use super::{Due, Inner, Table, Work};
 use crate::plan::{self, Next, Step};
 
 impl Table {
@@ -34,7 +34,8 @@ impl Table {
                 Next::At(at) => look.at(*uid, at),
                 Next::Do(step) => {
                     entry.busy = true;
-                    work.steps.push((*uid, matches!(step, Step::Stop | Step::SetAside)));
+                    let is_stop = matches!(step, Step::Stop | Step::SetAside);
+                    work.steps.push(Due { uid: *uid, driver: entry.driver, is_stop });
                 }
             }
         }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+    KillContainerOptions, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
+    ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
 };
 use netloom_model::id::{Digest, LabId, LabUid, NodeUid, Owner};
 use netloom_model::observed::{ComputeInventory, Observed, Phase, StagePoint};
@@ -71,8 +71,9 @@ struct Running {
 }
 
 impl Rig {
+    /// Its instances live on while its service is away, as those of other drivers do.
     pub async fn sim() -> Rig {
-        Rig::with("drivers = [\"sim\"]\n", false, None).await
+        Rig::sim_with("[compute.sim]\nfile = \"{dir}/sim.json\"\n").await
     }
 
     /// With more lines of configuration.
@@ -132,7 +133,7 @@ impl Rig {
             ComputeServiceClient::new(Connector::default().channel(&"mem:none".parse().unwrap())),
             watch::channel(View::default()).1,
         );
-        let config = format!("[compute]\n{config}");
+        let config = format!("[compute]\n{}", config.replace("{dir}", &dir.path().to_string_lossy()));
         let mut rig = Rig {
             client,
             view,
@@ -335,6 +336,21 @@ impl Rig {
             }
         }
         String::from_utf8(text).unwrap()
+    }
+
+    /// Ends an instance's process from outside, as the kernel does when memory is short.
+    pub async fn kill(&self, one: &Instance) {
+        match self.libvirtd {
+            Some(libvirtd) => {
+                let qemu = nix::unistd::Pid::from_raw(libvirtd.qemu(&one.name).expect("it runs"));
+                nix::sys::signal::kill(qemu, nix::sys::signal::Signal::SIGKILL).unwrap();
+            }
+            None if self.is_docker => {
+                let docker = connect().await.unwrap();
+                docker.kill_container(&one.name, None::<KillContainerOptions>).await.unwrap();
+            }
+            None => assert_eq!(self.exec(one.uid, &["kill"], false).await.1, 0),
+        }
     }
 
     /// Runs a command in an instance and answers what it wrote and its exit code.

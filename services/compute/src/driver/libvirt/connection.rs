@@ -6,8 +6,9 @@
 //! connection is made anew by the next call, after a pause that grows while that fails.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, oneshot};
@@ -50,8 +51,50 @@ impl Refused {
 pub struct Connection {
     uri: String,
     calls: SyncSender<Call>,
+    /// Calls that are under way or wait.
+    pending: Arc<AtomicUsize>,
     changes: Changes,
     longest: Duration,
+}
+
+/// Several connections to one libvirt, for what takes its time there: a call goes to the one that has the fewest before it.
+pub struct Connections(Vec<Connection>);
+
+/// A call that is under way or waits, until it is done or dropped.
+struct Pending(Arc<AtomicUsize>);
+
+impl Pending {
+    fn new(pending: &Arc<AtomicUsize>) -> Pending {
+        pending.fetch_add(1, Ordering::Relaxed);
+        Pending(pending.clone())
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Connections {
+    /// So many, each to be made by its first call.
+    pub fn new(count: usize, uri: &str, longest: Duration) -> Result<Connections, Error> {
+        (0..count).map(|_| Connection::new(uri, longest)).collect::<Result<_, _>>().map(Connections)
+    }
+
+    /// Does something with one of them, on its thread.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&Connect) -> Result<T, VirtError> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let freest = self.0.iter().min_by_key(|connection| connection.pending.load(Ordering::Relaxed));
+        freest.expect("there is one at least").call(what).await
+    }
+
+    /// What is said of a call that came to nothing.
+    pub fn error(&self, refused: Refused) -> Error {
+        self.0[0].error(refused)
+    }
 }
 
 impl Connection {
@@ -65,7 +108,7 @@ impl Connection {
             .name("libvirt".into())
             .spawn(move || thread.run(&queue))
             .map_err(|e| Error::host("libvirt's thread cannot be started", e))?;
-        Ok(Connection { uri: uri.to_owned(), calls, changes, longest })
+        Ok(Connection { uri: uri.to_owned(), calls, pending: Arc::default(), changes, longest })
     }
 
     /// Another one like it, with a thread of its own.
@@ -79,7 +122,9 @@ impl Connection {
         what: impl FnOnce(&Connect) -> Result<T, VirtError> + Send + 'static,
     ) -> Result<T, Refused> {
         let (reply, answer) = oneshot::channel();
+        let pending = Pending::new(&self.pending);
         let call: Call = Box::new(move |connect| {
+            let _pending = pending;
             // Whoever asked has gone: it would be done for nobody.
             if !reply.is_closed() {
                 let outcome = match connect {
@@ -209,7 +254,7 @@ impl Thread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, mpsc};
+    use std::sync::mpsc;
 
     /// libvirt's own driver for tests, which needs no daemon.
     const TEST: &str = "test:///default";
@@ -274,6 +319,29 @@ mod tests {
         assert!(given_up.await.is_err());
         drop(open);
         assert!(told.recv_timeout(BOUND).is_err(), "dropped, not done");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn one_of_several_that_is_held_holds_up_no_other_call() {
+        let connections = Arc::new(Connections::new(2, TEST, BOUND).unwrap());
+        let (open, gate) = mpsc::channel::<()>();
+        let (entered, inside) = oneshot::channel();
+        let held = connections.clone();
+        let held = tokio::spawn(async move {
+            let hold = move |connect: &Connect| {
+                let _ = entered.send(());
+                let _ = gate.recv();
+                connect.get_hostname()
+            };
+            held.call(hold).await.is_ok()
+        });
+        inside.await.unwrap();
+        for _ in 0..3 {
+            assert!(connections.call(Connect::get_hostname).await.is_ok(), "another one does it");
+        }
+        assert_eq!(connections.0.iter().map(|c| c.pending.load(Ordering::Relaxed)).sum::<usize>(), 1);
+        drop(open);
+        assert!(held.await.unwrap());
     }
 
     #[tokio::test]

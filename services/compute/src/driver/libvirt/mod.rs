@@ -3,13 +3,13 @@
 //! ```text
 //!   Driver ── looks ─► connection ─► thread ─┐            identity: whose a domain is, in its metadata
 //!      │                                     ├─► libvirtd  xml:      what a domain is, from its kind and its node
-//!      ├───── acts ──► connection ─► thread ─┤            disks:    overlays on base images
+//!      ├───── acts ──► 8 × (connection ─► thread) ─┤      disks:    overlays on base images
 //!      └── carrier ──► connection ─► thread ─┘            carrier:  links of NICs follow their taps
 //!                                                         medium:   what a guest is told at its start
 //!                                                         console:  who reads its serial line, and who writes
 //! ```
 //!
-//! Three connections, since libvirtd can take a minute to define a domain or to end one, and neither what is seen nor carrier must wait meanwhile. A domain is defined anew at each start, so that what
+//! Several connections, since libvirtd can take a minute to define a domain and takes seconds to end one, and neither what is seen nor carrier, nor what is done about others, must wait meanwhile. A domain is defined anew at each start, so that what
 //! may have changed since (its taps, its size, how guests run here) is what it starts with; its disk and its addresses stay.
 
 mod accel;
@@ -26,6 +26,7 @@ mod machines;
 mod medium;
 mod nics;
 mod read;
+mod room;
 mod tap;
 mod xml;
 
@@ -54,22 +55,26 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::files::Files;
 use carrier::Carrier;
-use connection::{Connection, Refused};
+use connection::{Connection, Connections, Refused};
 use disks::Disks;
 use identity::Identity;
 use lives::Lives;
 use read::Reading;
+use room::Room;
 
 /// How long an answer about what there is may take.
 const LOOK: Duration = Duration::from_secs(10);
 /// How long a change may take: a libvirtd that asks QEMU anew what it can do takes most of a minute for each definition.
 const ACT: Duration = Duration::from_secs(180);
 
+/// So many changes are under way at once: each is mostly a wait for a QEMU to begin or to end.
+const ACTS: usize = 8;
+
 /// See the module.
 pub struct LibvirtDriver {
     owner: Owner,
     looks: Connection,
-    acts: Connection,
+    acts: Arc<Connections>,
     disks: Disks,
     files: Arc<Files>,
     kinds: Catalogue,
@@ -78,6 +83,7 @@ pub struct LibvirtDriver {
     lives: Arc<Lives>,
     writers: Arc<console::Writers>,
     carrier: Arc<Carrier>,
+    room: Arc<Room>,
     /// What names of taps that have a cable begin with: what follows is the wire's id, as in the name of every host end.
     nic_prefix: String,
 }
@@ -95,10 +101,12 @@ impl LibvirtDriver {
     ) -> Result<LibvirtDriver, Error> {
         let lives = Lives::new();
         let links = Connection::new(&config.libvirt_uri, LOOK)?;
+        let acts = Arc::new(Connections::new(ACTS, &config.libvirt_uri, ACT)?);
         Ok(LibvirtDriver {
             owner,
             looks: Connection::new(&config.libvirt_uri, LOOK)?,
-            acts: Connection::new(&config.libvirt_uri, ACT)?,
+            room: Room::new(acts.clone(), data_dir, shutdown.clone()),
+            acts,
             disks: Disks::open(data_dir)?,
             files,
             kinds,
@@ -194,6 +202,10 @@ impl Driver for LibvirtDriver {
         runtime == Runtime::Libvirt
     }
 
+    fn at_once(&self) -> usize {
+        ACTS
+    }
+
     fn probe(&self) -> Answer<'_, Probe> {
         async {
             let version = self.looks.call(|connect| connect.get_lib_version()).await;
@@ -245,6 +257,9 @@ impl Driver for LibvirtDriver {
             match reading.runs() {
                 true => self.carrier.saw(&reading.id, &reading.nics),
                 false => self.carrier.forget(&reading.id),
+            }
+            if reading.lacks_room() {
+                self.room.wait(&reading.id);
             }
             let Identity { uid, lab_uid, lab, node, spec_hash, image, limits, .. } = reading.identity.clone();
             Ok(Some(Found {

@@ -1,5 +1,6 @@
 //! Consoles that one is attached to.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use netloom_model::observed::Observed;
@@ -63,6 +64,22 @@ impl Console {
         }
     }
 
+    /// Reads until this is shown, and keeps nothing of it.
+    async fn passes(&mut self, what: &str, expected: &str) {
+        let reading = async {
+            let mut last = String::new();
+            while !last.contains(expected) {
+                if let Part::Output(bytes) = self.told.message().await.unwrap().unwrap().part.unwrap() {
+                    // It may come in two parts.
+                    last =
+                        last.split_off(last.floor_char_boundary(last.len().saturating_sub(expected.len())));
+                    last.push_str(&String::from_utf8_lossy(&bytes));
+                }
+            }
+        };
+        tokio::time::timeout(BOUND, reading).await.unwrap_or_else(|_| panic!("not within {BOUND:?}: {what}"));
+    }
+
     /// Runs a command and waits until the console shows this.
     pub async fn says(&mut self, command: &str, expected: &str) {
         self.text.clear();
@@ -114,14 +131,25 @@ async fn a_console_is_written_to_by_one_and_read_by_many() {
     }
 }
 
+/// Memory of this process that is its own, in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_console_that_is_not_read_delays_nobody() {
-    let Some(rig) = Rig::libvirt("a_console_that_is_not_read_delays_nobody").await else { return };
+async fn a_console_that_is_not_read_delays_nobody_and_takes_no_memory() {
+    let test = "a_console_that_is_not_read_delays_nobody_and_takes_no_memory";
+    let Some(rig) = Rig::libvirt(test).await else { return };
     let one = ready_by_console(rig.instance("r1"));
-    boot(&rig, &one).await;
-    // Both of them read nothing from now on, the one that writes included.
+    let started = boot(&rig, &one).await;
+    // All of them read nothing from now on, the one that writes included.
     let writer = Console::open(&rig, &one).await;
-    let _reader = Console::attach(&rig, &one, true, false).await.unwrap();
+    let mut readers = Vec::new();
+    for _ in 0..3 {
+        readers.push(Console::attach(&rig, &one, true, false).await.unwrap());
+    }
     writer
         .type_in("i=0; while [ $i -lt 12000 ]; do i=$((i + 1)); echo line $i of twelve thousand; done\n")
         .await;
@@ -129,6 +157,20 @@ async fn a_console_that_is_not_read_delays_nobody() {
     other.until("all of it", |c| c.text.contains("line 12000 of")).await;
     let log = rig.log(one.uid).await;
     assert!(log.contains("line 1 of twelve") && log.contains("line 12000 of"), "nothing is lost");
+    // Much more than the guest could say in time, written where QEMU writes.
+    let file = rig.data_dir().join(format!("instances/{}/console/{}.log", one.uid, started.start_id));
+    let before = resident();
+    let mut file = std::fs::File::options().append(true).open(file).unwrap();
+    let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
+    let (mib, count) = (line.repeat(1 << 10), 64);
+    for _ in 0..count {
+        file.write_all(&mib).unwrap();
+    }
+    writer.type_in("echo the $((1 + 1))nd end\n").await;
+    other.passes("the end of it", "the 2nd end").await;
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 32 << 20, "{} KiB for {count} MiB that three readers do not read", grown >> 10);
+    drop(readers);
 }
 
 #[tokio::test(flavor = "multi_thread")]
