@@ -38,6 +38,13 @@ async fn two_machines_write_and_their_base_stays_as_it_is() {
     // Each counts its boots on its disk: by the time that they are ready they have written.
     tokio::join!(boot(&rig, &one), boot(&rig, &two));
     assert_eq!(digest(&rig), before, "while they run");
+    // Nobody else can write to the base.
+    let mut write = std::process::Command::new("qemu-io");
+    let refused = write.args(["-c", "write 0 512", "-f", "qcow2"]).arg(rig.base()).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("lock"), "{said}");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(rig.base()).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o444);
     for machine in [&one, &two] {
         let live = rig.libvirtd.unwrap().virsh(&["dumpxml", &machine.name]).unwrap();
         let disks = live.matches("<disk ").count();

@@ -7,6 +7,7 @@ mod foreign;
 mod handover;
 mod medium;
 mod outage;
+mod second_day;
 mod serial;
 
 use netloom_service::testing::libvirt::Libvirtd;
