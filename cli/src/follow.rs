@@ -163,6 +163,8 @@ pub fn judge(operation: &api::Operation) -> Result<(), Error> {
         api::OperationKind::Start => "the start of nodes",
         api::OperationKind::Stop => "the stop of nodes",
         api::OperationKind::Restart => "the restart of nodes",
+        api::OperationKind::Wipe => "the wipe of nodes",
+        api::OperationKind::Restore => "the restore of a node",
         _ => "the deploy",
     };
     match operation.state() {

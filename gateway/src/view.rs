@@ -11,6 +11,7 @@ use netloom_model::kind::{Console, Kind, Readiness, Save, Startup, Vm};
 use netloom_model::spec::LinkSpec;
 use netloom_model::state::{self, LabState, Wanted};
 use netloom_model::tally;
+use netloom_proto::compute::v1 as pc;
 use netloom_proto::convert::ConvertError;
 use netloom_proto::scheduler::v1 as ps;
 use netloom_topology::{Diagnostic, Severity};
@@ -58,6 +59,22 @@ pub fn lab(facts: ps::LabFacts) -> Result<v1::Lab, Error> {
         update_time: facts.update_time,
         observe_time: facts.observe_time,
     })
+}
+
+/// The time that is so many nanoseconds after 1970; none for 0.
+pub fn time_of(ns: i64) -> Option<Timestamp> {
+    let nanos = i32::try_from(ns.rem_euclid(1_000_000_000)).ok()?;
+    (ns != 0).then_some(Timestamp { seconds: ns.div_euclid(1_000_000_000), nanos })
+}
+
+/// A snapshot of a node.
+pub fn snapshot(lab: &LabId, node: &NodeId, of: pc::DiskSnapshot) -> v1::Snapshot {
+    v1::Snapshot {
+        name: names::snapshot(lab.as_str(), node.as_str(), &of.id),
+        create_time: time_of(of.taken_ns),
+        size_bytes: i64::try_from(of.size_bytes).unwrap_or(i64::MAX),
+        has_memory: of.has_memory,
+    }
 }
 
 /// A node.
@@ -279,6 +296,7 @@ fn vm(vm: &Vm) -> v1::Vm {
         efi: vm.efi,
         serials: vm.serials,
         data_disk_gib: vm.data_disk_gib,
+        nic_hotplug: vm.nic_hotplug,
     }
 }
 

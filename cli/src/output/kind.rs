@@ -103,6 +103,9 @@ fn machine(vm: &api::Vm) -> String {
     let mut text = format!("{}, disk on {}, NICs {}", vm.machine, vm.disk_bus, vm.nic_model);
     text += if vm.efi { ", EFI" } else { ", BIOS" };
     text += &format!(", {}", count(vm.serials, "serial port"));
+    if !vm.nic_hotplug {
+        text += ", NICs are added at a start only";
+    }
     if vm.data_disk_gib > 0 {
         text += &format!(", a second disk of {} GiB", vm.data_disk_gib);
     }
@@ -279,6 +282,7 @@ Source          a book
                 efi: true,
                 serials: 2,
                 data_disk_gib: 5,
+                nic_hotplug: false,
             }),
             console: Some(api::Console { method: api::ConsoleMethod::Ssh.into(), port: 22 }),
             config_in: Some(api::ConfigIn { method: api::ConfigInMethod::Iso.into(), path: "day0".into() }),
@@ -294,7 +298,7 @@ Source          a book
         for line in [
             "Interfaces      p0..p28, 8 at most, in steps of 4\n",
             "Reserved NICs   r1, r2\n",
-            "Machine         pc, disk on ide, NICs e1000, EFI, 2 serial ports, a second disk of 5 GiB, without smap\n",
+            "Machine         pc, disk on ide, NICs e1000, EFI, 2 serial ports, NICs are added at a start only, a second disk of 5 GiB, without smap\n",
             "Console         SSH to port 22\n",
             "Startup config  day0 on a CD\n",
             "Save            show run at the serial console\n",

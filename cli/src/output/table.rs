@@ -329,6 +329,25 @@ pub fn images(style: Style, images: &[api::Image]) -> String {
     columns.text()
 }
 
+/// Snapshots of a node, in the order in which they come.
+pub fn snapshots(style: Style, snapshots: &[api::Snapshot]) -> String {
+    let mut columns = Columns::new(style, &["SNAPSHOT", "TAKEN", "SIZE", "MEMORY"]);
+    for snapshot in snapshots {
+        let seconds = |mut taken: prost_reflect::prost_types::Timestamp| {
+            taken.nanos = 0;
+            taken.to_string()
+        };
+        let taken = snapshot.create_time.map(seconds);
+        columns.row(vec![
+            cell(last(&snapshot.name)),
+            dash(&taken.unwrap_or_default()),
+            cell(&bytes(snapshot.size_bytes)),
+            dash(if snapshot.has_memory { "yes" } else { "" }),
+        ]);
+    }
+    columns.text()
+}
+
 /// Kinds.
 pub fn kinds(style: Style, kinds: &[api::Kind]) -> String {
     let header = ["KIND", "VENDOR", "RUNTIME", "INTERFACES", "CPU", "MEMORY", "VERIFIED", "ALIASES"];

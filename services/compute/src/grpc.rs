@@ -28,6 +28,7 @@ use crate::log;
 use crate::table::{Snapshot, Told as Change};
 
 mod images;
+mod snapshots;
 
 /// How often an observer hears that the host is there.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -297,6 +298,32 @@ impl ComputeService for Grpc {
         });
         let attached = p::ConsoleResponse { part: Some(event(ConsoleEvent::Attached)) };
         Ok(self.until_shutdown(stream::once(async { Ok(attached) }).chain(until_error(told))))
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<p::ListSnapshotsRequest>,
+    ) -> Result<Response<p::ListSnapshotsResponse>, Status> {
+        let r = request.into_inner();
+        Ok(Response::new(snapshots::list(self.host.open(&r.uid, snapshots::VERB, &r.ticket)?).await?))
+    }
+
+    async fn create_snapshot(
+        &self,
+        request: Request<p::CreateSnapshotRequest>,
+    ) -> Result<Response<p::DiskSnapshot>, Status> {
+        let r = request.into_inner();
+        let opened = self.host.open(&r.uid, snapshots::VERB, &r.ticket)?;
+        Ok(Response::new(snapshots::create(opened, r.snapshot).await?))
+    }
+
+    async fn delete_snapshot(
+        &self,
+        request: Request<p::DeleteSnapshotRequest>,
+    ) -> Result<Response<p::DeleteSnapshotResponse>, Status> {
+        let r = request.into_inner();
+        let opened = self.host.open(&r.uid, snapshots::VERB, &r.ticket)?;
+        Ok(Response::new(snapshots::delete(opened, r.snapshot).await?))
     }
 
     type LogsStream = Streamed<p::LogsResponse>;

@@ -5,12 +5,14 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Instant;
 
+use netloom_model::slice::Instance;
 use netloom_model::state::Wanted;
 use netloom_service::fail_point;
 use netloom_service::telemetry::continue_trace;
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
+use crate::driver::Found;
 use crate::error::Error;
 use crate::figures;
 use crate::host::Host;
@@ -152,6 +154,12 @@ async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
                 fail_point::pass("compute.remove", "after");
                 tracing::info!(instance = id, "instance removed");
                 host.look(job.driver, id).await?;
+            }
+            // What was wiped has its volumes anew too.
+            let is_wipe = |i: &Instance, f: &Found| i.wipes > 0 && f.spec_hash != i.spec_hash;
+            if job.instance.as_deref().zip(job.found.as_ref()).is_some_and(|(i, f)| is_wipe(i, f)) {
+                driver.remove_node(job.uid).await?;
+                tracing::info!(instance = id, "what a node had written was thrown away");
             }
             if let Some(pins) = &host.pins {
                 pins.release(job.uid);

@@ -168,19 +168,29 @@ impl Table {
         let mut inner = self.lock();
         let of_labs = inner.entries.iter().filter(|(_, e)| labs.contains(&e.lab_uid)).map(|(uid, _)| *uid);
         let all: BTreeSet<NodeUid> = of_labs.chain(uids.iter().copied()).collect();
-        let everything_seen = inner.answers.iter().all(|a| *a);
+        let everything_seen = inner.sees_all();
         let mut answers = Vec::new();
         for uid in all {
             let (sender, receiver) = oneshot::channel();
             answers.push((uid, receiver));
-            let answering = inner.entries.get(&uid).map(|e| inner.answers[e.driver]);
+            let of_driver = inner.entries.get(&uid).map(|e| (inner.answers[e.driver], inner.sees(e.driver)));
             let Some(entry) = inner.entries.get_mut(&uid) else {
                 let _ = sender.send(if everything_seen { Ok(()) } else { silent() });
                 continue;
             };
-            if answering == Some(false) {
-                let _ = sender.send(silent());
-                continue;
+            match of_driver {
+                Some((false, false)) => {
+                    let _ = sender.send(silent());
+                    continue;
+                }
+                // What runs it is not on this host, so nothing was made of it.
+                Some((false, true)) => {
+                    entry.wish = Wish::Unsaid;
+                    let _ = sender.send(Ok(()));
+                    self.settle_entry(&mut inner, uid);
+                    continue;
+                }
+                _ => {}
             }
             entry.waiters.push(sender);
             entry.wish = Wish::Gone;

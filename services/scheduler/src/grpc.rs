@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt as _};
 use netloom_model::failure::{Code, Failure};
 use netloom_model::id::{Digest, LabId};
+use netloom_model::observed::Phase;
 use netloom_model::spec::{LabSpec, MAX_FILES_BYTES};
 use netloom_proto::convert::id;
 use netloom_proto::scheduler::v1 as ps;
@@ -301,14 +302,21 @@ impl SchedulerService for Grpc {
         let rows = self.lab(&request.lab)?;
         let node = rows.node(&request.node.to_ascii_lowercase());
         let node = node.ok_or_else(|| not_found("node", "NODE_NOT_FOUND", &request.node))?;
-        if !matches!(request.verb.as_str(), "exec" | "console" | "logs") {
+        if !matches!(request.verb.as_str(), "exec" | "console" | "logs" | "snapshot") {
             let failure = Failure::new(Code::InvalidArgument, "INVALID_REQUEST", "there is no such verb");
             return Err(to_status(
-                failure.violation("verb", format!("\"{}\" is not exec, console or logs", request.verb)),
+                failure.violation(
+                    "verb",
+                    format!("\"{}\" is not exec, console, logs or snapshot", request.verb),
+                ),
             ));
         }
         let client = node.host.as_ref().and_then(|h| self.core.hosts.get(h));
-        let client = client.filter(|_| request.verb == "logs" || node.state.is_running());
+        let client = client.filter(|_| {
+            // One that did not boot in its time runs, and is to be looked at.
+            let runs = node.state.is_running() || node.phase() == Some(Phase::Running);
+            matches!(request.verb.as_str(), "logs" | "snapshot") || runs
+        });
         if node.segment.is_some() {
             let message = format!(
                 "node {} is a bridge and has no process: nothing runs in it and it writes no log",

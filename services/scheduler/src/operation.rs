@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use netloom_model::failure::{Code, Failure};
 use netloom_model::id::{LinkUid, NodeUid, OperationId};
+use netloom_model::observed::NEEDS_RESTART;
 use netloom_model::plan::{Object, Plan, Verb};
 use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
 use netloom_service::Shutdown;
@@ -220,7 +221,8 @@ fn acknowledged(core: &Scheduler, rows: &LabRows, revision: u64) -> bool {
 
 /// True when what hosts say is of a time after they acknowledged: what is changed in place looks the same before and after.
 fn heard_since(core: &Scheduler, rows: &LabRows, plan: &Plan, acknowledged_us: i64) -> bool {
-    let in_place = |verb| matches!(verb, Verb::Update | Verb::Start | Verb::Stop | Verb::Restart);
+    use Verb as V;
+    let in_place = |verb| matches!(verb, V::Update | V::Start | V::Stop | V::Restart | V::Wipe | V::Restore);
     if !plan.actions.iter().any(|a| in_place(a.verb)) {
         return true;
     }
@@ -240,7 +242,9 @@ fn note_starts(
     plan: &Plan,
     started: &mut HashMap<NodeUid, (String, Instant)>,
 ) -> Option<Instant> {
-    let starts = |verb| matches!(verb, Verb::Create | Verb::Recreate | Verb::Start | Verb::Restart);
+    use Verb as V;
+    let starts =
+        |verb| matches!(verb, V::Create | V::Recreate | V::Start | V::Restart | V::Wipe | V::Restore);
     let runs = |n: &NodeRow| n.runtime != Runtime::Bridge && n.state.is_running();
     let told = rows.told();
     let of_nodes = plan.actions.iter().filter(|a| a.object == Object::Node && starts(a.verb));
@@ -273,6 +277,8 @@ fn is_due(index: &Index<'_>, link: &LinkRow) -> bool {
         && link.enabled
         && !done
         && link.state != LinkState::Failed
+        // Nobody waits for what only a start that is not asked for brings about.
+        && !link.reason.contains(NEEDS_RESTART)
         && index.ends(link).all(ready)
 }
 

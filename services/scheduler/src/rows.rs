@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use netloom_model::id::{HostId, LabId, LabUid, LinkUid, NodeId, NodeUid, OperationId, WireId};
 use netloom_model::observed::{ComputeInventory, NetworkInventory, Observed, Phase};
 use netloom_model::plan::Rejection;
-use netloom_model::slice::{Network, files_hash, mgmt_bridge};
+use netloom_model::slice::{Network, files_hash, mgmt_bridge, wiped_hash};
 use netloom_model::spec::{FileEntry, LabSpec, LinkSpec, NodeSpec, Stage};
 use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
 use netloom_model::tally::{LinkTally, NodeTally};
@@ -129,6 +129,12 @@ pub struct NodeRow {
     /// Grows with each start and restart that was asked for.
     #[serde(default)]
     pub restarts: u64,
+    /// How often it was wiped.
+    #[serde(default)]
+    pub wipes: u64,
+    /// The snapshot that its last start that was asked for begins from; empty: from its disk as it is.
+    #[serde(default)]
+    pub restore: String,
     /// How far it came in its stages.
     #[serde(default)]
     pub stages: Stages,
@@ -163,6 +169,11 @@ impl NodeRow {
     /// True for what is set aside: its disk is kept until an operation succeeds, since it may be asked to come back.
     pub fn is_aside(&self) -> bool {
         self.wanted == Wanted::Aside
+    }
+
+    /// The hash that its instance is to have.
+    pub fn instance_hash(&self) -> String {
+        wiped_hash(&self.spec_hash, self.wipes)
     }
 
     /// Where its instance is in its life, as last read back; none when there is none.
@@ -248,8 +259,8 @@ pub struct NicRow {
     pub wire_id: WireId,
     /// The node it is in.
     pub node_uid: NodeUid,
-    /// The link it is an end of.
-    pub link_uid: LinkUid,
+    /// The link it is an end of; none of a virtual machine's NIC that has no cable.
+    pub link_uid: Option<LinkUid>,
     /// The name the kind gives it.
     pub interface: String,
     /// Index of the data port, from 0.

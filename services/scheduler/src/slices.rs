@@ -66,8 +66,10 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
                 network: network.clone(),
                 files: rows.files_for(n),
                 host_entries: if n.is_aside() { Vec::new() } else { entries.clone() },
-                spec_hash: n.spec_hash.clone(),
+                spec_hash: n.instance_hash(),
                 restarts: n.restarts,
+                wipes: n.wipes,
+                restore: n.restore.clone(),
                 // One that left and is back may meet what its successor was sent.
                 held: stages::is_held(rows, n) || rows.has_files_due(n),
                 certificate: certificate(rows, n),

@@ -150,6 +150,8 @@ pub struct Vm {
     pub serials: u32,
     /// Size of an empty second disk in GiB; 0: there is none.
     pub data_disk_gib: u32,
+    /// True takes NICs while it runs; false has those that are added from its next start on.
+    pub nic_hotplug: bool,
 }
 
 impl Default for Vm {
@@ -162,6 +164,7 @@ impl Default for Vm {
             efi: false,
             serials: 1,
             data_disk_gib: 0,
+            nic_hotplug: true,
         }
     }
 }

@@ -130,6 +130,46 @@ impl ComputeService for Compute {
         Ok(Response::new(Box::pin(answers.map(|part| Ok(pc::ConsoleResponse { part: Some(part) })))))
     }
 
+    async fn list_snapshots(
+        &self,
+        request: Request<pc::ListSnapshotsRequest>,
+    ) -> Result<Response<pc::ListSnapshotsResponse>, Status> {
+        assert_eq!(request.get_ref().ticket, "ticket for snapshot");
+        let snapshots = self.0.snapshots.lock().unwrap().clone();
+        Ok(Response::new(pc::ListSnapshotsResponse { snapshots }))
+    }
+
+    /// As a host's: what is there is refused.
+    async fn create_snapshot(
+        &self,
+        request: Request<pc::CreateSnapshotRequest>,
+    ) -> Result<Response<pc::DiskSnapshot>, Status> {
+        let id = request.into_inner().snapshot;
+        let mut all = self.0.snapshots.lock().unwrap();
+        if all.iter().any(|s| s.id == id) {
+            return Err(to_status(Failure::new(
+                Code::AlreadyExists,
+                "SNAPSHOT_EXISTS",
+                "it is there already",
+            )));
+        }
+        all.push(pc::DiskSnapshot {
+            id,
+            taken_ns: 1_700_000_000_000_000_000,
+            size_bytes: 5 << 20,
+            has_memory: true,
+        });
+        Ok(Response::new(all.last().unwrap().clone()))
+    }
+
+    async fn delete_snapshot(
+        &self,
+        request: Request<pc::DeleteSnapshotRequest>,
+    ) -> Result<Response<pc::DeleteSnapshotResponse>, Status> {
+        self.0.snapshots.lock().unwrap().retain(|s| s.id != request.get_ref().snapshot);
+        Ok(Response::new(pc::DeleteSnapshotResponse {}))
+    }
+
     type LogsStream = Answers<pc::LogsResponse>;
 
     async fn logs(&self, request: Request<pc::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {

@@ -327,6 +327,19 @@ pub struct Console {
     pub input: Option<mpsc::Sender<Bytes>>,
 }
 
+/// A disk as it was once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its id, unique for the instance.
+    pub id: String,
+    /// When it was taken, in nanoseconds since 1970.
+    pub taken_ns: i64,
+    /// Bytes that the disks had taken on the host by then, and those of the memory.
+    pub size_bytes: u64,
+    /// The machine ran, and its memory was kept with its disk.
+    pub has_memory: bool,
+}
+
 /// Runs instances.
 pub trait Driver: Send + Sync + 'static {
     /// True when this driver runs instances of this runtime.
@@ -375,6 +388,18 @@ pub trait Driver: Send + Sync + 'static {
         let message = "a container has no console: netloom shell opens a terminal in it".to_owned();
         async { Err(Error::NoConsole(message)) }.boxed()
     }
+    /// The snapshots of an instance, where its disk can be kept as it is.
+    fn snapshots<'a>(&'a self, _: &'a str) -> Answer<'a, Vec<Snapshot>> {
+        no_snapshots()
+    }
+    /// Keeps the disk of an instance as it is now, with its memory when it runs.
+    fn take_snapshot<'a>(&'a self, _: &'a str, _name: &'a str) -> Answer<'a, Snapshot> {
+        no_snapshots()
+    }
+    /// Forgets a snapshot.
+    fn delete_snapshot<'a>(&'a self, _: &'a str, _name: &'a str) -> Answer<'a, ()> {
+        no_snapshots()
+    }
     /// What an instance wrote, over all its starts. Following ends with its process.
     fn logs<'a>(&'a self, id: &'a str, which: Lines) -> Answer<'a, BoxStream<'static, Result<Line, Error>>>;
     /// What the store has of an image.
@@ -392,6 +417,11 @@ pub trait Driver: Send + Sync + 'static {
     fn adopt<'a>(&'a self, _reference: &'a str, _image_ids: &'a [String]) -> Answer<'a, bool> {
         async { Ok(false) }.boxed()
     }
+}
+
+fn no_snapshots<'a, T: Send + 'a>() -> Answer<'a, T> {
+    let message = "only the disk of a virtual machine can be kept as it is: what a container writes is in layers that its runtime shares with others; docker commit makes an image of it";
+    async move { Err(Error::NoSnapshots(message.to_owned())) }.boxed()
 }
 
 #[cfg(test)]
@@ -428,6 +458,8 @@ pub(crate) mod testing {
             network_of: None,
             readiness: None,
             image_digest: String::new(),
+            wipes: 0,
+            restore: String::new(),
         }
     }
 

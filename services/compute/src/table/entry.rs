@@ -305,6 +305,14 @@ impl Entry {
         }
     }
 
+    /// As it is asked for now: a snapshot is what one start begins from, not those that follow it.
+    fn for_this_start(&self, instance: &Arc<Instance>) -> Arc<Instance> {
+        match instance.restore.is_empty() || instance.restarts > self.record.restarts {
+            true => instance.clone(),
+            false => Arc::new(Instance { restore: String::new(), ..Instance::clone(instance) }),
+        }
+    }
+
     /// The step with all that is needed to take it.
     pub(super) fn job(&self, uid: NodeUid, step: Step, peer: Option<&Peer>) -> Job {
         Job {
@@ -312,7 +320,7 @@ impl Entry {
             lab_uid: self.lab_uid,
             driver: self.driver,
             step,
-            instance: self.instance().cloned(),
+            instance: self.instance().map(|i| self.for_this_start(i)),
             found: self.found.clone(),
             shares: peer.map(|p| p.id.clone()),
             traceparent: self.traceparent.clone(),

@@ -26,16 +26,27 @@ impl Table {
 }
 
 impl Inner {
-    /// True when a Sync was taken and all drivers answer. One that nobody named and that never answered is not on this host.
+    /// True when a Sync was taken and it is known what exists.
     fn knows_all(&self) -> bool {
-        let known = |(answers, needed): (&bool, &bool)| *answers || !*needed;
-        self.synced && self.answers.iter().zip(&self.needed).all(known)
+        self.synced && self.sees_all()
+    }
+
+    /// True when it is known what exists: all drivers answer.
+    pub(super) fn sees_all(&self) -> bool {
+        (0..self.answers.len()).all(|driver| self.sees(driver))
+    }
+
+    /// True when it is known what exists of a driver: it answers, or nobody named it and it never answered, so it is not on this host.
+    pub(super) fn sees(&self, driver: usize) -> bool {
+        self.answers[driver] || !self.needed[driver]
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use netloom_model::id::NodeUid;
 
     use super::*;
     use crate::config::Config;
@@ -51,6 +62,18 @@ mod tests {
         (one.spec.image, one.image_digest) = (image.to_owned(), digest.to_owned());
         table.sync(vec![(0, one)], "");
         table
+    }
+
+    #[tokio::test]
+    async fn a_runtime_that_never_answered_keeps_no_removal_of_what_nobody_knows_from_its_end() {
+        let table = table(&Config::default(), "i:1", "");
+        let removed = || table.remove(&[NodeUid::new()], &[], "").remove(0).1;
+        assert!(removed().await.unwrap().is_err(), "Docker has not answered: it may be there");
+        table.answers(0, true, Default::default());
+        assert_eq!(removed().await.unwrap(), Ok(()), "libvirt is not on this host");
+        table.answers(1, true, Default::default());
+        table.answers(1, false, Default::default());
+        assert!(removed().await.unwrap().is_err(), "libvirt is away: it may be there");
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Table {
         let job = match next {
             Next::Do(step) => {
                 entry.doing = Some(step);
-                entry.memory.begins();
+                entry.memory.begins(step);
                 // A refresh looks at what it changed alone.
                 entry.look_due = step != Step::Refresh;
                 Some(entry.job(uid, step, peer.as_ref()))

@@ -240,6 +240,8 @@ impl Rig {
             network_of: None,
             readiness: None,
             image_digest: String::new(),
+            wipes: 0,
+            restore: String::new(),
         };
         rehash(&mut instance);
         instance

@@ -7,12 +7,14 @@ use netloom_model::id::{LabUid, NodeUid, Owner};
 use netloom_model::observed::WireState;
 use netloom_model::slice::{Segment, WireEnd};
 use netloom_ovsdb::Uuid;
+use netloom_service::handover::Machine;
 use proptest::prelude::*;
 
 use super::world::{World, id};
 use super::{Plan, Trouble};
 use crate::driver::flows::Rule;
 use crate::driver::ovs::{Bridge, Change, View};
+use crate::netns::Start;
 use crate::slice::Wanted;
 
 proptest! {
@@ -194,6 +196,20 @@ fn states_say_which_end_and_why() {
     let plan = world.plan();
     assert_eq!(plan.plug.values().map(Vec::len).sum::<usize>(), 7, "it rests");
     assert_eq!(world.states()[0], (WireState::Failed, "a: eth1 cannot be made: no".to_owned()));
+}
+
+#[test]
+fn a_nic_that_a_machine_has_from_its_next_start_on_is_told_and_one_that_comes_is_awaited() {
+    let mut world = World::new();
+    let node = world.wanted.slice.nics[&id(11)].node_uid;
+    let machine = |lacks| Machine { pid: 1, started: 1, carrier: BTreeSet::new(), lacks };
+    let start = |lacks| Start { id: "1".into(), path: "/".into(), machine: Some(machine(lacks)) };
+    world.starts.insert(node, start(BTreeSet::new()));
+    let awaited = (WireState::Pending, "a: its virtual machine is being given it".to_owned());
+    assert_eq!(world.states()[0], awaited);
+    world.starts.insert(node, start([id(11)].into()));
+    let told = (WireState::Down, format!("a: {}", netloom_model::observed::NEEDS_RESTART));
+    assert_eq!(world.states()[0], told, "nobody waits for it");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netloom_model::id::{HostId, LabUid, NodeUid};
-use netloom_model::observed::{ExecPhase, Observed, Phase, StagePoint};
+use netloom_model::observed::{ExecPhase, NEEDS_RESTART, Observed, Phase, StagePoint};
 use netloom_model::slice::Instance;
 use netloom_model::spec::StageSpec;
 use netloom_model::state::{LinkState, Wanted};
@@ -392,16 +392,19 @@ fn links_settled(
         core.world.host(&host.id, of_start).unwrap_or(false)
     };
     index.nics_of(node.uid).iter().all(|nic| {
-        let Some(link) = rows.links.get(&nic.link_uid) else { return true };
+        let Some(link) = nic.link_uid.and_then(|uid| rows.links.get(&uid)) else { return true };
         let other_is_dead = || {
             let mut others = index.ends(link).flatten().filter(|n| n.uid != node.uid);
             others.any(|n| facts::is_dead_end(n) || stages::keeps_links_back(rows, n))
         };
-        plugged(nic.wire_id)
-            && (matches!(link.state, LinkState::Up | LinkState::Failed)
-                || link.host.is_none()
-                || !link.enabled
-                || other_is_dead())
+        // That comes with the next start only.
+        let is_for_the_next = link.reason.contains(NEEDS_RESTART);
+        is_for_the_next
+            || plugged(nic.wire_id)
+                && (matches!(link.state, LinkState::Up | LinkState::Failed)
+                    || link.host.is_none()
+                    || !link.enabled
+                    || other_is_dead())
     })
 }
 
@@ -434,6 +437,8 @@ mod tests {
             network_of: None,
             readiness: None,
             image_digest: String::new(),
+            wipes: 0,
+            restore: String::new(),
             nics: Vec::new(),
         }
     }

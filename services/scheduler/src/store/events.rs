@@ -134,7 +134,7 @@ impl NodeView {
             mac: n.mac.clone(),
             mtu: n.mtu,
             addresses: n.addresses.clone(),
-            link: link_id(n.link_uid),
+            link: n.link_uid.map(link_id).unwrap_or_default(),
             present: n.present,
             carrier: n.carrier,
         });

@@ -107,6 +107,8 @@ pub(super) fn node_row(row: &SqlRow) -> Result<NodeRow> {
         removal: row.try_get("removal")?,
         settled_start: row.try_get("settled_start")?,
         restarts: unsigned("nodes.restarts", row.try_get("restarts")?)?,
+        wipes: unsigned("nodes.wipes", row.try_get("wipes")?)?,
+        restore: row.try_get("restore")?,
         stages: from_json("nodes.stages_json", row.try_get("stages_json")?)?,
         state: from_word("nodes.state", row.try_get("state")?)?,
         reason: row.try_get("reason")?,
@@ -141,10 +143,14 @@ pub(super) fn nic_row(row: &SqlRow) -> Result<NicRow> {
     let small = |column: &'static str, n: i64| -> Result<u32> {
         u32::try_from(n).map_err(|_| crate::error::Error::Row { column, value: n.to_string() })
     };
+    let link: String = row.try_get("link_uid")?;
     Ok(NicRow {
         wire_id: wire("nics.wire_id", row.try_get("wire_id")?)?,
         node_uid: parse("nics.node_uid", row.try_get("node_uid")?)?,
-        link_uid: parse("nics.link_uid", row.try_get("link_uid")?)?,
+        link_uid: Some(link)
+            .filter(|uid| !uid.is_empty())
+            .map(|uid| parse("nics.link_uid", &uid))
+            .transpose()?,
         interface: row.try_get("interface")?,
         port: small("nics.port", row.try_get("port")?)?,
         absent: row.try_get::<i64, _>("absent")? != 0,

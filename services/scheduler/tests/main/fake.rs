@@ -260,6 +260,9 @@ impl State {
                 e.run(&mut self.calls, wanted);
                 continue;
             }
+            if wanted.wipes > 0 && self.exists.remove(uid).is_some() {
+                self.calls.push(format!("wiped {node}"));
+            }
             if stopped || wanted.held || is_taken || self.hold {
                 continue;
             }

@@ -157,6 +157,7 @@ impl World {
         nodes: &[&str],
     ) -> Result<ps::OperationFacts, Failure> {
         let request = ps::ChangeNodesRequest {
+            snapshot: String::new(),
             lab: lab.into(),
             nodes: nodes.iter().map(|n| (*n).to_owned()).collect(),
             change: change.into(),

@@ -46,6 +46,8 @@ impl From<ms::Instance> for pc::Instance {
             readiness: i.readiness.map(Into::into),
             nics: i.nics.into_iter().map(Into::into).collect(),
             image_digest: i.image_digest,
+            wipes: i.wipes,
+            restore: i.restore,
         }
     }
 }
@@ -84,6 +86,8 @@ impl TryFrom<pc::Instance> for ms::Instance {
             readiness: i.readiness.map(TryInto::try_into).transpose()?,
             nics: i.nics.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             image_digest: i.image_digest,
+            wipes: i.wipes,
+            restore: i.restore,
         })
     }
 }

@@ -174,7 +174,7 @@ impl Connection {
 }
 
 /// True for what is said of the connection, not of what was asked.
-fn is_loss(e: &VirtError) -> bool {
+pub fn is_loss(e: &VirtError) -> bool {
     matches!(e.code(), ErrorNumber::NoConnect | ErrorNumber::InvalidConn)
         || matches!(e.domain(), ErrorDomain::Rpc | ErrorDomain::Remote)
 }

@@ -41,7 +41,7 @@ impl LibvirtDriver {
         if let Some(id) = self.made_before(instance).await? {
             return Ok(id);
         }
-        self.disks.make(instance.uid, &base, vm.data_disk_gib).await?;
+        self.disks.make(instance.uid, &base, vm.data_disk_gib, instance.wipes).await?;
         let identity = Identity {
             owner: self.owner,
             uid: instance.uid,
@@ -117,7 +117,7 @@ impl LibvirtDriver {
     }
 
     /// Its NICs in order: management, those that its kind keeps, and its ports up to the last that has a cable.
-    fn nics(&self, instance: &Instance) -> Vec<Nic> {
+    pub(super) fn nics(&self, instance: &Instance) -> Vec<Nic> {
         let Some(naming) = self.kinds.on(&instance.spec.kind, Runtime::Libvirt).map(|k| &k.interfaces) else {
             return Vec::new();
         };
@@ -147,11 +147,19 @@ impl LibvirtDriver {
         };
         self.prepare(instance).await?;
         let xml = self.xml(id, instance, &identity).await?;
-        let start = move |connect: &_| Domain::define_xml(connect, &xml)?.create().map(drop);
         self.lives.starts(before);
-        let started = self.acts.call(start).await;
+        let started = match instance.restore.as_str() {
+            "" => self.start(xml).await,
+            snapshot => self.start_from(snapshot, xml, id, &identity).await,
+        };
         self.lives.started(id);
-        started.map_err(|refused| self.acts.error(refused))
+        started
+    }
+
+    /// Starts a machine as it is described.
+    pub(super) async fn start(&self, xml: String) -> Result<(), Error> {
+        let start = move |connect: &_| Domain::define_xml(connect, &xml)?.create().map(drop);
+        self.acts.call(start).await.map_err(|refused| self.acts.error(refused))
     }
 
     /// Makes room for the log of a start, and writes what its guest is told at it, where its kind takes that.
@@ -249,6 +257,7 @@ impl LibvirtDriver {
             _ => {}
         }
         self.lives.forget(id);
+        self.lacks.forget(id);
         self.carrier.forget(id);
         Ok(())
     }

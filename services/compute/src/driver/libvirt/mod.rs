@@ -9,7 +9,7 @@
 //!                                                         console:  who reads its serial line, and who writes
 //! ```
 //!
-//! Several connections, since libvirtd can take a minute to define a domain and takes seconds to end one, and neither what is seen nor carrier, nor what is done about others, must wait meanwhile. A domain is defined anew at each start, so that what
+//! Several connections, since libvirtd can take a minute to define a domain and takes seconds to end one, and neither what is seen nor carrier, nor what is done about others, must wait meanwhile; one more that writes memories to disks. A domain is defined anew at each start, so that what
 //! may have changed since (its taps, its size, how guests run here) is what it starts with; its disk and its addresses stay.
 
 mod accel;
@@ -18,6 +18,7 @@ mod connection;
 mod console;
 mod disks;
 mod events;
+mod hotplug;
 mod identity;
 mod iso;
 mod lives;
@@ -27,6 +28,7 @@ mod medium;
 mod nics;
 mod read;
 mod room;
+mod snapshots;
 mod tap;
 mod xml;
 
@@ -49,7 +51,7 @@ use tokio_stream::wrappers::BroadcastStream;
 
 use super::{
     Answer, Attach, Command, Console, Driver, Found, Image, Limits, Line, Lines, Listed, NetworkOf, Probe,
-    Session,
+    Session, Snapshot,
 };
 use crate::config::Config;
 use crate::error::Error;
@@ -69,12 +71,17 @@ const ACT: Duration = Duration::from_secs(180);
 
 /// So many changes are under way at once: each is mostly a wait for a QEMU to begin or to end.
 const ACTS: usize = 8;
+/// How often logs of consoles are looked at.
+const LOGS: Duration = Duration::from_secs(2);
+/// How long a machine's memory may take to be written to its disk.
+const SAVE: Duration = Duration::from_secs(900);
 
 /// See the module.
 pub struct LibvirtDriver {
     owner: Owner,
     looks: Connection,
     acts: Arc<Connections>,
+    saves: Connection,
     disks: Disks,
     files: Arc<Files>,
     kinds: Catalogue,
@@ -84,6 +91,7 @@ pub struct LibvirtDriver {
     writers: Arc<console::Writers>,
     carrier: Arc<Carrier>,
     room: Arc<Room>,
+    lacks: hotplug::Lacks,
     /// What names of taps that have a cable begin with: what follows is the wire's id, as in the name of every host end.
     nic_prefix: String,
 }
@@ -102,12 +110,15 @@ impl LibvirtDriver {
         let lives = Lives::new();
         let links = Connection::new(&config.libvirt_uri, LOOK)?;
         let acts = Arc::new(Connections::new(ACTS, &config.libvirt_uri, ACT)?);
+        let disks = Disks::open(data_dir)?;
+        tokio::spawn(bound_logs(lives.clone(), disks.clone(), shutdown.clone()));
         Ok(LibvirtDriver {
             owner,
             looks: Connection::new(&config.libvirt_uri, LOOK)?,
             room: Room::new(acts.clone(), data_dir, shutdown.clone()),
             acts,
-            disks: Disks::open(data_dir)?,
+            saves: Connection::new(&config.libvirt_uri, SAVE)?,
+            disks,
             files,
             kinds,
             stop_timeout: Duration::from_secs(config.stop_timeout.into()),
@@ -115,6 +126,7 @@ impl LibvirtDriver {
             writers: Arc::default(),
             carrier: Carrier::keep(links, lives.news(), shutdown),
             lives,
+            lacks: hotplug::Lacks::default(),
             nic_prefix,
         })
     }
@@ -143,7 +155,7 @@ impl LibvirtDriver {
         let machine = self.lives.machine(reading)?;
         let up = reading.nics.iter().filter(|nic| nic.up);
         let carrier = up.filter_map(|nic| WireId::from_interface_name(&self.nic_prefix, &nic.tap)).collect();
-        Some(Machine { carrier, ..machine })
+        Some(Machine { carrier, lacks: self.lacks.of(reading), ..machine })
     }
 
     /// Says whether this start of a machine still runs.
@@ -186,6 +198,22 @@ impl LibvirtDriver {
             reading.identity.started_ns = 0;
         }
         Ok(reading)
+    }
+}
+
+/// Keeps the logs of machines that run from growing for ever, until shut down.
+async fn bound_logs(lives: Arc<Lives>, disks: Disks, shutdown: Shutdown) {
+    while tokio::time::timeout(LOGS, shutdown.cancelled()).await.is_err() {
+        let running = lives.running();
+        let bound = move |disks: &Disks| {
+            for (node, start) in running {
+                if let Err(error) = log::bound(&disks.console(node), start) {
+                    tracing::warn!(%error, %node, "the log of a virtual machine's console cannot be bounded");
+                }
+            }
+            Ok(())
+        };
+        let _ = disks.blocking(bound).await;
     }
 }
 
@@ -329,7 +357,9 @@ impl Driver for LibvirtDriver {
 
     fn refresh<'a>(&'a self, id: &'a str, instance: &'a Instance, has: &'a Limits) -> Answer<'a, ()> {
         async move {
-            if has.satisfy(&instance.spec) || !self.reading(id).await?.is_some_and(|reading| reading.runs()) {
+            let Some(reading) = self.reading(id).await?.filter(Reading::runs) else { return Ok(()) };
+            self.plug(&reading, instance).await?;
+            if has.satisfy(&instance.spec) {
                 return Ok(());
             }
             Err(Error::Refused(format!(
@@ -386,6 +416,18 @@ impl Driver for LibvirtDriver {
 
     fn console<'a>(&'a self, id: &'a str, how: Attach) -> Answer<'a, Console> {
         self.attach(id, how).boxed()
+    }
+
+    fn snapshots<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<Snapshot>> {
+        self.snapshots_of(id).boxed()
+    }
+
+    fn take_snapshot<'a>(&'a self, id: &'a str, name: &'a str) -> Answer<'a, Snapshot> {
+        self.keep(id, name).boxed()
+    }
+
+    fn delete_snapshot<'a>(&'a self, id: &'a str, name: &'a str) -> Answer<'a, ()> {
+        self.forget_snapshot(id, name).boxed()
     }
 
     fn logs<'a>(&'a self, id: &'a str, which: Lines) -> Answer<'a, BoxStream<'static, Result<Line, Error>>> {

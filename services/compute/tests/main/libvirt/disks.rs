@@ -64,6 +64,8 @@ async fn two_machines_write_and_their_base_stays_as_it_is() {
     let refused = Command::new("qemu-io").args(write).arg(&base).output().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(said.contains("lock"), "{said}{}", String::from_utf8_lossy(&refused.stdout));
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&base).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o444);
     for machine in [&one, &two] {
         let live = rig.libvirtd.unwrap().virsh(&["dumpxml", &machine.name]).unwrap();
         let disks = live.matches("<disk ").count();

@@ -6,6 +6,7 @@ mod disks;
 mod handover;
 mod medium;
 mod outage;
+mod second_day;
 mod serial;
 
 use netloom_service::testing::libvirt::Libvirtd;

@@ -242,6 +242,27 @@ impl ComputeService for Host {
         Err(Status::unimplemented("not part of these tests"))
     }
 
+    async fn list_snapshots(
+        &self,
+        _: Request<pc::ListSnapshotsRequest>,
+    ) -> Result<Response<pc::ListSnapshotsResponse>, Status> {
+        Err(Status::unimplemented("the scheduler does not call this"))
+    }
+
+    async fn create_snapshot(
+        &self,
+        _: Request<pc::CreateSnapshotRequest>,
+    ) -> Result<Response<pc::DiskSnapshot>, Status> {
+        Err(Status::unimplemented("the scheduler does not call this"))
+    }
+
+    async fn delete_snapshot(
+        &self,
+        _: Request<pc::DeleteSnapshotRequest>,
+    ) -> Result<Response<pc::DeleteSnapshotResponse>, Status> {
+        Err(Status::unimplemented("the scheduler does not call this"))
+    }
+
     type LogsStream = Stream_<pc::LogsResponse>;
 
     async fn logs(&self, _: Request<pc::LogsRequest>) -> Answer<Self::LogsStream> {
