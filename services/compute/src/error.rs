@@ -87,6 +87,9 @@ pub enum Error {
         "somebody else writes to the console of {0}: read it only, or take it over (--read-only, --take)"
     )]
     ConsoleInUse(String),
+    /// What was to be typed at its console could not be, or its end was not seen.
+    #[error("{0}")]
+    ConsoleFailed(String),
     /// Nothing can be run in it from outside.
     #[error("{0}")]
     NoExec(String),
@@ -147,6 +150,7 @@ impl From<Error> for Failure {
             Error::NotRunning(_) => (Code::FailedPrecondition, "NODE_NOT_RUNNING"),
             Error::NoConsole(_) => (Code::FailedPrecondition, "CONSOLE_NOT_SUPPORTED"),
             Error::ConsoleInUse(_) => (Code::FailedPrecondition, "CONSOLE_IN_USE"),
+            Error::ConsoleFailed(_) => (Code::FailedPrecondition, "CONSOLE_FAILED"),
             Error::NoExec(_) => (Code::FailedPrecondition, "EXEC_NOT_SUPPORTED"),
             Error::Gone(_) => (Code::FailedPrecondition, "LAB_REMOVED"),
             Error::Invalid(_) => (Code::InvalidArgument, "INVALID_REQUEST"),
