@@ -455,7 +455,9 @@ mod tests {
             management: Some(api::Management { name: "mgmt7".into(), reserved: Vec::new() }),
             config_in: Some(api::ConfigIn {
                 method: api::ConfigInMethod::Bind.into(),
-                path: "/etc/mine".into(), ..api::ConfigIn::default() }),
+                path: "/etc/mine".into(),
+                ..api::ConfigIn::default()
+            }),
             license_path: "/etc/licence".into(),
             as_machine: Some(api::AsMachine {
                 vm: Some(api::Vm {
