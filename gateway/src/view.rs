@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use netloom_api::v1;
 use netloom_model::id::{LabId, NodeId};
-use netloom_model::kind::{Console, Kind, Readiness, Save, Startup, Vm};
+use netloom_model::kind::{CommandLine, Console, Ends, Kind, Readiness, Save, Startup, Vm};
 use netloom_model::spec::LinkSpec;
 use netloom_model::state::{self, LabState, Wanted};
 use netloom_model::tally;
@@ -274,6 +274,7 @@ pub fn kind(kind: &Kind) -> v1::Kind {
         console: Some(console(&kind.console)),
         config_in: Some(config_in(&kind.config.startup)),
         config_out: Some(config_out(&kind.config.save)),
+        command_line: kind.command_line.as_ref().map(typed),
         license_path: kind.config.license.clone(),
         as_machine: kind.as_machine().map(|machine| v1::AsMachine {
             cpu_request_millis: machine.resources.cpu_request_millis,
@@ -283,6 +284,7 @@ pub fn kind(kind: &Kind) -> v1::Kind {
             console: Some(console(&machine.console)),
             config_in: Some(config_in(&machine.config.startup)),
             config_out: Some(config_out(&machine.config.save)),
+            command_line: machine.command_line.as_ref().map(typed),
         }),
     }
 }
@@ -330,17 +332,38 @@ fn console(console: &Console) -> v1::Console {
     v1::Console { method: method.into(), port: port.into() }
 }
 
+/// How commands are typed.
+fn typed(line: &CommandLine) -> v1::CommandLine {
+    v1::CommandLine {
+        has_status: line.ends == Ends::Status,
+        login: line.login.clone(),
+        password_prompt: line.password_prompt.clone(),
+        user: line.user.clone(),
+        prompt: line.prompt.clone(),
+        setup: line.setup.clone(),
+        error: line.error.clone(),
+    }
+}
+
 fn config_in(startup: &Startup) -> v1::ConfigIn {
     use v1::ConfigInMethod as Method;
-    let (method, path) = match startup {
-        Startup::None {} => (Method::None, ""),
-        Startup::Bind { path } => (Method::Bind, path.as_str()),
-        Startup::Iso { path } => (Method::Iso, path.as_str()),
-        Startup::Disk { path } => (Method::Disk, path.as_str()),
-        Startup::Serial {} => (Method::Serial, ""),
-        Startup::Nocloud {} => (Method::Nocloud, ""),
+    let at = |method: Method, path: &str| v1::ConfigIn {
+        method: method.into(),
+        path: path.to_owned(),
+        ..v1::ConfigIn::default()
     };
-    v1::ConfigIn { method: method.into(), path: path.to_owned() }
+    match startup {
+        Startup::None {} => at(Method::None, ""),
+        Startup::Bind { path } => at(Method::Bind, path),
+        Startup::Iso { path } => at(Method::Iso, path),
+        Startup::Disk { path, label, archive } => {
+            v1::ConfigIn { label: label.clone(), archive: archive.clone(), ..at(Method::Disk, path) }
+        }
+        Startup::Serial { enter, leave } => {
+            v1::ConfigIn { enter: enter.clone(), leave: leave.clone(), ..at(Method::Serial, "") }
+        }
+        Startup::Nocloud {} => at(Method::Nocloud, ""),
+    }
 }
 
 fn config_out(save: &Save) -> v1::ConfigOut {

@@ -163,6 +163,8 @@ pub struct Logs {
 /// Each node is asked as its kind says, for frr by vtysh -c 'show running-config', and what it says is written to DIR/NODE.cfg. A file is
 /// replaced as a whole, and only by a configuration that was read to its end; where a node fails the file stays as it was. Saving again is what
 /// it is for, so it asks for no --force, as those do that write one file (generate, graph, capture). Without nodes all of the lab are saved that are of a kind that can be asked; a node that is named and cannot is a failure.
+///
+/// What a file held before is kept in DIR/history/NODE under the time at which it was saved, the last 20 of each node. deploy --saved DIR starts nodes with what was saved.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:

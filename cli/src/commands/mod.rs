@@ -84,9 +84,7 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
     let done = |()| 0;
     match command {
         Command::Deploy(a) => deploy::deploy(context, &a).await.map(done),
-        Command::Plan(a) => {
-            deploy::plan(context, &a.topology, &a.node_filter, a.exit_code, a.output.format).await
-        }
+        Command::Plan(a) => deploy::plan(context, &a).await,
         Command::Node(change::Node::Snapshot(a)) => snapshot::run(context, a).await.map(done),
         Command::Node(change::Node::Change(a)) => node::run(context, a).await.map(done),
         Command::Link(a) => link::run(context, a).await.map(done),

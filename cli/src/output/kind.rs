@@ -54,6 +54,7 @@ pub fn describe(kind: &api::Kind) -> String {
         ("Machine", kind.vm.as_ref().map(machine).unwrap_or_default()),
         ("Readiness", readiness(kind)),
         ("Console", console(kind)),
+        ("Command line", kind.command_line.as_ref().map(command_line).unwrap_or_default()),
         ("Startup config", startup(kind)),
         ("Save", save(kind)),
         ("As a VM", kind.as_machine.as_ref().map(as_machine).unwrap_or_default()),
@@ -135,6 +136,7 @@ fn as_machine(machine: &api::AsMachine) -> String {
         size,
         machine.vm.as_ref().map(self::machine).unwrap_or_default(),
         readiness(&whole),
+        machine.command_line.as_ref().map(command_line).unwrap_or_default(),
     ];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }
@@ -165,17 +167,50 @@ fn console(kind: &api::Kind) -> String {
     }
 }
 
+fn command_line(line: &api::CommandLine) -> String {
+    let mut text = format!("commands are typed at its console, where it says /{}/", line.prompt);
+    if !line.user.is_empty() {
+        text += &format!(", as {}", line.user);
+    }
+    if !line.setup.is_empty() {
+        text += &format!(", after {}", line.setup.join(", "));
+    }
+    text += match (line.has_status, line.error.as_str()) {
+        (true, _) => "; with their exit status".to_owned(),
+        (false, "") => String::new(),
+        (false, error) => format!("; what says /{error}/ failed"),
+    }
+    .as_str();
+    text
+}
+
 fn startup(kind: &api::Kind) -> String {
     use api::ConfigInMethod as Method;
     let Some(config) = &kind.config_in else { return String::new() };
     match config.method() {
         Method::Bind => config.path.clone(),
         Method::Iso => format!("{} on a CD", config.path),
-        Method::Disk => format!("{} on a FAT disk", config.path),
-        Method::Serial => "typed at the serial console".to_owned(),
+        Method::Disk if config.archive.is_empty() => {
+            format!("{} on a FAT disk labelled {}", config.path, config.label)
+        }
+        Method::Disk => {
+            format!("{} in {} on a FAT disk labelled {}", config.archive, config.path, config.label)
+        }
+        Method::Serial if config.enter.is_empty() && config.leave.is_empty() => {
+            "typed at the serial console".to_owned()
+        }
+        Method::Serial => format!(
+            "typed at the serial console, between {} and {}",
+            or_nothing(&config.enter.join(", ")),
+            or_nothing(&config.leave.join(", "))
+        ),
         Method::Nocloud => "cloud-init (NoCloud)".to_owned(),
         Method::None | Method::Unspecified => String::new(),
     }
+}
+
+fn or_nothing(text: &str) -> &str {
+    if text.is_empty() { "nothing" } else { text }
 }
 
 fn save(kind: &api::Kind) -> String {
@@ -226,7 +261,11 @@ mod tests {
                 ..api::Readiness::default()
             }),
             console: Some(api::Console { method: api::ConsoleMethod::Exec.into(), port: 0 }),
-            config_in: Some(api::ConfigIn { method: api::ConfigInMethod::Bind.into(), path: "/c".into() }),
+            config_in: Some(api::ConfigIn {
+                method: api::ConfigInMethod::Bind.into(),
+                path: "/c".into(),
+                ..api::ConfigIn::default()
+            }),
             config_out: Some(api::ConfigOut {
                 method: api::ConfigOutMethod::File.into(),
                 command: vec!["write".into()],
@@ -285,7 +324,20 @@ Source          a book
                 nic_hotplug: false,
             }),
             console: Some(api::Console { method: api::ConsoleMethod::Ssh.into(), port: 22 }),
-            config_in: Some(api::ConfigIn { method: api::ConfigInMethod::Iso.into(), path: "day0".into() }),
+            config_in: Some(api::ConfigIn {
+                method: api::ConfigInMethod::Disk.into(),
+                path: "day0.tgz".into(),
+                label: "data".into(),
+                archive: "day0".into(),
+                ..api::ConfigIn::default()
+            }),
+            command_line: Some(api::CommandLine {
+                prompt: "#$".into(),
+                user: "admin".into(),
+                setup: vec!["enable".into()],
+                error: "^%".into(),
+                ..api::CommandLine::default()
+            }),
             config_out: Some(api::ConfigOut {
                 method: api::ConfigOutMethod::Serial.into(),
                 command: vec!["show".into(), "run".into()],
@@ -300,7 +352,8 @@ Source          a book
             "Reserved NICs   r1, r2\n",
             "Machine         pc, disk on ide, NICs e1000, EFI, 2 serial ports, NICs are added at a start only, a second disk of 5 GiB, without smap\n",
             "Console         SSH to port 22\n",
-            "Startup config  day0 on a CD\n",
+            "Command line    commands are typed at its console, where it says /#$/, as admin, after enable; what says /^%/ failed\n",
+            "Startup config  day0 in day0.tgz on a FAT disk labelled data\n",
             "Save            show run at the serial console\n",
             "Verified        yes: a test runs it\n",
         ] {

@@ -11,8 +11,8 @@ mod file;
 mod machine;
 
 pub use file::{
-    AsMachine, Config, Console, Container, DiskBus, Kind, KindError, Machine, NicModel, Readiness, Resources,
-    Save, Startup, Vm,
+    AsMachine, CommandLine, Config, Console, Container, DiskBus, Ends, Kind, KindError, Machine, NicModel,
+    Readiness, Resources, Save, Startup, Vm,
 };
 
 use crate::failure::Violation;

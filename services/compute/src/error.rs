@@ -87,6 +87,9 @@ pub enum Error {
         "somebody else writes to the console of {0}: read it only, or take it over (--read-only, --take)"
     )]
     ConsoleInUse(String),
+    /// What was to be typed at its console could not be, or its end was not seen.
+    #[error("{0}")]
+    ConsoleFailed(String),
     /// Nothing can be run in it from outside.
     #[error("{0}")]
     NoExec(String),
@@ -169,6 +172,7 @@ impl From<Error> for Failure {
             Error::NoSnapshots(_) => (Code::FailedPrecondition, "SNAPSHOT_NOT_SUPPORTED"),
             Error::NoSnapshot { .. } => (Code::NotFound, "SNAPSHOT_NOT_FOUND"),
             Error::SnapshotExists { .. } => (Code::AlreadyExists, "SNAPSHOT_EXISTS"),
+            Error::ConsoleFailed(_) => (Code::FailedPrecondition, "CONSOLE_FAILED"),
             Error::NoExec(_) => (Code::FailedPrecondition, "EXEC_NOT_SUPPORTED"),
             Error::Gone(_) => (Code::FailedPrecondition, "LAB_REMOVED"),
             Error::Invalid(_) => (Code::InvalidArgument, "INVALID_REQUEST"),

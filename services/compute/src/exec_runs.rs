@@ -1,6 +1,7 @@
 //! A node's exec and stage commands run once for each start of it, at the points that the scheduler tells. A marker in `<run dir>/exec/<uid>.<start>` is written before and after each
 //! command, so that a restart of this service neither runs one twice nor leaves the rest out. The run directory is emptied at boot, which ends every start too. After the `exec` commands
-//! a node is asked whether it is ready, when its kind says how; that is in the marker as well.
+//! a node is asked whether it is ready, when its kind says how; that is in the marker as well. A virtual machine is asked before them: it takes no command before it has booted, nor the configuration
+//! that its kind has typed at its console.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -94,7 +95,7 @@ impl ExecRuns {
                     self.mark(job.uid, &state);
                     let argv = words::split(&command).map_err(|e| format!("cannot be split into words: {e}"));
                     let outcome = match argv {
-                        Ok(argv) => one(driver, &job.id, argv).await,
+                        Ok(argv) => one(driver, job, argv).await,
                         Err(why) => Err(why),
                     };
                     let failed = match outcome {
@@ -119,9 +120,12 @@ impl ExecRuns {
                         asking.get_or_insert_with(|| Asking::new(readiness, since_us, job.started_us));
                     let answer = tokio::select! {
                         () = shutdown.cancelled() => return,
-                        answer = asking.ask(driver, &job.id) => answer,
+                        answer = asking.ask(driver, job) => answer,
                     };
-                    let Some(answer) = answer else { continue };
+                    let Some(mut answer) = answer else { continue };
+                    if answer.is_ok() {
+                        answer = driver.configure(&job.id, &job.instance).await.map_err(|e| e.to_string());
+                    }
                     match &answer {
                         Ok(()) => tracing::info!("it is ready"),
                         Err(why) => tracing::warn!(error = why, "it is not ready"),
@@ -139,9 +143,10 @@ impl ExecRuns {
 }
 
 /// Runs one command; `Err` says how it failed.
-pub(crate) async fn one(driver: &dyn Driver, id: &str, argv: Vec<String>) -> Result<(), String> {
+pub(crate) async fn one(driver: &dyn Driver, job: &ExecJob, argv: Vec<String>) -> Result<(), String> {
     let command = Command { argv, tty: false, stdin: false, size: None };
-    let mut session = driver.exec(id, command).await.map_err(|e| format!("was not run: {e}"))?;
+    let session = driver.exec(&job.id, Some(&job.instance), command).await;
+    let mut session = session.map_err(|e| format!("was not run: {e}"))?;
     let mut output = Vec::new();
     while let Some(part) = session.output.next().await {
         match part.map_err(|e| format!("was cut off: {e}"))? {
@@ -217,7 +222,7 @@ mod tests {
         let runs = ExecRuns::open(dir.path().join("exec")).unwrap();
         let (uid, other) = (NodeUid::new(), NodeUid::new());
         let none = NodeSpec::default();
-        let asked = Asked { spec: &none, readiness: None };
+        let asked = Asked { spec: &none, readiness: None, boots: false };
         let phase = |uid, start| runs.load(uid, start).phase(Some(asked));
         assert_eq!(phase(uid, "7"), ExecPhase::Waiting);
         for (uid, start) in [(uid, "7"), (uid, "8"), (other, "9")] {

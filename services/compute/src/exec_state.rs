@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use netloom_model::observed::{ExecPhase, StagePoint};
 use netloom_model::slice::{Instance, Readiness};
 use netloom_model::spec::{NodeSpec, Stage};
+use netloom_model::state::Runtime;
 use serde::{Deserialize, Serialize};
 
 /// Most bytes that are told of a command that failed, and of all that did.
@@ -70,12 +71,15 @@ pub struct Asked<'a> {
     pub spec: &'a NodeSpec,
     /// How to tell that it is ready.
     pub readiness: Option<&'a Readiness>,
+    /// It has to boot before it takes commands: whether it is ready is asked before them.
+    pub boots: bool,
 }
 
 impl<'a> Asked<'a> {
     /// Of an instance.
     pub fn of(instance: &'a Instance) -> Asked<'a> {
-        Asked { spec: &instance.spec, readiness: instance.readiness.as_ref() }
+        let boots = instance.runtime == Runtime::Libvirt;
+        Asked { spec: &instance.spec, readiness: instance.readiness.as_ref(), boots }
     }
 }
 
@@ -201,17 +205,24 @@ impl ExecState {
         (self.busy, self.unsure) = (false, false);
     }
 
-    /// The first command of a reached point that did not run; then whether it is ready. Points before it are done.
+    /// The first command of a reached point that did not run, and whether it is ready: before the commands of what boots, else after them. Points before it are done.
     fn next(&mut self, asked: Asked<'_>) -> Option<Due> {
         for point in self.reached.clone() {
             if let Some(command) = self.missing(asked.spec, point) {
-                return Some(Due::Command { point, command: command.to_owned() });
+                let command = Due::Command { point, command: command.to_owned() };
+                let first = if asked.boots { self.unready(asked) } else { None };
+                return Some(first.unwrap_or(command));
             }
             if !self.done.contains(&point) {
                 self.done.push(point);
             }
         }
-        let readiness = asked.readiness.filter(|_| self.reached.contains(&EXEC))?;
+        if self.reached.contains(&EXEC) { self.unready(asked) } else { None }
+    }
+
+    /// The question whether it is ready, as long as that is not known.
+    fn unready(&mut self, asked: Asked<'_>) -> Option<Due> {
+        let readiness = asked.readiness?;
         match self.ready.get_or_insert(Ready::Waits { since_us: 0 }) {
             Ready::Waits { since_us } => {
                 Some(Due::Ready { readiness: readiness.clone(), since_us: *since_us })
@@ -320,7 +331,7 @@ mod tests {
     }
 
     fn asked(spec: &NodeSpec) -> Asked<'_> {
-        Asked { spec, readiness: None }
+        Asked { spec, readiness: None, boots: false }
     }
 
     fn words(due: &Due) -> String {
@@ -447,11 +458,25 @@ mod tests {
     }
 
     #[test]
+    fn what_boots_is_ready_before_it_is_given_commands() {
+        let readiness = Readiness { check: ReadinessCheck::LogPattern("login:".into()), timeout_seconds: 60 };
+        let spec = spec(&["a"]);
+        let asked = Asked { spec: &spec, readiness: Some(&readiness), boots: true };
+        let mut state = ExecState::waiting("7");
+        state.reach("7", &[CREATED]);
+        assert_eq!(run_asked(&mut state, asked), ["ready? 5", "ready? 5", "ready? 5", "made"]);
+        state.reach("7", &[CREATED, EXEC]);
+        assert_eq!(state.phase(Some(asked)), ExecPhase::Running);
+        assert_eq!(run_asked(&mut state, asked), ["first", "a"]);
+        assert_eq!(state.phase(Some(asked)), ExecPhase::Done);
+    }
+
+    #[test]
     fn ready_is_asked_after_the_commands_until_it_is_answered() {
         let readiness =
             Readiness { check: ReadinessCheck::Command(vec!["true".into()]), timeout_seconds: 60 };
         let spec = NodeSpec { exec: vec!["a".into()], ..NodeSpec::default() };
-        let asked = Asked { spec: &spec, readiness: Some(&readiness) };
+        let asked = Asked { spec: &spec, readiness: Some(&readiness), boots: false };
         let mut state = ExecState::waiting("7");
         assert!(!state.take(asked), "not before its point is reached");
         state.reach("7", &[EXEC]);

@@ -211,7 +211,7 @@ impl ComputeService for Grpc {
             stdin: true,
             size: start.size.map(size),
         };
-        let session = opened.driver.exec(&opened.id, command).await?;
+        let session = opened.driver.exec(&opened.id, opened.instance.as_deref(), command).await?;
         let (input, node, end) = (session.input, opened.node, if start.tty { "\r\n" } else { "\n" });
         // Ends when the caller has nothing more to say, and when the command takes no more.
         tokio::spawn(async move {

@@ -69,6 +69,8 @@ pub struct Opened {
     pub driver: Arc<dyn Driver>,
     /// The container's or domain's own id.
     pub id: String,
+    /// What is asked of it; none where that is not known.
+    pub instance: Option<Arc<Instance>>,
     /// The shell of its kind.
     pub shell: Vec<String>,
 }
@@ -312,11 +314,12 @@ impl Host {
         let (driver, found, instance) =
             self.table.instance(node).ok_or_else(|| Error::NotRunning(uid.to_owned()))?;
         let shell = instance
+            .as_deref()
             .and_then(|i| self.kinds.on(&i.spec.kind, i.runtime).map(|k| k.shell.clone()))
             .filter(|shell| !shell.is_empty())
             .unwrap_or_else(|| vec!["/bin/sh".to_owned()]);
         let driver = self.drivers[driver].clone();
-        Ok(Opened { uid: node, node: found.node, driver, id: found.id, shell })
+        Ok(Opened { uid: node, node: found.node, driver, id: found.id, instance, shell })
     }
 
     /// The driver that runs this runtime.

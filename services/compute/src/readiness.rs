@@ -11,6 +11,7 @@ use regex::bytes::Regex;
 
 use crate::driver::{Driver, Lines, Output};
 use crate::exec_runs::{one, shown};
+use crate::table::ExecJob;
 
 /// Pause after the first question; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -56,11 +57,11 @@ impl Asking {
     }
 
     /// Asks once. `Err` says what was waited for in vain, when the time is over; none when it is to be asked again, after a pause that is over then.
-    pub async fn ask(&mut self, driver: &dyn Driver, id: &str) -> Option<Result<(), String>> {
+    pub async fn ask(&mut self, driver: &dyn Driver, job: &ExecJob) -> Option<Result<(), String>> {
         let bound = self.left().clamp(LEAST_ANSWER, LONGEST_ANSWER);
         let answer = match self.readiness.check.clone() {
-            ReadinessCheck::Command(argv) => tokio::time::timeout(bound, one(driver, id, argv)).await,
-            ReadinessCheck::LogPattern(_) => tokio::time::timeout(bound, self.look(driver, id)).await,
+            ReadinessCheck::Command(argv) => tokio::time::timeout(bound, one(driver, job, argv)).await,
+            ReadinessCheck::LogPattern(_) => tokio::time::timeout(bound, self.look(driver, &job.id)).await,
         };
         let why = match answer {
             Ok(Ok(())) => return Some(Ok(())),

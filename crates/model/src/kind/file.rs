@@ -80,6 +80,9 @@ pub struct Kind {
     /// How one gets to its command line.
     #[serde(default)]
     pub console: Console,
+    /// How commands are typed at the console of its virtual machines; none where netloom does not know how.
+    #[serde(default)]
+    pub command_line: Option<CommandLine>,
     /// How its configuration gets in and out.
     #[serde(default)]
     pub config: Config,
@@ -128,6 +131,8 @@ pub struct AsMachine {
     pub readiness: Readiness,
     /// How one gets to its command line.
     pub console: Console,
+    /// How commands are typed at its console.
+    pub command_line: Option<CommandLine>,
     /// How its configuration gets in and out.
     pub config: Config,
 }
@@ -244,7 +249,7 @@ pub enum Readiness {
         #[serde(default = "timeout")]
         timeout_s: u32,
     },
-    /// A command inside its container ends with 0.
+    /// A command inside ends with 0.
     Command {
         /// The command and its arguments.
         command: Vec<String>,
@@ -335,6 +340,57 @@ impl Default for Console {
     }
 }
 
+/// How commands are typed at the serial console of a virtual machine. Patterns are regular expressions for the line that the console stands at.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommandLine {
+    /// How it is told that a command has ended, and how.
+    pub ends: Ends,
+    /// Asks for a user's name.
+    #[serde(default = "login")]
+    pub login: String,
+    /// Asks for a password.
+    #[serde(default = "password_prompt")]
+    pub password_prompt: String,
+    /// Who logs in; a node's `USERNAME` beats it. Empty: nobody can.
+    #[serde(default)]
+    pub user: String,
+    /// With this password; a node's `PASSWORD` beats it.
+    #[serde(default)]
+    pub password: String,
+    /// Waits for a command.
+    #[serde(default = "prompt")]
+    pub prompt: String,
+    /// Typed before each command, line by line: what turns paging off, for instance.
+    #[serde(default)]
+    pub setup: Vec<String>,
+    /// A line of what a command says that tells that it failed. Empty: none does. Where there is an exit status it tells only of configuration that is typed.
+    #[serde(default)]
+    pub error: String,
+}
+
+choices! {
+    /// How it is told that a command typed at a console has ended.
+    Ends {
+        /// It is a shell of Linux or the like: the shell says so, with the exit status.
+        Status => "status",
+        /// The prompt comes back; whether the command failed is for what it said to tell.
+        Prompt => "prompt",
+    }
+}
+
+fn login() -> String {
+    r"(?i)(login|username): *$".to_owned()
+}
+
+fn password_prompt() -> String {
+    "(?i)password: *$".to_owned()
+}
+
+fn prompt() -> String {
+    "[#$%>] *$".to_owned()
+}
+
 /// How a device's configuration gets in and out.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -369,9 +425,26 @@ pub enum Startup {
     Disk {
         /// Path on the disk, without a leading `/`.
         path: String,
+        /// Label of the disk, 1 to 11 characters.
+        #[serde(default = "config_label")]
+        label: String,
+        /// The file is a tar archive, packed by gzip, that holds the configuration under this relative path; empty: it is the configuration itself.
+        #[serde(default)]
+        archive: String,
     },
-    /// Typed at the serial console once it has booted.
-    Serial {},
+    /// Typed at the serial console once it has booted, line by line.
+    Serial {
+        /// Lines typed before it.
+        #[serde(default)]
+        enter: Vec<String>,
+        /// Lines typed after it.
+        #[serde(default)]
+        leave: Vec<String>,
+    },
+}
+
+fn config_label() -> String {
+    "CONFIG".to_owned()
 }
 
 impl Default for Startup {
@@ -386,12 +459,12 @@ impl Default for Startup {
 pub enum Save {
     /// It cannot be.
     None {},
-    /// A command inside its container prints it.
+    /// A command inside prints it.
     Exec {
         /// The command and its arguments.
         command: Vec<String>,
     },
-    /// A file inside its container is it, after a command if there is one.
+    /// A file inside is it, after a command if there is one.
     File {
         /// The command that writes the file, and its arguments; empty: the file is always up to date.
         #[serde(default)]
@@ -442,6 +515,7 @@ impl Kind {
             libvirt: None,
             readiness: of.readiness,
             console: of.console,
+            command_line: of.command_line,
             config: of.config,
             ..self.clone()
         })
@@ -449,12 +523,7 @@ impl Kind {
 
     /// True when a node can be given a configuration to start with.
     pub fn takes_startup_config(&self) -> bool {
-        match &self.config.startup {
-            Startup::Bind { .. } | Startup::Nocloud {} => true,
-            // Directories on a CD are not written yet, nor are disks, and nothing is typed.
-            Startup::Iso { path } => !path.contains('/'),
-            Startup::Disk { .. } | Startup::Serial {} | Startup::None {} => false,
-        }
+        self.config.startup != Startup::None {}
     }
 
     /// True when the addresses of a node's links are given to it.
@@ -479,18 +548,18 @@ impl Kind {
         Some(self.config.license.as_str()).filter(|path| !path.is_empty())
     }
 
-    /// The command that prints the running configuration inside a container; empty when there is none.
+    /// The command that prints the running configuration inside; empty when there is none.
     pub fn save_command(&self) -> Vec<String> {
         let cat = |path: &str| vec!["cat".to_owned(), path.to_owned()];
         match &self.config.save {
-            Save::Exec { command } => command.clone(),
+            Save::Exec { command } | Save::Serial { command } => command.clone(),
             Save::File { command, path } if command.is_empty() => cat(path),
             // What the first command says is not the configuration.
             Save::File { command, path } => {
                 let script = format!("{} >&2 && {}", join(command), join(&cat(path)));
                 vec!["sh".to_owned(), "-c".to_owned(), script]
             }
-            Save::Serial { .. } | Save::None {} => Vec::new(),
+            Save::None {} => Vec::new(),
         }
     }
 }

@@ -93,7 +93,7 @@ fn a_startup_configuration_and_a_licence_are_mounted_where_the_kind_reads_them()
 #[test]
 fn a_kind_without_a_place_for_a_startup_configuration_or_a_licence_says_so() {
     let given = |kind: &str| NodeSpec { startup_config: "c".into(), license: "l".into(), ..node(kind, kind) };
-    let nodes = ["frr", "linux", "bridge", "srl", "cisco_iosv"].map(given).into();
+    let nodes = ["frr", "linux", "bridge", "srl", "windows"].map(given).into();
     let spec = LabSpec { nodes, ..LabSpec::default() };
     let wrong = Catalogue::embedded().check(&spec);
     let fields: Vec<&str> = wrong.iter().map(|v| v.field.as_str()).collect();
@@ -124,7 +124,8 @@ fn a_running_configuration_is_printed_by_one_command() {
         ("haproxy", &["cat", "/usr/local/etc/haproxy/haproxy.cfg"]),
         ("srl", &["sh", "-c", "sr_cli 'save startup' >&2 && cat /etc/opt/srlinux/config.json"]),
         ("linux", &[]),
-        ("cisco_iosv", &[]),
+        ("cisco_iosv", &["show", "running-config"]),
+        ("windows", &[]),
     ] {
         assert_eq!(catalogue.get(kind).unwrap().save_command(), command, "{kind}");
     }
@@ -298,7 +299,39 @@ fn files_that_are_wrong_are_told_with_file_key_and_what_is_allowed() {
             libvirt("[config.startup]\nmethod = \"bind\"\npath = \"/x\"\n"),
             vec!["config.startup.method", "docker"],
         ),
-        (libvirt("[config.save]\nmethod = \"file\"\npath = \"/x\"\n"), vec!["config.save.method", "docker"]),
+        (
+            libvirt("[config.save]\nmethod = \"file\"\npath = \"/x\"\n"),
+            vec!["config.save.method", "[command_line]", "status"],
+        ),
+        (
+            libvirt(
+                "[readiness]\nmethod = \"command\"\ncommand = [\"x\"]\n[command_line]\nends = \"prompt\"\n",
+            ),
+            vec!["readiness.method", "[command_line]", "status"],
+        ),
+        (
+            libvirt("[config.save]\nmethod = \"serial\"\ncommand = [\"show\"]\n"),
+            vec!["config.save.method", "[command_line]"],
+        ),
+        (
+            libvirt("[config.startup]\nmethod = \"serial\"\n[command_line]\nends = \"prompt\"\n"),
+            vec!["config.startup.method", "[readiness]"],
+        ),
+        ("[command_line]\nends = \"status\"\n".into(), vec!["command_line", "libvirt"]),
+        (libvirt("[command_line]\nends = \"never\"\n"), vec!["never", "`status`", "`prompt`"]),
+        (
+            libvirt("[command_line]\nends = \"status\"\nprompt = \"(\"\n"),
+            vec!["command_line.prompt", "regular expression"],
+        ),
+        (libvirt("[command_line]\nends = \"status\"\nprompt = \"\"\n"), vec!["command_line.prompt", "waits"]),
+        (
+            libvirt("[config.startup]\nmethod = \"disk\"\npath = \"x\"\nlabel = \"twelve chars\"\n"),
+            vec!["config.startup.label", "11"],
+        ),
+        (
+            libvirt("[config.startup]\nmethod = \"disk\"\npath = \"x\"\narchive = \"/x\"\n"),
+            vec!["config.startup.archive", "relative"],
+        ),
         (
             libvirt("[config.startup]\nmethod = \"iso\"\npath = \"../x\"\n"),
             vec!["config.startup.path", "relative"],

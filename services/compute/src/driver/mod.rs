@@ -381,8 +381,17 @@ pub trait Driver: Send + Sync + 'static {
     fn remove_node(&self, node: NodeUid) -> Answer<'_, ()>;
     /// Removes what a lab has besides its instances, for instance its management network and volumes.
     fn remove_lab(&self, lab: LabUid) -> Answer<'_, ()>;
-    /// Runs a command in an instance.
-    fn exec<'a>(&'a self, id: &'a str, command: Command) -> Answer<'a, Session>;
+    /// Runs a command in an instance. What is asked of the instance says how, where that is not all the same; none where it is not known.
+    fn exec<'a>(
+        &'a self,
+        id: &'a str,
+        instance: Option<&'a Instance>,
+        command: Command,
+    ) -> Answer<'a, Session>;
+    /// Gives an instance that has booted the configuration that it could not be given before. Fine when there is none.
+    fn configure<'a>(&'a self, _id: &'a str, _instance: &'a Instance) -> Answer<'a, ()> {
+        async { Ok(()) }.boxed()
+    }
     /// Attaches to the console of an instance, where it has one.
     fn console<'a>(&'a self, _: &'a str, _: Attach) -> Answer<'a, Console> {
         let message = "a container has no console: netloom shell opens a terminal in it".to_owned();

@@ -398,7 +398,7 @@ impl Driver for SimDriver {
         async { Ok(()) }.boxed()
     }
 
-    fn exec<'a>(&'a self, id: &'a str, command: Command) -> Answer<'a, Session> {
+    fn exec<'a>(&'a self, id: &'a str, _: Option<&'a Instance>, command: Command) -> Answer<'a, Session> {
         async move {
             let text = command.argv.join(" ");
             let (runs, fails) = self.world.with(id, |i| {

@@ -54,6 +54,8 @@ pub struct ExecJob {
     pub start_id: String,
     /// When it started, in microseconds since 1970.
     pub started_us: i64,
+    /// What is asked of it.
+    pub instance: Arc<Instance>,
     /// The call that asked for it.
     pub traceparent: String,
 }
@@ -240,6 +242,7 @@ impl Entry {
             driver: self.driver,
             start_id: found.start_id.clone(),
             started_us: found.started_us,
+            instance: instance.clone(),
             traceparent: self.traceparent.clone(),
         })
     }

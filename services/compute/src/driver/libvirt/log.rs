@@ -86,27 +86,27 @@ fn in_order(lines: VecDeque<Line>) -> impl Stream<Item = Result<Line, Error>> {
     stream::iter(lines.into_iter().map(Ok))
 }
 
-/// What the log of a start holds from so many bytes before its end on, and what is written to it until `runs` says no.
-pub fn chunks(
+/// What the log of a start holds from so many bytes before its present end on, and what is written to it until `runs` says no.
+pub async fn chunks(
     dir: &Path,
     start: i64,
     before_end: u64,
     runs: Runs,
-) -> BoxStream<'static, Result<Bytes, Error>> {
-    let begin = (dir.to_owned(), None, runs, SOON);
-    stream::try_unfold(begin, move |(dir, mut offset, runs, mut pause)| async move {
+) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+    let log = dir.to_owned();
+    let end = move || Ok(Parts::of(&log, start, &mut ledgers()).end());
+    let begin = (dir.to_owned(), blocking(end).await?.saturating_sub(before_end), runs, SOON);
+    let chunks = stream::try_unfold(begin, move |(dir, mut offset, runs, mut pause)| async move {
         loop {
             // Asked first: what it wrote before it ended is read after that.
             let more = runs();
-            let (log, from) = (dir.clone(), offset);
+            let log = dir.clone();
             let read = move || {
-                let end = || Parts::of(&log, start, &mut ledgers()).end();
-                let mut offset = from.unwrap_or_else(|| end().saturating_sub(before_end));
                 let chunk = chunk(&log, start, &mut offset).map_err(|e| unreadable(&log, start, e))?;
                 Ok((offset + chunk.len() as u64, chunk))
             };
             let (read_to, chunk) = blocking(read).await?;
-            offset = Some(read_to);
+            offset = read_to;
             if !chunk.is_empty() {
                 return Ok(Some((Bytes::from(chunk), (dir, offset, runs, SOON))));
             }
@@ -116,8 +116,8 @@ pub fn chunks(
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK);
         }
-    })
-    .boxed()
+    });
+    Ok(chunks.boxed())
 }
 
 /// The last so many bytes of the log of a start.
@@ -422,7 +422,8 @@ mod tests {
         std::fs::write(part(""), "a\nb\n").unwrap();
         let runs = Arc::new(AtomicBool::new(true));
         let asked = runs.clone();
-        let mut chunks = chunks(dir.path(), 1000, 2, Arc::new(move || asked.load(Ordering::SeqCst)));
+        let asked: Runs = Arc::new(move || asked.load(Ordering::SeqCst));
+        let mut chunks = chunks(dir.path(), 1000, 2, asked).await.unwrap();
         let mut next = async || chunks.next().await.map(|chunk| chunk.unwrap());
         assert_eq!(next().await.unwrap(), "b\n", "the end of what was there");
         // As virtlogd does it, with the end of a part unread.

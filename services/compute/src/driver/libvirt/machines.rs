@@ -171,7 +171,7 @@ impl LibvirtDriver {
             let spec = &instance.spec;
             let read = || files.read(instance.lab_uid, &spec.startup_config);
             let configuration = (!spec.startup_config.is_empty()).then(read).transpose()?;
-            match medium::image(&startup, &instance, configuration.as_deref()) {
+            match medium::image(&startup, &instance, configuration.as_deref())? {
                 Some(image) => disks.write_medium(instance.uid, &image),
                 None => Ok(()),
             }

@@ -7,6 +7,7 @@
 //!      └── carrier ──► connection ─► thread ─┘            carrier:  links of NICs follow their taps
 //!                                                         medium:   what a guest is told at its start
 //!                                                         console:  who reads its serial line, and who writes
+//!                                                         typed:    commands at its serial line, by a dialogue
 //! ```
 //!
 //! Several connections, since libvirtd can take a minute to define a domain and takes seconds to end one, and neither what is seen nor carrier, nor what is done about others, must wait meanwhile; one more that writes memories to disks. A domain is defined anew at each start, so that what
@@ -16,8 +17,10 @@ mod accel;
 mod carrier;
 mod connection;
 mod console;
+mod dialogue;
 mod disks;
 mod events;
+mod fat;
 mod hotplug;
 mod identity;
 mod iso;
@@ -30,6 +33,7 @@ mod read;
 mod room;
 mod snapshots;
 mod tap;
+mod typed;
 mod xml;
 
 use std::collections::BTreeSet;
@@ -404,14 +408,17 @@ impl Driver for LibvirtDriver {
         async { Ok(()) }.boxed()
     }
 
-    fn exec<'a>(&'a self, _: &'a str, _: Command) -> Answer<'a, Session> {
-        async {
-            Err(Error::NoExec(
-                "no command can be run inside a virtual machine from outside: netloom console opens its serial console"
-                    .to_owned(),
-            ))
-        }
-        .boxed()
+    fn exec<'a>(
+        &'a self,
+        id: &'a str,
+        instance: Option<&'a Instance>,
+        command: Command,
+    ) -> Answer<'a, Session> {
+        self.type_command(id, instance, command).boxed()
+    }
+
+    fn configure<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()> {
+        self.type_configuration(id, instance).boxed()
     }
 
     fn console<'a>(&'a self, id: &'a str, how: Attach) -> Answer<'a, Console> {

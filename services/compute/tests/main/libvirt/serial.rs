@@ -124,9 +124,11 @@ async fn a_console_is_written_to_by_one_and_read_by_many() {
     }
     let mut third = third.expect("the line is free");
     third.says("echo $((600 + 66))", "666").await;
+    commands_are_typed(&rig, &one, third).await;
     // The end of the machine is told to all.
-    third.type_in("poweroff -f\n").await;
-    for console in [&mut third, &mut first, &mut reader] {
+    let mut last = Console::attach(&rig, &one, false, true).await.unwrap();
+    last.type_in("poweroff -f\n").await;
+    for console in [&mut last, &mut first, &mut reader] {
         console.until("the end", |c| c.events.last() == Some(&ConsoleEvent::Ended)).await;
     }
 }
@@ -136,6 +138,58 @@ fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// Commands are run at the console, as long as no person writes there.
+async fn commands_are_typed(rig: &Rig, one: &Instance, person: Console) {
+    let refused = exec(rig, one, &["true"], false).await.unwrap_err();
+    assert_eq!(netloom_service::status::from_status(&refused).reason, "CONSOLE_IN_USE");
+    drop(person);
+    for _ in 0..600 {
+        if exec(rig, one, &["true"], false).await.is_ok() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // What is at its end when the line is free does not go on: it is a command line of its own.
+    assert_eq!(rig.sh(one.uid, "echo a; printf b; exit 3").await, ("a\nb".to_owned(), 3));
+    assert_eq!(rig.exec(one.uid, &["no-such-program"], false).await.1, 127);
+    let odd = format!("{}'\"$HOME\\\t;ä\nx", "long ".repeat(300));
+    assert_eq!(rig.exec(one.uid, &["printf", "%s", &odd], false).await, (odd.clone(), 0));
+    // Several at once have their turns.
+    let scripts = ["echo one", "echo two", "seq 1 2000"];
+    let said = futures::future::join_all(scripts.iter().map(|script| rig.sh(one.uid, script))).await;
+    assert_eq!(said[..2], [("one\n".to_owned(), 0), ("two\n".to_owned(), 0)]);
+    assert_eq!((said[2].0.lines().count(), said[2].1), (2000, 0));
+    // One that is given up is cut off, and the next one runs.
+    let mut output = exec(rig, one, &["sh", "-c", "echo begun; sleep 1000"], false).await.unwrap();
+    let begun = output.message().await.unwrap().unwrap().part.unwrap();
+    assert_eq!(begun, p::exec_response::Part::Stdout(b"begun\n".to_vec()));
+    drop(output);
+    let sleeps = "ps | grep -c '[s]leep 1000'";
+    assert_eq!(rig.sh(one.uid, sleeps).await, ("0\n".to_owned(), 1));
+    let refused = exec(rig, one, &["sh"], true).await.unwrap_err();
+    let failure = netloom_service::status::from_status(&refused);
+    assert_eq!(failure.reason, "EXEC_NOT_SUPPORTED");
+    assert!(failure.message.contains("netloom console"), "{failure}");
+}
+
+async fn exec(
+    rig: &Rig,
+    one: &Instance,
+    command: &[&str],
+    tty: bool,
+) -> Result<Streaming<p::ExecResponse>, Status> {
+    let start = p::ExecStart {
+        ticket: rig.ticket(one.uid, "exec"),
+        uid: one.uid.to_string(),
+        command: command.iter().map(|word| (*word).to_owned()).collect(),
+        tty,
+        size: None,
+    };
+    let parts = [p::exec_request::Part::Start(start), p::exec_request::Part::StdinEnd(true)];
+    let parts = parts.map(|part| p::ExecRequest { part: Some(part) });
+    rig.client.clone().exec(tokio_stream::iter(parts)).await.map(tonic::Response::into_inner)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -190,18 +244,4 @@ async fn a_console_goes_on_after_the_service_was_restarted() {
     let mut console = Console::open(&rig, &one).await;
     console.until("what came meanwhile", |c| c.text.contains("77 while away")).await;
     console.says("echo $((80 + 8))", "88").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn exec_in_a_machine_names_the_console() {
-    let Some(rig) = Rig::libvirt("exec_in_a_machine_names_the_console").await else { return };
-    let one = rig.instance("r1");
-    rig.run(&one).await;
-    let start =
-        p::ExecStart { ticket: rig.ticket(one.uid, "exec"), uid: one.uid.to_string(), ..Default::default() };
-    let first = p::ExecRequest { part: Some(p::exec_request::Part::Start(start)) };
-    let refused = rig.client.clone().exec(tokio_stream::once(first)).await.unwrap_err();
-    let failure = netloom_service::status::from_status(&refused);
-    assert_eq!(failure.reason, "EXEC_NOT_SUPPORTED");
-    assert!(failure.message.contains("netloom console"), "{failure}");
 }
