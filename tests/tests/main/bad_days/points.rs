@@ -1,4 +1,4 @@
-//! netloomd, or one of five programs, killed at every step of a deploy, a deploy of something else, one that brings back what a failed one had set aside, and a removal.
+//! netloomd killed at every step of a deploy, a deploy of something else, one that brings back what a failed one had set aside, and a removal.
 //!
 //! The steps are not listed here. A first run without failures records every fail point that each of them passes, in order; then, for each passing, netloomd dies there, is started again and
 //! must bring about what was asked for, and nothing else.
@@ -286,11 +286,11 @@ fn at_every_step(play: &impl Play, which: Which, side_by_side: usize) {
     assert!(missed.len() * 5 <= all, "too many passings were not passed again: {missed:#?}");
 }
 
-struct OnDocker(Mode);
+struct OnDocker;
 
 impl Play for OnDocker {
     fn sandbox(&self) -> Sandbox {
-        Sandbox::start(self.0)
+        Sandbox::start(Mode::One)
     }
 
     fn text(&self, lab: &str, changed: bool) -> String {
@@ -371,14 +371,6 @@ fn netloomd_killed_at_every_passing_of_a_fail_point_on_simulated_nodes() {
 #[test]
 fn netloomd_killed_at_every_fail_point_on_docker() {
     if crate::real("netloomd_killed_at_every_fail_point_on_docker") {
-        at_every_step(&OnDocker(Mode::One), Which::Firsts, 4);
-    }
-}
-
-/// Here the program that passes the point dies, and the other four go on.
-#[test]
-fn each_of_five_programs_killed_at_every_fail_point_on_docker() {
-    if crate::real("each_of_five_programs_killed_at_every_fail_point_on_docker") {
-        at_every_step(&OnDocker(Mode::Five), Which::Firsts, 4);
+        at_every_step(&OnDocker, Which::Firsts, 4);
     }
 }
