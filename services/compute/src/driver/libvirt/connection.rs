@@ -124,13 +124,14 @@ impl Connection {
         let (reply, answer) = oneshot::channel();
         let pending = Pending::new(&self.pending);
         let call: Call = Box::new(move |connect| {
-            let _pending = pending;
             // Whoever asked has gone: it would be done for nobody.
             if !reply.is_closed() {
                 let outcome = match connect {
                     Ok(connect) => what(connect).map_err(Refused::Answer),
                     Err(why) => Err(Refused::Silent(why.to_owned())),
                 };
+                // Before the answer: whoever asks next must not find this connection held.
+                drop(pending);
                 let _ = reply.send(outcome);
             }
         });
