@@ -341,7 +341,7 @@ pub fn snapshots(style: Style, snapshots: &[api::Snapshot]) -> String {
         columns.row(vec![
             cell(last(&snapshot.name)),
             dash(&taken.unwrap_or_default()),
-            cell(&bytes(snapshot.size_bytes)),
+            cell(bytes(snapshot.size_bytes)),
             dash(if snapshot.has_memory { "yes" } else { "" }),
         ]);
     }

@@ -102,7 +102,12 @@ impl World {
             events: broadcast::channel(1024).0,
             applied: Mutex::default(),
             changed_nodes: Mutex::default(),
-            snapshots: Mutex::new(vec![pc::DiskSnapshot { id: "kept".into(), ..Default::default() }]),
+            snapshots: Mutex::new(vec![pc::DiskSnapshot {
+                id: "kept".into(),
+                taken_ns: 1_700_000_000_000_000_000,
+                size_bytes: 5 << 20,
+                has_memory: true,
+            }]),
             changed_links: Mutex::default(),
             parts: Mutex::default(),
             typed: Mutex::default(),

@@ -75,7 +75,7 @@ fn a_virtual_machine_keeps_the_nics_that_it_had_and_has_those_between() {
     assert_eq!(told, [("eth1", true), ("eth2", false), ("eth3", true)], "it has them in a row");
     assert_eq!(of(&both, "b").len(), 2, "a container is given what it needs");
     // A link goes, and its NIC stays as it is.
-    let one = go(&both.rows, &spec(&[first.clone()]), &rooms);
+    let one = go(&both.rows, &spec(std::slice::from_ref(&first)), &rooms);
     let same = |planned: &Planned| -> Vec<_> {
         of(planned, "v").into_iter().map(|(wire, name, mac, _)| (wire, name, mac)).collect()
     };

@@ -209,7 +209,11 @@ impl LibvirtDriver {
             self.disks.change_snapshot(node, "-d", name).await?;
         }
         let name = name.to_owned();
-        self.disks.blocking(move |disks| Ok(disks.forget(node, &name))).await
+        let forget = move |disks: &Disks| {
+            disks.forget(node, &name);
+            Ok(())
+        };
+        self.disks.blocking(forget).await
     }
 
     /// Starts a machine that is off from a snapshot: with its memory, where it was kept and fits, else from its disk. `xml` is the machine as it is to be, for this start.
