@@ -13,8 +13,11 @@ use netloom_scheduler::place::{Allowed, Asks, Need, Room, place};
 /// Pairs of nodes.
 type Links = Vec<(usize, usize)>;
 
+/// A way to make a lab of so many nodes.
+type Shape = fn(usize) -> Links;
+
 /// What labs look like: no structure at all, a plane of neighbours, fabrics of spines, leaves and hosts, many small labs' worth of rings, and few nodes of many links.
-const SHAPES: [(&str, fn(usize) -> Links); 5] =
+const SHAPES: [(&str, Shape); 5] =
     [("random", random), ("grid", grid), ("fabrics", fabrics), ("rings", rings), ("hubs", hubs)];
 
 /// Nodes to a host.

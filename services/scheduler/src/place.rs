@@ -139,7 +139,7 @@ fn mib(bytes: u64) -> String {
 /// Places the nodes that need a host. `placed` says where the lab's other nodes are; `rooms` is what all other reservations leave.
 ///
 /// All on one host if one takes them all: first the host that most of the lab is on already. Otherwise a node goes back to its former host, and the rest is
-/// [`spread`] so that few links go between hosts. What is left then is tried node by node.
+/// spread so that few links go between hosts. What is left then is tried node by node.
 pub fn place(needs: &[Need], placed: &BTreeMap<NodeUid, HostId>, rooms: &[Room]) -> Placed {
     let mut rooms = rooms.to_vec();
     let mut there = placed.clone();
