@@ -228,7 +228,8 @@ impl Reconciler {
         }
         let (clock, view) = (Instant::now(), self.view.as_ref().map(|(_, view)| view));
         let troubles = self.resting.iter().map(|(wire, rest)| {
-            (*wire, Trouble { message: rest.message.clone(), resting: rest.until > clock })
+            let (resting, lasts) = (rest.until > clock, rest.length > LASTING);
+            (*wire, Trouble { message: rest.message.clone(), resting, lasts })
         });
         let troubles = troubles.collect();
         let facts = Facts {

@@ -191,7 +191,7 @@ fn states_say_which_end_and_why() {
     assert_eq!((state, why.as_str()), (WireState::Failed, "a: Open vSwitch: could not open network device"));
 
     let mut world = World::new();
-    let trouble = Trouble { message: "eth1 cannot be made: no".into(), resting: true };
+    let trouble = Trouble { message: "eth1 cannot be made: no".into(), resting: true, lasts: true };
     world.troubles.insert(id(11), trouble);
     let plan = world.plan();
     assert_eq!(plan.plug.values().map(Vec::len).sum::<usize>(), 7, "it rests");
@@ -328,7 +328,9 @@ fn an_interface_that_its_node_renamed_gets_its_name_back_where_that_is_ours_to_s
     assert_eq!((adjustments[0].wire, adjustments[0].called.as_deref()), (id(11), Some("wan")));
     let said = (WireState::Down, "a: its node calls the interface wan".to_owned());
     assert_eq!(world.states()[0], said);
-    world.troubles.insert(id(11), Trouble { message: "eth1 is another's".into(), resting: true });
+    world
+        .troubles
+        .insert(id(11), Trouble { message: "eth1 is another's".into(), resting: true, lasts: true });
     assert!(world.plan().adjust.is_empty(), "it rests");
     assert!(world.states()[0].1.ends_with("calls the interface wan: eth1 is another's"));
     // One that it moved into a namespace of its own it may call as it likes.
