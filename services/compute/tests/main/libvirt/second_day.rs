@@ -199,5 +199,10 @@ async fn a_running_machine_is_given_nics_and_goes_back_to_what_it_was() {
     rig.until_node(one.uid, "runs anew", anew).await;
     assert_eq!(std::os::unix::fs::MetadataExt::nlink(&disk.metadata().unwrap()), 0, "the disk is gone");
     assert_eq!(rig.snapshots(one.uid).await, []);
-    assert!(rig.remove(&[one.uid], &[rig.lab_uid]).await.is_empty());
+
+    // A snapshot that is asked for while the machine is removed is taken before, or not at all.
+    let (uids, labs) = ([one.uid], [rig.lab_uid]);
+    let (left, _) = tokio::join!(rig.remove(&uids, &labs), rig.keep(one.uid, "late"));
+    assert!(left.is_empty());
+    assert!(!rig.data_dir().join(format!("instances/{}", one.uid)).exists(), "nothing is left behind");
 }
