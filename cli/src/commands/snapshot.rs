@@ -31,7 +31,8 @@ pub async fn run(context: &Context, command: Snapshot) -> Result<(), Error> {
         }
         Snapshot::Create { of, output } => {
             let snapshot_id = id(of).to_owned();
-            let request = api::CreateSnapshotRequest { parent, snapshot_id, snapshot: None };
+            let request_id = uuid::Uuid::new_v4().to_string();
+            let request = api::CreateSnapshotRequest { parent, snapshot_id, snapshot: None, request_id };
             let taken = context.client().await?.snapshots().create_snapshot(request).await?.into_inner();
             let with = if taken.has_memory { "its disk and memory" } else { "its disk" };
             let said = || format!("Kept {with} as {} ({})\n", last(&taken.name), bytes(taken.size_bytes));

@@ -65,7 +65,8 @@ impl SnapshotService for Api {
         let snapshot = names::read_snapshot_id("snapshot_id", &request.snapshot_id)?;
         tracing::info!(%lab, %node, snapshot, "a snapshot of a node is to be taken");
         let (ticket, mut compute) = self.peers.ticket(&lab, &node, VERB).await?;
-        let request = pc::CreateSnapshotRequest { ticket: ticket.ticket, uid: ticket.uid, snapshot };
+        let (ticket, uid, request_id) = (ticket.ticket, ticket.uid, request.request_id);
+        let request = pc::CreateSnapshotRequest { ticket, uid, snapshot, request_id };
         let taken = compute.client.create_snapshot(request).await.map_err(compute.error())?;
         Ok(Response::new(view::snapshot(&lab, &node, taken.into_inner())))
     }

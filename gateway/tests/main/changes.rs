@@ -45,6 +45,8 @@ async fn snapshots_are_the_hosts_and_only_one_that_is_there_is_restored() {
         );
     }
     assert_eq!(post(format!("{parent}?snapshotId=a")).await.status.as_u16(), 409);
+    let again = format!("{parent}?snapshotId=a&requestId=0192f0c1-2345-7000-8000-000000000001");
+    assert_eq!(post(again).await.json()["name"], "labs/mixed/nodes/r1/snapshots/a");
     assert_eq!(post(format!("{parent}?snapshotId=..")).await.status.as_u16(), 400);
     let first = rig.get(&format!("{parent}?pageSize=1")).await.json();
     assert_eq!(first["snapshots"][0]["name"], "labs/mixed/nodes/r1/snapshots/a");

@@ -1,5 +1,7 @@
 //! How far the commands of a start are: which points of it were reached, which commands ran, and which is next; and whether the node is ready, which is asked after its `exec`. Pure.
 //!
+//! What goes on from a memory in which all was run runs none of it again.
+//!
 //! A command is known by its point and text. So a changed list runs what is new in it on the running node, and what ran in this start is not run again; a text that stands twice runs twice.
 
 use std::collections::HashMap;
@@ -30,6 +32,9 @@ pub struct ExecState {
     ran: Vec<Ran>,
     /// Whether it is ready; none as long as that is not due, and where it is not asked.
     ready: Option<Ready>,
+    /// All that is asked for now was run before.
+    #[serde(skip)]
+    prepared: bool,
     /// Which command runs, and since when.
     #[serde(skip)]
     pub progress: String,
@@ -117,6 +122,17 @@ impl ExecState {
         }
         self.unsure = true;
         self
+    }
+
+    /// It goes on from a memory in which all commands had been run. Nothing new where it is known already how far they are.
+    pub fn was_prepared(&mut self) {
+        self.prepared = self.reached.is_empty() && self.ran.is_empty();
+    }
+
+    /// All commands were run, and it was ready where that is asked.
+    pub fn is_prepared(&self, asked: Option<Asked<'_>>) -> bool {
+        let is_over = matches!(self.phase(asked), ExecPhase::Done | ExecPhase::Failed);
+        is_over && !matches!(self.ready, Some(Ready::No(_)))
     }
 
     /// These points of a start were reached. False when that is known, or it is another start.
@@ -207,6 +223,13 @@ impl ExecState {
 
     /// The first command of a reached point that did not run, and whether it is ready: before the commands of what boots, else after them. Points before it are done.
     fn next(&mut self, asked: Asked<'_>) -> Option<Due> {
+        if std::mem::take(&mut self.prepared) {
+            let ran = |(point, command): (_, &str)| {
+                let command = command.to_owned();
+                Ran { point, command, failed: Some(String::new()) }
+            };
+            self.ran = all(asked.spec).map(ran).collect();
+        }
         for point in self.reached.clone() {
             if let Some(command) = self.missing(asked.spec, point) {
                 let command = Due::Command { point, command: command.to_owned() };
@@ -299,6 +322,15 @@ fn several(failed: &[&str]) -> String {
         text += &format!("{} {line}{cut}", if i == 0 { ":" } else { ";" });
     }
     text
+}
+
+/// All commands, with the points that they belong to.
+fn all(spec: &NodeSpec) -> impl Iterator<Item = (StagePoint, &str)> {
+    let of_stages = spec.stages.iter().flat_map(|s| {
+        let point = |on_exit| StagePoint { stage: s.stage, on_exit };
+        s.exec.iter().map(move |e| (point(e.on_exit), e.command.as_str()))
+    });
+    of_stages.chain(spec.exec.iter().map(|command| (EXEC, command.as_str())))
 }
 
 /// The commands of a point: its stage's, then the node's `exec` where they are run.
@@ -503,5 +535,34 @@ mod tests {
         assert_eq!((state.phase(None), state.error(None)), late);
         let not_asked = Asked { readiness: None, ..asked };
         assert_eq!(state.phase(Some(not_asked)), ExecPhase::Done, "the kind does not ask for it any more");
+    }
+
+    #[test]
+    fn what_goes_on_from_a_memory_that_had_all_runs_only_what_is_new() {
+        let before = spec(&["a", "a"]);
+        let asked = |spec| Asked { spec, readiness: None, boots: true };
+        let mut first = ExecState::waiting("1");
+        assert!(!first.is_prepared(Some(asked(&before))));
+        first.reach("1", &[CREATED, EXEC]);
+        while let Some(Due::Command { .. }) = first.begin(asked(&before), 1, |_| String::new()) {
+            first.end(Some(asked(&before)), String::new());
+        }
+        assert!(first.is_prepared(Some(asked(&before))));
+        let mut next = ExecState::waiting("2");
+        next.was_prepared();
+        next.advance(asked(&before));
+        next.reach("2", &[CREATED, EXEC]);
+        assert!(!next.take(asked(&before)));
+        assert_eq!(next.phase(Some(asked(&before))), ExecPhase::Done);
+        let after = spec(&["a", "a", "b"]);
+        next.changed();
+        assert!(next.take(asked(&after)));
+        let due = next.begin(asked(&after), 1, |_| String::new());
+        assert_eq!(due, Some(Due::Command { point: EXEC, command: "b".into() }));
+        // What is known of a start already is not changed.
+        let mut known = ExecState::waiting("3");
+        known.reach("3", &[EXEC]);
+        known.was_prepared();
+        assert!(known.take(asked(&before)));
     }
 }

@@ -314,7 +314,8 @@ impl ComputeService for Grpc {
     ) -> Result<Response<p::DiskSnapshot>, Status> {
         let r = request.into_inner();
         let opened = self.host.open(&r.uid, snapshots::VERB, &r.ticket)?;
-        Ok(Response::new(snapshots::create(opened, r.snapshot).await?))
+        let taken = snapshots::create(self.host.clone(), opened, r.snapshot, r.request_id).await?;
+        Ok(Response::new(taken))
     }
 
     async fn delete_snapshot(
@@ -323,7 +324,7 @@ impl ComputeService for Grpc {
     ) -> Result<Response<p::DeleteSnapshotResponse>, Status> {
         let r = request.into_inner();
         let opened = self.host.open(&r.uid, snapshots::VERB, &r.ticket)?;
-        Ok(Response::new(snapshots::delete(opened, r.snapshot).await?))
+        Ok(Response::new(snapshots::delete(self.host.clone(), opened, r.snapshot).await?))
     }
 
     type LogsStream = Streamed<p::LogsResponse>;

@@ -19,6 +19,7 @@ use crate::driver::{Driver, Found, NetworkOf, Process};
 use crate::error::Error;
 use crate::exec_runs::ExecRuns;
 use crate::files::Files;
+use crate::holds::Holds;
 use crate::images::Images;
 use crate::netns::Netns;
 use crate::pins::Pins;
@@ -47,6 +48,8 @@ pub struct Host {
     pub netns: Option<Arc<Netns>>,
     /// Files of labs that are mounted into nodes; none where no driver mounts any.
     pub pins: Option<Arc<Pins>>,
+    /// Nodes that are worked on.
+    pub holds: Holds,
     /// Turns of work, by driver.
     pub turns: Vec<Semaphore>,
     /// Turns of stopping.
@@ -107,6 +110,7 @@ impl Host {
             exec_runs,
             netns,
             pins,
+            holds: Holds::default(),
             stops: Semaphore::new(STOPS_AT_ONCE),
             shutdown,
             fence,

@@ -27,6 +27,7 @@ mod exec_state;
 mod figures;
 mod files;
 mod grpc;
+mod holds;
 mod host;
 mod hosts_file;
 mod images;

@@ -52,6 +52,7 @@ pub async fn run(host: Arc<Host>) {
 }
 
 async fn work(host: Arc<Host>, Due { uid, driver, is_stop }: Due) {
+    let _held = host.holds.hold(uid).await;
     // A stop is mostly a wait for a process to end: one must not keep others waiting.
     let turns = if is_stop { &host.stops } else { &host.turns[driver] };
     let Ok(_turn) = turns.acquire().await else { return };

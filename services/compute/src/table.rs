@@ -241,6 +241,9 @@ impl Table {
             entry.began();
             if entry.exec.start_id != found.start_id {
                 entry.exec = exec();
+                if found.prepared {
+                    entry.exec.was_prepared();
+                }
                 if let Some(instance) = entry.instance().cloned() {
                     entry.exec.advance(Asked::of(&instance));
                 }

@@ -139,14 +139,17 @@ impl ComputeService for Compute {
         Ok(Response::new(pc::ListSnapshotsResponse { snapshots }))
     }
 
-    /// As a host's: what is there is refused.
+    /// As a host's: what is there is refused, unless the request is one that was made before, as all are here that have an id.
     async fn create_snapshot(
         &self,
         request: Request<pc::CreateSnapshotRequest>,
     ) -> Result<Response<pc::DiskSnapshot>, Status> {
-        let id = request.into_inner().snapshot;
+        let pc::CreateSnapshotRequest { snapshot: id, request_id, .. } = request.into_inner();
         let mut all = self.0.snapshots.lock().unwrap();
-        if all.iter().any(|s| s.id == id) {
+        if let Some(there) = all.iter().find(|s| s.id == id) {
+            if !request_id.is_empty() {
+                return Ok(Response::new(there.clone()));
+            }
             return Err(to_status(Failure::new(
                 Code::AlreadyExists,
                 "SNAPSHOT_EXISTS",

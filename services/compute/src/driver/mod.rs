@@ -76,6 +76,8 @@ pub struct Found {
     pub network: NetworkOf,
     /// Names the network namespace that its process is in, where that can be read.
     pub namespace: Option<u64>,
+    /// All that is done once in a start was done before this one: it goes on from a memory.
+    pub prepared: bool,
 }
 
 /// Which network namespace an instance was made to have.
@@ -340,6 +342,17 @@ pub struct Snapshot {
     pub has_memory: bool,
 }
 
+/// A snapshot to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewSnapshot {
+    /// Its id.
+    pub id: String,
+    /// Names the request: one that is repeated answers with what it made; empty names none.
+    pub request_id: String,
+    /// All that is done once in a start was done in the one that runs.
+    pub prepared: bool,
+}
+
 /// Runs instances.
 pub trait Driver: Send + Sync + 'static {
     /// True when this driver runs instances of this runtime.
@@ -401,11 +414,11 @@ pub trait Driver: Send + Sync + 'static {
     fn snapshots<'a>(&'a self, _: &'a str) -> Answer<'a, Vec<Snapshot>> {
         no_snapshots()
     }
-    /// Keeps the disk of an instance as it is now, with its memory when it runs.
-    fn take_snapshot<'a>(&'a self, _: &'a str, _name: &'a str) -> Answer<'a, Snapshot> {
+    /// Keeps the disk of an instance as it is now, with its memory when it runs. Nobody else works on it meanwhile.
+    fn take_snapshot<'a>(&'a self, _: &'a str, _new: &'a NewSnapshot) -> Answer<'a, Snapshot> {
         no_snapshots()
     }
-    /// Forgets a snapshot.
+    /// Forgets a snapshot. Nobody else works on the instance meanwhile.
     fn delete_snapshot<'a>(&'a self, _: &'a str, _name: &'a str) -> Answer<'a, ()> {
         no_snapshots()
     }
@@ -497,6 +510,7 @@ pub(crate) mod testing {
             ports: Vec::new(),
             network: NetworkOf::Own,
             namespace: None,
+            prepared: false,
         }
     }
 

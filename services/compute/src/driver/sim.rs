@@ -130,6 +130,7 @@ impl SimDriver {
                 NetworkMode::Node(_) => NetworkOf::Instance(shares.unwrap_or_default().to_owned()),
             },
             namespace: None,
+            prepared: false,
         };
         let simulated = Simulated {
             found,

@@ -29,6 +29,13 @@ impl Table {
         Some(state)
     }
 
+    /// True when all that is done once in a start was done in the one that runs.
+    pub fn is_prepared(&self, uid: NodeUid) -> bool {
+        let inner = self.lock();
+        let entry = inner.entries.get(&uid).filter(|entry| entry.runs());
+        entry.is_some_and(|e| e.exec.is_prepared(e.instance().map(|i| Asked::of(i))))
+    }
+
     /// What is due next in a start begins, with what is to be written first. None when there is nothing, or it is another start by now.
     pub fn command_begins(
         &self,

@@ -85,6 +85,8 @@ impl Table {
                 match (step, &job.instance, &job.found) {
                     (Step::Create | Step::Start, Some(instance), _) => {
                         entry.remember(|record| record.started(instance));
+                        // It has the interfaces that it had then.
+                        entry.memory.stale |= !instance.restore.is_empty();
                     }
                     (Step::Remove, Some(instance), Some(found))
                         if instance.spec.auto_remove && found.spec_hash == instance.spec_hash =>

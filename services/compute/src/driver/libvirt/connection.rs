@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot};
 use virt::connect::Connect;
 use virt::error::{Error as VirtError, ErrorDomain, ErrorNumber};
 
@@ -58,28 +58,43 @@ pub struct Connection {
 }
 
 /// Several connections to one libvirt, for what takes its time there: a call goes to the one that has the fewest before it.
-pub struct Connections(Vec<Connection>);
+pub struct Connections {
+    all: Vec<Connection>,
+    /// Turns to wait for, so that the time of a call begins when a connection is free; none where waiting counts.
+    turns: Option<Arc<Semaphore>>,
+}
 
 /// A call that is under way or waits, until it is done or dropped.
-struct Pending(Arc<AtomicUsize>);
+struct Pending {
+    pending: Arc<AtomicUsize>,
+    /// Its turn, which is the next one's only when it does not count any more.
+    _turn: Option<OwnedSemaphorePermit>,
+}
 
 impl Pending {
-    fn new(pending: &Arc<AtomicUsize>) -> Pending {
+    fn new(pending: &Arc<AtomicUsize>, turn: Option<OwnedSemaphorePermit>) -> Pending {
         pending.fetch_add(1, Ordering::Relaxed);
-        Pending(pending.clone())
+        Pending { pending: pending.clone(), _turn: turn }
     }
 }
 
 impl Drop for Pending {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.pending.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Connections {
     /// So many, each to be made by its first call.
     pub fn new(count: usize, uri: &str, longest: Duration) -> Result<Connections, Error> {
-        (0..count).map(|_| Connection::new(uri, longest)).collect::<Result<_, _>>().map(Connections)
+        let all = (0..count).map(|_| Connection::new(uri, longest)).collect::<Result<_, _>>()?;
+        Ok(Connections { all, turns: None })
+    }
+
+    /// The same, where a call waits for as long as all are held by others, and only then for its answer.
+    pub fn in_turn(count: usize, uri: &str, longest: Duration) -> Result<Connections, Error> {
+        let turns = Some(Arc::new(Semaphore::new(count)));
+        Ok(Connections { turns, ..Connections::new(count, uri, longest)? })
     }
 
     /// Does something with one of them, on its thread.
@@ -87,13 +102,17 @@ impl Connections {
         &self,
         what: impl FnOnce(&Connect) -> Result<T, VirtError> + Send + 'static,
     ) -> Result<T, Refused> {
-        let freest = self.0.iter().min_by_key(|connection| connection.pending.load(Ordering::Relaxed));
-        freest.expect("there is one at least").call(what).await
+        let turn = match &self.turns {
+            Some(turns) => turns.clone().acquire_owned().await.ok(),
+            None => None,
+        };
+        let freest = self.all.iter().min_by_key(|connection| connection.pending.load(Ordering::Relaxed));
+        freest.expect("there is one at least").call_in(turn, what).await
     }
 
     /// What is said of a call that came to nothing.
     pub fn error(&self, refused: Refused) -> Error {
-        self.0[0].error(refused)
+        self.all[0].error(refused)
     }
 }
 
@@ -121,8 +140,16 @@ impl Connection {
         &self,
         what: impl FnOnce(&Connect) -> Result<T, VirtError> + Send + 'static,
     ) -> Result<T, Refused> {
+        self.call_in(None, what).await
+    }
+
+    async fn call_in<T: Send + 'static>(
+        &self,
+        turn: Option<OwnedSemaphorePermit>,
+        what: impl FnOnce(&Connect) -> Result<T, VirtError> + Send + 'static,
+    ) -> Result<T, Refused> {
         let (reply, answer) = oneshot::channel();
-        let pending = Pending::new(&self.pending);
+        let pending = Pending::new(&self.pending, turn);
         let call: Call = Box::new(move |connect| {
             // Whoever asked has gone: it would be done for nobody.
             if !reply.is_closed() {
@@ -340,9 +367,27 @@ mod tests {
         for _ in 0..3 {
             assert!(connections.call(Connect::get_hostname).await.is_ok(), "another one does it");
         }
-        assert_eq!(connections.0.iter().map(|c| c.pending.load(Ordering::Relaxed)).sum::<usize>(), 1);
+        assert_eq!(connections.all.iter().map(|c| c.pending.load(Ordering::Relaxed)).sum::<usize>(), 1);
         drop(open);
         assert!(held.await.unwrap());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_waits_for_a_turn_has_all_the_time_of_a_call_after_it() {
+        const LONGEST: Duration = Duration::from_secs(1);
+        let connections = Arc::new(Connections::in_turn(1, TEST, LONGEST).unwrap());
+        let (open, gate) = mpsc::channel::<()>();
+        let hangs = move |connect: &Connect| {
+            let _ = gate.recv();
+            connect.get_hostname()
+        };
+        assert!(matches!(connections.call(hangs).await, Err(Refused::Late(_))));
+        // The thread is held still.
+        let next = connections.clone();
+        let mut next = tokio::spawn(async move { next.call(Connect::get_hostname).await.is_ok() });
+        assert!(tokio::time::timeout(LONGEST * 3 / 2, &mut next).await.is_err(), "it waits for its turn");
+        drop(open);
+        assert!(next.await.unwrap(), "and is answered");
     }
 
     #[tokio::test]

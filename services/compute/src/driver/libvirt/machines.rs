@@ -18,7 +18,7 @@ use super::identity::Identity;
 use super::lives::CLEARING;
 use super::read::{self, Reading};
 use super::xml::{self, Machine, Medium, Nic};
-use super::{LibvirtDriver, log, medium};
+use super::{LibvirtDriver, log, medium, snapshots};
 use crate::driver::Limits;
 use crate::error::Error;
 
@@ -52,6 +52,7 @@ impl LibvirtDriver {
             image: base.digest.to_string(),
             limits: Limits::of(&instance.spec),
             started_ns: 0,
+            prepared: false,
         };
         let id = uuid::Uuid::new_v4().to_string();
         let xml = self.xml(&id, instance, &identity).await?;
@@ -143,6 +144,7 @@ impl LibvirtDriver {
         let identity = Identity {
             started_ns: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),
             limits: Limits::of(&instance.spec),
+            prepared: false,
             ..reading.identity
         };
         self.prepare(instance).await?;
@@ -199,7 +201,11 @@ impl LibvirtDriver {
             return Ok(());
         }
         let id = id.to_owned();
-        let rename = move |connect: &_| Domain::lookup_by_uuid_string(connect, &id)?.rename(&name, 0);
+        let rename = move |connect: &_| {
+            let domain = Domain::lookup_by_uuid_string(connect, &id)?;
+            snapshots::untell(&domain)?;
+            domain.rename(&name, 0)
+        };
         self.acts.call(rename).await.map(drop).map_err(|refused| self.acts.error(refused))
     }
 

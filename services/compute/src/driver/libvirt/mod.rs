@@ -10,7 +10,7 @@
 //!                                                         typed:    commands at its serial line, by a dialogue
 //! ```
 //!
-//! Several connections, since libvirtd can take a minute to define a domain and takes seconds to end one, and neither what is seen nor carrier, nor what is done about others, must wait meanwhile; one more that writes memories to disks. A domain is defined anew at each start, so that what
+//! Several connections, since libvirtd can take a minute to define a domain and takes seconds to end one, and neither what is seen nor carrier, nor what is done about others, must wait meanwhile; a few more that write memories to disks. A domain is defined anew at each start, so that what
 //! may have changed since (its taps, its size, how guests run here) is what it starts with; its disk and its addresses stay.
 
 mod accel;
@@ -54,8 +54,8 @@ use tokio::sync::OnceCell;
 use tokio_stream::wrappers::BroadcastStream;
 
 use super::{
-    Answer, Attach, Command, Console, Driver, Found, Image, Limits, Line, Lines, Listed, NetworkOf, Probe,
-    Session, Snapshot,
+    Answer, Attach, Command, Console, Driver, Found, Image, Limits, Line, Lines, Listed, NetworkOf,
+    NewSnapshot, Probe, Session, Snapshot,
 };
 use crate::config::Config;
 use crate::error::Error;
@@ -77,7 +77,9 @@ const ACT: Duration = Duration::from_secs(180);
 const ACTS: usize = 8;
 /// How often logs of consoles are looked at.
 const LOGS: Duration = Duration::from_secs(2);
-/// How long a machine's memory may take to be written to its disk.
+/// So many memories are written to disks, or read, at once: each takes all that a disk gives.
+const SAVES: usize = 2;
+/// How long a machine's memory may take to be written to its disk, once its turn has come.
 const SAVE: Duration = Duration::from_secs(900);
 
 /// See the module.
@@ -85,7 +87,7 @@ pub struct LibvirtDriver {
     owner: Owner,
     looks: Connection,
     acts: Arc<Connections>,
-    saves: Connection,
+    saves: Connections,
     disks: Disks,
     files: Arc<Files>,
     kinds: Catalogue,
@@ -121,7 +123,7 @@ impl LibvirtDriver {
             looks: Connection::new(&config.libvirt_uri, LOOK)?,
             room: Room::new(acts.clone(), data_dir, shutdown.clone()),
             acts,
-            saves: Connection::new(&config.libvirt_uri, SAVE)?,
+            saves: Connections::in_turn(SAVES, &config.libvirt_uri, SAVE)?,
             disks,
             files,
             kinds,
@@ -293,7 +295,8 @@ impl Driver for LibvirtDriver {
             if reading.lacks_room() {
                 self.room.wait(&reading.id);
             }
-            let Identity { uid, lab_uid, lab, node, spec_hash, image, limits, .. } = reading.identity.clone();
+            let Identity { uid, lab_uid, lab, node, spec_hash, image, limits, prepared, .. } =
+                reading.identity.clone();
             Ok(Some(Found {
                 process: reading.process(),
                 aside: reading.is_aside(),
@@ -317,6 +320,7 @@ impl Driver for LibvirtDriver {
                 ports: Vec::new(),
                 network: NetworkOf::Own,
                 namespace: None,
+                prepared,
             }))
         }
         .boxed()
@@ -418,7 +422,14 @@ impl Driver for LibvirtDriver {
     }
 
     fn configure<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()> {
-        self.type_configuration(id, instance).boxed()
+        async move {
+            // What it goes on from has it.
+            match self.reading(id).await? {
+                Some(reading) if reading.identity.prepared => Ok(()),
+                _ => self.type_configuration(id, instance).await,
+            }
+        }
+        .boxed()
     }
 
     fn console<'a>(&'a self, id: &'a str, how: Attach) -> Answer<'a, Console> {
@@ -429,8 +440,8 @@ impl Driver for LibvirtDriver {
         self.snapshots_of(id).boxed()
     }
 
-    fn take_snapshot<'a>(&'a self, id: &'a str, name: &'a str) -> Answer<'a, Snapshot> {
-        self.keep(id, name).boxed()
+    fn take_snapshot<'a>(&'a self, id: &'a str, new: &'a NewSnapshot) -> Answer<'a, Snapshot> {
+        self.keep(id, new).boxed()
     }
 
     fn delete_snapshot<'a>(&'a self, id: &'a str, name: &'a str) -> Answer<'a, ()> {

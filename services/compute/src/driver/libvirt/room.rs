@@ -69,7 +69,8 @@ impl Room {
         }
     }
 
-    fn free(&self) -> u64 {
+    /// Bytes that are free on the disk.
+    pub fn free(&self) -> u64 {
         statvfs(&self.instances).map_or(0, |disk| disk.blocks_available() * disk.fragment_size())
     }
 }
