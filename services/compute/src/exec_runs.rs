@@ -1,10 +1,11 @@
 //! A node's exec and stage commands run once for each start of it, at the points that the scheduler tells. A marker in `<run dir>/exec/<uid>.<start>` is written before and after each
 //! command, so that a restart of this service neither runs one twice nor leaves the rest out. The run directory is emptied at boot, which ends every start too. After the `exec` commands
 //! a node is asked whether it is ready, when its kind says how; that is in the marker as well. A virtual machine is asked before them: it takes no command before it has booted, nor the configuration
-//! that its kind has typed at its console.
+//! that its kind has typed at its console. What is typed waits until no person types there.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -17,6 +18,11 @@ use crate::error::Error;
 use crate::exec_state::{Due, ExecState, LONGEST_ERROR};
 use crate::readiness::{self, Asking};
 use crate::table::{ExecJob, Table};
+
+/// So long a person who types at a console is waited for: then what was to be typed fails, and says so.
+const CONSOLE_WITHIN: Duration = Duration::from_secs(600);
+/// How often it is looked whether a console is free.
+const CONSOLE_LOOK: Duration = Duration::from_millis(250);
 
 /// The markers.
 pub struct ExecRuns {
@@ -90,8 +96,13 @@ impl ExecRuns {
             let now = jiff::Timestamp::now();
             let begun = table.command_begins(job.uid, start, now.as_microsecond(), |due| told(due, now));
             let Some((due, state)) = begun else { return };
+            let doing = state.progress.clone();
             let state = match due {
                 Due::Command { command, .. } => {
+                    // Before it is marked: what was never begun is not taken for interrupted.
+                    if !console_free(job, driver, table, shutdown, doing).await {
+                        return;
+                    }
                     self.mark(job.uid, &state);
                     let argv = words::split(&command).map_err(|e| format!("cannot be split into words: {e}"));
                     let outcome = match argv {
@@ -124,7 +135,10 @@ impl ExecRuns {
                     };
                     let Some(mut answer) = answer else { continue };
                     if answer.is_ok() {
-                        answer = driver.configure(&job.id, &job.instance).await.map_err(|e| e.to_string());
+                        if !console_free(job, driver, table, shutdown, doing).await {
+                            return;
+                        }
+                        answer = configured(driver, job, asking.bound()).await.map_err(|e| e.to_string());
                     }
                     match &answer {
                         Ok(()) => tracing::info!("it is ready"),
@@ -140,6 +154,48 @@ impl ExecRuns {
             }
         }
     }
+}
+
+/// Waits until no person types at its console, as long as that is waited for. False: the start is over, or this service; there is nothing more to do.
+async fn console_free(
+    job: &ExecJob,
+    driver: &dyn Driver,
+    table: &Table,
+    shutdown: &Shutdown,
+    then: String,
+) -> bool {
+    if !driver.console_held(&job.id) {
+        return true;
+    }
+    tracing::info!("waits for its console, where a person types");
+    if !table.command_waits(job.uid, &job.start_id, HELD.to_owned()) {
+        return false;
+    }
+    let free = async {
+        while driver.console_held(&job.id) {
+            tokio::time::sleep(CONSOLE_LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => return false,
+        // One that is held still refuses what is to be typed, and says why.
+        _ = tokio::time::timeout(CONSOLE_WITHIN, free) => {}
+    }
+    table.command_waits(job.uid, &job.start_id, then)
+}
+
+/// What is said while a console is waited for.
+const HELD: &str = "waits for its console, where somebody types (netloom console): its configuration and its commands are typed there when it is left";
+
+/// Has its configuration typed, where its kind takes it so, within this time.
+async fn configured(driver: &dyn Driver, job: &ExecJob, bound: Duration) -> Result<(), Error> {
+    let typed = tokio::time::timeout(bound, driver.configure(&job.id, &job.instance)).await;
+    typed.unwrap_or_else(|_| {
+        Err(Error::ConsoleFailed(format!(
+            "it did not take its startup configuration within {} s, which was broken off: look at the console, with netloom console or netloom logs, and start the node again (netloom node restart)",
+            bound.as_secs()
+        )))
+    })
 }
 
 /// Runs one command; `Err` says how it failed.

@@ -417,6 +417,10 @@ impl Driver for LibvirtDriver {
         self.type_command(id, instance, command).boxed()
     }
 
+    fn console_held(&self, id: &str) -> bool {
+        self.writers.held_by_person(id)
+    }
+
     fn configure<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()> {
         self.type_configuration(id, instance).boxed()
     }
