@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use netloom_model::id::NodeUid;
+use netloom_model::slice::Instance;
 use netloom_model::words;
 use netloom_service::{Shutdown, fail_point};
 
@@ -138,7 +139,9 @@ impl ExecRuns {
                         if !console_free(job, driver, table, shutdown, doing).await {
                             return;
                         }
-                        answer = configured(driver, job, asking.bound()).await.map_err(|e| e.to_string());
+                        let typing = driver.configure(&job.id, &job.instance);
+                        let bound = typing_time(&job.instance, asking.bound());
+                        answer = configured(bound, typing).await.map_err(|e| e.to_string());
                     }
                     match &answer {
                         Ok(()) => tracing::info!("it is ready"),
@@ -187,10 +190,15 @@ async fn console_free(
 /// What is said while a console is waited for.
 const HELD: &str = "waits for its console, where somebody types (netloom console): its configuration and its commands are typed there when it is left";
 
-/// Has its configuration typed, where its kind takes it so, within this time.
-async fn configured(driver: &dyn Driver, job: &ExecJob, bound: Duration) -> Result<(), Error> {
-    let typed = tokio::time::timeout(bound, driver.configure(&job.id, &job.instance)).await;
-    typed.unwrap_or_else(|_| {
+/// So long its configuration may take to be typed: the time of its kind, and a second for each 50 bytes, several times what a line at a prompt takes.
+fn typing_time(instance: &Instance, of_kind: Duration) -> Duration {
+    let file = instance.files.iter().find(|file| file.path == instance.spec.startup_config);
+    of_kind + Duration::from_secs(file.map_or(0, |file| file.size_bytes / 50))
+}
+
+/// A configuration that is typed has this time: one that never ends would hold the console for ever.
+async fn configured(bound: Duration, typing: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    tokio::time::timeout(bound, typing).await.unwrap_or_else(|_| {
         Err(Error::ConsoleFailed(format!(
             "it did not take its startup configuration within {} s, which was broken off: look at the console, with netloom console or netloom logs, and start the node again (netloom node restart)",
             bound.as_secs()
@@ -292,6 +300,13 @@ mod tests {
         assert_eq!((phase(uid, "7"), phase(uid, "8")), (ExecPhase::Waiting, ExecPhase::Done));
         runs.forget_node(uid);
         assert_eq!((phase(uid, "8"), phase(other, "9")), (ExecPhase::Waiting, ExecPhase::Done));
+    }
+
+    #[tokio::test]
+    async fn a_configuration_that_never_ends_is_broken_off_and_told() {
+        let late = configured(Duration::ZERO, std::future::pending()).await.unwrap_err();
+        assert!(matches!(&late, Error::ConsoleFailed(why) if why.contains("within 0 s")), "{late}");
+        assert!(configured(Duration::from_secs(60), async { Ok(()) }).await.is_ok());
     }
 
     #[test]
