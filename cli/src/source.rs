@@ -253,8 +253,7 @@ fn readiness(readiness: Option<&api::Readiness>) -> serde_json::Value {
         Method::Log => json!({ "method": "log", "pattern": readiness.pattern, "timeout_s": timeout }),
         Method::Serial => json!({ "method": "serial", "pattern": readiness.pattern, "timeout_s": timeout }),
         Method::Command => json!({ "method": "command", "command": readiness.command, "timeout_s": timeout }),
-        Method::Tcp => json!({ "method": "tcp", "port": readiness.port, "timeout_s": timeout }),
-        Method::None | Method::Unspecified => json!({ "method": "none" }),
+        Method::None | Method::Tcp | Method::Unspecified => json!({ "method": "none" }),
     }
 }
 

@@ -304,18 +304,17 @@ fn vm(vm: &Vm) -> v1::Vm {
 
 fn readiness(readiness: &Readiness) -> v1::Readiness {
     use v1::ReadinessMethod as Method;
-    let (method, pattern, command, port) = match readiness {
-        Readiness::None {} => (Method::None, "", [].as_slice(), 0),
-        Readiness::Log { pattern, .. } => (Method::Log, pattern.as_str(), [].as_slice(), 0),
-        Readiness::Serial { pattern, .. } => (Method::Serial, pattern.as_str(), [].as_slice(), 0),
-        Readiness::Command { command, .. } => (Method::Command, "", command.as_slice(), 0),
-        Readiness::Tcp { port, .. } => (Method::Tcp, "", [].as_slice(), u32::from(port.get())),
+    let (method, pattern, command) = match readiness {
+        Readiness::None {} => (Method::None, "", [].as_slice()),
+        Readiness::Log { pattern, .. } => (Method::Log, pattern.as_str(), [].as_slice()),
+        Readiness::Serial { pattern, .. } => (Method::Serial, pattern.as_str(), [].as_slice()),
+        Readiness::Command { command, .. } => (Method::Command, "", command.as_slice()),
     };
     v1::Readiness {
         method: method.into(),
         pattern: pattern.to_owned(),
         command: command.to_vec(),
-        port,
+        port: 0,
         timeout_seconds: readiness.timeout_s(),
     }
 }
@@ -368,13 +367,18 @@ fn config_in(startup: &Startup) -> v1::ConfigIn {
 
 fn config_out(save: &Save) -> v1::ConfigOut {
     use v1::ConfigOutMethod as Method;
-    let (method, command, path) = match save {
-        Save::None {} => (Method::None, [].as_slice(), ""),
-        Save::Exec { command } => (Method::Exec, command.as_slice(), ""),
-        Save::File { command, path } => (Method::File, command.as_slice(), path.as_str()),
-        Save::Serial { command } => (Method::Serial, command.as_slice(), ""),
+    let (method, command, path, strip) = match save {
+        Save::None {} => (Method::None, [].as_slice(), "", ""),
+        Save::Exec { command, strip } => (Method::Exec, command.as_slice(), "", strip.as_str()),
+        Save::File { command, path } => (Method::File, command.as_slice(), path.as_str(), ""),
+        Save::Serial { command, strip } => (Method::Serial, command.as_slice(), "", strip.as_str()),
     };
-    v1::ConfigOut { method: method.into(), command: command.to_vec(), path: path.to_owned() }
+    v1::ConfigOut {
+        method: method.into(),
+        command: command.to_vec(),
+        path: path.to_owned(),
+        strip: strip.to_owned(),
+    }
 }
 
 /// An operation, with its lab as it is now and what the topology file's reader had to say.

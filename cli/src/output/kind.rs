@@ -148,8 +148,7 @@ fn readiness(kind: &api::Kind) -> String {
         Method::Log => format!("its log says /{}/", readiness.pattern),
         Method::Serial => format!("its serial console says /{}/", readiness.pattern),
         Method::Command => format!("{} ends with 0", command(&readiness.command)),
-        Method::Tcp => format!("port {} takes connections", readiness.port),
-        Method::None | Method::Unspecified => return String::new(),
+        Method::None | Method::Tcp | Method::Unspecified => return String::new(),
     };
     format!("{what}, within {} s", readiness.timeout_seconds)
 }
@@ -217,12 +216,19 @@ fn save(kind: &api::Kind) -> String {
     use api::ConfigOutMethod as Method;
     let Some(config) = &kind.config_out else { return String::new() };
     match config.method() {
-        Method::Exec => command(&config.command),
+        Method::Exec => format!("{}{}", command(&config.command), without(&config.strip)),
         Method::File if config.command.is_empty() => config.path.clone(),
         Method::File => format!("{} after {}", config.path, command(&config.command)),
-        Method::Serial => format!("{} at the serial console", config.command.join(" ")),
+        Method::Serial => {
+            format!("{} at the serial console{}", config.command.join(" "), without(&config.strip))
+        }
         Method::None | Method::Unspecified => String::new(),
     }
+}
+
+/// Lines that are left out of what is saved.
+fn without(strip: &str) -> String {
+    if strip.is_empty() { String::new() } else { format!(", without lines /{strip}/") }
 }
 
 #[cfg(test)]
@@ -270,6 +276,7 @@ mod tests {
                 method: api::ConfigOutMethod::File.into(),
                 command: vec!["write".into()],
                 path: "/c".into(),
+                ..api::ConfigOut::default()
             }),
             source: "a book".into(),
             ..api::Kind::default()
@@ -341,6 +348,7 @@ Source          a book
             config_out: Some(api::ConfigOut {
                 method: api::ConfigOutMethod::Serial.into(),
                 command: vec!["show".into(), "run".into()],
+                strip: "^Building ".into(),
                 ..api::ConfigOut::default()
             }),
             verified: true,
@@ -354,7 +362,7 @@ Source          a book
             "Console         SSH to port 22\n",
             "Command line    commands are typed at its console, where it says /#$/, as admin, after enable; what says /^%/ failed\n",
             "Startup config  day0 in day0.tgz on a FAT disk labelled data\n",
-            "Save            show run at the serial console\n",
+            "Save            show run at the serial console, without lines /^Building /\n",
             "Verified        yes: a test runs it\n",
         ] {
             assert!(said.contains(line), "{line} missing in {said}");

@@ -12,7 +12,7 @@ mod machine;
 
 pub use file::{
     AsMachine, CommandLine, Config, Console, Container, DiskBus, Ends, Kind, KindError, Machine, NicModel,
-    Readiness, Resources, Save, Startup, Vm,
+    Readiness, Resources, Save, Startup, Vm, stripped,
 };
 
 use crate::failure::Violation;

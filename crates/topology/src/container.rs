@@ -82,7 +82,21 @@ impl<'a> Containers<'a> {
             *word = magic.text(word, place(&places, "healthcheck").unwrap_or(pos), report);
         }
         let own = self.startup_configs.get(magic.node).map(|text| At { value: text.clone(), pos });
+        let bound = kind.startup_path().and_then(|path| binds.iter().position(|b| b.target == path));
         let startup_config = match own.as_ref().or_else(|| levels.one(|d| &d.startup_config)) {
+            Some(_) if own.is_some() && bound.is_some() => {
+                let i = bound.unwrap_or_default();
+                let message = format!(
+                    "there is a saved configuration of node {}, and this bind puts a file at {}, where that would go: leave the bind out and name its file as startup-config, which gives way to what was saved, or deploy without --saved",
+                    magic.node, binds[i].target
+                );
+                report.error(
+                    place(&places, &format!("binds[{i}]")).unwrap_or(pos),
+                    "SAVED_CONFIG_BOUND",
+                    message,
+                );
+                String::new()
+            }
             Some(config) if own.is_some() => {
                 let takes = takes(kind, kind.takes_startup_config(), "startup-config", config.pos, report);
                 if takes { self.startup_config(config, true, kind, magic, report) } else { String::new() }

@@ -56,6 +56,11 @@ impl Asking {
         self.readiness == *readiness
     }
 
+    /// The time that its kind gives it.
+    pub fn bound(&self) -> Duration {
+        Duration::from_secs(self.readiness.timeout_seconds.into())
+    }
+
     /// Asks once. `Err` says what was waited for in vain, when the time is over; none when it is to be asked again, after a pause that is over then.
     pub async fn ask(&mut self, driver: &dyn Driver, job: &ExecJob) -> Option<Result<(), String>> {
         let bound = self.left().clamp(LEAST_ANSWER, LONGEST_ANSWER);

@@ -340,6 +340,7 @@ impl SchedulerService for Grpc {
             uid,
             shell: kind.map(|k| k.shell.clone()).unwrap_or_default(),
             save: kind.map(|k| k.save_command()).unwrap_or_default(),
+            save_strip: kind.map(|k| k.save_strip().to_owned()).unwrap_or_default(),
         }))
     }
 

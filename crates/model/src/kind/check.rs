@@ -121,11 +121,6 @@ impl Kind {
                 inside("readiness.method", docker || libvirt, "docker\" or \"libvirt")
             }
             Readiness::Serial { .. } => inside("readiness.method", libvirt, "libvirt"),
-            Readiness::Tcp { .. } if docker => {
-                let what = "\"tcp\" is not for runtime \"docker\": use \"command\" with a command that tells inside the container, or \"log\"";
-                return wrong("readiness.method", what.to_owned());
-            }
-            Readiness::Tcp { .. } => inside("readiness.method", libvirt, "libvirt"),
             Readiness::None {} => Ok(()),
         }?;
         match &self.console {
@@ -224,7 +219,7 @@ impl Kind {
                 pattern("readiness.pattern", text)?;
             }
             Readiness::Command { command: words, .. } => command("readiness.command", words)?,
-            Readiness::Tcp { .. } | Readiness::None {} => {}
+            Readiness::None {} => {}
         }
         let timeout = self.readiness.timeout_s();
         if self.readiness != (Readiness::None {}) && !(1..=7_200).contains(&timeout) {
@@ -253,8 +248,9 @@ impl Kind {
             _ => {}
         }
         match &self.config.save {
-            Save::Exec { command: words } | Save::Serial { command: words } => {
-                command("config.save.command", words)?
+            Save::Exec { command: words, strip } | Save::Serial { command: words, strip } => {
+                command("config.save.command", words)?;
+                pattern("config.save.strip", strip)?;
             }
             Save::File { path, .. } => absolute("config.save.path", path)?,
             Save::None {} => {}

@@ -257,14 +257,6 @@ pub enum Readiness {
         #[serde(default = "timeout")]
         timeout_s: u32,
     },
-    /// A port of a virtual machine's management address takes TCP connections.
-    Tcp {
-        /// The port.
-        port: NonZeroU16,
-        /// Seconds after its commands in which it should; 1 to 7,200.
-        #[serde(default = "timeout")]
-        timeout_s: u32,
-    },
 }
 
 fn timeout() -> u32 {
@@ -284,19 +276,18 @@ impl Readiness {
             Readiness::None {} => 0,
             Readiness::Log { timeout_s, .. }
             | Readiness::Serial { timeout_s, .. }
-            | Readiness::Command { timeout_s, .. }
-            | Readiness::Tcp { timeout_s, .. } => *timeout_s,
+            | Readiness::Command { timeout_s, .. } => *timeout_s,
         }
     }
 
-    /// What the host of an instance asks; none where nothing is waited for, or not by it. What a serial console says is the log of a virtual machine.
+    /// What the host of an instance asks; none where nothing is waited for. What a serial console says is the log of a virtual machine.
     pub fn of_host(&self) -> Option<slice::Readiness> {
         let check = match self {
             Readiness::Command { command, .. } => ReadinessCheck::Command(command.clone()),
             Readiness::Log { pattern, .. } | Readiness::Serial { pattern, .. } => {
                 ReadinessCheck::LogPattern(pattern.clone())
             }
-            Readiness::None {} | Readiness::Tcp { .. } => return None,
+            Readiness::None {} => return None,
         };
         Some(slice::Readiness { check, timeout_seconds: self.timeout_s() })
     }
@@ -463,6 +454,9 @@ pub enum Save {
     Exec {
         /// The command and its arguments.
         command: Vec<String>,
+        /// Regular expression for a line that it prints and that is no part of the configuration; empty: all is.
+        #[serde(default)]
+        strip: String,
     },
     /// A file inside is it, after a command if there is one.
     File {
@@ -476,6 +470,9 @@ pub enum Save {
     Serial {
         /// The command and its arguments, typed with single spaces between.
         command: Vec<String>,
+        /// Regular expression for a line that it prints and that is no part of the configuration; empty: all is.
+        #[serde(default)]
+        strip: String,
     },
 }
 
@@ -483,6 +480,16 @@ impl Default for Save {
     fn default() -> Save {
         Save::None {}
     }
+}
+
+/// What a node printed as its configuration, without the lines that match its kind's [`Kind::save_strip`] and the empty ones before the first that is left: a device that is told all of it would refuse those. All of it where nothing is to go.
+pub fn stripped(printed: Vec<u8>, strip: &str) -> Vec<u8> {
+    let Some(strip) = regex::bytes::Regex::new(strip).ok().filter(|_| !strip.is_empty()) else {
+        return printed;
+    };
+    let lines = printed.split_inclusive(|b| *b == b'\n');
+    let kept = lines.filter(|line| !strip.is_match(line.trim_ascii_end()));
+    kept.skip_while(|line| line.trim_ascii().is_empty()).flatten().copied().collect()
 }
 
 impl Kind {
@@ -552,7 +559,7 @@ impl Kind {
     pub fn save_command(&self) -> Vec<String> {
         let cat = |path: &str| vec!["cat".to_owned(), path.to_owned()];
         match &self.config.save {
-            Save::Exec { command } | Save::Serial { command } => command.clone(),
+            Save::Exec { command, .. } | Save::Serial { command, .. } => command.clone(),
             Save::File { command, path } if command.is_empty() => cat(path),
             // What the first command says is not the configuration.
             Save::File { command, path } => {
@@ -560,6 +567,14 @@ impl Kind {
                 vec!["sh".to_owned(), "-c".to_owned(), script]
             }
             Save::None {} => Vec::new(),
+        }
+    }
+
+    /// What that prints beside the configuration: a regular expression for a line; empty when nothing.
+    pub fn save_strip(&self) -> &str {
+        match &self.config.save {
+            Save::Exec { strip, .. } | Save::Serial { strip, .. } => strip,
+            Save::File { .. } | Save::None {} => "",
         }
     }
 }

@@ -1,9 +1,12 @@
 //! What is said of kinds: those that do not run, or not yet as they should, and what nodes of a kind are given.
 
-use netloom_model::spec::MgmtSpec;
-use netloom_topology::{BundleFiles, Parsed};
+use std::collections::BTreeMap;
 
-use crate::{codes, read, read_with, refused, said, spec, with_node};
+use netloom_model::kind::Catalogue;
+use netloom_model::spec::MgmtSpec;
+use netloom_topology::{BundleFiles, Input, Parsed, parse};
+
+use crate::{bundle, codes, read, read_with, refused, said, spec, with_node};
 
 /// What is said with this code.
 fn told(parsed: &Parsed, code: &str) -> Vec<String> {
@@ -104,7 +107,7 @@ fn what_only_a_container_can_have_is_refused_of_a_virtual_machine() {
         "    a: {kind: linux, runtime: libvirt, image: i}\n    b: {kind: frr, network-mode: 'container:a'}";
     refused(&nodes(link), "5:34 error NETWORK_MODE", "is no container");
     // Nothing says how commands are typed at its console.
-    let inherited = "name: lab\ntopology:\n  defaults: {exec: [ls]}\n  nodes: {a: {kind: windows, image: i}}";
+    let inherited = "name: lab\ntopology:\n  defaults: {exec: [ls]}\n  nodes: {a: {kind: fmcv, image: i}}";
     refused(inherited, "3:14 error NOT_FOR_VMS", "startup-config");
 }
 
@@ -141,7 +144,7 @@ fn a_virtual_machine_is_told_its_addresses_where_its_kind_can_be() {
     for kind in ["linux", "iosv"] {
         assert!(!codes(&read(&config(kind))).contains(&"9:9 warning KEY_NOT_SUPPORTED".to_owned()), "{kind}");
     }
-    refused(&config("windows"), "9:9 warning KEY_NOT_SUPPORTED", "into the disk image");
+    refused(&config("fmcv"), "9:9 warning KEY_NOT_SUPPORTED", "into the disk image");
 }
 
 #[test]
@@ -180,6 +183,35 @@ fn a_configuration_that_is_no_json_is_not_given_where_json_is_read() {
     let inline = "    a:\n      kind: srl\n      image: i\n      startup-config: |\n        set / a\n        set / b\n";
     assert!(
         told(&read(&nodes(inline)), "STARTUP_CONFIG_NOT_JSON")[0].contains("/etc/opt/srlinux/config.json")
+    );
+}
+
+/// It was told as two files at one place, and that one of them be left out.
+#[test]
+fn a_saved_configuration_is_refused_where_a_bind_has_its_place() {
+    let text = "name: lab\ntopology:\n  nodes:\n    r1:\n      kind: frr\n      binds: [\"r1/frr.conf:/etc/frr/frr.conf\"]\n    r2: {kind: frr, startup-config: r2/frr.conf}\n";
+    let with_saved = |node: &str| {
+        let saved = BTreeMap::from([(node.to_owned(), "hostname saved\n".to_owned())]);
+        parse(&Input {
+            file_name: "lab.clab.yml",
+            text,
+            env: &|_| None,
+            all_env: &BTreeMap::new,
+            node_filter: &[],
+            startup_configs: &saved,
+            files: &bundle(),
+            catalogue: &Catalogue::embedded(),
+        })
+    };
+    let refused = with_saved("r1");
+    assert_eq!(codes(&refused), ["6:15 error SAVED_CONFIG_BOUND"]);
+    let why = told(&refused, "SAVED_CONFIG_BOUND");
+    assert!(why[0].contains("node r1") && why[0].contains("without --saved"), "{why:?}");
+    let taken = with_saved("r2");
+    assert!(taken.ok(), "{:?}", said(&taken));
+    assert_eq!(
+        taken.spec.nodes[1].startup_config, ".netloom/r2/startup-config",
+        "in place of the file's own"
     );
 }
 

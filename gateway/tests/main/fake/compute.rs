@@ -83,9 +83,9 @@ impl ComputeService for Compute {
                     vec![Err(to_status(Failure::new(Code::FailedPrecondition, "RUNTIME_REFUSED", said)))]
                 }
                 Some(Part::Start(start)) if start.command == ["show", "running config"] => vec![
-                    answer(exec_response::Part::Stdout(b"hostname ".to_vec())),
+                    answer(exec_response::Part::Stdout(b"Building configuration...\nhost".to_vec())),
                     answer(exec_response::Part::Stderr(b"a warning\n".to_vec())),
-                    answer(exec_response::Part::Stdout(b"r1\n".to_vec())),
+                    answer(exec_response::Part::Stdout(b"name r1\n".to_vec())),
                     answer(exec_response::Part::ExitCode(0)),
                 ],
                 Some(Part::Start(start)) if start.command == ["silent"] => vec![

@@ -401,6 +401,10 @@ pub trait Driver: Send + Sync + 'static {
         instance: Option<&'a Instance>,
         command: Command,
     ) -> Answer<'a, Session>;
+    /// True as long as a person types at its console, and nothing else can be typed there therefore.
+    fn console_held(&self, _id: &str) -> bool {
+        false
+    }
     /// Gives an instance that has booted the configuration that it could not be given before. Fine when there is none.
     fn configure<'a>(&'a self, _id: &'a str, _instance: &'a Instance) -> Answer<'a, ()> {
         async { Ok(()) }.boxed()

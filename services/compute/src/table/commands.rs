@@ -68,6 +68,11 @@ impl Table {
         self.progressed(uid, start_id, |exec, _| exec.answer(ready))
     }
 
+    /// This is what a start waits for now. False when it does not run any more.
+    pub fn command_waits(&self, uid: NodeUid, start_id: &str, progress: String) -> bool {
+        self.progressed(uid, start_id, |exec, _| exec.progress = progress).is_some()
+    }
+
     fn progressed(
         &self,
         uid: NodeUid,

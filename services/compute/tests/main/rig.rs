@@ -124,7 +124,10 @@ impl Rig {
             std::fs::copy(libvirt::guest(), images.join(&guest_digest().as_str()["sha256:".len()..]))
                 .unwrap();
             std::fs::create_dir(dir.path().join("kinds")).unwrap();
-            std::fs::write(dir.path().join("kinds/guest.toml"), include_str!("libvirt/guest.toml")).unwrap();
+            let guest = include_str!("libvirt/guest.toml");
+            std::fs::write(dir.path().join("kinds/guest.toml"), guest).unwrap();
+            let typed = guest.replace("\"guest\"", "\"typed\"").replace("\"nocloud\"", "\"serial\"");
+            std::fs::write(dir.path().join("kinds/typed.toml"), typed).unwrap();
         }
         let owner = installation::owner(&dir.path().join("data")).unwrap();
         // The end of a UUIDv7 is random.

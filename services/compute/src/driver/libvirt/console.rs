@@ -247,6 +247,12 @@ impl Writers {
         }
     }
 
+    /// True as long as a person has the turn: a command does not wait for it.
+    pub fn held_by_person(&self, id: &str) -> bool {
+        let turns = self.inner.lock().expect("no holder panics");
+        turns.held.get(id).is_some_and(|held| held.by != Claim::Command)
+    }
+
     /// The same at once; `Err` says who has it and keeps it.
     fn take_turn(self: &Arc<Self>, id: &str, claim: Claim) -> Result<(Turn, oneshot::Receiver<()>), Claim> {
         let mut turns = self.inner.lock().expect("no holder panics");
@@ -319,10 +325,14 @@ mod tests {
         let (person, _) = writers.turn("m", TAKES).await.unwrap();
         told.try_recv().expect("a command is told too");
         drop(second);
+        assert!(writers.held_by_person("m") && !writers.held_by_person("other"));
         let begun = Instant::now();
         assert!(writers.turn("m", Claim::Command).await.is_none(), "a person types as long as it likes");
         assert!(begun.elapsed() < Claim::Command.patience());
         drop(person);
+        let (command, _) = writers.turn("m", Claim::Command).await.unwrap();
+        assert!(!writers.held_by_person("m"), "one of those is waited for anyway");
+        drop(command);
     }
 
     #[tokio::test]

@@ -23,7 +23,7 @@ use crate::error::Error;
 const SETTLED: Duration = Duration::from_millis(150);
 /// A console that says nothing that is known is woken so often.
 const WAKE: Duration = Duration::from_secs(3);
-/// So long its prompt is looked for.
+/// So long its prompt is looked for, and waited for after a line that is not the command itself.
 const FOUND_WITHIN: Duration = Duration::from_secs(60);
 /// So long the next line of a configuration waits for a prompt: a line may ask for more lines, and have no prompt.
 const PACE: Duration = Duration::from_secs(2);
@@ -83,7 +83,9 @@ pub struct Dialogue {
     /// When it last wrote something.
     heard_at: Duration,
     typed_at: Duration,
-    /// How often a user was named, and that a password was given.
+    /// A login that may be somebody else's, half typed, was begun anew.
+    anew: bool,
+    /// How often a user was named, and a password given.
     logins: u32,
     passwords: u32,
 }
@@ -174,6 +176,7 @@ impl Dialogue {
             passed: Vec::new(),
             heard_at: Duration::ZERO,
             typed_at: Duration::ZERO,
+            anew: false,
             logins: 0,
             passwords: 0,
         })
@@ -205,7 +208,14 @@ impl Dialogue {
     /// Time passed: to be told every now and then.
     pub fn tick(&mut self, at: Duration) -> Vec<Act> {
         let silent = at.saturating_sub(self.heard_at.max(self.typed_at));
-        if silent < SETTLED {
+        // One that never stops saying something does not stand anywhere.
+        let waited = at.saturating_sub(self.typed_at);
+        let is_late = match self.state {
+            State::Finding => at > FOUND_WITHIN,
+            State::Setup | State::Feeding { .. } | State::Telling { .. } => waited > FOUND_WITHIN,
+            _ => false,
+        };
+        if silent < SETTLED && !is_late {
             return Vec::new();
         }
         let stands = match self.state {
@@ -213,6 +223,13 @@ impl Dialogue {
             _ => stands_at(&self.heard),
         };
         let is_prompt = self.patterns.prompt.is_match(&stands);
+        if is_late && !is_prompt {
+            let what = match self.state {
+                State::Finding => "its console has no prompt",
+                _ => "its console does not go on",
+            };
+            return self.give_up(format!("{what}: it says {}", shown(&stands)));
+        }
         match &mut self.state {
             State::Finding => self.find(&stands, at),
             State::Setup if is_prompt => self.ready(at),
@@ -221,9 +238,6 @@ impl Dialogue {
                 self.passwords += 1;
                 let password = self.password.clone();
                 vec![self.line(&password, at)]
-            }
-            State::Setup | State::Feeding { .. } if silent > FOUND_WITHIN => {
-                self.over(Err(format!("its console does not go on: it says {}", shown(&stands))))
             }
             // It was started anew by itself, for instance.
             State::Running { .. } | State::Asked { .. }
@@ -241,9 +255,7 @@ impl Dialogue {
                 if is_prompt && has_echo { self.asked() } else { Vec::new() }
             }
             State::Telling { .. } if is_prompt || silent > PACE => self.told(at),
-            State::Stopping if is_prompt || at.saturating_sub(self.typed_at) > STOPS_WITHIN => {
-                self.over(Err("was cut off".to_owned()))
-            }
+            State::Stopping if is_prompt || waited > STOPS_WITHIN => self.over(Err("was cut off".to_owned())),
             _ => Vec::new(),
         }
     }
@@ -274,42 +286,51 @@ impl Dialogue {
         vec![Act::Over(outcome)]
     }
 
+    /// What is for a person to look into.
+    fn give_up(&mut self, what: String) -> Vec<Act> {
+        self.over(Err(format!("{what}: look at the console, with netloom console or netloom logs")))
+    }
+
     /// Looks at where the console stands, until that is its prompt.
     fn find(&mut self, stands: &str, at: Duration) -> Vec<Act> {
-        let late =
-            |what: String| Err(format!("{what}: look at the console, with netloom console or netloom logs"));
-        if self.patterns.password.is_match(stands) {
+        let asks_password = self.patterns.password.is_match(stands);
+        if asks_password && self.logins == 0 && !self.anew {
             // Somebody else's, or of a login that has to begin anew.
-            if self.logins == 0 {
-                return vec![self.line("", at)];
-            }
+            self.anew = true;
+            return vec![self.line("", at)];
+        }
+        let asks_user = !asks_password && self.patterns.login.is_match(stands);
+        let missing = match () {
+            () if asks_password && self.logins == 0 && self.password.is_empty() => Some("password"),
+            () if asks_user && self.user.is_empty() => Some("user"),
+            () => None,
+        };
+        if let Some(missing) = missing {
+            return self.give_up(format!(
+                "its console asks {} and its kind names no {missing}: give the node USERNAME and PASSWORD in env",
+                shown(stands)
+            ));
+        }
+        // The first name may have met a prompt that was half typed at.
+        if (asks_password && self.passwords >= 1) || (asks_user && (self.logins >= 2 || self.passwords >= 1))
+        {
+            let who = if self.logins == 0 { "in by its password" } else { &format!("{} in", self.user) };
+            return self.give_up(format!(
+                "its console does not let {who}: give the node its USERNAME and PASSWORD in env"
+            ));
+        }
+        if asks_password {
             self.passwords += 1;
             let password = self.password.clone();
             return vec![self.line(&password, at)];
         }
-        if self.patterns.login.is_match(stands) {
-            if self.user.is_empty() {
-                return self.over(late(format!(
-                    "its console asks {} and its kind names no user: give the node USERNAME and PASSWORD in env",
-                    shown(stands)
-                )));
-            }
-            // The first name may have met a prompt that was half typed at.
-            if self.logins >= 2 || self.passwords >= 1 {
-                return self.over(late(format!(
-                    "its console does not let {} in: give the node its USERNAME and PASSWORD in env",
-                    self.user
-                )));
-            }
+        if asks_user {
             self.logins += 1;
             let user = self.user.clone();
             return vec![self.line(&user, at)];
         }
         if self.patterns.prompt.is_match(stands) {
             return self.ready(at);
-        }
-        if at > FOUND_WITHIN {
-            return self.over(late(format!("its console has no prompt: it says {}", shown(stands))));
         }
         if at.saturating_sub(self.typed_at) > WAKE && at.saturating_sub(self.heard_at) > WAKE {
             return vec![self.line("", at)];
@@ -438,15 +459,17 @@ fn script(command: &str, input: &[u8], mark: &str) -> (VecDeque<String>, String)
         parts.extend(assigned("netloom_c", command.as_bytes()));
         "eval \"$(printf %b \"$netloom_c\")\"".to_owned()
     };
+    // In a shell of its own: what it changes there (directory, variables, options) ends with it, as it does in a container.
     let run = if input.is_empty() {
-        format!("{run} </dev/null")
+        format!("( {run} ) </dev/null")
     } else {
         parts.extend(assigned("netloom_i", input));
-        format!("printf %b \"$netloom_i\" | {run}")
+        format!("printf %b \"$netloom_i\" | ( {run} )")
     };
     let (head, tail) = mark.split_at(4);
+    let unset = if parts.is_empty() { "" } else { "; unset netloom_c netloom_i" };
     // A blank first keeps it out of the history of most shells.
-    (parts, format!(" echo {head}''{tail}-; {run}; echo {head}''{tail}+$?"))
+    (parts, format!(" echo {head}''{tail}-; {run}; echo {head}''{tail}+$?{unset}"))
 }
 
 /// Lines that put bytes into a variable, as `printf %b` reads them.

@@ -421,6 +421,10 @@ impl Driver for LibvirtDriver {
         self.type_command(id, instance, command).boxed()
     }
 
+    fn console_held(&self, id: &str) -> bool {
+        self.writers.held_by_person(id)
+    }
+
     fn configure<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()> {
         async move {
             // What it goes on from has it.

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use netloom_model::observed::Observed;
+use netloom_model::observed::{ExecPhase, Observed};
 use netloom_model::slice::Instance;
 use netloom_proto::compute::v1 as p;
 use netloom_proto::v1::ConsoleEvent;
@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use super::console::{boot, ready_by_console};
-use crate::rig::{BOUND, Rig};
+use crate::rig::{BOUND, Rig, rehash};
 
 /// A console that is attached to.
 pub struct Console {
@@ -91,9 +91,8 @@ impl Console {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_console_is_written_to_by_one_and_read_by_many() {
     let Some(rig) = Rig::libvirt("a_console_is_written_to_by_one_and_read_by_many").await else { return };
-    let one = ready_by_console(rig.instance("r1"));
-    boot(&rig, &one).await;
-    let mut first = Console::open(&rig, &one).await;
+    let one = typed(&rig).await;
+    let mut first = what_is_typed_waits_for_a_person(&rig, &one).await;
     first.until("what it said before", |c| c.text.contains("guest is ready (boot 1)")).await;
     first.says("echo $((6 * 7))", "42").await;
     // A second one that wants to write is told so, and may read.
@@ -131,6 +130,46 @@ async fn a_console_is_written_to_by_one_and_read_by_many() {
     for console in [&mut last, &mut first, &mut reader] {
         console.until("the end", |c| c.events.last() == Some(&ConsoleEvent::Ended)).await;
     }
+}
+
+/// One whose configuration and command are typed at its console.
+async fn typed(rig: &Rig) -> Instance {
+    let mut one = ready_by_console(rig.instance("r1"));
+    rig.sync(&[]).await;
+    let config = rig.put("r1.cfg", b"echo \"configured $((40 + 4))\" > /told\n").await;
+    (one.spec.kind, one.spec.startup_config) = ("typed".into(), config.path.clone());
+    one.files = vec![config];
+    // It neither moves whoever comes after it, nor leaves it anything.
+    one.spec.exec = vec!["eval 'cat /told > /ran; cd /proc; umask 077; set -e; left=here; exit 0'".into()];
+    rehash(&mut one);
+    one
+}
+
+/// A console that is open while its machine boots: nothing was typed, and nobody was told.
+async fn what_is_typed_waits_for_a_person(rig: &Rig, one: &Instance) -> Console {
+    let started = rig.run(one).await;
+    let person = Console::open(rig, one).await;
+    rig.settle(&started).await;
+    let waits = |o: &Observed| o.detail.starts_with("waits for its console, where somebody types");
+    let waiting = rig.until_node(one.uid, "waits for its turn", waits).await;
+    assert_eq!(waiting.exec_phase, ExecPhase::Running);
+    drop(person);
+    let done = |o: &Observed| !matches!(o.exec_phase, ExecPhase::Waiting | ExecPhase::Running);
+    let booted = rig.until_node(one.uid, "its commands ran", done).await;
+    assert_eq!((booted.exec_phase, booted.exec_error.as_str()), (ExecPhase::Done, ""));
+    let ran = "cat /ran; [ $(pwd) = /proc ] || echo elsewhere; [ $(umask) = 0077 ] || echo open; \
+        echo \"${left-nothing}\"; case $- in *e*) echo e;; esac";
+    let expected = "configured 44\nelsewhere\nopen\nnothing\n";
+    assert_eq!(rig.exec(one.uid, &["eval", ran], false).await, (expected.to_owned(), 0));
+    // What a command is given does not stay in the shell either.
+    let input = p::exec_request::Part::Stdin(b"secret\n".to_vec());
+    let mut output = exec_with(rig, one, &["cat"], false, Some(input)).await.unwrap();
+    let said = output.message().await.unwrap().unwrap().part.unwrap();
+    assert_eq!(said, p::exec_response::Part::Stdout(b"secret\n".to_vec()));
+    while output.message().await.unwrap().is_some() {}
+    let left = rig.exec(one.uid, &["eval", "echo \"${netloom_i-nothing}\""], false).await;
+    assert_eq!(left, ("nothing\n".to_owned(), 0));
+    Console::open(rig, one).await
 }
 
 /// Memory of this process that is its own, in bytes.
@@ -180,6 +219,16 @@ async fn exec(
     command: &[&str],
     tty: bool,
 ) -> Result<Streaming<p::ExecResponse>, Status> {
+    exec_with(rig, one, command, tty, None).await
+}
+
+async fn exec_with(
+    rig: &Rig,
+    one: &Instance,
+    command: &[&str],
+    tty: bool,
+    input: Option<p::exec_request::Part>,
+) -> Result<Streaming<p::ExecResponse>, Status> {
     let start = p::ExecStart {
         ticket: rig.ticket(one.uid, "exec"),
         uid: one.uid.to_string(),
@@ -187,9 +236,14 @@ async fn exec(
         tty,
         size: None,
     };
-    let parts = [p::exec_request::Part::Start(start), p::exec_request::Part::StdinEnd(true)];
-    let parts = parts.map(|part| p::ExecRequest { part: Some(part) });
-    rig.client.clone().exec(tokio_stream::iter(parts)).await.map(tonic::Response::into_inner)
+    let parts =
+        [Some(p::exec_request::Part::Start(start)), input, Some(p::exec_request::Part::StdinEnd(true))];
+    let parts = parts.into_iter().flatten().map(|part| p::ExecRequest { part: Some(part) });
+    rig.client
+        .clone()
+        .exec(tokio_stream::iter(parts.collect::<Vec<_>>()))
+        .await
+        .map(tonic::Response::into_inner)
 }
 
 #[tokio::test(flavor = "multi_thread")]

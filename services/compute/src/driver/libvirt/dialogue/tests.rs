@@ -76,7 +76,7 @@ impl<'a> Console<'a> {
 
 /// The line that runs a plain command.
 fn typed(command: &str) -> String {
-    format!(" echo netl''oom-w-; {command} </dev/null; echo netl''oom-w+$?\r")
+    format!(" echo netl''oom-w-; ( {command} ) </dev/null; echo netl''oom-w+$?\r")
 }
 
 #[test]
@@ -147,6 +147,69 @@ fn who_is_not_let_in_is_told_what_to_give() {
     assert!(why.contains("asks \"vm login:\"") && why.contains("USERNAME"), "{why}");
 }
 
+/// Of IOS: `line con 0`, `password`, `login`. It was answered with an empty line for ever.
+#[test]
+fn a_console_that_asks_only_for_a_password_is_given_it_once() {
+    let ios = line(Ends::Prompt);
+    let asks = "\r\n\r\nUser Access Verification\r\n\r\nPassword: ";
+    let shows = ("show clock\r", "show clock\r\n*12:00:00\r\nr1>");
+    let let_in = [("\r", asks), ("\r", "\r\nPassword: "), ("secret\r", "\r\nr1>"), shows];
+    let mut console = Console::new(&ios, run(&["show", "clock"]), &let_in);
+    assert_eq!(console.whole(), ("*12:00:00\n".to_owned(), Some(Ok(0))));
+    // A wrong one is not given again, which IOS takes amiss.
+    let refused = [("\r", asks), ("\r", "\r\nPassword: "), ("secret\r", "\r\nPassword: ")];
+    let mut console = Console::new(&ios, run(&["show", "clock"]), &refused);
+    let why = console.whole().1.expect("it ends").unwrap_err();
+    assert!(why.contains("in by its password") && why.contains("PASSWORD"), "{why}");
+    let nobody = CommandLine { password: String::new(), ..line(Ends::Prompt) };
+    let mut console = Console::new(&nobody, run(&["show", "clock"]), &refused[..2]);
+    let why = console.whole().1.expect("it ends").unwrap_err();
+    assert!(why.contains("names no password") && why.contains("PASSWORD"), "{why}");
+    assert!(console.at < Duration::from_secs(2), "{:?}", console.at);
+}
+
+#[test]
+fn a_login_that_takes_an_empty_password_is_given_it() {
+    let fortigate = CommandLine { password: String::new(), ..line(Ends::Prompt) };
+    let shows = ("get system status\r", "get system status\r\nVersion: x\r\nfgt # ");
+    let answers = [("\r", "fgt login: "), ("root\r", "\r\nPassword: "), ("\r", "\r\nfgt # "), shows];
+    let mut console = Console::new(&fortigate, run(&["get", "system", "status"]), &answers);
+    assert_eq!(console.whole(), ("Version: x\n".to_owned(), Some(Ok(0))));
+}
+
+/// Messages that come without end never leave it at a prompt, nor silent.
+#[test]
+fn a_console_that_never_stops_talking_is_given_up() {
+    let talks = |task, answers: &[(&'static str, &'static str)]| {
+        let mut console =
+            Console::new(&CommandLine { setup: vec!["enable".into()], ..line(Ends::Prompt) }, task, answers);
+        let acts = console.dialogue.begin();
+        console.act(acts);
+        while console.over.is_none() && console.at < Duration::from_secs(300) {
+            console.at += Duration::from_millis(100);
+            // It is given time to stand at its prompt, when it is to be past that.
+            if console.answers.is_empty() {
+                let acts = console.dialogue.heard(b"%LINK-3-UPDOWN\r\n", console.at);
+                console.act(acts);
+            }
+            let acts = console.dialogue.tick(console.at);
+            console.act(acts);
+        }
+        (console.at.as_secs(), console.over.expect("it ends").unwrap_err())
+    };
+    let configures = || Task::Configure { lines: vec!["hostname r1".into()] };
+    let (found, setup, told) = (("\r", "r1#"), ("enable\r", "r1#"), ("hostname r1\r", ""));
+    for (answers, says) in [
+        (&[("\r", "")][..], "has no prompt"),
+        (&[found, ("enable\r", "")], "does not go on"),
+        (&[found, setup, told], "does not go on"),
+    ] {
+        let (after, why) = talks(configures(), answers);
+        assert!(why.contains(says) && why.contains("netloom console"), "{why}");
+        assert!((60..=62).contains(&after), "{after}");
+    }
+}
+
 #[test]
 fn a_console_that_says_nothing_is_woken_and_given_up_in_the_end() {
     let mut answers = vec![("\r", ""); 40];
@@ -172,16 +235,18 @@ fn what_a_line_cannot_hold_is_put_together_first() {
     );
     assert_eq!(
         last,
-        " echo netl''oom-w-; eval \"$(printf %b \"$netloom_c\")\" </dev/null; echo netl''oom-w+$?"
+        " echo netl''oom-w-; ( eval \"$(printf %b \"$netloom_c\")\" ) </dev/null; echo netl''oom-w+$?; unset netloom_c netloom_i"
     );
     let (parts, last) = script("cat", b"a\t'\\\n", "netloom-w");
     assert_eq!(parts, [" netloom_i='a\\0011\\0047\\0134\\0012'"]);
-    assert!(last.contains("; printf %b \"$netloom_i\" | cat; "), "{last}");
+    assert!(last.contains("; printf %b \"$netloom_i\" | ( cat ); "), "{last}");
+    assert!(last.ends_with("; unset netloom_c netloom_i"), "what it was given does not stay: {last}");
     let task = Task::Run { argv: vec!["echo".into(), "a\nb".into()], input: Bytes::new() };
     let part = " netloom_c='echo \\0047a\\0012b\\0047'; echo netl''oom-w=1\r";
-    let last = " echo netl''oom-w-; eval \"$(printf %b \"$netloom_c\")\" </dev/null; echo netl''oom-w+$?\r";
+    let (_, last) = script("echo 'a\nb'", b"", "netloom-w");
+    let last = format!("{last}\r");
     let answers =
-        [("\r", "# "), (part, "netloom-w=1\r\n# "), (last, "netloom-w-\r\na\r\nb\r\nnetloom-w+0\r\n")];
+        [("\r", "# "), (part, "netloom-w=1\r\n# "), (&last, "netloom-w-\r\na\r\nb\r\nnetloom-w+0\r\n")];
     assert_eq!(Console::new(&line(Ends::Status), task, &answers).whole(), ("a\nb\n".to_owned(), Some(Ok(0))));
 }
 
