@@ -31,8 +31,8 @@ pub struct Garbage {
 /// What garbage is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    /// An image that no lab uses.
-    Image(String),
+    /// An image that no lab uses, and its bytes.
+    Image(String, Digest),
     /// An upload that nobody went on with.
     Upload(String),
     /// Bytes that no image is.
@@ -63,7 +63,7 @@ impl Keeper {
         if !used_by.is_empty() {
             return Err(Error::InUse { reference: reference.to_string(), labs: used_by.join(", ") });
         }
-        self.store.unstore(reference.as_str()).await?;
+        self.store.unstore(reference.as_str(), &blob.digest).await?;
         self.remove(&blob.digest).await?;
         Ok(image)
     }
@@ -140,7 +140,7 @@ impl Keeper {
             let goes = first && !needed.contains(digest);
             let size = rows.iter().find(|(b, _)| b.digest == *digest).map_or(0, |(b, _)| b.size_bytes);
             found.push(Garbage {
-                what: What::Image(reference.clone()),
+                what: What::Image(reference.clone(), digest.clone()),
                 size_bytes: if goes { size } else { 0 },
                 reason: "no lab uses it",
             });
@@ -183,14 +183,9 @@ impl Keeper {
 
     async fn discard(&self, what: &What) -> Result<(), Error> {
         match what {
-            What::Image(reference) => {
-                self.store.unstore(reference).await?;
-                for (blob, used) in self.store.blobs().await? {
-                    if !used {
-                        self.remove(&blob.digest).await?;
-                    }
-                }
-                Ok(())
+            What::Image(reference, digest) => {
+                self.store.unstore(reference, digest).await?;
+                self.remove(digest).await
             }
             What::Upload(id) => self.uploads.give_up(id).await.map(drop),
             What::Blob(digest) => self.remove(digest).await,

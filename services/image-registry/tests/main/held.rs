@@ -137,7 +137,7 @@ async fn an_image_that_is_long_on_its_way_keeps_nobody_waiting_and_is_not_garbag
         let collected = keeper.collect(&Default::default(), true, false).await.unwrap();
         assert_eq!(shown, collected);
         let whats: Vec<What> = collected.into_iter().map(|g| g.what).collect();
-        assert_eq!(whats, [What::Image("gone:1".into())]);
+        assert_eq!(whats, [What::Image("gone:1".into(), of(&gone))]);
         push(uploads.clone(), "kept:1", kept.clone()).await;
         push(uploads.clone(), "rm:1", gone.clone()).await;
         keeper.delete(&"rm:1".parse().unwrap(), &[]).await.unwrap();
