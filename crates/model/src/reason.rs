@@ -46,7 +46,7 @@ const fn http(status: u16, reason: Reason) -> Reason {
 pub const REASONS: &[Reason] = &[
     reason("BIDI_NEEDS_GRPC", Code::Unimplemented, &[], "The method streams in both directions, which HTTP/JSON cannot.", "Call it over gRPC."),
     reason("BLOB_CORRUPT", Code::FailedPrecondition, &[("digest", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")], "An image's bytes in the store are not the ones that were stored; they were set aside.", "Push the image again."),
-    reason("BLOB_MENDED", Code::Aborted, &[("digest", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")], "An image was pushed again while its former, wrong bytes were read.", "Deploy again."),
+    reason("BLOB_MENDED", Code::Aborted, &[("digest", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")], "An image was pushed again while its former, wrong bytes were read.", "Nothing for a deploy, which asks anew; who read it by themselves reads it again."),
     reason("BLOB_NOT_FOUND", Code::NotFound, &[("digest", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")], "The store has no such bytes.", "Push the image again."),
     reason("BLOB_STORE_DENIED", Code::Unavailable, &[], "The bucket that images are kept in does not let the image registry in.", "See to the keys of `[image_registry.s3]`, and to what they may do."),
     reason("BLOB_STORE_FAILED", Code::Unavailable, &[], "The disk or the bucket that images are kept in does not work.", "Read the image registry's log; see to `blobs` or `s3` of `[image_registry]`."),
