@@ -46,9 +46,11 @@ const fn http(status: u16, reason: Reason) -> Reason {
 pub const REASONS: &[Reason] = &[
     reason("BIDI_NEEDS_GRPC", Code::Unimplemented, &[], "The method streams in both directions, which HTTP/JSON cannot.", "Call it over gRPC."),
     reason("BLOB_CORRUPT", Code::FailedPrecondition, &[("digest", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")], "An image's bytes in the store are not the ones that were stored; they were set aside.", "Push the image again."),
+    reason("BLOB_MENDED", Code::Aborted, &[("digest", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")], "An image was pushed again while its former, wrong bytes were read.", "Nothing for a deploy, which asks anew; who read it by themselves reads it again."),
     reason("BLOB_NOT_FOUND", Code::NotFound, &[("digest", "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")], "The store has no such bytes.", "Push the image again."),
     reason("BLOB_STORE_DENIED", Code::Unavailable, &[], "The bucket that images are kept in does not let the image registry in.", "See to the keys of `[image_registry.s3]`, and to what they may do."),
     reason("BLOB_STORE_FAILED", Code::Unavailable, &[], "The disk or the bucket that images are kept in does not work.", "Read the image registry's log; see to `blobs` or `s3` of `[image_registry]`."),
+    reason("BLOB_STORE_FOREIGN", Code::FailedPrecondition, &[("found", "installation 0190a1b2-0000-7000-8000-000000000001, database 0190a1b2-0000-7000-8000-000000000002"), ("owner", "installation 0190a1b2-0000-7000-8000-000000000001, database 0190a1b2-0000-7000-8000-000000000003")], "The bucket's prefix or the directory that images are kept in is another installation's, or of a database that was lost.", "Set another `prefix` or `blobs` in `[image_registry]`; where the database was lost, restore it, or remove the `owner` that the message names."),
     http(413, reason("BODY_TOO_LARGE", Code::ResourceExhausted, &[("limit", "4194304")], "The request's body has more bytes than are taken here.", "Send less; large files belong into images.")),
     reason("BUSY", Code::Aborted, &[], "An earlier thing of the same name is still going away.", "Try again in a moment."),
     reason("CANCELLED", Code::Cancelled, &[], "The call was given up by its caller.", "Nothing, or ask again."),

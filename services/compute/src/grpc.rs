@@ -454,7 +454,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_observer_is_told_everything_instead_of_what_it_missed() {
         let dir = tempfile::tempdir().unwrap();
-        let inventory = Inventory::new(&Config::default());
+        let inventory = Inventory::new(&Config::default(), &[]);
         let files = Arc::new(Files::open(dir.path()).unwrap());
         let (nowhere, shutdown) = ("mem:none".parse().unwrap(), netloom_service::Shutdown::new());
         let images =
@@ -502,7 +502,7 @@ mod tests {
         };
         let all = |sizes: &[usize]| Snapshot {
             instances: sizes.iter().map(|n| observed(*n)).collect(),
-            inventory: Inventory::new(&Config::default()).now(),
+            inventory: Inventory::new(&Config::default(), &[]).now(),
             synced: true,
         };
         let counts = |sizes: &[usize]| {

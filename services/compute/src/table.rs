@@ -84,7 +84,7 @@ struct Inner {
     synced: bool,
     /// Which drivers answer.
     answers: Vec<bool>,
-    /// Without which drivers' answers it is not known what exists: those that were named, and those that answered once.
+    /// Without which drivers' answers it is not known what exists: those that were named or of which an earlier run left something, and those that answered once.
     needed: Vec<bool>,
     /// What each driver reads from.
     sources: Vec<Source>,

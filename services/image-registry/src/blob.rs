@@ -6,7 +6,11 @@
 //!              ▼
 //!          a shelf, by SHA-256:  blobs/…       never written again
 //!                                quarantine/…  what was found to be something else, until the next collection of garbage
+//!                                owner         whose it is: an installation, and its database
 //! ```
+//!
+//! What no row knows is garbage, so it matters whose rows: a shelf that another installation's rows are of, or those of a database that was lost, is neither added to nor cleared
+//! ([`Blobs::claim`]).
 //!
 //! Uploads always stage on this machine's disk ([`staging`]), where they outlive the process and can be read again at any place. Where whole blobs stand is a [`Shelf`]: a
 //! directory beside the uploads ([`directory`]), or a bucket of an S3-compatible store ([`bucket`]). One contract suite runs over all of them.
@@ -79,8 +83,8 @@ pub trait Shelf: Send + Sync {
     /// Size of a blob; none when it is not there.
     async fn size(&self, digest: &Digest) -> Result<Option<u64>, Error>;
 
-    /// The bytes of a blob; none when it is not there. Nothing is compared.
-    async fn read(&self, digest: &Digest) -> Result<Option<Pieces>, Error>;
+    /// The bytes of a blob from an offset; none when it is not there, and no bytes when it ends before. Nothing is compared.
+    async fn read(&self, digest: &Digest, offset: u64) -> Result<Option<Pieces>, Error>;
 
     /// All blobs that are there, with their sizes.
     async fn all(&self) -> Result<Vec<(Digest, u64)>, Error>;
@@ -96,6 +100,15 @@ pub trait Shelf: Send + Sync {
 
     /// Removes what was set aside.
     async fn forget(&self, digest: &Digest) -> Result<(), Error>;
+
+    /// Where it stands who the owner is, for people.
+    fn owner_place(&self) -> String;
+
+    /// Who the owner is; none when nobody is yet.
+    async fn owner(&self) -> Result<Option<String>, Error>;
+
+    /// Makes this the owner of a shelf that has none. Of two who do so at once, one is.
+    async fn own(&self, owner: &str) -> Result<(), Error>;
 }
 
 /// The bytes of images: those on their way in, and those that are whole.
@@ -104,6 +117,7 @@ pub struct Blobs {
     /// Those on their way in.
     pub staging: Staging,
     shelf: Arc<dyn Shelf>,
+    owner: Arc<str>,
 }
 
 impl std::ops::Deref for Blobs {
@@ -115,19 +129,35 @@ impl std::ops::Deref for Blobs {
 }
 
 impl Blobs {
-    /// Uploads and blobs in this directory, which is made for nobody else to read.
-    pub fn in_directory(dir: &Path) -> std::io::Result<Blobs> {
-        Ok(Blobs { staging: Staging::open(dir)?, shelf: Arc::new(Directory::open(dir)?) })
+    /// Uploads in this directory, which is made for nobody else to read; blobs on this shelf, or in the directory too. The owner is who keeps them, in words that people can compare.
+    pub fn open(dir: &Path, shelf: Option<Arc<dyn Shelf>>, owner: &str) -> std::io::Result<Blobs> {
+        let staging = Staging::open(dir)?;
+        let shelf = match shelf {
+            Some(shelf) => shelf,
+            None => Arc::new(Directory::open(dir)?),
+        };
+        Ok(Blobs { staging, shelf, owner: owner.into() })
     }
 
-    /// Uploads in this directory, blobs on this shelf.
-    pub fn on_shelf(dir: &Path, shelf: Arc<dyn Shelf>) -> std::io::Result<Blobs> {
-        Ok(Blobs { staging: Staging::open(dir)?, shelf })
+    /// Takes a shelf that is nobody's. An error when it is another's: what is there is then nothing to add to or to remove. It is asked each time, since it may be another's by now.
+    pub async fn claim(&self) -> Result<(), Error> {
+        let found = match self.shelf.owner().await? {
+            Some(found) => found,
+            None => {
+                self.shelf.own(&self.owner).await?;
+                self.shelf.owner().await?.unwrap_or_default()
+            }
+        };
+        if *found == *self.owner {
+            return Ok(());
+        }
+        let (place, owner) = (self.shelf.owner_place(), self.owner.to_string());
+        Err(Error::OtherOwner { place, found, owner })
     }
 
     /// True when a blob's bytes are what its digest says; none when it is not there.
     pub async fn is_right(&self, digest: &Digest) -> Result<Option<bool>, Error> {
-        let Some(mut pieces) = self.shelf.read(digest).await? else { return Ok(None) };
+        let Some(mut pieces) = self.shelf.read(digest, 0).await? else { return Ok(None) };
         let hashed = tokio::task::spawn_blocking(move || {
             let mut hash = Sha256::new();
             while let Some(piece) = pieces.blocking_recv() {

@@ -151,6 +151,21 @@ pub enum Error {
         /// Why not.
         source: Box<object_store::Error>,
     },
+    /// What images are kept in belongs to somebody else.
+    #[error(
+        "the images are not this one's: {place} says \"{found}\", and this is \"{owner}\". Give this one a `prefix` of `[image_registry.s3]`, or a directory `blobs`, of its own; where its database was lost, restore it, or remove {place}, after which `netloom image gc` removes what the new database does not know"
+    )]
+    OtherOwner {
+        /// Where it stands whose they are.
+        place: String,
+        /// Who that is.
+        found: String,
+        /// Who this is.
+        owner: String,
+    },
+    /// Bytes that were others when they were read, and are right now.
+    #[error("the bytes of {0} in the store were mended while they were read; ask for them again")]
+    Mended(Digest),
     /// A thread ended without an answer.
     #[error("work on the image store's disk ended without an answer; see the service's log")]
     Ended,
@@ -227,6 +242,15 @@ impl From<Error> for Failure {
             }
             Error::Corrupt(digest) => Failure::new(Code::FailedPrecondition, "BLOB_CORRUPT", e.to_string())
                 .with("digest", digest.to_string()),
+            Error::Mended(digest) => {
+                Failure::new(Code::Aborted, "BLOB_MENDED", e.to_string()).with("digest", digest.to_string())
+            }
+            Error::OtherOwner { found, owner, .. } => {
+                tracing::error!("{e}");
+                Failure::new(Code::FailedPrecondition, "BLOB_STORE_FOREIGN", e.to_string())
+                    .with("found", found)
+                    .with("owner", owner)
+            }
             Error::Pull { source_name, why, .. } => {
                 let (code, reason) = match why {
                     Why::Reference => (Code::InvalidArgument, "IMAGE_REFERENCE_INVALID"),

@@ -25,39 +25,39 @@ impl Reader {
         Reader { blobs, keeper }
     }
 
-    /// The bytes of a blob from an offset. What comes before is read too, and not sent: the whole is compared with the digest, and bytes that are others end
-    /// the stream in an error and are set aside.
+    /// The bytes of a blob from an offset. The whole is compared with its digest, and bytes that are others end the stream in an error and are set aside. What
+    /// begins in the middle is not: whoever goes on there has the beginning, compares all of it, and asks for the whole when that is wrong.
     pub async fn read(
         &self,
         digest: Digest,
         offset: u64,
     ) -> Result<ReceiverStream<Result<Bytes, Error>>, Error> {
-        let found = self.blobs.read(&digest).await?;
+        let found = self.blobs.read(&digest, offset).await?;
         let mut pieces = found.ok_or_else(|| Error::BlobNotFound(digest.to_string()))?;
         let (give, take) = mpsc::channel(WAITING);
         let keeper = self.keeper.clone();
         tokio::spawn(async move {
             let sender = give.clone();
             let read = tokio::task::spawn_blocking(move || {
-                let (mut hash, mut before) = (Sha256::new(), offset);
+                let mut hash = Sha256::new();
                 while let Some(piece) = pieces.blocking_recv() {
-                    let mut piece = piece?;
-                    hash.update(&piece);
-                    let skipped = usize::try_from(before).unwrap_or(usize::MAX).min(piece.len());
-                    before -= skipped as u64;
-                    let rest = piece.split_off(skipped);
+                    let piece = piece?;
+                    if offset == 0 {
+                        hash.update(&piece);
+                    }
                     // Whoever read went away.
-                    if !rest.is_empty() && sender.blocking_send(Ok(rest)).is_err() {
+                    if sender.blocking_send(Ok(piece)).is_err() {
                         return Ok(None);
                     }
                 }
-                Ok::<_, Error>(Some(Digest::of(hash)))
+                Ok::<_, Error>((offset == 0).then(|| Digest::of(hash)))
             });
             let wrong = match read.await.unwrap_or(Err(Error::Ended)) {
                 Ok(None) => return,
                 Ok(Some(found)) if found == digest => return,
                 Ok(Some(_)) => match keeper.set_aside(&digest).await {
-                    Ok(()) => Error::Corrupt(digest),
+                    Ok(true) => Error::Corrupt(digest),
+                    Ok(false) => Error::Mended(digest),
                     Err(e) => e,
                 },
                 Err(e) => e,

@@ -70,6 +70,17 @@ impl Store {
         }
     }
 
+    /// Which catalogue this is, for all time: one that is made in its place is another.
+    pub async fn id(&self) -> Result<Uuid, Error> {
+        sqlx::query("INSERT INTO catalogue (one, id) VALUES (TRUE, $1) ON CONFLICT (one) DO NOTHING")
+            .bind(Uuid::now_v7().to_string())
+            .execute(&self.pool)
+            .await?;
+        let row = sqlx::query("SELECT id FROM catalogue").fetch_one(&self.pool).await?;
+        let id: &str = row.try_get("id")?;
+        id.parse().map_err(|_| Error::Row(id.to_owned()))
+    }
+
     /// Replaces what was known of these references on the host.
     pub async fn record(&self, host: &str, said: &[(Reference, Presence)]) -> Result<(), Error> {
         let mut transaction = self.begin().await?;

@@ -14,11 +14,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedMutexGuard, RwLock, mpsc};
+use tokio::sync::{OwnedMutexGuard, mpsc};
 use uuid::Uuid;
 
 use crate::blob::{Blobs, Digest, Pass, Staged, Staging};
 use crate::error::Error;
+use crate::held::Held;
 use crate::reference::Reference;
 use crate::store::blobs::{Blob, Upload};
 use crate::store::{Image, Store, micros_of, now_us};
@@ -48,8 +49,8 @@ pub struct Uploads {
     blobs: Blobs,
     keep: Duration,
     open: Arc<Mutex<HashMap<String, Turn>>>,
-    /// Read by what brings bytes into the store, written by what takes bytes out: no collection sees a blob whose row is not there yet.
-    pub(crate) gate: Arc<RwLock<()>>,
+    /// Bytes that are on their way to the shelf and to their row, or out.
+    pub(crate) held: Held,
 }
 
 /// The one who works on an upload has its pass.
@@ -58,7 +59,7 @@ type Turn = Arc<tokio::sync::Mutex<Option<Pass>>>;
 impl Uploads {
     /// Uploads that are given up when nothing came for so long.
     pub fn new(store: Store, blobs: Blobs, keep: Duration) -> Uploads {
-        Uploads { store, blobs, keep, open: Arc::default(), gate: Arc::default() }
+        Uploads { store, blobs, keep, open: Arc::default(), held: Held::default() }
     }
 
     /// Makes an upload. One that was cut off, of the same bytes for the same image, is gone on with instead, unless somebody does so right now.
@@ -187,7 +188,7 @@ impl Uploads {
         Ok(progress)
     }
 
-    pub(crate) async fn end(&self, id: &str) -> Result<(), Error> {
+    async fn end(&self, id: &str) -> Result<(), Error> {
         self.store.end_upload(id).await?;
         let (blobs, upload) = (self.blobs.clone(), id.to_owned());
         blocking(move || blobs.staging.drop_upload(&upload)).await?;
@@ -210,17 +211,24 @@ impl Uploads {
         if upload.size_bytes != 0 && offset != upload.size_bytes {
             return Err(Error::Incomplete { id: id.to_owned(), has: offset, wanted: upload.size_bytes });
         }
-        let _gate = self.gate.read().await;
         let (blobs, of) = (self.blobs.clone(), id.to_owned());
         let has_bytes = blocking(move || blobs.staging.progress(&of)).await?.is_some();
-        let known = if has_bytes { None } else { self.known(&upload).await? };
-        let blob = match known {
-            Some(blob) => blob,
+        let known = match &upload.digest {
+            Some(digest) if !has_bytes => {
+                let hold = self.held.hold(digest).await;
+                self.known(&upload).await?.map(|blob| (blob, hold))
+            }
+            _ => None,
+        };
+        let (blob, _hold) = match known {
+            Some(known) => known,
             None => {
                 match self.checked(&upload, turn.take()).await {
                     Ok((blob, staged)) => {
+                        self.blobs.claim().await?;
+                        let hold = self.held.hold(&blob.digest).await;
                         self.blobs.keep(staged, &blob.digest).await?;
-                        blob
+                        (blob, hold)
                     }
                     Err(e) => {
                         // What its bytes are does not change by sending them again.
@@ -248,15 +256,19 @@ impl Uploads {
     pub async fn expire(&self) -> Result<usize, Error> {
         let mut ended = 0;
         for id in self.abandoned().await?.into_iter().map(|(id, _)| id) {
-            // One that somebody works on is not abandoned.
-            let turn = self.open.lock().expect("no holder panics").get(&id).cloned();
-            if turn.is_some_and(|t| t.try_lock().is_err()) {
-                continue;
-            }
-            self.end(&id).await?;
-            ended += 1;
+            ended += usize::from(self.give_up(&id).await?);
         }
         Ok(ended)
+    }
+
+    /// Ends an upload, unless somebody works on it: then it is not abandoned.
+    pub(crate) async fn give_up(&self, id: &str) -> Result<bool, Error> {
+        let turn = self.open.lock().expect("no holder panics").get(id).cloned();
+        if turn.is_some_and(|t| t.try_lock().is_err()) {
+            return Ok(false);
+        }
+        self.end(id).await?;
+        Ok(true)
     }
 
     /// Uploads that nobody went on with, and bytes of uploads that are not known, with their sizes.

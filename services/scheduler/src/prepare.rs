@@ -30,9 +30,10 @@ use crate::plan::take_over;
 use crate::rows::{ImageStep, LabRows, NodeRow, now_us};
 use crate::scheduler::Scheduler;
 
-/// What a host says that does not reach the image registry, and one whose right to read from it is over.
+/// What a host says that does not reach the image registry.
 const NO_REGISTRY: &str = "IMAGE_REGISTRY_UNAVAILABLE";
-const TICKET_EXPIRED: &str = "TICKET_EXPIRED";
+/// What asking for an image once more helps against: the right to read it is over, or it was pushed anew while it was read.
+const ASKED_ANEW: [&str; 2] = ["TICKET_EXPIRED", "BLOB_MENDED"];
 /// How often what waits is looked for although nothing happened.
 const TICK: Duration = Duration::from_secs(5);
 /// How long after a failure a lab is tried again, and the most that this grows to.
@@ -230,7 +231,7 @@ fn pin(rows: &mut LabRows, nodes: &[(NodeUid, String)]) {
     }
 }
 
-/// Fetches one image once for all nodes that wait for it; only a host that cannot be reached is an error.
+/// Fetches one image once for all nodes that wait for it; only a host that cannot be reached, or is to be asked anew, is an error.
 async fn pull(
     core: &Scheduler,
     lab: LabUid,
@@ -269,7 +270,10 @@ async fn pull(
             core.registry.record(&client.id, vec![facts]).await?;
             are_ready(core, lab, client, &pinned).await
         }
-        Err(e) if e.is_of(TICKET_EXPIRED) || (e.is_unreachable() && !(is_last && e.is_of(NO_REGISTRY))) => {
+        Err(e)
+            if ASKED_ANEW.iter().any(|reason| e.is_of(reason))
+                || (e.is_unreachable() && !(is_last && e.is_of(NO_REGISTRY))) =>
+        {
             Err(e)
         }
         Err(e) => {

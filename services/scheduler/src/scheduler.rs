@@ -26,7 +26,7 @@ const FIRST_WORD: Duration = Duration::from_secs(3);
 
 /// How long a ticket is good.
 const TICKET: Duration = Duration::from_secs(60);
-const FETCH_TICKET: Duration = Duration::from_secs(3_600);
+const FETCH_TICKET: Duration = Duration::from_secs(300);
 
 /// Longest rest of a loop before it looks at everything again, while much is still to come.
 pub const LONGEST_REST: Duration = Duration::from_millis(200);
@@ -178,7 +178,7 @@ impl Scheduler {
         let _ = tokio::time::timeout(FIRST_WORD, wait).await;
     }
 
-    /// A ticket for a verb on this uid, from now on for a short time; for bytes of an image, for as long as a host may be busy with others.
+    /// A ticket for a verb on this uid, from now on for a short time; for bytes of an image a little longer, since a host may be busy with others. One that comes too late is asked for anew.
     pub fn ticket(&self, uid: &str, verb: &str) -> String {
         let good_for = if verb == ticket::READ_BLOB { FETCH_TICKET } else { TICKET };
         let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + good_for;

@@ -164,6 +164,13 @@ fn a_lab_of_virtual_machines_and_containers_works() {
     );
     let image = sandbox.get("/v1/images/netloom/guest:local").expect("the image").body;
     assert_eq!(v1["imageDigest"], image["stored"]["digest"], "it is made from what was judged");
+    // What machines run on is not taken away from under them.
+    let refused = sandbox.netloom(&["image", "rm", "netloom/guest:local"]);
+    assert!(!refused.ok() && refused.stderr.contains("IMAGE_IN_USE"), "{}", refused.stderr);
+    assert!(refused.stderr.contains(&lab), "{}", refused.stderr);
+    sandbox.netloom(&["image", "gc", "--unused", "-y"]).must();
+    let kept = sandbox.get("/v1/images/netloom/guest:local").expect("the image").body;
+    assert_eq!(kept["stored"]["digest"], image["stored"]["digest"]);
 
     // A container reaches both machines, and one machine the other, across both containers.
     for address in ["10.1.0.10", "10.2.0.10"] {

@@ -3,6 +3,7 @@
 //! ```text
 //! <prefix>/blobs/<sha256>       put as one object, or in parts that become one at the end: whole or not there
 //! <prefix>/quarantine/<sha256>
+//! <prefix>/owner
 //! ```
 //!
 //! A staged file is sent when it is whole and checked, and is gone from this machine when the bucket says that it has so many bytes. One that was cut off is sent again when
@@ -14,7 +15,7 @@ use bytes::BytesMut;
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
@@ -60,12 +61,6 @@ impl Bucket {
         move |e| Error::Bucket { bucket: bucket.clone(), does, source: e.into() }
     }
 
-    /// Says whether it can be listed, which shows a wrong name, address or key before the first image does.
-    pub async fn probe(&self) -> Result<(), Error> {
-        let first = self.store.list(Some(&self.dir("blobs"))).next().await;
-        first.transpose().map(|_| ()).map_err(self.failed("be listed"))
-    }
-
     async fn found(&self, path: &Path) -> Result<Option<u64>, Error> {
         match self.store.head(path).await {
             Ok(meta) => Ok(Some(meta.size)),
@@ -87,8 +82,17 @@ impl Bucket {
         }
     }
 
-    async fn pieces(&self, path: &Path) -> Result<Option<Pieces>, Error> {
-        let mut bytes = match self.store.get(path).await {
+    async fn pieces(&self, path: &Path, offset: u64) -> Result<Option<Pieces>, Error> {
+        let mut options = GetOptions::default();
+        if offset > 0 {
+            // A range that begins at the end or after it is an error.
+            match self.found(path).await? {
+                None => return Ok(None),
+                Some(size) if offset >= size => return Ok(Some(mpsc::channel(WAITING).1)),
+                Some(_) => options.range = Some(GetRange::Offset(offset)),
+            }
+        }
+        let mut bytes = match self.store.get_opts(path, options).await {
             Ok(found) => found.into_stream(),
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(e) => return Err(self.failed("give an image")(e)),
@@ -170,8 +174,8 @@ impl Shelf for Bucket {
         self.found(&self.blob(digest)).await
     }
 
-    async fn read(&self, digest: &Digest) -> Result<Option<Pieces>, Error> {
-        self.pieces(&self.blob(digest)).await
+    async fn read(&self, digest: &Digest, offset: u64) -> Result<Option<Pieces>, Error> {
+        self.pieces(&self.blob(digest), offset).await
     }
 
     async fn all(&self) -> Result<Vec<(Digest, u64)>, Error> {
@@ -185,7 +189,7 @@ impl Shelf for Bucket {
     // A copy within S3 ends at 5 GiB, and disks do not: what is set aside goes through here, in parts.
     async fn quarantine(&self, digest: &Digest) -> Result<(), Error> {
         let blob = self.blob(digest);
-        let (Some(size), Some(pieces)) = (self.found(&blob).await?, self.pieces(&blob).await?) else {
+        let (Some(size), Some(pieces)) = (self.found(&blob).await?, self.pieces(&blob, 0).await?) else {
             return Ok(());
         };
         self.put(&self.aside(digest), size, pieces).await?;
@@ -198,6 +202,25 @@ impl Shelf for Bucket {
 
     async fn forget(&self, digest: &Digest) -> Result<(), Error> {
         self.delete(&self.aside(digest)).await
+    }
+
+    fn owner_place(&self) -> String {
+        format!("{} of the bucket {}", self.dir("owner"), self.name)
+    }
+
+    async fn owner(&self) -> Result<Option<String>, Error> {
+        let failed = self.failed("say whose it is");
+        let found = match self.store.get(&self.dir("owner")).await {
+            Ok(found) => found.bytes().await.map_err(failed)?,
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(e) => return Err(failed(e)),
+        };
+        Ok(Some(String::from_utf8_lossy(&found).into_owned()))
+    }
+
+    async fn own(&self, owner: &str) -> Result<(), Error> {
+        let put = self.store.put(&self.dir("owner"), owner.to_owned().into()).await;
+        put.map(|_| ()).map_err(self.failed("take note of whose it is"))
     }
 }
 

@@ -3,12 +3,13 @@
 //! ```text
 //! <dir>/blobs/<2 digits>/<sha256>  mode 0444
 //! <dir>/quarantine/<sha256>
+//! <dir>/owner
 //! ```
 //!
 //! A blob comes to be by a rename of a staged file that was synced, and the directory is synced after it.
 
 use std::fs::{File, Permissions};
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -78,10 +79,10 @@ impl Shelf for Directory {
         found.await
     }
 
-    async fn read(&self, digest: &Digest) -> Result<Option<Pieces>, Error> {
+    async fn read(&self, digest: &Digest, offset: u64) -> Result<Option<Pieces>, Error> {
         let path = self.path(digest);
         let opened = self.on_disk(move |_| match File::open(path) {
-            Ok(file) => Ok(Some(file)),
+            Ok(mut file) => file.seek(SeekFrom::Start(offset)).map(|_| Some(file)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         });
@@ -126,6 +127,27 @@ impl Shelf for Directory {
     async fn forget(&self, digest: &Digest) -> Result<(), Error> {
         let path = self.aside(digest);
         self.on_disk(move |_| gone(std::fs::remove_file(path))).await
+    }
+
+    fn owner_place(&self) -> String {
+        self.dir.join("owner").display().to_string()
+    }
+
+    async fn owner(&self) -> Result<Option<String>, Error> {
+        let read = self.on_disk(|this| match std::fs::read_to_string(this.dir.join("owner")) {
+            Ok(text) => Ok(Some(text)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        });
+        read.await
+    }
+
+    async fn own(&self, owner: &str) -> Result<(), Error> {
+        let owner = owner.to_owned();
+        let made = self.on_disk(move |this| {
+            netloom_service::installation::read_or_make(&this.dir.join("owner"), 0o600, || owner).map(|_| ())
+        });
+        made.await
     }
 }
 

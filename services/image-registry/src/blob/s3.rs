@@ -1,34 +1,53 @@
 //! What `[image_registry.s3]` says, and the bucket that it means.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use netloom_model::id::Owner;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as Key};
 use object_store::{ClientOptions, RetryConfig};
 use serde::Deserialize;
 
 use super::bucket::Bucket;
 
-/// How long the store may take to answer a connection, how long nothing may come from it, and how long one request may take in all.
+/// How long the store may take to answer a connection, and how long nothing may come from it. What comes may take as long as it takes.
 const CONNECT: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(60);
-const LONGEST: Duration = Duration::from_secs(3_600);
 /// How long a request that fails is tried again before the caller hears of it.
 const RETRIED: Duration = Duration::from_secs(8);
 
+/// What counts of the environment where the configuration has no keys: who asks, and where it is told that.
+const OF_ENVIRONMENT: &[Key] = &[
+    Key::AccessKeyId,
+    Key::SecretAccessKey,
+    Key::Token,
+    Key::ContainerCredentialsRelativeUri,
+    Key::ContainerCredentialsFullUri,
+    Key::ContainerAuthorizationTokenFile,
+    Key::WebIdentityTokenFile,
+    Key::RoleArn,
+    Key::RoleSessionName,
+    Key::StsEndpoint,
+    Key::MetadataEndpoint,
+    Key::ImdsV1Fallback,
+    Key::Region,
+    Key::DefaultRegion,
+];
+
 /// The section. Credentials are those said here, else those of the file, else those of the environment (`AWS_ACCESS_KEY_ID` and the like), else the role of the
-/// machine or container.
+/// machine or container. Where keys are said, nothing of the environment counts; where they are not, its keys, role and region do. The endpoint is said here alone.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct S3 {
     /// Name of the bucket. It is not made.
     pub bucket: String,
-    /// What the keys of all objects begin with.
-    #[serde(default = "prefix")]
-    pub prefix: String,
+    /// What the keys of all objects begin with; `netloom/<owner>` when not set, with the installation's uuid.
+    #[serde(default)]
+    pub prefix: Option<String>,
     /// Where the store is, as a URL; Amazon's own when not set. `http://` is taken at its word.
     #[serde(default)]
     pub endpoint: Option<String>,
@@ -49,10 +68,6 @@ pub struct S3 {
     pub credentials_file: Option<PathBuf>,
 }
 
-fn prefix() -> String {
-    "netloom".to_owned()
-}
-
 /// A text that is not shown.
 #[derive(Clone, Deserialize)]
 #[serde(transparent)]
@@ -65,17 +80,22 @@ impl fmt::Debug for Secret {
 }
 
 impl S3 {
-    /// The bucket. Nobody is asked yet.
-    pub fn open(&self) -> anyhow::Result<Bucket> {
+    /// The bucket, as this installation has it. Nobody is asked yet.
+    pub fn open(&self, owner: Owner) -> anyhow::Result<Bucket> {
         let name = match &self.endpoint {
             Some(endpoint) => format!("{} at {endpoint}", self.bucket),
             None => self.bucket.clone(),
         };
-        let store = self.store().context("the section [image_registry.s3] cannot be used")?;
-        Ok(Bucket::new(Arc::new(store), &name, &self.prefix))
+        let store = self.builder(std::env::vars_os()).and_then(|builder| Ok(builder.build()?));
+        let store = store.context("the section [image_registry.s3] cannot be used")?;
+        let prefix = self.prefix.clone().unwrap_or_else(|| format!("netloom/{owner}"));
+        Ok(Bucket::new(Arc::new(store), &name, &prefix))
     }
 
-    fn store(&self) -> anyhow::Result<AmazonS3> {
+    fn builder(
+        &self,
+        environment: impl Iterator<Item = (OsString, OsString)>,
+    ) -> anyhow::Result<AmazonS3Builder> {
         anyhow::ensure!(!self.bucket.is_empty(), "`bucket` is empty; say which one images are kept in");
         // A process has one; whoever installed another has it.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -84,9 +104,29 @@ impl S3 {
             .with_allow_http(is_plain)
             .with_connect_timeout(CONNECT)
             .with_read_timeout(SILENCE)
-            .with_timeout(LONGEST);
+            .with_timeout_disabled();
         let retry = RetryConfig { retry_timeout: RETRIED, ..RetryConfig::default() };
-        let mut builder = AmazonS3Builder::from_env()
+        let mut builder = AmazonS3Builder::new();
+        match self.keys()? {
+            Some(keys) => {
+                builder = builder.with_access_key_id(keys.id).with_secret_access_key(keys.secret);
+                if let Some(token) = keys.token {
+                    builder = builder.with_token(token);
+                }
+            }
+            None => {
+                for (name, value) in environment {
+                    let (Some(name), Some(value)) = (name.to_str(), value.to_str()) else { continue };
+                    let key = name.starts_with("AWS_").then(|| name.to_ascii_lowercase().parse::<Key>());
+                    if let Some(Ok(key)) = key
+                        && OF_ENVIRONMENT.contains(&key)
+                    {
+                        builder = builder.with_config(key, value);
+                    }
+                }
+            }
+        }
+        builder = builder
             .with_client_options(options)
             .with_retry(retry)
             .with_bucket_name(&self.bucket)
@@ -97,14 +137,7 @@ impl S3 {
         if let Some(region) = &self.region {
             builder = builder.with_region(region);
         }
-        if let Some(keys) = self.keys()? {
-            builder = builder.with_access_key_id(keys.id).with_secret_access_key(keys.secret);
-            builder = match keys.token {
-                Some(token) => builder.with_token(token),
-                None => builder,
-            };
-        }
-        Ok(builder.build()?)
+        Ok(builder)
     }
 
     fn keys(&self) -> anyhow::Result<Option<Keys>> {
@@ -183,6 +216,34 @@ mod tests {
     }
 
     #[test]
+    fn keys_that_are_said_are_not_mixed_with_the_environment_and_the_endpoint_is_said_here_alone() {
+        let environment = [
+            ("AWS_ACCESS_KEY_ID", "theirs"),
+            ("AWS_SECRET_ACCESS_KEY", "theirs"),
+            ("AWS_SESSION_TOKEN", "token"),
+            ("AWS_REGION", "eu-west-1"),
+            ("AWS_ENDPOINT_URL", "http://elsewhere"),
+            ("AWS_SKIP_SIGNATURE", "true"),
+        ];
+        let of = |more: &str, key: Key| {
+            let environment = environment.iter().map(|(n, v)| (OsString::from(n), OsString::from(v)));
+            said(more).builder(environment).unwrap().get_config_value(&key)
+        };
+        let keys = "access_key_id = \"me\"\nsecret_access_key = \"s\"";
+        assert_eq!(of(keys, Key::AccessKeyId).as_deref(), Some("me"));
+        assert_eq!((of(keys, Key::Token), of(keys, Key::Region)), (None, None));
+        for (key, value) in [(Key::AccessKeyId, "theirs"), (Key::Token, "token"), (Key::Region, "eu-west-1")]
+        {
+            assert_eq!(of("", key).as_deref(), Some(value), "{key:?}");
+        }
+        assert_eq!(of("region = \"here\"", Key::Region).as_deref(), Some("here"));
+        for more in [keys, ""] {
+            assert_eq!((of(more, Key::Endpoint), of(more, Key::S3Endpoint)), (None, None));
+            assert_ne!(of(more, Key::SkipSignature).as_deref(), Some("true"));
+        }
+    }
+
+    #[test]
     fn what_cannot_be_used_is_said_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("credentials");
@@ -193,10 +254,10 @@ mod tests {
             ("credentials_file = \"/nonexistent/keys\"", "/nonexistent/keys"),
             (&format!("credentials_file = {file:?}"), "[default]"),
         ] {
-            let refused = said(more).open().unwrap_err();
+            let refused = said(more).open(Owner::new()).unwrap_err();
             let message = format!("{refused:#}");
             assert!(message.contains(what) && message.contains("[image_registry.s3]"), "{message}");
         }
-        assert!(S3 { bucket: String::new(), ..said("") }.open().is_err());
+        assert!(S3 { bucket: String::new(), ..said("") }.open(Owner::new()).is_err());
     }
 }

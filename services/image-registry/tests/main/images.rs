@@ -305,7 +305,7 @@ async fn a_disk_that_runs_full_is_told_and_loses_nothing() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let small = Mount::new(&dir.path().join("small"), "4m");
+    let small = Mount::new(&dir.path().join("small"), "4200k");
     let more = format!("[image_registry]\nblobs = {:?}\n", small.0);
     let Running { mut client, shutdown, task } = start_with(dir.path(), &more).await;
     let bytes = disk(2, 8);
@@ -572,7 +572,7 @@ async fn what_a_lab_uses_is_not_removed_and_what_nothing_needs_is_shown_first() 
 #[test]
 fn the_directory_is_nobody_elses_to_read() {
     let dir = tempfile::tempdir().unwrap();
-    Blobs::in_directory(&dir.path().join("images")).unwrap();
+    Blobs::open(&dir.path().join("images"), None, "me").unwrap();
     let mode = std::fs::metadata(dir.path().join("images")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
 }

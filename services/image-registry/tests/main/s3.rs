@@ -8,9 +8,10 @@ use std::time::Duration;
 use netloom_image_registry::blob::bucket::Bucket;
 use netloom_image_registry::blob::{Blobs, Digest, PIECE, Pass};
 use netloom_image_registry::config::Config;
+use netloom_model::id::Owner;
 use netloom_proto::image_registry::v1 as pb;
-use netloom_service::Settings;
 use netloom_service::testing::{eventually, pypi};
+use netloom_service::{Settings, installation};
 use object_store::aws::AmazonS3Builder;
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -62,7 +63,7 @@ impl Other {
     /// The bucket as the service has it.
     fn bucket(&self) -> Bucket {
         let settings = Settings::from_toml(&self.section("images"), "/d".as_ref(), "/r".as_ref()).unwrap();
-        settings.section::<Config>("image_registry").unwrap().s3.unwrap().open().unwrap()
+        settings.section::<Config>("image_registry").unwrap().s3.unwrap().open(Owner::new()).unwrap()
     }
 
     /// The bucket as anybody has it.
@@ -116,7 +117,11 @@ async fn keep(blobs: &Blobs, bytes: &[u8]) {
 }
 
 async fn bytes_of(blobs: &Blobs, digest: &Digest) -> Option<Vec<u8>> {
-    let mut pieces = blobs.read(digest).await.unwrap()?;
+    bytes_from(blobs, digest, 0).await
+}
+
+async fn bytes_from(blobs: &Blobs, digest: &Digest, offset: u64) -> Option<Vec<u8>> {
+    let mut pieces = blobs.read(digest, offset).await.unwrap()?;
     let mut bytes = Vec::new();
     while let Some(piece) = pieces.recv().await {
         let piece = piece.unwrap();
@@ -136,13 +141,23 @@ async fn contract(blobs: Blobs) {
         gone.unwrap();
     }
     assert_eq!((blobs.all().await.unwrap(), blobs.quarantined().await.unwrap()), (vec![], vec![]));
+    assert_eq!(blobs.owner().await.unwrap(), None);
+    blobs.claim().await.unwrap();
+    blobs.claim().await.unwrap();
+    assert_eq!(blobs.owner().await.unwrap().as_deref(), Some("me"));
 
     for bytes in [&small, &large, &small] {
         keep(&blobs, bytes).await;
         assert_eq!(blobs.size(&of(bytes)).await.unwrap(), Some(bytes.len() as u64));
         assert!(bytes_of(&blobs, &of(bytes)).await.unwrap() == *bytes, "what is read is what was kept");
         assert_eq!(blobs.is_right(&of(bytes)).await.unwrap(), Some(true));
+        let length = bytes.len();
+        for from in [1, length - 1, length, length + 1] {
+            let read = bytes_from(&blobs, &of(bytes), from as u64).await.unwrap();
+            assert!(read == bytes.get(from..).unwrap_or_default(), "from {from} of {length}");
+        }
     }
+    assert!(bytes_from(&blobs, &of(b"nowhere"), 1).await.is_none());
     let mut all = vec![(one.clone(), small.len() as u64), (two.clone(), large.len() as u64)];
     all.sort();
     let sorted = async || {
@@ -168,11 +183,11 @@ async fn contract(blobs: Blobs) {
 async fn every_shelf_keeps_the_contract() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
-    contract(Blobs::in_directory(&at("directory")).unwrap()).await;
+    contract(Blobs::open(&at("directory"), None, "me").unwrap()).await;
     let memory = Bucket::new(Arc::new(InMemory::new()), "memory", "a/prefix/");
-    contract(Blobs::on_shelf(&at("memory"), Arc::new(memory)).unwrap()).await;
+    contract(Blobs::open(&at("memory"), Some(Arc::new(memory)), "me").unwrap()).await;
     let Some(other) = Other::start("main::s3::every_shelf_keeps_the_contract", true).await else { return };
-    contract(Blobs::on_shelf(&at("s3"), Arc::new(other.bucket())).unwrap()).await;
+    contract(Blobs::open(&at("s3"), Some(Arc::new(other.bucket())), "me").unwrap()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,7 +211,8 @@ async fn images_in_a_bucket() {
     });
     assert_eq!(finish(&mut client, &id).await.unwrap().stored.unwrap().digest, digest(&bytes));
     beside.await.unwrap().unwrap();
-    let key = Path::from(format!("netloom/blobs/{}", of(&bytes).hex()));
+    let owner = installation::owner(&dir.path().join("data")).unwrap();
+    let key = Path::from(format!("netloom/{owner}/blobs/{}", of(&bytes).hex()));
     let store = other.store();
     assert_eq!(store.head(&key).await.unwrap().size, 9 << 20, "it is in the bucket");
     assert_eq!(files(dir.path(), "uploads").len(), 0);
@@ -229,7 +245,7 @@ async fn images_in_a_bucket() {
     }
 
     // What nothing needs: bytes set aside, and bytes that no row knows.
-    let stray = Path::from(format!("netloom/blobs/{}", of(b"stray").hex()));
+    let stray = Path::from(format!("netloom/{owner}/blobs/{}", of(b"stray").hex()));
     store.put(&stray, b"stray".to_vec().into()).await.unwrap();
     let garbage = collect(&mut client, pb::CollectGarbageRequest::default()).await;
     assert_eq!(garbage, [(digest(b"stray"), 5), (digest(&bytes), 9 << 20)]);
@@ -239,8 +255,68 @@ async fn images_in_a_bucket() {
         client.delete_image(gone).await.unwrap();
     }
     use futures::TryStreamExt as _;
-    let left: Vec<_> = store.list(None).try_collect().await.unwrap();
-    assert_eq!(left, []);
+    let left: Vec<_> = store.list(None).map_ok(|o| o.location).try_collect().await.unwrap();
+    assert_eq!(left, [Path::from(format!("netloom/{owner}/owner"))]);
+}
+
+/// Takes nothing in and nothing out, and says whose it is.
+async fn is_anothers(client: &mut Client, stored: &str, place: &str) {
+    let collect = |validate_only| pb::CollectGarbageRequest { validate_only, ..Default::default() };
+    let delete = pb::DeleteImageRequest { reference: stored.into(), users: Vec::new() };
+    for failure in [
+        refused(client.collect_garbage(collect(true)).await),
+        refused(client.collect_garbage(collect(false)).await),
+        refused(client.delete_image(delete).await),
+        refused(push(client, "new:1", &disk(1, 9)).await),
+    ] {
+        assert_eq!(failure.reason, "BLOB_STORE_FOREIGN", "{}", failure.message);
+        assert_ne!(failure.metadata["found"], failure.metadata["owner"]);
+        for said in [place, &failure.metadata["found"], &failure.metadata["owner"], "prefix"] {
+            assert!(failure.message.contains(said), "{said} is not in {}", failure.message);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_installation_keeps_under_the_same_prefix_is_not_garbage() {
+    let test = "main::s3::what_another_installation_keeps_under_the_same_prefix_is_not_garbage";
+    let Some(other) = Other::start(test, true).await else { return };
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let section = format!("{}prefix = \"shared\"\n", other.section("images"));
+    let bytes = disk(2, 7);
+    let Running { client: mut first, .. } = start_with(one.path(), &section).await;
+    push(&mut first, "kept:1", &bytes).await.unwrap();
+    let Running { client: mut second, shutdown, task } = start_with(two.path(), &section).await;
+    is_anothers(&mut second, "kept:1", "shared/owner of the bucket images at http://127.0.0.1:").await;
+    assert_eq!(collect(&mut first, pb::CollectGarbageRequest::default()).await, []);
+    tell_key(&mut first).await;
+    assert!(read(&mut first, &digest(&bytes), 0).await.unwrap() == bytes, "it is all there");
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+    // Without a word about a prefix two installations are not in each other's way.
+    let Running { client: mut third, .. } = start_with(two.path(), &other.section("images")).await;
+    push(&mut third, "kept:1", &bytes).await.unwrap();
+    assert_eq!(collect(&mut third, pb::CollectGarbageRequest::default()).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_database_in_the_place_of_a_lost_one_takes_no_image_for_garbage() {
+    let dir = tempfile::tempdir().unwrap();
+    let Running { mut client, shutdown, task } = start_with(dir.path(), "").await;
+    let bytes = disk(2, 8);
+    push(&mut client, "kept:1", &bytes).await.unwrap();
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+    for end in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(dir.path().join(format!("data/image-registry.db{end}")));
+    }
+    let Running { mut client, .. } = start_with(dir.path(), "").await;
+    let owner = dir.path().join("data/image-registry/owner");
+    is_anothers(&mut client, "kept:1", &owner.display().to_string()).await;
+    assert_eq!(files(dir.path(), "blobs").len(), 1, "it is all there");
+    // What the message says helps.
+    std::fs::remove_file(owner).unwrap();
+    assert_eq!(collect(&mut client, pb::CollectGarbageRequest::default()).await, [(digest(&bytes), 2 << 20)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -240,6 +240,20 @@ async fn an_image_is_fetched_once_and_one_that_cannot_be_had_fails_its_nodes_onl
 }
 
 #[tokio::test]
+async fn a_fetch_whose_ticket_ran_out_or_whose_bytes_were_mended_meanwhile_is_asked_for_anew() {
+    let world = World::new().await;
+    world.host().with(|s| {
+        s.pullable.insert("far:1".into());
+        s.refused_pulls = vec!["BLOB_MENDED", "TICKET_EXPIRED"];
+    });
+    let mut lab = spec(1, &[]);
+    lab.nodes[0].image = "far:1".into();
+    let operation = world.deploy("pull", lab).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+    assert_eq!(world.host().count("compute.pull_image"), 3);
+}
+
+#[tokio::test]
 async fn files_are_on_the_host_before_the_node_is() {
     use netloom_model::id::Digest;
     let world = World::new().await;

@@ -72,6 +72,8 @@ pub struct State {
     pub no_registry: bool,
     /// So many fetches end as when their service dies meanwhile.
     pub cut_pulls: usize,
+    /// Pulls that are refused for these reasons, one after the other.
+    pub refused_pulls: Vec<&'static str>,
     /// Ports of the host that somebody else has.
     pub taken_ports: BTreeSet<u32>,
     /// Nodes that are made but never run.

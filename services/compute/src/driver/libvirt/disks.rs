@@ -56,6 +56,16 @@ pub struct Base {
 #[repr(align(4096))]
 struct Block([u8; 4096]);
 
+/// True when machines of an earlier run may be there: each has a directory before it is defined, and as long as it may run. One whose directory cannot be read may be there too.
+pub fn has_machines(data_dir: &Path) -> bool {
+    match fs::read_dir(data_dir.join("instances")) {
+        Ok(mut found) => found.any(|entry| {
+            entry.map_or(true, |e| e.file_name().to_str().is_some_and(|name| name.parse::<NodeUid>().is_ok()))
+        }),
+        Err(e) => e.kind() != io::ErrorKind::NotFound,
+    }
+}
+
 impl Disks {
     /// In this data directory.
     pub fn open(data_dir: &Path) -> Result<Disks, Error> {

@@ -63,6 +63,7 @@ use crate::files::Files;
 use carrier::Carrier;
 use connection::{Connection, Connections, Refused};
 use disks::Disks;
+pub use disks::has_machines;
 use identity::Identity;
 use lives::Lives;
 use read::Reading;

@@ -209,6 +209,9 @@ impl ComputeService for Host {
             let why = "the image registry at unix:/r does not answer; see `image_registry` of [endpoints]";
             return Err(to_status(Failure::new(Code::Unavailable, "IMAGE_REGISTRY_UNAVAILABLE", why)));
         }
+        if let Some(reason) = self.with(|s| s.refused_pulls.pop()) {
+            return Err(to_status(Failure::new(Code::Aborted, reason, "ask again")));
+        }
         let is_cut = self.with(|s| {
             let is_cut = s.cut_pulls > 0;
             s.cut_pulls = s.cut_pulls.saturating_sub(1);
