@@ -177,10 +177,11 @@ fn greedy(needs: &[Need], rooms: &[Room]) -> BTreeMap<NodeUid, HostId> {
     there
 }
 
-/// Links that go between hosts.
+/// Links that are not on one host: of a node without one, all.
 fn cut(needs: &[Need], there: &BTreeMap<NodeUid, HostId>) -> u32 {
     let ends = needs.iter().flat_map(|n| n.neighbours.iter().map(|(other, links)| (n.uid, *other, *links)));
-    ends.filter(|(a, b, _)| a < b && there.get(a) != there.get(b)).map(|(_, _, links)| links).sum()
+    let kept = |a: &NodeUid, b: &NodeUid| there.contains_key(a) && there.get(a) == there.get(b);
+    ends.filter(|(a, b, _)| a < b && !kept(a, b)).map(|(_, _, links)| links).sum()
 }
 
 fn link(needs: &mut [Need], a: usize, b: usize) {
