@@ -23,9 +23,11 @@ fi
 step "building the programs"
 cargo build --workspace --bins --locked
 
-step "fetching what the OpenAPI description is checked with"
-# As the user, and once: the tests that need it skip themselves, by name, where it is not to be had.
-scripts/openapi.sh || say "it is not to be had here"
+step "fetching what the OpenAPI description is checked with, and a store for images"
+# As the user, and once: the tests that need them skip themselves, by name, where they are not to be had.
+for what in openapi s3; do
+    scripts/pypi.sh "$what" || say "$what is not to be had here"
+done
 
 step "testing (log: $log)"
 status=0

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netloom_benches::{median, row, shortest, size, timed, told};
+use netloom_network::{DATABASE, tables};
 use netloom_ovsdb::Client;
 use netloom_tests::{Namespace, Ovs, run};
 
@@ -65,28 +66,10 @@ fn discovered(ovs: &Ovs, count: usize) -> Duration {
     median(9, || runtime.block_on(snapshot_of(&socket, count)))
 }
 
-/// The columns that the network service asks for at its start.
+/// What the network service asks for at its start.
 async fn snapshot_of(socket: &Path, count: usize) -> Duration {
     let begin = Instant::now();
-    let tables = vec![
-        ("Open_vSwitch", vec!["cur_cfg", "next_cfg", "ovs_version"]),
-        (
-            "Bridge",
-            vec![
-                "name",
-                "ports",
-                "external_ids",
-                "datapath_type",
-                "fail_mode",
-                "protocols",
-                "other_config",
-                "controller",
-            ],
-        ),
-        ("Port", vec!["name", "interfaces", "external_ids", "tag", "trunks"]),
-        ("Interface", vec!["name", "type", "options", "ofport", "error", "mtu_request"]),
-    ];
-    let client = Client::connect(socket.to_owned(), "Open_vSwitch", tables);
+    let client = Client::connect(socket.to_owned(), DATABASE, tables());
     let mut snapshots = client.snapshots();
     let complete = snapshots.wait_for(|db| db.as_ref().is_some_and(|db| db.count("Port") > count)).await;
     assert!(complete.is_ok(), "the connection ended");

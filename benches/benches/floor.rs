@@ -36,11 +36,26 @@ impl Lab {
             "links": links,
             "mtu": 9500,
         });
+        Lab::run(sandbox, "lab", &config)
+    }
+
+    /// The same for virtual machines, on the libvirt of a sandbox that has machines on this base now.
+    pub fn of_machines(sandbox: &Sandbox, uri: &str, base: &Path) -> Lab {
+        let config = json!({
+            "dir": sandbox.path().join("floor"),
+            "uri": uri,
+            "instances": sandbox.data_dir().join("instances"),
+            "base": base,
+        });
+        Lab::run(sandbox, "machines", &config)
+    }
+
+    fn run(sandbox: &Sandbox, what: &str, config: &Value) -> Lab {
         let file = sandbox.write("floor.json", &config.to_string());
         let program = program().display().to_string();
         let mut child = sandbox
             .in_namespace(&program)
-            .arg("lab")
+            .arg(what)
             .arg(file)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -10,6 +10,8 @@ mod idle;
 mod images;
 mod latency;
 mod list;
+mod machines;
+mod place;
 mod repair;
 mod rig;
 mod wires;
@@ -21,16 +23,18 @@ use std::process::ExitCode;
 use netloom_benches::{head, quick, table};
 
 /// The sections, in the order in which they are measured.
-const SECTIONS: [(&str, fn()); 10] = [
+const SECTIONS: [(&str, fn()); 12] = [
     ("discovery", discovery::rows),
     ("latency", latency::rows),
     ("list", list::rows),
+    ("place", place::rows),
     ("deploy", deploy::rows),
     ("work", work::rows),
     ("carrier", carrier::rows),
     ("wires", wires::rows),
     ("repair", repair::rows),
     ("images", images::rows),
+    ("machines", machines::rows),
     ("idle", idle::rows),
 ];
 

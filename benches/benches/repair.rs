@@ -1,10 +1,10 @@
-//! How soon what breaks is shown, and mended.
+//! How soon what breaks behind netloom's back is shown, and mended: each kind by itself, so many times.
 
 use std::time::{Duration, Instant};
 
-use netloom_benches::{median, size, within};
-use netloom_tests::{Mode, Sandbox};
-use serde_json::Value;
+use netloom_benches::{middle, size, within};
+use netloom_tests::{Mode, Sandbox, Watch, container, in_node};
+use serde_json::json;
 
 use crate::rig::{links, topology};
 
@@ -12,60 +12,121 @@ use crate::rig::{links, topology};
 const BARS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
 /// When it is given up.
 const NEVER: Duration = Duration::from_secs(60);
+/// How a node is told whose container is not there or does not run.
+const NOT_RUNNING: &[&str] =
+    &["NODE_STATE_STARTING", "NODE_STATE_PENDING", "NODE_STATE_CREATING", "NODE_STATE_STOPPED"];
+/// How a link is told that does not carry.
+const NOT_UP: &[&str] = &["LINK_STATE_DOWN", "LINK_STATE_PENDING", "LINK_STATE_FAILED", "LINK_STATE_UNKNOWN"];
+/// The part of a lab with a management network that stands in no other.
+const MGMT: &str = "mgmt: {ipv4-subnet: 10.219.77.0/24}\ntopology:";
+
+/// What is broken: in words, how, and how it shows.
+type Kind = (&'static str, fn(&mut Sandbox, &str), &'static [&'static str]);
+
+const KINDS: [Kind; 7] = [
+    (
+        "a container killed",
+        |s, lab| drop(s.docker(&["kill", &container(s, lab, "n0").expect("it runs")]).must()),
+        NOT_RUNNING,
+    ),
+    (
+        "a container removed",
+        |s, lab| drop(s.docker(&["rm", "-f", &container(s, lab, "n0").expect("it runs")]).must()),
+        NOT_RUNNING,
+    ),
+    ("all flows deleted", |s, _| drop(s.ovs.ofctl("del-flows", s.bridge(), &[]).must()), NOT_UP),
+    (
+        "a port removed from the bridge",
+        |s, _| {
+            let ports = s.ovs.vsctl(&["list-ports", s.bridge()]).must().stdout;
+            let port = ports.split_whitespace().next().expect("a port");
+            s.ovs.vsctl(&["del-port", s.bridge(), port]).must();
+        },
+        NOT_UP,
+    ),
+    (
+        "an interface renamed in its node",
+        |s, lab| drop(in_node(s, lab, "n0", &["ip", "link", "set", "eth1", "name", "wan"]).must()),
+        &["calls the interface wan"],
+    ),
+    (
+        "a host end renamed",
+        |s, _| {
+            let end = host_end(s);
+            for change in [&["down"][..], &["name", "renamed0"][..]] {
+                let set = ["link", "set", &end].into_iter().chain(change.iter().copied());
+                assert!(s.in_namespace("ip").args(set).status().expect("ip").success());
+            }
+        },
+        NOT_UP,
+    ),
+    ("the database of Open vSwitch wiped", |s, _| s.ovs.wipe(), NOT_UP),
+];
 
 pub fn rows() {
     let rounds = size(5, 1);
-    let sandbox = Sandbox::start_on(Mode::One, "plane = \"ovs\"");
+    let mut sandbox = Sandbox::start_on(Mode::One, "plane = \"ovs\"");
     let lab = sandbox.lab("repair");
-    let links = links(2)[..1].to_vec();
-    sandbox.deploy(&topology(&lab, 2, &links));
-    let counts = || -> [Value; 2] {
-        let lab = sandbox.lab_json(&lab);
-        [lab["readyCount"].clone(), lab["upLinkCount"].clone()]
-    };
-    let is_whole = || counts() == [Value::from(2), Value::from(1)];
-    let whole = || until(is_whole);
-    whole();
-
-    let id = || {
-        let owner = format!("label=netloom.owner={}", sandbox.owner());
-        let ids = sandbox.docker(&["ps", "-q", "--filter", &owner]).must().stdout;
-        ids.split_whitespace().next().expect("a container").to_owned()
-    };
-    let mut shown = Vec::new();
-    let mended = median(rounds, || {
-        sandbox.docker(&["kill", &id()]).must();
-        let begin = Instant::now();
-        shown.push(until(|| counts()[0] == 1));
-        whole();
-        begin.elapsed()
-    });
-    shown.sort();
-    within("a container killed: shown", shown[shown.len() / 2], BARS[0]);
-    within("a container killed: runs again, its link up", mended, BARS[1]);
-
-    let flows = || sandbox.joints()[0] == 2;
-    let mended = median(rounds, || {
-        sandbox.ovs.ofctl("del-flows", sandbox.bridge(), &[]).must();
-        until(flows)
-    });
-    within("flows of a wire deleted: there again", mended, BARS[1]);
-
-    let ports = || -> Vec<String> {
-        let listed = sandbox.ovs.vsctl(&["list-ports", sandbox.bridge()]).must().stdout;
-        listed.split_whitespace().map(str::to_owned).collect()
-    };
-    let mended = median(rounds, || {
-        let port = ports().first().expect("a port").clone();
-        sandbox.ovs.vsctl(&["del-port", sandbox.bridge(), &port]).must();
-        until(|| ports().contains(&port) && flows() && is_whole())
-    });
-    within("a port removed from the bridge: there again, the link up", mended, BARS[1]);
+    sandbox.deploy(&topology(&lab, 2, &links(2)[..1].to_vec()));
+    until(|| is_whole(&sandbox, &lab));
+    for (what, breaks, shows) in KINDS {
+        let (mut shown, mut mended) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            let watch = Watch::start(&sandbox, &lab);
+            breaks(&mut sandbox, &lab);
+            let begin = Instant::now();
+            until(|| shows.iter().any(|words| watch.said(words)));
+            shown.push(begin.elapsed());
+            until(|| is_whole(&sandbox, &lab));
+            mended.push(begin.elapsed());
+        }
+        within(&format!("{what}: shown"), middle(shown), BARS[0]);
+        within(&format!("{what}: all well again"), middle(mended), BARS[1]);
+    }
     sandbox.netloom(&["destroy", &lab, "--yes"]).must();
+    management_network(&sandbox, rounds);
+}
+
+/// A management network is not put back under nodes that run: they say that it is gone, and what to do.
+fn management_network(sandbox: &Sandbox, rounds: usize) {
+    let lab = sandbox.lab("managed");
+    let text = topology(&lab, 2, &links(2)[..1].to_vec()).replacen("topology:", MGMT, 1);
+    let mut told = Vec::new();
+    for _ in 0..rounds {
+        sandbox.deploy(&text);
+        until(|| is_whole(sandbox, &lab));
+        let owner = format!("label=netloom.owner={}", sandbox.owner());
+        let network = sandbox.docker(&["network", "ls", "-q", "--filter", &owner]).must().stdout;
+        for node in ["n0", "n1"] {
+            let id = container(sandbox, &lab, node).expect("it runs");
+            sandbox.docker(&["network", "disconnect", "-f", network.trim(), &id]).must();
+        }
+        sandbox.docker(&["network", "rm", network.trim()]).must();
+        let begin = Instant::now();
+        let says = |node: &str| {
+            let why = &sandbox.node_json(&lab, node)["stateReason"];
+            why.as_str().is_some_and(|why| why.contains("netloom node restart"))
+        };
+        until(|| says("n0") && says("n1"));
+        told.push(begin.elapsed());
+        sandbox.netloom(&["destroy", &lab, "--yes"]).must();
+    }
+    within("a management network deleted: told, and what to do", middle(told), BARS[0]);
+}
+
+fn is_whole(sandbox: &Sandbox, lab: &str) -> bool {
+    let lab = sandbox.lab_json(lab);
+    (&lab["readyCount"], &lab["upLinkCount"]) == (&json!(2), &json!(1)) && lab["state"] == "LAB_STATE_RUNNING"
+}
+
+/// Name of a host end.
+fn host_end(sandbox: &Sandbox) -> String {
+    let ports = sandbox.ovs.vsctl(&["list-ports", sandbox.bridge()]).must().stdout;
+    ports.split_whitespace().next().expect("a port").to_owned()
 }
 
 /// How long until it holds.
-fn until(holds: impl Fn() -> bool) -> Duration {
+pub fn until(holds: impl Fn() -> bool) -> Duration {
     let begin = Instant::now();
     while !holds() {
         assert!(begin.elapsed() < NEVER, "not within {NEVER:?}");

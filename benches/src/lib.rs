@@ -54,7 +54,8 @@ pub fn shortest(runs: usize, work: impl FnMut() -> Duration) -> Duration {
     std::iter::repeat_with(work).take(runs).min().unwrap_or_default()
 }
 
-fn middle<T: PartialOrd + Copy>(mut all: Vec<T>) -> T {
+/// Median.
+pub fn middle<T: PartialOrd + Copy>(mut all: Vec<T>) -> T {
     all.sort_by(|a, b| a.partial_cmp(b).expect("times and ratios compare"));
     all[all.len() / 2]
 }
@@ -121,6 +122,14 @@ pub fn at_least(what: &str, unit: &str, measured: f64, floor: f64, bar: f64) {
     let figure = |n: f64| format!("{n:.1} {unit}");
     let verdict = verdict(ratio >= bar);
     say(what, &figure(measured), &figure(floor), &format!("{ratio:.4}"), &format!("≥ {bar}"), verdict);
+}
+
+/// Says a row of figures of which fewer are better: the ratio is to stay at or under the bar.
+pub fn at_most(what: &str, unit: &str, measured: f64, floor: f64, bar: f64) {
+    let ratio = measured / floor;
+    let figure = |n: f64| format!("{n:.1} {unit}");
+    let verdict = verdict(measured <= bar * floor);
+    say(what, &figure(measured), &figure(floor), &format!("{ratio:.4}"), &format!("≤ {bar}"), verdict);
 }
 
 /// Says a figure that is to stay under a bound.
@@ -208,11 +217,12 @@ mod tests {
         row("slow", Duration::from_millis(3), Duration::from_millis(1), 2.0);
         row("quick", Duration::from_millis(1), Duration::from_millis(1), 2.0);
         at_least("much", "Gbit/s", 9.0, 10.0, 0.85);
+        at_most("few", "links", 12.0, 10.0, 1.1);
         under("small", "MB", 70.0, 60.0);
         told("seen", "3 ms", "", "");
         let table = table();
         let of = |what: &str| table.lines().find(|l| l.contains(what)).expect("a row").to_owned();
-        assert!(of("slow").contains("OVER") && of("small").contains("OVER"), "{table}");
+        assert!(["slow", "few", "small"].iter().all(|row| of(row).contains("OVER")), "{table}");
         assert!(of("quick").contains("within") && of("much").contains("within"), "{table}");
         assert!(!of("seen").contains("within") && !of("seen").contains("OVER"), "{table}");
     }

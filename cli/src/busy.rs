@@ -91,6 +91,8 @@ fn words(active: &api::Operation) -> String {
         api::OperationKind::Start => "has nodes that are being started",
         api::OperationKind::Stop => "has nodes that are being stopped",
         api::OperationKind::Restart => "has nodes that are being restarted",
+        api::OperationKind::Wipe => "has nodes that are being wiped",
+        api::OperationKind::Restore => "has a node that is being restored",
         _ => "is being changed",
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();

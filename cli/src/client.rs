@@ -14,6 +14,7 @@ use netloom_api::v1::lab_service_client::LabServiceClient;
 use netloom_api::v1::link_service_client::LinkServiceClient;
 use netloom_api::v1::node_service_client::NodeServiceClient;
 use netloom_api::v1::operation_service_client::OperationServiceClient;
+use netloom_api::v1::snapshot_service_client::SnapshotServiceClient;
 use netloom_service::settings::{DEFAULT_DATA_DIR, DEFAULT_RUN_DIR};
 use netloom_service::{Channel, Connector, Endpoint};
 use tonic::metadata::{Ascii, MetadataValue};
@@ -120,6 +121,8 @@ impl Client {
         kinds: KindServiceClient,
         /// Operations.
         operations: OperationServiceClient,
+        /// Snapshots of nodes.
+        snapshots: SnapshotServiceClient,
     }
 
     /// One lab.
@@ -159,6 +162,20 @@ impl Client {
                 .await
                 .map(|r| r.into_inner())
                 .map(|r| (r.links, r.next_page_token))
+        })
+        .await
+    }
+
+    /// All snapshots of a node, by its resource name.
+    pub async fn all_snapshots(&self, parent: &str) -> Result<Vec<api::Snapshot>, Error> {
+        pages(|page_token| async move {
+            let request =
+                api::ListSnapshotsRequest { parent: parent.to_owned(), page_size: PAGE, page_token };
+            self.snapshots()
+                .list_snapshots(request)
+                .await
+                .map(|r| r.into_inner())
+                .map(|r| (r.snapshots, r.next_page_token))
         })
         .await
     }

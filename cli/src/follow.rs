@@ -80,10 +80,6 @@ impl View {
         .map_err(|e| Error::io("progress cannot be printed", e))
     }
 
-    fn tick(&mut self, operation: &api::Operation) -> Result<(), Error> {
-        if matches!(self.surface, Surface::Canvas(_)) { self.show(operation) } else { Ok(()) }
-    }
-
     pub(crate) fn wipe(&mut self) {
         if let Surface::Canvas(canvas) = &mut self.surface {
             // What was drawn is only decoration.
@@ -144,7 +140,7 @@ async fn watch(
                     return lost(status).map(Some);
                 }
             },
-            _ = frames.tick() => view.tick(operation)?,
+            _ = frames.tick() => view.show(operation)?,
         }
     }
     Ok(None)
@@ -163,6 +159,8 @@ pub fn judge(operation: &api::Operation) -> Result<(), Error> {
         api::OperationKind::Start => "the start of nodes",
         api::OperationKind::Stop => "the stop of nodes",
         api::OperationKind::Restart => "the restart of nodes",
+        api::OperationKind::Wipe => "the wipe of nodes",
+        api::OperationKind::Restore => "the restore of a node",
         _ => "the deploy",
     };
     match operation.state() {

@@ -37,6 +37,12 @@ impl Selection {
         Ok(selection)
     }
 
+    /// Those of these names.
+    pub fn by_name(names: &[String]) -> Selection {
+        let names = names.to_vec();
+        Selection { names, kinds: Vec::new(), groups: Vec::new(), labels: Vec::new(), all: false }
+    }
+
     fn is_narrowed(&self) -> bool {
         !self.kinds.is_empty() || !self.groups.is_empty() || !self.labels.is_empty()
     }

@@ -26,6 +26,7 @@ pub struct Source {
     pub text: String,
     directory: PathBuf,
     node_filter: Vec<String>,
+    startup_configs: BTreeMap<String, String>,
 }
 
 /// What a topology file says, and what of this machine it refers to.
@@ -46,7 +47,7 @@ impl Source {
         if path == Path::new("-") {
             let text = read_text(std::io::stdin().lock(), "standard input")?;
             let (name, directory) = ("<stdin>".to_owned(), directory.to_owned());
-            return Ok(Source { name, text, directory, node_filter: Vec::new() });
+            return Ok(Source::new(name, text, directory));
         }
         let name = path.display().to_string();
         let metadata = std::fs::metadata(&path)
@@ -64,7 +65,34 @@ impl Source {
             .map_err(|e| Error::Invalid(format!("the topology file {name} cannot be read: {e}")))?;
         let text = read_text(file, &name)?;
         let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Ok(Source { name, text, directory: directory.to_owned(), node_filter: Vec::new() })
+        Ok(Source::new(name, text, directory.to_owned()))
+    }
+
+    fn new(name: String, text: String, directory: PathBuf) -> Source {
+        Source { name, text, directory, node_filter: Vec::new(), startup_configs: BTreeMap::new() }
+    }
+
+    /// With the configurations that `save` wrote into this directory in place of what the file has its nodes start with; as it is without one.
+    pub fn with_saved(self, saved: Option<&Path>) -> Result<Source, Error> {
+        let Some(directory) = saved else { return Ok(self) };
+        let unreadable = |path: &Path, e: &dyn std::fmt::Display| {
+            Error::Invalid(format!("the saved configurations {} cannot be read: {e}", path.display()))
+        };
+        let mut startup_configs = BTreeMap::new();
+        for entry in std::fs::read_dir(directory).map_err(|e| unreadable(directory, &e))? {
+            let path = entry.map_err(|e| unreadable(directory, &e))?.path();
+            let node = path.file_stem().and_then(|stem| stem.to_str());
+            let Some(node) = node.filter(|_| path.extension().is_some_and(|e| e == "cfg")) else { continue };
+            let text = std::fs::read_to_string(&path).map_err(|e| unreadable(&path, &e))?;
+            startup_configs.insert(node.to_owned(), text);
+        }
+        if startup_configs.is_empty() {
+            return Err(Error::Usage(format!(
+                "there is no NODE.cfg in {}: netloom save writes them there",
+                directory.display()
+            )));
+        }
+        Ok(Source { startup_configs, ..self })
     }
 
     /// Only these nodes of it, and the links between them; all when none is named.
@@ -100,6 +128,7 @@ impl Source {
             env: &env,
             all_env: &all_env,
             node_filter: &self.node_filter,
+            startup_configs: &self.startup_configs,
             files: &files,
             catalogue,
         });
@@ -137,6 +166,7 @@ impl Source {
             validate_only,
             request_id: if validate_only { String::new() } else { uuid::Uuid::new_v4().to_string() },
             node_filter: self.node_filter.clone(),
+            startup_configs: self.startup_configs.clone().into_iter().collect(),
         }
     }
 }
@@ -188,7 +218,9 @@ fn as_file(name: &str, kind: &api::Kind) -> serde_json::Value {
     }
     let machine = kind.as_machine.as_ref().map(|machine| {
         let config = json!({ "startup": startup(machine.config_in.as_ref()) });
-        json!({ "vm": machine.vm.as_ref().map(vm), "config": config })
+        let readiness = readiness(machine.readiness.as_ref());
+        let line = machine.command_line.as_ref().map(command_line);
+        json!({ "vm": machine.vm.as_ref().map(vm), "readiness": readiness, "command_line": line, "config": config })
     });
     json!({
         "name": name,
@@ -199,6 +231,8 @@ fn as_file(name: &str, kind: &api::Kind) -> serde_json::Value {
         "interfaces": interfaces,
         "vm": kind.vm.as_ref().map(vm),
         "libvirt": machine,
+        "readiness": readiness(kind.readiness.as_ref()),
+        "command_line": kind.command_line.as_ref().map(command_line),
         "config": { "startup": startup(kind.config_in.as_ref()), "license": kind.license_path },
         "verified": kind.verified,
         "source": kind.source,
@@ -210,6 +244,32 @@ fn vm(vm: &api::Vm) -> serde_json::Value {
     json!({ "disk_bus": vm.disk_bus, "nic_model": vm.nic_model, "machine": vm.machine, "serials": vm.serials.max(1) })
 }
 
+/// Whether something can be typed at a console once it has booted follows from this.
+fn readiness(readiness: Option<&api::Readiness>) -> serde_json::Value {
+    use api::ReadinessMethod as Method;
+    let readiness = readiness.cloned().unwrap_or_default();
+    let timeout = readiness.timeout_seconds.max(1);
+    match readiness.method() {
+        Method::Log => json!({ "method": "log", "pattern": readiness.pattern, "timeout_s": timeout }),
+        Method::Serial => json!({ "method": "serial", "pattern": readiness.pattern, "timeout_s": timeout }),
+        Method::Command => json!({ "method": "command", "command": readiness.command, "timeout_s": timeout }),
+        Method::None | Method::Tcp | Method::Unspecified => json!({ "method": "none" }),
+    }
+}
+
+/// Whether a node takes commands follows from this.
+fn command_line(line: &api::CommandLine) -> serde_json::Value {
+    json!({
+        "ends": if line.has_status { "status" } else { "prompt" },
+        "login": line.login,
+        "password_prompt": line.password_prompt,
+        "user": line.user,
+        "prompt": line.prompt,
+        "setup": line.setup,
+        "error": line.error,
+    })
+}
+
 /// Whether a node takes a configuration, and its addresses, follows from this.
 fn startup(config_in: Option<&api::ConfigIn>) -> serde_json::Value {
     use api::ConfigInMethod as Method;
@@ -217,8 +277,10 @@ fn startup(config_in: Option<&api::ConfigIn>) -> serde_json::Value {
     match config_in.method() {
         Method::Bind => json!({ "method": "bind", "path": config_in.path }),
         Method::Iso => json!({ "method": "iso", "path": config_in.path }),
-        Method::Disk => json!({ "method": "disk", "path": config_in.path }),
-        Method::Serial => json!({ "method": "serial" }),
+        Method::Disk => {
+            json!({ "method": "disk", "path": config_in.path, "label": config_in.label, "archive": config_in.archive })
+        }
+        Method::Serial => json!({ "method": "serial", "enter": config_in.enter, "leave": config_in.leave }),
         Method::Nocloud => json!({ "method": "nocloud" }),
         Method::None | Method::Unspecified => json!({ "method": "none" }),
     }
@@ -270,6 +332,11 @@ fn only_one(directory: &Path) -> Result<PathBuf, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use netloom_model::kind::Ends;
+
+    fn line(has_status: bool) -> api::CommandLine {
+        api::CommandLine { has_status, prompt: "#$".into(), ..api::CommandLine::default() }
+    }
 
     const LAB: &str = "name: x\ntopology:\n  nodes:\n    h: {kind: linux, image: a:1}\n";
 
@@ -388,6 +455,7 @@ mod tests {
             config_in: Some(api::ConfigIn {
                 method: api::ConfigInMethod::Bind.into(),
                 path: "/etc/mine".into(),
+                ..api::ConfigIn::default()
             }),
             license_path: "/etc/licence".into(),
             as_machine: Some(api::AsMachine {
@@ -401,6 +469,7 @@ mod tests {
                     method: api::ConfigInMethod::Nocloud.into(),
                     ..api::ConfigIn::default()
                 }),
+                command_line: Some(line(true)),
                 ..api::AsMachine::default()
             }),
             source: "s".into(),
@@ -419,6 +488,18 @@ mod tests {
                 ..api::Vm::default()
             }),
             management: Some(api::Management { name: "m0".into(), reserved: vec!["r".into()] }),
+            readiness: Some(api::Readiness {
+                method: api::ReadinessMethod::Serial.into(),
+                pattern: "up".into(),
+                timeout_seconds: 60,
+                ..api::Readiness::default()
+            }),
+            config_in: Some(api::ConfigIn {
+                method: api::ConfigInMethod::Serial.into(),
+                enter: vec!["configure".into()],
+                ..api::ConfigIn::default()
+            }),
+            command_line: Some(line(false)),
             source: "s".into(),
             ..api::Kind::default()
         };
@@ -433,7 +514,10 @@ mod tests {
         assert_eq!((&found.config.startup, found.config.license.as_str()), (&startup, "/etc/licence"));
         let machine = catalogue.on("mine", netloom_model::state::Runtime::Libvirt).expect("it can be one");
         assert!(machine.takes_addresses() && machine.takes_startup_config());
-        assert_eq!(catalogue.get("vm").map(|k| k.interfaces.nic(0)), Some(Some(2)));
+        assert!(machine.command_line.as_ref().is_some_and(|line| line.ends == Ends::Status));
+        let typed = catalogue.get("vm").expect("a machine whose configuration is typed");
+        assert_eq!(typed.interfaces.nic(0), Some(2));
+        assert!(typed.takes_startup_config() && typed.command_line.is_some());
         assert!(catalogue.get("odd").is_none());
     }
 }

@@ -8,7 +8,7 @@ use prost::Message as _;
 const SHARED: [&str; 2] = ["netloom/v1/spec.proto", "netloom/v1/state.proto"];
 /// Where google.api.HttpBody is, and what it needs.
 const BODIES: [&str; 2] = ["google/api/httpbody.proto", "google/protobuf/any.proto"];
-const PROTOS: [&str; 9] = [
+const PROTOS: [&str; 10] = [
     "netloom/v1/host.proto",
     "netloom/v1/image.proto",
     "netloom/v1/kind.proto",
@@ -17,6 +17,7 @@ const PROTOS: [&str; 9] = [
     "netloom/v1/link.proto",
     "netloom/v1/node.proto",
     "netloom/v1/operation.proto",
+    "netloom/v1/snapshot.proto",
     // Error details travel as Any: whoever reads the descriptor set must find them in it.
     "google/rpc/error_details.proto",
 ];
@@ -33,7 +34,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let set = prost_types::FileDescriptorSet::decode(bytes.as_slice())?;
     let mut config = tonic_prost_build::configure()
         .extern_path(".google.rpc", "::tonic_types::pb")
-        .extern_path(".google.api", "crate::google::api");
+        .extern_path(".google.api", "crate::google::api")
+        // Bytes of images are handed on, not copied.
+        .bytes(".netloom.v1.WriteUploadRequest.data");
     for file in set.file.iter().filter(|f| SHARED.contains(&f.name())) {
         let messages = file.message_type.iter().map(|m| m.name());
         for name in messages.chain(file.enum_type.iter().map(|e| e.name())) {

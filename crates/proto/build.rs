@@ -23,6 +23,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptor.bin"), &bytes)?;
     let set = prost_types::FileDescriptorSet::decode(bytes.as_slice())?;
-    tonic_prost_build::configure().extern_path(".google.rpc", "::tonic_types::pb").compile_fds(set)?;
+    tonic_prost_build::configure()
+        .extern_path(".google.rpc", "::tonic_types::pb")
+        // Bytes of images are handed on, not copied.
+        .bytes(".netloom.image_registry.v1.WriteUploadRequest.data")
+        .bytes(".netloom.image_registry.v1.ReadBlobResponse.data")
+        .compile_fds(set)?;
     Ok(())
 }

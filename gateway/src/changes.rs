@@ -2,7 +2,6 @@
 
 use netloom_api::v1;
 use netloom_model::failure::{Code, Failure};
-use netloom_model::id::{LabId, NodeId};
 use netloom_model::spec::LinkSpec;
 use netloom_proto::scheduler::v1 as ps;
 use prost_types::FieldMask;
@@ -16,20 +15,8 @@ use crate::etag;
 const FIELDS: [&str; 10] =
     ["mtu", "labels", "a_to_b", "b_to_a", "a.mac", "a.ipv4", "a.ipv6", "b.mac", "b.ipv4", "b.ipv6"];
 
-/// Starts, stops or restarts a node, and others with it.
-pub async fn nodes(
-    peers: &Peers,
-    (lab, node): (&LabId, &NodeId),
-    others: Vec<String>,
-    change: ps::NodeChange,
-    request_id: String,
-) -> Result<v1::Operation, Error> {
-    let request = ps::ChangeNodesRequest {
-        lab: lab.to_string(),
-        nodes: [node.to_string()].into_iter().chain(others).collect(),
-        change: change.into(),
-        request_id,
-    };
+/// Changes nodes of a lab.
+pub async fn nodes(peers: &Peers, request: ps::ChangeNodesRequest) -> Result<v1::Operation, Error> {
     let answer = peers.scheduler().change_nodes(request).await.map_err(peers.scheduler_error())?;
     let operation = answer.into_inner().operation.ok_or_else(|| Error::missing("operation"))?;
     with_lab(peers, operation, Vec::new()).await

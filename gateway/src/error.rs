@@ -54,6 +54,14 @@ pub enum Error {
         #[source]
         source: ConvertError,
     },
+    /// A node has no snapshot of that name.
+    #[error("node {node} has no snapshot {snapshot}; netloom node snapshot list shows those that it has")]
+    NoSnapshot {
+        /// The node.
+        node: String,
+        /// The snapshot's id.
+        snapshot: String,
+    },
     /// A node of a kind that has no way to tell its configuration.
     #[error("node {0} is of a kind that has no command that prints its configuration")]
     NoConfig(String),
@@ -129,6 +137,7 @@ impl From<Error> for Failure {
             Error::Ended(service) => {
                 Failure::new(Code::Unavailable, "STREAM_ENDED", message).with("service", service)
             }
+            Error::NoSnapshot { .. } => Failure::new(Code::NotFound, "SNAPSHOT_NOT_FOUND", message),
             Error::NoConfig(node) => {
                 Failure::new(Code::FailedPrecondition, "CONFIG_NOT_SUPPORTED", message).with("node", node)
             }

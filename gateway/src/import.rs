@@ -44,6 +44,7 @@ pub async fn import(catalogue: Arc<Catalogue>, request: v1::ImportLabRequest) ->
 fn read(catalogue: &Catalogue, request: v1::ImportLabRequest) -> Result<Imported, Error> {
     let files = bundle(request.files)?;
     let env: HashMap<String, String> = request.env;
+    let startup_configs: BTreeMap<String, String> = request.startup_configs.into_iter().collect();
     let file_name = if request.file_name.is_empty() { NAMELESS } else { &request.file_name };
     let parsed = parse(&Input {
         file_name,
@@ -51,6 +52,7 @@ fn read(catalogue: &Catalogue, request: v1::ImportLabRequest) -> Result<Imported
         env: &|name| env.get(name).cloned(),
         all_env: &|| env.clone().into_iter().collect(),
         node_filter: &request.node_filter,
+        startup_configs: &startup_configs,
         files: &files,
         catalogue,
     });
@@ -130,5 +132,12 @@ mod tests {
         assert_eq!(imported.spec.nodes[0].startup_config, imported.spec.files[0].path);
         let content = imported.contents.get(&Digest::of(b"hostname a\n!\n"));
         assert!(content.is_some(), "its content goes to the scheduler with the others");
+        // One that is given takes its place, as it is.
+        let saved = [("a", "hostname ${b}"), ("gone", "x")].map(|(n, text)| (n.to_owned(), text.to_owned()));
+        let request =
+            v1::ImportLabRequest { startup_configs: saved.into(), text: text.into(), ..Default::default() };
+        let imported = read(&Catalogue::embedded(), request).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(imported.contents.keys().collect::<Vec<_>>(), [&Digest::of(b"hostname ${b}")]);
+        assert_eq!(imported.spec.nodes[0].startup_config, imported.spec.files[0].path);
     }
 }

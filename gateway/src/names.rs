@@ -16,6 +16,11 @@ pub fn node(lab: &str, node: &str) -> String {
     format!("labs/{lab}/nodes/{node}")
 }
 
+/// `labs/{lab}/nodes/{node}/snapshots/{snapshot}`.
+pub fn snapshot(lab: &str, node: &str, snapshot: &str) -> String {
+    format!("labs/{lab}/nodes/{node}/snapshots/{snapshot}")
+}
+
 /// `labs/{lab}/links/{link}`.
 pub fn link(lab: &str, link: &str) -> String {
     format!("labs/{lab}/links/{link}")
@@ -95,6 +100,20 @@ pub fn read_node(field: &str, name: &str) -> Result<(LabId, NodeId), Error> {
     about("netloom.lab", &lab);
     about("netloom.node", &node);
     Ok((id(field, lab)?, id(field, node)?))
+}
+
+/// The lab, the node and the snapshot in `labs/{lab}/nodes/{node}/snapshots/{snapshot}`.
+pub fn read_snapshot(field: &str, name: &str) -> Result<(LabId, NodeId, String), Error> {
+    let form = "labs/{lab}/nodes/{node}/snapshots/{snapshot}";
+    let [lab, node, snapshot] = parts(field, name, form, ["labs", "nodes", "snapshots"])?;
+    about("netloom.lab", &lab);
+    about("netloom.node", &node);
+    Ok((id(field, lab)?, id(field, node)?, snapshot.to_owned()))
+}
+
+/// A snapshot's id by itself: it is as a node's.
+pub fn read_snapshot_id(field: &str, text: &str) -> Result<String, Error> {
+    id::<NodeId>(field, text).map(|id| id.to_string())
 }
 
 /// The lab and the link in `labs/{lab}/links/{link}`.

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use futures::stream;
 use netloom_api::v1;
 use netloom_model::id::{LabId, NodeId};
+use netloom_model::kind::stripped;
 use netloom_proto::compute::v1 as pc;
 
 use crate::client::Peers;
@@ -66,6 +67,7 @@ pub async fn read(peers: &Peers, lab: &LabId, node: &NodeId) -> Result<v1::NodeC
         .await
         .unwrap_or_else(|_| Err(refuse(format!("it did not answer within {} s", BOUND.as_secs()))))?;
     let method = view::command_line(&ticket.save);
+    let content = if code == 0 { stripped(content, &ticket.save_strip) } else { content };
     match code {
         // No device has an empty configuration: a command that prints none did not do what it is there for.
         0 if content.iter().all(u8::is_ascii_whitespace) => {

@@ -20,7 +20,7 @@ use hyper_util::service::TowerToHyperService;
 use netloom_model::Failure;
 use netloom_service::channel::{Io, bind_unix};
 use netloom_service::measure::Measure;
-use netloom_service::server::{CONNECTION_WINDOW, STREAM_WINDOW, call_span};
+use netloom_service::server::{CONNECTION_WINDOW, FRAME, STREAM_WINDOW, call_span};
 use netloom_service::status::{from_status, to_status};
 use netloom_service::{Shutdown, metrics, scrape};
 use tokio::net::{TcpListener, UnixListener};
@@ -107,7 +107,8 @@ impl Doors {
             .timer(TokioTimer::new())
             .keep_alive_interval(PING)
             .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW);
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_frame_size(FRAME);
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
         loop {

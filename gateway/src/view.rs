@@ -7,10 +7,11 @@ use std::time::SystemTime;
 
 use netloom_api::v1;
 use netloom_model::id::{LabId, NodeId};
-use netloom_model::kind::{Console, Kind, Readiness, Save, Startup, Vm};
+use netloom_model::kind::{CommandLine, Console, Ends, Kind, Readiness, Save, Startup, Vm};
 use netloom_model::spec::LinkSpec;
 use netloom_model::state::{self, LabState, Wanted};
 use netloom_model::tally;
+use netloom_proto::compute::v1 as pc;
 use netloom_proto::convert::ConvertError;
 use netloom_proto::scheduler::v1 as ps;
 use netloom_topology::{Diagnostic, Severity};
@@ -58,6 +59,22 @@ pub fn lab(facts: ps::LabFacts) -> Result<v1::Lab, Error> {
         update_time: facts.update_time,
         observe_time: facts.observe_time,
     })
+}
+
+/// The time that is so many nanoseconds after 1970; none for 0.
+pub fn time_of(ns: i64) -> Option<Timestamp> {
+    let nanos = i32::try_from(ns.rem_euclid(1_000_000_000)).ok()?;
+    (ns != 0).then_some(Timestamp { seconds: ns.div_euclid(1_000_000_000), nanos })
+}
+
+/// A snapshot of a node.
+pub fn snapshot(lab: &LabId, node: &NodeId, of: pc::DiskSnapshot) -> v1::Snapshot {
+    v1::Snapshot {
+        name: names::snapshot(lab.as_str(), node.as_str(), &of.id),
+        create_time: time_of(of.taken_ns),
+        size_bytes: i64::try_from(of.size_bytes).unwrap_or(i64::MAX),
+        has_memory: of.has_memory,
+    }
 }
 
 /// A node.
@@ -257,6 +274,7 @@ pub fn kind(kind: &Kind) -> v1::Kind {
         console: Some(console(&kind.console)),
         config_in: Some(config_in(&kind.config.startup)),
         config_out: Some(config_out(&kind.config.save)),
+        command_line: kind.command_line.as_ref().map(typed),
         license_path: kind.config.license.clone(),
         as_machine: kind.as_machine().map(|machine| v1::AsMachine {
             cpu_request_millis: machine.resources.cpu_request_millis,
@@ -266,6 +284,7 @@ pub fn kind(kind: &Kind) -> v1::Kind {
             console: Some(console(&machine.console)),
             config_in: Some(config_in(&machine.config.startup)),
             config_out: Some(config_out(&machine.config.save)),
+            command_line: machine.command_line.as_ref().map(typed),
         }),
     }
 }
@@ -279,23 +298,23 @@ fn vm(vm: &Vm) -> v1::Vm {
         efi: vm.efi,
         serials: vm.serials,
         data_disk_gib: vm.data_disk_gib,
+        nic_hotplug: vm.nic_hotplug,
     }
 }
 
 fn readiness(readiness: &Readiness) -> v1::Readiness {
     use v1::ReadinessMethod as Method;
-    let (method, pattern, command, port) = match readiness {
-        Readiness::None {} => (Method::None, "", [].as_slice(), 0),
-        Readiness::Log { pattern, .. } => (Method::Log, pattern.as_str(), [].as_slice(), 0),
-        Readiness::Serial { pattern, .. } => (Method::Serial, pattern.as_str(), [].as_slice(), 0),
-        Readiness::Command { command, .. } => (Method::Command, "", command.as_slice(), 0),
-        Readiness::Tcp { port, .. } => (Method::Tcp, "", [].as_slice(), u32::from(port.get())),
+    let (method, pattern, command) = match readiness {
+        Readiness::None {} => (Method::None, "", [].as_slice()),
+        Readiness::Log { pattern, .. } => (Method::Log, pattern.as_str(), [].as_slice()),
+        Readiness::Serial { pattern, .. } => (Method::Serial, pattern.as_str(), [].as_slice()),
+        Readiness::Command { command, .. } => (Method::Command, "", command.as_slice()),
     };
     v1::Readiness {
         method: method.into(),
         pattern: pattern.to_owned(),
         command: command.to_vec(),
-        port,
+        port: 0,
         timeout_seconds: readiness.timeout_s(),
     }
 }
@@ -312,28 +331,54 @@ fn console(console: &Console) -> v1::Console {
     v1::Console { method: method.into(), port: port.into() }
 }
 
+/// How commands are typed.
+fn typed(line: &CommandLine) -> v1::CommandLine {
+    v1::CommandLine {
+        has_status: line.ends == Ends::Status,
+        login: line.login.clone(),
+        password_prompt: line.password_prompt.clone(),
+        user: line.user.clone(),
+        prompt: line.prompt.clone(),
+        setup: line.setup.clone(),
+        error: line.error.clone(),
+    }
+}
+
 fn config_in(startup: &Startup) -> v1::ConfigIn {
     use v1::ConfigInMethod as Method;
-    let (method, path) = match startup {
-        Startup::None {} => (Method::None, ""),
-        Startup::Bind { path } => (Method::Bind, path.as_str()),
-        Startup::Iso { path } => (Method::Iso, path.as_str()),
-        Startup::Disk { path } => (Method::Disk, path.as_str()),
-        Startup::Serial {} => (Method::Serial, ""),
-        Startup::Nocloud {} => (Method::Nocloud, ""),
+    let at = |method: Method, path: &str| v1::ConfigIn {
+        method: method.into(),
+        path: path.to_owned(),
+        ..v1::ConfigIn::default()
     };
-    v1::ConfigIn { method: method.into(), path: path.to_owned() }
+    match startup {
+        Startup::None {} => at(Method::None, ""),
+        Startup::Bind { path } => at(Method::Bind, path),
+        Startup::Iso { path } => at(Method::Iso, path),
+        Startup::Disk { path, label, archive } => {
+            v1::ConfigIn { label: label.clone(), archive: archive.clone(), ..at(Method::Disk, path) }
+        }
+        Startup::Serial { enter, leave } => {
+            v1::ConfigIn { enter: enter.clone(), leave: leave.clone(), ..at(Method::Serial, "") }
+        }
+        Startup::Nocloud {} => at(Method::Nocloud, ""),
+    }
 }
 
 fn config_out(save: &Save) -> v1::ConfigOut {
     use v1::ConfigOutMethod as Method;
-    let (method, command, path) = match save {
-        Save::None {} => (Method::None, [].as_slice(), ""),
-        Save::Exec { command } => (Method::Exec, command.as_slice(), ""),
-        Save::File { command, path } => (Method::File, command.as_slice(), path.as_str()),
-        Save::Serial { command } => (Method::Serial, command.as_slice(), ""),
+    let (method, command, path, strip) = match save {
+        Save::None {} => (Method::None, [].as_slice(), "", ""),
+        Save::Exec { command, strip } => (Method::Exec, command.as_slice(), "", strip.as_str()),
+        Save::File { command, path } => (Method::File, command.as_slice(), path.as_str(), ""),
+        Save::Serial { command, strip } => (Method::Serial, command.as_slice(), "", strip.as_str()),
     };
-    v1::ConfigOut { method: method.into(), command: command.to_vec(), path: path.to_owned() }
+    v1::ConfigOut {
+        method: method.into(),
+        command: command.to_vec(),
+        path: path.to_owned(),
+        strip: strip.to_owned(),
+    }
 }
 
 /// An operation, with its lab as it is now and what the topology file's reader had to say.

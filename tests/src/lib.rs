@@ -13,6 +13,7 @@ mod lab;
 mod namespace;
 mod ovs;
 mod sandbox;
+mod watch;
 
 pub use command::{Output, run, run_with_input};
 pub use docker::Docker;
@@ -22,3 +23,4 @@ pub use lab::{container, docker, in_node, pid_of};
 pub use namespace::Namespace;
 pub use ovs::Ovs;
 pub use sandbox::{Installed, Mode, Sandbox, binaries, eventually, on_plane};
+pub use watch::Watch;

@@ -51,6 +51,7 @@ mod main {
     pub mod telemetry;
     pub mod tutorial;
     pub mod virtual_machines;
+    pub mod vrnetlab;
 }
 
 /// True when Docker and Open vSwitch are there and this is root; otherwise the test is skipped, loudly.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::lab_name::LabName;
+use super::snapshot::Snapshot;
 use super::{Output, values};
 use crate::busy::Patience;
 use crate::error::Error;
@@ -47,26 +48,65 @@ pub struct Nodes {
 /// What to do with nodes.
 #[derive(Debug, Subcommand)]
 pub enum Node {
+    /// Changes them.
+    #[command(flatten)]
+    Change(Change),
+    /// Keep virtual machines as they are, and go back to that
+    #[command(subcommand)]
+    Snapshot(Snapshot),
+}
+
+/// How nodes are changed.
+#[derive(Debug, Subcommand)]
+pub enum Change {
     /// Start nodes that were stopped, and wait until they are ready
     Start(Nodes),
     /// Stop nodes, and wait until they are; they keep their disks, and their links lose carrier
     Stop(Nodes),
     /// Stop nodes and start them again, and wait until they are ready
     Restart(Nodes),
+    /// Throw away what nodes have written, and make them anew from their images
+    ///
+    /// Of a virtual machine its disks go, with their snapshots; of a container all that it has changed, and its volumes of its own. Files of the lab that a node mounts stay as they are, and so do its links and
+    /// addresses. Nodes that run are stopped first, started again after, and waited for; one that is stopped stays so, and is made anew when it is next started. On a terminal it asks first; where nobody can
+    /// be asked it needs --yes.
+    Wipe(Wipe),
+}
+
+/// Which nodes to wipe.
+#[derive(Debug, Args)]
+pub struct Wipe {
+    /// Which.
+    #[command(flatten)]
+    pub asked: Nodes,
+    /// Wipe without asking
+    #[arg(short, long)]
+    pub yes: bool,
 }
 
 impl Node {
-    /// What is asked.
-    pub fn asked(&mut self) -> &mut Nodes {
-        match self {
-            Node::Start(a) | Node::Stop(a) | Node::Restart(a) => a,
+    /// Reads the lab's name from its topology file, where one is given.
+    pub fn settle(&mut self) -> Result<(), Error> {
+        let asked = match self {
+            Node::Change(
+                Change::Start(a) | Change::Stop(a) | Change::Restart(a) | Change::Wipe(Wipe { asked: a, .. }),
+            ) => a,
+            Node::Snapshot(snapshot) => return snapshot.settle(),
+        };
+        asked.lab.settle_many(&mut asked.nodes)?;
+        match asked.nodes.is_empty() {
+            true => Err(Error::Usage("name the nodes; '*' means all of them".to_owned())),
+            false => Ok(()),
         }
     }
 
-    /// The lab that is named.
-    pub fn lab(&self) -> &str {
+    /// The lab and the node that are named; no node where several may be.
+    pub fn names(&self) -> (&str, &str) {
         match self {
-            Node::Start(a) | Node::Stop(a) | Node::Restart(a) => &a.lab,
+            Node::Change(
+                Change::Start(a) | Change::Stop(a) | Change::Restart(a) | Change::Wipe(Wipe { asked: a, .. }),
+            ) => (&a.lab, ""),
+            Node::Snapshot(snapshot) => snapshot.names(),
         }
     }
 }

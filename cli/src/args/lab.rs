@@ -1,5 +1,6 @@
 //! Commands about whole labs.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -22,6 +23,7 @@ Examples:
   netloom deploy lab.clab.yml             this file; -t lab.clab.yml says the same
   netloom deploy -t lab.clab.yml --timeout 10m
   netloom deploy -t lab.clab.yml --node-filter r1,r2
+  netloom deploy -t lab.clab.yml --saved lab-config
   netloom generate ring -n 5 | netloom deploy -t -
   netloom deploy -t lab.clab.yml --format json | jq -r .state")]
 pub struct Deploy {
@@ -34,6 +36,9 @@ pub struct Deploy {
     /// Only these nodes of the file, and the links between them: r1,r2. All else of the lab is removed
     #[arg(long, value_name = "NODES", value_delimiter = ',')]
     pub node_filter: Vec<String>,
+    /// Start nodes with what netloom save wrote there, DIR/NODE.cfg, in place of their startup-config
+    #[arg(long, value_name = "DIR")]
+    pub saved: Option<PathBuf>,
     /// Do not ask before nodes are removed that --node-filter leaves out
     #[arg(short, long)]
     pub yes: bool,
@@ -70,6 +75,9 @@ pub struct Plan {
     /// Only these nodes of the file, and the links between them: r1,r2
     #[arg(long, value_name = "NODES", value_delimiter = ',')]
     pub node_filter: Vec<String>,
+    /// Start nodes with what netloom save wrote there, DIR/NODE.cfg, in place of their startup-config
+    #[arg(long, value_name = "DIR")]
+    pub saved: Option<PathBuf>,
     /// End with exit code 10 when there is something to do, with 0 when there is nothing
     #[arg(long)]
     pub exit_code: bool,

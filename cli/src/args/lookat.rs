@@ -16,6 +16,7 @@ use super::{Output, Topology};
     after_long_help = "\
 Examples:
   netloom inspect ospf                    nodes and links of a lab
+  netloom inspect ospf r1 --wide          one node, and all that is known of it
   netloom inspect ospf --watch            the same, as it changes
   netloom inspect --all --wide            all labs, and everything that is known of their nodes
   netloom inspect interfaces ospf         interfaces with addresses and what they are linked with
@@ -27,6 +28,9 @@ pub struct Inspect {
     /// The lab [default: the one of the topology file]
     #[arg(conflicts_with_all = ["topology", "all"])]
     pub lab: Option<String>,
+    /// Only these nodes and their links, by name or with * and ?; quote these, or the shell takes them for files
+    #[arg(value_name = "NODE", conflicts_with_all = ["topology", "all", "watch"])]
+    pub nodes: Vec<String>,
     /// The file.
     #[command(flatten)]
     pub topology: Topology,

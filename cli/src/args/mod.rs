@@ -20,6 +20,7 @@ pub mod local;
 pub mod lookat;
 pub mod node;
 pub mod reference;
+pub mod snapshot;
 pub mod things;
 pub mod values;
 
@@ -155,14 +156,17 @@ pub enum Command {
     Events(lookat::Events),
     Graph(lookat::Graph),
     Inventory(lookat::Inventory),
-    /// Start, stop and restart nodes
+    /// Start, stop, restart and wipe nodes, and keep snapshots of virtual machines
     #[command(
         subcommand,
         after_long_help = "\
 Examples:
   netloom node stop ospf r1
   netloom node restart ospf r1 r2
-  netloom node start ospf 'leaf*'"
+  netloom node start ospf 'leaf*'
+  netloom node wipe ospf r1
+  netloom node snapshot create vms vm1 before-upgrade
+  netloom node snapshot restore vms vm1 before-upgrade"
     )]
     Node(change::Node),
     /// Add, change, remove, plug and unplug links
@@ -216,14 +220,7 @@ impl Command {
                     false => Ok(()),
                 }
             }
-            Command::Node(a) => {
-                let asked = a.asked();
-                asked.lab.settle_many(&mut asked.nodes)?;
-                match asked.nodes.is_empty() {
-                    true => Err(Error::Usage("name the nodes; '*' means all of them".to_owned())),
-                    false => Ok(()),
-                }
-            }
+            Command::Node(a) => a.settle(),
             Command::Shell(a) => a.lab.settle(&mut [&mut a.node]),
             Command::Console(a) => a.lab.settle(&mut [&mut a.node]),
             Command::Inventory(a) => a.lab.settle(&mut []),
@@ -255,7 +252,10 @@ impl Command {
             Command::Destroy(a) => lab_of(&a.lab),
             Command::Inspect(a) => lab_of(&a.lab),
             Command::Events(a) => lab_of(&a.lab),
-            Command::Node(a) => (a.lab().to_owned(), String::new()),
+            Command::Node(a) => {
+                let (lab, node) = a.names();
+                (lab.to_owned(), node.to_owned())
+            }
             Command::Link(a) => (a.lab().to_owned(), String::new()),
             Command::Graph(a) => lab_of(&a.lab),
             Command::Inventory(a) => (a.lab.to_string(), String::new()),

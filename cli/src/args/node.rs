@@ -128,6 +128,8 @@ pub struct Console {
 /// Lines of several nodes have the node's name before them. With --follow it goes on as more is written, also when a node is started again, which
 /// standard error then says; it ends when the nodes are removed, or with Ctrl-C. When the server goes away it is asked again until it is back, and
 /// the log goes on after the last line that came.
+///
+/// What steers a terminal is left out: serial consoles write much of it between their words. --raw prints that too.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
@@ -151,6 +153,9 @@ pub struct Logs {
     /// Only the last N lines of each node
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub tail: Option<u32>,
+    /// Also what steers a terminal: colours, and what else consoles write between their words
+    #[arg(long)]
+    pub raw: bool,
 }
 
 /// Save the running configuration of nodes to files
@@ -158,6 +163,8 @@ pub struct Logs {
 /// Each node is asked as its kind says, for frr by vtysh -c 'show running-config', and what it says is written to DIR/NODE.cfg. A file is
 /// replaced as a whole, and only by a configuration that was read to its end; where a node fails the file stays as it was. Saving again is what
 /// it is for, so it asks for no --force, as those do that write one file (generate, graph, capture). Without nodes all of the lab are saved that are of a kind that can be asked; a node that is named and cannot is a failure.
+///
+/// What a file held before is kept in DIR/history/NODE under the time at which it was saved, the last 20 of each node. deploy --saved DIR starts nodes with what was saved.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:

@@ -10,8 +10,8 @@ use netloom_service::status::from_status;
 use tonic::Status;
 
 use super::{Context, confirmed, inspect};
-use crate::args::lab::{Deploy, OnInterrupt};
-use crate::args::{Format, TopologyFile};
+use crate::args::Format;
+use crate::args::lab::{Deploy, OnInterrupt, Plan};
 use crate::client::Client;
 use crate::error::Error;
 use crate::follow::{View, judge};
@@ -24,6 +24,7 @@ use crate::source::{Source, catalogue};
 pub async fn deploy(context: &Context, args: &Deploy) -> Result<(), Error> {
     let format = args.output.format;
     let source = Source::open(args.topology.path(), Path::new("."))?.only(&args.node_filter);
+    let source = source.with_saved(args.saved.as_deref())?;
     let client = context.client().await?;
     let file = File::new(context, &client, &source);
     let asks = !args.node_filter.is_empty() && !args.yes;
@@ -101,19 +102,17 @@ fn exec_warning(lab: &str, nodes: &[api::Node]) -> String {
 const SOMETHING_TO_DO: u8 = 10;
 
 /// Says what deploy would do.
-pub async fn plan(
-    context: &Context,
-    topology: &TopologyFile,
-    node_filter: &[String],
-    exit_code: bool,
-    format: Format,
-) -> Result<u8, Error> {
+pub async fn plan(context: &Context, args: &Plan) -> Result<u8, Error> {
+    let Plan { topology, node_filter, saved, exit_code, output } = args;
     let source = Source::open(topology.path(), Path::new("."))?.only(node_filter);
+    let source = source.with_saved(saved.as_deref())?;
     let client = context.client().await?;
     let operation = File::new(context, &client, &source).import(true).await??;
     let lab = last(&operation.lab_name);
     match &operation.plan {
-        _ if format == Format::Json => context.print(&json::text(&json::value("Operation", &operation)))?,
+        _ if output.format == Format::Json => {
+            context.print(&json::text(&json::value("Operation", &operation)))?;
+        }
         Some(plan) if !is_nothing(&operation) => context.print(&plan_text::text(context.style, plan))?,
         _ => match &operation.error {
             Some(why) => context.print(&format!(
@@ -123,7 +122,7 @@ pub async fn plan(
             None => context.print(&format!("Nothing to do: lab {lab} is as {} says\n", source.name))?,
         },
     }
-    Ok(if exit_code && !is_nothing(&operation) { SOMETHING_TO_DO } else { 0 })
+    Ok(if *exit_code && !is_nothing(&operation) { SOMETHING_TO_DO } else { 0 })
 }
 
 /// The deploy that is under way, as one that was left with Ctrl-C, when that is what the server refused for.

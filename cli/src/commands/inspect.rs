@@ -13,7 +13,9 @@ use crate::args::Format;
 use crate::args::lookat::{Inspect, Interfaces, Shape, What};
 use crate::client::Client;
 use crate::error::Error;
+use crate::output::words::last;
 use crate::output::{evidence, interfaces, json, reasons, table};
+use crate::select::Selection;
 
 /// Labs whose nodes are asked for at once.
 const AT_ONCE: usize = 8;
@@ -36,7 +38,8 @@ pub async fn run(context: &Context, args: Inspect) -> Result<(), Error> {
         return live::run(context, &client, lab.as_deref(), args.wide, surface).await;
     }
     let Some(lab) = lab else { return all(context, &client, args.format, args.wide).await };
-    let shown = gather(&client, &lab).await?;
+    let mut shown = gather(&client, &lab).await?;
+    shown.keep(&lab, &args.nodes)?;
     match args.format {
         Shape::Table => {
             let mut text = shown.text(context, args.wide, true);
@@ -66,6 +69,20 @@ async fn gather(client: &Client, lab: &str) -> Result<Whole, Error> {
 }
 
 impl Whole {
+    /// Leaves only these nodes and their links; all where none is named.
+    fn keep(&mut self, lab: &str, names: &[String]) -> Result<(), Error> {
+        if names.is_empty() {
+            return Ok(());
+        }
+        let kept = Selection::by_name(names).of(lab, &self.nodes)?;
+        self.nodes.retain(|node| kept.contains(&node.name));
+        let is_kept = |end: &Option<api::Endpoint>| {
+            end.as_ref().is_some_and(|end| kept.iter().any(|name| last(name) == end.node))
+        };
+        self.links.retain(|link| is_kept(&link.a) || is_kept(&link.b));
+        Ok(())
+    }
+
     fn text(&self, context: &Context, wide: bool, whole: bool) -> String {
         one_text(context, &self.lab, &self.nodes, &self.links, wide, whole)
     }
@@ -152,16 +169,8 @@ async fn of_interfaces(context: &Context, args: Interfaces) -> Result<(), Error>
     let client = context.client().await?;
     let name = format!("labs/{lab}");
     let (nodes, links) = try_join(client.all_nodes(&name), client.all_links(&name)).await?;
-    if let Some(node) = args.node.as_deref()
-        && !nodes.iter().any(|n| crate::output::words::last(&n.name) == node)
-    {
-        let failure = netloom_model::Failure::new(
-            netloom_model::Code::NotFound,
-            "NODE_NOT_FOUND",
-            format!("lab {lab} has no node \"{node}\""),
-        )
-        .with("lab", lab);
-        return Err(failure.into());
+    if let Some(node) = &args.node {
+        Selection::by_name(std::slice::from_ref(node)).of(&lab, &nodes)?;
     }
     let rows = interfaces::rows(&nodes, &links, args.node.as_deref());
     match args.format {

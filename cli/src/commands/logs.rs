@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use anstream::adapter::StripBytes;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use netloom_api::v1 as api;
 use netloom_api::v1::stream_logs_response::Part;
@@ -38,8 +39,8 @@ pub async fn run(context: &Context, args: Logs) -> Result<(), Error> {
         let mut all: FuturesUnordered<_> = names
             .iter()
             .map(|name| {
-                let (client, follow) = (&client, args.follow);
-                async move { (name, print(context, client, name, follow, tail, width).await) }
+                let log = Log::new(&client, name, args.follow, tail);
+                async move { (name, print(context, log, args.raw, width).await) }
             })
             .collect();
         let mut failed = Vec::new();
@@ -74,25 +75,21 @@ pub async fn run(context: &Context, args: Logs) -> Result<(), Error> {
 
 /// Prints the log of a node; with a width, its name padded to that before each line. One that is followed goes on after the last line that came when the
 /// server went away and is back, and ends when the node is removed.
-async fn print(
-    context: &Context,
-    client: &Client,
-    name: &str,
-    follow: bool,
-    tail: u32,
-    width: Option<usize>,
-) -> Result<(), Error> {
-    let lines = |style| width.map(|width| Lines::new(style, last(name), width));
+async fn print(context: &Context, mut log: Log<'_>, raw: bool, width: Option<usize>) -> Result<(), Error> {
+    let lines = |style| width.map(|width| Lines::new(style, last(log.name), width));
     let (mut out, mut err) = (lines(context.style), lines(context.error_style));
-    let mut log = Log { client, name, follow, tail, after: None, parts: None, away: None };
+    let (mut plain_out, mut plain_err) = (StripBytes::new(), StripBytes::new());
     while let Some(part) = log.next().await? {
-        let told = |lines: &mut Option<Lines>, bytes: Vec<u8>| match lines {
-            Some(lines) => lines.take(&bytes),
-            None => bytes,
+        let told = |lines: &mut Option<Lines>, plain: &mut StripBytes, bytes: Vec<u8>| {
+            let bytes = if raw { bytes } else { plain.strip_next(&bytes).collect::<Vec<_>>().concat() };
+            match lines {
+                Some(lines) => lines.take(&bytes),
+                None => bytes,
+            }
         };
         match part {
-            Part::Stdout(bytes) => write(&mut std::io::stdout(), &told(&mut out, bytes))?,
-            Part::Stderr(bytes) => write(&mut std::io::stderr(), &told(&mut err, bytes))?,
+            Part::Stdout(bytes) => write(&mut std::io::stdout(), &told(&mut out, &mut plain_out, bytes))?,
+            Part::Stderr(bytes) => write(&mut std::io::stderr(), &told(&mut err, &mut plain_err, bytes))?,
         }
     }
     write(&mut std::io::stdout(), &out.map(|mut l| l.rest()).unwrap_or_default())?;
@@ -112,7 +109,11 @@ struct Log<'a> {
     away: Option<Duration>,
 }
 
-impl Log<'_> {
+impl<'a> Log<'a> {
+    fn new(client: &'a Client, name: &'a str, follow: bool, tail: u32) -> Log<'a> {
+        Log { client, name, follow, tail, after: None, parts: None, away: None }
+    }
+
     /// What was written next; none when there is no more.
     async fn next(&mut self) -> Result<Option<Part>, Error> {
         loop {

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 
+use crate::args::change;
 use crate::args::things::{Kinds, List};
 use crate::args::{Command, Format, Global};
 use crate::client::{Client, Trace};
@@ -34,6 +35,7 @@ mod reference;
 mod save;
 mod serial;
 mod shell;
+mod snapshot;
 mod validate;
 mod version;
 
@@ -82,10 +84,9 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
     let done = |()| 0;
     match command {
         Command::Deploy(a) => deploy::deploy(context, &a).await.map(done),
-        Command::Plan(a) => {
-            deploy::plan(context, &a.topology, &a.node_filter, a.exit_code, a.output.format).await
-        }
-        Command::Node(a) => node::run(context, a).await.map(done),
+        Command::Plan(a) => deploy::plan(context, &a).await,
+        Command::Node(change::Node::Snapshot(a)) => snapshot::run(context, a).await.map(done),
+        Command::Node(change::Node::Change(a)) => node::run(context, a).await.map(done),
         Command::Link(a) => link::run(context, a).await.map(done),
         Command::Cancel(a) => cancel::run(context, a.lab, &a.topology, a.timeout).await.map(done),
         Command::Destroy(a) => destroy::run(context, a.lab, &a.topology, a.all, a.yes).await.map(done),

@@ -1,4 +1,4 @@
-//! `node`: starts, stops and restarts nodes of a lab.
+//! `node`: starts, stops, restarts and wipes nodes of a lab.
 
 use std::collections::BTreeSet;
 
@@ -8,8 +8,9 @@ use netloom_model::{Code, Failure};
 use tonic::Status;
 
 use super::Context;
+use super::snapshot::asked as asked_first;
 use crate::args::Format;
-use crate::args::change::{Node, Nodes};
+use crate::args::change::{Change, Nodes, Wipe};
 use crate::busy;
 use crate::client::Client;
 use crate::error::Error;
@@ -19,15 +20,23 @@ use crate::output::json;
 use crate::output::words::{count, last};
 
 /// Changes nodes, and waits until they are as asked.
-pub async fn run(context: &Context, node: Node) -> Result<(), Error> {
+pub async fn run(context: &Context, node: Change) -> Result<(), Error> {
     let (asked, verb, done) = match &node {
-        Node::Start(a) => (a, "starts", "started"),
-        Node::Stop(a) => (a, "stops", "stopped"),
-        Node::Restart(a) => (a, "restarts", "restarted"),
+        Change::Start(a) => (a, "starts", "started"),
+        Change::Stop(a) => (a, "stops", "stopped"),
+        Change::Restart(a) => (a, "restarts", "restarted"),
+        Change::Wipe(a) => (&a.asked, "wipes", "wiped"),
     };
     let format = asked.wait.output.format;
     let client = context.client().await?;
     let (first, others) = meant(&client, asked).await?;
+    if let Change::Wipe(Wipe { yes: false, .. }) = &node {
+        let names: Vec<&str> = [last(&first)].into_iter().chain(others.iter().map(String::as_str)).collect();
+        let question = format!("What {} of {} has written is lost. Wipe it?", names.join(", "), asked.lab);
+        if !asked_first(&question, format)? {
+            return context.print("Nothing was wiped\n");
+        }
+    }
     let change = || change(&client, &node, first.clone(), others.clone());
     let operation = busy::call(&client, asked.wait.patience(), change).await?;
     let lab = asked.lab.as_str();
@@ -54,16 +63,19 @@ pub async fn run(context: &Context, node: Node) -> Result<(), Error> {
 
 async fn change(
     client: &Client,
-    node: &Node,
+    node: &Change,
     name: String,
     others: Vec<String>,
 ) -> Result<api::Operation, Status> {
     let request_id = uuid::Uuid::new_v4().to_string();
     let mut nodes = client.nodes();
     let answer = match node {
-        Node::Start(_) => nodes.start_node(api::StartNodeRequest { name, request_id, others }).await?,
-        Node::Stop(_) => nodes.stop_node(api::StopNodeRequest { name, request_id, others }).await?,
-        Node::Restart(_) => nodes.restart_node(api::RestartNodeRequest { name, request_id, others }).await?,
+        Change::Start(_) => nodes.start_node(api::StartNodeRequest { name, request_id, others }).await?,
+        Change::Stop(_) => nodes.stop_node(api::StopNodeRequest { name, request_id, others }).await?,
+        Change::Restart(_) => {
+            nodes.restart_node(api::RestartNodeRequest { name, request_id, others }).await?
+        }
+        Change::Wipe(_) => nodes.wipe_node(api::WipeNodeRequest { name, request_id, others }).await?,
     };
     Ok(answer.into_inner())
 }

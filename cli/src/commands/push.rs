@@ -60,6 +60,12 @@ impl Drop for Saved {
 /// Pushes a file, or an image of the Docker on this machine.
 pub async fn run(context: &Context, args: Push) -> Result<(), Error> {
     let begun = Instant::now();
+    if args.from.is_dir() {
+        let from = args.from.display();
+        return Err(Error::Invalid(format!(
+            "{from} is a directory, and an image is one file: of an OCI layout make an archive first, with `tar -C {from} -cf layout.tar .`, and push that"
+        )));
+    }
     let is_file = args.from.exists();
     let (name, kinds) = if is_file { named(&args)? } else { (docker_name(&args)?, kinds(&args)?) };
     let client = context.client().await?;
@@ -296,7 +302,8 @@ async fn send(
     let reading = tokio::task::spawn_blocking(move || {
         let mut file = File::open(path)?;
         let skipped = u64::try_from(first.offset).unwrap_or_default();
-        let mut next = api::WriteUploadRequest { name: first.name, offset: first.offset, data: Vec::new() };
+        let mut next =
+            api::WriteUploadRequest { name: first.name, offset: first.offset, data: Vec::new().into() };
         let (mut hash, mut at) = (Sha256::new(), 0u64);
         loop {
             // What was sent before is hashed only.
@@ -312,7 +319,7 @@ async fn send(
             at += length as u64;
             counted.store(at, Ordering::Relaxed);
             if wanted.is_none() {
-                next.data = piece;
+                next.data = piece.into();
                 // The stream ended: its answer says why.
                 if give.blocking_send(std::mem::take(&mut next)).is_err() {
                     return Ok(String::new());

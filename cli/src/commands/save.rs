@@ -18,6 +18,8 @@ use crate::{atomic, output::style::one_line};
 
 /// Nodes that are asked at once.
 const AT_ONCE: usize = 8;
+/// So many configurations that were saved before are kept of a node.
+const KEPT: usize = 20;
 
 /// What became of a node.
 enum Outcome {
@@ -83,11 +85,34 @@ async fn one(client: &Client, name: &str, directory: &Path, is_named: bool) -> O
         return Outcome::Failed(format!("the directory {} cannot be made: {e}", directory.display()));
     }
     let path = directory.join(format!("{}.cfg", last(name)));
-    let changed = std::fs::read(&path).ok().as_ref() != Some(&config.content);
+    let before = std::fs::read(&path).ok();
+    let changed = before.as_ref() != Some(&config.content);
+    if let Some(before) = before.filter(|_| changed)
+        && let Err(e) = put_by(directory, last(name), &path, &before)
+    {
+        return Outcome::Failed(format!("what was saved before cannot be kept: {e}"));
+    }
     match atomic::write(&path, &config.content) {
         Ok(()) => Outcome::Saved { path, bytes: config.content.len(), changed },
         Err(e) => Outcome::Failed(format!("{} cannot be written: {e}", path.display())),
     }
+}
+
+/// Keeps what was saved before under the time at which that was, and of each node the last so many.
+fn put_by(directory: &Path, node: &str, path: &Path, before: &[u8]) -> std::io::Result<()> {
+    let history = directory.join("history").join(node);
+    std::fs::create_dir_all(&history)?;
+    let saved: jiff::Timestamp =
+        std::fs::metadata(path)?.modified()?.try_into().map_err(std::io::Error::other)?;
+    // With all digits, so that names are in the order of times.
+    atomic::write(&history.join(format!("{}.cfg", saved.strftime("%Y-%m-%dT%H-%M-%S.%9fZ"))), before)?;
+    let mut kept: Vec<PathBuf> = std::fs::read_dir(&history)?.flatten().map(|e| e.path()).collect();
+    kept.retain(|path| path.extension().is_some_and(|e| e == "cfg"));
+    kept.sort();
+    for old in &kept[..kept.len().saturating_sub(KEPT)] {
+        std::fs::remove_file(old)?;
+    }
+    Ok(())
 }
 
 fn report(context: &Context, format: Format, outcomes: &[(String, Outcome)]) -> Result<(), Error> {
@@ -130,4 +155,25 @@ fn report(context: &Context, format: Format, outcomes: &[(String, Outcome)]) -> 
         said.push_str(&format!(", {} failed", count(failed as i128, "node")));
     }
     context.print(&format!("\n{said}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_saved_before_is_kept_and_the_oldest_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("r1.cfg");
+        for n in 0..KEPT + 2 {
+            std::fs::write(&path, format!("{n}")).unwrap();
+            let file = std::fs::File::options().write(true).open(&path).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(n as u64)).unwrap();
+            put_by(dir.path(), "r1", &path, format!("{n}").as_bytes()).unwrap();
+        }
+        let history = dir.path().join("history/r1");
+        assert_eq!(std::fs::read_dir(&history).unwrap().count(), KEPT);
+        let last = history.join(format!("1970-01-01T00-00-{}.000000000Z.cfg", KEPT + 1));
+        assert_eq!(std::fs::read_to_string(last).unwrap(), format!("{}", KEPT + 1));
+    }
 }

@@ -22,6 +22,7 @@ fn read(shape: &Shape, plan: Option<Plan>) -> Parsed {
         env: &|_| None,
         all_env: &Default::default,
         node_filter: &[],
+        startup_configs: &std::collections::BTreeMap::new(),
         files: &files,
         catalogue: &catalogue,
     };

@@ -22,6 +22,12 @@ const IN_A_ROW: usize = 8;
 /// How much work is spent on distances: pairs of nodes times rounds.
 const EFFORT: usize = 40_000_000;
 
+/// How much further apart nodes are drawn when labels have no room, and how often at most.
+const SPREAD: f64 = 1.12;
+const SPREADS: usize = 14;
+/// How much work is spent on that: links times rounds.
+const LABELS: usize = 6_000;
+
 /// Lays out a part.
 pub fn layout(graph: &Graph, members: &[usize]) -> Part {
     let near = Near::of(graph, members);
@@ -50,8 +56,19 @@ pub fn layout(graph: &Graph, members: &[usize]) -> Part {
         })
         .collect();
     push_apart(&mut nodes, ROOM / 2.0);
-    let wires = wires(graph, &nodes);
-    Part { nodes, wires }
+    let mut wires = wires(graph, &nodes);
+    // Where labels have no room beside each other everything is drawn further apart: cards and labels stay as large as they are, so what is between them grows.
+    let rounds = LABELS / (wires.0.len() + 1);
+    for _ in 0..rounds.min(SPREADS) {
+        if wires.1 == 0 {
+            break;
+        }
+        for (_, rect) in &mut nodes {
+            rect.centre = Point::new(rect.centre.x * SPREAD, rect.centre.y * SPREAD);
+        }
+        wires = self::wires(graph, &nodes);
+    }
+    Part { nodes, wires: wires.0 }
 }
 
 /// A line; a long one goes to and fro.
@@ -241,7 +258,8 @@ fn push_apart(nodes: &mut [(usize, Rect)], room: f64) {
     }
 }
 
-fn wires(graph: &Graph, nodes: &[(usize, Rect)]) -> Vec<(usize, Wire)> {
+/// The links between nodes that are where they are, and how many of their labels have no room of their own.
+fn wires(graph: &Graph, nodes: &[(usize, Rect)]) -> (Vec<(usize, Wire)>, usize) {
     let places: BTreeMap<usize, Rect> = nodes.iter().copied().collect();
     let mut between: BTreeMap<(usize, usize), Vec<usize>> = BTreeMap::new();
     for (number, link) in graph.links.iter().enumerate() {
@@ -249,7 +267,7 @@ fn wires(graph: &Graph, nodes: &[(usize, Rect)]) -> Vec<(usize, Wire)> {
             between.entry((link.a.node, link.b.node)).or_default().push(number);
         }
     }
-    let mut taken = Taken { places: &places, labels: Vec::new() };
+    let mut taken = Taken { places: &places, labels: Vec::new(), crowded: 0 };
     let mut wires = Vec::new();
     for ((a, b), links) in &between {
         for (i, number) in links.iter().enumerate() {
@@ -267,7 +285,7 @@ fn wires(graph: &Graph, nodes: &[(usize, Rect)]) -> Vec<(usize, Wire)> {
             wires.push((*number, Wire { path: vec![Step::Move(curve.from), curve.step], labels }));
         }
     }
-    wires
+    (wires, taken.crowded)
 }
 
 struct Curve {
@@ -315,6 +333,8 @@ impl Curve {
 struct Taken<'a> {
     places: &'a BTreeMap<usize, Rect>,
     labels: Vec<Rect>,
+    /// Labels for which there was no room.
+    crowded: usize,
 }
 
 impl Taken<'_> {
@@ -330,13 +350,18 @@ impl Taken<'_> {
             })
         };
         let places = ASIDE.iter().flat_map(|aside| along(*aside));
-        let reach = own.width + width + 400.0;
-        let near: Vec<&Rect> =
-            self.places.values().filter(|r| r.centre.distance(own.centre) < reach + r.width).collect();
+        let far = curve.at(0.5).distance(own.centre) + own.width + width;
+        let is_near = |r: &&Rect| r.centre.distance(own.centre) < far + r.width;
+        let near: Vec<&Rect> = self.places.values().filter(is_near).collect();
+        let others: Vec<&Rect> = self.labels.iter().filter(is_near).collect();
         let is_clear = |place: &Rect| near.iter().all(|r| r.grown(2.0).overlap(place).is_none());
-        let clear: Vec<Rect> = places.filter(is_clear).collect();
-        let free = clear.iter().find(|p| self.labels.iter().all(|l| l.overlap(p).is_none()));
-        let place = *free.or(clear.first())?;
+        let mut on_others = None;
+        let free = places.filter(is_clear).find(|place| {
+            on_others = on_others.or(Some(*place));
+            others.iter().all(|l| l.overlap(place).is_none())
+        });
+        self.crowded += usize::from(free.is_none());
+        let place = free.or(on_others)?;
         self.labels.push(place);
         Some(Label { text: label_shown(interface), place, upright: false })
     }

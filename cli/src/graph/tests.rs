@@ -109,6 +109,45 @@ fn crowded(layout: &Layout) -> (usize, usize) {
     (missing, pairs)
 }
 
+/// Nodes that are linked as it comes, each with so many others; the same for the same seed.
+fn irregular(nodes: usize, links: usize, seed: u64) -> Graph {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut dice = |sides: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % sides as u64) as usize
+    };
+    let mut pairs: Vec<(usize, usize)> = (1..nodes).map(|node| (dice(node), node)).collect();
+    while pairs.len() < links {
+        let (a, b) = (dice(nodes), dice(nodes));
+        if a != b {
+            pairs.push((a.min(b), a.max(b)));
+        }
+    }
+    let mut next = vec![0; nodes];
+    let mut end = |node: usize| {
+        next[node] += 1;
+        End { node, interface: format!("GigabitEthernet0/0/{}", next[node]) }
+    };
+    let links = pairs.into_iter().map(|(a, b)| Link {
+        a: end(a),
+        b: end(b),
+        state: String::new(),
+        impairment: String::new(),
+    });
+    let links = links.collect();
+    let node = |i: usize| Node {
+        id: format!("router-{i}"),
+        kind: "frr".into(),
+        role: Role::Router,
+        level: None,
+        state: String::new(),
+        reason: String::new(),
+    };
+    Graph { name: "x".into(), live: false, nodes: (0..nodes).map(node).collect(), links }
+}
+
 #[test]
 fn well_known_shapes_have_every_label_and_none_on_another() {
     let shapes = [
@@ -298,6 +337,20 @@ fn what_a_link_does_to_frames_is_in_every_form() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Labels stood on each other in pictures of irregular labs.
+    #[test]
+    fn irregular_graphs_have_every_label_and_none_on_another(
+        nodes in 2_usize..60,
+        share in 0_usize..15,
+        seed in any::<u64>(),
+    ) {
+        // Up to two and a half links for each node, some of them between the same two.
+        let graph = irregular(nodes, nodes - 1 + nodes * share / 10, seed);
+        let layout = layout(&graph);
+        holds(&graph, &layout);
+        prop_assert_eq!(crowded(&layout), (0, 0));
+    }
 
     #[test]
     fn any_graph_can_be_laid_out(

@@ -13,7 +13,12 @@ pub fn text(style: Style, error: &Error, trace: &str, names: &(String, String)) 
     };
     match error {
         Error::Refused(failure) => {
-            let mut text = format!("{label} {} [{}]\n", one_line(&failure.message), failure.reason);
+            // What has several parts says each on a line of its own.
+            let mut lines = failure.message.trim().lines().map(one_line);
+            let mut text = format!("{label} {} [{}]\n", lines.next().unwrap_or_default(), failure.reason);
+            for line in lines {
+                text.push_str(&format!("  {line}\n"));
+            }
             for violation in &failure.violations {
                 text.push_str(&format!(
                     "  {}: {}\n",
@@ -80,6 +85,14 @@ mod tests {
   nodes[0].image: no image at all
   a.clab.yml:3:2: no such key
 ";
+        assert_eq!(text(&failure.into(), "t"), expected);
+    }
+
+    #[test]
+    fn each_part_of_a_message_has_its_line() {
+        let message = "images cannot be used:\n  node a: image x is missing\n  node b: \u{1b}[2J";
+        let failure = Failure::new(Code::FailedPrecondition, "IMAGE_MISSING", message);
+        let expected = "error: images cannot be used: [IMAGE_MISSING]\n  node a: image x is missing\n  node b: \\u{1b}[2J\n";
         assert_eq!(text(&failure.into(), "t"), expected);
     }
 

@@ -14,6 +14,12 @@ pub fn interfaces(kind: &api::Kind) -> String {
     }
 }
 
+/// What its nodes may be run by; what runs them unless they say otherwise is the first.
+pub fn runtimes(kind: &api::Kind) -> Vec<&'static str> {
+    let other = kind.as_machine.as_ref().map(|_| runtime(api::Runtime::Libvirt));
+    [runtime(kind.runtime())].into_iter().chain(other).collect()
+}
+
 /// Everything about a kind, a line each; what it does not have has no line.
 pub fn describe(kind: &api::Kind) -> String {
     let memory = i64::try_from(kind.memory_request_bytes).unwrap_or(i64::MAX);
@@ -24,7 +30,7 @@ pub fn describe(kind: &api::Kind) -> String {
         ("Description", kind.description.clone()),
         ("Vendor", kind.vendor.clone()),
         ("Aliases", kind.aliases.join(", ")),
-        ("Runtime", runtime(kind.runtime()).to_owned()),
+        ("Runtime", runtimes(kind).join(", or with runtime: ")),
         ("Image", kind.image.clone()),
         ("Interfaces", ports(kind)),
         ("Also written", spellings(kind)),
@@ -48,6 +54,7 @@ pub fn describe(kind: &api::Kind) -> String {
         ("Machine", kind.vm.as_ref().map(machine).unwrap_or_default()),
         ("Readiness", readiness(kind)),
         ("Console", console(kind)),
+        ("Command line", kind.command_line.as_ref().map(command_line).unwrap_or_default()),
         ("Startup config", startup(kind)),
         ("Save", save(kind)),
         ("As a VM", kind.as_machine.as_ref().map(as_machine).unwrap_or_default()),
@@ -97,6 +104,9 @@ fn machine(vm: &api::Vm) -> String {
     let mut text = format!("{}, disk on {}, NICs {}", vm.machine, vm.disk_bus, vm.nic_model);
     text += if vm.efi { ", EFI" } else { ", BIOS" };
     text += &format!(", {}", count(vm.serials, "serial port"));
+    if !vm.nic_hotplug {
+        text += ", NICs are added at a start only";
+    }
     if vm.data_disk_gib > 0 {
         text += &format!(", a second disk of {} GiB", vm.data_disk_gib);
     }
@@ -126,6 +136,7 @@ fn as_machine(machine: &api::AsMachine) -> String {
         size,
         machine.vm.as_ref().map(self::machine).unwrap_or_default(),
         readiness(&whole),
+        machine.command_line.as_ref().map(command_line).unwrap_or_default(),
     ];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ")
 }
@@ -137,8 +148,7 @@ fn readiness(kind: &api::Kind) -> String {
         Method::Log => format!("its log says /{}/", readiness.pattern),
         Method::Serial => format!("its serial console says /{}/", readiness.pattern),
         Method::Command => format!("{} ends with 0", command(&readiness.command)),
-        Method::Tcp => format!("port {} takes connections", readiness.port),
-        Method::None | Method::Unspecified => return String::new(),
+        Method::None | Method::Tcp | Method::Unspecified => return String::new(),
     };
     format!("{what}, within {} s", readiness.timeout_seconds)
 }
@@ -156,29 +166,69 @@ fn console(kind: &api::Kind) -> String {
     }
 }
 
+fn command_line(line: &api::CommandLine) -> String {
+    let mut text = format!("commands are typed at its console, where it says /{}/", line.prompt);
+    if !line.user.is_empty() {
+        text += &format!(", as {}", line.user);
+    }
+    if !line.setup.is_empty() {
+        text += &format!(", after {}", line.setup.join(", "));
+    }
+    text += match (line.has_status, line.error.as_str()) {
+        (true, _) => "; with their exit status".to_owned(),
+        (false, "") => String::new(),
+        (false, error) => format!("; what says /{error}/ failed"),
+    }
+    .as_str();
+    text
+}
+
 fn startup(kind: &api::Kind) -> String {
     use api::ConfigInMethod as Method;
     let Some(config) = &kind.config_in else { return String::new() };
     match config.method() {
         Method::Bind => config.path.clone(),
         Method::Iso => format!("{} on a CD", config.path),
-        Method::Disk => format!("{} on a FAT disk", config.path),
-        Method::Serial => "typed at the serial console".to_owned(),
+        Method::Disk if config.archive.is_empty() => {
+            format!("{} on a FAT disk labelled {}", config.path, config.label)
+        }
+        Method::Disk => {
+            format!("{} in {} on a FAT disk labelled {}", config.archive, config.path, config.label)
+        }
+        Method::Serial if config.enter.is_empty() && config.leave.is_empty() => {
+            "typed at the serial console".to_owned()
+        }
+        Method::Serial => format!(
+            "typed at the serial console, between {} and {}",
+            or_nothing(&config.enter.join(", ")),
+            or_nothing(&config.leave.join(", "))
+        ),
         Method::Nocloud => "cloud-init (NoCloud)".to_owned(),
         Method::None | Method::Unspecified => String::new(),
     }
+}
+
+fn or_nothing(text: &str) -> &str {
+    if text.is_empty() { "nothing" } else { text }
 }
 
 fn save(kind: &api::Kind) -> String {
     use api::ConfigOutMethod as Method;
     let Some(config) = &kind.config_out else { return String::new() };
     match config.method() {
-        Method::Exec => command(&config.command),
+        Method::Exec => format!("{}{}", command(&config.command), without(&config.strip)),
         Method::File if config.command.is_empty() => config.path.clone(),
         Method::File => format!("{} after {}", config.path, command(&config.command)),
-        Method::Serial => format!("{} at the serial console", config.command.join(" ")),
+        Method::Serial => {
+            format!("{} at the serial console{}", config.command.join(" "), without(&config.strip))
+        }
         Method::None | Method::Unspecified => String::new(),
     }
+}
+
+/// Lines that are left out of what is saved.
+fn without(strip: &str) -> String {
+    if strip.is_empty() { String::new() } else { format!(", without lines /{strip}/") }
 }
 
 #[cfg(test)]
@@ -217,11 +267,16 @@ mod tests {
                 ..api::Readiness::default()
             }),
             console: Some(api::Console { method: api::ConsoleMethod::Exec.into(), port: 0 }),
-            config_in: Some(api::ConfigIn { method: api::ConfigInMethod::Bind.into(), path: "/c".into() }),
+            config_in: Some(api::ConfigIn {
+                method: api::ConfigInMethod::Bind.into(),
+                path: "/c".into(),
+                ..api::ConfigIn::default()
+            }),
             config_out: Some(api::ConfigOut {
                 method: api::ConfigOutMethod::File.into(),
                 command: vec!["write".into()],
                 path: "/c".into(),
+                ..api::ConfigOut::default()
             }),
             source: "a book".into(),
             ..api::Kind::default()
@@ -273,12 +328,27 @@ Source          a book
                 efi: true,
                 serials: 2,
                 data_disk_gib: 5,
+                nic_hotplug: false,
             }),
             console: Some(api::Console { method: api::ConsoleMethod::Ssh.into(), port: 22 }),
-            config_in: Some(api::ConfigIn { method: api::ConfigInMethod::Iso.into(), path: "day0".into() }),
+            config_in: Some(api::ConfigIn {
+                method: api::ConfigInMethod::Disk.into(),
+                path: "day0.tgz".into(),
+                label: "data".into(),
+                archive: "day0".into(),
+                ..api::ConfigIn::default()
+            }),
+            command_line: Some(api::CommandLine {
+                prompt: "#$".into(),
+                user: "admin".into(),
+                setup: vec!["enable".into()],
+                error: "^%".into(),
+                ..api::CommandLine::default()
+            }),
             config_out: Some(api::ConfigOut {
                 method: api::ConfigOutMethod::Serial.into(),
                 command: vec!["show".into(), "run".into()],
+                strip: "^Building ".into(),
                 ..api::ConfigOut::default()
             }),
             verified: true,
@@ -288,10 +358,11 @@ Source          a book
         for line in [
             "Interfaces      p0..p28, 8 at most, in steps of 4\n",
             "Reserved NICs   r1, r2\n",
-            "Machine         pc, disk on ide, NICs e1000, EFI, 2 serial ports, a second disk of 5 GiB, without smap\n",
+            "Machine         pc, disk on ide, NICs e1000, EFI, 2 serial ports, NICs are added at a start only, a second disk of 5 GiB, without smap\n",
             "Console         SSH to port 22\n",
-            "Startup config  day0 on a CD\n",
-            "Save            show run at the serial console\n",
+            "Command line    commands are typed at its console, where it says /#$/, as admin, after enable; what says /^%/ failed\n",
+            "Startup config  day0 in day0.tgz on a FAT disk labelled data\n",
+            "Save            show run at the serial console, without lines /^Building /\n",
             "Verified        yes: a test runs it\n",
         ] {
             assert!(said.contains(line), "{line} missing in {said}");

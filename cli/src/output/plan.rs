@@ -52,13 +52,16 @@ fn symbol(verb: api::ActionVerb) -> (&'static str, Tone) {
         api::ActionVerb::Start => ("  >", Tone::Good),
         api::ActionVerb::Stop => ("  .", Tone::Bad),
         api::ActionVerb::Restart => ("  @", Tone::Busy),
+        api::ActionVerb::Wipe => ("-/+", Tone::Busy),
+        api::ActionVerb::Restore => ("  <", Tone::Busy),
         api::ActionVerb::Unspecified => ("  ?", Tone::Plain),
     }
 }
 
 fn rank(verb: api::ActionVerb) -> usize {
     use api::ActionVerb as V;
-    let order = [V::Create, V::Recreate, V::Update, V::Start, V::Restart, V::Stop, V::Delete];
+    let order =
+        [V::Create, V::Recreate, V::Update, V::Start, V::Restart, V::Restore, V::Wipe, V::Stop, V::Delete];
     order.iter().position(|v| *v == verb).unwrap_or(order.len())
 }
 

@@ -1,4 +1,4 @@
-//! How far an operation is: plain lines where nobody looks, one for each state that changed; a frame drawn in place where somebody does.
+//! How far an operation is: plain lines where nobody looks, one for each state that changed, and now and then one for what boots; a frame drawn in place where somebody does.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,10 +10,15 @@ use super::style::{Style, Tone, clip, one_line};
 use super::table::MAX_REASON;
 use super::words;
 
+/// How often it is said that something boots still, where nobody looks at a terminal.
+const STILL: Duration = Duration::from_secs(15);
+
 /// What was said already.
 #[derive(Debug, Default)]
 pub struct Seen {
     states: HashMap<(String, String), (String, String)>,
+    /// When something was last said of a node.
+    told: HashMap<String, Duration>,
 }
 
 impl Seen {
@@ -25,8 +30,13 @@ impl Seen {
             let now = (p.state.clone(), if is_bad(&p.state) { p.detail.clone() } else { String::new() });
             let before = self.states.insert((p.object.clone(), p.id.clone()), now.clone());
             let is_first_of_link = before.is_none() && p.object == "link" && p.state == "PENDING";
-            if before.as_ref() != Some(&now) && !is_first_of_link {
+            let is_still =
+                || p.boot.is_some() && self.told.get(&p.id).is_some_and(|at| elapsed >= *at + STILL);
+            if before.as_ref() != Some(&now) && !is_first_of_link || is_still() {
                 changed.push(p);
+                if p.object == "node" {
+                    self.told.insert(p.id.clone(), elapsed);
+                }
             }
         }
         changed.sort_by_cached_key(|p| (p.object != "node", words::natural(&p.id)));
@@ -239,6 +249,12 @@ mod tests {
         let shown = frame(Style::PLAIN, "deploys x", Duration::ZERO, &op, (80, 24));
         let told = ["12", "13"].map(|n| format!("  node v1  RUNNING  booting, {n} s of at most 300"));
         assert!(told.contains(&shown[1]), "{shown:?}");
+        // Where nobody looks it is said now and then.
+        let mut seen = Seen::default();
+        let mut lines = |seconds| seen.lines(Style::PLAIN, Duration::from_secs(seconds), &op);
+        let counts: Vec<usize> = [0, 1, 14, 15, 16, 29, 30].map(|at| lines(at).len()).into();
+        assert_eq!(counts, [1, 0, 0, 1, 0, 0, 1]);
+        assert!(lines(45)[0].contains("v1  RUNNING  booting, "), "{:?}", lines(60));
     }
 
     #[test]

@@ -118,6 +118,11 @@ pub fn labs(style: Style, labs: &[api::Lab]) -> String {
 /// Nodes; with the lab each belongs to when there are several labs.
 pub fn nodes(style: Style, nodes: &[api::Node], with_lab: bool) -> String {
     let mut header = vec!["NODE", "KIND", "IMAGE", "STATE", "HOST", "MGMT ADDRESS", "RESTARTS", "REASON"];
+    // Most labs are containers: there the column would say so on every line.
+    let of_several = nodes.iter().any(|n| n.runtime() == api::Runtime::Libvirt);
+    if of_several {
+        header.insert(2, "RUNTIME");
+    }
     if with_lab {
         header.insert(0, "LAB");
     }
@@ -138,6 +143,9 @@ pub fn nodes(style: Style, nodes: &[api::Node], with_lab: bool) -> String {
             cell(node.restart_count.to_string()),
             reason(&node.state_reason),
         ];
+        if of_several {
+            row.insert(2, cell(words::runtime(node.runtime())));
+        }
         if with_lab {
             row.insert(0, cell(words::lab_of(&node.name)));
         }
@@ -151,6 +159,7 @@ pub fn wide_nodes(style: Style, nodes: &[api::Node], with_lab: bool) -> String {
     let mut header = vec![
         "NODE",
         "KIND",
+        "RUNTIME",
         "IMAGE",
         "STATE",
         "HEALTH",
@@ -167,7 +176,7 @@ pub fn wide_nodes(style: Style, nodes: &[api::Node], with_lab: bool) -> String {
     if with_lab {
         header.insert(0, "LAB");
     }
-    let at = 3 + usize::from(with_lab);
+    let at = 4 + usize::from(with_lab);
     let rows = in_order(nodes, |n| natural(&n.name)).into_iter().map(|n| {
         let mut labels: Vec<String> = n.labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
         labels.sort();
@@ -175,6 +184,7 @@ pub fn wide_nodes(style: Style, nodes: &[api::Node], with_lab: bool) -> String {
         let mut row = vec![
             last(&n.name).to_owned(),
             n.kind.clone(),
+            words::runtime(n.runtime()).to_owned(),
             n.image.clone(),
             words::node_state(n.state()).to_owned(),
             n.health.clone(),
@@ -202,6 +212,7 @@ pub fn nodes_csv(nodes: &[api::Node]) -> String {
         "lab",
         "node",
         "kind",
+        "runtime",
         "image",
         "state",
         "host",
@@ -216,6 +227,7 @@ pub fn nodes_csv(nodes: &[api::Node]) -> String {
             words::lab_of(&n.name).to_owned(),
             last(&n.name).to_owned(),
             n.kind.clone(),
+            words::runtime(n.runtime()).to_owned(),
             n.image.clone(),
             words::node_state(n.state()).to_owned(),
             last(&n.host).to_owned(),
@@ -317,6 +329,25 @@ pub fn images(style: Style, images: &[api::Image]) -> String {
     columns.text()
 }
 
+/// Snapshots of a node, in the order in which they come.
+pub fn snapshots(style: Style, snapshots: &[api::Snapshot]) -> String {
+    let mut columns = Columns::new(style, &["SNAPSHOT", "TAKEN", "SIZE", "MEMORY"]);
+    for snapshot in snapshots {
+        let seconds = |mut taken: prost_reflect::prost_types::Timestamp| {
+            taken.nanos = 0;
+            taken.to_string()
+        };
+        let taken = snapshot.create_time.map(seconds);
+        columns.row(vec![
+            cell(last(&snapshot.name)),
+            dash(&taken.unwrap_or_default()),
+            cell(bytes(snapshot.size_bytes)),
+            dash(if snapshot.has_memory { "yes" } else { "" }),
+        ]);
+    }
+    columns.text()
+}
+
 /// Kinds.
 pub fn kinds(style: Style, kinds: &[api::Kind]) -> String {
     let header = ["KIND", "VENDOR", "RUNTIME", "INTERFACES", "CPU", "MEMORY", "VERIFIED", "ALIASES"];
@@ -327,7 +358,7 @@ pub fn kinds(style: Style, kinds: &[api::Kind]) -> String {
         columns.row(vec![
             cell(last(&kind.name)),
             dash(&kind.vendor),
-            cell(words::runtime(kind.runtime())),
+            cell(super::kind::runtimes(kind).join(", ")),
             cell(super::kind::interfaces(kind)),
             counted(kind.cpu_request_millis.into(), cores(kind.cpu_request_millis.into())),
             counted(kind.memory_request_bytes, bytes(memory)),
@@ -368,6 +399,26 @@ router-2  frr   netloom/frr:local  FAILED  local  -             0         exit c
         assert_eq!(nodes(Style::PLAIN, &all, false), expected);
         assert!(nodes(Style::PLAIN, &all, true).contains("\nx    r1"));
         assert!(nodes(Style { colour: true }, &all, false).contains("\u{1b}["));
+    }
+
+    #[test]
+    fn what_runs_a_node_is_a_column_where_not_all_are_containers() {
+        let container =
+            api::Node { runtime: api::Runtime::Docker.into(), ..node("c", api::NodeState::Ready, "") };
+        let machine =
+            api::Node { runtime: api::Runtime::Libvirt.into(), ..node("vm", api::NodeState::Ready, "") };
+        assert!(!nodes(Style::PLAIN, std::slice::from_ref(&container), false).contains("docker"));
+        let both = [container, machine];
+        let shown = nodes(Style::PLAIN, &both, true);
+        for line in [
+            "LAB  NODE  KIND  RUNTIME  IMAGE",
+            "\nx    c     frr   docker   netloom",
+            "\nx    vm    frr   libvirt  netloom",
+        ] {
+            assert!(shown.contains(line), "{line} in {shown}");
+        }
+        assert!(nodes_csv(&both).starts_with("lab,node,kind,runtime,image,"));
+        assert!(nodes_csv(&both).contains("x,vm,frr,libvirt,netloom/frr:local,READY,"));
     }
 
     #[test]
@@ -472,14 +523,15 @@ router-2  frr   netloom/frr:local  FAILED  local  -             0         exit c
             aliases: vec!["a".into(), "b".into()],
             cpu_request_millis: 0,
             memory_request_bytes: 0,
+            as_machine: Some(api::AsMachine::default()),
             ..kind("other", false)
         };
         assert_eq!(
             kinds(Style { colour: false }, &[other, kind("frr", true)]),
             "\
-KIND   VENDOR  RUNTIME  INTERFACES  CPU  MEMORY     VERIFIED  ALIASES
-frr    -       docker   eth1..eth4  0.1  128.0 MiB  yes       -
-other  ACME    docker   eth1..eth4  -    -          no        a, b
+KIND   VENDOR  RUNTIME          INTERFACES  CPU  MEMORY     VERIFIED  ALIASES
+frr    -       docker           eth1..eth4  0.1  128.0 MiB  yes       -
+other  ACME    docker, libvirt  eth1..eth4  -    -          no        a, b
 "
         );
     }

@@ -38,6 +38,8 @@ pub fn operation_kind(kind: api::OperationKind) -> &'static str {
         api::OperationKind::Start => "start",
         api::OperationKind::Stop => "stop",
         api::OperationKind::Restart => "restart",
+        api::OperationKind::Wipe => "wipe",
+        api::OperationKind::Restore => "restore",
         api::OperationKind::Unspecified => "operation",
     }
 }

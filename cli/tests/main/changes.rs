@@ -92,6 +92,43 @@ async fn several_nodes_are_one_operation_and_patterns_mean_those_with_a_process(
 }
 
 #[tokio::test]
+async fn what_loses_something_is_not_done_unasked() {
+    let snapshot = |id: &str, seconds, has_memory| api::Snapshot {
+        name: format!("labs/x/nodes/v1/snapshots/{id}"),
+        create_time: Some(prost_types::Timestamp { seconds, nanos: 5 }),
+        size_bytes: 3 << 20,
+        has_memory,
+    };
+    let fake = Fake::start(Script {
+        change: Some(Ok(operation(api::OperationKind::Wipe, "node", "v1", "READY"))),
+        nodes: vec![node("v1", api::Runtime::Libvirt), node("v2", api::Runtime::Libvirt)],
+        snapshots: vec![snapshot("b", 1_700_000_000, true), snapshot("a", 1_600_000_000, false)],
+        ..Script::default()
+    })
+    .await;
+    for unasked in [&["node", "wipe", "x", "v1"][..], &["node", "snapshot", "restore", "x", "v1", "a"]] {
+        let ended = fake.run(unasked).await.expect(2);
+        assert!(ended.err.contains("--yes"), "{}", ended.err);
+    }
+    assert!(!fake.methods().iter().any(|m| ["WipeNode", "RestoreSnapshot"].contains(m)));
+    let ended = fake.run(&["node", "wipe", "x", "v*", "--yes"]).await.expect(0);
+    assert!(ended.out.contains("Wiped 1 node of x in "), "{}", ended.out);
+    fake.run(&["node", "snapshot", "restore", "x", "v1", "a", "-y"]).await.expect(0);
+    let listed = fake.run(&["node", "snapshot", "list", "x", "v1"]).await.expect(0);
+    let rows: Vec<Vec<&str>> = listed.out.lines().map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["SNAPSHOT", "TAKEN", "SIZE", "MEMORY"]);
+    assert_eq!(rows[1][..2], ["a", "2020-09-13T12:26:40Z"], "the oldest first: {}", listed.out);
+    assert_eq!((rows[2][0], rows[2].last()), ("b", Some(&"yes")));
+    let taken = fake.run(&["node", "snapshot", "create", "x", "v1", "c"]).await.expect(0);
+    assert!(taken.out.starts_with("Kept its disk and memory as c ("), "{}", taken.out);
+    fake.run(&["node", "snapshot", "delete", "x", "v1", "c"]).await.expect(0);
+    let what = |method: &str| fake.script().calls.iter().find(|c| c.method == method).unwrap().what.clone();
+    assert_eq!(what("WipeNode"), "labs/x/nodes/v1 v2");
+    assert_eq!(what("RestoreSnapshot"), "labs/x/nodes/v1/snapshots/a");
+    assert_eq!(what("DeleteSnapshot"), "labs/x/nodes/v1/snapshots/c");
+}
+
+#[tokio::test]
 async fn a_link_is_named_by_its_id_or_an_end() {
     let fake = Fake::start(Script {
         change: Some(Ok(operation(api::OperationKind::Deploy, "link", LINK, "GONE"))),

@@ -474,6 +474,17 @@ async fn inspect_shows_one_lab_or_all() {
     fake.write("x.clab.yml", LAB);
     assert!(fake.run(&["inspect"]).await.expect(0).out.starts_with("LAB  STATE"));
 
+    // One node of it, with the links that end there.
+    let json = fake.run(&["inspect", "x", "b", "--format", "json"]).await.expect(0).out;
+    let value: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(value["nodes"].as_array().map(Vec::len), Some(1), "{value}");
+    assert_eq!(
+        (&value["nodes"][0]["name"], &value["links"][0]["a"]["node"]),
+        (&"labs/x/nodes/b".into(), &"a".into())
+    );
+    let none = fake.run(&["inspect", "x", "c"]).await.expect(4);
+    assert!(none.err.contains("lab x has no node \"c\" [NODE_NOT_FOUND]"), "{}", none.err);
+
     let missing = fake.run(&["inspect", "nowhere"]).await.expect(4);
     assert!(missing.err.contains("[LAB_NOT_FOUND]\nhint: "), "{}", missing.err);
 }

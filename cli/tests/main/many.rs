@@ -133,6 +133,19 @@ async fn logs_of_many_have_the_name_before_each_line() {
 }
 
 #[tokio::test]
+async fn a_log_has_nothing_that_steers_a_terminal_unless_it_is_asked_for() {
+    // As a serial console does it: in the middle of what steers, the next part comes.
+    let said = || (vec![("\u{1b}[2J\u{1b}[1;1Hboots\u{1b}[", 1), ("0m\nlogin: \u{1b}[6n", 2)], None);
+    let logs = vec![said(), said(), said()];
+    let fake = Fake::start(Script { logs, ..script() }).await;
+    assert_eq!(fake.run(&["logs", "x", "h1"]).await.expect(0).out, "boots\nlogin: ");
+    let named = fake.run(&["logs", "x", "h*"]).await.expect(0);
+    assert_eq!(named.out, "h1 | boots\nh1 | login: \n");
+    let raw = fake.run(&["logs", "x", "h1", "--raw"]).await.expect(0).out;
+    assert_eq!(raw, "\u{1b}[2J\u{1b}[1;1Hboots\u{1b}[0m\nlogin: \u{1b}[6n");
+}
+
+#[tokio::test]
 async fn a_log_that_is_followed_says_when_a_node_is_started_again() {
     use api::watch_labs_response::Object;
     let started = |seconds, sequence| {

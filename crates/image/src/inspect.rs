@@ -184,10 +184,10 @@ fn agrees(declared: Option<Format>, found: Format) -> Result<(), Refusal> {
 
 fn unrecognized(elf: bool) -> Refusal {
     let message = if elf {
-        "it is a Linux program without the mark of IOS on Linux; if it is one, say so with the format iol"
+        "it is a Linux program without the mark of IOS on Linux; if it is one, say so with the format iol (`netloom image push --content iol`)"
     } else {
         "its content tells no format: no archive of images, qcow2, ISO 9660, IOL, nor a partition table; if it is a disk without partitions, say so \
-         with the format raw"
+         with the format raw (`netloom image push --content raw`)"
     };
     Refusal::new(Why::Unrecognized, message)
 }
@@ -295,31 +295,11 @@ fn archive(members: &Members, facts: impl Fn(Format) -> Facts) -> Result<Facts, 
         return Ok(found);
     }
     if members.names.contains("oci-layout") {
-        let Index { manifests: mut next } = members.json("index.json")?;
         let mut found = facts(Format::OciArchive);
-        // An index may lead to indexes. More than this is no image.
-        for _ in 0..MAX_MANIFESTS {
-            let Some(described) = next.pop() else { break };
-            found.tags.extend(described.annotations.get("org.opencontainers.image.ref.name").cloned());
-            let name = blob(&described.digest);
-            // An index of several architectures is saved with one of them.
-            if !members.names.contains(&name) && !found.image_ids.is_empty() {
-                continue;
-            }
-            let manifest: Manifest = members.json(&name)?;
-            next.extend(manifest.manifests);
-            let Some(config) = manifest.config else { continue };
-            let Config { architecture } = members.json(&blob(&config.digest))?;
-            let layers: Vec<String> = manifest.layers.iter().map(|l| blob(&l.digest)).collect();
-            has_all(members, layers.iter().map(String::as_str))?;
-            // What was built and how is filed as an image of no architecture.
-            if architecture != "unknown" {
-                found.architecture = architecture;
-                found.image_ids.push(config.digest);
-            }
-        }
-        if found.image_ids.is_empty() {
-            return Err(Refusal::damaged("its index names no image"));
+        for image in layout(members)? {
+            found.tags.extend(image.tag);
+            found.architecture = image.architecture;
+            found.image_ids.push(image.config);
         }
         return Ok(found);
     }
@@ -327,6 +307,47 @@ fn archive(members: &Members, facts: impl Fn(Format) -> Facts) -> Result<Facts, 
         Why::Unrecognized,
         "it is a tar archive and no image: it has neither a manifest.json nor an oci-layout; write it with `docker save`",
     ))
+}
+
+/// A container image in an OCI layout.
+pub(crate) struct InLayout {
+    /// Digest of its configuration.
+    pub(crate) config: String,
+    /// Names of its layers' files.
+    pub(crate) layers: Vec<String>,
+    tag: Option<String>,
+    architecture: String,
+}
+
+/// The container images of an OCI layout, all of whose parts are there.
+pub(crate) fn layout(members: &Members) -> Result<Vec<InLayout>, Refusal> {
+    let Index { manifests } = members.json("index.json")?;
+    let mut next: Vec<(Descriptor, Option<String>)> = manifests.into_iter().map(|d| (d, None)).collect();
+    let mut found: Vec<InLayout> = Vec::new();
+    // An index may lead to indexes. More than this is no image.
+    for _ in 0..MAX_MANIFESTS {
+        let Some((described, tag_of_index)) = next.pop() else { break };
+        let tag = described.annotations.get("org.opencontainers.image.ref.name").cloned().or(tag_of_index);
+        let name = blob(&described.digest);
+        // An index of several architectures is saved with one of them.
+        if !members.names.contains(&name) && !found.is_empty() {
+            continue;
+        }
+        let manifest: Manifest = members.json(&name)?;
+        next.extend(manifest.manifests.into_iter().map(|d| (d, tag.clone())));
+        let Some(config) = manifest.config else { continue };
+        let Config { architecture } = members.json(&blob(&config.digest))?;
+        let layers: Vec<String> = manifest.layers.iter().map(|l| blob(&l.digest)).collect();
+        has_all(members, layers.iter().map(String::as_str))?;
+        // What was built and how is filed as an image of no architecture.
+        if architecture != "unknown" {
+            found.push(InLayout { config: config.digest, layers, tag, architecture });
+        }
+    }
+    if found.is_empty() {
+        return Err(Refusal::damaged("its index names no image"));
+    }
+    Ok(found)
 }
 
 fn has_all<'a>(members: &Members, mut names: impl Iterator<Item = &'a str>) -> Result<(), Refusal> {
@@ -342,6 +363,6 @@ fn id_of(config: &str) -> Option<String> {
     (hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit())).then(|| format!("sha256:{hex}"))
 }
 
-fn blob(digest: &str) -> String {
+pub(crate) fn blob(digest: &str) -> String {
     format!("blobs/{}", digest.replacen(':', "/", 1))
 }

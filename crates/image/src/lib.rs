@@ -6,16 +6,18 @@
 //!
 //! The bytes are somebody else's: no length, count or offset in them is believed, and the work is bounded by the size of the file. Nothing here does I/O;
 //! where a reader has to look at other places of the file it asks a [`Source`].
+//! [`loadable`] says how an OCI layout becomes an archive that every Docker loads.
 //!
 //! [`suggest`] reads file names, for the person who uploads to agree or not. [`credentials`] reads what a registry is to be shown.
 
 pub mod credentials;
 mod disk;
 mod inspect;
+pub mod loadable;
 pub mod qcow2;
 mod refusal;
 pub mod suggest;
-mod tar;
+pub mod tar;
 
 pub use inspect::{Facts, Inspector};
 pub use refusal::{Refusal, Why};

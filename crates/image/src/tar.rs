@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Refusal;
 
-const BLOCK: usize = 512;
+/// Everything in an archive begins at a multiple of this.
+pub const BLOCK: usize = 512;
 /// Where a header has its magic.
 const MAGIC: std::ops::Range<usize> = 257..262;
 /// The most bytes of one description and of all together, and the most members: an image has some dozens.
@@ -90,6 +91,22 @@ impl Walk {
         }
     }
 
+    /// Passes over what is left of a member that nothing is kept of; answers how many bytes of the archive that is.
+    pub(crate) fn pass_over(&mut self) -> u64 {
+        match self.state {
+            State::Member { left, filling, what: What::Skipped } => {
+                self.member_ends(What::Skipped);
+                left.saturating_add(filling)
+            }
+            _ => 0,
+        }
+    }
+
+    /// True after the last member.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state == State::End || self.damage.is_some()
+    }
+
     fn header(&mut self, block: &[u8; BLOCK]) {
         if block.iter().all(|b| *b == 0) {
             self.state = State::End;
@@ -170,6 +187,24 @@ impl Walk {
         }
         Ok(Members { names: self.names, kept: self.kept })
     }
+}
+
+/// The header of a file of nobody's and of no time (POSIX, "ustar Interchange Format"). Its name has at most 100 bytes, its size at most 33 bits.
+pub fn head(name: &str, size: u64) -> [u8; BLOCK] {
+    let mut head = [0u8; BLOCK];
+    let mut put = |at: usize, text: &str| head[at..at + text.len()].copy_from_slice(text.as_bytes());
+    put(0, name);
+    put(100, "0000444\0");
+    put(108, "0000000\0");
+    put(116, "0000000\0");
+    put(124, &format!("{size:011o}\0"));
+    put(136, "00000000000\0");
+    put(148, "        ");
+    put(156, "0");
+    put(257, "ustar\x0000");
+    let sum: u32 = head.iter().map(|b| u32::from(*b)).sum();
+    head[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    head
 }
 
 /// What an archive holds.

@@ -11,8 +11,8 @@ mod file;
 mod machine;
 
 pub use file::{
-    AsMachine, Config, Console, Container, DiskBus, Kind, KindError, Machine, NicModel, Readiness, Resources,
-    Save, Startup, Vm,
+    AsMachine, CommandLine, Config, Console, Container, DiskBus, Ends, Kind, KindError, Machine, NicModel,
+    Readiness, Resources, Save, Startup, Vm, stripped,
 };
 
 use crate::failure::Violation;
@@ -124,12 +124,25 @@ impl Catalogue {
         self.on(&kind.name, runtime).ok_or_else(|| kind.not_on(runtime))
     }
 
+    /// What to say of a node that has no image though it needs one, where its kind has none of its own either; none when all is well.
+    pub fn lacks_image(&self, node: &NodeSpec) -> Option<String> {
+        let kind = self.of(node)?;
+        if !node.image.is_empty() || !kind.image.is_empty() || kind.runtime == Runtime::Bridge {
+            return None;
+        }
+        let what = if kind.runtime == Runtime::Libvirt { "a disk image" } else { "an image" };
+        Some(format!(
+            "kind {0} has no image of its own: give the node {what}, or push one that stands for the kind (`netloom image push FILE --kind {0} --preferred`)",
+            kind.name
+        ))
+    }
+
     /// All kinds by name.
     pub fn kinds(&self) -> impl Iterator<Item = &Kind> {
         self.kinds.values()
     }
 
-    /// Fills a node with what its kind says.
+    /// Fills a node with what its kind says. Where neither has an image, it stays without one: see [`Catalogue::lacks_image`].
     pub fn resolve(&self, node: &NodeSpec) -> Result<ResolvedNode, String> {
         let kind = self.found(node)?;
         let mut spec = node.clone();
@@ -139,10 +152,6 @@ impl Catalogue {
             node.runtime.filter(|_| self.get(&node.kind).is_none_or(|k| k.runtime != kind.runtime));
         if spec.image.is_empty() {
             spec.image.clone_from(&kind.image);
-        }
-        if spec.image.is_empty() && kind.runtime != Runtime::Bridge {
-            let what = if kind.runtime == Runtime::Libvirt { "a disk image" } else { "an image" };
-            return Err(format!("kind {} has no image of its own: give the node {what}", kind.name));
         }
         if spec.cpu_request_millis == 0 {
             spec.cpu_request_millis = kind.resources.cpu_request_millis;

@@ -53,6 +53,9 @@ pub enum Source {
 /// How the error of a start begins when its node did not get ready in time.
 pub const NOT_READY: &str = "it was not ready within";
 
+/// How what is said begins of an interface that a virtual machine runs without, and has from its next start on.
+pub const NEEDS_RESTART: &str = "needs node restart";
+
 /// How the exec commands of a start went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]

@@ -20,6 +20,10 @@ pub enum Verb {
     Stop,
     /// It is stopped and started again.
     Restart,
+    /// Its disk is thrown away, and it is made anew from its image.
+    Wipe,
+    /// It is started from a snapshot of its disk.
+    Restore,
 }
 
 /// What an action is about.

@@ -50,6 +50,12 @@ pub struct Instance {
     /// Digest of the image that it is made from, as it was judged; empty when it is not known. Not part of the hash.
     #[serde(default)]
     pub image_digest: String,
+    /// How often it was wiped: what was made for a lower number goes, with its disk and its volumes. Part of [`Instance::spec_hash`], by [`wiped_hash`].
+    #[serde(default)]
+    pub wipes: u64,
+    /// The snapshot that the start for [`Instance::restarts`] begins from; empty: from its disk as it is.
+    #[serde(default)]
+    pub restore: String,
 }
 
 /// How to tell that an instance has booted. Not part of the hash.
@@ -127,6 +133,14 @@ pub fn spec_hash(name: &str, spec: &NodeSpec, files: &[FileEntry], network: Opti
     let text = serde_json::to_vec(&(name, fixed, mounted_files(spec, files), network))
         .expect("these types always serialise");
     Digest::of(&text).as_str()["sha256:".len()..].to_owned()
+}
+
+/// The hash of an instance that was wiped so often: what was made before the last time has another, and is made anew.
+pub fn wiped_hash(spec_hash: &str, wipes: u64) -> String {
+    match wipes {
+        0 => spec_hash.to_owned(),
+        wipes => format!("{spec_hash}.{wipes}"),
+    }
 }
 
 /// The paths of the files that a node mounts one by one, not as a part of a directory.

@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::observed::{ExecPhase, Observed, Phase, WireState};
+use crate::observed::{ExecPhase, NOT_READY, Observed, Phase, WireState};
 
 macro_rules! words {
     ($(#[$doc:meta])* $type:ident { $($(#[$vdoc:meta])* $variant:ident => $word:literal,)+ }) => {
@@ -97,7 +97,7 @@ words! {
         Stopping => "STOPPING",
         /// It does not run; its instance exists.
         Stopped => "STOPPED",
-        /// It cannot be made or kept running.
+        /// It cannot be made or kept running, or is a virtual machine that did not boot in its time.
         Failed => "FAILED",
         /// Its host has not been heard of for some time.
         Unknown => "UNKNOWN",
@@ -174,6 +174,8 @@ pub struct NodeEvidence<'a> {
     pub observed: Option<&'a Observed>,
     /// How many restarts were asked for: what was started for a lower one is still to be started again.
     pub restarts: u64,
+    /// The hash of the instance that is wanted, where an earlier one is thrown away before it is made; empty where none is.
+    pub wiped: &'a str,
     /// For a bridge: what its host's network service read back of its segment.
     pub segment: Option<(WireState, &'a str)>,
 }
@@ -197,8 +199,9 @@ pub enum ImageStep<'a> {
 /// 2. its image failed: FAILED; is fetched: PULLING; was not looked at: PENDING
 /// 3. its host is not heard of: UNKNOWN
 /// 4. a bridge follows its segment
-/// 5. one that is to be stopped and still runs or starts: STOPPING; one that was not started yet since that was asked for: STARTING
-/// 6. anything else the phase that was read back, READY only when the exec commands are done
+/// 5. one of which an instance from before its last wipe is still there: STOPPING
+/// 6. one that is to be stopped and still runs or starts: STOPPING; one that was not started yet since that was asked for: STARTING
+/// 7. anything else the phase that was read back, READY only when the exec commands are done
 pub fn node_state(e: &NodeEvidence<'_>) -> (NodeState, String) {
     use NodeState as S;
     let say = |state: S, why: &str| (state, why.to_owned());
@@ -224,6 +227,11 @@ pub fn node_state(e: &NodeEvidence<'_>) -> (NodeState, String) {
         };
     }
     let Some(o) = e.observed else { return say(S::Pending, "") };
+    let is_of_before = !e.wiped.is_empty() && !o.spec_hash.is_empty() && o.spec_hash != e.wiped;
+    if is_of_before && matches!(o.phase, Phase::Starting | Phase::Running | Phase::Stopping | Phase::Stopped)
+    {
+        return say(S::Stopping, "its disk is being thrown away");
+    }
     let stale = e.wanted == Wanted::Running && o.restarts < e.restarts;
     match o.phase {
         Phase::Absent if e.wanted == Wanted::Stopped => say(S::Stopped, ""),
@@ -243,6 +251,10 @@ pub fn node_state(e: &NodeEvidence<'_>) -> (NodeState, String) {
         Phase::Unknown => say(S::Unknown, &o.detail),
         Phase::Stopped => say(S::Stopped, &o.detail),
         Phase::Running => match o.exec_phase {
+            // A machine that does not boot is of no use to anybody, though its processor runs.
+            ExecPhase::Failed if e.runtime == Runtime::Libvirt && o.exec_error.starts_with(NOT_READY) => {
+                say(S::Failed, o.exec_error.lines().next().unwrap_or_default())
+            }
             ExecPhase::Done | ExecPhase::Failed => {
                 let exec = o.exec_error.lines().next().filter(|_| o.exec_phase == ExecPhase::Failed);
                 let health = match o.health.as_str() {
@@ -295,6 +307,7 @@ mod tests {
             heard: true,
             observed,
             restarts: 0,
+            wiped: "",
             segment: None,
         }
     }
@@ -309,6 +322,22 @@ mod tests {
         assert_eq!(asked(&o), NodeState::Starting);
         (o.phase, o.restarts) = (Phase::Running, 2);
         assert_eq!(asked(&o), NodeState::Ready);
+    }
+
+    #[test]
+    fn a_wipe_is_only_over_once_what_was_there_before_is_gone() {
+        let mut o = Observed::absent(NodeUid::new(), LabUid::new());
+        (o.phase, o.exec_phase, o.restarts, o.spec_hash) = (Phase::Running, ExecPhase::Done, 1, "h".into());
+        let said = |o: &Observed, wanted| {
+            node_state(&NodeEvidence { wanted, wiped: "h.1", restarts: 1, ..evidence(Some(o)) }).0
+        };
+        assert_eq!(said(&o, Wanted::Running), NodeState::Stopping);
+        o.phase = Phase::Stopped;
+        assert_eq!(said(&o, Wanted::Stopped), NodeState::Stopping);
+        (o.phase, o.spec_hash) = (Phase::Absent, String::new());
+        assert_eq!(said(&o, Wanted::Stopped), NodeState::Stopped);
+        (o.phase, o.spec_hash) = (Phase::Running, "h.1".into());
+        assert_eq!(said(&o, Wanted::Running), NodeState::Ready);
     }
 
     #[test]
@@ -339,7 +368,9 @@ mod tests {
             format!("{} 60 s: \"x\" exited with 1: no\nmore", crate::observed::NOT_READY),
         );
         let late = "it was not ready within 60 s: \"x\" exited with 1: no".to_owned();
-        assert_eq!(node_state(&evidence(Some(&o))), (NodeState::Ready, late));
+        assert_eq!(node_state(&evidence(Some(&o))), (NodeState::Ready, late.clone()));
+        let machine = NodeEvidence { runtime: Runtime::Libvirt, ..evidence(Some(&o)) };
+        assert_eq!(node_state(&machine), (NodeState::Failed, late), "it did not boot");
         o.exec_error = "exec command \"x\" exited with 1: no".into();
         let failed = o.exec_error.clone();
         assert_eq!(node_state(&evidence(Some(&o))), (NodeState::Ready, failed));

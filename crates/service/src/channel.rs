@@ -127,6 +127,7 @@ impl Connector {
             .connect_timeout(Duration::from_secs(5))
             .initial_stream_window_size(crate::server::STREAM_WINDOW)
             .initial_connection_window_size(crate::server::CONNECTION_WINDOW)
+            .max_frame_size(crate::server::FRAME)
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(10))
             .connect_with_connector_lazy(tower::service_fn(move |_: Uri| {

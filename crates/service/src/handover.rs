@@ -4,6 +4,7 @@
 //! ```text
 //! process 4711 90210          its QEMU, and when that started, in clock ticks since the host did
 //! carrier 17 18               wire ids of its NICs whose link was read back to be up
+//! lacks 19                    wire ids of NICs that it runs without, and has from its next start on; left out where there are none
 //! ```
 //!
 //! A process id is given out again, so the file also says when its process started: one that a crash or a reboot left behind is known for what it is.
@@ -27,12 +28,14 @@ pub struct Machine {
     pub started: u64,
     /// Its NICs whose link was read back to be up: the guest sees carrier there.
     pub carrier: BTreeSet<WireId>,
+    /// NICs that it runs without, and has from its next start on.
+    pub lacks: BTreeSet<WireId>,
 }
 
 impl Machine {
     /// The machine that this process runs, without carrier.
     pub fn of(pid: i32) -> io::Result<Machine> {
-        Ok(Machine { pid, started: started(pid)?, carrier: BTreeSet::new() })
+        Ok(Machine { pid, started: started(pid)?, carrier: BTreeSet::new(), lacks: BTreeSet::new() })
     }
 
     /// True while its process lives.
@@ -60,6 +63,10 @@ impl fmt::Display for Machine {
         writeln!(f, "process {} {}", self.pid, self.started)?;
         f.write_str("carrier")?;
         self.carrier.iter().try_for_each(|wire| write!(f, " {wire}"))?;
+        if !self.lacks.is_empty() {
+            f.write_str("\nlacks")?;
+            self.lacks.iter().try_for_each(|wire| write!(f, " {wire}"))?;
+        }
         f.write_str("\n")
     }
 }
@@ -77,10 +84,13 @@ impl Machine {
         let mut lines = text.lines();
         let mut process = lines.next()?.strip_prefix("process ")?.split_whitespace();
         let (pid, started) = (process.next()?.parse().ok()?, process.next()?.parse().ok()?);
-        let wires = lines.next()?.strip_prefix("carrier")?.split_whitespace();
-        let carrier =
-            wires.map(|wire| WireId::try_from(wire.parse::<u64>().ok()?).ok()).collect::<Option<_>>()?;
-        Some(Machine { pid, started, carrier })
+        let wires = |text: &str| {
+            let wires = text.split_whitespace();
+            wires.map(|wire| WireId::try_from(wire.parse::<u64>().ok()?).ok()).collect::<Option<_>>()
+        };
+        let carrier = wires(lines.next()?.strip_prefix("carrier")?)?;
+        let lacks = lines.next().map_or(Some(BTreeSet::new()), |line| wires(line.strip_prefix("lacks")?))?;
+        Some(Machine { pid, started, carrier, lacks })
     }
 }
 
@@ -108,11 +118,19 @@ mod tests {
         assert!(machine.is_alive());
         for wires in [vec![], vec![7u64, 1 << 62]] {
             machine.carrier = wires.into_iter().map(|wire| wire.try_into().unwrap()).collect();
+            machine.lacks = machine.carrier.iter().take(1).copied().collect();
             machine.write(&path).unwrap();
             assert_eq!(Machine::read(&path), Some(machine.clone()));
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else stays");
-        for damaged in ["", "process", "process 1\ncarrier\n", "process 1 2\n", "process 1 2\ncarrier x\n"] {
+        for damaged in [
+            "",
+            "process",
+            "process 1\ncarrier\n",
+            "process 1 2\n",
+            "process 1 2\ncarrier x\n",
+            "process 1 2\ncarrier\nlacks x\n",
+        ] {
             assert!(damaged.parse::<Machine>().is_err(), "{damaged:?}");
         }
     }

@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 /// So many looks after a quiet time are at once.
 const AT_ONCE: u32 = 4;
-/// So many times the longest rest without a look is a quiet time.
-const QUIET: u32 = 4;
+/// So long after a look was due without one is a quiet time.
+const QUIET: Duration = Duration::from_millis(60);
 /// The first rest; each is twice as long as the one before.
 const FIRST: Duration = Duration::from_millis(2);
 
@@ -35,7 +35,8 @@ impl Pace {
     }
 
     fn looked_at(&mut self, now: Instant) {
-        let is_quiet = self.last.is_none_or(|last| now.duration_since(last) > self.longest * QUIET);
+        let due = self.last.map(|last| last + rest(self.looks, self.longest).unwrap_or_default());
+        let is_quiet = due.is_none_or(|due| now > due + QUIET);
         self.looks = if is_quiet { 1 } else { self.looks.saturating_add(1) };
         self.last = Some(now);
     }
@@ -87,7 +88,7 @@ mod tests {
             pace.looked_at(now);
         }
         assert_eq!(at, [0, 0, 0, 0, 2, 6, 14, 30, 50, 70, 90, 110]);
-        now += LONGEST * QUIET + FIRST;
+        now += LONGEST + QUIET + FIRST;
         for _ in 1..AT_ONCE {
             pace.looked_at(now);
             assert_eq!(pace.due(LONGEST), None);

@@ -30,6 +30,8 @@ pub const MAX_MESSAGE: usize = 8 << 20;
 pub const STREAM_WINDOW: u32 = 256 << 10;
 /// See [`STREAM_WINDOW`].
 pub const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Most bytes of a frame: an image comes in messages of a mebibyte, which the usual 16 KiB would cut into 64.
+pub const FRAME: u32 = 128 << 10;
 
 /// Serves the routes, with health and reflection over these descriptors, until shut down; calls in flight are let finish.
 pub async fn serve(
@@ -60,6 +62,7 @@ pub async fn serve(
         .accept_http1(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
         .layer(layers)
         .add_routes(routes)
         .serve_with_incoming_shutdown(listener, shutdown.cancelled_owned())

@@ -4,7 +4,8 @@ pub mod libvirt;
 
 use std::future::Future;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// True when the facility ("docker", "ovs", "libvirt", "lvm", "root") is there. When it is not, says `SKIPPED <test>: …` on standard error, or panics when `NETLOOM_REQUIRE` names it.
@@ -38,6 +39,20 @@ pub fn skip(test: &str, facility: &str) {
     );
     // Not eprintln!: the test runner swallows that for a test that passes.
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {facility} is not there");
+}
+
+/// The directory with what `scripts/<name>-requirements.txt` names; none when PyPI cannot be reached, which is told as [`skip`] does.
+pub fn pypi(test: &str, name: &str) -> Option<PathBuf> {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let fetched = Command::new(repository.join("scripts/pypi.sh")).arg(name).output().expect("a shell");
+    match fetched.status.code() {
+        Some(0) => Some(repository.join(".tools").join(name)),
+        Some(75) => {
+            skip(test, "PyPI");
+            None
+        }
+        _ => panic!("scripts/pypi.sh {name}: {}", String::from_utf8_lossy(&fetched.stderr)),
+    }
 }
 
 /// Waits until the condition holds, asking again every 20 ms; panics with `what` when the bound is over first.

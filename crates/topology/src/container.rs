@@ -30,6 +30,7 @@ type Places = Vec<(String, Pos)>;
 /// Fills nodes in, and gathers their files.
 pub(crate) struct Containers<'a> {
     pub files: Collector<'a>,
+    startup_configs: &'a BTreeMap<String, String>,
     env_files: BTreeMap<String, EnvFile>,
     /// Whether a file is JSON.
     json: BTreeMap<String, bool>,
@@ -37,8 +38,14 @@ pub(crate) struct Containers<'a> {
 }
 
 impl<'a> Containers<'a> {
-    pub fn new(files: Collector<'a>) -> Containers<'a> {
-        Containers { files, env_files: BTreeMap::new(), json: BTreeMap::new(), left: MAX_SPEC_BYTES }
+    pub fn new(files: Collector<'a>, startup_configs: &'a BTreeMap<String, String>) -> Containers<'a> {
+        Containers {
+            files,
+            startup_configs,
+            env_files: BTreeMap::new(),
+            json: BTreeMap::new(),
+            left: MAX_SPEC_BYTES,
+        }
     }
 
     /// The node with all that its levels say.
@@ -74,10 +81,29 @@ impl<'a> Containers<'a> {
         for word in healthcheck.iter_mut().flat_map(|h| &mut h.test) {
             *word = magic.text(word, place(&places, "healthcheck").unwrap_or(pos), report);
         }
-        let startup_config = match levels.one(|d| &d.startup_config) {
+        let own = self.startup_configs.get(magic.node).map(|text| At { value: text.clone(), pos });
+        let bound = kind.startup_path().and_then(|path| binds.iter().position(|b| b.target == path));
+        let startup_config = match own.as_ref().or_else(|| levels.one(|d| &d.startup_config)) {
+            Some(_) if own.is_some() && bound.is_some() => {
+                let i = bound.unwrap_or_default();
+                let message = format!(
+                    "there is a saved configuration of node {}, and this bind puts a file at {}, where that would go: leave the bind out and name its file as startup-config, which gives way to what was saved, or deploy without --saved",
+                    magic.node, binds[i].target
+                );
+                report.error(
+                    place(&places, &format!("binds[{i}]")).unwrap_or(pos),
+                    "SAVED_CONFIG_BOUND",
+                    message,
+                );
+                String::new()
+            }
+            Some(config) if own.is_some() => {
+                let takes = takes(kind, kind.takes_startup_config(), "startup-config", config.pos, report);
+                if takes { self.startup_config(config, true, kind, magic, report) } else { String::new() }
+            }
             Some(config) if !is(|d| &d.suppress_startup_config) => {
                 let takes = takes(kind, kind.takes_startup_config(), "startup-config", config.pos, report);
-                if takes { self.startup_config(config, kind, magic, report) } else { String::new() }
+                if takes { self.startup_config(config, false, kind, magic, report) } else { String::new() }
             }
             _ => String::new(),
         };
@@ -235,13 +261,17 @@ impl<'a> Containers<'a> {
     fn startup_config(
         &mut self,
         config: &At<String>,
+        is_given: bool,
         kind: &Kind,
         magic: Magic<'_>,
         report: &mut Report,
     ) -> String {
-        let path = if config.value.contains('\n') {
+        let path = if is_given || config.value.contains('\n') {
             let path = format!("{MADE}/{}/startup-config", magic.node);
-            let text = magic.text(&config.value, config.pos, report);
+            let text = match is_given {
+                true => config.value.clone(),
+                false => magic.text(&config.value, config.pos, report),
+            };
             self.files.make(&path, &text).map(|()| path)
         } else if let Some((scheme, _)) = config.value.split_once("://") {
             let message = format!(

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use netloom_model::failure::Violation;
 use netloom_model::id::LabId;
-use netloom_model::kind::Catalogue;
+use netloom_model::kind::{Catalogue, Kind};
 use netloom_model::spec::{
     AuthoritySpec, EndpointType, LAB_NAME_PREFIX, LabSpec, MAX_LINKS, MAX_NODES, NetworkMode, NoPlane, Plane,
 };
+use netloom_model::state::Runtime;
 
 use crate::certificate;
 use crate::definition::{Definition, Level};
@@ -29,7 +31,7 @@ pub(crate) fn read(input: &Input<'_>, root: &Node, report: &mut Report) -> Parse
     let mut places = Places::default();
     let mut collector = Collector::new(input.files);
     let mut topology: Option<&Entry> = None;
-    let mut mgmt: Option<Mgmt> = None;
+    let (mut mgmt, mut mgmt_pos): (Option<Mgmt>, Pos) = (None, Pos::default());
     let mut named = false;
     for (key, entry) in known(Section::Top, value::map(root, report), report) {
         match key {
@@ -42,7 +44,10 @@ pub(crate) fn read(input: &Input<'_>, root: &Node, report: &mut Report) -> Parse
                 parsed.spec.prefix = prefix(entry, report);
             }
             "plane" => parsed.spec.plane = plane(entry, report),
-            "mgmt" => mgmt = Some(Mgmt::read(&entry.node, report)),
+            "mgmt" => {
+                mgmt_pos = entry.pos;
+                mgmt = Some(Mgmt::read(&entry.node, report));
+            }
             "settings" => {
                 places.add("certificate_authority", entry.pos);
                 parsed.spec.certificate_authority = settings(entry, &mut collector, report);
@@ -76,6 +81,9 @@ pub(crate) fn read(input: &Input<'_>, root: &Node, report: &mut Report) -> Parse
             "the file has no topology: name the nodes below topology.nodes",
         ),
     }
+    if parsed.spec.mgmt.is_some() && mgmt_pos != Pos::default() {
+        tell_machines_without_mgmt(&parsed, input, mgmt_pos, report);
+    }
     let of_machines = input.catalogue.check_machines(&parsed.spec);
     for violation in parsed.spec.check().into_iter().chain(input.catalogue.check(&parsed.spec)) {
         match of_machines.contains(&violation) {
@@ -83,7 +91,33 @@ pub(crate) fn read(input: &Input<'_>, root: &Node, report: &mut Report) -> Parse
             false => places.tell(&violation, report),
         }
     }
+    // Which image stands for a kind, only the image registry knows.
+    for (i, node) in parsed.spec.nodes.iter().enumerate() {
+        if let Some(description) = input.catalogue.lacks_image(node) {
+            places.warn("NO_IMAGE", &Violation { field: format!("nodes[{i}]"), description }, report);
+        }
+    }
     parsed
+}
+
+/// Virtual machines have a NIC for management, which nothing is plugged into.
+fn tell_machines_without_mgmt(parsed: &Parsed, input: &Input<'_>, pos: Pos, report: &mut Report) {
+    let is_machine = |kind: &Kind| kind.runtime == Runtime::Libvirt;
+    let machines: Vec<&str> = parsed
+        .spec
+        .nodes
+        .iter()
+        .filter(|n| input.catalogue.of(n).is_some_and(is_machine))
+        .map(|n| n.id.as_str())
+        .collect();
+    if !machines.is_empty() {
+        let message = format!(
+            "virtual machines are not on the management network yet: {} {} by netloom exec, by the console, or by a link of the lab",
+            machines.join(", "),
+            if machines.len() == 1 { "is reached" } else { "are reached" },
+        );
+        report.info(pos, "MGMT_NOT_FOR_VMS", message);
+    }
 }
 
 fn name(entry: &Entry, input: &Input<'_>, report: &mut Report) -> Option<LabId> {
@@ -167,7 +201,8 @@ impl Topology<'_, '_> {
         }
         let wanted = wanted(nodes, input.node_filter, report);
         let lab = parsed.lab.as_ref().map_or("", LabId::as_str).to_owned();
-        let mut maker = Nodes::new(&lab, input.catalogue, &inherited, input.all_env, files);
+        let mut maker =
+            Nodes::new(&lab, input.catalogue, &inherited, input.all_env, files, input.startup_configs);
         let mut built = Vec::new();
         let mut known_nodes = HashMap::new();
         let mut folded: HashMap<String, &Entry> = HashMap::new();

@@ -78,6 +78,8 @@ pub struct Input<'a> {
     pub all_env: &'a dyn Fn() -> BTreeMap<String, String>,
     /// Only these nodes, and the links between them; empty means all.
     pub node_filter: &'a [String],
+    /// What nodes start with in place of what the file says: configurations by the node's name. Names of nodes that are not in the file are left alone.
+    pub startup_configs: &'a BTreeMap<String, String>,
     /// Where the files it names are read from.
     pub files: &'a dyn FileSource,
     /// The kinds there are.

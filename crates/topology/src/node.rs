@@ -1,6 +1,6 @@
 //! The nodes: what each inherits and says itself, as a [`NodeSpec`].
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::id::NodeId;
 use netloom_model::kind::{Catalogue, Kind};
@@ -63,13 +63,14 @@ impl<'a> Nodes<'a> {
         inherited: &'a Inherited,
         all_env: AllEnv<'a>,
         files: Collector<'a>,
+        startup_configs: &'a BTreeMap<String, String>,
     ) -> Self {
         Nodes {
             lab,
             catalogue,
             inherited,
             all_env,
-            containers: Containers::new(files),
+            containers: Containers::new(files, startup_configs),
             told: BTreeSet::new(),
         }
     }

@@ -44,18 +44,26 @@ impl Places {
 
     /// The same, by this code.
     pub fn tell_as(&self, code: &'static str, violation: &Violation, report: &mut Report) {
+        report.error(self.of(violation), code, &violation.description);
+    }
+
+    /// The same, as what may be well all the same.
+    pub fn warn(&self, code: &'static str, violation: &Violation, report: &mut Report) {
+        report.warning(self.of(violation), code, &violation.description);
+    }
+
+    fn of(&self, violation: &Violation) -> Pos {
         let mut field = violation.field.as_str();
-        let pos = loop {
+        loop {
             if let Some(pos) = self.fields.get(field) {
-                break *pos;
+                return *pos;
             }
             // The part around this one.
             match field.rfind(['.', '[']) {
                 Some(end) => field = &field[..end],
-                None => break Pos::default(),
+                None => return Pos::default(),
             }
-        };
-        report.error(pos, code, &violation.description);
+        }
     }
 }
 

@@ -185,6 +185,14 @@ impl NodeService for Api {
         self.change_nodes(&request.name, request.others, ps::NodeChange::Restart, request.request_id).await
     }
 
+    async fn wipe_node(
+        &self,
+        request: Request<v1::WipeNodeRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let request = request.into_inner();
+        self.change_nodes(&request.name, request.others, ps::NodeChange::Wipe, request.request_id).await
+    }
+
     async fn get_node_config(
         &self,
         request: Request<v1::GetNodeConfigRequest>,
@@ -216,7 +224,7 @@ impl NodeService for Api {
         let lines = compute.client.logs(request).await.map_err(&failed)?.into_inner();
         let lines = lines.map(move |part| match part {
             Ok(part) => {
-                let write_time = time(part.at_ns);
+                let write_time = view::time_of(part.at_ns);
                 let part = part.part.map(|p| match p {
                     Told::Stdout(bytes) => Part::Stdout(bytes),
                     Told::Stderr(bytes) => Part::Stderr(bytes),
@@ -239,7 +247,14 @@ impl Api {
     ) -> Result<Response<v1::Operation>, Status> {
         let (lab, node) = names::read_node("name", name)?;
         tracing::info!(%lab, %node, change = change.as_str_name(), "a node is to be changed");
-        Ok(Response::new(changes::nodes(&self.peers, (&lab, &node), others, change, request_id).await?))
+        let request = ps::ChangeNodesRequest {
+            lab: lab.to_string(),
+            nodes: [node.to_string()].into_iter().chain(others).collect(),
+            change: change.into(),
+            request_id,
+            snapshot: String::new(),
+        };
+        Ok(Response::new(changes::nodes(&self.peers, request).await?))
     }
 }
 
@@ -282,10 +297,4 @@ fn size(size: v1::ShellSize) -> pc::ExecSize {
 /// Nanoseconds since 1970.
 fn nanoseconds(time: &Timestamp) -> i64 {
     time.seconds.saturating_mul(1_000_000_000).saturating_add(time.nanos.into())
-}
-
-/// The time that is so many nanoseconds after 1970; none for 0.
-fn time(ns: i64) -> Option<Timestamp> {
-    let nanos = i32::try_from(ns.rem_euclid(1_000_000_000)).ok()?;
-    (ns != 0).then_some(Timestamp { seconds: ns.div_euclid(1_000_000_000), nanos })
 }

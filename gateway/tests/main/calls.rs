@@ -139,6 +139,20 @@ pub fn all() -> Vec<Call> {
             json!({}),
         ),
         call(
+            "NodeService/WipeNode",
+            json!({"name": "labs/mixed/nodes/r1"}),
+            "POST",
+            "/v1/labs/mixed/nodes/r1:wipe",
+            json!({}),
+        ),
+        call(
+            "SnapshotService/RestoreSnapshot",
+            json!({"name": "labs/mixed/nodes/r1/snapshots/kept"}),
+            "POST",
+            "/v1/labs/mixed/nodes/r1/snapshots/kept:restore",
+            json!({}),
+        ),
+        call(
             "LinkService/CreateLink",
             json!({"parent": "labs/mixed", "link": link}),
             "POST",

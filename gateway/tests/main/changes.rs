@@ -14,6 +14,7 @@ async fn node_verbs_name_one_node() {
         ("start", ps::NodeChange::Start),
         ("stop", ps::NodeChange::Stop),
         ("restart", ps::NodeChange::Restart),
+        ("wipe", ps::NodeChange::Wipe),
     ] {
         let id = "0190c0de-0000-7000-8000-000000000001";
         let path = format!("/v1/labs/mixed/nodes/r1:{verb}");
@@ -25,6 +26,43 @@ async fn node_verbs_name_one_node() {
         assert_eq!((asked.change(), asked.nodes.join(" ").as_str()), (change, "r1 r2"));
         assert_eq!((asked.lab.as_str(), asked.request_id.as_str()), ("mixed", id));
     }
+}
+
+#[tokio::test]
+async fn snapshots_are_the_hosts_and_only_one_that_is_there_is_restored() {
+    let rig = Rig::new().await;
+    let parent = "/v1/labs/mixed/nodes/r1/snapshots";
+    let post = |path: String| {
+        let rig = &rig;
+        async move { rig.http("POST", &path, &[], "{}").await }
+    };
+    for id in ["b", "a"] {
+        let taken = post(format!("{parent}?snapshotId={id}")).await.json();
+        assert_eq!(taken["name"], format!("labs/mixed/nodes/r1/snapshots/{id}"));
+        assert_eq!(
+            (&taken["createTime"], &taken["sizeBytes"], &taken["hasMemory"]),
+            (&json!("2023-11-14T22:13:20Z"), &json!("5242880"), &json!(true))
+        );
+    }
+    assert_eq!(post(format!("{parent}?snapshotId=a")).await.status.as_u16(), 409);
+    let again = format!("{parent}?snapshotId=a&requestId=0192f0c1-2345-7000-8000-000000000001");
+    assert_eq!(post(again).await.json()["name"], "labs/mixed/nodes/r1/snapshots/a");
+    assert_eq!(post(format!("{parent}?snapshotId=..")).await.status.as_u16(), 400);
+    let first = rig.get(&format!("{parent}?pageSize=1")).await.json();
+    assert_eq!(first["snapshots"][0]["name"], "labs/mixed/nodes/r1/snapshots/a");
+    let next = first["nextPageToken"].as_str().unwrap();
+    let second = rig.get(&format!("{parent}?pageSize=1&pageToken={next}")).await.json();
+    assert_eq!(second["snapshots"][0]["name"], "labs/mixed/nodes/r1/snapshots/b");
+    assert!(second["nextPageToken"].as_str().is_some_and(|t| !t.is_empty()), "there is one more");
+    assert_eq!(rig.get(&format!("{parent}/a")).await.json()["hasMemory"], true);
+
+    assert_eq!(post(format!("{parent}/a:restore")).await.status.as_u16(), 200);
+    let asked = rig.world.changed_nodes.lock().unwrap().pop().unwrap();
+    assert_eq!((asked.change(), asked.snapshot.as_str()), (ps::NodeChange::Restore, "a"));
+    assert_eq!(rig.send("DELETE", &format!("{parent}/a"), &[], Vec::new()).await.status(), 200);
+    let missing = post(format!("{parent}/a:restore")).await;
+    assert_eq!(missing.status.as_u16(), 404);
+    assert!(rig.world.changed_nodes.lock().unwrap().is_empty(), "nothing is stopped for it");
 }
 
 #[tokio::test]

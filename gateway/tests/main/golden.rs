@@ -36,6 +36,7 @@ async fn resources_look_as_they_did() {
         ("host", "Host", "/v1/hosts/local".to_owned()),
         ("image", "Image", "/v1/images/netloom/frr:local".to_owned()),
         ("image-stored", "Image", "/v1/images/netloom/host:local".to_owned()),
+        ("snapshot", "Snapshot", "/v1/labs/mixed/nodes/r1/snapshots/kept".to_owned()),
         ("upload", "Upload", format!("/v1/uploads/{UPLOAD}")),
         ("kind", "Kind", "/v1/kinds/bridge".to_owned()),
         ("kind-container", "Kind", "/v1/kinds/nokia_srlinux".to_owned()),

@@ -6,7 +6,6 @@ use std::process::{Command, Output};
 
 use netloom_gateway::openapi;
 use netloom_gateway::transcode::rules::Table;
-use netloom_service::testing::skip;
 use prost_reflect::DescriptorPool;
 use serde_json::{Value, json};
 
@@ -24,15 +23,7 @@ fn repository() -> PathBuf {
 
 /// Where the outside checkers are; none when they cannot be fetched, which is told.
 fn checkers(test: &str) -> Option<PathBuf> {
-    let fetched = Command::new(repository().join("scripts/openapi.sh")).output().unwrap();
-    match fetched.status.code() {
-        Some(0) => Some(repository().join(".tools/openapi/bin")),
-        Some(75) => {
-            skip(test, "PyPI");
-            None
-        }
-        _ => panic!("{}", said(&fetched)),
-    }
+    netloom_service::testing::pypi(test, "openapi").map(|dir| dir.join("bin"))
 }
 
 fn said(output: &Output) -> String {

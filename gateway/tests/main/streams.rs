@@ -218,7 +218,10 @@ async fn a_node_tells_its_configuration_or_why_it_does_not() {
     let config = answer.json();
     assert_eq!(config["name"], "labs/mixed/nodes/r1");
     assert_eq!(config["method"], "show 'running config'");
-    assert_eq!(config["content"], "aG9zdG5hbWUgcjEK", "what it printed, without its warnings");
+    assert_eq!(
+        config["content"], "aG9zdG5hbWUgcjEK",
+        "what it printed, without its warnings and what is no configuration"
+    );
     assert!(config["readTime"].is_string());
 
     for (node, reason, part) in [

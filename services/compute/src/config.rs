@@ -1,9 +1,11 @@
 //! Section `[compute]` of the configuration.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use netloom_model::observed::Source;
 use serde::Deserialize;
+
+use crate::driver::libvirt::has_machines;
 
 /// Docker's default set, and what the programs of routers need in namespaces of their own. Not: what loads modules, reaches memory and devices, reboots,
 /// sets the clock, or reads files that were not given (`SYS_MODULE`, `SYS_RAWIO`, `SYS_BOOT`, `SYS_TIME`, `DAC_READ_SEARCH`, `MAC_ADMIN`, …).
@@ -80,11 +82,11 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The drivers, and whether something is wrong with the host where one does not answer: not with one that nobody named.
-    pub fn drivers(&self) -> Vec<(DriverName, bool)> {
+    /// The drivers, and whether something is wrong with the host where one does not answer: not with one that nobody named, unless machines of an earlier run may be in this data directory.
+    pub fn drivers(&self, data_dir: &Path) -> Vec<(DriverName, bool)> {
         match &self.drivers {
             Some(named) => named.iter().map(|name| (*name, true)).collect(),
-            None => vec![(DriverName::Docker, true), (DriverName::Libvirt, false)],
+            None => vec![(DriverName::Docker, true), (DriverName::Libvirt, has_machines(data_dir))],
         }
     }
 }

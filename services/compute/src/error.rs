@@ -87,9 +87,31 @@ pub enum Error {
         "somebody else writes to the console of {0}: read it only, or take it over (--read-only, --take)"
     )]
     ConsoleInUse(String),
+    /// What was to be typed at its console could not be, or its end was not seen.
+    #[error("{0}")]
+    ConsoleFailed(String),
     /// Nothing can be run in it from outside.
     #[error("{0}")]
     NoExec(String),
+    /// Its disk cannot be kept as it is.
+    #[error("{0}")]
+    NoSnapshots(String),
+    /// There is no such snapshot.
+    #[error("node {node} has no snapshot {snapshot}; see netloom node snapshot list")]
+    NoSnapshot {
+        /// The node.
+        node: String,
+        /// The snapshot's id.
+        snapshot: String,
+    },
+    /// There is one of that name already.
+    #[error("node {node} has a snapshot {snapshot} already: delete it, or give the new one another name")]
+    SnapshotExists {
+        /// The node.
+        node: String,
+        /// The snapshot's id.
+        snapshot: String,
+    },
     /// A request that makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -147,6 +169,10 @@ impl From<Error> for Failure {
             Error::NotRunning(_) => (Code::FailedPrecondition, "NODE_NOT_RUNNING"),
             Error::NoConsole(_) => (Code::FailedPrecondition, "CONSOLE_NOT_SUPPORTED"),
             Error::ConsoleInUse(_) => (Code::FailedPrecondition, "CONSOLE_IN_USE"),
+            Error::NoSnapshots(_) => (Code::FailedPrecondition, "SNAPSHOT_NOT_SUPPORTED"),
+            Error::NoSnapshot { .. } => (Code::NotFound, "SNAPSHOT_NOT_FOUND"),
+            Error::SnapshotExists { .. } => (Code::AlreadyExists, "SNAPSHOT_EXISTS"),
+            Error::ConsoleFailed(_) => (Code::FailedPrecondition, "CONSOLE_FAILED"),
             Error::NoExec(_) => (Code::FailedPrecondition, "EXEC_NOT_SUPPORTED"),
             Error::Gone(_) => (Code::FailedPrecondition, "LAB_REMOVED"),
             Error::Invalid(_) => (Code::InvalidArgument, "INVALID_REQUEST"),

@@ -1,13 +1,16 @@
 //! A node's exec and stage commands run once for each start of it, at the points that the scheduler tells. A marker in `<run dir>/exec/<uid>.<start>` is written before and after each
 //! command, so that a restart of this service neither runs one twice nor leaves the rest out. The run directory is emptied at boot, which ends every start too. After the `exec` commands
-//! a node is asked whether it is ready, when its kind says how; that is in the marker as well.
+//! a node is asked whether it is ready, when its kind says how; that is in the marker as well. A virtual machine is asked before them: it takes no command before it has booted, nor the configuration
+//! that its kind has typed at its console. What is typed waits until no person types there.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use netloom_model::id::NodeUid;
+use netloom_model::slice::Instance;
 use netloom_model::words;
 use netloom_service::{Shutdown, fail_point};
 
@@ -16,6 +19,11 @@ use crate::error::Error;
 use crate::exec_state::{Due, ExecState, LONGEST_ERROR};
 use crate::readiness::{self, Asking};
 use crate::table::{ExecJob, Table};
+
+/// So long a person who types at a console is waited for: then what was to be typed fails, and says so.
+const CONSOLE_WITHIN: Duration = Duration::from_secs(600);
+/// How often it is looked whether a console is free.
+const CONSOLE_LOOK: Duration = Duration::from_millis(250);
 
 /// The markers.
 pub struct ExecRuns {
@@ -89,12 +97,17 @@ impl ExecRuns {
             let now = jiff::Timestamp::now();
             let begun = table.command_begins(job.uid, start, now.as_microsecond(), |due| told(due, now));
             let Some((due, state)) = begun else { return };
+            let doing = state.progress.clone();
             let state = match due {
                 Due::Command { command, .. } => {
+                    // Before it is marked: what was never begun is not taken for interrupted.
+                    if !console_free(job, driver, table, shutdown, doing).await {
+                        return;
+                    }
                     self.mark(job.uid, &state);
                     let argv = words::split(&command).map_err(|e| format!("cannot be split into words: {e}"));
                     let outcome = match argv {
-                        Ok(argv) => one(driver, &job.id, argv).await,
+                        Ok(argv) => one(driver, job, argv).await,
                         Err(why) => Err(why),
                     };
                     let failed = match outcome {
@@ -119,9 +132,17 @@ impl ExecRuns {
                         asking.get_or_insert_with(|| Asking::new(readiness, since_us, job.started_us));
                     let answer = tokio::select! {
                         () = shutdown.cancelled() => return,
-                        answer = asking.ask(driver, &job.id) => answer,
+                        answer = asking.ask(driver, job) => answer,
                     };
-                    let Some(answer) = answer else { continue };
+                    let Some(mut answer) = answer else { continue };
+                    if answer.is_ok() {
+                        if !console_free(job, driver, table, shutdown, doing).await {
+                            return;
+                        }
+                        let typing = driver.configure(&job.id, &job.instance);
+                        let bound = typing_time(&job.instance, asking.bound());
+                        answer = configured(bound, typing).await.map_err(|e| e.to_string());
+                    }
                     match &answer {
                         Ok(()) => tracing::info!("it is ready"),
                         Err(why) => tracing::warn!(error = why, "it is not ready"),
@@ -138,10 +159,58 @@ impl ExecRuns {
     }
 }
 
+/// Waits until no person types at its console, as long as that is waited for. False: the start is over, or this service; there is nothing more to do.
+async fn console_free(
+    job: &ExecJob,
+    driver: &dyn Driver,
+    table: &Table,
+    shutdown: &Shutdown,
+    then: String,
+) -> bool {
+    if !driver.console_held(&job.id) {
+        return true;
+    }
+    tracing::info!("waits for its console, where a person types");
+    if !table.command_waits(job.uid, &job.start_id, HELD.to_owned()) {
+        return false;
+    }
+    let free = async {
+        while driver.console_held(&job.id) {
+            tokio::time::sleep(CONSOLE_LOOK).await;
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => return false,
+        // One that is held still refuses what is to be typed, and says why.
+        _ = tokio::time::timeout(CONSOLE_WITHIN, free) => {}
+    }
+    table.command_waits(job.uid, &job.start_id, then)
+}
+
+/// What is said while a console is waited for.
+const HELD: &str = "waits for its console, where somebody types (netloom console): its configuration and its commands are typed there when it is left";
+
+/// So long its configuration may take to be typed: the time of its kind, and a second for each 50 bytes, several times what a line at a prompt takes.
+fn typing_time(instance: &Instance, of_kind: Duration) -> Duration {
+    let file = instance.files.iter().find(|file| file.path == instance.spec.startup_config);
+    of_kind + Duration::from_secs(file.map_or(0, |file| file.size_bytes / 50))
+}
+
+/// A configuration that is typed has this time: one that never ends would hold the console for ever.
+async fn configured(bound: Duration, typing: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    tokio::time::timeout(bound, typing).await.unwrap_or_else(|_| {
+        Err(Error::ConsoleFailed(format!(
+            "it did not take its startup configuration within {} s, which was broken off: look at the console, with netloom console or netloom logs, and start the node again (netloom node restart)",
+            bound.as_secs()
+        )))
+    })
+}
+
 /// Runs one command; `Err` says how it failed.
-pub(crate) async fn one(driver: &dyn Driver, id: &str, argv: Vec<String>) -> Result<(), String> {
+pub(crate) async fn one(driver: &dyn Driver, job: &ExecJob, argv: Vec<String>) -> Result<(), String> {
     let command = Command { argv, tty: false, stdin: false, size: None };
-    let mut session = driver.exec(id, command).await.map_err(|e| format!("was not run: {e}"))?;
+    let session = driver.exec(&job.id, Some(&job.instance), command).await;
+    let mut session = session.map_err(|e| format!("was not run: {e}"))?;
     let mut output = Vec::new();
     while let Some(part) = session.output.next().await {
         match part.map_err(|e| format!("was cut off: {e}"))? {
@@ -217,7 +286,7 @@ mod tests {
         let runs = ExecRuns::open(dir.path().join("exec")).unwrap();
         let (uid, other) = (NodeUid::new(), NodeUid::new());
         let none = NodeSpec::default();
-        let asked = Asked { spec: &none, readiness: None };
+        let asked = Asked { spec: &none, readiness: None, boots: false };
         let phase = |uid, start| runs.load(uid, start).phase(Some(asked));
         assert_eq!(phase(uid, "7"), ExecPhase::Waiting);
         for (uid, start) in [(uid, "7"), (uid, "8"), (other, "9")] {
@@ -231,6 +300,13 @@ mod tests {
         assert_eq!((phase(uid, "7"), phase(uid, "8")), (ExecPhase::Waiting, ExecPhase::Done));
         runs.forget_node(uid);
         assert_eq!((phase(uid, "8"), phase(other, "9")), (ExecPhase::Waiting, ExecPhase::Done));
+    }
+
+    #[tokio::test]
+    async fn a_configuration_that_never_ends_is_broken_off_and_told() {
+        let late = configured(Duration::ZERO, std::future::pending()).await.unwrap_err();
+        assert!(matches!(&late, Error::ConsoleFailed(why) if why.contains("within 0 s")), "{late}");
+        assert!(configured(Duration::from_secs(60), async { Ok(()) }).await.is_ok());
     }
 
     #[test]

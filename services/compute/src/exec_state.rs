@@ -1,5 +1,7 @@
 //! How far the commands of a start are: which points of it were reached, which commands ran, and which is next; and whether the node is ready, which is asked after its `exec`. Pure.
 //!
+//! What goes on from a memory in which all was run runs none of it again.
+//!
 //! A command is known by its point and text. So a changed list runs what is new in it on the running node, and what ran in this start is not run again; a text that stands twice runs twice.
 
 use std::collections::HashMap;
@@ -7,6 +9,7 @@ use std::collections::HashMap;
 use netloom_model::observed::{ExecPhase, StagePoint};
 use netloom_model::slice::{Instance, Readiness};
 use netloom_model::spec::{NodeSpec, Stage};
+use netloom_model::state::Runtime;
 use serde::{Deserialize, Serialize};
 
 /// Most bytes that are told of a command that failed, and of all that did.
@@ -29,6 +32,9 @@ pub struct ExecState {
     ran: Vec<Ran>,
     /// Whether it is ready; none as long as that is not due, and where it is not asked.
     ready: Option<Ready>,
+    /// All that is asked for now was run before.
+    #[serde(skip)]
+    prepared: bool,
     /// Which command runs, and since when.
     #[serde(skip)]
     pub progress: String,
@@ -70,12 +76,15 @@ pub struct Asked<'a> {
     pub spec: &'a NodeSpec,
     /// How to tell that it is ready.
     pub readiness: Option<&'a Readiness>,
+    /// It has to boot before it takes commands: whether it is ready is asked before them.
+    pub boots: bool,
 }
 
 impl<'a> Asked<'a> {
     /// Of an instance.
     pub fn of(instance: &'a Instance) -> Asked<'a> {
-        Asked { spec: &instance.spec, readiness: instance.readiness.as_ref() }
+        let boots = instance.runtime == Runtime::Libvirt;
+        Asked { spec: &instance.spec, readiness: instance.readiness.as_ref(), boots }
     }
 }
 
@@ -113,6 +122,17 @@ impl ExecState {
         }
         self.unsure = true;
         self
+    }
+
+    /// It goes on from a memory in which all commands had been run. Nothing new where it is known already how far they are.
+    pub fn was_prepared(&mut self) {
+        self.prepared = self.reached.is_empty() && self.ran.is_empty();
+    }
+
+    /// All commands were run, and it was ready where that is asked.
+    pub fn is_prepared(&self, asked: Option<Asked<'_>>) -> bool {
+        let is_over = matches!(self.phase(asked), ExecPhase::Done | ExecPhase::Failed);
+        is_over && !matches!(self.ready, Some(Ready::No(_)))
     }
 
     /// These points of a start were reached. False when that is known, or it is another start.
@@ -201,17 +221,31 @@ impl ExecState {
         (self.busy, self.unsure) = (false, false);
     }
 
-    /// The first command of a reached point that did not run; then whether it is ready. Points before it are done.
+    /// The first command of a reached point that did not run, and whether it is ready: before the commands of what boots, else after them. Points before it are done.
     fn next(&mut self, asked: Asked<'_>) -> Option<Due> {
+        if std::mem::take(&mut self.prepared) {
+            let ran = |(point, command): (_, &str)| {
+                let command = command.to_owned();
+                Ran { point, command, failed: Some(String::new()) }
+            };
+            self.ran = all(asked.spec).map(ran).collect();
+        }
         for point in self.reached.clone() {
             if let Some(command) = self.missing(asked.spec, point) {
-                return Some(Due::Command { point, command: command.to_owned() });
+                let command = Due::Command { point, command: command.to_owned() };
+                let first = if asked.boots { self.unready(asked) } else { None };
+                return Some(first.unwrap_or(command));
             }
             if !self.done.contains(&point) {
                 self.done.push(point);
             }
         }
-        let readiness = asked.readiness.filter(|_| self.reached.contains(&EXEC))?;
+        if self.reached.contains(&EXEC) { self.unready(asked) } else { None }
+    }
+
+    /// The question whether it is ready, as long as that is not known.
+    fn unready(&mut self, asked: Asked<'_>) -> Option<Due> {
+        let readiness = asked.readiness?;
         match self.ready.get_or_insert(Ready::Waits { since_us: 0 }) {
             Ready::Waits { since_us } => {
                 Some(Due::Ready { readiness: readiness.clone(), since_us: *since_us })
@@ -290,6 +324,15 @@ fn several(failed: &[&str]) -> String {
     text
 }
 
+/// All commands, with the points that they belong to.
+fn all(spec: &NodeSpec) -> impl Iterator<Item = (StagePoint, &str)> {
+    let of_stages = spec.stages.iter().flat_map(|s| {
+        let point = |on_exit| StagePoint { stage: s.stage, on_exit };
+        s.exec.iter().map(move |e| (point(e.on_exit), e.command.as_str()))
+    });
+    of_stages.chain(spec.exec.iter().map(|command| (EXEC, command.as_str())))
+}
+
 /// The commands of a point: its stage's, then the node's `exec` where they are run.
 fn commands(spec: &NodeSpec, point: StagePoint) -> impl Iterator<Item = &str> {
     let of_stage = spec.stages.iter().filter(move |s| s.stage == point.stage).flat_map(|s| &s.exec);
@@ -320,7 +363,7 @@ mod tests {
     }
 
     fn asked(spec: &NodeSpec) -> Asked<'_> {
-        Asked { spec, readiness: None }
+        Asked { spec, readiness: None, boots: false }
     }
 
     fn words(due: &Due) -> String {
@@ -447,11 +490,25 @@ mod tests {
     }
 
     #[test]
+    fn what_boots_is_ready_before_it_is_given_commands() {
+        let readiness = Readiness { check: ReadinessCheck::LogPattern("login:".into()), timeout_seconds: 60 };
+        let spec = spec(&["a"]);
+        let asked = Asked { spec: &spec, readiness: Some(&readiness), boots: true };
+        let mut state = ExecState::waiting("7");
+        state.reach("7", &[CREATED]);
+        assert_eq!(run_asked(&mut state, asked), ["ready? 5", "ready? 5", "ready? 5", "made"]);
+        state.reach("7", &[CREATED, EXEC]);
+        assert_eq!(state.phase(Some(asked)), ExecPhase::Running);
+        assert_eq!(run_asked(&mut state, asked), ["first", "a"]);
+        assert_eq!(state.phase(Some(asked)), ExecPhase::Done);
+    }
+
+    #[test]
     fn ready_is_asked_after_the_commands_until_it_is_answered() {
         let readiness =
             Readiness { check: ReadinessCheck::Command(vec!["true".into()]), timeout_seconds: 60 };
         let spec = NodeSpec { exec: vec!["a".into()], ..NodeSpec::default() };
-        let asked = Asked { spec: &spec, readiness: Some(&readiness) };
+        let asked = Asked { spec: &spec, readiness: Some(&readiness), boots: false };
         let mut state = ExecState::waiting("7");
         assert!(!state.take(asked), "not before its point is reached");
         state.reach("7", &[EXEC]);
@@ -478,5 +535,34 @@ mod tests {
         assert_eq!((state.phase(None), state.error(None)), late);
         let not_asked = Asked { readiness: None, ..asked };
         assert_eq!(state.phase(Some(not_asked)), ExecPhase::Done, "the kind does not ask for it any more");
+    }
+
+    #[test]
+    fn what_goes_on_from_a_memory_that_had_all_runs_only_what_is_new() {
+        let before = spec(&["a", "a"]);
+        let asked = |spec| Asked { spec, readiness: None, boots: true };
+        let mut first = ExecState::waiting("1");
+        assert!(!first.is_prepared(Some(asked(&before))));
+        first.reach("1", &[CREATED, EXEC]);
+        while let Some(Due::Command { .. }) = first.begin(asked(&before), 1, |_| String::new()) {
+            first.end(Some(asked(&before)), String::new());
+        }
+        assert!(first.is_prepared(Some(asked(&before))));
+        let mut next = ExecState::waiting("2");
+        next.was_prepared();
+        next.advance(asked(&before));
+        next.reach("2", &[CREATED, EXEC]);
+        assert!(!next.take(asked(&before)));
+        assert_eq!(next.phase(Some(asked(&before))), ExecPhase::Done);
+        let after = spec(&["a", "a", "b"]);
+        next.changed();
+        assert!(next.take(asked(&after)));
+        let due = next.begin(asked(&after), 1, |_| String::new());
+        assert_eq!(due, Some(Due::Command { point: EXEC, command: "b".into() }));
+        // What is known of a start already is not changed.
+        let mut known = ExecState::waiting("3");
+        known.reach("3", &[EXEC]);
+        known.was_prepared();
+        assert!(known.take(asked(&before)));
     }
 }

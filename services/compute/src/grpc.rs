@@ -28,6 +28,7 @@ use crate::log;
 use crate::table::{Snapshot, Told as Change};
 
 mod images;
+mod snapshots;
 
 /// How often an observer hears that the host is there.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -210,7 +211,7 @@ impl ComputeService for Grpc {
             stdin: true,
             size: start.size.map(size),
         };
-        let session = opened.driver.exec(&opened.id, command).await?;
+        let session = opened.driver.exec(&opened.id, opened.instance.as_deref(), command).await?;
         let (input, node, end) = (session.input, opened.node, if start.tty { "\r\n" } else { "\n" });
         // Ends when the caller has nothing more to say, and when the command takes no more.
         tokio::spawn(async move {
@@ -297,6 +298,33 @@ impl ComputeService for Grpc {
         });
         let attached = p::ConsoleResponse { part: Some(event(ConsoleEvent::Attached)) };
         Ok(self.until_shutdown(stream::once(async { Ok(attached) }).chain(until_error(told))))
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<p::ListSnapshotsRequest>,
+    ) -> Result<Response<p::ListSnapshotsResponse>, Status> {
+        let r = request.into_inner();
+        Ok(Response::new(snapshots::list(self.host.open(&r.uid, snapshots::VERB, &r.ticket)?).await?))
+    }
+
+    async fn create_snapshot(
+        &self,
+        request: Request<p::CreateSnapshotRequest>,
+    ) -> Result<Response<p::DiskSnapshot>, Status> {
+        let r = request.into_inner();
+        let opened = self.host.open(&r.uid, snapshots::VERB, &r.ticket)?;
+        let taken = snapshots::create(self.host.clone(), opened, r.snapshot, r.request_id).await?;
+        Ok(Response::new(taken))
+    }
+
+    async fn delete_snapshot(
+        &self,
+        request: Request<p::DeleteSnapshotRequest>,
+    ) -> Result<Response<p::DeleteSnapshotResponse>, Status> {
+        let r = request.into_inner();
+        let opened = self.host.open(&r.uid, snapshots::VERB, &r.ticket)?;
+        Ok(Response::new(snapshots::delete(self.host.clone(), opened, r.snapshot).await?))
     }
 
     type LogsStream = Streamed<p::LogsResponse>;
@@ -426,7 +454,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_observer_is_told_everything_instead_of_what_it_missed() {
         let dir = tempfile::tempdir().unwrap();
-        let inventory = Inventory::new(&Config::default());
+        let inventory = Inventory::new(&Config::default(), &[]);
         let files = Arc::new(Files::open(dir.path()).unwrap());
         let (nowhere, shutdown) = ("mem:none".parse().unwrap(), netloom_service::Shutdown::new());
         let images =
@@ -474,7 +502,7 @@ mod tests {
         };
         let all = |sizes: &[usize]| Snapshot {
             instances: sizes.iter().map(|n| observed(*n)).collect(),
-            inventory: Inventory::new(&Config::default()).now(),
+            inventory: Inventory::new(&Config::default(), &[]).now(),
             synced: true,
         };
         let counts = |sizes: &[usize]| {

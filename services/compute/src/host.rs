@@ -19,14 +19,13 @@ use crate::driver::{Driver, Found, NetworkOf, Process};
 use crate::error::Error;
 use crate::exec_runs::ExecRuns;
 use crate::files::Files;
+use crate::holds::Holds;
 use crate::images::Images;
 use crate::netns::Netns;
 use crate::pins::Pins;
 use crate::slice::Parts;
 use crate::table::Table;
 
-/// So many instances are worked on at once: more make Docker slower, not faster.
-const AT_ONCE: usize = 4;
 /// So many are stopped at once: each may take its whole time to end.
 const STOPS_AT_ONCE: usize = 64;
 
@@ -49,8 +48,10 @@ pub struct Host {
     pub netns: Option<Arc<Netns>>,
     /// Files of labs that are mounted into nodes; none where no driver mounts any.
     pub pins: Option<Arc<Pins>>,
-    /// Turns of work.
-    pub turns: Semaphore,
+    /// Nodes that are worked on.
+    pub holds: Holds,
+    /// Turns of work, by driver.
+    pub turns: Vec<Semaphore>,
     /// Turns of stopping.
     pub stops: Semaphore,
     /// Ends everything.
@@ -71,6 +72,8 @@ pub struct Opened {
     pub driver: Arc<dyn Driver>,
     /// The container's or domain's own id.
     pub id: String,
+    /// What is asked of it; none where that is not known.
+    pub instance: Option<Arc<Instance>>,
     /// The shell of its kind.
     pub shell: Vec<String>,
 }
@@ -99,6 +102,7 @@ impl Host {
         shutdown: Shutdown,
     ) -> Host {
         Host {
+            turns: drivers.iter().map(|driver| Semaphore::new(driver.at_once())).collect(),
             drivers,
             table,
             files,
@@ -106,7 +110,7 @@ impl Host {
             exec_runs,
             netns,
             pins,
-            turns: Semaphore::new(AT_ONCE),
+            holds: Holds::default(),
             stops: Semaphore::new(STOPS_AT_ONCE),
             shutdown,
             fence,
@@ -314,11 +318,12 @@ impl Host {
         let (driver, found, instance) =
             self.table.instance(node).ok_or_else(|| Error::NotRunning(uid.to_owned()))?;
         let shell = instance
+            .as_deref()
             .and_then(|i| self.kinds.on(&i.spec.kind, i.runtime).map(|k| k.shell.clone()))
             .filter(|shell| !shell.is_empty())
             .unwrap_or_else(|| vec!["/bin/sh".to_owned()]);
         let driver = self.drivers[driver].clone();
-        Ok(Opened { uid: node, node: found.node, driver, id: found.id, shell })
+        Ok(Opened { uid: node, node: found.node, driver, id: found.id, instance, shell })
     }
 
     /// The driver that runs this runtime.

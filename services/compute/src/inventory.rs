@@ -29,17 +29,16 @@ struct State {
 }
 
 impl Inventory {
-    /// Of the drivers that are configured, none of which has answered yet.
-    pub fn new(config: &Config) -> Inventory {
-        let drivers = config.drivers();
+    /// Of these drivers ([`Config::drivers`]), none of which has answered yet.
+    pub fn new(config: &Config, drivers: &[(DriverName, bool)]) -> Inventory {
         // What a played host is said to have is no word on a real one.
         let is_played = drivers.iter().any(|(name, _)| *name == DriverName::Sim);
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
         let or = |said: u64, has: u64| if is_played && said > 0 { said } else { has };
-        let state = |(_, needed): (DriverName, bool)| State {
+        let state = |(_, needed): &(DriverName, bool)| State {
             answer: Err("has not been asked yet".to_owned()),
             ever: false,
-            needed,
+            needed: *needed,
         };
         Inventory {
             cpu_millis: or(config.sim.cpu_millis, cores * 1000),
@@ -50,7 +49,7 @@ impl Inventory {
             host_network: config.host_network,
             allowed_security_opts: config.security_opts.clone(),
             allowed_capabilities: config.capabilities.iter().map(|c| capability(c)).collect(),
-            drivers: Mutex::new(drivers.into_iter().map(state).collect()),
+            drivers: Mutex::new(drivers.iter().map(state).collect()),
         }
     }
 
@@ -149,16 +148,16 @@ mod tests {
     fn only_a_played_host_has_what_it_is_said_to_have() {
         let mut config = Config::default();
         (config.sim.cpu_millis, config.sim.memory_bytes) = (77, 99);
-        let real = Inventory::new(&config).now();
+        let real = Inventory::new(&config, &[(DriverName::Docker, true)]).now();
         assert!(real.cpu_millis != 77 && real.memory_bytes != 99);
-        config.drivers = Some(vec![DriverName::Sim]);
-        let played = Inventory::new(&config).now();
+        let played = Inventory::new(&config, &[(DriverName::Sim, true)]).now();
         assert_eq!((played.cpu_millis, played.memory_bytes), (77, 99));
     }
 
     #[test]
     fn a_runtime_counts_when_it_answers() {
-        let inventory = Inventory::new(&Config::default());
+        let drivers = [(DriverName::Docker, true), (DriverName::Libvirt, false)];
+        let inventory = Inventory::new(&Config::default(), &drivers);
         let before = inventory.now();
         assert!(before.cpu_millis >= 1000 && before.memory_bytes > 1 << 20);
         assert!(

@@ -27,6 +27,7 @@ mod exec_state;
 mod figures;
 mod files;
 mod grpc;
+mod holds;
 mod host;
 mod hosts_file;
 mod images;
@@ -74,15 +75,16 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let config: Config = settings.section("compute")?;
     let owner = installation::owner(&settings.data_dir)?;
     let files = Arc::new(Files::open(&settings.data_dir)?);
+    let named = config.drivers(&settings.data_dir);
     let mut drivers: Vec<Arc<dyn Driver>> = Vec::new();
     let mut pins = None;
-    let has = |name| config.drivers().iter().any(|(driver, _)| *driver == name);
+    let has = |name| named.iter().any(|(driver, _)| *driver == name);
     let netns = (has(DriverName::Docker) || has(DriverName::Libvirt))
         .then(|| Netns::open(settings.run_dir.join("netns"), has(DriverName::Docker)))
         .transpose()?
         .map(Arc::new);
     let mut sources = Vec::new();
-    for (name, needed) in config.drivers() {
+    for &(name, needed) in &named {
         sources.push((name.source(), needed));
         match name {
             DriverName::Docker => {
@@ -102,7 +104,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
             DriverName::Sim => drivers.push(Arc::new(SimDriver::new(config.sim.clone())?)),
         }
     }
-    let inventory = Arc::new(Inventory::new(&config));
+    let inventory = Arc::new(Inventory::new(&config, &named));
     let keep = Duration::from_secs(config.image_keep_seconds);
     let registry = &settings.endpoints.image_registry;
     let images = Images::open(&settings.data_dir, registry, &connector, keep, shutdown.clone())?;

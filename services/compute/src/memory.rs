@@ -120,9 +120,12 @@ impl Memory {
         self.believed_at.take_if(|at| *at <= now).is_some()
     }
 
-    /// A step is being taken.
-    pub fn begins(&mut self) {
+    /// A step is being taken. What changes from now on, it does not know of.
+    pub fn begins(&mut self, step: Step) {
         self.ended_meanwhile = false;
+        if matches!(step, Step::Create | Step::Start | Step::Refresh) {
+            self.stale = false;
+        }
     }
 
     /// A step worked.
@@ -135,10 +138,9 @@ impl Memory {
                 if !self.ended_meanwhile {
                     self.retry_at = None;
                 }
-                self.stale = false;
                 self.start_demanded = false;
             }
-            Step::Refresh => self.stale = false,
+            Step::Refresh => {}
             Step::Stop | Step::SetAside | Step::Remove => self.retry_at = None,
             // It is to run again, however it came to stand aside.
             Step::BringBack => (self.retry_at, self.start_demanded) = (None, true),
@@ -147,6 +149,7 @@ impl Memory {
 
     /// A step did not work. What is `passing` (an earlier node that is just being removed, a runtime that is just being restarted) is no failure of the instance.
     pub fn failed(&mut self, step: Step, message: String, passing: bool, now: Instant) {
+        self.stale |= step == Step::Refresh;
         let pause = if passing { SOON } else { self.failures.pause() };
         self.retry_at = Some(now + pause);
         self.failure = Some(Failed { step, message, passing });
@@ -229,11 +232,11 @@ mod tests {
     fn a_process_that_ends_before_its_start_is_known_is_paused_for_too() {
         let (now, none) = (Instant::now(), Duration::ZERO);
         let mut memory = Memory::default();
-        memory.begins();
+        memory.begins(Step::Create);
         memory.ended("1", none, 3, false, now);
         memory.worked(Step::Create);
         assert_eq!(memory.retry_at, Some(now + Duration::from_secs(1)));
-        memory.begins();
+        memory.begins(Step::Create);
         memory.worked(Step::Start);
         assert_eq!(memory.retry_at, None);
     }

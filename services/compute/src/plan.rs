@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use netloom_model::observed::Phase;
 use netloom_model::slice::Instance;
 use netloom_model::spec::{NetworkMode, RestartPolicy};
-use netloom_model::state::Wanted;
+use netloom_model::state::{Runtime, Wanted};
 
 use crate::driver::{Found, NetworkOf, Process};
 use crate::memory::Memory;
@@ -251,7 +251,10 @@ fn runs(found: Option<&Found>) -> bool {
 /// That it is not on its management network any more, and what to do. A runtime gives an interface that is put back another name, so only a
 /// new start mends it, and when a node that works is started again is for its user to say.
 fn lost_network(instance: &Instance, found: &Found) -> Option<String> {
-    let own = found.network == NetworkOf::Own && instance.spec.network_mode == NetworkMode::Own;
+    // Those of a virtual machine are no networks of its runtime.
+    let own = found.network == NetworkOf::Own
+        && instance.spec.network_mode == NetworkMode::Own
+        && instance.runtime != Runtime::Libvirt;
     let network = instance.network.as_ref().filter(|_| own)?;
     (!found.networks.contains(&network.name)).then(|| {
         format!(

@@ -1,5 +1,6 @@
 //! Asks a node whether it is ready, in the way that its kind says: now and then, until it is or the time is over.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -10,12 +11,15 @@ use regex::bytes::Regex;
 
 use crate::driver::{Driver, Lines, Output};
 use crate::exec_runs::{one, shown};
+use crate::table::ExecJob;
 
 /// Pause after the first question; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Longest time that an answer takes: a command that hangs must not take all the time there is.
 const LONGEST_ANSWER: Duration = Duration::from_secs(20);
+/// So many of the last lines are told when the time is over.
+const LAST_LINES: usize = 5;
 /// Least time for an answer, also when the time is over.
 const LEAST_ANSWER: Duration = Duration::from_secs(2);
 /// A runtime notes the time of a start a little after it, and the process may have written by then.
@@ -29,6 +33,8 @@ pub struct Asking {
     since_us: i64,
     /// Of the last line that was read.
     log_ns: i64,
+    /// The last lines.
+    said: VecDeque<String>,
     pause: Duration,
 }
 
@@ -42,7 +48,7 @@ impl Asking {
         let pattern =
             Regex::new(pattern).map_err(|e| format!("/{pattern}/ is not a regular expression: {e}"));
         let log_ns = started_us.saturating_mul(1000).saturating_sub(BEFORE_START_NS).max(0);
-        Asking { readiness, pattern, since_us, log_ns, pause: FIRST_PAUSE }
+        Asking { readiness, pattern, since_us, log_ns, said: VecDeque::new(), pause: FIRST_PAUSE }
     }
 
     /// True when this is what it asks.
@@ -50,12 +56,17 @@ impl Asking {
         self.readiness == *readiness
     }
 
+    /// The time that its kind gives it.
+    pub fn bound(&self) -> Duration {
+        Duration::from_secs(self.readiness.timeout_seconds.into())
+    }
+
     /// Asks once. `Err` says what was waited for in vain, when the time is over; none when it is to be asked again, after a pause that is over then.
-    pub async fn ask(&mut self, driver: &dyn Driver, id: &str) -> Option<Result<(), String>> {
+    pub async fn ask(&mut self, driver: &dyn Driver, job: &ExecJob) -> Option<Result<(), String>> {
         let bound = self.left().clamp(LEAST_ANSWER, LONGEST_ANSWER);
         let answer = match self.readiness.check.clone() {
-            ReadinessCheck::Command(argv) => tokio::time::timeout(bound, one(driver, id, argv)).await,
-            ReadinessCheck::LogPattern(_) => tokio::time::timeout(bound, self.look(driver, id)).await,
+            ReadinessCheck::Command(argv) => tokio::time::timeout(bound, one(driver, job, argv)).await,
+            ReadinessCheck::LogPattern(_) => tokio::time::timeout(bound, self.look(driver, &job.id)).await,
         };
         let why = match answer {
             Ok(Ok(())) => return Some(Ok(())),
@@ -65,7 +76,7 @@ impl Asking {
         let left = self.left();
         if left.is_zero() {
             let (what, seconds) = (what(&self.readiness.check), self.readiness.timeout_seconds);
-            return Some(Err(format!("{NOT_READY} {seconds} s: {what} {why}")));
+            return Some(Err(format!("{NOT_READY} {seconds} s: {what} {why}{}", self.last_words())));
         }
         tokio::time::sleep(self.pause.min(left)).await;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
@@ -83,13 +94,30 @@ impl Asking {
             if line.at_ns != i64::MAX {
                 self.log_ns = self.log_ns.max(line.at_ns);
             }
-            if let Output::Stdout(text) | Output::Stderr(text) = &line.output
-                && pattern.is_match(text.trim_ascii_end())
-            {
-                return Ok(());
+            if let Output::Stdout(text) | Output::Stderr(text) = &line.output {
+                if pattern.is_match(text.trim_ascii_end()) {
+                    return Ok(());
+                }
+                self.note(text);
             }
         }
         Err(format!("has no line that matches /{pattern}/"))
+    }
+
+    /// Keeps the last lines that say something.
+    fn note(&mut self, text: &[u8]) {
+        let text = String::from_utf8_lossy(text);
+        let text: String = text.trim().chars().filter(|c| !c.is_control()).collect();
+        if !text.is_empty() {
+            self.said.push_back(shown(&text));
+            self.said.drain(..self.said.len().saturating_sub(LAST_LINES));
+        }
+    }
+
+    /// What it said last, for people.
+    fn last_words(&self) -> String {
+        let lines: Vec<&str> = self.said.iter().map(String::as_str).collect();
+        if lines.is_empty() { String::new() } else { format!("; it ends: {}", lines.join(" | ")) }
     }
 
     /// What is left of the time.

@@ -5,26 +5,27 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Instant;
 
-use netloom_model::id::NodeUid;
+use netloom_model::slice::Instance;
 use netloom_model::state::Wanted;
 use netloom_service::fail_point;
 use netloom_service::telemetry::continue_trace;
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
+use crate::driver::Found;
 use crate::error::Error;
 use crate::figures;
 use crate::host::Host;
 use crate::plan::Step;
-use crate::table::{ExecJob, Job};
+use crate::table::{Due, ExecJob, Job};
 
 /// Runs until shut down.
 pub async fn run(host: Arc<Host>) {
     let mut tasks = JoinSet::new();
     loop {
         let due = host.table.work(Instant::now());
-        for (uid, is_stop) in due.steps {
-            tasks.spawn(work(host.clone(), uid, is_stop));
+        for step in due.steps {
+            tasks.spawn(work(host.clone(), step));
         }
         for run in due.commands {
             tasks.spawn(commands(host.clone(), run));
@@ -50,9 +51,10 @@ pub async fn run(host: Arc<Host>) {
     }
 }
 
-async fn work(host: Arc<Host>, uid: NodeUid, is_stop: bool) {
+async fn work(host: Arc<Host>, Due { uid, driver, is_stop }: Due) {
+    let _held = host.holds.hold(uid).await;
     // A stop is mostly a wait for a process to end: one must not keep others waiting.
-    let turns = if is_stop { &host.stops } else { &host.turns };
+    let turns = if is_stop { &host.stops } else { &host.turns[driver] };
     let Ok(_turn) = turns.acquire().await else { return };
     if host.shutdown.is_cancelled() {
         return;
@@ -153,6 +155,12 @@ async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
                 fail_point::pass("compute.remove", "after");
                 tracing::info!(instance = id, "instance removed");
                 host.look(job.driver, id).await?;
+            }
+            // What was wiped has its volumes anew too.
+            let is_wipe = |i: &Instance, f: &Found| i.wipes > 0 && f.spec_hash != i.spec_hash;
+            if job.instance.as_deref().zip(job.found.as_ref()).is_some_and(|(i, f)| is_wipe(i, f)) {
+                driver.remove_node(job.uid).await?;
+                tracing::info!(instance = id, "what a node had written was thrown away");
             }
             if let Some(pins) = &host.pins {
                 pins.release(job.uid);

@@ -7,6 +7,7 @@ mod known;
 mod look;
 mod news;
 mod peers;
+mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,7 +22,7 @@ use tokio::sync::{Notify, broadcast, oneshot};
 use crate::driver::{Found, Process};
 use crate::exec_state::{Asked, ExecState};
 use crate::files::Files;
-use crate::plan::{self, Next, Step};
+use crate::plan::Step;
 use crate::record::Record;
 use entry::{Entry, Wish};
 pub use entry::{ExecJob, Job};
@@ -57,12 +58,23 @@ pub struct Snapshot {
 /// Work that is due.
 #[derive(Default)]
 pub struct Work {
-    /// Instances for which a step is due, which are then held by the caller. True when it is a stop: mostly a wait.
-    pub steps: Vec<(NodeUid, bool)>,
+    /// Instances for which a step is due, which are then held by the caller.
+    pub steps: Vec<Due>,
     /// Nodes whose commands are due.
     pub commands: Vec<ExecJob>,
     /// When to ask again.
     pub again: Option<Instant>,
+}
+
+/// A step that is due.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Due {
+    /// The instance.
+    pub uid: NodeUid,
+    /// What runs it: its place among the drivers.
+    pub driver: usize,
+    /// It is mostly a wait for a process to end.
+    pub is_stop: bool,
 }
 
 struct Inner {
@@ -72,7 +84,7 @@ struct Inner {
     synced: bool,
     /// Which drivers answer.
     answers: Vec<bool>,
-    /// Without which drivers' answers it is not known what exists: those that were named, and those that answered once.
+    /// Without which drivers' answers it is not known what exists: those that were named or of which an earlier run left something, and those that answered once.
     needed: Vec<bool>,
     /// What each driver reads from.
     sources: Vec<Source>,
@@ -156,19 +168,29 @@ impl Table {
         let mut inner = self.lock();
         let of_labs = inner.entries.iter().filter(|(_, e)| labs.contains(&e.lab_uid)).map(|(uid, _)| *uid);
         let all: BTreeSet<NodeUid> = of_labs.chain(uids.iter().copied()).collect();
-        let everything_seen = inner.answers.iter().all(|a| *a);
+        let everything_seen = inner.sees_all();
         let mut answers = Vec::new();
         for uid in all {
             let (sender, receiver) = oneshot::channel();
             answers.push((uid, receiver));
-            let answering = inner.entries.get(&uid).map(|e| inner.answers[e.driver]);
+            let of_driver = inner.entries.get(&uid).map(|e| (inner.answers[e.driver], inner.sees(e.driver)));
             let Some(entry) = inner.entries.get_mut(&uid) else {
                 let _ = sender.send(if everything_seen { Ok(()) } else { silent() });
                 continue;
             };
-            if answering == Some(false) {
-                let _ = sender.send(silent());
-                continue;
+            match of_driver {
+                Some((false, false)) => {
+                    let _ = sender.send(silent());
+                    continue;
+                }
+                // What runs it is not on this host, so nothing was made of it.
+                Some((false, true)) => {
+                    entry.wish = Wish::Unsaid;
+                    let _ = sender.send(Ok(()));
+                    self.settle_entry(&mut inner, uid);
+                    continue;
+                }
+                _ => {}
             }
             entry.waiters.push(sender);
             entry.wish = Wish::Gone;
@@ -219,6 +241,9 @@ impl Table {
             entry.began();
             if entry.exec.start_id != found.start_id {
                 entry.exec = exec();
+                if found.prepared {
+                    entry.exec.was_prepared();
+                }
                 if let Some(instance) = entry.instance().cloned() {
                     entry.exec.advance(Asked::of(&instance));
                 }
@@ -283,111 +308,6 @@ impl Table {
         }
         inner.inventory = inventory;
         self.wake.notify_one();
-    }
-
-    // ---- what is done
-
-    /// What is due now.
-    pub fn work(&self, now: Instant) -> Work {
-        let mut inner = self.lock();
-        let mut work = Work::default();
-        let mut believed = Vec::new();
-        let peers = inner.peers();
-        let Inner { entries, synced, answers, look, .. } = &mut *inner;
-        for uid in &look.take(entries.keys().copied(), now) {
-            let Some(entry) = entries.get_mut(uid) else { continue };
-            let answers = answers[entry.driver];
-            work.commands.extend(entry.exec_due(*uid, *synced && answers));
-            if entry.memory.comes_to_believe(now) {
-                believed.push(*uid);
-            }
-            if let Some(at) = entry.memory.believed_at {
-                look.at(*uid, at);
-            }
-            if entry.busy {
-                continue;
-            }
-            match plan::next(&entry.situation(*synced, answers, peers.get(uid)), now) {
-                Next::Nothing => {}
-                Next::At(at) => look.at(*uid, at),
-                Next::Do(step) => {
-                    entry.busy = true;
-                    work.steps.push((*uid, matches!(step, Step::Stop | Step::SetAside)));
-                }
-            }
-        }
-        work.again = look.again().filter(|_| !entries.is_empty());
-        believed.into_iter().for_each(|uid| self.tell(&mut inner, uid));
-        work
-    }
-
-    /// The turn of a held instance has come: the step that is due now. None, and it is held no longer, when what was due is not any more.
-    pub fn begin(&self, uid: NodeUid) -> Option<Job> {
-        let mut inner = self.lock();
-        let peer = inner.peer_of(uid);
-        let Inner { entries, synced, answers, .. } = &mut *inner;
-        let entry = entries.get_mut(&uid)?;
-        let next =
-            plan::next(&entry.situation(*synced, answers[entry.driver], peer.as_ref()), Instant::now());
-        let job = match next {
-            Next::Do(step) => {
-                entry.doing = Some(step);
-                entry.memory.begins();
-                // A refresh looks at what it changed alone.
-                entry.look_due = step != Step::Refresh;
-                Some(entry.job(uid, step, peer.as_ref()))
-            }
-            Next::Nothing | Next::At(_) => {
-                entry.busy = false;
-                None
-            }
-        };
-        self.settle_entry(&mut inner, uid);
-        job
-    }
-
-    /// A job has ended; `Err` holds why in words and whether it passes by itself.
-    pub fn ended(&self, job: &Job, outcome: Result<(), (String, bool)>) {
-        let mut inner = self.lock();
-        let (uid, step) = (job.uid, job.step);
-        let Some(entry) = inner.entries.get_mut(&uid) else { return };
-        entry.busy = false;
-        entry.doing = None;
-        entry.look_due = false;
-        entry.made = None;
-        let gone_for_good = matches!(entry.wish, Wish::Gone) && step == Step::Remove;
-        match outcome {
-            Ok(()) => {
-                entry.memory.worked(step);
-                match (step, &job.instance, &job.found) {
-                    (Step::Create | Step::Start, Some(instance), _) => {
-                        entry.remember(|record| record.started(instance));
-                    }
-                    (Step::Remove, Some(instance), Some(found))
-                        if instance.spec.auto_remove && found.spec_hash == instance.spec_hash =>
-                    {
-                        entry.remember(|record| record.went(found));
-                    }
-                    _ => {}
-                }
-                if gone_for_good {
-                    entry.wish = Wish::Unsaid;
-                    let answer = match &entry.found {
-                        None => Ok(()),
-                        Some(_) => Err("it is still there after it was removed".to_owned()),
-                    };
-                    entry.answer(&answer);
-                }
-            }
-            Err((message, passing)) => {
-                if gone_for_good {
-                    entry.wish = Wish::Unsaid;
-                    entry.answer(&Err(message.clone()));
-                }
-                entry.memory.failed(step, message, passing, Instant::now());
-            }
-        }
-        self.settle_entry(&mut inner, uid);
     }
 
     // ---- what is told

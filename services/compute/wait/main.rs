@@ -5,6 +5,9 @@
 //!
 //! It subscribes to link events first and looks second, so that nothing is missed in between. Only the standard library is used, so that one static file runs in
 //! any image, as any user, without capabilities, on a read-only root.
+//!
+//! Beside a management interface it tells PROGRAM how many interfaces that are, in `CLAB_INTFS` as containerlab does: images with a virtual machine in them lay out its NICs by that. It is said here, at each start,
+//! since an environment that Docker keeps would go on naming a link that was removed, and such images wait for as many.
 
 use std::ffi::{CString, c_char, c_int, c_uint, c_ulong, c_void};
 use std::io::Read as _;
@@ -14,6 +17,9 @@ use std::ptr;
 use std::time::{Duration, Instant};
 
 const LIST: &str = "/.netloom/interfaces";
+const COUNT: &str = "CLAB_INTFS";
+/// Who goes by the count waits for one more, which is this.
+const MANAGEMENT: &str = "eth0";
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// EX_TEMPFAIL of sysexits.h: what is missing may come.
 const MISSING: c_int = 75;
@@ -73,6 +79,10 @@ fn main() {
     if !wanted.is_empty() {
         wait(&wanted);
     }
+    if exists(MANAGEMENT) && std::env::var_os(COUNT).is_none() {
+        // SAFETY: there is no other thread.
+        unsafe { std::env::set_var(COUNT, wanted.len().to_string()) };
+    }
     // SAFETY: the standard library ignores PIPE, which an exec would hand on.
     unsafe { signal(SIGPIPE, SIG_DFL) };
     let mut argv: Vec<*const c_char> = program.iter().map(|a| a.as_ptr()).collect();
@@ -93,12 +103,15 @@ fn interfaces() -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-fn missing<'a>(wanted: &'a [String]) -> Vec<&'a str> {
-    let exists = |name: &str| match CString::new(name) {
+fn exists(name: &str) -> bool {
+    match CString::new(name) {
         // SAFETY: the name is a C string.
         Ok(name) => unsafe { if_nametoindex(name.as_ptr()) != 0 },
         Err(_) => true,
-    };
+    }
+}
+
+fn missing<'a>(wanted: &'a [String]) -> Vec<&'a str> {
     wanted.iter().map(String::as_str).filter(|n| !exists(n)).collect()
 }
 

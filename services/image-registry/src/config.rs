@@ -4,14 +4,20 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::blob::s3::S3;
+
 /// What can be set.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// File of the database; `<data_dir>/image-registry.db` when not set.
     pub database: Option<PathBuf>,
-    /// Directory that images' bytes are kept in; `<data_dir>/image-registry` when not set.
+    /// Directory that images' bytes are kept in; `<data_dir>/image-registry` when not set. With `s3`, only for bytes that are on their way in.
     pub blobs: Option<PathBuf>,
+    /// Bucket that images' bytes are kept in; the directory when not set.
+    pub s3: Option<S3>,
+    /// True forgets at each start which scheduler's tickets are good: the next one that asks is taken for it.
+    pub new_scheduler: bool,
     /// Seconds after which an upload that nobody goes on with is given up; a day when not set.
     pub upload_keep_seconds: u64,
     /// File as `docker login` writes it, with what other registries are shown when images are pulled from them; none when not set.
@@ -25,6 +31,8 @@ impl Default for Config {
         Config {
             database: None,
             blobs: None,
+            s3: None,
+            new_scheduler: false,
             upload_keep_seconds: 86_400,
             docker_config: None,
             plain_http_registries: Vec::new(),

@@ -7,7 +7,7 @@ use netloom_image::Refusal;
 use netloom_model::{Code, Failure};
 use netloom_service::ticket::TicketError;
 
-use crate::blob::{Blobs, Digest};
+use crate::blob::Digest;
 use crate::pull::Why;
 use crate::reference::ReferenceError;
 
@@ -110,6 +110,11 @@ pub enum Error {
     /// The ticket does not open these bytes.
     #[error(transparent)]
     Ticket(#[from] TicketError),
+    /// Somebody tells another key for tickets than the scheduler did.
+    #[error(
+        "the image registry knows another scheduler's key, and takes no other: where the scheduler was set up anew, start the image registry once with `new_scheduler = true` in [image_registry]"
+    )]
+    OtherScheduler,
     /// Another registry does not give an image.
     #[error("image {source_name} cannot be pulled: {message}")]
     Pull {
@@ -136,6 +141,31 @@ pub enum Error {
     /// The disk does not work.
     #[error("the image store's disk does not work: {0}; see to the directory `blobs` of `[image_registry]`")]
     Disk(#[from] io::Error),
+    /// The bucket that images are kept in does not work.
+    #[error("the bucket {bucket} cannot {does}: {}; see to `[image_registry.s3]`", cause(.source))]
+    Bucket {
+        /// Its name, and where it is.
+        bucket: String,
+        /// What it was to do, as a verb.
+        does: &'static str,
+        /// Why not.
+        source: Box<object_store::Error>,
+    },
+    /// What images are kept in belongs to somebody else.
+    #[error(
+        "the images are not this one's: {place} says \"{found}\", and this is \"{owner}\". Give this one a `prefix` of `[image_registry.s3]`, or a directory `blobs`, of its own; where its database was lost, restore it, or remove {place}, after which `netloom image gc` removes what the new database does not know"
+    )]
+    OtherOwner {
+        /// Where it stands whose they are.
+        place: String,
+        /// Who that is.
+        found: String,
+        /// Who this is.
+        owner: String,
+    },
+    /// Bytes that were others when they were read, and are right now.
+    #[error("the bytes of {0} in the store were mended while they were read; ask for them again")]
+    Mended(Digest),
     /// A thread ended without an answer.
     #[error("work on the image store's disk ended without an answer; see the service's log")]
     Ended,
@@ -143,9 +173,9 @@ pub enum Error {
 
 impl Error {
     /// What an error of the disk means.
-    pub fn disk(blobs: &Blobs, e: io::Error) -> Error {
+    pub fn disk(dir: &Path, e: io::Error) -> Error {
         let full = matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        if full { Error::Full(Path::to_owned(blobs.dir())) } else { Error::Disk(e) }
+        if full { Error::Full(dir.to_owned()) } else { Error::Disk(e) }
     }
 }
 
@@ -153,6 +183,10 @@ impl From<Error> for Failure {
     fn from(e: Error) -> Failure {
         match &e {
             Error::Ticket(ticket) => (*ticket).into(),
+            Error::OtherScheduler => {
+                tracing::error!("{e}");
+                Failure::new(Code::PermissionDenied, "TICKET_KEY_REFUSED", e.to_string())
+            }
             Error::Database(source) if is_full(source) => {
                 tracing::error!(error = %source, "the database's disk is full");
                 let message = "the disk that the image registry's database is on is full: make room on it (the disk of `data_dir`), then try again";
@@ -208,6 +242,15 @@ impl From<Error> for Failure {
             }
             Error::Corrupt(digest) => Failure::new(Code::FailedPrecondition, "BLOB_CORRUPT", e.to_string())
                 .with("digest", digest.to_string()),
+            Error::Mended(digest) => {
+                Failure::new(Code::Aborted, "BLOB_MENDED", e.to_string()).with("digest", digest.to_string())
+            }
+            Error::OtherOwner { found, owner, .. } => {
+                tracing::error!("{e}");
+                Failure::new(Code::FailedPrecondition, "BLOB_STORE_FOREIGN", e.to_string())
+                    .with("found", found)
+                    .with("owner", owner)
+            }
             Error::Pull { source_name, why, .. } => {
                 let (code, reason) = match why {
                     Why::Reference => (Code::InvalidArgument, "IMAGE_REFERENCE_INVALID"),
@@ -222,12 +265,28 @@ impl From<Error> for Failure {
                 tracing::error!("{e}");
                 Failure::new(Code::ResourceExhausted, "DISK_FULL", e.to_string())
             }
-            Error::Disk(_) => {
+            Error::Bucket { source, .. } if is_denied(source) => {
+                tracing::error!("{e}");
+                Failure::new(Code::Unavailable, "BLOB_STORE_DENIED", e.to_string())
+            }
+            Error::Disk(_) | Error::Bucket { .. } => {
                 tracing::error!("{e}");
                 Failure::new(Code::Unavailable, "BLOB_STORE_FAILED", e.to_string())
             }
         }
     }
+}
+
+/// The store says that whoever asks as this may not, or knows nobody of this name.
+fn is_denied(e: &object_store::Error) -> bool {
+    use object_store::Error as E;
+    matches!(e, E::PermissionDenied { .. } | E::Unauthenticated { .. })
+}
+
+/// The innermost cause: those around it repeat it, or tell of retries.
+fn cause(e: &object_store::Error) -> String {
+    let last = std::iter::successors(Some(e as &dyn std::error::Error), |e| e.source()).last();
+    last.map(ToString::to_string).unwrap_or_default()
 }
 
 /// SQLITE_FULL.

@@ -9,13 +9,13 @@ use crate::blob::{Blobs, Digest};
 use crate::error::Error;
 use crate::reference::Reference;
 use crate::store::{Image, Store};
-use crate::upload::{Uploads, blocking};
+use crate::upload::Uploads;
 
 /// What is said of bytes that are no longer what they were.
 const CORRUPT: &str =
-    "its bytes on disk are not the ones that were stored, and were set aside; push the image again";
+    "its bytes in the store are not the ones that were stored, and were set aside; push the image again";
 /// What is said of bytes that went away.
-const GONE: &str = "its bytes are not in the store's directory any more; push the image again";
+const GONE: &str = "its bytes are not in the store any more; push the image again";
 
 /// Something that nothing needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,8 +31,8 @@ pub struct Garbage {
 /// What garbage is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    /// An image that no lab uses.
-    Image(String),
+    /// An image that no lab uses, and its bytes.
+    Image(String, Digest),
     /// An upload that nobody went on with.
     Upload(String),
     /// Bytes that no image is.
@@ -57,38 +57,36 @@ impl Keeper {
 
     /// Takes an image out of the store, and its bytes when no other image is them. Returns it as it was.
     pub async fn delete(&self, reference: &Reference, used_by: &[String]) -> Result<Image, Error> {
-        let _gate = self.uploads.gate.write().await;
+        self.blobs.claim().await?;
         let image = self.store.get(reference).await?;
         let Some(blob) = &image.stored else { return Err(Error::NotStored(reference.to_string())) };
         if !used_by.is_empty() {
             return Err(Error::InUse { reference: reference.to_string(), labs: used_by.join(", ") });
         }
-        self.store.unstore(reference.as_str()).await?;
-        let unused = |(b, used): &(crate::store::blobs::Blob, bool)| b.digest == blob.digest && !used;
-        if self.store.blobs().await?.iter().any(unused) {
-            self.remove(&blob.digest).await?;
-        }
+        self.store.unstore(reference.as_str(), &blob.digest).await?;
+        self.remove(&blob.digest).await?;
         Ok(image)
     }
 
+    /// Removes bytes, unless an image or an upload is them by now, or somebody brings them right now.
     async fn remove(&self, digest: &Digest) -> Result<(), Error> {
+        let Some(_hold) = self.uploads.held.try_hold(digest) else { return Ok(()) };
+        if self.store.blobs().await?.iter().any(|(b, used)| b.digest == *digest && *used) {
+            return Ok(());
+        }
         self.store.forget_blob(digest).await?;
-        let (blobs, digest) = (self.blobs.clone(), digest.clone());
-        blocking(move || blobs.remove(&digest)).await
+        self.blobs.remove(digest).await
     }
 
     /// Compares an image's bytes with their digest.
     pub async fn verify(&self, reference: &Reference) -> Result<Image, Error> {
         let image = self.store.get(reference).await?;
         let Some(blob) = image.stored else { return Err(Error::NotStored(reference.to_string())) };
-        let (blobs, digest) = (self.blobs.clone(), blob.digest.clone());
-        let there = blocking(move || match blobs.size(&digest)? {
-            None => Ok(None),
-            Some(_) => blobs.is_right(&digest).map(Some),
-        });
-        match there.await? {
+        match self.blobs.is_right(&blob.digest).await? {
             Some(true) => self.store.verified(&blob.digest, "").await?,
-            Some(false) => self.set_aside(&blob.digest).await?,
+            Some(false) => {
+                self.set_aside(&blob.digest).await?;
+            }
             // What was set aside before still has that problem.
             None if !blob.problem.is_empty() => {}
             None => self.store.verified(&blob.digest, GONE).await?,
@@ -96,12 +94,21 @@ impl Keeper {
         self.store.get(reference).await
     }
 
-    /// Sets bytes aside that are not what they should be.
-    pub async fn set_aside(&self, digest: &Digest) -> Result<(), Error> {
-        tracing::error!(%digest, "a blob is not what it was; it is set aside");
-        let (blobs, of) = (self.blobs.clone(), digest.clone());
-        blocking(move || blobs.quarantine(&of)).await?;
-        self.store.verified(digest, CORRUPT).await
+    /// Sets bytes aside that are not what they should be. False when those that are there now are right: they were pushed again since they were read.
+    pub async fn set_aside(&self, digest: &Digest) -> Result<bool, Error> {
+        self.blobs.claim().await?;
+        let _hold = self.uploads.held.hold(digest).await;
+        match self.blobs.is_right(digest).await? {
+            Some(true) => return Ok(false),
+            Some(false) => {
+                tracing::error!(%digest, "a blob is not what it was; it is set aside");
+                self.blobs.quarantine(digest).await?;
+                self.store.verified(digest, CORRUPT).await?;
+            }
+            // Somebody else was faster.
+            None => {}
+        }
+        Ok(true)
     }
 
     /// What nothing needs; it is removed unless it is only asked for. Images that are not used are garbage only when asked for.
@@ -111,7 +118,7 @@ impl Keeper {
         unused_images: bool,
         validate_only: bool,
     ) -> Result<Vec<Garbage>, Error> {
-        let _gate = self.uploads.gate.write().await;
+        self.blobs.claim().await?;
         let garbage = self.garbage(used, unused_images).await?;
         if !validate_only {
             for piece in &garbage {
@@ -133,7 +140,7 @@ impl Keeper {
             let goes = first && !needed.contains(digest);
             let size = rows.iter().find(|(b, _)| b.digest == *digest).map_or(0, |(b, _)| b.size_bytes);
             found.push(Garbage {
-                what: What::Image(reference.clone()),
+                what: What::Image(reference.clone(), digest.clone()),
                 size_bytes: if goes { size } else { 0 },
                 reason: "no lab uses it",
             });
@@ -144,19 +151,23 @@ impl Keeper {
             reason: "no image is these bytes",
         };
         found.extend(
-            rows.iter().filter(|(_, used)| !used).map(|(b, _)| no_image(b.digest.clone(), b.size_bytes)),
+            rows.iter()
+                .filter(|(b, used)| !used && self.uploads.held.try_hold(&b.digest).is_some())
+                .map(|(b, _)| no_image(b.digest.clone(), b.size_bytes)),
         );
-        let blobs = self.blobs.clone();
+        // What somebody brings right now has no row yet, and what was brought since the rows were read has one that is not among them.
         let known: BTreeSet<Digest> = rows.into_iter().map(|(b, _)| b.digest).collect();
-        let (strays, aside) = blocking(move || {
-            let mut strays = Vec::new();
-            for digest in blobs.all()?.into_iter().filter(|d| !known.contains(d)) {
-                strays.push((blobs.size(&digest)?.unwrap_or_default(), digest));
+        let mut strays = Vec::new();
+        for (digest, size) in self.blobs.all().await? {
+            if !known.contains(&digest)
+                && self.uploads.held.try_hold(&digest).is_some()
+                && self.store.blob(&digest).await?.is_none()
+            {
+                strays.push((digest, size));
             }
-            Ok((strays, blobs.quarantined()?))
-        })
-        .await?;
-        found.extend(strays.into_iter().map(|(size, digest)| no_image(digest, size)));
+        }
+        let aside = self.blobs.quarantined().await?;
+        found.extend(strays.into_iter().map(|(digest, size)| no_image(digest, size)));
         found.extend(aside.into_iter().map(|(digest, size_bytes)| Garbage {
             what: What::SetAside(digest),
             size_bytes,
@@ -172,21 +183,13 @@ impl Keeper {
 
     async fn discard(&self, what: &What) -> Result<(), Error> {
         match what {
-            What::Image(reference) => {
-                self.store.unstore(reference).await?;
-                for (blob, used) in self.store.blobs().await? {
-                    if !used {
-                        self.remove(&blob.digest).await?;
-                    }
-                }
-                Ok(())
+            What::Image(reference, digest) => {
+                self.store.unstore(reference, digest).await?;
+                self.remove(digest).await
             }
-            What::Upload(id) => self.uploads.end(id).await,
+            What::Upload(id) => self.uploads.give_up(id).await.map(drop),
             What::Blob(digest) => self.remove(digest).await,
-            What::SetAside(digest) => {
-                let (blobs, digest) = (self.blobs.clone(), digest.clone());
-                blocking(move || blobs.forget(&digest)).await
-            }
+            What::SetAside(digest) => self.blobs.forget(digest).await,
         }
     }
 }

@@ -55,7 +55,7 @@ impl Service {
         let mut next = Some(first.data);
         let mut broke = None;
         while let Some(data) = next {
-            if !data.is_empty() && !writing.take(Bytes::from(data)).await {
+            if !data.is_empty() && !writing.take(data).await {
                 break;
             }
             next = match parts.message().await {
@@ -303,7 +303,7 @@ impl ImageRegistryService for Service {
             Digest::parse(&request.digest).ok_or_else(|| status(Error::BlobNotFound(request.digest)))?;
         let bytes = self.reader.read(digest, request.offset).await.map_err(status)?;
         let encode: fn(Result<Bytes, Error>) -> Result<pb::ReadBlobResponse, Status> =
-            |part| part.map(|data| pb::ReadBlobResponse { data: data.into() }).map_err(status);
+            |part| part.map(|data| pb::ReadBlobResponse { data }).map_err(status);
         Ok(Response::new(bytes.map(encode)))
     }
 }

@@ -4,11 +4,12 @@
 //! to be used ([`validate`] decides, purely, from what was recorded). So a missing image, a disk given to a container or a wrong architecture is refused in
 //! one go before anything is created. This service never asks a host itself and never guesses a format from a name.
 //!
-//! Bytes come in by an [`upload`], which hashes them and tells what they are in the one pass in which it writes them, lie in a directory by their SHA-256
-//! ([`blob`]); [`pull`] brings them from other registries. They are read and compared again by [`read`], and go out by [`garbage`].
+//! Bytes come in by an [`upload`], which hashes them and tells what they are in the one pass in which it writes them, and stand by their SHA-256 in a directory or a
+//! bucket ([`blob`]); [`pull`] brings them from other registries. They are read and compared again by [`read`], and go out by [`garbage`]; [`held`] keeps these from each other.
 //!
 //! [`grpc`] translates, [`mod@reference`] reads image references, [`store`] keeps rows, [`validate`] judges.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -22,6 +23,7 @@ pub mod config;
 pub mod error;
 pub mod garbage;
 pub mod grpc;
+pub mod held;
 pub mod pull;
 pub mod read;
 pub mod reference;
@@ -41,6 +43,9 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let store = store::Store::open(&path)
         .await
         .with_context(|| format!("cannot open the image registry's database {}", path.display()))?;
+    if config.new_scheduler {
+        store.forget_ticket_key().await?;
+    }
     let endpoint = &settings.endpoints.image_registry;
     let listener = connector
         .listen(endpoint)
@@ -48,8 +53,23 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
         .with_context(|| format!("the image registry cannot listen on {endpoint}"))?;
     tracing::info!(%endpoint, database = %path.display(), "image registry listens");
     let dir = config.blobs.unwrap_or_else(|| settings.data_dir.join("image-registry"));
-    let blobs = blob::Blobs::open(&dir)
-        .with_context(|| format!("cannot keep images in the directory blobs = {}", dir.display()))?;
+    let owner = netloom_service::installation::owner(&settings.data_dir)?;
+    let shelf: Option<Arc<dyn blob::Shelf>> = match &config.s3 {
+        Some(s3) => Some(Arc::new(s3.open(owner)?)),
+        None => None,
+    };
+    let blobs =
+        blob::Blobs::open(&dir, shelf, &format!("installation {owner}, database {}", store.id().await?))
+            .with_context(|| format!("cannot keep images in the directory blobs = {}", dir.display()))?;
+    // A store of bytes that does not answer, or is another's, is told in the log, and by whatever needs it: labs whose images are on their hosts run without it.
+    tokio::spawn({
+        let blobs = blobs.clone();
+        async move {
+            if let Err(e) = blobs.claim().await {
+                tracing::error!("{e}");
+            }
+        }
+    });
     let keep = Duration::from_secs(config.upload_keep_seconds);
     let uploads = upload::Uploads::new(store.clone(), blobs.clone(), keep);
     let keeper = garbage::Keeper::new(store.clone(), blobs.clone(), uploads.clone());

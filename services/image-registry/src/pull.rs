@@ -34,6 +34,8 @@ use crate::store::blobs::{ImageKind, Upload};
 use crate::upload::{Uploads, Writing, blocking};
 use archive::Archive;
 
+/// How netloom calls itself.
+const AGENT: &str = concat!("netloom/", env!("CARGO_PKG_VERSION"));
 /// How long a registry may take to answer a connection, and how long nothing may come from it.
 const CONNECT: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(60);
@@ -131,12 +133,7 @@ impl Puller {
             why: Why::Reference,
             message: format!("it is no reference of an image: {e}"),
         })?;
-        let from = Registry {
-            auth: self.auth(&order).await?,
-            client: self.client(source.registry())?,
-            name: order.source.clone(),
-            source,
-        };
+        let from = self.registry(&order, source).await?;
         let (manifest, raw) = from.manifest(&order.architecture).await?;
         let config = manifest.config.ok_or_else(|| from.failed("its manifest names no configuration"))?;
         let archive = Archive::new(&raw, manifest.media_type.as_deref(), &config, &manifest.layers)
@@ -190,15 +187,31 @@ impl Puller {
         writing.finish().await
     }
 
-    fn client(&self, registry: &str) -> Result<Client, Error> {
-        let is_plain = is_loopback(registry) || self.plain_http.iter().any(|r| r == registry);
-        Ok(Client::new(ClientConfig {
-            protocol: if is_plain { ClientProtocol::Http } else { ClientProtocol::Https },
-            connect_timeout: Some(CONNECT),
-            read_timeout: Some(SILENCE),
-            user_agent: concat!("netloom/", env!("CARGO_PKG_VERSION")),
-            ..ClientConfig::default()
-        }))
+    /// The registry that has an image, with the leave to read it.
+    async fn registry(&self, order: &Order, source: Source) -> Result<Registry, Error> {
+        let at = source.registry();
+        let is_plain = is_loopback(at) || self.plain_http.iter().any(|r| r == at);
+        let mut registry = Registry {
+            auth: self.auth(order).await?,
+            client: Client::new(ClientConfig {
+                protocol: if is_plain { ClientProtocol::Http } else { ClientProtocol::Https },
+                connect_timeout: Some(CONNECT),
+                read_timeout: Some(SILENCE),
+                user_agent: AGENT,
+                ..ClientConfig::default()
+            }),
+            http: reqwest::Client::new(),
+            scheme: if is_plain { "http" } else { "https" },
+            token: None,
+            name: order.source.clone(),
+            source,
+        };
+        let http =
+            reqwest::Client::builder().connect_timeout(CONNECT).read_timeout(SILENCE).user_agent(AGENT);
+        registry.http = http.build().map_err(|e| registry.error(e.into()))?;
+        let leave = registry.client.auth(&registry.source, &registry.auth, RegistryOperation::Pull).await;
+        registry.token = leave.map_err(|e| registry.error(e))?;
+        Ok(registry)
     }
 
     /// What is shown to the registry.
@@ -260,6 +273,10 @@ pub enum Why {
 /// An image in another registry.
 struct Registry {
     client: Client,
+    http: reqwest::Client,
+    scheme: &'static str,
+    /// What the registry gave for what it was shown.
+    token: Option<String>,
     auth: RegistryAuth,
     source: Source,
     name: String,
@@ -307,12 +324,11 @@ impl Registry {
 
     /// The manifest of the image for an architecture, and its bytes.
     async fn manifest(&self, architecture: &str) -> Result<(Manifest, Vec<u8>), Error> {
-        self.client
-            .auth(&self.source, &self.auth, RegistryOperation::Pull)
-            .await
-            .map_err(|e| self.error(e))?;
         let (first, raw) = self.manifest_of(&self.source).await?;
         if first.config.is_some() || first.manifests.is_empty() {
+            if let Some(config) = first.config.as_ref().filter(|_| !architecture.is_empty()) {
+                self.is_for(config, architecture).await?;
+            }
             return Ok((first, raw));
         }
         let wanted = if architecture.is_empty() { machine() } else { architecture };
@@ -322,29 +338,92 @@ impl Registry {
                 first.manifests.iter().map(|d| d.platform.architecture.as_str()).collect();
             has.retain(|a| !a.is_empty() && *a != "unknown");
             has.dedup();
-            return Err(self.failed(format!("it is there for {}, and not for {wanted}", has.join(", "))));
+            return Err(self.other_architecture(&has.join(", "), wanted));
         };
         let one = self.source.clone_with_digest(described.digest.clone());
         self.manifest_of(&one).await
     }
 
     async fn manifest_of(&self, source: &Source) -> Result<(Manifest, Vec<u8>), Error> {
-        let (raw, said) =
-            self.client.pull_manifest_raw(source, &self.auth, &MANIFESTS).await.map_err(|e| self.error(e))?;
+        let (raw, said) = self.raw_manifest(source).await?;
         let found = digest_of(Sha256::new_with_prefix(&raw));
-        let wanted = source.digest().unwrap_or(&said);
+        let wanted = source.digest().map(str::to_owned).or(said).unwrap_or_else(|| found.clone());
         if found != wanted {
-            return Err(self.wrong("manifest", wanted, &found));
-        }
-        if raw.len() > MAX_MANIFEST {
-            return Err(self.failed("its manifest is too large"));
+            return Err(self.wrong("manifest", &wanted, &found));
         }
         let manifest: Manifest = serde_json::from_slice(&raw)
             .map_err(|e| self.failed(format!("its manifest cannot be read: {e}")))?;
         if manifest.layers.len() > MAX_LAYERS {
             return Err(self.failed("its manifest has too many layers"));
         }
-        Ok((manifest, raw.to_vec()))
+        Ok((manifest, raw))
+    }
+
+    /// The bytes of a manifest, no more of them than one may have, and the digest that the registry says. `oci-client` reads as much as comes.
+    async fn raw_manifest(&self, source: &Source) -> Result<(Vec<u8>, Option<String>), Error> {
+        let which = source.digest().or(source.tag()).unwrap_or("latest");
+        let url = format!(
+            "{}://{}/v2/{}/manifests/{which}",
+            self.scheme,
+            source.resolve_registry(),
+            source.repository()
+        );
+        let request = self.http.get(url).header("accept", MANIFESTS.join(", "));
+        let request = match (&self.token, &self.auth) {
+            (Some(token), _) => request.bearer_auth(token),
+            (None, RegistryAuth::Basic(name, password)) => request.basic_auth(name, Some(password)),
+            (None, _) => request,
+        };
+        let mut answer = request.send().await.map_err(|e| self.error(e.into()))?;
+        match answer.status().as_u16() {
+            200 => {}
+            404 => return Err(self.error(OciDistributionError::ImageManifestNotFoundError(String::new()))),
+            401 | 403 => return Err(self.error(OciDistributionError::AuthenticationFailure(String::new()))),
+            code => {
+                return Err(
+                    self.failed(format!("the registry answers {code} when its manifest is asked for"))
+                );
+            }
+        }
+        let said =
+            answer.headers().get("docker-content-digest").and_then(|d| d.to_str().ok()).map(str::to_owned);
+        let mut raw = Vec::new();
+        while let Some(piece) = answer.chunk().await.map_err(|e| self.error(e.into()))? {
+            if raw.len() + piece.len() > MAX_MANIFEST {
+                return Err(self.failed(format!("its manifest is larger than {} MiB", MAX_MANIFEST >> 20)));
+            }
+            raw.extend_from_slice(&piece);
+        }
+        Ok((raw, said))
+    }
+
+    /// Refuses an image of one architecture that is not the one that was asked for.
+    async fn is_for(&self, config: &OciDescriptor, wanted: &str) -> Result<(), Error> {
+        let mut bytes = self.open(config, 0).await?.0.stream;
+        let mut raw = Vec::new();
+        while let Some(piece) = bytes.next().await {
+            raw.extend_from_slice(
+                &piece.map_err(|e| self.failed(format!("its configuration is cut off: {e}")))?,
+            );
+            if raw.len() > MAX_MANIFEST {
+                return Err(self.failed("its configuration is too large"));
+            }
+        }
+        let found = digest_of(Sha256::new_with_prefix(&raw));
+        if found != config.digest {
+            return Err(self.wrong("configuration", &config.digest, &found));
+        }
+        let has: Platform = serde_json::from_slice(&raw)
+            .map_err(|e| self.failed(format!("its configuration cannot be read: {e}")))?;
+        if has.architecture == wanted {
+            Ok(())
+        } else {
+            Err(self.other_architecture(&has.architecture, wanted))
+        }
+    }
+
+    fn other_architecture(&self, has: &str, wanted: &str) -> Error {
+        self.failed(format!("it is there for {has}, and not for {wanted}"))
     }
 
     /// Hands on the bytes of a configuration or a layer; false when no more are taken.

@@ -1,7 +1,5 @@
 //! Reading blobs: their bytes as a stream, compared with their digest as they go by.
 
-use std::io::Read as _;
-
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
@@ -10,10 +8,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::blob::{Blobs, Digest};
 use crate::error::Error;
 use crate::garbage::Keeper;
-use crate::upload::blocking;
 
-/// Bytes of one message.
-const PIECE: usize = 1 << 20;
 /// Messages that may wait for whoever reads.
 const WAITING: usize = 4;
 
@@ -30,49 +25,39 @@ impl Reader {
         Reader { blobs, keeper }
     }
 
-    /// The bytes of a blob from an offset. What comes before is read too, and not sent: the whole is compared with the digest, and bytes that are others end
-    /// the stream in an error and are set aside.
+    /// The bytes of a blob from an offset. The whole is compared with its digest, and bytes that are others end the stream in an error and are set aside. What
+    /// begins in the middle is not: whoever goes on there has the beginning, compares all of it, and asks for the whole when that is wrong.
     pub async fn read(
         &self,
         digest: Digest,
         offset: u64,
     ) -> Result<ReceiverStream<Result<Bytes, Error>>, Error> {
-        let (blobs, of) = (self.blobs.clone(), digest.clone());
-        let opened = blocking(move || match blobs.read(&of) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            file => file.map(Some),
-        });
-        let mut file = opened.await?.ok_or_else(|| Error::BlobNotFound(digest.to_string()))?;
+        let found = self.blobs.read(&digest, offset).await?;
+        let mut pieces = found.ok_or_else(|| Error::BlobNotFound(digest.to_string()))?;
         let (give, take) = mpsc::channel(WAITING);
         let keeper = self.keeper.clone();
         tokio::spawn(async move {
             let sender = give.clone();
-            let read = blocking(move || {
+            let read = tokio::task::spawn_blocking(move || {
                 let mut hash = Sha256::new();
-                let mut at = 0u64;
-                loop {
-                    let mut piece = vec![0; PIECE];
-                    let length = file.read(&mut piece)?;
-                    if length == 0 {
-                        return Ok(Some(Digest::of(hash)));
+                while let Some(piece) = pieces.blocking_recv() {
+                    let piece = piece?;
+                    if offset == 0 {
+                        hash.update(&piece);
                     }
-                    piece.truncate(length);
-                    hash.update(&piece);
-                    let skipped =
-                        usize::try_from(offset.saturating_sub(at)).unwrap_or(usize::MAX).min(length);
-                    at += length as u64;
-                    let rest = Bytes::from(piece).slice(skipped..);
                     // Whoever read went away.
-                    if !rest.is_empty() && sender.blocking_send(Ok(rest)).is_err() {
+                    if sender.blocking_send(Ok(piece)).is_err() {
                         return Ok(None);
                     }
                 }
+                Ok::<_, Error>((offset == 0).then(|| Digest::of(hash)))
             });
-            let wrong = match read.await {
+            let wrong = match read.await.unwrap_or(Err(Error::Ended)) {
                 Ok(None) => return,
                 Ok(Some(found)) if found == digest => return,
                 Ok(Some(_)) => match keeper.set_aside(&digest).await {
-                    Ok(()) => Error::Corrupt(digest),
+                    Ok(true) => Error::Corrupt(digest),
+                    Ok(false) => Error::Mended(digest),
                     Err(e) => e,
                 },
                 Err(e) => e,

@@ -70,6 +70,17 @@ impl Store {
         }
     }
 
+    /// Which catalogue this is, for all time: one that is made in its place is another.
+    pub async fn id(&self) -> Result<Uuid, Error> {
+        sqlx::query("INSERT INTO catalogue (one, id) VALUES (TRUE, $1) ON CONFLICT (one) DO NOTHING")
+            .bind(Uuid::now_v7().to_string())
+            .execute(&self.pool)
+            .await?;
+        let row = sqlx::query("SELECT id FROM catalogue").fetch_one(&self.pool).await?;
+        let id: &str = row.try_get("id")?;
+        id.parse().map_err(|_| Error::Row(id.to_owned()))
+    }
+
     /// Replaces what was known of these references on the host.
     pub async fn record(&self, host: &str, said: &[(Reference, Presence)]) -> Result<(), Error> {
         let mut transaction = self.begin().await?;
@@ -145,17 +156,18 @@ impl Store {
         Ok(Some(reference.parse()?))
     }
 
-    /// Keeps the key that tickets are signed with.
+    /// Keeps the key that tickets are signed with. The first that is told is the scheduler's; whoever tells another one is somebody else.
     pub async fn set_ticket_key(&self, key: &[u8]) -> Result<(), Error> {
-        if self.ticket_key().await? == key {
-            return Ok(());
-        }
-        sqlx::query(
-            "INSERT INTO ticket_key (one, key) VALUES (TRUE, $1) ON CONFLICT (one) DO UPDATE SET key = excluded.key",
-        )
-        .bind(key)
-        .execute(&self.pool)
-        .await?;
+        sqlx::query("INSERT INTO ticket_key (one, key) VALUES (TRUE, $1) ON CONFLICT (one) DO NOTHING")
+            .bind(key)
+            .execute(&self.pool)
+            .await?;
+        if self.ticket_key().await? == key { Ok(()) } else { Err(Error::OtherScheduler) }
+    }
+
+    /// Forgets it.
+    pub async fn forget_ticket_key(&self) -> Result<(), Error> {
+        sqlx::query("DELETE FROM ticket_key").execute(&self.pool).await?;
         Ok(())
     }
 

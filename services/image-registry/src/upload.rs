@@ -14,11 +14,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedMutexGuard, RwLock, mpsc};
+use tokio::sync::{OwnedMutexGuard, mpsc};
 use uuid::Uuid;
 
-use crate::blob::{Blobs, Digest, Pass};
+use crate::blob::{Blobs, Digest, Pass, Staged, Staging};
 use crate::error::Error;
+use crate::held::Held;
 use crate::reference::Reference;
 use crate::store::blobs::{Blob, Upload};
 use crate::store::{Image, Store, micros_of, now_us};
@@ -48,8 +49,8 @@ pub struct Uploads {
     blobs: Blobs,
     keep: Duration,
     open: Arc<Mutex<HashMap<String, Turn>>>,
-    /// Read by what brings bytes into the store, written by what takes bytes out: no collection sees a blob whose row is not there yet.
-    pub(crate) gate: Arc<RwLock<()>>,
+    /// Bytes that are on their way to the shelf and to their row, or out.
+    pub(crate) held: Held,
 }
 
 /// The one who works on an upload has its pass.
@@ -58,7 +59,7 @@ type Turn = Arc<tokio::sync::Mutex<Option<Pass>>>;
 impl Uploads {
     /// Uploads that are given up when nothing came for so long.
     pub fn new(store: Store, blobs: Blobs, keep: Duration) -> Uploads {
-        Uploads { store, blobs, keep, open: Arc::default(), gate: Arc::default() }
+        Uploads { store, blobs, keep, open: Arc::default(), held: Held::default() }
     }
 
     /// Makes an upload. One that was cut off, of the same bytes for the same image, is gone on with instead, unless somebody does so right now.
@@ -72,9 +73,9 @@ impl Uploads {
             upload.size_bytes = blob.size_bytes;
         } else {
             let (blobs, wanted) = (self.blobs.clone(), upload.size_bytes);
-            let room = blocking(move || blobs.room()).await?;
+            let room = blocking(move || blobs.staging.room()).await?;
             if wanted > room {
-                return Err(Error::NoRoom { wanted, room, dir: self.blobs.dir().to_owned() });
+                return Err(Error::NoRoom { wanted, room, dir: self.blobs.staging.dir().to_owned() });
             }
         }
         self.store.add_upload(&upload).await?;
@@ -99,8 +100,7 @@ impl Uploads {
     async fn known(&self, upload: &Upload) -> Result<Option<Blob>, Error> {
         let Some(digest) = upload.digest.clone() else { return Ok(None) };
         let Some(blob) = self.store.blob(&digest).await? else { return Ok(None) };
-        let blobs = self.blobs.clone();
-        let there = blocking(move || blobs.size(&digest)).await? == Some(blob.size_bytes);
+        let there = self.blobs.size(&digest).await? == Some(blob.size_bytes);
         // Bytes that were taken as raw by somebody's word are not something else by another's.
         let agrees = upload.format.is_none_or(|f| f == blob.format);
         let same_size = upload.size_bytes == 0 || upload.size_bytes == blob.size_bytes;
@@ -115,7 +115,7 @@ impl Uploads {
 
     async fn progress_of(&self, upload: Upload) -> Result<Progress, Error> {
         let (blobs, id) = (self.blobs.clone(), upload.id.clone());
-        let of_file = blocking(move || blobs.progress(&id)).await?;
+        let of_file = blocking(move || blobs.staging.progress(&id)).await?;
         let touched = of_file.map_or(upload.create_time_us, |(_, modified)| micros_of(modified));
         let offset = match of_file {
             Some((offset, _)) => offset,
@@ -157,21 +157,24 @@ impl Uploads {
             let mut turn = turn;
             let mut pass = match turn.take() {
                 Some(pass) if pass.offset() == offset => pass,
-                _ => Pass::resume(&blobs, &id)?,
+                _ => Pass::resume(&blobs.staging, &id)?,
             };
             // An upload whose bytes the store had a moment ago has none of its own.
             if pass.offset() != offset {
                 return Err(Error::Offset { id, stands: pass.offset(), given: offset });
             }
+            let disk = |e| Error::disk(blobs.staging.dir(), e);
+            let mut came = Ok(());
             while let Some(bytes) = take.blocking_recv() {
                 if pass.offset() + bytes.len() as u64 > limit {
-                    *turn = Some(pass);
-                    return Err(Error::TooLong { id, size: limit });
+                    came = Err(Error::TooLong { id, size: limit });
+                    break;
                 }
-                pass.take(&bytes).map_err(|e| Error::disk(&blobs, e))?;
+                pass.take(&bytes).map_err(disk)?;
             }
+            pass.flush().map_err(disk)?;
             *turn = Some(pass);
-            Ok(())
+            came
         });
         Ok(Writing { give, work })
     }
@@ -185,16 +188,21 @@ impl Uploads {
         Ok(progress)
     }
 
-    pub(crate) async fn end(&self, id: &str) -> Result<(), Error> {
+    async fn end(&self, id: &str) -> Result<(), Error> {
         self.store.end_upload(id).await?;
         let (blobs, upload) = (self.blobs.clone(), id.to_owned());
-        blocking(move || blobs.drop_upload(&upload)).await?;
+        blocking(move || blobs.staging.drop_upload(&upload)).await?;
         self.let_go(id);
         Ok(())
     }
 
-    /// Makes an upload the image it is for.
+    /// Makes an upload the image it is for. This goes on to its end when whoever asked goes away.
     pub async fn finish(&self, id: &str, digest: Option<Digest>) -> Result<Image, Error> {
+        let (this, id) = (self.clone(), id.to_owned());
+        tokio::spawn(async move { this.finished(&id, digest).await }).await.map_err(|_| Error::Ended)?
+    }
+
+    async fn finished(&self, id: &str, digest: Option<Digest>) -> Result<Image, Error> {
         let mut turn = self.turn(id).await?;
         let Progress { mut upload, offset, .. } = self.progress(id).await?;
         if digest.is_some() {
@@ -203,17 +211,25 @@ impl Uploads {
         if upload.size_bytes != 0 && offset != upload.size_bytes {
             return Err(Error::Incomplete { id: id.to_owned(), has: offset, wanted: upload.size_bytes });
         }
-        let _gate = self.gate.read().await;
         let (blobs, of) = (self.blobs.clone(), id.to_owned());
-        let has_bytes = blocking(move || blobs.progress(&of)).await?.is_some();
-        let known = if has_bytes { None } else { self.known(&upload).await? };
-        let blob = match known {
-            Some(blob) => blob,
+        let has_bytes = blocking(move || blobs.staging.progress(&of)).await?.is_some();
+        let known = match &upload.digest {
+            Some(digest) if !has_bytes => {
+                let hold = self.held.hold(digest).await;
+                self.known(&upload).await?.map(|blob| (blob, hold))
+            }
+            _ => None,
+        };
+        let (blob, _hold) = match known {
+            Some(known) => known,
             None => {
-                let (blobs, upload, pass) = (self.blobs.clone(), upload.clone(), turn.take());
-                let kept = tokio::task::spawn_blocking(move || keep(&blobs, &upload, pass)).await;
-                match kept.map_err(|_| Error::Ended)? {
-                    Ok(blob) => blob,
+                match self.checked(&upload, turn.take()).await {
+                    Ok((blob, staged)) => {
+                        self.blobs.claim().await?;
+                        let hold = self.held.hold(&blob.digest).await;
+                        self.blobs.keep(staged, &blob.digest).await?;
+                        (blob, hold)
+                    }
                     Err(e) => {
                         // What its bytes are does not change by sending them again.
                         if matches!(e, Error::Content { .. } | Error::Digest { .. }) {
@@ -230,19 +246,29 @@ impl Uploads {
         self.store.get(&upload.reference).await
     }
 
+    async fn checked(&self, upload: &Upload, pass: Option<Pass>) -> Result<(Blob, Staged), Error> {
+        let (staging, upload) = (self.blobs.staging.clone(), upload.clone());
+        let checked = tokio::task::spawn_blocking(move || check(&staging, &upload, pass));
+        checked.await.map_err(|_| Error::Ended)?
+    }
+
     /// Gives up what nobody went on with. Returns how many there were.
     pub async fn expire(&self) -> Result<usize, Error> {
         let mut ended = 0;
         for id in self.abandoned().await?.into_iter().map(|(id, _)| id) {
-            // One that somebody works on is not abandoned.
-            let turn = self.open.lock().expect("no holder panics").get(&id).cloned();
-            if turn.is_some_and(|t| t.try_lock().is_err()) {
-                continue;
-            }
-            self.end(&id).await?;
-            ended += 1;
+            ended += usize::from(self.give_up(&id).await?);
         }
         Ok(ended)
+    }
+
+    /// Ends an upload, unless somebody works on it: then it is not abandoned.
+    pub(crate) async fn give_up(&self, id: &str) -> Result<bool, Error> {
+        let turn = self.open.lock().expect("no holder panics").get(id).cloned();
+        if turn.is_some_and(|t| t.try_lock().is_err()) {
+            return Ok(false);
+        }
+        self.end(id).await?;
+        Ok(true)
     }
 
     /// Uploads that nobody went on with, and bytes of uploads that are not known, with their sizes.
@@ -252,9 +278,9 @@ impl Uploads {
         // Files first: the row of an upload is there before its file.
         let blobs = self.blobs.clone();
         let files = blocking(move || {
-            let ids = blobs.uploads()?;
+            let ids = blobs.staging.uploads()?;
             ids.into_iter()
-                .map(|id| Ok((blobs.progress(&id)?.map_or(0, |(bytes, _)| bytes), id)))
+                .map(|id| Ok((blobs.staging.progress(&id)?.map_or(0, |(bytes, _)| bytes), id)))
                 .collect::<io::Result<Vec<_>>>()
         })
         .await?;
@@ -264,7 +290,8 @@ impl Uploads {
             let progress = self.progress_of(upload).await?;
             if progress.expire_time_us <= now {
                 let (blobs, id) = (self.blobs.clone(), progress.upload.id.clone());
-                let bytes = blocking(move || blobs.progress(&id)).await?.map_or(0, |(bytes, _)| bytes);
+                let bytes =
+                    blocking(move || blobs.staging.progress(&id)).await?.map_or(0, |(bytes, _)| bytes);
                 found.push((progress.upload.id, bytes));
             }
         }
@@ -293,27 +320,22 @@ impl Writing {
     }
 }
 
-/// Checks what came, and makes it a blob.
-fn keep(blobs: &Blobs, upload: &Upload, pass: Option<Pass>) -> Result<Blob, Error> {
-    let disk = |e| Error::disk(blobs, e);
-    let on_disk = blobs.progress(&upload.id).map_err(disk)?.map_or(0, |(offset, _)| offset);
+/// What came, when it is what it should be.
+fn check(staging: &Staging, upload: &Upload, pass: Option<Pass>) -> Result<(Blob, Staged), Error> {
+    let disk = |e| Error::disk(staging.dir(), e);
+    let on_disk = staging.progress(&upload.id).map_err(disk)?.map_or(0, |(offset, _)| offset);
     let mut pass = match pass {
         Some(pass) if pass.offset() == on_disk => pass,
-        _ => Pass::resume(blobs, &upload.id).map_err(disk)?,
+        _ => Pass::resume(staging, &upload.id).map_err(disk)?,
     };
-    let (digest, size) = (pass.digest(), pass.offset());
-    if let Some(wanted) = upload.digest.as_ref().filter(|w| **w != digest) {
-        return Err(Error::Digest {
-            reference: upload.reference.to_string(),
-            wanted: wanted.clone(),
-            found: digest,
-        });
+    let digest = pass.digest();
+    let reference = upload.reference.to_string();
+    if let Some(wanted) = upload.digest.clone().filter(|w| *w != digest) {
+        return Err(Error::Digest { reference, wanted, found: digest });
     }
-    let facts = pass.facts(upload.format);
-    let facts =
-        facts.map_err(|refusal| Error::Content { reference: upload.reference.to_string(), refusal })?;
-    pass.keep(blobs, &upload.id, &digest).map_err(disk)?;
-    Ok(Blob::new(digest, size, facts))
+    let facts = pass.facts(upload.format).map_err(|refusal| Error::Content { reference, refusal })?;
+    let staged = pass.staged();
+    Ok((Blob::new(digest, staged.size, facts), staged))
 }
 
 /// Does what blocks away from the threads that serve calls.

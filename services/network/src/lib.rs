@@ -48,6 +48,7 @@ use tokio::task::{JoinError, JoinSet};
 use tonic::service::Routes;
 
 pub use config::{Config, Datapath};
+pub use driver::ovs::{DATABASE, tables};
 pub use error::Error;
 
 use crate::capture::{Capturer, Running};

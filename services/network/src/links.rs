@@ -39,7 +39,7 @@ pub type Links = HashMap<String, Link>;
 
 /// How often the map is told at most, unless somebody waits for it: making hundreds of interfaces is thousands of events, and each telling
 /// copies all. Carrier does not wait for that.
-const PACE: Duration = Duration::from_millis(2);
+const PACE: Duration = Duration::from_millis(10);
 /// How often what was done is looked at for more to do before others get their turn.
 const ROUNDS: usize = 4;
 /// How often everything is read anew at once, and how long nothing is done in between, until others get their turn.

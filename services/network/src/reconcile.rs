@@ -5,6 +5,7 @@
 //! cannot be read: when to try a failed effect again, and which configuration ovs-vswitchd must have taken up before the database is
 //! believed.
 
+mod arrivals;
 mod effects;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,12 +14,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use netloom_model::id::{NodeUid, WireId};
-use netloom_model::slice::NetworkSlice;
 use netloom_ovsdb::{Client, Db, Txn, Uuid};
 use netloom_service::pace::Pace;
 use netloom_service::{Shutdown, fail_point};
 use tokio::sync::{Notify, watch};
 
+use self::arrivals::Arrivals;
 use crate::config::Config;
 use crate::counts::{self, Counts};
 use crate::driver::flows::{Keeper, Wish};
@@ -42,10 +43,6 @@ const LASTING: Duration = Duration::from_secs(1);
 const TIMER: Duration = Duration::from_secs(1);
 /// Longest rest before a pass for which only events ask. Carrier waits for no pass: `links` keeps it.
 const LONGEST_REST: Duration = Duration::from_millis(15);
-/// Rest between passes while many nodes are on their way: they are wired a few at a time, not one by one.
-const GATHER: Duration = Duration::from_millis(60);
-/// So many nodes are many.
-const MANY: usize = 4;
 /// How often what wires carried is read, at most.
 const COUNT: Duration = Duration::from_secs(1);
 /// How long a failed effect rests, at first and at most.
@@ -104,29 +101,10 @@ pub struct Reconciler {
     view: Option<(Arc<Db>, View)>,
     /// When what wires carried was read last.
     counted: Option<Instant>,
+    /// When the database was changed last.
+    changed: Option<Instant>,
     /// Since when each problem of the host is there, and whether the log has it.
     noticed: BTreeMap<String, (Instant, bool)>,
-}
-
-/// Nodes that start one after the other.
-#[derive(Default)]
-struct Arrivals {
-    count: usize,
-    last: Option<Instant>,
-}
-
-impl Arrivals {
-    /// True while nodes go on starting and many of those that have NICs do not run yet.
-    fn go_on(&mut self, slice: &NetworkSlice, starts: &Starts) -> bool {
-        if starts.len() > self.count {
-            self.last = Some(Instant::now());
-        }
-        self.count = starts.len();
-        self.last.is_some_and(|at| at.elapsed() < GATHER * 4) && {
-            let nodes: BTreeSet<&NodeUid> = slice.nics.values().map(|nic| &nic.node_uid).collect();
-            nodes.into_iter().filter(|node| !starts.contains_key(*node)).count() > MANY
-        }
-    }
 }
 
 /// When a failed effect is tried again.
@@ -180,6 +158,7 @@ impl Reconciler {
             next_index,
             view: None,
             counted: None,
+            changed: None,
             noticed: BTreeMap::new(),
         })
     }
@@ -202,9 +181,10 @@ impl Reconciler {
                 links: links.borrow_and_update().clone(),
                 db: snapshots.borrow_and_update().clone(),
             };
-            let gather = arrivals.go_on(&now.wanted.slice, &now.starts);
+            let asked = now.wanted.clone();
+            let gather = arrivals.go_on(&asked.slice, &now.starts);
             let begun = Instant::now();
-            let (acted, pause) = self.pass(now, &reports).await;
+            let (acted, pause) = self.pass(now, gather, &reports).await;
             let outcome = if self.refused.is_none() { "ok" } else { "failed" };
             figures::PASSES.note(&[outcome], begun.elapsed());
             // What was done is looked at without a rest: what comes of it asks for more.
@@ -222,7 +202,7 @@ impl Reconciler {
             }
             let rest = async {
                 if gather {
-                    tokio::time::sleep_until((begun + GATHER).into()).await;
+                    arrivals::gather(begun, &asked.slice, starts.clone()).await;
                 } else if !acted {
                     pace.rest().await;
                 }
@@ -238,7 +218,7 @@ impl Reconciler {
     }
 
     /// One pass; tells whether it changed anything of the host's interfaces, and how long the next may wait.
-    async fn pass(&mut self, now: Now, reports: &Reports) -> (bool, Duration) {
+    async fn pass(&mut self, now: Now, gather: bool, reports: &Reports) -> (bool, Duration) {
         self.read(now.db);
         let tables = self.tables();
         let tried_with = (now.wanted.revision, now.starts.clone());
@@ -248,7 +228,8 @@ impl Reconciler {
         }
         let (clock, view) = (Instant::now(), self.view.as_ref().map(|(_, view)| view));
         let troubles = self.resting.iter().map(|(wire, rest)| {
-            (*wire, Trouble { message: rest.message.clone(), resting: rest.until > clock })
+            let (resting, lasts) = (rest.until > clock, rest.length > LASTING);
+            (*wire, Trouble { message: rest.message.clone(), resting, lasts })
         });
         let troubles = troubles.collect();
         let facts = Facts {
@@ -271,12 +252,17 @@ impl Reconciler {
         };
         let mut plan = plan::plan(&facts);
         let settled = facts.settled;
+        let held = self.changed.map(|at| arrivals::PORTS.saturating_sub(at.elapsed()));
+        let held = held.filter(|left| gather && !left.is_zero() && !plan.changes.is_empty());
+        if held.is_some() {
+            plan.changes.clear();
+        }
         self.tell(&mut plan, &now.wanted, &reports.report);
         self.count(&plan, &reports.counts).await;
         let acted = self.act(plan, &now.wanted, &now.starts, &now.links, settled).await;
         let clock = Instant::now();
         let due = self.resting.values().filter_map(|rest| rest.until.checked_duration_since(clock)).min();
-        (acted, due.unwrap_or(TIMER).min(TIMER))
+        (acted, due.into_iter().chain(held).min().unwrap_or(TIMER).min(TIMER))
     }
 
     /// Takes in the database's state, and which bridges have to be looked after.
@@ -384,6 +370,9 @@ impl Reconciler {
             commit(&self.sources.client, &self.names, &mut self.trust, &self.keepers, &plan.changes, wanted);
         let interfaces = effects::interfaces(self.netlink.clone(), &self.names, &plan, visits, wanted);
         let (committed, done) = tokio::join!(database, interfaces);
+        if !plan.changes.is_empty() {
+            self.changed = Some(Instant::now());
+        }
         let interfaces_changed = !done.is_empty() || effects::any(&plan);
         for (wire, outcome) in done {
             self.note(wire, outcome);

@@ -26,7 +26,7 @@ use self::refuse::{
     files_are_there, refuse_forbidden, refuse_growth, refuse_if_busy, refuse_if_changed,
     refuse_if_nothing_can_run, repeated_in,
 };
-use crate::certificates::{self, Issued};
+use crate::certificates;
 use crate::client::ImageUse;
 use crate::error::Result;
 use crate::operation::unchanged_verdict;
@@ -117,12 +117,14 @@ impl Apply {
 
 impl Scheduler {
     /// Makes or changes a lab.
-    pub async fn apply(&self, apply: Apply) -> Result<OperationRow> {
-        if let Change::Whole(spec) = &apply.change {
+    pub async fn apply(&self, mut apply: Apply) -> Result<OperationRow> {
+        if let Change::Whole(spec) = &mut apply.change {
+            self.choose_images(spec).await?;
             self.check(&apply.lab, spec)?;
+            self.check_certificates(&apply.lab, spec).await?;
         }
         self.first_word().await;
-        let (mut judged, mut issued) = (BTreeSet::new(), Issued::default());
+        let mut judged = BTreeSet::new();
         for _ in 0..ATTEMPTS {
             let mut tx = self.store.begin("scheduler.deploy").await?;
             let id = apply.request_id.as_deref();
@@ -152,16 +154,6 @@ impl Scheduler {
             refuse_forbidden(&planned)?;
             refuse_growth(&planned)?;
             self.refuse_host_paths(&planned.rows)?;
-            let missing = match apply.validate_only {
-                true => Vec::new(),
-                false => certificates::certify(&tx, &mut planned.rows, &issued),
-            };
-            if !missing.is_empty() {
-                // As with images: keys take time, and nobody is to wait for them.
-                drop(tx);
-                self.issue(&planned.rows, missing, &mut issued).await?;
-                continue;
-            }
             let uses = image_uses(base, &planned.rows);
             let of_use = |u: &ImageUse| (u.node.clone(), u.host.clone());
             if !uses.iter().all(|u| judged.contains(&of_use(u))) {
@@ -183,6 +175,13 @@ impl Scheduler {
     fn check(&self, lab: &LabId, spec: &LabSpec) -> Result<()> {
         let mut wrong = spec.check();
         wrong.extend(self.catalogue.check(spec));
+        for (i, node) in spec.nodes.iter().enumerate() {
+            let lacks = self.catalogue.lacks_image(node);
+            let description = lacks.map(|what| format!("node {}: {what}", node.id));
+            wrong.extend(
+                description.map(|d| Violation { field: format!("nodes[{i}].image"), description: d }),
+            );
+        }
         if wrong.is_empty() {
             return Ok(());
         }
@@ -246,7 +245,10 @@ impl Scheduler {
             return Ok(operation);
         }
         // A deploy that changes nothing is over at once when nothing better comes by waiting, and says what is not ready all the same.
-        let settled = nothing_to_do && current.is_some() && !rows.nodes.values().any(NodeRow::is_aside);
+        let settled = nothing_to_do
+            && current.is_some()
+            && !rows.nodes.values().any(NodeRow::is_aside)
+            && certificates::awaited(&rows).is_empty();
         let verdict = if settled { unchanged_verdict(&rows) } else { None };
         let over = verdict.is_some();
         if let Some(verdict) = verdict {

@@ -2,23 +2,27 @@
 //!
 //! They are kept by node id, so that a lab deployed again, and a node made anew, has the one it had. One is issued anew when what was asked for it changed, when
 //! its authority did, or when a tenth of its time is left. Keys go to the node's host and nowhere else: no message of the API and no event carries one.
+//!
+//! ```text
+//! ApplyLab ─► could they be issued? (no key is made) ─► rows ─► task: what is missing, a few at a time ─► rows ─► the nodes are admitted to their hosts
+//! ```
+//!
+//! Making an RSA key takes a core for seconds. Made while a deploy was asked for, a hundred of them held its caller for minutes, and nothing could be cancelled. So
+//! it is a step of the operation: a node that is to be started waits for its certificate, one that runs has its former one meanwhile.
 
 mod issue;
+mod task;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 
-use netloom_model::Failure;
-use netloom_model::failure::Code;
-use netloom_model::id::Digest;
-use netloom_model::spec::{CertificateSpec, NodeSpec};
+use netloom_model::id::{Digest, LabId};
+use netloom_model::spec::{CertificateSpec, LabSpec, NodeSpec};
+use netloom_model::state::Wanted;
 use serde::Serialize;
 
-pub use self::issue::issue;
-use crate::error::Result;
+pub use self::issue::{check, issue};
+pub use self::task::run;
 use crate::rows::{AUTHORITY, CertificateRow, LabRows};
-use crate::scheduler::Scheduler;
-use crate::store::Tx;
 
 /// How long an authority is valid that says nothing of it.
 const AUTHORITY_SECONDS: u64 = 5 * 365 * 86_400;
@@ -47,8 +51,7 @@ pub struct Wish {
 }
 
 /// Everything that a lab is to have, its authority first; nothing when no node asks for a certificate and nothing is said of an authority.
-pub fn wishes(rows: &LabRows) -> Vec<Wish> {
-    let spec = &rows.lab.spec;
+pub fn wishes(lab: &LabId, spec: &LabSpec) -> Vec<Wish> {
     let nodes: Vec<(&NodeSpec, &CertificateSpec)> =
         spec.nodes.iter().filter_map(|n| Some((n, n.certificate.as_ref()?))).collect();
     if nodes.is_empty() && spec.certificate_authority.is_none() {
@@ -65,14 +68,14 @@ pub fn wishes(rows: &LabRows) -> Vec<Wish> {
     let first = Wish {
         key: AUTHORITY.to_owned(),
         request: hash(&(&authority, given.as_ref().map(|[c, k]| (&c.1, &k.1)))),
-        common_name: format!("{} lab authority", rows.lab.id),
+        common_name: format!("{lab} lab authority"),
         names: Vec::new(),
         key_bits: authority.key_bits,
         seconds: or(authority.validity_seconds, AUTHORITY_SECONDS),
         given,
     };
     let node = |(node, asked): (&NodeSpec, &CertificateSpec)| {
-        let names = names(rows, node, asked);
+        let names = names(lab, spec, node, asked);
         Wish {
             key: node.id.to_ascii_lowercase(),
             request: hash(&(&names, asked.key_bits, asked.validity_seconds, &first.request)),
@@ -89,13 +92,25 @@ pub fn wishes(rows: &LabRows) -> Vec<Wish> {
 
 /// Those that are not there as asked for, or not for long any more. With a new authority all are.
 pub fn missing(rows: &LabRows, now_us: i64) -> Vec<Wish> {
-    let mut all = wishes(rows);
+    lacking(rows, |wish, row| {
+        let left = i64::try_from(wish.seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000) / LEFT;
+        wish.given.is_some() || row.expire_us.saturating_sub(now_us) > left
+    })
+}
+
+/// What of those that are not there as asked for is kept under: an operation is not over before they are.
+pub fn awaited(rows: &LabRows) -> BTreeSet<String> {
+    lacking(rows, |_, _| true).into_iter().map(|wish| wish.key).collect()
+}
+
+fn lacking(rows: &LabRows, lasts: impl Fn(&Wish, &CertificateRow) -> bool) -> Vec<Wish> {
+    if rows.lab.wanted == Wanted::Absent {
+        return Vec::new();
+    }
+    let mut all = wishes(&rows.lab.id, &rows.lab.spec);
     let is_there = |wish: &Wish| {
-        rows.certificates.get(&wish.key).is_some_and(|row| {
-            let left = i64::try_from(wish.seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000) / LEFT;
-            row.request == wish.request
-                && (wish.given.is_some() || row.expire_us.saturating_sub(now_us) > left)
-        })
+        let row = rows.certificates.get(&wish.key);
+        row.is_some_and(|row| row.request == wish.request && lasts(wish, row))
     };
     if all.first().is_some_and(is_there) {
         all.retain(|wish| !is_there(wish));
@@ -104,9 +119,8 @@ pub fn missing(rows: &LabRows, now_us: i64) -> Vec<Wish> {
 }
 
 /// The names that a node's certificate is valid for: its own, then those asked for.
-fn names(rows: &LabRows, node: &NodeSpec, asked: &CertificateSpec) -> Vec<String> {
-    let lab = &rows.lab.id;
-    let own = [node.id.clone(), format!("{}.{lab}", node.id), rows.lab.spec.instance_name(lab, &node.id)];
+fn names(lab: &LabId, spec: &LabSpec, node: &NodeSpec, asked: &CertificateSpec) -> Vec<String> {
+    let own = [node.id.clone(), format!("{}.{lab}", node.id), spec.instance_name(lab, &node.id)];
     let more = [node.hostname.clone(), node.mgmt_ipv4.clone(), node.mgmt_ipv6.clone()];
     let mut seen = BTreeSet::new();
     let all =
@@ -120,67 +134,6 @@ fn hash(what: &impl Serialize) -> String {
 
 fn or(n: u64, otherwise: u64) -> u64 {
     if n == 0 { otherwise } else { n }
-}
-
-/// Certificates issued for a plan that is being made. It may be made again; they are not.
-#[derive(Default)]
-pub struct Issued {
-    rows: BTreeMap<String, CertificateRow>,
-}
-
-impl Issued {
-    /// Puts into the rows what was issued for them; says what is still to be.
-    pub fn put(&self, rows: &mut LabRows, now_us: i64) -> Vec<Wish> {
-        let wanted = missing(rows, now_us);
-        for wish in &wanted {
-            if let Some(row) = self.rows.get(&wish.key).filter(|row| row.request == wish.request) {
-                rows.certificates.insert(wish.key.clone(), row.clone());
-            }
-        }
-        missing(rows, now_us)
-    }
-}
-
-impl Scheduler {
-    /// Issues what is missing. Keys take their time: nothing waits for them but their caller.
-    pub async fn issue(&self, rows: &LabRows, missing: Vec<Wish>, issued: &mut Issued) -> Result<()> {
-        let mut contents = BTreeMap::new();
-        let given: Vec<(String, Digest)> = missing.iter().flat_map(|w| w.given.clone()).flatten().collect();
-        for (path, digest) in &given {
-            let content = self.store.file(digest).await?.ok_or_else(|| {
-                let message = format!("file {path} was not sent: put it first, then apply");
-                Failure::new(Code::FailedPrecondition, "FILES_MISSING", message)
-                    .with("digests", digest.to_string())
-            })?;
-            contents.insert(path.clone(), content);
-        }
-        let authority = rows.certificates.get(AUTHORITY).cloned();
-        let work = move || issue(&missing, authority, &contents);
-        let new = tokio::task::spawn_blocking(work).await;
-        let new = new.map_err(|_| Failure::internal("the issuing of certificates ended"))?;
-        issued.rows.extend(new?);
-        Ok(())
-    }
-
-    /// Issues anew what runs out, in every lab.
-    pub async fn renew_certificates(self: &Arc<Self>) -> Result<()> {
-        for rows in self.store.all() {
-            let (now, mut issued) = (crate::rows::now_us(), Issued::default());
-            let wanted = if rows.operation.is_none() { missing(&rows, now) } else { Vec::new() };
-            if wanted.is_empty() {
-                continue;
-            }
-            tracing::info!(lab = %rows.lab.id, certificates = wanted.len(), "certificates are issued anew");
-            self.issue(&rows, wanted, &mut issued).await?;
-            self.change("scheduler.renew", rows.lab.uid, |rows| drop(issued.put(rows, now))).await?;
-        }
-        Ok(())
-    }
-}
-
-/// Says what of a plan's certificates is to be issued before it can be written.
-pub fn certify(tx: &Tx<'_>, rows: &mut LabRows, issued: &Issued) -> Vec<Wish> {
-    issued.put(rows, tx.now())
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
-//! What of a host only one instance can have: the name of its node, host ports, a fixed management address. What is to have it waits for what leaves. Pure.
+//! What a node that is to be started waits for beside its image and its files. Pure.
 //!
-//! Tried at once it would fail, and be tried again until the other is gone: a deploy that works would say FAILED for a moment.
+//! What of a host only one instance can have, the name of its node, host ports, a fixed management address: what is to have it waits for what leaves. Tried at once it would fail,
+//! and be tried again until the other is gone: a deploy that works would say FAILED for a moment. And its certificate, which its process may read as it starts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::id::{HostId, NodeUid};
 use netloom_model::observed::Phase;
 
+use crate::certificates;
 use crate::rows::{ImageStep, LabRows, NodeRow};
 
 /// Something that only one instance can have.
@@ -16,7 +18,7 @@ enum Claim {
     Address(String),
 }
 
-/// The nodes that wait until others are out of their way, and what is said of them.
+/// The nodes that wait, and what is said of them.
 pub fn waiting(rows: &LabRows) -> BTreeMap<NodeUid, &'static str> {
     let leaving: Vec<&NodeRow> = rows.nodes.values().filter(|n| n.is_in_the_way()).collect();
     // Those whose successors may still take their place: what is free then is not yet.
@@ -36,7 +38,8 @@ pub fn waiting(rows: &LabRows) -> BTreeMap<NodeUid, &'static str> {
         .filter_map(|n| Some((n.uid, n.host.as_ref()?, n)))
         .flat_map(|(uid, host, n)| claims(n).map(move |claim| ((host, claim), uid)))
         .collect();
-    if names.is_empty() && taken.is_empty() {
+    let certificates = certificates::awaited(rows);
+    if names.is_empty() && taken.is_empty() && certificates.is_empty() {
         return BTreeMap::new();
     }
     let why = |n: &NodeRow| {
@@ -44,6 +47,9 @@ pub fn waiting(rows: &LabRows) -> BTreeMap<NodeUid, &'static str> {
             return Some("what is in its place is being taken out of the way");
         }
         let host = n.host.as_ref().filter(|_| !holds(n))?;
+        if n.spec.certificate.is_some() && certificates.contains(&n.id.folded()) {
+            return Some("waits for its certificate");
+        }
         let is_taken = |claim: Claim| taken.get(&(host, claim)).is_some_and(|uid| *uid != n.uid);
         claims(n).any(is_taken).then_some("waits for a host port or an address that another node gives up")
     };

@@ -21,7 +21,7 @@ pub struct Config {
     pub settle_bound_ms: u64,
     /// How long links may take after both their nodes are ready before a deploy is said to have failed.
     pub link_bound_ms: u64,
-    /// How long an operation that starts nodes goes on looking at each of them after it runs: what cannot do its work mostly ends soon.
+    /// How long each node that an operation starts has run before that succeeds: what cannot do its work mostly ends soon.
     pub start_watch_ms: u64,
     /// How long a deploy that replaces nodes keeps what ran before, once all that replaces it is there.
     pub aside_watch_ms: u64,
@@ -29,6 +29,8 @@ pub struct Config {
     pub removal_bound_ms: u64,
     /// How long a host may be silent before what it told is unknown.
     pub silence_bound_ms: u64,
+    /// How long a host may fail to reach the image registry before the nodes that wait for an image from there have failed.
+    pub registry_bound_ms: u64,
     /// How many events are kept.
     pub events_kept: u64,
 }
@@ -41,10 +43,11 @@ impl Default for Config {
             database: None,
             settle_bound_ms: 15_000,
             link_bound_ms: 30_000,
-            start_watch_ms: 250,
+            start_watch_ms: 100,
             aside_watch_ms: 1_000,
             removal_bound_ms: 10_000,
             silence_bound_ms: 3_000,
+            registry_bound_ms: 120_000,
             events_kept: 100_000,
         }
     }
@@ -106,6 +109,11 @@ impl Config {
     /// How long a deploy waits for removals once all else is there.
     pub fn removal_bound(&self) -> Duration {
         Duration::from_millis(self.removal_bound_ms)
+    }
+
+    /// How long a host may fail to reach the image registry.
+    pub fn registry_bound(&self) -> Duration {
+        Duration::from_millis(self.registry_bound_ms)
     }
 
     /// How long a host may be silent.

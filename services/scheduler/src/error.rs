@@ -57,6 +57,11 @@ impl Error {
         self.peer().filter(|f| matches!(f.code, Code::InvalidArgument | Code::OutOfRange))
     }
 
+    /// True when another service refused with this reason.
+    pub fn is_of(&self, reason: &str) -> bool {
+        self.peer().is_some_and(|f| f.reason == reason)
+    }
+
     /// True when another service could not be reached at all, so that the same call may succeed later.
     pub fn is_unreachable(&self) -> bool {
         self.peer().is_some_and(|f| f.is_retryable() && f.reason != "PULL_FAILED")

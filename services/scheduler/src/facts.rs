@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::id::{HostId, NodeUid};
-use netloom_model::observed::{End, WireState};
+use netloom_model::observed::{End, NEEDS_RESTART, WireState};
 use netloom_model::spec::Stage;
 use netloom_model::state::{
     ImageStep as Image, LinkState, NodeEvidence, NodeState, Runtime, Wanted, link_state, node_state,
@@ -88,6 +88,13 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
         (link.state, link.reason) = link_state(network.heard == Heard::Yes, seen);
         if let Some(end) = wire.and_then(|wire| wire.end).filter(|_| network.heard == Heard::Yes) {
             let end = if end == End::A { &link.spec.a } else { &link.spec.b };
+            if link.reason.starts_with(NEEDS_RESTART) {
+                let (lab, node) = (&rows.lab.id, &end.node);
+                link.reason = format!(
+                    "{}; it has the interface from its next start on: netloom node restart {lab} {node}",
+                    link.reason
+                );
+            }
             link.reason = format!("{end}: {}", link.reason);
         }
         if let Some(wire) = wire {
@@ -218,6 +225,7 @@ fn node_facts(node: &mut NodeRow, view: Option<&HostView>, waiting: &BTreeMap<No
     if bridge && heard == Heard::NotYet && node.host.is_some() {
         return;
     }
+    let wiped = if node.wipes > 0 { node.instance_hash() } else { String::new() };
     let evidence = NodeEvidence {
         runtime: node.runtime,
         wanted: node.wanted,
@@ -231,6 +239,7 @@ fn node_facts(node: &mut NodeRow, view: Option<&HostView>, waiting: &BTreeMap<No
         heard: heard != Heard::Lost,
         observed: node.observed.as_ref(),
         restarts: node.restarts,
+        wiped: &wiped,
         segment,
     };
     (node.state, node.reason) = node_state(&evidence);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures::{Stream, StreamExt as _};
 use netloom_model::failure::{Code, Failure};
 use netloom_model::id::{Digest, LabId};
+use netloom_model::observed::Phase;
 use netloom_model::spec::{LabSpec, MAX_FILES_BYTES};
 use netloom_proto::convert::id;
 use netloom_proto::scheduler::v1 as ps;
@@ -188,7 +189,8 @@ impl SchedulerService for Grpc {
         let shown = rows.nodes.values().filter(|n| !n.replaced).collect();
         let after = request.after.to_ascii_lowercase();
         let (nodes, more) = page(shown, |n| n.id.folded(), &after, page_size(request.page_size));
-        let nodes = nodes.into_iter().map(|n| encode::node(&self.core, NodeView::new(&rows, n)));
+        let index = rows.index();
+        let nodes = nodes.into_iter().map(|n| encode::node(&self.core, NodeView::new(&index, n)));
         let (nodes, more) = fitting(nodes, more);
         Ok(Response::new(ps::ListNodesResponse { nodes, more }))
     }
@@ -198,7 +200,7 @@ impl SchedulerService for Grpc {
         let rows = self.lab(&request.lab)?;
         let node = rows.node(&request.node.to_ascii_lowercase());
         let node = node.ok_or_else(|| not_found("node", "NODE_NOT_FOUND", &request.node))?;
-        Ok(Response::new(encode::node(&self.core, NodeView::new(&rows, node))))
+        Ok(Response::new(encode::node(&self.core, NodeView::new(&rows.index(), node))))
     }
 
     async fn list_links(&self, request: Request<ps::ListLinksRequest>) -> Answer<ps::ListLinksResponse> {
@@ -265,7 +267,10 @@ impl SchedulerService for Grpc {
 
     async fn get_operation(&self, request: Request<ps::GetOperationRequest>) -> Answer<ps::OperationFacts> {
         let name = request.into_inner().operation;
-        let operation = self.core.store.operation(&name).await.map_err(status)?;
+        let operation = match name.parse() {
+            Ok(id) => self.core.store.operation(id).await.map_err(status)?,
+            Err(_) => None,
+        };
         let operation = operation.ok_or_else(|| not_found("operation", "OPERATION_NOT_FOUND", &name))?;
         Ok(Response::new(encode::operation(&self.core, operation)))
     }
@@ -297,14 +302,21 @@ impl SchedulerService for Grpc {
         let rows = self.lab(&request.lab)?;
         let node = rows.node(&request.node.to_ascii_lowercase());
         let node = node.ok_or_else(|| not_found("node", "NODE_NOT_FOUND", &request.node))?;
-        if !matches!(request.verb.as_str(), "exec" | "console" | "logs") {
+        if !matches!(request.verb.as_str(), "exec" | "console" | "logs" | "snapshot") {
             let failure = Failure::new(Code::InvalidArgument, "INVALID_REQUEST", "there is no such verb");
             return Err(to_status(
-                failure.violation("verb", format!("\"{}\" is not exec, console or logs", request.verb)),
+                failure.violation(
+                    "verb",
+                    format!("\"{}\" is not exec, console, logs or snapshot", request.verb),
+                ),
             ));
         }
         let client = node.host.as_ref().and_then(|h| self.core.hosts.get(h));
-        let client = client.filter(|_| request.verb == "logs" || node.state.is_running());
+        let client = client.filter(|_| {
+            // One that did not boot in its time runs, and is to be looked at.
+            let runs = node.state.is_running() || node.phase() == Some(Phase::Running);
+            matches!(request.verb.as_str(), "logs" | "snapshot") || runs
+        });
         if node.segment.is_some() {
             let message = format!(
                 "node {} is a bridge and has no process: nothing runs in it and it writes no log",
@@ -328,6 +340,7 @@ impl SchedulerService for Grpc {
             uid,
             shell: kind.map(|k| k.shell.clone()).unwrap_or_default(),
             save: kind.map(|k| k.save_command()).unwrap_or_default(),
+            save_strip: kind.map(|k| k.save_strip().to_owned()).unwrap_or_default(),
         }))
     }
 

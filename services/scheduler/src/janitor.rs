@@ -1,4 +1,4 @@
-//! Drops what has had its time: old events, tombstones, operations, and files that no lab names; and has certificates issued anew that run out.
+//! Drops what has had its time: old events, tombstones, operations, and files that no lab names.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,9 +19,6 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
     loop {
         if let Err(e) = sweep(&core).await {
             tracing::error!("what has had its time could not be dropped, tried again: {e}");
-        }
-        if let Err(e) = core.renew_certificates().await {
-            tracing::error!("certificates could not be issued anew, tried again: {e}");
         }
         tokio::select! {
             () = tokio::time::sleep(TICK) => {}

@@ -15,7 +15,7 @@
 //! | file | what it decides or does |
 //! |---|---|
 //! | [`apply`] | what a user asks: checks, plan, intents in one transaction |
-//! | [`certificates`] | those that nodes are given |
+//! | [`certificates`] | those that nodes are given: which, and the task that issues them |
 //! | [`plan`], [`place`], [`slices`], [`facts`], [`stages`] | pure: spec → rows, nodes → hosts, rows → what a host is told, evidence → states, what waits for what |
 //! | [`prepare`], [`reconcile`], [`observer`], [`operation`] | the tasks |
 //! | [`store`] | all SQL; [`rows`] is what it stores, [`world`] what it does not |
@@ -90,6 +90,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     }
     tasks.spawn(observer::keep(core.clone(), shutdown.clone()));
     tasks.spawn(prepare::run(core.clone(), shutdown.clone()));
+    tasks.spawn(certificates::run(core.clone(), shutdown.clone()));
     tasks.spawn(operation::run(core.clone(), shutdown.clone()));
     tasks.spawn(place_again(core.clone(), shutdown.clone()));
     tasks.spawn(janitor::run(core.clone(), shutdown.clone()));

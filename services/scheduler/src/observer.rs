@@ -19,8 +19,8 @@ use tokio::time::Instant;
 
 use crate::client::{COMPUTE, ComputeEvent, HostClient, NETWORK, NetworkEvent, NetworkObjects};
 use crate::error::Result;
-use crate::rows::{LabRows, NodeRow};
-use crate::scheduler::Scheduler;
+use crate::rows::LabRows;
+use crate::scheduler::{LONGEST_REST, Scheduler};
 use crate::world::{ComputeView, Dirty, NetworkView};
 
 /// How long after a break a stream is opened again.
@@ -28,12 +28,8 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// How often what hosts proved is written down although nothing changed.
 const REMEMBER: Duration = Duration::from_secs(60);
 
-/// Longest rest before the rows are kept in step again, while much is still to come.
-const LONGEST_REST: Duration = Duration::from_millis(60);
-/// The same, when somebody waits for the last of it.
+/// Longest rest before the rows are kept in step again, when little is to come.
 const SHORT_REST: Duration = Duration::from_millis(10);
-/// So few nodes on their way are the last.
-const LAST: usize = 4;
 /// Longest wait until a loss is written down before the next word of its host is taken in.
 const SHOWN: Duration = Duration::from_secs(1);
 
@@ -237,26 +233,13 @@ pub async fn keep(core: Arc<Scheduler>, shutdown: Shutdown) {
                 _ = changed.changed() => {}
                 () = tokio::time::sleep(REMEMBER) => {}
             }
-            match is_much_to_come(&core) {
-                true => pace.rest().await,
-                false => pace.rest_at_most(SHORT_REST).await,
-            }
+            core.rest(&pace, SHORT_REST).await;
         };
         tokio::select! {
             () = woken => {}
             () = shutdown.cancelled() => return,
         }
     }
-}
-
-/// True while an operation has more nodes on their way than the last few: what is told of one of them nobody waits for.
-fn is_much_to_come(core: &Scheduler) -> bool {
-    use netloom_model::state::NodeState as State;
-    let is_on_its_way = |n: &&NodeRow| {
-        matches!(n.state, State::Pending | State::Creating | State::Starting | State::Stopping)
-    };
-    let mut busy = core.store.all().into_iter().filter(|rows| rows.operation.is_some());
-    busy.any(|rows| rows.nodes.values().filter(is_on_its_way).nth(LAST).is_some())
 }
 
 fn merge(into: &mut Dirty, from: Dirty) {

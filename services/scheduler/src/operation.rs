@@ -7,8 +7,8 @@
 //! That removal is waited for, but not for ever: reconcilers go on with it when nobody waits.
 //!
 //! A deploy is over when its hosts acknowledged everything, nothing is left to remove, every node is settled and at the end of its stages, and every link between
-//! ready nodes is up or had its time. What waits by its stages for something that cannot come about is not waited for. An operation of some nodes asks the same
-//! of those and their links. What a host refuses for good ends it at once.
+//! ready nodes is up or had its time; and when all certificates are issued. What waits by its stages for something that cannot come about is not waited for. An
+//! operation of some nodes asks the same of those and their links. What a host refuses for good ends it at once.
 
 mod failures;
 mod health;
@@ -19,26 +19,27 @@ use std::time::Duration;
 
 use netloom_model::failure::{Code, Failure};
 use netloom_model::id::{LinkUid, NodeUid, OperationId};
+use netloom_model::observed::NEEDS_RESTART;
 use netloom_model::plan::{Object, Plan, Verb};
 use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
 use netloom_service::Shutdown;
 use netloom_service::pace::Pace;
 use tokio::time::Instant;
 
-use self::failures::{LAB_REMOVED, host_refused, lab_removed};
+use self::failures::{host_refused, lab_removed};
 use self::health::{Health, health, is_ill};
 use crate::client::{COMPUTE, NETWORK};
 use crate::error::Result;
 use crate::facts::BACK;
-use crate::rows::{LabRows, LinkRow, NodeRow, OperationKind, OperationRow, OperationState, now_us};
-use crate::scheduler::Scheduler;
+use crate::rows::{Index, LabRows, LinkRow, NodeRow, OperationKind, OperationRow, OperationState, now_us};
+use crate::scheduler::{LONGEST_REST, Scheduler};
 use crate::store::progress;
-use crate::{slices, stages};
+use crate::{certificates, slices, stages};
 
 /// How often active operations are looked at although nothing happened.
 const TICK: Duration = Duration::from_secs(1);
-/// Longest rest before they are looked at again.
-const LONGEST_REST: Duration = Duration::from_millis(10);
+/// Longest rest before they are looked at again, when little is to come.
+const SHORT_REST: Duration = Duration::from_millis(10);
 /// How many nodes and links a failed operation's message names.
 const NAMED: usize = 20;
 
@@ -56,10 +57,14 @@ struct Watched {
     started: HashMap<NodeUid, (String, Instant)>,
     /// Since when nothing but removals is waited for.
     removing: Option<Instant>,
+    /// Certificates were still to be issued when it was last looked at.
+    awaits_certificates: bool,
 }
 
 /// How long after an acknowledgement a host's word may still be from before it.
 const STALE: Duration = Duration::from_millis(20);
+/// How much later than a node's start its host's word of it comes at most, as far as the start is believed.
+const LATE: Duration = Duration::from_millis(50);
 /// How soon to look again while a host's next word is waited for.
 const SOON: Duration = Duration::from_millis(25);
 
@@ -68,11 +73,10 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
     let (mut revision, mut answers) = (core.store.subscribe(), core.world.subscribe_answers());
     let mut watched: BTreeMap<OperationId, Watched> = BTreeMap::new();
     let mut pace = Pace::new(LONGEST_REST);
-    let mut active = Active::default();
     loop {
         revision.borrow_and_update();
         answers.borrow_and_update();
-        let wake = match pass(&core, &mut active, &mut watched).await {
+        let wake = match pass(&core, &mut watched).await {
             Ok(wake) => wake,
             Err(e) => {
                 tracing::error!("operations could not be looked at, tried again: {e}");
@@ -87,7 +91,7 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
                 _ = answers.changed() => {}
                 () = tokio::time::sleep_until(wake.map_or(tick, |w| w.min(tick))) => {}
             }
-            pace.rest().await;
+            core.rest(&pace, SHORT_REST).await;
         };
         tokio::select! {
             () = woken => {}
@@ -96,31 +100,8 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
     }
 }
 
-/// Active operations, as they were read last, and at which revision: no commit, no others.
-#[derive(Default)]
-struct Active {
-    read: Option<(u64, Vec<OperationRow>)>,
-}
-
-impl Active {
-    async fn now(&mut self, core: &Scheduler) -> Result<Vec<OperationRow>> {
-        // Taken before they are read: what is committed meanwhile is read once more.
-        let revision = core.store.revision();
-        if let Some((_, operations)) = self.read.as_ref().filter(|(at, _)| *at == revision) {
-            return Ok(operations.clone());
-        }
-        let operations = core.store.active_operations().await?;
-        self.read = Some((revision, operations.clone()));
-        Ok(operations)
-    }
-}
-
-async fn pass(
-    core: &Scheduler,
-    active: &mut Active,
-    watched: &mut BTreeMap<OperationId, Watched>,
-) -> Result<Option<Instant>> {
-    let operations = active.now(core).await?;
+async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) -> Result<Option<Instant>> {
+    let operations = core.store.active_operations();
     watched.retain(|id, _| operations.iter().any(|o| o.id == *id));
     let mut wake: Option<Instant> = None;
     for operation in operations {
@@ -132,6 +113,7 @@ async fn pass(
             well: None,
             started: HashMap::new(),
             removing: None,
+            awaits_certificates: false,
         });
         let rows = core.store.rows(operation.lab_uid);
         let verdict = match (operation.kind, &rows) {
@@ -159,19 +141,19 @@ async fn pass(
                 let watches = operation.kind == OperationKind::Deploy && !operation.released;
                 let health = if watches { health(rows, &seen.started, well) } else { Health::Told };
                 if let Health::Silent(nodes) = health {
-                    end(core, operation, Err(incomplete(rows, &nodes, &[]))).await?;
+                    end(core, &operation, Err(incomplete(rows, &nodes, &[]))).await?;
                 } else if let Health::Awaited(until) = health {
                     wake = wake.into_iter().chain([until]).min();
                 } else if proven > Instant::now() {
                     wake = wake.into_iter().chain([proven]).min();
                 } else if releases {
                     seen.removing = None;
-                    release(core, operation, rows).await?;
+                    release(core, &operation, rows).await?;
                 } else {
-                    end(core, operation, Ok(())).await?;
+                    end(core, &operation, Ok(())).await?;
                 }
             }
-            (Some(verdict), _) => end(core, operation, verdict).await?,
+            (Some(verdict), _) => end(core, &operation, verdict).await?,
             (None, _) => {}
         }
     }
@@ -191,6 +173,14 @@ fn judge(
     wake_at(note_late_links(rows, &mut seen.late, bound));
     if let Some(refused) = core.world.refusal(operation.lab_uid, seen.revision) {
         return Some(Err(host_refused(rows, refused)));
+    }
+    if operation.kind.is_of_spec() && !certificates::awaited(rows).is_empty() {
+        seen.awaits_certificates = true;
+        return None;
+    }
+    if std::mem::take(&mut seen.awaits_certificates) {
+        // What hosts acknowledged before they were told of them does not count.
+        (seen.revision, seen.acknowledged_us) = (core.store.revision(), None);
     }
     let mut left = operation.released.then_some(Ok(()));
     if acknowledged(core, rows, seen.revision) {
@@ -231,7 +221,8 @@ fn acknowledged(core: &Scheduler, rows: &LabRows, revision: u64) -> bool {
 
 /// True when what hosts say is of a time after they acknowledged: what is changed in place looks the same before and after.
 fn heard_since(core: &Scheduler, rows: &LabRows, plan: &Plan, acknowledged_us: i64) -> bool {
-    let in_place = |verb| matches!(verb, Verb::Update | Verb::Start | Verb::Stop | Verb::Restart);
+    use Verb as V;
+    let in_place = |verb| matches!(verb, V::Update | V::Start | V::Stop | V::Restart | V::Wipe | V::Restore);
     if !plan.actions.iter().any(|a| in_place(a.verb)) {
         return true;
     }
@@ -251,7 +242,9 @@ fn note_starts(
     plan: &Plan,
     started: &mut HashMap<NodeUid, (String, Instant)>,
 ) -> Option<Instant> {
-    let starts = |verb| matches!(verb, Verb::Create | Verb::Recreate | Verb::Start | Verb::Restart);
+    use Verb as V;
+    let starts =
+        |verb| matches!(verb, V::Create | V::Recreate | V::Start | V::Restart | V::Wipe | V::Restore);
     let runs = |n: &NodeRow| n.runtime != Runtime::Bridge && n.state.is_running();
     let told = rows.told();
     let of_nodes = plan.actions.iter().filter(|a| a.object == Object::Node && starts(a.verb));
@@ -261,21 +254,22 @@ fn note_starts(
     for node in running {
         let start = node.observed.as_ref().map(|o| o.start_id.clone()).unwrap_or_default();
         let since = before.get(&node.uid).filter(|(s, _)| *s == start).map(|(_, since)| *since);
-        started.insert(node.uid, (start, since.unwrap_or_else(Instant::now)));
+        started.insert(node.uid, (start, since.unwrap_or_else(|| began(node))));
     }
     started.values().map(|(_, since)| *since).max()
 }
 
-/// The nodes at a link's ends that are nodes'.
-pub fn ends<'r>(rows: &'r LabRows, link: &LinkRow) -> Vec<Option<&'r NodeRow>> {
-    let find = |id: &str| rows.nodes.values().find(|n| n.is_wanted() && n.spec.id == id);
-    link.spec.node_ends().map(|end| find(&end.node)).collect()
+/// When a node that was just seen to run began to: as its host says, whose word may come so much later and not more, whatever its clock shows.
+fn began(node: &NodeRow) -> Instant {
+    let start_us = node.observed.as_ref().map(|o| o.start_time_us).filter(|us| *us > 0);
+    let ran = start_us.map_or(0, |us| u64::try_from(now_us().saturating_sub(us)).unwrap_or_default());
+    Instant::now() - Duration::from_micros(ran).min(LATE)
 }
 
 /// True when its nodes are ready and it is plugged, so that the link is only waited for by itself.
-fn is_due(rows: &LabRows, link: &LinkRow) -> bool {
-    let ready = |n: &Option<&NodeRow>| {
-        n.is_some_and(|n| n.state == NodeState::Ready && !stages::keeps_links_back(rows, n))
+fn is_due(index: &Index<'_>, link: &LinkRow) -> bool {
+    let ready = |n: Option<&NodeRow>| {
+        n.is_some_and(|n| n.state == NodeState::Ready && !stages::keeps_links_back(index.rows, n))
     };
     // One that is up says what of it is still to come.
     let done = matches!(link.state, LinkState::Up) && link.reason.is_empty();
@@ -283,20 +277,27 @@ fn is_due(rows: &LabRows, link: &LinkRow) -> bool {
         && link.enabled
         && !done
         && link.state != LinkState::Failed
-        && ends(rows, link).iter().all(ready)
+        // Nobody waits for what only a start that is not asked for brings about.
+        && !link.reason.contains(NEEDS_RESTART)
+        && index.ends(link).all(ready)
 }
 
 /// True while an operation still has something to bring about beside removing what lost its place.
 pub fn is_under_way(rows: &LabRows) -> bool {
+    let any_due = || {
+        let index = rows.index();
+        rows.links.values().any(|l| is_due(&index, l))
+    };
     rows.operation.is_some()
         && (rows.nodes.values().any(|n| n.is_aside() || (n.is_wanted() && !n.state.is_settled(n.wanted)))
-            || rows.links.values().any(|l| is_due(rows, l)))
+            || any_due())
 }
 
 /// Notes since when links are late; says when the first of them has had its time.
 fn note_late_links(rows: &LabRows, late: &mut HashMap<LinkUid, Instant>, bound: Duration) -> Option<Instant> {
-    late.retain(|uid, _| rows.links.get(uid).is_some_and(|l| is_due(rows, l)));
-    for link in rows.links.values().filter(|l| is_due(rows, l)) {
+    let index = rows.index();
+    late.retain(|uid, _| rows.links.get(uid).is_some_and(|l| is_due(&index, l)));
+    for link in rows.links.values().filter(|l| is_due(&index, l)) {
         late.entry(link.uid).or_insert_with(Instant::now);
     }
     late.values().map(|t| *t + bound).filter(|t| *t > Instant::now()).min()
@@ -338,9 +339,9 @@ fn verdict(
     if (of.is_none() && is_leaving(rows, removals)) || nodes().any(goes_on) {
         return None;
     }
-    let touched =
-        |l: &LinkRow| of.is_none_or(|of| ends(rows, l).into_iter().flatten().any(|n| of.contains(&n.uid)));
-    let due = |l: &LinkRow| touched(l) && is_due(rows, l);
+    let index = rows.index();
+    let touched = |l: &LinkRow| of.is_none_or(|of| index.ends(l).flatten().any(|n| of.contains(&n.uid)));
+    let due = |l: &LinkRow| touched(l) && is_due(&index, l);
     if rows.links.values().any(|l| due(l) && !has_had_its_time(l.uid)) {
         return None;
     }
@@ -395,7 +396,7 @@ fn keeps(rows: &LabRows) -> bool {
 }
 
 /// All that was asked for is there: what was set aside for it is to be gone. Nothing if the rows are others by now.
-async fn release(core: &Scheduler, seen: OperationRow, rows: &Arc<LabRows>) -> Result<()> {
+async fn release(core: &Scheduler, seen: &OperationRow, rows: &Arc<LabRows>) -> Result<()> {
     let mut tx = core.store.begin("scheduler.release").await?;
     let operation = tx.operation(seen.id).await?.filter(|o| o.state == OperationState::Running);
     let before = tx.rows(seen.lab_uid).filter(|now| Arc::ptr_eq(now, rows));
@@ -450,17 +451,13 @@ fn incomplete(rows: &LabRows, nodes: &[&NodeRow], links: &[&LinkRow]) -> Failure
 }
 
 /// Writes that an operation is over, unless somebody else did.
-async fn end(core: &Scheduler, seen: OperationRow, verdict: Result<(), Failure>) -> Result<()> {
+async fn end(core: &Scheduler, seen: &OperationRow, verdict: Result<(), Failure>) -> Result<()> {
     let mut tx = core.store.begin("scheduler.end").await?;
     let Some(mut operation) = tx.operation(seen.id).await?.filter(|o| o.state == OperationState::Running)
     else {
         return Ok(());
     };
     let before = tx.rows(operation.lab_uid);
-    // It was looked at between the commit that made the lab and the moment that everybody saw it.
-    if before.is_some() && verdict.as_ref().is_err_and(|e| e.reason == LAB_REMOVED) {
-        return Ok(());
-    }
     let how_far = progress(&operation, before.as_deref());
     let took_ms = (tx.now() - operation.create_us) / 1_000;
     match &verdict {

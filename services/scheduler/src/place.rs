@@ -4,6 +4,7 @@
 //! nowhere does not stop the others, and every host's reason is kept.
 
 mod policy;
+mod spread;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +13,7 @@ use netloom_model::plan::Rejection;
 use netloom_model::state::Runtime;
 
 pub use self::policy::{Allowed, Asks, is_policy};
+use self::spread::{Bin, Item, Problem, spread};
 
 /// What a host offers, and what is reserved of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,8 +51,8 @@ pub struct Need {
     pub memory_bytes: u64,
     /// The host its former self was on.
     pub former: Option<HostId>,
-    /// Nodes it is linked to.
-    pub neighbours: BTreeSet<NodeUid>,
+    /// Nodes it is linked to, and by how many links.
+    pub neighbours: BTreeMap<NodeUid, u32>,
     /// What it asks for beside room.
     pub asks: Asks,
     /// The node whose network namespace it shares: both are on one host.
@@ -80,6 +82,11 @@ impl Room {
 
     /// Why this host does not take the node; none when it does.
     pub fn rejects(&self, need: &Need) -> Option<Rejection> {
+        self.never(need).or_else(|| self.lacks(need.cpu_millis, need.memory_bytes))
+    }
+
+    /// Why this host does not take the node, however much room it has.
+    fn never(&self, need: &Need) -> Option<Rejection> {
         let reject = |code: &str, detail: String, resolvable: bool| {
             Some(Rejection { host: self.host.to_string(), code: code.to_owned(), detail, resolvable })
         };
@@ -90,10 +97,8 @@ impl Room {
         if need.runtime != Runtime::Bridge && !self.runtimes.contains(&need.runtime) {
             return reject("RUNTIME_MISSING", silent(need.runtime), false);
         }
-        if let Some((code, detail)) = self.allowed.lacks(&need.asks) {
-            return reject(code, detail, false);
-        }
-        self.lacks(need.cpu_millis, need.memory_bytes)
+        let (code, detail) = self.allowed.lacks(&need.asks)?;
+        reject(code, detail, false)
     }
 
     /// What is not free of what is asked for; none when all of it is.
@@ -133,40 +138,17 @@ fn mib(bytes: u64) -> String {
 
 /// Places the nodes that need a host. `placed` says where the lab's other nodes are; `rooms` is what all other reservations leave.
 ///
-/// All on one host if one takes them all, since links do not cross hosts: first the host that most of the lab is on already. Otherwise node by node, those
-/// that fewest hosts can run and the largest first, each to the host of most of its neighbours, then the emptiest.
+/// All on one host if one takes them all: first the host that most of the lab is on already. Otherwise a node goes back to its former host, and the rest is
+/// spread so that few links go between hosts. What is left then is tried node by node.
 pub fn place(needs: &[Need], placed: &BTreeMap<NodeUid, HostId>, rooms: &[Room]) -> Placed {
     let mut rooms = rooms.to_vec();
     let mut there = placed.clone();
     if let Some(host) = whole(needs, placed, &rooms) {
         return needs.iter().map(|n| (n.uid, Ok(host.clone()))).collect();
     }
-    let able = |need: &Need| {
-        rooms.iter().filter(|r| need.runtime == Runtime::Bridge || r.runtimes.contains(&need.runtime)).count()
-    };
-    let mut order: Vec<(usize, &Need)> = needs.iter().map(|n| (able(n), n)).collect();
-    order.sort_by(|(a, x), (b, y)| {
-        // Those that share a namespace after those that have one; bridges last: they go where their nodes went.
-        (x.runtime == Runtime::Bridge, x.beside.is_some(), *a)
-            .cmp(&(y.runtime == Runtime::Bridge, y.beside.is_some(), *b))
-            .then((y.cpu_millis, y.memory_bytes).cmp(&(x.cpu_millis, x.memory_bytes)))
-            .then(x.id.cmp(&y.id))
-    });
-    for (_, need) in order {
-        let mut best: Option<(usize, (bool, usize, u128))> = None;
-        let takes = |room: &Room| room.rejects(need).is_none() && apart(need, room, &there).is_none();
-        for (i, room) in rooms.iter().enumerate().filter(|(_, r)| takes(r)) {
-            let near = need.neighbours.iter().filter(|n| there.get(n) == Some(&room.host)).count();
-            let rank = (need.former.as_ref() == Some(&room.host), near, emptiness(room));
-            if best.is_none_or(|(_, r)| rank > r) {
-                best = Some((i, rank));
-            }
-        }
-        if let Some((i, _)) = best {
-            rooms[i].take(need);
-            there.insert(need.uid, rooms[i].host.clone());
-        }
-    }
+    one_by_one(needs, &mut there, &mut rooms, |need, room| need.former.as_ref() == Some(&room.host));
+    spread_rest(needs, &mut there, &mut rooms);
+    one_by_one(needs, &mut there, &mut rooms, |_, _| true);
     // Reasons are told once all that fit are placed, so that they are the same when asked again.
     let outcome = |need: &Need| match there.get(&need.uid) {
         Some(host) => Ok(host.clone()),
@@ -176,6 +158,103 @@ pub fn place(needs: &[Need], placed: &BTreeMap<NodeUid, HostId>, rooms: &[Room])
         }
     };
     needs.iter().map(|need| (need.uid, outcome(need))).collect()
+}
+
+/// Puts what has no host yet on the first one that takes it and `may`, those that share a namespace after those that have one.
+fn one_by_one(
+    needs: &[Need],
+    there: &mut BTreeMap<NodeUid, HostId>,
+    rooms: &mut [Room],
+    may: impl Fn(&Need, &Room) -> bool,
+) {
+    let mut order: Vec<&Need> = needs.iter().filter(|n| !there.contains_key(&n.uid)).collect();
+    order.sort_by_key(|n| (n.beside.is_some(), &n.id));
+    for need in order {
+        let takes =
+            |r: &&mut Room| may(need, r) && r.rejects(need).is_none() && apart(need, r, there).is_none();
+        if let Some(room) = rooms.iter_mut().find(takes) {
+            room.take(need);
+            there.insert(need.uid, room.host.clone());
+        }
+    }
+}
+
+/// Spreads what has no host yet; nodes of one network namespace as one.
+fn spread_rest(needs: &[Need], there: &mut BTreeMap<NodeUid, HostId>, rooms: &mut [Room]) {
+    let rest: Vec<&Need> = needs.iter().filter(|n| !there.contains_key(&n.uid)).collect();
+    let ids: BTreeMap<NodeUid, &str> = rest.iter().map(|n| (n.uid, n.id.as_str())).collect();
+    // By id, so that a dry run, whose uids are others, says where they will go.
+    let mut items: BTreeMap<&str, Vec<&Need>> = BTreeMap::new();
+    for need in &rest {
+        let owner = need.beside.and_then(|owner| ids.get(&owner)).copied().unwrap_or(&need.id);
+        items.entry(owner).or_default().push(need);
+    }
+    let items: Vec<Vec<&Need>> = items.into_values().collect();
+    let problem = problem(&items, there, rooms);
+    for (together, bin) in items.iter().zip(spread(&problem)) {
+        let Some(bin) = bin else { continue };
+        for need in together {
+            rooms[bin].take(need);
+            there.insert(need.uid, rooms[bin].host.clone());
+        }
+    }
+}
+
+/// The question of where nodes that stay together go, in numbers.
+fn problem(items: &[Vec<&Need>], there: &BTreeMap<NodeUid, HostId>, rooms: &[Room]) -> Problem {
+    let hosts: BTreeMap<&HostId, usize> = rooms.iter().enumerate().map(|(i, r)| (&r.host, i)).collect();
+    let item_of: BTreeMap<NodeUid, usize> =
+        items.iter().enumerate().flat_map(|(i, together)| together.iter().map(move |n| (n.uid, i))).collect();
+    let bins = rooms.iter().map(|room| {
+        let (cpu, memory) = room.free();
+        Bin { free: [cpu, memory], size: [room.cpu_millis, room.memory_bytes] }
+    });
+    let mut problem = Problem { bins: bins.collect(), ..Problem::default() };
+    let mut takers = Takers { rooms, there, asked: BTreeMap::new(), classes: BTreeMap::new() };
+    for (i, together) in items.iter().enumerate() {
+        let mut pulls: BTreeMap<usize, u32> = BTreeMap::new();
+        for (other, links) in together.iter().flat_map(|need| &need.neighbours) {
+            match (item_of.get(other), there.get(other).and_then(|host| hosts.get(host))) {
+                // Each of the two ends names the link.
+                (Some(j), _) if i < *j => problem.links.push((i, *j, *links)),
+                (None, Some(bin)) => *pulls.entry(*bin).or_default() += links,
+                _ => {}
+            }
+        }
+        let takes = together.iter().fold([0, 0], |[cpu, memory]: [u64; 2], need| {
+            [cpu.saturating_add(need.cpu_millis), memory.saturating_add(need.memory_bytes)]
+        });
+        problem.items.push(Item { takes, class: takers.class(together), pulls: pulls.into_iter().collect() });
+    }
+    let mut classes: Vec<(Vec<bool>, usize)> = takers.classes.into_iter().collect();
+    classes.sort_by_key(|(_, class)| *class);
+    problem.classes = classes.into_iter().map(|(bins, _)| bins).collect();
+    problem
+}
+
+/// Which hosts take whom, room aside. Most nodes ask for the same.
+struct Takers<'a> {
+    rooms: &'a [Room],
+    there: &'a BTreeMap<NodeUid, HostId>,
+    asked: BTreeMap<(Runtime, &'a Asks), Vec<bool>>,
+    classes: BTreeMap<Vec<bool>, usize>,
+}
+
+impl<'a> Takers<'a> {
+    /// The class of nodes that stay together.
+    fn class(&mut self, together: &[&'a Need]) -> usize {
+        let mut takes = vec![true; self.rooms.len()];
+        for need in together {
+            let asked = self.asked.entry((need.runtime, &need.asks));
+            let able = asked.or_insert_with(|| self.rooms.iter().map(|r| r.never(need).is_none()).collect());
+            takes.iter_mut().zip(able).for_each(|(takes, able)| *takes &= *able);
+            if let Some(host) = need.beside.and_then(|owner| self.there.get(&owner)) {
+                takes.iter_mut().zip(self.rooms).for_each(|(takes, room)| *takes &= room.host == *host);
+            }
+        }
+        let next = self.classes.len();
+        *self.classes.entry(takes).or_insert(next)
+    }
 }
 
 /// Why a node cannot be on a host although the host takes it: the node whose network namespace it shares is elsewhere.
@@ -222,157 +301,4 @@ fn emptiness(room: &Room) -> u128 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const GIB: u64 = 1 << 30;
-
-    fn room(host: &str, runtimes: &[Runtime], cores: u64, gib: u64) -> Room {
-        Room {
-            host: host.parse().unwrap(),
-            heard: true,
-            runtimes: runtimes.iter().copied().collect(),
-            cpu_millis: cores * 1_000,
-            memory_bytes: gib * GIB,
-            cpu_reserved: 0,
-            memory_reserved: 0,
-            allowed: Allowed::default(),
-        }
-    }
-
-    fn need(id: &str, runtime: Runtime, cpu_millis: u64, memory_bytes: u64) -> Need {
-        Need {
-            uid: NodeUid::new(),
-            id: id.into(),
-            runtime,
-            cpu_millis,
-            memory_bytes,
-            former: None,
-            neighbours: BTreeSet::new(),
-            asks: Asks::default(),
-            beside: None,
-        }
-    }
-
-    #[test]
-    fn a_node_that_shares_a_network_goes_where_it_is() {
-        let docker = [Runtime::Docker];
-        let owner = need("z", Runtime::Docker, 3_000, GIB);
-        let sharer = Need { beside: Some(owner.uid), ..need("a", Runtime::Docker, 2_000, GIB) };
-        let other = need("b", Runtime::Docker, 4_000, GIB);
-        let rooms = [room("h1", &docker, 4, 64), room("h2", &docker, 8, 64)];
-        let needs = [sharer.clone(), other, owner.clone()];
-        let placed = place(&needs, &BTreeMap::new(), &rooms);
-        assert_eq!(placed[&owner.uid].as_ref().ok(), placed[&sharer.uid].as_ref().ok(), "{placed:?}");
-        // No room beside it: it goes nowhere else.
-        let big = Need { cpu_millis: 6_000, ..sharer };
-        let placed = place(&[big.clone(), owner], &BTreeMap::new(), &rooms);
-        let why = placed[&big.uid].as_ref().unwrap_err();
-        assert!(why.iter().any(|r| r.code == "NETWORK_ELSEWHERE"), "{why:?}");
-    }
-
-    #[test]
-    fn a_node_goes_where_what_it_asks_for_is_allowed() {
-        let docker = [Runtime::Docker];
-        let device = netloom_model::spec::DeviceMapping { host_path: "/dev/x".into(), ..Default::default() };
-        let spec = netloom_model::spec::NodeSpec { devices: vec![device], ..Default::default() };
-        let asks = Asks::of(&spec, [].into_iter());
-        let n = Need { asks, ..need("a", Runtime::Docker, 1, 1) };
-        let mut rooms = [room("h1", &docker, 64, 64), room("h2", &docker, 4, 64)];
-        let why = place(std::slice::from_ref(&n), &BTreeMap::new(), &rooms)[&n.uid].clone().unwrap_err();
-        assert!(why.iter().all(|r| is_policy(&r.code) && !r.resolvable), "{why:?}");
-        rooms[1].allowed.devices.push("/dev/x".into());
-        let placed = place(std::slice::from_ref(&n), &BTreeMap::new(), &rooms);
-        assert_eq!(placed[&n.uid].as_ref().unwrap().as_str(), "h2");
-    }
-
-    /// Five VMs of 3 cores and nine containers of 1.1 ask for 24.9 cores, 156 % of the one host that can run VMs; with the other host all of them fit.
-    #[test]
-    fn fourteen_nodes_of_which_one_host_alone_would_be_at_156_percent_all_fit_on_two() {
-        let mut needs: Vec<Need> =
-            (0..5).map(|i| need(&format!("vm{i}"), Runtime::Libvirt, 3_000, GIB)).collect();
-        needs.extend((0..9).map(|i| need(&format!("c{i}"), Runtime::Docker, 1_100, GIB)));
-        let asked: u64 = needs.iter().map(|n| n.cpu_millis).sum();
-        assert_eq!(asked * 100 / 16_000, 155, "the case is the one that broke");
-        let rooms =
-            [room("a", &[Runtime::Docker, Runtime::Libvirt], 16, 64), room("b", &[Runtime::Docker], 16, 64)];
-        let placed = place(&needs, &BTreeMap::new(), &rooms);
-        assert!(placed.values().all(Result::is_ok), "{placed:?}");
-        for vm in needs.iter().filter(|n| n.runtime == Runtime::Libvirt) {
-            assert_eq!(placed[&vm.uid].as_ref().unwrap().as_str(), "a");
-        }
-    }
-
-    #[test]
-    fn hosts_truly_too_small_name_what_is_missing() {
-        let needs = [need("x", Runtime::Libvirt, 20_000, GIB)];
-        let mut busy = room("b", &[Runtime::Libvirt], 32, 64);
-        busy.cpu_reserved = 30_000;
-        let lost = Room { heard: false, ..room("c", &[Runtime::Libvirt], 64, 64) };
-        let rooms =
-            [room("a", &[Runtime::Docker, Runtime::Libvirt], 16, 64), busy, lost, room("d", &[], 64, 64)];
-        let rejections = place(&needs, &BTreeMap::new(), &rooms)[&needs[0].uid].clone().unwrap_err();
-        let said: Vec<(&str, &str, &str, bool)> = rejections
-            .iter()
-            .map(|r| (r.host.as_str(), r.code.as_str(), r.detail.as_str(), r.resolvable))
-            .collect();
-        assert_eq!(
-            said,
-            [
-                ("a", "INSUFFICIENT_CPU", "needs 20.00 CPU, 16.00 of 16.00 free", false),
-                ("b", "INSUFFICIENT_CPU", "needs 20.00 CPU, 2.00 of 32.00 free", true),
-                ("c", "HOST_UNKNOWN", "is not heard of", true),
-                (
-                    "d",
-                    "RUNTIME_MISSING",
-                    "libvirt does not answer on it: install libvirtd and qemu-system-x86 there and start libvirtd",
-                    false
-                ),
-            ]
-        );
-    }
-
-    #[test]
-    fn a_lab_stays_together_where_it_fits() {
-        let docker = [Runtime::Docker];
-        let needs: Vec<Need> = (0..4).map(|i| need(&format!("n{i}"), Runtime::Docker, 1_000, GIB)).collect();
-        let rooms = [room("a", &docker, 3, 64), room("b", &docker, 8, 64), room("c", &docker, 16, 64)];
-        let hosts = |placed: &BTreeMap<NodeUid, HostId>| -> BTreeSet<String> {
-            place(&needs, placed, &rooms).into_values().map(|r| r.unwrap().to_string()).collect()
-        };
-        assert_eq!(hosts(&BTreeMap::new()), BTreeSet::from(["c".to_owned()]));
-        let on_b = BTreeMap::from([(NodeUid::new(), "b".parse().unwrap())]);
-        assert_eq!(hosts(&on_b), BTreeSet::from(["b".to_owned()]));
-    }
-
-    proptest! {
-        #[test]
-        fn no_host_is_given_more_than_it_has(
-            sizes in prop::collection::vec((0u64..6_000, 0u64..8, any::<bool>()), 0..40),
-            hosts in prop::collection::vec((1u64..12, 1u64..16, any::<bool>(), any::<bool>()), 1..5),
-        ) {
-            let needs: Vec<Need> = sizes.iter().enumerate().map(|(i, (cpu, gib, vm))| {
-                need(&i.to_string(), if *vm { Runtime::Libvirt } else { Runtime::Docker }, *cpu, gib * GIB)
-            }).collect();
-            let rooms: Vec<Room> = hosts.iter().enumerate().map(|(i, (cores, gib, heard, vm))| {
-                let runtimes: &[Runtime] = if *vm { &[Runtime::Docker, Runtime::Libvirt] } else { &[Runtime::Docker] };
-                Room { heard: *heard, ..room(&format!("h{i}"), runtimes, *cores, *gib) }
-            }).collect();
-            let placed = place(&needs, &BTreeMap::new(), &rooms);
-            prop_assert_eq!(placed.len(), needs.len());
-            for room in &rooms {
-                let on: Vec<&Need> = needs.iter().filter(|n| placed[&n.uid].as_ref().ok() == Some(&room.host)).collect();
-                prop_assert!(on.iter().map(|n| n.cpu_millis).sum::<u64>() <= room.cpu_millis);
-                prop_assert!(on.iter().map(|n| n.memory_bytes).sum::<u64>() <= room.memory_bytes);
-                prop_assert!(on.is_empty() || room.heard);
-                prop_assert!(on.iter().all(|n| room.runtimes.contains(&n.runtime)));
-            }
-            for need in &needs {
-                if let Err(rejections) = &placed[&need.uid] {
-                    prop_assert_eq!(rejections.len(), rooms.len());
-                }
-            }
-        }
-    }
-}
+mod tests;

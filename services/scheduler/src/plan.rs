@@ -29,7 +29,17 @@ use crate::place::{Asks, Need, Room, is_policy, place};
 use crate::rows::{ImageStep, LabRows, NicRow, NodeRow, network_of};
 
 /// Said of what was set aside and is asked for again.
-const COMES_BACK: &str = "its former container comes back";
+fn comes_back(runtime: Runtime) -> String {
+    format!("its former {} comes back", instance_of(runtime))
+}
+
+/// What is made of a node, in words.
+fn instance_of(runtime: Runtime) -> &'static str {
+    match runtime {
+        Runtime::Libvirt => "virtual machine",
+        Runtime::Docker | Runtime::Bridge => "container",
+    }
+}
 
 /// What a spec asks for beside what there is.
 #[derive(Debug, Clone, PartialEq)]
@@ -157,8 +167,8 @@ fn nodes(
             if !stays {
                 // Its removal may not have begun, or it is aside: then it is as it was.
                 let (verb, why) = match old.is_aside() {
-                    true => (Verb::Start, COMES_BACK),
-                    false => (Verb::Create, "it is wanted again"),
+                    true => (Verb::Start, comes_back(old.runtime)),
+                    false => (Verb::Create, "it is wanted again".to_owned()),
                 };
                 (old.wanted, old.spec, old.removal) = (Wanted::Running, new.spec.into(), String::new());
                 actions.push(action(verb, Object::Node, &id, why));
@@ -173,16 +183,15 @@ fn nodes(
         let why = why.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
         let contents = reason::contents((&had(old, before), &old.spec), (spec, &new.spec), true);
         let verb = if stays { Verb::Recreate } else { Verb::Create };
+        let (runtime, forces) = (new.runtime, format!("forces a new {}", instance_of(new.runtime)));
         let why = match made.anew(rows, new, uid) {
             Anew::AsBefore => continue,
-            Anew::Back => COMES_BACK.to_owned(),
+            Anew::Back => comes_back(runtime),
             Anew::Made if !stays => "it is wanted again".to_owned(),
-            Anew::Made if why.is_empty() => "forces a new container: it could not be made before".to_owned(),
-            Anew::Made => [format!("forces a new container: {why}")]
-                .into_iter()
-                .chain(contents)
-                .collect::<Vec<_>>()
-                .join("; "),
+            Anew::Made if why.is_empty() => format!("{forces}: it could not be made before"),
+            Anew::Made => {
+                [format!("{forces}: {why}")].into_iter().chain(contents).collect::<Vec<_>>().join("; ")
+            }
         };
         actions.push(action(verb, Object::Node, &id, why));
     }
@@ -217,6 +226,9 @@ fn changed_in_place(
     }
     if *node.spec != spec {
         reasons.push(reason::node_change(&node.spec, &spec));
+        if node.runtime == Runtime::Libvirt && reason::has_other_limits(&node.spec, &spec) {
+            reasons.push(reason::FROM_NEXT_START.to_owned());
+        }
         node.spec = spec.into();
     }
     reasons.extend(contents);
@@ -251,7 +263,7 @@ fn followers(rows: &mut LabRows, made: &mut Made, ctx: Context<'_>, actions: &mu
         };
         let why = match made.anew(rows, new, uid) {
             Anew::AsBefore => continue,
-            Anew::Back => COMES_BACK.to_owned(),
+            Anew::Back => comes_back(Runtime::Docker),
             Anew::Made => why,
         };
         actions.retain(|a| a.object != Object::Node || a.id != id);
@@ -268,13 +280,13 @@ fn placement(
 ) -> Vec<Unplaced> {
     let uids: BTreeMap<&str, NodeUid> =
         rows.nodes.values().filter(|n| n.is_wanted()).map(|n| (n.spec.id.as_str(), n.uid)).collect();
-    let mut neighbours: BTreeMap<NodeUid, BTreeSet<NodeUid>> = BTreeMap::new();
+    let mut neighbours: BTreeMap<NodeUid, BTreeMap<NodeUid, u32>> = BTreeMap::new();
     for link in &spec.links {
         let ends: Vec<NodeUid> =
             link.node_ends().filter_map(|e| uids.get(e.node.as_str()).copied()).collect();
         if let [a, b] = ends[..] {
-            neighbours.entry(a).or_default().insert(b);
-            neighbours.entry(b).or_default().insert(a);
+            *neighbours.entry(a).or_default().entry(b).or_default() += 1;
+            *neighbours.entry(b).or_default().entry(a).or_default() += 1;
         }
     }
     let of_nodes = links_of_nodes(spec);

@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
@@ -30,6 +30,10 @@ use crate::plan::take_over;
 use crate::rows::{ImageStep, LabRows, NodeRow, now_us};
 use crate::scheduler::Scheduler;
 
+/// What a host says that does not reach the image registry.
+const NO_REGISTRY: &str = "IMAGE_REGISTRY_UNAVAILABLE";
+/// What asking for an image once more helps against: the right to read it is over, or it was pushed anew while it was read.
+const ASKED_ANEW: [&str; 2] = ["TICKET_EXPIRED", "BLOB_MENDED"];
 /// How often what waits is looked for although nothing happened.
 const TICK: Duration = Duration::from_secs(5);
 /// How long after a failure a lab is tried again, and the most that this grows to.
@@ -78,6 +82,7 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
 /// Prepares what waits of a lab on a host until nothing does.
 async fn prepare(core: &Scheduler, lab: LabUid, client: &HostClient) {
     let mut pause = BACKOFF.0;
+    let mut without_registry: Option<Instant> = None;
     loop {
         let Some(rows) = core.store.rows(lab) else { return };
         let nodes: Vec<NodeRow> = rows
@@ -89,9 +94,12 @@ async fn prepare(core: &Scheduler, lab: LabUid, client: &HostClient) {
         if nodes.is_empty() {
             return;
         }
-        match attempt(core, &rows, client, &nodes).await {
-            Ok(()) => pause = BACKOFF.0,
+        let is_last = without_registry.is_some_and(|since| since.elapsed() >= core.config.registry_bound());
+        match attempt(core, &rows, client, &nodes, is_last).await {
+            Ok(()) => (pause, without_registry) = (BACKOFF.0, None),
             Err(e) => {
+                without_registry =
+                    e.is_of(NO_REGISTRY).then(|| without_registry.unwrap_or_else(Instant::now));
                 tracing::warn!("not prepared yet, tried again in {pause:?}: {e}");
                 let detail = format!("tried again: {e}");
                 let uids: Vec<NodeUid> = nodes.iter().map(|n| n.uid).collect();
@@ -127,7 +135,14 @@ fn step(rows: &mut LabRows, nodes: &[NodeUid], step: ImageStep, detail: &str) {
     }
 }
 
-async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &[NodeRow]) -> Result<()> {
+/// Does what is to be done for these nodes. With `is_last`, a host that does not reach the image registry fails them.
+async fn attempt(
+    core: &Scheduler,
+    rows: &LabRows,
+    client: &HostClient,
+    nodes: &[NodeRow],
+    is_last: bool,
+) -> Result<()> {
     let lab = rows.lab.uid;
     let image_use = |n: &NodeRow| ImageUse {
         node: n.id.to_string(),
@@ -168,7 +183,7 @@ async fn attempt(core: &Scheduler, rows: &LabRows, client: &HostClient, nodes: &
     })
     .await?;
     are_ready(core, lab, client, &ready).await?;
-    let pull = |(image, (stored, nodes))| pull(core, lab, client, image, stored, nodes);
+    let pull = |(image, (stored, nodes))| pull(core, lab, client, image, stored, nodes, is_last);
     let mut running = futures::stream::iter(pulls.into_iter().map(pull)).buffer_unordered(PULLS);
     let mut outcome = Ok(());
     while let Some(done) = running.next().await {
@@ -216,7 +231,7 @@ fn pin(rows: &mut LabRows, nodes: &[(NodeUid, String)]) {
     }
 }
 
-/// Fetches one image once for all nodes that wait for it; only a host that cannot be reached is an error.
+/// Fetches one image once for all nodes that wait for it; only a host that cannot be reached, or is to be asked anew, is an error.
 async fn pull(
     core: &Scheduler,
     lab: LabUid,
@@ -224,6 +239,7 @@ async fn pull(
     (reference, runtime): (String, Runtime),
     stored: Option<StoredBlob>,
     nodes: Vec<NodeUid>,
+    is_last: bool,
 ) -> Result<()> {
     let stored = stored.map(|blob| {
         let ticket = core.ticket(blob.digest(), ticket::READ_BLOB);
@@ -254,9 +270,18 @@ async fn pull(
             core.registry.record(&client.id, vec![facts]).await?;
             are_ready(core, lab, client, &pinned).await
         }
-        Err(e) if e.is_unreachable() => Err(e),
+        Err(e)
+            if ASKED_ANEW.iter().any(|reason| e.is_of(reason))
+                || (e.is_unreachable() && !(is_last && e.is_of(NO_REGISTRY))) =>
+        {
+            Err(e)
+        }
         Err(e) => {
             let why = e.peer().map_or_else(|| e.to_string(), |f| f.message.clone());
+            let why = match e.is_of(NO_REGISTRY) {
+                true => format!("host {}: {why}; deploy again when that is mended", client.id),
+                false => why,
+            };
             core.change("scheduler.image", lab, |rows| {
                 step(rows, &nodes, ImageStep::Failed, &why);
                 take_over(rows, &core.catalogue, now_us());

@@ -30,7 +30,7 @@ use crate::client::HostClient;
 use crate::error::Result;
 use crate::figures;
 use crate::rows::LabRows;
-use crate::scheduler::Scheduler;
+use crate::scheduler::{LONGEST_REST, Scheduler};
 use crate::world::Refusal;
 
 pub use self::compute::Compute;
@@ -40,8 +40,8 @@ pub use self::network::Network;
 const TICK: Duration = Duration::from_secs(5);
 /// How long the removal of leftovers may hold up the rest; the host goes on with it.
 const STRAYS: Duration = Duration::from_secs(10);
-/// Longest rest before rows and a host are compared again.
-const LONGEST_REST: Duration = Duration::from_millis(15);
+/// Longest rest before rows and a host are compared again, when little is to come.
+const SHORT_REST: Duration = Duration::from_millis(15);
 /// How long rows are waited for to follow what a host said.
 const ROWS_FOLLOW: Duration = Duration::from_millis(50);
 /// How long after a failure a lab is told again, and the most that this grows to.
@@ -237,7 +237,7 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
                     let _ = tokio::time::timeout(ROWS_FOLLOW, revision.changed()).await;
                 }
             }
-            pace.rest().await;
+            core.rest(&pace, SHORT_REST).await;
         };
         tokio::select! {
             () = woken => {}

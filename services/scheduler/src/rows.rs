@@ -3,6 +3,7 @@
 //! All rows of a lab travel together as [`LabRows`]: whoever changes something takes them, changes a copy, and the store writes the difference
 //! with its events in one transaction. There is no second way to write.
 
+mod index;
 mod operation;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,12 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use netloom_model::id::{HostId, LabId, LabUid, LinkUid, NodeId, NodeUid, OperationId, WireId};
 use netloom_model::observed::{ComputeInventory, NetworkInventory, Observed, Phase};
 use netloom_model::plan::Rejection;
-use netloom_model::slice::{Network, files_hash, mgmt_bridge};
+use netloom_model::slice::{Network, files_hash, mgmt_bridge, wiped_hash};
 use netloom_model::spec::{FileEntry, LabSpec, LinkSpec, NodeSpec, Stage};
 use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
 use netloom_model::tally::{LinkTally, NodeTally};
 use serde::{Deserialize, Serialize};
 
+pub use self::index::Index;
 pub use self::operation::{OperationKind, OperationRow, OperationState};
 use crate::shared::Shared;
 
@@ -127,6 +129,12 @@ pub struct NodeRow {
     /// Grows with each start and restart that was asked for.
     #[serde(default)]
     pub restarts: u64,
+    /// How often it was wiped.
+    #[serde(default)]
+    pub wipes: u64,
+    /// The snapshot that its last start that was asked for begins from; empty: from its disk as it is.
+    #[serde(default)]
+    pub restore: String,
     /// How far it came in its stages.
     #[serde(default)]
     pub stages: Stages,
@@ -161,6 +169,11 @@ impl NodeRow {
     /// True for what is set aside: its disk is kept until an operation succeeds, since it may be asked to come back.
     pub fn is_aside(&self) -> bool {
         self.wanted == Wanted::Aside
+    }
+
+    /// The hash that its instance is to have.
+    pub fn instance_hash(&self) -> String {
+        wiped_hash(&self.spec_hash, self.wipes)
     }
 
     /// Where its instance is in its life, as last read back; none when there is none.
@@ -246,8 +259,8 @@ pub struct NicRow {
     pub wire_id: WireId,
     /// The node it is in.
     pub node_uid: NodeUid,
-    /// The link it is an end of.
-    pub link_uid: LinkUid,
+    /// The link it is an end of; none of a virtual machine's NIC that has no cable.
+    pub link_uid: Option<LinkUid>,
     /// The name the kind gives it.
     pub interface: String,
     /// Index of the data port, from 0.
@@ -355,6 +368,9 @@ impl LabRows {
     /// The files that a node is to have on its host. One beside which a successor stands has its own: the spec's are for the successor, of which it is not known
     /// whether it ever takes its place.
     pub fn files_for(&self, node: &NodeRow) -> Vec<FileEntry> {
+        if self.lab.spec.files.is_empty() && node.own_files.is_empty() {
+            return Vec::new();
+        }
         let succeeds = |n: &NodeRow| n.is_successor() && n.id.folded() == node.id.folded();
         match node.is_wanted() && self.nodes.values().any(succeeds) {
             true => node.own_files.clone(),
@@ -395,7 +411,7 @@ impl LabRows {
         self.links.values().filter(|l| !l.replaced).map(|l| (l.id.as_str(), l)).collect()
     }
 
-    /// The interfaces of a node by port.
+    /// The interfaces of one node by port.
     pub fn nics_of(&self, node: NodeUid) -> Vec<&NicRow> {
         let mut nics: Vec<&NicRow> = self.nics.values().filter(|n| n.node_uid == node && !n.absent).collect();
         nics.sort_by_key(|n| n.port);

@@ -1,10 +1,14 @@
 //! What every part of the scheduler holds: the store, the world, the hosts' channels; and the one way to change a lab.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use netloom_model::id::{HostId, LabUid};
 use netloom_model::kind::Catalogue;
+use netloom_model::observed::Phase;
+use netloom_model::state::NodeState;
+use netloom_service::pace::Pace;
 use netloom_service::{Connector, ticket};
 use tokio::sync::Notify;
 
@@ -13,7 +17,7 @@ use crate::config::{Config, HostConfig};
 use crate::error::Result;
 use crate::facts;
 use crate::place::{Allowed, Room};
-use crate::rows::{LabRows, Reserved};
+use crate::rows::{LabRows, NodeRow, Reserved};
 use crate::store::{Store, Tx};
 use crate::world::World;
 
@@ -22,6 +26,14 @@ const FIRST_WORD: Duration = Duration::from_secs(3);
 
 /// How long a ticket is good.
 const TICKET: Duration = Duration::from_secs(60);
+const FETCH_TICKET: Duration = Duration::from_secs(300);
+
+/// Longest rest of a loop before it looks at everything again, while much is still to come.
+pub const LONGEST_REST: Duration = Duration::from_millis(200);
+/// How often it is seen meanwhile whether it still is.
+const STEP: Duration = Duration::from_millis(25);
+/// So few nodes on their way are the last.
+const LAST: usize = 4;
 
 /// The scheduler's parts.
 pub struct Scheduler {
@@ -166,10 +178,40 @@ impl Scheduler {
         let _ = tokio::time::timeout(FIRST_WORD, wait).await;
     }
 
-    /// A ticket for a verb on this uid, from now on for a short time.
+    /// A ticket for a verb on this uid, from now on for a short time; for bytes of an image a little longer, since a host may be busy with others. One that comes too late is asked for anew.
     pub fn ticket(&self, uid: &str, verb: &str) -> String {
-        let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + TICKET;
+        let good_for = if verb == ticket::READ_BLOB { FETCH_TICKET } else { TICKET };
+        let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + good_for;
         ticket::sign(&self.ticket_key, uid, verb, expires.as_secs())
+    }
+
+    /// Waits until a loop is due to look at everything again: soon when somebody waits for the last of what is to come.
+    pub async fn rest(&self, pace: &Pace, soon: Duration) {
+        let mut longest = soon;
+        loop {
+            pace.rest_at_most(longest).await;
+            if longest >= LONGEST_REST || !self.is_much_to_come() {
+                return;
+            }
+            longest += STEP;
+        }
+    }
+
+    /// True while an operation has more nodes on their way than the last few: what is told of one of them nobody waits for. Rows may be late by a rest, hosts are not.
+    fn is_much_to_come(&self) -> bool {
+        let active = self.store.active_operations();
+        let busy: Vec<Arc<LabRows>> = active.iter().filter_map(|o| self.store.rows(o.lab_uid)).collect();
+        self.world.read(|hosts| {
+            let phase = |n: &NodeRow| Some(hosts.get(n.host.as_ref()?)?.compute.instances.get(&n.uid)?.phase);
+            let is_on_its_way = |n: &&NodeRow| match n.state {
+                NodeState::Pending | NodeState::Creating | NodeState::Starting => {
+                    phase(n) != Some(Phase::Running)
+                }
+                NodeState::Stopping => phase(n).is_some(),
+                _ => false,
+            };
+            busy.iter().any(|rows| rows.nodes.values().filter(is_on_its_way).nth(LAST).is_some())
+        })
     }
 
     /// Says that nodes which fitted nowhere may fit now.

@@ -7,7 +7,7 @@
 //! the same ends waits. Then nodes are set aside, with their interfaces, and an interface that loses its link stays too, until the operation has brought about everything else. A
 //! cancel finds all of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use netloom_model::id::{HostId, NodeUid, WireId};
 use netloom_model::kind::Catalogue;
@@ -19,7 +19,7 @@ use netloom_model::spec::{Endpoint, EndpointType, NetworkMode, NodeSpec};
 use netloom_model::state::{Runtime, Wanted};
 
 use crate::plan::guest_name;
-use crate::rows::{AUTHORITY, ImageStep, LabRows, LinkRow, NicRow, NodeRow};
+use crate::rows::{AUTHORITY, ImageStep, Index, LabRows, LinkRow, NicRow, NodeRow};
 use crate::{claims, operation, stages};
 
 /// The instances of a lab on a host.
@@ -49,7 +49,8 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
     if nodes.is_empty() {
         return BTreeMap::new();
     }
-    let (entries, network) = (host_entries(rows), rows.lab.network());
+    let index = rows.index();
+    let (entries, network) = (host_entries(&index), rows.lab.network());
     nodes
         .into_iter()
         .map(|n| {
@@ -61,21 +62,23 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
                 spec: NodeSpec::clone(&n.spec),
                 runtime: n.runtime,
                 wanted: n.wanted,
-                interfaces: interfaces(rows, n),
+                interfaces: interfaces(&index, n),
                 network: network.clone(),
                 files: rows.files_for(n),
                 host_entries: if n.is_aside() { Vec::new() } else { entries.clone() },
-                spec_hash: n.spec_hash.clone(),
+                spec_hash: n.instance_hash(),
                 restarts: n.restarts,
+                wipes: n.wipes,
+                restore: n.restore.clone(),
                 // One that left and is back may meet what its successor was sent.
                 held: stages::is_held(rows, n) || rows.has_files_due(n),
                 certificate: certificate(rows, n),
                 network_of: match &n.spec.network_mode {
-                    NetworkMode::Node(owner) => wanted_node(rows, owner).map(|o| o.uid),
+                    NetworkMode::Node(owner) => index.wanted(owner).map(|o| o.uid),
                     _ => None,
                 },
                 readiness: readiness(n, catalogue),
-                nics: machine_nics(rows, n),
+                nics: machine_nics(&index, n),
                 image_digest: n.image_digest.clone(),
             };
             (n.uid, instance)
@@ -89,26 +92,26 @@ fn readiness(node: &NodeRow, catalogue: &Catalogue) -> Option<Readiness> {
 }
 
 /// The interfaces that a node's process waits for: none while its stages keep them back, since it is to start without them.
-fn interfaces(rows: &LabRows, node: &NodeRow) -> Vec<String> {
-    if stages::are_links_held(rows, node) {
+fn interfaces(index: &Index<'_>, node: &NodeRow) -> Vec<String> {
+    if stages::are_links_held(index.rows, node) {
         return Vec::new();
     }
-    rows.nics_of(node.uid).into_iter().map(guest_name).collect()
+    index.nics_of(node.uid).iter().map(|nic| guest_name(nic)).collect()
 }
 
 /// The NICs that a virtual machine is started with.
-fn machine_nics(rows: &LabRows, node: &NodeRow) -> Vec<MachineNic> {
+fn machine_nics(index: &Index<'_>, node: &NodeRow) -> Vec<MachineNic> {
     if node.runtime != Runtime::Libvirt {
         return Vec::new();
     }
-    let nic = |n: &NicRow| MachineNic {
+    let nic = |n: &&NicRow| MachineNic {
         wire_id: n.wire_id,
         guest_name: guest_name(n),
         mac: n.mac.clone(),
         mtu: n.mtu,
         addresses: n.addresses.clone(),
     };
-    rows.nics_of(node.uid).into_iter().map(nic).collect()
+    index.nics_of(node.uid).iter().map(nic).collect()
 }
 
 /// The certificate of a node that asks for one.
@@ -122,14 +125,10 @@ fn certificate(rows: &LabRows, node: &NodeRow) -> Option<Certificate> {
     })
 }
 
-fn wanted_node<'r>(rows: &'r LabRows, id: &str) -> Option<&'r NodeRow> {
-    rows.nodes.values().find(|n| n.is_wanted() && n.spec.id == id)
-}
-
 /// Lines of /etc/hosts for all nodes of a lab: management addresses as read back, then the first address of each family on a link.
-fn host_entries(rows: &LabRows) -> Vec<HostEntry> {
+fn host_entries(index: &Index<'_>) -> Vec<HostEntry> {
     let mut nodes: Vec<&NodeRow> =
-        rows.nodes.values().filter(|n| n.is_wanted() && n.runtime != Runtime::Bridge).collect();
+        index.rows.nodes.values().filter(|n| n.is_wanted() && n.runtime != Runtime::Bridge).collect();
     nodes.sort_by(|a, b| a.id.cmp(&b.id));
     let mut entries = Vec::new();
     for node in nodes {
@@ -139,7 +138,7 @@ fn host_entries(rows: &LabRows) -> Vec<HostEntry> {
             .flat_map(|o| [&o.mgmt_ipv4, &o.mgmt_ipv6])
             .filter(|a| !a.is_empty())
             .cloned();
-        let of_links: Vec<&String> = rows.nics_of(node.uid).into_iter().flat_map(|n| &n.addresses).collect();
+        let of_links: Vec<&String> = index.nics_of(node.uid).iter().flat_map(|n| &n.addresses).collect();
         let first = |v6: bool| of_links.iter().find(|a| a.contains(':') == v6).map(|a| without_length(a));
         for address in mgmt.chain(first(false)).chain(first(true)) {
             let names = [node.id.to_string()].into_iter().chain(node.spec.aliases.iter().cloned());
@@ -197,10 +196,11 @@ pub fn network(rows: &LabRows, host: &HostId) -> NetworkSlice {
     let is_free =
         |l: &LinkRow| [&l.spec.a, &l.spec.b].into_iter().filter_map(taken).all(|e| !used.contains(&e));
     let told = |l: &&LinkRow| remains(l) || (l.is_wanted() && is_free(l));
+    let ends = Ends::of(rows, &held_back);
     for link in rows.links.values().filter(told).filter(|l| l.host.as_ref() == Some(host)) {
         // A wire ends in what is made only.
         let end = |end: &Endpoint| {
-            wire_end(rows, end, &held_back).filter(|end| match end {
+            ends.wire_end(end).filter(|end| match end {
                 WireEnd::Nic(wire_id) => slice.nics.contains_key(wire_id),
                 _ => true,
             })
@@ -242,22 +242,44 @@ fn stays(rows: &LabRows, nic: &NicRow, held: &HeldBack) -> bool {
     rows.nodes.get(&nic.node_uid).is_some_and(|n| n.is_aside() || with(n))
 }
 
-fn wire_end(rows: &LabRows, end: &Endpoint, held: &HeldBack) -> Option<WireEnd> {
-    match end.kind {
-        EndpointType::Node => {}
-        EndpointType::Host => return Some(WireEnd::HostInterface(end.interface.clone())),
-        EndpointType::MgmtNet => return rows.lab.network().map(|n| WireEnd::Bridge(n.spec.bridge)),
-        EndpointType::Dummy => return Some(WireEnd::Dummy),
+/// What wires may end in, by the names that links have for it.
+struct Ends<'r> {
+    rows: &'r LabRows,
+    nodes: HashMap<&'r str, &'r NodeRow>,
+    nics: HashMap<(NodeUid, &'r str), WireId>,
+}
+
+impl<'r> Ends<'r> {
+    fn of(rows: &'r LabRows, held: &HeldBack) -> Ends<'r> {
+        let there = |n: &&NodeRow| !n.replaced && (n.is_wanted() || held.all);
+        let made = |n: &&NicRow| !n.absent || stays(rows, n, held);
+        Ends {
+            rows,
+            nodes: rows.nodes.values().filter(there).map(|n| (n.spec.id.as_str(), n)).collect(),
+            nics: rows
+                .nics
+                .values()
+                .filter(made)
+                .map(|n| ((n.node_uid, n.interface.as_str()), n.wire_id))
+                .collect(),
+        }
     }
-    let there = |n: &NodeRow| !n.replaced && (n.is_wanted() || held.all);
-    let node = rows.nodes.values().find(|n| there(n) && n.spec.id == end.node)?;
-    if let Some(segment) = node.segment {
-        return Some(WireEnd::Segment(segment));
+
+    fn wire_end(&self, end: &Endpoint) -> Option<WireEnd> {
+        match end.kind {
+            EndpointType::Node => {}
+            EndpointType::Host => return Some(WireEnd::HostInterface(end.interface.clone())),
+            EndpointType::MgmtNet => {
+                return self.rows.lab.network().map(|n| WireEnd::Bridge(n.spec.bridge));
+            }
+            EndpointType::Dummy => return Some(WireEnd::Dummy),
+        }
+        let node = self.nodes.get(end.node.as_str())?;
+        match node.segment {
+            Some(segment) => Some(WireEnd::Segment(segment)),
+            None => self.nics.get(&(node.uid, end.interface.as_str())).copied().map(WireEnd::Nic),
+        }
     }
-    let of_end = |n: &&NicRow| {
-        (!n.absent || stays(rows, n, held)) && n.node_uid == node.uid && n.interface == end.interface
-    };
-    rows.nics.values().find(of_end).map(|n| WireEnd::Nic(n.wire_id))
 }
 
 /// Uids of the lab's instances that are to be removed from a host.

@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use netloom_model::id::{LabUid, NodeUid, WireId};
+use netloom_model::id::{LabUid, NodeUid, OperationId, WireId};
 use netloom_service::fail_point;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -33,7 +33,7 @@ pub use self::events::{Event, Interface, LabView, LinkView, NodeView, Object, Of
 pub use self::lists::Page;
 use crate::error::{Error, Result};
 use crate::figures;
-use crate::rows::{LabRows, OperationRow, now_us};
+use crate::rows::{LabRows, OperationRow, OperationState, now_us};
 
 /// The database in use.
 pub type Db = sqlx::Sqlite;
@@ -65,6 +65,8 @@ struct Current {
     labs: BTreeMap<LabUid, Arc<LabRows>>,
     names: HashMap<String, LabUid>,
     wires: HashMap<WireId, LabUid>,
+    /// Those that are under way.
+    operations: BTreeMap<OperationId, Arc<OperationRow>>,
 }
 
 impl Store {
@@ -83,6 +85,9 @@ impl Store {
         let mut current = Current::default();
         for rows in labs::load_all(&mut *writer.acquire().await?).await? {
             current.put(rows);
+        }
+        for operation in operations::active(&mut *writer.acquire().await?).await? {
+            current.put_operation(Arc::new(operation));
         }
         let last = events::last(&mut *writer.acquire().await?).await?;
         Ok(Store {
@@ -114,7 +119,7 @@ impl Store {
             sql,
             writer,
             staged: Vec::new(),
-            ended: Vec::new(),
+            operations: Vec::new(),
             events: Vec::new(),
             last_event: None,
             now: now_us(),
@@ -140,6 +145,11 @@ impl Store {
     /// The lab that a wire id belongs to.
     pub fn lab_of_wire(&self, wire: WireId) -> Option<LabUid> {
         self.current.read().expect("no holder panics").wires.get(&wire).copied()
+    }
+
+    /// The operations that are under way, as last committed.
+    pub fn active_operations(&self) -> Vec<Arc<OperationRow>> {
+        self.current.read().expect("no holder panics").operations.values().cloned().collect()
     }
 
     /// The number of the last commit since the start.
@@ -174,6 +184,13 @@ impl Current {
         self.labs.insert(rows.lab.uid, Arc::new(rows));
     }
 
+    fn put_operation(&mut self, operation: Arc<OperationRow>) {
+        match operation.state {
+            OperationState::Running => drop(self.operations.insert(operation.id, operation)),
+            _ => drop(self.operations.remove(&operation.id)),
+        }
+    }
+
     fn remove(&mut self, lab: LabUid) {
         let Some(rows) = self.labs.remove(&lab) else { return };
         self.names.remove(&rows.lab.id.folded());
@@ -188,8 +205,8 @@ pub struct Tx<'s> {
     sql: Transaction<'static, Db>,
     writer: MutexGuard<'s, Writer>,
     staged: Vec<(LabUid, Option<LabRows>)>,
-    /// Operations that are over by this write.
-    ended: Vec<OperationRow>,
+    /// Operations that this write begins, changes or ends.
+    operations: Vec<Arc<OperationRow>>,
     /// Events that are written when it is made to last.
     events: Vec<Event>,
     last_event: Option<u64>,
@@ -223,7 +240,8 @@ impl Tx<'_> {
         fail_point::pass(self.name, "before");
         figures::COMMITS.time(&[self.name], self.sql.commit()).await?;
         fail_point::pass(self.name, "after");
-        self.ended.iter().for_each(figures::ended);
+        let is_over = |o: &&Arc<OperationRow>| o.state != OperationState::Running;
+        self.operations.iter().filter(is_over).for_each(|o| figures::ended(o));
         {
             let mut current = self.store.current.write().expect("no holder panics");
             for (lab, rows) in self.staged {
@@ -232,6 +250,7 @@ impl Tx<'_> {
                     None => current.remove(lab),
                 }
             }
+            self.operations.into_iter().for_each(|operation| current.put_operation(operation));
         }
         // Still under the writer's lock: nobody sees a revision without its rows, or two in the wrong order.
         self.store.revision.send_modify(|n| *n += 1);

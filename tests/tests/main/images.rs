@@ -52,6 +52,15 @@ fn images_come_and_go(mode: Mode) {
         "{}",
         refused.stderr
     );
+    let whole = sandbox.netloom(&["image", "push", sandbox.path().to_str().unwrap(), "bad:1"]);
+    assert!(whole.stderr.contains("is a directory") && whole.stderr.contains("tar -C"), "{}", whole.stderr);
+    std::fs::write(&wrong, vec![7; 4096]).unwrap();
+    let unclear = sandbox.netloom(&["image", "push", wrong.to_str().unwrap(), "bad:1"]);
+    assert!(
+        unclear.stderr.contains("IMAGE_FORMAT_UNKNOWN") && unclear.stderr.contains("--content raw"),
+        "{}",
+        unclear.stderr
+    );
     let missing = sandbox.netloom(&["image", "push", "/no/such/file", "bad:1"]);
     assert!(missing.stderr.contains("there is no file /no/such/file"), "{}", missing.stderr);
 
@@ -78,6 +87,30 @@ fn an_image_that_a_lab_uses_stays(mode: Mode) {
     assert!(image(&sandbox, crate::IMAGE)["stored"].is_object());
     sandbox.netloom(&["destroy", &lab, "-y"]).must();
     sandbox.netloom(&["image", "rm", crate::IMAGE]).must();
+}
+
+/// A name in Docker's store, gone with the value.
+struct Tag(String);
+
+impl Drop for Tag {
+    fn drop(&mut self) {
+        run("docker", &["rmi", &self.0]);
+    }
+}
+
+/// A node without an image gets the one that stands for its kind, which the lab then uses as one that it names.
+fn an_image_stands_for_its_kind(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let lab = sandbox.lab("stands");
+    let tag = Tag(format!("nltest-{lab}:1"));
+    let name = tag.0.as_str();
+    sandbox.netloom(&["image", "push", crate::IMAGE, name, "--kind", "linux", "--preferred"]).must();
+    sandbox.deploy(&format!("name: {lab}\ntopology:\n  nodes:\n    n1: {{kind: linux}}\n"));
+    let node = sandbox.get(&format!("/v1/labs/{lab}/nodes/n1")).expect("the node").body;
+    let ids = image(&sandbox, name)["stored"]["imageIds"].clone();
+    sandbox.netloom(&["destroy", &lab, "-y"]).must();
+    assert_eq!(node["image"], name, "{node}");
+    assert_eq!(ids[0], node["imageDigest"], "{node}");
 }
 
 /// A push that is killed in the middle, also together with the server, goes on where it was.
@@ -149,6 +182,7 @@ fn an_upload_over_http_goes_on_at_its_offset(mode: Mode) {
 in_both_modes!(
     images_come_and_go,
     an_image_that_a_lab_uses_stays,
+    an_image_stands_for_its_kind,
     a_push_that_was_cut_goes_on,
     an_upload_over_http_goes_on_at_its_offset,
 );

@@ -193,6 +193,31 @@ fn a_changed_file_is_written_where_it_is_mounted(mode: Mode) {
         (of().0, read("/etc/a.conf"), read("/etc/conf.d/own")),
         (before.0.clone(), "mine".into(), "own".into())
     );
+
+    // An image that cannot be had: nothing is written over below the node that runs on.
+    let back = of();
+    sandbox.write("a.conf", "a.conf 5\n");
+    let mistyped = text.replace(IMAGE, &format!("{IMAGE}x")).replace("policy: Never", "policy: IfNotPresent");
+    let said = sandbox.try_deploy(&mistyped);
+    assert!(!said.ok() && said.stderr.contains("what ran before runs on"), "{}{}", said.stdout, said.stderr);
+    assert_eq!((of(), read("/etc/a.conf")), (back.clone(), "mine".into()));
+
+    // Written over in place by a deploy that is cancelled while another node waits: what the node made of it is there again, and the node never ended.
+    sandbox.write("a.conf", "a.conf 3\n");
+    sandbox.deploy(&text);
+    sandbox.write("a.conf", "a.conf 6\n");
+    let waits = "    n2:\n      kind: linux\n      image: ".to_owned()
+        + IMAGE
+        + "\n      stages: {create: {wait-for: [{node: n1, stage: exit}]}}\n";
+    let file = sandbox.write("waits.clab.yml", &format!("{text}{waits}")).display().to_string();
+    let mut waiting = sandbox.command();
+    waiting.args(["deploy", "-t", &file]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = waiting.spawn().unwrap();
+    eventually("the file is written over", BOUND, || read("/etc/a.conf") == "a.conf 6");
+    sandbox.netloom(&["cancel", &lab]).must();
+    eventually("the file is what the node made of it", BOUND, || read("/etc/a.conf") == "mine");
+    assert_eq!((of(), read("/etc/conf.d/own")), (back, "own".into()));
+    assert!(!child.wait().unwrap().success());
 }
 
 /// Ids of all containers of a sandbox, and how many of them are set aside.

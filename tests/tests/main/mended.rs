@@ -5,9 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use netloom_tests::{Interface, Mode, Sandbox, container, eventually, in_node, on_plane, pid_of};
+use netloom_tests::{Interface, Mode, Sandbox, Watch, container, eventually, in_node, on_plane, pid_of};
 
-use super::repair::Watch;
 use crate::{IMAGE, line};
 
 const SHOWN: Duration = Duration::from_secs(10);

@@ -108,8 +108,39 @@ fn a_router_is_ready_when_it_has_read_its_configuration(mode: Mode) {
     sandbox.netloom(&["save", &lab, "--dir", &saved.display().to_string()]).must();
     let config = std::fs::read_to_string(saved.join("r1.cfg")).expect("what was saved");
     assert!(config.contains("\nrouter ospf\n ospf router-id 10.255.0.1\n"), "{config}");
+    assert!(!config.contains("Building configuration"), "{config}");
+    what_was_saved_is_kept_and_started_with(&sandbox, &lab, &saved, &config);
     sandbox.netloom(&["destroy", &lab, "--yes"]).must();
     assert_eq!(sandbox.leftovers(), Vec::<String>::new());
+}
+
+/// Changed in the router and saved again, both are there; and it starts with what was saved where that is asked for.
+fn what_was_saved_is_kept_and_started_with(sandbox: &Sandbox, lab: &str, saved: &Path, config: &str) {
+    let vtysh = |commands: &[&str]| {
+        let words = commands.iter().flat_map(|command| ["-c", command]);
+        let words = ["exec", lab, "r1", "--", "vtysh"].into_iter().chain(words).collect::<Vec<_>>();
+        sandbox.netloom(&words).must().stdout
+    };
+    let dir = saved.display().to_string();
+    vtysh(&["configure", "ip prefix-list late permit 10.9.0.0/16"]);
+    sandbox.netloom(&["save", lab, "--dir", &dir]).must();
+    let history = std::fs::read_dir(saved.join("history/r1")).expect("what was saved before");
+    let before: Vec<_> =
+        history.map(|e| std::fs::read_to_string(e.expect("a file").path()).expect("text")).collect();
+    assert_eq!(before, [config]);
+    // Its own file still has the place.
+    let file = sandbox.path().join("lab.clab.yml").display().to_string();
+    let refused = sandbox.netloom(&["deploy", "-t", &file, "--saved", &dir]);
+    assert!(!refused.ok() && refused.stderr.contains("SAVED_CONFIG_BOUND"), "{}", refused.stderr);
+    let text = format!("name: {lab}\ntopology: {{nodes: {{r1: {{kind: frr, image-pull-policy: Never}}}}}}\n");
+    let file = sandbox.write("plain.clab.yml", &text).display().to_string();
+    sandbox.netloom(&["deploy", "-t", &file, "--saved", &dir]).must();
+    let told = vtysh(&["show running-config"]);
+    assert!(told.contains("ip prefix-list late seq 5 permit 10.9.0.0/16"), "{told}");
+    assert!(told.contains("\n ospf router-id 10.255.0.1\n"), "{told}");
+    // There and back it is the same.
+    let again = sandbox.netloom(&["save", lab, "--dir", &dir]).must().stdout;
+    assert!(again.contains("as before"), "{again}");
 }
 
 in_both_modes!(

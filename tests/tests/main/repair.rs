@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use netloom_tests::{Mode, Sandbox, container, docker, eventually, in_node, on_plane};
+use netloom_tests::{Mode, Sandbox, Watch, container, docker, eventually, in_node, on_plane};
 
 use crate::line;
 
@@ -18,41 +18,6 @@ fn start_on(mode: Mode, name: &str, plane: &str) -> (Sandbox, String) {
     let lab = sandbox.lab(name);
     sandbox.deploy(&on_plane(plane, &line(&lab, 2)));
     (sandbox, lab)
-}
-
-/// All that happens to a lab, as the API tells it: what is mended within milliseconds is not seen by asking now and then.
-pub struct Watch {
-    curl: std::process::Child,
-    file: std::path::PathBuf,
-}
-
-impl Watch {
-    /// From now on.
-    pub fn start(sandbox: &Sandbox, lab: &str) -> Watch {
-        let file = sandbox.path().join("watch.ndjson");
-        let curl = std::process::Command::new("curl")
-            .args(["-sN", "--unix-socket"])
-            .arg(sandbox.socket())
-            .arg(format!("http://localhost/v1/labs/{lab}:watch"))
-            .stdout(std::fs::File::create(&file).expect("a file"))
-            .spawn()
-            .expect("curl, which `make deps` installs");
-        let watch = Watch { curl, file };
-        eventually("the snapshot is complete", SHOWN, || watch.said("SNAPSHOT_END"));
-        watch
-    }
-
-    /// True when these words were told.
-    pub fn said(&self, what: &str) -> bool {
-        std::fs::read_to_string(&self.file).is_ok_and(|all| all.contains(what))
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let _ = self.curl.kill();
-        let _ = self.curl.wait();
-    }
 }
 
 fn pings(sandbox: &Sandbox, lab: &str) -> bool {

@@ -94,7 +94,8 @@ impl Floor {
     }
 }
 
-fn note(dir: &Path, name: &str, text: &[u8]) -> anyhow::Result<()> {
+/// Writes something down so that it survives a power cut.
+pub fn note(dir: &Path, name: &str, text: &[u8]) -> anyhow::Result<()> {
     let mut file = std::fs::File::create(dir.join(name))?;
     file.write_all(text)?;
     Ok(file.sync_all()?)

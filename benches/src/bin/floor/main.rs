@@ -2,10 +2,11 @@
 //! netloom (no API, no plan, no state that is read back, no repair).
 //!
 //! `netloom-bench-floor lab FILE` takes orders on standard input, a line each, and answers each with `ok` or `error: …`; `netloom-bench-floor serve FILE` is a gRPC server that answers
-//! with what it was given. Both are processes of their own, as netloomd is.
+//! with what it was given; `netloom-bench-floor machines FILE` takes orders as the first does, and makes virtual machines. Each is a process of its own, as netloomd is.
 
 mod docker;
 mod lab;
+mod machines;
 mod netlink;
 mod ovs;
 mod serve;
@@ -18,7 +19,8 @@ fn main() -> ExitCode {
     let done = match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["lab", file] => lab::run(file),
         ["serve", file] => serve::run(file),
-        _ => Err(anyhow::anyhow!("say: netloom-bench-floor lab FILE, or netloom-bench-floor serve FILE")),
+        ["machines", file] => machines::run(file),
+        _ => Err(anyhow::anyhow!("say: netloom-bench-floor lab|serve|machines FILE")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

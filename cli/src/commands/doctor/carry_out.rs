@@ -1,11 +1,12 @@
-//! Carries a fix out: files with a backup, commands to their end. The check that found the fault then has to say that it is gone; when it does not, the files are put back.
+//! Carries a fix out: files with a backup, commands to their end. The check that found the fault then has to say that it is gone; when it does not, files are put back, and then
+//! what commands did is taken back by the commands that do that. What nothing takes back is named.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::finding::{Check, Status};
-use super::plan::{self, Step};
+use super::plan::{self, Command, Step};
 use super::tool::Tool;
 use crate::atomic;
 
@@ -65,7 +66,14 @@ pub fn read(path: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// A file that was written, to be put back.
+/// What was done, to be taken back.
+#[derive(Default)]
+struct Done {
+    files: Vec<Written>,
+    commands: Vec<Command>,
+}
+
+/// A file that was written.
 struct Written {
     path: PathBuf,
     before: Option<String>,
@@ -74,10 +82,10 @@ struct Written {
 
 /// Carries out what the finding plans; `again` makes the same check.
 pub async fn fix(found: &Check, backups: &mut Backups, again: impl AsyncFnOnce() -> Check) -> (Fixed, Check) {
-    let mut written = Vec::new();
+    let mut done = Done::default();
     let (steps, outcome) = match plan::steps(&found.plan, &mut BTreeMap::new(), read) {
         Ok(steps) => {
-            let outcome = carry_out(&steps, backups, &mut written).await;
+            let outcome = carry_out(&steps, backups, &mut done).await;
             (steps, outcome)
         }
         Err(e) => (Vec::new(), Err(e)),
@@ -89,11 +97,10 @@ pub async fn fix(found: &Check, backups: &mut Backups, again: impl AsyncFnOnce()
         Ok(()) if took(found, &after) => None,
         Ok(()) => Some(format!("it was carried out and has no effect: {}", after.evidence)),
     };
-    let failed = failed.map(|why| match put_back(written, backups) {
-        Ok(0) => why,
-        Ok(_) => format!("{why}; the files are as they were"),
-        Err(e) => format!("{why}; a file could not be put back: {e}"),
-    });
+    let failed = match failed {
+        Some(why) => Some([vec![why], take_back(done, backups).await].concat().join("; ")),
+        None => None,
+    };
     (Fixed { name: found.name.clone(), steps, failed }, after)
 }
 
@@ -102,7 +109,7 @@ fn took(before: &Check, after: &Check) -> bool {
     after.status == Status::Ok || after.status < before.status
 }
 
-async fn carry_out(steps: &[Step], backups: &mut Backups, written: &mut Vec<Written>) -> io::Result<()> {
+async fn carry_out(steps: &[Step], backups: &mut Backups, done: &mut Done) -> io::Result<()> {
     for step in steps {
         match step {
             Step::Write { path, before, after } => {
@@ -110,20 +117,49 @@ async fn carry_out(steps: &[Step], backups: &mut Backups, written: &mut Vec<Writ
                     io::Error::new(e.kind(), format!("{} cannot be written: {e}", path.display()))
                 };
                 let backed_up = before.is_some() && backups.take(path).map_err(named)?;
-                written.push(Written { path: path.clone(), before: before.clone(), backed_up });
+                done.files.push(Written { path: path.clone(), before: before.clone(), backed_up });
                 path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(named)?;
                 atomic::write(path, after.as_bytes()).map_err(named)?;
             }
             Step::Run(command) => {
-                let (program, arguments) = command.split_first().expect("a command has a name");
-                let said = Tool::new(program).run(arguments).await?;
-                if !said.ok() {
-                    return Err(io::Error::other(format!("{}: {}", command.join(" "), said.why())));
-                }
+                run(&command.words).await?;
+                done.commands.push(command.clone());
             }
         }
     }
     Ok(())
+}
+
+async fn run(command: &[String]) -> io::Result<()> {
+    let (program, arguments) = command.split_first().expect("a command has a name");
+    let said = Tool::new(program).run(arguments).await?;
+    match said.ok() {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("{}: {}", command.join(" "), said.why()))),
+    }
+}
+
+/// Takes everything back, the last first, files before commands: what a command reads is then as it was. Says what is as it was and what is not.
+async fn take_back(done: Done, backups: &mut Backups) -> Vec<String> {
+    let mut told = Vec::new();
+    match put_back(done.files, backups) {
+        Ok(0) => {}
+        Ok(_) => told.push("the files are as they were".to_owned()),
+        Err(e) => told.push(format!("a file could not be put back: {e}")),
+    }
+    for Command { words, undo } in done.commands.into_iter().rev() {
+        let words = words.join(" ");
+        match undo {
+            None => told.push(format!("what `{words}` did stays")),
+            Some(undo) => match run(&undo).await {
+                Ok(()) => told.push(format!("`{words}` was taken back by `{}`", undo.join(" "))),
+                Err(e) => {
+                    told.push(format!("what `{words}` did stays, since it could not be taken back: {e}"))
+                }
+            },
+        }
+    }
+    told
 }
 
 /// Puts files back as they were, the last first; how many.
@@ -148,7 +184,7 @@ fn put_back(written: Vec<Written>, backups: &mut Backups) -> io::Result<usize> {
 mod tests {
     use super::*;
     use crate::commands::doctor::finding::{fail, ok, warn};
-    use crate::commands::doctor::plan::{Change, line, run};
+    use crate::commands::doctor::plan::{Change, line, run, run_undone_by};
 
     fn found(dir: &Path, more: Option<Change>) -> Check {
         let mut plan = vec![
@@ -201,6 +237,31 @@ mod tests {
             assert_eq!(read(&dir.path().join("old")).unwrap().unwrap(), "a = 1\n");
             assert!(backups.taken().is_empty());
         }
+    }
+
+    /// What a command had done stayed done without a word.
+    #[tokio::test]
+    async fn what_commands_did_is_taken_back_after_the_files_or_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("old"), "a = 1\n").unwrap();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        // Taking back finds the file as it was: it copies it.
+        let more = run_undone_by(&["touch", &at("made")], &["mv", &at("old"), &at("made")]);
+        let mut plan = found(dir.path(), Some(more)).plan;
+        plan.extend([run(&["true"]), run_undone_by(&["true"], &["false"])]);
+        let check = warn("x", "wrong", "mend it").with(plan);
+        let (fixed, _) =
+            fix(&check, &mut Backups::default(), async || warn("x", "still wrong", "mend it")).await;
+        let why = fixed.failed.unwrap();
+        let expected = format!(
+            "the files are as they were; what `true` did stays, since it could not be taken back: false: exit code 1; what `true` did stays; \
+             `touch {}` was taken back by `mv {} {}`",
+            at("made"),
+            at("old"),
+            at("made")
+        );
+        assert!(why.ends_with(&expected), "{why}");
+        assert_eq!(read(&dir.path().join("made")).unwrap().unwrap(), "a = 1\n");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::Path;
 
-use futures::future::join_all;
+use futures::future::{FutureExt as _, join_all};
 use netloom_service::Settings;
 use serde_json::{Value, json};
 
@@ -18,6 +18,7 @@ use self::carry_out::{Backups, fix};
 use self::finding::{Check, Status};
 use self::machine::{Machine, Subject};
 use self::plan::Step;
+use super::events::Stop;
 use super::{Context, confirmed};
 use crate::args::Format;
 use crate::args::local::Doctor;
@@ -119,8 +120,12 @@ async fn mend(
 ) -> Result<u8, Error> {
     let mut backups = Backups::default();
     let mut done = Vec::new();
+    // From here on Ctrl-C does not end this program: a fix that is half made is worse than none.
+    let mut stop = Stop::listen()?;
+    let mut is_stopped = false;
     for (subject, check) in subjects.iter().zip(&mut checks) {
-        if check.plan.is_empty() {
+        is_stopped = is_stopped || stop.wanted().now_or_never().is_some();
+        if check.plan.is_empty() || is_stopped {
             continue;
         }
         let again = async || match Machine::new(context, settings) {
@@ -144,6 +149,9 @@ async fn mend(
             };
             print_fixes(context, &checks, done.iter().map(one).collect())?;
         }
+    }
+    if is_stopped {
+        return Err(Error::Interrupted("stopped: the fixes that are not told of were not begun".to_owned()));
     }
     let failed = done.iter().any(|fixed| fixed.failed.is_some());
     Ok(u8::from(failed || !healthy(&checks)))

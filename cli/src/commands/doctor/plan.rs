@@ -20,7 +20,16 @@ pub enum Change {
         edit: Edit,
     },
     /// A command is run.
-    Run(Vec<String>),
+    Run(Command),
+}
+
+/// A command, and what takes back what it did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// The command.
+    pub words: Vec<String>,
+    /// What takes it back once files are as they were; none when nothing does.
+    pub undo: Option<Vec<String>>,
 }
 
 /// How a file is edited.
@@ -50,12 +59,21 @@ pub enum Step {
         after: String,
     },
     /// A command is run.
-    Run(Vec<String>),
+    Run(Command),
 }
 
-/// A command.
+/// A command of which what it did stays.
 pub fn run(words: &[&str]) -> Change {
-    Change::Run(words.iter().map(|w| (*w).to_owned()).collect())
+    Change::Run(Command { words: owned(words), undo: None })
+}
+
+/// A command that another one takes back.
+pub fn run_undone_by(words: &[&str], undo: &[&str]) -> Change {
+    Change::Run(Command { words: owned(words), undo: Some(owned(undo)) })
+}
+
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|w| (*w).to_owned()).collect()
 }
 
 /// A line of a file; `key` is what the line begins with.
@@ -137,7 +155,7 @@ mod tests {
         let mut files = BTreeMap::new();
         let made = steps(&changes, &mut files, |_| Ok(Some("a = 1\n".to_owned()))).unwrap();
         let expected = [
-            Step::Run(vec!["true".to_owned()]),
+            Step::Run(Command { words: vec!["true".to_owned()], undo: None }),
             Step::Write { path: "/f".into(), before: Some("a = 1\n".into()), after: "a = 1\nb = 2\n".into() },
         ];
         assert_eq!(made, expected);

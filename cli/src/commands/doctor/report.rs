@@ -65,7 +65,7 @@ pub fn plan(style: Style, planned: &[(String, Vec<Step>)]) -> String {
         text.push_str(&format!("{}\n", style.paint(Tone::Strong, &format!("For {name}:"))));
         for step in steps {
             match step {
-                Step::Run(command) => text.push_str(&format!("run {}\n", command.join(" "))),
+                Step::Run(command) => text.push_str(&format!("run {}\n", command.words.join(" "))),
                 Step::Write { path, before, after } => {
                     for line in unified(&path.display().to_string(), before.as_deref(), after).lines() {
                         let tone = match line.as_bytes().first() {
@@ -114,7 +114,7 @@ pub fn checks_json(checks: &[Check]) -> Value {
 /// A fix for programs: `result` is PLANNED, FIXED or FAILED, and `reason` why it failed.
 pub fn fix_json(name: &str, result: &str, reason: &str, steps: &[Step], backups: &Backups) -> Value {
     let change = |step: &Step| match step {
-        Step::Run(command) => json!({ "command": command }),
+        Step::Run(command) => json!({ "command": command.words }),
         Step::Write { path, before, after } => json!({
             "file": path,
             "diff": unified(&path.display().to_string(), before.as_deref(), after),
@@ -129,6 +129,7 @@ pub fn fix_json(name: &str, result: &str, reason: &str, steps: &[Step], backups:
 mod tests {
     use super::*;
     use crate::commands::doctor::finding::{fail, ok, warn};
+    use crate::commands::doctor::plan::Command;
     use crate::commands::doctor::plan::run;
 
     #[test]
@@ -144,7 +145,10 @@ mod tests {
     #[test]
     fn a_plan_shows_commands_and_differences() {
         let write = Step::Write { path: "/f".into(), before: Some("a\n".into()), after: "b\n".into() };
-        let planned = [("x".to_owned(), vec![write, Step::Run(vec!["sysctl".into(), "-w".into()])])];
+        let planned = [(
+            "x".to_owned(),
+            vec![write, Step::Run(Command { words: vec!["sysctl".into(), "-w".into()], undo: None })],
+        )];
         let expected = "For x:\n--- /f\n+++ /f\n@@ -1,1 +1,1 @@\n-a\n+b\nrun sysctl -w\n\n";
         assert_eq!(plan(Style::PLAIN, &planned), expected);
     }

@@ -6,7 +6,7 @@
 use std::io;
 
 use super::finding::{Check, ok, warn};
-use super::plan::{line, run};
+use super::plan::{line, run_undone_by};
 use super::tool::Tool;
 
 /// Where the parameters that were mended are kept over a reboot.
@@ -110,7 +110,11 @@ pub fn judge(wanted: &Sysctl, seen: io::Result<Seen>) -> Check {
         plan.push(line(FILE, name, &setting));
     }
     if now < *least {
-        plan.push(run(&["sysctl", "-q", "-w", &format!("{name}={least}")]));
+        let set = |value: u64| ["sysctl", "-q", "-w", &format!("{name}={value}")].map(str::to_owned);
+        plan.push(run_undone_by(
+            &set(*least).each_ref().map(String::as_str),
+            &set(now).each_ref().map(String::as_str),
+        ));
     }
     let fix = format!("sysctl -w {name}={least}, and the line \"{setting}\" into {FILE}");
     warn(name, evidence, fix).with(plan)

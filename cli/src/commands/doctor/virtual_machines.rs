@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::{Gid, Group, Uid, User};
 
 use super::finding::{Check, fail, not_allowed, ok, warn};
-use super::plan::{Change, line, run};
+use super::plan::{Change, line, run_undone_by};
 use super::tool::Tool;
 
 /// Names of the checks.
@@ -91,7 +91,10 @@ pub fn judge_kvm(seen: Kvm) -> Check {
 
 /// Loads a module, now and at each start.
 pub fn load(module: &str) -> Vec<Change> {
-    vec![line("/etc/modules-load.d/netloom.conf", module, module), run(&["modprobe", module])]
+    vec![
+        line("/etc/modules-load.d/netloom.conf", module, module),
+        run_undone_by(&["modprobe", module], &["modprobe", "-r", module]),
+    ]
 }
 
 /// The module of KVM that is loaded, and whether it lets guests have guests.
@@ -114,8 +117,8 @@ pub fn judge_nested(seen: Option<(&str, bool)>) -> Check {
         )
         .with(vec![
             line("/etc/modprobe.d/netloom.conf", &format!("options {module}"), &format!("options {module} nested=1")),
-            run(&["modprobe", "-r", module]),
-            run(&["modprobe", module]),
+            run_undone_by(&["modprobe", "-r", module], &["modprobe", module]),
+            run_undone_by(&["modprobe", module], &["modprobe", "-r", module]),
         ]),
     }
 }
@@ -210,6 +213,10 @@ pub struct Access {
     pub refused: Option<String>,
     /// Whether the device is the group's, for reading and writing, and nobody else's.
     pub device_is_groups: bool,
+    /// The group that the device has.
+    pub device_gid: u32,
+    /// The mode that it has.
+    pub device_mode: u32,
     /// Whether the group exists.
     pub group_exists: bool,
     /// Whether the user is in it.
@@ -237,6 +244,8 @@ pub async fn access(seen: &Libvirt) -> io::Result<Option<Access>> {
     Ok(Some(Access {
         refused: (!said.ok()).then(|| said.why()),
         device_is_groups: is_group(Gid::from_raw(device.gid())) && device.mode() & 0o777 == 0o660,
+        device_gid: device.gid(),
+        device_mode: device.mode() & 0o7777,
         group_exists: group.is_some(),
         user_in_group: groups.into_iter().any(is_group),
         udev: Path::new("/run/udev/control").exists(),
@@ -258,19 +267,25 @@ pub fn judge_access(seen: io::Result<Option<Access>>) -> Check {
     }
     let mut plan = Vec::new();
     if !access.group_exists {
-        plan.push(run(&["groupadd", "--system", GROUP]));
+        plan.push(run_undone_by(&["groupadd", "--system", GROUP], &["groupdel", GROUP]));
     }
     if !access.user_in_group {
-        plan.push(run(&["usermod", "--append", "--groups", GROUP, user]));
+        plan.push(run_undone_by(
+            &["usermod", "--append", "--groups", GROUP, user],
+            &["gpasswd", "--delete", user, GROUP],
+        ));
     }
     if !access.device_is_groups {
         if access.udev {
             let rule = format!("KERNEL==\"kvm\", GROUP=\"{GROUP}\", MODE=\"0660\"");
             plan.push(line("/etc/udev/rules.d/65-netloom-kvm.rules", "KERNEL==\"kvm\"", &rule));
-            plan.push(run(&["udevadm", "control", "--reload"]));
+            let reload = ["udevadm", "control", "--reload"];
+            plan.push(run_undone_by(&reload, &reload));
         }
-        plan.push(run(&["chgrp", GROUP, netloom_kvm::DEVICE]));
-        plan.push(run(&["chmod", "0660", netloom_kvm::DEVICE]));
+        let (gid, mode) = (access.device_gid.to_string(), format!("{:04o}", access.device_mode));
+        let device = netloom_kvm::DEVICE;
+        plan.push(run_undone_by(&["chgrp", GROUP, device], &["chgrp", &gid, device]));
+        plan.push(run_undone_by(&["chmod", "0660", device], &["chmod", &mode, device]));
     }
     warn(
         LIBVIRT_KVM,
@@ -290,6 +305,8 @@ mod tests {
             user: "q".into(),
             refused: Some("sh: cannot open /dev/kvm: Permission denied".into()),
             device_is_groups: false,
+            device_gid: 0,
+            device_mode: 0o600,
             group_exists: true,
             user_in_group: true,
             udev: false,
@@ -298,7 +315,7 @@ mod tests {
 
     fn commands(check: &Check) -> Vec<String> {
         let words = |c: &Change| match c {
-            Change::Run(words) => words.join(" "),
+            Change::Run(command) => command.words.join(" "),
             Change::Edit { path, .. } => path.display().to_string(),
         };
         check.plan.iter().map(words).collect()

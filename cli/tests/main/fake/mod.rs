@@ -5,6 +5,7 @@ mod link;
 mod node;
 mod operation;
 mod other;
+mod snapshot;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use netloom_api::v1::lab_service_server::LabServiceServer;
 use netloom_api::v1::link_service_server::LinkServiceServer;
 use netloom_api::v1::node_service_server::NodeServiceServer;
 use netloom_api::v1::operation_service_server::OperationServiceServer;
+use netloom_api::v1::snapshot_service_server::SnapshotServiceServer;
 use netloom_model::{Code, Failure};
 use netloom_service::status::to_status;
 use netloom_service::{Connector, Endpoint, Shutdown};
@@ -56,6 +58,8 @@ pub struct Script {
     pub labs: Vec<api::Lab>,
     /// The nodes of every lab.
     pub nodes: Vec<api::Node>,
+    /// Snapshots of every node.
+    pub snapshots: Vec<api::Snapshot>,
     /// The links of every lab.
     pub links: Vec<api::Link>,
     /// Answer of ExecNode.
@@ -144,6 +148,7 @@ impl Fake {
             .add_service(LinkServiceServer::new(server.clone()))
             .add_service(HostServiceServer::new(server.clone()))
             .add_service(KindServiceServer::new(server.clone()))
+            .add_service(SnapshotServiceServer::new(server.clone()))
             .add_service(OperationServiceServer::new(server));
         let serve = netloom_service::server::serve(
             listener,

@@ -43,6 +43,15 @@ impl NodeService for Server {
         self.changed("RestartNode", &what, &request)
     }
 
+    async fn wipe_node(
+        &self,
+        request: Request<api::WipeNodeRequest>,
+    ) -> Result<Response<api::Operation>, Status> {
+        let r = request.get_ref();
+        let what = format!("{} {}", r.name, r.others.join(" "));
+        self.changed("WipeNode", &what, &request)
+    }
+
     async fn get_node_config(
         &self,
         request: Request<api::GetNodeConfigRequest>,

@@ -1,6 +1,7 @@
 //! Archives of container images.
 
 use netloom_image::Format;
+use netloom_image::loadable::loadable;
 use proptest::prelude::*;
 
 use crate::made::{header, reason, tar, told, told_in};
@@ -47,6 +48,24 @@ fn both_kinds_of_archives_tell_what_is_in_them() {
     assert_eq!(facts.format, Format::OciArchive);
     assert_eq!((facts.architecture.as_str(), facts.tags.as_slice()), ("arm64", &["frr:2".to_owned()][..]));
     assert_eq!(facts.image_ids, [format!("sha256:{}", "2".repeat(64))]);
+}
+
+#[test]
+fn a_layout_becomes_an_archive_that_every_docker_loads() {
+    let packed_oci = packed(&oci());
+    for cut in [0, 1024] {
+        // Also where nothing but the last member ends the archive.
+        let layout = &packed_oci[..packed_oci.len() - cut];
+        let added = loadable(&mut std::io::Cursor::new(layout)).unwrap().expect("it lacks a manifest.json");
+        let members = usize::try_from(added.members).unwrap();
+        let whole = [&layout[..members], &added.end].concat();
+        let (facts, of_layout) = (told(&whole).unwrap(), told(layout).unwrap());
+        assert_eq!((facts.format, of_layout.format), (Format::DockerArchive, Format::OciArchive));
+        assert_eq!(facts.image_ids, of_layout.image_ids, "they are the same images");
+    }
+    assert_eq!(loadable(&mut std::io::Cursor::new(packed(&saved()))).unwrap(), None);
+    let cut = &packed_oci[..packed_oci.len() - 2048];
+    assert!(loadable(&mut std::io::Cursor::new(cut)).is_err(), "what is damaged is nothing for Docker");
 }
 
 #[test]

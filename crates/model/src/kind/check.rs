@@ -1,6 +1,6 @@
 //! What makes no sense in a kind's file, though it has the right keys.
 
-use super::{Console, Container, Kind, Readiness, Save, Startup};
+use super::{Console, Container, Ends, Kind, Readiness, Save, Startup};
 use crate::spec::{
     MAX_CPU_MILLIS, MAX_MEMORY_BYTES, RESERVED_ENDS, is_capability, is_relative_normal, is_sysctl,
 };
@@ -61,6 +61,7 @@ impl Kind {
         }
         self.check_runtime()?;
         self.check_methods()?;
+        self.check_command_line()?;
         match self.as_machine() {
             Some(_) if self.runtime != Runtime::Docker => {
                 let what = "only a kind that runs as a container can be run otherwise too".to_owned();
@@ -111,14 +112,15 @@ impl Kind {
             if ok { Ok(()) } else { Err((key.to_owned(), only(runtime))) }
         };
         let libvirt = self.runtime == Runtime::Libvirt;
+        if !libvirt && self.command_line.is_some() {
+            return wrong("command_line", only("libvirt"));
+        }
         match &self.readiness {
-            Readiness::Log { .. } | Readiness::Command { .. } => inside("readiness.method", docker, "docker"),
-            Readiness::Serial { .. } => inside("readiness.method", libvirt, "libvirt"),
-            Readiness::Tcp { .. } if docker => {
-                let what = "\"tcp\" is not for runtime \"docker\": use \"command\" with a command that tells inside the container, or \"log\"";
-                return wrong("readiness.method", what.to_owned());
+            Readiness::Log { .. } => inside("readiness.method", docker, "docker"),
+            Readiness::Command { .. } => {
+                inside("readiness.method", docker || libvirt, "docker\" or \"libvirt")
             }
-            Readiness::Tcp { .. } => inside("readiness.method", libvirt, "libvirt"),
+            Readiness::Serial { .. } => inside("readiness.method", libvirt, "libvirt"),
             Readiness::None {} => Ok(()),
         }?;
         match &self.console {
@@ -131,16 +133,65 @@ impl Kind {
         }?;
         match &self.config.startup {
             Startup::Bind { .. } => inside("config.startup.method", docker, "docker"),
-            Startup::Iso { .. } | Startup::Disk { .. } | Startup::Serial {} | Startup::Nocloud {} => {
+            Startup::Iso { .. } | Startup::Disk { .. } | Startup::Serial { .. } | Startup::Nocloud {} => {
                 inside("config.startup.method", libvirt, "libvirt")
             }
             Startup::None {} => Ok(()),
         }?;
         match &self.config.save {
-            Save::Exec { .. } | Save::File { .. } => inside("config.save.method", docker, "docker"),
+            Save::Exec { .. } | Save::File { .. } => {
+                inside("config.save.method", docker || libvirt, "docker\" or \"libvirt")
+            }
             Save::Serial { .. } => inside("config.save.method", libvirt, "libvirt"),
             Save::None {} => Ok(()),
         }
+    }
+
+    /// What is typed at a console needs to be told how.
+    fn check_command_line(&self) -> Result<(), (String, String)> {
+        if let Some(line) = &self.command_line {
+            let patterns = [
+                ("login", &line.login),
+                ("password_prompt", &line.password_prompt),
+                ("prompt", &line.prompt),
+                ("error", &line.error),
+            ];
+            for (key, text) in patterns {
+                pattern(&format!("command_line.{key}"), text)?;
+            }
+            if line.prompt.is_empty() {
+                let what = "it says what the console shows when it waits for a command";
+                return Err(("command_line.prompt".to_owned(), what.to_owned()));
+            }
+        }
+        if self.runtime != Runtime::Libvirt {
+            return Ok(());
+        }
+        let typed = [
+            ("readiness.method", "command", matches!(self.readiness, Readiness::Command { .. }), true),
+            ("config.startup.method", "serial", matches!(self.config.startup, Startup::Serial { .. }), false),
+            ("config.save.method", "serial", matches!(self.config.save, Save::Serial { .. }), false),
+            ("config.save.method", "exec", matches!(self.config.save, Save::Exec { .. }), true),
+            ("config.save.method", "file", matches!(self.config.save, Save::File { .. }), true),
+        ];
+        let by = |ends: Ends| self.command_line.as_ref().is_some_and(|line| line.ends == ends);
+        for (key, method, used, is_of_shell) in typed {
+            if used && is_of_shell && !by(Ends::Status) {
+                let what = format!(
+                    "\"{method}\" is typed at a shell: it needs [command_line] with ends = \"status\""
+                );
+                return Err((key.to_owned(), what));
+            }
+            if used && self.command_line.is_none() {
+                let what = format!("\"{method}\" is typed at the console: it needs the table [command_line]");
+                return Err((key.to_owned(), what));
+            }
+        }
+        if matches!(self.config.startup, Startup::Serial { .. }) && self.readiness == (Readiness::None {}) {
+            let what = "\"serial\" is typed once the machine has booted: it needs a [readiness] that tells";
+            return Err(("config.startup.method".to_owned(), what.to_owned()));
+        }
+        Ok(())
     }
 
     /// What is missing beside a method, or is not of the form that it needs.
@@ -155,18 +206,20 @@ impl Kind {
             let what = || format!("\"{path}\" is not the absolute path of a file, without \"..\"");
             if ok { Ok(()) } else { Err((key.to_owned(), what())) }
         };
+        // Names of that length are on every medium.
+        let relative = |key: &str, path: &str| {
+            let ok = is_relative_normal(path) && path.split('/').all(|part| part.len() <= 64);
+            let what = || {
+                format!("\"{path}\" is not a relative path without \"..\", of parts of 64 characters at most")
+            };
+            if ok { Ok(()) } else { Err((key.to_owned(), what())) }
+        };
         match &self.readiness {
-            Readiness::Log { pattern, .. } | Readiness::Serial { pattern, .. } => {
-                if let Err(e) = regex::Regex::new(pattern) {
-                    let last = e.to_string().lines().last().unwrap_or_default().to_owned();
-                    return wrong(
-                        "readiness.pattern",
-                        format!("\"{pattern}\" is not a regular expression: {last}"),
-                    );
-                }
+            Readiness::Log { pattern: text, .. } | Readiness::Serial { pattern: text, .. } => {
+                pattern("readiness.pattern", text)?;
             }
             Readiness::Command { command: words, .. } => command("readiness.command", words)?,
-            Readiness::Tcp { .. } | Readiness::None {} => {}
+            Readiness::None {} => {}
         }
         let timeout = self.readiness.timeout_s();
         if self.readiness != (Readiness::None {}) && !(1..=7_200).contains(&timeout) {
@@ -180,17 +233,24 @@ impl Kind {
         }
         match &self.config.startup {
             Startup::Bind { path } => absolute("config.startup.path", path)?,
-            Startup::Iso { path } | Startup::Disk { path } if !is_relative_normal(path) => {
-                return wrong(
-                    "config.startup.path",
-                    format!("\"{path}\" is not a relative path without \"..\""),
-                );
+            Startup::Iso { path } => relative("config.startup.path", path)?,
+            Startup::Disk { path, label, archive } => {
+                relative("config.startup.path", path)?;
+                if !archive.is_empty() {
+                    relative("config.startup.archive", archive)?;
+                }
+                let fits = |c: u8| c.is_ascii_alphanumeric() || b"-_".contains(&c);
+                if !(1..=11).contains(&label.len()) || !label.bytes().all(fits) {
+                    let what = format!("\"{label}\" is not 1 to 11 letters, digits, '-' and '_'");
+                    return wrong("config.startup.label", what);
+                }
             }
             _ => {}
         }
         match &self.config.save {
-            Save::Exec { command: words } | Save::Serial { command: words } => {
-                command("config.save.command", words)?
+            Save::Exec { command: words, strip } | Save::Serial { command: words, strip } => {
+                command("config.save.command", words)?;
+                pattern("config.save.strip", strip)?;
             }
             Save::File { path, .. } => absolute("config.save.path", path)?,
             Save::None {} => {}
@@ -200,4 +260,13 @@ impl Kind {
         }
         Ok(())
     }
+}
+
+/// What is no regular expression.
+fn pattern(key: &str, text: &str) -> Result<(), (String, String)> {
+    let wrong = |e: regex::Error| {
+        let last = e.to_string().lines().last().unwrap_or_default().to_owned();
+        (key.to_owned(), format!("\"{text}\" is not a regular expression: {last}"))
+    };
+    regex::Regex::new(text).map(drop).map_err(wrong)
 }

@@ -80,6 +80,9 @@ pub struct Kind {
     /// How one gets to its command line.
     #[serde(default)]
     pub console: Console,
+    /// How commands are typed at the console of its virtual machines; none where netloom does not know how.
+    #[serde(default)]
+    pub command_line: Option<CommandLine>,
     /// How its configuration gets in and out.
     #[serde(default)]
     pub config: Config,
@@ -128,6 +131,8 @@ pub struct AsMachine {
     pub readiness: Readiness,
     /// How one gets to its command line.
     pub console: Console,
+    /// How commands are typed at its console.
+    pub command_line: Option<CommandLine>,
     /// How its configuration gets in and out.
     pub config: Config,
 }
@@ -150,6 +155,8 @@ pub struct Vm {
     pub serials: u32,
     /// Size of an empty second disk in GiB; 0: there is none.
     pub data_disk_gib: u32,
+    /// True takes NICs while it runs; false has those that are added from its next start on.
+    pub nic_hotplug: bool,
 }
 
 impl Default for Vm {
@@ -162,6 +169,7 @@ impl Default for Vm {
             efi: false,
             serials: 1,
             data_disk_gib: 0,
+            nic_hotplug: true,
         }
     }
 }
@@ -241,18 +249,10 @@ pub enum Readiness {
         #[serde(default = "timeout")]
         timeout_s: u32,
     },
-    /// A command inside its container ends with 0.
+    /// A command inside ends with 0.
     Command {
         /// The command and its arguments.
         command: Vec<String>,
-        /// Seconds after its commands in which it should; 1 to 7,200.
-        #[serde(default = "timeout")]
-        timeout_s: u32,
-    },
-    /// A port of a virtual machine's management address takes TCP connections.
-    Tcp {
-        /// The port.
-        port: NonZeroU16,
         /// Seconds after its commands in which it should; 1 to 7,200.
         #[serde(default = "timeout")]
         timeout_s: u32,
@@ -276,19 +276,18 @@ impl Readiness {
             Readiness::None {} => 0,
             Readiness::Log { timeout_s, .. }
             | Readiness::Serial { timeout_s, .. }
-            | Readiness::Command { timeout_s, .. }
-            | Readiness::Tcp { timeout_s, .. } => *timeout_s,
+            | Readiness::Command { timeout_s, .. } => *timeout_s,
         }
     }
 
-    /// What the host of an instance asks; none where nothing is waited for, or not by it. What a serial console says is the log of a virtual machine.
+    /// What the host of an instance asks; none where nothing is waited for. What a serial console says is the log of a virtual machine.
     pub fn of_host(&self) -> Option<slice::Readiness> {
         let check = match self {
             Readiness::Command { command, .. } => ReadinessCheck::Command(command.clone()),
             Readiness::Log { pattern, .. } | Readiness::Serial { pattern, .. } => {
                 ReadinessCheck::LogPattern(pattern.clone())
             }
-            Readiness::None {} | Readiness::Tcp { .. } => return None,
+            Readiness::None {} => return None,
         };
         Some(slice::Readiness { check, timeout_seconds: self.timeout_s() })
     }
@@ -332,6 +331,57 @@ impl Default for Console {
     }
 }
 
+/// How commands are typed at the serial console of a virtual machine. Patterns are regular expressions for the line that the console stands at.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommandLine {
+    /// How it is told that a command has ended, and how.
+    pub ends: Ends,
+    /// Asks for a user's name.
+    #[serde(default = "login")]
+    pub login: String,
+    /// Asks for a password.
+    #[serde(default = "password_prompt")]
+    pub password_prompt: String,
+    /// Who logs in; a node's `USERNAME` beats it. Empty: nobody can.
+    #[serde(default)]
+    pub user: String,
+    /// With this password; a node's `PASSWORD` beats it.
+    #[serde(default)]
+    pub password: String,
+    /// Waits for a command.
+    #[serde(default = "prompt")]
+    pub prompt: String,
+    /// Typed before each command, line by line: what turns paging off, for instance.
+    #[serde(default)]
+    pub setup: Vec<String>,
+    /// A line of what a command says that tells that it failed. Empty: none does. Where there is an exit status it tells only of configuration that is typed.
+    #[serde(default)]
+    pub error: String,
+}
+
+choices! {
+    /// How it is told that a command typed at a console has ended.
+    Ends {
+        /// It is a shell of Linux or the like: the shell says so, with the exit status.
+        Status => "status",
+        /// The prompt comes back; whether the command failed is for what it said to tell.
+        Prompt => "prompt",
+    }
+}
+
+fn login() -> String {
+    r"(?i)(login|username): *$".to_owned()
+}
+
+fn password_prompt() -> String {
+    "(?i)password: *$".to_owned()
+}
+
+fn prompt() -> String {
+    "[#$%>] *$".to_owned()
+}
+
 /// How a device's configuration gets in and out.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -366,9 +416,26 @@ pub enum Startup {
     Disk {
         /// Path on the disk, without a leading `/`.
         path: String,
+        /// Label of the disk, 1 to 11 characters.
+        #[serde(default = "config_label")]
+        label: String,
+        /// The file is a tar archive, packed by gzip, that holds the configuration under this relative path; empty: it is the configuration itself.
+        #[serde(default)]
+        archive: String,
     },
-    /// Typed at the serial console once it has booted.
-    Serial {},
+    /// Typed at the serial console once it has booted, line by line.
+    Serial {
+        /// Lines typed before it.
+        #[serde(default)]
+        enter: Vec<String>,
+        /// Lines typed after it.
+        #[serde(default)]
+        leave: Vec<String>,
+    },
+}
+
+fn config_label() -> String {
+    "CONFIG".to_owned()
 }
 
 impl Default for Startup {
@@ -383,12 +450,15 @@ impl Default for Startup {
 pub enum Save {
     /// It cannot be.
     None {},
-    /// A command inside its container prints it.
+    /// A command inside prints it.
     Exec {
         /// The command and its arguments.
         command: Vec<String>,
+        /// Regular expression for a line that it prints and that is no part of the configuration; empty: all is.
+        #[serde(default)]
+        strip: String,
     },
-    /// A file inside its container is it, after a command if there is one.
+    /// A file inside is it, after a command if there is one.
     File {
         /// The command that writes the file, and its arguments; empty: the file is always up to date.
         #[serde(default)]
@@ -400,6 +470,9 @@ pub enum Save {
     Serial {
         /// The command and its arguments, typed with single spaces between.
         command: Vec<String>,
+        /// Regular expression for a line that it prints and that is no part of the configuration; empty: all is.
+        #[serde(default)]
+        strip: String,
     },
 }
 
@@ -407,6 +480,16 @@ impl Default for Save {
     fn default() -> Save {
         Save::None {}
     }
+}
+
+/// What a node printed as its configuration, without the lines that match its kind's [`Kind::save_strip`] and the empty ones before the first that is left: a device that is told all of it would refuse those. All of it where nothing is to go.
+pub fn stripped(printed: Vec<u8>, strip: &str) -> Vec<u8> {
+    let Some(strip) = regex::bytes::Regex::new(strip).ok().filter(|_| !strip.is_empty()) else {
+        return printed;
+    };
+    let lines = printed.split_inclusive(|b| *b == b'\n');
+    let kept = lines.filter(|line| !strip.is_match(line.trim_ascii_end()));
+    kept.skip_while(|line| line.trim_ascii().is_empty()).flatten().copied().collect()
 }
 
 impl Kind {
@@ -439,6 +522,7 @@ impl Kind {
             libvirt: None,
             readiness: of.readiness,
             console: of.console,
+            command_line: of.command_line,
             config: of.config,
             ..self.clone()
         })
@@ -446,12 +530,7 @@ impl Kind {
 
     /// True when a node can be given a configuration to start with.
     pub fn takes_startup_config(&self) -> bool {
-        match &self.config.startup {
-            Startup::Bind { .. } | Startup::Nocloud {} => true,
-            // Directories on a CD are not written yet, nor are disks, and nothing is typed.
-            Startup::Iso { path } => !path.contains('/'),
-            Startup::Disk { .. } | Startup::Serial {} | Startup::None {} => false,
-        }
+        self.config.startup != Startup::None {}
     }
 
     /// True when the addresses of a node's links are given to it.
@@ -476,18 +555,26 @@ impl Kind {
         Some(self.config.license.as_str()).filter(|path| !path.is_empty())
     }
 
-    /// The command that prints the running configuration inside a container; empty when there is none.
+    /// The command that prints the running configuration inside; empty when there is none.
     pub fn save_command(&self) -> Vec<String> {
         let cat = |path: &str| vec!["cat".to_owned(), path.to_owned()];
         match &self.config.save {
-            Save::Exec { command } => command.clone(),
+            Save::Exec { command, .. } | Save::Serial { command, .. } => command.clone(),
             Save::File { command, path } if command.is_empty() => cat(path),
             // What the first command says is not the configuration.
             Save::File { command, path } => {
                 let script = format!("{} >&2 && {}", join(command), join(&cat(path)));
                 vec!["sh".to_owned(), "-c".to_owned(), script]
             }
-            Save::Serial { .. } | Save::None {} => Vec::new(),
+            Save::None {} => Vec::new(),
+        }
+    }
+
+    /// What that prints beside the configuration: a regular expression for a line; empty when nothing.
+    pub fn save_strip(&self) -> &str {
+        match &self.config.save {
+            Save::Exec { strip, .. } | Save::Serial { strip, .. } => strip,
+            Save::File { .. } | Save::None {} => "",
         }
     }
 }

@@ -14,15 +14,18 @@ pub(super) fn size(spec: &mut NodeSpec) {
     spec.memory_request_bytes = or(spec.memory_limit_bytes, spec.memory_request_bytes);
 }
 
+/// Names of variables that say who logs in at the console: all of `env` that a virtual machine takes.
+const LOGIN: [&str; 2] = ["USERNAME", "PASSWORD"];
+
 /// What a node asks for that only a container can have: its field, and what to do instead.
-fn only_for_containers(node: &NodeSpec) -> Vec<(&'static str, &'static str)> {
+fn only_for_containers(node: &NodeSpec, kind: &Kind) -> Vec<(&'static str, &'static str)> {
     const INSIDE: &str = "nothing of the host is mounted into a virtual machine: put it into the disk image, or give it a startup-config";
-    const COMMAND: &str = "nothing runs commands inside a virtual machine from outside: put them into its startup-config, or type them at its console";
+    const COMMAND: &str = "its kind does not say how commands are typed at its console: put them into its startup-config, or give the kind a table [command_line]";
     const PROCESS: &str =
         "a virtual machine boots its own system and has no first process of netloom's: leave it out";
     const KERNEL: &str = "a virtual machine has a kernel of its own: set it inside";
-    const MGMT: &str =
-        "a virtual machine is not on the management network: reach it by its console or by a link";
+    const MGMT: &str = "a virtual machine is not on the management network: reach it by netloom exec, by its console or by a link, and leave this out";
+    const ENV: &str = "of a virtual machine only USERNAME and PASSWORD are taken, who logs in at its console: leave the others out";
     let asked = [
         ("binds", !node.binds.is_empty(), INSIDE),
         ("volumes", !node.volumes.is_empty(), "its own disk is kept while the node is: leave volumes out"),
@@ -32,8 +35,8 @@ fn only_for_containers(node: &NodeSpec) -> Vec<(&'static str, &'static str)> {
             !node.devices.is_empty(),
             "devices of the host are not handed to virtual machines: leave them out",
         ),
-        ("exec", !node.exec.is_empty(), COMMAND),
-        ("stages", node.stages.iter().any(|s| !s.exec.is_empty()), COMMAND),
+        ("exec", !node.exec.is_empty() && kind.command_line.is_none(), COMMAND),
+        ("stages", node.stages.iter().any(|s| !s.exec.is_empty()) && kind.command_line.is_none(), COMMAND),
         (
             "healthcheck",
             node.healthcheck.is_some(),
@@ -44,7 +47,7 @@ fn only_for_containers(node: &NodeSpec) -> Vec<(&'static str, &'static str)> {
             node.certificate.is_some(),
             "certificates are only given to containers yet: leave it out",
         ),
-        ("env", !node.env.is_empty(), PROCESS),
+        ("env", node.env.keys().any(|name| !LOGIN.contains(&name.as_str())), ENV),
         ("cmd", !node.cmd.is_empty(), PROCESS),
         ("entrypoint", !node.entrypoint.is_empty(), PROCESS),
         ("user", !node.user.is_empty(), PROCESS),
@@ -102,8 +105,9 @@ impl Kind {
 impl Catalogue {
     /// What virtual machines of a spec ask for that only containers can have.
     pub fn check_machines(&self, spec: &LabSpec) -> Vec<Violation> {
-        let machine = |node: &NodeSpec| self.of(node).is_some_and(|kind| kind.runtime == Runtime::Libvirt);
-        let of_node = |(i, node): (usize, &NodeSpec)| {
+        let machine =
+            |(i, node)| self.of(node).filter(|k| k.runtime == Runtime::Libvirt).map(|k| (i, node, k));
+        let of_node = |(i, node, kind): (usize, &NodeSpec, &Kind)| {
             let violation = move |(field, instead): (&str, &str)| Violation {
                 field: format!("nodes[{i}].{field}"),
                 description: format!(
@@ -112,9 +116,9 @@ impl Catalogue {
                     field.trim_end_matches("_bytes").replace('_', "-")
                 ),
             };
-            only_for_containers(node).into_iter().map(violation).collect::<Vec<_>>()
+            only_for_containers(node, kind).into_iter().map(violation).collect::<Vec<_>>()
         };
-        spec.nodes.iter().enumerate().filter(|(_, node)| machine(node)).flat_map(of_node).collect()
+        spec.nodes.iter().enumerate().filter_map(machine).flat_map(of_node).collect()
     }
 }
 
@@ -144,18 +148,29 @@ mod tests {
     #[test]
     fn what_a_machine_cannot_have_is_told_with_what_to_do() {
         let catalogue = Catalogue::embedded();
-        let node = NodeSpec {
+        let asks = |kind: &str| NodeSpec {
+            kind: kind.into(),
             exec: vec!["true".into()],
+            env: [("USERNAME", "x"), ("PASSWORD", "y"), ("TZ", "z")]
+                .map(|(k, v)| (k.into(), v.into()))
+                .into(),
             network_mode: NetworkMode::Host,
             shm_size_bytes: 1,
             ..machine()
         };
-        let spec = LabSpec { nodes: vec![NodeSpec::default(), node], ..LabSpec::default() };
+        let spec = LabSpec { nodes: vec![NodeSpec::default(), asks("windows")], ..LabSpec::default() };
         let told = catalogue.check_machines(&spec);
         let fields: Vec<&str> = told.iter().map(|v| v.field.as_str()).collect();
-        assert_eq!(fields, ["nodes[1].exec", "nodes[1].shm_size_bytes", "nodes[1].network_mode"]);
+        let rest = ["nodes[1].env", "nodes[1].shm_size_bytes", "nodes[1].network_mode"];
+        assert_eq!(fields, [["nodes[1].exec"].as_slice(), &rest].concat());
         assert!(told[0].description.contains("node v") && told[0].description.contains("startup-config"));
-        assert!(told[1].description.contains("shm-size:"), "{}", told[1].description);
+        assert!(told[1].description.contains("only USERNAME and PASSWORD"), "{}", told[1].description);
+        assert!(told[2].description.contains("shm-size:"), "{}", told[2].description);
+        let mut plain = asks("linux");
+        plain.env.remove("TZ");
+        let spec = LabSpec { nodes: vec![NodeSpec::default(), plain], ..LabSpec::default() };
+        let fields: Vec<_> = catalogue.check_machines(&spec).into_iter().map(|v| v.field).collect();
+        assert_eq!(fields, rest[1..], "commands are typed, and who logs in is said");
     }
 
     #[test]

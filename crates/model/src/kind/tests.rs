@@ -93,7 +93,7 @@ fn a_startup_configuration_and_a_licence_are_mounted_where_the_kind_reads_them()
 #[test]
 fn a_kind_without_a_place_for_a_startup_configuration_or_a_licence_says_so() {
     let given = |kind: &str| NodeSpec { startup_config: "c".into(), license: "l".into(), ..node(kind, kind) };
-    let nodes = ["frr", "linux", "bridge", "srl", "cisco_iosv"].map(given).into();
+    let nodes = ["frr", "linux", "bridge", "srl", "windows"].map(given).into();
     let spec = LabSpec { nodes, ..LabSpec::default() };
     let wrong = Catalogue::embedded().check(&spec);
     let fields: Vec<&str> = wrong.iter().map(|v| v.field.as_str()).collect();
@@ -124,10 +124,43 @@ fn a_running_configuration_is_printed_by_one_command() {
         ("haproxy", &["cat", "/usr/local/etc/haproxy/haproxy.cfg"]),
         ("srl", &["sh", "-c", "sr_cli 'save startup' >&2 && cat /etc/opt/srlinux/config.json"]),
         ("linux", &[]),
-        ("cisco_iosv", &[]),
+        ("cisco_iosv", &["show", "running-config"]),
+        ("windows", &[]),
     ] {
         assert_eq!(catalogue.get(kind).unwrap().save_command(), command, "{kind}");
     }
+}
+
+/// Typed back at `deploy --saved`, these lines were refused one by one.
+#[test]
+fn what_is_saved_is_what_can_be_given_back() {
+    let catalogue = Catalogue::embedded();
+    let saved = |kind: &str, printed: &str| {
+        let strip = catalogue.get(kind).unwrap().save_strip();
+        String::from_utf8(stripped(printed.as_bytes().to_vec(), strip)).unwrap()
+    };
+    let ios = "Building configuration...\n\nCurrent configuration : 3184 bytes\n!\n\
+        ! Last configuration change at 12:00:00 UTC Fri Nov 27 2026 by admin\n!\nversion 15.9\n\
+        hostname r1\n!\nbanner motd ^C\n\nthe end\n^C\n!\nline con 0\n password x\n!\nend\n\n";
+    let config = "!\n!\nversion 15.9\nhostname r1\n!\nbanner motd ^C\n\nthe end\n^C\n!\nline con 0\n password x\n!\n\n";
+    for kind in ["cisco_iosv", "iosvl2", "c8000v", "cat9000v-q200", "cat9000v-uadp", "cisco_csr1000v"] {
+        assert_eq!(saved(kind, ios), config, "{kind}");
+        assert_eq!(saved(kind, config), config, "{kind}: there and back");
+    }
+    let xr = "Fri Nov 27 12:00:00.123 UTC\nBuilding configuration...\n!! IOS XR Configuration 7.9.1\n\
+        !! Last configuration change at Fri Nov 27 11:00:00 2026 by admin\n!\nhostname r1\nend\n\n";
+    for kind in ["cisco_iosxr", "cisco_xrd"] {
+        assert_eq!(saved(kind, xr), "!! IOS XR Configuration 7.9.1\n!\nhostname r1\nend\n\n", "{kind}");
+    }
+    let nxos = "\n!Command: show running-config\n!Running configuration last done at: Fri Nov 27 11:00:00 2026\n\
+        !Time: Fri Nov 27 12:00:00 2026\n\nversion 9.3(9)\nhostname r1\n";
+    assert_eq!(saved("cisco_n9kv", nxos), "version 9.3(9)\nhostname r1\n");
+    let asa = ": Saved\n\n: \n: Serial Number: 9A\n:\nASA Version 9.16(1) \n!\nhostname fw\nCryptochecksum:0123abcd\n: end\n";
+    assert_eq!(saved("cisco_asav", asa), "ASA Version 9.16(1) \n!\nhostname fw\n");
+    let frr =
+        "Building configuration...\n\nCurrent configuration:\n!\nfrr version 10.2\nhostname r1\n!\nend\n";
+    assert_eq!(saved("frr", frr), "!\nfrr version 10.2\nhostname r1\n!\nend\n");
+    assert_eq!(saved("haproxy", ios), ios, "a file is what it is");
 }
 
 #[test]
@@ -232,12 +265,13 @@ fn files_that_are_wrong_are_told_with_file_key_and_what_is_allowed() {
             vec!["line 8", "`patern`", "`pattern`"],
         ),
         ("[container]\nprivileged = true\n".into(), vec!["`privileged`", "`cap_add`"]),
+        // It was taken once and never asked.
         (
-            "[readiness]\nmethod = \"ping\"\n".into(),
-            vec!["ping", "`none`", "`log`", "`serial`", "`command`", "`tcp`"],
+            "[readiness]\nmethod = \"tcp\"\nport = 22\n".into(),
+            vec!["unknown variant `tcp`", "`none`", "`log`", "`serial`", "`command`"],
         ),
         ("[readiness]\nmethod = \"log\"\n".into(), vec!["missing field `pattern`"]),
-        ("[readiness]\nmethod = \"tcp\"\nport = 0\n".into(), vec!["nonzero"]),
+        ("[console]\nmethod = \"ssh\"\nport = 0\n".into(), vec!["nonzero"]),
         ("[readiness]\nmethod = \"none\"\npattern = \"x\"\n".into(), vec!["`pattern`"]),
         ("[console]\nmethod = \"vnc\"\n".into(), vec!["vnc", "`exec`", "`serial`", "`ssh`", "`telnet`"]),
         ("[config.startup]\nmethod = \"ftp\"\n".into(), vec!["ftp", "`bind`", "`iso`", "`disk`", "`serial`"]),
@@ -298,10 +332,46 @@ fn files_that_are_wrong_are_told_with_file_key_and_what_is_allowed() {
             libvirt("[config.startup]\nmethod = \"bind\"\npath = \"/x\"\n"),
             vec!["config.startup.method", "docker"],
         ),
-        (libvirt("[config.save]\nmethod = \"file\"\npath = \"/x\"\n"), vec!["config.save.method", "docker"]),
+        (
+            libvirt("[config.save]\nmethod = \"file\"\npath = \"/x\"\n"),
+            vec!["config.save.method", "[command_line]", "status"],
+        ),
+        (
+            libvirt(
+                "[readiness]\nmethod = \"command\"\ncommand = [\"x\"]\n[command_line]\nends = \"prompt\"\n",
+            ),
+            vec!["readiness.method", "[command_line]", "status"],
+        ),
+        (
+            libvirt("[config.save]\nmethod = \"serial\"\ncommand = [\"show\"]\n"),
+            vec!["config.save.method", "[command_line]"],
+        ),
+        (
+            libvirt("[config.startup]\nmethod = \"serial\"\n[command_line]\nends = \"prompt\"\n"),
+            vec!["config.startup.method", "[readiness]"],
+        ),
+        ("[command_line]\nends = \"status\"\n".into(), vec!["command_line", "libvirt"]),
+        (libvirt("[command_line]\nends = \"never\"\n"), vec!["never", "`status`", "`prompt`"]),
+        (
+            libvirt("[command_line]\nends = \"status\"\nprompt = \"(\"\n"),
+            vec!["command_line.prompt", "regular expression"],
+        ),
+        (libvirt("[command_line]\nends = \"status\"\nprompt = \"\"\n"), vec!["command_line.prompt", "waits"]),
+        (
+            libvirt("[config.startup]\nmethod = \"disk\"\npath = \"x\"\nlabel = \"twelve chars\"\n"),
+            vec!["config.startup.label", "11"],
+        ),
+        (
+            libvirt("[config.startup]\nmethod = \"disk\"\npath = \"x\"\narchive = \"/x\"\n"),
+            vec!["config.startup.archive", "relative"],
+        ),
         (
             libvirt("[config.startup]\nmethod = \"iso\"\npath = \"../x\"\n"),
             vec!["config.startup.path", "relative"],
+        ),
+        (
+            "[config.save]\nmethod = \"exec\"\ncommand = [\"x\"]\nstrip = \"(\"\n".into(),
+            vec!["config.save.strip", "regular expression"],
         ),
         (
             libvirt("[config.save]\nmethod = \"serial\"\ncommand = []\n"),
@@ -328,10 +398,6 @@ fn files_that_are_wrong_are_told_with_file_key_and_what_is_allowed() {
             vec!["readiness.timeout_s", "1 to 7200"],
         ),
         ("[readiness]\nmethod = \"command\"\ncommand = []\n".into(), vec!["readiness.command", "program"]),
-        (
-            "[readiness]\nmethod = \"tcp\"\nport = 22\n".into(),
-            vec!["readiness.method", "not for runtime \"docker\"", "\"command\""],
-        ),
         ("[console]\nmethod = \"serial\"\n".into(), vec!["console.method", "libvirt"]),
         ("[console]\nmethod = \"exec\"\n".into(), vec!["console.method", "shell"]),
         (

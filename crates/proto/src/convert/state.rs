@@ -38,7 +38,7 @@ words!(m::NodeState, p::NodeState, "state" {
 });
 words!(m::LinkState, p::LinkState, "state" { Pending, Up, Down, Failed, Unknown });
 words!(m::LabState, p::LabState, "state" { Deleting, Deploying, Unknown, Degraded, Reconciling, Stopped, Running });
-words!(mp::Verb, p::ActionVerb, "verb" { Create, Recreate, Update, Delete, Start, Stop, Restart });
+words!(mp::Verb, p::ActionVerb, "verb" { Create, Recreate, Update, Delete, Start, Stop, Restart, Wipe, Restore });
 
 impl From<mt::NodeTally> for ps::NodeTally {
     fn from(t: mt::NodeTally) -> Self {

@@ -27,6 +27,7 @@ fuzz_target!(|text: &str| {
         env: &env,
         all_env: &all_env,
         node_filter: &[],
+        startup_configs: &std::collections::BTreeMap::new(),
         files: &files,
         catalogue: &CATALOGUE,
     });

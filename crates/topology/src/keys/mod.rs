@@ -253,6 +253,7 @@ mod tests {
                 env: &|_| None,
                 all_env: &Default::default,
                 node_filter: &[],
+                startup_configs: &std::collections::BTreeMap::new(),
                 files: &files,
                 catalogue: &catalogue,
             });
@@ -279,6 +280,7 @@ mod tests {
             env: &|_| None,
             all_env: &Default::default,
             node_filter: &[],
+            startup_configs: &std::collections::BTreeMap::new(),
             files: &files,
             catalogue: &catalogue,
         });

@@ -136,7 +136,7 @@ pub(super) const KEYS: &[Key] = &[
         Node,
         "env",
         Works,
-        "environment; `__IMPORT_ENVS: true` sets all of your own that are not set there, and sends them to the server",
+        "environment; `__IMPORT_ENVS: true` sets all of your own that are not set there, and sends them to the server; a virtual machine takes `USERNAME` and `PASSWORD` alone, with which commands log in at its console",
     ),
     key(
         Node,
@@ -182,7 +182,7 @@ pub(super) const KEYS: &[Key] = &[
         Node,
         "exec",
         Works,
-        "commands run in the node after its links are up, once per start; no shell: write `sh -c '…'` for one; `sysctl -w net.…=…` works, other kernel parameters are read-only inside",
+        "commands run in the node after its links are up, once per start; no shell: write `sh -c '…'` for one; `sysctl -w net.…=…` works, other kernel parameters are read-only inside; in a virtual machine they are typed at its console once it has booted",
     ),
     key(Node, "cmd", Works, "replaces the image's command; split as a shell splits words"),
     key(Node, "entrypoint", Works, "replaces the image's entrypoint; split as a shell splits words"),

@@ -1,9 +1,12 @@
 //! What is said of kinds: those that do not run, or not yet as they should, and what nodes of a kind are given.
 
-use netloom_model::spec::MgmtSpec;
-use netloom_topology::{BundleFiles, Parsed};
+use std::collections::BTreeMap;
 
-use crate::{codes, read, read_with, refused, said, spec, with_node};
+use netloom_model::kind::Catalogue;
+use netloom_model::spec::MgmtSpec;
+use netloom_topology::{BundleFiles, Input, Parsed, parse};
+
+use crate::{bundle, codes, read, read_with, refused, said, spec, with_node};
 
 /// What is said with this code.
 fn told(parsed: &Parsed, code: &str) -> Vec<String> {
@@ -67,14 +70,13 @@ fn a_runtime_that_does_not_run_the_kind_is_refused_where_it_stands() {
         "4:46 error RUNTIME_NOT_SUPPORTED",
         "runs as kind linux",
     );
-    refused(&nodes("    a: {kind: linux, runtime: libvirt}"), "4:5 error INVALID_NODE", "a disk image");
+    refused(&nodes("    a: {kind: linux, runtime: libvirt}"), "4:5 warning NO_IMAGE", "a disk image");
 }
 
 #[test]
 fn what_only_a_container_can_have_is_refused_of_a_virtual_machine() {
     let vm = |key: &str| nodes(&format!("    a: {{kind: linux, runtime: libvirt, image: i, {key}}}"));
     for (key, what) in [
-        ("exec: [ls]", "cannot have exec"),
         ("binds: [/a]", "cannot have volumes"),
         ("env: {A: b}", "cannot have env"),
         ("network-mode: host", "cannot have network-mode"),
@@ -82,22 +84,46 @@ fn what_only_a_container_can_have_is_refused_of_a_virtual_machine() {
         ("shm-size: 1MB", "cannot have shm-size"),
         ("healthcheck: {test: [CMD, ls]}", "cannot have healthcheck"),
         ("cap-add: [NET_ADMIN]", "cannot have cap-add"),
-        ("stages: {create: {exec: [ls]}}", "cannot have stages"),
     ] {
         let parsed = read(&vm(key));
         let errors = told(&parsed, "NOT_FOR_VMS");
         assert_eq!(errors.len(), 1, "{key}: {:?}", said(&parsed));
         assert!(errors[0].starts_with("lab.clab.yml:4:") && errors[0].contains(what), "{errors:?}");
     }
-    for key in ["cpu: 2", "memory: 256MB", "restart-policy: no", "hostname: h", "startup-delay: 1"] {
+    for key in [
+        "cpu: 2",
+        "memory: 256MB",
+        "restart-policy: no",
+        "hostname: h",
+        "startup-delay: 1",
+        "exec: [ls]",
+        "stages: {create: {exec: [ls]}}",
+        "env: {USERNAME: a, PASSWORD: b}",
+    ] {
         let parsed = read(&vm(key));
         assert!(parsed.ok(), "{key}: {:?}", said(&parsed));
     }
     let link =
         "    a: {kind: linux, runtime: libvirt, image: i}\n    b: {kind: frr, network-mode: 'container:a'}";
     refused(&nodes(link), "5:34 error NETWORK_MODE", "is no container");
-    let inherited = "name: lab\ntopology:\n  defaults: {exec: [ls]}\n  nodes: {a: {kind: linux, runtime: libvirt, image: i}}";
+    // Nothing says how commands are typed at its console.
+    let inherited = "name: lab\ntopology:\n  defaults: {exec: [ls]}\n  nodes: {a: {kind: fmcv, image: i}}";
     refused(inherited, "3:14 error NOT_FOR_VMS", "startup-config");
+}
+
+#[test]
+fn who_asks_for_a_management_network_is_told_which_nodes_are_not_on_it() {
+    let lab = "name: lab\nmgmt: {}\ntopology:\n  nodes:\n    a: {kind: linux, runtime: libvirt, image: i}\n    b: {kind: frr}\n";
+    let parsed = read(lab);
+    let said = told(&parsed, "MGMT_NOT_FOR_VMS");
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(
+        said[0].starts_with("lab.clab.yml:2:") && said[0].contains("a is reached by netloom exec"),
+        "{said:?}"
+    );
+    assert!(
+        parsed.ok() && told(&read(&lab.replace("runtime: libvirt, ", "")), "MGMT_NOT_FOR_VMS").is_empty()
+    );
 }
 
 #[test]
@@ -115,8 +141,10 @@ fn a_virtual_machine_is_told_its_addresses_where_its_kind_can_be() {
             "    a:\n      kind: {kind}\n      image: i\n      runtime: libvirt\n      startup-config: |\n        x\n        y\n"
         ))
     };
-    assert_eq!(codes(&read(&config("linux"))), [""; 0]);
-    refused(&config("iosv"), "9:9 warning KEY_NOT_SUPPORTED", "into the disk image");
+    for kind in ["linux", "iosv"] {
+        assert!(!codes(&read(&config(kind))).contains(&"9:9 warning KEY_NOT_SUPPORTED".to_owned()), "{kind}");
+    }
+    refused(&config("fmcv"), "9:9 warning KEY_NOT_SUPPORTED", "into the disk image");
 }
 
 #[test]
@@ -155,6 +183,35 @@ fn a_configuration_that_is_no_json_is_not_given_where_json_is_read() {
     let inline = "    a:\n      kind: srl\n      image: i\n      startup-config: |\n        set / a\n        set / b\n";
     assert!(
         told(&read(&nodes(inline)), "STARTUP_CONFIG_NOT_JSON")[0].contains("/etc/opt/srlinux/config.json")
+    );
+}
+
+/// It was told as two files at one place, and that one of them be left out.
+#[test]
+fn a_saved_configuration_is_refused_where_a_bind_has_its_place() {
+    let text = "name: lab\ntopology:\n  nodes:\n    r1:\n      kind: frr\n      binds: [\"r1/frr.conf:/etc/frr/frr.conf\"]\n    r2: {kind: frr, startup-config: r2/frr.conf}\n";
+    let with_saved = |node: &str| {
+        let saved = BTreeMap::from([(node.to_owned(), "hostname saved\n".to_owned())]);
+        parse(&Input {
+            file_name: "lab.clab.yml",
+            text,
+            env: &|_| None,
+            all_env: &BTreeMap::new,
+            node_filter: &[],
+            startup_configs: &saved,
+            files: &bundle(),
+            catalogue: &Catalogue::embedded(),
+        })
+    };
+    let refused = with_saved("r1");
+    assert_eq!(codes(&refused), ["6:15 error SAVED_CONFIG_BOUND"]);
+    let why = told(&refused, "SAVED_CONFIG_BOUND");
+    assert!(why[0].contains("node r1") && why[0].contains("without --saved"), "{why:?}");
+    let taken = with_saved("r2");
+    assert!(taken.ok(), "{:?}", said(&taken));
+    assert_eq!(
+        taken.spec.nodes[1].startup_config, ".netloom/r2/startup-config",
+        "in place of the file's own"
     );
 }
 

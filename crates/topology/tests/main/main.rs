@@ -47,6 +47,7 @@ fn read_without_git(text: &str) -> Parsed {
         env: &|_| None,
         all_env: &BTreeMap::new,
         node_filter: &[],
+        startup_configs: &std::collections::BTreeMap::new(),
         files: &BundleFiles::default(),
         catalogue: &Catalogue::embedded(),
     })
@@ -65,6 +66,7 @@ fn read_filtered(text: &str, files: &dyn FileSource, node_filter: &[&str]) -> Pa
         env: &env,
         all_env: &environment,
         node_filter: &node_filter,
+        startup_configs: &std::collections::BTreeMap::new(),
         files,
         catalogue: &Catalogue::embedded(),
     })

@@ -123,7 +123,7 @@ fn kinds_and_groups() {
         ("  nodes:\n    n: {kind: lynux, image: i}", "4:15 error UNKNOWN_KIND", "Did you mean \"linux\"?"),
         ("  nodes:\n    n: {kind: host}", "4:15 error KIND_NOT_SUPPORTED", "\"host:r1-eth1\""),
         ("  nodes:\n    n: {kind: ext-container}", "4:15 error KIND_NOT_SUPPORTED", "outside the lab"),
-        ("  nodes:\n    n: {kind: linux}", "4:5 error INVALID_NODE", "give the node an image"),
+        ("  nodes:\n    n: {kind: linux}", "4:5 warning NO_IMAGE", "give the node an image"),
         (
             "  nodes:\n    n: {kind: frr, group: rooters}\n  groups: {routers: }",
             "4:27 warning UNKNOWN_GROUP",

@@ -83,9 +83,9 @@ impl ComputeService for Compute {
                     vec![Err(to_status(Failure::new(Code::FailedPrecondition, "RUNTIME_REFUSED", said)))]
                 }
                 Some(Part::Start(start)) if start.command == ["show", "running config"] => vec![
-                    answer(exec_response::Part::Stdout(b"hostname ".to_vec())),
+                    answer(exec_response::Part::Stdout(b"Building configuration...\nhost".to_vec())),
                     answer(exec_response::Part::Stderr(b"a warning\n".to_vec())),
-                    answer(exec_response::Part::Stdout(b"r1\n".to_vec())),
+                    answer(exec_response::Part::Stdout(b"name r1\n".to_vec())),
                     answer(exec_response::Part::ExitCode(0)),
                 ],
                 Some(Part::Start(start)) if start.command == ["silent"] => vec![
@@ -128,6 +128,49 @@ impl ComputeService for Compute {
         let end = console_response::Part::Event(ConsoleEvent::Ended.into());
         let answers = answers.chain(stream::once(async { end }));
         Ok(Response::new(Box::pin(answers.map(|part| Ok(pc::ConsoleResponse { part: Some(part) })))))
+    }
+
+    async fn list_snapshots(
+        &self,
+        request: Request<pc::ListSnapshotsRequest>,
+    ) -> Result<Response<pc::ListSnapshotsResponse>, Status> {
+        assert_eq!(request.get_ref().ticket, "ticket for snapshot");
+        let snapshots = self.0.snapshots.lock().unwrap().clone();
+        Ok(Response::new(pc::ListSnapshotsResponse { snapshots }))
+    }
+
+    /// As a host's: what is there is refused, unless the request is one that was made before, as all are here that have an id.
+    async fn create_snapshot(
+        &self,
+        request: Request<pc::CreateSnapshotRequest>,
+    ) -> Result<Response<pc::DiskSnapshot>, Status> {
+        let pc::CreateSnapshotRequest { snapshot: id, request_id, .. } = request.into_inner();
+        let mut all = self.0.snapshots.lock().unwrap();
+        if let Some(there) = all.iter().find(|s| s.id == id) {
+            if !request_id.is_empty() {
+                return Ok(Response::new(there.clone()));
+            }
+            return Err(to_status(Failure::new(
+                Code::AlreadyExists,
+                "SNAPSHOT_EXISTS",
+                "it is there already",
+            )));
+        }
+        all.push(pc::DiskSnapshot {
+            id,
+            taken_ns: 1_700_000_000_000_000_000,
+            size_bytes: 5 << 20,
+            has_memory: true,
+        });
+        Ok(Response::new(all.last().unwrap().clone()))
+    }
+
+    async fn delete_snapshot(
+        &self,
+        request: Request<pc::DeleteSnapshotRequest>,
+    ) -> Result<Response<pc::DeleteSnapshotResponse>, Status> {
+        self.0.snapshots.lock().unwrap().retain(|s| s.id != request.get_ref().snapshot);
+        Ok(Response::new(pc::DeleteSnapshotResponse {}))
     }
 
     type LogsStream = Answers<pc::LogsResponse>;

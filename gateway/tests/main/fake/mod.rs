@@ -52,6 +52,8 @@ pub struct World {
     /// What ChangeNodes and ChangeLink were asked.
     pub changed_nodes: Mutex<Vec<ps::ChangeNodesRequest>>,
     pub changed_links: Mutex<Vec<ps::ChangeLinkRequest>>,
+    /// Snapshots of every node.
+    pub snapshots: Mutex<Vec<pc::DiskSnapshot>>,
     /// Size of each part that PutFiles was sent.
     pub parts: Mutex<Vec<(String, usize)>>,
     /// What Exec was sent.
@@ -100,6 +102,12 @@ impl World {
             events: broadcast::channel(1024).0,
             applied: Mutex::default(),
             changed_nodes: Mutex::default(),
+            snapshots: Mutex::new(vec![pc::DiskSnapshot {
+                id: "kept".into(),
+                taken_ns: 1_700_000_000_000_000_000,
+                size_bytes: 5 << 20,
+                has_memory: true,
+            }]),
             changed_links: Mutex::default(),
             parts: Mutex::default(),
             typed: Mutex::default(),

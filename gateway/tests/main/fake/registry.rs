@@ -111,7 +111,7 @@ impl ImageRegistryService for Registry {
     ) -> Result<Response<pr::Upload>, Status> {
         let mut parts = request.into_inner();
         let first = parts.message().await?.unwrap_or_default();
-        let mut bytes = first.data;
+        let mut bytes = first.data.to_vec();
         while let Some(part) = parts.message().await? {
             bytes.extend(part.data);
         }

@@ -233,6 +233,7 @@ impl SchedulerService for Scheduler {
                 "r5" => vec!["cat".into()],
                 _ => vec![],
             },
+            save_strip: "^Building ".into(),
         }))
     }
 

@@ -76,6 +76,8 @@ pub struct Found {
     pub network: NetworkOf,
     /// Names the network namespace that its process is in, where that can be read.
     pub namespace: Option<u64>,
+    /// All that is done once in a start was done before this one: it goes on from a memory.
+    pub prepared: bool,
 }
 
 /// Which network namespace an instance was made to have.
@@ -327,10 +329,38 @@ pub struct Console {
     pub input: Option<mpsc::Sender<Bytes>>,
 }
 
+/// A disk as it was once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its id, unique for the instance.
+    pub id: String,
+    /// When it was taken, in nanoseconds since 1970.
+    pub taken_ns: i64,
+    /// Bytes that the disks had taken on the host by then, and those of the memory.
+    pub size_bytes: u64,
+    /// The machine ran, and its memory was kept with its disk.
+    pub has_memory: bool,
+}
+
+/// A snapshot to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewSnapshot {
+    /// Its id.
+    pub id: String,
+    /// Names the request: one that is repeated answers with what it made; empty names none.
+    pub request_id: String,
+    /// All that is done once in a start was done in the one that runs.
+    pub prepared: bool,
+}
+
 /// Runs instances.
 pub trait Driver: Send + Sync + 'static {
     /// True when this driver runs instances of this runtime.
     fn serves(&self, runtime: Runtime) -> bool;
+    /// So many instances are made, started or removed at once: as many as is quickest.
+    fn at_once(&self) -> usize {
+        4
+    }
     /// Asks the runtime who it is: the proof that it works.
     fn probe(&self) -> Answer<'_, Probe>;
     /// Ids of instances as they change, from now on. The stream ends when changes may have been missed.
@@ -364,12 +394,37 @@ pub trait Driver: Send + Sync + 'static {
     fn remove_node(&self, node: NodeUid) -> Answer<'_, ()>;
     /// Removes what a lab has besides its instances, for instance its management network and volumes.
     fn remove_lab(&self, lab: LabUid) -> Answer<'_, ()>;
-    /// Runs a command in an instance.
-    fn exec<'a>(&'a self, id: &'a str, command: Command) -> Answer<'a, Session>;
+    /// Runs a command in an instance. What is asked of the instance says how, where that is not all the same; none where it is not known.
+    fn exec<'a>(
+        &'a self,
+        id: &'a str,
+        instance: Option<&'a Instance>,
+        command: Command,
+    ) -> Answer<'a, Session>;
+    /// True as long as a person types at its console, and nothing else can be typed there therefore.
+    fn console_held(&self, _id: &str) -> bool {
+        false
+    }
+    /// Gives an instance that has booted the configuration that it could not be given before. Fine when there is none.
+    fn configure<'a>(&'a self, _id: &'a str, _instance: &'a Instance) -> Answer<'a, ()> {
+        async { Ok(()) }.boxed()
+    }
     /// Attaches to the console of an instance, where it has one.
     fn console<'a>(&'a self, _: &'a str, _: Attach) -> Answer<'a, Console> {
         let message = "a container has no console: netloom shell opens a terminal in it".to_owned();
         async { Err(Error::NoConsole(message)) }.boxed()
+    }
+    /// The snapshots of an instance, where its disk can be kept as it is.
+    fn snapshots<'a>(&'a self, _: &'a str) -> Answer<'a, Vec<Snapshot>> {
+        no_snapshots()
+    }
+    /// Keeps the disk of an instance as it is now, with its memory when it runs. Nobody else works on it meanwhile.
+    fn take_snapshot<'a>(&'a self, _: &'a str, _new: &'a NewSnapshot) -> Answer<'a, Snapshot> {
+        no_snapshots()
+    }
+    /// Forgets a snapshot. Nobody else works on the instance meanwhile.
+    fn delete_snapshot<'a>(&'a self, _: &'a str, _name: &'a str) -> Answer<'a, ()> {
+        no_snapshots()
     }
     /// What an instance wrote, over all its starts. Following ends with its process.
     fn logs<'a>(&'a self, id: &'a str, which: Lines) -> Answer<'a, BoxStream<'static, Result<Line, Error>>>;
@@ -388,6 +443,11 @@ pub trait Driver: Send + Sync + 'static {
     fn adopt<'a>(&'a self, _reference: &'a str, _image_ids: &'a [String]) -> Answer<'a, bool> {
         async { Ok(false) }.boxed()
     }
+}
+
+fn no_snapshots<'a, T: Send + 'a>() -> Answer<'a, T> {
+    let message = "only the disk of a virtual machine can be kept as it is: what a container writes is in layers that its runtime shares with others; docker commit makes an image of it";
+    async move { Err(Error::NoSnapshots(message.to_owned())) }.boxed()
 }
 
 #[cfg(test)]
@@ -424,6 +484,8 @@ pub(crate) mod testing {
             network_of: None,
             readiness: None,
             image_digest: String::new(),
+            wipes: 0,
+            restore: String::new(),
         }
     }
 
@@ -452,6 +514,7 @@ pub(crate) mod testing {
             ports: Vec::new(),
             network: NetworkOf::Own,
             namespace: None,
+            prepared: false,
         }
     }
 

@@ -15,6 +15,8 @@
 //! | `sim.fail-exec-times` | … but only the first so many times |
 //! | `sim.log` | a line that its process writes `sim.log-after-ms` (default 0) after each start |
 //!
+//! The command `kill` ends the process that it is run beside, as KILL does.
+//!
 //! They are gone with the service, unless `file` of `[compute.sim]` names where they are kept: then they live on without it, as containers do.
 //!
 //! An image reference that ends in `:missing` is in no store and cannot be pulled.
@@ -128,6 +130,7 @@ impl SimDriver {
                 NetworkMode::Node(_) => NetworkOf::Instance(shares.unwrap_or_default().to_owned()),
             },
             namespace: None,
+            prepared: false,
         };
         let simulated = Simulated {
             found,
@@ -396,7 +399,7 @@ impl Driver for SimDriver {
         async { Ok(()) }.boxed()
     }
 
-    fn exec<'a>(&'a self, id: &'a str, command: Command) -> Answer<'a, Session> {
+    fn exec<'a>(&'a self, id: &'a str, _: Option<&'a Instance>, command: Command) -> Answer<'a, Session> {
         async move {
             let text = command.argv.join(" ");
             let (runs, fails) = self.world.with(id, |i| {
@@ -407,6 +410,9 @@ impl Driver for SimDriver {
             })?;
             if !runs {
                 return Err(Error::NotRunning(id.to_owned()));
+            }
+            if command.argv == ["kill"] {
+                self.world.end(id, None, 137);
             }
             let code = i32::from(fails);
             let (output, from) = mpsc::channel(32);

@@ -45,8 +45,8 @@ pub async fn bring(images: &Images, stored: &Stored, tell: &watch::Sender<State>
             move |shelf| shelf.part(&digest)
         })
         .await?;
-    // Bytes that were written before a crash may be others now: when they are, all come anew, once.
-    let mut is_resumed = part.offset() > 0;
+    // Bytes that came in more than one stream nobody has compared before: when they are wrong, all come anew, once, and the registry compares them too.
+    let (mut is_pieced, mut is_anew) = (part.offset() > 0, false);
     let mut tries = 0;
     loop {
         let before = part.offset();
@@ -59,10 +59,11 @@ pub async fn bring(images: &Images, stored: &Stored, tell: &watch::Sender<State>
                     tracing::info!(%digest, bytes = stored.size_bytes, "image fetched");
                     return Ok(());
                 }
-                if !std::mem::replace(&mut is_resumed, false) {
+                if !is_pieced || is_anew {
                     return Err(Error::WrongBytes(digest));
                 }
-                tracing::warn!(%digest, "what came before a restart was not right; all of it comes anew");
+                is_anew = true;
+                tracing::warn!(%digest, "what came in pieces was not right; all of it comes anew");
                 let of = digest.clone();
                 part = images.on_shelf(move |shelf| shelf.part(&of)).await?;
             }
@@ -74,14 +75,14 @@ pub async fn bring(images: &Images, stored: &Stored, tell: &watch::Sender<State>
                 let pause = PAUSE * 2u32.pow(tries - 1);
                 tracing::warn!(%digest, offset = left.offset(), "cut off ({}), goes on in {pause:?}", status.message());
                 tokio::time::sleep(pause).await;
+                is_pieced |= left.offset() > 0;
                 part = left;
             }
             (_, Some(Stopped::Refused(status))) => {
                 let failure = from_status(&status);
                 // Whoever asks again has a new ticket, and what came stays.
                 match failure.reason.as_str() {
-                    "TICKET_EXPIRED" => return Err(images.unreachable(&status)),
-                    "TICKET_INVALID" => return Err(Error::Registry(Box::new(failure))),
+                    "TICKET_EXPIRED" | "TICKET_INVALID" => return Err(Error::Registry(Box::new(failure))),
                     _ => {}
                 }
                 images.drop_part(&digest).await?;
@@ -136,7 +137,7 @@ async fn read(
         Ok(Err(status)) => return (Some(part), Some(stopped(status))),
         Err(_) => return (Some(part), Some(Stopped::Cut(silent()))),
     };
-    let (give, mut take) = mpsc::channel::<Vec<u8>>(WAITING);
+    let (give, mut take) = mpsc::channel::<bytes::Bytes>(WAITING);
     let work = tokio::task::spawn_blocking(move || {
         while let Some(bytes) = take.blocking_recv() {
             if let Err(e) = part.take(&bytes) {

@@ -29,6 +29,13 @@ impl Table {
         Some(state)
     }
 
+    /// True when all that is done once in a start was done in the one that runs.
+    pub fn is_prepared(&self, uid: NodeUid) -> bool {
+        let inner = self.lock();
+        let entry = inner.entries.get(&uid).filter(|entry| entry.runs());
+        entry.is_some_and(|e| e.exec.is_prepared(e.instance().map(|i| Asked::of(i))))
+    }
+
     /// What is due next in a start begins, with what is to be written first. None when there is nothing, or it is another start by now.
     pub fn command_begins(
         &self,
@@ -59,6 +66,11 @@ impl Table {
     /// A start is ready, or was not in time, and how that is told. Answers as [`Table::command_ended`].
     pub fn ready_known(&self, uid: NodeUid, start_id: &str, ready: Result<(), String>) -> Option<ExecState> {
         self.progressed(uid, start_id, |exec, _| exec.answer(ready))
+    }
+
+    /// This is what a start waits for now. False when it does not run any more.
+    pub fn command_waits(&self, uid: NodeUid, start_id: &str, progress: String) -> bool {
+        self.progressed(uid, start_id, |exec, _| exec.progress = progress).is_some()
     }
 
     fn progressed(

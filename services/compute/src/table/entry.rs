@@ -54,6 +54,8 @@ pub struct ExecJob {
     pub start_id: String,
     /// When it started, in microseconds since 1970.
     pub started_us: i64,
+    /// What is asked of it.
+    pub instance: Arc<Instance>,
     /// The call that asked for it.
     pub traceparent: String,
 }
@@ -240,6 +242,7 @@ impl Entry {
             driver: self.driver,
             start_id: found.start_id.clone(),
             started_us: found.started_us,
+            instance: instance.clone(),
             traceparent: self.traceparent.clone(),
         })
     }
@@ -305,6 +308,14 @@ impl Entry {
         }
     }
 
+    /// As it is asked for now: a snapshot is what one start begins from, not those that follow it.
+    fn for_this_start(&self, instance: &Arc<Instance>) -> Arc<Instance> {
+        match instance.restore.is_empty() || instance.restarts > self.record.restarts {
+            true => instance.clone(),
+            false => Arc::new(Instance { restore: String::new(), ..Instance::clone(instance) }),
+        }
+    }
+
     /// The step with all that is needed to take it.
     pub(super) fn job(&self, uid: NodeUid, step: Step, peer: Option<&Peer>) -> Job {
         Job {
@@ -312,7 +323,7 @@ impl Entry {
             lab_uid: self.lab_uid,
             driver: self.driver,
             step,
-            instance: self.instance().cloned(),
+            instance: self.instance().map(|i| self.for_this_start(i)),
             found: self.found.clone(),
             shares: peer.map(|p| p.id.clone()),
             traceparent: self.traceparent.clone(),

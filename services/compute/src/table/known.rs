@@ -26,16 +26,29 @@ impl Table {
 }
 
 impl Inner {
-    /// True when a Sync was taken and all drivers answer. One that nobody named and that never answered is not on this host.
+    /// True when a Sync was taken and it is known what exists.
     fn knows_all(&self) -> bool {
-        let known = |(answers, needed): (&bool, &bool)| *answers || !*needed;
-        self.synced && self.answers.iter().zip(&self.needed).all(known)
+        self.synced && self.sees_all()
+    }
+
+    /// True when it is known what exists: all drivers answer.
+    pub(super) fn sees_all(&self) -> bool {
+        (0..self.answers.len()).all(|driver| self.sees(driver))
+    }
+
+    /// True when it is known what exists of a driver: it answers, or it never did and neither the configuration nor what an earlier run left says that it is on this
+    /// host.
+    pub(super) fn sees(&self, driver: usize) -> bool {
+        self.answers[driver] || !self.needed[driver]
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::Arc;
+
+    use netloom_model::id::NodeUid;
 
     use super::*;
     use crate::config::Config;
@@ -45,12 +58,52 @@ mod tests {
     /// A table over these drivers, after a Sync of one instance of this image.
     fn table(config: &Config, image: &str, digest: &str) -> Table {
         let dir = tempfile::tempdir().unwrap();
-        let drivers = config.drivers().into_iter().map(|(name, needed)| (name.source(), needed)).collect();
-        let table = Table::new(drivers, Default::default(), Arc::new(Files::open(dir.path()).unwrap()));
+        table_in(dir.path(), config, image, digest)
+    }
+
+    fn table_in(dir: &Path, config: &Config, image: &str, digest: &str) -> Table {
+        let drivers = config.drivers(dir).into_iter().map(|(name, needed)| (name.source(), needed)).collect();
+        let table = Table::new(drivers, Default::default(), Arc::new(Files::open(dir).unwrap()));
         let mut one = instance();
         (one.spec.image, one.image_digest) = (image.to_owned(), digest.to_owned());
         table.sync(vec![(0, one)], "");
         table
+    }
+
+    #[tokio::test]
+    async fn a_runtime_that_never_answered_keeps_no_removal_of_what_nobody_knows_from_its_end() {
+        let table = table(&Config::default(), "i:1", "");
+        let removed = || table.remove(&[NodeUid::new()], &[], "").remove(0).1;
+        assert!(removed().await.unwrap().is_err(), "Docker has not answered: it may be there");
+        table.answers(0, true, Default::default());
+        assert_eq!(removed().await.unwrap(), Ok(()), "libvirt is not on this host");
+        table.answers(1, true, Default::default());
+        table.answers(1, false, Default::default());
+        assert!(removed().await.unwrap().is_err(), "libvirt is away: it may be there");
+    }
+
+    #[tokio::test]
+    async fn machines_that_outlived_a_service_are_not_taken_for_gone_while_libvirt_is_silent() {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = dir.path().join("instances").join(NodeUid::new().to_string());
+        std::fs::create_dir_all(&machine).unwrap();
+        let table = table_in(dir.path(), &Config::default(), "i:1", "");
+        table.answers(0, true, Default::default());
+        table.answers(1, false, Default::default());
+        let removed = |table: &Table| table.remove(&[NodeUid::new()], &[], "").remove(0).1;
+        assert!(removed(&table).await.unwrap().is_err(), "it may be a machine that runs on");
+        let mut vm = instance();
+        (vm.uid, vm.spec.image) = (NodeUid::new(), String::new());
+        let (uid, lab) = (vm.uid, vm.lab_uid);
+        table.ensure(vec![(1, vm)], "");
+        for (_, gone) in table.remove(&[uid], &[lab], "").into_iter().filter(|(u, _)| *u == uid) {
+            assert!(gone.await.unwrap().is_err(), "it runs on, for all that is known");
+        }
+        assert_eq!((table.labs(), table.images()), (None, None), "and its lab's files and its base stay");
+        std::fs::remove_dir(machine).unwrap();
+        let table = table_in(dir.path(), &Config::default(), "i:1", "");
+        table.answers(0, true, Default::default());
+        assert_eq!(removed(&table).await.unwrap(), Ok(()), "no machine was left");
     }
 
     #[test]

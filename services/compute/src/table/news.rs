@@ -80,6 +80,7 @@ mod tests {
     use crate::driver::testing::{found, instance};
     use crate::exec_state::ExecState;
     use crate::files::Files;
+    use crate::table::Due;
 
     #[test]
     fn what_a_step_looks_at_by_itself_is_no_news_until_it_does() {
@@ -94,7 +95,7 @@ mod tests {
         let found = || Found { uid, lab_uid: instance.lab_uid, id: "c1".into(), ..found() };
         table.answers(0, true, Default::default());
         table.sync(vec![(0, instance.clone())], "");
-        assert_eq!(table.work(Instant::now()).steps, [(uid, false)]);
+        assert_eq!(table.work(Instant::now()).steps, [Due { uid, driver: 0, is_stop: false }]);
         let job = table.begin(uid).unwrap();
         assert!(table.is_news("c1"), "nobody has made it");
         table.made(uid, "c1");

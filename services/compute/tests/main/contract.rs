@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use netloom_model::id::NodeUid;
-use netloom_model::observed::{ExecPhase, Phase};
-use netloom_model::slice::Instance;
+use netloom_model::observed::{ExecPhase, Observed, Phase};
+use netloom_model::slice::{Instance, wiped_hash};
 use netloom_model::spec::{PullPolicy, RestartPolicy};
 use netloom_model::state::Wanted;
 use netloom_proto::compute::v1 as p;
@@ -18,6 +18,7 @@ suite!(
     ensure_runs_it_and_said_again_does_nothing,
     nothing_happens_before_the_first_sync,
     another_spec_makes_it_anew,
+    a_wipe_throws_away_what_was_written,
     what_a_container_can_change_does_not,
     remove_answers_when_it_is_gone,
     sync_leaves_alone_what_it_does_not_name,
@@ -40,6 +41,7 @@ suite_of_machines!(
     ensure_runs_it_and_said_again_does_nothing,
     nothing_happens_before_the_first_sync,
     another_spec_makes_it_anew,
+    a_wipe_throws_away_what_was_written,
     what_a_container_can_change_does_not,
     remove_answers_when_it_is_gone,
     sync_leaves_alone_what_it_does_not_name,
@@ -92,6 +94,42 @@ async fn another_spec_makes_it_anew(rig: Rig) {
         rig.until_node(one.uid, "runs anew", |o| o.phase == Phase::Running && o.spec_hash == hash).await;
     assert_ne!(second.start_id, first.start_id);
     assert_eq!(second.restart_count, 0, "to be made anew is no restart");
+}
+
+async fn a_wipe_throws_away_what_was_written(rig: Rig) {
+    let mut one = rig.instance("r1");
+    let first = rig.run(&one).await;
+    if rig.is_docker {
+        assert_eq!(rig.sh(one.uid, "echo mine > /mine").await, (String::new(), 0));
+    }
+    // As the scheduler says it.
+    let hash = one.spec_hash.clone();
+    let wipe = |one: &mut Instance| {
+        (one.wipes, one.restarts) = (one.wipes + 1, one.restarts + 1);
+        one.spec_hash = wiped_hash(&hash, one.wipes);
+    };
+    wipe(&mut one);
+    rig.ensure(std::slice::from_ref(&one)).await;
+    let asked = one.clone();
+    let anew = |o: &Observed| {
+        o.phase == Phase::Running && o.spec_hash == asked.spec_hash && o.restarts == asked.restarts
+    };
+    let second = rig.until_node(one.uid, "runs anew", anew).await;
+    assert_ne!((&second.instance_id, &second.start_id), (&first.instance_id, &first.start_id));
+    assert_eq!(second.restart_count, 0, "it is no restart by itself");
+    if rig.is_docker {
+        assert_ne!(rig.sh(one.uid, "cat /mine").await.1, 0);
+    }
+    // One that is stopped is not there until it is started.
+    one.wanted = Wanted::Stopped;
+    rig.ensure(std::slice::from_ref(&one)).await;
+    rig.until_phase(one.uid, Phase::Stopped).await;
+    wipe(&mut one);
+    rig.ensure(std::slice::from_ref(&one)).await;
+    rig.until_phase(one.uid, Phase::Absent).await;
+    one.wanted = Wanted::Running;
+    rig.ensure(std::slice::from_ref(&one)).await;
+    rig.until_phase(one.uid, Phase::Running).await;
 }
 
 async fn what_a_container_can_change_does_not(rig: Rig) {

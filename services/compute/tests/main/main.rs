@@ -42,6 +42,14 @@ macro_rules! suite_of_machines {
         }
     };
 }
+
+/// Runs tests on every driver there is.
+macro_rules! suite_everywhere {
+    ($($test:ident),+ $(,)?) => {
+        suite!($($test),+);
+        suite_of_machines!($($test),+);
+    };
+}
 mod contract;
 mod docker;
 mod images;
@@ -49,5 +57,6 @@ mod libvirt;
 mod life;
 mod readiness;
 mod rig;
+mod same;
 mod sim;
 mod streams;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::query_parameters::{
-    ListContainersOptionsBuilder, ListNetworksOptionsBuilder, ListVolumesOptionsBuilder,
-    RemoveContainerOptionsBuilder, RemoveVolumeOptions,
+    KillContainerOptions, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
+    ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
 };
 use netloom_model::id::{Digest, LabId, LabUid, NodeUid, Owner};
 use netloom_model::observed::{ComputeInventory, Observed, Phase, StagePoint};
@@ -71,8 +71,9 @@ struct Running {
 }
 
 impl Rig {
+    /// Its instances live on while its service is away, as those of other drivers do.
     pub async fn sim() -> Rig {
-        Rig::with("drivers = [\"sim\"]\n", false, None).await
+        Rig::sim_with("[compute.sim]\nfile = \"{dir}/sim.json\"\n").await
     }
 
     /// With more lines of configuration.
@@ -123,7 +124,10 @@ impl Rig {
             std::fs::copy(libvirt::guest(), images.join(&guest_digest().as_str()["sha256:".len()..]))
                 .unwrap();
             std::fs::create_dir(dir.path().join("kinds")).unwrap();
-            std::fs::write(dir.path().join("kinds/guest.toml"), include_str!("libvirt/guest.toml")).unwrap();
+            let guest = include_str!("libvirt/guest.toml");
+            std::fs::write(dir.path().join("kinds/guest.toml"), guest).unwrap();
+            let typed = guest.replace("\"guest\"", "\"typed\"").replace("\"nocloud\"", "\"serial\"");
+            std::fs::write(dir.path().join("kinds/typed.toml"), typed).unwrap();
         }
         let owner = installation::owner(&dir.path().join("data")).unwrap();
         // The end of a UUIDv7 is random.
@@ -132,7 +136,7 @@ impl Rig {
             ComputeServiceClient::new(Connector::default().channel(&"mem:none".parse().unwrap())),
             watch::channel(View::default()).1,
         );
-        let config = format!("[compute]\n{config}");
+        let config = format!("[compute]\n{}", config.replace("{dir}", &dir.path().to_string_lossy()));
         let mut rig = Rig {
             client,
             view,
@@ -239,6 +243,8 @@ impl Rig {
             network_of: None,
             readiness: None,
             image_digest: String::new(),
+            wipes: 0,
+            restore: String::new(),
         };
         rehash(&mut instance);
         instance
@@ -335,6 +341,21 @@ impl Rig {
             }
         }
         String::from_utf8(text).unwrap()
+    }
+
+    /// Ends an instance's process from outside, as the kernel does when memory is short.
+    pub async fn kill(&self, one: &Instance) {
+        match self.libvirtd {
+            Some(libvirtd) => {
+                let qemu = nix::unistd::Pid::from_raw(libvirtd.qemu(&one.name).expect("it runs"));
+                nix::sys::signal::kill(qemu, nix::sys::signal::Signal::SIGKILL).unwrap();
+            }
+            None if self.is_docker => {
+                let docker = connect().await.unwrap();
+                docker.kill_container(&one.name, None::<KillContainerOptions>).await.unwrap();
+            }
+            None => assert_eq!(self.exec(one.uid, &["kill"], false).await.1, 0),
+        }
     }
 
     /// Runs a command in an instance and answers what it wrote and its exit code.

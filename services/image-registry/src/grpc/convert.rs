@@ -228,7 +228,7 @@ pub(super) fn encode_upload(progress: upload::Progress) -> pb::Upload {
 
 pub(super) fn encode_garbage(garbage: Garbage) -> pb::Garbage {
     let what = match garbage.what {
-        What::Image(reference) => pb::garbage::What::Reference(reference),
+        What::Image(reference, _) => pb::garbage::What::Reference(reference),
         What::Upload(id) => pb::garbage::What::Upload(id),
         What::Blob(digest) | What::SetAside(digest) => pb::garbage::What::Digest(digest.to_string()),
     };

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use netloom_image::tar;
 use oci_client::manifest::OciDescriptor;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use crate::blob::Digest;
 
-const BLOCK: u64 = 512;
+const BLOCK: u64 = tar::BLOCK as u64;
 const LAYOUT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// The largest size that a tar header says in octal digits.
@@ -119,23 +120,9 @@ fn member(name: &str, size: u64, content: Content) -> Result<Member, String> {
         return Err(format!("{name} is larger than 8 GiB"));
     }
     let filling = usize::try_from(size.next_multiple_of(BLOCK) - size).unwrap_or_default();
-    Ok(Member { head: head(name, size), content, filling: vec![0; filling].into() })
-}
-
-/// A header of a tar archive (POSIX, "ustar Interchange Format") for a file of nobody's and of no time.
-fn head(name: &str, size: u64) -> Bytes {
-    let mut head = [0u8; BLOCK as usize];
-    let mut put = |at: usize, text: &str| head[at..at + text.len()].copy_from_slice(text.as_bytes());
-    put(0, name);
-    put(100, "0000444\0");
-    put(108, "0000000\0");
-    put(116, "0000000\0");
-    put(124, &format!("{size:011o}\0"));
-    put(136, "00000000000\0");
-    put(148, "        ");
-    put(156, "0");
-    put(257, "ustar\x0000");
-    let sum: u32 = head.iter().map(|b| u32::from(*b)).sum();
-    head[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    Bytes::copy_from_slice(&head)
+    Ok(Member {
+        head: Bytes::copy_from_slice(&tar::head(name, size)),
+        content,
+        filling: vec![0; filling].into(),
+    })
 }

@@ -183,9 +183,13 @@ impl Store {
         rows.iter().map(|r| Ok((r.try_get("reference")?, digest(r)?))).collect()
     }
 
-    /// Takes an image out of the store.
-    pub async fn unstore(&self, reference: &str) -> Result<(), Error> {
-        sqlx::query("DELETE FROM stored WHERE reference = $1").bind(reference).execute(&self.pool).await?;
+    /// Takes an image out of the store, unless it is other bytes by now.
+    pub async fn unstore(&self, reference: &str, digest: &Digest) -> Result<(), Error> {
+        sqlx::query("DELETE FROM stored WHERE reference = $1 AND digest = $2")
+            .bind(reference)
+            .bind(digest.to_string())
+            .execute(&self.pool)
+            .await?;
         Ok(())
     }
 

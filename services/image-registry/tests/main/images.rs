@@ -18,33 +18,36 @@ use tonic::Status;
 
 use crate::grpc::{Running, start, start_with};
 
-type Client = ImageRegistryServiceClient<Channel>;
+pub type Client = ImageRegistryServiceClient<Channel>;
 
 /// A raw disk of this many MiB, with a partition table.
-fn disk(mib: usize, fill: u8) -> Vec<u8> {
+pub fn disk(mib: usize, fill: u8) -> Vec<u8> {
     let mut disk = vec![fill; mib << 20];
     disk[446..510].fill(0);
     disk[510..512].copy_from_slice(&[0x55, 0xaa]);
     disk
 }
 
-fn digest(bytes: &[u8]) -> String {
+pub fn digest(bytes: &[u8]) -> String {
     format!("sha256:{}", Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect::<String>())
 }
 
-async fn create(client: &mut Client, upload: pb::Upload) -> Result<pb::Upload, Status> {
+pub async fn create(client: &mut Client, upload: pb::Upload) -> Result<pb::Upload, Status> {
     Ok(client.create_upload(pb::CreateUploadRequest { upload: Some(upload) }).await?.into_inner())
 }
 
-fn named(reference: &str) -> pb::Upload {
+pub fn named(reference: &str) -> pb::Upload {
     pb::Upload { reference: reference.into(), ..pb::Upload::default() }
 }
 
 /// Sends bytes from an offset, in pieces.
-async fn write(client: &mut Client, id: &str, offset: u64, bytes: &[u8]) -> Result<pb::Upload, Status> {
+pub async fn write(client: &mut Client, id: &str, offset: u64, bytes: &[u8]) -> Result<pb::Upload, Status> {
     let mut parts: Vec<pb::WriteUploadRequest> = bytes
         .chunks(300_000)
-        .map(|data| pb::WriteUploadRequest { data: data.to_vec(), ..pb::WriteUploadRequest::default() })
+        .map(|data| pb::WriteUploadRequest {
+            data: data.to_vec().into(),
+            ..pb::WriteUploadRequest::default()
+        })
         .collect();
     if parts.is_empty() {
         parts.push(pb::WriteUploadRequest::default());
@@ -53,18 +56,18 @@ async fn write(client: &mut Client, id: &str, offset: u64, bytes: &[u8]) -> Resu
     Ok(client.write_upload(tokio_stream::iter(parts)).await?.into_inner())
 }
 
-async fn finish(client: &mut Client, id: &str) -> Result<pb::Image, Status> {
+pub async fn finish(client: &mut Client, id: &str) -> Result<pb::Image, Status> {
     let request = pb::FinishUploadRequest { id: id.to_owned(), digest: String::new() };
     Ok(client.finish_upload(request).await?.into_inner())
 }
 
-async fn push(client: &mut Client, reference: &str, bytes: &[u8]) -> Result<pb::Image, Status> {
+pub async fn push(client: &mut Client, reference: &str, bytes: &[u8]) -> Result<pb::Image, Status> {
     let upload = create(client, named(reference)).await?;
     write(client, &upload.id, 0, bytes).await?;
     finish(client, &upload.id).await
 }
 
-async fn image(client: &mut Client, reference: &str) -> pb::Image {
+pub async fn image(client: &mut Client, reference: &str) -> pb::Image {
     client
         .get_image(pb::GetImageRequest { reference: reference.into() })
         .await
@@ -72,16 +75,16 @@ async fn image(client: &mut Client, reference: &str) -> pb::Image {
         .into_inner()
 }
 
-fn refused<T: std::fmt::Debug>(answer: Result<T, Status>) -> Failure {
+pub fn refused<T: std::fmt::Debug>(answer: Result<T, Status>) -> Failure {
     from_status(&answer.expect_err("a refusal"))
 }
 
-async fn offset(client: &mut Client, id: &str) -> Option<u64> {
+pub async fn offset(client: &mut Client, id: &str) -> Option<u64> {
     let found = client.get_upload(pb::GetUploadRequest { id: id.to_owned() }).await;
     found.ok().map(|u| u.into_inner().offset)
 }
 
-fn files(dir: &Path, part: &str) -> Vec<PathBuf> {
+pub fn files(dir: &Path, part: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut next = vec![dir.join("data/image-registry").join(part)];
     while let Some(dir) = next.pop() {
@@ -101,7 +104,7 @@ fn user(lab: &str, reference: &str) -> pb::ImageUser {
     pb::ImageUser { lab: lab.into(), reference: reference.into() }
 }
 
-async fn collect(client: &mut Client, request: pb::CollectGarbageRequest) -> Vec<(String, u64)> {
+pub async fn collect(client: &mut Client, request: pb::CollectGarbageRequest) -> Vec<(String, u64)> {
     let garbage = client.collect_garbage(request).await.expect("collected").into_inner().garbage;
     let name = |g: pb::Garbage| match g.what.expect("something") {
         pb::garbage::What::Reference(name)
@@ -156,7 +159,7 @@ async fn an_upload_that_was_cut_goes_on_where_it_stands_also_after_a_restart() {
         let mut client = client.clone();
         async move { client.write_upload(tokio_stream::wrappers::ReceiverStream::new(take)).await }
     });
-    let part = pb::WriteUploadRequest { id: id.clone(), offset: 0, data: bytes[..1 << 20].to_vec() };
+    let part = pb::WriteUploadRequest { id: id.clone(), offset: 0, data: bytes[..1 << 20].to_vec().into() };
     give.send(part).await.unwrap();
     eventually("the bytes are there", Duration::from_secs(20), || {
         let (mut client, id) = (client.clone(), id.clone());
@@ -302,7 +305,7 @@ async fn a_disk_that_runs_full_is_told_and_loses_nothing() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let small = Mount::new(&dir.path().join("small"), "4m");
+    let small = Mount::new(&dir.path().join("small"), "4200k");
     let more = format!("[image_registry]\nblobs = {:?}\n", small.0);
     let Running { mut client, shutdown, task } = start_with(dir.path(), &more).await;
     let bytes = disk(2, 8);
@@ -364,7 +367,7 @@ async fn an_abandoned_upload_is_given_up() {
 /// What tickets are signed with.
 const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
 
-async fn tell_key(client: &mut Client) {
+pub async fn tell_key(client: &mut Client) {
     let request = pb::ResolveImagesRequest { images: Vec::new(), ticket_key: KEY.to_vec() };
     client.resolve_images(request).await.unwrap();
 }
@@ -374,7 +377,7 @@ fn ticket_for(digest: &str) -> String {
     ticket::sign(KEY, digest, ticket::READ_BLOB, now + 60)
 }
 
-async fn read(client: &mut Client, digest: &str, offset: u64) -> Result<Vec<u8>, Status> {
+pub async fn read(client: &mut Client, digest: &str, offset: u64) -> Result<Vec<u8>, Status> {
     let ticket = ticket_for(digest);
     read_with(client, pb::ReadBlobRequest { digest: digest.to_owned(), offset, ticket }).await
 }
@@ -426,6 +429,27 @@ async fn a_blob_is_read_with_a_ticket_for_it_alone_also_after_a_restart() {
     task.await.unwrap().unwrap();
     let Running { mut client, .. } = start(dir.path()).await;
     assert_eq!(read(&mut client, &digest(&bytes), 0).await.unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn nobody_but_the_scheduler_of_the_first_day_says_which_tickets_are_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let Running { mut client, shutdown, task } = start(dir.path()).await;
+    let bytes = disk(1, 1);
+    push(&mut client, "a:1", &bytes).await.unwrap();
+    tell_key(&mut client).await;
+    tell_key(&mut client).await;
+    let other = pb::ResolveImagesRequest { images: Vec::new(), ticket_key: vec![7; 32] };
+    let failure = refused(client.resolve_images(other.clone()).await);
+    assert_eq!(failure.reason, "TICKET_KEY_REFUSED");
+    assert!(failure.message.contains("new_scheduler"), "{}", failure.message);
+    assert_eq!(read(&mut client, &digest(&bytes), 0).await.unwrap(), bytes, "the first key is still the one");
+    shutdown.cancel();
+    task.await.unwrap().unwrap();
+    let more = "[image_registry]\nnew_scheduler = true\n";
+    let Running { mut client, .. } = start_with(dir.path(), more).await;
+    client.resolve_images(other).await.unwrap();
+    assert_eq!(refused(read(&mut client, &digest(&bytes), 0).await).reason, "TICKET_INVALID");
 }
 
 #[tokio::test]
@@ -548,7 +572,7 @@ async fn what_a_lab_uses_is_not_removed_and_what_nothing_needs_is_shown_first() 
 #[test]
 fn the_directory_is_nobody_elses_to_read() {
     let dir = tempfile::tempdir().unwrap();
-    Blobs::open(&dir.path().join("images")).unwrap();
+    Blobs::open(&dir.path().join("images"), None, "me").unwrap();
     let mode = std::fs::metadata(dir.path().join("images")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o700);
 }

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use netloom_model::Failure;
@@ -217,9 +219,51 @@ async fn what_is_not_there_or_not_right_leaves_nothing() {
     assert_eq!(refused(at("lab/none:1")).await, "IMAGE_NOT_FOUND");
     assert_eq!(refused(asked("127.0.0.1:1/lab/router:1".into(), "mine:1")).await, "PULL_FAILED");
     assert_eq!(refused(asked("No Reference".into(), "mine:1")).await, "IMAGE_REFERENCE_INVALID");
+    let other_architecture = pb::PullImageRequest { architecture: "arm64".into(), ..at("lab/router:1") };
+    let failure = pulled(&running, other_architecture).await.unwrap_err();
+    assert_eq!(failure.reason, "PULL_FAILED");
+    assert!(failure.message.contains("it is there for amd64, and not for arm64"), "{}", failure.message);
     other.spoil();
     assert_eq!(refused(at("lab/router:1")).await, "DIGEST_MISMATCH");
     assert!(is_empty(dir.path(), "uploads") && is_empty(dir.path(), "blobs"));
+}
+
+/// A registry whose manifests have no end; it counts what it got rid of.
+async fn endless(listener: tokio::net::TcpListener, sent: Arc<AtomicUsize>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    while let Ok((mut caller, _)) = listener.accept().await {
+        let sent = sent.clone();
+        tokio::spawn(async move {
+            let mut request = vec![0; 4096];
+            let length = caller.read(&mut request).await.unwrap_or_default();
+            let asks = String::from_utf8_lossy(&request[..length]).into_owned();
+            if !asks.contains("/manifests/") {
+                let _ = caller
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}")
+                    .await;
+                return;
+            }
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/vnd.oci.image.manifest.v1+json\r\n\r\n";
+            let _ = caller.write_all(head.as_bytes()).await;
+            while caller.write_all(&[b' '; 65_536]).await.is_ok() {
+                sent.fetch_add(65_536, Ordering::SeqCst);
+            }
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_of_a_manifest_is_read_than_one_may_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, sent) = (listener.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
+    tokio::spawn(endless(listener, sent.clone()));
+    let running = start(dir.path()).await;
+    let refused = pulled(&running, asked(format!("{address}/lab/router:1"), "mine:1")).await.unwrap_err();
+    assert_eq!(refused.reason, "PULL_FAILED");
+    assert!(refused.message.contains("larger than 4 MiB"), "{}", refused.message);
+    let sent = sent.load(Ordering::SeqCst);
+    assert!((4 << 20..24 << 20).contains(&sent), "{sent}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

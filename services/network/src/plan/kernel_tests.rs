@@ -129,7 +129,7 @@ fn what_the_kernel_lacks_is_refused_with_its_names() {
     let wire = &plan.observed.wires[&id(101)];
     assert_eq!(wire.state, WireState::Failed);
     assert!(wire.detail.starts_with("IMPAIRMENT_NOT_SUPPORTED"), "{}", wire.detail);
-    assert!(wire.detail.contains("delay_us from b to a"), "{}", wire.detail);
+    assert!(wire.detail.contains("cannot do delay from b to a;"), "{}", wire.detail);
     assert!(!world.link(11).up && world.links.values().all(|link| link.redirect.is_none()));
     world.impairments.push("delay_us".into());
     assert_eq!(world.settle().observed.wires[&id(101)].state, WireState::Up);

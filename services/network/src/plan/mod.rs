@@ -105,6 +105,11 @@ impl Facts<'_> {
         self.troubles.get(&wire).map(|trouble| trouble.message.as_str())
     }
 
+    /// Why what is for this failed again and again.
+    fn lasting_trouble(&self, wire: WireId) -> Option<&str> {
+        self.trouble(wire).filter(|_| self.troubles[&wire].lasts)
+    }
+
     /// True while a failed effect is not to be tried again.
     fn resting(&self, wire: WireId) -> bool {
         self.troubles.get(&wire).is_some_and(|trouble| trouble.resting)
@@ -138,6 +143,8 @@ pub struct Trouble {
     pub message: String,
     /// True until it is to be tried again.
     pub resting: bool,
+    /// True once it was tried again for a while, in vain.
+    pub lasts: bool,
 }
 
 /// A NIC to be made.

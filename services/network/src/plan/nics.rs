@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use netloom_model::id::WireId;
-use netloom_model::observed::ObservedNic;
+use netloom_model::observed::{NEEDS_RESTART, ObservedNic};
 use netloom_model::slice::{Nic, WireEnd};
 
 use super::planes;
@@ -116,6 +116,11 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
         let ours = there.get(&wire);
         let tap = taps::find(facts, &name, ours, start);
         match (ours, start) {
+            (_, Some(start))
+                if start.machine.as_ref().is_some_and(|machine| machine.lacks.contains(&wire)) =>
+            {
+                place.why = NEEDS_RESTART.to_owned();
+            }
             _ if tap.is_some() => {
                 let tap = tap.map(|tap| (tap, ours.map(|(_, tag)| tag)));
                 tap.into_iter().for_each(|tap| taps::plan(facts, nic, tap, start, &mut place, plan));
@@ -156,10 +161,7 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
                 place.why = facts.trouble(wire).unwrap_or_default().to_owned();
             }
             (None, Some(start)) if start.machine.is_some() => {
-                // Nothing that is waited for: whoever asked is to know at once what to do.
-                place.failed = true;
-                place.why =
-                    "its virtual machine runs without it, and has it from its next start on: netloom node restart".to_owned();
+                place.why = "its virtual machine is being given it".to_owned();
             }
             (None, Some(_)) => {
                 let (host_name, offload) = (host_name.clone(), offload.unwrap_or(true));

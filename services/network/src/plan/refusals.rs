@@ -72,10 +72,10 @@ pub fn name(facts: &Facts<'_>, end: &WireEnd) -> Option<String> {
 fn impairment(facts: &Facts<'_>, wire: &Wire) -> Option<String> {
     for (direction, impairment) in [("a to b", &wire.a_to_b), ("b to a", &wire.b_to_a)] {
         let lacking = |field: &&str| !facts.impairments.iter().any(|works| works == field);
-        let lacking: Vec<&str> = qdisc::fields(impairment).filter(lacking).collect();
+        let lacking: Vec<&str> = qdisc::fields(impairment).filter(lacking).map(Impairment::word).collect();
         if !lacking.is_empty() {
             return Some(format!(
-                "IMPAIRMENT_NOT_SUPPORTED: this host's kernel cannot bring about {} from {direction}; leave it out, or load the module (sch_tbf, sch_netem) and start the network service again",
+                "IMPAIRMENT_NOT_SUPPORTED: this host's kernel cannot do {} from {direction}; leave it out, or load the module (sch_tbf, sch_netem) and start the network service again",
                 lacking.join(", ")
             ));
         }

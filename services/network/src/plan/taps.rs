@@ -58,8 +58,9 @@ pub fn plan<'a>(
         (place.failed, place.why) = (true, wrong);
         return;
     }
-    place.failed = tag.is_none() && facts.trouble(wire).is_some();
-    place.why = facts.trouble(wire).unwrap_or("its tap is being taken over").to_owned();
+    // libvirt makes the tap of a NIC that is added to a machine that runs before QEMU holds it.
+    place.failed = tag.is_none() && facts.lasting_trouble(wire).is_some();
+    place.why = facts.lasting_trouble(wire).unwrap_or("its tap is being taken over").to_owned();
     if !facts.resting(wire) {
         plan.adopt.push(Adoption {
             wire,

@@ -7,12 +7,14 @@ use netloom_model::id::{LabUid, NodeUid, Owner};
 use netloom_model::observed::WireState;
 use netloom_model::slice::{Segment, WireEnd};
 use netloom_ovsdb::Uuid;
+use netloom_service::handover::Machine;
 use proptest::prelude::*;
 
 use super::world::{World, id};
 use super::{Plan, Trouble};
 use crate::driver::flows::Rule;
 use crate::driver::ovs::{Bridge, Change, View};
+use crate::netns::Start;
 use crate::slice::Wanted;
 
 proptest! {
@@ -189,11 +191,25 @@ fn states_say_which_end_and_why() {
     assert_eq!((state, why.as_str()), (WireState::Failed, "a: Open vSwitch: could not open network device"));
 
     let mut world = World::new();
-    let trouble = Trouble { message: "eth1 cannot be made: no".into(), resting: true };
+    let trouble = Trouble { message: "eth1 cannot be made: no".into(), resting: true, lasts: true };
     world.troubles.insert(id(11), trouble);
     let plan = world.plan();
     assert_eq!(plan.plug.values().map(Vec::len).sum::<usize>(), 7, "it rests");
     assert_eq!(world.states()[0], (WireState::Failed, "a: eth1 cannot be made: no".to_owned()));
+}
+
+#[test]
+fn a_nic_that_a_machine_has_from_its_next_start_on_is_told_and_one_that_comes_is_awaited() {
+    let mut world = World::new();
+    let node = world.wanted.slice.nics[&id(11)].node_uid;
+    let machine = |lacks| Machine { pid: 1, started: 1, carrier: BTreeSet::new(), lacks };
+    let start = |lacks| Start { id: "1".into(), path: "/".into(), machine: Some(machine(lacks)) };
+    world.starts.insert(node, start(BTreeSet::new()));
+    let awaited = (WireState::Pending, "a: its virtual machine is being given it".to_owned());
+    assert_eq!(world.states()[0], awaited);
+    world.starts.insert(node, start([id(11)].into()));
+    let told = (WireState::Down, format!("a: {}", netloom_model::observed::NEEDS_RESTART));
+    assert_eq!(world.states()[0], told, "nobody waits for it");
 }
 
 #[test]
@@ -312,7 +328,9 @@ fn an_interface_that_its_node_renamed_gets_its_name_back_where_that_is_ours_to_s
     assert_eq!((adjustments[0].wire, adjustments[0].called.as_deref()), (id(11), Some("wan")));
     let said = (WireState::Down, "a: its node calls the interface wan".to_owned());
     assert_eq!(world.states()[0], said);
-    world.troubles.insert(id(11), Trouble { message: "eth1 is another's".into(), resting: true });
+    world
+        .troubles
+        .insert(id(11), Trouble { message: "eth1 is another's".into(), resting: true, lasts: true });
     assert!(world.plan().adjust.is_empty(), "it rests");
     assert!(world.states()[0].1.ends_with("calls the interface wan: eth1 is another's"));
     // One that it moved into a namespace of its own it may call as it likes.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use netloom_model::id::WireId;
-use netloom_model::observed::{ObservedWire, Source, WireState};
+use netloom_model::observed::{NEEDS_RESTART, ObservedWire, Source, WireState};
 use netloom_model::slice::{Wire, WireEnd};
 
 use super::bridges;
@@ -294,7 +294,9 @@ impl Wiring<'_> {
         }
         if let Some(end) = ends.iter().find(|end| end.link().is_none()) {
             let why = end.place.map_or("its NIC is not known here", |place| place.why.as_str());
-            return verdict(WireState::Pending, Some(end.end), why);
+            // What only a start brings that nobody has asked for is not on its way.
+            let state = if why == NEEDS_RESTART { WireState::Down } else { WireState::Pending };
+            return verdict(state, Some(end.end), why);
         }
         if let Err(Stuck { state, end, why }) = stage {
             // What carried a moment ago is down, not on its way.

@@ -3,12 +3,16 @@
 use netloom_proto::network::v1 as pb;
 use netloom_service::testing::eventually;
 
-use crate::harness::{BOUND, Host, Slice, nic, on_a_host};
+use crate::harness::{BOUND, Host, On, Slice, nic, on_a_host, on_both_planes};
 
-#[test]
-fn an_interface_has_carrier_if_and_only_if_it_is_wired() {
-    on_a_host("an_interface_has_carrier_if_and_only_if_it_is_wired", || async {
-        let host = Host::start().await;
+on_both_planes!(
+    an_interface_has_carrier_if_and_only_if_it_is_wired,
+    a_nic_is_cabled_anew_without_being_made_anew,
+);
+
+fn an_interface_has_carrier_if_and_only_if_it_is_wired(on: On) {
+    on_a_host("an_interface_has_carrier_if_and_only_if_it_is_wired", || async move {
+        let host = Host::start_on(on).await;
         let (a, mut b) = (host.node(), host.node());
         let mut slice = Slice::default();
         let (left, right) = (slice.nic(&a, "eth1"), slice.nic(&b, "eth1"));
@@ -38,7 +42,7 @@ fn an_interface_has_carrier_if_and_only_if_it_is_wired() {
         host.until("it is down", |t| t.wires[&wire].state() == pb::WireState::Down).await;
         assert_eq!(host.told().wires[&wire].detail, "unplugged");
         eventually("no carrier", BOUND, || async { !a.has_carrier("eth1") && !b.has_carrier("eth1") }).await;
-        eventually("no flows", BOUND, || async { host.ovs.flows("nl0").is_empty() }).await;
+        eventually("nothing joins them", BOUND, || async { host.joints().is_empty() }).await;
         wires.0.wires[0].enabled = true;
         host.ensure(&wires).await;
         host.until_up(&[wire]).await;
@@ -70,10 +74,9 @@ fn an_interface_has_carrier_if_and_only_if_it_is_wired() {
     });
 }
 
-#[test]
-fn a_nic_is_cabled_anew_without_being_made_anew() {
-    on_a_host("a_nic_is_cabled_anew_without_being_made_anew", || async {
-        let host = Host::start().await;
+fn a_nic_is_cabled_anew_without_being_made_anew(on: On) {
+    on_a_host("a_nic_is_cabled_anew_without_being_made_anew", || async move {
+        let host = Host::start_on(on).await;
         let nodes = [host.node(), host.node(), host.node()];
         let mut slice = Slice::default();
         let nics = [0, 1, 2].map(|n| slice.nic(&nodes[n], "eth1"));

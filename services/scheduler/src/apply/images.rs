@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use netloom_model::failure::{Code, Failure};
 use netloom_model::id::{HostId, NodeUid};
 use netloom_model::slice::Instance;
+use netloom_model::spec::{LabSpec, NodeSpec};
 use netloom_model::state::Runtime;
 
 use crate::client::{HostClient, ImageHost, ImageUse, Refused, Resolved, Verdict};
@@ -27,14 +28,41 @@ impl Scheduler {
             })
             .collect();
         let Some((reason, _, _)) = refused.first() else { return Ok(()) };
+        let joined = |set: BTreeSet<&str>, by: &str| set.into_iter().collect::<Vec<_>>().join(by);
         let messages: BTreeSet<&str> = refused.iter().map(|(_, m, _)| m.as_str()).collect();
+        let message = match messages.len() {
+            1 => joined(messages, ""),
+            _ => format!("images cannot be used:\n  {}", joined(messages, "\n  ")),
+        };
         let nodes: BTreeSet<&str> = refused.iter().map(|(_, _, u)| u.node.as_str()).collect();
         let images: BTreeSet<&str> = refused.iter().map(|(_, _, u)| u.reference.as_str()).collect();
-        let joined = |set: BTreeSet<&str>, by: &str| set.into_iter().collect::<Vec<_>>().join(by);
-        Err(Failure::new(Code::FailedPrecondition, reason, joined(messages, "\n"))
+        Err(Failure::new(Code::FailedPrecondition, reason, message)
             .with("nodes", joined(nodes, ","))
             .with("images", joined(images, ","))
             .into())
+    }
+
+    /// Gives nodes without an image the one that the registry says stands for their kind, where there is one. It becomes a part of what was asked for, so that another
+    /// image that stands for the kind later changes no lab before its next deploy.
+    pub(super) async fn choose_images(&self, spec: &mut LabSpec) -> Result<()> {
+        let kind_of = |node: &NodeSpec| {
+            let kind = self.catalogue.of(node)?;
+            (node.image.is_empty() && kind.runtime != Runtime::Bridge).then(|| kind.name.clone())
+        };
+        let kinds: BTreeSet<String> = spec.nodes.iter().filter_map(kind_of).collect();
+        if kinds.is_empty() {
+            return Ok(());
+        }
+        let kinds: Vec<String> = kinds.into_iter().collect();
+        let found = self.registry.preferred(&kinds).await?;
+        let preferred: BTreeMap<String, String> =
+            kinds.into_iter().zip(found).filter(|(_, image)| !image.is_empty()).collect();
+        for node in &mut spec.nodes {
+            if let Some(image) = kind_of(node).and_then(|kind| preferred.get(&kind)) {
+                node.image.clone_from(image);
+            }
+        }
+        Ok(())
     }
 
     /// Which lab uses which images: by lab, each image once. What a lab has set aside or is about to have counts as well.

@@ -34,6 +34,8 @@ impl ChangeNodes {
             NodeChange::Start => OperationKind::Start,
             NodeChange::Stop => OperationKind::Stop,
             NodeChange::Restart => OperationKind::Restart,
+            NodeChange::Wipe => OperationKind::Wipe,
+            NodeChange::Restore(_) => OperationKind::Restore,
         }
     }
 
@@ -92,7 +94,7 @@ impl Scheduler {
         refuse_if_busy(&before)?;
         let uids = change.uids(&before)?;
         let mut rows = (*before).clone();
-        let plan = change_nodes(&mut rows, &uids, change.change);
+        let plan = change_nodes(&mut rows, &uids, &change.change);
         let nothing_to_do = plan.actions.is_empty();
         let mut operation = OperationRow::new(kind, &rows, plan, &telemetry::traceparent(), tx.now());
         operation.request_id = change.request_id;

@@ -54,6 +54,17 @@ pub fn issue(
     Ok(all)
 }
 
+/// Refuses what could not be issued: an authority that is given and is none, names that no certificate can have.
+pub fn check(wishes: &[Wish], contents: &BTreeMap<String, Vec<u8>>) -> Result<(), Failure> {
+    for wish in wishes {
+        match &wish.given {
+            Some([(certificate, _), (key, _)]) => drop(given(wish, (certificate, key), contents)?),
+            None => drop(params(wish)?),
+        }
+    }
+    Ok(())
+}
+
 /// What is made of each, in their order, on all processors: an RSA key takes a core for up to seconds.
 fn in_parallel<T: Sync, R: Send>(
     all: &[T],
@@ -120,6 +131,9 @@ fn given(
         return Err(refuse(certificate, &format!("is not the certificate of the key in {key}")));
     }
     let key_pem = read.pem().ok_or_else(|| refuse(key, "cannot be written again"))?;
+    if let Err(e) = Issuer::from_ca_cert_pem(&certificate_pem, read) {
+        return Err(refuse(certificate, &format!("is not a certificate that others can be issued by: {e}")));
+    }
     Ok(CertificateRow { request: wish.request.clone(), certificate_pem, key_pem, expire_us: i64::MAX })
 }
 

@@ -1,5 +1,7 @@
 use netloom_model::spec::{AuthoritySpec, FileEntry, LabSpec};
 
+use std::collections::BTreeMap;
+
 use super::*;
 
 const DAY_US: i64 = 86_400_000_000;
@@ -48,7 +50,12 @@ fn what_is_there_as_asked_for_is_not_issued_again() {
     rows.lab.spec.certificate_authority =
         Some(AuthoritySpec { validity_seconds: 9_999_999, ..Default::default() });
     assert_eq!(keys(&rows), ["", "r1"]);
-    assert!(wishes(&LabRows::new("x".parse().unwrap(), 1)).is_empty());
+    assert!(missing(&LabRows::new("x".parse().unwrap(), 1), now).is_empty());
+    // One that runs out is there all the same: nothing waits for another.
+    rows.lab.spec.certificate_authority = None;
+    assert!(awaited(&rows).is_empty() && !missing(&rows, now + 350 * DAY_US).is_empty());
+    rows.lab.wanted = Wanted::Absent;
+    assert!(missing(&rows, now + 350 * DAY_US).is_empty());
 }
 
 #[test]
@@ -81,7 +88,8 @@ fn a_lab_uses_the_authority_that_it_is_given() {
         [(foreign, "is not the certificate of the key"), (b"x".to_vec(), "is not a private key")]
     {
         let contents = [("ca.pem".to_owned(), certificate.clone()), ("ca.key".to_owned(), key)].into();
-        let refused = issue(&wishes(&rows), None, &contents).unwrap_err();
+        let wanted = wishes(&rows.lab.id, &rows.lab.spec);
+        let refused = check(&wanted, &contents).unwrap_err();
         assert!(refused.reason == "CERTIFICATE_INVALID" && refused.message.contains(says), "{refused}");
     }
 }

@@ -121,6 +121,14 @@ impl RegistryClient {
         Ok(())
     }
 
+    /// The images that stand for these kinds, in order; empty where there is none.
+    pub async fn preferred(&self, kinds: &[String]) -> Result<Vec<String>> {
+        let wanted = |kind: &String| pi::WantedImage { reference: String::new(), kind: kind.clone() };
+        let images = kinds.iter().map(wanted).collect();
+        let resolved = self.resolved(pi::ResolveImagesRequest { images, ticket_key: Vec::new() }).await?;
+        Ok(resolved.into_iter().map(|r| r.reference).collect())
+    }
+
     /// What references mean in the store now, in order. Tells the registry the key that tickets for its bytes are signed with.
     pub async fn resolve(&self, references: &[String], ticket_key: &[u8]) -> Result<Vec<Resolved>> {
         let wanted =
@@ -129,13 +137,18 @@ impl RegistryClient {
             images: references.iter().map(wanted).collect(),
             ticket_key: ticket_key.to_vec(),
         };
-        let response = bounded(NOTE, self.0.clone().resolve_images(request)).await.map_err(registry_said)?;
-        if response.images.len() != references.len() {
-            return Err(registry_said(Failure::internal("it did not resolve each image")));
-        }
         let resolved =
             |r: pi::ResolvedImage| Resolved { reference: r.reference, stored: r.stored.map(StoredBlob) };
-        Ok(response.images.into_iter().map(resolved).collect())
+        Ok(self.resolved(request).await?.into_iter().map(resolved).collect())
+    }
+
+    async fn resolved(&self, request: pi::ResolveImagesRequest) -> Result<Vec<pi::ResolvedImage>> {
+        let asked = request.images.len();
+        let response = bounded(NOTE, self.0.clone().resolve_images(request)).await.map_err(registry_said)?;
+        if response.images.len() != asked {
+            return Err(registry_said(Failure::internal("it did not resolve each image")));
+        }
+        Ok(response.images)
     }
 
     /// Judges whether images can be used on these hosts, in order.

@@ -36,6 +36,11 @@ impl Grpc {
             ps::NodeChange::Start => NodeChange::Start,
             ps::NodeChange::Stop => NodeChange::Stop,
             ps::NodeChange::Restart => NodeChange::Restart,
+            ps::NodeChange::Wipe => NodeChange::Wipe,
+            ps::NodeChange::Restore if request.snapshot.is_empty() => {
+                return Err(invalid("snapshot", "is not set"));
+            }
+            ps::NodeChange::Restore => NodeChange::Restore(request.snapshot),
             ps::NodeChange::Unspecified => return Err(invalid("change", "is not set")),
         };
         let change = ChangeNodes {
@@ -170,7 +175,7 @@ fn targets<'r>(rows: &'r LabRows, target: &str) -> Result<Vec<&'r NicRow>, Statu
 fn end_of<'r>(rows: &'r LabRows, link: &LinkRow) -> Option<&'r NicRow> {
     let of_end = |end: &netloom_model::spec::Endpoint| {
         rows.nics.values().find(|n| {
-            !n.absent && n.link_uid == link.uid && {
+            !n.absent && n.link_uid == Some(link.uid) && {
                 let node = rows.nodes.get(&n.node_uid);
                 node.is_some_and(|node| node.spec.id == end.node) && n.interface == end.interface
             }

@@ -204,6 +204,8 @@ pub(super) fn operation(core: &Scheduler, row: OperationRow) -> ps::OperationFac
         OperationKind::Start => p::OperationKind::Start,
         OperationKind::Stop => p::OperationKind::Stop,
         OperationKind::Restart => p::OperationKind::Restart,
+        OperationKind::Wipe => p::OperationKind::Wipe,
+        OperationKind::Restore => p::OperationKind::Restore,
     };
     let state = match row.state {
         OperationState::Running => p::OperationState::Running,

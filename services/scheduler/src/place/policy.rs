@@ -26,7 +26,7 @@ pub struct Allowed {
 }
 
 /// What a node asks of its host beside room.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Asks {
     devices: BTreeSet<String>,
     security_opts: BTreeSet<String>,

@@ -203,6 +203,8 @@ impl New {
             removal: String::new(),
             settled_start: String::new(),
             restarts: 0,
+            wipes: 0,
+            restore: String::new(),
             stages: Stages::default(),
             state: NodeState::Pending,
             reason: String::new(),

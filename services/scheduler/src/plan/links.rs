@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::id::{HostId, LinkUid, NodeUid, WireId};
 use netloom_model::kind::Catalogue;
+use netloom_model::naming;
 use netloom_model::plan::{Action, Object, Verb};
 use netloom_model::slice::mac_of;
-use netloom_model::spec::{LabSpec, LinkSpec};
+use netloom_model::spec::{DEFAULT_MTU, LabSpec, LinkSpec};
 use netloom_model::state::{LinkState, Runtime, Wanted};
 
-use super::reason::{addresses, link_change, plane_change};
+use super::reason::{addresses, link_change, plane_change, read_at_start};
 use super::{Context, action, new_wire_id};
 use crate::rows::{LabRows, LinkRow, NicRow, NodeRow};
 
@@ -36,6 +37,12 @@ pub(super) fn links(
         let ends = link.node_ends().filter(|end| !bridges.contains(&end.node)).count();
         ends == 2 && link.a_to_b.is_none() && link.b_to_a.is_none()
     };
+    let machines: BTreeSet<String> = rows
+        .nodes
+        .values()
+        .filter(|n| n.is_wanted() && n.runtime == Runtime::Libvirt)
+        .map(|n| n.spec.id.clone())
+        .collect();
     let mut named = BTreeSet::new();
     let shown: BTreeMap<String, LinkUid> =
         rows.links.values().filter(|l| !l.replaced).map(|l| (l.id.clone(), l.uid)).collect();
@@ -75,6 +82,7 @@ pub(super) fn links(
                 }
                 if *old.spec != asked {
                     reasons.push(link_change(&old.spec, &asked));
+                    reasons.extend(read_at_start(&old.spec, &asked, |node| machines.contains(node)));
                     old.spec = asked.into();
                 }
                 if chooses(&old.spec) {
@@ -119,7 +127,8 @@ pub(super) fn links(
     }
 }
 
-/// Brings the interfaces to the links. An interface is a node's port: it stays the same when its link goes elsewhere.
+/// Brings the interfaces to the links. An interface is a node's port: it stays the same when its link goes elsewhere. A virtual machine has every port up to the last that ever had
+/// a link, and keeps what it has as long as it is there: a NIC cannot be taken out of a guest unseen, and one that is there takes a cable without a restart.
 pub(super) fn nics(rows: &mut LabRows, catalogue: &Catalogue) {
     // One that is being removed is the same again when it is wanted again: its removal may not have begun.
     let (leave, stay): (Vec<&NicRow>, Vec<&NicRow>) = rows.nics.values().partition(|n| n.absent);
@@ -143,7 +152,7 @@ pub(super) fn nics(rows: &mut LabRows, catalogue: &Catalogue) {
             let nic = NicRow {
                 wire_id,
                 node_uid: node.uid,
-                link_uid: link.uid,
+                link_uid: Some(link.uid),
                 interface: end.interface.clone(),
                 port,
                 absent: false,
@@ -158,6 +167,36 @@ pub(super) fn nics(rows: &mut LabRows, catalogue: &Catalogue) {
             rows.nics.insert(wire_id, nic);
         }
     }
+    let machines: BTreeMap<NodeUid, &NodeRow> =
+        nodes.into_values().filter(|n| n.runtime == Runtime::Libvirt).map(|n| (n.uid, n)).collect();
+    let mut idle = Vec::new();
+    for (uid, node) in machines {
+        let Some(kind) = catalogue.of(&node.spec) else { continue };
+        let of_node = |n: &&NicRow| n.node_uid == uid && !n.absent;
+        let last = rows.nics.values().filter(of_node).map(|n| n.port).max();
+        let has_link =
+            |port| rows.nics.values().any(|n| of_node(&n) && n.port == port && used.contains(&n.wire_id));
+        for port in (0..=last.unwrap_or_default()).filter(|port| last.is_some() && !has_link(*port)) {
+            let wire_id = ports.get(&(uid, port)).copied().unwrap_or_else(|| new_wire_id(63));
+            let was = rows.nics.get(&wire_id);
+            idle.push(NicRow {
+                wire_id,
+                node_uid: uid,
+                link_uid: None,
+                interface: kind.interfaces.vendor_name(port).unwrap_or_else(|| naming::guest_name(port)),
+                port,
+                absent: false,
+                host: node.host.clone(),
+                mac: was.map_or_else(|| mac_of(wire_id), |n| n.mac.clone()),
+                mtu: DEFAULT_MTU,
+                addresses: Vec::new(),
+                present: was.is_some_and(|n| n.present),
+                carrier: was.is_some_and(|n| n.carrier),
+            });
+        }
+    }
+    used.extend(idle.iter().map(|n| n.wire_id));
+    rows.nics.extend(idle.into_iter().map(|n| (n.wire_id, n)));
     for nic in rows.nics.values_mut().filter(|n| !used.contains(&n.wire_id)) {
         nic.absent = true;
     }

@@ -10,6 +10,9 @@ use serde_json::{Map, Value};
 
 use crate::rows::network_of;
 
+/// Said of what a virtual machine is told at its start alone.
+pub const FROM_NEXT_START: &str = "which a virtual machine has from its next start on (netloom node restart)";
+
 /// Longest value that is shown.
 const SHOWN: usize = 60;
 
@@ -25,6 +28,22 @@ pub fn node_change(old: &NodeSpec, new: &NodeSpec) -> String {
         });
     }
     told(&changed)
+}
+
+/// True when it may use more, or less, than before.
+pub fn has_other_limits(old: &NodeSpec, new: &NodeSpec) -> bool {
+    let limits = |n: &NodeSpec| (n.cpu_limit_millis, n.memory_limit_bytes, n.cpu_set.clone());
+    limits(old) != limits(new)
+}
+
+/// What a change of a link says to a virtual machine at its end, which reads it when it starts; none where it says nothing.
+pub fn read_at_start(old: &LinkSpec, new: &LinkSpec, is_machine: impl Fn(&str) -> bool) -> Option<String> {
+    let told = |end: &Endpoint| (end.mac.clone(), addresses(end));
+    let mtu = old.effective_mtu() != new.effective_mtu();
+    let ends = [(&old.a, &new.a), (&old.b, &new.b)].into_iter();
+    let changed = ends.filter(|(was, is)| is_machine(&is.node) && (mtu || told(was) != told(is)));
+    let nodes: Vec<&str> = changed.map(|(_, is)| is.node.as_str()).collect();
+    (!nodes.is_empty()).then(|| format!("{FROM_NEXT_START}: {}", nodes.join(", ")))
 }
 
 /// Why a node is made anew: the fields that its container cannot change while it lives, by the hash that says so, then the others.
@@ -99,7 +118,18 @@ pub fn contents(old: (&[FileEntry], &NodeSpec), new: (&LabSpec, &NodeSpec), anew
             }
         })
     };
-    bundled(new.1).filter(|(path, target)| goes_on(path, target)).filter_map(told).collect()
+    let mut all: Vec<String> =
+        bundled(new.1).filter(|(path, target)| goes_on(path, target)).filter_map(told).collect();
+    // A virtual machine mounts nothing: it is told at its start.
+    let config = new.1.startup_config.as_str();
+    if !config.is_empty() && config == old.1.startup_config && bundled(new.1).all(|(path, _)| path != config)
+    {
+        let when = if anew { "" } else { "; the node reads it when it next starts" };
+        all.extend(
+            change_of(config, had, &has).map(|change| format!("startup-config: {}{when}", change.told)),
+        );
+    }
+    all
 }
 
 /// What becomes of what is mounted from a path.
@@ -395,6 +425,9 @@ mod tests {
                 "bind /etc/d: y changes, x goes, in place; the node reads it when it next does",
             ]
         );
+        let machine = NodeSpec { binds: Vec::new(), ..node.clone() };
+        let told = contents((&old.files_of(&machine), &machine), (&new, &machine), false);
+        assert_eq!(told, ["startup-config: content changes; the node reads it when it next starts"]);
         let lab: LabId = "l".parse().unwrap();
         let shape = files(&[("a/b", "1"), ("d/x", "1"), ("s.cfg", "1")]);
         assert_eq!(surroundings(&lab, (&old, &node), (&shape, &node)), "a is a directory now");
@@ -454,5 +487,9 @@ mod tests {
              r2:eth1 to r1:eth1 unimpaired → rate 10mbit delay 1500us loss 0.25%"
         );
         assert_eq!(link_change(&old, &LinkSpec { mtu: 9_500, ..old.clone() }), "");
+        let told = |new: &LinkSpec| read_at_start(&old, new, |node| node == "r1");
+        assert_eq!(told(&new).unwrap(), format!("{FROM_NEXT_START}: r1"), "its mtu");
+        new.mtu = 0;
+        assert_eq!(told(&new), None, "only r2 has other addresses");
     }
 }

@@ -55,6 +55,51 @@ fn verbs(planned: &Planned) -> Vec<(Verb, &str, &str)> {
 }
 
 #[test]
+fn a_virtual_machine_keeps_the_nics_that_it_had_and_has_those_between() {
+    let machine = NodeSpec { kind: "tcl".into(), ..node("v") };
+    let spec = |links: &[LinkSpec]| LabSpec {
+        nodes: vec![machine.clone(), node("b")],
+        links: links.to_vec(),
+        ..LabSpec::default()
+    };
+    let rooms = [Room { runtimes: [Runtime::Docker, Runtime::Libvirt].into(), ..room(64_000) }];
+    let (first, third) = (link(("b", "eth1"), ("v", "eth1")), link(("b", "eth3"), ("v", "eth3")));
+    let of = |planned: &Planned, node: &str| -> Vec<(WireId, String, String, bool)> {
+        let rows = &planned.rows;
+        let nics = rows.nics_of(rows.node(node).unwrap().uid);
+        nics.into_iter().map(|n| (n.wire_id, guest_name(n), n.mac.clone(), n.link_uid.is_some())).collect()
+    };
+    let both = go(&empty(), &spec(&[first.clone(), third.clone()]), &rooms);
+    let had = of(&both, "v");
+    let told: Vec<_> = had.iter().map(|(_, name, _, link)| (name.as_str(), *link)).collect();
+    assert_eq!(told, [("eth1", true), ("eth2", false), ("eth3", true)], "it has them in a row");
+    assert_eq!(of(&both, "b").len(), 2, "a container is given what it needs");
+    // A link goes, and its NIC stays as it is.
+    let one = go(&both.rows, &spec(std::slice::from_ref(&first)), &rooms);
+    let same = |planned: &Planned| -> Vec<_> {
+        of(planned, "v").into_iter().map(|(wire, name, mac, _)| (wire, name, mac)).collect()
+    };
+    assert_eq!(same(&one), same(&both));
+    assert_eq!(of(&one, "v").iter().filter(|n| n.3).count(), 1);
+    assert_eq!(one.rows.nics.values().filter(|n| n.absent).count(), 1, "a container's goes");
+    // Another comes, to a NIC that waits for it.
+    let second = link(("b", "eth2"), ("v", "eth2"));
+    let again = go(&one.rows, &spec(&[first, second, third]), &rooms);
+    assert_eq!(same(&again), same(&both));
+    assert!(of(&again, "v").iter().all(|n| n.3));
+    assert!(go(&again.rows, &again.rows.lab.spec.clone(), &rooms).plan.actions.is_empty());
+    // What it is told it is told at its start, and it is made anew as what it is.
+    let mut other = again.rows.lab.spec.clone().into_inner();
+    other.links[0].b.ipv4 = "10.0.0.1/24".into();
+    other.links[0].a.ipv4 = "10.0.0.2/24".into();
+    other.nodes[0].image = "other".into();
+    let changed = go(&again.rows, &other, &rooms);
+    let why: Vec<&str> = changed.plan.actions.iter().map(|a| a.reason.as_str()).collect();
+    assert!(why[0].starts_with("forces a new virtual machine: image i → other"), "{why:?}");
+    assert!(why[1].contains("from its next start on (netloom node restart): v"), "{why:?}");
+}
+
+#[test]
 fn a_new_lab_is_made() {
     let planned = go(&empty(), &pair(), &[room(4_000)]);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! What starting, stopping and restarting nodes does to the rows. Pure.
+//! What starting, stopping, restarting, wiping and restoring nodes does to the rows. Pure.
 //!
 //! The spec stays: what is asked of a node is intent. A node that shares the network namespace of another one goes with it, since that namespace is made anew
 //! at each start.
@@ -14,7 +14,7 @@ use super::action;
 use crate::rows::{LabRows, NodeRow};
 
 /// What is done to nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeChange {
     /// They are started.
     Start,
@@ -22,16 +22,23 @@ pub enum NodeChange {
     Stop,
     /// They are stopped and started again.
     Restart,
+    /// Their disks are thrown away; those that are to run are stopped and started again.
+    Wipe,
+    /// They are started from the snapshot of this name.
+    Restore(String),
 }
 
 /// Changes what is asked of these nodes, and says what differs: nothing for one that is as asked already.
-pub fn change_nodes(rows: &mut LabRows, uids: &BTreeSet<NodeUid>, change: NodeChange) -> Plan {
+pub fn change_nodes(rows: &mut LabRows, uids: &BTreeSet<NodeUid>, change: &NodeChange) -> Plan {
     let mut actions: Vec<Action> = Vec::new();
     let mut done = BTreeSet::new();
     let named = rows.nodes.values_mut().filter(|n| n.is_wanted() && uids.contains(&n.uid));
     for node in named {
         let Some((verb, reason)) = asked_for(node, change) else { continue };
         apply(node, verb);
+        if let NodeChange::Restore(snapshot) = change {
+            node.restore.clone_from(snapshot);
+        }
         done.insert(node.uid);
         actions.push(of_node(node, verb, reason));
     }
@@ -46,7 +53,7 @@ pub fn change_nodes(rows: &mut LabRows, uids: &BTreeSet<NodeUid>, change: NodeCh
 }
 
 /// What a change asks of a node, and why; none when it is as asked.
-fn asked_for(node: &NodeRow, change: NodeChange) -> Option<(Verb, String)> {
+fn asked_for(node: &NodeRow, change: &NodeChange) -> Option<(Verb, String)> {
     let stopped = node.wanted == Wanted::Stopped;
     match change {
         NodeChange::Stop => (!stopped).then(|| (Verb::Stop, "asked for".to_owned())),
@@ -60,17 +67,22 @@ fn asked_for(node: &NodeRow, change: NodeChange) -> Option<(Verb, String)> {
         NodeChange::Start => None,
         NodeChange::Restart if stopped => Some((Verb::Start, "it was stopped".to_owned())),
         NodeChange::Restart => Some((Verb::Restart, "asked for".to_owned())),
+        NodeChange::Wipe => Some((Verb::Wipe, "asked for".to_owned())),
+        NodeChange::Restore(snapshot) => Some((Verb::Restore, format!("from snapshot {snapshot}"))),
     }
 }
 
 /// Sets what is asked of a node.
 pub(super) fn apply(node: &mut NodeRow, verb: Verb) {
-    if verb == Verb::Stop {
+    node.wipes += u64::from(verb == Verb::Wipe);
+    let stays_stopped = verb == Verb::Wipe && node.wanted == Wanted::Stopped;
+    if verb == Verb::Stop || stays_stopped {
         node.wanted = Wanted::Stopped;
     } else {
         node.wanted = Wanted::Running;
         // Also for one that does not run: what hosts say of the time before does not count.
         node.restarts += 1;
+        node.restore = String::new();
     }
 }
 
@@ -78,14 +90,14 @@ pub(super) fn apply(node: &mut NodeRow, verb: Verb) {
 fn next_follower(
     rows: &LabRows,
     done: &BTreeSet<NodeUid>,
-    change: NodeChange,
+    change: &NodeChange,
 ) -> Option<(NodeUid, Verb, String)> {
     let moved =
         |id: &str| rows.nodes.values().any(|n| n.is_wanted() && n.spec.id == id && done.contains(&n.uid));
     let runs = rows.nodes.values().filter(|n| n.wanted == Wanted::Running && n.is_wanted());
     runs.filter(|n| !done.contains(&n.uid)).find_map(|node| {
         let NetworkMode::Node(owner) = &node.spec.network_mode else { return None };
-        let verb = if change == NodeChange::Stop { Verb::Stop } else { Verb::Restart };
+        let verb = if *change == NodeChange::Stop { Verb::Stop } else { Verb::Restart };
         moved(owner).then(|| (node.uid, verb, format!("it shares the network namespace of {owner}")))
     })
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netloom_model::id::{HostId, LabUid, NodeUid};
-use netloom_model::observed::{ExecPhase, Observed, Phase, StagePoint};
+use netloom_model::observed::{ExecPhase, NEEDS_RESTART, Observed, Phase, StagePoint};
 use netloom_model::slice::Instance;
 use netloom_model::spec::StageSpec;
 use netloom_model::state::{LinkState, Wanted};
@@ -15,8 +15,7 @@ use super::{Again, Retry, Service};
 use crate::client::{COMPUTE, HostClient};
 use crate::error::Result;
 use crate::facts;
-use crate::operation::ends;
-use crate::rows::{LabRows, NodeRow};
+use crate::rows::{Index, LabRows, NodeRow};
 use crate::scheduler::Scheduler;
 use crate::world::Heard;
 use crate::{slices, stages};
@@ -329,6 +328,7 @@ impl Compute {
     ) -> Starts {
         let bound = core.config.settle_bound();
         let mut starts = Starts::default();
+        let index = rows.index();
         for node in rows.nodes.values().filter(|n| n.is_wanted() && n.host.as_ref() == Some(&host.id)) {
             let observed =
                 core.world.host(&host.id, |v| v.compute.instances.get(&node.uid).cloned()).flatten();
@@ -345,7 +345,7 @@ impl Compute {
             let mut settled = node.settled_start == start.1;
             if !settled && !stages::keeps_links_back(rows, node) {
                 let since = *self.started.entry(start.clone()).or_insert_with(Instant::now);
-                settled = since.elapsed() >= bound || links_settled(core, host, rows, node, &start.1);
+                settled = since.elapsed() >= bound || links_settled(core, host, &index, node, &start.1);
                 if settled {
                     starts.settled.push(start.clone());
                 } else {
@@ -377,24 +377,34 @@ fn is_waiting(observed: &Observed) -> bool {
 }
 
 /// True when every interface of this start is plugged, and every link is up or cannot come up as things are.
-fn links_settled(core: &Scheduler, host: &HostClient, rows: &LabRows, node: &NodeRow, start: &str) -> bool {
+fn links_settled(
+    core: &Scheduler,
+    host: &HostClient,
+    index: &Index<'_>,
+    node: &NodeRow,
+    start: &str,
+) -> bool {
+    let rows = index.rows;
     let plugged = |wire| {
         let of_start = |v: &crate::world::HostView| {
             v.network.nics.get(&wire).is_some_and(|n| n.present && n.start_id == start)
         };
         core.world.host(&host.id, of_start).unwrap_or(false)
     };
-    rows.nics_of(node.uid).into_iter().all(|nic| {
-        let Some(link) = rows.links.get(&nic.link_uid) else { return true };
+    index.nics_of(node.uid).iter().all(|nic| {
+        let Some(link) = nic.link_uid.and_then(|uid| rows.links.get(&uid)) else { return true };
         let other_is_dead = || {
-            let others = ends(rows, link).into_iter().flatten().filter(|n| n.uid != node.uid);
-            others.into_iter().any(|n| facts::is_dead_end(n) || stages::keeps_links_back(rows, n))
+            let mut others = index.ends(link).flatten().filter(|n| n.uid != node.uid);
+            others.any(|n| facts::is_dead_end(n) || stages::keeps_links_back(rows, n))
         };
-        plugged(nic.wire_id)
-            && (matches!(link.state, LinkState::Up | LinkState::Failed)
-                || link.host.is_none()
-                || !link.enabled
-                || other_is_dead())
+        // That comes with the next start only.
+        let is_for_the_next = link.reason.contains(NEEDS_RESTART);
+        is_for_the_next
+            || plugged(nic.wire_id)
+                && (matches!(link.state, LinkState::Up | LinkState::Failed)
+                    || link.host.is_none()
+                    || !link.enabled
+                    || other_is_dead())
     })
 }
 
@@ -427,6 +437,8 @@ mod tests {
             network_of: None,
             readiness: None,
             image_digest: String::new(),
+            wipes: 0,
+            restore: String::new(),
             nics: Vec::new(),
         }
     }

@@ -23,12 +23,17 @@ pub enum OperationKind {
     Stop,
     /// Stops nodes and starts them again.
     Restart,
+    /// Throws away the disks of nodes.
+    Wipe,
+    /// Starts nodes from snapshots.
+    Restore,
 }
 
 impl OperationKind {
     /// True for one that is about some nodes of a lab, and leaves its spec alone.
     pub fn is_of_nodes(self) -> bool {
-        matches!(self, OperationKind::Start | OperationKind::Stop | OperationKind::Restart)
+        use OperationKind as K;
+        matches!(self, K::Start | K::Stop | K::Restart | K::Wipe | K::Restore)
     }
 
     /// True for one that writes another spec.
@@ -45,6 +50,8 @@ impl OperationKind {
             OperationKind::Start => "starts nodes of",
             OperationKind::Stop => "stops nodes of",
             OperationKind::Restart => "restarts nodes of",
+            OperationKind::Wipe => "wipes nodes of",
+            OperationKind::Restore => "restores nodes of",
         }
     }
 }

@@ -11,7 +11,7 @@ use sqlx::Row as _;
 
 use super::{Connection, Result, Store, Tx, from_json, number, to_json, unsigned, write};
 use crate::plan::guest_name;
-use crate::rows::{LabRow, LabRows, LinkRow, NodeRow, OperationRow};
+use crate::rows::{Index, LabRow, LabRows, LinkRow, NodeRow, OperationRow};
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -125,15 +125,16 @@ pub struct NodeView {
 
 impl NodeView {
     /// A node among its lab's rows.
-    pub fn new(rows: &LabRows, node: &NodeRow) -> NodeView {
+    pub fn new(index: &Index<'_>, node: &NodeRow) -> NodeView {
+        let rows = index.rows;
         let link_id = |uid: LinkUid| rows.links.get(&uid).map(|l| l.id.clone()).unwrap_or_default();
-        let interfaces = rows.nics_of(node.uid).into_iter().map(|n| Interface {
+        let interfaces = index.nics_of(node.uid).iter().map(|n| Interface {
             name: n.interface.clone(),
             guest_name: guest_name(n),
             mac: n.mac.clone(),
             mtu: n.mtu,
             addresses: n.addresses.clone(),
-            link: link_id(n.link_uid),
+            link: n.link_uid.map(link_id).unwrap_or_default(),
             present: n.present,
             carrier: n.carrier,
         });

@@ -107,6 +107,8 @@ pub(super) fn node_row(row: &SqlRow) -> Result<NodeRow> {
         removal: row.try_get("removal")?,
         settled_start: row.try_get("settled_start")?,
         restarts: unsigned("nodes.restarts", row.try_get("restarts")?)?,
+        wipes: unsigned("nodes.wipes", row.try_get("wipes")?)?,
+        restore: row.try_get("restore")?,
         stages: from_json("nodes.stages_json", row.try_get("stages_json")?)?,
         state: from_word("nodes.state", row.try_get("state")?)?,
         reason: row.try_get("reason")?,
@@ -141,10 +143,14 @@ pub(super) fn nic_row(row: &SqlRow) -> Result<NicRow> {
     let small = |column: &'static str, n: i64| -> Result<u32> {
         u32::try_from(n).map_err(|_| crate::error::Error::Row { column, value: n.to_string() })
     };
+    let link: String = row.try_get("link_uid")?;
     Ok(NicRow {
         wire_id: wire("nics.wire_id", row.try_get("wire_id")?)?,
         node_uid: parse("nics.node_uid", row.try_get("node_uid")?)?,
-        link_uid: parse("nics.link_uid", row.try_get("link_uid")?)?,
+        link_uid: Some(link)
+            .filter(|uid| !uid.is_empty())
+            .map(|uid| parse("nics.link_uid", &uid))
+            .transpose()?,
         interface: row.try_get("interface")?,
         port: small("nics.port", row.try_get("port")?)?,
         absent: row.try_get::<i64, _>("absent")? != 0,
@@ -310,15 +316,17 @@ impl Tx<'_> {
         let of_nics =
             nics.changed.iter().map(|(_, n)| n.node_uid).chain(nics.removed.iter().map(|n| n.node_uid));
         told.extend(nodes.changed.iter().map(|(_, n)| n.uid).chain(of_nics));
+        let index = after.index();
         for node in told.iter().filter_map(|uid| after.nodes.get(uid)).filter(|n| !n.replaced) {
-            self.event(Event::new(&id, false, Object::Node(Box::new(NodeView::new(after, node))))).await?;
+            self.event(Event::new(&id, false, Object::Node(Box::new(NodeView::new(&index, node))))).await?;
         }
         for (_, link) in links.changed.iter().filter(|(_, l)| !l.replaced) {
             self.event(Event::new(&id, false, Object::Link(Box::new(LinkView::new(after, link))))).await?;
         }
         if let Some(before) = before {
+            let index = before.index();
             for node in nodes.removed.iter().filter(|n| !n.replaced) {
-                self.event(Event::new(&id, true, Object::Node(Box::new(NodeView::new(before, node)))))
+                self.event(Event::new(&id, true, Object::Node(Box::new(NodeView::new(&index, node)))))
                     .await?;
             }
             for link in links.removed.iter().filter(|l| !l.replaced) {

@@ -1,5 +1,7 @@
 //! Operations.
 
+use std::sync::Arc;
+
 use netloom_model::id::OperationId;
 use sqlx::Row as _;
 
@@ -34,6 +36,12 @@ async fn one(sql: &mut Connection, statement: &'static str, key: &str) -> Result
     row.as_ref().map(operation_row).transpose()
 }
 
+/// All that are under way.
+pub(super) async fn active(sql: &mut Connection) -> Result<Vec<OperationRow>> {
+    let rows = sqlx::query("SELECT * FROM operations WHERE state = 'RUNNING'").fetch_all(sql).await?;
+    rows.iter().map(operation_row).collect()
+}
+
 impl Tx<'_> {
     /// Writes an operation, with its event. A second active one of a lab is refused by the database.
     pub async fn put_operation(&mut self, operation: &OperationRow) -> Result<()> {
@@ -65,8 +73,8 @@ impl Tx<'_> {
                 .bind(operation.id.to_string())
                 .execute(&mut *self.sql)
                 .await?;
-            self.ended.push(operation.clone());
         }
+        self.operations.push(Arc::new(operation.clone()));
         self.event(Event::new(operation.lab.as_str(), false, Object::Operation(Box::new(operation.clone()))))
             .await
     }
@@ -92,6 +100,9 @@ impl Tx<'_> {
 
     /// An operation, as this write sees it.
     pub async fn operation(&mut self, id: OperationId) -> Result<Option<OperationRow>> {
+        if let Some(staged) = self.operations.iter().rev().find(|o| o.id == id) {
+            return Ok(Some(OperationRow::clone(staged)));
+        }
         one(&mut self.sql, "SELECT * FROM operations WHERE id = $1", &id.to_string()).await
     }
 
@@ -112,15 +123,13 @@ impl Tx<'_> {
 
 impl Store {
     /// An operation.
-    pub async fn operation(&self, id: &str) -> Result<Option<OperationRow>> {
+    pub async fn operation(&self, id: OperationId) -> Result<Option<OperationRow>> {
+        let active = self.current.read().expect("no holder panics").operations.get(&id).cloned();
+        if let Some(active) = active {
+            return Ok(Some(OperationRow::clone(&active)));
+        }
+        let id = &id.to_string();
         one(&mut *self.pool.acquire().await?, "SELECT * FROM operations WHERE id = $1", id).await
-    }
-
-    /// All active operations.
-    pub async fn active_operations(&self) -> Result<Vec<OperationRow>> {
-        let rows =
-            sqlx::query("SELECT * FROM operations WHERE state = 'RUNNING'").fetch_all(&self.pool).await?;
-        rows.iter().map(operation_row).collect()
     }
 
     /// Operations, the newest first.

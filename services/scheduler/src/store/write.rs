@@ -49,14 +49,15 @@ where
 pub(super) async fn nodes(sql: &mut Connection, lab: &str, nodes: &[&NodeRow]) -> Result<()> {
     let columns = "INSERT INTO nodes (uid, lab_uid, id, folded, replaced, runtime, wanted, spec_json, spec_hash, cpu_millis, memory_bytes, host,
                segment, rejections_json, image_step, image_detail, removal, settled_start, state, reason, observed_json, create_us, update_us,
-               restarts, stages_json, files, placed, shares, image_digest, own_files_json)";
+               restarts, stages_json, files, placed, shares, image_digest, own_files_json, wipes, restore)";
     let conflict = " ON CONFLICT (uid) DO UPDATE SET replaced = excluded.replaced, wanted = excluded.wanted, spec_json = excluded.spec_json,
                spec_hash = excluded.spec_hash, cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes, host = excluded.host,
                rejections_json = excluded.rejections_json, image_step = excluded.image_step, image_detail = excluded.image_detail,
                removal = excluded.removal, settled_start = excluded.settled_start, state = excluded.state, reason = excluded.reason,
                observed_json = excluded.observed_json, update_us = excluded.update_us, restarts = excluded.restarts,
                stages_json = excluded.stages_json, files = excluded.files, placed = excluded.placed, shares = excluded.shares,
-               image_digest = excluded.image_digest, own_files_json = excluded.own_files_json";
+               image_digest = excluded.image_digest, own_files_json = excluded.own_files_json,
+               wipes = excluded.wipes, restore = excluded.restore";
     insert(sql, columns, conflict, nodes, |row, node| {
         row.push_bind(node.uid.to_string())
             .push_bind(lab.to_owned())
@@ -87,7 +88,9 @@ pub(super) async fn nodes(sql: &mut Connection, lab: &str, nodes: &[&NodeRow]) -
             .push_bind(i64::from(node.placed))
             .push_bind(node.shares.map(|uid| uid.to_string()))
             .push_bind(node.image_digest.clone())
-            .push_bind(to_json(&node.own_files));
+            .push_bind(to_json(&node.own_files))
+            .push_bind(number(node.wipes))
+            .push_bind(node.restore.clone());
     })
     .await
 }
@@ -129,7 +132,7 @@ pub(super) async fn nics(sql: &mut Connection, lab: &str, nics: &[&NicRow]) -> R
         row.push_bind(number(nic.wire_id.get()))
             .push_bind(lab.to_owned())
             .push_bind(nic.node_uid.to_string())
-            .push_bind(nic.link_uid.to_string())
+            .push_bind(nic.link_uid.map(|uid| uid.to_string()).unwrap_or_default())
             .push_bind(nic.interface.clone())
             .push_bind(i64::from(nic.port))
             .push_bind(i64::from(nic.absent))

@@ -68,8 +68,12 @@ pub struct State {
     pub pullable: BTreeSet<String>,
     /// True: images that are being fetched do not come.
     pub hold_pulls: bool,
+    /// True: the host does not reach the image registry.
+    pub no_registry: bool,
     /// So many fetches end as when their service dies meanwhile.
     pub cut_pulls: usize,
+    /// Pulls that are refused for these reasons, one after the other.
+    pub refused_pulls: Vec<&'static str>,
     /// Ports of the host that somebody else has.
     pub taken_ports: BTreeSet<u32>,
     /// Nodes that are made but never run.
@@ -257,6 +261,9 @@ impl State {
                 }
                 e.run(&mut self.calls, wanted);
                 continue;
+            }
+            if wanted.wipes > 0 && self.exists.remove(uid).is_some() {
+                self.calls.push(format!("wiped {node}"));
             }
             if stopped || wanted.held || is_taken || self.hold {
                 continue;

@@ -170,3 +170,32 @@ async fn a_cancel_gives_back_certificates_and_the_authority_of_before() {
     assert_eq!(actions(&again), Vec::<String>::new());
     assert_eq!(told(), before);
 }
+
+/// Keys were made while the deploy was asked for: its caller waited, and nothing could be cancelled.
+#[tokio::test]
+async fn a_deploy_is_answered_before_keys_are_made_and_its_nodes_wait_for_their_certificates() {
+    let world = World::new().await;
+    let mut lab = spec(3, &[(1, 2)]);
+    let asks = p::CertificateSpec { key_bits: 2048, ..p::CertificateSpec::default() };
+    lab.nodes[..2].iter_mut().for_each(|n| n.certificate = Some(asks.clone()));
+    let operation = world.apply("l", lab.clone()).await.unwrap();
+    let told = |id: &str| operation.progress.iter().find(|o| o.id == id).unwrap().detail.clone();
+    assert_eq!([told("n1"), told("n2")], ["waits for its certificate"; 2], "{operation:?}");
+    let done = world.done(&operation.id).await;
+    assert_eq!(done.state(), p::OperationState::Succeeded, "{done:?}");
+    let certificates = || {
+        let of = |i: &netloom_proto::compute::v1::Instance| i.certificate.clone();
+        world.host().read(|s| s.wanted.values().filter_map(of).collect::<Vec<_>>())
+    };
+    assert_eq!(certificates().len(), 2, "no node was ever told without");
+    // One that runs has its own until another is there, and the operation is not over before that.
+    let before = certificates();
+    lab.nodes[0].aliases.push("router".into());
+    let done = world.deploy("l", lab.clone()).await;
+    assert_eq!(done.state(), p::OperationState::Succeeded, "{done:?}");
+    assert_eq!(certificates().iter().filter(|c| before.contains(c)).count(), 1);
+    // What could not be issued is refused before anything is written.
+    lab.nodes[0].certificate.as_mut().unwrap().sans = vec!["r\u{f6}uter".into()];
+    let refused = world.apply("l", lab).await.unwrap_err();
+    assert_eq!(refused.reason, "CERTIFICATE_INVALID", "{refused}");
+}

@@ -79,6 +79,32 @@ async fn a_mistyped_image_costs_no_running_node() {
 }
 
 #[tokio::test]
+async fn a_host_that_does_not_reach_the_registry_is_told_and_fails_its_nodes_in_the_end() {
+    let world = World::with(&["h1"], "registry_bound_ms = 1500").await;
+    world.host().with(|s| {
+        s.no_registry = true;
+        s.pullable.insert("far:1".into());
+    });
+    let mut lab = spec(1, &[]);
+    lab.nodes[0].image = "far:1".into();
+    let operation = world.apply("l", lab.clone()).await.unwrap();
+    eventually("it waits, and says for what", BOUND, || async {
+        let told = world.node("l", "n1").await.reason;
+        told.contains("tried again") && told.contains("the image registry at unix:/r does not answer")
+    })
+    .await;
+    let operation = world.done(&operation.id).await;
+    let told = operation.error.clone().unwrap().message;
+    for part in ["host h1", "see `image_registry` of [endpoints]", "deploy again"] {
+        assert!(told.contains(part), "{told}");
+    }
+    assert_eq!(world.node("l", "n1").await.state(), p::NodeState::Failed);
+    world.host().with(|s| s.no_registry = false);
+    let again = world.deploy("l", lab).await;
+    assert_eq!(again.state(), p::OperationState::Succeeded);
+}
+
+#[tokio::test]
 async fn a_host_that_ends_while_it_fetches_is_asked_again_and_what_failed_before_stays_failed() {
     let world = World::new().await;
     let first = spec(2, &[(1, 2)]);

@@ -11,4 +11,5 @@ mod recovery;
 mod refusals;
 mod stages;
 mod store;
+mod verdicts;
 mod world;

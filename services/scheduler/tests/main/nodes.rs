@@ -2,7 +2,7 @@
 
 use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::v1 as p;
-use ps::NodeChange::{Restart, Start, Stop};
+use ps::NodeChange::{Restart, Start, Stop, Wipe};
 
 use crate::world::{World, actions, spec};
 
@@ -63,6 +63,42 @@ async fn a_restart_is_over_when_the_new_start_is_ready() {
     assert_eq!(start("n2"), other);
     assert_eq!(world.node("l", "n1").await.state(), p::NodeState::Ready);
     assert_eq!(world.host().count("settled n1"), 2);
+}
+
+#[tokio::test]
+async fn a_wiped_node_is_made_anew_and_is_the_same_node() {
+    let world = World::new().await;
+    world.deploy("l", spec(2, &[(1, 2)])).await;
+    let before = world.node("l", "n1").await;
+    let operation = world.change_nodes("l", Wipe, &["n1"]).await.unwrap();
+    assert_eq!(
+        (operation.kind(), actions(&operation)),
+        (p::OperationKind::Wipe, vec!["WIPE node n1".into()])
+    );
+    let operation = world.done(&operation.id).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+    let after = world.node("l", "n1").await;
+    assert_eq!((after.state(), &after.uid), (p::NodeState::Ready, &before.uid));
+    assert_eq!(after.interfaces, before.interfaces, "with the same interfaces");
+    assert_eq!(world.host().count("wiped n1"), 1);
+    world.link_is("l", LINK, p::LinkState::Up).await;
+    // What is asked for after it throws nothing away.
+    let operation = world.change_nodes("l", Restart, &["n1"]).await.unwrap();
+    world.done(&operation.id).await;
+    assert_eq!(world.host().count("wiped n1"), 1);
+
+    // One that is stopped stays so.
+    let operation = world.change_nodes("l", Stop, &["n1"]).await.unwrap();
+    world.done(&operation.id).await;
+    let operation = world.change_nodes("l", Wipe, &["n1"]).await.unwrap();
+    let operation = world.done(&operation.id).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+    assert_eq!(world.host().count("wiped n1"), 2);
+    assert_eq!(world.node("l", "n1").await.state(), p::NodeState::Stopped);
+    assert_eq!(world.host().running(), ["n2"]);
+    let operation = world.change_nodes("l", Start, &["n1"]).await.unwrap();
+    world.done(&operation.id).await;
+    assert_eq!(world.node("l", "n1").await.state(), p::NodeState::Ready);
 }
 
 #[tokio::test]
@@ -134,6 +170,7 @@ async fn a_request_that_is_repeated_is_done_once() {
     let world = World::new().await;
     world.deploy("l", spec(1, &[])).await;
     let request = ps::ChangeNodesRequest {
+        snapshot: String::new(),
         lab: "l".into(),
         nodes: vec!["n1".into()],
         change: Restart.into(),

@@ -46,12 +46,41 @@ async fn a_missing_image_is_refused_before_anything_is_written() {
         let failure = world.request(request).await.unwrap_err();
         assert_eq!((failure.code, failure.reason.as_str()), (Code::FailedPrecondition, "IMAGE_MISSING"));
         assert_eq!(failure.metadata["images"], "a:1,b:1");
-        assert_eq!(failure.message.lines().count(), 2, "{}", failure.message);
+        let lines: Vec<&str> = failure.message.lines().collect();
+        assert_eq!((lines.len(), lines[0]), (3, "images cannot be used:"), "{}", failure.message);
+        assert!(lines[1].starts_with("  node n1: image a:1") && lines[2].starts_with("  node n3: image b:1"));
     }
     assert!(world.lab("m").await.is_err());
     let mut watch = world.client.clone().watch(ps::WatchRequest::default()).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().sequence, 0, "not one event was written");
     world.host().read(|s| assert!(s.wanted.is_empty() && s.nics.is_empty()));
+}
+
+#[tokio::test]
+async fn a_node_without_an_image_gets_the_one_that_stands_for_its_kind_and_keeps_it() {
+    let world = World::new().await;
+    let mut lab = spec(2, &[]);
+    lab.nodes[0].image = String::new();
+    lab.nodes[1] = p::NodeSpec { kind: "tcl".into(), image: String::new(), ..lab.nodes[1].clone() };
+    let failure = world.apply("p", lab.clone()).await.unwrap_err();
+    let mut fields: Vec<&str> = failure.violations.iter().map(|v| v.field.as_str()).collect();
+    fields.sort_unstable();
+    assert_eq!(fields, ["spec.nodes[0].image", "spec.nodes[1].image"]);
+    let said = &failure.violations[0].description;
+    assert!(said.contains("give the node") && said.contains("--preferred"), "{said}");
+    lab.nodes.pop();
+    world.registry.prefer("linux", "mine:7");
+    world.host().with(|s| s.pullable.insert("mine:7".into()));
+    world.deploy("p", lab.clone()).await;
+    let image = async || world.node("p", "n1").await.spec.unwrap().image;
+    assert_eq!(image().await, "mine:7");
+    // Another one stands for the kind from now on: the lab has it at its next deploy, which says so before.
+    world.registry.prefer("linux", "mine:8");
+    world.host().with(|s| s.pullable.insert("mine:8".into()));
+    assert_eq!(image().await, "mine:7");
+    let plan =
+        ps::ApplyLabRequest { lab: "p".into(), spec: Some(lab), validate_only: true, ..Default::default() };
+    assert!(!actions(&world.request(plan).await.unwrap()).is_empty());
 }
 
 #[tokio::test]

@@ -141,8 +141,11 @@ async fn a_lab_has_one_active_operation() {
     tx.put_operation(&second).await.unwrap();
     assert_eq!(tx.operation_of_request("r").await.unwrap(), Some(second.clone()));
     tx.commit().await.unwrap();
-    assert_eq!(store.operation(&first.id.to_string()).await.unwrap(), Some(first.clone()));
-    assert_eq!(store.active_operations().await.unwrap(), [second.clone()]);
+    assert_eq!(store.operation(first.id).await.unwrap(), Some(first.clone()));
+    assert_eq!(store.operation(second.id).await.unwrap(), Some(second.clone()));
+    let active = |store: &Store| store.active_operations().iter().map(|o| (**o).clone()).collect::<Vec<_>>();
+    assert_eq!(active(&store), [second.clone()]);
+    assert_eq!(active(&db.open().await), [second.clone()], "also after a start");
     let page = store.list_operations(1, "").await.unwrap();
     assert_eq!((page.rows, page.more), (vec![second.clone()], true));
     let page = store.list_operations(1, &second.id.to_string()).await.unwrap();

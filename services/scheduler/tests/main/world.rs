@@ -19,6 +19,7 @@ pub const BOUND: Duration = Duration::from_secs(20);
 
 pub struct World {
     pub hosts: Vec<Host>,
+    pub registry: Registry,
     pub connector: Connector,
     config: String,
     dir: tempfile::TempDir,
@@ -61,10 +62,12 @@ impl World {
                 host.name
             ));
         }
-        Registry::default().serve(&connector, &"mem:registry".parse().unwrap(), &fakes).await;
+        let registry = Registry::default();
+        registry.serve(&connector, &"mem:registry".parse().unwrap(), &fakes).await;
         let client = SchedulerServiceClient::new(connector.channel(&"mem:scheduler".parse().unwrap()));
         let mut world = World {
             hosts,
+            registry,
             config: text,
             dir: tempfile::tempdir().unwrap(),
             fakes,
@@ -154,6 +157,7 @@ impl World {
         nodes: &[&str],
     ) -> Result<ps::OperationFacts, Failure> {
         let request = ps::ChangeNodesRequest {
+            snapshot: String::new(),
             lab: lab.into(),
             nodes: nodes.iter().map(|n| (*n).to_owned()).collect(),
             change: change.into(),

@@ -50,7 +50,7 @@ fn a_node_that_ends_at_once(mode: Mode) {
     let lab = sandbox.lab("ends");
     let bad = line(&lab, 3).replacen("    n2:\n", "    n2: {cmd: \"sh -c 'exit 7'\"}\n", 1);
     // A deploy is not done well because it ran for a moment.
-    for cmd in ["exit 7", "sleep 0.2; exit 7"] {
+    for cmd in ["exit 7", "sleep 0.02; exit 7"] {
         let said = sandbox.try_deploy(&bad.replace("exit 7", cmd));
         let text = said.stdout.clone() + &said.stderr;
         assert!(!said.ok() && text.contains("n2: FAILED: exited with 7"), "{cmd}: {text}");

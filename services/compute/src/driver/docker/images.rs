@@ -11,6 +11,7 @@ use bollard::query_parameters::{
 use bytes::BytesMut;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
+use netloom_image::loadable::{Loadable, loadable};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 
@@ -58,11 +59,17 @@ impl DockerDriver {
         Ok(told.boxed())
     }
 
-    /// Hands an archive to Docker, which loads all images in it.
+    /// Hands an archive to Docker, which loads all images in it. An OCI layout gets what older ones read it by on the way.
     pub(super) async fn load_images(&self, reference: &str, archive: &Path) -> Result<(), Error> {
         let failed = |message: String| Error::PullFailed { reference: reference.to_owned(), message };
-        let file = File::open(archive).await.map_err(|e| failed(format!("{}: {e}", archive.display())))?;
-        let pieces = stream::try_unfold(file, |mut file| async move {
+        let unreadable = |e: std::io::Error| failed(format!("{}: {e}", archive.display()));
+        let path = archive.to_owned();
+        let added = tokio::task::spawn_blocking(move || loadable(&mut std::fs::File::open(path)?));
+        let added = added.await.map_err(|e| failed(e.to_string()))?.map_err(unreadable)?;
+        let Loadable { members, end } = added.unwrap_or(Loadable { members: u64::MAX, end: Vec::new() });
+        let file = File::open(archive).await.map_err(unreadable)?;
+        let bytes = file.take(members).chain(std::io::Cursor::new(end));
+        let pieces = stream::try_unfold(bytes, |mut file| async move {
             let mut piece = BytesMut::with_capacity(PIECE);
             let length = file.read_buf(&mut piece).await?;
             Ok::<_, std::io::Error>((length > 0).then(|| (piece.freeze(), file)))

@@ -366,7 +366,7 @@ impl Driver for DockerDriver {
         DOCKER.time(&["remove_lab"], call).boxed()
     }
 
-    fn exec<'a>(&'a self, id: &'a str, command: Command) -> Answer<'a, Session> {
+    fn exec<'a>(&'a self, id: &'a str, _: Option<&'a Instance>, command: Command) -> Answer<'a, Session> {
         DOCKER.time(&["exec"], self.start_exec(id, command)).boxed()
     }
 

@@ -63,6 +63,7 @@ pub(super) fn container(owner: Owner, c: ContainerInspectResponse) -> Option<Fou
         mgmt_ipv4: address(|n| &n.ip_address),
         mgmt_ipv6: address(|n| &n.global_ipv6_address),
         networks: networks.into_keys().collect(),
+        prepared: false,
         id,
     })
 }

@@ -199,7 +199,12 @@ impl Carrier {
                 let outcome =
                     if matches!(refused, Refused::Late(_)) { Outcome::Late } else { Outcome::Failed };
                 let error = connection.error(refused);
-                tracing::warn!(%error, id, "carrier of a virtual machine cannot be set, which is tried again");
+                // The taps of a machine that ends go first.
+                if links.keys().all(|tap| matches!(tap::read(tap), Ok(None))) {
+                    tracing::debug!(%error, id, "carrier of a virtual machine that ends is not set");
+                } else {
+                    tracing::warn!(%error, id, "carrier of a virtual machine cannot be set, which is tried again");
+                }
                 outcome
             }
         }

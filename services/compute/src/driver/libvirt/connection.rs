@@ -6,11 +6,12 @@
 //! connection is made anew by the next call, after a pause that grows while that fails.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot};
 use virt::connect::Connect;
 use virt::error::{Error as VirtError, ErrorDomain, ErrorNumber};
 
@@ -50,8 +51,69 @@ impl Refused {
 pub struct Connection {
     uri: String,
     calls: SyncSender<Call>,
+    /// Calls that are under way or wait.
+    pending: Arc<AtomicUsize>,
     changes: Changes,
     longest: Duration,
+}
+
+/// Several connections to one libvirt, for what takes its time there: a call goes to the one that has the fewest before it.
+pub struct Connections {
+    all: Vec<Connection>,
+    /// Turns to wait for, so that the time of a call begins when a connection is free; none where waiting counts.
+    turns: Option<Arc<Semaphore>>,
+}
+
+/// A call that is under way or waits, until it is done or dropped.
+struct Pending {
+    pending: Arc<AtomicUsize>,
+    /// Its turn, which is the next one's only when it does not count any more.
+    _turn: Option<OwnedSemaphorePermit>,
+}
+
+impl Pending {
+    fn new(pending: &Arc<AtomicUsize>, turn: Option<OwnedSemaphorePermit>) -> Pending {
+        pending.fetch_add(1, Ordering::Relaxed);
+        Pending { pending: pending.clone(), _turn: turn }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.pending.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Connections {
+    /// So many, each to be made by its first call.
+    pub fn new(count: usize, uri: &str, longest: Duration) -> Result<Connections, Error> {
+        let all = (0..count).map(|_| Connection::new(uri, longest)).collect::<Result<_, _>>()?;
+        Ok(Connections { all, turns: None })
+    }
+
+    /// The same, where a call waits for as long as all are held by others, and only then for its answer.
+    pub fn in_turn(count: usize, uri: &str, longest: Duration) -> Result<Connections, Error> {
+        let turns = Some(Arc::new(Semaphore::new(count)));
+        Ok(Connections { turns, ..Connections::new(count, uri, longest)? })
+    }
+
+    /// Does something with one of them, on its thread.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&Connect) -> Result<T, VirtError> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let turn = match &self.turns {
+            Some(turns) => turns.clone().acquire_owned().await.ok(),
+            None => None,
+        };
+        let freest = self.all.iter().min_by_key(|connection| connection.pending.load(Ordering::Relaxed));
+        freest.expect("there is one at least").call_in(turn, what).await
+    }
+
+    /// What is said of a call that came to nothing.
+    pub fn error(&self, refused: Refused) -> Error {
+        self.all[0].error(refused)
+    }
 }
 
 impl Connection {
@@ -65,7 +127,7 @@ impl Connection {
             .name("libvirt".into())
             .spawn(move || thread.run(&queue))
             .map_err(|e| Error::host("libvirt's thread cannot be started", e))?;
-        Ok(Connection { uri: uri.to_owned(), calls, changes, longest })
+        Ok(Connection { uri: uri.to_owned(), calls, pending: Arc::default(), changes, longest })
     }
 
     /// Another one like it, with a thread of its own.
@@ -78,7 +140,16 @@ impl Connection {
         &self,
         what: impl FnOnce(&Connect) -> Result<T, VirtError> + Send + 'static,
     ) -> Result<T, Refused> {
+        self.call_in(None, what).await
+    }
+
+    async fn call_in<T: Send + 'static>(
+        &self,
+        turn: Option<OwnedSemaphorePermit>,
+        what: impl FnOnce(&Connect) -> Result<T, VirtError> + Send + 'static,
+    ) -> Result<T, Refused> {
         let (reply, answer) = oneshot::channel();
+        let pending = Pending::new(&self.pending, turn);
         let call: Call = Box::new(move |connect| {
             // Whoever asked has gone: it would be done for nobody.
             if !reply.is_closed() {
@@ -86,6 +157,8 @@ impl Connection {
                     Ok(connect) => what(connect).map_err(Refused::Answer),
                     Err(why) => Err(Refused::Silent(why.to_owned())),
                 };
+                // Before the answer: whoever asks next must not find this connection held.
+                drop(pending);
                 let _ = reply.send(outcome);
             }
         });
@@ -129,7 +202,7 @@ impl Connection {
 }
 
 /// True for what is said of the connection, not of what was asked.
-fn is_loss(e: &VirtError) -> bool {
+pub fn is_loss(e: &VirtError) -> bool {
     matches!(e.code(), ErrorNumber::NoConnect | ErrorNumber::InvalidConn)
         || matches!(e.domain(), ErrorDomain::Rpc | ErrorDomain::Remote)
 }
@@ -209,7 +282,7 @@ impl Thread {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Arc, mpsc};
+    use std::sync::mpsc;
 
     /// libvirt's own driver for tests, which needs no daemon.
     const TEST: &str = "test:///default";
@@ -274,6 +347,47 @@ mod tests {
         assert!(given_up.await.is_err());
         drop(open);
         assert!(told.recv_timeout(BOUND).is_err(), "dropped, not done");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn one_of_several_that_is_held_holds_up_no_other_call() {
+        let connections = Arc::new(Connections::new(2, TEST, BOUND).unwrap());
+        let (open, gate) = mpsc::channel::<()>();
+        let (entered, inside) = oneshot::channel();
+        let held = connections.clone();
+        let held = tokio::spawn(async move {
+            let hold = move |connect: &Connect| {
+                let _ = entered.send(());
+                let _ = gate.recv();
+                connect.get_hostname()
+            };
+            held.call(hold).await.is_ok()
+        });
+        inside.await.unwrap();
+        for _ in 0..3 {
+            assert!(connections.call(Connect::get_hostname).await.is_ok(), "another one does it");
+        }
+        assert_eq!(connections.all.iter().map(|c| c.pending.load(Ordering::Relaxed)).sum::<usize>(), 1);
+        drop(open);
+        assert!(held.await.unwrap());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_waits_for_a_turn_has_all_the_time_of_a_call_after_it() {
+        const LONGEST: Duration = Duration::from_secs(1);
+        let connections = Arc::new(Connections::in_turn(1, TEST, LONGEST).unwrap());
+        let (open, gate) = mpsc::channel::<()>();
+        let hangs = move |connect: &Connect| {
+            let _ = gate.recv();
+            connect.get_hostname()
+        };
+        assert!(matches!(connections.call(hangs).await, Err(Refused::Late(_))));
+        // The thread is held still.
+        let next = connections.clone();
+        let mut next = tokio::spawn(async move { next.call(Connect::get_hostname).await.is_ok() });
+        assert!(tokio::time::timeout(LONGEST * 3 / 2, &mut next).await.is_err(), "it waits for its turn");
+        drop(open);
+        assert!(next.await.unwrap(), "and is answered");
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use futures::future::{pending, ready};
@@ -14,7 +15,8 @@ use futures::{StreamExt as _, stream};
 use nix::libc;
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 use virt::domain::Domain;
 
 use super::{LibvirtDriver, log};
@@ -29,19 +31,31 @@ const TYPED: usize = 64;
 impl LibvirtDriver {
     /// Attaches to a machine's console.
     pub(super) async fn attach(&self, id: &str, how: Attach) -> Result<Console, Error> {
+        let claim = match how {
+            Attach::Read => None,
+            Attach::Write => Some(Claim::Person { by_force: false }),
+            Attach::Take => Some(Claim::Person { by_force: true }),
+        };
+        self.sit_down(id, claim, BEFORE).await
+    }
+
+    /// Attaches for a command that is to be typed: what is told is what comes from now on.
+    pub(super) async fn attach_command(&self, id: &str) -> Result<Console, Error> {
+        self.sit_down(id, Some(Claim::Command), 0).await
+    }
+
+    async fn sit_down(&self, id: &str, claim: Option<Claim>, before: u64) -> Result<Console, Error> {
         let reading = self.reading(id).await?.filter(|reading| reading.runs());
         let reading = reading.ok_or_else(|| Error::NotRunning(id.to_owned()))?;
         self.lives.saw(&reading).await;
         let node = &reading.identity.node;
         // Its other end is with what reads: dropped when the caller goes.
         let (here, gone) = oneshot::channel::<()>();
-        let (input, taken) = match how {
-            Attach::Read => (None, None),
-            Attach::Write | Attach::Take => {
-                let (turn, taken) = self
-                    .writers
-                    .take_turn(id, how == Attach::Take)
-                    .ok_or_else(|| Error::ConsoleInUse(node.clone()))?;
+        let (input, taken) = match claim {
+            None => (None, None),
+            Some(claim) => {
+                let turn = self.writers.turn(id, claim).await;
+                let (turn, taken) = turn.ok_or_else(|| Error::ConsoleInUse(node.clone()))?;
                 let terminal = self.terminal(id).await?;
                 let unusable = |e| Error::host(format!("the console of {node} cannot be opened"), e);
                 let terminal = open(&terminal).map_err(unusable)?;
@@ -64,7 +78,7 @@ impl LibvirtDriver {
             }
         };
         let dir = self.disks.console(reading.identity.uid);
-        let output = log::chunks(&dir, reading.started_ns(), BEFORE, self.runs(&reading));
+        let output = log::chunks(&dir, reading.started_ns(), before, self.runs(&reading)).await?;
         let output = output.map(|chunk| chunk.map(Told::Output));
         let output = output.chain(stream::once(ready(Ok(Told::Ended))));
         let told = stream::unfold((output, taken, here), |(mut output, mut taken, here)| async move {
@@ -164,17 +178,50 @@ async fn write(
     }
 }
 
-/// Who writes to which machine's console.
+/// Who writes to which machine's console. Commands wait for each other; a person is not made to wait for long, and no command writes into what a person types.
 #[derive(Debug, Default)]
 pub struct Writers {
     inner: Mutex<Turns>,
+    freed: Notify,
+}
+
+/// Who wants to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    /// Somebody at a terminal.
+    Person {
+        /// Takes it from who has it.
+        by_force: bool,
+    },
+    /// A command that is typed.
+    Command,
+}
+
+impl Claim {
+    /// How long it is waited for a command that is typed.
+    fn patience(self) -> Duration {
+        match self {
+            Claim::Person { .. } => Duration::from_secs(3),
+            Claim::Command => Duration::from_secs(60),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Held {
+    number: u64,
+    by: Claim,
+    /// Tells who writes that it was taken away.
+    tell: oneshot::Sender<()>,
+    /// Ends what writes.
+    lose: oneshot::Sender<()>,
 }
 
 #[derive(Debug, Default)]
 struct Turns {
     last: u64,
-    /// By a machine's id: which turn it is, who writes then, and how its work is ended.
-    held: BTreeMap<String, (u64, oneshot::Sender<()>, oneshot::Sender<()>)>,
+    /// By a machine's id.
+    held: BTreeMap<String, Held>,
 }
 
 /// The right to write to a console, until dropped or taken away.
@@ -187,19 +234,38 @@ struct Turn {
 }
 
 impl Writers {
-    /// A turn, and what is told when it is taken away; none when somebody else has it and keeps it.
-    fn take_turn(self: &Arc<Self>, id: &str, by_force: bool) -> Option<(Turn, oneshot::Receiver<()>)> {
-        let mut turns = self.inner.lock().expect("no holder panics");
-        if !by_force && turns.held.contains_key(id) {
-            return None;
+    /// A turn, and what is told when it is taken away; none when a person has it and keeps it, or a command for too long.
+    async fn turn(self: &Arc<Self>, id: &str, claim: Claim) -> Option<(Turn, oneshot::Receiver<()>)> {
+        let until = Instant::now() + claim.patience();
+        loop {
+            let freed = self.freed.notified();
+            match self.take_turn(id, claim) {
+                Ok(turn) => return Some(turn),
+                Err(Claim::Person { .. }) => return None,
+                Err(Claim::Command) => timeout_at(until, freed).await.ok()?,
+            }
         }
-        if let Some((_, tell, lose)) = turns.held.remove(id) {
-            let _ = (tell.send(()), lose.send(()));
+    }
+
+    /// True as long as a person has the turn: a command does not wait for it.
+    pub fn held_by_person(&self, id: &str) -> bool {
+        let turns = self.inner.lock().expect("no holder panics");
+        turns.held.get(id).is_some_and(|held| held.by != Claim::Command)
+    }
+
+    /// The same at once; `Err` says who has it and keeps it.
+    fn take_turn(self: &Arc<Self>, id: &str, claim: Claim) -> Result<(Turn, oneshot::Receiver<()>), Claim> {
+        let mut turns = self.inner.lock().expect("no holder panics");
+        if let Some(held) = turns.held.get(id).filter(|_| claim != Claim::Person { by_force: true }) {
+            return Err(held.by);
+        }
+        if let Some(held) = turns.held.remove(id) {
+            let _ = (held.tell.send(()), held.lose.send(()));
         }
         turns.last += 1;
         let (number, (tell, told), (lose, lost)) = (turns.last, oneshot::channel(), oneshot::channel());
-        turns.held.insert(id.to_owned(), (number, tell, lose));
-        Some((Turn { writers: self.clone(), id: id.to_owned(), number, lost }, told))
+        turns.held.insert(id.to_owned(), Held { number, by: claim, tell, lose });
+        Ok((Turn { writers: self.clone(), id: id.to_owned(), number, lost }, told))
     }
 }
 
@@ -213,8 +279,9 @@ impl Turn {
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut turns = self.writers.inner.lock().expect("no holder panics");
-        if turns.held.get(&self.id).is_some_and(|(number, ..)| *number == self.number) {
+        if turns.held.get(&self.id).is_some_and(|held| held.number == self.number) {
             turns.held.remove(&self.id);
+            self.writers.freed.notify_waiters();
         }
     }
 }
@@ -223,20 +290,49 @@ impl Drop for Turn {
 mod tests {
     use super::*;
 
+    const PERSON: Claim = Claim::Person { by_force: false };
+    const TAKES: Claim = Claim::Person { by_force: true };
+
     #[test]
     fn one_writes_at_a_time_and_the_one_before_is_told() {
         let writers = Arc::new(Writers::default());
-        let (first, mut told) = writers.take_turn("m", false).unwrap();
-        assert!(writers.take_turn("m", false).is_none());
-        assert!(writers.take_turn("other", false).is_some(), "each machine has its own");
+        let (first, mut told) = writers.take_turn("m", PERSON).unwrap();
+        assert_eq!(writers.take_turn("m", PERSON).unwrap_err(), PERSON);
+        assert!(writers.take_turn("other", PERSON).is_ok(), "each machine has its own");
         assert!(told.try_recv().is_err());
-        let (second, mut told_second) = writers.take_turn("m", true).unwrap();
+        let (second, mut told_second) = writers.take_turn("m", TAKES).unwrap();
         told.try_recv().expect("it is told");
         drop(first);
-        assert!(writers.take_turn("m", false).is_none(), "the second has it still");
+        assert!(writers.take_turn("m", PERSON).is_err(), "the second has it still");
         drop(second);
         assert!(told_second.try_recv().is_err(), "nobody took it");
-        assert!(writers.take_turn("m", false).is_some());
+        assert!(writers.take_turn("m", PERSON).is_ok());
+    }
+
+    #[tokio::test]
+    async fn commands_wait_for_each_other_and_for_no_person() {
+        let writers = Arc::new(Writers::default());
+        let (first, _) = writers.turn("m", Claim::Command).await.unwrap();
+        assert_eq!(writers.take_turn("m", PERSON).unwrap_err(), Claim::Command);
+        let waiting = tokio::spawn({
+            let writers = writers.clone();
+            async move { writers.turn("m", Claim::Command).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(first);
+        let (second, mut told) = waiting.await.unwrap().expect("its turn has come");
+        let (person, _) = writers.turn("m", TAKES).await.unwrap();
+        told.try_recv().expect("a command is told too");
+        drop(second);
+        assert!(writers.held_by_person("m") && !writers.held_by_person("other"));
+        let begun = Instant::now();
+        assert!(writers.turn("m", Claim::Command).await.is_none(), "a person types as long as it likes");
+        assert!(begun.elapsed() < Claim::Command.patience());
+        drop(person);
+        let (command, _) = writers.turn("m", Claim::Command).await.unwrap();
+        assert!(!writers.held_by_person("m"), "one of those is waited for anyway");
+        drop(command);
     }
 
     #[tokio::test]
@@ -246,7 +342,7 @@ mod tests {
         let pty = nix::pty::openpty(None, None).unwrap();
         nix::fcntl::fcntl(&pty.slave, nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK)).unwrap();
         let terminal = raw(File::from(pty.slave)).unwrap();
-        let (turn, _told) = writers.take_turn("m", false).unwrap();
+        let (turn, _told) = writers.take_turn("m", PERSON).unwrap();
         let (input, typed) = mpsc::channel(TYPED);
         let (here, gone) = oneshot::channel();
         let writer = tokio::spawn(async move { write(&terminal, typed, turn, gone).await });
@@ -254,11 +350,11 @@ mod tests {
         for _ in 0..2 {
             input.send(Bytes::from(vec![b'x'; 1 << 20])).await.unwrap();
         }
-        assert!(writers.take_turn("m", false).is_none());
+        assert!(writers.take_turn("m", PERSON).is_err());
         drop(here);
         let bound = std::time::Duration::from_secs(30);
         tokio::time::timeout(bound, writer).await.expect("it ends").unwrap().unwrap();
-        assert!(writers.take_turn("m", false).is_some());
+        assert!(writers.take_turn("m", PERSON).is_ok());
     }
 
     #[test]

@@ -7,6 +7,8 @@
 //! | `instances/<node uid>/data.qcow2` | the empty second disk, where the kind has one |
 //! | `instances/<node uid>/config.iso` | the medium that its configuration is on, where the kind has one: made anew for each start |
 //! | `instances/<node uid>/console/<start>.log` | what the console wrote in that start |
+//! | `instances/<node uid>/snapshots/<name>/` | what is known of a snapshot, which itself is in the disks: see `snapshots` |
+//! | `instances/<node uid>/wipes` | how often it had been wiped when its disks were made; not there: never |
 //!
 //! The disks of a machine that is removed go before its domain does. So a disk without a domain is one that somebody took the domain away from, or whose domain was about to be made: what its guest wrote is kept.
 
@@ -53,6 +55,16 @@ pub struct Base {
 /// A buffer as direct I/O wants it.
 #[repr(align(4096))]
 struct Block([u8; 4096]);
+
+/// True when machines of an earlier run may be there: each has a directory before it is defined, and as long as it may run. One whose directory cannot be read may be there too.
+pub fn has_machines(data_dir: &Path) -> bool {
+    match fs::read_dir(data_dir.join("instances")) {
+        Ok(mut found) => found.any(|entry| {
+            entry.map_or(true, |e| e.file_name().to_str().is_some_and(|name| name.parse::<NodeUid>().is_ok()))
+        }),
+        Err(e) => e.kind() != io::ErrorKind::NotFound,
+    }
+}
 
 impl Disks {
     /// In this data directory.
@@ -106,7 +118,7 @@ impl Disks {
     }
 
     /// The directory of a machine.
-    fn dir(&self, node: NodeUid) -> PathBuf {
+    pub(super) fn dir(&self, node: NodeUid) -> PathBuf {
         self.instances.join(node.to_string())
     }
 
@@ -140,10 +152,10 @@ impl Disks {
         self.dir(node).join("console")
     }
 
-    /// Makes the disks of a new machine. Those that are there already on the same base stay; what lies on another goes.
-    pub async fn make(&self, node: NodeUid, base: &Base, data_gib: u32) -> Result<(), Error> {
+    /// Makes the disks of a new machine that was wiped so often. Those that are there already on the same base and were not wiped since stay; any other goes.
+    pub async fn make(&self, node: NodeUid, base: &Base, data_gib: u32, wipes: u64) -> Result<(), Error> {
         let on = base.path.clone();
-        self.blocking(move |disks| disks.prepare(node, &on)).await?;
+        self.blocking(move |disks| disks.prepare(node, &on, wipes)).await?;
         let dir = self.dir(node);
         let format = match base.format {
             ImageFormat::Qcow2 => "qcow2",
@@ -158,17 +170,27 @@ impl Disks {
     }
 
     /// Makes room for the disks of a machine on this base: all that is there goes, unless its overlay lies on that.
-    fn prepare(&self, node: NodeUid, base: &Path) -> Result<(), Error> {
+    fn prepare(&self, node: NodeUid, base: &Path, wipes: u64) -> Result<(), Error> {
         let disk = self.dir(node).join("disk.qcow2");
         let lies_on = below(&disk).map_err(|e| Error::host(format!("cannot read {}", disk.display()), e))?;
         // By its name, which is the digest: the directory may be called otherwise by now.
-        if lies_on.as_deref().is_some_and(|name| base.file_name() == Some(name.as_ref())) {
+        let lies_there = lies_on.as_deref().is_some_and(|name| base.file_name() == Some(name.as_ref()));
+        let number = self.dir(node).join("wipes");
+        let made_for =
+            fs::read_to_string(&number).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+        if lies_there && made_for >= wipes {
             tracing::warn!(disk = %disk.display(), "a machine is made anew on the disk that it had");
         } else {
             self.remove(node)?;
         }
         let console = self.console(node);
-        fs::create_dir_all(&console).map_err(|e| Error::host(format!("cannot make {}", console.display()), e))
+        fs::create_dir_all(&console)
+            .map_err(|e| Error::host(format!("cannot make {}", console.display()), e))?;
+        if wipes > 0 {
+            let written = fs::write(&number, wipes.to_string());
+            written.map_err(|e| Error::host(format!("cannot write {}", number.display()), e))?;
+        }
+        Ok(())
     }
 
     /// Does something with disks where it may take its time.
@@ -235,14 +257,14 @@ async fn create(disk: &Path, options: &[&OsStr], size: Option<String>) -> Result
     tokio::fs::rename(&new, disk).await.map_err(failed)
 }
 
-async fn run(mut command: Command) -> Result<(), Error> {
+pub(super) async fn run(mut command: Command) -> Result<Vec<u8>, Error> {
     let output = command
         .kill_on_drop(true)
         .output()
         .await
         .map_err(|e| Error::host("qemu-img cannot be run (install qemu-utils)", e))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(output.stdout);
     }
     let said = String::from_utf8_lossy(&output.stderr);
     Err(Error::Refused(said.trim().to_owned()))

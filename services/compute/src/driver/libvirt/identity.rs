@@ -32,13 +32,15 @@ pub struct Identity {
     pub limits: Limits,
     /// When it was last started, in nanoseconds since 1970; 0 before the first time. Names the start.
     pub started_ns: i64,
+    /// That start goes on from a memory in which all that is done once in a start had been done.
+    pub prepared: bool,
 }
 
 impl Identity {
     /// The element.
     pub fn element(&self) -> String {
         format!(
-            "<{PREFIX}:instance xmlns:{PREFIX}='{NAMESPACE}' owner='{}' uid='{}' lab-uid='{}' lab='{}' node='{}' spec-hash='{}' image='{}' cpu-millis='{}' memory-bytes='{}' cpu-set='{}' started='{}'/>",
+            "<{PREFIX}:instance xmlns:{PREFIX}='{NAMESPACE}' owner='{}' uid='{}' lab-uid='{}' lab='{}' node='{}' spec-hash='{}' image='{}' cpu-millis='{}' memory-bytes='{}' cpu-set='{}' started='{}'{}/>",
             self.owner,
             self.uid,
             self.lab_uid,
@@ -50,6 +52,7 @@ impl Identity {
             self.limits.memory_bytes,
             self.limits.cpu_set,
             self.started_ns,
+            if self.prepared { " prepared='true'" } else { "" },
         )
     }
 
@@ -71,6 +74,7 @@ impl Identity {
                 cpu_set: get("cpu-set")?.to_owned(),
             },
             started_ns: get("started")?.parse().ok()?,
+            prepared: attributes.contains_key("prepared"),
         };
         (identity.owner == owner).then_some(identity)
     }
@@ -109,6 +113,7 @@ pub(super) mod tests {
             image: "sha256:12".into(),
             limits: Limits { cpu_millis: 500, memory_bytes: 0, cpu_set: "0-1".into() },
             started_ns: 7,
+            prepared: false,
         }
     }
 
@@ -118,6 +123,8 @@ pub(super) mod tests {
         assert_eq!(Identity::read(&it.element(), it.owner), Some(it.clone()));
         let other = it.element().replace('\'', "\"").replace("/>", "\n/>");
         assert_eq!(Identity::read(&other, it.owner), Some(it.clone()));
+        let prepared = Identity { prepared: true, ..it.clone() };
+        assert_eq!(Identity::read(&prepared.element(), it.owner), Some(prepared));
         assert_eq!(Identity::read(&it.element(), Owner::new()), None, "another installation's");
         for damaged in ["", "<netloom:instance", "<a b>", "<netloom:instance owner=>", "<x owner='y'/>"] {
             assert_eq!(Identity::read(damaged, it.owner), None, "{damaged}");

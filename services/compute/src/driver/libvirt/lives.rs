@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use netloom_model::id::NodeUid;
 use netloom_service::handover::Machine;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -163,6 +164,13 @@ impl Lives {
         let inner = self.lock();
         let life = inner.seen.get(&reading.id).filter(|life| life.start == reading.started_ns())?;
         life.machine.clone().filter(|_| reading.runs())
+    }
+
+    /// The starts that run, by node.
+    pub fn running(&self) -> Vec<(NodeUid, i64)> {
+        let inner = self.lock();
+        let running = inner.seen.values().filter(|life| life.ran.is_none());
+        running.map(|life| (life.last.identity.uid, life.start)).collect()
     }
 
     /// False once that start of it was seen to have ended.

@@ -1,20 +1,23 @@
 //! What a machine's console wrote: a file for each start, which QEMU writes itself, so that nothing is lost while this service is away.
 //!
-//! Where libvirt's log daemon writes it in QEMU's place, which is how libvirt comes, a log that has grown to 2 MiB is put aside as `<start>.log.0`, what was that as `.1`, and so on up to `.2`, and begins anew. They are read as one.
+//! Where libvirt's log daemon writes it in QEMU's place, which is how libvirt comes, a log that has grown to 2 MiB is put aside as `<start>.log.0`, what was that as `.1`, and so on up to `.2`, and begins anew; where QEMU writes
+//! it, this service does the same at 4 MiB ([`bound`]). They are read as one. How many bytes were thrown away with the oldest is counted ([`Ledger`]), so that who follows a log misses nothing and is told nothing twice.
 //!
 //! A console has no times. A line's is that of its start, and so many nanoseconds more as bytes were written up to its end: lines stay in order, and whoever goes on after one gets what
 //! follows. A prompt is a line without an end; told while it grows it is told in parts to who follows, and whole to who asks again.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::blocking;
 use crate::driver::{Line, Lines, Output};
@@ -26,6 +29,9 @@ const LOOK: Duration = Duration::from_millis(50);
 const SOON: Duration = Duration::from_millis(3);
 /// Longest line; a longer one is told in parts.
 const LONGEST: u64 = 64 << 10;
+
+/// Bytes of a log that nobody else puts aside, before this service does.
+const MOST: u64 = 4 << 20;
 
 /// So many lines are read at once.
 const AT_ONCE: usize = 64;
@@ -42,16 +48,17 @@ pub fn name(started_ns: i64) -> String {
 
 /// True when there is a log of a start, which QEMU or the log daemon makes before anything else of it.
 pub fn is_there(dir: &Path, start: i64) -> bool {
-    !parts(dir, start).is_empty()
+    !Parts::of(dir, start, &mut ledgers()).files.is_empty()
 }
 
 /// Removes the logs of all but the last so many starts.
 pub fn keep_last(dir: &Path, kept: usize) {
     let starts = starts(dir);
     for start in &starts[..starts.len().saturating_sub(kept)] {
-        for path in paths(dir, *start) {
+        for path in paths(dir, *start).into_iter().chain([counted(dir, *start)]) {
             let _ = std::fs::remove_file(path);
         }
+        ledgers().remove(&dir.join(name(*start)));
     }
 }
 
@@ -79,27 +86,27 @@ fn in_order(lines: VecDeque<Line>) -> impl Stream<Item = Result<Line, Error>> {
     stream::iter(lines.into_iter().map(Ok))
 }
 
-/// What the log of a start holds from so many bytes before its end on, and what is written to it until `runs` says no.
-pub fn chunks(
+/// What the log of a start holds from so many bytes before its present end on, and what is written to it until `runs` says no.
+pub async fn chunks(
     dir: &Path,
     start: i64,
     before_end: u64,
     runs: Runs,
-) -> BoxStream<'static, Result<Bytes, Error>> {
-    let begin = (dir.to_owned(), None, runs, SOON);
-    stream::try_unfold(begin, move |(dir, mut offset, runs, mut pause)| async move {
+) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
+    let log = dir.to_owned();
+    let end = move || Ok(Parts::of(&log, start, &mut ledgers()).end());
+    let begin = (dir.to_owned(), blocking(end).await?.saturating_sub(before_end), runs, SOON);
+    let chunks = stream::try_unfold(begin, move |(dir, mut offset, runs, mut pause)| async move {
         loop {
             // Asked first: what it wrote before it ended is read after that.
             let more = runs();
-            let (log, from) = (dir.clone(), offset);
+            let log = dir.clone();
             let read = move || {
-                let length = || parts(&log, start).iter().map(|(_, length)| length).sum::<u64>();
-                let mut offset = from.unwrap_or_else(|| length().saturating_sub(before_end));
                 let chunk = chunk(&log, start, &mut offset).map_err(|e| unreadable(&log, start, e))?;
                 Ok((offset + chunk.len() as u64, chunk))
             };
             let (read_to, chunk) = blocking(read).await?;
-            offset = Some(read_to);
+            offset = read_to;
             if !chunk.is_empty() {
                 return Ok(Some((Bytes::from(chunk), (dir, offset, runs, SOON))));
             }
@@ -109,8 +116,22 @@ pub fn chunks(
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LOOK);
         }
-    })
-    .boxed()
+    });
+    Ok(chunks.boxed())
+}
+
+/// The last so many bytes of the log of a start.
+pub fn end(dir: &Path, start: i64, count: u64) -> io::Result<Vec<u8>> {
+    let end = Parts::of(dir, start, &mut ledgers()).end();
+    let (mut offset, mut text) = (end.saturating_sub(count), Vec::new());
+    loop {
+        let more = chunk(dir, start, &mut offset)?;
+        if more.is_empty() {
+            return Ok(text);
+        }
+        offset += more.len() as u64;
+        text.extend(more);
+    }
 }
 
 /// Starts that have a log, in order.
@@ -128,7 +149,7 @@ struct Reader {
     starts: Vec<i64>,
     offset: u64,
     /// The part of the log that the byte at the offset is in, opened there; none when it has to be looked for.
-    part: Option<BufReader<File>>,
+    part: Option<(BufReader<File>, u64)>,
     runs: Option<Runs>,
 }
 
@@ -204,13 +225,17 @@ impl Reader {
     /// The line from there on, or what there is of it. Empty at the end, and where there is no such log.
     fn text(&mut self, start: i64) -> io::Result<Vec<u8>> {
         let mut text = Vec::new();
+        // Nothing is put aside while it is read.
+        let mut ledgers = ledgers();
+        let cuts = ledgers.get(&self.dir.join(name(start))).map_or(0, |ledger| ledger.cuts);
         // At the end of a part the log may go on in the next.
-        if let Some(part) = &mut self.part {
+        if let Some((part, _)) = self.part.as_mut().filter(|(_, then)| *then == cuts) {
             part.take(LONGEST).read_until(b'\n', &mut text)?;
         }
         if text.is_empty() {
-            self.part = from(&self.dir, start, &mut self.offset)?.map(BufReader::new);
-            if let Some(part) = &mut self.part {
+            let part = from(&self.dir, start, &mut self.offset, &mut ledgers)?;
+            self.part = part.map(|part| (BufReader::new(part), cuts));
+            if let Some((part, _)) = &mut self.part {
                 part.take(LONGEST).read_until(b'\n', &mut text)?;
             }
         }
@@ -228,21 +253,112 @@ fn paths(dir: &Path, start: i64) -> Vec<PathBuf> {
     aside.chain([dir.join(name(start))]).collect()
 }
 
-/// The files that it is in, with their bytes.
-fn parts(dir: &Path, start: i64) -> Vec<(PathBuf, u64)> {
-    let length = |path: PathBuf| Some((std::fs::metadata(&path).ok()?.len(), path));
-    paths(dir, start).into_iter().filter_map(length).map(|(length, path)| (path, length)).collect()
+/// What is known of the log of a start beside its files.
+#[derive(Debug, Default)]
+struct Ledger {
+    /// Bytes that were thrown away with its oldest parts.
+    gone: u64,
+    /// The parts that were there last, with their bytes.
+    last: Vec<(Identity, u64)>,
+    /// How often this service has put a part aside.
+    cuts: u64,
 }
 
-/// The file that holds the byte at this offset in the log of a start, from there on; none at its end. What was behind the offset may have been thrown away: then it is moved to where the log began anew.
-fn from(dir: &Path, start: i64, offset: &mut u64) -> io::Result<Option<File>> {
-    let parts = parts(dir, start);
-    let length: u64 = parts.iter().map(|(_, length)| length).sum();
-    if *offset > length {
-        *offset = length - parts.last().map_or(0, |(_, length)| *length);
+type Ledgers = HashMap<PathBuf, Ledger>;
+
+/// Which file it is, whatever it is called: its inode, and when it was made, since the number of one that is gone is given to the next.
+type Identity = (u64, Option<SystemTime>);
+
+/// Those of all logs, by their paths. Whoever has it is the only one who reads or puts aside.
+fn ledgers() -> MutexGuard<'static, Ledgers> {
+    static ALL: LazyLock<Mutex<Ledgers>> = LazyLock::new(Mutex::default);
+    ALL.lock().expect("no holder panics")
+}
+
+/// Where it is kept how many bytes of a log were thrown away.
+fn counted(dir: &Path, start: i64) -> PathBuf {
+    dir.join(format!("{}.gone", name(start)))
+}
+
+/// The log of a start as it is now.
+struct Parts {
+    /// Bytes that were before the first file.
+    gone: u64,
+    /// Its files, oldest first, with their bytes.
+    files: Vec<(PathBuf, u64)>,
+}
+
+impl Parts {
+    /// Looks, and counts what is gone since the last look.
+    fn of(dir: &Path, start: i64, ledgers: &mut Ledgers) -> Parts {
+        let read = || std::fs::read_to_string(counted(dir, start)).ok()?.trim().parse().ok();
+        let new = || Ledger { gone: read().unwrap_or_default(), ..Ledger::default() };
+        let found = |path: PathBuf| {
+            let file = std::fs::metadata(&path).ok()?;
+            Some((path, (file.ino(), file.created().ok()), file.len()))
+        };
+        let found: Vec<_> = paths(dir, start).into_iter().filter_map(found).collect();
+        let ledger = ledgers.entry(dir.join(name(start))).or_insert_with(new);
+        let is_there = |file: &Identity| found.iter().any(|(_, f, _)| f == file);
+        let gone: u64 = ledger.last.iter().filter(|(f, _)| !is_there(f)).map(|(_, length)| length).sum();
+        ledger.last = found.iter().map(|(_, file, length)| (*file, *length)).collect();
+        if gone > 0 && !found.is_empty() {
+            ledger.gone += gone;
+            if let Err(error) = std::fs::write(counted(dir, start), ledger.gone.to_string()) {
+                tracing::warn!(%error, "what of a console's log is gone cannot be noted");
+            }
+        }
+        let files = found.into_iter().map(|(path, _, length)| (path, length)).collect();
+        Parts { gone: ledger.gone, files }
     }
-    let mut before = 0;
-    for (path, length) in parts {
+
+    /// All bytes that there ever were.
+    fn end(&self) -> u64 {
+        self.gone + self.files.iter().map(|(_, length)| length).sum::<u64>()
+    }
+}
+
+/// Keeps the log of a start from growing for ever where QEMU writes it: what is there is put aside, all but the last bytes of it, and taken out of the file, which QEMU goes on appending to. Where a
+/// file system cannot take out a file's beginning, what is written at that very moment is lost.
+pub fn bound(dir: &Path, start: i64) -> io::Result<()> {
+    let mut ledgers = ledgers();
+    let parts = Parts::of(dir, start, &mut ledgers);
+    let path = dir.join(name(start));
+    let Some((_, length)) = parts.files.last().filter(|(file, length)| *file == path && *length > MOST)
+    else {
+        return Ok(());
+    };
+    let file = File::options().read(true).write(true).open(&path)?;
+    // In whole blocks, and never all of it.
+    let block = file.metadata()?.blksize().max(4096);
+    let cut = (length - 1) / block * block;
+    let aside = |n: usize| dir.join(format!("{}.{n}", name(start)));
+    let draft = dir.join(format!("{}.new", name(start)));
+    io::copy(&mut (&file).take(cut), &mut File::create(&draft)?)?;
+    for n in (1..ASIDE).rev().filter(|n| aside(*n - 1).exists()) {
+        std::fs::rename(aside(n - 1), aside(n))?;
+    }
+    std::fs::rename(&draft, aside(0))?;
+    let offset = |n: u64| nix::libc::off_t::try_from(n).unwrap_or_default();
+    let flags = FallocateFlags::FALLOC_FL_COLLAPSE_RANGE;
+    if fallocate(&file, flags, 0, offset(cut)).is_err() {
+        file.set_len(0)?;
+    }
+    ledgers.entry(path).or_default().cuts += 1;
+    Parts::of(dir, start, &mut ledgers);
+    Ok(())
+}
+
+/// The file that holds the byte at this offset in the log of a start, from there on; none at its end. What was behind the offset may have been thrown away: then it is moved to where the log begins now.
+fn from(dir: &Path, start: i64, offset: &mut u64, ledgers: &mut Ledgers) -> io::Result<Option<File>> {
+    let parts = Parts::of(dir, start, ledgers);
+    // Of a log that was thrown away unseen it is not known where it was.
+    if *offset > parts.end() {
+        *offset = parts.end() - parts.files.last().map_or(0, |(_, length)| *length);
+    }
+    *offset = (*offset).max(parts.gone);
+    let mut before = parts.gone;
+    for (path, length) in parts.files {
         if *offset < before + length {
             let mut file = File::open(path)?;
             file.seek(SeekFrom::Start(*offset - before))?;
@@ -255,8 +371,8 @@ fn from(dir: &Path, start: i64, offset: &mut u64) -> io::Result<Option<File>> {
 
 /// What there is from there on, or a part of it.
 fn chunk(dir: &Path, start: i64, offset: &mut u64) -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    if let Some(file) = from(dir, start, offset)? {
+    let (mut text, mut ledgers) = (Vec::new(), ledgers());
+    if let Some(file) = from(dir, start, offset, &mut ledgers)? {
         file.take(LONGEST).read_to_end(&mut text)?;
     }
     Ok(text)
@@ -306,7 +422,8 @@ mod tests {
         std::fs::write(part(""), "a\nb\n").unwrap();
         let runs = Arc::new(AtomicBool::new(true));
         let asked = runs.clone();
-        let mut chunks = chunks(dir.path(), 1000, 2, Arc::new(move || asked.load(Ordering::SeqCst)));
+        let asked: Runs = Arc::new(move || asked.load(Ordering::SeqCst));
+        let mut chunks = chunks(dir.path(), 1000, 2, asked).await.unwrap();
         let mut next = async || chunks.next().await.map(|chunk| chunk.unwrap());
         assert_eq!(next().await.unwrap(), "b\n", "the end of what was there");
         // As virtlogd does it, with the end of a part unread.
@@ -327,6 +444,70 @@ mod tests {
         std::fs::write(dir.path().join(name(2000)), "x").unwrap();
         keep_last(dir.path(), 1);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "all parts go");
+    }
+
+    #[tokio::test]
+    async fn who_follows_misses_nothing_and_is_told_nothing_twice_when_the_oldest_part_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let part = |suffix: &str| dir.path().join(format!("{}{suffix}", name(1000)));
+        std::fs::write(part(""), "a\n").unwrap();
+        let which = Lines { follow: true, ..LAST };
+        let mut lines = read(dir.path(), which, Some(Arc::new(|| true))).await.unwrap();
+        let mut next = async || match lines.next().await.unwrap().unwrap() {
+            Line { at_ns, output: Output::Stdout(text) } => {
+                (at_ns, String::from_utf8(text.to_vec()).unwrap())
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(next().await, (1002, "a\n".to_owned()));
+        // As libvirt's log daemon does it, once more than there are parts.
+        for (n, line) in ["b\n", "c\n", "d\n", "e\n", "f\n"].into_iter().enumerate() {
+            for (from, to) in [(".1", ".2"), (".0", ".1"), ("", ".0")] {
+                let _ = std::fs::rename(part(from), part(to));
+            }
+            std::fs::write(part(""), line).unwrap();
+            assert_eq!(next().await, (1004 + 2 * i64::try_from(n).unwrap(), line.to_owned()));
+        }
+        // So it is for whoever comes later, and after this service was started again.
+        ledgers().remove(&part(""));
+        let all = [(1006, "c\n"), (1008, "d\n"), (1010, "e\n"), (1012, "f\n")];
+        assert_eq!(text(dir.path(), LAST).await, all.map(|(at, text)| (at, text.to_owned())));
+        assert_eq!(text(dir.path(), Lines { after_ns: 1008, ..LAST }).await.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_nobody_puts_aside_is_bounded_and_loses_nothing_before_its_oldest_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join(name(1000));
+        let mut written = std::fs::File::options().append(true).create(true).open(&log).unwrap();
+        let which = Lines { follow: true, ..LAST };
+        let mut lines = read(dir.path(), which, Some(Arc::new(|| true))).await.unwrap();
+        let line = |n: u32| format!("line {n:0100}\n");
+        let mut count = 0;
+        for _ in 0..6 {
+            let before = count;
+            let mut text = String::new();
+            while (text.len() as u64) < MOST + 5000 {
+                text.push_str(&line(count));
+                count += 1;
+            }
+            std::io::Write::write_all(&mut written, text.as_bytes()).unwrap();
+            bound(dir.path(), 1000).unwrap();
+            assert!(std::fs::metadata(&log).unwrap().len() <= 4096, "what QEMU appends to is small again");
+            let expected: String = (before..count).map(line).collect();
+            let mut told = Vec::new();
+            while told.len() < expected.len() {
+                match lines.next().await {
+                    Some(Ok(Line { output: Output::Stdout(more), .. })) => told.extend(more),
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(told == expected.as_bytes(), "nothing is lost and nothing told twice");
+        }
+        let sizes = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().metadata().unwrap().len());
+        assert!(sizes.sum::<u64>() < 4 * (MOST + 10_000));
+        assert_eq!(end(dir.path(), 1000, 106).unwrap(), line(count - 1).as_bytes());
+        bound(dir.path(), 1000).unwrap();
     }
 
     #[tokio::test]

@@ -18,7 +18,7 @@ use super::identity::Identity;
 use super::lives::CLEARING;
 use super::read::{self, Reading};
 use super::xml::{self, Machine, Medium, Nic};
-use super::{LibvirtDriver, log, medium};
+use super::{LibvirtDriver, log, medium, snapshots};
 use crate::driver::Limits;
 use crate::error::Error;
 
@@ -41,7 +41,7 @@ impl LibvirtDriver {
         if let Some(id) = self.made_before(instance).await? {
             return Ok(id);
         }
-        self.disks.make(instance.uid, &base, vm.data_disk_gib).await?;
+        self.disks.make(instance.uid, &base, vm.data_disk_gib, instance.wipes).await?;
         let identity = Identity {
             owner: self.owner,
             uid: instance.uid,
@@ -52,6 +52,7 @@ impl LibvirtDriver {
             image: base.digest.to_string(),
             limits: Limits::of(&instance.spec),
             started_ns: 0,
+            prepared: false,
         };
         let id = uuid::Uuid::new_v4().to_string();
         let xml = self.xml(&id, instance, &identity).await?;
@@ -117,7 +118,7 @@ impl LibvirtDriver {
     }
 
     /// Its NICs in order: management, those that its kind keeps, and its ports up to the last that has a cable.
-    fn nics(&self, instance: &Instance) -> Vec<Nic> {
+    pub(super) fn nics(&self, instance: &Instance) -> Vec<Nic> {
         let Some(naming) = self.kinds.on(&instance.spec.kind, Runtime::Libvirt).map(|k| &k.interfaces) else {
             return Vec::new();
         };
@@ -143,15 +144,24 @@ impl LibvirtDriver {
         let identity = Identity {
             started_ns: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),
             limits: Limits::of(&instance.spec),
+            prepared: false,
             ..reading.identity
         };
         self.prepare(instance).await?;
         let xml = self.xml(id, instance, &identity).await?;
-        let start = move |connect: &_| Domain::define_xml(connect, &xml)?.create().map(drop);
         self.lives.starts(before);
-        let started = self.acts.call(start).await;
+        let started = match instance.restore.as_str() {
+            "" => self.start(xml).await,
+            snapshot => self.start_from(snapshot, xml, id, &identity).await,
+        };
         self.lives.started(id);
-        started.map_err(|refused| self.acts.error(refused))
+        started
+    }
+
+    /// Starts a machine as it is described.
+    pub(super) async fn start(&self, xml: String) -> Result<(), Error> {
+        let start = move |connect: &_| Domain::define_xml(connect, &xml)?.create().map(drop);
+        self.acts.call(start).await.map_err(|refused| self.acts.error(refused))
     }
 
     /// Makes room for the log of a start, and writes what its guest is told at it, where its kind takes that.
@@ -163,7 +173,7 @@ impl LibvirtDriver {
             let spec = &instance.spec;
             let read = || files.read(instance.lab_uid, &spec.startup_config);
             let configuration = (!spec.startup_config.is_empty()).then(read).transpose()?;
-            match medium::image(&startup, &instance, configuration.as_deref()) {
+            match medium::image(&startup, &instance, configuration.as_deref())? {
                 Some(image) => disks.write_medium(instance.uid, &image),
                 None => Ok(()),
             }
@@ -191,7 +201,11 @@ impl LibvirtDriver {
             return Ok(());
         }
         let id = id.to_owned();
-        let rename = move |connect: &_| Domain::lookup_by_uuid_string(connect, &id)?.rename(&name, 0);
+        let rename = move |connect: &_| {
+            let domain = Domain::lookup_by_uuid_string(connect, &id)?;
+            snapshots::untell(&domain)?;
+            domain.rename(&name, 0)
+        };
         self.acts.call(rename).await.map(drop).map_err(|refused| self.acts.error(refused))
     }
 
@@ -249,6 +263,7 @@ impl LibvirtDriver {
             _ => {}
         }
         self.lives.forget(id);
+        self.lacks.forget(id);
         self.carrier.forget(id);
         Ok(())
     }

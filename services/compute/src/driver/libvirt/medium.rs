@@ -1,7 +1,7 @@
 //! What a guest is told at its start, on a medium that it reads: its kind says which.
 //!
 //! For cloud-init (NoCloud) it is a volume `cidata` with its name, what its interfaces are called and have for addresses, and the node's configuration as user data. It is told as a new instance
-//! whenever any of it is another, since cloud-init looks at addresses only then. For other kinds it is a CD with the configuration alone.
+//! whenever any of it is another, since cloud-init looks at addresses only then. For other kinds it is a CD, or a FAT disk, with the configuration alone.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,8 @@ use netloom_model::kind::Startup;
 use netloom_model::slice::{Instance, MachineNic};
 use netloom_model::spec::NodeSpec;
 
-use super::iso;
+use super::{fat, iso};
+use crate::error::Error;
 
 /// What cloud-init takes for user data that asks for nothing.
 const NOTHING: &[u8] = b"#cloud-config\n{}\n";
@@ -20,20 +21,30 @@ pub fn is_cd(startup: &Startup, spec: &NodeSpec) -> Option<bool> {
     match startup {
         // Any disk will do, and a disk is what every guest has a driver for.
         Startup::Nocloud {} => Some(false),
-        Startup::Iso { path } if !path.contains('/') => (!spec.startup_config.is_empty()).then_some(true),
-        _ => None,
+        Startup::Iso { .. } => (!spec.startup_config.is_empty()).then_some(true),
+        Startup::Disk { .. } => (!spec.startup_config.is_empty()).then_some(false),
+        Startup::None {} | Startup::Bind { .. } | Startup::Serial { .. } => None,
     }
 }
 
 /// The medium of a node with this configuration; none when it has none.
-pub fn image(startup: &Startup, instance: &Instance, configuration: Option<&[u8]>) -> Option<Vec<u8>> {
-    match (startup, configuration) {
-        (Startup::Nocloud {}, _) => Some(nocloud(instance, configuration.unwrap_or(NOTHING))),
-        (Startup::Iso { path }, Some(configuration)) if !path.contains('/') => {
-            Some(iso::image("config", &[(path, configuration)]))
+pub fn image(
+    startup: &Startup,
+    instance: &Instance,
+    configuration: Option<&[u8]>,
+) -> Result<Option<Vec<u8>>, Error> {
+    let image = match (startup, configuration) {
+        (Startup::Nocloud {}, _) => nocloud(instance, configuration.unwrap_or(NOTHING)),
+        (Startup::Iso { path }, Some(configuration)) => iso::image("config", &[(path, configuration)]),
+        (Startup::Disk { path, label, archive }, Some(configuration)) if archive.is_empty() => {
+            fat::image(label, path, configuration)?
         }
-        _ => None,
-    }
+        (Startup::Disk { path, label, archive }, Some(configuration)) => {
+            fat::image(label, path, &fat::archive(archive, configuration)?)?
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(image))
 }
 
 fn nocloud(instance: &Instance, user_data: &[u8]) -> Vec<u8> {
@@ -95,7 +106,7 @@ mod tests {
     }
 
     fn told(instance: &Instance, configuration: Option<&[u8]>) -> String {
-        let image = image(&Startup::Nocloud {}, instance, configuration).unwrap();
+        let image = image(&Startup::Nocloud {}, instance, configuration).unwrap().unwrap();
         String::from_utf8_lossy(&image).into_owned()
     }
 
@@ -146,14 +157,23 @@ ethernets:
     }
 
     #[test]
-    fn a_kind_that_reads_a_cd_has_one_only_with_a_configuration() {
-        let startup = Startup::Iso { path: "day0-config".into() };
-        let mut one = instance();
-        assert_eq!((is_cd(&startup, &one.spec), image(&startup, &one, None)), (None, None));
-        one.spec.startup_config = "r1.cfg".into();
-        assert_eq!(is_cd(&startup, &one.spec), Some(true));
-        let cd = image(&startup, &one, Some(b"hostname r1")).unwrap();
-        assert!(String::from_utf8_lossy(&cd).contains("hostname r1"));
-        assert_eq!(is_cd(&Startup::Serial {}, &one.spec), None);
+    fn a_kind_that_reads_a_cd_or_a_disk_has_one_only_with_a_configuration() {
+        let cd = Startup::Iso { path: "openstack/latest/user_data".into() };
+        let disk = |archive: &str| {
+            let path = "juniper.conf".to_owned();
+            Startup::Disk { path, label: "CONFIG".to_owned(), archive: archive.to_owned() }
+        };
+        for (startup, is_a_cd) in [(cd, true), (disk(""), false), (disk("config/juniper.conf"), false)] {
+            let mut one = instance();
+            assert_eq!(is_cd(&startup, &one.spec), None);
+            assert!(image(&startup, &one, None).unwrap().is_none());
+            one.spec.startup_config = "r1.cfg".into();
+            assert_eq!(is_cd(&startup, &one.spec), Some(is_a_cd));
+            let medium = image(&startup, &one, Some(b"hostname r1")).unwrap().unwrap();
+            let is_plain = startup != disk("config/juniper.conf");
+            assert_eq!(String::from_utf8_lossy(&medium).contains("hostname r1"), is_plain, "{startup:?}");
+        }
+        let one = instance();
+        assert_eq!(is_cd(&Startup::Serial { enter: Vec::new(), leave: Vec::new() }, &one.spec), None);
     }
 }

@@ -3,21 +3,25 @@
 //! ```text
 //!   Driver ── looks ─► connection ─► thread ─┐            identity: whose a domain is, in its metadata
 //!      │                                     ├─► libvirtd  xml:      what a domain is, from its kind and its node
-//!      ├───── acts ──► connection ─► thread ─┤            disks:    overlays on base images
+//!      ├───── acts ──► 8 × (connection ─► thread) ─┤      disks:    overlays on base images
 //!      └── carrier ──► connection ─► thread ─┘            carrier:  links of NICs follow their taps
 //!                                                         medium:   what a guest is told at its start
 //!                                                         console:  who reads its serial line, and who writes
+//!                                                         typed:    commands at its serial line, by a dialogue
 //! ```
 //!
-//! Three connections, since libvirtd can take a minute to define a domain or to end one, and neither what is seen nor carrier must wait meanwhile. A domain is defined anew at each start, so that what
+//! Several connections, since libvirtd can take a minute to define a domain and takes seconds to end one, and neither what is seen nor carrier, nor what is done about others, must wait meanwhile; a few more that write memories to disks. A domain is defined anew at each start, so that what
 //! may have changed since (its taps, its size, how guests run here) is what it starts with; its disk and its addresses stay.
 
 mod accel;
 mod carrier;
 mod connection;
 mod console;
+mod dialogue;
 mod disks;
 mod events;
+mod fat;
+mod hotplug;
 mod identity;
 mod iso;
 mod lives;
@@ -26,7 +30,10 @@ mod machines;
 mod medium;
 mod nics;
 mod read;
+mod room;
+mod snapshots;
 mod tap;
+mod typed;
 mod xml;
 
 use std::collections::BTreeSet;
@@ -47,29 +54,41 @@ use tokio::sync::OnceCell;
 use tokio_stream::wrappers::BroadcastStream;
 
 use super::{
-    Answer, Attach, Command, Console, Driver, Found, Image, Limits, Line, Lines, Listed, NetworkOf, Probe,
-    Session,
+    Answer, Attach, Command, Console, Driver, Found, Image, Limits, Line, Lines, Listed, NetworkOf,
+    NewSnapshot, Probe, Session, Snapshot,
 };
 use crate::config::Config;
 use crate::error::Error;
 use crate::files::Files;
 use carrier::Carrier;
-use connection::{Connection, Refused};
+use connection::{Connection, Connections, Refused};
 use disks::Disks;
+pub use disks::has_machines;
 use identity::Identity;
 use lives::Lives;
 use read::Reading;
+use room::Room;
 
 /// How long an answer about what there is may take.
 const LOOK: Duration = Duration::from_secs(10);
 /// How long a change may take: a libvirtd that asks QEMU anew what it can do takes most of a minute for each definition.
 const ACT: Duration = Duration::from_secs(180);
 
+/// So many changes are under way at once: each is mostly a wait for a QEMU to begin or to end.
+const ACTS: usize = 8;
+/// How often logs of consoles are looked at.
+const LOGS: Duration = Duration::from_secs(2);
+/// So many memories are written to disks, or read, at once: each takes all that a disk gives.
+const SAVES: usize = 2;
+/// How long a machine's memory may take to be written to its disk, once its turn has come.
+const SAVE: Duration = Duration::from_secs(900);
+
 /// See the module.
 pub struct LibvirtDriver {
     owner: Owner,
     looks: Connection,
-    acts: Connection,
+    acts: Arc<Connections>,
+    saves: Connections,
     disks: Disks,
     files: Arc<Files>,
     kinds: Catalogue,
@@ -78,6 +97,8 @@ pub struct LibvirtDriver {
     lives: Arc<Lives>,
     writers: Arc<console::Writers>,
     carrier: Arc<Carrier>,
+    room: Arc<Room>,
+    lacks: hotplug::Lacks,
     /// What names of taps that have a cable begin with: what follows is the wire's id, as in the name of every host end.
     nic_prefix: String,
 }
@@ -95,11 +116,16 @@ impl LibvirtDriver {
     ) -> Result<LibvirtDriver, Error> {
         let lives = Lives::new();
         let links = Connection::new(&config.libvirt_uri, LOOK)?;
+        let acts = Arc::new(Connections::new(ACTS, &config.libvirt_uri, ACT)?);
+        let disks = Disks::open(data_dir)?;
+        tokio::spawn(bound_logs(lives.clone(), disks.clone(), shutdown.clone()));
         Ok(LibvirtDriver {
             owner,
             looks: Connection::new(&config.libvirt_uri, LOOK)?,
-            acts: Connection::new(&config.libvirt_uri, ACT)?,
-            disks: Disks::open(data_dir)?,
+            room: Room::new(acts.clone(), data_dir, shutdown.clone()),
+            acts,
+            saves: Connections::in_turn(SAVES, &config.libvirt_uri, SAVE)?,
+            disks,
             files,
             kinds,
             stop_timeout: Duration::from_secs(config.stop_timeout.into()),
@@ -107,6 +133,7 @@ impl LibvirtDriver {
             writers: Arc::default(),
             carrier: Carrier::keep(links, lives.news(), shutdown),
             lives,
+            lacks: hotplug::Lacks::default(),
             nic_prefix,
         })
     }
@@ -135,7 +162,7 @@ impl LibvirtDriver {
         let machine = self.lives.machine(reading)?;
         let up = reading.nics.iter().filter(|nic| nic.up);
         let carrier = up.filter_map(|nic| WireId::from_interface_name(&self.nic_prefix, &nic.tap)).collect();
-        Some(Machine { carrier, ..machine })
+        Some(Machine { carrier, lacks: self.lacks.of(reading), ..machine })
     }
 
     /// Says whether this start of a machine still runs.
@@ -181,6 +208,22 @@ impl LibvirtDriver {
     }
 }
 
+/// Keeps the logs of machines that run from growing for ever, until shut down.
+async fn bound_logs(lives: Arc<Lives>, disks: Disks, shutdown: Shutdown) {
+    while tokio::time::timeout(LOGS, shutdown.cancelled()).await.is_err() {
+        let running = lives.running();
+        let bound = move |disks: &Disks| {
+            for (node, start) in running {
+                if let Err(error) = log::bound(&disks.console(node), start) {
+                    tracing::warn!(%error, %node, "the log of a virtual machine's console cannot be bounded");
+                }
+            }
+            Ok(())
+        };
+        let _ = disks.blocking(bound).await;
+    }
+}
+
 /// Does something with files where it may take its time.
 async fn blocking<T: Send + 'static>(
     what: impl FnOnce() -> Result<T, Error> + Send + 'static,
@@ -192,6 +235,10 @@ async fn blocking<T: Send + 'static>(
 impl Driver for LibvirtDriver {
     fn serves(&self, runtime: Runtime) -> bool {
         runtime == Runtime::Libvirt
+    }
+
+    fn at_once(&self) -> usize {
+        ACTS
     }
 
     fn probe(&self) -> Answer<'_, Probe> {
@@ -246,7 +293,11 @@ impl Driver for LibvirtDriver {
                 true => self.carrier.saw(&reading.id, &reading.nics),
                 false => self.carrier.forget(&reading.id),
             }
-            let Identity { uid, lab_uid, lab, node, spec_hash, image, limits, .. } = reading.identity.clone();
+            if reading.lacks_room() {
+                self.room.wait(&reading.id);
+            }
+            let Identity { uid, lab_uid, lab, node, spec_hash, image, limits, prepared, .. } =
+                reading.identity.clone();
             Ok(Some(Found {
                 process: reading.process(),
                 aside: reading.is_aside(),
@@ -270,6 +321,7 @@ impl Driver for LibvirtDriver {
                 ports: Vec::new(),
                 network: NetworkOf::Own,
                 namespace: None,
+                prepared,
             }))
         }
         .boxed()
@@ -314,7 +366,9 @@ impl Driver for LibvirtDriver {
 
     fn refresh<'a>(&'a self, id: &'a str, instance: &'a Instance, has: &'a Limits) -> Answer<'a, ()> {
         async move {
-            if has.satisfy(&instance.spec) || !self.reading(id).await?.is_some_and(|reading| reading.runs()) {
+            let Some(reading) = self.reading(id).await?.filter(Reading::runs) else { return Ok(()) };
+            self.plug(&reading, instance).await?;
+            if has.satisfy(&instance.spec) {
                 return Ok(());
             }
             Err(Error::Refused(format!(
@@ -359,18 +413,44 @@ impl Driver for LibvirtDriver {
         async { Ok(()) }.boxed()
     }
 
-    fn exec<'a>(&'a self, _: &'a str, _: Command) -> Answer<'a, Session> {
-        async {
-            Err(Error::NoExec(
-                "no command can be run inside a virtual machine from outside: netloom console opens its serial console"
-                    .to_owned(),
-            ))
+    fn exec<'a>(
+        &'a self,
+        id: &'a str,
+        instance: Option<&'a Instance>,
+        command: Command,
+    ) -> Answer<'a, Session> {
+        self.type_command(id, instance, command).boxed()
+    }
+
+    fn console_held(&self, id: &str) -> bool {
+        self.writers.held_by_person(id)
+    }
+
+    fn configure<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()> {
+        async move {
+            // What it goes on from has it.
+            match self.reading(id).await? {
+                Some(reading) if reading.identity.prepared => Ok(()),
+                _ => self.type_configuration(id, instance).await,
+            }
         }
         .boxed()
     }
 
     fn console<'a>(&'a self, id: &'a str, how: Attach) -> Answer<'a, Console> {
         self.attach(id, how).boxed()
+    }
+
+    fn snapshots<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<Snapshot>> {
+        self.snapshots_of(id).boxed()
+    }
+
+    fn take_snapshot<'a>(&'a self, id: &'a str, new: &'a NewSnapshot) -> Answer<'a, Snapshot> {
+        self.keep(id, new).boxed()
+    }
+
+    fn delete_snapshot<'a>(&'a self, id: &'a str, name: &'a str) -> Answer<'a, ()> {
+        self.forget_snapshot(id, name).boxed()
     }
 
     fn logs<'a>(&'a self, id: &'a str, which: Lines) -> Answer<'a, BoxStream<'static, Result<Line, Error>>> {

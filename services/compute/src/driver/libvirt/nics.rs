@@ -5,6 +5,8 @@
 pub struct NicLink {
     /// Name of its tap.
     pub tap: String,
+    /// Its address.
+    pub mac: String,
     /// The guest sees a cable.
     pub up: bool,
 }
@@ -13,7 +15,8 @@ impl NicLink {
     /// Reads an element; none when it is not of a NIC with a tap.
     pub fn read(element: &str) -> Option<NicLink> {
         let up = attribute(element, "<link ", "state") != Some("down");
-        Some(NicLink { tap: attribute(element, "<target ", "dev")?.to_owned(), up })
+        let mac = attribute(element, "<mac ", "address").unwrap_or_default().to_owned();
+        Some(NicLink { tap: attribute(element, "<target ", "dev")?.to_owned(), mac, up })
     }
 }
 
@@ -24,10 +27,14 @@ pub fn read(xml: &str) -> Vec<NicLink> {
 
 /// The elements of a machine's NICs.
 pub fn elements(xml: &str) -> impl Iterator<Item = &str> {
-    const END: &str = "</interface>";
-    xml.match_indices("<interface ").filter_map(|(at, _)| {
+    each(xml, "<interface ", "</interface>")
+}
+
+/// The elements that begin and end so.
+pub fn each<'a>(xml: &'a str, begin: &'a str, end: &'a str) -> impl Iterator<Item = &'a str> {
+    xml.match_indices(begin).filter_map(move |(at, _)| {
         let rest = &xml[at..];
-        Some(&rest[..rest.find(END)? + END.len()])
+        Some(&rest[..rest.find(end)? + end.len()])
     })
 }
 
@@ -41,7 +48,7 @@ pub fn with_link(element: &str, up: bool) -> String {
 }
 
 /// An attribute of the first element that begins so.
-fn attribute<'a>(xml: &'a str, element: &str, name: &str) -> Option<&'a str> {
+pub fn attribute<'a>(xml: &'a str, element: &str, name: &str) -> Option<&'a str> {
     let inside = &xml[xml.find(element)? + element.len() - 1..];
     let inside = &inside[..inside.find('>')?];
     let value = &inside[inside.find(&format!(" {name}="))? + name.len() + 2..];
@@ -69,14 +76,15 @@ mod tests {
 
     #[test]
     fn links_are_read_and_written() {
-        let of = |tap: &str, up| NicLink { tap: tap.into(), up };
+        let of = |tap: &str, mac: &str, up| NicLink { tap: tap.into(), mac: mac.into(), up };
         let nics = read(XML);
-        assert_eq!(nics, [of("nv01", false), of("nl02", true), of("nl03", true)]);
+        let first = of("nv01", "02:00:00:00:00:01", false);
+        assert_eq!(nics, [first, of("nl02", "", true), of("nl03", "", true)]);
         for element in elements(XML).filter(|element| element.contains("target")) {
             let nic = NicLink::read(element).unwrap();
             for up in [true, false] {
                 let other = with_link(element, up);
-                assert_eq!(NicLink::read(&other), Some(of(&nic.tap, up)));
+                assert_eq!(NicLink::read(&other), Some(of(&nic.tap, &nic.mac, up)));
                 assert_eq!(other.matches("<link ").count(), 1, "{other}");
             }
             let same = with_link(element, nic.up);

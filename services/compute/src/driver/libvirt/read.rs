@@ -121,11 +121,16 @@ impl Reading {
         self.state == sys::VIR_DOMAIN_PAUSED && self.reason == sys::VIR_DOMAIN_PAUSED_STARTING_UP
     }
 
+    /// It stands still because the host has no room for what it writes: of all that can be wrong with a disk this alone stops a machine.
+    pub fn lacks_room(&self) -> bool {
+        (self.state, self.reason) == (sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_IOERROR)
+    }
+
     /// What keeps it from going on though it runs, and what to do.
     pub fn trouble(&self) -> &'static str {
         match (self.state, self.reason) {
-            (sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_IOERROR) => {
-                "it stands still, since its disk cannot be written to: see whether the host's disk is full, make room, and restart the node"
+            _ if self.lacks_room() => {
+                "it stands still, since the host's disk is full: make room in data_dir, and it goes on by itself"
             }
             (sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_USER) => {
                 "it was paused (virsh resume lets it go on)"

@@ -183,6 +183,13 @@ fn target(bus: DiskBus, index: usize) -> String {
     format!("<target dev='{prefix}{letter}' bus='{}'/>", bus.as_str())
 }
 
+/// Writes a NIC, for a machine that runs.
+pub fn interface(model: NicModel, nic: &Nic) -> String {
+    let mut xml = String::new();
+    self::nic(&mut xml, model, nic);
+    xml
+}
+
 fn nic(w: &mut String, model: NicModel, nic: &Nic) {
     line(w, 2, "<interface type='ethernet'>");
     line(w, 3, &format!("<mac address='{}'/>", text(&nic.mac)));

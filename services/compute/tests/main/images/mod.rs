@@ -159,10 +159,7 @@ async fn what_the_registry_refuses_is_told_as_it_said_it() {
         "TICKET_INVALID"
     );
     let old = ticket::sign(KEY, &stored.digest, ticket::READ_BLOB, 1);
-    assert_eq!(
-        refused(pc::StoredImage { ticket: old, ..stored.clone() }).await,
-        "IMAGE_REGISTRY_UNAVAILABLE"
-    );
+    assert_eq!(refused(pc::StoredImage { ticket: old, ..stored.clone() }).await, "TICKET_EXPIRED");
     assert_eq!(
         refused(pc::StoredImage { digest: "sha256:1".into(), ..stored.clone() }).await,
         "INVALID_REQUEST"

@@ -62,7 +62,7 @@ impl Store {
             .map(|(n, data)| pi::WriteUploadRequest {
                 id: id.clone(),
                 offset: (n as u64) << 20,
-                data: data.to_vec(),
+                data: data.to_vec().into(),
             })
             .collect();
         self.client.write_upload(tokio_stream::iter(parts)).await.unwrap();

@@ -1,15 +1,18 @@
-//! What only virtual machines can show: carrier, disks on a shared base, consoles, how they are handed over to the network service, a libvirtd that hangs or goes away, and domains of others that are in the way.
+//! What only virtual machines can show: carrier, disks on a shared base, consoles, how they are handed over to the network service, and a libvirtd that hangs or goes away.
 
 mod carrier;
 mod console;
 mod disks;
-mod foreign;
 mod handover;
 mod medium;
 mod outage;
+mod second_day;
 mod serial;
 
 use netloom_service::testing::libvirt::Libvirtd;
+
+pub use console::ready_by_console;
+pub use serial::Console;
 
 /// A libvirtd for one test, which may do to it what it likes. It ends with the process.
 fn own() -> &'static Libvirtd {

@@ -1,5 +1,7 @@
 //! A machine that dies, a service that is restarted, a libvirtd that goes away, and one that hangs.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use netloom_model::observed::{Observed, Phase};
@@ -69,22 +71,9 @@ async fn a_start_that_was_only_defined_is_made_whatever_the_policy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restarted_service_adopts_machines() {
-    let Some(mut rig) = Rig::libvirt("a_restarted_service_adopts_machines").await else { return };
-    let one = rig.instance("r1");
-    let before = rig.run(&one).await;
-    rig.stop().await;
-    rig.start().await;
-    let adopted = rig.until_phase(one.uid, Phase::Running).await;
-    assert!(!adopted.wanted && !rig.view.borrow().synced);
-    rig.sync(std::slice::from_ref(&one)).await;
-    let adopted = rig.until_node(one.uid, "wanted", |o| o.wanted).await;
-    assert_eq!((&adopted.instance_id, &adopted.start_id), (&before.instance_id, &before.start_id));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn machines_run_on_while_libvirtd_is_restarted() {
-    let Some(rig) = Rig::libvirt_on("machines_run_on_while_libvirtd_is_restarted", own).await else { return };
+async fn machines_run_on_while_libvirtd_is_restarted_and_are_back_after_the_host_was() {
+    let test = "machines_run_on_while_libvirtd_is_restarted_and_are_back_after_the_host_was";
+    let Some(mut rig) = Rig::libvirt_on(test, own).await else { return };
     let libvirtd = rig.libvirtd.unwrap();
     let (one, two) = (rig.instance("r1"), rig.instance("r2"));
     let before = rig.run(&one).await;
@@ -100,6 +89,22 @@ async fn machines_run_on_while_libvirtd_is_restarted() {
     libvirtd.start_again();
     let after = rig.until_phase(one.uid, Phase::Running).await;
     assert_eq!((&after.start_id, libvirtd.qemu(&one.name)), (&before.start_id, qemu), "it ran on");
+    rig.until_phase(two.uid, Phase::Running).await;
+    // What a reboot of the host leaves: no service, no QEMU, and a libvirtd that finds none.
+    let disk = rig.data_dir().join(format!("instances/{}/disk.qcow2", one.uid));
+    let inode = |path: &Path| std::fs::metadata(path).unwrap().ino();
+    let written = inode(&disk);
+    rig.stop().await;
+    libvirtd.stop();
+    for machine in [&one, &two] {
+        kill(Pid::from_raw(libvirtd.qemu(&machine.name).expect("it runs")), Signal::SIGKILL).unwrap();
+    }
+    libvirtd.start_again();
+    rig.start().await;
+    rig.sync(&[one.clone(), two.clone()]).await;
+    let again = |o: &Observed| o.phase == Phase::Running && o.start_id != before.start_id;
+    let back = rig.until_node(one.uid, "is back", again).await;
+    assert_eq!((&back.instance_id, inode(&disk)), (&before.instance_id, written), "on its disk");
     rig.until_phase(two.uid, Phase::Running).await;
     assert!(rig.remove(&[], &[rig.lab_uid]).await.is_empty());
 }

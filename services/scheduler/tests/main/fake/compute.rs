@@ -205,6 +205,13 @@ impl ComputeService for Host {
         while self.read(|s| s.hold_pulls) {
             let _ = version.changed().await;
         }
+        if self.read(|s| s.no_registry) {
+            let why = "the image registry at unix:/r does not answer; see `image_registry` of [endpoints]";
+            return Err(to_status(Failure::new(Code::Unavailable, "IMAGE_REGISTRY_UNAVAILABLE", why)));
+        }
+        if let Some(reason) = self.with(|s| s.refused_pulls.pop()) {
+            return Err(to_status(Failure::new(Code::Aborted, reason, "ask again")));
+        }
         let is_cut = self.with(|s| {
             let is_cut = s.cut_pulls > 0;
             s.cut_pulls = s.cut_pulls.saturating_sub(1);
@@ -236,6 +243,27 @@ impl ComputeService for Host {
 
     async fn console(&self, _: Request<Streaming<pc::ConsoleRequest>>) -> Answer<Self::ConsoleStream> {
         Err(Status::unimplemented("not part of these tests"))
+    }
+
+    async fn list_snapshots(
+        &self,
+        _: Request<pc::ListSnapshotsRequest>,
+    ) -> Result<Response<pc::ListSnapshotsResponse>, Status> {
+        Err(Status::unimplemented("the scheduler does not call this"))
+    }
+
+    async fn create_snapshot(
+        &self,
+        _: Request<pc::CreateSnapshotRequest>,
+    ) -> Result<Response<pc::DiskSnapshot>, Status> {
+        Err(Status::unimplemented("the scheduler does not call this"))
+    }
+
+    async fn delete_snapshot(
+        &self,
+        _: Request<pc::DeleteSnapshotRequest>,
+    ) -> Result<Response<pc::DeleteSnapshotResponse>, Status> {
+        Err(Status::unimplemented("the scheduler does not call this"))
     }
 
     type LogsStream = Stream_<pc::LogsResponse>;

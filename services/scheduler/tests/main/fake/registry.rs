@@ -19,9 +19,15 @@ use super::Answer;
 #[derive(Clone, Default)]
 pub struct Registry {
     present: Arc<Mutex<BTreeMap<(String, String), bool>>>,
+    preferred: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 impl Registry {
+    /// From now on this image stands for the kind.
+    pub fn prefer(&self, kind: &str, reference: &str) {
+        self.preferred.lock().unwrap().insert(kind.into(), reference.into());
+    }
+
     pub async fn serve(&self, connector: &Connector, endpoint: &Endpoint, shutdown: &Shutdown) {
         let routes = Routes::new(ImageRegistryServiceServer::new(self.clone()));
         let listener = connector.listen(endpoint).await.unwrap();
@@ -47,7 +53,12 @@ impl ImageRegistryService for Registry {
         &self,
         request: Request<pi::ResolveImagesRequest>,
     ) -> Answer<pi::ResolveImagesResponse> {
-        let resolved = |w: pi::WantedImage| pi::ResolvedImage { reference: w.reference, stored: None };
+        let preferred = self.preferred.lock().unwrap();
+        let resolved = |w: pi::WantedImage| {
+            let of_kind = || preferred.get(&w.kind).cloned().unwrap_or_default();
+            let reference = if w.reference.is_empty() { of_kind() } else { w.reference.clone() };
+            pi::ResolvedImage { reference, stored: None }
+        };
         let images = request.into_inner().images.into_iter().map(resolved).collect();
         Ok(Response::new(pi::ResolveImagesResponse { images }))
     }

@@ -1,25 +1,26 @@
 #!/usr/bin/env bash
-# Installs the outside checkers of the OpenAPI description into .tools/openapi, once for each change of their pinned list.
+# Installs what a test needs of PyPI into .tools/NAME, once for each change of its pinned list, scripts/NAME-requirements.txt.
 #
-# Exit code 75 means that they cannot be fetched here: no Python, or no package index.
+# Exit code 75 means that it cannot be fetched here: no Python, or no package index.
 source "$(dirname "$0")/lib.sh"
 
-requirements=$repo/scripts/openapi-requirements.txt
-venv=$repo/.tools/openapi
+name=${1:?usage: pypi.sh NAME}
+requirements=$repo/scripts/$name-requirements.txt
+venv=$repo/.tools/$name
 stamp=$venv/installed-requirements.txt
 unavailable() { say "$1"; exit 75; }
 
 cmp -s "$requirements" "$stamp" && exit 0
 mkdir -p "$repo/.tools"
 # Tests of several processes may ask at once.
-exec 9>"$repo/.tools/openapi.lock"
+exec 9>"$repo/.tools/$name.lock"
 flock 9
 cmp -s "$requirements" "$stamp" && exit 0
 
 has python3 || unavailable "python3 is missing"
-say "fetching the checkers of the OpenAPI description from PyPI"
+say "fetching what scripts/$name-requirements.txt names from PyPI"
 rm -rf "$venv"
 python3 -m venv "$venv" || unavailable "python3 cannot make a virtual environment (Debian: python3-venv)"
 "$venv/bin/pip" install --quiet --disable-pip-version-check --timeout 20 --retries 2 --requirement "$requirements" ||
-    unavailable "PyPI does not give what scripts/openapi-requirements.txt names"
+    unavailable "PyPI does not give what scripts/$name-requirements.txt names"
 cp "$requirements" "$stamp"

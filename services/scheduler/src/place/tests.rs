@@ -1,0 +1,284 @@
+//! Who goes where, and why not.
+
+use super::*;
+use proptest::prelude::*;
+
+const GIB: u64 = 1 << 30;
+
+fn room(host: &str, runtimes: &[Runtime], cores: u64, gib: u64) -> Room {
+    Room {
+        host: host.parse().unwrap(),
+        heard: true,
+        runtimes: runtimes.iter().copied().collect(),
+        cpu_millis: cores * 1_000,
+        memory_bytes: gib * GIB,
+        cpu_reserved: 0,
+        memory_reserved: 0,
+        allowed: Allowed::default(),
+    }
+}
+
+fn need(id: &str, runtime: Runtime, cpu_millis: u64, memory_bytes: u64) -> Need {
+    Need {
+        uid: NodeUid::new(),
+        id: id.into(),
+        runtime,
+        cpu_millis,
+        memory_bytes,
+        former: None,
+        neighbours: BTreeMap::new(),
+        asks: Asks::default(),
+        beside: None,
+    }
+}
+
+#[test]
+fn a_node_that_shares_a_network_goes_where_it_is() {
+    let docker = [Runtime::Docker];
+    let owner = need("z", Runtime::Docker, 3_000, GIB);
+    let sharer = Need { beside: Some(owner.uid), ..need("a", Runtime::Docker, 2_000, GIB) };
+    let other = need("b", Runtime::Docker, 4_000, GIB);
+    let rooms = [room("h1", &docker, 4, 64), room("h2", &docker, 8, 64)];
+    let needs = [sharer.clone(), other, owner.clone()];
+    let placed = place(&needs, &BTreeMap::new(), &rooms);
+    assert_eq!(placed[&owner.uid].as_ref().ok(), placed[&sharer.uid].as_ref().ok(), "{placed:?}");
+    // No room beside it: it goes nowhere else.
+    let big = Need { cpu_millis: 6_000, ..sharer };
+    let placed = place(&[big.clone(), owner], &BTreeMap::new(), &rooms);
+    let why = placed[&big.uid].as_ref().unwrap_err();
+    assert!(why.iter().any(|r| r.code == "NETWORK_ELSEWHERE"), "{why:?}");
+}
+
+#[test]
+fn a_node_goes_where_what_it_asks_for_is_allowed() {
+    let docker = [Runtime::Docker];
+    let device = netloom_model::spec::DeviceMapping { host_path: "/dev/x".into(), ..Default::default() };
+    let spec = netloom_model::spec::NodeSpec { devices: vec![device], ..Default::default() };
+    let asks = Asks::of(&spec, [].into_iter());
+    let n = Need { asks, ..need("a", Runtime::Docker, 1, 1) };
+    let mut rooms = [room("h1", &docker, 64, 64), room("h2", &docker, 4, 64)];
+    let why = place(std::slice::from_ref(&n), &BTreeMap::new(), &rooms)[&n.uid].clone().unwrap_err();
+    assert!(why.iter().all(|r| is_policy(&r.code) && !r.resolvable), "{why:?}");
+    rooms[1].allowed.devices.push("/dev/x".into());
+    let placed = place(std::slice::from_ref(&n), &BTreeMap::new(), &rooms);
+    assert_eq!(placed[&n.uid].as_ref().unwrap().as_str(), "h2");
+}
+
+/// Five VMs of 3 cores and nine containers of 1.1 ask for 24.9 cores, 156 % of the one host that can run VMs; with the other host all of them fit.
+#[test]
+fn fourteen_nodes_of_which_one_host_alone_would_be_at_156_percent_all_fit_on_two() {
+    let mut needs: Vec<Need> =
+        (0..5).map(|i| need(&format!("vm{i}"), Runtime::Libvirt, 3_000, GIB)).collect();
+    needs.extend((0..9).map(|i| need(&format!("c{i}"), Runtime::Docker, 1_100, GIB)));
+    let asked: u64 = needs.iter().map(|n| n.cpu_millis).sum();
+    assert_eq!(asked * 100 / 16_000, 155, "the case is the one that broke");
+    let rooms =
+        [room("a", &[Runtime::Docker, Runtime::Libvirt], 16, 64), room("b", &[Runtime::Docker], 16, 64)];
+    let placed = place(&needs, &BTreeMap::new(), &rooms);
+    assert!(placed.values().all(Result::is_ok), "{placed:?}");
+    for vm in needs.iter().filter(|n| n.runtime == Runtime::Libvirt) {
+        assert_eq!(placed[&vm.uid].as_ref().unwrap().as_str(), "a");
+    }
+}
+
+#[test]
+fn hosts_truly_too_small_name_what_is_missing() {
+    let needs = [need("x", Runtime::Libvirt, 20_000, GIB)];
+    let mut busy = room("b", &[Runtime::Libvirt], 32, 64);
+    busy.cpu_reserved = 30_000;
+    let lost = Room { heard: false, ..room("c", &[Runtime::Libvirt], 64, 64) };
+    let rooms = [room("a", &[Runtime::Docker, Runtime::Libvirt], 16, 64), busy, lost, room("d", &[], 64, 64)];
+    let rejections = place(&needs, &BTreeMap::new(), &rooms)[&needs[0].uid].clone().unwrap_err();
+    let said: Vec<(&str, &str, &str, bool)> = rejections
+        .iter()
+        .map(|r| (r.host.as_str(), r.code.as_str(), r.detail.as_str(), r.resolvable))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            ("a", "INSUFFICIENT_CPU", "needs 20.00 CPU, 16.00 of 16.00 free", false),
+            ("b", "INSUFFICIENT_CPU", "needs 20.00 CPU, 2.00 of 32.00 free", true),
+            ("c", "HOST_UNKNOWN", "is not heard of", true),
+            (
+                "d",
+                "RUNTIME_MISSING",
+                "libvirt does not answer on it: install libvirtd and qemu-system-x86 there and start libvirtd",
+                false
+            ),
+        ]
+    );
+}
+
+#[test]
+fn a_lab_stays_together_where_it_fits() {
+    let docker = [Runtime::Docker];
+    let needs: Vec<Need> = (0..4).map(|i| need(&format!("n{i}"), Runtime::Docker, 1_000, GIB)).collect();
+    let rooms = [room("a", &docker, 3, 64), room("b", &docker, 8, 64), room("c", &docker, 16, 64)];
+    let hosts = |placed: &BTreeMap<NodeUid, HostId>| -> BTreeSet<String> {
+        place(&needs, placed, &rooms).into_values().map(|r| r.unwrap().to_string()).collect()
+    };
+    assert_eq!(hosts(&BTreeMap::new()), BTreeSet::from(["c".to_owned()]));
+    let on_b = BTreeMap::from([(NodeUid::new(), "b".parse().unwrap())]);
+    assert_eq!(hosts(&on_b), BTreeSet::from(["b".to_owned()]));
+}
+
+proptest! {
+    #[test]
+    fn no_host_is_given_more_than_it_has(
+        sizes in prop::collection::vec((0u64..6_000, 0u64..8, any::<bool>()), 0..40),
+        hosts in prop::collection::vec((1u64..12, 1u64..16, any::<bool>(), any::<bool>()), 1..5),
+    ) {
+        let needs: Vec<Need> = sizes.iter().enumerate().map(|(i, (cpu, gib, vm))| {
+            need(&i.to_string(), if *vm { Runtime::Libvirt } else { Runtime::Docker }, *cpu, gib * GIB)
+        }).collect();
+        let rooms: Vec<Room> = hosts.iter().enumerate().map(|(i, (cores, gib, heard, vm))| {
+            let runtimes: &[Runtime] = if *vm { &[Runtime::Docker, Runtime::Libvirt] } else { &[Runtime::Docker] };
+            Room { heard: *heard, ..room(&format!("h{i}"), runtimes, *cores, *gib) }
+        }).collect();
+        let placed = place(&needs, &BTreeMap::new(), &rooms);
+        prop_assert_eq!(placed.len(), needs.len());
+        for room in &rooms {
+            let on: Vec<&Need> = needs.iter().filter(|n| placed[&n.uid].as_ref().ok() == Some(&room.host)).collect();
+            prop_assert!(on.iter().map(|n| n.cpu_millis).sum::<u64>() <= room.cpu_millis);
+            prop_assert!(on.iter().map(|n| n.memory_bytes).sum::<u64>() <= room.memory_bytes);
+            prop_assert!(on.is_empty() || room.heard);
+            prop_assert!(on.iter().all(|n| room.runtimes.contains(&n.runtime)));
+        }
+        for need in &needs {
+            if let Err(rejections) = &placed[&need.uid] {
+                prop_assert_eq!(rejections.len(), rooms.len());
+            }
+        }
+    }
+}
+
+/// Where a list worked off node by node would put them: the largest first, each to the host of most of its neighbours, then to the emptiest.
+fn greedy(needs: &[Need], rooms: &[Room]) -> BTreeMap<NodeUid, HostId> {
+    let mut rooms = rooms.to_vec();
+    let mut there: BTreeMap<NodeUid, HostId> = BTreeMap::new();
+    let mut order: Vec<&Need> = needs.iter().collect();
+    order.sort_by_key(|n| (std::cmp::Reverse((n.cpu_millis, n.memory_bytes)), &n.id));
+    for need in order {
+        let near = |room: &Room| -> u32 {
+            need.neighbours
+                .iter()
+                .filter(|(n, _)| there.get(n) == Some(&room.host))
+                .map(|(_, links)| links)
+                .sum()
+        };
+        let best = (0..rooms.len())
+            .filter(|i| rooms[*i].rejects(need).is_none())
+            .max_by_key(|i| (near(&rooms[*i]), emptiness(&rooms[*i]), std::cmp::Reverse(*i)));
+        if let Some(i) = best {
+            rooms[i].take(need);
+            there.insert(need.uid, rooms[i].host.clone());
+        }
+    }
+    there
+}
+
+/// Links that are not on one host: of a node without one, all.
+fn cut(needs: &[Need], there: &BTreeMap<NodeUid, HostId>) -> u32 {
+    let ends = needs.iter().flat_map(|n| n.neighbours.iter().map(|(other, links)| (n.uid, *other, *links)));
+    let kept = |a: &NodeUid, b: &NodeUid| there.contains_key(a) && there.get(a) == there.get(b);
+    ends.filter(|(a, b, _)| a < b && !kept(a, b)).map(|(_, _, links)| links).sum()
+}
+
+fn link(needs: &mut [Need], a: usize, b: usize) {
+    let (x, y) = (needs[a].uid, needs[b].uid);
+    *needs[a].neighbours.entry(y).or_default() += 1;
+    *needs[b].neighbours.entry(x).or_default() += 1;
+}
+
+fn hosts_of(placed: &Placed) -> BTreeMap<NodeUid, HostId> {
+    placed.iter().filter_map(|(uid, host)| Some((*uid, host.clone().ok()?))).collect()
+}
+
+/// Eight rings of six, one after the other joined by one link, on four hosts with room for two rings each: no ring is cut.
+#[test]
+fn links_are_cut_where_few_of_them_are() {
+    let mut needs: Vec<Need> =
+        (0..48).map(|i| need(&format!("n{:02}", i * 29 % 48), Runtime::Docker, 1_000, GIB)).collect();
+    for ring in 0..8 {
+        for i in 0..6 {
+            link(&mut needs, ring * 6 + i, ring * 6 + (i + 1) % 6);
+        }
+        if ring > 0 {
+            link(&mut needs, ring * 6, ring * 6 - 1);
+        }
+    }
+    let rooms: Vec<Room> = (0..4).map(|i| room(&format!("h{i}"), &[Runtime::Docker], 12, 64)).collect();
+    let there = hosts_of(&place(&needs, &BTreeMap::new(), &rooms));
+    assert_eq!(there.len(), 48);
+    for ring in needs.chunks(6) {
+        let hosts: BTreeSet<&HostId> = ring.iter().map(|n| &there[&n.uid]).collect();
+        assert_eq!(hosts.len(), 1, "{there:?}");
+    }
+    assert!(cut(&needs, &there) <= 4, "{there:?}");
+}
+
+#[test]
+fn who_comes_later_moves_nobody_and_goes_to_its_neighbours() {
+    let mut needs: Vec<Need> =
+        (0..12).map(|i| need(&format!("n{i:02}"), Runtime::Docker, 1_000, GIB)).collect();
+    (1..12).for_each(|i| link(&mut needs, i - 1, i));
+    let rooms: Vec<Room> = (0..3).map(|i| room(&format!("h{i}"), &[Runtime::Docker], 5, 64)).collect();
+    let there = hosts_of(&place(&needs[..11], &BTreeMap::new(), &rooms));
+    assert_eq!(there.len(), 11);
+    let mut left = rooms.clone();
+    for host in there.values() {
+        left.iter_mut().find(|r| r.host == *host).unwrap().reserve(1_000, GIB);
+    }
+    let added = place(&needs[11..], &there, &left);
+    let beside = &there[&needs[10].uid];
+    let full = left.iter().any(|r| r.host == *beside && r.cpu_reserved == 5_000);
+    let host = added[&needs[11].uid].as_ref().unwrap();
+    assert!(full || host == beside, "{there:?} {host}");
+}
+
+#[test]
+fn a_node_made_anew_goes_back_to_its_former_host() {
+    let mut needs: Vec<Need> = (0..6).map(|i| need(&format!("n{i}"), Runtime::Docker, 2_000, GIB)).collect();
+    (1..6).for_each(|i| link(&mut needs, i - 1, i));
+    needs[0].former = Some("h1".parse().unwrap());
+    let rooms: Vec<Room> = (0..3).map(|i| room(&format!("h{i}"), &[Runtime::Docker], 4, 64)).collect();
+    let placed = place(&needs, &BTreeMap::new(), &rooms);
+    assert_eq!(placed[&needs[0].uid].as_ref().unwrap().as_str(), "h1");
+    assert!(placed.values().all(Result::is_ok), "{placed:?}");
+}
+
+proptest! {
+    #[test]
+    fn never_worse_than_a_list_worked_off_node_by_node(
+        cpu in prop::collection::vec(1u64..4, 2..60),
+        links in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..150),
+        cores in prop::collection::vec(4u64..16, 1..8),
+    ) {
+        let mut needs: Vec<Need> = cpu.iter().enumerate()
+            .map(|(i, cpu)| need(&format!("{i:03}"), Runtime::Docker, cpu * 1_000, GIB)).collect();
+        for (a, b) in &links {
+            let (a, b) = (a.index(needs.len()), b.index(needs.len()));
+            if a != b {
+                link(&mut needs, a, b);
+            }
+        }
+        let rooms: Vec<Room> = cores.iter().enumerate()
+            .map(|(i, cores)| room(&format!("h{i}"), &[Runtime::Docker], *cores, 64)).collect();
+        let (list, placed) = (greedy(&needs, &rooms), place(&needs, &BTreeMap::new(), &rooms));
+        let there = hosts_of(&placed);
+        prop_assert!(there.len() >= list.len());
+        if there.len() == list.len() {
+            prop_assert!(cut(&needs, &there) <= cut(&needs, &list));
+        }
+        // The same question, and the same one with other uids, as a dry run has them.
+        let mut anew: Vec<Need> = needs.iter().map(|n| Need { uid: NodeUid::new(), ..n.clone() }).rev().collect();
+        let uids: BTreeMap<NodeUid, NodeUid> = needs.iter().rev().zip(&anew).map(|(a, b)| (a.uid, b.uid)).collect();
+        for need in &mut anew {
+            need.neighbours = need.neighbours.iter().map(|(n, links)| (uids[n], *links)).collect();
+        }
+        let again = place(&anew, &BTreeMap::new(), &rooms);
+        for need in &needs {
+            prop_assert_eq!(&placed[&need.uid], &again[&uids[&need.uid]]);
+        }
+    }
+}
