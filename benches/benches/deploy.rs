@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use netloom_benches::{Turns, median, row, size, timed, told};
+use netloom_benches::{Turns, both, median, row, size, timed, told};
 use netloom_tests::{Mode, Sandbox};
 
 use crate::floor::Lab;
@@ -38,7 +38,7 @@ fn on(plane: &str) {
     let (mut deploys, mut destroys) = (Turns::default(), Turns::default());
     let mut again = Vec::new();
     for round in 0..rounds {
-        let mut of_floor = || {
+        let of_floor = || {
             settle(&sandbox);
             let up = floor.order(&format!("deploy {at_once}"));
             settle(&sandbox);
@@ -53,14 +53,7 @@ fn on(plane: &str) {
             settle(&sandbox);
             (up, unchanged, destroy())
         };
-        // Who goes first takes turns too.
-        let (one, other) = if round % 2 == 0 {
-            let one = of_netloom();
-            (one, of_floor())
-        } else {
-            let other = of_floor();
-            (of_netloom(), other)
-        };
+        let (one, other) = both(round, of_netloom, of_floor);
         deploys.add(one.0, other.0);
         destroys.add(one.2, other.1);
         again.push(one.1);

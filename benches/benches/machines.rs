@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use netloom_api::v1 as api;
 use netloom_api::v1::node_service_client::NodeServiceClient;
-use netloom_benches::{Turns, median, size, timed, told, within};
+use netloom_benches::{Turns, both, median, size, timed, told, within};
 use netloom_service::testing::libvirt::Libvirtd;
 use netloom_service::{Connector, Endpoint};
 use netloom_tests::{Mode, Sandbox, eventually};
@@ -109,16 +109,9 @@ fn against_by_hand(sandbox: &Sandbox, libvirtd: &Libvirtd, lab: &str, base: &std
     let (mut up, mut down) = (Turns::default(), Turns::default());
     for round in 0..size(5, 1) {
         let of_netloom = || (deploy(), destroy());
-        let mut of_floor =
+        let of_floor =
             || (floor.order(&format!("deploy {at_once}")), floor.order(&format!("destroy {at_once}")));
-        // Who goes first takes turns too.
-        let (one, other) = if round % 2 == 0 {
-            let one = of_netloom();
-            (one, of_floor())
-        } else {
-            let other = of_floor();
-            (of_netloom(), other)
-        };
+        let (one, other) = both(round, of_netloom, of_floor);
         up.add(one.0, other.0);
         down.add(one.1, other.1);
     }

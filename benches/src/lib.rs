@@ -44,6 +44,17 @@ pub fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     (begin.elapsed(), result)
 }
 
+/// Does both; who goes first takes turns too.
+pub fn both<A, B>(round: usize, one: impl FnOnce() -> A, other: impl FnOnce() -> B) -> (A, B) {
+    if round.is_multiple_of(2) {
+        let one = one();
+        (one, other())
+    } else {
+        let other = other();
+        (one(), other)
+    }
+}
+
 /// Median of so many runs.
 pub fn median(runs: usize, mut work: impl FnMut() -> Duration) -> Duration {
     middle((0..runs).map(|_| work()).collect())

@@ -146,9 +146,11 @@ pub fn place(needs: &[Need], placed: &BTreeMap<NodeUid, HostId>, rooms: &[Room])
     if let Some(host) = whole(needs, placed, &rooms) {
         return needs.iter().map(|n| (n.uid, Ok(host.clone()))).collect();
     }
-    one_by_one(needs, &mut there, &mut rooms, |need, room| need.former.as_ref() == Some(&room.host));
+    let anew = needs.iter().filter(|n| n.former.is_some());
+    one_by_one(anew, &mut there, &mut rooms, |need, room| need.former.as_ref() == Some(&room.host));
     spread_rest(needs, &mut there, &mut rooms);
-    one_by_one(needs, &mut there, &mut rooms, |_, _| true);
+    let left = needs.iter().filter(|n| !there.contains_key(&n.uid)).collect::<Vec<_>>();
+    one_by_one(left, &mut there, &mut rooms, |_, _| true);
     // Reasons are told once all that fit are placed, so that they are the same when asked again.
     let outcome = |need: &Need| match there.get(&need.uid) {
         Some(host) => Ok(host.clone()),
@@ -160,14 +162,14 @@ pub fn place(needs: &[Need], placed: &BTreeMap<NodeUid, HostId>, rooms: &[Room])
     needs.iter().map(|need| (need.uid, outcome(need))).collect()
 }
 
-/// Puts what has no host yet on the first one that takes it and `may`, those that share a namespace after those that have one.
-fn one_by_one(
-    needs: &[Need],
+/// Puts each on the first host that takes it and `may`, those that share a namespace after those that have one.
+fn one_by_one<'a>(
+    needs: impl IntoIterator<Item = &'a Need>,
     there: &mut BTreeMap<NodeUid, HostId>,
     rooms: &mut [Room],
     may: impl Fn(&Need, &Room) -> bool,
 ) {
-    let mut order: Vec<&Need> = needs.iter().filter(|n| !there.contains_key(&n.uid)).collect();
+    let mut order: Vec<&Need> = needs.into_iter().collect();
     order.sort_by_key(|n| (n.beside.is_some(), &n.id));
     for need in order {
         let takes =
