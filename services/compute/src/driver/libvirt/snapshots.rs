@@ -100,17 +100,21 @@ impl Disks {
     /// The snapshots of a machine, oldest first.
     async fn snapshots(&self, node: NodeUid) -> Result<Vec<Snapshot>, Error> {
         let disks = self.kept(node).await?.into_iter().map(|(_, info)| info.snapshots);
-        let kept = in_all(disks).into_iter().filter_map(|kept| {
-            let id = kept.name.strip_prefix(PREFIX)?.to_owned();
-            let disk_bytes = self.read_about(node, &id).map_or(0, |about| about.disk_bytes);
-            Some(Snapshot {
-                id,
-                taken_ns: kept.date_sec.saturating_mul(1_000_000_000).saturating_add(kept.date_nsec),
-                size_bytes: disk_bytes + kept.vm_state_size,
-                has_memory: kept.vm_state_size > 0,
-            })
-        });
-        Ok(kept.collect())
+        let kept = in_all(disks);
+        let read = move |disks: &Disks| {
+            let of = |kept: Kept| {
+                let id = kept.name.strip_prefix(PREFIX)?.to_owned();
+                let disk_bytes = disks.read_about(node, &id).map_or(0, |about| about.disk_bytes);
+                Some(Snapshot {
+                    id,
+                    taken_ns: kept.date_sec.saturating_mul(1_000_000_000).saturating_add(kept.date_nsec),
+                    size_bytes: disk_bytes + kept.vm_state_size,
+                    has_memory: kept.vm_state_size > 0,
+                })
+            };
+            Ok(kept.into_iter().filter_map(of).collect())
+        };
+        self.blocking(read).await
     }
 
     fn forget(&self, node: NodeUid, name: &str) {
@@ -174,7 +178,8 @@ impl LibvirtDriver {
         let (identity, name) = (&reading.identity, new.id.as_str());
         match self.snapshot(identity, name).await {
             Ok(taken) => {
-                let about = self.disks.read_about(identity.uid, name);
+                let (node, kept) = (identity.uid, name.to_owned());
+                let about = self.disks.blocking(move |disks| Ok(disks.read_about(node, &kept))).await?;
                 let is_same = |about: About| !new.request_id.is_empty() && about.request_id == new.request_id;
                 return match about.is_some_and(is_same) {
                     true => Ok(taken),
