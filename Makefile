@@ -4,10 +4,10 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help deps services images guest build install uninstall demo demo-vm demo-down test bench fuzz lint docs clean clean-images
+.PHONY: help deps services images guest build install uninstall demo demo-vm demo-down cluster-demo cluster-demo-down test bench fuzz lint docs clean clean-images
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Install, start and build what is missing, then run a routed lab (asks for sudo where root is needed)
 	@scripts/demo.sh up
@@ -17,6 +17,12 @@ demo-vm: ## The same with virtual machines: builds a guest, pushes it, deploys t
 
 demo-down: ## Remove the demos' labs, their netloomd and all their data
 	@scripts/demo.sh down
+
+cluster-demo: ## A lab on two hosts, one of which is cut off and comes back; removes all of it again (KEEP=1 leaves it running)
+	@KEEP=$(KEEP) scripts/cluster-demo.sh up
+
+cluster-demo-down: ## Remove what a cluster-demo left
+	@scripts/cluster-demo.sh down
 
 deps: ## Install the packages that are missing
 	@scripts/deps.sh

@@ -224,13 +224,6 @@ END
 
 # --- removing ---
 
-# Each mount below the run directory in the order they were made; one that is stacked comes more than once.
-mounts() {
-    local path
-    awk -v below="$run/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo |
-        while read -r path; do printf '%b\n' "${path//\\/\\0}"; done # a space is written \040 there
-}
-
 # Containers and networks of the demo's installation, as "container ID" and "network ID".
 docker_things() {
     local mark
@@ -259,7 +252,7 @@ machines() {
 # Removes what netloomd made outside its directories, also when no netloomd was there to do it.
 remove_owned() {
     local path kind id bridge found
-    while path=$(mounts | tail -n 1) && [ -n "$path" ]; do
+    while path=$(mounts_below "$run" | tail -n 1) && [ -n "$path" ]; do
         root umount --lazy "$path" || die "cannot unmount $path"
     done
     root test -e "$owner" || return 0 # netloomd makes it before anything else
@@ -290,7 +283,7 @@ remove_owned() {
 # What is there of the demo, but for the two files that tell what is its own.
 remains() {
     local path
-    mounts | sed 's/^/mount /' || return
+    mounts_below "$run" | sed 's/^/mount /' || return
     if root test -e "$owner"; then
         docker_things || return
         bridges | sed 's/^/bridge /' || return

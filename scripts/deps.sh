@@ -43,6 +43,10 @@ need strace strace
 need qemu-img qemu-utils
 # Tests pull images from it.
 need docker-registry docker-registry
+# Tests keep the scheduler's database on it, each on a server of its own; the package's server is not needed.
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
+# Tests wake replicas over it, each on a server of its own; the package's server is not needed.
+need redis-server redis-server
 # Tests of doctor ask it whether a configuration that was mended is the one in effect.
 need lvmconfig lvm2
 need cc build-essential

@@ -40,7 +40,7 @@ case $prefix in
 esac
 unitdir=${SYSTEMDUNITDIR:-$unitdir}
 
-main_programs=(netloom netloomd)
+main_programs=(netloom netloomd netloom-host)
 other_programs=(netloom-gateway netloom-scheduler netloom-image-registry netloom-compute netloom-network)
 case ${PROGRAMS:-} in
     '') programs=("${main_programs[@]}") ;;
@@ -94,14 +94,21 @@ put_all() {
     mkdir "$work/man"
     "$built/netloom" man --dir "$work/man"
     for file in "$work"/man/*; do put 644 "$file" "$prefix/share/man/man1/${file##*/}"; done
-    "$built/netloom" completions bash >"$work/bash"
-    "$built/netloom" completions zsh >"$work/zsh"
-    "$built/netloom" completions fish >"$work/fish"
-    put 644 "$work/bash" "$prefix/share/bash-completion/completions/netloom"
-    put 644 "$work/zsh" "$prefix/share/zsh/site-functions/_netloom"
-    put 644 "$work/fish" "$prefix/share/fish/vendor_completions.d/netloom.fish"
+    "$built/netloom-host" man --dir "$work/man8"
+    for file in "$work"/man8/*; do put 644 "$file" "$prefix/share/man/man8/${file##*/}"; done
+    for program in netloom netloom-host; do
+        "$built/$program" completions bash >"$work/bash"
+        "$built/$program" completions zsh >"$work/zsh"
+        "$built/$program" completions fish >"$work/fish"
+        put 644 "$work/bash" "$prefix/share/bash-completion/completions/$program"
+        put 644 "$work/zsh" "$prefix/share/zsh/site-functions/_$program"
+        put 644 "$work/fish" "$prefix/share/fish/vendor_completions.d/$program.fish"
+    done
 
     put_edited deploy/systemd/netloomd.service "$unitdir/netloomd.service"
+    put_edited deploy/systemd/netloom-host.service "$unitdir/netloom-host.service"
+    # One unit for each of a controller's programs, where they are installed.
+    [[ " ${programs[*]} " != *" netloom-gateway "* ]] || put_edited deploy/systemd/netloom@.service "$unitdir/netloom@.service"
     put 644 deploy/systemd/netloom.sysusers.conf "$lib/sysusers.d/netloom.conf"
     put 644 deploy/systemd/netloom.tmpfiles.conf "$lib/tmpfiles.d/netloom.conf"
 

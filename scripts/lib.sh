@@ -66,3 +66,10 @@ docker_() {
         sudo DOCKER_HOST="$DOCKER_HOST" docker "$@"
     fi
 }
+
+# mounts_below DIR: each mount there, in the order they were made; one that is stacked comes more than once.
+mounts_below() {
+    local path
+    awk -v below="$1/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo |
+        while read -r path; do printf '%b\n' "${path//\\/\\0}"; done # a space is written \040 there
+}

@@ -13,13 +13,15 @@ check() { # NAME COMMAND…
 
 documentation() { RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked; }
 
-# The unit as systemd reads it. It also looks whether the program is there, which it is only where netloom is installed.
-unit() {
+# The units as systemd reads them. It also looks whether the program is there, which it is only where netloom is installed.
+units() {
     has systemd-analyze || { say "there is no systemd-analyze to read it"; return; }
-    local copy said
+    local copy said unit
     copy=$(mktemp -d)
-    sed 's#^ExecStart=.*#ExecStart=/bin/true#' deploy/systemd/netloomd.service >"$copy/netloomd.service"
-    said=$(systemd-analyze verify "$copy/netloomd.service" 2>&1) || said+=' (failed)'
+    for unit in deploy/systemd/*.service; do
+        sed 's#^ExecStart=.*#ExecStart=/bin/true#' "$unit" >"$copy/${unit##*/}"
+    done
+    said=$(systemd-analyze verify "$copy"/*.service 2>&1) || said+=' (failed)'
     rm -r "$copy"
     [ -z "$said" ] || { say "$said"; return 1; }
 }
@@ -45,7 +47,7 @@ check "rustdoc" documentation
 check "buf lint" buf lint
 check "buf format" buf format --diff --exit-code --exclude-path proto/google
 check "buf breaking" breaking
-check "systemd unit" unit
+check "systemd units" units
 check "licences" scripts/licences.sh
 
 if [ ${#failed[@]} -gt 0 ]; then

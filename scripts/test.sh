@@ -31,6 +31,8 @@ done
 
 step "testing (log: $log)"
 status=0
+# One more than there are cores: most tests wait most of the time.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$(($(nproc) + 1))}
 cargo test --workspace --locked --no-fail-fast 2>&1 | tee "$log" || status=$?
 
 sum() { # WORD: over cargo's `test result:` lines
@@ -64,6 +66,8 @@ fi
 if [ "$failed" -gt 0 ]; then
     step "failed"
     grep -E '^test .* \.\.\. FAILED$|^error: ' "$log" | sort -u || true
+    step "why"
+    grep -A3 -E "^thread '.*' .*panicked at" "$log" | grep -vE '^(stack backtrace:|note: |--|$)| +[0-9]+: ' | cut -c1-600 | head -60 || true
 fi
 
 # A test that skips itself counts as passed to cargo.

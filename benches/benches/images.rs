@@ -27,7 +27,7 @@ pub fn rows() {
     let (mut pushes, mut fetches) = (Turns::default(), Turns::default());
     let lab = sandbox.lab("fetch");
     let text = format!(
-        "name: {lab}\ntopology:\n  nodes:\n    vm: {{kind: linux, runtime: libvirt, image: \"bench:1\"}}\n"
+        "name: {lab}\ntopology:\n  nodes:\n    vm: {{kind: linux, runtime: libvirt, image: \"bench:1\", labels: {{sim.log: \"vm login:\"}}}}\n"
     );
     for round in 1..=size(5, 2) {
         // Each time another file: neither the store nor the host has any of its bytes, nor the store its size.

@@ -97,6 +97,7 @@ fn lab(nodes: usize, links: &Links, hosts: usize) -> (Vec<Need>, Vec<Room>) {
         neighbours: BTreeMap::new(),
         asks: Asks::default(),
         beside: None,
+        apart: BTreeMap::new(),
     };
     let mut needs: Vec<Need> = (0..nodes).map(need).collect();
     for &(a, b) in links {

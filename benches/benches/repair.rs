@@ -1,9 +1,10 @@
-//! How soon what breaks behind netloom's back is shown, and mended: each kind by itself, so many times.
+//! How soon what breaks behind netloom's back is shown, and mended, from the moment on that somebody sets about breaking it: each kind by itself, with a netloomd and an Open vSwitch of its
+//! own each time, since a switch daemon that loses its database again and again waits up to 8 s until it asks for it once more. The slowest time counts.
 
 use std::time::{Duration, Instant};
 
-use netloom_benches::{middle, size, within};
-use netloom_tests::{Mode, Sandbox, Watch, container, in_node};
+use netloom_benches::{size, within};
+use netloom_tests::{Mode, Sandbox, Watch, container, in_node, on_plane};
 use serde_json::json;
 
 use crate::rig::{links, topology};
@@ -20,23 +21,26 @@ const NOT_UP: &[&str] = &["LINK_STATE_DOWN", "LINK_STATE_PENDING", "LINK_STATE_F
 /// The part of a lab with a management network that stands in no other.
 const MGMT: &str = "mgmt: {ipv4-subnet: 10.219.77.0/24}\ntopology:";
 
-/// What is broken: in words, how, and how it shows.
-type Kind = (&'static str, fn(&mut Sandbox, &str), &'static [&'static str]);
+/// What is broken: in words, on which plane, how, and how it shows.
+type Kind = (&'static str, &'static str, fn(&mut Sandbox, &str), &'static [&'static str]);
 
-const KINDS: [Kind; 7] = [
+const KINDS: [Kind; 8] = [
     (
         "a container killed",
+        "ovs",
         |s, lab| drop(s.docker(&["kill", &container(s, lab, "n0").expect("it runs")]).must()),
         NOT_RUNNING,
     ),
     (
         "a container removed",
+        "ovs",
         |s, lab| drop(s.docker(&["rm", "-f", &container(s, lab, "n0").expect("it runs")]).must()),
         NOT_RUNNING,
     ),
-    ("all flows deleted", |s, _| drop(s.ovs.ofctl("del-flows", s.bridge(), &[]).must()), NOT_UP),
+    ("all flows deleted", "ovs", |s, _| drop(s.ovs.ofctl("del-flows", s.bridge(), &[]).must()), NOT_UP),
     (
         "a port removed from the bridge",
+        "ovs",
         |s, _| {
             let ports = s.ovs.vsctl(&["list-ports", s.bridge()]).must().stdout;
             let port = ports.split_whitespace().next().expect("a port");
@@ -46,11 +50,13 @@ const KINDS: [Kind; 7] = [
     ),
     (
         "an interface renamed in its node",
+        "ovs",
         |s, lab| drop(in_node(s, lab, "n0", &["ip", "link", "set", "eth1", "name", "wan"]).must()),
         &["calls the interface wan"],
     ),
     (
         "a host end renamed",
+        "ovs",
         |s, _| {
             let end = host_end(s);
             for change in [&["down"][..], &["name", "renamed0"][..]] {
@@ -60,38 +66,48 @@ const KINDS: [Kind; 7] = [
         },
         NOT_UP,
     ),
-    ("the database of Open vSwitch wiped", |s, _| s.ovs.wipe(), NOT_UP),
+    (
+        "redirects deleted",
+        "kernel",
+        |s, _| {
+            let every = "ip -o link show | sed -n 's/^[0-9]*: \\(nl[^@:]*\\).*/\\1/p' | while read -r end; do tc filter del dev \"$end\" ingress; done";
+            assert!(s.in_namespace("sh").args(["-c", every]).status().expect("sh").success());
+        },
+        NOT_UP,
+    ),
+    ("the database of Open vSwitch wiped", "ovs", |s, _| s.ovs.wipe(), NOT_UP),
 ];
 
 pub fn rows() {
     let rounds = size(5, 1);
-    let mut sandbox = Sandbox::start_on(Mode::One, "plane = \"ovs\"");
-    let lab = sandbox.lab("repair");
-    sandbox.deploy(&topology(&lab, 2, &links(2)[..1].to_vec()));
-    until(|| is_whole(&sandbox, &lab));
-    for (what, breaks, shows) in KINDS {
-        let (mut shown, mut mended) = (Vec::new(), Vec::new());
+    for (what, plane, breaks, shows) in KINDS {
+        let (mut shown, mut mended) = (Duration::ZERO, Duration::ZERO);
         for _ in 0..rounds {
-            let watch = Watch::start(&sandbox, &lab);
-            breaks(&mut sandbox, &lab);
-            let begin = Instant::now();
-            until(|| shows.iter().any(|words| watch.said(words)));
-            shown.push(begin.elapsed());
+            let mut sandbox = Sandbox::start(Mode::One);
+            let lab = sandbox.lab("repair");
+            sandbox.deploy(&on_plane(plane, &topology(&lab, 2, &links(2)[..1].to_vec())));
             until(|| is_whole(&sandbox, &lab));
-            mended.push(begin.elapsed());
+            let watch = Watch::start(&sandbox, &lab);
+            let begin = Instant::now();
+            breaks(&mut sandbox, &lab);
+            until(|| shows.iter().any(|words| watch.said(words)));
+            shown = shown.max(begin.elapsed());
+            until(|| is_whole(&sandbox, &lab));
+            mended = mended.max(begin.elapsed());
+            drop(watch);
+            sandbox.netloom(&["destroy", &lab, "--yes"]).must();
         }
-        within(&format!("{what}: shown"), middle(shown), BARS[0]);
-        within(&format!("{what}: all well again"), middle(mended), BARS[1]);
+        within(&format!("{what}: shown, slowest of {rounds}"), shown, BARS[0]);
+        within(&format!("{what}: all well again"), mended, BARS[1]);
     }
-    sandbox.netloom(&["destroy", &lab, "--yes"]).must();
-    management_network(&sandbox, rounds);
+    management_network(&Sandbox::start(Mode::One), rounds);
 }
 
 /// A management network is not put back under nodes that run: they say that it is gone, and what to do.
 fn management_network(sandbox: &Sandbox, rounds: usize) {
     let lab = sandbox.lab("managed");
     let text = topology(&lab, 2, &links(2)[..1].to_vec()).replacen("topology:", MGMT, 1);
-    let mut told = Vec::new();
+    let mut told = Duration::ZERO;
     for _ in 0..rounds {
         sandbox.deploy(&text);
         until(|| is_whole(sandbox, &lab));
@@ -101,17 +117,17 @@ fn management_network(sandbox: &Sandbox, rounds: usize) {
             let id = container(sandbox, &lab, node).expect("it runs");
             sandbox.docker(&["network", "disconnect", "-f", network.trim(), &id]).must();
         }
-        sandbox.docker(&["network", "rm", network.trim()]).must();
         let begin = Instant::now();
+        sandbox.docker(&["network", "rm", network.trim()]).must();
         let says = |node: &str| {
             let why = &sandbox.node_json(&lab, node)["stateReason"];
             why.as_str().is_some_and(|why| why.contains("netloom node restart"))
         };
         until(|| says("n0") && says("n1"));
-        told.push(begin.elapsed());
+        told = told.max(begin.elapsed());
         sandbox.netloom(&["destroy", &lab, "--yes"]).must();
     }
-    within("a management network deleted: told, and what to do", middle(told), BARS[0]);
+    within("a management network deleted: told, and what to do, slowest", told, BARS[0]);
 }
 
 fn is_whole(sandbox: &Sandbox, lab: &str) -> bool {

@@ -63,19 +63,24 @@ async fn measure(namespace: Arc<Namespace>) {
     round_trips(&plain, &kernel, "round trip, kernel plane / plain veth", 1.5);
     growth(&mut host, &plain, &kernel, &ovs).await;
     hundred_links(&mut host).await;
+    between_hosts().await;
 }
 
 /// A second of TCP each, in turns.
-fn throughput(plain: &[Node; 2], kernel: &[Node; 2], ovs: &[Node; 2]) {
-    let (mut floors, mut measured, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+fn tcp_in_turns(what: &str, measured: &[Node; 2], plain: &[Node; 2], bar: f64) -> f64 {
+    let (mut floors, mut ratios) = (Vec::new(), Vec::new());
     for _ in 0..size(9, 1) {
-        let (floor, one) = (tcp(plain), tcp(kernel));
+        let (floor, one) = (tcp(plain), tcp(measured));
         floors.push(floor);
-        measured.push(one);
         ratios.push(one / floor);
     }
     let (floor, ratio) = (middle(floors), middle(ratios));
-    at_least("TCP, kernel plane / plain veth", "Gbit/s", ratio * floor, floor, 0.85);
+    at_least(what, "Gbit/s", ratio * floor, floor, bar);
+    floor
+}
+
+fn throughput(plain: &[Node; 2], kernel: &[Node; 2], ovs: &[Node; 2]) {
+    let floor = tcp_in_turns("TCP, kernel plane / plain veth", kernel, plain, 0.85);
     let slow = middle((0..size(3, 1)).map(|_| tcp(ovs)).collect());
     told(
         "TCP, Open vSwitch in userspace / plain veth",
@@ -185,6 +190,52 @@ fn by_hand(nodes: &[Node]) -> Duration {
         });
         work.join().expect("no panic")
     })
+}
+
+/// A wire between two hosts, beside what the hosts themselves have over the veth between them.
+async fn between_hosts() {
+    const UNDERLAY: u8 = 3;
+    const WIRE: u8 = 4;
+    let names = ["a", "b"].map(|end| format!("netloom-bench-{}{end}", std::process::id()));
+    let namespaces = names.each_ref().map(|name| Arc::new(Namespace::make(name)));
+    let tunnels = addresses(UNDERLAY);
+    let with_length = tunnels.each_ref().map(|address| format!("{address}/24"));
+    namespaces[0].connect(&namespaces[1], "u0", with_length.each_ref().map(String::as_str));
+    let plain = names.each_ref().map(|name| Node {
+        uid: NodeUid::new(),
+        namespace: File::open(format!("/run/netns/{name}")).expect("the namespace"),
+        net: UNDERLAY.into(),
+    });
+    for host in &plain {
+        host.inside(|| netloom_tests::run("ip", &["link", "set", "u0", "mtu", "9600"]).must());
+    }
+    let [near, far] = &namespaces;
+    let mut hosts = [
+        Host::start_with(near.clone(), &format!("tunnel_address = {:?}", tunnels[0])).await,
+        Host::start_with(far.clone(), &format!("tunnel_address = {:?}", tunnels[1])).await,
+    ];
+    let nodes = hosts.each_ref().map(Host::node);
+    let mut slice = pb::Slice::default();
+    let [_, _, wire_id] = add(&mut slice, [(&nodes[0], 1), (&nodes[1], 1)], Plane::Kernel, Some(WIRE));
+    let tunnel = |remote: &str| {
+        let tunnel = pb::Tunnel { remote_address: remote.to_owned(), vni: 7, remote_up: true };
+        Some(pb::WireEnd { end: Some(pb::wire_end::End::Tunnel(tunnel)) })
+    };
+    for (at, host) in hosts.iter_mut().enumerate() {
+        let mut half = pb::Slice { nics: vec![slice.nics[at].clone()], ..slice.clone() };
+        let wire = &mut half.wires[0];
+        *(if at == 0 { &mut wire.b } else { &mut wire.a }) = tunnel(&tunnels[1 - at]);
+        host.up(half).await;
+        nodes[at].net.set(WIRE).expect("set once");
+    }
+    tcp_in_turns("TCP between hosts, kernel plane / veth between them", &nodes, &plain, 0.65);
+    let rounds = size(5_000, 200);
+    let turns = Turns::take(size(11, 1), || round_trip(&nodes, rounds), || round_trip(&plain, rounds));
+    let what = "round trip between hosts, kernel plane / veth between them";
+    told(what, &text(turns.measured()), &text(turns.floor()), &format!("{:.2}", turns.ratio()));
+    for host in &mut hosts {
+        host.remove(vec![wire_id]).await;
+    }
 }
 
 /// Two nodes joined by nothing but a veth, with addresses.
@@ -382,12 +433,17 @@ impl Drop for Host {
 
 impl Host {
     async fn start(namespace: Arc<Namespace>) -> Host {
+        Host::start_with(namespace, "").await
+    }
+
+    /// With more lines for `[network]`.
+    async fn start_with(namespace: Arc<Namespace>, more: &str) -> Host {
         let dir = tempfile::tempdir().expect("a directory");
         let ovs = Ovs::start(&dir.path().join("ovs"), namespace.clone());
         let (data, run, config) =
             (dir.path().join("data"), dir.path().join("run"), dir.path().join("netloom.toml"));
         let text = format!(
-            "data_dir = {data:?}\nrun_dir = {run:?}\n[network]\novsdb_socket = {:?}\novs_run_dir = {:?}\n",
+            "data_dir = {data:?}\nrun_dir = {run:?}\n[network]\n{more}\novsdb_socket = {:?}\novs_run_dir = {:?}\n",
             ovs.socket(),
             ovs.run_dir()
         );

@@ -194,6 +194,12 @@ fn line(row: &Row) -> String {
     format!("{what:<64} {measured:>12} {floor:>12} {ratio:>9} {bar:>10} {}", word(*verdict))
 }
 
+/// What was measured over its bar.
+pub fn over() -> Vec<String> {
+    let rows = ROWS.lock().expect("no holder panics");
+    rows.iter().filter(|row| row.verdict == Verdict::Over).map(|row| row.what.clone()).collect()
+}
+
 /// The head of what is printed as rows come.
 pub fn head() -> String {
     let [what, measured, floor, ratio, bar] = ["what", "measured", "floor", "ratio", "bar"];
@@ -232,6 +238,8 @@ mod tests {
         under("small", "MB", 70.0, 60.0);
         told("seen", "3 ms", "", "");
         let table = table();
+        let all = over();
+        assert!(all.contains(&"slow".to_owned()) && !all.contains(&"quick".to_owned()), "{all:?}");
         let of = |what: &str| table.lines().find(|l| l.contains(what)).expect("a row").to_owned();
         assert!(["slow", "few", "small"].iter().all(|row| of(row).contains("OVER")), "{table}");
         assert!(of("quick").contains("within") && of("much").contains("within"), "{table}");

@@ -93,6 +93,7 @@ fn words(active: &api::Operation) -> String {
         api::OperationKind::Restart => "has nodes that are being restarted",
         api::OperationKind::Wipe => "has nodes that are being wiped",
         api::OperationKind::Restore => "has a node that is being restored",
+        api::OperationKind::Move => "has nodes that are being moved",
         _ => "is being changed",
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();

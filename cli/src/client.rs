@@ -14,6 +14,7 @@ use netloom_api::v1::lab_service_client::LabServiceClient;
 use netloom_api::v1::link_service_client::LinkServiceClient;
 use netloom_api::v1::node_service_client::NodeServiceClient;
 use netloom_api::v1::operation_service_client::OperationServiceClient;
+use netloom_api::v1::quota_service_client::QuotaServiceClient;
 use netloom_api::v1::snapshot_service_client::SnapshotServiceClient;
 use netloom_service::settings::{DEFAULT_DATA_DIR, DEFAULT_RUN_DIR};
 use netloom_service::{Channel, Connector, Endpoint};
@@ -121,6 +122,8 @@ impl Client {
         kinds: KindServiceClient,
         /// Operations.
         operations: OperationServiceClient,
+        /// Quotas of projects.
+        quotas: QuotaServiceClient,
         /// Snapshots of nodes.
         snapshots: SnapshotServiceClient,
     }
@@ -176,6 +179,16 @@ impl Client {
                 .await
                 .map(|r| r.into_inner())
                 .map(|r| (r.snapshots, r.next_page_token))
+        })
+        .await
+    }
+
+    /// All quotas.
+    pub async fn all_quotas(&self) -> Result<Vec<api::Quota>, Error> {
+        pages(|page_token| async move {
+            let request = api::ListQuotasRequest { page_size: PAGE, page_token };
+            let found = self.quotas().list_quotas(request).await.map(|r| r.into_inner());
+            found.map(|r| (r.quotas, r.next_page_token))
         })
         .await
     }
@@ -272,7 +285,9 @@ async fn answers(endpoint: &Endpoint) -> std::io::Result<()> {
     let attempt = async {
         match endpoint {
             Endpoint::Unix(path) => tokio::net::UnixStream::connect(path).await.map(drop),
-            Endpoint::Tcp(address) => tokio::net::TcpStream::connect(address.as_str()).await.map(drop),
+            Endpoint::Tcp(address) | Endpoint::Tls { address, .. } => {
+                tokio::net::TcpStream::connect(address.as_str()).await.map(drop)
+            }
             Endpoint::Memory(_) => Ok(()),
         }
     };

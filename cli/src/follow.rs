@@ -161,6 +161,7 @@ pub fn judge(operation: &api::Operation) -> Result<(), Error> {
         api::OperationKind::Restart => "the restart of nodes",
         api::OperationKind::Wipe => "the wipe of nodes",
         api::OperationKind::Restore => "the restore of a node",
+        api::OperationKind::Move => "the move of nodes",
         _ => "the deploy",
     };
     match operation.state() {

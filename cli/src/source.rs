@@ -190,9 +190,9 @@ pub fn catalogue(kinds: &[api::Kind]) -> Catalogue {
     let mut catalogue = Catalogue::default();
     for kind in kinds {
         let name = last(&kind.name);
-        // A kind that this version cannot read is left to the server: a node of it is refused here, with the name.
+        // A kind that this version cannot read is left to the server: a node of it is refused here, with the name. The server has checked what it tells.
         if let Ok(read) = serde_json::from_value(as_file(name, kind)) {
-            let _ = catalogue.insert(name, read);
+            let _ = catalogue.insert_checked(name, read);
         }
     }
     catalogue
@@ -253,7 +253,8 @@ fn readiness(readiness: Option<&api::Readiness>) -> serde_json::Value {
         Method::Log => json!({ "method": "log", "pattern": readiness.pattern, "timeout_s": timeout }),
         Method::Serial => json!({ "method": "serial", "pattern": readiness.pattern, "timeout_s": timeout }),
         Method::Command => json!({ "method": "command", "command": readiness.command, "timeout_s": timeout }),
-        Method::None | Method::Tcp | Method::Unspecified => json!({ "method": "none" }),
+        Method::Tcp => json!({ "method": "tcp", "port": readiness.port, "timeout_s": timeout }),
+        Method::None | Method::Unspecified => json!({ "method": "none" }),
     }
 }
 

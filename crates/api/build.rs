@@ -8,7 +8,7 @@ use prost::Message as _;
 const SHARED: [&str; 2] = ["netloom/v1/spec.proto", "netloom/v1/state.proto"];
 /// Where google.api.HttpBody is, and what it needs.
 const BODIES: [&str; 2] = ["google/api/httpbody.proto", "google/protobuf/any.proto"];
-const PROTOS: [&str; 10] = [
+const PROTOS: [&str; 11] = [
     "netloom/v1/host.proto",
     "netloom/v1/image.proto",
     "netloom/v1/kind.proto",
@@ -17,6 +17,7 @@ const PROTOS: [&str; 10] = [
     "netloom/v1/link.proto",
     "netloom/v1/node.proto",
     "netloom/v1/operation.proto",
+    "netloom/v1/quota.proto",
     "netloom/v1/snapshot.proto",
     // Error details travel as Any: whoever reads the descriptor set must find them in it.
     "google/rpc/error_details.proto",

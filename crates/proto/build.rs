@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use prost::Message as _;
 
-const PROTOS: [&str; 6] = [
+const PROTOS: [&str; 7] = [
     "netloom/v1/spec.proto",
     "netloom/v1/state.proto",
     "netloom/scheduler/v1/scheduler.proto",
+    "netloom/scheduler/v1/membership.proto",
     "netloom/image_registry/v1/image_registry.proto",
     "netloom/network/v1/network.proto",
     "netloom/compute/v1/compute.proto",

@@ -8,7 +8,7 @@ use netloom_api::v1;
 use netloom_model::id::{Digest, LabId};
 use netloom_proto::scheduler::v1 as ps;
 
-use crate::client::Peers;
+use crate::client::{Peers, patiently};
 use crate::error::Error;
 use crate::{etag, view};
 
@@ -57,7 +57,10 @@ pub async fn apply(peers: &Peers, wish: Wish) -> Result<ps::OperationFacts, Erro
         existence: wish.existence.into(),
         left_out: wish.left_out,
     };
-    let answer = peers.scheduler().apply_lab(request).await.map_err(peers.scheduler_error())?;
+    let ask =
+        || async { peers.scheduler().apply_lab(request.clone()).await.map_err(peers.scheduler_error()) };
+    // A request that has an id is carried out once, also when the scheduler that was asked first ended before it answered.
+    let answer = if request.request_id.is_empty() { ask().await? } else { patiently(ask).await? };
     answer.into_inner().operation.ok_or_else(|| Error::missing("operation"))
 }
 

@@ -22,6 +22,13 @@ pub async fn nodes(peers: &Peers, request: ps::ChangeNodesRequest) -> Result<v1:
     with_lab(peers, operation, Vec::new()).await
 }
 
+/// Moves nodes of a lab to other hosts.
+pub async fn moves(peers: &Peers, request: ps::MoveNodesRequest) -> Result<v1::Operation, Error> {
+    let answer = peers.scheduler().move_nodes(request).await.map_err(peers.scheduler_error())?;
+    let operation = answer.into_inner().operation.ok_or_else(|| Error::missing("operation"))?;
+    with_lab(peers, operation, Vec::new()).await
+}
+
 /// Changes a link of a lab's spec.
 pub async fn link(peers: &Peers, request: ps::ChangeLinkRequest) -> Result<v1::Operation, Error> {
     let answer = peers.scheduler().change_link(request).await.map_err(peers.scheduler_error())?;

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use netloom_model::id::{LabId, NodeId, OperationId};
 use netloom_proto::compute::v1::compute_service_client::ComputeServiceClient;
@@ -10,14 +11,38 @@ use netloom_proto::image_registry::v1::image_registry_service_client::ImageRegis
 use netloom_proto::network::v1::network_service_client::NetworkServiceClient;
 use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::scheduler::v1::scheduler_service_client::SchedulerServiceClient;
+use netloom_proto::scheduler::v1::scheduler_service_server::SERVICE_NAME;
 use netloom_service::settings::Endpoints;
-use netloom_service::{Channel, Connector, Endpoint};
+use netloom_service::{Channel, Connector, Endpoint, Whom};
+use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use crate::error::Error;
 
 /// Most bytes of one answer. A page of labs holds their whole specs.
 const MAX_ANSWER: usize = 256 << 20;
+
+/// Of several schedulers, the one that leads.
+const LEADER: Whom = Whom::Serving(SERVICE_NAME);
+
+/// Pause before a scheduler that does not answer is asked again.
+pub const RETRY: Duration = Duration::from_millis(250);
+/// How long a scheduler may not answer before who follows it gives up.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks again while the scheduler does not answer, for a while: what is the same when it is asked twice.
+pub async fn patiently<T, Fut>(ask: impl Fn() -> Fut) -> Result<T, Error>
+where
+    Fut: Future<Output = Result<T, Error>>,
+{
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match ask().await {
+            Err(e) if e.is_passing() && Instant::now() < end => tokio::time::sleep(RETRY).await,
+            answered => return answered,
+        }
+    }
+}
 
 /// Clients of the services. Clones share their connections.
 #[derive(Clone)]
@@ -33,8 +58,9 @@ pub struct Peers {
 impl Peers {
     /// Clients at these endpoints. Nothing is connected before it is used.
     pub fn new(connector: Connector, endpoints: &Endpoints) -> Peers {
-        let scheduler = SchedulerServiceClient::new(connector.channel(&endpoints.scheduler));
-        let registry = ImageRegistryServiceClient::new(connector.channel(&endpoints.image_registry));
+        let scheduler = SchedulerServiceClient::new(connector.channel_to(&endpoints.scheduler, LEADER));
+        let registry =
+            ImageRegistryServiceClient::new(connector.channel_to(&endpoints.image_registry, Whom::Any));
         Peers {
             scheduler: scheduler.max_decoding_message_size(MAX_ANSWER),
             scheduler_name: format!("the scheduler at {}", endpoints.scheduler).into(),

@@ -63,7 +63,9 @@ pub enum Error {
         snapshot: String,
     },
     /// A node of a kind that has no way to tell its configuration.
-    #[error("node {0} is of a kind that has no command that prints its configuration")]
+    #[error(
+        "node {0} is of a kind that has no command that prints its configuration: say save-file in the topology file, which file of it that is, or read any by netloom exec"
+    )]
     NoConfig(String),
     /// A node that did not tell its configuration.
     #[error("node {node} did not tell its configuration: {why}")]
@@ -100,6 +102,15 @@ impl Error {
     pub fn missing(field: &str) -> Error {
         let source = ConvertError { field: field.to_owned(), what: "is not set".to_owned() };
         Error::Facts { service: "the scheduler", source }
+    }
+
+    /// True for what is over when the scheduler runs again, or another one leads.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Error::Unreachable { .. } | Error::Ended(_) => true,
+            Error::Behind(failure) => failure.reason == "NOT_THE_LEADER",
+            _ => false,
+        }
     }
 
     /// True when what was asked for does not exist.

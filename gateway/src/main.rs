@@ -9,7 +9,7 @@ fn main() -> ExitCode {
         "netloom-gateway",
         "the public API, over gRPC and as HTTP/JSON",
         |settings, shutdown| async move {
-            let connector = Connector::with_token(settings.token.as_deref());
+            let connector = Connector::of(&settings);
             netloom_gateway::run(settings, connector, shutdown).await
         },
     )

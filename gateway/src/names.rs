@@ -31,6 +31,11 @@ pub fn host(host: &str) -> String {
     format!("hosts/{host}")
 }
 
+/// `quotas/{project}`.
+pub fn quota(project: &str) -> String {
+    format!("quotas/{project}")
+}
+
 /// `images/{reference}`.
 pub fn image(reference: &str) -> String {
     format!("images/{reference}")
@@ -129,6 +134,12 @@ pub fn read_host(field: &str, name: &str) -> Result<HostId, Error> {
     id(field, host)
 }
 
+/// The project in `quotas/{project}`.
+pub fn read_quota<'a>(field: &str, name: &'a str) -> Result<&'a str, Error> {
+    let [project] = parts(field, name, "quotas/{project}", ["quotas"])?;
+    Ok(project)
+}
+
 /// The kind in `kinds/{kind}`.
 pub fn read_kind<'a>(field: &str, name: &'a str) -> Result<&'a str, Error> {
     let [kind] = parts(field, name, "kinds/{kind}", ["kinds"])?;
@@ -169,6 +180,7 @@ mod tests {
         assert_eq!(read_host("name", &host("local")).unwrap().as_str(), "local");
         assert_eq!(read_upload("name", &upload("u")).unwrap(), "u");
         assert_eq!(read_kind("name", &kind("frr")).unwrap(), "frr");
+        assert_eq!(read_quota("name", &quota("p")).unwrap(), "p");
         let id = OperationId::new();
         assert_eq!(read_operation("name", &operation(&id.to_string())).unwrap(), id);
     }

@@ -216,6 +216,9 @@ pub fn host(facts: ps::HostFacts) -> Result<v1::Host, Error> {
         memory_total_bytes: long(facts.memory_bytes),
         memory_reserved_bytes: long(facts.memory_reserved_bytes),
         memory_overcommit: facts.memory_overcommit,
+        taints: facts.taints,
+        system_cpu_millis: long(facts.system_cpu_millis),
+        system_memory_bytes: long(facts.system_memory_bytes),
         runtimes: facts.runtimes,
         runtime_versions: facts.runtime_versions,
         missing_runtimes: facts.missing_runtimes,
@@ -226,6 +229,13 @@ pub fn host(facts: ps::HostFacts) -> Result<v1::Host, Error> {
         node_count: int(counts.nodes),
         running_count: int(counts.running),
         observe_time: facts.observe_time,
+        cordoned: facts.cordoned,
+        drain: facts.drain,
+        staying: facts.staying,
+        labels: facts.labels,
+        address: facts.address,
+        certificate_serial: facts.certificate_serial,
+        certificate_expire_time: facts.certificate_expire_time,
     })
 }
 
@@ -309,12 +319,13 @@ fn readiness(readiness: &Readiness) -> v1::Readiness {
         Readiness::Log { pattern, .. } => (Method::Log, pattern.as_str(), [].as_slice()),
         Readiness::Serial { pattern, .. } => (Method::Serial, pattern.as_str(), [].as_slice()),
         Readiness::Command { command, .. } => (Method::Command, "", command.as_slice()),
+        Readiness::Tcp { .. } => (Method::Tcp, "", [].as_slice()),
     };
     v1::Readiness {
         method: method.into(),
         pattern: pattern.to_owned(),
         command: command.to_vec(),
-        port: 0,
+        port: if let Readiness::Tcp { port, .. } = readiness { port.get().into() } else { 0 },
         timeout_seconds: readiness.timeout_s(),
     }
 }
@@ -404,6 +415,20 @@ pub fn operation(
         create_time: facts.create_time,
         update_time: facts.update_time,
         end_time: facts.end_time,
+    }
+}
+
+/// A quota, with what is used of it.
+pub fn quota(facts: ps::QuotaFacts) -> v1::Quota {
+    v1::Quota {
+        name: names::quota(&facts.project),
+        nodes: facts.nodes.map(long),
+        cpu_millis: facts.cpu_millis.map(long),
+        memory_bytes: facts.memory_bytes.map(long),
+        lab_count: int(facts.lab_count),
+        used_nodes: long(facts.used_nodes),
+        used_cpu_millis: long(facts.used_cpu_millis),
+        used_memory_bytes: long(facts.used_memory_bytes),
     }
 }
 

@@ -20,7 +20,7 @@ use tonic::{Status, Streaming};
 use tracing::Instrument as _;
 
 use crate::apply::with_lab;
-use crate::client::Peers;
+use crate::client::{PATIENCE, Peers, RETRY, patiently};
 use crate::error::Error;
 use crate::view;
 
@@ -33,10 +33,6 @@ const PLACES: usize = 16;
 const LABS_AT_ONCE: u32 = 50;
 /// Nodes or links read at once for a snapshot.
 const PARTS_AT_ONCE: u32 = 500;
-/// Pause before a scheduler that does not answer is asked again.
-const RETRY: Duration = Duration::from_millis(250);
-/// How long a scheduler may not answer before a stream that follows an operation gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Least time between two reads of an operation because of what happens in its lab: each holds all that its plan is about.
 const PACE: Duration = Duration::from_millis(200);
 
@@ -124,7 +120,9 @@ pub async fn labs(
     let filter = lab.as_ref().map(ToString::to_string).unwrap_or_default();
     if since > 0 {
         let events = peers.watch(since, &filter).await?;
-        return Ok(produce("labs", shutdown, move |out| async move { changes(&peers, events, &out).await }));
+        return Ok(produce("labs", shutdown, move |out| async move {
+            changes(&peers, &filter, (since, events), &out).await
+        }));
     }
     if let Some(lab) = &lab {
         peers.lab(lab).await?;
@@ -136,7 +134,7 @@ pub async fn labs(
     Ok(produce("labs", shutdown, move |out| async move {
         snapshot(&peers, lab.as_ref(), sequence, &out).await?;
         out.put(view::event(sequence, v1::WatchEventType::SnapshotEnd, None, None)).await;
-        changes(&peers, events, &out).await
+        changes(&peers, &filter, (sequence, events), &out).await
     }))
 }
 
@@ -215,22 +213,38 @@ async fn snapshot_lab(
     }
 }
 
+/// Hands on what changes after a number. A scheduler that ends meanwhile is waited for, or the next one that leads: events have the same numbers there, so the stream goes on after the
+/// last one that was handed on.
 async fn changes(
     peers: &Peers,
-    mut events: Streaming<ps::WatchResponse>,
+    filter: &str,
+    (mut last, mut events): (u64, Streaming<ps::WatchResponse>),
     out: &Out<v1::WatchLabsResponse>,
 ) -> Result<(), Error> {
-    while let Some(event) = events.message().await.map_err(peers.scheduler_error())? {
-        let (sequence, kind) = (event.sequence, event.kind());
-        let object = event.object.map(view::event_object).transpose()?;
-        let r#type = match kind {
-            ps::EventKind::Deleted => v1::WatchEventType::Deleted,
-            ps::EventKind::Changed => v1::WatchEventType::Changed,
-            ps::EventKind::Heartbeat | ps::EventKind::Unspecified => v1::WatchEventType::Heartbeat,
+    loop {
+        let lost = loop {
+            let event = match events.message().await.map_err(peers.scheduler_error()) {
+                Ok(Some(event)) => event,
+                Ok(None) => break peers.scheduler_ended(),
+                Err(e) => break e,
+            };
+            let (sequence, kind) = (event.sequence, event.kind());
+            let object = event.object.map(view::event_object).transpose()?;
+            let r#type = match kind {
+                ps::EventKind::Deleted => v1::WatchEventType::Deleted,
+                ps::EventKind::Changed => v1::WatchEventType::Changed,
+                ps::EventKind::Heartbeat | ps::EventKind::Unspecified => v1::WatchEventType::Heartbeat,
+            };
+            out.put(view::event(sequence, r#type, object, event.time)).await;
+            last = sequence;
         };
-        out.put(view::event(sequence, r#type, object, event.time)).await;
+        // Before anything happened there is no number to go on from.
+        if last == 0 || !lost.is_passing() {
+            return Err(lost);
+        }
+        tracing::info!(after = last, "a watch goes on once a scheduler answers again: {lost}");
+        events = patiently(|| peers.watch(last, filter)).await?;
     }
-    Err(peers.scheduler_ended())
 }
 
 /// An operation, followed until it is over.
@@ -281,8 +295,7 @@ impl Follow {
                 }
                 Err(e) => {
                     let since = *self.silent_since.get_or_insert_with(Instant::now);
-                    let passing = matches!(e, Error::Unreachable { .. } | Error::Ended(_));
-                    if !passing || since.elapsed() > PATIENCE {
+                    if !e.is_passing() || since.elapsed() > PATIENCE {
                         return Err(e);
                     }
                     self.events = None;
@@ -349,7 +362,8 @@ pub async fn operation(
     let mut follow = Follow::begin(peers.clone(), id).await?;
     Ok(produce("operation", shutdown, move |out| async move {
         while let Some(facts) = follow.next().await? {
-            out.put(with_lab(&peers, facts, Vec::new()).await?).await;
+            let told = patiently(|| with_lab(&peers, facts.clone(), Vec::new())).await?;
+            out.put(told).await;
         }
         Ok(())
     }))

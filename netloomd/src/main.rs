@@ -6,12 +6,9 @@
 
 use std::process::ExitCode;
 
+use netloom_service::programs::Programs;
 use netloom_service::settings::Endpoints;
 use netloom_service::{Connector, Endpoint, Settings, Shutdown, program};
-
-use crate::programs::Programs;
-
-mod programs;
 
 fn main() -> ExitCode {
     program("netloomd", "all of netloom in one process", |mut settings, shutdown| async move {
@@ -24,7 +21,7 @@ fn main() -> ExitCode {
 
 /// Starts the programs, in the order in which they end.
 fn start_all(settings: &Settings, shutdown: Shutdown) -> Programs {
-    let connector = Connector::with_token(settings.token.as_deref());
+    let connector = Connector::of(settings);
     let mut programs = Programs::new(shutdown);
     let own = || (settings.clone(), connector.clone());
     let (s, c) = own();
@@ -51,6 +48,15 @@ fn check(settings: &Settings) -> anyhow::Result<()> {
     ]
     .concat();
     anyhow::ensure!(wrong.is_empty(), "the configuration cannot be used:\n{}", wrong.join("\n"));
+    for (key, of) in
+        [("scheduler", &settings.endpoints.scheduler), ("image_registry", &settings.endpoints.image_registry)]
+    {
+        let listen: Option<Endpoint> = settings.value(&format!("{key}.listen"))?;
+        anyhow::ensure!(
+            listen.is_none() && of.only().is_some(),
+            "netloomd is all of netloom by itself, and {key} of [endpoints] or listen of [{key}] speaks of several: run the separate programs (docs/operations.md#several-controllers)"
+        );
+    }
     Ok(())
 }
 
@@ -67,8 +73,8 @@ fn require_root(settings: &Settings) -> anyhow::Result<()> {
 
 fn in_memory() -> Endpoints {
     Endpoints {
-        scheduler: Endpoint::Memory("scheduler".into()),
-        image_registry: Endpoint::Memory("image-registry".into()),
+        scheduler: Endpoint::Memory("scheduler".into()).into(),
+        image_registry: Endpoint::Memory("image-registry".into()).into(),
         compute: Endpoint::Memory("compute".into()),
         network: Endpoint::Memory("network".into()),
     }

@@ -4,6 +4,9 @@ use std::ffi::OsStr;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 /// What a command said, and how it ended.
 #[derive(Debug, Clone)]
 pub struct Output {
@@ -38,7 +41,8 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Output {
     finish(command, Some(input))
 }
 
-pub(crate) fn finish(command: &mut Command, input: Option<&str>) -> Output {
+/// Runs a command to its end, with this on its standard input where there is any.
+pub fn finish(command: &mut Command, input: Option<&str>) -> Output {
     let program = command.get_program().to_string_lossy().into_owned();
     let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
     let mut child = command
@@ -56,5 +60,23 @@ pub(crate) fn finish(command: &mut Command, input: Option<&str>) -> Output {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// A process that is stopped until this is dropped.
+pub struct Frozen(Pid);
+
+impl Frozen {
+    /// Stops a process that the test started.
+    pub(crate) fn new(pid: u32) -> Frozen {
+        let pid = Pid::from_raw(pid.cast_signed());
+        kill(pid, Signal::SIGSTOP).expect("it runs");
+        Frozen(pid)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGCONT);
     }
 }

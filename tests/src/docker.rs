@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::command::{Output, finish};
+use crate::command::{Frozen, Output, finish};
 use crate::namespace::Namespace;
 use crate::sandbox::eventually;
 
@@ -72,6 +72,11 @@ impl Docker {
         }
         let _ = daemon.kill();
         let _ = daemon.wait();
+    }
+
+    /// Keeps the daemon from running for as long as what is returned lives: it answers nobody, its containers run on.
+    pub fn freeze(&self) -> Frozen {
+        Frozen::new(self.daemon.as_ref().expect("it runs").id())
     }
 
     /// Kills the daemon, as a crash does: its containers run on without it.

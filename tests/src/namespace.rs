@@ -19,6 +19,17 @@ impl Namespace {
         namespace
     }
 
+    /// A cable to another one: an interface of this name, with these addresses, in each.
+    pub fn connect(&self, other: &Namespace, name: &str, addresses: [&str; 2]) {
+        let line =
+            format!("link add {name} netns {} type veth peer name {name} netns {}", self.name, other.name);
+        run("ip", &line.split(' ').collect::<Vec<_>>()).must();
+        for (namespace, address) in [self, other].into_iter().zip(addresses) {
+            run("ip", &["-n", &namespace.name, "address", "add", address, "dev", name]).must();
+            run("ip", &["-n", &namespace.name, "link", "set", name, "up"]).must();
+        }
+    }
+
     /// A command that runs in it. Mounts stay the machine's, which `ip netns exec` would change.
     pub fn command(&self, program: impl Into<PathBuf>) -> Command {
         let mut command = Command::new("nsenter");

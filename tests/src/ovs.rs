@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::command::{Output, finish};
+use crate::command::{Frozen, Output, finish};
 use crate::namespace::Namespace;
 use crate::sandbox::eventually;
 
@@ -51,6 +51,14 @@ impl Ovs {
         finish(self.env(Command::new("ovs-vsctl").arg(db).arg("--timeout=10").args(args)), None)
     }
 
+    /// Ports of all its bridges.
+    pub fn ports(&self) -> Vec<String> {
+        let words = |said: Output| said.stdout.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let bridges = words(self.vsctl(&["list-br"]).must());
+        // A bridge may have gone meanwhile.
+        bridges.iter().flat_map(|bridge| words(self.vsctl(&["list-ports", bridge]))).collect()
+    }
+
     /// Runs `ovs-ofctl` against one of its bridges; `args` follow the bridge.
     pub fn ofctl(&self, verb: &str, bridge: &str, args: &[&str]) -> Output {
         let target = format!("unix:{}", self.dir.join(format!("{bridge}.mgmt")).display());
@@ -67,6 +75,11 @@ impl Ovs {
     pub fn wipe(&mut self) {
         stop(&mut self.database);
         self.start_empty_database();
+    }
+
+    /// Keeps the switch daemon from running for as long as what is returned lives: it answers nobody and forwards nothing.
+    pub fn freeze_switch(&self) -> Frozen {
+        Frozen::new(self.switch.as_ref().expect("it runs").id())
     }
 
     /// Ends both daemons, as a machine that goes down does.

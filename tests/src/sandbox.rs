@@ -23,6 +23,18 @@ pub enum Mode {
     One,
     /// Five processes.
     Five,
+    /// Two processes: what a host has that another sandbox's scheduler knows of.
+    Host,
+}
+
+impl Mode {
+    fn programs(self) -> &'static [&'static str] {
+        match self {
+            Mode::One => &["netloomd"],
+            Mode::Five => &FIVE,
+            Mode::Host => &["netloom-compute", "netloom-network"],
+        }
+    }
 }
 
 /// The programs of [`Mode::Five`], in no order that matters.
@@ -94,7 +106,8 @@ impl Sandbox {
         Sandbox::prepare_on(mode, more, "")
     }
 
-    fn prepare_on(mode: Mode, more: &str, network: &str) -> Sandbox {
+    /// As [`Sandbox::prepare`], with more configuration of the network service: keys of `[network]`.
+    pub fn prepare_on(mode: Mode, more: &str, network: &str) -> Sandbox {
         let dir = tempfile::Builder::new().prefix("netloom-test-").tempdir().expect("a temporary directory");
         let unique = uuid::Uuid::new_v4().simple().to_string();
         // Interface names hold 15 characters.
@@ -125,13 +138,35 @@ impl Sandbox {
         Sandbox { dir, mode, name, config, programs, ovs, private_docker, libvirt_uri, namespace, installed }
     }
 
+    /// Makes everything of a host that other hosts reach at this address, with these images in a Docker of its own, but starts no program of netloom's.
+    pub(crate) fn prepare_host(mode: Mode, more: &str, address: &str, images: &[&str]) -> Sandbox {
+        let mut sandbox = Sandbox::prepare_on(mode, more, &format!("tunnel_address = {address:?}"));
+        sandbox.give_docker(images);
+        sandbox
+    }
+
+    /// Adds sections to its configuration.
+    pub(crate) fn configure(&self, more: &str) {
+        let before = std::fs::read_to_string(&self.config).expect("its configuration");
+        std::fs::write(&self.config, before + more).expect("its configuration");
+    }
+
+    /// A cable to another sandbox's host: `u0` at both ends, with these addresses.
+    pub(crate) fn connect(&self, other: &Sandbox, addresses: [&str; 2]) {
+        self.namespace.connect(&other.namespace, "u0", addresses);
+    }
+
     /// As [`Sandbox::prepare`], on a Docker of its own that has these images. It runs where the sandbox's Open vSwitch does, as on a real host.
     pub fn prepare_with_docker(mode: Mode, more: &str, images: &[&str]) -> Sandbox {
         let mut sandbox = Sandbox::prepare(mode, more);
-        let docker = Docker::start(&sandbox.path().join("docker"), sandbox.namespace.clone());
-        images.iter().for_each(|image| docker.load(image));
-        sandbox.private_docker = Some(docker);
+        sandbox.give_docker(images);
         sandbox
+    }
+
+    fn give_docker(&mut self, images: &[&str]) {
+        let docker = Docker::start(&self.path().join("docker"), self.namespace.clone());
+        images.iter().for_each(|image| docker.load(image));
+        self.private_docker = Some(docker);
     }
 
     /// Its virtual machines are to be run by the libvirtd there, which has to be in its host's network namespace.
@@ -194,8 +229,7 @@ impl Sandbox {
     /// Starts the programs.
     pub fn run_programs(&self) {
         let mut programs = self.programs.lock().expect("no holder panics");
-        let names: &[&str] = if self.mode == Mode::One { &["netloomd"] } else { &FIVE };
-        for name in names {
+        for name in self.mode.programs() {
             programs.push(((*name).to_owned(), self.spawn(name)));
         }
     }
@@ -303,10 +337,16 @@ impl Sandbox {
         self.programs.lock().expect("no holder panics").iter().map(|(_, c)| c.id()).collect()
     }
 
+    /// Pid of one of the programs.
+    pub fn pid(&self, program: &str) -> u32 {
+        let programs = self.programs.lock().expect("no holder panics");
+        let found = programs.iter().find(|(name, _)| name == program);
+        found.unwrap_or_else(|| panic!("{program} is no program of this sandbox")).1.id()
+    }
+
     /// Starts the programs once more on the same directories, and waits until each has ended; their exit codes.
     pub fn start_once_more(&self) -> Vec<i32> {
-        let names: &[&str] = if self.mode == Mode::One { &["netloomd"] } else { &FIVE };
-        let mut again: Vec<Child> = names.iter().map(|name| self.spawn(name)).collect();
+        let mut again: Vec<Child> = self.mode.programs().iter().map(|name| self.spawn(name)).collect();
         let end = Instant::now() + Duration::from_secs(20);
         let mut codes = Vec::new();
         for child in &mut again {
@@ -395,13 +435,39 @@ impl Sandbox {
         });
     }
 
+    fn log_of(&self, program: &str) -> String {
+        std::fs::read_to_string(self.dir.path().join(format!("{program}.log"))).unwrap_or_default()
+    }
+
     /// All that the programs wrote to their logs.
     pub fn logs(&self) -> String {
         let mut all = String::new();
         for name in FIVE.iter().chain(&["netloomd"]) {
-            all += &std::fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default();
+            all += &self.log_of(name);
         }
         all
+    }
+
+    /// What is shown and what was logged last, for whoever reads that a test failed.
+    fn tell(&self) {
+        let shown = |path: &str| self.get(path).map_or(Value::Null, |reply| reply.body);
+        let labs = shown("/v1/labs");
+        eprintln!("---- what {} shows: {labs}", self.name);
+        for lab in labs["labs"].as_array().into_iter().flatten().filter_map(|lab| lab["name"].as_str()) {
+            for of in ["nodes", "links"] {
+                eprintln!("{}", shown(&format!("/v1/{lab}/{of}")));
+            }
+        }
+        eprintln!("{}", shown("/v1/operations"));
+        for name in FIVE.iter().chain(&["netloomd"]) {
+            let log =
+                std::fs::read_to_string(self.dir.path().join(format!("{name}.log"))).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            if !tail.is_empty() {
+                eprintln!("---- what its {name} logged last");
+            }
+            tail.into_iter().rev().for_each(|line| eprintln!("{line}"));
+        }
     }
 
     /// What joins links of two nodes: flows, and redirects; two of either a link.
@@ -413,21 +479,33 @@ impl Sandbox {
         [flows, redirects.must().stdout.matches("Egress Redirect to device").count()]
     }
 
-    /// What is there of this sandbox's: containers, host interfaces, ports and flows on its bridge.
+    /// What is there of this sandbox's: containers, host interfaces, bridges, ports and flows. Where it cannot be looked, that is told as well.
     pub fn leftovers(&self) -> Vec<String> {
+        let mut found = Vec::new();
         let owner = format!("label=netloom.owner={}", self.owner());
-        let containers = self.docker(&["ps", "-aq", "--filter", &owner]).must().stdout;
-        let mut found: Vec<String> =
-            containers.split_whitespace().map(|c| format!("container {c}")).collect();
-        let networks = self.docker(&["network", "ls", "-q", "--filter", &owner]).must().stdout;
-        found.extend(networks.split_whitespace().map(|n| format!("docker network {n}")));
-        let ports = self.ovs.vsctl(&["list-ports", &self.name]);
-        found.extend(ports.stdout.split_whitespace().map(|p| format!("port {p}")));
-        let flows = self.ovs.ofctl("dump-flows", &self.name, &["--no-stats"]);
-        found.extend(flows.stdout.lines().filter(|l| l.contains("actions=")).map(|f| format!("flow {f}")));
-        let links = finish(self.namespace.command("ip").args(["-d", "link"]), None).must().stdout;
+        let containers = self.docker(&["ps", "-aq", "--filter", &owner]);
+        found.extend(told("container", &containers, str::split_whitespace));
+        let networks = self.docker(&["network", "ls", "-q", "--filter", &owner]);
+        found.extend(told("docker network", &networks, str::split_whitespace));
+        // Of its bridges only that of all wires stays, and nothing in it.
+        let bridges = self.ovs.vsctl(&["list-br"]);
+        let is_segment = |bridge: &&str| bridge.starts_with("nl");
+        found.extend(told("bridge", &bridges, |all| all.lines().filter(is_segment)));
+        if bridges.stdout.lines().any(|bridge| bridge == self.name) {
+            let ports = self.ovs.vsctl(&["list-ports", &self.name]);
+            found.extend(told("port", &ports, str::split_whitespace));
+            let flows = self.ovs.ofctl("dump-flows", &self.name, &["--no-stats"]);
+            let is_flow = |line: &&str| line.contains("actions=");
+            found.extend(told("flow", &flows, |all| all.lines().filter(is_flow)));
+        }
+        let links = finish(self.namespace.command("ip").args(["-d", "-o", "link"]), None);
         let alias = format!("netloom:{}", self.owner());
-        found.extend(links.lines().filter(|l| l.contains(&alias)).map(|l| format!("interface {l}")));
+        // The namespace is the sandbox's own: what has a name of netloom's there is netloom's.
+        let is_ours = |line: &&str| {
+            let name = line.split(": ").nth(1).unwrap_or_default();
+            name.starts_with("nl") || line.contains(&alias)
+        };
+        found.extend(told("interface", &links, |all| all.lines().filter(is_ours)));
         for kind in ["netns", "binds"] {
             let entries =
                 std::fs::read_dir(self.dir.path().join("run").join(kind)).into_iter().flatten().flatten();
@@ -442,17 +520,33 @@ impl Sandbox {
         self.crash();
         self.ovs.stop();
         self.private_docker.as_mut().expect("a Docker of its own").power_off();
-        let run_dir = self.dir.path().join("run");
-        unmount_below(&run_dir);
-        let _ = std::fs::remove_dir_all(&run_dir);
-        let links = finish(self.namespace.command("ip").args(["-o", "link"]), None).must().stdout;
-        let names = links.lines().filter_map(|line| line.split(": ").nth(1)?.split('@').next());
-        for name in names.filter(|name| *name != "lo") {
-            // One may go with another.
-            finish(self.namespace.command("ip").args(["link", "delete", name]), None);
-        }
+        power_off(&self.dir.path().join("run"), &self.namespace);
         self.ovs.start_empty();
         self.private_docker.as_mut().expect("a Docker of its own").start_again();
+    }
+}
+
+/// What a command told of, each named as what it is; or that it could not tell.
+fn told<'a, I: Iterator<Item = &'a str>>(
+    what: &str,
+    said: &'a Output,
+    each: impl Fn(&'a str) -> I,
+) -> Vec<String> {
+    if !said.ok() {
+        return vec![format!("{what}: it cannot be seen: {}", said.stderr)];
+    }
+    each(&said.stdout).map(|one| format!("{what} {one}")).collect()
+}
+
+/// Takes from a machine what its kernel does not keep when it goes down: the run directory, and each interface that is no hardware.
+pub(crate) fn power_off(run_dir: &Path, namespace: &Namespace) {
+    unmount_below(run_dir);
+    let _ = std::fs::remove_dir_all(run_dir);
+    let links = finish(namespace.command("ip").args(["-o", "link"]), None).must().stdout;
+    let names = links.lines().filter_map(|line| line.split(": ").nth(1)?.split('@').next());
+    for name in names.filter(|name| !["lo", "u0", "up0"].contains(name)) {
+        // One may go with another.
+        finish(namespace.command("ip").args(["link", "delete", name]), None);
     }
 }
 
@@ -470,12 +564,7 @@ pub(crate) fn unmount_below(dir: &Path) {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let logs = self.logs();
-            let tail: Vec<&str> = logs.lines().rev().take(80).collect();
-            eprintln!("---- last lines of the logs of {}", self.name);
-            for line in tail.into_iter().rev() {
-                eprintln!("{line}");
-            }
+            self.tell();
         }
         let mut programs: Vec<(String, Child)> =
             self.programs.lock().map(|mut p| p.drain(..).collect()).unwrap_or_default();
@@ -526,7 +615,7 @@ pub fn binaries() -> PathBuf {
 }
 
 /// A program of netloom's.
-fn binary(name: &str) -> PathBuf {
+pub(crate) fn binary(name: &str) -> PathBuf {
     let path = binaries().join(name);
     assert!(path.exists(), "{} is not built: run `make build`, or the tests by `make test`", path.display());
     path

@@ -28,9 +28,11 @@ macro_rules! in_both_modes {
 }
 
 mod main {
+    pub mod across;
     pub mod bad_days;
     pub mod budget;
     pub mod change;
+    pub mod controllers;
     pub mod crash;
     pub mod dependencies;
     pub mod docs;
@@ -38,6 +40,7 @@ mod main {
     pub mod examples;
     pub mod foreign;
     pub mod hostile;
+    pub mod hosts;
     pub mod images;
     pub mod install;
     pub mod keep;
@@ -48,6 +51,7 @@ mod main {
     pub mod reboot;
     pub mod repair;
     pub mod second_day;
+    pub mod silent;
     pub mod telemetry;
     pub mod tutorial;
     pub mod virtual_machines;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::lab_name::LabName;
+use super::moves::{Move, Rebalance};
 use super::snapshot::Snapshot;
 use super::{Output, values};
 use crate::busy::Patience;
@@ -51,6 +52,16 @@ pub enum Node {
     /// Changes them.
     #[command(flatten)]
     Change(Change),
+    /// Move nodes to other hosts, and wait until they are ready there
+    ///
+    /// Each is made anew on the other host, with its links and addresses; it runs on where it is until the image is there, and comes back there when it does not come up. What its programs wrote in it is lost.
+    /// Nodes that share a network namespace move together. A virtual machine has its disk on its host and stays, unless --lose-disks says that it may begin with a new one. The plan is shown first, and on a
+    /// terminal it asks; where nobody can be asked it needs --yes.
+    Move(Move),
+    /// Move nodes so that fewer links of a lab go between hosts, or one host is less full than another
+    ///
+    /// Nothing moves where neither can be had, and nothing that has to stay where it is. See node move for what is lost.
+    Rebalance(Rebalance),
     /// Keep virtual machines as they are, and go back to that
     #[command(subcommand)]
     Snapshot(Snapshot),
@@ -91,6 +102,8 @@ impl Node {
             Node::Change(
                 Change::Start(a) | Change::Stop(a) | Change::Restart(a) | Change::Wipe(Wipe { asked: a, .. }),
             ) => a,
+            Node::Move(moves) => &mut moves.asked,
+            Node::Rebalance(rebalance) => return rebalance.lab.settle(&mut []),
             Node::Snapshot(snapshot) => return snapshot.settle(),
         };
         asked.lab.settle_many(&mut asked.nodes)?;
@@ -106,6 +119,8 @@ impl Node {
             Node::Change(
                 Change::Start(a) | Change::Stop(a) | Change::Restart(a) | Change::Wipe(Wipe { asked: a, .. }),
             ) => (&a.lab, ""),
+            Node::Move(moves) => (&moves.asked.lab, ""),
+            Node::Rebalance(rebalance) => (&rebalance.lab, ""),
             Node::Snapshot(snapshot) => snapshot.names(),
         }
     }

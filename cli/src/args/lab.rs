@@ -61,12 +61,14 @@ pub enum OnInterrupt {
 
 /// Say what deploy would do, and change nothing
 ///
-/// Each line is a step: + is made, -/+ is removed and made anew, ~ is changed in place, - is removed, ! fits on no host.
+/// Each line is a step: + is made, -/+ is removed and made anew, ~ is changed in place, - is removed, ! fits on no host. Then come the links whose ends
+/// will be on two hosts.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Examples:
   netloom plan
   netloom plan -t lab.clab.yml --exit-code || echo 'there is something to do'
+  netloom plan -t lab.clab.yml --why
   netloom plan -t lab.clab.yml --format json | jq '.plan.actions | length'")]
 pub struct Plan {
     /// The file.
@@ -81,6 +83,9 @@ pub struct Plan {
     /// End with exit code 10 when there is something to do, with 0 when there is nothing
     #[arg(long)]
     pub exit_code: bool,
+    /// Say also why each node that is placed is not on the other hosts
+    #[arg(long)]
+    pub why: bool,
     /// Format.
     #[command(flatten)]
     pub output: Output,

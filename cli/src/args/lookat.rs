@@ -170,7 +170,7 @@ pub enum Picture {
 
 /// Print a lab's nodes for other tools: Ansible, ssh, name resolution
 ///
-/// The addresses are those of the management network, read back from the nodes; a node without one is reached through its container, where
+/// The addresses are those of the management network, as netloom inspect shows them; a node without one is reached through its container, where
 /// the format knows how. Where it does not, ssh-config and hosts leave the node out and say so on standard error; when that leaves nothing, as in
 /// a lab without a management network, the exit code is 1.
 #[derive(Debug, Args)]

@@ -18,6 +18,7 @@ pub mod lab;
 pub mod lab_name;
 pub mod local;
 pub mod lookat;
+pub mod moves;
 pub mod node;
 pub mod reference;
 pub mod snapshot;
@@ -156,7 +157,7 @@ pub enum Command {
     Events(lookat::Events),
     Graph(lookat::Graph),
     Inventory(lookat::Inventory),
-    /// Start, stop, restart and wipe nodes, and keep snapshots of virtual machines
+    /// Start, stop, restart, wipe and move nodes, and keep snapshots of virtual machines
     #[command(
         subcommand,
         after_long_help = "\
@@ -165,6 +166,8 @@ Examples:
   netloom node restart ospf r1 r2
   netloom node start ospf 'leaf*'
   netloom node wipe ospf r1
+  netloom node move ospf r1 --to rack2
+  netloom node rebalance ospf --dry-run
   netloom node snapshot create vms vm1 before-upgrade
   netloom node snapshot restore vms vm1 before-upgrade"
     )]
@@ -193,9 +196,27 @@ Examples:
     /// The kinds of device there are
     #[command(subcommand)]
     Kinds(things::Kinds),
-    /// The hosts that run nodes
-    #[command(subcommand)]
-    Host(things::List),
+    /// The hosts that run nodes: which there are, and how machines join
+    #[command(
+        subcommand,
+        after_long_help = "\
+Examples:
+  netloom host list
+  netloom host token --ttl 10m
+  netloom host label rack2 rack=2
+  netloom host drain rack2 --dry-run
+  netloom host remove rack2"
+    )]
+    Host(things::Host),
+    /// What the labs of a project may ask for together
+    #[command(
+        subcommand,
+        after_long_help = "\
+Examples:
+  netloom quota set course-1 --nodes 40 --cpu 16 --memory 32GiB
+  netloom quota list"
+    )]
+    Quota(things::Quota),
     /// The images that labs use: what they are, where they are, and the way into the store
     #[command(subcommand)]
     Image(image::Image),

@@ -160,7 +160,7 @@ pub struct Logs {
 
 /// Save the running configuration of nodes to files
 ///
-/// Each node is asked as its kind says, for frr by vtysh -c 'show running-config', and what it says is written to DIR/NODE.cfg. A file is
+/// Each node is asked as its kind says, for frr by vtysh -c 'show running-config', or for the file that its save-file names, and what it says is written to DIR/NODE.cfg. A file is
 /// replaced as a whole, and only by a configuration that was read to its end; where a node fails the file stays as it was. Saving again is what
 /// it is for, so it asks for no --force, as those do that write one file (generate, graph, capture). Without nodes all of the lab are saved that are of a kind that can be asked; a node that is named and cannot is a failure.
 ///

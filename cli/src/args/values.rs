@@ -99,9 +99,48 @@ pub fn millionths(text: &str) -> Result<u32, String> {
     if ppm > 1e6 { Err(format!("\"{text}\" is more than 100%")) } else { Ok(ppm as u32) }
 }
 
+/// Reads 2 or 0.5 cores as thousandths of a core.
+pub fn cores(text: &str) -> Result<i64, String> {
+    let millis = with_unit(text, &[("", 1e3)], "a number of cores: write 2 or 0.5")?;
+    if millis > 1e9 { Err(format!("\"{text}\" is more than any host has")) } else { Ok(millis as i64) }
+}
+
+/// Reads 512MiB, 8GiB, 1gb or a number of bytes.
+pub fn size(text: &str) -> Result<i64, String> {
+    let (ki, k) = (1024.0_f64, 1000.0_f64);
+    let units = [
+        ("b", 1.0),
+        ("kib", ki),
+        ("mib", ki.powi(2)),
+        ("gib", ki.powi(3)),
+        ("tib", ki.powi(4)),
+        ("kb", k),
+        ("mb", k.powi(2)),
+        ("gb", k.powi(3)),
+        ("tb", k.powi(4)),
+    ];
+    let bytes = with_unit(text, &units, "a size: write 512MiB, 8GiB or 1gb")?;
+    if bytes > 1e17 { Err(format!("\"{text}\" is more than any host has")) } else { Ok(bytes as i64) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amounts_are_read() {
+        assert_eq!((cores("2"), cores("0.5")), (Ok(2_000), Ok(500)));
+        assert_eq!(
+            (size("8GiB"), size("512mib"), size("1gb"), size("7")),
+            (Ok(8 << 30), Ok(512 << 20), Ok(1_000_000_000), Ok(7))
+        );
+        for text in ["", "two", "-1", "1 core"] {
+            assert!(cores(text).is_err(), "{text}");
+        }
+        for text in ["", "GiB", "-1gb", "1xb", "99999999tb"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn keys_are_what_a_terminal_sends() {

@@ -103,7 +103,7 @@ const SOMETHING_TO_DO: u8 = 10;
 
 /// Says what deploy would do.
 pub async fn plan(context: &Context, args: &Plan) -> Result<u8, Error> {
-    let Plan { topology, node_filter, saved, exit_code, output } = args;
+    let Plan { topology, node_filter, saved, exit_code, why, output } = args;
     let source = Source::open(topology.path(), Path::new("."))?.only(node_filter);
     let source = source.with_saved(saved.as_deref())?;
     let client = context.client().await?;
@@ -113,7 +113,10 @@ pub async fn plan(context: &Context, args: &Plan) -> Result<u8, Error> {
         _ if output.format == Format::Json => {
             context.print(&json::text(&json::value("Operation", &operation)))?;
         }
-        Some(plan) if !is_nothing(&operation) => context.print(&plan_text::text(context.style, plan))?,
+        Some(plan) if !is_nothing(&operation) => {
+            context.print(&plan_text::text(context.style, plan))?;
+            context.print(&plan_text::placement(plan, *why))?;
+        }
         _ => match &operation.error {
             Some(why) => context.print(&format!(
                 "Nothing to change in lab {lab}, but not all of it is as {} says: {}\n",
@@ -121,6 +124,11 @@ pub async fn plan(context: &Context, args: &Plan) -> Result<u8, Error> {
             ))?,
             None => context.print(&format!("Nothing to do: lab {lab} is as {} says\n", source.name))?,
         },
+    }
+    // All else that a plan can end with is of what is there already.
+    let refused = operation.error.as_ref().filter(|e| e.code == tonic::Code::ResourceExhausted as i32);
+    if let Some(why) = refused {
+        return Err(Error::Failed(format!("a deploy would be refused: {}", why.message)));
     }
     Ok(if *exit_code && !is_nothing(&operation) { SOMETHING_TO_DO } else { 0 })
 }

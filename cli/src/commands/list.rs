@@ -1,4 +1,4 @@
-//! `kinds` and `host`: objects that are listed.
+//! `kinds`: the devices there are.
 
 use netloom_api::v1 as api;
 use serde_json::json;
@@ -23,14 +23,4 @@ pub async fn kind(context: &Context, name: &str, format: Format) -> Result<(), E
     let request = api::GetKindRequest { name: format!("kinds/{name}") };
     let found = context.client().await?.kinds().get_kind(request).await?.into_inner();
     context.print_as(format, || kind::describe(&found), || json::value("Kind", &found))
-}
-
-/// The hosts.
-pub async fn hosts(context: &Context, format: Format) -> Result<(), Error> {
-    let hosts = context.client().await?.all_hosts().await?;
-    context.print_as(
-        format,
-        || table::hosts(context.style, &hosts),
-        || json!({ "hosts": json::list("Host", &hosts) }),
-    )
 }

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use crate::args::change;
-use crate::args::things::{Kinds, List};
+use crate::args::things::Kinds;
 use crate::args::{Command, Format, Global};
 use crate::client::{Client, Trace};
 use crate::error::Error;
@@ -21,6 +21,7 @@ mod exec;
 mod exec_many;
 mod generate;
 mod graph;
+mod host;
 mod image;
 mod inspect;
 mod inventory;
@@ -28,9 +29,11 @@ mod link;
 mod list;
 mod live;
 mod logs;
+mod moves;
 mod node;
 mod pull;
 mod push;
+mod quota;
 mod reference;
 mod save;
 mod serial;
@@ -86,6 +89,8 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
         Command::Deploy(a) => deploy::deploy(context, &a).await.map(done),
         Command::Plan(a) => deploy::plan(context, &a).await,
         Command::Node(change::Node::Snapshot(a)) => snapshot::run(context, a).await.map(done),
+        Command::Node(change::Node::Move(a)) => moves::nodes(context, a).await.map(done),
+        Command::Node(change::Node::Rebalance(a)) => moves::rebalance(context, a).await.map(done),
         Command::Node(change::Node::Change(a)) => node::run(context, a).await.map(done),
         Command::Link(a) => link::run(context, a).await.map(done),
         Command::Cancel(a) => cancel::run(context, a.lab, &a.topology, a.timeout).await.map(done),
@@ -110,7 +115,8 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
         Command::Kinds(Kinds::Show { name, output }) => {
             list::kind(context, &name, output.format).await.map(done)
         }
-        Command::Host(List::List { output }) => list::hosts(context, output.format).await.map(done),
+        Command::Host(a) => host::run(context, a).await.map(done),
+        Command::Quota(a) => quota::run(context, a).await.map(done),
         Command::Image(a) => image::run(context, a).await,
         Command::Doctor(a) => doctor::run(context, &a).await,
         Command::Completions(a) => reference::completions(context, &a).map(done),

@@ -81,7 +81,7 @@ async fn change(
 }
 
 /// The resource name of the first node that is meant, and the ids of the others. A pattern means those that can be started and stopped.
-async fn meant(client: &Client, asked: &Nodes) -> Result<(String, Vec<String>), Error> {
+pub(super) async fn meant(client: &Client, asked: &Nodes) -> Result<(String, Vec<String>), Error> {
     let is_pattern = |name: &String| name.contains(['*', '?']);
     let mut ids: BTreeSet<String> = asked.nodes.iter().filter(|n| !is_pattern(n)).cloned().collect();
     if asked.nodes.iter().any(is_pattern) {

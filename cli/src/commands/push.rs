@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::{IsTerminal as _, Read as _};
+use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -44,17 +45,8 @@ struct Bytes {
     path: PathBuf,
     size: u64,
     shows: bool,
-    /// Where an image of Docker's was saved for the time of the push.
-    _saved: Option<Saved>,
-}
-
-/// A file that goes with its value.
-struct Saved(PathBuf);
-
-impl Drop for Saved {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
+    /// What an image of Docker's was saved to for the time of the push.
+    _saved: Option<File>,
 }
 
 /// Pushes a file, or an image of the Docker on this machine.
@@ -165,26 +157,25 @@ fn docker_name(args: &Push) -> Result<String, Error> {
     Ok(args.image.clone().unwrap_or(reference))
 }
 
-/// Saves an image of Docker's to a file, which is then pushed as any other.
+/// Saves an image of Docker's to a file, which is then pushed as any other. Nobody else can read it, and it has no name: however this process ends, it is gone.
 fn saved(reference: &Path, shows: bool) -> Result<Bytes, Error> {
     let cannot = |e| Error::io("a place for the saved image cannot be made", e);
-    let path = std::env::temp_dir().join(format!("netloom-push-{}.tar", std::process::id()));
-    let file = File::create_new(&path).map_err(cannot)?;
-    let saved = Saved(path.clone());
+    let file = tempfile::NamedTempFile::new().map_err(cannot)?.into_file();
+    let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
     let done = Command::new("docker")
         .args(["image", "save"])
         .arg(reference)
-        .stdout(file)
+        .stdout(file.try_clone().map_err(cannot)?)
         .output()
         .map_err(cannot)?;
     if !done.status.success() {
         let said = String::from_utf8_lossy(&done.stderr).trim().to_owned();
         return Err(Error::Failed(format!("docker could not save {}: {said}", reference.display())));
     }
-    open(&path, Some(saved), shows)
+    open(&path, Some(file), shows)
 }
 
-fn open(path: &Path, saved: Option<Saved>, shows: bool) -> Result<Bytes, Error> {
+fn open(path: &Path, saved: Option<File>, shows: bool) -> Result<Bytes, Error> {
     let size = std::fs::metadata(path).map_err(|e| unreadable(path, e))?.len();
     Ok(Bytes { path: path.to_owned(), size, shows, _saved: saved })
 }

@@ -142,9 +142,11 @@ fn report(context: &Context, format: Format, outcomes: &[(String, Outcome)]) -> 
                     format!("{}, {how}", count(*bytes as i128, "byte")),
                 ]
             }
-            Outcome::Skipped(_) => {
-                ["SKIPPED".to_owned(), String::new(), "its kind has no command that prints it".to_owned()]
-            }
+            Outcome::Skipped(_) => [
+                "SKIPPED".to_owned(),
+                String::new(),
+                "nothing says what its configuration is (save-file)".to_owned(),
+            ],
             Outcome::Failed(why) => ["FAILED".to_owned(), String::new(), why.clone()],
         };
         vec![node.clone(), result, file, why]

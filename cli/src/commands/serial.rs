@@ -3,12 +3,11 @@
 use netloom_api::v1 as api;
 use netloom_api::v1::open_console_request::Part;
 use netloom_api::v1::open_console_response::Part as Answer;
-use tokio::signal::unix::SignalKind;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::exec::write;
-use super::shell::{FAREWELL, Left, STUCK, Typed, listen, read_input};
+use super::shell::{Ends, FAREWELL, Left, STUCK, Typed, read_input};
 use crate::args::values::Key;
 use crate::client::Client;
 use crate::error::Error;
@@ -30,8 +29,7 @@ pub async fn session(
     to_node.send(request(Part::Start(start))).await.map_err(closed)?;
     let mut answers =
         client.nodes().open_console(ReceiverStream::new(requests)).await.map_err(Error::gone)?.into_inner();
-    let mut hung_up = listen(SignalKind::hangup())?;
-    let mut ended = listen(SignalKind::terminate())?;
+    let mut ends = Ends::listen()?;
     // Only now: a refusal is printed on a terminal as it was.
     write(&mut std::io::stdout(), banner.as_bytes())?;
     let _raw = Raw::enter().map_err(|e| Error::io("the terminal cannot be made raw", e))?;
@@ -75,8 +73,7 @@ pub async fn session(
                 }
                 None => typing = false,
             },
-            _ = hung_up.recv() => return Err(Error::Interrupted("the terminal is gone".to_owned())),
-            _ = ended.recv() => return Err(Error::Interrupted("asked to end".to_owned())),
+            why = ends.told() => return Err(why),
         }
     }
 }

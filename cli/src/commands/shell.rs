@@ -79,8 +79,7 @@ pub async fn session(
         client.nodes().open_shell(ReceiverStream::new(requests)).await.map_err(Error::gone)?.into_inner();
 
     let mut resized = listen(SignalKind::window_change())?;
-    let mut hung_up = listen(SignalKind::hangup())?;
-    let mut ended = listen(SignalKind::terminate())?;
+    let mut ends = Ends::listen()?;
     // Only now: a refusal is printed on a terminal as it was.
     write(&mut std::io::stdout(), banner.as_bytes())?;
     let _raw = Raw::enter().map_err(|e| Error::io("the terminal cannot be made raw", e))?;
@@ -117,8 +116,7 @@ pub async fn session(
                 // One that is lost is followed by the next.
                 let _ = to_node.try_send(request(Part::Resize(size())));
             }
-            _ = hung_up.recv() => return Err(Error::Interrupted("the terminal is gone".to_owned())),
-            _ = ended.recv() => return Err(Error::Interrupted("asked to end".to_owned())),
+            why = ends.told() => return Err(why),
         }
     }
 }
@@ -153,7 +151,33 @@ fn size() -> api::ShellSize {
     api::ShellSize { columns: columns.into(), rows: rows.into() }
 }
 
-/// Listens to a signal, which then ends nothing by itself.
-pub fn listen(kind: SignalKind) -> Result<Signal, Error> {
+/// The signals that end a program, which then end nothing by themselves: a terminal that is raw would stay so.
+pub struct Ends {
+    hung_up: Signal,
+    others: [Signal; 3],
+}
+
+impl Ends {
+    /// Listens from here on.
+    pub fn listen() -> Result<Ends, Error> {
+        let others = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::quit()];
+        let [terminated, interrupted, quit] = others.map(listen);
+        Ok(Ends { hung_up: listen(SignalKind::hangup())?, others: [terminated?, interrupted?, quit?] })
+    }
+
+    /// Waits for one of them, and says what it means.
+    pub async fn told(&mut self) -> Error {
+        let [terminated, interrupted, quit] = &mut self.others;
+        let why = tokio::select! {
+            _ = self.hung_up.recv() => "the terminal is gone",
+            _ = terminated.recv() => "asked to end",
+            _ = interrupted.recv() => "asked to end",
+            _ = quit.recv() => "asked to end",
+        };
+        Error::Interrupted(why.to_owned())
+    }
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, Error> {
     signal(kind).map_err(|e| Error::io("signals cannot be listened to", e))
 }

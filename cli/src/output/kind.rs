@@ -148,7 +148,8 @@ fn readiness(kind: &api::Kind) -> String {
         Method::Log => format!("its log says /{}/", readiness.pattern),
         Method::Serial => format!("its serial console says /{}/", readiness.pattern),
         Method::Command => format!("{} ends with 0", command(&readiness.command)),
-        Method::None | Method::Tcp | Method::Unspecified => return String::new(),
+        Method::Tcp => format!("TCP port {} answers at its management address", readiness.port),
+        Method::None | Method::Unspecified => return String::new(),
     };
     format!("{what}, within {} s", readiness.timeout_seconds)
 }

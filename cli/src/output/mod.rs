@@ -5,6 +5,7 @@ pub mod diagnostics;
 pub mod error;
 pub mod events;
 pub mod evidence;
+pub mod host;
 pub mod image;
 pub mod interfaces;
 pub mod json;

@@ -7,6 +7,16 @@ use super::words::natural;
 
 /// The plan, line by line, with a summary; empty when there is nothing to do. Nodes come before links, and of each what is made before what is changed and removed.
 pub fn text(style: Style, plan: &api::Plan) -> String {
+    told(style, plan, ["fits on no host", "that fit nowhere"])
+}
+
+/// The plan of a move, in the same way.
+pub fn moves(style: Style, plan: &api::Plan) -> String {
+    told(style, plan, ["stays where it is", "that stay"])
+}
+
+/// What is said of a node that has no place in the plan, and of all of them.
+fn told(style: Style, plan: &api::Plan, [of_one, of_all]: [&str; 2]) -> String {
     let mut text = String::new();
     let width = plan.actions.iter().map(|a| a.id.len()).max().unwrap_or(0).min(40);
     let mut actions: Vec<&api::Action> = plan.actions.iter().collect();
@@ -22,7 +32,7 @@ pub fn text(style: Style, plan: &api::Plan) -> String {
         text.push('\n');
     }
     for unplaced in &plan.unplaced {
-        let line = format!("  ! node {}  fits on no host", one_line(&unplaced.node));
+        let line = format!("  ! node {}  {of_one}", one_line(&unplaced.node));
         text.push_str(&style.paint(Tone::Bad, &line));
         text.push('\n');
         for rejection in &unplaced.rejections {
@@ -30,8 +40,29 @@ pub fn text(style: Style, plan: &api::Plan) -> String {
         }
     }
     if !text.is_empty() {
-        text.push_str(&summary(plan));
+        text.push_str(&summary(plan, of_all));
         text.push('\n');
+    }
+    text
+}
+
+/// How many links between hosts are named.
+const NAMED: usize = 10;
+
+/// The links between hosts, and if asked for why each node that is placed is not on the other hosts.
+pub fn placement(plan: &api::Plan, why: bool) -> String {
+    let mut text = String::new();
+    for placed in plan.placements.iter().filter(|_| why) {
+        text.push_str(&format!("Node {} goes to {}\n", one_line(&placed.node), placed.host));
+        placed.others.iter().for_each(|other| text.push_str(&format!("  not to {}\n", rejected(other))));
+    }
+    if !plan.cut_links.is_empty() {
+        let more = match plan.cut_links.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let named: Vec<&str> = plan.cut_links.iter().take(NAMED).map(String::as_str).collect();
+        text.push_str(&format!("Links between hosts: {}{more}\n", named.join(", ")));
     }
     text
 }
@@ -66,7 +97,7 @@ fn rank(verb: api::ActionVerb) -> usize {
 }
 
 /// What is made, changed and removed is always said, the rest where there is some.
-fn summary(plan: &api::Plan) -> String {
+fn summary(plan: &api::Plan, of_unplaced: &str) -> String {
     use api::ActionVerb as V;
     let count = |verb| plan.actions.iter().filter(|a| a.verb() == verb).count();
     let words = [
@@ -81,7 +112,7 @@ fn summary(plan: &api::Plan) -> String {
     let said = words.into_iter().filter(|(verb, _, always)| *always || count(*verb) > 0);
     let mut parts: Vec<String> = said.map(|(verb, words, _)| format!("{} {words}", count(verb))).collect();
     if !plan.unplaced.is_empty() {
-        parts.push(format!("{} that fit nowhere", plan.unplaced.len()));
+        parts.push(format!("{} {of_unplaced}", plan.unplaced.len()));
     }
     format!("Plan: {}", parts.join(", "))
 }
@@ -118,6 +149,7 @@ mod tests {
                     resolvable: false,
                 }],
             }],
+            ..api::Plan::default()
         };
         let expected = "  + node r1                on local
 -/+ node r2                on local, image changed
@@ -128,6 +160,39 @@ mod tests {
 Plan: 1 to make, 1 to make anew, 1 to change, 1 to remove, 1 that fit nowhere
 ";
         assert_eq!(text(Style::PLAIN, &plan), expected);
+    }
+
+    #[test]
+    fn where_nodes_go_and_what_is_cut_is_told() {
+        let other = |code: &str, detail: &str, resolvable| api::HostRejection {
+            host: "h2".into(),
+            code: code.into(),
+            detail: detail.into(),
+            resolvable,
+        };
+        let placed =
+            |node: &str, other| api::Placement { node: node.into(), host: "h1".into(), others: vec![other] };
+        let plan = api::Plan {
+            placements: vec![
+                placed("r1", other("NOT_CHOSEN", "has room, and is no better for the lab as a whole", true)),
+                placed("r2", other("HOST_NOT_NAMED", "the node is to be on h1", false)),
+            ],
+            cut_links: (1..=12).map(|i| format!("r{i}:eth1--s:eth{i}")).collect(),
+            ..api::Plan::default()
+        };
+        let told = placement(&plan, true);
+        assert!(
+            told.starts_with(
+                "Node r1 goes to h1
+  not to h2: has room, and is no better for the lab as a whole [NOT_CHOSEN]
+Node r2 goes to h1
+  not to h2: the node is to be on h1 [HOST_NOT_NAMED]; waiting does not help
+Links between hosts: r1:eth1--s:eth1, "
+            ) && told.ends_with(", r10:eth1--s:eth10 and 2 more\n"),
+            "{told}"
+        );
+        assert!(placement(&plan, false).starts_with("Links between hosts: "));
+        assert_eq!(placement(&api::Plan::default(), true), "");
     }
 
     #[test]

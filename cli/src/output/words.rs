@@ -40,6 +40,7 @@ pub fn operation_kind(kind: api::OperationKind) -> &'static str {
         api::OperationKind::Restart => "restart",
         api::OperationKind::Wipe => "wipe",
         api::OperationKind::Restore => "restore",
+        api::OperationKind::Move => "move",
         api::OperationKind::Unspecified => "operation",
     }
 }
@@ -110,13 +111,7 @@ pub fn cores(millis: i64) -> String {
 
 /// Bytes, for people.
 pub fn bytes(bytes: i64) -> String {
-    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let (mut value, mut unit) = (bytes as f64, 0);
-    while value >= 1_024.0 && unit + 1 < UNITS.len() {
-        value /= 1_024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    netloom_model::human::bytes(u64::try_from(bytes).unwrap_or_default())
 }
 
 /// What a direction of a link does to frames; empty when nothing.

@@ -269,6 +269,43 @@ async fn plan_changes_nothing_and_reads_standard_input() {
 }
 
 #[tokio::test]
+async fn a_plan_of_what_would_be_refused_is_shown_and_fails() {
+    let failure = Failure::new(Code::ResourceExhausted, "LAB_DOES_NOT_FIT", "1 of 2 nodes fit on no host");
+    let mut planned = api::Operation { name: String::new(), done: true, ..running(Vec::new()) };
+    planned.state = api::OperationState::Failed.into();
+    planned.error = Some(to_rpc_status(&failure));
+    let plan = planned.plan.as_mut().unwrap();
+    plan.unplaced = vec![api::Unplaced { node: "b".into(), rejections: Vec::new() }];
+    plan.placements = vec![api::Placement {
+        node: "a".into(),
+        host: "local".into(),
+        others: vec![api::HostRejection {
+            host: "h2".into(),
+            code: "HOST_UNKNOWN".into(),
+            detail: "is not heard of".into(),
+            resolvable: true,
+        }],
+    }];
+    plan.cut_links = vec!["a:eth1--b:eth1".into()];
+    let fake = Fake::start(Script { import: Some(Ok(planned)), ..Script::default() }).await;
+    fake.write("x.clab.yml", LAB);
+    let ended = fake.run(&["plan", "--exit-code"]).await.expect(1);
+    assert!(
+        ended.out.ends_with("1 that fit nowhere\nLinks between hosts: a:eth1--b:eth1\n"),
+        "{}",
+        ended.out
+    );
+    assert!(
+        ended.err.ends_with("error: a deploy would be refused: 1 of 2 nodes fit on no host\n"),
+        "{}",
+        ended.err
+    );
+    let ended = fake.run(&["plan", "--why"]).await.expect(1);
+    let said = "Node a goes to local\n  not to h2: is not heard of [HOST_UNKNOWN]\n";
+    assert!(ended.out.contains(said), "{}", ended.out);
+}
+
+#[tokio::test]
 async fn json_is_alone_on_standard_output() {
     let fake = Fake::start(script(vec![succeeded()])).await;
     fake.write("x.clab.yml", LAB);

@@ -1,5 +1,5 @@
 //! `doctor --fix`, against the tools themselves: LVM in a system directory of its own; and for what else it would change, a mount namespace whose /etc, /dev and parameters of the
-//! kernel are the test's. The machine is never touched.
+//! kernel are the test's, where daemons are started also with processes and a network of its own. Only what loads modules is the test's too. The machine is never touched.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -171,8 +171,20 @@ impl Private {
         std::fs::read_to_string(self.path(name)).unwrap_or_default()
     }
 
+    /// A program of its own.
+    fn program(&self, name: &str, script: &str) {
+        let name = format!("bin/{name}");
+        self.write(&name, &format!("#!/bin/sh\n{script}\n"));
+        std::fs::set_permissions(self.path(&name), std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
     /// Runs doctor in it; `more` mounts more, in its directory.
     async fn doctor(&self, more: &str, args: &[&str]) -> Ended {
+        self.run(&[], more, "exec \"$0\" doctor \"$@\"", args).await
+    }
+
+    /// Runs a script in it, in which `$0` is netloom and `$@` are these words; `flags` are for `unshare`.
+    async fn run(&self, flags: &[&str], more: &str, last: &str, args: &[&str]) -> Ended {
         let script = format!(
             "mount -t overlay overlay -o lowerdir=/etc,upperdir=etc,workdir=work /etc
              mount --bind inotify /proc/sys/fs/inotify
@@ -181,10 +193,10 @@ impl Private {
              {more}
              PATH=$PWD/bin:$PATH
              mount --rbind dev /dev
-             exec \"$0\" doctor \"$@\""
+             {last}"
         );
         let mut inside = tokio::process::Command::new("unshare");
-        inside.args([
+        inside.args(flags).args([
             "--mount",
             "--propagation",
             "private",
@@ -264,9 +276,8 @@ async fn libvirts_user_is_let_to_kvm_by_its_group_and_by_no_more() {
     };
     mode(0o600);
     // libvirt's word for whom it runs QEMU as: here somebody who is in no group.
-    let said = "#!/bin/sh\necho \"<model>dac</model><baselabel type='kvm'>+65534:+65534</baselabel>\"\n";
-    machine.write("bin/virsh", said);
-    std::fs::set_permissions(machine.path("bin/virsh"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let said = "echo \"<model>dac</model><baselabel type='kvm'>+65534:+65534</baselabel>\"";
+    machine.program("virsh", said);
     // Everybody has to get to where the private /dev is.
     std::fs::set_permissions(machine.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
 
@@ -283,6 +294,81 @@ async fn libvirts_user_is_let_to_kvm_by_its_group_and_by_no_more() {
     assert!(machine.read("etc/group").lines().any(|l| l.starts_with("kvm:") && l.ends_with("nobody")));
     let again = machine.doctor("", &["--fix", "--yes", "libvirt-kvm"]).await.expect(0);
     assert!(again.out.contains("There is nothing that could be mended from here\n"), "{}", again.out);
+}
+
+/// Open vSwitch's own init script, in a place where it does not run yet.
+#[tokio::test]
+async fn a_daemon_that_does_not_run_is_started_once_by_what_starts_it() {
+    let test = "a_daemon_that_does_not_run_is_started_once_by_what_starts_it";
+    if !require(test, "root") || !require(test, "ovs") {
+        return;
+    }
+    let machine = Private::new();
+    machine.program("modprobe", "exit 0");
+    let more = "mkdir -p run ovs/etc ovs/log ovs/lib /var/lib/openvswitch
+        mount --bind ovs/etc /etc/openvswitch
+        mount --bind ovs/log /var/log/openvswitch
+        mount --bind ovs/lib /var/lib/openvswitch
+        mount --bind run /run
+        mount --bind bin/modprobe \"$(readlink -f \"$(command -v modprobe)\")\"
+        touch dev/urandom
+        mount --bind /dev/urandom dev/urandom";
+    let last = "\"$0\" doctor --fix --dry-run \"$@\" || echo dry run: $?
+        [ ! -e /run/openvswitch ]
+        \"$0\" doctor --fix --yes --format json \"$@\" >fixed
+        pidof ovs-vswitchd >before
+        \"$0\" doctor --fix --yes \"$@\"
+        pidof ovs-vswitchd >after";
+    let flags = ["--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    let ended = machine.run(&flags, more, last, &["ovs-database", "ovs-vswitchd"]).await.expect(0);
+    assert!(ended.out.contains("run service openvswitch-switch start\n"), "{}", ended.out);
+    assert!(ended.out.contains("dry run: 1\n"), "{}", ended.out);
+    let fixed: Value = serde_json::from_str(&machine.read("fixed")).unwrap();
+    let fixes = fixed["fixes"].as_array().unwrap();
+    assert_eq!((&fixed["ok"], fixes.len()), (&true.into(), 2), "{fixed}");
+    assert!(fixes.iter().all(|fix| fix["result"] == "FIXED"), "{fixed}");
+    let changes = fixes.iter().map(|fix| fix["changes"].as_array().unwrap().len());
+    assert_eq!(changes.collect::<Vec<_>>(), [1, 0], "one start has mended both");
+    assert!(ended.out.contains("There is nothing that could be mended from here\n"), "{}", ended.out);
+    assert!(!machine.read("before").is_empty());
+    assert_eq!(machine.read("before"), machine.read("after"), "a second run starts nothing");
+}
+
+/// What loads modules is the test's; what it is told to load, and at each start, is not.
+#[tokio::test]
+async fn a_module_is_loaded_now_and_at_each_start_or_nothing_is_left() {
+    if !require("a_module_is_loaded_now_and_at_each_start_or_nothing_is_left", "root") {
+        return;
+    }
+    let machine = Private::new();
+    machine.program("modinfo", "[ $1 = openvswitch ]");
+    std::fs::create_dir(machine.path("modules")).unwrap();
+    std::fs::create_dir(machine.path("etc/modules-load.d")).unwrap();
+    let more = "mount --bind modules /sys/module";
+    let list = "etc/modules-load.d/netloom.conf";
+    machine.program("modprobe", "exit 1");
+    let shown = machine.doctor(more, &["--fix", "--dry-run", "datapath"]).await.expect(1);
+    assert!(shown.out.contains("\n+openvswitch\n") && shown.out.contains("run modprobe openvswitch\n"));
+    assert!(!machine.path(list).exists(), "only looked at so far");
+    let failed = machine.doctor(more, &["--fix", "--yes", "datapath"]).await.expect(1);
+    let told = failed.out.lines().find(|l| l.starts_with("FAILED")).unwrap_or_default();
+    assert!(told.contains("modprobe openvswitch: exit code 1; the files are as they were"), "{}", failed.out);
+    assert!(!machine.path(list).exists());
+
+    machine.program("modprobe", "mkdir /sys/module/$1");
+    machine.write(list, "# mine\n");
+    let fixed = machine.doctor(more, &["--fix", "--yes", "datapath"]).await.expect(0);
+    assert!(
+        fixed.out.contains("FIXED   datapath: the kernel module openvswitch is loaded\n"),
+        "{}",
+        fixed.out
+    );
+    assert_eq!(machine.read(list), "# mine\nopenvswitch\n");
+    let kept = files(&machine.path("etc/modules-load.d"));
+    assert!(kept.len() == 2 && kept[1].1 == "# mine\n", "{kept:?}");
+    let again = machine.doctor(more, &["--fix", "--yes", "datapath"]).await.expect(0);
+    assert!(again.out.contains("There is nothing that could be mended from here\n"), "{}", again.out);
+    assert_eq!(files(&machine.path("etc/modules-load.d")), kept);
 }
 
 #[tokio::test]

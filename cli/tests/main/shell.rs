@@ -143,9 +143,11 @@ async fn the_console_of_a_machine_is_its_serial_port() {
 }
 
 #[tokio::test]
-async fn a_machines_console_gives_the_terminal_back_on_every_signal() {
-    for signal in [Signal::SIGTERM, Signal::SIGHUP] {
-        let fake = Fake::start(with_node(api::Runtime::Libvirt)).await;
+async fn every_signal_that_ends_a_console_gives_the_terminal_back() {
+    let kinds = [(api::Runtime::Libvirt, "a machine"), (api::Runtime::Docker, "a container")];
+    let signals = [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT];
+    for ((runtime, of), signal) in kinds.into_iter().flat_map(|kind| signals.map(|signal| (kind, signal))) {
+        let fake = Fake::start(with_node(runtime)).await;
         let terminal = openpty(None, None).unwrap();
         let before = tcgetattr(terminal.slave.as_fd()).unwrap();
         let side = || terminal.slave.try_clone().unwrap();
@@ -156,7 +158,7 @@ async fn a_machines_console_gives_the_terminal_back_on_every_signal() {
         kill(Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap()), signal).unwrap();
         let status = tokio::time::timeout(BOUND, child.wait()).await.expect("it ends").unwrap();
         assert_eq!(status.code(), Some(130));
-        assert_eq!(tcgetattr(terminal.slave.as_fd()).unwrap(), before, "as before {signal}");
+        assert_eq!(tcgetattr(terminal.slave.as_fd()).unwrap(), before, "of {of}, as before {signal}");
     }
 }
 

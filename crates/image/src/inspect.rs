@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 
 use crate::disk::{self, HEAD};
-use crate::tar::{Members, Walk};
+use crate::tar::{Members, Walk, named_digest};
 use crate::{Format, Refusal, Source, Why, qcow2, tar};
 
 /// What IOS on Linux says of itself: programs for 32 and 64 bit.
@@ -88,7 +88,7 @@ impl Inspector {
 
     fn begin_body(&mut self) {
         self.body = if tar::begins(&self.head) {
-            Body::Archive(Box::default())
+            Body::Archive(Box::new(Walk::summing()))
         } else if is_elf(&self.head) {
             Body::Program(Marker::default())
         } else {
@@ -252,6 +252,15 @@ struct Saved {
 struct Config {
     #[serde(default)]
     architecture: String,
+    #[serde(default)]
+    rootfs: RootFs,
+}
+
+/// What its layers are, unpacked.
+#[derive(Default, Deserialize)]
+struct RootFs {
+    #[serde(default)]
+    diff_ids: Vec<String>,
 }
 
 /// What is used of an OCI index.
@@ -282,19 +291,20 @@ struct Descriptor {
 
 fn archive(members: &Members, facts: impl Fn(Format) -> Facts) -> Result<Facts, Refusal> {
     // What Docker saves since version 25 is both; as Docker's own it can be loaded by every version.
-    if members.names.contains("manifest.json") {
+    if members.has("manifest.json") {
         let saved: Vec<Saved> = members.json("manifest.json")?;
         let mut found = facts(Format::DockerArchive);
         for image in saved {
             let config: Config = members.json(&image.config)?;
             has_all(members, image.layers.iter().map(String::as_str))?;
+            are_layers(members, &image.layers, &config.rootfs.diff_ids)?;
             found.architecture = config.architecture;
             found.image_ids.extend(id_of(&image.config));
             found.tags.extend(image.repo_tags.unwrap_or_default());
         }
         return Ok(found);
     }
-    if members.names.contains("oci-layout") {
+    if members.has("oci-layout") {
         let mut found = facts(Format::OciArchive);
         for image in layout(members)? {
             found.tags.extend(image.tag);
@@ -330,13 +340,13 @@ pub(crate) fn layout(members: &Members) -> Result<Vec<InLayout>, Refusal> {
         let tag = described.annotations.get("org.opencontainers.image.ref.name").cloned().or(tag_of_index);
         let name = blob(&described.digest);
         // An index of several architectures is saved with one of them.
-        if !members.names.contains(&name) && !found.is_empty() {
+        if !members.has(&name) && !found.is_empty() {
             continue;
         }
         let manifest: Manifest = members.json(&name)?;
         next.extend(manifest.manifests.into_iter().map(|d| (d, tag.clone())));
         let Some(config) = manifest.config else { continue };
-        let Config { architecture } = members.json(&blob(&config.digest))?;
+        let Config { architecture, .. } = members.json(&blob(&config.digest))?;
         let layers: Vec<String> = manifest.layers.iter().map(|l| blob(&l.digest)).collect();
         has_all(members, layers.iter().map(String::as_str))?;
         // What was built and how is filed as an image of no architecture.
@@ -345,22 +355,53 @@ pub(crate) fn layout(members: &Members) -> Result<Vec<InLayout>, Refusal> {
         }
     }
     if found.is_empty() {
-        return Err(Refusal::damaged("its index names no image"));
+        return Err(Refusal::spoiled("its index names no image"));
     }
     Ok(found)
 }
 
-fn has_all<'a>(members: &Members, mut names: impl Iterator<Item = &'a str>) -> Result<(), Refusal> {
-    match names.find(|n| !members.names.contains(*n)) {
-        None => Ok(()),
-        Some(_) => Err(Refusal::truncated("a layer that its description names is not in the archive")),
+/// Layers that a description names are in the archive: whole under their digest, which nothing but a file can be, or reached by a link.
+fn has_all<'a>(members: &Members, names: impl Iterator<Item = &'a str>) -> Result<(), Refusal> {
+    for name in names {
+        let Some((file, _)) = members.file(name) else {
+            let what = format_args!("the layer \"{}\" that its description names", tar::shown(name));
+            return Err(match members.has(name) {
+                true => Refusal::spoiled(format_args!("{what} is a link to nothing in the archive")),
+                false => Refusal::truncated(format_args!("{what} is not in the archive")),
+            });
+        };
+        if named_digest(name).is_some_and(|digest| named_digest(file) != Some(digest)) {
+            let what = format!("\"{name}\" in the archive is a link to something that its name does not say");
+            return Err(Refusal::spoiled(what));
+        }
     }
+    Ok(())
 }
 
-/// The digest in the name of a configuration: `<hex>.json`, or `blobs/sha256/<hex>`.
+/// Layers are what the configuration says that they are, as far as that can be told without unpacking them. Docker compares all of them when it loads them.
+fn are_layers(members: &Members, layers: &[String], diff_ids: &[String]) -> Result<(), Refusal> {
+    if !diff_ids.is_empty() && diff_ids.len() != layers.len() {
+        let (named, told) = (layers.len(), diff_ids.len());
+        return Err(Refusal::spoiled(format_args!("it has {named} layers, and its configuration {told}")));
+    }
+    for (layer, diff_id) in layers.iter().zip(diff_ids) {
+        let Some((_, Some(content))) = members.file(layer) else { continue };
+        let is_other = diff_id.strip_prefix("sha256:").is_some_and(|digest| digest != content.digest);
+        if is_other && !content.is_compressed {
+            return Err(Refusal::spoiled(format_args!(
+                "the layer \"{}\" is not what its configuration says, {}, but {}",
+                tar::shown(layer),
+                tar::shown(diff_id),
+                content.digest
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The id of an image: the digest in the name of its configuration.
 fn id_of(config: &str) -> Option<String> {
-    let hex = config.strip_suffix(".json").or_else(|| config.strip_prefix("blobs/sha256/"))?;
-    (hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit())).then(|| format!("sha256:{hex}"))
+    named_digest(config).map(|hex| format!("sha256:{hex}"))
 }
 
 pub(crate) fn blob(digest: &str) -> String {

@@ -36,7 +36,7 @@ pub fn loadable(archive: &mut (impl Read + Seek)) -> io::Result<Option<Loadable>
     }
     let damaged = |refusal| io::Error::new(io::ErrorKind::InvalidData, refusal);
     let members = walk.finish().map_err(damaged)?;
-    if members.names.contains("manifest.json") {
+    if members.has("manifest.json") {
         return Ok(None);
     }
     let image = |image: &crate::inspect::InLayout| json!({ "Config": blob(&image.config), "RepoTags": null, "Layers": image.layers });

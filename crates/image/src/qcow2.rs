@@ -2,12 +2,13 @@
 //!
 //! A qcow2 file can name other files, as what it is an overlay of or as where its data are, and QEMU opens them with the rights of the host: a disk from a
 //! stranger would read the host's files into a guest (CVE-2024-32498). Both are refused, wherever the file says it. Beyond that each table has to lie inside
-//! the file, aligned, and each entry of the tables that lead to the guest's data has to point into it, so that a file that was cut off is found before a node
-//! is made from it.
+//! the file, aligned, and each entry of the tables that lead to the guest's data, as it is and as each snapshot has it, has to point into it, so that a file
+//! that was cut off is found before a node is made from it or goes back to a snapshot in it. Each table is read once, so the work is bounded by the file. Of
+//! bitmaps, which no guest reads, the table is looked at that QEMU reads when it opens the disk.
 //!
 //! The layout is that of QEMU's `docs/interop/qcow2.txt`; numbers are big-endian.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use crate::{Refusal, Source, Why};
 
@@ -21,6 +22,8 @@ const CLUSTER_BITS: std::ops::RangeInclusive<u32> = 9..=21;
 const MAX_L1: u64 = 32 << 20;
 const MAX_REFCOUNT_TABLE: u64 = 8 << 20;
 const MAX_SNAPSHOTS: u32 = 65_536;
+/// An entry of the table of snapshots without what it ends in.
+const SNAPSHOT: usize = 40;
 
 /// Where a table says that something begins: bits 9 to 55.
 const OFFSET: u64 = 0x00ff_ffff_ffff_fe00;
@@ -34,6 +37,7 @@ const EXTENDED_L2: u64 = 1 << 4;
 
 const END_OF_EXTENSIONS: u32 = 0;
 const DATA_FILE_NAME: u32 = 0x4441_5441;
+const BITMAPS: u32 = 0x2385_2875;
 const ENCRYPTION_HEADER: u32 = 0x0537_be77;
 
 /// What a disk's header says.
@@ -48,6 +52,7 @@ pub struct Header {
     l1: Table,
     refcounts: Table,
     snapshots: (u32, u64),
+    bitmaps: Option<Table>,
     extended_l2: bool,
 }
 
@@ -117,7 +122,7 @@ pub fn header(head: &[u8]) -> Result<Header, Refusal> {
             return Err(Refusal::new(Why::Unsupported, message));
         }
     }
-    extensions(head, header_length, cluster)?;
+    let bitmaps = extensions(head, header_length, cluster)?;
     Ok(Header {
         version,
         cluster_bits,
@@ -125,6 +130,7 @@ pub fn header(head: &[u8]) -> Result<Header, Refusal> {
         l1: Table { offset: u64_at(head, 40)?, bytes: u64::from(u32_at(head, 36)?) * 8 },
         refcounts: Table { offset: u64_at(head, 48)?, bytes: u64::from(u32_at(head, 56)?) << cluster_bits },
         snapshots: (u32_at(head, 60)?, u64_at(head, 64)?),
+        bitmaps,
         extended_l2: incompatible & EXTENDED_L2 != 0,
     })
 }
@@ -151,17 +157,21 @@ fn refuse_features(incompatible: u64) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Goes through the extensions after the header. They end in the first cluster.
-fn extensions(head: &[u8], header_length: u32, cluster: u64) -> Result<(), Refusal> {
+/// Goes through the extensions after the header, which end in the first cluster, and answers where the directory of bitmaps is, if there is one.
+fn extensions(head: &[u8], header_length: u32, cluster: u64) -> Result<Option<Table>, Refusal> {
     let end = usize::try_from(cluster).unwrap_or(usize::MAX).min(head.len());
     let mut at = header_length as usize;
+    let mut bitmaps = None;
     // Version 2 has them too; a file may also end, or its first cluster be full, without the one that says that it was the last.
     while at + 8 <= end {
         let (kind, length) = (u32_at(head, at)?, u32_at(head, at + 4)? as usize);
         match kind {
-            END_OF_EXTENSIONS => return Ok(()),
+            END_OF_EXTENSIONS => break,
             DATA_FILE_NAME => return Err(data_file()),
             ENCRYPTION_HEADER => return Err(encrypted()),
+            BITMAPS => {
+                bitmaps = Some(Table { bytes: u64_at(head, at + 16)?, offset: u64_at(head, at + 24)? })
+            }
             _ => {}
         }
         at += 8;
@@ -172,7 +182,7 @@ fn extensions(head: &[u8], header_length: u32, cluster: u64) -> Result<(), Refus
         }
         at += length.next_multiple_of(8);
     }
-    Ok(())
+    Ok(bitmaps)
 }
 
 /// Reads header and tables of a disk of `size` bytes, of which `head` is the beginning.
@@ -181,18 +191,10 @@ pub fn check(head: &[u8], size: u64, source: &mut dyn Source) -> Result<Header, 
     let cluster = header.cluster();
     let whole = Whole { size, cluster };
     whole.holds("its table of refcounts", header.refcounts, MAX_REFCOUNT_TABLE)?;
-    whole.holds("its L1 table", header.l1, MAX_L1)?;
-    let (snapshots, at) = header.snapshots;
-    if snapshots > MAX_SNAPSHOTS {
-        return Err(Refusal::damaged(format!("it is said to hold {snapshots} snapshots")));
-    }
-    if snapshots > 0 {
-        // An entry has 40 bytes at least.
-        whole.holds(
-            "its table of snapshots",
-            Table { offset: at, bytes: u64::from(snapshots) * 40 },
-            u64::MAX,
-        )?;
+    whole.holds_l1("its L1 table", header.l1)?;
+    let snapshots = whole.snapshots(header.snapshots, source)?;
+    if let Some(directory) = header.bitmaps {
+        whole.holds("its directory of bitmaps", directory, u64::MAX)?;
     }
     let entry_bytes = if header.extended_l2 { 16 } else { 8 };
     let covered_by_l2 = u128::from(cluster / entry_bytes) * u128::from(cluster);
@@ -202,20 +204,26 @@ pub fn check(head: &[u8], size: u64, source: &mut dyn Source) -> Result<Header, 
     for block in entries(source, header.refcounts)? {
         whole.cluster_at("a block of refcounts", block & !0x1ff, block & 0x1ff == 0)?;
     }
-    let mut seen = HashSet::new();
-    for entry in entries(source, header.l1)? {
-        let table = entry & OFFSET;
-        if table == 0 {
-            continue;
-        }
-        whole.cluster_at("an L2 table", table, true)?;
-        // So the work is bounded by the size of the file.
-        if !seen.insert(table) {
-            return Err(Refusal::damaged("two entries of its L1 table name the same L2 table"));
-        }
-        let l2 = entries(source, Table { offset: table, bytes: cluster })?;
-        for entry in l2.into_iter().step_by(entry_bytes as usize / 8) {
-            whole.data(entry, header.cluster_bits)?;
+    // Which L1 table named an L2 table last. What a snapshot has as the disk has it is in the same one.
+    let mut named = HashMap::new();
+    for (n, l1) in [header.l1].into_iter().chain(snapshots).enumerate() {
+        for entry in entries(source, l1)? {
+            let table = entry & OFFSET;
+            if table == 0 {
+                continue;
+            }
+            whole.cluster_at("an L2 table", table, true)?;
+            match named.insert(table, n) {
+                Some(before) if before == n => {
+                    return Err(Refusal::damaged("two entries of an L1 table name the same L2 table"));
+                }
+                Some(_) => continue,
+                None => {}
+            }
+            let l2 = entries(source, Table { offset: table, bytes: cluster })?;
+            for entry in l2.into_iter().step_by(entry_bytes as usize / 8) {
+                whole.data(entry, header.cluster_bits)?;
+            }
         }
     }
     Ok(header)
@@ -231,7 +239,7 @@ impl Whole {
     fn holds(&self, what: &str, table: Table, most: u64) -> Result<(), Refusal> {
         let Table { offset, bytes } = table;
         if bytes == 0 {
-            return Ok(());
+            return Err(Refusal::damaged(format!("{what} is said to have no bytes")));
         }
         if bytes > most {
             return Err(Refusal::damaged(format!(
@@ -249,6 +257,43 @@ impl Whole {
             ))),
             _ => Err(Refusal::damaged(format!("{what} is said to begin at {offset}, where it cannot be"))),
         }
+    }
+
+    /// That of a disk without bytes has none.
+    fn holds_l1(&self, what: &str, table: Table) -> Result<(), Refusal> {
+        if table.bytes == 0 { Ok(()) } else { self.holds(what, table, MAX_L1) }
+    }
+
+    /// The L1 tables of so many snapshots, whose own table begins there. No two share bytes, so together they fit the file.
+    fn snapshots(&self, (count, at): (u32, u64), source: &mut dyn Source) -> Result<Vec<Table>, Refusal> {
+        let what = "its table of snapshots";
+        let (mut tables, mut together) = (Vec::new(), 0);
+        if count > MAX_SNAPSHOTS {
+            return Err(Refusal::damaged(format!("it is said to hold {count} snapshots")));
+        }
+        let mut table = Table { offset: at, bytes: 0 };
+        for _ in 0..count {
+            let entry_at = at + table.bytes;
+            table.bytes += SNAPSHOT as u64;
+            self.holds(what, table, u64::MAX)?;
+            let mut entry = [0; SNAPSHOT];
+            source.read_at(entry_at, &mut entry).map_err(|e| Refusal::unreadable(&e))?;
+            let l1 = Table { offset: u64_at(&entry, 0)?, bytes: u64::from(u32_at(&entry, 8)?) * 8 };
+            self.holds_l1("the L1 table of a snapshot", l1)?;
+            together += l1.bytes;
+            if together > self.size {
+                return Err(Refusal::damaged(format!(
+                    "the L1 tables of its snapshots are said to have {together} bytes, and the file has {}",
+                    self.size
+                )));
+            }
+            tables.push(l1);
+            let names = u64::from(u16_at(&entry, 12)?) + u64::from(u16_at(&entry, 14)?);
+            table.bytes += names + u64::from(u32_at(&entry, 36)?);
+            self.holds(what, table, u64::MAX)?;
+            table.bytes = table.bytes.next_multiple_of(8);
+        }
+        Ok(tables)
     }
 
     /// A whole cluster of tables that an entry points to.
@@ -312,6 +357,10 @@ fn encrypted() -> Refusal {
 fn field<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], Refusal> {
     let found = bytes.get(at..).and_then(|b| b.first_chunk());
     found.copied().ok_or_else(|| Refusal::truncated("its header is not whole"))
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Result<u16, Refusal> {
+    field(bytes, at).map(u16::from_be_bytes)
 }
 
 fn u32_at(bytes: &[u8], at: usize) -> Result<u32, Refusal> {

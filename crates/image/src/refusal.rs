@@ -62,6 +62,14 @@ impl Refusal {
         Refusal::new(Why::Damaged, message)
     }
 
+    /// Of an archive, that it is damaged.
+    pub(crate) fn spoiled(what: impl std::fmt::Display) -> Refusal {
+        let message = format!(
+            "it is damaged: {what}; save it anew, and compare its size and SHA-256 with what its source says"
+        );
+        Refusal::new(Why::Damaged, message)
+    }
+
     pub(crate) fn truncated(what: impl std::fmt::Display) -> Refusal {
         let message = format!(
             "it ends too early: {what}; get it anew, and compare its size and SHA-256 with what its source says"

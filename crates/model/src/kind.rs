@@ -65,9 +65,14 @@ impl Catalogue {
     }
 
     /// Adds a kind, or replaces the one of the same name; `file` says in errors where it comes from.
-    pub fn insert(&mut self, file: &str, mut kind: Kind) -> Result<(), KindError> {
+    pub fn insert(&mut self, file: &str, kind: Kind) -> Result<(), KindError> {
+        kind.check().map_err(|(key, what)| KindError::Content { file: file.to_owned(), key, what })?;
+        self.insert_checked(file, kind)
+    }
+
+    /// The same of a kind that somebody else has checked: for a whole catalogue the check takes milliseconds, since each pattern is made ready for use.
+    pub fn insert_checked(&mut self, file: &str, mut kind: Kind) -> Result<(), KindError> {
         let refuse = |key: String, what: String| KindError::Content { file: file.to_owned(), key, what };
-        kind.check().map_err(|(key, what)| refuse(key, what))?;
         for (key, name) in
             [("name", &kind.name)].into_iter().chain(kind.aliases.iter().map(|a| ("aliases", a)))
         {
@@ -225,6 +230,13 @@ impl Catalogue {
             }
             if !node.license.is_empty() && kind.license_path().is_none() {
                 say(format!("nodes[{i}].license"), &kind.takes_no("licence file", &node.license));
+            }
+            if let Readiness::Tcp { port, .. } = kind.readiness
+                && let Some(why) = kind.without_address(node, spec)
+            {
+                let what =
+                    format!("it is ready when TCP port {port} answers at its management address, and {why}");
+                say(format!("nodes[{i}].kind"), &what);
             }
         }
         wrong.extend(self.check_machines(spec));

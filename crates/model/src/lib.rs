@@ -19,6 +19,7 @@
 //! | [`failure`] | the few error kinds in the middle |
 
 pub mod failure;
+pub mod human;
 pub mod id;
 pub mod kind;
 pub mod naming;

@@ -1,5 +1,7 @@
 //! What hosts read back. "Running", "up" and "present" are only ever said from these.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::{LabUid, NodeUid, WireId};
@@ -55,6 +57,9 @@ pub const NOT_READY: &str = "it was not ready within";
 
 /// How what is said begins of an interface that a virtual machine runs without, and has from its next start on.
 pub const NEEDS_RESTART: &str = "needs node restart";
+
+/// How what is said begins of an instance that cannot be started before its host has the image again that its disk lies on.
+pub const NEEDS_IMAGE: &str = "needs image";
 
 /// How the exec commands of a start went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -178,6 +183,9 @@ pub struct ObservedNic {
     pub start_id: String,
     /// True when its host end has carrier.
     pub carrier: bool,
+    /// True when its node lives and has it set up, whatever carrier it has: what carrier at the far end of its link follows.
+    #[serde(default)]
+    pub alive: bool,
     /// What went wrong, in words.
     pub detail: String,
 }
@@ -319,4 +327,18 @@ pub struct NetworkInventory {
     /// Why that carries them, in words.
     #[serde(default)]
     pub plane_reason: String,
+    /// Where its wires to other hosts begin; none where it has none.
+    #[serde(default)]
+    pub underlay: Option<Underlay>,
+}
+
+/// Where a host's wires to other hosts begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Underlay {
+    /// Its tunnel address.
+    pub address: IpAddr,
+    /// The UDP port of tunnels in the kernel; those of Open vSwitch have the next one.
+    pub port: u16,
+    /// MTU, in bytes, that an interface may have whose frames go through a tunnel from there: what the interface with the address has, without what a tunnel adds.
+    pub mtu: u32,
 }

@@ -83,6 +83,17 @@ pub struct Unplaced {
     pub rejections: Vec<Rejection>,
 }
 
+/// A node that is placed anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// The node.
+    pub node: String,
+    /// The host that it goes to.
+    pub host: String,
+    /// Why not to the other hosts; empty where there are too many of them to tell.
+    pub others: Vec<Rejection>,
+}
+
 /// What a deploy does.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Plan {
@@ -90,6 +101,12 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// The nodes that fit nowhere.
     pub unplaced: Vec<Unplaced>,
+    /// Where the nodes go that it places; of a dry run only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub placements: Vec<Placement>,
+    /// The links whose ends will be on two hosts; of a dry run only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut: Vec<String>,
 }
 
 /// How far a node or link is during an operation.

@@ -1,6 +1,8 @@
 //! What a host is told to bring about: its slice of instances, NICs, wires and segments.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +76,8 @@ pub enum ReadinessCheck {
     Command(Vec<String>),
     /// A line of its log since its start matches this regular expression.
     LogPattern(String),
+    /// Its host can connect to this port at its management address.
+    TcpPort(NonZeroU16),
 }
 
 /// A certificate of a node.
@@ -88,12 +92,18 @@ pub struct Certificate {
 }
 
 /// A lab's management network.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Network {
     /// Name of the Docker network.
     pub name: String,
     /// What was asked for of it.
     pub spec: MgmtSpec,
+    /// The fixed addresses of the lab's containers, which no virtual machine is given. Not part of the hash, nor is what follows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fixed: Vec<String>,
+    /// The fixed addresses of the lab's virtual machines, which the runtime of containers is to give to none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fixed_of_machines: Vec<String>,
 }
 
 /// A line of /etc/hosts.
@@ -114,6 +124,8 @@ pub fn spec_hash(name: &str, spec: &NodeSpec, files: &[FileEntry], network: Opti
     fixed.r#type = String::new();
     fixed.cpu_request_millis = 0;
     fixed.memory_request_bytes = 0;
+    // It stays where it is.
+    fixed.placement = Default::default();
     fixed.image_pull_policy = Default::default();
     fixed.restart_policy = Default::default();
     fixed.cpu_limit_millis = 0;
@@ -123,6 +135,7 @@ pub fn spec_hash(name: &str, spec: &NodeSpec, files: &[FileEntry], network: Opti
     fixed.startup_delay_seconds = 0;
     fixed.auto_remove = false;
     fixed.enforce_startup_config = false;
+    fixed.save_file = String::new();
     // Those of its container follow when it is next made anew.
     fixed.labels = Default::default();
     // Names in /etc/hosts; those on the management network are given when it joins it.
@@ -228,7 +241,23 @@ pub enum WireEnd {
     Bridge(String),
     /// Nothing.
     Dummy,
+    /// Another host, where the wire goes on: it ends there in what is at the far end of the link.
+    Tunnel(Tunnel),
 }
+
+/// A wire's way to another host.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// The other host's tunnel address.
+    pub remote: IpAddr,
+    /// The network identifier of the link, which both hosts have alike and no other link has: 1 to [`VNI_MAX`].
+    pub vni: u32,
+    /// True when what the link ends in there lives and is set up: that is what carrier follows here.
+    pub remote_up: bool,
+}
+
+/// The highest network identifier: there are 24 bits for it in each frame.
+pub const VNI_MAX: u32 = (1 << 24) - 1;
 
 /// A switch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -291,6 +320,7 @@ mod tests {
             memory_limit_bytes: 1 << 26,
             cpu_set: "0".into(),
             startup_delay_seconds: 3,
+            save_file: "/etc/app.conf".into(),
             auto_remove: true,
             aliases: vec!["b".into()],
             labels: [("graph-icon".into(), "router".into())].into(),

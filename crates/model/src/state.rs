@@ -135,7 +135,7 @@ words! {
         Reconciling => "RECONCILING",
         /// No node is wanted running.
         Stopped => "STOPPED",
-        /// Every node wanted running is ready, or ended by itself as its restart policy allows, and the links of those that run are up.
+        /// Every node wanted running is ready, or ended by itself as its restart policy allows, and the links of those that run are up, but for those that only the restart of a node brings.
         Running => "RUNNING",
     }
 }
@@ -200,7 +200,8 @@ pub enum ImageStep<'a> {
 /// 3. its host is not heard of: UNKNOWN
 /// 4. a bridge follows its segment
 /// 5. one of which an instance from before its last wipe is still there: STOPPING
-/// 6. one that is to be stopped and still runs or starts: STOPPING; one that was not started yet since that was asked for: STARTING
+/// 6. one that is to be stopped and still runs or starts: STOPPING; one that was not started yet since that was asked for, or stands still on a host
+///    that does not know yet that it is to run: STARTING
 /// 7. anything else the phase that was read back, READY only when the exec commands are done
 pub fn node_state(e: &NodeEvidence<'_>) -> (NodeState, String) {
     use NodeState as S;
@@ -241,6 +242,10 @@ pub fn node_state(e: &NodeEvidence<'_>) -> (NodeState, String) {
             say(S::Stopping, "it is being stopped")
         }
         Phase::Running | Phase::Stopped if stale => say(S::Starting, "it is being started again"),
+        // A host that has just begun anew knows what is there before it is told what is to run: this is no end yet.
+        Phase::Stopped if e.wanted == Wanted::Running && !o.wanted => {
+            say(S::Starting, "its host is being told that it is to run")
+        }
         Phase::Aside if e.wanted == Wanted::Stopped => say(S::Stopped, ""),
         Phase::Aside => say(S::Starting, "it is brought back"),
         Phase::Absent => say(S::Pending, &o.detail),
@@ -293,6 +298,46 @@ pub fn link_state(heard: bool, wire: Option<(WireState, &str)>) -> (LinkState, S
     (state, detail.to_owned())
 }
 
+/// What one of the two hosts of a link that goes between them reads back of its half.
+#[derive(Debug, Clone, Copy)]
+pub struct Half<'a> {
+    /// The host.
+    pub host: &'a str,
+    /// True when it is heard of.
+    pub heard: bool,
+    /// The state of its wire and why, in words; none while it has none.
+    pub wire: Option<(WireState, &'a str)>,
+    /// True when it is so because of the far end, which the other host sees better.
+    pub is_by_far: bool,
+}
+
+/// The state of a link between two hosts and why, in words, and which half it is because of. It is up when both halves were read back and have carrier; a host that is
+/// not heard of makes it unknown; else it is what the worse half is, in the order FAILED, UNKNOWN, PENDING, DOWN, and of two alike the one that does not point at the other.
+pub fn link_state_across(halves: &[Half<'_>; 2]) -> (LinkState, String, Option<usize>) {
+    if let Some(at) = halves.iter().position(|half| !half.heard) {
+        return (LinkState::Unknown, format!("host {} is not heard of", halves[at].host), None);
+    }
+    let rank = |half: &Half<'_>| match half.wire.map(|(state, _)| state) {
+        Some(WireState::Failed) => 4,
+        Some(WireState::Unknown) => 3,
+        Some(WireState::Pending) | None => 2,
+        Some(WireState::Down) => 1,
+        Some(WireState::Up) => 0,
+    };
+    let key = |half: &Half<'_>| (rank(half), !half.is_by_far);
+    let worst = usize::from(key(&halves[1]) > key(&halves[0]));
+    let half = &halves[worst];
+    let (state, why) = link_state(true, half.wire);
+    match state {
+        LinkState::Up => (state, String::new(), None),
+        // The far end is well: that has only not come here yet.
+        LinkState::Down if half.is_by_far && rank(&halves[1 - worst]) == 0 => {
+            (LinkState::Pending, format!("host {} is being told that the far end is up", half.host), None)
+        }
+        _ => (state, why, Some(worst).filter(|_| !half.is_by_far)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -322,6 +367,19 @@ mod tests {
         assert_eq!(asked(&o), NodeState::Starting);
         (o.phase, o.restarts) = (Phase::Running, 2);
         assert_eq!(asked(&o), NodeState::Ready);
+    }
+
+    /// A compute service that was killed between making an instance and starting it reads it back as stopped, and starts it once it is told: a deploy
+    /// that took this for an end failed.
+    #[test]
+    fn what_stands_still_on_a_host_that_was_not_told_yet_has_not_ended() {
+        let mut o = Observed::absent(NodeUid::new(), LabUid::new());
+        (o.phase, o.wanted) = (Phase::Stopped, false);
+        let said = |o: &Observed, wanted| node_state(&NodeEvidence { wanted, ..evidence(Some(o)) }).0;
+        assert_eq!(said(&o, Wanted::Running), NodeState::Starting);
+        assert_eq!(said(&o, Wanted::Stopped), NodeState::Stopped);
+        o.wanted = true;
+        assert_eq!(said(&o, Wanted::Running), NodeState::Stopped);
     }
 
     #[test]
@@ -393,6 +451,32 @@ mod tests {
         assert_eq!(said(&o), (NodeState::Ready, "its health check has not said anything yet".into()));
         o.health = "healthy".into();
         assert_eq!(said(&o), (NodeState::Ready, String::new()));
+    }
+
+    #[test]
+    fn a_link_between_hosts_is_up_when_both_halves_are() {
+        use WireState as W;
+        let said = |a: Option<(W, bool)>, b: Option<(W, bool)>| {
+            let half = |host, wire: Option<(W, bool)>| Half {
+                host,
+                heard: true,
+                wire: wire.map(|(state, _)| (state, host)),
+                is_by_far: wire.is_some_and(|(_, by_far)| by_far),
+            };
+            let (state, why, at) = link_state_across(&[half("h1", a), half("h2", b)]);
+            (state, why, at)
+        };
+        let (up, down, far) = (Some((W::Up, false)), Some((W::Down, false)), Some((W::Down, true)));
+        assert_eq!(said(up, up), (LinkState::Up, String::new(), None));
+        assert_eq!(said(up, None).0, LinkState::Pending);
+        assert_eq!(said(far, down), (LinkState::Down, "h2".into(), Some(1)), "who sees it says why");
+        assert_eq!(said(down, far), (LinkState::Down, "h1".into(), Some(0)));
+        assert_eq!(said(up, far).0, LinkState::Pending, "the news is on its way");
+        assert_eq!(said(far, Some((W::Pending, false))), (LinkState::Pending, "h2".into(), Some(1)));
+        let failed = Some((W::Failed, false));
+        assert_eq!(said(failed, Some((W::Unknown, false))), (LinkState::Failed, "h1".into(), Some(0)));
+        let half = |heard| Half { host: "h", heard, wire: Some((W::Up, "")), is_by_far: false };
+        assert_eq!(link_state_across(&[half(true), half(false)]).0, LinkState::Unknown);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct LinkTally {
     pub count: u32,
     /// True for those that are unplugged on request: nobody waits for them to come up.
     pub unplugged: bool,
+    /// True for those that are down until a node is started again, which nobody asked for: nobody waits for them either.
+    pub needs_restart: bool,
 }
 
 /// The computed counts of a lab.
@@ -91,7 +93,9 @@ pub fn lab_state(
     let all_run = sum(&|t| t.wanted != Wanted::Running || t.state == NodeState::Stopped) == 0;
     let unplugged =
         links.iter().filter(|t| t.unplugged && t.state != LinkState::Up).map(|t| t.count).sum::<u32>();
-    let plugged_links = c.links - unplugged;
+    let for_next_start =
+        links.iter().filter(|t| t.needs_restart && t.state != LinkState::Up).map(|t| t.count).sum::<u32>();
+    let plugged_links = c.links - unplugged - for_next_start;
     let (failed_links, unknown_links) = (links_in(LinkState::Failed), links_in(LinkState::Unknown));
     let say = |nodes: u32, links: u32, what: &str| match (nodes, links) {
         (n, 0) => format!("{n} of {} nodes {what}", c.nodes),
@@ -119,7 +123,11 @@ pub fn lab_state(
         let links_missing = if all_run { plugged_links - c.up_links } else { 0 };
         (LabState::Reconciling, say(unsettled, links_missing, "are being brought back"))
     } else {
-        (LabState::Running, String::new())
+        let why = match for_next_start {
+            0 => String::new(),
+            links => say(0, links, "wait for the restart of a node"),
+        };
+        (LabState::Running, why)
     }
 }
 
@@ -132,7 +140,7 @@ mod tests {
     }
 
     fn l(state: LinkState, count: u32) -> LinkTally {
-        LinkTally { state, count, unplugged: false }
+        LinkTally { state, count, unplugged: false, needs_restart: false }
     }
 
     #[test]
@@ -191,6 +199,13 @@ mod tests {
         assert_eq!(state(&[stopped, stopping], &[]), LabState::Reconciling);
         let unplugged = LinkTally { unplugged: true, ..down };
         assert_eq!(state(&[ready], &[up, unplugged]), LabState::Running);
+        // It was shown as RECONCILING for ever.
+        let later = LinkTally { needs_restart: true, ..down };
+        let said = |links: &[LinkTally], active| lab_state(&[ready], links, Wanted::Running, active);
+        let why = "1 of 2 links wait for the restart of a node".to_owned();
+        assert_eq!(said(&[up, later], false), (LabState::Running, why));
+        assert_eq!(state(&[ready], &[up, later, down]), LabState::Reconciling);
+        assert_eq!(said(&[up, later], true).1, "its hosts' word is waited for");
         assert_eq!(lab_state(&[ready], &[up], Wanted::Running, true).0, LabState::Deploying);
         assert_eq!(lab_state(&[ready], &[up], Wanted::Absent, true).0, LabState::Deleting);
     }

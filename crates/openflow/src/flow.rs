@@ -7,8 +7,6 @@ use std::net::Ipv4Addr;
 pub enum Command {
     /// Adds the flow, in place of the one with the same table, priority and match.
     Add,
-    /// Changes the actions of every flow whose match is the given one or narrower; the priority does not count.
-    Modify,
     /// Deletes every flow whose match is the given one or narrower; the priority does not count.
     Delete,
     /// Deletes the one flow with this very match and priority.

@@ -107,15 +107,13 @@ impl Switch {
         result
     }
 
-    /// The flows of a table, or of [`crate::ALL_TABLES`]; with `cookie`, a value and a mask, those whose cookie has
-    /// these bits.
+    /// The flows of a table, or of [`crate::ALL_TABLES`].
     ///
     /// # Errors
     /// [`Error::Refused`] when there is no such table.
-    pub async fn flows(&self, table: u8, cookie: Option<(u64, u64)>) -> Result<Vec<Flow>, Error> {
-        let (cookie, mask) = cookie.unwrap_or_default();
+    pub async fn flows(&self, table: u8) -> Result<Vec<Flow>, Error> {
         let xid = self.reserve(1);
-        let answers = self.call(xid, xid, |out| wire::flow_request(out, xid, table, cookie, mask)).await?;
+        let answers = self.call(xid, xid, |out| wire::flow_request(out, xid, table)).await?;
         if let Some((_, code)) = refusal(&answers)? {
             return Err(Error::Refused { what: "the flow dump", code });
         }

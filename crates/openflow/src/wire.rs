@@ -138,7 +138,6 @@ fn put_flow_mod(out: &mut Vec<u8>, xid: u32, flow_mod: &FlowMod) {
         out.put_u8(flow_mod.table);
         out.put_u8(match flow_mod.command {
             Command::Add => 0,
-            Command::Modify => 1,
             Command::Delete => 3,
             Command::DeleteStrict => 4,
         });
@@ -211,16 +210,16 @@ fn put_action(out: &mut Vec<u8>, action: &Action) {
     put_length(out, start + 2, start); // with the padding
 }
 
-/// Asks for the flows of a table whose cookie has the given bits.
-pub(crate) fn flow_request(out: &mut Vec<u8>, xid: u32, table: u8, cookie: u64, mask: u64) {
+/// Asks for the flows of a table.
+pub(crate) fn flow_request(out: &mut Vec<u8>, xid: u32, table: u8) {
     multipart_request(out, xid, MULTIPART_FLOW, |out| {
         out.put_u8(table);
         out.put_bytes(0, 3);
         out.put_u32(ANY);
         out.put_u32(ANY);
         out.put_u32(0);
-        out.put_u64(cookie);
-        out.put_u64(mask);
+        out.put_u64(0);
+        out.put_u64(0); // of the cookie no bit counts
         put_match(out, &Match::default());
     });
 }

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
-use crate::connection::{self, Command};
+use crate::connection::{self, Command, Publish};
 use crate::db::Db;
 use crate::error::Error;
 use crate::outcome::{self, Outcome};
@@ -20,6 +21,7 @@ const COMMANDS: usize = 64;
 pub struct Client {
     commands: mpsc::Sender<Command>,
     snapshots: watch::Receiver<Option<Arc<Db>>>,
+    heard: watch::Receiver<Option<Instant>>,
 }
 
 impl Client {
@@ -35,14 +37,21 @@ impl Client {
     ) -> Client {
         let (commands, taken) = mpsc::channel(COMMANDS);
         let (publish, snapshots) = watch::channel(None);
+        let (hear, heard) = watch::channel(None);
+        let publish = Publish { snapshots: publish, heard: hear };
         tokio::spawn(connection::run(socket, Session::new(database, tables), taken, publish));
-        Client { commands, snapshots }
+        Client { commands, snapshots, heard }
     }
 
     /// The state of the monitored tables: a new snapshot after each committed change, `None` while there is no
     /// connection, never an old one that pretends to be fresh. Slow readers see the latest, not all.
     pub fn snapshots(&self) -> watch::Receiver<Option<Arc<Db>>> {
         self.snapshots.clone()
+    }
+
+    /// When the server said something last: the latest snapshot is as old as that at most. It is asked each second for a word.
+    pub fn heard(&self) -> Option<std::time::Instant> {
+        self.heard.borrow().map(Instant::into_std)
     }
 
     /// Runs `txn` whole or not at all. When this returns, [`Client::snapshots`] already shows what it changed.

@@ -22,8 +22,11 @@ pub(crate) struct Command {
     pub(crate) reply: Reply,
 }
 
-/// A server that says nothing for this long is probed, and given up after as long again.
-const SILENCE: Duration = Duration::from_secs(5);
+/// A server that says nothing for this long is probed, so that who holds a snapshot knows how old it may be.
+const SILENCE: Duration = Duration::from_secs(1);
+
+/// After so many times that long it is given up.
+const PATIENCE: u32 = 6;
 
 /// Waits between attempts to connect: from the first, doubling, to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -39,7 +42,13 @@ enum End {
     Broken(String),
 }
 
-type Publish = watch::Sender<Option<Arc<Db>>>;
+/// Where goes what is known.
+pub(crate) struct Publish {
+    /// The state of the tables; none while there is no connection.
+    pub(crate) snapshots: watch::Sender<Option<Arc<Db>>>,
+    /// When the server said something last.
+    pub(crate) heard: watch::Sender<Option<Instant>>,
+}
 
 /// Runs until all senders of `commands` are gone.
 pub(crate) async fn run(
@@ -55,7 +64,7 @@ pub(crate) async fn run(
             (backoff, told) = (BACKOFF.0, false);
         }
         // No snapshot first, then the news for whoever waits for an answer.
-        publish.send_replace(None);
+        publish.snapshots.send_replace(None);
         session.end();
         if !std::mem::replace(&mut told, true) {
             tracing::warn!(socket = %socket.display(), cause = %end, "no connection to the OVSDB server; trying again");
@@ -65,7 +74,7 @@ pub(crate) async fn run(
         }
         backoff = (backoff * 2).min(BACKOFF.1);
     }
-    publish.send_replace(None);
+    publish.snapshots.send_replace(None);
 }
 
 /// One connection, from beginning to end. Gives why it broke, or `None` when nobody is interested any more.
@@ -93,11 +102,11 @@ async fn serve(
 ) -> End {
     let (mut reader, mut writer) = stream.split();
     let mut frames = Frames::default();
-    let mut deadline = Instant::now() + silence;
-    let mut probed = false;
+    let (mut heard, mut probed) = (Instant::now(), false);
     session.begin();
     loop {
         frames.buffer().reserve(READ);
+        let deadline = heard + if probed { silence * PATIENCE } else { silence };
         tokio::select! {
             read = reader.read_buf(frames.buffer()) => {
                 match read {
@@ -105,7 +114,8 @@ async fn serve(
                     Ok(_) => {}
                     Err(error) => return End::Broken(error.to_string()),
                 }
-                (deadline, probed) = (Instant::now() + silence, false);
+                (heard, probed) = (Instant::now(), false);
+                publish.heard.send_replace(Some(heard));
                 if let Err(cause) = take(&mut frames, session, publish) {
                     return End::Broken(cause);
                 }
@@ -120,10 +130,10 @@ async fn serve(
             },
             () = sleep_until(deadline) => {
                 if probed {
-                    return End::Broken(format!("the server said nothing for {:?}", silence * 2));
+                    return End::Broken(format!("the server said nothing for {:?}", silence * PATIENCE));
                 }
                 session.probe();
-                (deadline, probed) = (Instant::now() + silence, true);
+                probed = true;
             }
         }
     }
@@ -134,7 +144,7 @@ async fn serve(
 fn take(frames: &mut Frames, session: &mut Session, publish: &Publish) -> Result<(), String> {
     while let Some(message) = frames.next::<Message>()? {
         if session.receive(message)? {
-            publish.send_replace(session.snapshot());
+            publish.snapshots.send_replace(session.snapshot());
         }
     }
     Ok(())
@@ -185,7 +195,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (commands, mut taken) = mpsc::channel(1);
         let task = tokio::spawn(async move {
-            let (publish, _) = watch::channel(None);
+            let publish = Publish { snapshots: watch::Sender::new(None), heard: watch::Sender::new(None) };
             let mut session = Session::new("Db", vec![]);
             serve(ours, &mut session, &mut taken, &publish, silence).await
         });

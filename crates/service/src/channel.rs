@@ -1,4 +1,6 @@
-//! The seam between programs: an endpoint to listen on or to call, by TCP, Unix socket or memory.
+//! The seam between programs: an endpoint to listen on or to call, by TLS, TCP, Unix socket or memory.
+//!
+//! Between machines it is TLS ([`crate::tls`]): a listener there admits the controller only, and calls of hosts only where it was made for them.
 //!
 //! A caller's channel connects when first used and again after a loss, so programs may start in any order.
 
@@ -18,11 +20,16 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::TlsStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Connected;
 
+use crate::replicas::{PATIENCE, Replicas, Search, Whom};
 use crate::telemetry::Inject;
+use crate::tls::handshakes::{self, Handshakes};
+use crate::tls::{Authority, Caller, Identity, Peer, Pinned, TlsError};
+use crate::{Settings, Shutdown};
 
 /// A channel to another program: it carries the caller's trace context and, over TCP, the shared token.
 pub type Channel = InterceptedService<tonic::transport::Channel, Inject>;
@@ -30,7 +37,7 @@ pub type Channel = InterceptedService<tonic::transport::Channel, Inject>;
 /// Bytes that an in-memory connection holds in each direction before its writer waits.
 const MEMORY_PIPE: usize = 256 << 10;
 
-/// Where a program is reached: `unix:/path`, `http://address:port` or `mem:name`.
+/// Where a program is reached: `unix:/path`, `http://address:port`, `https://[host:uid@]address:port` or `mem:name`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Endpoint {
@@ -38,13 +45,22 @@ pub enum Endpoint {
     Unix(PathBuf),
     /// A TCP address, as `host:port`.
     Tcp(String),
+    /// A TCP address with TLS.
+    Tls {
+        /// Whose certificate is expected there.
+        peer: Peer,
+        /// As `host:port`.
+        address: String,
+    },
     /// A name within this process.
     Memory(String),
 }
 
 /// Why a text is not an endpoint.
 #[derive(Debug, thiserror::Error)]
-#[error("\"{0}\" is not an endpoint: write unix:/path, http://address:port or mem:name")]
+#[error(
+    "\"{0}\" is not an endpoint: write unix:/path, http://address:port, https://[host:uid@]address:port or mem:name"
+)]
 pub struct EndpointError(String);
 
 impl FromStr for Endpoint {
@@ -57,6 +73,20 @@ impl FromStr for Endpoint {
         } else if let Some(address) = s.strip_prefix("http://") {
             let address = address.trim_end_matches('/');
             if address.contains(':') { Ok(Endpoint::Tcp(some(address)?)) } else { Err(refused()) }
+        } else if let Some(rest) = s.strip_prefix("https://") {
+            let rest = rest.trim_end_matches('/');
+            let (peer, address) = match rest.split_once('@') {
+                Some((peer, address)) => {
+                    let (id, uid) = peer.split_once(':').ok_or_else(refused)?;
+                    (Peer::Host { id: id.parse().map_err(|_| refused())?, uid: some(uid)? }, address)
+                }
+                None => (Peer::Controller, rest),
+            };
+            let (name, port) = address.rsplit_once(':').ok_or_else(refused)?;
+            if name.is_empty() || port.parse::<u16>().is_err() {
+                return Err(refused());
+            }
+            Ok(Endpoint::Tls { peer, address: address.to_owned() })
         } else if let Some(name) = s.strip_prefix("mem:") {
             Ok(Endpoint::Memory(some(name)?))
         } else {
@@ -83,6 +113,10 @@ impl fmt::Display for Endpoint {
         match self {
             Endpoint::Unix(path) => write!(f, "unix:{}", path.display()),
             Endpoint::Tcp(address) => write!(f, "http://{address}"),
+            Endpoint::Tls { peer: Peer::Host { id, uid }, address } => {
+                write!(f, "https://{id}:{uid}@{address}")
+            }
+            Endpoint::Tls { peer: Peer::Controller, address } => write!(f, "https://{address}"),
             Endpoint::Memory(name) => write!(f, "mem:{name}"),
         }
     }
@@ -93,12 +127,58 @@ impl fmt::Display for Endpoint {
 pub struct Connector {
     memory: Arc<Mutex<HashMap<String, mpsc::UnboundedSender<DuplexStream>>>>,
     token: Option<Arc<str>>,
+    shows: Shows,
+}
+
+/// What is shown over TLS.
+#[derive(Clone, Default)]
+enum Shows {
+    #[default]
+    Nothing,
+    /// A certificate of the controller, made at the first use from the authority in this data directory.
+    Controller(PathBuf, Arc<Mutex<Option<Arc<Identity>>>>),
+    This(Arc<Identity>),
+    /// Nothing yet: whom it may believe it knows by a token.
+    Joining(Pinned),
 }
 
 impl Connector {
     /// A connector that shows this token on TCP, and demands it there.
     pub fn with_token(token: Option<&str>) -> Connector {
         Connector { token: token.map(Into::into), ..Connector::default() }
+    }
+
+    /// The connector of one of the controller's programs: with the configured token, and the installation's authority where it is needed.
+    pub fn of(settings: &Settings) -> Connector {
+        let shows = Shows::Controller(settings.data_dir.clone(), Arc::default());
+        Connector { shows, ..Connector::with_token(settings.token.as_deref()) }
+    }
+
+    /// The same, as this identity over TLS.
+    pub fn showing(self, identity: Arc<Identity>) -> Connector {
+        Connector { shows: Shows::This(identity), ..self }
+    }
+
+    /// The same, for who is about to join.
+    pub fn joining(self, believes: Pinned) -> Connector {
+        Connector { shows: Shows::Joining(believes), ..self }
+    }
+
+    fn identity(&self) -> Result<Arc<Identity>, TlsError> {
+        match &self.shows {
+            Shows::This(identity) => Ok(identity.clone()),
+            Shows::Nothing | Shows::Joining(_) => {
+                Err(TlsError::NoIdentity("this program was given none".to_owned()))
+            }
+            Shows::Controller(data_dir, made) => {
+                let mut made = made.lock().expect("no holder panics");
+                if let Some(identity) = &*made {
+                    return Ok(identity.clone());
+                }
+                let identity = Identity::controller(Arc::new(Authority::open(data_dir)?), Vec::new())?;
+                Ok(made.insert(identity).clone())
+            }
+        }
     }
 
     /// The token that TCP demands.
@@ -112,37 +192,56 @@ impl Connector {
         InterceptedService::new(self.transport(endpoint), Inject::new(token))
     }
 
+    /// A channel to one of several programs, as [`crate::replicas`] tells: it follows the one that leads. To the only one it is as [`Connector::channel`].
+    pub fn channel_to(&self, to: &Replicas, whom: Whom) -> Channel {
+        if let Some(only) = to.only() {
+            return self.channel(only);
+        }
+        let tcp = to.all().iter().any(|endpoint| matches!(endpoint, Endpoint::Tcp(_)));
+        let token = tcp.then(|| self.token.clone()).flatten();
+        let search = Arc::new(Search::new(self.clone(), to.clone(), whom));
+        let transport = settings(None)
+            .connect_timeout(PATIENCE * 2)
+            // A machine that is gone is noticed within these, so that the next one that leads is found.
+            .http2_keep_alive_interval(Duration::from_secs(1))
+            .keep_alive_timeout(Duration::from_secs(3))
+            .connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+                let search = search.clone();
+                async move { search.connect().await.map(TokioIo::new) }
+            }));
+        InterceptedService::new(transport, Inject::new(token))
+    }
+
     /// The same without trace context and token.
     pub(crate) fn transport(&self, endpoint: &Endpoint) -> tonic::transport::Channel {
         let (connector, target) = (self.clone(), endpoint.clone());
         // The address only fills the `:authority` header, which a gateway checks: the connector below knows where to go.
         let authority = match endpoint {
-            Endpoint::Tcp(address) => {
+            Endpoint::Tcp(address) | Endpoint::Tls { address, .. } => {
                 tonic::transport::Endpoint::from_shared(format!("http://{address}")).ok()
             }
             Endpoint::Unix(_) | Endpoint::Memory(_) => None,
         };
-        authority
-            .unwrap_or_else(|| tonic::transport::Endpoint::from_static("http://localhost"))
-            .connect_timeout(Duration::from_secs(5))
-            .initial_stream_window_size(crate::server::STREAM_WINDOW)
-            .initial_connection_window_size(crate::server::CONNECTION_WINDOW)
-            .max_frame_size(crate::server::FRAME)
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(10))
-            .connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-                let (connector, target) = (connector.clone(), target.clone());
-                async move { connector.connect(&target).await.map(TokioIo::new) }
-            }))
+        settings(authority).connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+            let (connector, target) = (connector.clone(), target.clone());
+            async move { connector.connect(&target).await.map(TokioIo::new) }
+        }))
     }
 
-    async fn connect(&self, endpoint: &Endpoint) -> io::Result<Io> {
+    pub(crate) async fn connect(&self, endpoint: &Endpoint) -> io::Result<Io> {
         match endpoint {
             Endpoint::Unix(path) => UnixStream::connect(path).await.map(Io::Unix),
             Endpoint::Tcp(address) => {
                 let stream = TcpStream::connect(address.as_str()).await?;
                 stream.set_nodelay(true)?;
                 Ok(Io::Tcp(stream))
+            }
+            Endpoint::Tls { peer, address } => {
+                let stream = match &self.shows {
+                    Shows::Joining(believes) => believes.connect(address).await?,
+                    _ => self.identity()?.connect(address, peer).await?,
+                };
+                Ok(Io::Tls(Box::new(stream), Caller::default()))
             }
             Endpoint::Memory(name) => {
                 let (ours, theirs) = tokio::io::duplex(MEMORY_PIPE);
@@ -155,24 +254,44 @@ impl Connector {
         }
     }
 
-    /// Listens. A Unix socket left over by a dead program is replaced, one that answers is not.
+    /// Listens. A Unix socket left over by a dead program is replaced, one that answers is not. Over TLS the controller is admitted, and nobody else.
     pub async fn listen(&self, endpoint: &Endpoint) -> io::Result<Listener> {
-        match endpoint {
-            Endpoint::Unix(path) => {
-                let inner = bind_unix(path, 0o600).await?;
-                Ok(Listener { inner: Inner::Unix(inner), token: None })
-            }
+        let (inner, gate) = match endpoint {
+            Endpoint::Unix(path) => (Inner::Unix(bind_unix(path, 0o600).await?), Gate::Open),
             Endpoint::Tcp(address) => {
-                let inner = TcpListener::bind(address.as_str()).await?;
-                Ok(Listener { inner: Inner::Tcp(inner), token: self.token.clone() })
+                let gate = self.token.clone().map_or(Gate::Open, Gate::Token);
+                (Inner::Tcp(TcpListener::bind(address.as_str()).await?), gate)
+            }
+            Endpoint::Tls { address, .. } => {
+                let listener = TcpListener::bind(address.as_str()).await?;
+                (Inner::tls(listener, self.identity()?)?, Gate::Controller)
             }
             Endpoint::Memory(name) => {
                 let (sender, receiver) = mpsc::unbounded_channel();
                 self.memory.lock().expect("no holder panics").insert(name.clone(), sender);
-                Ok(Listener { inner: Inner::Memory(receiver), token: None })
+                (Inner::Memory(receiver), Gate::Open)
             }
-        }
+        };
+        Ok(Listener { inner, gate })
     }
+
+    /// Listens over TLS for whoever comes, also without a certificate: handlers find the [`Caller`] among a request's extensions, and decide.
+    pub async fn listen_for_hosts(&self, address: &str) -> io::Result<Listener> {
+        let inner = Inner::tls(TcpListener::bind(address).await?, self.identity()?)?;
+        Ok(Listener { inner, gate: Gate::Handlers })
+    }
+}
+
+/// What all channels have in common.
+fn settings(authority: Option<tonic::transport::Endpoint>) -> tonic::transport::Endpoint {
+    authority
+        .unwrap_or_else(|| tonic::transport::Endpoint::from_static("http://localhost"))
+        .connect_timeout(Duration::from_secs(5))
+        .initial_stream_window_size(crate::server::STREAM_WINDOW)
+        .initial_connection_window_size(crate::server::CONNECTION_WINDOW)
+        .max_frame_size(crate::server::FRAME)
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(10))
 }
 
 /// Binds a Unix socket with this mode. One left over by a dead program is replaced; one that answers is not.
@@ -202,25 +321,81 @@ pub async fn bind_unix(path: &std::path::Path, mode: u32) -> io::Result<UnixList
 /// A listening endpoint, as a stream of connections.
 pub struct Listener {
     inner: Inner,
-    token: Option<Arc<str>>,
+    gate: Gate,
+}
+
+/// Who may call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gate {
+    /// Whoever can connect.
+    Open,
+    /// Who shows this token.
+    Token(Arc<str>),
+    /// Who shows the controller's certificate.
+    Controller,
+    /// Whoever can connect, to netloom's own services, whose handlers decide; to nothing else that is served beside them.
+    Handlers,
 }
 
 enum Inner {
     Unix(UnixListener),
     Tcp(TcpListener),
+    Tls { ready: mpsc::Receiver<io::Result<Io>>, port: u16, _end: tokio_util::sync::DropGuard },
     Memory(mpsc::UnboundedReceiver<DuplexStream>),
 }
 
+impl Inner {
+    /// Handshakes are made beside the listener, a bounded number of them for a bounded time.
+    fn tls(listener: TcpListener, identity: Arc<Identity>) -> io::Result<Inner> {
+        let port = listener.local_addr()?.port();
+        let (sender, ready) = mpsc::channel(handshakes::MOST);
+        let end = Shutdown::new();
+        tokio::spawn(end.clone().run_until_cancelled_owned(accept_tls(listener, identity, sender)));
+        Ok(Inner::Tls { ready, port, _end: end.drop_guard() })
+    }
+}
+
+async fn accept_tls(listener: TcpListener, identity: Arc<Identity>, ready: mpsc::Sender<io::Result<Io>>) {
+    let slots = Arc::new(Semaphore::new(handshakes::MOST));
+    let under_way = Handshakes::default();
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else { return };
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(e) => {
+                tracing::warn!("a connection cannot be accepted: {e}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let Some(handshake) = under_way.begin(from.ip()) else {
+            tracing::info!(%from, "refused: too many handshakes are under way from there");
+            continue;
+        };
+        let (identity, ready) = (identity.clone(), ready.clone());
+        tokio::spawn(async move {
+            let _places = (slot, handshake);
+            let _ = stream.set_nodelay(true);
+            match tokio::time::timeout(handshakes::WITHIN, identity.accept(stream)).await {
+                Ok(Ok((stream, peer))) => drop(ready.send(Ok(Io::Tls(Box::new(stream), Caller(peer)))).await),
+                Ok(Err(e)) => tracing::info!(%from, "refused: {e}"),
+                Err(_) => tracing::info!(%from, "refused: no handshake within {:?}", handshakes::WITHIN),
+            }
+        });
+    }
+}
+
 impl Listener {
-    /// The token that callers have to show; none on Unix sockets and in memory.
-    pub fn token(&self) -> Option<Arc<str>> {
-        self.token.clone()
+    /// Who may call here.
+    pub fn gate(&self) -> Gate {
+        self.gate.clone()
     }
 
     /// The TCP port that was bound, for endpoints with port 0.
     pub fn port(&self) -> Option<u16> {
         match &self.inner {
             Inner::Tcp(listener) => listener.local_addr().ok().map(|a| a.port()),
+            Inner::Tls { port, .. } => Some(*port),
             Inner::Unix(_) | Inner::Memory(_) => None,
         }
     }
@@ -238,6 +413,7 @@ impl Stream for Listener {
                     Ok(Io::Tcp(s))
                 }))
             }),
+            Inner::Tls { ready, .. } => ready.poll_recv(cx),
             Inner::Memory(r) => r.poll_recv(cx).map(|s| s.map(|s| Ok(Io::Memory(s)))),
         }
     }
@@ -249,13 +425,20 @@ pub enum Io {
     Unix(UnixStream),
     /// Over TCP.
     Tcp(TcpStream),
+    /// Over TLS, from this caller.
+    Tls(Box<TlsStream<TcpStream>>, Caller),
     /// Within the process.
     Memory(DuplexStream),
 }
 
 impl Connected for Io {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
+    type ConnectInfo = Caller;
+    fn connect_info(&self) -> Caller {
+        match self {
+            Io::Tls(_, caller) => caller.clone(),
+            Io::Unix(_) | Io::Tcp(_) | Io::Memory(_) => Caller::default(),
+        }
+    }
 }
 
 impl AsyncRead for Io {
@@ -263,6 +446,7 @@ impl AsyncRead for Io {
         match self.get_mut() {
             Io::Unix(s) => Pin::new(s).poll_read(cx, buf),
             Io::Tcp(s) => Pin::new(s).poll_read(cx, buf),
+            Io::Tls(s, _) => Pin::new(s).poll_read(cx, buf),
             Io::Memory(s) => Pin::new(s).poll_read(cx, buf),
         }
     }
@@ -273,6 +457,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Io::Unix(s) => Pin::new(s).poll_write(cx, buf),
             Io::Tcp(s) => Pin::new(s).poll_write(cx, buf),
+            Io::Tls(s, _) => Pin::new(s).poll_write(cx, buf),
             Io::Memory(s) => Pin::new(s).poll_write(cx, buf),
         }
     }
@@ -281,6 +466,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Io::Unix(s) => Pin::new(s).poll_flush(cx),
             Io::Tcp(s) => Pin::new(s).poll_flush(cx),
+            Io::Tls(s, _) => Pin::new(s).poll_flush(cx),
             Io::Memory(s) => Pin::new(s).poll_flush(cx),
         }
     }
@@ -289,6 +475,7 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Io::Unix(s) => Pin::new(s).poll_shutdown(cx),
             Io::Tcp(s) => Pin::new(s).poll_shutdown(cx),
+            Io::Tls(s, _) => Pin::new(s).poll_shutdown(cx),
             Io::Memory(s) => Pin::new(s).poll_shutdown(cx),
         }
     }
@@ -300,11 +487,30 @@ mod tests {
 
     #[test]
     fn endpoints_are_read_back() {
-        for text in ["unix:/run/x.sock", "http://127.0.0.1:7600", "mem:scheduler"] {
+        for text in [
+            "unix:/run/x.sock",
+            "http://127.0.0.1:7600",
+            "https://ctl:7601",
+            "https://h2:uid@[::1]:7602",
+            "mem:scheduler",
+        ] {
             assert_eq!(text.parse::<Endpoint>().unwrap().to_string(), text);
         }
         assert_eq!("unix:///a".parse::<Endpoint>().unwrap(), Endpoint::Unix("/a".into()));
-        for text in ["", "unix:", "http://", "http://host", "mem:", "/run/x.sock", "https://a:1"] {
+        for text in [
+            "",
+            "unix:",
+            "http://",
+            "http://host",
+            "mem:",
+            "/run/x.sock",
+            "https://a",
+            "https://a:b",
+            "https://@a:1",
+            "https://h1@a:1",
+            "https://h1:@a:1",
+            "https://:uid@a:1",
+        ] {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }
     }

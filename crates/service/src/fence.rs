@@ -53,6 +53,11 @@ impl From<FenceError> for Failure {
     }
 }
 
+/// The file in which a service of a host keeps its leader's term.
+pub fn term_file(data_dir: &Path, service: &str) -> PathBuf {
+    data_dir.join(service).join("term")
+}
+
 impl Fence {
     /// Reads the file; a missing one means that no leader was seen.
     pub fn open(path: &Path) -> Result<Fence, FenceError> {

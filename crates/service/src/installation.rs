@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -12,6 +13,8 @@ use netloom_model::id::Owner;
 
 /// How long a claim waits for a program that is just ending.
 const CLAIM_WAIT: Duration = Duration::from_secs(2);
+/// How many drafts of files this process began.
+static DRAFTS: AtomicU64 = AtomicU64::new(0);
 
 /// The installation's owner id, made at the first call for a data directory.
 pub fn owner(data_dir: &Path) -> io::Result<Owner> {
@@ -24,7 +27,7 @@ pub fn owner(data_dir: &Path) -> io::Result<Owner> {
     })
 }
 
-/// The content of a small file, which is made with this content and mode when it does not exist. Two programs that make it at once get the same.
+/// The content of a small file, which is made with this content and mode when it does not exist. Who make it at once, programs or services of one, get the same.
 pub fn read_or_make(path: &Path, mode: u32, content: impl FnOnce() -> String) -> io::Result<String> {
     match fs::read_to_string(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -33,11 +36,12 @@ pub fn read_or_make(path: &Path, mode: u32, content: impl FnOnce() -> String) ->
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
-    let draft = path.with_extension(format!("{}.new", std::process::id()));
+    let nth = DRAFTS.fetch_add(1, Ordering::Relaxed);
+    let draft = path.with_extension(format!("{}-{nth}.new", std::process::id()));
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&draft)?;
     file.write_all(content().as_bytes())?;
     file.sync_all()?;
-    // A hard link fails when the other program was first; its content then counts.
+    // A hard link fails when the other one was first; its content then counts.
     let linked = fs::hard_link(&draft, path);
     fs::remove_file(&draft)?;
     match linked {
@@ -107,6 +111,22 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
         private_file(&path).unwrap();
         assert_eq!((mode(), fs::read_to_string(&path).unwrap().as_str()), (0o600, "content"));
+    }
+
+    /// The services of one program had one draft: a first start failed with "No such file or directory" now and then.
+    #[test]
+    fn services_of_one_program_that_make_a_file_at_once_get_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..10 {
+            let path = &dir.path().join(format!("{round}/owner"));
+            let all: BTreeSet<String> = std::thread::scope(|scope| {
+                let made = |n: u32| read_or_make(path, 0o644, || n.to_string()).unwrap();
+                let all: Vec<_> = (0..4).map(|n| scope.spawn(move || made(n))).collect();
+                all.into_iter().map(|one| one.join().unwrap()).collect()
+            });
+            assert_eq!(all.len(), 1, "{all:?}");
+            assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "and nothing else stays");
+        }
     }
 
     #[tokio::test]

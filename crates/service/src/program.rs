@@ -18,6 +18,17 @@ Every key of the configuration is also an environment variable: NETLOOM_HOST is 
 NETLOOM_GATEWAY__LISTEN is `listen` of [gateway]. NETLOOM_LOG filters the log, for instance info,netloom_network=debug.
 Spans are sent where NETLOOM_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT says.";
 
+/// Where a program's files are, as its command line says.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    /// Its configuration.
+    pub config: Option<PathBuf>,
+    /// What is kept over a reboot.
+    pub data_dir: Option<PathBuf>,
+    /// What is not.
+    pub run_dir: Option<PathBuf>,
+}
+
 /// Runs a server program: reads the command line and the settings, starts logs, and runs `body` until it ends or a signal (INT, TERM) asks it to. Exit
 /// codes: 0 ended as asked, 1 failed, 2 wrong usage.
 pub fn program<F, Fut>(name: &'static str, about: &str, body: F) -> ExitCode
@@ -25,7 +36,7 @@ where
     F: FnOnce(Settings, Shutdown) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    let (mut config, mut data_dir, mut run_dir) = (None, None, None);
+    let mut places = Places::default();
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let (key, inline) = match arg.split_once('=') {
@@ -33,9 +44,9 @@ where
             None => (arg, None),
         };
         let slot: &mut Option<PathBuf> = match key.as_str() {
-            "--config" => &mut config,
-            "--data-dir" => &mut data_dir,
-            "--run-dir" => &mut run_dir,
+            "--config" => &mut places.config,
+            "--data-dir" => &mut places.data_dir,
+            "--run-dir" => &mut places.run_dir,
             "--version" => {
                 println!("{name} {}", env!("CARGO_PKG_VERSION"));
                 return ExitCode::SUCCESS;
@@ -55,6 +66,15 @@ where
         };
         *slot = Some(value.into());
     }
+    run(name, &places, body)
+}
+
+/// The same for a program that reads its command line itself.
+pub fn run<F, Fut>(name: &'static str, places: &Places, body: F) -> ExitCode
+where
+    F: FnOnce(Settings, Shutdown) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(e) => {
@@ -62,7 +82,8 @@ where
             return ExitCode::FAILURE;
         }
     };
-    let settings = Settings::load(config.as_deref(), data_dir.as_deref(), run_dir.as_deref());
+    let settings =
+        Settings::load(places.config.as_deref(), places.data_dir.as_deref(), places.run_dir.as_deref());
     let outcome = settings.and_then(|settings| {
         let spans = {
             // What sends spans lives on the runtime.

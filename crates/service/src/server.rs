@@ -1,26 +1,29 @@
 //! A server: the same layers for every service, on any listener.
 //!
-//! From the outside in: trace (a span per call, child of the caller's) → measure (counts and times it) → token (TCP only) → `/metrics` → handler. Health
+//! From the outside in: trace (a span per call, child of the caller's) → measure (counts and times it) → gate (TCP: the token; TLS: the controller's certificate) → `/metrics` → handler. Health
 //! (`grpc.health.v1`) and reflection (v1, and v1alpha for clients that still speak it) come with each server.
 
-use std::sync::Arc;
+use std::convert::Infallible;
 
 use http::{HeaderValue, Request, Response};
 use netloom_model::{Code, Failure};
+use tokio::sync::watch;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tonic_health::ServingStatus;
 use tower::ServiceBuilder;
 use tower_http::trace::TraceLayer;
 use tracing::{Span, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::Shutdown;
-use crate::channel::Listener;
+use crate::channel::{Gate, Listener};
 use crate::measure::MeasureLayer;
 use crate::scrape::ScrapeLayer;
 use crate::status::to_status;
 use crate::telemetry;
+use crate::tls::{Caller, Peer};
 
 /// Most bytes of a message between netloom's services.
 pub const MAX_MESSAGE: usize = 8 << 20;
@@ -41,9 +44,20 @@ pub async fn serve(
     descriptors: &'static [u8],
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
+    serve_when(listener, routes, service, descriptors, watch::channel(true).1, shutdown).await
+}
+
+/// The same, and says of the service that it does not serve while this is false: callers that know of others go to them. The program is healthy all the while.
+pub async fn serve_when(
+    listener: Listener,
+    routes: Routes,
+    service: &str,
+    descriptors: &'static [u8],
+    mut serves: watch::Receiver<bool>,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_service_status("", tonic_health::ServingStatus::Serving).await;
-    health.set_service_status(service, tonic_health::ServingStatus::Serving).await;
+    health.set_service_status("", ServingStatus::Serving).await;
     let routes = routes.add_service(health_service);
     let routes = with_reflection(routes, descriptors)?;
     let layers = ServiceBuilder::new()
@@ -55,19 +69,34 @@ pub async fn serve(
                 .on_failure(()),
         )
         .layer(MeasureLayer::new(&[descriptors, tonic_health::pb::FILE_DESCRIPTOR_SET])?)
-        .layer(TokenLayer { token: listener.token() })
+        .layer(GateLayer(listener.gate()))
         .layer(ScrapeLayer)
         .into_inner();
-    Server::builder()
+    let served = Server::builder()
         .accept_http1(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
         .layer(layers)
         .add_routes(routes)
-        .serve_with_incoming_shutdown(listener, shutdown.cancelled_owned())
-        .await?;
-    Ok(())
+        .serve_with_incoming_shutdown(listener, shutdown.cancelled_owned());
+    let told = async {
+        loop {
+            let status =
+                if *serves.borrow_and_update() { ServingStatus::Serving } else { ServingStatus::NotServing };
+            health.set_service_status(service, status).await;
+            if serves.changed().await.is_err() {
+                // It stays so.
+                std::future::pending::<Infallible>().await;
+            }
+        }
+    };
+    // First what is ready at once, so that nobody is told otherwise.
+    tokio::select! {
+        biased;
+        never = told => never,
+        served = served => Ok(served?),
+    }
 }
 
 /// Adds reflection, in both versions.
@@ -111,27 +140,24 @@ pub fn call_span<B>(request: &Request<B>) -> Span {
     span
 }
 
-/// Refuses calls without the token, where one is demanded.
+/// Refuses calls of those who may not call here.
 #[derive(Clone)]
-struct TokenLayer {
-    token: Option<Arc<str>>,
-}
+struct GateLayer(Gate);
 
-impl<S> tower::Layer<S> for TokenLayer {
-    type Service = TokenCheck<S>;
-    fn layer(&self, inner: S) -> TokenCheck<S> {
-        let expected = self.token.as_ref().map(|t| format!("Bearer {t}").into());
-        TokenCheck { inner, expected }
+impl<S> tower::Layer<S> for GateLayer {
+    type Service = GateCheck<S>;
+    fn layer(&self, inner: S) -> GateCheck<S> {
+        GateCheck { inner, gate: self.0.clone() }
     }
 }
 
 #[derive(Clone)]
-struct TokenCheck<S> {
+struct GateCheck<S> {
     inner: S,
-    expected: Option<Arc<str>>,
+    gate: Gate,
 }
 
-impl<S, B> tower::Service<Request<B>> for TokenCheck<S>
+impl<S, B> tower::Service<Request<B>> for GateCheck<S>
 where
     S: tower::Service<Request<B>, Response = Response<Body>>,
     S::Future: Send + 'static,
@@ -146,20 +172,42 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let shown = request.headers().get(http::header::AUTHORIZATION).map(HeaderValue::as_bytes);
-        let allowed = match &self.expected {
-            None => true,
-            Some(expected) => shown.is_some_and(|s| same_bytes(s, expected.as_bytes())),
-        };
-        if !allowed {
-            let failure = Failure::new(
-                Code::Unauthenticated,
-                "TOKEN_INVALID",
-                "this service demands its shared token: set the same `token` in both configurations",
-            );
-            return Box::pin(async move { Ok(to_status(failure).into_http()) });
+        match admit(&self.gate, &request) {
+            Ok(()) => Box::pin(self.inner.call(request)),
+            Err(failure) => Box::pin(async move { Ok(to_status(failure).into_http()) }),
         }
-        Box::pin(self.inner.call(request))
+    }
+}
+
+fn admit<B>(gate: &Gate, request: &Request<B>) -> Result<(), Failure> {
+    match gate {
+        Gate::Open => Ok(()),
+        Gate::Handlers if request.uri().path().starts_with("/netloom.") => Ok(()),
+        Gate::Handlers => {
+            let said = "this is not for callers from other machines";
+            Err(Failure::new(Code::PermissionDenied, "PEER_REFUSED", said))
+        }
+        Gate::Token(token) => {
+            let shown = request.headers().get(http::header::AUTHORIZATION).map(HeaderValue::as_bytes);
+            let expected = format!("Bearer {token}");
+            if shown.is_some_and(|s| same_bytes(s, expected.as_bytes())) {
+                return Ok(());
+            }
+            let said = "this service demands its shared token: set the same `token` in both configurations";
+            Err(Failure::new(Code::Unauthenticated, "TOKEN_INVALID", said))
+        }
+        Gate::Controller => match request.extensions().get::<Caller>().and_then(|c| c.0.as_ref()) {
+            Some(Peer::Controller) => Ok(()),
+            Some(other) => {
+                let said =
+                    format!("only the controller may call here, and this is the certificate of {other}");
+                Err(Failure::new(Code::PermissionDenied, "PEER_REFUSED", said))
+            }
+            None => {
+                let said = "only the controller may call here, and no certificate was shown";
+                Err(Failure::new(Code::Unauthenticated, "CERTIFICATE_MISSING", said))
+            }
+        },
     }
 }
 

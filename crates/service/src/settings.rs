@@ -11,7 +11,7 @@ use netloom_model::kind::Catalogue;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::Endpoint;
+use crate::{Endpoint, Replicas};
 
 mod wrong;
 
@@ -49,10 +49,10 @@ struct File {
 /// Where each internal service is reached.
 #[derive(Debug, Clone)]
 pub struct Endpoints {
-    /// The scheduler.
-    pub scheduler: Endpoint,
-    /// The image registry.
-    pub image_registry: Endpoint,
+    /// The scheduler, or several of which one leads.
+    pub scheduler: Replicas,
+    /// The image registry, or several that keep the same images.
+    pub image_registry: Replicas,
     /// This host's compute service.
     pub compute: Endpoint,
     /// This host's network service.
@@ -72,8 +72,8 @@ struct Common {
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct EndpointsConfig {
-    scheduler: Option<Endpoint>,
-    image_registry: Option<Endpoint>,
+    scheduler: Option<Replicas>,
+    image_registry: Option<Replicas>,
     compute: Option<Endpoint>,
     network: Option<Endpoint>,
 }
@@ -122,11 +122,19 @@ impl Settings {
             given.unwrap_or_else(|| Endpoint::Unix(run_dir.join(format!("{name}.sock"))))
         };
         let endpoints = Endpoints {
-            scheduler: socket(common.endpoints.scheduler, "scheduler"),
-            image_registry: socket(common.endpoints.image_registry, "image-registry"),
+            scheduler: common.endpoints.scheduler.unwrap_or_else(|| socket(None, "scheduler").into()),
+            image_registry: (common.endpoints.image_registry)
+                .unwrap_or_else(|| socket(None, "image-registry").into()),
             compute: socket(common.endpoints.compute, "compute"),
             network: socket(common.endpoints.network, "network"),
         };
+        let controllers = [&endpoints.scheduler, &endpoints.image_registry].map(Replicas::all).concat();
+        let named = controllers.iter().chain([&endpoints.compute, &endpoints.network]);
+        if let Some(tls) = named.into_iter().find(|e| matches!(e, Endpoint::Tls { .. })) {
+            anyhow::bail!(
+                "[endpoints] names {tls}, and the programs of a controller do not talk over TLS: write unix:/path or http://address:port; hosts on other machines join (netloom host token)"
+            );
+        }
         let host = common.host.unwrap_or_else(|| "local".parse().expect("a valid host id"));
         Ok(Settings { data_dir, run_dir, host, token: common.token, endpoints, figment, file })
     }
@@ -148,6 +156,11 @@ impl Settings {
         })
     }
 
+    /// The URL of the Redis that wakes replicas; none when the configuration names none.
+    pub fn redis(&self) -> anyhow::Result<Option<String>> {
+        Ok(self.value::<String>("redis")?.filter(|url| !url.is_empty()))
+    }
+
     /// Where spans are sent, as `otlp_endpoint` or OpenTelemetry's own variables say; none when nothing does.
     pub fn otlp_endpoint(&self) -> anyhow::Result<Option<Endpoint>> {
         use anyhow::Context as _;
@@ -161,7 +174,10 @@ impl Settings {
             return Ok(None);
         };
         let endpoint: Endpoint = text.parse().with_context(|| format!("{key} cannot be used"))?;
-        anyhow::ensure!(!matches!(endpoint, Endpoint::Memory(_)), "{key} cannot be within the process");
+        anyhow::ensure!(
+            matches!(endpoint, Endpoint::Unix(_) | Endpoint::Tcp(_)),
+            "{key} is {endpoint}; it must be http://address:port or unix:/path"
+        );
         Ok(Some(endpoint))
     }
 
@@ -236,6 +252,13 @@ mod tests {
         assert!(Path::new(DEFAULT_FILE).exists() || Settings::load(None, None, None).is_ok());
         let said = Settings::load(Some(Path::new("/nonexistent.toml")), None, None).unwrap_err().to_string();
         assert!(said.contains("/nonexistent.toml"), "{said}");
+    }
+
+    #[test]
+    fn programs_of_one_machine_do_not_talk_over_tls() {
+        let tls = "[endpoints]\ncompute = \"https://h1:uid@10.0.0.2:7610\"\n";
+        let said = Settings::from_toml(tls, Path::new("/d"), Path::new("/r")).unwrap_err().to_string();
+        assert!(said.contains("hosts on other machines join"), "{said}");
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! What tests of all crates share: facilities that may be missing, and waiting on levels.
 
 pub mod libvirt;
+pub mod postgres;
+pub mod redis;
+pub mod wire;
 
 use std::future::Future;
 use std::io::Write as _;
@@ -8,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// True when the facility ("docker", "ovs", "libvirt", "lvm", "root") is there. When it is not, says `SKIPPED <test>: …` on standard error, or panics when `NETLOOM_REQUIRE` names it.
+/// True when the facility ("docker", "ovs", "libvirt", "lvm", "postgres", "redis", "root") is there. When it is not, says `SKIPPED <test>: …` on standard error, or panics when `NETLOOM_REQUIRE` names it.
 pub fn require(test: &str, facility: &str) -> bool {
     let there = match facility {
         "docker" => std::os::unix::net::UnixStream::connect("/var/run/docker.sock").is_ok(),
@@ -20,6 +23,8 @@ pub fn require(test: &str, facility: &str) -> bool {
                 .iter()
                 .all(|p| Path::new(p).exists())
         }
+        "postgres" => postgres::programs().is_some(),
+        "redis" => redis::is_there(),
         "lvm" => Path::new("/usr/sbin/lvmconfig").exists(),
         "root" => nix::unistd::geteuid().is_root(),
         other => panic!("unknown facility {other}"),

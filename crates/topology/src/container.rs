@@ -62,7 +62,7 @@ impl<'a> Containers<'a> {
         let env = self.env(levels, magic, report);
         self.pay(env.iter().map(|(k, v)| k.len() + v.len()).sum(), pos, report)?;
         let mut places = places(levels);
-        let (binds, volumes) = self.mounts(levels, magic, &mut places, report);
+        let (mut binds, volumes) = self.mounts(levels, magic, &mut places, report);
         let command = |item: Option<&At<String>>, report: &mut Report| match item {
             Some(item) => words::split(&magic.text(&item.value, item.pos, report)).unwrap_or_default(),
             None => Vec::new(),
@@ -81,7 +81,13 @@ impl<'a> Containers<'a> {
         for word in healthcheck.iter_mut().flat_map(|h| &mut h.test) {
             *word = magic.text(word, place(&places, "healthcheck").unwrap_or(pos), report);
         }
-        let own = self.startup_configs.get(magic.node).map(|text| At { value: text.clone(), pos });
+        let save_file = levels.one(|d| &d.save_file);
+        let mut own = self.startup_configs.get(magic.node).map(|text| At { value: text.clone(), pos });
+        if let Some(path) = save_file
+            && let Some(saved) = own.take()
+        {
+            self.put_back(&saved.value, path, kind, magic, &mut binds, report);
+        }
         let bound = kind.startup_path().and_then(|path| binds.iter().position(|b| b.target == path));
         let startup_config = match own.as_ref().or_else(|| levels.one(|d| &d.startup_config)) {
             Some(_) if own.is_some() && bound.is_some() => {
@@ -152,6 +158,7 @@ impl<'a> Containers<'a> {
             enforce_startup_config: !startup_config.is_empty() && is(|d| &d.enforce_startup_config),
             startup_config,
             license,
+            save_file: text(save_file),
             healthcheck,
             stages,
             certificate: Certificate::merged(levels.all().map(|d| &d.certificate), certificate_pos, report),
@@ -240,6 +247,32 @@ impl<'a> Containers<'a> {
             volumes.push(VolumeMount { name, target, read_only: volume.read_only });
         }
         (binds, volumes)
+    }
+
+    /// Puts what was saved of a node where it was read: a bind there gives way to it.
+    fn put_back(
+        &mut self,
+        saved: &str,
+        path: &At<String>,
+        kind: &Kind,
+        magic: Magic<'_>,
+        binds: &mut Vec<Bind>,
+        report: &mut Report,
+    ) {
+        if kind.runtime == Runtime::Libvirt {
+            let message = format!(
+                "what was saved of {} is not put back into node {}, a virtual machine, into which nothing is mounted: have its startup-config write it",
+                path.value, magic.node
+            );
+            report.warning(path.pos, "KEY_NOT_SUPPORTED", message);
+            return;
+        }
+        let file = format!("{MADE}/{}/save-file", magic.node);
+        let source = BindSource::Bundle(told(self.files.make(&file, saved).map(|()| file), path.pos, report));
+        match binds.iter_mut().find(|bind| bind.target == path.value) {
+            Some(bind) => bind.source = source,
+            None => binds.push(Bind { source, target: path.value.clone(), read_only: false }),
+        }
     }
 
     fn source(&mut self, path: &str, pos: Pos, report: &mut Report) -> Result<BindSource, Refusal> {
@@ -367,6 +400,7 @@ fn places(levels: &Levels<'_>) -> Places {
             of(levels.one(|d| &d.ports).map(|a| a.pos), "ports"),
             of(levels.one(|d| &d.hostname).map(|a| a.pos), "hostname"),
             of(levels.one(|d| &d.runtime).map(|a| a.pos), "runtime"),
+            of(levels.one(|d| &d.placement).map(|a| a.pos), "placement"),
         ]
         .into_iter()
         .flatten(),

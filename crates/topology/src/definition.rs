@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use netloom_model::spec::{
-    DeviceMapping, DnsSpec, Healthcheck, NetworkMode, PortMapping, PullPolicy, RestartPolicy, VolumeMount,
-    is_sysctl,
+    DeviceMapping, DnsSpec, Healthcheck, NetworkMode, Placement, PortMapping, PullPolicy, RestartPolicy,
+    VolumeMount, is_sysctl,
 };
 use netloom_model::state::Runtime;
 
@@ -15,7 +15,7 @@ use crate::docker;
 use crate::keys::{Section, known};
 use crate::stages::Stages;
 use crate::value;
-use crate::yaml::Node;
+use crate::yaml::{Node, Value};
 
 /// Where a definition stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,10 +56,12 @@ pub(crate) struct Definition {
     pub enforce_startup_config: Option<At<bool>>,
     pub suppress_startup_config: Option<At<bool>>,
     pub license: Option<At<String>>,
+    pub save_file: Option<At<String>>,
     pub auto_remove: Option<At<bool>>,
     pub ports: Option<At<Vec<At<PortMapping>>>>,
     pub dns: Option<At<DnsSpec>>,
     pub healthcheck: Option<At<Healthcheck>>,
+    pub placement: Option<At<Placement>>,
     pub certificate: Certificate,
     pub stages: Stages,
     pub env: Vec<(String, At<String>)>,
@@ -136,10 +138,12 @@ impl Definition {
                 self.suppress_startup_config = value::parsed(node, report, value::truth)
             }
             "license" => self.license = value::text(node, report),
+            "save-file" => self.save_file = value::text(node, report),
             "auto-remove" => self.auto_remove = value::parsed(node, report, value::truth),
             "ports" => self.ports = docker::ports(node, report),
             "dns" => self.dns = docker::dns(node, report),
             "healthcheck" => self.healthcheck = docker::healthcheck(node, report),
+            "placement" => self.placement = placement(node, report),
             "certificate" => self.certificate = Certificate::read(node, report),
             "stages" => self.stages = Stages::read(node, report),
             "labels" => self.labels = labels(node, report),
@@ -181,6 +185,26 @@ fn runtime(node: &Node, report: &mut Report) -> Option<At<Runtime>> {
         }
     };
     Some(At { value: runtime, pos })
+}
+
+/// Where it may be; a map without keys says anywhere, whatever it would inherit.
+fn placement(node: &Node, report: &mut Report) -> Option<At<Placement>> {
+    let mut placement = Placement::default();
+    for (key, entry) in known(Section::Placement, value::map(node, report), report) {
+        let node = &entry.node;
+        let texts = |report: &mut Report| value::texts(node, report).into_iter().map(|t| t.value).collect();
+        match key {
+            "host" => placement.host = value::text(node, report).map(|h| h.value).unwrap_or_default(),
+            "labels" => {
+                let labels = value::text_map(node, report).into_iter();
+                placement.labels = labels.map(|(key, label)| (key, label.value)).collect();
+            }
+            "tolerations" => placement.tolerations = texts(report),
+            "apart-from" => placement.apart_from = texts(report),
+            _ => unreachable!("{key} is in the table as done, and is not read here"),
+        }
+    }
+    matches!(*node.value, Value::Map(_)).then_some(At { value: placement, pos: node.pos })
 }
 
 fn check_cgroup_namespace(node: &Node, report: &mut Report) {

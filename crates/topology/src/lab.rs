@@ -1,12 +1,14 @@
 //! A lab from the tree of its file: the keys at the top, then the nodes, then the links.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Display;
+use std::str::FromStr;
 
 use netloom_model::failure::Violation;
 use netloom_model::id::LabId;
-use netloom_model::kind::{Catalogue, Kind};
+use netloom_model::kind::Catalogue;
 use netloom_model::spec::{
-    AuthoritySpec, EndpointType, LAB_NAME_PREFIX, LabSpec, MAX_LINKS, MAX_NODES, NetworkMode, NoPlane, Plane,
+    AuthoritySpec, EndpointType, LAB_NAME_PREFIX, LabSpec, MAX_LINKS, MAX_NODES, NetworkMode, NodeSpec,
 };
 use netloom_model::state::Runtime;
 
@@ -43,7 +45,12 @@ pub(crate) fn read(input: &Input<'_>, root: &Node, report: &mut Report) -> Parse
                 places.add("prefix", entry.node.pos);
                 parsed.spec.prefix = prefix(entry, report);
             }
-            "plane" => parsed.spec.plane = plane(entry, report),
+            "plane" => parsed.spec.plane = word(entry, report),
+            "placement-policy" => parsed.spec.placement_policy = word(entry, report).unwrap_or_default(),
+            "project" => {
+                places.add("project", entry.node.pos);
+                parsed.spec.project = value::text(&entry.node, report).map(|p| p.value).unwrap_or_default();
+            }
             "mgmt" => {
                 mgmt_pos = entry.pos;
                 mgmt = Some(Mgmt::read(&entry.node, report));
@@ -82,7 +89,7 @@ pub(crate) fn read(input: &Input<'_>, root: &Node, report: &mut Report) -> Parse
         ),
     }
     if parsed.spec.mgmt.is_some() && mgmt_pos != Pos::default() {
-        tell_machines_without_mgmt(&parsed, input, mgmt_pos, report);
+        tell_machines_without_address(&parsed, input, mgmt_pos, report);
     }
     let of_machines = input.catalogue.check_machines(&parsed.spec);
     for violation in parsed.spec.check().into_iter().chain(input.catalogue.check(&parsed.spec)) {
@@ -100,23 +107,23 @@ pub(crate) fn read(input: &Input<'_>, root: &Node, report: &mut Report) -> Parse
     parsed
 }
 
-/// Virtual machines have a NIC for management, which nothing is plugged into.
-fn tell_machines_without_mgmt(parsed: &Parsed, input: &Input<'_>, pos: Pos, report: &mut Report) {
-    let is_machine = |kind: &Kind| kind.runtime == Runtime::Libvirt;
-    let machines: Vec<&str> = parsed
-        .spec
-        .nodes
-        .iter()
-        .filter(|n| input.catalogue.of(n).is_some_and(is_machine))
-        .map(|n| n.id.as_str())
-        .collect();
+/// There is no DHCP: virtual machines whose kind has no medium that says their address know only the one that their own configuration sets.
+fn tell_machines_without_address(parsed: &Parsed, input: &Input<'_>, pos: Pos, report: &mut Report) {
+    let lacks = |node: &&NodeSpec| {
+        let kind = input.catalogue.of(node).filter(|kind| kind.runtime == Runtime::Libvirt);
+        kind.is_some_and(|kind| kind.without_address(node, &parsed.spec).is_some())
+    };
+    let machines: Vec<&str> = parsed.spec.nodes.iter().filter(lacks).map(|n| n.id.as_str()).collect();
     if !machines.is_empty() {
         let message = format!(
-            "virtual machines are not on the management network yet: {} {} by netloom exec, by the console, or by a link of the lab",
-            machines.join(", "),
-            if machines.len() == 1 { "is reached" } else { "are reached" },
+            "{} on the management network, and nothing tells {} an address there: give mgmt-ipv4, and have the startup-config set it",
+            match machines.as_slice() {
+                [one] => format!("virtual machine {one} is"),
+                all => format!("virtual machines {} are", all.join(", ")),
+            },
+            if machines.len() == 1 { "it" } else { "them" },
         );
-        report.info(pos, "MGMT_NOT_FOR_VMS", message);
+        report.info(pos, "MGMT_NOT_TOLD", message);
     }
 }
 
@@ -144,9 +151,10 @@ fn prefix(entry: &Entry, report: &mut Report) -> String {
     }
 }
 
-fn plane(entry: &Entry, report: &mut Report) -> Option<Plane> {
+/// A word that says itself what is wrong with it.
+fn word<T: FromStr<Err: Display>>(entry: &Entry, report: &mut Report) -> Option<T> {
     let text = value::text(&entry.node, report)?;
-    let wrong = |e: NoPlane| report.error(text.pos, "INVALID_VALUE", e.to_string());
+    let wrong = |e: T::Err| report.error(text.pos, "INVALID_VALUE", e.to_string());
     text.value.parse().map_err(wrong).ok()
 }
 
@@ -317,6 +325,10 @@ fn check_references(node: &mut node::Built, nodes: &HashMap<&str, Named<'_>>, re
     for stage in &mut node.spec.stages {
         stage.wait_for.retain(|w| usable(&w.node, stages_pos, "waits for"));
     }
+    // It is apart from what is not there.
+    let is_there =
+        |other: &String| !matches!(nodes.get(other.as_str()), Some(Named::Filtered | Named::Faulty));
+    node.spec.placement.apart_from.retain(is_there);
     if let NetworkMode::Node(other) = &node.spec.network_mode
         && !usable(other, mode_pos, "shares the network of")
     {

@@ -3,7 +3,7 @@
 //! | values | rule |
 //! |---|---|
 //! | single ones | the strongest level that sets it |
-//! | `ports`, `dns`, `healthcheck` | the strongest level that sets it, as a whole |
+//! | `ports`, `dns`, `healthcheck`, `placement` | the strongest level that sets it, as a whole |
 //! | `env`, `labels`, `sysctls`, `tmpfs`, `certificate` | key by key, the strongest level that sets the key |
 //! | `exec`, `env-files`, `devices`, `cap-add`, `security-opts` | one list behind the other, weakest level first, without repetitions |
 //! | `binds`, `volumes` | by target, the strongest level that mounts there |
@@ -144,6 +144,11 @@ impl<'d> Levels<'d> {
             });
             let health =
                 d.healthcheck.as_ref().map_or(0, |h| h.value.test.iter().map(|t| EACH + t.len()).sum());
+            let placement = d.placement.as_ref().map_or(0, |p| {
+                let p = &p.value;
+                let labels = p.labels.iter().map(|(k, v)| EACH + k.len() + v.len()).sum::<usize>();
+                labels + p.tolerations.iter().chain(&p.apart_from).map(|t| EACH + t.len()).sum::<usize>()
+            });
             let sans =
                 d.certificate.sans.as_ref().map_or(0, |s| s.value.iter().map(|t| EACH + t.len()).sum());
             let texts = [
@@ -158,7 +163,9 @@ impl<'d> Levels<'d> {
             ];
             let texts: usize = texts.iter().filter_map(|t| t.as_ref()).map(|t| t.value.len()).sum();
             let sum: usize =
-                [maps, lists, binds, volumes, devices, ports, dns, health, sans, texts].iter().sum();
+                [maps, lists, binds, volumes, devices, ports, dns, health, placement, sans, texts]
+                    .iter()
+                    .sum();
             sum + d.stages.cost()
         };
         self.levels.iter().map(one).sum()

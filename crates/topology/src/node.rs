@@ -33,7 +33,7 @@ const OTHER_KINDS: [(&str, &str, &str); 1] =
     [("iol-xe", "l2", "the switch is a kind of its own: write kind: iol-l2, and leave type out")];
 
 /// The keys that mean something for a node without a container.
-const BRIDGE_KEYS: [&str; 4] = ["kind", "group", "type", "labels"];
+const BRIDGE_KEYS: [&str; 5] = ["kind", "group", "type", "labels", "placement"];
 
 /// A node of the spec, and what the rest of the file is checked against.
 pub(crate) struct Built {
@@ -99,6 +99,7 @@ impl<'a> Nodes<'a> {
         self.tell_type(kind, &levels, report);
         let kind_pos = levels.kind.map_or(entry.pos, |k| k.pos);
         self.tell_limits(kind, kind_pos, report);
+        let placement = levels.one(|d| &d.placement);
         let spec = NodeSpec {
             id: entry.key.clone(),
             kind: kind.name.clone(),
@@ -106,11 +107,13 @@ impl<'a> Nodes<'a> {
             group: text(levels.group),
             labels: levels.owned(|d| &d.labels),
             runtime: runtime.map(|r| r.value),
+            placement: placement.map(|p| p.value.clone()).unwrap_or_default(),
             ..NodeSpec::default()
         };
         if kind.runtime == Runtime::Bridge {
+            let places = placement.map(|p| ("placement".to_owned(), p.pos)).into_iter().collect();
             tell_bridge(&own, &levels, entry.pos, report);
-            return Some(Built { spec, pos: entry.pos, places: Vec::new(), has_container: false });
+            return Some(Built { spec, pos: entry.pos, places, has_container: false });
         }
         let magic = Magic { lab: self.lab, node: &entry.key };
         let (spec, mut places) = self.containers.fill(spec, &levels, kind, magic, entry.pos, report)?;

@@ -14,12 +14,13 @@ use crate::{names, pages, view};
 const LIST: &str = "images";
 
 impl Api {
-    /// Which lab uses which image.
+    /// Which lab uses which image, and what its nodes are made from.
     async fn image_users(&self) -> Result<Vec<pr::ImageUser>, Error> {
         let request = ps::ListImageUsersRequest {};
         let found =
             self.peers.scheduler().list_image_users(request).await.map_err(self.peers.scheduler_error())?;
-        let user = |u: ps::ImageUser| pr::ImageUser { lab: u.lab, reference: u.reference };
+        let user =
+            |u: ps::ImageUser| pr::ImageUser { lab: u.lab, reference: u.reference, digests: u.digests };
         Ok(found.into_inner().users.into_iter().map(user).collect())
     }
 

@@ -13,7 +13,7 @@ use crate::apply::{self, Wish, apply, with_lab};
 use crate::error::Error;
 use crate::import::{Imported, import};
 use crate::watch::{self, Answers, until_shutdown};
-use crate::{names, pages, view};
+use crate::{changes, names, pages, view};
 
 const LIST: &str = "labs";
 /// What a capture is, over HTTP: the name that desktops and Wireshark know it by; none is registered.
@@ -141,6 +141,23 @@ impl LabService for Api {
             self.peers.scheduler().destroy_lab(request).await.map_err(self.peers.scheduler_error())?;
         let operation = answer.into_inner().operation.ok_or_else(|| Error::missing("operation"))?;
         Ok(Response::new(with_lab(&self.peers, operation, Vec::new()).await?))
+    }
+
+    async fn rebalance_lab(
+        &self,
+        request: Request<v1::RebalanceLabRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let request = request.into_inner();
+        let lab = names::read_lab("name", &request.name)?;
+        tracing::info!(%lab, validate_only = request.validate_only, "a lab is to be rebalanced");
+        let request = ps::MoveNodesRequest {
+            lab: lab.to_string(),
+            lose_disks: request.lose_disks,
+            validate_only: request.validate_only,
+            request_id: request.request_id,
+            ..ps::MoveNodesRequest::default()
+        };
+        Ok(Response::new(changes::moves(&self.peers, request).await?))
     }
 
     type WatchLabsStream = Answers<v1::WatchLabsResponse>;

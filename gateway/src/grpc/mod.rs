@@ -7,6 +7,7 @@ pub(crate) mod lab;
 mod link;
 mod node;
 mod operation;
+mod quota;
 mod snapshot;
 
 use std::sync::Arc;
@@ -41,7 +42,8 @@ impl Api {
             host_service_server::HostServiceServer, image_service_server::ImageServiceServer,
             kind_service_server::KindServiceServer, lab_service_server::LabServiceServer,
             link_service_server::LinkServiceServer, node_service_server::NodeServiceServer,
-            operation_service_server::OperationServiceServer, snapshot_service_server::SnapshotServiceServer,
+            operation_service_server::OperationServiceServer, quota_service_server::QuotaServiceServer,
+            snapshot_service_server::SnapshotServiceServer,
         };
         Routes::new(LabServiceServer::new(self.clone()).max_decoding_message_size(MAX_LAB_REQUEST))
             .add_service(NodeServiceServer::new(self.clone()).max_decoding_message_size(MAX_REQUEST))
@@ -49,6 +51,7 @@ impl Api {
             .add_service(HostServiceServer::new(self.clone()).max_decoding_message_size(MAX_REQUEST))
             .add_service(ImageServiceServer::new(self.clone()).max_decoding_message_size(MAX_REQUEST))
             .add_service(KindServiceServer::new(self.clone()).max_decoding_message_size(MAX_REQUEST))
+            .add_service(QuotaServiceServer::new(self.clone()).max_decoding_message_size(MAX_REQUEST))
             .add_service(SnapshotServiceServer::new(self.clone()).max_decoding_message_size(MAX_REQUEST))
             .add_service(OperationServiceServer::new(self).max_decoding_message_size(MAX_REQUEST))
     }

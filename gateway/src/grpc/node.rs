@@ -193,6 +193,26 @@ impl NodeService for Api {
         self.change_nodes(&request.name, request.others, ps::NodeChange::Wipe, request.request_id).await
     }
 
+    async fn move_node(
+        &self,
+        request: Request<v1::MoveNodeRequest>,
+    ) -> Result<Response<v1::Operation>, Status> {
+        let request = request.into_inner();
+        let (lab, node) = names::read_node("name", &request.name)?;
+        let v1::MoveNodeRequest { host, lose_disks, force, validate_only, .. } = request;
+        tracing::info!(%lab, %node, %host, force, validate_only, "a node is to be moved");
+        let request = ps::MoveNodesRequest {
+            lab: lab.to_string(),
+            nodes: [node.to_string()].into_iter().chain(request.others).collect(),
+            host,
+            lose_disks,
+            force,
+            validate_only,
+            request_id: request.request_id,
+        };
+        Ok(Response::new(changes::moves(&self.peers, request).await?))
+    }
+
     async fn get_node_config(
         &self,
         request: Request<v1::GetNodeConfigRequest>,

@@ -29,6 +29,30 @@ async fn node_verbs_name_one_node() {
 }
 
 #[tokio::test]
+async fn nodes_move_and_labs_are_rebalanced_as_asked() {
+    let rig = Rig::new().await;
+    let post = |path: &'static str, body: serde_json::Value| {
+        let rig = &rig;
+        async move { rig.http("POST", path, &[], body.to_string()).await.json() }
+    };
+    let body = json!({"others": ["r2"], "host": "h2", "loseDisks": true, "force": true});
+    post("/v1/labs/mixed/nodes/r1:move", body).await;
+    let asked = rig.world.moved_nodes.lock().unwrap().pop().unwrap();
+    assert_eq!(
+        (asked.lab.as_str(), asked.nodes.join(" ").as_str(), asked.host.as_str()),
+        ("mixed", "r1 r2", "h2")
+    );
+    assert!(asked.lose_disks && asked.force && !asked.validate_only);
+    let planned = post("/v1/labs/mixed:rebalance", json!({"validateOnly": true})).await;
+    assert_eq!(planned["name"], "", "a plan is no operation");
+    let asked = rig.world.moved_nodes.lock().unwrap().pop().unwrap();
+    assert!(asked.nodes.is_empty() && asked.validate_only && !asked.lose_disks);
+    let told = post("/v1/hosts/local:drain", json!({"validateOnly": true})).await;
+    assert_eq!((&told["host"]["name"], &told["busyLabs"]), (&json!("hosts/local"), &json!(["labs/busy"])));
+    assert_eq!(told["moves"][0]["name"], "");
+}
+
+#[tokio::test]
 async fn snapshots_are_the_hosts_and_only_one_that_is_there_is_restored() {
     let rig = Rig::new().await;
     let parent = "/v1/labs/mixed/nodes/r1/snapshots";

@@ -17,14 +17,18 @@ use crate::rig::{Answer, Rig};
 /// Words in capitals that are told nobody as a reason.
 const OTHER_WORDS: &[&str] = &[
     "ALREADY_EXISTS",
+    "CHANGE_WAITS",
     "DATA_LOSS",
+    "DISK_ON_HOST",
     "FAILED_PRECONDITION",
     "INVALID_ARGUMENT",
+    "MOVE_FAILED",
     "NETWORK_ELSEWHERE",
     "NOT_FOUND",
     "PERMISSION_DENIED",
     "RESOURCE_EXHAUSTED",
     "SCREAMING_SNAKE_CASE",
+    "TIED_TO_HOST",
 ];
 
 fn repository() -> PathBuf {

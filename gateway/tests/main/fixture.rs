@@ -39,6 +39,7 @@ pub fn labs(nodes: &[ps::NodeFacts], links: &[ps::LinkFacts]) -> Vec<ps::LabFact
             state: f.state,
             count: 1,
             unplugged: !f.enabled,
+            needs_restart: false,
         });
         ps::LabFacts {
             uid: uid(n),
@@ -203,7 +204,18 @@ pub fn hosts(nodes: &[ps::NodeFacts]) -> Vec<ps::HostFacts> {
         state: f.state,
         count: 1,
     });
+    let stays = p::StayingNode {
+        node: "labs/mixed/nodes/r1".into(),
+        rejections: vec![p::HostRejection {
+            host: "local".into(),
+            code: "HOST_CORDONED".into(),
+            detail: "is cordoned: netloom host uncordon lets it take nodes".into(),
+            resolvable: true,
+        }],
+    };
     let host = ps::HostFacts {
+        drain: p::DrainState::Draining.into(),
+        staying: vec![stays],
         uid: uid(300),
         id: "local".into(),
         heard: true,
@@ -223,9 +235,30 @@ pub fn hosts(nodes: &[ps::NodeFacts]) -> Vec<ps::HostFacts> {
         plane_reason: "auto: Open vSwitch forwards in userspace only".into(),
         node_tallies: tallies.collect(),
         observe_time: time(30),
+        cordoned: true,
+        labels: [("rack".to_owned(), "2".to_owned())].into(),
+        taints: [("gpu".to_owned(), "a100".to_owned())].into(),
+        system_cpu_millis: 500,
+        system_memory_bytes: 2 << 30,
+        address: "10.0.0.2:7610".into(),
+        certificate_serial: "4f1c".into(),
+        certificate_expire_time: time(90),
     };
     let lost = ps::HostFacts { uid: uid(301), id: "lost".into(), heard: false, ..ps::HostFacts::default() };
     vec![host, lost]
+}
+
+pub fn quota(project: &str) -> ps::QuotaFacts {
+    ps::QuotaFacts {
+        project: project.into(),
+        nodes: Some(40),
+        cpu_millis: None,
+        memory_bytes: Some(32 << 30),
+        lab_count: 2,
+        used_nodes: 14,
+        used_cpu_millis: 1_400,
+        used_memory_bytes: 2 << 30,
+    }
 }
 
 pub fn images() -> Vec<pr::Image> {
@@ -304,6 +337,17 @@ pub fn operations() -> Vec<ps::OperationFacts> {
                 host: "local".into(),
             }],
             unplaced: Vec::new(),
+            placements: vec![p::Placement {
+                node: "r1".into(),
+                host: "local".into(),
+                others: vec![p::HostRejection {
+                    host: "lost".into(),
+                    code: "HOST_UNKNOWN".into(),
+                    detail: "is not heard of".into(),
+                    resolvable: true,
+                }],
+            }],
+            cut_links: vec!["r1:eth1--r2:eth1".into()],
         }),
         progress: vec![p::Progress {
             object: "node".into(),

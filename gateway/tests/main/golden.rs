@@ -34,6 +34,7 @@ async fn resources_look_as_they_did() {
         ("node-unschedulable", "Node", "/v1/labs/mixed/nodes/x1".to_owned()),
         ("link", "Link", "/v1/labs/mixed/links/r1:eth1--r2:eth1".to_owned()),
         ("host", "Host", "/v1/hosts/local".to_owned()),
+        ("quota", "Quota", "/v1/quotas/course".to_owned()),
         ("image", "Image", "/v1/images/netloom/frr:local".to_owned()),
         ("image-stored", "Image", "/v1/images/netloom/host:local".to_owned()),
         ("snapshot", "Snapshot", "/v1/labs/mixed/nodes/r1/snapshots/kept".to_owned()),

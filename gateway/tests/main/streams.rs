@@ -225,7 +225,7 @@ async fn a_node_tells_its_configuration_or_why_it_does_not() {
     assert!(config["readTime"].is_string());
 
     for (node, reason, part) in [
-        ("h1", "CONFIG_NOT_SUPPORTED", "no command that prints its configuration"),
+        ("h1", "CONFIG_NOT_SUPPORTED", "say save-file in the topology file"),
         ("s1", "NODE_NOT_RUNNING", "does not run"),
         ("r2", "RUNTIME_REFUSED", "no program fail"),
         ("r3", "CONFIG_FAILED", "silent printed nothing"),

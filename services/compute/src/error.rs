@@ -1,11 +1,16 @@
 //! What can go wrong here, and what each kind is on the wire.
 
+use std::any::Any;
+use std::fmt::Display;
+use std::io;
+
 use netloom_model::id::Digest;
 use netloom_model::spec::PortMapping;
 use netloom_model::{Code, Failure};
 use netloom_proto::convert::ConvertError;
 use netloom_service::fence::FenceError;
 use netloom_service::ticket::TicketError;
+use nix::errno::Errno;
 
 /// An error of the compute service.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +21,7 @@ pub enum Error {
     /// Something is to be removed before the first Sync.
     #[error("this host has not been told what it is to run since it started; send Sync first")]
     NotSynced,
-    /// The runtime does not answer.
+    /// The runtime does not answer, or this service has no descriptor left to ask with.
     #[error("{0}")]
     Unavailable(String),
     /// Too much waits for the runtime already.
@@ -51,6 +56,9 @@ pub enum Error {
     /// The image is not in the host's store.
     #[error("image \"{0}\" is not on this host: pull it, or build it here under this name")]
     ImageMissing(String),
+    /// What a machine's disk lies on is gone from the host, or was set aside; begins with [`NEEDS_IMAGE`](netloom_model::observed::NEEDS_IMAGE).
+    #[error("{0}")]
+    ImageLost(String),
     /// The registry did not give the image.
     #[error("image \"{reference}\" cannot be pulled: {message}")]
     PullFailed {
@@ -133,9 +141,15 @@ impl Error {
         ))
     }
 
-    /// A failed system call, with what was being done.
-    pub fn host(doing: impl std::fmt::Display, e: impl std::fmt::Display) -> Error {
-        Error::Host(format!("{doing}: {e}"))
+    /// A failed system call, with what was being done. That there are no descriptors left is over when others are done: it is no failure of what was being done.
+    pub fn host(doing: impl Display, e: impl Display + 'static) -> Error {
+        let message = format!("{doing}: {e}");
+        let e: &dyn Any = &e;
+        let errno = e.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error).map(Errno::from_raw);
+        match errno.as_ref().or(e.downcast_ref::<Errno>()) {
+            Some(Errno::EMFILE | Errno::ENFILE) => Error::Unavailable(message),
+            _ => Error::Host(message),
+        }
     }
 }
 
@@ -160,7 +174,7 @@ impl From<Error> for Failure {
             Error::SubnetTaken(_) => (Code::FailedPrecondition, "SUBNET_TAKEN"),
             Error::Foreign(_) => (Code::FailedPrecondition, "NAME_TAKEN"),
             Error::Busy(_) => (Code::Aborted, "BUSY"),
-            Error::ImageMissing(_) => (Code::NotFound, "IMAGE_NOT_FOUND"),
+            Error::ImageMissing(_) | Error::ImageLost(_) => (Code::NotFound, "IMAGE_NOT_FOUND"),
             Error::PullFailed { .. } => (Code::Unavailable, "PULL_FAILED"),
             Error::NoRegistry(_) => (Code::Unavailable, "IMAGE_REGISTRY_UNAVAILABLE"),
             Error::Registry(failure) => return *failure,

@@ -32,6 +32,9 @@ const STOPS_AT_ONCE: usize = 64;
 /// So long after the last file came to it, a lab that nothing on this host belongs to is taken for gone: files come before instances, and images are pulled in between.
 const UNUSED: Duration = Duration::from_secs(3600);
 
+/// How soon an instance is looked at again that could not be handed over to the network service.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// See the module.
 pub struct Host {
     /// What runs instances, in order of preference.
@@ -244,6 +247,10 @@ impl Host {
         let mut failures = Vec::new();
         let mut of_driver: BTreeMap<usize, Vec<Instance>> = BTreeMap::new();
         for instance in instances {
+            if let Err(e) = self.table.refuse_taken_address(&instance, leaving) {
+                failures.push((instance.uid, e.into()));
+                continue;
+            }
             match self.driver_of(instance.runtime) {
                 Ok(driver) => of_driver.entry(driver).or_default().push(instance),
                 Err(e) => failures.push((instance.uid, e.into())),
@@ -268,13 +275,32 @@ impl Host {
         Ok(())
     }
 
+    /// Takes note that an instance is gone, as its driver has said: a look would only ask it once more.
+    pub fn gone(&self, id: &str) {
+        let glance = self.table.glance_at(id);
+        self.table.not_seen(id, glance);
+    }
+
+    /// Looks at an instance in a while, and again until it was seen: nothing else may come that asks for a look.
+    fn look_again(self: &Arc<Self>, driver: usize, id: String) {
+        let host = self.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(AGAIN).await;
+                if host.shutdown.is_cancelled() || host.look(driver, &id).await.is_ok() {
+                    return;
+                }
+            }
+        });
+    }
+
     fn seen(self: &Arc<Self>, driver: usize, found: Found, glance: u64) {
         let (uid, start_id, id) = (found.uid, found.start_id.clone(), found.id.clone());
         let process = found.process.clone();
         // One that shares another's has nothing to hand over: its interfaces are the other's.
         let own = found.network == NetworkOf::Own;
         if let Some(netns) = self.netns.as_ref().filter(|_| own) {
-            let host = self.clone();
+            let (host, again) = (self.clone(), id.clone());
             let ended = move || {
                 // What ends with this service is judged by the next one; a step under way looks by itself.
                 if !host.shutdown.is_cancelled() && host.table.is_news(&id) {
@@ -296,7 +322,11 @@ impl Host {
                     tracing::debug!(%error, %uid, start_id, "a process ended before it was handed over")
                 }
                 Err(error) => {
-                    tracing::warn!(%error, %uid, start_id, "it cannot be handed over to the network service")
+                    tracing::warn!(%error, %uid, start_id, "it cannot be handed over to the network service");
+                    // What has no namespace to hand over never will.
+                    if error.kind() != std::io::ErrorKind::InvalidInput {
+                        self.look_again(driver, again);
+                    }
                 }
             }
         }

@@ -24,7 +24,7 @@ use netloom_model::Failure;
 use netloom_model::id::Digest;
 use netloom_model::state::Runtime;
 use netloom_proto::image_registry::v1::image_registry_service_client::ImageRegistryServiceClient;
-use netloom_service::{Channel, Connector, Endpoint, Shutdown};
+use netloom_service::{Channel, Connector, Replicas, Shutdown, Whom};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -72,7 +72,7 @@ enum State {
 pub struct Images {
     shelf: Arc<Shelf>,
     registry: ImageRegistryServiceClient<Channel>,
-    endpoint: Endpoint,
+    endpoint: Replicas,
     slots: Semaphore,
     running: Mutex<HashMap<Digest, watch::Receiver<State>>>,
     loads: tokio::sync::Mutex<()>,
@@ -84,7 +84,7 @@ impl Images {
     /// In this data directory, from the registry at this endpoint.
     pub fn open(
         data_dir: &Path,
-        endpoint: &Endpoint,
+        endpoint: &Replicas,
         connector: &Connector,
         keep: Duration,
         shutdown: Shutdown,
@@ -92,7 +92,7 @@ impl Images {
         let shelf = Shelf::open(data_dir).map_err(|e| Error::host("cannot keep images", e))?;
         Ok(Images {
             shelf: Arc::new(shelf),
-            registry: ImageRegistryServiceClient::new(connector.channel(endpoint)),
+            registry: ImageRegistryServiceClient::new(connector.channel_to(endpoint, Whom::Any)),
             endpoint: endpoint.clone(),
             slots: Semaphore::new(AT_ONCE),
             running: Mutex::default(),

@@ -49,7 +49,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netloom_proto::compute::v1::compute_service_server::ComputeServiceServer;
-use netloom_service::fence::Fence;
+use netloom_service::fence::{Fence, term_file};
 use netloom_service::{Connector, Settings, Shutdown, installation, server};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
@@ -77,8 +77,14 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let files = Arc::new(Files::open(&settings.data_dir)?);
     let named = config.drivers(&settings.data_dir);
     let mut drivers: Vec<Arc<dyn Driver>> = Vec::new();
-    let mut pins = None;
     let has = |name| named.iter().any(|(driver, _)| *driver == name);
+    let pins = has(DriverName::Docker).then(|| Pins::open(settings.run_dir.join("binds"))).transpose()?;
+    let pins = pins.map(Arc::new);
+    // Virtual machines are on its networks too.
+    let docker = pins
+        .clone()
+        .map(|pins| DockerDriver::new(owner, config.clone(), files.clone(), pins, &settings.data_dir));
+    let docker = docker.transpose()?.map(Arc::new);
     let netns = (has(DriverName::Docker) || has(DriverName::Libvirt))
         .then(|| Netns::open(settings.run_dir.join("netns"), has(DriverName::Docker)))
         .transpose()?
@@ -87,18 +93,13 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     for &(name, needed) in &named {
         sources.push((name.source(), needed));
         match name {
-            DriverName::Docker => {
-                let held = Arc::new(Pins::open(settings.run_dir.join("binds"))?);
-                pins = Some(held.clone());
-                let docker =
-                    DockerDriver::new(owner, config.clone(), files.clone(), held, &settings.data_dir)?;
-                drivers.push(Arc::new(docker));
-            }
+            DriverName::Docker => drivers.extend(docker.clone().map(|docker| docker as Arc<dyn Driver>)),
             DriverName::Libvirt => {
                 let kinds = settings.catalogue()?;
                 let prefix = settings.section::<NicNames>("network")?.nic_prefix;
                 let (files, data, end) = (files.clone(), &settings.data_dir, shutdown.clone());
-                let libvirt = LibvirtDriver::new(owner, &config, kinds, files, data, prefix, end)?;
+                let docker = docker.clone();
+                let libvirt = LibvirtDriver::new(owner, &config, kinds, files, data, prefix, docker, end)?;
                 drivers.push(Arc::new(libvirt));
             }
             DriverName::Sim => drivers.push(Arc::new(SimDriver::new(config.sim.clone())?)),
@@ -116,7 +117,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
         ExecRuns::open(settings.run_dir.join("exec"))?,
         netns.clone(),
         pins.clone(),
-        Fence::open(&settings.data_dir.join("compute/term"))?,
+        Fence::open(&term_file(&settings.data_dir, "compute"))?,
         settings.catalogue()?,
         shutdown.clone(),
     ));

@@ -9,7 +9,7 @@ fn main() -> ExitCode {
         "netloom-compute",
         "keeps instances on one host as the scheduler wants them",
         |settings, shutdown| async move {
-            let connector = Connector::with_token(settings.token.as_deref());
+            let connector = Connector::of(&settings);
             netloom_compute::run(settings, connector, shutdown).await
         },
     )

@@ -50,6 +50,8 @@ pub struct Memory {
     pub retry_at: Option<Instant>,
     /// What did not work last.
     pub failure: Option<Failed>,
+    /// The pause after its last end.
+    pause: Duration,
     /// Why it pauses, in words.
     pub pausing: String,
     /// The start that ended last, as long as none was seen to run since.
@@ -83,28 +85,30 @@ impl Memory {
     /// Its process was seen to have ended, after running for so long; `asked` when it was stopped on demand.
     pub fn ended(&mut self, start: &str, ran: Duration, code: i32, asked: bool, now: Instant) {
         if self.ended.as_deref() == Some(start) {
-            return;
+            // That it ended may be known before how.
+            return self.tell(code);
         }
         self.ended = Some(start.to_owned());
         self.ended_meanwhile = true;
-        self.exit_code = Some(code);
         (self.doubt, self.believed_at) = (None, None);
         if ran >= HEALTHY || asked {
             self.restarts = Backoff::default();
         }
-        if asked {
-            return;
+        if !asked {
+            self.pause = self.restarts.pause();
+            self.retry_at = Some(now + self.pause);
+            self.doubt = (ran < SHORT).then_some(self.pause);
         }
-        let pause = self.restarts.pause();
-        self.retry_at = Some(now + pause);
-        self.pausing = format!("exited with {code}; starts again in {} s", pause.as_secs());
-        if ran < SHORT {
-            self.doubt = Some(pause);
-            self.doubting = format!(
-                "exited with {code} and was started again; ready when it has run for {} s",
-                pause.as_secs()
-            );
-        }
+        self.tell(code);
+    }
+
+    /// How its process last ended.
+    fn tell(&mut self, code: i32) {
+        self.exit_code = Some(code);
+        let pause = self.pause.as_secs();
+        self.pausing = format!("exited with {code}; starts again in {pause} s");
+        self.doubting =
+            format!("exited with {code} and was started again; ready when it has run for {pause} s");
     }
 
     /// A start of ours was seen to run. It counts as a restart when its process had ended by itself, which is told.
@@ -203,6 +207,17 @@ mod tests {
         memory.ended("3", long, 1, false, now);
         assert_eq!(memory.retry_at, Some(now + Duration::from_secs(1)));
     }
+
+    #[test]
+    fn how_a_process_ended_may_be_known_later_than_that_it_did() {
+        let (now, short) = (Instant::now(), Duration::from_secs(2));
+        let mut memory = Memory::default();
+        memory.ended("1", short, 137, false, now);
+        memory.ended("1", short, 0, false, now + short);
+        assert_eq!((memory.exit_code, memory.retry_at), (Some(0), Some(now + Duration::from_secs(1))));
+        assert_eq!(memory.pausing, "exited with 0; starts again in 1 s");
+    }
+
     #[test]
     fn a_start_after_a_short_run_is_believed_once_it_lasts_as_long_as_the_pause() {
         let (begun, second) = (Instant::now(), Duration::from_secs(1));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use netloom_model::observed::Phase;
 use netloom_model::slice::Instance;
 use netloom_model::spec::{NetworkMode, RestartPolicy};
-use netloom_model::state::{Runtime, Wanted};
+use netloom_model::state::Wanted;
 
 use crate::driver::{Found, NetworkOf, Process};
 use crate::memory::Memory;
@@ -160,6 +160,15 @@ fn step(s: &Situation<'_>, instance: &Instance) -> Option<Step> {
     }
 }
 
+/// The start that failed and came about all the same: the runtime did it, and only its answer was lost.
+pub fn came_about(s: &Situation<'_>) -> Option<Step> {
+    let Want::Keep(instance) = s.want else { return None };
+    let failed = s.memory.failure.as_ref()?.step;
+    let is_start = matches!(failed, Step::Create | Step::Start);
+    let runs_as_wanted = runs(s.found) && instance.wanted == Wanted::Running && step(s, instance).is_none();
+    (s.doing.is_none() && is_start && runs_as_wanted).then_some(failed)
+}
+
 /// Where the instance is in its life, and why.
 pub fn phase(s: &Situation<'_>) -> (Phase, String) {
     if !s.answers {
@@ -251,10 +260,7 @@ fn runs(found: Option<&Found>) -> bool {
 /// That it is not on its management network any more, and what to do. A runtime gives an interface that is put back another name, so only a
 /// new start mends it, and when a node that works is started again is for its user to say.
 fn lost_network(instance: &Instance, found: &Found) -> Option<String> {
-    // Those of a virtual machine are no networks of its runtime.
-    let own = found.network == NetworkOf::Own
-        && instance.spec.network_mode == NetworkMode::Own
-        && instance.runtime != Runtime::Libvirt;
+    let own = found.network == NetworkOf::Own && instance.spec.network_mode == NetworkMode::Own;
     let network = instance.network.as_ref().filter(|_| own)?;
     (!found.networks.contains(&network.name)).then(|| {
         format!(

@@ -1,6 +1,8 @@
 //! Asks a node whether it is ready, in the way that its kind says: now and then, until it is or the time is over.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -8,6 +10,7 @@ use netloom_model::observed::NOT_READY;
 use netloom_model::slice::{Readiness, ReadinessCheck};
 use netloom_model::words;
 use regex::bytes::Regex;
+use tokio::net::TcpStream;
 
 use crate::driver::{Driver, Lines, Output};
 use crate::exec_runs::{one, shown};
@@ -18,6 +21,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Longest time that an answer takes: a command that hangs must not take all the time there is.
 const LONGEST_ANSWER: Duration = Duration::from_secs(20);
+/// Longest time that a port has to answer: it is beside its host.
+const LONGEST_CONNECT: Duration = Duration::from_secs(2);
 /// So many of the last lines are told when the time is over.
 const LAST_LINES: usize = 5;
 /// Least time for an answer, also when the time is over.
@@ -43,7 +48,7 @@ impl Asking {
     pub fn new(readiness: Readiness, since_us: i64, started_us: i64) -> Asking {
         let pattern = match &readiness.check {
             ReadinessCheck::LogPattern(pattern) => pattern.as_str(),
-            ReadinessCheck::Command(_) => "",
+            ReadinessCheck::Command(_) | ReadinessCheck::TcpPort(_) => "",
         };
         let pattern =
             Regex::new(pattern).map_err(|e| format!("/{pattern}/ is not a regular expression: {e}"));
@@ -67,6 +72,7 @@ impl Asking {
         let answer = match self.readiness.check.clone() {
             ReadinessCheck::Command(argv) => tokio::time::timeout(bound, one(driver, job, argv)).await,
             ReadinessCheck::LogPattern(_) => tokio::time::timeout(bound, self.look(driver, &job.id)).await,
+            ReadinessCheck::TcpPort(port) => Ok(connect(driver, &job.id, port).await),
         };
         let why = match answer {
             Ok(Ok(())) => return Some(Ok(())),
@@ -128,6 +134,22 @@ impl Asking {
     }
 }
 
+/// Connects to a port at one of its management addresses, as they are read back now.
+async fn connect(driver: &dyn Driver, id: &str, port: NonZeroU16) -> Result<(), String> {
+    let found = driver.inspect(id).await.map_err(|e| format!("cannot be asked: {e}"))?;
+    let addresses = found.into_iter().flat_map(|found| [found.mgmt_ipv4, found.mgmt_ipv6]);
+    let mut why = "cannot be asked: it has no management address".to_owned();
+    for address in addresses.filter_map(|address| address.parse::<IpAddr>().ok()) {
+        let tried = tokio::time::timeout(LONGEST_CONNECT, TcpStream::connect((address, port.get()))).await;
+        why = match tried {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(e)) => format!("does not answer at {address}: {e}"),
+            Err(_) => format!("does not answer at {address} within {} s", LONGEST_CONNECT.as_secs()),
+        };
+    }
+    Err(why)
+}
+
 /// What is said while it is waited for.
 pub fn waiting(readiness: &Readiness) -> String {
     let what = what(&readiness.check);
@@ -136,6 +158,7 @@ pub fn waiting(readiness: &Readiness) -> String {
         ReadinessCheck::LogPattern(pattern) => {
             format!("waits until it is ready: {what} is to say /{pattern}/")
         }
+        ReadinessCheck::TcpPort(_) => format!("waits until it is ready: {what} is to answer"),
     }
 }
 
@@ -147,5 +170,6 @@ fn what(check: &ReadinessCheck) -> String {
             format!("\"{}\"", shown(&words.join(" ")))
         }
         ReadinessCheck::LogPattern(_) => "its log".to_owned(),
+        ReadinessCheck::TcpPort(port) => format!("TCP port {port} of its management address"),
     }
 }

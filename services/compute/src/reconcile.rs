@@ -1,6 +1,7 @@
 //! Takes the steps that are due, a few instances at a time and one step at a time for each. It wakes when something changed and when a pause is over; what to do is decided by
 //! [`crate::plan`].
 
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +13,7 @@ use netloom_service::telemetry::continue_trace;
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
-use crate::driver::Found;
+use crate::driver::{Driver, Found};
 use crate::error::Error;
 use crate::figures;
 use crate::host::Host;
@@ -84,10 +85,15 @@ async fn work(host: Arc<Host>, Due { uid, driver, is_stop }: Due) {
 
 /// Looks at the instance of a step that failed before it came to that: events were left to its look.
 async fn make_up(host: &Arc<Host>, job: &Job) {
-    let Some(found) = job.found.as_ref().filter(|found| !host.table.is_news(&found.id)) else { return };
-    if let Err(error) = host.look(job.driver, &found.id).await {
-        tracing::warn!(%error, instance = found.id, "an instance cannot be looked at");
+    let Some(instance) = host.table.instance_of(job.uid).filter(|id| !host.table.is_news(id)) else { return };
+    if let Err(error) = host.look(job.driver, &instance).await {
+        tracing::warn!(%error, instance, "an instance cannot be looked at");
     }
+}
+
+async fn start(host: &Host, driver: &dyn Driver, id: &str, instance: &Instance) -> Result<(), Error> {
+    host.table.refuse_taken_address(instance, &BTreeSet::new())?;
+    driver.start(id, instance).await
 }
 
 async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
@@ -106,7 +112,7 @@ async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
             tracing::info!(instance = id, name = instance.name, "instance created");
             if instance.wanted == Wanted::Running {
                 fail_point::pass("compute.start", "before");
-                let started = driver.start(&id, instance).await;
+                let started = start(host, &**driver, &id, instance).await;
                 fail_point::pass("compute.start", "after");
                 host.look(job.driver, &id).await?;
                 started?;
@@ -121,7 +127,7 @@ async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
                 driver.refresh(id, instance, &found.limits).await?;
             }
             fail_point::pass("compute.start-again", "before");
-            let started = driver.start(id, instance).await;
+            let started = start(host, &**driver, id, instance).await;
             fail_point::pass("compute.start-again", "after");
             host.look(job.driver, id).await?;
             started?;
@@ -154,7 +160,7 @@ async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
                 driver.remove(id).await?;
                 fail_point::pass("compute.remove", "after");
                 tracing::info!(instance = id, "instance removed");
-                host.look(job.driver, id).await?;
+                host.gone(id);
             }
             // What was wiped has its volumes anew too.
             let is_wipe = |i: &Instance, f: &Found| i.wipes > 0 && f.spec_hash != i.spec_hash;

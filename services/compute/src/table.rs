@@ -1,6 +1,7 @@
 //! What is wanted and what was seen of every instance, in one place under one lock. Every change ends in [`Table::settle_entry`]: it writes down what must be
 //! remembered, tells observers what is different and wakes the reconciler, so that none of these can be forgotten.
 
+mod addresses;
 mod commands;
 mod entry;
 mod known;
@@ -88,6 +89,8 @@ struct Inner {
     needed: Vec<bool>,
     /// What each driver reads from.
     sources: Vec<Source>,
+    /// When that was last read, or known to answer.
+    reads: BTreeMap<Source, Instant>,
     inventory: ComputeInventory,
     glances: u64,
     look: Look,
@@ -114,6 +117,7 @@ impl Table {
             answers: vec![false; sources.len()],
             needed,
             sources,
+            reads: BTreeMap::new(),
             inventory,
             glances: 0,
             look: Look::default(),
@@ -310,7 +314,19 @@ impl Table {
         self.wake.notify_one();
     }
 
+    /// What a driver reads from answers, and changed in no way that was not told.
+    pub fn was_read(&self, driver: usize) {
+        let mut inner = self.lock();
+        let source = inner.sources[driver];
+        inner.reads.insert(source, Instant::now());
+    }
+
     // ---- what is told
+
+    /// When each source was last read, or known to answer.
+    pub fn reads(&self) -> BTreeMap<Source, Instant> {
+        self.lock().reads.clone()
+    }
 
     /// Everything, and all changes from then on.
     pub fn observe(&self) -> (Snapshot, broadcast::Receiver<Told>) {

@@ -15,6 +15,10 @@ use crate::inventory::Inventory;
 
 /// How often the list is compared, though events tell all.
 const EVERY: Duration = Duration::from_secs(10);
+/// How often a runtime is asked whether it answers at all: one that hangs tells of nothing that happens.
+const PING: Duration = Duration::from_secs(1);
+/// How long it may take for that.
+const ANSWER: Duration = Duration::from_secs(5);
 /// How long until a silent runtime is asked again.
 const AGAIN: Duration = Duration::from_millis(500);
 /// So many instances are looked at at once.
@@ -66,6 +70,8 @@ async fn follow(host: &Arc<Host>, driver: usize, inventory: &Inventory) -> Resul
     host.sweep();
     let mut timer = tokio::time::interval_at(tokio::time::Instant::now() + EVERY, EVERY);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING, PING);
+    ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             ids = next_batch(&mut events) => {
@@ -74,6 +80,13 @@ async fn follow(host: &Arc<Host>, driver: usize, inventory: &Inventory) -> Resul
                 look_at(host, driver, ids).await?;
             }
             _ = timer.tick() => compare(host, driver, false).await?,
+            _ = ping.tick() => match tokio::time::timeout(ANSWER, runtime.answers()).await {
+                Ok(answers) => if answers? { host.table.was_read(driver) },
+                Err(_) => {
+                    let why = format!("it has not answered for {} s", ANSWER.as_secs());
+                    return Err(Error::Unavailable(why));
+                }
+            },
         }
     }
 }
@@ -104,7 +117,9 @@ async fn compare(host: &Arc<Host>, driver: usize, everything: bool) -> Result<()
     }
     let differs = |id: &str, running: bool| known.get(id) != Some(&running);
     let ids = listed.into_iter().filter(|l| everything || differs(&l.id, l.running)).map(|l| l.id);
-    look_at(host, driver, ids.collect()).await
+    look_at(host, driver, ids.collect()).await?;
+    host.table.was_read(driver);
+    Ok(())
 }
 
 /// Looks at instances. What cannot be said of one is no reason to give up the others; a runtime that is silent is.

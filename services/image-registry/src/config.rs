@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use netloom_service::Endpoint;
 use serde::Deserialize;
 
 use crate::blob::s3::S3;
@@ -10,8 +11,10 @@ use crate::blob::s3::S3;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// File of the database; `<data_dir>/image-registry.db` when not set.
-    pub database: Option<PathBuf>,
+    /// Where it listens, where `image_registry` of `[endpoints]` names several; else at the one that it names.
+    pub listen: Option<Endpoint>,
+    /// The database: a file of SQLite, or a URL of PostgreSQL; `<data_dir>/image-registry.db` when not set.
+    pub database: Option<String>,
     /// Directory that images' bytes are kept in; `<data_dir>/image-registry` when not set. With `s3`, only for bytes that are on their way in.
     pub blobs: Option<PathBuf>,
     /// Bucket that images' bytes are kept in; the directory when not set.
@@ -29,6 +32,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config {
+            listen: None,
             database: None,
             blobs: None,
             s3: None,

@@ -8,6 +8,7 @@ use netloom_service::Shutdown;
 use crate::blob::{Blobs, Digest};
 use crate::error::Error;
 use crate::reference::Reference;
+use crate::store::blobs::Blob;
 use crate::store::{Image, Store};
 use crate::upload::Uploads;
 
@@ -41,6 +42,27 @@ pub enum What {
     SetAside(Digest),
 }
 
+/// A lab that uses an image: by its name, and by the bytes that its nodes are made from, whatever the name leads to by now.
+pub struct User {
+    lab: String,
+    reference: Reference,
+    digests: BTreeSet<String>,
+}
+
+impl User {
+    /// A lab that uses this image, whose nodes are made from these.
+    pub fn new(lab: String, reference: Reference, made_from: Vec<String>) -> User {
+        let pinned = reference.digest().map(str::to_owned);
+        let digests = made_from.into_iter().chain(pinned).collect();
+        User { lab, reference, digests }
+    }
+
+    /// True when its nodes are made from these bytes, or are to be.
+    fn needs(&self, blob: &Blob) -> bool {
+        std::iter::once(&blob.digest.to_string()).chain(&blob.image_ids).any(|d| self.digests.contains(d))
+    }
+}
+
 /// The store, to take things out of it.
 #[derive(Clone)]
 pub struct Keeper {
@@ -55,13 +77,19 @@ impl Keeper {
         Keeper { store, blobs, uploads }
     }
 
-    /// Takes an image out of the store, and its bytes when no other image is them. Returns it as it was.
-    pub async fn delete(&self, reference: &Reference, used_by: &[String]) -> Result<Image, Error> {
+    /// Takes an image out of the store, and its bytes when no other image is them. Returns it as it was. One that a lab names, and the last one of bytes that a lab's
+    /// nodes are made from, stays.
+    pub async fn delete(&self, reference: &Reference, users: &[User]) -> Result<Image, Error> {
         self.blobs.claim().await?;
         let image = self.store.get(reference).await?;
         let Some(blob) = &image.stored else { return Err(Error::NotStored(reference.to_string())) };
-        if !used_by.is_empty() {
-            return Err(Error::InUse { reference: reference.to_string(), labs: used_by.join(", ") });
+        let stored = self.store.stored().await?;
+        let is_last = !stored.iter().any(|(r, d)| *d == blob.digest && r != reference.as_str());
+        let uses = |u: &&User| u.reference == *reference || (is_last && u.needs(blob));
+        let labs: BTreeSet<&str> = users.iter().filter(uses).map(|u| u.lab.as_str()).collect();
+        if !labs.is_empty() {
+            let labs = labs.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(Error::InUse { reference: reference.to_string(), labs });
         }
         self.store.unstore(reference.as_str(), &blob.digest).await?;
         self.remove(&blob.digest).await?;
@@ -70,12 +98,11 @@ impl Keeper {
 
     /// Removes bytes, unless an image or an upload is them by now, or somebody brings them right now.
     async fn remove(&self, digest: &Digest) -> Result<(), Error> {
-        let Some(_hold) = self.uploads.held.try_hold(digest) else { return Ok(()) };
-        if self.store.blobs().await?.iter().any(|(b, used)| b.digest == *digest && *used) {
-            return Ok(());
+        let Some(hold) = self.uploads.held.try_hold(digest).await? else { return Ok(()) };
+        if !self.store.blobs().await?.iter().any(|(b, used)| b.digest == *digest && *used) {
+            return self.store.forget_blob(digest, hold.lock, self.blobs.remove(digest)).await;
         }
-        self.store.forget_blob(digest).await?;
-        self.blobs.remove(digest).await
+        hold.release().await
     }
 
     /// Compares an image's bytes with their digest.
@@ -97,7 +124,7 @@ impl Keeper {
     /// Sets bytes aside that are not what they should be. False when those that are there now are right: they were pushed again since they were read.
     pub async fn set_aside(&self, digest: &Digest) -> Result<bool, Error> {
         self.blobs.claim().await?;
-        let _hold = self.uploads.held.hold(digest).await;
+        let _hold = self.uploads.held.hold(digest).await?;
         match self.blobs.is_right(digest).await? {
             Some(true) => return Ok(false),
             Some(false) => {
@@ -114,12 +141,12 @@ impl Keeper {
     /// What nothing needs; it is removed unless it is only asked for. Images that are not used are garbage only when asked for.
     pub async fn collect(
         &self,
-        used: &BTreeSet<String>,
+        users: &[User],
         unused_images: bool,
         validate_only: bool,
     ) -> Result<Vec<Garbage>, Error> {
         self.blobs.claim().await?;
-        let garbage = self.garbage(used, unused_images).await?;
+        let garbage = self.garbage(users, unused_images).await?;
         if !validate_only {
             for piece in &garbage {
                 self.discard(&piece.what).await?;
@@ -128,12 +155,17 @@ impl Keeper {
         Ok(garbage)
     }
 
-    async fn garbage(&self, used: &BTreeSet<String>, unused_images: bool) -> Result<Vec<Garbage>, Error> {
+    async fn garbage(&self, users: &[User], unused_images: bool) -> Result<Vec<Garbage>, Error> {
         let mut found = Vec::new();
-        let (unused, needed): (Vec<_>, Vec<_>) =
-            self.store.stored().await?.into_iter().partition(|(r, _)| unused_images && !used.contains(r));
-        let needed: BTreeSet<Digest> = needed.into_iter().map(|(_, d)| d).collect();
+        let stored = self.store.stored().await?;
         let rows = self.store.blobs().await?;
+        let of_nodes = rows.iter().map(|(blob, _)| blob).filter(|b| users.iter().any(|u| u.needs(b)));
+        let of_nodes: BTreeSet<Digest> = of_nodes.map(|b| b.digest.clone()).collect();
+        let named: BTreeSet<&str> = users.iter().map(|u| u.reference.as_str()).collect();
+        let is_unused =
+            |(r, d): &(String, Digest)| unused_images && !named.contains(&**r) && !of_nodes.contains(d);
+        let (unused, needed): (Vec<_>, Vec<_>) = stored.into_iter().partition(is_unused);
+        let needed: BTreeSet<Digest> = needed.into_iter().map(|(_, d)| d).collect();
         for (reference, digest) in &unused {
             // Bytes of which two images go are counted once, with the first.
             let first = unused.iter().find(|(_, d)| d == digest).is_some_and(|(r, _)| r == reference);
@@ -148,19 +180,19 @@ impl Keeper {
         let no_image = |digest: Digest, size_bytes| Garbage {
             what: What::Blob(digest),
             size_bytes,
-            reason: "no image is these bytes",
+            reason: "no image is these bytes, and no node is made from them",
         };
-        found.extend(
-            rows.iter()
-                .filter(|(b, used)| !used && self.uploads.held.try_hold(&b.digest).is_some())
-                .map(|(b, _)| no_image(b.digest.clone(), b.size_bytes)),
-        );
+        for (blob, _) in rows.iter().filter(|(b, used)| !used && !of_nodes.contains(&b.digest)) {
+            if self.uploads.held.is_free(&blob.digest).await? {
+                found.push(no_image(blob.digest.clone(), blob.size_bytes));
+            }
+        }
         // What somebody brings right now has no row yet, and what was brought since the rows were read has one that is not among them.
         let known: BTreeSet<Digest> = rows.into_iter().map(|(b, _)| b.digest).collect();
         let mut strays = Vec::new();
         for (digest, size) in self.blobs.all().await? {
             if !known.contains(&digest)
-                && self.uploads.held.try_hold(&digest).is_some()
+                && self.uploads.held.is_free(&digest).await?
                 && self.store.blob(&digest).await?.is_none()
             {
                 strays.push((digest, size));

@@ -22,7 +22,7 @@ use crate::read;
 use crate::reference::Reference;
 use crate::store::Store;
 use crate::upload::Uploads;
-use crate::validate::{ImageUse, Known, Verdict, judge};
+use crate::validate::{ImageUse, Known, Verdict, judge_all};
 
 mod convert;
 
@@ -131,11 +131,12 @@ impl Service {
         references.sort();
         references.dedup();
         let known = self.store.ask(&references).await?;
-        let verdict = |wanted: &ImageUse| {
+        let nothing = Known::default();
+        let of = |wanted: &ImageUse| {
             let index = wanted.reference.parse().ok().and_then(|r| references.binary_search(&r).ok());
-            judge(wanted, index.map_or(&Known::default(), |i| &known[i]))
+            index.map_or(&nothing, |i| &known[i])
         };
-        Ok(uses.iter().map(verdict).collect())
+        Ok(judge_all(&uses, of))
     }
 }
 
@@ -190,9 +191,8 @@ impl ImageRegistryService for Service {
     ) -> Result<Response<pb::Image>, Status> {
         let request = request.into_inner();
         let reference = reference(&request.reference)?;
-        let used_by: Vec<String> =
-            convert::users(request.users).filter(|(_, r)| *r == reference).map(|(lab, _)| lab).collect();
-        let image = self.keeper.delete(&reference, &used_by).await.map_err(status)?;
+        let users = convert::users(request.users);
+        let image = self.keeper.delete(&reference, &users).await.map_err(status)?;
         Ok(Response::new(encode_image(image)))
     }
 
@@ -210,8 +210,8 @@ impl ImageRegistryService for Service {
         request: Request<pb::CollectGarbageRequest>,
     ) -> Result<Response<pb::CollectGarbageResponse>, Status> {
         let request = request.into_inner();
-        let used = convert::users(request.users).map(|(_, r)| r.to_string()).collect();
-        let garbage = self.keeper.collect(&used, request.unused_images, request.validate_only).await;
+        let users = convert::users(request.users);
+        let garbage = self.keeper.collect(&users, request.unused_images, request.validate_only).await;
         let garbage = garbage.map_err(status)?.into_iter().map(encode_garbage).collect();
         Ok(Response::new(pb::CollectGarbageResponse { garbage }))
     }

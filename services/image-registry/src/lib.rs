@@ -39,28 +39,38 @@ const LONGEST: Duration = Duration::from_secs(600);
 pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -> anyhow::Result<()> {
     let _claim = netloom_service::installation::claim(&settings, "image-registry").await?;
     let config: config::Config = settings.section("image_registry")?;
-    let path = config.database.unwrap_or_else(|| settings.data_dir.join("image-registry.db"));
-    let store = store::Store::open(&path)
+    let database = match config.database.as_deref() {
+        Some(text) => store::Database::named(text),
+        None => store::Database::File(settings.data_dir.join("image-registry.db")),
+    };
+    let store = store::Store::open(&database)
         .await
-        .with_context(|| format!("cannot open the image registry's database {}", path.display()))?;
+        .with_context(|| format!("cannot open the image registry's database {database}"))?;
     if config.new_scheduler {
         store.forget_ticket_key().await?;
     }
-    let endpoint = &settings.endpoints.image_registry;
+    let endpoint = settings.endpoints.image_registry.own(config.listen.as_ref(), "image_registry")?;
     let listener = connector
-        .listen(endpoint)
+        .listen(&endpoint)
         .await
         .with_context(|| format!("the image registry cannot listen on {endpoint}"))?;
-    tracing::info!(%endpoint, database = %path.display(), "image registry listens");
+    tracing::info!(%endpoint, %database, "image registry listens");
     let dir = config.blobs.unwrap_or_else(|| settings.data_dir.join("image-registry"));
-    let owner = netloom_service::installation::owner(&settings.data_dir)?;
+    let id = store.id().await?;
+    // What several keep belongs to the rows that they share; where there is one, also to its installation.
+    let (owner, whose) = match store.is_shared() {
+        true => (id.to_string().parse()?, format!("database {id}")),
+        false => {
+            let owner = netloom_service::installation::owner(&settings.data_dir)?;
+            (owner, format!("installation {owner}, database {id}"))
+        }
+    };
     let shelf: Option<Arc<dyn blob::Shelf>> = match &config.s3 {
         Some(s3) => Some(Arc::new(s3.open(owner)?)),
         None => None,
     };
-    let blobs =
-        blob::Blobs::open(&dir, shelf, &format!("installation {owner}, database {}", store.id().await?))
-            .with_context(|| format!("cannot keep images in the directory blobs = {}", dir.display()))?;
+    let blobs = blob::Blobs::open(&dir, shelf, &whose)
+        .with_context(|| format!("cannot keep images in the directory blobs = {}", dir.display()))?;
     // A store of bytes that does not answer, or is another's, is told in the log, and by whatever needs it: labs whose images are on their hosts run without it.
     tokio::spawn({
         let blobs = blobs.clone();

@@ -6,7 +6,7 @@ use netloom_service::{Connector, program};
 
 fn main() -> ExitCode {
     program("netloom-image-registry", "the catalogue of images", |settings, shutdown| async move {
-        let connector = Connector::with_token(settings.token.as_deref());
+        let connector = Connector::of(&settings);
         netloom_image_registry::run(settings, connector, shutdown).await
     })
 }

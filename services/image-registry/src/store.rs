@@ -1,15 +1,21 @@
-//! The catalogue's rows. SQLite; the statements are also PostgreSQL's, which is then a second migration folder.
+//! The catalogue's rows: in SQLite for one image registry, in PostgreSQL for several that keep the same images.
+//!
+//! One writes at a time, also of several: a write waits for the one before. What takes longer than a write, an image on its way to the shelf for instance, is locked by name,
+//! so that no replica takes away what another one brings.
 
-use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use netloom_database::Access;
+pub use netloom_database::Database;
 use netloom_model::state::Runtime;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{Connection as _, Row as _, Sqlite, SqliteConnection, Transaction, sqlite::SqliteRow};
+use sha2::{Digest as _, Sha256};
+use sqlx::any::AnyRow;
+use sqlx::{Any, AnyConnection, AssertSqlSafe, Connection as _, Pool, Row as _, Transaction};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
+use crate::blob::Digest;
 use crate::error::Error;
 use crate::reference::Reference;
 use crate::validate::{Format, Known, Presence};
@@ -35,39 +41,161 @@ pub struct Image {
     pub kinds: Vec<ImageKind>,
 }
 
+/// The columns of a presence. SQLite's truth values are numbers.
+const PRESENCE: &str = "reference, host, runtime, CASE WHEN present THEN 1 ELSE 0 END AS is_present, digest, format, size_bytes, architecture, observe_time_us";
+/// Names the lock that writes of several replicas take, one after the other.
+const WRITES: i64 = 5_645_678_721_348;
+/// How many uploads one replica can have locked at once, …
+const UPLOADS: u32 = 16;
+/// … and how many digests. Who finishes an upload has both: of one number for both, all could be uploads' that wait for a digest's.
+const DIGESTS: u32 = 8;
+/// Pause before a name that another replica has locked is tried again.
+const AGAIN: Duration = Duration::from_millis(20);
+
 /// The catalogue.
 #[derive(Clone)]
 pub struct Store {
-    pool: SqlitePool,
+    pool: Pool<Any>,
+    /// Where others may work on the same rows.
+    locks: Option<Locks>,
+}
+
+/// Connections that hold locks: of their own, so that whoever holds one can always write, and as many as there may be locks.
+#[derive(Clone)]
+struct Locks {
+    pool: Pool<Any>,
+    uploads: Arc<Semaphore>,
+    digests: Arc<Semaphore>,
+}
+
+/// What can be locked.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Name<'a> {
+    /// An upload, by its id. Whoever has one may lock a digest, too.
+    Upload(&'a str),
+    /// Bytes. Whoever has them locks nothing else.
+    Digest(&'a Digest),
+}
+
+impl Name<'_> {
+    /// The number that PostgreSQL knows it by.
+    fn number(self) -> i64 {
+        let name = match self {
+            Name::Upload(id) => id,
+            Name::Digest(digest) => digest.hex(),
+        };
+        let hash = Sha256::digest(format!("netloom image registry {name}"));
+        let mut eight = [0; 8];
+        eight.copy_from_slice(&hash[..8]);
+        i64::from_be_bytes(eight)
+    }
+}
+
+/// A name that no other replica has as long as this is there.
+#[derive(Debug, Default)]
+pub struct Lock(Option<(Transaction<'static, Any>, OwnedSemaphorePermit)>);
+
+impl Lock {
+    /// Lets go, so that whoever tries next has it. Dropped, it is let go a moment later.
+    pub(crate) async fn release(self) -> Result<(), Error> {
+        match self.0 {
+            Some((held, _room)) => Ok(held.rollback().await?),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Store {
-    /// Opens the database, which is made when it does not exist, and brings it to this version.
-    pub async fn open(path: &Path) -> anyhow::Result<Store> {
-        netloom_service::installation::private_file(path)?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(Duration::from_secs(5))
-            .foreign_keys(true);
-        // One connection: the catalogue is small, and two writers would only wait for each other.
-        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await?;
-        sqlx::migrate!("migrations/sqlite").run(&pool).await?;
-        Ok(Store { pool })
+    /// Opens the database, which is made when it is a file that does not exist, and brings it to this version.
+    pub async fn open(database: &Database) -> anyhow::Result<Store> {
+        let (pool, locks) = match database {
+            Database::File(path) => {
+                netloom_service::installation::private_file(path)?;
+                // One connection: the catalogue is small, and two writers would only wait for each other.
+                let pool = database.pool(1, Access::WriteSoon).await?;
+                sqlx::migrate!("migrations/sqlite").run(&pool).await?;
+                (pool, None)
+            }
+            Database::Postgres(_) => {
+                let pool = database.pool(8, Access::WriteSoon).await?;
+                sqlx::migrate!("migrations/postgres").run(&pool).await?;
+                let locks = Locks {
+                    pool: database.pool(UPLOADS + DIGESTS, Access::Hold).await?,
+                    uploads: Arc::new(Semaphore::new(UPLOADS as usize)),
+                    digests: Arc::new(Semaphore::new(DIGESTS as usize)),
+                };
+                (pool, Some(locks))
+            }
+        };
+        Ok(Store { pool, locks })
     }
 
-    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, sqlx::Error> {
-        match self.pool.begin().await {
+    async fn begin(&self) -> Result<Transaction<'static, Any>, sqlx::Error> {
+        let mut begun = match self.pool.begin().await {
             Err(e) => {
                 // A write that the database itself took back, for want of room, leaves a connection that begins no other one.
                 tracing::warn!(error = %e, "a write cannot begin; it is tried over a new connection");
                 self.pool.acquire().await?.detach().close().await?;
-                self.pool.begin().await
+                self.pool.begin().await?
             }
-            begun => begun,
+            Ok(begun) => begun,
+        };
+        if self.locks.is_some() {
+            take_turn(&mut begun).await?;
         }
+        Ok(begun)
+    }
+
+    /// Waits until no other replica has this name locked, and locks it.
+    pub(crate) async fn lock(&self, name: Name<'_>) -> Result<Lock, Error> {
+        loop {
+            match self.try_lock(name).await? {
+                Some(lock) => return Ok(lock),
+                None => tokio::time::sleep(AGAIN).await,
+            }
+        }
+    }
+
+    /// Locks a name once there is room for its lock; none when another replica has it. Within one process whoever holds a name keeps others from it.
+    pub(crate) async fn try_lock(&self, name: Name<'_>) -> Result<Option<Lock>, Error> {
+        let Some(locks) = &self.locks else { return Ok(Some(Lock(None))) };
+        let room = match name {
+            Name::Upload(_) => &locks.uploads,
+            Name::Digest(_) => &locks.digests,
+        };
+        let room = room.clone().acquire_owned().await.expect("it is never closed");
+        let mut lock = locks.pool.begin().await?;
+        if locked(&mut lock, name).await? {
+            return Ok(Some(Lock(Some((lock, room)))));
+        }
+        lock.rollback().await?;
+        Ok(None)
+    }
+
+    /// True when no other replica has this name locked. Nobody is waited for.
+    pub(crate) async fn is_free(&self, name: Name<'_>) -> Result<bool, Error> {
+        match self.locks {
+            // It is locked for no longer than this statement.
+            Some(_) => Ok(locked(&mut *self.pool.acquire().await?, name).await?),
+            None => Ok(true),
+        }
+    }
+
+    /// A write by whoever holds a lock: it is made to last only if the lock was held all the time.
+    async fn begin_in(&self, lock: Lock) -> Result<Transaction<'static, Any>, sqlx::Error> {
+        match lock.0 {
+            Some((mut held, _room)) => {
+                sqlx::query(Database::IN_WRITE).execute(&mut *held).await?;
+                take_turn(&mut held).await?;
+                Ok(held)
+            }
+            None => self.begin().await,
+        }
+    }
+
+    /// True when others may work on the same rows.
+    pub fn is_shared(&self) -> bool {
+        self.locks.is_some()
     }
 
     /// Which catalogue this is, for all time: one that is made in its place is another.
@@ -208,9 +336,9 @@ impl Store {
         rows.truncate(size as usize);
         let mut images = rows.iter().map(image).collect::<Result<Vec<Image>, Error>>()?;
         let Some(last) = images.last() else { return Ok((images, more)) };
-        let said = sqlx::query(
-            "SELECT * FROM presences WHERE reference > $1 AND reference <= $2 ORDER BY reference, host, runtime",
-        )
+        let said = sqlx::query(AssertSqlSafe(format!(
+            "SELECT {PRESENCE} FROM presences WHERE reference > $1 AND reference <= $2 ORDER BY reference, host, runtime"
+        )))
         .bind(after)
         .bind(&last.reference)
         .fetch_all(&mut *transaction)
@@ -231,7 +359,23 @@ impl Store {
     }
 }
 
-async fn note(connection: &mut SqliteConnection, reference: &Reference) -> Result<(), Error> {
+/// Locks a name for the transaction, unless another one has it.
+async fn locked(connection: &mut AnyConnection, name: Name<'_>) -> Result<bool, sqlx::Error> {
+    let locked = sqlx::query("SELECT pg_try_advisory_xact_lock($1) AS locked").bind(name.number());
+    locked.fetch_one(connection).await?.try_get("locked")
+}
+
+/// Waits for the writes of other replicas that began before.
+async fn take_turn(connection: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    // What the function answers is nothing, which is no value.
+    sqlx::query("SELECT CAST(pg_advisory_xact_lock($1) AS TEXT) AS turn")
+        .bind(WRITES)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+async fn note(connection: &mut AnyConnection, reference: &Reference) -> Result<(), Error> {
     sqlx::query(
         "INSERT INTO images (reference, uid, create_time_us) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
     )
@@ -243,15 +387,13 @@ async fn note(connection: &mut SqliteConnection, reference: &Reference) -> Resul
     Ok(())
 }
 
-async fn presences(connection: &mut SqliteConnection, reference: &str) -> Result<Vec<Presence>, Error> {
-    let rows = sqlx::query("SELECT * FROM presences WHERE reference = $1 ORDER BY host, runtime")
-        .bind(reference)
-        .fetch_all(connection)
-        .await?;
+async fn presences(connection: &mut AnyConnection, reference: &str) -> Result<Vec<Presence>, Error> {
+    let sql = format!("SELECT {PRESENCE} FROM presences WHERE reference = $1 ORDER BY host, runtime");
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(reference).fetch_all(connection).await?;
     rows.iter().map(presence).collect()
 }
 
-fn image(row: &SqliteRow) -> Result<Image, Error> {
+fn image(row: &AnyRow) -> Result<Image, Error> {
     Ok(Image {
         uid: row.try_get("uid")?,
         reference: row.try_get("reference")?,
@@ -262,13 +404,13 @@ fn image(row: &SqliteRow) -> Result<Image, Error> {
     })
 }
 
-fn presence(row: &SqliteRow) -> Result<Presence, Error> {
+fn presence(row: &AnyRow) -> Result<Presence, Error> {
     let (runtime, format): (&str, &str) = (row.try_get("runtime")?, row.try_get("format")?);
     let size: i64 = row.try_get("size_bytes")?;
     Ok(Presence {
         host: row.try_get("host")?,
         runtime: Runtime::from_word(runtime).ok_or_else(|| Error::Row(runtime.to_owned()))?,
-        present: row.try_get("present")?,
+        present: row.try_get::<i64, _>("is_present")? != 0,
         digest: row.try_get("digest")?,
         format: Format::from_word(format).ok_or_else(|| Error::Row(format.to_owned()))?,
         size_bytes: u64::try_from(size).unwrap_or_default(),

@@ -5,6 +5,9 @@
 //!    └─ the digest is there already ───────────────┘         └─ they are not: the upload ends with the reason
 //! ```
 //!
+//! Of several image registries over the same rows each can go on with an upload, one at a time: how far it is, its file says, so where they do not share the directory of uploads it begins anew at
+//! another one.
+//!
 //! The bytes are written, hashed and inspected in one pass as they come, by a thread of their own. An upload that this process did not see from its start, for
 //! it was restarted meanwhile or a disk ran full, is read once more when it goes on.
 
@@ -22,7 +25,7 @@ use crate::error::Error;
 use crate::held::Held;
 use crate::reference::Reference;
 use crate::store::blobs::{Blob, Upload};
-use crate::store::{Image, Store, micros_of, now_us};
+use crate::store::{Image, Lock, Name, Store, micros_of, now_us};
 
 /// Pieces that may wait for the disk.
 const WAITING: usize = 8;
@@ -48,18 +51,25 @@ pub struct Uploads {
     store: Store,
     blobs: Blobs,
     keep: Duration,
-    open: Arc<Mutex<HashMap<String, Turn>>>,
+    open: Arc<Mutex<HashMap<String, Passing>>>,
     /// Bytes that are on their way to the shelf and to their row, or out.
     pub(crate) held: Held,
 }
 
 /// The one who works on an upload has its pass.
-type Turn = Arc<tokio::sync::Mutex<Option<Pass>>>;
+type Passing = Arc<tokio::sync::Mutex<Option<Pass>>>;
+
+/// Who works on an upload, of all who could: its pass, as far as this one has made it.
+struct Turn {
+    pass: OwnedMutexGuard<Option<Pass>>,
+    _among: Lock,
+}
 
 impl Uploads {
     /// Uploads that are given up when nothing came for so long.
     pub fn new(store: Store, blobs: Blobs, keep: Duration) -> Uploads {
-        Uploads { store, blobs, keep, open: Arc::default(), held: Held::default() }
+        let held = Held::new(store.clone());
+        Uploads { store, blobs, keep, open: Arc::default(), held }
     }
 
     /// Makes an upload. One that was cut off, of the same bytes for the same image, is gone on with instead, unless somebody does so right now.
@@ -89,11 +99,21 @@ impl Uploads {
             return Ok(None);
         }
         let same = |u: &Upload| Upload { id: String::new(), create_time_us: 0, ..u.clone() } == *wanted;
-        let is_free = |u: &Upload| {
-            let turn = self.open.lock().expect("no holder panics").get(&u.id).cloned();
-            turn.is_none_or(|t| t.try_lock().is_ok())
-        };
-        Ok(self.store.uploads().await?.into_iter().find(|u| same(u) && is_free(u)))
+        for upload in self.store.uploads().await?.into_iter().filter(same) {
+            if self.is_free(&upload.id).await? {
+                return Ok(Some(upload));
+            }
+        }
+        Ok(None)
+    }
+
+    /// True when nobody works on an upload.
+    async fn is_free(&self, id: &str) -> Result<bool, Error> {
+        let passing = self.open.lock().expect("no holder panics").get(id).cloned();
+        if passing.is_some_and(|p| p.try_lock().is_err()) {
+            return Ok(false);
+        }
+        self.store.is_free(Name::Upload(id)).await
     }
 
     /// The blob that an upload is to become, where the store has it already.
@@ -129,11 +149,14 @@ impl Uploads {
         Ok(Progress { upload, offset, expire_time_us, is_size_known })
     }
 
-    async fn turn(&self, id: &str) -> Result<OwnedMutexGuard<Option<Pass>>, Error> {
+    async fn turn(&self, id: &str) -> Result<Turn, Error> {
         self.store.upload(id).await?;
-        let turn = self.open.lock().expect("no holder panics").entry(id.to_owned()).or_default().clone();
-        let waited = tokio::time::timeout(TURN, turn.lock_owned()).await;
-        waited.map_err(|_| Error::UploadBusy(id.to_owned()))
+        let passing = self.open.lock().expect("no holder panics").entry(id.to_owned()).or_default().clone();
+        let turn = async {
+            let pass = passing.lock_owned().await;
+            Ok(Turn { pass, _among: self.store.lock(Name::Upload(id)).await? })
+        };
+        tokio::time::timeout(TURN, turn).await.map_err(|_| Error::UploadBusy(id.to_owned()))?
     }
 
     fn let_go(&self, id: &str) {
@@ -155,7 +178,7 @@ impl Uploads {
         let (blobs, id) = (self.blobs.clone(), id.to_owned());
         let work = tokio::task::spawn_blocking(move || {
             let mut turn = turn;
-            let mut pass = match turn.take() {
+            let mut pass = match turn.pass.take() {
                 Some(pass) if pass.offset() == offset => pass,
                 _ => Pass::resume(&blobs.staging, &id)?,
             };
@@ -173,7 +196,7 @@ impl Uploads {
                 pass.take(&bytes).map_err(disk)?;
             }
             pass.flush().map_err(disk)?;
-            *turn = Some(pass);
+            *turn.pass = Some(pass);
             came
         });
         Ok(Writing { give, work })
@@ -183,7 +206,7 @@ impl Uploads {
     pub async fn delete(&self, id: &str) -> Result<Progress, Error> {
         let mut turn = self.turn(id).await?;
         let progress = self.progress(id).await?;
-        *turn = None;
+        *turn.pass = None;
         self.end(id).await?;
         Ok(progress)
     }
@@ -215,18 +238,18 @@ impl Uploads {
         let has_bytes = blocking(move || blobs.staging.progress(&of)).await?.is_some();
         let known = match &upload.digest {
             Some(digest) if !has_bytes => {
-                let hold = self.held.hold(digest).await;
+                let hold = self.held.hold(digest).await?;
                 self.known(&upload).await?.map(|blob| (blob, hold))
             }
             _ => None,
         };
-        let (blob, _hold) = match known {
+        let (blob, hold) = match known {
             Some(known) => known,
             None => {
-                match self.checked(&upload, turn.take()).await {
+                match self.checked(&upload, turn.pass.take()).await {
                     Ok((blob, staged)) => {
                         self.blobs.claim().await?;
-                        let hold = self.held.hold(&blob.digest).await;
+                        let hold = self.held.hold(&blob.digest).await?;
                         self.blobs.keep(staged, &blob.digest).await?;
                         (blob, hold)
                     }
@@ -240,7 +263,7 @@ impl Uploads {
                 }
             }
         };
-        self.store.finish_upload(&upload, &blob).await?;
+        self.store.finish_upload(&upload, &blob, hold.lock).await?;
         self.let_go(id);
         tracing::info!(image = %upload.reference, digest = %blob.digest, bytes = blob.size_bytes, format = blob.format.as_str(), "stored");
         self.store.get(&upload.reference).await
@@ -252,8 +275,16 @@ impl Uploads {
         checked.await.map_err(|_| Error::Ended)?
     }
 
-    /// Gives up what nobody went on with. Returns how many there were.
+    /// Gives up what nobody went on with. Returns how many there were. What another replica ended is let go of here, too: an open file keeps its room on the disk.
     pub async fn expire(&self) -> Result<usize, Error> {
+        // Their rows were there before they were open.
+        let open: Vec<String> = self.open.lock().expect("no holder panics").keys().cloned().collect();
+        if !open.is_empty() {
+            let rows = self.store.uploads().await?;
+            let is_over = |id: &String| open.contains(id) && !rows.iter().any(|upload| upload.id == *id);
+            let mut passing = self.open.lock().expect("no holder panics");
+            passing.retain(|id, pass| !is_over(id) || Arc::strong_count(pass) > 1);
+        }
         let mut ended = 0;
         for id in self.abandoned().await?.into_iter().map(|(id, _)| id) {
             ended += usize::from(self.give_up(&id).await?);
@@ -263,8 +294,7 @@ impl Uploads {
 
     /// Ends an upload, unless somebody works on it: then it is not abandoned.
     pub(crate) async fn give_up(&self, id: &str) -> Result<bool, Error> {
-        let turn = self.open.lock().expect("no holder panics").get(id).cloned();
-        if turn.is_some_and(|t| t.try_lock().is_err()) {
+        if !self.is_free(id).await? {
             return Ok(false);
         }
         self.end(id).await?;

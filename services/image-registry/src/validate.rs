@@ -3,6 +3,8 @@
 //! The failure this prevents is a deploy that creates ten nodes and then finds that the eleventh's image is missing, is a disk where a container image is
 //! needed, or is for another processor.
 
+use std::collections::BTreeMap;
+
 use netloom_model::spec::PullPolicy;
 use netloom_model::state::Runtime;
 
@@ -137,10 +139,6 @@ pub enum Reason {
     ArchitectureMismatch,
     /// Its bytes in the store are not what they were.
     Corrupt,
-    /// What the host has of it is shorter than it should be.
-    Truncated,
-    /// What the host has under its name are other bytes than its digest says.
-    DigestMismatch,
     /// The host has no room for it.
     TooLarge,
 }
@@ -154,15 +152,46 @@ impl Reason {
             Reason::FormatMismatch => "IMAGE_FORMAT_MISMATCH",
             Reason::ArchitectureMismatch => "IMAGE_ARCHITECTURE_MISMATCH",
             Reason::Corrupt => "IMAGE_CORRUPT",
-            Reason::Truncated => "IMAGE_TRUNCATED_ON_HOST",
-            Reason::DigestMismatch => "IMAGE_DIGEST_MISMATCH",
             Reason::TooLarge => "IMAGE_TOO_LARGE",
         }
     }
 }
 
+/// Judges uses that belong together, in order, each from what is known of its image: what is to be fetched to a host has to find room there beside what is fetched for those before it.
+pub fn judge_all<'k>(uses: &[ImageUse], known: impl Fn(&ImageUse) -> &'k Known) -> Vec<Verdict> {
+    let mut coming: BTreeMap<&str, BTreeMap<String, u64>> = BTreeMap::new();
+    let judge = |wanted| {
+        let known = known(wanted);
+        let verdict = judge(wanted, known);
+        let (Verdict::Pull { stored: Some(blob) }, Some(room)) = (&verdict, wanted.room_bytes) else {
+            return verdict;
+        };
+        let (digest, size) = (blob.digest.to_string(), blob.size_bytes);
+        let coming = coming.entry(&wanted.host).or_default();
+        // The same bytes come once, and not at all where Docker has what is in an archive.
+        if coming.contains_key(&digest) || here(wanted, known).any(|p| blob.image_ids.contains(&p.digest)) {
+            return verdict;
+        }
+        let others = coming.values().fold(0, |sum: u64, size| sum.saturating_add(*size));
+        if others.saturating_add(size) <= room {
+            coming.insert(digest, size);
+            return verdict;
+        }
+        let ImageUse { node, reference, host, .. } = wanted;
+        refuse(
+            Reason::TooLarge,
+            format!(
+                "node {node}: image {reference} has {size} bytes, and host {host} has room for {room}{}; make room on \
+                 its disk, or place the node on another host",
+                if others > 0 { format!(", of which other images take {others}") } else { String::new() }
+            ),
+        )
+    };
+    uses.iter().map(judge).collect()
+}
+
 /// Judges one use from what is known of that image. A runtime without images is told apart by the caller.
-pub fn judge(wanted: &ImageUse, known: &Known) -> Verdict {
+fn judge(wanted: &ImageUse, known: &Known) -> Verdict {
     match wanted.reference.parse::<Reference>() {
         Ok(reference) => match wanted.runtime {
             Runtime::Docker => container(wanted, &reference, known),
@@ -201,7 +230,7 @@ fn container(wanted: &ImageUse, reference: &Reference, known: &Known) -> Verdict
     }
 }
 
-/// A disk of a virtual machine. It comes from the store alone.
+/// A disk of a virtual machine. It comes from the store alone. A host says that it has one only when its bytes are what its digest says; others it has set aside, and that is as if it had none.
 fn disk(wanted: &ImageUse, reference: &Reference, known: &Known) -> Verdict {
     let ImageUse { node, host, .. } = wanted;
     let found = here(wanted, known).find(|p| matches!(p.format, Format::QCOW2 | Format::RAW));
@@ -213,26 +242,6 @@ fn disk(wanted: &ImageUse, reference: &Reference, known: &Known) -> Verdict {
         let there = found.filter(|p| p.digest == blob.digest.to_string());
         if there.is_none() && !blob.problem.is_empty() {
             return refuse(Reason::Corrupt, format!("node {node}: image {reference}: {}", blob.problem));
-        }
-        if let Some(p) = there.filter(|p| p.size_bytes != blob.size_bytes) {
-            let (has, all) = (p.size_bytes, blob.size_bytes);
-            return refuse(
-                Reason::Truncated,
-                format!(
-                    "node {node}: image {reference} on host {host} has {has} of its {all} bytes; remove it from the \
-                     host's data directory, from which it was damaged, and deploy again"
-                ),
-            );
-        }
-        if let (None, Some(room)) = (there, wanted.room_bytes.filter(|room| *room < blob.size_bytes)) {
-            let size = blob.size_bytes;
-            return refuse(
-                Reason::TooLarge,
-                format!(
-                    "node {node}: image {reference} has {size} bytes and host {host} has room for {room}; make room \
-                     on its disk, or place the node on another host"
-                ),
-            );
         }
         // What the host has under this name may be what the name meant before.
         fetchable = there.is_none().then(|| Verdict::Pull { stored: Some(Box::new(blob.clone())) });
@@ -256,18 +265,6 @@ fn disk(wanted: &ImageUse, reference: &Reference, known: &Known) -> Verdict {
             ),
         };
     };
-    // A reference that says which bytes it means is held to them.
-    let pinned = reference.as_str().split_once('@').map(|(_, digest)| digest);
-    if let Some(pinned) = pinned.filter(|p| *p != found.digest) {
-        let has = &found.digest;
-        return refuse(
-            Reason::DigestMismatch,
-            format!(
-                "node {node}: image {reference} on host {host} is {has}, and {pinned} is asked for; push the image \
-                 that was meant, or ask for the one that is there"
-            ),
-        );
-    }
     matching(wanted, reference, found)
 }
 
@@ -377,12 +374,8 @@ mod tests {
         use Runtime::{Docker, Libvirt};
         use netloom_image::Format as Of;
         let stored = |format| Known { presences: Vec::new(), stored: Some(blob(format)) };
-        let there = |digest: &str, size_bytes| Known {
-            presences: vec![Presence {
-                digest: digest.into(),
-                size_bytes,
-                ..presence(Libvirt, Format::QCOW2)
-            }],
+        let there = |digest: &str| Known {
+            presences: vec![Presence { digest: digest.into(), ..presence(Libvirt, Format::QCOW2) }],
             stored: Some(blob(Of::Qcow2)),
         };
         let corrupt = |known: Known| Known {
@@ -390,8 +383,6 @@ mod tests {
             ..known
         };
         let plain = |runtime| wanted(runtime, PullPolicy::IfNotPresent);
-        let pinned = |digest: &str| ImageUse { reference: format!("netloom/frr@{digest}"), ..plain(Libvirt) };
-        let room = |bytes| ImageUse { room_bytes: Some(bytes), ..plain(Libvirt) };
         let table = [
             (plain(Docker), stored(Of::Qcow2), "IMAGE_FORMAT_MISMATCH"),
             (wanted(Docker, PullPolicy::Always), stored(Of::Iso), "IMAGE_FORMAT_MISMATCH"),
@@ -403,15 +394,11 @@ mod tests {
             (plain(Libvirt), stored(Of::Iol), "IMAGE_FORMAT_MISMATCH"),
             (plain(Libvirt), stored(Of::Raw), "FETCH"),
             (wanted(Libvirt, PullPolicy::Never), stored(Of::Raw), "IMAGE_MISSING"),
-            (plain(Libvirt), there(DIGEST, 1), "USE"),
-            (plain(Libvirt), there(DIGEST, 0), "IMAGE_TRUNCATED_ON_HOST"),
-            (plain(Libvirt), corrupt(there(DIGEST, 1)), "USE"),
+            (plain(Libvirt), there(DIGEST), "USE"),
+            (plain(Libvirt), there("sha256:d"), "FETCH"),
+            (wanted(Libvirt, PullPolicy::Never), there("sha256:d"), "USE"),
+            (plain(Libvirt), corrupt(there(DIGEST)), "USE"),
             (plain(Libvirt), corrupt(stored(Of::Qcow2)), "IMAGE_CORRUPT"),
-            (room(0), stored(Of::Qcow2), "IMAGE_TOO_LARGE"),
-            (room(1), stored(Of::Qcow2), "FETCH"),
-            (room(0), there(DIGEST, 1), "USE"),
-            (pinned(DIGEST), there(DIGEST, 1), "USE"),
-            (pinned(&DIGEST.replace("9f", "00")), there(DIGEST, 1), "IMAGE_DIGEST_MISMATCH"),
         ];
         for (i, (wanted, known, expected)) in table.into_iter().enumerate() {
             let verdict = judge(&wanted, &known);
@@ -422,6 +409,66 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_comes_to_a_host_finds_room_there_together() {
+        use Runtime::{Docker, Libvirt};
+        use netloom_image::Format as Of;
+        let store = |n: char, format, size_bytes| {
+            let digest = crate::blob::Digest::parse(&DIGEST.replace("9f", &format!("0{n}"))).unwrap();
+            let image_ids = vec![format!("sha256:in-{n}")];
+            Known {
+                presences: Vec::new(),
+                stored: Some(Blob { digest, size_bytes, image_ids, ..blob(format) }),
+            }
+        };
+        let (disk, other, archive) =
+            (store('a', Of::Qcow2, 6), store('b', Of::Raw, 5), store('c', Of::DockerArchive, 4));
+        let on_host = |known: &Known, presence| Known { presences: vec![presence], ..known.clone() };
+        let digest = disk.stored.as_ref().unwrap().digest.to_string();
+        let disk_there = on_host(&disk, Presence { digest, ..presence(Libvirt, Format::QCOW2) });
+        let loaded = Presence { digest: "sha256:in-c".into(), ..presence(Docker, Format::Docker) };
+        let archive_loaded = on_host(&archive, loaded);
+        let to = |host: &str, runtime| ImageUse { host: host.into(), ..wanted(runtime, PullPolicy::Always) };
+        let (vm, elsewhere, container) = (to("h1", Libvirt), to("h2", Libvirt), to("h1", Docker));
+        type Row<'a> = (u64, Vec<(&'a ImageUse, &'a Known)>, &'a [&'a str]);
+        let table: [Row<'_>; 9] = [
+            (5, vec![(&vm, &disk)], &["IMAGE_TOO_LARGE"]),
+            (6, vec![(&vm, &disk)], &["FETCH"]),
+            (0, vec![(&vm, &disk_there)], &["USE"]),
+            (6, vec![(&vm, &disk), (&vm, &disk)], &["FETCH", "FETCH"]),
+            (10, vec![(&vm, &disk), (&vm, &other)], &["FETCH", "IMAGE_TOO_LARGE"]),
+            (10, vec![(&vm, &disk), (&elsewhere, &other)], &["FETCH", "FETCH"]),
+            (
+                10,
+                vec![(&vm, &disk), (&vm, &other), (&container, &archive)],
+                &["FETCH", "IMAGE_TOO_LARGE", "FETCH"],
+            ),
+            (9, vec![(&vm, &disk), (&container, &archive)], &["FETCH", "IMAGE_TOO_LARGE"]),
+            (6, vec![(&vm, &disk), (&container, &archive_loaded)], &["FETCH", "FETCH"]),
+        ];
+        for (i, (room, row, expected)) in table.into_iter().enumerate() {
+            let asked = |(n, (wanted, _)): (usize, &(&ImageUse, &Known))| ImageUse {
+                node: n.to_string(),
+                room_bytes: Some(room),
+                ..(*wanted).clone()
+            };
+            let uses: Vec<ImageUse> = row.iter().enumerate().map(asked).collect();
+            let verdicts = judge_all(&uses, |wanted| row[wanted.node.parse::<usize>().unwrap()].1);
+            assert_eq!(verdicts.iter().map(word).collect::<Vec<_>>(), expected, "row {i}");
+            let refused = verdicts.iter().find_map(|v| match v {
+                Verdict::Refuse { message, .. } => Some(message),
+                _ => None,
+            });
+            let others = refused.filter(|_| uses.len() > 1);
+            assert!(
+                others.is_none_or(|m| m.contains("room for") && m.contains("images take 6")),
+                "{others:?}"
+            );
+        }
+        let unchecked = judge_all(&[vm], |_| &disk);
+        assert_eq!(word(&unchecked[0]), "FETCH", "its room is not known");
     }
 
     /// USE, PULL or the reason of a refusal.

@@ -48,6 +48,8 @@ impl Will {
 pub enum Far {
     /// What has no will of its own: a segment, an interface of the host, nothing.
     Steady,
+    /// What is on another host, and whether it was said to live and be set up.
+    Remote(bool),
     /// A NIC of a start of a node.
     Nic {
         /// The number of its host end.
@@ -63,7 +65,8 @@ impl Far {
     /// What it wants, from what is known of host ends and of running nodes.
     pub fn will<'a>(&self, link: impl Fn(u32) -> Option<&'a Link>, starts: &Starts) -> Will {
         match self {
-            Far::Steady => Will::Up,
+            Far::Steady | Far::Remote(true) => Will::Up,
+            Far::Remote(false) => Will::Down,
             Far::Nic { index, node, start } => {
                 Will::of(link(*index), starts.get(node).is_some_and(|now| now.id == *start))
             }

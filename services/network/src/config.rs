@@ -1,5 +1,6 @@
 //! The section `[network]` of the configuration.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use netloom_model::spec::Plane;
@@ -40,6 +41,10 @@ pub struct Config {
     pub plane: Plane,
     /// Whether wires may end in interfaces of the host.
     pub host_interfaces: bool,
+    /// Address of this host that tunnels to other hosts begin at; without it no wire goes to another host.
+    pub tunnel_address: Option<IpAddr>,
+    /// UDP port of tunnels in the kernel, alike on all hosts; those of Open vSwitch have the next one.
+    pub tunnel_port: u16,
 }
 
 impl Default for Config {
@@ -53,6 +58,8 @@ impl Default for Config {
             datapath: Datapath::Auto,
             plane: Plane::Auto,
             host_interfaces: true,
+            tunnel_address: None,
+            tunnel_port: 4789,
         }
     }
 }
@@ -78,10 +85,20 @@ impl Config {
                     .to_owned(),
             ));
         }
-        let is_tail = |rest: &str| matches!(rest, "w" | "x" | "y" | "z");
+        let is_tail = |rest: &str| matches!(rest, "v" | "w" | "x" | "y" | "z");
         if self.segment_prefix.strip_prefix(&self.nic_prefix).is_some_and(is_tail) {
             return Err(Error::Config(
-                "network.segment_prefix must not be the nic_prefix with w, x, y or z behind it".to_owned(),
+                "network.segment_prefix must not be the nic_prefix with v, w, x, y or z behind it".to_owned(),
+            ));
+        }
+        if !(1..u16::MAX).contains(&self.tunnel_port) {
+            return Err(Error::Config(
+                "network.tunnel_port must be 1 to 65534: the next one is used, too".to_owned(),
+            ));
+        }
+        if self.tunnel_address.is_some_and(|address| address.is_unspecified() || address.is_multicast()) {
+            return Err(Error::Config(
+                "network.tunnel_address must be an address of an interface of this host that other hosts reach".to_owned(),
             ));
         }
         Ok(())
@@ -100,6 +117,9 @@ mod tests {
             Config { nic_prefix: "nlx".into(), ..Config::default() },
             Config { segment_prefix: "nl".into(), ..Config::default() },
             Config { segment_prefix: "nlx".into(), ..Config::default() },
+            Config { segment_prefix: "nlv".into(), ..Config::default() },
+            Config { tunnel_port: u16::MAX, ..Config::default() },
+            Config { tunnel_address: Some([0, 0, 0, 0].into()), ..Config::default() },
             Config { bridge: "a/b".into(), ..Config::default() },
         ] {
             assert!(bad.check().is_err(), "{bad:?}");

@@ -5,9 +5,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::time::Instant;
 
 use netloom_model::id::WireId;
-use netloom_model::observed::{Carried, Count};
+use netloom_model::observed::{Carried, Count, Source};
 
 use crate::names::Names;
 use crate::netlink::Netlink;
@@ -15,6 +16,8 @@ use crate::redirect;
 
 /// What each wire carried.
 pub type Counts = BTreeMap<WireId, Carried>;
+/// When each source was last read, or known to answer.
+pub type Reads = BTreeMap<Source, Instant>;
 /// What was counted of frames that came in by an interface, or by a port of Open vSwitch, of a wire.
 pub type Read = HashMap<(WireId, u32), Count>;
 

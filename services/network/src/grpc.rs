@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status};
 
 use self::observer::Observer;
 use crate::capture::{Capturer, Order};
-use crate::counts::Counts;
+use crate::counts::{Counts, Reads};
 use crate::error::Error;
 use crate::reconcile::Report;
 use crate::slice::Store;
@@ -35,18 +35,20 @@ pub struct Grpc {
     store: Store,
     reports: watch::Receiver<Option<Arc<Report>>>,
     counts: watch::Receiver<Arc<Counts>>,
+    reads: watch::Receiver<Arc<Reads>>,
     capturer: Capturer,
 }
 
 impl Grpc {
-    /// Over what is wanted, what was found and counted, and what captures.
+    /// Over what is wanted, what was found and counted, and when, and what captures.
     pub fn new(
         store: Store,
         reports: watch::Receiver<Option<Arc<Report>>>,
         counts: watch::Receiver<Arc<Counts>>,
+        reads: watch::Receiver<Arc<Reads>>,
         capturer: Capturer,
     ) -> Grpc {
-        Grpc { store, reports, counts, capturer }
+        Grpc { store, reports, counts, reads, capturer }
     }
 }
 
@@ -112,11 +114,13 @@ impl NetworkService for Grpc {
         &self,
         _request: Request<pb::ObserveRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
-        let events =
-            stream::unfold(Observer::new(self.reports.clone(), self.counts.clone()), |mut observer| async {
+        let events = stream::unfold(
+            Observer::new(self.reports.clone(), self.counts.clone(), self.reads.clone()),
+            |mut observer| async {
                 let event = observer.next().await?;
                 Some((Ok(pb::ObserveResponse { event: Some(event) }), observer))
-            });
+            },
+        );
         Ok(Response::new(events.boxed()))
     }
 

@@ -35,6 +35,7 @@ mod redirect;
 mod slice;
 mod taps;
 mod trace;
+mod underlay;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -86,12 +87,13 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let reconciler = Reconciler::new(names, config, sources)?;
     let (report, reports) = watch::channel(None);
     let (count, counts) = watch::channel(Arc::default());
+    let (note_read, reads) = watch::channel(Arc::default());
     let listener = connector.listen(&settings.endpoints.network).await?;
-    let service = NetworkServiceServer::new(Grpc::new(store, reports, counts, capturer))
+    let service = NetworkServiceServer::new(Grpc::new(store, reports, counts, reads, capturer))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let mut work = JoinSet::new();
-    work.spawn(reconciler.run(Reports { report, counts: count }, shutdown.clone()));
+    work.spawn(reconciler.run(Reports { report, counts: count, reads: note_read }, shutdown.clone()));
     let mut served = pin!(server::serve(
         listener,
         Routes::new(service),

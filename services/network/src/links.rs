@@ -4,7 +4,7 @@
 //! nodes' namespaces (`NETLINK_LISTEN_ALL_NSID`). A map holds what is; the other ends of NICs are part of it. Carrier of a wire is read from
 //! here, so an event must never be lost: when the kernel says that it had to drop some, everything is read anew, again and again until
 //! nothing was lost meanwhile; so long nobody is told that the map is up to date. [`Monitor::read_anew`] reads the interfaces on demand, of
-//! which the kernel does not tell every change: of one that is down none of its alias or group.
+//! which the kernel does not tell every change: of one that is down none of its alias or group. [`Monitor::read_all`] believes no event at all.
 //!
 //! Whoever listens also acts on carrier, by the rule of [`crate::carrier`]: a wait for a pass that looks at everything would be a wait of many
 //! milliseconds for the node at the other end. What passes decide is only which cable leads where. It is a thread of its own, which nothing
@@ -65,6 +65,8 @@ struct Asks {
 enum Ask {
     /// Read everything anew.
     Anew(oneshot::Sender<()>),
+    /// Read what shapes and redirects frames, too.
+    All(oneshot::Sender<()>),
     /// Keep carrier by these.
     Cables(Arc<Cables>, oneshot::Sender<()>),
     /// Other nodes live than before.
@@ -123,6 +125,11 @@ impl Monitor {
         self.ask(Ask::Anew).await;
     }
 
+    /// Reads everything anew, also what events never told to be different.
+    pub async fn read_all(&self) {
+        self.ask(Ask::All).await;
+    }
+
     /// Keeps carrier by these cables from now on; when this returns, host ends are as they have to be.
     pub async fn follow(&self, cables: Arc<Cables>) {
         self.ask(|done| Ask::Cables(cables, done)).await;
@@ -133,6 +140,14 @@ impl Monitor {
         self.asks.put(ask(done));
         let _ = wait.await;
     }
+}
+
+/// What is read beside the events that wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Reading {
+    Events,
+    Links,
+    All,
 }
 
 struct Listener {
@@ -172,11 +187,15 @@ impl Listener {
                 Err(e) => return tracing::error!("the host's interfaces are not watched any more: {e}"),
             }
             while rung.read(&mut [0; 64]).is_ok_and(|read| read > 0) {}
-            let mut anew = false;
+            let mut how = Reading::Events;
             loop {
                 match asked.try_recv() {
                     Ok(Ask::Anew(asker)) => {
-                        anew = true;
+                        how = how.max(Reading::Links);
+                        askers.push(asker);
+                    }
+                    Ok(Ask::All(asker)) => {
+                        how = Reading::All;
                         askers.push(asker);
                     }
                     Ok(Ask::Cables(cables, asker)) => {
@@ -188,7 +207,7 @@ impl Listener {
                     Err(mpsc::TryRecvError::Empty) => break,
                 }
             }
-            self.hear(anew);
+            self.hear(how);
             self.keep_carrier();
             if !askers.is_empty() || told.elapsed() >= PACE {
                 self.publish();
@@ -208,10 +227,14 @@ impl Listener {
     }
 
     /// Takes in all that happened.
-    fn hear(&mut self, anew: bool) {
+    fn hear(&mut self, how: Reading) {
         let known = self.stale;
         if !known {
-            let heard = self.drain().and_then(|()| if anew { self.read_links() } else { self.read_guests() });
+            let heard = match how {
+                Reading::Events => self.drain().and_then(|()| self.read_guests()),
+                Reading::Links => self.drain().and_then(|()| self.read_links()),
+                Reading::All => self.catch_up(),
+            };
             let Err(e) = heard else { return };
             tracing::info!("events of interfaces were lost ({e}): all are read anew");
         }
@@ -321,7 +344,7 @@ impl Listener {
             if let Err(e) = self.netlink.batch(requests.collect()) {
                 return tracing::error!("carrier cannot be set: {e}");
             }
-            self.hear(false);
+            self.hear(Reading::Events);
         }
     }
 

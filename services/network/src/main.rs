@@ -9,7 +9,7 @@ fn main() -> ExitCode {
         "netloom-network",
         "NICs, wires and segments on this host",
         |settings, shutdown| async move {
-            let connector = Connector::with_token(settings.token.as_deref());
+            let connector = Connector::of(&settings);
             netloom_network::run(settings, connector, shutdown).await
         },
     )

@@ -110,12 +110,23 @@ impl Names {
         Tail { outer, inner }
     }
 
-    /// True for a name that has the form of one that is made here: a host end, a tail, the bridge of a segment or of all wires.
+    /// Name of a wire's tunnel to another host in the kernel, made as those of tails.
+    pub fn tunnel(&self, wire: WireId) -> String {
+        format!("{}v{}", self.nic_prefix, &wire.interface_name("")[1..])
+    }
+
+    /// Name of the one port of Open vSwitch that wires to other hosts go through.
+    pub fn tunnel_port(&self) -> String {
+        format!("{}vx{:08x}", self.nic_prefix, self.group)
+    }
+
+    /// True for a name that has the form of one that is made here: a host end, a tail, a tunnel, the bridge of a segment or of all wires.
     pub fn is_reserved(&self, name: &str) -> bool {
         let is_made = |prefix: &str, digits| {
             name.strip_prefix(prefix).is_some_and(|rest| WireId::are_digits(rest, digits))
         };
         name == self.bridge
+            || name == self.tunnel_port()
             || is_made(&self.nic_prefix, WireId::DIGITS)
             || is_made(&self.segment_prefix, WireId::DIGITS - 1)
     }
@@ -125,15 +136,34 @@ impl Names {
         format!("netloom:{}:{wire}:tail", self.owner)
     }
 
+    /// The alias of a tunnel.
+    pub fn tunnel_alias(&self, wire: WireId) -> String {
+        format!("netloom:{}:{wire}:tunnel", self.owner)
+    }
+
     /// The wire that a host interface is a tail's end of; none when it is not ours.
     pub fn tail_of(&self, link: &Link) -> Option<WireId> {
+        self.marked(link, ":tail")
+    }
+
+    /// The wire that a host interface is the tunnel of; none when it is not ours.
+    pub fn tunnel_of(&self, link: &Link) -> Option<WireId> {
+        self.marked(link, ":tunnel")
+    }
+
+    fn marked(&self, link: &Link, what: &str) -> Option<WireId> {
         let rest = link.alias.strip_prefix("netloom:")?.strip_prefix(&self.owner)?.strip_prefix(':')?;
-        rest.strip_suffix(":tail")?.parse::<u64>().ok()?.try_into().ok()
+        rest.strip_suffix(what)?.parse::<u64>().ok()?.try_into().ok()
     }
 
     /// True when an interface that is named like a tail's end is ours: also one that was not finished.
     pub fn is_our_tail(&self, link: &Link, wire: WireId) -> bool {
         link.group == self.group && (link.alias.is_empty() || self.tail_of(link) == Some(wire))
+    }
+
+    /// True when an interface that is named like a tunnel is ours: also one that was not finished.
+    pub fn is_our_tunnel(&self, link: &Link, wire: WireId) -> bool {
+        link.group == self.group && (link.alias.is_empty() || self.tunnel_of(link) == Some(wire))
     }
 
     /// The alias of a NIC's host end. The kernel keeps 255 characters.
@@ -257,7 +287,9 @@ mod tests {
         let names = Names::new(&Config::default(), Owner::new());
         let wire = WireId::try_from(u64::MAX >> 1).unwrap();
         let Tail { outer, inner } = names.tail(wire, End::B);
-        for name in [names.nic(wire), names.segment(wire), outer, inner, "nl0".to_owned()] {
+        let made =
+            [names.nic(wire), names.segment(wire), outer, inner, names.tunnel(wire), names.tunnel_port()];
+        for name in made.into_iter().chain(["nl0".to_owned()]) {
             assert!(names.is_reserved(&name), "{name}");
         }
         for name in ["nl1", "nl-uplink", "nl-uplink-to-me", "uplink"] {
@@ -307,5 +339,11 @@ mod tests {
         let end = link(outer, names.tail_alias(wire), names.group);
         assert_eq!((names.tail_of(&end), names.tag(&end)), (Some(wire), None));
         assert!(names.is_our_tail(&end, wire) && !names.is_our_tail(&Link { group: 0, ..end }, wire));
+        let tunnel = link(names.tunnel(wire), names.tunnel_alias(wire), names.group);
+        assert_eq!(
+            (names.tunnel_of(&tunnel), names.tail_of(&tunnel), names.tag(&tunnel)),
+            (Some(wire), None, None)
+        );
+        assert!(names.is_our_tunnel(&tunnel, wire) && names.tunnel(wire).len() == 15);
     }
 }

@@ -42,8 +42,6 @@ pub struct Plug {
     pub alias: String,
     /// Group of its end on the host.
     pub group: u32,
-    /// True when the host's own stack is to take no notice of it.
-    pub silent: bool,
     /// Whether the node may leave checksums and segmentation to whoever takes its frames.
     pub offload: bool,
 }
@@ -153,8 +151,7 @@ fn visit_all(visits: &[Visit]) -> io::Result<Outcomes> {
     for ((_, outcome), answer) in made.iter_mut().zip(answers) {
         *outcome = answer.map_err(|e| Fault::Broken(format!("its host end cannot be marked as ours: {e}")));
     }
-    let silent = made.iter().map(|(plug, _)| plug).filter(|plug| plug.silent);
-    let silent: Vec<_> = silent.map(|plug| (plug.host_index, plug.host_name.as_str())).collect();
+    let silent: Vec<_> = made.iter().map(|(plug, _)| (plug.host_index, plug.host_name.as_str())).collect();
     silence(&mut host, &silent)?;
     let broken = nics.iter().filter(|(_, outcome)| matches!(outcome, Err(Fault::Broken(_))));
     host.batch(broken.map(|(plug, _)| Request::delete_link(plug.host_index)).collect())?;

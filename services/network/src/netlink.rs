@@ -3,6 +3,8 @@
 //! A socket belongs to the network namespace its thread was in when it was opened, wherever the thread goes after. Requests are answered in
 //! order and one that is refused does not stop the others, so a batch says for each request how it went.
 
+mod vxlan;
+
 use std::fmt;
 use std::io;
 
@@ -17,6 +19,8 @@ use nix::libc;
 
 use crate::qdisc::Shape;
 use crate::redirect::Redirect;
+
+pub use self::vxlan::Vxlan;
 
 /// Requests in one send: their answers have to fit the receive buffer.
 const CHUNK: usize = 64;
@@ -83,10 +87,16 @@ pub struct Link {
     pub is_bridge: bool,
     /// True when it is a tap: a process holds its other end.
     pub is_tap: bool,
+    /// What kind of tunnel it is; none when it is no VXLAN.
+    pub vxlan: Option<Vxlan>,
     /// What of ours frames that leave by it go through.
     pub shape: Option<Shape>,
     /// Where frames that come in by it are handed to by us.
     pub redirect: Option<Redirect>,
+    /// True when frames that leave by it go through a queue of somebody else's.
+    pub is_queued: bool,
+    /// True when frames that come in by it meet a filter of somebody else's before ours.
+    pub is_filtered: bool,
 }
 
 /// First byte of a link message that a bridge sends about a port.
@@ -125,10 +135,12 @@ impl Link {
                 (libc::IFLA_MASTER, value) => link.master = number(value)?,
                 (libc::IFLA_ADDRESS, value) => link.mac = value.to_vec(),
                 (libc::IFLA_LINKINFO, value) => {
-                    let mut info = NlasIterator::new(value).flatten();
-                    let kind = info.find(|i| i.kind() == libc::IFLA_INFO_KIND).map(|i| text(i.value()));
+                    let find = |kind| NlasIterator::new(value).flatten().find(|i| i.kind() == kind);
+                    let kind = find(libc::IFLA_INFO_KIND).map(|i| text(i.value()));
                     link.is_bridge = kind.as_deref() == Some("bridge");
                     link.is_tap = kind.as_deref() == Some("tun");
+                    let data = find(libc::IFLA_INFO_DATA).filter(|_| kind.as_deref() == Some("vxlan"));
+                    link.vxlan = data.and_then(|data| Vxlan::parse(data.value()));
                 }
                 _ => {}
             }

@@ -122,8 +122,8 @@ mod tests {
     fn observed(carriers: &[(u64, bool)]) -> Observed {
         let nic = |(n, carrier): &(u64, bool)| {
             let wire_id = (*n).try_into().unwrap();
-            let (present, start_id, detail) = (true, String::new(), String::new());
-            (wire_id, ObservedNic { wire_id, present, start_id, carrier: *carrier, detail })
+            let (present, alive, start_id, detail) = (true, true, String::new(), String::new());
+            (wire_id, ObservedNic { wire_id, present, start_id, carrier: *carrier, alive, detail })
         };
         Observed { nics: carriers.iter().map(nic).collect(), ..Observed::default() }
     }

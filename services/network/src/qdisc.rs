@@ -249,12 +249,25 @@ pub fn all() -> Vec<u8> {
 /// What a message of the kernel tells of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
-    /// What is at its root; none when that is not ours.
+    /// What of ours is at its root; none when that is the kernel's own.
     Root(Option<Shape>),
+    /// A queue of somebody else's is at its root.
+    Queue,
     /// There is a place for filters on what comes in.
     Ingress,
     /// Our redirect.
     Redirect(Redirect),
+    /// A filter of somebody else's that what comes in meets before our redirect.
+    Filter(Filter),
+}
+
+/// What a filter is known by: its preference, and its number there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Filter {
+    /// Its preference: the lowest is met first.
+    pub preference: u32,
+    /// Its number; 0 is all of that preference.
+    pub handle: u32,
 }
 
 /// Reads the payload of a message about a queueing discipline or a filter, of which the kernel tells that it is there.
@@ -272,12 +285,17 @@ pub fn read(payload: &[u8]) -> Option<(u32, Told)> {
             Told::Root(Some(Netem::read(options).map_or(Shape::Strange, Shape::Netem)))
         }
         (ROOT, RATE_HANDLE | NETEM_HANDLE) => Told::Root(Some(Shape::Strange)),
-        (ROOT, _) => Told::Root(None),
+        // The kernel's own have no number; libvirt gives taps none to wait in (`noqueue`), which is the same.
+        (ROOT, 0) => Told::Root(None),
+        (ROOT, _) if kind == "noqueue" => Told::Root(None),
+        (ROOT, _) => Told::Queue,
         (INGRESS, _) => Told::Ingress,
         _ if redirect::is_of_place(parent) && info == FILTER_INFO && kind == "u32" => {
             Told::Redirect(Redirect::read(options)?)
         }
-        _ => return None,
+        // A table of `u32` is no filter, and neither is the place of several.
+        _ if handle == 0 || kind == "u32" && handle & 0xf_ffff == 0 => return None,
+        _ => Told::Filter(before_ours(payload)?),
     };
     Some((index, told))
 }
@@ -285,6 +303,13 @@ pub fn read(payload: &[u8]) -> Option<(u32, Told)> {
 /// True when the message is about the place for filters itself.
 pub fn is_ingress(payload: &[u8]) -> bool {
     u32_at(payload, 12) == Some(INGRESS)
+}
+
+/// The filter that a message is about, where it is somebody else's and meets what comes in before our redirect.
+pub fn before_ours(payload: &[u8]) -> Option<Filter> {
+    let (handle, parent, info) = (u32_at(payload, 8)?, u32_at(payload, 12)?, u32_at(payload, 16)?);
+    let preference = info >> 16;
+    (redirect::is_of_place(parent) && preference < FILTER_INFO >> 16).then_some(Filter { preference, handle })
 }
 
 /// The device that a message is about.
@@ -386,6 +411,25 @@ mod tests {
         assert_eq!(told(&shape.put(3, 1_500)), Some((3, Told::Root(Some(shape)))));
         let long = Impairment { delay_us: 1_000_000, ..Impairment::default() };
         assert!(matches!(Shape::of(&long, 1_500), Some(Shape::Netem(n)) if n.limit == 200_000));
+    }
+
+    #[test]
+    fn what_others_put_there_is_told_from_what_is_the_kernels_and_ours() {
+        let message = |handle, parent, info, kind: &str| {
+            let mut bytes = header(7, handle, parent, info);
+            text(&mut bytes, TCA_KIND, kind);
+            read(&bytes).map(|(_, told)| told)
+        };
+        assert_eq!(message(0, ROOT, 2, "noqueue"), Some(Told::Root(None)));
+        assert_eq!(message(0x8001_0000, ROOT, 2, "noqueue"), Some(Told::Root(None)));
+        assert_eq!(message(0x7_0000, ROOT, 2, "pfifo"), Some(Told::Queue));
+        let at = |preference: u32| preference << 16 | 3;
+        let filter = |preference, handle| Some(Told::Filter(Filter { preference, handle }));
+        assert_eq!(message(0x8000_0800, INGRESS_HANDLE, at(7), "u32"), filter(7, 0x8000_0800));
+        assert_eq!(message(1, INGRESS_HANDLE, at(1), "matchall"), filter(1, 1));
+        // The table that filters are in is none, and one that comes after ours changes nothing.
+        assert_eq!(message(0x8000_0000, INGRESS_HANDLE, at(7), "u32"), None);
+        assert_eq!(message(1, INGRESS_HANDLE, at(0xf000), "matchall"), None);
     }
 
     #[test]

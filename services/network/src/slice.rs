@@ -3,14 +3,14 @@
 //! The slice is kept in memory: the scheduler sends it whole after each start. What is kept over a restart is the fencing term, so that a
 //! scheduler that lost its lead cannot change anything, however late its call arrives.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use netloom_model::id::WireId;
-use netloom_model::slice::NetworkSlice;
-use netloom_service::fence::Fence;
+use netloom_model::slice::{NetworkSlice, Wire, WireEnd};
+use netloom_service::fence::{Fence, term_file};
 use tokio::sync::watch;
 
 use crate::error::Error;
@@ -30,8 +30,33 @@ pub struct Wanted {
     pub slice: NetworkSlice,
     /// What was removed and may still exist.
     pub doomed: BTreeSet<WireId>,
+    /// What wires were before they were changed or removed, for as long as anything of them may exist: what carried them then.
+    pub former: BTreeMap<WireId, Vec<Wire>>,
     /// Who asked for it.
     pub traces: Traces,
+}
+
+impl Wanted {
+    /// Takes down what a wire was, when it is to be another or none.
+    fn was(&mut self, id: WireId, becomes: Option<&Wire>) {
+        if let Some(wire) = self.slice.wires.get(&id).filter(|wire| Some(*wire) != becomes) {
+            let former = self.former.entry(id).or_default();
+            if !former.iter().any(|earlier| is_carried_alike(earlier, wire)) {
+                former.push(wire.clone());
+            }
+        }
+    }
+
+    /// Every wire of which something may exist, as it is and as it was.
+    pub fn wires_ever(&self) -> impl Iterator<Item = &Wire> {
+        self.slice.wires.values().chain(self.former.values().flatten())
+    }
+}
+
+/// Whether nothing differs by which it is decided what carries them.
+fn is_carried_alike(one: &Wire, other: &Wire) -> bool {
+    let by = |wire: &Wire| (wire.plane, wire.a_to_b.is_none() && wire.b_to_a.is_none());
+    one.a == other.a && one.b == other.b && by(one) == by(other)
 }
 
 /// Holds what is wanted. Clones share it.
@@ -60,7 +85,7 @@ struct Partial {
 impl Store {
     /// Opens the store: only the term comes from disk.
     pub fn open(data_dir: &Path) -> Result<Store, Error> {
-        let fence = Fence::open(&data_dir.join("network").join("term"))?;
+        let fence = Fence::open(&term_file(data_dir, "network"))?;
         let door = Arc::new(Door { fence, partial: Mutex::default(), ticket_key: Mutex::default() });
         Ok(Store { wanted: watch::Sender::default(), door })
     }
@@ -94,6 +119,8 @@ impl Store {
             let new = ids(&slice).filter(|id| !same(&wanted.slice, &slice, *id)).collect::<Vec<_>>();
             wanted.traces.note(new);
             wanted.doomed.retain(|id| !ids(&slice).any(|there| there == *id));
+            let before: Vec<WireId> = wanted.slice.wires.keys().copied().collect();
+            before.into_iter().for_each(|id| wanted.was(id, slice.wires.get(&id)));
             wanted.slice = slice;
             wanted.synced = true;
         });
@@ -109,6 +136,7 @@ impl Store {
             for id in ids(&part) {
                 wanted.doomed.remove(&id);
             }
+            part.wires.iter().for_each(|(id, wire)| wanted.was(*id, Some(wire)));
             add(&mut wanted.slice, part);
         });
         Ok(())
@@ -119,6 +147,7 @@ impl Store {
         let _turn = self.admit(term)?;
         self.change(|wanted| {
             for wire in wires {
+                wanted.was(*wire, None);
                 wanted.slice.nics.remove(wire);
                 wanted.slice.wires.remove(wire);
                 wanted.slice.segments.remove(wire);
@@ -142,11 +171,16 @@ impl Store {
             }
             let NetworkSlice { nics, wires, segments } = &wanted.slice;
             let doomed = &wanted.doomed;
-            wanted.traces.retain(|id| {
-                nics.contains_key(&id)
-                    || wires.contains_key(&id)
-                    || segments.contains_key(&id)
-                    || doomed.contains(&id)
+            let is_known = |id: &WireId| {
+                nics.contains_key(id)
+                    || wires.contains_key(id)
+                    || segments.contains_key(id)
+                    || doomed.contains(id)
+            };
+            wanted.traces.retain(|id| is_known(&id));
+            let is_end = |end: &WireEnd| matches!(end, WireEnd::Nic(nic) if is_known(nic));
+            wanted.former.retain(|id, former| {
+                is_known(id) || former.iter().any(|wire| is_end(&wire.a) || is_end(&wire.b))
             });
             true
         });

@@ -3,6 +3,7 @@
 use std::io;
 
 use netlink_packet_route::link::LinkAttribute;
+use netloom_service::fail_point;
 
 use crate::names::Names;
 use crate::namespace::{Outcomes, silence};
@@ -34,6 +35,9 @@ pub fn adopt(netlink: &mut Netlink, names: &Names, adoptions: Vec<Adoption>) -> 
     let new = adopted.iter().filter(|adoption| adoption.is_new);
     let new: Vec<(u32, &str)> = new.map(|adoption| (adoption.index, adoption.name.as_str())).collect();
     silence(netlink, &new)?;
+    if !adopted.is_empty() {
+        fail_point::pass("network.adopt", "before");
+    }
     let mut answers = netlink.batch(requests)?.into_iter();
     for adoption in &adopted {
         let count = if adoption.is_new { 2 } else { 1 };

@@ -5,6 +5,7 @@
 
 mod images;
 mod link;
+mod moves;
 mod nodes;
 mod refuse;
 
@@ -20,18 +21,19 @@ use netloom_service::telemetry;
 
 use self::images::image_uses;
 pub use self::link::{LinkChange, LinkEdit};
+pub use self::moves::{Move, What};
 pub use self::nodes::ChangeNodes;
 pub use self::refuse::lab_not_found;
 use self::refuse::{
-    files_are_there, refuse_forbidden, refuse_growth, refuse_if_busy, refuse_if_changed,
-    refuse_if_nothing_can_run, repeated_in,
+    does_not_fit, files_are_there, refuse_forbidden, refuse_growth, refuse_if_busy, refuse_if_changed,
+    refuse_if_nothing_can_run, refuse_unknown_hosts, refuse_without_vni, repeated_in,
 };
 use crate::certificates;
 use crate::client::ImageUse;
 use crate::error::Result;
 use crate::operation::unchanged_verdict;
 use crate::place::Room;
-use crate::plan::{Before, Context, Planned, plan};
+use crate::plan::{Before, Context, Planned, explain, plan};
 use crate::rows::{LabRows, NodeRow, OperationKind, OperationRow, OperationState};
 use crate::scheduler::Scheduler;
 use crate::store::{Tx, progress};
@@ -80,7 +82,7 @@ pub enum Existence {
 
 /// What a plan is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
+pub(crate) enum Purpose {
     /// A lab is to be as asked for, its nodes and links included that were taken out of it for a time.
     Deploy,
     /// A part of it is.
@@ -90,7 +92,7 @@ enum Purpose {
 }
 
 impl Purpose {
-    fn context<'a>(self, catalogue: &'a Catalogue, rooms: &'a [Room], now: i64) -> Context<'a> {
+    pub(crate) fn context<'a>(self, catalogue: &'a Catalogue, rooms: &'a [Room], now: i64) -> Context<'a> {
         Context { catalogue, rooms, asked: self != Purpose::Back, revive: self == Purpose::Deploy, now }
     }
 }
@@ -151,8 +153,22 @@ impl Scheduler {
             if current.is_none() {
                 refuse_if_nothing_can_run(&planned)?;
             }
+            if matches!(apply.change, Change::Whole(_)) {
+                self.world.read(|hosts| refuse_unknown_hosts(&planned, hosts.keys()))?;
+            }
             refuse_forbidden(&planned)?;
             refuse_growth(&planned)?;
+            self.refuse_over_quota(&mut tx, current.as_deref(), &planned.rows).await?;
+            let unfit = match apply.change {
+                Change::Whole(_) => does_not_fit(&planned),
+                Change::Link(_) => None,
+            };
+            if apply.validate_only {
+                let rooms = self.rooms(&mut tx, base.lab.uid).await?;
+                explain(base, &mut planned, &spec, &rooms);
+            } else if let Some(unfit) = unfit {
+                return Err(unfit.into());
+            }
             self.refuse_host_paths(&planned.rows)?;
             let uses = image_uses(base, &planned.rows);
             let of_use = |u: &ImageUse| (u.node.clone(), u.host.clone());
@@ -164,7 +180,7 @@ impl Scheduler {
                 judged.extend(uses.iter().map(of_use));
                 continue;
             }
-            return self.write(tx, apply, current.as_deref(), planned).await;
+            return self.write(tx, apply, current.as_deref(), planned, unfit).await;
         }
         let message =
             format!("lab \"{}\" or its hosts keep changing while it is planned; try again", apply.lab);
@@ -226,6 +242,7 @@ impl Scheduler {
         apply: Apply,
         current: Option<&LabRows>,
         planned: Planned,
+        unfit: Option<Failure>,
     ) -> Result<OperationRow> {
         let now = tx.now();
         let Planned { mut rows, plan, .. } = planned;
@@ -233,13 +250,15 @@ impl Scheduler {
             OperationRow::new(apply.change.kind(), &rows, plan, &telemetry::traceparent(), now);
         let nothing_to_do = operation.plan.actions.is_empty();
         let as_before = current == Some(&rows);
-        self.refresh(&mut rows);
+        self.refresh(&tx, &mut rows);
+        refuse_without_vni(&rows, &self.config)?;
         if apply.validate_only {
             // That nothing is to be done says nothing of whether it is as asked.
             let not_ready = match nothing_to_do && current.is_some() {
                 true => unchanged_verdict(&rows).and_then(|verdict| verdict.err()),
                 false => None,
             };
+            let not_ready = unfit.or(not_ready);
             let state = if not_ready.is_none() { OperationState::Succeeded } else { OperationState::Failed };
             operation.end(state, not_ready, Vec::new(), now);
             return Ok(operation);
@@ -324,7 +343,7 @@ impl Scheduler {
         rows.operation = Some(operation.id);
         rows.lab.traceparent = traceparent.to_owned();
         tracing::info!(lab = %rows.lab.id, operation = %operation.id, "removal begins");
-        self.refresh(&mut rows);
+        self.refresh(tx, &mut rows);
         operation.progress = progress(&operation, Some(&rows));
         tx.put_operation(&operation).await?;
         tx.save(Some(before), rows).await?;
@@ -360,24 +379,28 @@ impl Scheduler {
             return refuse("NOT_CANCELLABLE", message);
         }
         let Some(before) = tx.rows(operation.lab_uid) else { return Err(not_found().into()) };
-        let mut current = (*before).clone();
-        current.operation = None;
-        if let Some(before) = tx.before(operation.id).await? {
-            before.put_back(&mut current);
-        }
+        let mut current = put_back(&mut tx, &operation, &before).await?;
         operation.end(OperationState::Cancelled, None, progress(&operation, Some(&before)), tx.now());
         tx.put_operation(&operation).await?;
         let traceparent = telemetry::traceparent();
         match before.lab.completed.clone() {
             // What was asked of nodes stays asked of them: each of them is whole, started or stopped.
             _ if operation.kind.is_of_nodes() => {
-                self.refresh(&mut current);
+                self.refresh(&tx, &mut current);
                 tx.save(Some(&before), current).await?;
+            }
+            // A move asks for no other spec.
+            _ if operation.kind == OperationKind::Move => {
+                let spec = before.lab.spec.clone();
+                let mut rows = self.planned(&mut tx, &current, &spec, Purpose::Back).await?.rows;
+                rows.lab.traceparent = traceparent;
+                self.refresh(&tx, &mut rows);
+                tx.save(Some(&before), rows).await?;
             }
             Some(spec) => {
                 let mut rows = self.planned(&mut tx, &current, &spec, Purpose::Back).await?.rows;
                 rows.lab.traceparent = traceparent;
-                self.refresh(&mut rows);
+                self.refresh(&tx, &mut rows);
                 tx.save(Some(&before), rows).await?;
             }
             None => {
@@ -402,7 +425,7 @@ impl Scheduler {
             let rooms = self.rooms(&mut tx, before.lab.uid).await?;
             let ctx = Purpose::Back.context(&self.catalogue, &rooms, tx.now());
             let mut after = crate::plan::place_again(&before, ctx);
-            self.refresh(&mut after);
+            self.refresh(&tx, &mut after);
             if tx.save(Some(&before), after).await? {
                 tx.commit().await?;
             }
@@ -432,4 +455,14 @@ impl Scheduler {
         }
         Ok(planned)
     }
+}
+
+/// The rows without an operation, everything in the place that it had when that began.
+async fn put_back(tx: &mut Tx<'_>, operation: &OperationRow, rows: &LabRows) -> Result<LabRows> {
+    let mut rows = rows.clone();
+    rows.operation = None;
+    if let Some(before) = tx.before(operation.id).await? {
+        before.put_back(&mut rows);
+    }
+    Ok(rows)
 }

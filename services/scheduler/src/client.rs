@@ -81,6 +81,8 @@ fn unreadable(e: ConvertError) -> Failure {
 pub struct HostClient {
     /// The host.
     pub id: HostId,
+    /// Its uid.
+    pub uid: String,
     /// Where its compute service is.
     pub endpoint: Endpoint,
     /// Where its network service is.
@@ -92,11 +94,12 @@ pub struct HostClient {
 
 impl HostClient {
     /// Channels to a host; they connect when first used. Every call carries the term.
-    pub fn new(config: &HostConfig, connector: &Connector, term: u64) -> HostClient {
+    pub fn new(config: &HostConfig, uid: &str, connector: &Connector, term: u64) -> HostClient {
         let compute = ComputeServiceClient::new(connector.channel(&config.compute));
         let network = NetworkServiceClient::new(connector.channel(&config.network));
         HostClient {
             id: config.id.clone(),
+            uid: uid.to_owned(),
             endpoint: config.compute.clone(),
             network_endpoint: config.network.clone(),
             compute: compute.max_decoding_message_size(MAX_MESSAGE),

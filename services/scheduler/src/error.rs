@@ -25,6 +25,14 @@ pub enum Error {
     /// The database.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
+    /// Another scheduler leads on the database.
+    #[error("another scheduler leads on this database now: what was asked for was not done by this one")]
+    Deposed,
+    /// Another one leads, and this one is asked.
+    #[error(
+        "this scheduler stands by, for another one leads: ask that one, or write both into `scheduler` of [endpoints]"
+    )]
+    StandsBy,
     /// The database's schema could not be brought up to date.
     #[error("the database's schema could not be brought up to date")]
     Schema(#[from] sqlx::migrate::MigrateError),
@@ -60,6 +68,16 @@ impl Error {
     /// True when another service refused with this reason.
     pub fn is_of(&self, reason: &str) -> bool {
         self.peer().is_some_and(|f| f.reason == reason)
+    }
+
+    /// True when it was refused here with this reason.
+    pub fn is_refused_for(&self, reason: &str) -> bool {
+        matches!(self, Error::Refused(failure) if failure.reason == reason)
+    }
+
+    /// True when a host does not answer, or is not there any more: another one may.
+    pub fn is_silent_host(&self) -> bool {
+        matches!(self, Error::Host { .. }) && self.is_unreachable() || self.is_refused_for("HOST_UNAVAILABLE")
     }
 
     /// True when another service could not be reached at all, so that the same call may succeed later.
@@ -104,6 +122,7 @@ impl From<Error> for Failure {
                 tracing::error!(error = &source as &dyn std::error::Error, "the database failed");
                 Failure::internal("the scheduler's database failed; its log says how")
             }
+            Error::Deposed | Error::StandsBy => Failure::new(Code::Unavailable, "NOT_THE_LEADER", message),
             Error::Schema(source) => {
                 tracing::error!(error = &source as &dyn std::error::Error, "the schema failed");
                 Failure::internal(message)
@@ -116,7 +135,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// SQLITE_FULL.
+/// SQLITE_FULL, or PostgreSQL's disk_full.
 fn is_full(e: &sqlx::Error) -> bool {
-    e.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == "13")
+    e.as_database_error().and_then(|e| e.code()).is_some_and(|code| code == "13" || code == "53100")
 }

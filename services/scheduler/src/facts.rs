@@ -5,19 +5,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netloom_model::id::{HostId, NodeUid};
+use netloom_model::id::{HostId, LabId, NodeUid};
 use netloom_model::observed::{End, NEEDS_RESTART, WireState};
-use netloom_model::spec::Stage;
+use netloom_model::spec::{Endpoint, Stage};
 use netloom_model::state::{
-    ImageStep as Image, LinkState, NodeEvidence, NodeState, Runtime, Wanted, link_state, node_state,
+    Half, ImageStep as Image, LinkState, NodeEvidence, NodeState, Runtime, Wanted, link_state,
+    link_state_across, node_state,
 };
 
+use crate::across::{self, Reach};
 use crate::client::{COMPUTE, NETWORK};
-use crate::rows::{ImageStep, LabRows, NodeRow};
+use crate::rows::{ImageStep, LabRows, LinkRow, NodeRow};
+use crate::vnis;
 use crate::world::{Heard, HostView};
-
-/// What is said of a link whose ends are on two hosts.
-pub const CROSS_HOST: &str = "cross-host links are not available yet";
 
 /// How what is set aside comes back, and when it goes.
 pub const BACK: &str = "deploy the former file to have it back; it goes when a deploy succeeds";
@@ -47,8 +47,13 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
             let seen = view.network.nics.get(&nic.wire_id);
             nic.present = seen.is_some_and(|s| s.present && !s.start_id.is_empty());
             nic.carrier = nic.present && seen.is_some_and(|s| s.carrier);
+            nic.alive = nic.present && seen.is_some_and(|s| s.alive);
+        } else if view.is_none_or(|v| v.network.heard == Heard::Lost) {
+            // For the far end of its link it is as if it were unplugged.
+            nic.alive = false;
         }
     }
+    across::settle(rows, |host| Reach::of(&hosts.get(host)?.network));
     let placed: BTreeMap<String, Option<HostId>> =
         rows.nodes.values().filter(|n| n.is_wanted()).map(|n| (n.spec.id.clone(), n.host.clone())).collect();
     let stopped: BTreeSet<String> = rows
@@ -66,16 +71,17 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
     for link in rows.links.values_mut() {
         let host_of = |node: &str| placed.get(node).cloned().flatten();
         let Some(host) = &link.host else {
-            let apart = link.spec.node_ends().all(|end| host_of(&end.node).is_some());
-            (link.state, link.reason) = if apart {
-                (LinkState::Failed, CROSS_HOST.to_owned())
-            } else {
-                let homeless = link.spec.node_ends().find(|end| host_of(&end.node).is_none());
-                let why = homeless.map(|end| format!("{end}: node {} has no host", end.node));
-                (LinkState::Pending, why.unwrap_or_default())
-            };
+            let homeless = link.spec.node_ends().find(|end| host_of(&end.node).is_none());
+            let why = homeless.map(|end| format!("{end}: node {} has no host", end.node));
+            (link.state, link.reason) = (LinkState::Pending, why.unwrap_or_default());
             continue;
         };
+        if link.far.is_some() {
+            if across_facts(link, &rows.lab.id, hosts) {
+                tell_ended(link, true, &stopped, &failed);
+            }
+            continue;
+        }
         let Some(network) = hosts.get(host).map(|v| &v.network) else {
             (link.state, link.reason) = link_state(false, None);
             continue;
@@ -88,48 +94,97 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
         (link.state, link.reason) = link_state(network.heard == Heard::Yes, seen);
         if let Some(end) = wire.and_then(|wire| wire.end).filter(|_| network.heard == Heard::Yes) {
             let end = if end == End::A { &link.spec.a } else { &link.spec.b };
-            if link.reason.starts_with(NEEDS_RESTART) {
-                let (lab, node) = (&rows.lab.id, &end.node);
-                link.reason = format!(
-                    "{}; it has the interface from its next start on: netloom node restart {lab} {node}",
-                    link.reason
-                );
-            }
-            link.reason = format!("{end}: {}", link.reason);
+            link.reason = at_end(&rows.lab.id, end, &link.reason);
         }
         if let Some(wire) = wire {
             link.plane.clone_from(&wire.plane);
             link.plane_reason.clone_from(&wire.plane_reason);
         }
-        // What was read back stands; only why a wire carries nothing is known better here.
-        if network.heard == Heard::Yes && matches!(link.state, LinkState::Pending | LinkState::Down) {
-            let ended: Vec<&str> = link
-                .spec
-                .node_ends()
-                .map(|end| end.node.as_str())
-                .filter(|node| stopped.contains(*node))
-                .collect();
-            if !link.enabled && wire.is_some() {
-                (link.state, link.reason) = (LinkState::Down, "it is unplugged".to_owned());
-            } else if let Some(node) = ended.first() {
-                (link.state, link.reason) = (LinkState::Down, format!("node {node} does not run"));
-            } else if let Some(end) = link.spec.node_ends().find(|end| failed.contains(&end.node)) {
-                link.reason = format!("{end}: node {} has failed", end.node);
-            }
+        if network.heard == Heard::Yes {
+            tell_ended(link, wire.is_some(), &stopped, &failed);
         }
     }
     for link in rows.links.values_mut() {
-        if link.state == LinkState::Pending
-            && link.reason.is_empty()
-            && let Some(why) = refusal(link.host.as_ref(), NETWORK)
-        {
-            link.reason = why;
+        if link.state == LinkState::Pending && link.reason.is_empty() {
+            let why = link.hosts().find_map(|host| refusal(Some(host), NETWORK));
+            link.reason = why.unwrap_or_default();
         }
     }
     crate::stages::advance(rows);
     tell_waits(rows);
     tell_successors(rows);
     tell_kept(rows);
+}
+
+/// Sets the state of a link between two hosts from what both read back; says whether that is what they read back.
+fn across_facts(link: &mut LinkRow, lab: &LabId, hosts: &BTreeMap<HostId, HostView>) -> bool {
+    let (Some(near), Some(far)) = (&link.host, &link.far) else { return false };
+    let network = |host: &HostId| hosts.get(host).map(|view| &view.network);
+    let ends = [(near, End::A), (&far.host, End::B)];
+    if ends.iter().any(|(host, _)| network(host).is_some_and(|n| n.heard == Heard::NotYet)) {
+        return false;
+    }
+    let halves = ends.map(|(host, own)| {
+        let wire = network(host).and_then(|n| n.wires.get(&link.wire_id));
+        Half {
+            host: host.as_str(),
+            heard: network(host).is_some_and(|n| n.heard == Heard::Yes),
+            wire: wire.map(|w| (w.state, w.detail.as_str())),
+            is_by_far: wire.and_then(|w| w.end).is_some_and(|end| end != own),
+        }
+    });
+    let all_heard = halves.iter().all(|half| half.heard);
+    let lacks_address = ends.iter().zip(&far.underlays).find(|(_, underlay)| underlay.is_none());
+    if let Some(((host, _), _)) = lacks_address.filter(|_| all_heard) {
+        (link.state, link.reason) = (LinkState::Failed, across::no_address(host));
+        return false;
+    }
+    if link.vni.is_none() {
+        (link.state, link.reason) = (LinkState::Failed, vnis::NONE_FREE.to_owned());
+        return false;
+    }
+    let (state, mut reason, worst) = link_state_across(&halves);
+    if let Some(worst) = worst {
+        // The half tells of its own end.
+        let is_by_own = network(ends[worst].0).and_then(|n| n.wires.get(&link.wire_id)?.end).is_some();
+        let end = if worst == 0 { &link.spec.a } else { &link.spec.b };
+        reason = match (is_by_own, reason.is_empty()) {
+            (_, true) => reason,
+            (true, _) => at_end(lab, end, &reason),
+            (false, _) => format!("host {}: {reason}", ends[worst].0),
+        };
+    }
+    (link.plane, link.plane_reason) = match halves.iter().any(|half| half.wire.is_some()) {
+        true => (far.plane.to_string(), far.plane_reason.clone()),
+        false => (link.plane.clone(), link.plane_reason.clone()),
+    };
+    (link.state, link.reason) = (state, reason);
+    all_heard && halves.iter().all(|half| half.wire.is_some())
+}
+
+/// A reason with the end of the link that it is of, and what is to be done about it.
+fn at_end(lab: &LabId, end: &Endpoint, reason: &str) -> String {
+    if !reason.starts_with(NEEDS_RESTART) {
+        return format!("{end}: {reason}");
+    }
+    let node = &end.node;
+    format!("{end}: {reason}; it has the interface from its next start on: netloom node restart {lab} {node}")
+}
+
+/// What was read back stands; only why a wire carries nothing is known better here.
+fn tell_ended(link: &mut LinkRow, is_made: bool, stopped: &BTreeSet<String>, failed: &BTreeSet<String>) {
+    if !matches!(link.state, LinkState::Pending | LinkState::Down) {
+        return;
+    }
+    let mut ended = link.spec.node_ends().map(|end| end.node.as_str()).filter(|node| stopped.contains(*node));
+    let first = ended.next().map(|node| format!("node {node} does not run"));
+    if !link.enabled && is_made {
+        (link.state, link.reason) = (LinkState::Down, "it is unplugged".to_owned());
+    } else if let Some(why) = first {
+        (link.state, link.reason) = (LinkState::Down, why);
+    } else if let Some(end) = link.spec.node_ends().find(|end| failed.contains(&end.node)) {
+        link.reason = format!("{end}: node {} has failed", end.node);
+    }
 }
 
 /// Says of a node what stands aside of it when no operation is to succeed any more.

@@ -85,7 +85,7 @@ pub fn tell_levels(core: &Arc<Scheduler>) {
         links.iter().for_each(|(state, n)| LEVELS.links.with_label_values(&[state.as_str()]).set(*n));
         let heard = core.world.read(|hosts| hosts.values().filter(|h| h.is_heard()).count());
         LEVELS.hosts.with_label_values(&["yes"]).set(level(heard));
-        LEVELS.hosts.with_label_values(&["no"]).set(level(core.hosts.len().saturating_sub(heard)));
+        LEVELS.hosts.with_label_values(&["no"]).set(level(core.hosts.borrow().len().saturating_sub(heard)));
         true
     });
 }

@@ -2,13 +2,15 @@
 
 mod changes;
 mod encode;
+mod moves;
 
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt as _};
 use netloom_model::failure::{Code, Failure};
-use netloom_model::id::{Digest, LabId};
+use netloom_model::id::{Digest, HostId, LabId};
 use netloom_model::observed::Phase;
 use netloom_model::spec::{LabSpec, MAX_FILES_BYTES};
 use netloom_proto::convert::id;
@@ -22,6 +24,8 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::apply::{Apply, Change, Existence, lab_not_found};
 use crate::error::Error;
 use crate::events;
+use crate::policy::HostPolicy;
+use crate::quota::Quota;
 use crate::rows::LabRows;
 use crate::scheduler::Scheduler;
 use crate::store::{LabView, LinkView, NodeView, Of};
@@ -47,6 +51,10 @@ impl Grpc {
         telemetry::about("netloom.lab", &text);
         self.core.store.rows_of(&text.to_ascii_lowercase()).ok_or_else(|| to_status(lab_not_found(text)))
     }
+}
+
+fn host_id(text: &str) -> Result<HostId, Status> {
+    text.parse().map_err(|_| not_found("host", "HOST_NOT_FOUND", text))
 }
 
 fn status(e: impl Into<Error>) -> Status {
@@ -225,8 +233,11 @@ impl SchedulerService for Grpc {
         &self,
         _: Request<ps::ListImageUsersRequest>,
     ) -> Answer<ps::ListImageUsersResponse> {
-        let users = self.core.image_users().into_iter();
-        let users = users.map(|(lab, reference)| ps::ImageUser { lab, reference }).collect();
+        let user = |((lab, reference), digests): (_, BTreeSet<String>)| {
+            let digests = digests.into_iter().collect();
+            ps::ImageUser { lab, reference, digests }
+        };
+        let users = self.core.image_users().into_iter().map(user).collect();
         Ok(Response::new(ps::ListImageUsersResponse { users }))
     }
 
@@ -251,6 +262,72 @@ impl SchedulerService for Grpc {
             .await?;
         let host = all.into_inner().hosts.into_iter().find(|h| h.id.eq_ignore_ascii_case(&name));
         host.map(Response::new).ok_or_else(|| not_found("host", "HOST_NOT_FOUND", &name))
+    }
+
+    async fn create_host_token(
+        &self,
+        request: Request<ps::CreateHostTokenRequest>,
+    ) -> Answer<ps::CreateHostTokenResponse> {
+        let seconds = request.into_inner().ttl_seconds;
+        let ttl = (seconds > 0).then(|| std::time::Duration::from_secs(seconds));
+        let (token, expire_us, endpoints) = self.core.create_host_token(ttl).await.map_err(status)?;
+        let expire_time = netloom_proto::convert::timestamp(expire_us);
+        Ok(Response::new(ps::CreateHostTokenResponse { token: token.to_string(), expire_time, endpoints }))
+    }
+
+    async fn set_host_cordoned(&self, request: Request<ps::SetHostCordonedRequest>) -> Answer<ps::HostFacts> {
+        let request = request.into_inner();
+        let host = host_id(&request.host)?;
+        let host = self.core.set_cordoned(&host, request.cordoned).await.map_err(status)?;
+        self.get_host(Request::new(ps::GetHostRequest { host: host.to_string() })).await
+    }
+
+    async fn update_host(&self, request: Request<ps::UpdateHostRequest>) -> Answer<ps::HostFacts> {
+        let request = request.into_inner();
+        let host = host_id(&request.host)?;
+        let wish = HostPolicy {
+            labels: request.labels.into_iter().collect(),
+            taints: request.taints.into_iter().collect(),
+            cpu_overcommit: request.cpu_overcommit,
+            memory_overcommit: request.memory_overcommit,
+            system_cpu_millis: request.system_cpu_millis,
+            system_memory_bytes: request.system_memory_bytes,
+        };
+        let host = self.core.update_host(&host, &wish, &request.paths).await.map_err(status)?;
+        self.get_host(Request::new(ps::GetHostRequest { host: host.to_string() })).await
+    }
+
+    async fn list_quotas(&self, request: Request<ps::ListQuotasRequest>) -> Answer<ps::ListQuotasResponse> {
+        let ps::ListQuotasRequest { page_size, after, project } = request.into_inner();
+        let page = self.core.quotas(&project, page_size.clamp(1, PAGE), &after).await.map_err(status)?;
+        let quotas = page.rows.into_iter().map(|quota| encode::quota(&self.core, quota)).collect();
+        Ok(Response::new(ps::ListQuotasResponse { quotas, more: page.more }))
+    }
+
+    async fn set_quota(&self, request: Request<ps::SetQuotaRequest>) -> Answer<ps::QuotaFacts> {
+        let asked = request.into_inner().quota.unwrap_or_default();
+        let ps::QuotaFacts { project, nodes, cpu_millis, memory_bytes, .. } = asked;
+        let quota = Quota { project, nodes, cpu_millis, memory_bytes };
+        let quota = self.core.set_quota(quota).await.map_err(status)?;
+        Ok(Response::new(encode::quota(&self.core, quota)))
+    }
+
+    async fn remove_quota(
+        &self,
+        request: Request<ps::RemoveQuotaRequest>,
+    ) -> Answer<ps::RemoveQuotaResponse> {
+        self.core.remove_quota(&request.into_inner().project).await.map_err(status)?;
+        Ok(Response::new(ps::RemoveQuotaResponse {}))
+    }
+
+    async fn drain_host(&self, request: Request<ps::DrainHostRequest>) -> Answer<ps::DrainHostResponse> {
+        self.drained(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn remove_host(&self, request: Request<ps::RemoveHostRequest>) -> Answer<ps::RemoveHostResponse> {
+        let request = request.into_inner();
+        self.core.remove_host(&host_id(&request.host)?, request.force).await.map_err(status)?;
+        Ok(Response::new(ps::RemoveHostResponse {}))
     }
 
     async fn list_operations(
@@ -311,7 +388,7 @@ impl SchedulerService for Grpc {
                 ),
             ));
         }
-        let client = node.host.as_ref().and_then(|h| self.core.hosts.get(h));
+        let client = node.host.as_ref().and_then(|h| self.core.host(h));
         let client = client.filter(|_| {
             // One that did not boot in its time runs, and is to be looked at.
             let runs = node.state.is_running() || node.phase() == Some(Phase::Running);
@@ -334,13 +411,14 @@ impl SchedulerService for Grpc {
         };
         let uid = node.uid.to_string();
         let kind = self.core.catalogue.of(&node.spec);
+        let (save, strip) = kind.map(|k| k.save_of(&node.spec)).unwrap_or_default();
         Ok(Response::new(ps::Ticket {
             endpoint: client.endpoint.to_string(),
-            ticket: self.core.ticket(&uid, &request.verb),
+            ticket: self.core.ticket(&client.id, &uid, &request.verb),
             uid,
             shell: kind.map(|k| k.shell.clone()).unwrap_or_default(),
-            save: kind.map(|k| k.save_command()).unwrap_or_default(),
-            save_strip: kind.map(|k| k.save_strip().to_owned()).unwrap_or_default(),
+            save,
+            save_strip: strip.to_owned(),
         }))
     }
 
@@ -358,6 +436,11 @@ impl SchedulerService for Grpc {
         let operation = self.nodes_changed(request.into_inner()).await?;
         let operation = Some(encode::operation(&self.core, operation));
         Ok(Response::new(ps::ChangeNodesResponse { operation }))
+    }
+
+    async fn move_nodes(&self, request: Request<ps::MoveNodesRequest>) -> Answer<ps::MoveNodesResponse> {
+        let operation = Some(self.moved(request.into_inner()).await?);
+        Ok(Response::new(ps::MoveNodesResponse { operation }))
     }
 
     async fn change_link(&self, request: Request<ps::ChangeLinkRequest>) -> Answer<ps::ChangeLinkResponse> {

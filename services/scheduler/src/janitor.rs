@@ -43,6 +43,7 @@ pub async fn sweep(core: &Scheduler) -> Result<()> {
     tx.prune_files(now - HOUR_US, &used).await?;
     tx.prune_events(now - 7 * DAY_US).await?;
     tx.prune_tombstones(now - 7 * DAY_US).await?;
+    tx.prune_tokens(now - 30 * DAY_US).await?;
     tx.prune_operations(now - 30 * DAY_US).await?;
     tx.commit().await
 }

@@ -17,50 +17,70 @@
 //! | [`apply`] | what a user asks: checks, plan, intents in one transaction |
 //! | [`certificates`] | those that nodes are given: which, and the task that issues them |
 //! | [`plan`], [`place`], [`slices`], [`facts`], [`stages`] | pure: spec → rows, nodes → hosts, rows → what a host is told, evidence → states, what waits for what |
+//! | [`across`], [`vnis`] | pure: how a link gets from one host to another, and by which network identifier |
 //! | [`prepare`], [`reconcile`], [`observer`], [`operation`] | the tasks |
+//! | [`drain`] | moves what is on hosts that are drained |
+//! | [`membership`], [`door`], [`hosts`] | which machines are hosts, where they come in, the tasks of each; `authority`: who signs for them |
 //! | [`store`] | all SQL; [`rows`] is what it stores, [`world`] what it does not |
-//! | [`grpc`], [`client`] | messages in and out |
-//! | [`figures`] | what is counted |
+//! | [`grpc`], [`client`] | messages in and out; `stand_by`: what is answered while another one leads |
+//! | [`figures`] | what is counted; `replicas`: who else is there |
 
+pub mod across;
 pub mod apply;
+mod authority;
 pub mod certificates;
 mod claims;
 pub mod client;
 pub mod config;
+mod detached;
+pub mod door;
+pub mod drain;
 pub mod error;
 pub mod events;
 pub mod facts;
 pub mod figures;
 pub mod grpc;
+pub mod hosts;
 pub mod janitor;
+pub mod membership;
 pub mod observer;
 pub mod operation;
 pub mod place;
 pub mod plan;
+pub mod policy;
 pub mod prepare;
+pub mod quota;
 pub mod reconcile;
+mod replicas;
 pub mod rows;
 pub mod scheduler;
 pub mod shared;
 pub mod slices;
 pub mod stages;
+mod stand_by;
 pub mod store;
+pub mod vnis;
 pub mod world;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::FutureExt as _;
 use netloom_proto::scheduler::v1::scheduler_service_server::SchedulerServiceServer;
-use netloom_service::server::{MAX_MESSAGE, serve};
-use netloom_service::{Connector, Settings, Shutdown, installation};
+use netloom_service::server::{MAX_MESSAGE, serve_when};
+use netloom_service::{Connector, Endpoint, Settings, Shutdown, Whom, installation};
+use tokio::sync::watch;
+use tonic::server::NamedService as _;
 use tonic::service::Routes;
 
 use crate::client::RegistryClient;
 use crate::config::Config;
+use crate::detached::Detached;
+use crate::door::Door;
 use crate::grpc::Grpc;
-use crate::reconcile::{Compute, Network};
 use crate::scheduler::Scheduler;
+use crate::stand_by::StandBy;
 use crate::store::Store;
 
 /// How often nodes that fitted nowhere are placed again although nothing happened.
@@ -70,47 +90,114 @@ const PLACE_AGAIN: Duration = Duration::from_secs(10);
 pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -> anyhow::Result<()> {
     let _claim = netloom_service::installation::claim(&settings, "scheduler").await?;
     let config = Config::load(&settings)?;
-    let path = config.database(&settings);
-    installation::private_file(&path).with_context(|| format!("the database {}", path.display()))?;
-    let store = Store::open(&path, config.events_kept).await;
-    let store = store.with_context(|| format!("the database {}", path.display()))?;
+    let database = config.database(&settings);
+    let failed = || format!("the database {database}");
+    database.file().map_or(Ok(()), installation::private_file).with_context(failed)?;
+    let (service, leads) = (StandBy::default(), watch::Sender::new(false));
+    let endpoint = settings.endpoints.scheduler.own(config.listen.as_ref(), "scheduler")?;
+    let redis = settings.redis()?.filter(|_| database.file().is_none());
+    let bus = netloom_bus::open(redis.as_deref())?;
+    let presence = redis.map(|_| tokio::spawn(replicas::run(bus.clone(), leads.subscribe())));
+    let _presence = AbortOnDrop(presence);
+    let served = listen(&connector, &endpoint, service.clone(), leads.subscribe(), shutdown.clone());
+    let mut served = std::pin::pin!(served.fuse());
+    let is_shared = database.file().is_none() && !config.join_listen.is_empty();
+    let fetches = AbortOnDrop(is_shared.then(|| {
+        let (database, data_dir) = (database.clone(), settings.data_dir.clone());
+        tokio::spawn(async move { authority::fetch(&database, &data_dir).await })
+    }));
+    let store = tokio::select! {
+        store = Store::open(&database, config.events_kept, bus) => store.with_context(failed)?,
+        // One that stands by says so; where there is only one, callers wait for it to begin.
+        outcome = &mut served, if database.file().is_none() => return outcome,
+        () = shutdown.cancelled() => return Ok(()),
+    };
     let catalogue = settings.catalogue()?;
     let registry = RegistryClient::new(&settings.endpoints.image_registry, &connector);
     let hosts = config::hosts(&settings)?;
-    let core = Arc::new(Scheduler::start(store, config, catalogue, hosts, registry, &connector).await?);
+    drop(fetches);
+    if is_shared {
+        authority::share(&store, &settings.data_dir).await?;
+    }
+    let door = Door::open(&settings, &config, store.any_joined().await?)?;
+    if is_shared {
+        // It may just have been made.
+        authority::share(&store, &settings.data_dir).await?;
+    }
+    let core = Scheduler::start(store, config, catalogue, hosts, registry, &connector, door.clone()).await?;
+    let core = Arc::new(core);
 
     figures::tell_levels(&core);
 
     let mut tasks = tokio::task::JoinSet::new();
-    for host in core.hosts.values().cloned() {
-        tasks.spawn(observer::listen_compute(core.clone(), host.clone(), shutdown.clone()));
-        tasks.spawn(observer::listen_network(core.clone(), host.clone(), shutdown.clone()));
-        tasks.spawn(reconcile::run(Compute::default(), core.clone(), host.clone(), shutdown.clone()));
-        tasks.spawn(reconcile::run(Network, core.clone(), host, shutdown.clone()));
-    }
+    tasks.spawn(hosts::run(core.clone(), shutdown.clone()));
     tasks.spawn(observer::keep(core.clone(), shutdown.clone()));
     tasks.spawn(prepare::run(core.clone(), shutdown.clone()));
     tasks.spawn(certificates::run(core.clone(), shutdown.clone()));
     tasks.spawn(operation::run(core.clone(), shutdown.clone()));
     tasks.spawn(place_again(core.clone(), shutdown.clone()));
+    tasks.spawn(drain::run(core.clone(), shutdown.clone()));
     tasks.spawn(janitor::run(core.clone(), shutdown.clone()));
 
-    let listener = connector.listen(&settings.endpoints.scheduler).await;
-    let listener = listener.with_context(|| format!("listen on {}", settings.endpoints.scheduler))?;
-    let service = SchedulerServiceServer::new(Grpc::new(core.clone(), shutdown.clone()));
-    let service = service.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
-    let routes = Routes::new(service);
-    let name = "netloom.scheduler.v1.SchedulerService";
-    let served = serve(listener, routes, name, netloom_proto::DESCRIPTORS, shutdown.clone());
+    let grpc = SchedulerServiceServer::new(Grpc::new(core.clone(), shutdown.clone()));
+    service
+        .lead(Detached(grpc.max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE)));
+    leads.send_replace(true);
+    let at_door = async {
+        let Some(door) = door else { return Ok(()) };
+        let images = connector.channel_to(&settings.endpoints.image_registry, Whom::Any);
+        door.serve(core.clone(), &connector, images, shutdown.clone()).await
+    };
     let outcome = tokio::select! {
-        outcome = served => outcome,
+        outcome = async { tokio::try_join!(served.as_mut(), at_door) } => outcome.map(drop),
+        why = core.store.deposed() => {
+            // Whoever asks now is to ask the next one, and nothing that was begun is gone on with.
+            service.stand_by();
+            leads.send_replace(false);
+            tasks.abort_all();
+            Err(anyhow::anyhow!("{why}: {database}"))
+        }
         // Tasks end at shutdown only; one that panicked leaves a scheduler that cannot be trusted.
         Some(Err(e)) = ended_badly(&mut tasks) => Err(anyhow::Error::new(e).context("a task of the scheduler ended")),
     };
     shutdown.cancel();
-    while tasks.join_next().await.is_some() {}
-    core.store.close().await;
-    outcome
+    let ended = async {
+        while tasks.join_next().await.is_some() {}
+        core.store.close().await;
+    };
+    // Calls are answered to the end.
+    tokio::select! {
+        () = ended => outcome,
+        never = async { drop(served.await); std::future::pending().await } => never,
+    }
+}
+
+/// A task that ends with what it is told of.
+struct AbortOnDrop(Option<tokio::task::JoinHandle<()>>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// The service as callers see it.
+type Service = Detached<SchedulerServiceServer<Grpc>>;
+
+/// Serves until shut down: everything while this one leads, else refusals.
+async fn listen(
+    connector: &Connector,
+    endpoint: &Endpoint,
+    service: StandBy<Service>,
+    leads: watch::Receiver<bool>,
+    shutdown: Shutdown,
+) -> anyhow::Result<()> {
+    let listener = connector.listen(endpoint).await;
+    let listener = listener.with_context(|| format!("listen on {endpoint}"))?;
+    serve_when(listener, Routes::new(service), Service::NAME, netloom_proto::DESCRIPTORS, leads, shutdown)
+        .await
 }
 
 /// The first task that did not end as asked.

@@ -9,7 +9,7 @@ fn main() -> ExitCode {
         "netloom-scheduler",
         "labs, placement, operations and observed facts",
         |settings, shutdown| async move {
-            let connector = Connector::with_token(settings.token.as_deref());
+            let connector = Connector::of(&settings);
             netloom_scheduler::run(settings, connector, shutdown).await
         },
     )

@@ -7,19 +7,20 @@
 //! A stream that breaks is opened again at once; a service that was silent for too long is given up and what it told becomes unknown, until it is heard
 //! again. The keeper takes no arguments: it is woken, takes what is dirty, and compares; many changes seen together become one transaction.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use netloom_model::id::LabUid;
-use netloom_model::observed::WireState;
+use netloom_model::id::{HostId, LabUid};
+use netloom_model::observed::{Source, WireState};
 use netloom_service::Shutdown;
 use netloom_service::pace::Pace;
 use tokio::time::Instant;
 
 use crate::client::{COMPUTE, ComputeEvent, HostClient, NETWORK, NetworkEvent, NetworkObjects};
 use crate::error::Result;
-use crate::rows::LabRows;
+use crate::rows::{LabRows, now_us};
 use crate::scheduler::{LONGEST_REST, Scheduler};
 use crate::world::{ComputeView, Dirty, NetworkView};
 
@@ -30,6 +31,8 @@ const REMEMBER: Duration = Duration::from_secs(60);
 
 /// Longest rest before the rows are kept in step again, when little is to come.
 const SHORT_REST: Duration = Duration::from_millis(10);
+/// How far a host's clock goes from what was said of it until that is said again.
+const APART: Duration = Duration::from_secs(10);
 /// Longest wait until a loss is written down before the next word of its host is taken in.
 const SHOWN: Duration = Duration::from_secs(1);
 
@@ -42,9 +45,12 @@ pub async fn listen_compute(core: Arc<Scheduler>, host: HostClient, shutdown: Sh
             let mut first = true;
             while let Some(Some(event)) = silence.bound(stream.next(), &shutdown).await {
                 match event {
-                    Ok(event) => {
+                    Ok((event, clock_us)) => {
                         silence.heard();
-                        core.world.compute(&host.id, |view, dirty| compute_said(view, dirty, event, first));
+                        core.world.compute(&host.id, |view, dirty| {
+                            compare_clocks(view, &host.id, clock_us);
+                            compute_said(view, dirty, event, first)
+                        });
                         first = false;
                     }
                     Err(e) => {
@@ -132,6 +138,19 @@ impl<'a> Silence<'a> {
     }
 }
 
+/// Notes how far a host's clock is from this machine's. Nothing of netloom's needs them to agree, but people read the logs of both side by side.
+fn compare_clocks(view: &mut ComputeView, host: &HostId, clock_us: i64) {
+    if clock_us == 0 {
+        return;
+    }
+    let ahead_us = clock_us.saturating_sub(now_us());
+    let apart = i64::try_from(APART.as_micros()).unwrap_or_default();
+    if (ahead_us - view.ahead_us).abs() >= apart {
+        tracing::warn!(%host, seconds = ahead_us / 1_000_000, "the host's clock is ahead of this machine's (less than 0: behind)");
+    }
+    view.ahead_us = ahead_us;
+}
+
 fn compute_said(view: &mut ComputeView, dirty: &mut Dirty, event: ComputeEvent, first: bool) -> bool {
     match event {
         ComputeEvent::Snapshot { instances, inventory, synced } => {
@@ -149,7 +168,8 @@ fn compute_said(view: &mut ComputeView, dirty: &mut Dirty, event: ComputeEvent, 
         ComputeEvent::Gone(uid) => {
             dirty.labs.extend(view.instances.remove(&uid).map(|o| o.lab_uid));
         }
-        ComputeEvent::Heartbeat(inventory) => {
+        ComputeEvent::Heartbeat { inventory, ages } => {
+            view.reads = reads(ages);
             if let Some(inventory) = inventory {
                 view.inventory = inventory;
             }
@@ -175,7 +195,8 @@ fn network_said(view: &mut NetworkView, dirty: &mut Dirty, event: NetworkEvent, 
             return true;
         }
         NetworkEvent::Changes(objects) => take(view, dirty, objects),
-        NetworkEvent::Heartbeat { inventory, carried } => {
+        NetworkEvent::Heartbeat { inventory, carried, ages } => {
+            view.reads = reads(ages);
             if let Some(inventory) = inventory {
                 view.inventory = inventory;
             }
@@ -183,6 +204,13 @@ fn network_said(view: &mut NetworkView, dirty: &mut Dirty, event: NetworkEvent, 
         }
     }
     false
+}
+
+/// When sources were read, by this machine's clock: those of two machines may differ by hours.
+fn reads(ages: BTreeMap<Source, Duration>) -> BTreeMap<Source, i64> {
+    let now = now_us();
+    let at = |age: Duration| now.saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
+    ages.into_iter().map(|(source, age)| (source, at(age))).collect()
 }
 
 fn take(view: &mut NetworkView, dirty: &mut Dirty, objects: NetworkObjects) {

@@ -18,9 +18,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netloom_model::failure::{Code, Failure};
-use netloom_model::id::{LinkUid, NodeUid, OperationId};
-use netloom_model::observed::NEEDS_RESTART;
-use netloom_model::plan::{Object, Plan, Verb};
+use netloom_model::id::{HostId, LinkUid, NodeUid, OperationId};
+use netloom_model::plan::{Action, Object, Plan, Verb};
 use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
 use netloom_service::Shutdown;
 use netloom_service::pace::Pace;
@@ -34,6 +33,7 @@ use crate::facts::BACK;
 use crate::rows::{Index, LabRows, LinkRow, NodeRow, OperationKind, OperationRow, OperationState, now_us};
 use crate::scheduler::{LONGEST_REST, Scheduler};
 use crate::store::progress;
+use crate::world::HostView;
 use crate::{certificates, slices, stages};
 
 /// How often active operations are looked at although nothing happened.
@@ -130,7 +130,7 @@ async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) ->
         match (verdict, &rows) {
             (Some(Ok(())), Some(rows)) => {
                 // Only a deploy of the whole lab says that it is good as it is: after one that failed, a link may well be changed.
-                let releases = operation.kind == OperationKind::Deploy && keeps(rows);
+                let releases = operation.kind.replaces() && keeps(rows, &operation);
                 // A process that cannot do its work mostly ends as soon as it begins: it is not left before.
                 let last = note_starts(rows, &operation.plan, &mut seen.started);
                 let lasts = last.map(|t| t + core.config.start_watch()).filter(|_| !operation.released);
@@ -138,7 +138,7 @@ async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) ->
                 let is_kept = releases && !operation.released;
                 let proven = if is_kept { well + core.config.aside_watch() } else { well };
                 let proven = lasts.map_or(proven, |t| t.max(proven));
-                let watches = operation.kind == OperationKind::Deploy && !operation.released;
+                let watches = operation.kind.replaces() && !operation.released;
                 let health = if watches { health(rows, &seen.started, well) } else { Health::Told };
                 if let Health::Silent(nodes) = health {
                     end(core, &operation, Err(incomplete(rows, &nodes, &[]))).await?;
@@ -183,18 +183,18 @@ fn judge(
         (seen.revision, seen.acknowledged_us) = (core.store.revision(), None);
     }
     let mut left = operation.released.then_some(Ok(()));
-    if acknowledged(core, rows, seen.revision) {
+    let asked = Asked::of(core, operation, rows);
+    if acknowledged(core, rows, seen.revision, &asked.silent) {
         let acknowledged_us = *seen.acknowledged_us.get_or_insert_with(now_us);
         if heard_since(core, rows, &operation.plan, acknowledged_us) {
             note_starts(rows, &operation.plan, &mut seen.started);
-            let of = operation.kind.is_of_nodes().then(|| nodes_of(rows, &operation.plan));
             let late = |link| seen.late.get(&link).is_some_and(|t| t.elapsed() >= bound);
-            let over = verdict(rows, of.as_ref(), late, Removals::Awaited);
+            let over = verdict(rows, &asked, late, Removals::Awaited);
             if over.is_some() {
                 seen.removing = None;
                 return over;
             }
-            left = left.or_else(|| verdict(rows, of.as_ref(), late, Removals::Left));
+            left = left.or_else(|| verdict(rows, &asked, late, Removals::Left));
         } else {
             wake_at(Some(Instant::now() + SOON));
         }
@@ -213,10 +213,49 @@ fn judge(
     left
 }
 
-/// True when every host of the lab acknowledged its part as of this revision.
-fn acknowledged(core: &Scheduler, rows: &LabRows, revision: u64) -> bool {
+/// True when every host of the lab acknowledged its part as of this revision, those aside that are not waited for.
+fn acknowledged(core: &Scheduler, rows: &LabRows, revision: u64, silent: &BTreeSet<HostId>) -> bool {
     let by = |host, service| core.world.has_acknowledged(host, service, rows.lab.uid, revision);
-    rows.hosts.iter().all(|h| by(h, COMPUTE) && by(h, NETWORK))
+    rows.hosts.iter().filter(|h| !silent.contains(*h)).all(|h| by(h, COMPUTE) && by(h, NETWORK))
+}
+
+/// What an operation asks for.
+#[derive(Default)]
+struct Asked {
+    /// The nodes it is about, with their links; none when it is about the whole lab.
+    of: Option<BTreeSet<NodeUid>>,
+    /// True when it is over only when all is gone that is to leave.
+    leaving: bool,
+    /// Hosts that it does not wait for: those that nodes were moved away from by force.
+    silent: BTreeSet<HostId>,
+}
+
+impl Asked {
+    fn whole() -> Asked {
+        Asked { leaving: true, ..Asked::default() }
+    }
+
+    fn of(core: &Scheduler, operation: &OperationRow, rows: &LabRows) -> Asked {
+        match operation.kind {
+            OperationKind::Move => {
+                let heard = |h: &&HostId| core.world.host(h, HostView::is_heard).unwrap_or(false);
+                let silent = rows.hosts.iter().filter(|h| !heard(h)).cloned().collect();
+                Asked { of: Some(moved_by(rows, &operation.plan)), leaving: true, silent }
+            }
+            kind if kind.is_of_nodes() => {
+                Asked { of: Some(nodes_of(rows, &operation.plan)), ..Asked::default() }
+            }
+            _ => Asked::whole(),
+        }
+    }
+}
+
+/// The nodes that a plan moves: the shown ones, and their successors.
+fn moved_by(rows: &LabRows, plan: &Plan) -> BTreeSet<NodeUid> {
+    let of_nodes = plan.actions.iter().filter(|a| a.object == Object::Node);
+    let ids: BTreeSet<String> = of_nodes.map(|a| a.id.to_ascii_lowercase()).collect();
+    let there = |n: &&NodeRow| n.wanted.stays() && ids.contains(&n.id.folded());
+    rows.nodes.values().filter(there).map(|n| n.uid).collect()
 }
 
 /// True when what hosts say is of a time after they acknowledged: what is changed in place looks the same before and after.
@@ -278,7 +317,7 @@ fn is_due(index: &Index<'_>, link: &LinkRow) -> bool {
         && !done
         && link.state != LinkState::Failed
         // Nobody waits for what only a start that is not asked for brings about.
-        && !link.reason.contains(NEEDS_RESTART)
+        && !link.needs_restart()
         && index.ends(link).all(ready)
 }
 
@@ -313,30 +352,32 @@ enum Removals {
 }
 
 /// True while something is to be removed that is waited for.
-fn is_leaving(rows: &LabRows, removals: Removals) -> bool {
+fn is_leaving(rows: &LabRows, removals: Removals, silent: &BTreeSet<HostId>) -> bool {
     let is_awaited = |n: &NodeRow| removals == Removals::Awaited || n.wanted != Wanted::Absent;
     let awaited = |node| rows.nodes.get(&node).map_or(removals == Removals::Awaited, is_awaited);
-    rows.nodes.values().any(|n| n.wanted == Wanted::Absent && is_awaited(n))
-        || rows.links.values().any(|l| l.wanted == Wanted::Absent)
-        || slices::removes_nics(rows, |nic| awaited(nic.node_uid))
+    let answers = |host: &Option<HostId>| host.as_ref().is_none_or(|host| !silent.contains(host));
+    rows.nodes.values().any(|n| n.wanted == Wanted::Absent && is_awaited(n) && answers(&n.host))
+        || rows.links.values().any(|l| l.wanted == Wanted::Absent && l.hosts().any(|h| !silent.contains(h)))
+        || slices::removes_nics(rows, |nic| awaited(nic.node_uid) && answers(&nic.host))
 }
 
 /// Whether an operation is over, and how; none while something better may come by waiting. It is about some nodes and their links, or the whole lab.
 fn verdict(
     rows: &LabRows,
-    of: Option<&BTreeSet<NodeUid>>,
+    asked: &Asked,
     has_had_its_time: impl Fn(LinkUid) -> bool,
     removals: Removals,
 ) -> Option<Result<(), Failure>> {
+    let of = asked.of.as_ref();
     let hopeless: BTreeMap<NodeUid, String> =
         stages::waits(rows).into_iter().filter(|(_, w)| w.hopeless).map(|(uid, w)| (uid, w.reason)).collect();
     let is_left = |n: &NodeRow| removals == Removals::Left && n.wanted == Wanted::Absent;
     let nodes = || rows.nodes.values().filter(|n| of.is_none_or(|of| of.contains(&n.uid)) && !is_left(n));
     let goes_on = |n: &NodeRow| {
         let unsettled = !n.state.is_settled(n.wanted) || stages::is_unfinished(n);
-        (!hopeless.contains_key(&n.uid) && unsettled) || (of.is_none() && rows.has_files_due(n))
+        (!hopeless.contains_key(&n.uid) && unsettled) || (asked.leaving && rows.has_files_due(n))
     };
-    if (of.is_none() && is_leaving(rows, removals)) || nodes().any(goes_on) {
+    if (asked.leaving && is_leaving(rows, removals, &asked.silent)) || nodes().any(goes_on) {
         return None;
     }
     let index = rows.index();
@@ -360,7 +401,7 @@ fn verdict(
 /// Whether a deploy that changes nothing is over, and how; none while something better may come by waiting. A host that is not heard of is not waited for.
 pub fn unchanged_verdict(rows: &LabRows) -> Option<Result<(), Failure>> {
     if rows.nodes.values().all(|n| n.state != NodeState::Unknown) {
-        return verdict(rows, None, |_| false, Removals::Awaited);
+        return verdict(rows, &Asked::whole(), |_| false, Removals::Awaited);
     }
     let not_ready = |n: &&NodeRow| n.state == NodeState::Unknown || is_at_fault(n);
     let mut nodes: Vec<&NodeRow> = rows.nodes.values().filter(not_ready).collect();
@@ -391,8 +432,18 @@ fn what_happened(node: &NodeRow) -> String {
 }
 
 /// True while something is set aside: it goes once everything has been as asked for as long as a start is watched.
-fn keeps(rows: &LabRows) -> bool {
-    rows.nodes.values().any(NodeRow::is_aside)
+fn keeps(rows: &LabRows, operation: &OperationRow) -> bool {
+    rows.nodes.values().any(|n| n.is_aside() && releases(rows, operation, n))
+}
+
+/// True when an operation that succeeds removes what is set aside of this node: a deploy all of it, a move what it put there itself.
+fn releases(rows: &LabRows, operation: &OperationRow, node: &NodeRow) -> bool {
+    let is_moved = |id: &str| {
+        let of_node = |a: &Action| a.object == Object::Node && a.id.eq_ignore_ascii_case(id);
+        operation.plan.actions.iter().any(of_node)
+    };
+    let is_elsewhere = || rows.node(&node.id.folded()).is_some_and(|shown| shown.host != node.host);
+    operation.kind == OperationKind::Deploy || (is_moved(node.id.as_str()) && is_elsewhere())
 }
 
 /// All that was asked for is there: what was set aside for it is to be gone. Nothing if the rows are others by now.
@@ -402,13 +453,15 @@ async fn release(core: &Scheduler, seen: &OperationRow, rows: &Arc<LabRows>) -> 
     let before = tx.rows(seen.lab_uid).filter(|now| Arc::ptr_eq(now, rows));
     let (Some(mut operation), Some(before)) = (operation, before) else { return Ok(()) };
     let mut after = (*before).clone();
-    let aside = after.nodes.values_mut().filter(|n| n.is_aside());
-    let count = aside.map(|n| n.wanted = Wanted::Absent).count();
+    let goes = |n: &&NodeRow| n.is_aside() && releases(&before, &operation, n);
+    let aside: Vec<NodeUid> = before.nodes.values().filter(goes).map(|n| n.uid).collect();
+    let count = aside.len();
+    after.nodes.values_mut().filter(|n| aside.contains(&n.uid)).for_each(|n| n.wanted = Wanted::Absent);
     tracing::info!(lab = %operation.lab, operation = %operation.id, count, "all is there; what was before is removed");
     operation.released = true;
     operation.update_us = tx.now();
     tx.put_operation(&operation).await?;
-    core.refresh(&mut after);
+    core.refresh(&tx, &mut after);
     tx.save(Some(&before), after).await?;
     tx.commit().await
 }
@@ -469,10 +522,17 @@ async fn end(core: &Scheduler, seen: &OperationRow, verdict: Result<(), Failure>
         }
     }
     let state = if verdict.is_ok() { OperationState::Succeeded } else { OperationState::Failed };
+    // What could not be moved is where it was.
+    let back = match (&before, &verdict) {
+        (Some(before), Err(why)) if operation.kind == OperationKind::Move && !operation.released => {
+            Some(core.taken_back(&mut tx, &operation, before, why).await?)
+        }
+        _ => None,
+    };
     operation.end(state, verdict.err(), how_far, tx.now());
     tx.put_operation(&operation).await?;
     if let Some(before) = before {
-        let mut after = (*before).clone();
+        let mut after = back.unwrap_or_else(|| (*before).clone());
         after.operation = None;
         // Also one that failed in part is over: a later cancel goes back to it, and does not take away what runs.
         if operation.kind.is_of_spec() {
@@ -481,12 +541,15 @@ async fn end(core: &Scheduler, seen: &OperationRow, verdict: Result<(), Failure>
         if state == OperationState::Succeeded && operation.kind == OperationKind::Deploy {
             after.lab.deploys += 1;
         }
-        core.refresh(&mut after);
+        core.refresh(&tx, &mut after);
         tx.save(Some(&before), after).await?;
     } else {
         core.world.forget(operation.lab_uid);
     }
-    tx.commit().await
+    tx.commit().await?;
+    // What it had set aside is nobody's any more.
+    core.room_appeared();
+    Ok(())
 }
 
 #[cfg(test)]

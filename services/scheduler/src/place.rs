@@ -3,16 +3,18 @@
 //! Capacity is a constraint here, never a veto afterwards: one host that was full made a whole lab fail although another had room. A node that fits
 //! nowhere does not stop the others, and every host's reason is kept.
 
+mod constraint;
 mod policy;
 mod spread;
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::id::{HostId, NodeUid};
 use netloom_model::plan::Rejection;
 use netloom_model::state::Runtime;
 
-pub use self::policy::{Allowed, Asks, is_policy};
+pub use self::policy::{Allowed, Asks, is_elsewhere, is_policy};
 use self::spread::{Bin, Item, Problem, spread};
 
 /// What a host offers, and what is reserved of it.
@@ -57,6 +59,8 @@ pub struct Need {
     pub asks: Asks,
     /// The node whose network namespace it shares: both are on one host.
     pub beside: Option<NodeUid>,
+    /// Nodes, with their ids, that are never on its host; each of them says so too.
+    pub apart: BTreeMap<NodeUid, String>,
 }
 
 /// Where each node goes, or why no host takes it.
@@ -80,6 +84,12 @@ impl Room {
         self.memory_reserved = self.memory_reserved.saturating_add(memory_bytes);
     }
 
+    /// Takes a reservation back.
+    pub fn free_again(&mut self, cpu_millis: u64, memory_bytes: u64) {
+        self.cpu_reserved = self.cpu_reserved.saturating_sub(cpu_millis);
+        self.memory_reserved = self.memory_reserved.saturating_sub(memory_bytes);
+    }
+
     /// Why this host does not take the node; none when it does.
     pub fn rejects(&self, need: &Need) -> Option<Rejection> {
         self.never(need).or_else(|| self.lacks(need.cpu_millis, need.memory_bytes))
@@ -90,8 +100,19 @@ impl Room {
         let reject = |code: &str, detail: String, resolvable: bool| {
             Some(Rejection { host: self.host.to_string(), code: code.to_owned(), detail, resolvable })
         };
+        // First what no waiting helps with: a host whose labels are others stays so, cordoned or silent.
+        if let Some((code, detail)) = self.unfit(&need.asks) {
+            return reject(code, detail, false);
+        }
         if !self.heard {
             return reject("HOST_UNKNOWN", "is not heard of".to_owned(), true);
+        }
+        if self.allowed.cordoned {
+            return reject(
+                "HOST_CORDONED",
+                "is cordoned: netloom host uncordon lets it take nodes".to_owned(),
+                true,
+            );
         }
         // A bridge is made by the network service: it asks for no runtime.
         if need.runtime != Runtime::Bridge && !self.runtimes.contains(&need.runtime) {
@@ -99,6 +120,11 @@ impl Room {
         }
         let (code, detail) = self.allowed.lacks(&need.asks)?;
         reject(code, detail, false)
+    }
+
+    /// Why the node may not be here as its placement, or the host's labels and taints, say.
+    fn unfit(&self, asks: &Asks) -> Option<(&'static str, String)> {
+        constraint::unfit(&asks.placement, &self.host, &self.allowed.labels, &self.allowed.taints)
     }
 
     /// What is not free of what is asked for; none when all of it is.
@@ -138,8 +164,8 @@ fn mib(bytes: u64) -> String {
 
 /// Places the nodes that need a host. `placed` says where the lab's other nodes are; `rooms` is what all other reservations leave.
 ///
-/// All on one host if one takes them all: first the host that most of the lab is on already. Otherwise a node goes back to its former host, and the rest is
-/// spread so that few links go between hosts. What is left then is tried node by node.
+/// All on one host if one takes them all: first the host that most of the lab is on already. Otherwise a node goes back to its former host, nodes that are to be apart
+/// go where they can be, and the rest is spread around them so that few links go between hosts. What is left then is tried node by node.
 pub fn place(needs: &[Need], placed: &BTreeMap<NodeUid, HostId>, rooms: &[Room]) -> Placed {
     let mut rooms = rooms.to_vec();
     let mut there = placed.clone();
@@ -148,6 +174,7 @@ pub fn place(needs: &[Need], placed: &BTreeMap<NodeUid, HostId>, rooms: &[Room])
     }
     let anew = needs.iter().filter(|n| n.former.is_some());
     one_by_one(anew, &mut there, &mut rooms, |need, room| need.former.as_ref() == Some(&room.host));
+    scatter(needs, &mut there, &mut rooms);
     spread_rest(needs, &mut there, &mut rooms);
     let left = needs.iter().filter(|n| !there.contains_key(&n.uid)).collect::<Vec<_>>();
     one_by_one(left, &mut there, &mut rooms, |_, _| true);
@@ -160,6 +187,33 @@ pub fn place(needs: &[Need], placed: &BTreeMap<NodeUid, HostId>, rooms: &[Room])
         }
     };
     needs.iter().map(|need| (need.uid, outcome(need))).collect()
+}
+
+/// Why a node that is placed is not on one of the other hosts: each one's reason, or that the host chosen is better, or as good.
+pub fn others(
+    need: &Need,
+    chosen: &HostId,
+    there: &BTreeMap<NodeUid, HostId>,
+    rooms: &[Room],
+) -> Vec<Rejection> {
+    let cut = |host: &HostId| -> u32 {
+        let elsewhere = need.neighbours.iter().filter(|(n, _)| there.get(n).is_some_and(|h| h != host));
+        elsewhere.map(|(_, links)| links).sum()
+    };
+    let links = cut(chosen);
+    let not_chosen = |room: &Room| {
+        let detail = match cut(&room.host) {
+            more if more > links => {
+                format!("has room; {more} of its links would go between hosts there, {links} do now")
+            }
+            _ => "has room, and is no better for the lab as a whole".to_owned(),
+        };
+        Rejection { host: room.host.to_string(), code: "NOT_CHOSEN".to_owned(), detail, resolvable: true }
+    };
+    let why = |room: &Room| {
+        room.rejects(need).or_else(|| apart(need, room, there)).unwrap_or_else(|| not_chosen(room))
+    };
+    rooms.iter().filter(|room| room.host != *chosen).map(why).collect()
 }
 
 /// Puts each on the first host that takes it and `may`, those that share a namespace after those that have one.
@@ -181,9 +235,33 @@ fn one_by_one<'a>(
     }
 }
 
+/// Puts nodes that are to be apart on hosts of their own, those with the fewest hosts to choose from first, each where most of its neighbours are, then where most is free.
+fn scatter(needs: &[Need], there: &mut BTreeMap<NodeUid, HostId>, rooms: &mut [Room]) {
+    let free = |need: &Need| rooms.iter().filter(|room| room.rejects(need).is_none()).count();
+    let left = needs.iter().filter(|n| !n.apart.is_empty() && !there.contains_key(&n.uid));
+    let mut order: Vec<(_, &Need)> =
+        left.map(|n| ((n.beside.is_some(), free(n), Reverse(n.apart.len()), n.id.clone()), n)).collect();
+    order.sort_by(|a, b| a.0.cmp(&b.0));
+    for (_, need) in order {
+        let near = |room: &Room| {
+            let here = need.neighbours.iter().filter(|(n, _)| there.get(n) == Some(&room.host));
+            here.map(|(_, links)| links).sum::<u32>()
+        };
+        let takes = |i: &usize| rooms[*i].rejects(need).is_none() && apart(need, &rooms[*i], there).is_none();
+        let best = (0..rooms.len())
+            .filter(takes)
+            .max_by_key(|i| (near(&rooms[*i]), emptiness(&rooms[*i]), Reverse(*i)));
+        if let Some(i) = best {
+            rooms[i].take(need);
+            there.insert(need.uid, rooms[i].host.clone());
+        }
+    }
+}
+
 /// Spreads what has no host yet; nodes of one network namespace as one.
 fn spread_rest(needs: &[Need], there: &mut BTreeMap<NodeUid, HostId>, rooms: &mut [Room]) {
-    let rest: Vec<&Need> = needs.iter().filter(|n| !there.contains_key(&n.uid)).collect();
+    let rest: Vec<&Need> =
+        needs.iter().filter(|n| n.apart.is_empty() && !there.contains_key(&n.uid)).collect();
     let ids: BTreeMap<NodeUid, &str> = rest.iter().map(|n| (n.uid, n.id.as_str())).collect();
     // By id, so that a dry run, whose uids are others, says where they will go.
     let mut items: BTreeMap<&str, Vec<&Need>> = BTreeMap::new();
@@ -259,8 +337,14 @@ impl<'a> Takers<'a> {
     }
 }
 
-/// Why a node cannot be on a host although the host takes it: the node whose network namespace it shares is elsewhere.
-fn apart(need: &Need, room: &Room, there: &BTreeMap<NodeUid, HostId>) -> Option<Rejection> {
+/// Why a node cannot be on a host although the host takes it: the node whose network namespace it shares is elsewhere, or one that it is to be apart from is there.
+pub(crate) fn apart(need: &Need, room: &Room, there: &BTreeMap<NodeUid, HostId>) -> Option<Rejection> {
+    let reject = |code: &str, detail: String, resolvable: bool| {
+        Some(Rejection { host: room.host.to_string(), code: code.to_owned(), detail, resolvable })
+    };
+    if let Some((_, id)) = need.apart.iter().find(|(uid, _)| there.get(uid) == Some(&room.host)) {
+        return reject("NODE_APART", format!("node {id}, which it is to be apart from, is on it"), false);
+    }
     let host = there.get(need.beside.as_ref()?);
     if host == Some(&room.host) {
         return None;
@@ -269,12 +353,14 @@ fn apart(need: &Need, room: &Room, there: &BTreeMap<NodeUid, HostId>) -> Option<
         Some(host) => format!("the node whose network it shares is on {host}"),
         None => "the node whose network it shares has no host".to_owned(),
     };
-    let code = "NETWORK_ELSEWHERE".to_owned();
-    Some(Rejection { host: room.host.to_string(), code, detail, resolvable: host.is_none() })
+    reject("NETWORK_ELSEWHERE", detail, host.is_none())
 }
 
 /// The host that takes all of them, if there is one: the one that holds most of the lab, then the emptiest.
 fn whole(needs: &[Need], placed: &BTreeMap<NodeUid, HostId>, rooms: &[Room]) -> Option<HostId> {
+    if needs.iter().any(|need| !need.apart.is_empty()) {
+        return None;
+    }
     let held = |host: &HostId| {
         placed.values().filter(|h| *h == host).count()
             + needs.iter().filter(|n| n.former.as_ref() == Some(host)).count()

@@ -5,9 +5,14 @@
 //! [`spec_hash`] says that a container cannot change so far while it lives.
 
 mod anew;
+mod apart;
 mod before;
+mod explain;
 mod links;
+mod moves;
 mod reason;
+mod rebalance;
+mod rooms;
 mod verbs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use netloom_model::id::{HostId, NodeId, NodeUid, WireId};
 use netloom_model::kind::Catalogue;
 use netloom_model::naming;
-use netloom_model::plan::{Action, Object, Plan, Rejection, Unplaced, Verb};
+use netloom_model::plan::{Action, Object, Plan, Rejection, Verb};
 use netloom_model::slice::spec_hash;
 use netloom_model::spec::{FileEntry, LabSpec, LinkSpec, NetworkMode, NodeSpec};
 use netloom_model::state::{Runtime, Wanted};
@@ -23,9 +28,14 @@ use netloom_model::state::{Runtime, Wanted};
 pub use self::anew::take_over;
 use self::anew::{Anew, Made, New, leaves};
 pub use self::before::Before;
+pub use self::explain::explain;
+pub use self::moves::{MOVE_FAILED, Moves, move_nodes, on_host};
 pub use self::reason::tell_left_out;
+pub use self::rebalance::rebalanced;
+use self::rooms::{overgrown, placement};
 pub use self::verbs::{NodeChange, change_nodes};
-use crate::place::{Asks, Need, Room, is_policy, place};
+use crate::across::{self, Reach};
+use crate::place::{Asks, Need, Room, is_elsewhere, is_policy};
 use crate::rows::{ImageStep, LabRows, NicRow, NodeRow, network_of};
 
 /// Said of what was set aside and is asked for again.
@@ -99,9 +109,10 @@ pub fn plan(current: &LabRows, spec: &LabSpec, ctx: Context<'_>) -> Planned {
     }
     links::links(&mut rows, &current.lab.spec, spec, ctx, &mut actions);
     wire_up(&mut rows, ctx);
+    across::tell(current, &rows, &mut actions);
     take_over(&mut rows, ctx.catalogue, ctx.now);
     let forbidden = forbidden(current, &rows, ctx.rooms);
-    Planned { rows, plan: Plan { actions, unplaced }, overgrown, forbidden }
+    Planned { rows, plan: Plan { actions, unplaced, ..Plan::default() }, overgrown, forbidden }
 }
 
 /// Tries again to place the nodes that fitted nowhere, and touches nothing else: no node is made anew because a kind changed since it was planned.
@@ -114,8 +125,64 @@ pub fn place_again(current: &LabRows, ctx: Context<'_>) -> LabRows {
     rows
 }
 
+/// True when nodes of a lab, its links, its files or networks are on a host.
+pub fn is_on(rows: &LabRows, host: &HostId) -> bool {
+    rows.hosts.contains(host) || has_nodes_on(rows, host)
+}
+
+/// True when nodes of a lab are on a host, those that leave it included.
+pub fn has_nodes_on(rows: &LabRows, host: &HostId) -> bool {
+    rows.nodes.values().any(|n| n.host.as_ref() == Some(host))
+}
+
+/// The rows without a host that was given up: what was on it and is wanted is made anew wherever there is room, under other uids, and its links get other wires and
+/// numbers. The machine may run on, and come back under another name: what is on it then is known to be removed.
+pub fn without_host(current: &LabRows, host: &HostId, ctx: Context<'_>) -> LabRows {
+    let is_there = |of: &Option<HostId>| of.as_ref() == Some(host);
+    let rooms: Vec<Room> = ctx.rooms.iter().filter(|room| room.host != *host).cloned().collect();
+    let ctx = Context { rooms: &rooms, ..ctx };
+    let mut rows = current.clone();
+    let gone: Vec<NodeRow> = rows.nodes.values().filter(|n| is_there(&n.host)).cloned().collect();
+    for node in gone {
+        rows.nodes.remove(&node.uid);
+        if node.wanted.stays() {
+            let (wanted, replaced, placed) = (node.wanted, node.replaced, node.placed);
+            let new = New {
+                id: node.id,
+                spec: node.spec.into_inner(),
+                runtime: node.runtime,
+                hash: node.spec_hash,
+                now: ctx.now,
+            };
+            let new = NodeRow { wanted, replaced, placed, ..new.row() };
+            rows.nodes.insert(new.uid, new);
+        }
+    }
+    anew::note_owners(&mut rows);
+    rows.nics.retain(|_, n| !is_there(&n.host));
+    // What the other host has of a link stays known, and its number taken, until that is gone there.
+    rows.links.retain(|_, l| {
+        let touches = l.is_on(host);
+        if touches && l.wanted != Wanted::Absent {
+            (l.wanted, l.replaced) = (Wanted::Absent, true);
+        }
+        !(touches && l.leaves(host))
+    });
+    let unplugged: BTreeSet<&str> =
+        current.links.values().filter(|l| l.is_wanted() && !l.enabled).map(|l| l.id.as_str()).collect();
+    rows.hosts.remove(host);
+    let mut rows = place_again(&rows, ctx);
+    for link in rows.links.values_mut().filter(|l| l.is_wanted() && unplugged.contains(l.id.as_str())) {
+        link.enabled = false;
+    }
+    rows
+}
+
 fn wire_up(rows: &mut LabRows, ctx: Context<'_>) {
     links::nics(rows, ctx.catalogue);
+    let reach = ctx.rooms.iter().filter_map(|room| Some((&room.host, room.allowed.reach?)));
+    let reach: BTreeMap<&HostId, Reach> = reach.collect();
+    across::settle(rows, |host| reach.get(host).copied());
     forget_what_is_nowhere(rows);
     let hosts: Vec<HostId> = rows.nodes.values().filter_map(|n| n.host.clone()).collect();
     rows.hosts.extend(hosts);
@@ -271,15 +338,15 @@ fn followers(rows: &mut LabRows, made: &mut Made, ctx: Context<'_>, actions: &mu
     }
 }
 
-/// Gives a host to every wanted node that has none, and says which fit nowhere.
-fn placement(
-    rows: &mut LabRows,
+/// What nodes of the rows need of a host, those that `of` names.
+fn needs(
+    rows: &LabRows,
     spec: &LabSpec,
-    ctx: Context<'_>,
     former: &BTreeMap<NodeUid, HostId>,
-) -> Vec<Unplaced> {
+    of: impl Fn(&NodeRow) -> bool,
+) -> Vec<Need> {
     let uids: BTreeMap<&str, NodeUid> =
-        rows.nodes.values().filter(|n| n.is_wanted()).map(|n| (n.spec.id.as_str(), n.uid)).collect();
+        rows.asked_for().into_iter().map(|n| (n.spec.id.as_str(), n.uid)).collect();
     let mut neighbours: BTreeMap<NodeUid, BTreeMap<NodeUid, u32>> = BTreeMap::new();
     for link in &spec.links {
         let ends: Vec<NodeUid> =
@@ -289,51 +356,29 @@ fn placement(
             *neighbours.entry(b).or_default().entry(a).or_default() += 1;
         }
     }
+    let mut apart = apart::apart(rows, &uids);
     let of_nodes = links_of_nodes(spec);
-    let needs: Vec<Need> = rows
-        .nodes
-        .values()
-        .filter(|n| n.wanted.stays() && n.host.is_none())
-        .map(|n| Need {
-            uid: n.uid,
-            id: n.id.to_string(),
-            runtime: n.runtime,
-            cpu_millis: u64::from(n.spec.cpu_request_millis),
-            memory_bytes: n.spec.memory_request_bytes,
-            former: former.get(&n.uid).cloned(),
-            neighbours: neighbours.remove(&n.uid).unwrap_or_default(),
-            asks: asks(n, &of_nodes),
-            beside: match &n.spec.network_mode {
-                NetworkMode::Node(owner) => uids.get(owner.as_str()).copied(),
-                _ => None,
-            },
-        })
-        .collect();
-    if needs.is_empty() {
-        return Vec::new();
-    }
-    let placed: BTreeMap<NodeUid, HostId> = rows
-        .nodes
-        .values()
-        .filter(|n| n.is_wanted())
-        .filter_map(|n| n.host.clone().map(|h| (n.uid, h)))
-        .collect();
-    let mut unplaced = Vec::new();
-    for (uid, outcome) in place(&needs, &placed, &rooms_for(rows, ctx.rooms)) {
-        let Some(node) = rows.nodes.get_mut(&uid) else { continue };
-        match outcome {
-            Ok(host) => {
-                node.host = Some(host);
-                node.rejections = Vec::new();
-            }
-            Err(rejections) => {
-                node.rejections.clone_from(&rejections);
-                unplaced.push(Unplaced { node: node.id.to_string(), rejections });
-            }
-        }
-    }
-    unplaced.sort_by(|a, b| a.node.cmp(&b.node));
-    unplaced
+    let need = |n: &NodeRow| Need {
+        uid: n.uid,
+        id: n.id.to_string(),
+        runtime: n.runtime,
+        cpu_millis: u64::from(n.spec.cpu_request_millis),
+        memory_bytes: n.spec.memory_request_bytes,
+        former: former.get(&n.uid).cloned(),
+        neighbours: neighbours.remove(&n.uid).unwrap_or_default(),
+        asks: asks(n, &of_nodes).on(&n.spec.placement),
+        apart: apart.remove(&n.uid).unwrap_or_default(),
+        beside: match &n.spec.network_mode {
+            NetworkMode::Node(owner) => uids.get(owner.as_str()).copied(),
+            _ => None,
+        },
+    };
+    rows.nodes.values().filter(|n| of(n)).map(need).collect()
+}
+
+/// The nodes that are to have a host and have none.
+fn is_unplaced(node: &NodeRow) -> bool {
+    node.wanted.stays() && node.host.is_none()
 }
 
 /// The links of each node.
@@ -355,50 +400,29 @@ fn asks(node: &NodeRow, links: &BTreeMap<&str, Vec<&LinkSpec>>) -> Asks {
 /// of its host again.
 fn forbidden(before: &LabRows, after: &LabRows, rooms: &[Room]) -> Vec<(NodeId, Rejection)> {
     let (had, has) = (links_of_nodes(&before.lab.spec), links_of_nodes(&after.lab.spec));
-    let why = |node: &NodeRow| -> Option<Rejection> {
+    let why = |node: &NodeRow| -> Vec<Rejection> {
         let Some(host) = &node.host else {
-            let all = !node.rejections.is_empty() && node.rejections.iter().all(|r| is_policy(&r.code));
-            return node.rejections.first().filter(|_| all).cloned();
+            let all = node.rejections.iter().all(|r| is_policy(&r.code));
+            // Of one that may be on one host only, what is wrong with that one counts.
+            let told = || node.rejections.iter().filter(|r| !is_elsewhere(&r.code));
+            return if all { told().cloned().collect() } else { Vec::new() };
         };
         let asked = asks(node, &has);
         if before.nodes.get(&node.uid).is_none_or(|old| asks(old, &had) == asked) {
-            return None;
+            return Vec::new();
         }
-        let (code, detail) = rooms.iter().find(|r| r.heard && r.host == *host)?.allowed.lacks(&asked)?;
-        Some(Rejection { host: host.to_string(), code: code.to_owned(), detail, resolvable: false })
+        let room = rooms.iter().find(|r| r.heard && r.host == *host);
+        let lacks = room.and_then(|r| r.allowed.lacks(&asked));
+        let reject = |(code, detail): (&str, String)| Rejection {
+            host: host.to_string(),
+            code: code.to_owned(),
+            detail,
+            resolvable: false,
+        };
+        lacks.map(reject).into_iter().collect()
     };
     let wanted = after.nodes.values().filter(|n| n.wanted.stays());
-    let mut all: Vec<_> = wanted.filter_map(|n| Some((n.id.clone(), why(n)?))).collect();
-    all.sort_by(|a, b| a.0.cmp(&b.0));
-    all
-}
-
-/// The rooms, with this lab's own nodes counted as they are to be in these rows: once each, former selves and nodes that leave not at all.
-fn rooms_for(rows: &LabRows, others: &[Room]) -> Vec<Room> {
-    let mut rooms = others.to_vec();
-    for node in rows.asked_for() {
-        if let Some(room) = rooms.iter_mut().find(|r| Some(&r.host) == node.host.as_ref()) {
-            room.reserve(u64::from(node.spec.cpu_request_millis), node.spec.memory_request_bytes);
-        }
-    }
-    rooms
-}
-
-/// Placed nodes whose request grew beyond what its host has free beside all other reservations. A host that is not heard of is not asked.
-fn overgrown(before: &LabRows, after: &LabRows, others: &[Room]) -> Vec<(NodeId, Rejection)> {
-    let request = |n: &NodeRow| (u64::from(n.spec.cpu_request_millis), n.spec.memory_request_bytes);
-    let rooms = rooms_for(after, others);
-    // Of what is set aside nothing is reserved.
-    let had = |n: &NodeRow| if n.is_aside() { (0, 0) } else { request(n) };
-    let beyond = |node: &NodeRow| {
-        let ((cpu, memory), (had_cpu, had_memory)) = (request(node), had(before.nodes.get(&node.uid)?));
-        let mut room = rooms.iter().find(|r| r.heard && Some(&r.host) == node.host.as_ref())?.clone();
-        room.cpu_reserved = room.cpu_reserved.saturating_sub(cpu);
-        room.memory_reserved = room.memory_reserved.saturating_sub(memory);
-        let grown = |now: u64, had: u64| if now > had { now } else { 0 };
-        room.lacks(grown(cpu, had_cpu), grown(memory, had_memory)).map(|r| (node.id.clone(), r))
-    };
-    let mut all: Vec<_> = after.asked_for().into_iter().filter_map(beyond).collect();
+    let mut all: Vec<_> = wanted.flat_map(|n| why(n).into_iter().map(|r| (n.id.clone(), r))).collect();
     all.sort_by(|a, b| a.0.cmp(&b.0));
     all
 }

@@ -5,6 +5,8 @@
 //!                                   of a successor also: would the host take it? ─► all READY or FAILED: successors take over ─► their files
 //! ```
 //!
+//! An image is fetched once more for a node that has long been made when its host says that its disk lies on one that is gone: its host starts it then.
+//!
 //! Files that are others in a new spec are sent the same way, to nodes that run on. A successor's come when it has the place of its former self: they are written
 //! over those that run there, which is not done for something that may not come about.
 //!
@@ -17,11 +19,13 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
+use netloom_model::failure::{Code, Failure};
 use netloom_model::id::{Digest, HostId, LabUid, NodeUid};
+use netloom_model::observed::NEEDS_IMAGE;
 use netloom_model::slice::files_hash;
 use netloom_model::spec::FileEntry;
 use netloom_model::state::{Runtime, Wanted};
-use netloom_service::{Shutdown, telemetry, ticket};
+use netloom_service::{Shutdown, telemetry};
 use tracing::Instrument as _;
 
 use crate::client::{HostClient, ImageUse, StoredBlob, Verdict};
@@ -38,12 +42,23 @@ const ASKED_ANEW: [&str; 2] = ["TICKET_EXPIRED", "BLOB_MENDED"];
 const TICK: Duration = Duration::from_secs(5);
 /// How long after a failure a lab is tried again, and the most that this grows to.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+/// How soon to look again while what a lab had on a host before is removed from there.
+const CLEANED: Duration = Duration::from_millis(20);
+/// How soon to look again whether a host has started what lacked its image.
+const STARTED: Duration = Duration::from_secs(1);
 /// How many images are fetched at once on a host for a lab.
 const PULLS: usize = 3;
 
 /// True for a node whose image is awaited on its host, or whose files there are to be others.
 fn waits(rows: &LabRows, node: &NodeRow) -> bool {
-    node.is_preparing() || rows.has_files_due(node)
+    node.is_preparing() || rows.has_files_due(node) || lost_image(node).is_some()
+}
+
+/// Digest of the image that the disk of a node lies on, when its host lacks that.
+fn lost_image(node: &NodeRow) -> Option<&str> {
+    let observed = node.observed.as_ref().filter(|o| o.detail.starts_with(NEEDS_IMAGE))?;
+    let is_made = node.wanted.stays() && node.host.is_some() && node.image_step == ImageStep::Ready;
+    (is_made && !observed.image_digest.is_empty()).then_some(&observed.image_digest)
 }
 
 /// Prepares what waits, for ever.
@@ -58,7 +73,7 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
                 rows.nodes.values().filter(|n| waits(&rows, n)).filter_map(|n| n.host.clone()).collect();
             for host in hosts {
                 let key = (rows.lab.uid, host.clone());
-                let Some(client) = core.hosts.get(&host).cloned() else { continue };
+                let Some(client) = core.host(&host) else { continue };
                 if busy.insert(key.clone()) {
                     let core = core.clone();
                     let span = tracing::info_span!("prepare", lab = %rows.lab.id, %host);
@@ -84,6 +99,9 @@ async fn prepare(core: &Scheduler, lab: LabUid, client: &HostClient) {
     let mut pause = BACKOFF.0;
     let mut without_registry: Option<Instant> = None;
     loop {
+        while core.world.is_cleaned(lab, &client.id) {
+            tokio::time::sleep(CLEANED).await;
+        }
         let Some(rows) = core.store.rows(lab) else { return };
         let nodes: Vec<NodeRow> = rows
             .nodes
@@ -95,8 +113,13 @@ async fn prepare(core: &Scheduler, lab: LabUid, client: &HostClient) {
             return;
         }
         let is_last = without_registry.is_some_and(|since| since.elapsed() >= core.config.registry_bound());
-        match attempt(core, &rows, client, &nodes, is_last).await {
-            Ok(()) => (pause, without_registry) = (BACKOFF.0, None),
+        let prepared = attempt(core, &rows, client, &nodes, is_last).await;
+        match prepared.and(fetch_again(core, client, &nodes).await) {
+            Ok(()) => {
+                (pause, without_registry) = (BACKOFF.0, None);
+                // What took over may ask for less than what it succeeded.
+                core.room_appeared();
+            }
             Err(e) => {
                 without_registry =
                     e.is_of(NO_REGISTRY).then(|| without_registry.unwrap_or_else(Instant::now));
@@ -151,7 +174,8 @@ async fn attempt(
         host: client.id.clone(),
         policy: n.spec.image_pull_policy,
     };
-    let takes_files: Vec<&NodeRow> = nodes.iter().filter(|n| !n.is_successor()).collect();
+    let takes_files: Vec<&NodeRow> =
+        nodes.iter().filter(|n| !n.is_successor() && (n.is_preparing() || rows.has_files_due(n))).collect();
     send_files(core, rows, client, &takes_files).await?;
     let nodes: Vec<&NodeRow> = nodes.iter().filter(|n| n.is_preparing()).collect();
     if nodes.is_empty() {
@@ -189,6 +213,40 @@ async fn attempt(
     while let Some(done) = running.next().await {
         outcome = outcome.and(done);
     }
+    outcome
+}
+
+/// Fetches images that are gone from under the disks of nodes, by their digests: their names may lead to others by now. Tells the first that cannot be had.
+async fn fetch_again(core: &Scheduler, client: &HostClient, nodes: &[NodeRow]) -> Result<()> {
+    let lost = nodes.iter().filter_map(|n| {
+        let (digest, image) = (lost_image(n)?, &n.spec.image);
+        let name = image.split_once('@').map_or(image.as_str(), |(name, _)| name);
+        let (node, reference) = (n.id.to_string(), format!("{name}@{digest}"));
+        let (runtime, policy) = (n.runtime, n.spec.image_pull_policy);
+        Some(ImageUse { node, reference, runtime, host: client.id.clone(), policy })
+    });
+    let uses: Vec<ImageUse> = lost.collect();
+    if uses.is_empty() {
+        return Ok(());
+    }
+    let mut outcome = Ok(());
+    for (of, verdict) in uses.iter().zip(core.verdicts(&uses).await?) {
+        let done = match verdict {
+            Verdict::Use { .. } => Ok(()),
+            Verdict::Refuse { reason, message } => {
+                Err(Failure::new(Code::FailedPrecondition, &reason, message).into())
+            }
+            Verdict::Pull { stored } => {
+                tracing::warn!(image = of.reference, node = of.node, "an image is gone from under a disk");
+                let stored = stored.map(|blob| (core.fetch_ticket(blob.digest()), blob));
+                let stored = stored.map(|(ticket, blob)| (blob, ticket));
+                client.pull_image(&of.reference, of.runtime, stored, |_| ()).await.map(drop)
+            }
+        };
+        outcome = outcome.and(done);
+    }
+    // The host starts them when it tries again, and says so.
+    tokio::time::sleep(STARTED).await;
     outcome
 }
 
@@ -242,7 +300,7 @@ async fn pull(
     is_last: bool,
 ) -> Result<()> {
     let stored = stored.map(|blob| {
-        let ticket = core.ticket(blob.digest(), ticket::READ_BLOB);
+        let ticket = core.fetch_ticket(blob.digest());
         (blob, ticket)
     });
     let (tell, told) = tokio::sync::watch::channel(String::new());

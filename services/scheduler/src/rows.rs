@@ -9,16 +9,17 @@ mod operation;
 use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::id::{HostId, LabId, LabUid, LinkUid, NodeId, NodeUid, OperationId, WireId};
-use netloom_model::observed::{ComputeInventory, NetworkInventory, Observed, Phase};
+use netloom_model::observed::{ComputeInventory, NEEDS_RESTART, NetworkInventory, Observed, Phase, Underlay};
 use netloom_model::plan::Rejection;
 use netloom_model::slice::{Network, files_hash, mgmt_bridge, wiped_hash};
-use netloom_model::spec::{FileEntry, LabSpec, LinkSpec, NodeSpec, Stage};
+use netloom_model::spec::{FileEntry, LabSpec, LinkSpec, NodeSpec, Plane, Stage};
 use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
 use netloom_model::tally::{LinkTally, NodeTally};
 use serde::{Deserialize, Serialize};
 
 pub use self::index::Index;
 pub use self::operation::{OperationKind, OperationRow, OperationState};
+use crate::policy::HostPolicy;
 use crate::shared::Shared;
 
 /// A lab.
@@ -63,7 +64,7 @@ pub fn network_of(lab: &LabId, spec: &LabSpec) -> Option<Network> {
         "" => spec.full_prefix(lab),
         given => given.to_owned(),
     };
-    Some(Network { name, spec: mgmt })
+    Some(Network { name, spec: mgmt, ..Network::default() })
 }
 
 /// How far the image and the files of a node are on its host.
@@ -220,8 +221,14 @@ pub struct LinkRow {
     pub wanted: Wanted,
     /// The link, its ends sorted.
     pub spec: Shared<LinkSpec>,
-    /// The host that both ends are on; none while they are not on one.
+    /// The host that both ends are on, or that its first end is on; none while one of them has no host.
     pub host: Option<HostId>,
+    /// The host of its second end, when that is another one.
+    #[serde(default)]
+    pub far: Option<Far>,
+    /// The network identifier that both hosts have for it. Kept until it is gone from both.
+    #[serde(default)]
+    pub vni: Option<u32>,
     /// False while it is unplugged on request.
     #[serde(default = "plugged")]
     pub enabled: bool,
@@ -245,10 +252,63 @@ fn plugged() -> bool {
     true
 }
 
+/// Where a link goes on another host, and how it gets there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Far {
+    /// The host of its second end.
+    pub host: HostId,
+    /// Where tunnels begin on the host of its first end and on this one, as they last said; none of one that did not say.
+    pub underlays: [Option<Underlay>; 2],
+    /// What both hosts carry it by: never [`Plane::Auto`].
+    pub plane: Plane,
+    /// Why, in words.
+    pub plane_reason: String,
+}
+
+impl Far {
+    /// The way to a host of which nothing is known yet.
+    pub fn to(host: HostId) -> Far {
+        Far { host, underlays: [None, None], plane: Plane::Kernel, plane_reason: String::new() }
+    }
+
+    /// MTU of the largest frames that fit through; none while the way is not known.
+    pub fn mtu(&self) -> Option<u32> {
+        let [one, other] = self.underlays;
+        Some(one?.mtu.min(other?.mtu))
+    }
+}
+
 impl LinkRow {
+    /// The hosts that it touches, that of its first end first.
+    pub fn hosts(&self) -> impl Iterator<Item = &HostId> {
+        self.host.iter().chain(self.far.as_ref().map(|far| &far.host))
+    }
+
+    /// True when it touches this host.
+    pub fn is_on(&self, host: &HostId) -> bool {
+        self.hosts().any(|h| h == host)
+    }
+
+    /// Notes that nothing is left of it on a host; true when nothing is left of it anywhere.
+    pub fn leaves(&mut self, host: &HostId) -> bool {
+        match self.far.take_if(|far| far.host == *host) {
+            Some(_) => false,
+            None if self.host.as_ref() == Some(host) => {
+                self.host = self.far.take().map(|far| far.host);
+                self.host.is_none()
+            }
+            None => false,
+        }
+    }
+
     /// True when it is wanted: neither being removed nor a former self.
     pub fn is_wanted(&self) -> bool {
         self.wanted != Wanted::Absent && !self.replaced
+    }
+
+    /// True while it is down until a node is started again, which nobody has asked for: nobody waits for it.
+    pub fn needs_restart(&self) -> bool {
+        self.enabled && self.state == LinkState::Down && self.reason.contains(NEEDS_RESTART)
     }
 }
 
@@ -279,6 +339,8 @@ pub struct NicRow {
     pub present: bool,
     /// True when carrier was read back.
     pub carrier: bool,
+    /// True when its node lives and has it set up, as its host last said; false while the host is not heard of. Carrier at the far end of its link follows it.
+    pub alive: bool,
 }
 
 /// What the certificate of a lab's authority is kept under, where nodes' are under their ids.
@@ -430,9 +492,9 @@ impl LabRows {
         for n in self.nodes.values().filter(|n| !n.replaced) {
             *nodes.entry((n.runtime, n.wanted, n.state)).or_default() += 1;
         }
-        let mut links: BTreeMap<(LinkState, bool), u32> = BTreeMap::new();
+        let mut links: BTreeMap<(LinkState, bool, bool), u32> = BTreeMap::new();
         for l in self.links.values().filter(|l| !l.replaced) {
-            *links.entry((l.state, !l.enabled)).or_default() += 1;
+            *links.entry((l.state, !l.enabled, l.needs_restart())).or_default() += 1;
         }
         (
             nodes
@@ -441,7 +503,12 @@ impl LabRows {
                 .collect(),
             links
                 .into_iter()
-                .map(|((state, unplugged), count)| LinkTally { state, count, unplugged })
+                .map(|((state, unplugged, needs_restart), count)| LinkTally {
+                    state,
+                    count,
+                    unplugged,
+                    needs_restart,
+                })
                 .collect(),
         )
     }
@@ -460,6 +527,32 @@ pub struct HostRow {
     pub network: NetworkInventory,
     /// When it was last heard of.
     pub heard_us: i64,
+    /// True while it takes no new nodes.
+    pub cordoned: bool,
+    /// What its administrator says of it.
+    pub policy: HostPolicy,
+    /// Set while what is on it moves away.
+    pub drain: Option<Drain>,
+    /// How it joined; all empty for a host of the configuration.
+    pub membership: Membership,
+}
+
+/// How a host is drained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Drain {
+    /// True when disks of virtual machines may be lost.
+    pub lose_disks: bool,
+}
+
+/// Where a host that joined is, and which certificate it was last given.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Membership {
+    /// Where it is reached, as `address:port`.
+    pub address: String,
+    /// Serial number of its certificate.
+    pub serial: String,
+    /// When its certificate is no longer valid.
+    pub expire_us: i64,
 }
 
 /// What is reserved on a host.

@@ -2,23 +2,27 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use netloom_model::failure::{Code, Failure};
 use netloom_model::id::{HostId, LabUid};
 use netloom_model::kind::Catalogue;
 use netloom_model::observed::Phase;
 use netloom_model::state::NodeState;
 use netloom_service::pace::Pace;
 use netloom_service::{Connector, ticket};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
+use crate::across::Reach;
 use crate::client::{HostClient, RegistryClient};
 use crate::config::{Config, HostConfig};
+use crate::door::Door;
 use crate::error::Result;
 use crate::facts;
 use crate::place::{Allowed, Room};
-use crate::rows::{LabRows, NodeRow, Reserved};
+use crate::rows::{LabRows, NodeRow, Reserved, now_us};
 use crate::store::{Store, Tx};
+use crate::vnis;
 use crate::world::World;
 
 /// How long a plan waits for hosts that were not heard of yet, just after a start.
@@ -45,17 +49,22 @@ pub struct Scheduler {
     pub config: Config,
     /// The kinds.
     pub catalogue: Catalogue,
-    /// Channels to the hosts.
-    pub hosts: BTreeMap<HostId, HostClient>,
+    /// Channels to the hosts, which come and go.
+    pub hosts: watch::Sender<BTreeMap<HostId, HostClient>>,
     /// Channel to the image registry.
     pub registry: RegistryClient,
     /// Key that tickets are signed with.
     pub ticket_key: Vec<u8>,
+    /// Opens channels.
+    pub connector: Connector,
+    /// The term that it leads by.
+    pub term: u64,
+    door: Option<Door>,
     room: Notify,
 }
 
 impl Scheduler {
-    /// Takes the lead on this database: the term grows with each start, and hosts refuse a lower one.
+    /// Leads in the term of this database: it grows with each start, and hosts refuse a lower one.
     pub async fn start(
         store: Store,
         config: Config,
@@ -63,10 +72,10 @@ impl Scheduler {
         hosts: Vec<HostConfig>,
         registry: RegistryClient,
         connector: &Connector,
+        door: Option<Door>,
     ) -> Result<Scheduler> {
-        let mut tx = store.begin("scheduler.lead").await?;
-        let term = tx.meta("term").await?.and_then(|t| t.parse().ok()).unwrap_or(0u64) + 1;
-        tx.set_meta("term", &term.to_string()).await?;
+        let term = store.term();
+        let mut tx = store.begin("scheduler.start").await?;
         let key = match tx.meta("ticket_key").await?.and_then(|k| from_hex(&k)) {
             Some(key) => key,
             None => {
@@ -79,11 +88,28 @@ impl Scheduler {
         for host in &hosts {
             tx.add_host(&host.id).await?;
         }
+        let rows = tx.hosts().await?;
         tx.commit().await?;
+        // One that joined and stands in the configuration too is where the configuration says.
+        let joined = rows.values().filter(|row| !hosts.iter().any(|h| h.id.folded() == row.id.folded()));
+        let hosts: Vec<HostConfig> =
+            hosts.iter().cloned().chain(joined.filter_map(HostConfig::joined)).collect();
+        let clients = hosts.iter().filter_map(|h| {
+            let uid = &rows.get(&h.id)?.uid;
+            Some((h.id.clone(), HostClient::new(h, uid, connector, term)))
+        });
+        let world = World::new(hosts.iter().map(|h| h.id.clone()));
+        for row in rows.values().filter(|row| row.cordoned) {
+            world.set_cordoned(&row.id, true, row.drain);
+        }
+        rows.values().for_each(|row| world.set_policy(&row.id, row.policy.clone()));
         tracing::info!(term, hosts = hosts.len(), labs = store.all().len(), "leads");
         Ok(Scheduler {
-            world: World::new(hosts.iter().map(|h| h.id.clone())),
-            hosts: hosts.iter().map(|h| (h.id.clone(), HostClient::new(h, connector, term))).collect(),
+            world,
+            hosts: watch::Sender::new(clients.collect()),
+            connector: connector.clone(),
+            term,
+            door,
             store,
             config,
             catalogue,
@@ -93,6 +119,18 @@ impl Scheduler {
         })
     }
 
+    /// The channels to a host; none when there is no such host.
+    pub fn host(&self, host: &HostId) -> Option<HostClient> {
+        self.hosts.borrow().get(host).cloned()
+    }
+
+    /// Where hosts join; refused when they cannot.
+    pub fn door(&self) -> Result<&Door> {
+        let message = "hosts cannot join here: set join_listen of [scheduler], for instance \"0.0.0.0:7601\", and start the scheduler again";
+        let closed = || Failure::new(Code::FailedPrecondition, "JOIN_DISABLED", message);
+        self.door.as_ref().ok_or_else(|| closed().into())
+    }
+
     /// The rows with every state as hosts say now; none when that changes nothing.
     pub fn refreshed(&self, rows: &LabRows) -> Option<LabRows> {
         let mut fresh = rows.clone();
@@ -100,8 +138,9 @@ impl Scheduler {
         (fresh != *rows).then_some(fresh)
     }
 
-    /// Sets every state in rows that are about to be written.
-    pub fn refresh(&self, rows: &mut LabRows) {
+    /// Sets every state in rows that are about to be written by this write, and gives links between hosts their network identifiers.
+    pub fn refresh(&self, tx: &Tx<'_>, rows: &mut LabRows) {
+        tx.vnis(|taken| vnis::allot(rows, taken, &self.config.vnis()));
         self.world.read(|hosts| facts::refresh(rows, hosts));
     }
 
@@ -116,7 +155,7 @@ impl Scheduler {
         let Some(before) = tx.rows(lab) else { return Ok(()) };
         let mut after = (*before).clone();
         change(&mut after);
-        self.refresh(&mut after);
+        self.refresh(&tx, &mut after);
         if tx.save(Some(&before), after).await? {
             tx.commit().await?;
         }
@@ -138,25 +177,30 @@ impl Scheduler {
     /// What each host offers beside what labs other than this one have reserved.
     pub async fn rooms(&self, tx: &mut Tx<'_>, lab: LabUid) -> Result<Vec<Room>> {
         let reserved = tx.reserved_by_others(lab).await?;
-        let (cpu, memory) = (self.config.cpu_overcommit, self.config.memory_overcommit);
         Ok(self.world.read(|hosts| {
             let room = |(id, view): (&HostId, &crate::world::HostView)| {
+                let has = &view.compute.inventory;
+                let (cpu, memory) = view.policy.room(has.cpu_millis, has.memory_bytes, &self.config);
                 let Reserved { cpu_millis, memory_bytes } = reserved.get(id).copied().unwrap_or_default();
                 Room {
                     host: id.clone(),
                     heard: view.is_heard(),
                     runtimes: view.compute.inventory.runtimes.iter().copied().collect(),
-                    cpu_millis: times(view.compute.inventory.cpu_millis, cpu),
-                    memory_bytes: times(view.compute.inventory.memory_bytes, memory),
+                    cpu_millis: cpu,
+                    memory_bytes: memory,
                     cpu_reserved: cpu_millis,
                     memory_reserved: memory_bytes,
                     allowed: Allowed {
+                        cordoned: view.cordoned,
                         devices: view.compute.inventory.allowed_devices.clone(),
                         security_opts: view.compute.inventory.allowed_security_opts.clone(),
                         capabilities: view.compute.inventory.allowed_capabilities.clone(),
                         host_network: view.compute.inventory.host_network,
                         host_interfaces: view.network.inventory.host_interfaces,
                         impairments: view.network.inventory.impairments.clone(),
+                        labels: view.policy.labels.clone(),
+                        taints: view.policy.taints.clone(),
+                        reach: Reach::of(&view.network),
                     },
                 }
             };
@@ -178,11 +222,17 @@ impl Scheduler {
         let _ = tokio::time::timeout(FIRST_WORD, wait).await;
     }
 
-    /// A ticket for a verb on this uid, from now on for a short time; for bytes of an image a little longer, since a host may be busy with others. One that comes too late is asked for anew.
-    pub fn ticket(&self, uid: &str, verb: &str) -> String {
-        let good_for = if verb == ticket::READ_BLOB { FETCH_TICKET } else { TICKET };
-        let expires = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + good_for;
-        ticket::sign(&self.ticket_key, uid, verb, expires.as_secs())
+    /// A ticket for a verb on this uid at a host, from now on for a short time. The host checks it by its own clock, so that is what its end is told by.
+    pub fn ticket(&self, host: &HostId, uid: &str, verb: &str) -> String {
+        let ahead_us = self.world.host(host, |view| view.compute.ahead_us).unwrap_or_default();
+        let there = u64::try_from(now_us().saturating_add(ahead_us)).unwrap_or_default();
+        ticket::sign(&self.ticket_key, uid, verb, there / 1_000_000 + TICKET.as_secs())
+    }
+
+    /// A ticket for bytes of an image, which is checked on this machine. It is good for a little longer, since a host may be busy with others. One that comes too late is asked for anew.
+    pub fn fetch_ticket(&self, digest: &str) -> String {
+        let now = u64::try_from(now_us()).unwrap_or_default() / 1_000_000;
+        ticket::sign(&self.ticket_key, digest, ticket::READ_BLOB, now + FETCH_TICKET.as_secs())
     }
 
     /// Waits until a loop is due to look at everything again: soon when somebody waits for the last of what is to come.
@@ -223,11 +273,6 @@ impl Scheduler {
     pub async fn room(&self) {
         self.room.notified().await;
     }
-}
-
-fn times(n: u64, factor: f64) -> u64 {
-    // Both are positive, and a host's figures are far below what a double holds exactly.
-    (n as f64 * factor) as u64
 }
 
 fn from_hex(text: &str) -> Option<Vec<u8>> {

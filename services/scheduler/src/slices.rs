@@ -13,10 +13,11 @@ use netloom_model::id::{HostId, NodeUid, WireId};
 use netloom_model::kind::Catalogue;
 use netloom_model::observed::Phase;
 use netloom_model::slice::{
-    Certificate, HostEntry, Instance, MachineNic, NetworkSlice, Nic, Readiness, Segment, Wire, WireEnd,
+    Certificate, HostEntry, Instance, MachineNic, Network, NetworkSlice, Nic, Readiness, Segment, Tunnel,
+    Wire, WireEnd,
 };
 use netloom_model::spec::{Endpoint, EndpointType, NetworkMode, NodeSpec};
-use netloom_model::state::{Runtime, Wanted};
+use netloom_model::state::{NodeState, Runtime, Wanted};
 
 use crate::plan::guest_name;
 use crate::rows::{AUTHORITY, ImageStep, Index, LabRows, LinkRow, NicRow, NodeRow};
@@ -50,7 +51,7 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
         return BTreeMap::new();
     }
     let index = rows.index();
-    let (entries, network) = (host_entries(&index), rows.lab.network());
+    let (entries, network) = (host_entries(&index), network_of(rows));
     nodes
         .into_iter()
         .map(|n| {
@@ -84,6 +85,23 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
             (n.uid, instance)
         })
         .collect()
+}
+
+/// The lab's management network, with the addresses there that are not to be had.
+fn network_of(rows: &LabRows) -> Option<Network> {
+    let fixed = |machines: bool| {
+        let such =
+            rows.nodes.values().filter(|n| n.is_wanted() && (n.runtime == Runtime::Libvirt) == machines);
+        let mut all: Vec<String> = such
+            .flat_map(|n| [&n.spec.mgmt_ipv4, &n.spec.mgmt_ipv6])
+            .filter(|a| !a.is_empty())
+            .cloned()
+            .collect();
+        all.sort();
+        all
+    };
+    let network = rows.lab.network()?;
+    Some(Network { fixed: fixed(false), fixed_of_machines: fixed(true), ..network })
 }
 
 /// How its kind tells that it has booted.
@@ -197,7 +215,7 @@ pub fn network(rows: &LabRows, host: &HostId) -> NetworkSlice {
         |l: &LinkRow| [&l.spec.a, &l.spec.b].into_iter().filter_map(taken).all(|e| !used.contains(&e));
     let told = |l: &&LinkRow| remains(l) || (l.is_wanted() && is_free(l));
     let ends = Ends::of(rows, &held_back);
-    for link in rows.links.values().filter(told).filter(|l| l.host.as_ref() == Some(host)) {
+    for link in rows.links.values().filter(told).filter(|l| l.is_on(host)) {
         // A wire ends in what is made only.
         let end = |end: &Endpoint| {
             ends.wire_end(end).filter(|end| match end {
@@ -205,9 +223,17 @@ pub fn network(rows: &LabRows, host: &HostId) -> NetworkSlice {
                 _ => true,
             })
         };
-        if let (Some(a), Some(b)) = (end(&link.spec.a), end(&link.spec.b)) {
+        // Of a link between two hosts each has its end.
+        let (is_first, far) = (link.host.as_ref() == Some(host), link.far.as_ref());
+        let (a, b) = match (far, is_first) {
+            (None, _) => (end(&link.spec.a), end(&link.spec.b)),
+            (Some(_), true) => (end(&link.spec.a), ends.tunnel(link, is_first)),
+            (Some(_), false) => (ends.tunnel(link, is_first), end(&link.spec.b)),
+        };
+        if let (Some(a), Some(b)) = (a, b) {
             let (a_to_b, b_to_a) = (link.spec.a_to_b, link.spec.b_to_a);
-            let (wire_id, enabled, plane) = (link.wire_id, link.enabled, rows.lab.spec.plane);
+            let plane = far.map_or(rows.lab.spec.plane, |far| Some(far.plane));
+            let (wire_id, enabled) = (link.wire_id, link.enabled);
             let wire = Wire { wire_id, a, b, enabled, lab_uid, a_to_b, b_to_a, plane };
             slice.wires.insert(link.wire_id, wire);
         }
@@ -280,6 +306,27 @@ impl<'r> Ends<'r> {
             None => self.nics.get(&(node.uid, end.interface.as_str())).copied().map(WireEnd::Nic),
         }
     }
+
+    /// The way of a link from one of its hosts to the other; none until all of it is known.
+    fn tunnel(&self, link: &LinkRow, from_first: bool) -> Option<WireEnd> {
+        let (far, vni) = (link.far.as_ref()?, link.vni?);
+        let [first, second] = far.underlays;
+        let (end, remote) = if from_first { (&link.spec.b, second?) } else { (&link.spec.a, first?) };
+        let remote_up = match self.wire_end(end)? {
+            WireEnd::Nic(nic) => self.rows.nics.get(&nic).is_some_and(|nic| nic.alive),
+            // Carrier does not cross a segment: what is beyond it is of no matter, only that it is there.
+            _ => self.nodes.get(end.node.as_str()).is_some_and(|node| node.state != NodeState::Unknown),
+        };
+        Some(WireEnd::Tunnel(Tunnel { remote: remote.address, vni, remote_up }))
+    }
+}
+
+/// True when no node and no wire of a lab is on a host, or leaves it: what may be left of it there are files and networks.
+pub fn is_left_by(rows: &LabRows, host: &HostId) -> bool {
+    let here = |h: &Option<HostId>| h.as_ref() == Some(host);
+    let nodes = rows.nodes.values().any(|n| here(&n.host));
+    let nics = rows.nics.values().any(|n| here(&n.host));
+    !nodes && !nics && !rows.links.values().any(|l| l.is_on(host))
 }
 
 /// Uids of the lab's instances that are to be removed from a host.
@@ -295,7 +342,7 @@ pub fn wires_to_remove(rows: &LabRows, host: &HostId) -> BTreeSet<WireId> {
     let here = |h: &Option<HostId>| h.as_ref() == Some(host);
     let held = held_back(rows);
     let nics = rows.nics.values().filter(|n| n.absent && here(&n.host) && !stays(rows, n, &held));
-    let links = rows.links.values().filter(|l| l.wanted == Wanted::Absent && here(&l.host));
+    let links = rows.links.values().filter(|l| l.wanted == Wanted::Absent && l.is_on(host));
     let links = links.filter(|l| l.replaced || !held.all);
     let nodes = rows.nodes.values().filter(|n| n.wanted == Wanted::Absent && here(&n.host));
     let segments = nodes.filter(|n| n.replaced || !held.all).filter_map(|n| n.segment);

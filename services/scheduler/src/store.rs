@@ -6,41 +6,51 @@
 //!
 //! One writer at a time: events are numbered under its lock, without a gap. The rows as last committed are kept in memory too, so that reconcilers
 //! compare without asking the database; they change only after a commit, so a crash at any point leaves what was committed and nothing else.
-//! Statements use `$1` placeholders and plain types, so that PostgreSQL is a second migration folder and another [`Db`].
+//! Statements are those that SQLite and PostgreSQL both understand; what differs is in [`Database`] and in the folders of migrations.
 
 mod events;
 mod files;
 mod hosts;
 mod labs;
+mod lead;
 mod lists;
+mod membership;
 mod operations;
+mod quotas;
 mod write;
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::ErrorKind;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use netloom_bus::Bus;
+use netloom_database::Access;
 use netloom_model::id::{LabUid, NodeUid, OperationId, WireId};
 use netloom_service::fail_point;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection as _, Pool, Transaction};
+use sqlx::{Connection as _, Pool, Row as _, Transaction};
 use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::time::timeout;
 
 pub use self::events::{Event, Interface, LabView, LinkView, NodeView, Object, Of, Reading, progress};
+pub use self::hosts::meta;
+use self::lead::Lead;
 pub use self::lists::Page;
 use crate::error::{Error, Result};
 use crate::figures;
 use crate::rows::{LabRows, OperationRow, OperationState, now_us};
+pub use netloom_database::Database;
 
-/// The database in use.
-pub type Db = sqlx::Sqlite;
-type Connection = sqlx::SqliteConnection;
+/// The database in use: whichever was opened.
+pub type Db = sqlx::Any;
+type Connection = sqlx::AnyConnection;
 
-/// Begins a write: with the lock that it needs, so that it never has to be begun again.
-const BEGIN: &str = "BEGIN IMMEDIATE";
+/// How long PostgreSQL may take to begin a write, or to make it last.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long it may take to take leave of it.
+const CLOSE: Duration = Duration::from_secs(2);
 /// How many events are deleted at once at least.
 const PRUNE_STEP: u64 = 10;
 
@@ -48,6 +58,8 @@ const PRUNE_STEP: u64 = 10;
 pub struct Store {
     pool: Pool<Db>,
     writer: Mutex<Writer>,
+    lead: Lead,
+    term: u64,
     current: RwLock<Current>,
     revision: watch::Sender<u64>,
     events: watch::Sender<u64>,
@@ -57,7 +69,23 @@ pub struct Store {
 
 struct Writer {
     pool: Pool<Db>,
+    /// How a write begins.
+    begin: &'static str,
+    /// What the term must be, where others may lead meanwhile.
+    fence: Option<u64>,
     prune_at: u64,
+}
+
+impl Writer {
+    /// What takes longer over a network has no answer. A file is waited for, however slow its disk is.
+    async fn bounded<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        match self.fence {
+            Some(_) => timeout(ANSWER, work).await.unwrap_or_else(|_| {
+                Err(sqlx::Error::Io(std::io::Error::new(ErrorKind::TimedOut, "it does not answer")).into())
+            }),
+            None => work.await,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -65,34 +93,49 @@ struct Current {
     labs: BTreeMap<LabUid, Arc<LabRows>>,
     names: HashMap<String, LabUid>,
     wires: HashMap<WireId, LabUid>,
+    /// The network identifiers that links have, those that are being removed included.
+    vnis: BTreeSet<u32>,
     /// Those that are under way.
     operations: BTreeMap<OperationId, Arc<OperationRow>>,
 }
 
 impl Store {
-    /// Opens the database, makes or updates its schema, and reads all rows.
-    pub async fn open(path: &Path, events_kept: u64) -> Result<Store> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // What was answered survives a power cut.
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(Duration::from_secs(5));
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
-        sqlx::migrate!("migrations/sqlite").run(&writer).await?;
-        let pool = SqlitePoolOptions::new().max_connections(4).connect_with(options.read_only(true)).await?;
+    /// Opens the database once nobody else leads on it, makes or updates its schema, begins the next term, and then reads all rows: a former leader writes none any more.
+    /// Who stands by is woken over the bus when the lead is given up; else it finds out by itself a moment later.
+    pub async fn open(database: &Database, events_kept: u64, bus: Arc<dyn Bus>) -> Result<Store> {
+        let lead = Lead::take(database, bus).await?;
         let mut current = Current::default();
-        for rows in labs::load_all(&mut *writer.acquire().await?).await? {
-            current.put(rows);
-        }
-        for operation in operations::active(&mut *writer.acquire().await?).await? {
-            current.put_operation(Arc::new(operation));
-        }
-        let last = events::last(&mut *writer.acquire().await?).await?;
+        let begun = async {
+            let writer = database.pool(1, Access::Write).await?;
+            match database {
+                Database::File(_) => sqlx::migrate!("migrations/sqlite").run(&writer).await?,
+                Database::Postgres(_) => sqlx::migrate!("migrations/postgres").run(&writer).await?,
+            }
+            let pool = database.pool(4, Access::Read).await?;
+            let term = lead.begin_term(&mut *writer.acquire().await?).await?;
+            for rows in labs::load_all(&mut *writer.acquire().await?).await? {
+                current.put(rows);
+            }
+            for operation in operations::active(&mut *writer.acquire().await?).await? {
+                current.put_operation(Arc::new(operation));
+            }
+            let last = events::last(&mut *writer.acquire().await?).await?;
+            Ok::<_, Error>((writer, pool, term, last))
+        };
+        let (writer, pool, term, last) = tokio::select! {
+            begun = begun => begun?,
+            _ = lead.lost() => return Err(Error::Deposed),
+        };
         Ok(Store {
             pool,
-            writer: Mutex::new(Writer { pool: writer, prune_at: 0 }),
+            writer: Mutex::new(Writer {
+                pool: writer,
+                begin: database.begin(),
+                fence: lead.fence(),
+                prune_at: 0,
+            }),
+            lead,
+            term,
             current: RwLock::new(current),
             revision: watch::Sender::new(0),
             events: watch::Sender::new(last),
@@ -104,15 +147,7 @@ impl Store {
     /// Starts a write, which has a name for who looks for its traces. There is one at a time.
     pub async fn begin(&self, name: &'static str) -> Result<Tx<'_>> {
         let writer = self.writer.lock().await;
-        let sql = match writer.pool.begin_with(BEGIN).await {
-            Ok(sql) => sql,
-            Err(e) => {
-                // A write that the database itself took back, for want of room, leaves a connection that begins no other one.
-                tracing::warn!(error = %e, "a write cannot begin; it is tried over a new connection");
-                writer.pool.acquire().await?.detach().close().await?;
-                writer.pool.begin_with(BEGIN).await?
-            }
-        };
+        let sql = writer.bounded(self.begun(&writer)).await?;
         Ok(Tx {
             name,
             store: self,
@@ -124,6 +159,38 @@ impl Store {
             last_event: None,
             now: now_us(),
         })
+    }
+
+    async fn begun(&self, writer: &Writer) -> Result<Transaction<'static, Db>> {
+        let mut sql = match writer.pool.begin_with(writer.begin).await {
+            Ok(sql) => sql,
+            Err(e) => {
+                // A write that the database itself took back, for want of room, leaves a connection that begins no other one.
+                tracing::warn!(error = %e, "a write cannot begin; it is tried over a new connection");
+                writer.pool.acquire().await?.detach().close().await?;
+                writer.pool.begin_with(writer.begin).await?
+            }
+        };
+        if let Some(term) = writer.fence {
+            let now = sqlx::query("SELECT value FROM meta WHERE key = 'term' FOR SHARE")
+                .fetch_one(&mut *sql)
+                .await?;
+            if now.try_get::<String, _>("value")? != term.to_string() {
+                self.lead.lose(lead::DEPOSED);
+                return Err(Error::Deposed);
+            }
+        }
+        Ok(sql)
+    }
+
+    /// The term that it leads in: higher than every one before, also of other databases that the same hosts served.
+    pub fn term(&self) -> u64 {
+        self.term
+    }
+
+    /// Waits until this scheduler must not lead any more, and says why.
+    pub async fn deposed(&self) -> &'static str {
+        self.lead.lost().await
     }
 
     /// The rows of a lab as last committed.
@@ -147,6 +214,11 @@ impl Store {
         self.current.read().expect("no holder panics").wires.get(&wire).copied()
     }
 
+    /// Looks at the network identifiers that links have, as last committed: those that are being removed included.
+    pub fn vnis<T>(&self, look: impl FnOnce(&BTreeSet<u32>) -> T) -> T {
+        look(&self.current.read().expect("no holder panics").vnis)
+    }
+
     /// The operations that are under way, as last committed.
     pub fn active_operations(&self) -> Vec<Arc<OperationRow>> {
         self.current.read().expect("no holder panics").operations.values().cloned().collect()
@@ -167,10 +239,18 @@ impl Store {
         if of.operations { self.operation_events.subscribe() } else { self.events.subscribe() }
     }
 
-    /// Closes the database.
+    /// Closes the database, so that another scheduler can lead.
     pub async fn close(&self) {
-        self.pool.close().await;
-        self.writer.lock().await.pool.close().await;
+        let closed = async {
+            self.pool.close().await;
+            self.writer.lock().await.pool.close().await;
+        };
+        // A server that does not answer ends its sessions by itself; a file is left as it should be.
+        match self.lead.fence() {
+            Some(_) => drop(timeout(CLOSE, closed).await),
+            None => closed.await,
+        }
+        self.lead.hand_over().await;
     }
 }
 
@@ -179,6 +259,8 @@ impl Current {
         for wire in self.labs.get(&rows.lab.uid).map(|old| old.wire_ids()).unwrap_or_default() {
             self.wires.remove(&wire);
         }
+        self.forget_vnis(rows.lab.uid);
+        self.vnis.extend(rows.links.values().filter_map(|link| link.vni));
         self.wires.extend(rows.wire_ids().into_iter().map(|w| (w, rows.lab.uid)));
         self.names.insert(rows.lab.id.folded(), rows.lab.uid);
         self.labs.insert(rows.lab.uid, Arc::new(rows));
@@ -191,7 +273,15 @@ impl Current {
         }
     }
 
+    fn forget_vnis(&mut self, lab: LabUid) {
+        for vni in self.labs.get(&lab).into_iter().flat_map(|rows| rows.links.values()).filter_map(|l| l.vni)
+        {
+            self.vnis.remove(&vni);
+        }
+    }
+
     fn remove(&mut self, lab: LabUid) {
+        self.forget_vnis(lab);
         let Some(rows) = self.labs.remove(&lab) else { return };
         self.names.remove(&rows.lab.id.folded());
         self.wires.retain(|_, l| *l != lab);
@@ -227,6 +317,16 @@ impl Tx<'_> {
         }
     }
 
+    /// Looks at the network identifiers that links have, those that are being removed and those that this write gave included.
+    pub fn vnis<T>(&self, look: impl FnOnce(&BTreeSet<u32>) -> T) -> T {
+        let links = self.staged.iter().flat_map(|(_, rows)| rows.iter().flat_map(|rows| rows.links.values()));
+        let staged: BTreeSet<u32> = links.filter_map(|link| link.vni).collect();
+        self.store.vnis(|taken| match staged.is_empty() {
+            true => look(taken),
+            false => look(&(taken | &staged)),
+        })
+    }
+
     /// Makes it last, then wakes who waits.
     pub async fn commit(mut self) -> Result<()> {
         if let Some(last) = self.last_event {
@@ -238,7 +338,13 @@ impl Tx<'_> {
             }
         }
         fail_point::pass(self.name, "before");
-        figures::COMMITS.time(&[self.name], self.sql.commit()).await?;
+        let sql = self.sql;
+        let commit = self.writer.bounded(async { Ok(sql.commit().await?) });
+        let committed = figures::COMMITS.time(&[self.name], commit).await;
+        if committed.is_err() && self.writer.fence.is_some() {
+            self.store.lead.lose(lead::UNSURE);
+        }
+        committed?;
         fail_point::pass(self.name, "after");
         let is_over = |o: &&Arc<OperationRow>| o.state != OperationState::Running;
         self.operations.iter().filter(is_over).for_each(|o| figures::ended(o));

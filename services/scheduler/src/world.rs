@@ -8,11 +8,13 @@ use std::sync::Mutex;
 
 use netloom_model::id::{HostId, LabUid, NodeUid, WireId};
 use netloom_model::observed::{
-    Carried, ComputeInventory, NetworkInventory, Observed, ObservedNic, ObservedSegment, ObservedWire,
+    Carried, ComputeInventory, NetworkInventory, Observed, ObservedNic, ObservedSegment, ObservedWire, Source,
 };
+use netloom_model::plan::Unplaced;
 use tokio::sync::watch;
 
-use crate::rows::now_us;
+use crate::policy::HostPolicy;
+use crate::rows::{Drain, now_us};
 
 /// Whether a host's service is heard of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -33,6 +35,10 @@ pub struct ComputeView {
     pub heard: Heard,
     /// When it last was.
     pub heard_us: i64,
+    /// How far the host's clock is ahead of this machine's; less than 0 when it is behind.
+    pub ahead_us: i64,
+    /// When each of its sources was last read, or known to answer.
+    pub reads: BTreeMap<Source, i64>,
     /// Grows with each snapshot that asks for a new Sync.
     pub epoch: u64,
     /// Its instances.
@@ -48,6 +54,8 @@ pub struct NetworkView {
     pub heard: Heard,
     /// When it last was.
     pub heard_us: i64,
+    /// When each of its sources was last read, or known to answer.
+    pub reads: BTreeMap<Source, i64>,
     /// Grows with each snapshot that asks for a new Sync.
     pub epoch: u64,
     /// Its NICs.
@@ -82,6 +90,14 @@ pub struct HostView {
     pub compute: ComputeView,
     /// Its network service.
     pub network: NetworkView,
+    /// True while it takes no new nodes.
+    pub cordoned: bool,
+    /// What its administrator says of it.
+    pub policy: HostPolicy,
+    /// Set while what is on it moves away.
+    pub drain: Option<Drain>,
+    /// Nodes of labs that stay on it all the same, and why.
+    pub stay: BTreeMap<LabUid, Vec<Unplaced>>,
 }
 
 impl HostView {
@@ -121,6 +137,7 @@ pub struct World {
     dirty: Mutex<Dirty>,
     pushed: Mutex<Pushed>,
     left: Mutex<BTreeMap<(LabUid, HostId), String>>,
+    cleaned: Mutex<BTreeSet<(LabUid, HostId)>>,
     changed: watch::Sender<u64>,
     answers: watch::Sender<u64>,
     kept: watch::Sender<u64>,
@@ -134,6 +151,7 @@ impl World {
             dirty: Mutex::default(),
             pushed: Mutex::default(),
             left: Mutex::default(),
+            cleaned: Mutex::default(),
             changed: watch::Sender::new(0),
             answers: watch::Sender::new(0),
             kept: watch::Sender::new(0),
@@ -148,6 +166,56 @@ impl World {
     /// Looks at one host.
     pub fn host<T>(&self, host: &HostId, look: impl FnOnce(&HostView) -> T) -> Option<T> {
         self.read(|hosts| hosts.get(host).map(look))
+    }
+
+    /// A host that may be heard of from now on.
+    pub fn add(&self, host: &HostId, cordoned: bool, drain: Option<Drain>) {
+        let view = HostView { cordoned, drain, ..HostView::default() };
+        self.hosts.lock().expect("no holder panics").entry(host.clone()).or_insert(view);
+        self.mark(|dirty| dirty.room = true);
+    }
+
+    /// Forgets a host, and all it said.
+    pub fn remove(&self, host: &HostId) {
+        self.hosts.lock().expect("no holder panics").remove(host);
+        self.left.lock().expect("no holder panics").retain(|(_, h), _| h != host);
+        self.pushed.lock().expect("no holder panics").retain(|(h, _, _), _| h != host);
+        self.mark(|dirty| dirty.room = true);
+    }
+
+    /// Notes that a host takes no new nodes, and whether what is on it moves away; or that it takes nodes again.
+    pub fn set_cordoned(&self, host: &HostId, cordoned: bool, drain: Option<Drain>) {
+        self.update(host, |view, dirty| {
+            (view.cordoned, view.drain) = (cordoned, drain);
+            view.stay.clear();
+            dirty.room = true;
+            true
+        });
+    }
+
+    /// Notes what is said of a host.
+    pub fn set_policy(&self, host: &HostId, policy: HostPolicy) {
+        self.update(host, |view, dirty| {
+            view.policy = policy;
+            dirty.room = true;
+            true
+        });
+    }
+
+    /// The hosts that are drained, and how.
+    pub fn drained(&self) -> BTreeMap<HostId, Drain> {
+        self.read(|hosts| hosts.iter().filter_map(|(id, view)| Some((id.clone(), view.drain?))).collect())
+    }
+
+    /// Notes which nodes of a lab stay on a host that is drained, and why; none when nothing of it is there any more.
+    pub fn stay(&self, host: &HostId, lab: LabUid, nodes: Option<Vec<Unplaced>>) {
+        self.update(host, |view, _| {
+            match nodes.filter(|nodes| !nodes.is_empty() && view.drain.is_some()) {
+                Some(nodes) => drop(view.stay.insert(lab, nodes)),
+                None => drop(view.stay.remove(&lab)),
+            }
+            false
+        });
     }
 
     /// Wakes at each change.
@@ -176,6 +244,16 @@ impl World {
     pub fn heard_us<'a>(&self, of: impl Iterator<Item = &'a HostId>) -> i64 {
         let at = |v: &HostView| v.compute.heard_us.min(v.network.heard_us);
         self.read(|hosts| of.filter_map(|h| hosts.get(h).map(at)).min().unwrap_or(0))
+    }
+
+    /// When the sources of what is told of something on a host were last read, by the oldest of them; when the host was last heard of, where none is told. 0 when never.
+    pub fn read_us(&self, host: Option<&HostId>, sources: &[Source]) -> i64 {
+        let of = |view: &HostView| {
+            let at = |s: &Source| view.compute.reads.get(s).or_else(|| view.network.reads.get(s)).copied();
+            sources.iter().filter_map(at).min()
+        };
+        let read = host.and_then(|host| self.host(host, of)).flatten();
+        read.unwrap_or_else(|| self.heard_us(host.into_iter()))
     }
 
     /// Takes what is dirty.
@@ -224,8 +302,10 @@ impl World {
             let all = change(&mut view.network, dirty);
             view.network.heard = Heard::Yes;
             view.network.heard_us = now_us();
-            dirty.room |= first || before != view.network.inventory;
-            if all || first {
+            // Links to other hosts go by what it can do.
+            let other = before != view.network.inventory;
+            dirty.room |= first || other;
+            if all || first || other {
                 dirty.hosts.insert(host.clone());
             }
             all || first || dirty.room || !dirty.wires.is_empty()
@@ -307,6 +387,18 @@ impl World {
         before != why
     }
 
+    /// Notes that files and networks of a lab are being removed from a host, for as long as what it returns is kept: none may be put there meanwhile.
+    pub fn clean(&self, lab: LabUid, host: &HostId) -> Cleaned<'_> {
+        let of = (lab, host.clone());
+        self.cleaned.lock().expect("no holder panics").insert(of.clone());
+        Cleaned { world: self, of }
+    }
+
+    /// True while files and networks of a lab are being removed from a host.
+    pub fn is_cleaned(&self, lab: LabUid, host: &HostId) -> bool {
+        self.cleaned.lock().expect("no holder panics").contains(&(lab, host.clone()))
+    }
+
     /// Why files and networks of a lab that is being removed are still on hosts; empty when they are on none, or nothing went wrong.
     pub fn left_of(&self, lab: LabUid) -> String {
         let left = self.left.lock().expect("no holder panics");
@@ -321,8 +413,21 @@ impl World {
     pub fn forget(&self, lab: LabUid) {
         for view in self.hosts.lock().expect("no holder panics").values_mut() {
             view.refused.retain(|(_, l), _| *l != lab);
+            view.stay.remove(&lab);
         }
         self.left.lock().expect("no holder panics").retain(|(l, _), _| *l != lab);
         self.pushed.lock().expect("no holder panics").retain(|(_, _, l), _| *l != lab);
+    }
+}
+
+/// Kept while files and networks of a lab are being removed from a host.
+pub struct Cleaned<'w> {
+    world: &'w World,
+    of: (LabUid, HostId),
+}
+
+impl Drop for Cleaned<'_> {
+    fn drop(&mut self) {
+        self.world.cleaned.lock().expect("no holder panics").remove(&self.of);
     }
 }

@@ -6,7 +6,8 @@ use netloom_tests::{Mode, Sandbox, docker, eventually, on_plane};
 
 use crate::{IMAGE, line};
 
-struct Foreign(String);
+/// A container that is not netloom's: it goes with this.
+pub struct Foreign(pub String);
 
 impl Drop for Foreign {
     fn drop(&mut self) {

@@ -58,7 +58,11 @@ fn what_is_installed_runs_a_lab_with_the_rights_of_its_unit_and_goes_without_a_t
     for file in [
         "usr/local/bin/netloom",
         "usr/local/bin/netloomd",
+        "usr/local/bin/netloom-host",
         UNIT,
+        "usr/local/lib/systemd/system/netloom-host.service",
+        "usr/local/share/bash-completion/completions/netloom-host",
+        "usr/local/share/man/man8/netloom-host.8",
         "usr/local/lib/sysusers.d/netloom.conf",
         "usr/local/lib/tmpfiles.d/netloom.conf",
         "usr/local/share/bash-completion/completions/netloom",
@@ -177,7 +181,7 @@ fn nothing_is_installed_by_apt_to_make_a_package_or_from_what_was_built() {
 fn prefix_unit_directory_and_programs_are_the_installers_choice() {
     let stage = tempfile::tempdir().expect("a directory");
     let top = stage.path();
-    // Small stand-ins: only where they go is looked at. The real netloom writes the manual pages.
+    // Small stand-ins: only where they go is looked at. The real ones write the manual pages.
     let built = top.join("built");
     std::fs::create_dir(&built).expect("a directory");
     for name in [
@@ -190,7 +194,9 @@ fn prefix_unit_directory_and_programs_are_the_installers_choice() {
     ] {
         std::fs::write(built.join(name), "").expect("a file");
     }
-    std::os::unix::fs::symlink(binaries().join("netloom"), built.join("netloom")).expect("a link");
+    for name in ["netloom", "netloom-host"] {
+        std::os::unix::fs::symlink(binaries().join(name), built.join(name)).expect("a link");
+    }
     let stage = top.join("stage");
     // What somebody else put below the same prefix stays.
     std::fs::create_dir_all(stage.join("opt/nl/bin")).expect("a directory");
@@ -203,9 +209,12 @@ fn prefix_unit_directory_and_programs_are_the_installers_choice() {
     ];
     script("install", &stage, &choice).must();
     let there = all_below(&stage);
-    for file in
-        ["opt/nl/bin/netloom-network", "lib/systemd/system/netloomd.service", "etc/sysusers.d/netloom.conf"]
-    {
+    for file in [
+        "opt/nl/bin/netloom-network",
+        "lib/systemd/system/netloomd.service",
+        "lib/systemd/system/netloom@.service",
+        "etc/sysusers.d/netloom.conf",
+    ] {
         assert!(there.contains(file), "{file} is not among {there:#?}");
     }
     let unit = std::fs::read_to_string(stage.join("lib/systemd/system/netloomd.service")).expect("a unit");
@@ -213,6 +222,7 @@ fn prefix_unit_directory_and_programs_are_the_installers_choice() {
     // Without `PROGRAMS=all` the next install takes the five away again.
     script("install", &stage, &[choice[0], choice[2], choice[3]]).must();
     assert!(!stage.join("opt/nl/bin/netloom-network").exists());
+    assert!(!stage.join("lib/systemd/system/netloom@.service").exists());
     script("uninstall", &stage, &[choice[0], ("PURGE", "1")]).must();
     assert_eq!(
         all_below(&stage).into_iter().collect::<Vec<_>>(),

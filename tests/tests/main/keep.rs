@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use netloom_tests::{Mode, Sandbox, container, docker, eventually, in_node, pid_of};
 
+use super::foreign::Foreign;
 use crate::{IMAGE, line};
 
 const BOUND: Duration = Duration::from_secs(40);
@@ -55,14 +56,15 @@ fn a_taken_port_or_subnet_leaves_the_running_containers(mode: Mode) {
     let holder = format!("{lab}-holder");
     let publish = format!("127.0.0.1:{theirs}:80");
     docker(&["run", "-d", "--name", &holder, "-p", &publish, IMAGE, "sleep", "600"]).must();
+    let held = Foreign(holder.clone());
     // Tests run side by side on one Docker: each has a subnet of its own.
-    let third = u8::try_from(mine % 250).unwrap_or(1);
+    let third = mine % 125 * 2 + u16::from(mode == Mode::Five);
     let text = |subnet: &str, port: u16| {
         format!(
             "name: {lab}\nmgmt:\n  network: {lab}\n  ipv4-subnet: {subnet}\ntopology:\n  nodes:\n    web:\n      kind: linux\n      image: {IMAGE}\n      image-pull-policy: Never\n      ports: [\"127.0.0.1:{port}:80\"]\n"
         )
     };
-    let own = format!("10.213.{third}.0/25");
+    let own = format!("10.216.{third}.0/25");
     sandbox.deploy(&text(&own, mine));
     let of = || (container(&sandbox, &lab, "web").unwrap(), pid_of(&sandbox, &lab, "web"));
     let before = of();
@@ -73,19 +75,19 @@ fn a_taken_port_or_subnet_leaves_the_running_containers(mode: Mode) {
     assert_eq!(of(), before);
 
     let other = format!("{lab}-other");
-    let subnet = format!("10.213.{third}.128/25");
+    let subnet = format!("10.216.{third}.128/25");
     docker(&["network", "create", "--subnet", &subnet, &other]).must();
-    let said = sandbox.try_deploy(&text(&format!("10.213.{third}.0/24"), mine));
+    let said = sandbox.try_deploy(&text(&format!("10.216.{third}.0/24"), mine));
     docker(&["network", "rm", &other]).must();
     assert!(!said.ok() && said.stderr.contains("SUBNET_TAKEN"), "{}", said.stderr);
     assert_eq!(of(), before);
 
     // Nobody has them any more; the node's own port and network are not in its way.
-    docker(&["rm", "-f", &holder]).must();
-    sandbox.deploy(&text(&format!("10.213.{third}.0/24"), theirs));
+    drop(held);
+    sandbox.deploy(&text(&format!("10.216.{third}.0/24"), theirs));
     assert_ne!(of().0, before.0);
     sandbox.deploy(
-        &text(&format!("10.213.{third}.0/24"), theirs).replace("web:\n", "web:\n      env: {A: \"1\"}\n"),
+        &text(&format!("10.216.{third}.0/24"), theirs).replace("web:\n", "web:\n      env: {A: \"1\"}\n"),
     );
 }
 

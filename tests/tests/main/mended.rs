@@ -26,11 +26,15 @@ struct Foreign {
 }
 
 impl Bench {
+    /// What is broken here are parts of Open vSwitch, and of the kernel where a link is impaired.
     fn start(mode: Mode, name: &str) -> Bench {
+        Bench::start_on(mode, name, "ovs")
+    }
+
+    fn start_on(mode: Mode, name: &str, plane: &str) -> Bench {
         let sandbox = Sandbox::start(mode);
         let lab = sandbox.lab(name);
-        // What is broken here are parts of Open vSwitch, and of the kernel where a link is impaired.
-        sandbox.deploy(&on_plane("ovs", &line(&lab, 2)));
+        sandbox.deploy(&on_plane(plane, &line(&lab, 2)));
         Bench::over(sandbox, lab)
     }
 
@@ -169,12 +173,26 @@ fn redirects_are_shown_and_mended(mode: Mode) {
     let delete = |s: &Sandbox| in_sandbox(s, "tc", &["qdisc", "del", "dev", &ends[0], "ingress"]);
     bench.breaks("place of redirects deleted", delete, NOT_UP);
     let delete = |s: &Sandbox| in_sandbox(s, "tc", &["qdisc", "del", "dev", &ends[1], "root"]);
-    // It carries all the same, only too well.
+    // It carries all the same, only too well: what is to be seen of it is the queue.
+    let queue = |s: &Sandbox| {
+        let shown = s.in_namespace("tc").args(["qdisc", "show", "dev", &ends[1]]).output().expect("tc");
+        String::from_utf8_lossy(&shown.stdout).contains("tbf")
+    };
+    assert!(queue(&bench.sandbox), "it is slowed by no queue");
     bench.breaks("queue deleted", delete, &["its impairment is being made"]);
+    eventually("the queue is back", MENDED, || queue(&bench.sandbox));
 }
 
-fn interfaces_are_shown_and_mended(mode: Mode) {
-    let bench = Bench::start(mode, "interfaces");
+fn interfaces_of_links_on_open_vswitch_are_shown_and_mended(mode: Mode) {
+    interfaces_are_shown_and_mended(mode, "ovs");
+}
+
+fn interfaces_of_links_in_the_kernel_are_shown_and_mended(mode: Mode) {
+    interfaces_are_shown_and_mended(mode, "kernel");
+}
+
+fn interfaces_are_shown_and_mended(mode: Mode, plane: &str) {
+    let bench = Bench::start_on(mode, "interfaces", plane);
     let ends = bench.host_ends();
     let rename = |s: &Sandbox| {
         in_sandbox(s, "ip", &["link", "set", &ends[0], "down"]);
@@ -314,6 +332,7 @@ in_both_modes!(
     containers_are_shown_and_mended,
     flows_ports_and_the_database_are_shown_and_mended,
     redirects_are_shown_and_mended,
-    interfaces_are_shown_and_mended,
+    interfaces_of_links_on_open_vswitch_are_shown_and_mended,
+    interfaces_of_links_in_the_kernel_are_shown_and_mended,
     a_management_network_that_is_removed_is_told_and_back_with_the_next_start,
 );

@@ -132,7 +132,9 @@ fn what_was_saved_is_kept_and_started_with(sandbox: &Sandbox, lab: &str, saved: 
     let file = sandbox.path().join("lab.clab.yml").display().to_string();
     let refused = sandbox.netloom(&["deploy", "-t", &file, "--saved", &dir]);
     assert!(!refused.ok() && refused.stderr.contains("SAVED_CONFIG_BOUND"), "{}", refused.stderr);
-    let text = format!("name: {lab}\ntopology: {{nodes: {{r1: {{kind: frr, image-pull-policy: Never}}}}}}\n");
+    let text = format!(
+        "name: {lab}\ntopology:\n  defaults: {{image-pull-policy: Never}}\n  nodes:\n    r1: {{kind: frr}}\n    h1:\n      kind: linux\n      image: netloom/frr:local\n      cmd: sleep 1000000\n      save-file: /etc/app.conf\n      exec: [\"sh -c 'test -s /etc/app.conf || echo first >/etc/app.conf'\"]\n"
+    );
     let file = sandbox.write("plain.clab.yml", &text).display().to_string();
     sandbox.netloom(&["deploy", "-t", &file, "--saved", &dir]).must();
     let told = vtysh(&["show running-config"]);
@@ -141,6 +143,13 @@ fn what_was_saved_is_kept_and_started_with(sandbox: &Sandbox, lab: &str, saved: 
     // There and back it is the same.
     let again = sandbox.netloom(&["save", lab, "--dir", &dir]).must().stdout;
     assert!(again.contains("as before"), "{again}");
+    // A plain Linux says which of its files that is, and has it back though it was made anew.
+    let h1 = |script: &str| sandbox.netloom(&["exec", lab, "h1", "--", "sh", "-c", script]).must().stdout;
+    sandbox.netloom(&["deploy", "-t", &file, "--saved", &dir]).must();
+    assert_eq!(h1("grep -c ' /etc/app.conf ' /proc/mounts; cat /etc/app.conf"), "1\nfirst\n");
+    h1("echo second >/etc/app.conf");
+    sandbox.netloom(&["save", lab, "h1", "--dir", &dir]).must();
+    assert_eq!(std::fs::read_to_string(saved.join("h1.cfg")).expect("what was saved"), "second\n");
 }
 
 in_both_modes!(

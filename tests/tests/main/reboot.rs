@@ -28,7 +28,10 @@ fn every_lab_that_was_up_comes_back_by_itself(mode: Mode) {
     );
     sandbox.deploy(&managed);
     sandbox.netloom(&["link", "set", &second, "n1:eth2", "--rate", "100mbit"]).must();
-    sandbox.deploy(&line(&stopped, 2));
+    // Bridges have to come back as well, and a way out of the lab.
+    let bridged = line(&stopped, 2).replacen("    n2:\n", "    n2:\n    sw: {kind: bridge}\n", 1)
+        + "    - endpoints: [\"n1:eth3\", \"sw:p1\"]\n    - endpoints: [\"n1:eth4\", \"host:up0\"]\n";
+    sandbox.deploy(&bridged);
     sandbox.netloom(&["node", "stop", &stopped, "n2"]).must();
     let ids = |sandbox: &Sandbox| {
         [(&first, "n1"), (&second, "n2"), (&stopped, "n2")].map(|(lab, node)| container(sandbox, lab, node))
@@ -41,6 +44,14 @@ fn every_lab_that_was_up_comes_back_by_itself(mode: Mode) {
     let ports_before = ports(&sandbox);
     assert_eq!(ports_before.len(), 4, "two a link that Open vSwitch carries: {ports_before:?}");
     eventually("flows and redirects join the links", BOUND, || sandbox.joints() == [4, 2]);
+    // All but the link to what is stopped.
+    let others_are_up = |sandbox: &Sandbox| {
+        let out = sandbox.in_namespace("ip").args(["-o", "link", "show", "up0"]).output().expect("ip");
+        let bridges = sandbox.ovs.vsctl(&["list-br"]).must().stdout.lines().count();
+        let is_out = String::from_utf8_lossy(&out.stdout).contains("LOWER_UP");
+        sandbox.lab_json(&stopped)["upLinkCount"] == 2 && is_out && bridges == 2
+    };
+    eventually("the links into a bridge and out of the lab are up", BOUND, || others_are_up(&sandbox));
 
     // Power fails: nobody is asked to end.
     sandbox.reboot();
@@ -67,6 +78,7 @@ fn every_lab_that_was_up_comes_back_by_itself(mode: Mode) {
         sandbox.node_json(&stopped, "n1")["state"] == "NODE_STATE_READY"
     });
     assert_eq!(sandbox.node_json(&stopped, "n2")["state"], "NODE_STATE_STOPPED");
+    eventually("its links into a bridge and out of the lab are up", BOUND, || others_are_up(&sandbox));
     for lab in [&first, &second, &stopped] {
         sandbox.netloom(&["destroy", lab, "--yes"]).must();
     }

@@ -24,6 +24,7 @@ const SCRIPT: &str = "        watch() {
         }
         watch &
         (until ping -c 1 -W 1 10.2.0.10 >/dev/null; do :; done; echo reaches v2) &
+        (while :; do nc -l -p 7 </dev/null; done) >/dev/null 2>&1 &
 ";
 
 /// What gives root a password, `secret`, in the guest that is looked at: it asks for a login then.
@@ -70,20 +71,26 @@ command = ["sh", "-c", "ip -4 -o address show dev eth1 | awk '{ print $4 }' > /d
 path = "/data/saved"
 "#;
 
-/// The example, as a lab of this name: one machine that asks for a login, and one that is told what it is at its console.
+/// The addresses of the two on the management network: the last of it, and the one that is fixed.
+const MGMT: [&str; 2] = ["172.30.7.254", "172.30.7.20"];
+
+/// The example, as a lab of this name: one machine that asks for a login, and one from a raw disk that is told what it is at its console. Both are on a management network.
 fn example(lab: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/vm-and-container.clab.yml");
     let text = std::fs::read_to_string(&path).expect("the example");
     let route = "        ip route replace default via 10.1.0.1\n";
     let v1 = "    v1:\n      kind: linux\n";
     let own = [
-        ("name: vm-and-container", format!("name: {lab}")),
-        (v1, format!("{v1}      env: {{PASSWORD: secret}}\n      exec: [\"sh -c 'id -un >/data/who'\"]\n")),
+        ("name: vm-and-container", format!("name: {lab}\nmgmt: {{ipv4-subnet: 172.30.7.0/24}}")),
+        (v1, format!("{v1}      env: {{PASSWORD: secret}}\n      save-file: /data/who\n      exec: [\"sh -c 'id -un >/data/who'\"]\n")),
         (route, format!("{route}{SCRIPT}{PASSWORD}")),
-        ("    v2:\n      kind: linux\n", "    v2:\n      kind: typist\n      image: netloom/guest:local\n".into()),
+        (
+            "    v2:\n      kind: linux\n",
+            format!("    v2:\n      kind: typist\n      image: netloom/guest:raw\n      mgmt-ipv4: {}\n", MGMT[1]),
+        ),
         (
             "        #!/bin/sh\n        ip route replace default via 10.2.0.1\n",
-            "        hostname v2\n        ip addr add 10.2.0.10/24 dev eth1\n        ip route replace default via 10.2.0.1\n        pwd >where\n"
+            "        hostname v2\n        ip addr add 172.30.7.20/24 dev eth0\n        ip addr add 10.2.0.10/24 dev eth1\n        ip route replace default via 10.2.0.1\n        pwd >where\n"
                 .into(),
         ),
         ("\"v2:eth1\"]\n      ipv4: [\"\", 10.2.0.10/24]\n", "\"v2:port1\"]\n".into()),
@@ -127,7 +134,9 @@ fn a_lab_of_virtual_machines_and_containers_works() {
     }
     let kinds = tempfile::tempdir().expect("a directory");
     std::fs::write(kinds.path().join("typist.toml"), TYPIST).expect("a kind");
-    let mut sandbox = Sandbox::prepare(Mode::Five, &format!("kinds_dir = {:?}", kinds.path()));
+    // Its own Docker, whose networks are where its libvirt is.
+    let more = format!("kinds_dir = {:?}", kinds.path());
+    let mut sandbox = Sandbox::prepare_with_docker(Mode::Five, &more, &["netloom/frr:local"]);
     let libvirtd = Libvirtd::start_by(sandbox.in_namespace("unshare"));
     sandbox.use_libvirt(libvirtd.uri());
     sandbox.run_programs();
@@ -147,6 +156,9 @@ fn a_lab_of_virtual_machines_and_containers_works() {
     assert!(refused.stderr.contains("netloom image push"), "{}", refused.stderr);
     let disk = guest().display().to_string();
     sandbox.netloom(&["image", "push", &disk, "netloom/guest:local"]).must();
+    let raw = sandbox.path().join("guest.raw").display().to_string();
+    run("qemu-img", &["convert", "-O", "raw", &disk, &raw]).must();
+    sandbox.netloom(&["image", "push", &raw, "netloom/guest:raw", "--content", "raw"]).must();
 
     let said = sandbox.deploy(&text);
     for step in ["v1  RUNNING", "v1  READY", "r1  READY"] {
@@ -164,6 +176,9 @@ fn a_lab_of_virtual_machines_and_containers_works() {
     );
     let image = sandbox.get("/v1/images/netloom/guest:local").expect("the image").body;
     assert_eq!(v1["imageDigest"], image["stored"]["digest"], "it is made from what was judged");
+    let raw = sandbox.get("/v1/images/netloom/guest:raw").expect("the image").body;
+    assert_eq!(raw["stored"]["format"], "IMAGE_FORMAT_RAW", "{raw}");
+    assert_eq!(sandbox.node_json(&lab, "v2")["imageDigest"], raw["stored"]["digest"]);
     // What machines run on is not taken away from under them.
     let refused = sandbox.netloom(&["image", "rm", "netloom/guest:local"]);
     assert!(!refused.ok() && refused.stderr.contains("IMAGE_IN_USE"), "{}", refused.stderr);
@@ -177,6 +192,7 @@ fn a_lab_of_virtual_machines_and_containers_works() {
         let reaches = || in_node(&sandbox, &lab, "r1", &["ping", "-c", "1", "-W", "1", address]).ok();
         eventually(&format!("r1 reaches {address}"), BOUND, reaches);
     }
+    management(&sandbox, &lab);
     let log = || sandbox.netloom(&["logs", &lab, "v1"]).must().stdout;
     eventually("v1 reaches v2", BOUND, || log().contains("reaches v2"));
     assert!(log().contains("netloom guest is ready (boot 1)"), "{}", log());
@@ -200,15 +216,84 @@ fn a_lab_of_virtual_machines_and_containers_works() {
     let said = || exec(&sandbox, &lab, "v1", &["cat", "/data/who", "/data/boots"]);
     eventually("its commands were run again", BOUND, || said() == ("root\n2\n".to_owned(), 0));
 
+    links_and_snapshots(&sandbox, &lab);
+
+    // What libvirt does not tell any more is not shown as if it had just been read, and what is not libvirt's is.
+    let started = || ["v1", "v2"].map(|node| sandbox.node_json(&lab, node)["startTime"].clone());
+    let state = |node: &str| sandbox.node_json(&lab, node)["state"].clone();
+    let before = started();
     libvirtd.freeze();
     answers_at_once(&sandbox, &lab, Duration::from_secs(4));
+    eventually("what hangs is unknown", BOUND, || state("v1") == "NODE_STATE_UNKNOWN");
+    assert_eq!(state("r1"), "NODE_STATE_READY");
     libvirtd.thaw();
+    let ready = || ["v1", "v2"].map(state).iter().all(|state| state == "NODE_STATE_READY");
+    eventually("all is as it was", BOUND, ready);
+    assert_eq!(started(), before, "nothing was started again");
 
     sandbox.netloom(&["destroy", &lab, "-y"]).must();
     assert_eq!(libvirtd.virsh(&["list", "--all", "--name"]).expect("virsh").trim(), "");
     let instances = std::fs::read_dir(sandbox.data_dir().join("instances")).expect("a directory");
     assert_eq!(instances.count(), 0, "disks go with their machines");
     assert_eq!(sandbox.leftovers(), Vec::<String>::new());
+}
+
+/// Machines are on the management network, where the host and containers reach them.
+fn management(sandbox: &Sandbox, lab: &str) {
+    let shown = sandbox.netloom(&["inspect", lab]).must().stdout;
+    for (node, address) in ["v1", "v2"].into_iter().zip(MGMT) {
+        assert_eq!(sandbox.node_json(lab, node)["mgmtIpv4"], address);
+        assert!(shown.contains(address), "{shown}");
+        let reaches = || in_node(sandbox, lab, "r1", &["ping", "-c", "1", "-W", "1", address]).ok();
+        eventually(&format!("r1 reaches {node} by management"), BOUND, reaches);
+    }
+    let connects = || {
+        let mut bash = sandbox.in_namespace("bash");
+        bash.args(["-c", &format!("</dev/tcp/{}/7", MGMT[0])]).stderr(std::process::Stdio::null());
+        bash.status().is_ok_and(|status| status.success())
+    };
+    eventually("the host connects to v1", BOUND, connects);
+}
+
+/// A machine that runs is given a link, goes back to what it was, and to its image.
+fn links_and_snapshots(sandbox: &Sandbox, lab: &str) {
+    // A link that is added to it while it runs is up without a restart, and the same NIC is there when it was gone.
+    let nic = || {
+        let v1 = sandbox.node_json(lab, "v1");
+        let interfaces = v1["interfaces"].as_array().cloned().unwrap_or_default();
+        let eth2 = interfaces.into_iter().find(|i| i["guestName"] == "eth2").unwrap_or_default();
+        (v1["startTime"].clone(), eth2["mac"].clone(), eth2["link"].clone())
+    };
+    let (started, ..) = nic();
+    sandbox.netloom(&["link", "add", lab, "v1:eth2", "r1:eth3"]).must();
+    let (still, mac, link) = nic();
+    assert!(still == started && mac.is_string() && link != "", "{still} {mac} {link}");
+    let up = || sandbox.lab_json(lab)["upLinkCount"] == 4;
+    eventually("the new link is up", BOUND, up);
+    assert_eq!(exec(sandbox, lab, "v1", &["cat", "/sys/class/net/eth2/mtu"]), ("9500\n".to_owned(), 0));
+    sandbox.netloom(&["link", "remove", lab, "v1:eth2"]).must();
+    assert_eq!(nic(), (started.clone(), mac.clone(), "".into()), "a NIC outlives its cable");
+    sandbox.netloom(&["link", "add", lab, "v1:eth2", "r1:eth3"]).must();
+    eventually("it is up again", BOUND, up);
+    assert_eq!((nic().0, nic().1), (started, mac));
+
+    // What it was is kept, and it goes back to that; a wipe takes it back to its image.
+    let snapshot = |rest: &[&str]| sandbox.netloom(&[&["node", "snapshot"], rest].concat());
+    snapshot(&["create", lab, "v1", "kept"]).must();
+    assert!(snapshot(&["list", lab, "v1"]).must().stdout.contains("kept"));
+    let container = snapshot(&["create", lab, "r1", "kept"]);
+    assert!(container.stderr.contains("SNAPSHOT_NOT_SUPPORTED"), "{}", container.stderr);
+    let missing = snapshot(&["restore", lab, "v1", "lost", "-y"]);
+    assert!(missing.stderr.contains("SNAPSHOT_NOT_FOUND"), "{}", missing.stderr);
+    let said = snapshot(&["restore", lab, "v1", "kept", "-y"]).must().stdout;
+    assert!(said.contains("Restored v1"), "{said}");
+    eventually("its links are up again", BOUND, up);
+    sandbox.netloom(&["node", "wipe", lab, "v1", "-y"]).must();
+    let log = sandbox.netloom(&["logs", lab, "v1"]).must().stdout;
+    let last = log.rsplit_once("netloom guest is ready ").map(|(_, boot)| boot.to_owned());
+    assert!(last.is_some_and(|boot| boot.starts_with("(boot 1)")), "{log}");
+    assert_eq!(snapshot(&["list", lab, "v1", "--format", "json"]).must().stdout.matches("kept").count(), 0);
+    assert_eq!(sandbox.node_json(lab, "v1")["mgmtIpv4"], MGMT[0], "it has its address still");
 }
 
 /// Commands in machines, and the configurations that they were told and tell.
@@ -225,9 +310,11 @@ fn commands_and_configurations(sandbox: &Sandbox, lab: &str) {
     assert!(shell.ok(), "{}", shell.stderr);
     let dir = sandbox.path().join("saved");
     let saved = sandbox.netloom(&["save", lab, "--dir", &dir.display().to_string()]).must().stdout;
-    assert!(saved.contains("3 configurations saved"), "{saved}");
-    let config = std::fs::read_to_string(dir.join("v2.cfg")).expect("the configuration of v2");
-    assert_eq!(config, "10.2.0.10/24\nv2\n");
+    assert!(saved.contains("4 configurations saved"), "{saved}");
+    let config = |node| std::fs::read_to_string(dir.join(format!("{node}.cfg"))).expect("a configuration");
+    assert_eq!(config("v2"), "10.2.0.10/24\nv2\n");
+    // Of a plain Linux it is what its node says, whatever runs it.
+    assert_eq!(config("v1"), "root\n");
 }
 
 /// A command in a node: what it wrote, and its exit code.

@@ -199,7 +199,8 @@ impl<'a> Machine<'a> {
             }
             Subject::DirectIo => {
                 let tried = ["images", "instances"].map(|name| data.join(name));
-                storage::judge_direct_io(&tried.map(|dir| (dir.clone(), storage::direct_io(&dir))))
+                let tried = tried.map(|dir| (dir.clone(), storage::direct_io(&dir)));
+                storage::judge_direct_io(&tried, self.libvirt_configured)
             }
             Subject::Sysctl(wanted) => sysctl::judge(wanted, sysctl::look(wanted.name).await),
             Subject::Forward => sysctl::forward(),

@@ -14,7 +14,7 @@ use futures::future::{FutureExt as _, join_all};
 use netloom_service::Settings;
 use serde_json::{Value, json};
 
-use self::carry_out::{Backups, fix};
+use self::carry_out::{Backups, Fixed, fix, took};
 use self::finding::{Check, Status};
 use self::machine::{Machine, Subject};
 use self::plan::Step;
@@ -132,7 +132,12 @@ async fn mend(
             Ok(machine) => machine.check(*subject).await,
             Err(e) => finding::warn(subject.name(), e.to_string(), "correct the configuration"),
         };
-        let (fixed, after) = fix(check, &mut backups, again).await;
+        // One of those before may have mended this too: a daemon is not started twice.
+        let now = if done.is_empty() { check.clone() } else { again().await };
+        let (fixed, after) = match took(check, &now) {
+            true => (Fixed { name: now.name.clone(), steps: Vec::new(), failed: None }, now),
+            false => fix(&now, &mut backups, again).await,
+        };
         if format == Format::Table {
             context.print(&report::fixed(context.style, &fixed, &after))?;
         }
@@ -142,7 +147,7 @@ async fn mend(
     match format {
         Format::Table => context.print(&report::backups(backups.taken()))?,
         Format::Json => {
-            let one = |fixed: &carry_out::Fixed| {
+            let one = |fixed: &Fixed| {
                 let result = if fixed.failed.is_some() { "FAILED" } else { "FIXED" };
                 let why = fixed.failed.as_deref().unwrap_or_default();
                 report::fix_json(&fixed.name, result, why, &fixed.steps, backups.taken())

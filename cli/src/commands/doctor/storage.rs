@@ -53,22 +53,23 @@ pub fn direct_io(directory: &Path) -> io::Result<()> {
     written
 }
 
-/// Both directories of disks can do it.
-pub fn judge_direct_io(seen: &[(PathBuf, io::Result<()>)]) -> Check {
+/// Both directories of disks can do it. Where libvirt is configured, every machine is refused without.
+pub fn judge_direct_io(seen: &[(PathBuf, io::Result<()>)], libvirt_configured: bool) -> Check {
     let wrong = seen.iter().find_map(|(directory, tried)| Some((directory, tried.as_ref().err()?)));
     match wrong {
         None => ok(DIRECT_IO, "the directories of images and of disks take it"),
         Some((directory, e)) if e.kind() == io::ErrorKind::PermissionDenied => {
             warn(DIRECT_IO, format!("not tried at {}: {e}", directory.display()), "run sudo netloom doctor")
         }
-        Some((directory, e)) => warn(
-            DIRECT_IO,
-            format!(
+        Some((directory, e)) => {
+            let evidence = format!(
                 "{} does not take it, and virtual machines need it for their disks: {e}",
                 directory.display()
-            ),
-            "put data_dir on a disk with ext4 or xfs in /etc/netloom/netloom.toml; containers do without",
-        ),
+            );
+            let fix =
+                "put data_dir on a disk with ext4 or xfs in /etc/netloom/netloom.toml; containers do without";
+            if libvirt_configured { fail(DIRECT_IO, evidence, fix) } else { warn(DIRECT_IO, evidence, fix) }
+        }
     }
 }
 
@@ -90,11 +91,18 @@ mod tests {
     #[test]
     fn direct_io_is_tried_and_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let tried = direct_io(&dir.path().join("images"));
+        let _ = direct_io(&dir.path().join("images"));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
-        assert_eq!(judge_direct_io(&[(dir.path().to_owned(), Ok(()))]).status, Status::Ok);
-        let refused =
-            judge_direct_io(&[("/a".into(), tried), ("/b".into(), Err(io::Error::from_raw_os_error(22)))]);
-        assert!(refused.status == Status::Warn && !refused.fix.is_empty(), "{refused:?}");
+    }
+
+    #[test]
+    fn direct_io_is_needed_where_libvirt_is_configured() {
+        let of = |tried: io::Result<()>, configured| {
+            judge_direct_io(&[("/a".into(), Ok(())), ("/b".into(), tried)], configured)
+        };
+        let refused = |configured| of(Err(io::Error::from_raw_os_error(22)), configured);
+        assert_eq!((of(Ok(()), true).status, refused(true).status), (Status::Ok, Status::Fail));
+        assert!(refused(false).status == Status::Warn && refused(false).fix.contains("data_dir"));
+        assert_eq!(of(Err(io::ErrorKind::PermissionDenied.into()), true).status, Status::Warn);
     }
 }

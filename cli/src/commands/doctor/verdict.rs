@@ -124,7 +124,12 @@ pub fn bridge(bridge: &str, seen: io::Result<Option<Bridge>>, owner: Option<&str
     let name = "ovs-bridge";
     let seen = match seen {
         Ok(Some(seen)) => seen,
-        Ok(None) => return ok(name, format!("{bridge} is not there yet; the server makes it")),
+        Ok(None) => {
+            return ok(
+                name,
+                format!("{bridge} is not there yet; the server makes it once it runs (sudo netloomd)"),
+            );
+        }
         Err(e) => return warn(name, format!("not looked for: {e}"), "see the check ovs-database"),
     };
     match &seen.owner {
@@ -384,7 +389,8 @@ mod tests {
             Ok(Some(Bridge { owner: owner.map(str::to_owned), userspace, made }))
         };
         let judged = |seen, kernel| super::bridge("nl0", seen, Some("me"), kernel).status;
-        assert_eq!(judged(Ok(None), true), Status::Ok);
+        let absent = super::bridge("nl0", Ok(None), None, true);
+        assert!(absent.status == Status::Ok && absent.evidence.contains("sudo netloomd"), "{absent:?}");
         assert_eq!(judged(seen(Some("me"), true, true), false), Status::Ok);
         assert_eq!(judged(seen(Some("me"), true, true), true), Status::Warn);
         assert_eq!(judged(seen(Some("me"), false, false), true), Status::Fail);

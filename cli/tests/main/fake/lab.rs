@@ -83,6 +83,15 @@ impl LabService for Server {
         script.import.clone().expect("the test says what ImportLab answers").map(Response::new)
     }
 
+    async fn rebalance_lab(
+        &self,
+        request: Request<api::RebalanceLabRequest>,
+    ) -> Result<Response<api::Operation>, Status> {
+        let r = request.get_ref();
+        let what = format!("{} {} {}", r.name, r.validate_only, r.lose_disks);
+        self.changed("RebalanceLab", &what, &request)
+    }
+
     async fn delete_lab(
         &self,
         request: Request<api::DeleteLabRequest>,

@@ -20,6 +20,7 @@ use netloom_api::v1::lab_service_server::LabServiceServer;
 use netloom_api::v1::link_service_server::LinkServiceServer;
 use netloom_api::v1::node_service_server::NodeServiceServer;
 use netloom_api::v1::operation_service_server::OperationServiceServer;
+use netloom_api::v1::quota_service_server::QuotaServiceServer;
 use netloom_api::v1::snapshot_service_server::SnapshotServiceServer;
 use netloom_model::{Code, Failure};
 use netloom_service::status::to_status;
@@ -50,6 +51,10 @@ pub struct Script {
     pub change_refusals: Vec<Status>,
     /// Answer of every change of a node or a link.
     pub change: Option<Result<api::Operation, Status>>,
+    /// Answer of DrainHost.
+    pub drain: api::DrainHostResponse,
+    /// Answers of GetHost, one after the other; the last is repeated. One that joined when there is none.
+    pub hosts: Vec<api::Host>,
     /// What each look at a link shows, one after the other; the last is repeated.
     pub looks: Vec<api::Link>,
     /// What the last CreateLink or UpdateLink asked for.
@@ -147,6 +152,7 @@ impl Fake {
             .add_service(NodeServiceServer::new(server.clone()))
             .add_service(LinkServiceServer::new(server.clone()))
             .add_service(HostServiceServer::new(server.clone()))
+            .add_service(QuotaServiceServer::new(server.clone()))
             .add_service(KindServiceServer::new(server.clone()))
             .add_service(SnapshotServiceServer::new(server.clone()))
             .add_service(OperationServiceServer::new(server));

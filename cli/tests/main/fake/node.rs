@@ -52,6 +52,16 @@ impl NodeService for Server {
         self.changed("WipeNode", &what, &request)
     }
 
+    async fn move_node(
+        &self,
+        request: Request<api::MoveNodeRequest>,
+    ) -> Result<Response<api::Operation>, Status> {
+        let r = request.get_ref();
+        let others = r.others.join(" ");
+        let what = format!("{} {others} {} {} {} {}", r.name, r.host, r.validate_only, r.lose_disks, r.force);
+        self.changed("MoveNode", &what, &request)
+    }
+
     async fn get_node_config(
         &self,
         request: Request<api::GetNodeConfigRequest>,

@@ -3,5 +3,6 @@
 mod archive;
 mod disk;
 mod made;
+mod names;
 mod qcow2;
 mod suggest;

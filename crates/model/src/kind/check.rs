@@ -117,7 +117,7 @@ impl Kind {
         }
         match &self.readiness {
             Readiness::Log { .. } => inside("readiness.method", docker, "docker"),
-            Readiness::Command { .. } => {
+            Readiness::Command { .. } | Readiness::Tcp { .. } => {
                 inside("readiness.method", docker || libvirt, "docker\" or \"libvirt")
             }
             Readiness::Serial { .. } => inside("readiness.method", libvirt, "libvirt"),
@@ -219,7 +219,7 @@ impl Kind {
                 pattern("readiness.pattern", text)?;
             }
             Readiness::Command { command: words, .. } => command("readiness.command", words)?,
-            Readiness::None {} => {}
+            Readiness::Tcp { .. } | Readiness::None {} => {}
         }
         let timeout = self.readiness.timeout_s();
         if self.readiness != (Readiness::None {}) && !(1..=7_200).contains(&timeout) {

@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::naming::Naming;
 use crate::slice::{self, ReadinessCheck};
+use crate::spec::NodeSpec;
 use crate::state::Runtime;
 use crate::words::join;
 
@@ -257,6 +258,14 @@ pub enum Readiness {
         #[serde(default = "timeout")]
         timeout_s: u32,
     },
+    /// Its host can connect to a port at its management address.
+    Tcp {
+        /// The port.
+        port: NonZeroU16,
+        /// Seconds after its commands in which it should; 1 to 7,200.
+        #[serde(default = "timeout")]
+        timeout_s: u32,
+    },
 }
 
 fn timeout() -> u32 {
@@ -276,7 +285,8 @@ impl Readiness {
             Readiness::None {} => 0,
             Readiness::Log { timeout_s, .. }
             | Readiness::Serial { timeout_s, .. }
-            | Readiness::Command { timeout_s, .. } => *timeout_s,
+            | Readiness::Command { timeout_s, .. }
+            | Readiness::Tcp { timeout_s, .. } => *timeout_s,
         }
     }
 
@@ -287,6 +297,7 @@ impl Readiness {
             Readiness::Log { pattern, .. } | Readiness::Serial { pattern, .. } => {
                 ReadinessCheck::LogPattern(pattern.clone())
             }
+            Readiness::Tcp { port, .. } => ReadinessCheck::TcpPort(*port),
             Readiness::None {} => return None,
         };
         Some(slice::Readiness { check, timeout_seconds: self.timeout_s() })
@@ -482,7 +493,7 @@ impl Default for Save {
     }
 }
 
-/// What a node printed as its configuration, without the lines that match its kind's [`Kind::save_strip`] and the empty ones before the first that is left: a device that is told all of it would refuse those. All of it where nothing is to go.
+/// What a node printed as its configuration, without the lines that match its kind's `save_strip` and the empty ones before the first that is left: a device that is told all of it would refuse those. All of it where nothing is to go.
 pub fn stripped(printed: Vec<u8>, strip: &str) -> Vec<u8> {
     let Some(strip) = regex::bytes::Regex::new(strip).ok().filter(|_| !strip.is_empty()) else {
         return printed;
@@ -555,9 +566,15 @@ impl Kind {
         Some(self.config.license.as_str()).filter(|path| !path.is_empty())
     }
 
-    /// The command that prints the running configuration inside; empty when there is none.
-    pub fn save_command(&self) -> Vec<String> {
-        let cat = |path: &str| vec!["cat".to_owned(), path.to_owned()];
+    /// The command that prints the running configuration of a node inside, and a regular expression for a line that it prints beside it; empty when there is none. Where the node says in which file it is, its kind is not asked.
+    pub fn save_of<'a>(&'a self, node: &'a NodeSpec) -> (Vec<String>, &'a str) {
+        match node.save_file.as_str() {
+            "" => (self.save_command(), self.save_strip()),
+            path => (cat(path), ""),
+        }
+    }
+
+    fn save_command(&self) -> Vec<String> {
         match &self.config.save {
             Save::Exec { command, .. } | Save::Serial { command, .. } => command.clone(),
             Save::File { command, path } if command.is_empty() => cat(path),
@@ -570,11 +587,14 @@ impl Kind {
         }
     }
 
-    /// What that prints beside the configuration: a regular expression for a line; empty when nothing.
-    pub fn save_strip(&self) -> &str {
+    fn save_strip(&self) -> &str {
         match &self.config.save {
             Save::Exec { strip, .. } | Save::Serial { strip, .. } => strip,
             Save::File { .. } | Save::None {} => "",
         }
     }
+}
+
+fn cat(path: &str) -> Vec<String> {
+    vec!["cat".to_owned(), path.to_owned()]
 }

@@ -1,6 +1,6 @@
 //! What a node means where it is a virtual machine: how large it is, and what only containers can have.
 
-use super::{Catalogue, Kind};
+use super::{Catalogue, Ends, Kind};
 use crate::failure::Violation;
 use crate::spec::{LabSpec, NetworkMode, NodeSpec};
 use crate::state::Runtime;
@@ -21,10 +21,11 @@ const LOGIN: [&str; 2] = ["USERNAME", "PASSWORD"];
 fn only_for_containers(node: &NodeSpec, kind: &Kind) -> Vec<(&'static str, &'static str)> {
     const INSIDE: &str = "nothing of the host is mounted into a virtual machine: put it into the disk image, or give it a startup-config";
     const COMMAND: &str = "its kind does not say how commands are typed at its console: put them into its startup-config, or give the kind a table [command_line]";
+    const FILE: &str = "its kind says of no shell at its console, by which a file is read: leave it out, or give the kind a table [command_line] with ends = \"status\"";
     const PROCESS: &str =
         "a virtual machine boots its own system and has no first process of netloom's: leave it out";
     const KERNEL: &str = "a virtual machine has a kernel of its own: set it inside";
-    const MGMT: &str = "a virtual machine is not on the management network: reach it by netloom exec, by its console or by a link, and leave this out";
+    const PORTS: &str = "ports of the host lead into containers only: reach it at its management address, which netloom inspect shows, and leave this out";
     const ENV: &str = "of a virtual machine only USERNAME and PASSWORD are taken, who logs in at its console: leave the others out";
     let asked = [
         ("binds", !node.binds.is_empty(), INSIDE),
@@ -36,6 +37,7 @@ fn only_for_containers(node: &NodeSpec, kind: &Kind) -> Vec<(&'static str, &'sta
             "devices of the host are not handed to virtual machines: leave them out",
         ),
         ("exec", !node.exec.is_empty() && kind.command_line.is_none(), COMMAND),
+        ("save_file", !node.save_file.is_empty() && !kind.has_shell(), FILE),
         ("stages", node.stages.iter().any(|s| !s.exec.is_empty()) && kind.command_line.is_none(), COMMAND),
         (
             "healthcheck",
@@ -66,14 +68,28 @@ fn only_for_containers(node: &NodeSpec, kind: &Kind) -> Vec<(&'static str, &'sta
             node.network_mode != NetworkMode::Own,
             "a virtual machine has interfaces of its own: leave it out",
         ),
-        ("ports", !node.ports.is_empty(), MGMT),
-        ("mgmt_ipv4", !node.mgmt_ipv4.is_empty(), MGMT),
-        ("mgmt_ipv6", !node.mgmt_ipv6.is_empty(), MGMT),
+        ("ports", !node.ports.is_empty(), PORTS),
     ];
     asked.into_iter().filter(|(_, asked, _)| *asked).map(|(field, _, instead)| (field, instead)).collect()
 }
 
 impl Kind {
+    /// Commands typed at the console of its machines are run by a shell.
+    fn has_shell(&self) -> bool {
+        self.command_line.as_ref().is_some_and(|line| line.ends == Ends::Status)
+    }
+
+    /// Why a node of this kind has no management address that anybody knows; none when it has one.
+    pub fn without_address(&self, node: &NodeSpec, spec: &LabSpec) -> Option<&'static str> {
+        if spec.mgmt.is_none() || node.network_mode != NetworkMode::Own {
+            return Some("it is on no management network: give the lab mgmt");
+        }
+        let is_fixed = !node.mgmt_ipv4.is_empty() || !node.mgmt_ipv6.is_empty();
+        (!self.takes_addresses() && !is_fixed).then_some(
+            "nothing tells it an address there: give the node mgmt-ipv4, and have its startup-config set that at its management interface",
+        )
+    }
+
     /// Why its nodes are not run by this runtime.
     pub(super) fn not_on(&self, runtime: Runtime) -> String {
         let name = &self.name;
@@ -171,6 +187,29 @@ mod tests {
         let spec = LabSpec { nodes: vec![NodeSpec::default(), plain], ..LabSpec::default() };
         let fields: Vec<_> = catalogue.check_machines(&spec).into_iter().map(|v| v.field).collect();
         assert_eq!(fields, rest[1..], "commands are typed, and who logs in is said");
+    }
+
+    #[test]
+    fn what_is_asked_at_its_management_address_has_one() {
+        let kind = "name = 'asked'\ndescription = 'd'\nruntime = 'libvirt'\nverified = false\nsource = 's'\n
+            [interfaces]\npattern = 'p{n}'\nfirst = 1\nmax = 2\n[readiness]\nmethod = 'tcp'\nport = 22";
+        let mut catalogue = Catalogue::embedded();
+        catalogue.add_own("asked.toml", kind).unwrap();
+        let node = NodeSpec { kind: "asked".into(), runtime: None, ..machine() };
+        let told = |node: &NodeSpec, mgmt: bool| {
+            let mgmt = mgmt.then(crate::spec::MgmtSpec::default);
+            let spec = LabSpec { nodes: vec![node.clone()], mgmt, ..LabSpec::default() };
+            catalogue
+                .check(&spec)
+                .into_iter()
+                .map(|v| format!("{}: {}", v.field, v.description))
+                .collect::<String>()
+        };
+        let none = told(&node, false);
+        assert!(none.starts_with("nodes[0].kind: node v: it is ready when TCP port 22 answers"), "{none}");
+        assert!(none.contains("give the lab mgmt"), "{none}");
+        assert!(told(&node, true).contains("give the node mgmt-ipv4"), "{}", told(&node, true));
+        assert_eq!(told(&NodeSpec { mgmt_ipv4: "192.0.2.9".into(), ..node }, true), "");
     }
 
     #[test]

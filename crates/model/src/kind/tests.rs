@@ -127,7 +127,12 @@ fn a_running_configuration_is_printed_by_one_command() {
         ("cisco_iosv", &["show", "running-config"]),
         ("windows", &[]),
     ] {
-        assert_eq!(catalogue.get(kind).unwrap().save_command(), command, "{kind}");
+        assert_eq!(catalogue.get(kind).unwrap().save_of(&NodeSpec::default()).0, command, "{kind}");
+    }
+    let own = NodeSpec { save_file: "/etc/app.conf".into(), ..NodeSpec::default() };
+    for kind in ["linux", "frr"] {
+        let words = ["cat".to_owned(), "/etc/app.conf".to_owned()].to_vec();
+        assert_eq!(catalogue.get(kind).unwrap().save_of(&own), (words, ""), "{kind}");
     }
 }
 
@@ -136,7 +141,8 @@ fn a_running_configuration_is_printed_by_one_command() {
 fn what_is_saved_is_what_can_be_given_back() {
     let catalogue = Catalogue::embedded();
     let saved = |kind: &str, printed: &str| {
-        let strip = catalogue.get(kind).unwrap().save_strip();
+        let node = NodeSpec::default();
+        let strip = catalogue.get(kind).unwrap().save_of(&node).1;
         String::from_utf8(stripped(printed.as_bytes().to_vec(), strip)).unwrap()
     };
     let ios = "Building configuration...\n\nCurrent configuration : 3184 bytes\n!\n\
@@ -265,10 +271,11 @@ fn files_that_are_wrong_are_told_with_file_key_and_what_is_allowed() {
             vec!["line 8", "`patern`", "`pattern`"],
         ),
         ("[container]\nprivileged = true\n".into(), vec!["`privileged`", "`cap_add`"]),
-        // It was taken once and never asked.
+        ("[readiness]\nmethod = \"tcp\"\n".into(), vec!["missing field `port`"]),
+        ("[readiness]\nmethod = \"tcp\"\nport = 0\n".into(), vec!["nonzero"]),
         (
-            "[readiness]\nmethod = \"tcp\"\nport = 22\n".into(),
-            vec!["unknown variant `tcp`", "`none`", "`log`", "`serial`", "`command`"],
+            "[readiness]\nmethod = \"ssh\"\n".into(),
+            vec!["unknown variant `ssh`", "`none`", "`log`", "`serial`", "`command`", "`tcp`"],
         ),
         ("[readiness]\nmethod = \"log\"\n".into(), vec!["missing field `pattern`"]),
         ("[console]\nmethod = \"ssh\"\nport = 0\n".into(), vec!["nonzero"]),

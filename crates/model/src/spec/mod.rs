@@ -12,6 +12,7 @@ mod capability;
 mod check;
 mod link;
 mod node;
+mod placement;
 mod plane;
 pub mod stages;
 mod subnet;
@@ -26,6 +27,7 @@ pub use self::node::{
     Bind, BindSource, CertificateSpec, DeviceMapping, DnsSpec, Healthcheck, NetworkMode, NodeSpec,
     PortMapping, PullPolicy, RestartPolicy, Stage, StageExec, StageSpec, StageWait, VolumeMount, capability,
 };
+pub use self::placement::{NoPolicy, Placement, PlacementPolicy, wrong_label};
 pub use self::plane::{NoPlane, PLANES, Plane};
 pub use self::subnet::Subnet;
 
@@ -72,6 +74,12 @@ pub struct LabSpec {
     /// What is to carry its links between two nodes; none is as the host says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plane: Option<Plane>,
+    /// What becomes of it when it does not fit whole.
+    #[serde(skip_serializing_if = "PlacementPolicy::is_best_effort")]
+    pub placement_policy: PlacementPolicy,
+    /// The project it belongs to, whose quota it counts against; empty means none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub project: String,
 }
 
 /// The certificate authority of a lab.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::Placement;
 use crate::state::Runtime;
 
 /// A node as asked for. Empty fields take the value of its kind.
@@ -70,6 +71,9 @@ pub struct NodeSpec {
     /// A licence file among the lab's files.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub license: String,
+    /// Absolute path, inside, of the file that is its configuration, which is saved in place of what its kind says.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub save_file: String,
     /// Other names it is known by in its lab.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
@@ -118,6 +122,9 @@ pub struct NodeSpec {
     /// Parent cgroup; empty means Docker's.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub cgroup_parent: String,
+    /// Where it may be.
+    #[serde(skip_serializing_if = "Placement::is_any")]
+    pub placement: Placement,
 }
 
 // What a node does not say is left out of its hash too, so that a new field does not make every node anew.

@@ -39,6 +39,35 @@ impl Subnet {
         Some(Subnet { bits: address_bits(address, v6)? & mask(length, width), length, v6 })
     }
 
+    /// How many bits of an address it fixes.
+    pub fn length(&self) -> u32 {
+        self.length
+    }
+
+    /// Its first address that a device can have; none when it has none.
+    pub fn first(&self) -> Option<IpAddr> {
+        self.addresses_down().next().map(|_| match self.v6 {
+            true => IpAddr::V6(Ipv6Addr::from(self.bits + 1)),
+            false => IpAddr::V4(Ipv4Addr::from(self.bits as u32 + 1)),
+        })
+    }
+
+    /// Its addresses that a device can have, from the last to the first: of IPv6 without the last 256 of it, which stand for routers and servers (RFC 2526).
+    pub fn addresses_down(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let (v6, first) = (self.v6, self.bits);
+        let size = u128::MAX >> (128 - (self.width() - self.length).max(1));
+        let kept = match v6 {
+            true if size > 512 => 256,
+            true => 0,
+            false => 1,
+        };
+        let number = move |bits: u128| match v6 {
+            true => IpAddr::V6(Ipv6Addr::from(bits)),
+            false => IpAddr::V4(Ipv4Addr::from(bits as u32)),
+        };
+        (1..=size.saturating_sub(kept)).rev().map(move |n| number(first + n))
+    }
+
     fn width(&self) -> u32 {
         if self.v6 { 128 } else { 32 }
     }

@@ -135,8 +135,8 @@ proptest! {
     }
 
     #[test]
-    fn a_flow_mod_carries_what_it_was_given(flow in a_flow(), xid: u32, command_index in 0usize..4, mask: u64) {
-        let command = [Command::Add, Command::Modify, Command::Delete, Command::DeleteStrict][command_index];
+    fn a_flow_mod_carries_what_it_was_given(flow in a_flow(), xid: u32, command_index in 0usize..3, mask: u64) {
+        let command = [Command::Add, Command::Delete, Command::DeleteStrict][command_index];
         let flow_mod = FlowMod {
             command,
             cookie: flow.cookie,
@@ -156,7 +156,7 @@ proptest! {
         prop_assert_eq!(reader.u64().unwrap(), flow.cookie);
         prop_assert_eq!(reader.u64().unwrap(), if command == Command::Add { 0 } else { mask });
         prop_assert_eq!(reader.u8().unwrap(), flow.table);
-        prop_assert_eq!(reader.u8().unwrap(), [0, 1, 3, 4][command_index]);
+        prop_assert_eq!(reader.u8().unwrap(), [0, 3, 4][command_index]);
         reader.take(4).unwrap();
         prop_assert_eq!(reader.u16().unwrap(), flow.priority);
         reader.take(16).unwrap();

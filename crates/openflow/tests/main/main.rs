@@ -57,8 +57,8 @@ fn sorted(mut flows: Vec<Flow>) -> Vec<Flow> {
 }
 
 #[tokio::test]
-async fn a_bundle_is_read_back_by_cookie_and_ofctl_agrees() {
-    if !available("a_bundle_is_read_back_by_cookie_and_ofctl_agrees") {
+async fn a_bundle_is_read_back_and_ofctl_agrees() {
+    if !available("a_bundle_is_read_back_and_ofctl_agrees") {
         return;
     }
     let ovs = Ovs::start();
@@ -72,17 +72,16 @@ async fn a_bundle_is_read_back_by_cookie_and_ofctl_agrees() {
     switch.bundle(&mods).await.unwrap();
     switch.bundle(std::slice::from_ref(&other)).await.unwrap();
 
-    let flows = switch.flows(0, Some((7 << 32, !0 << 32))).await.unwrap();
-    assert_eq!(sorted(flows), mods.iter().map(expected).collect::<Vec<_>>());
-    assert_eq!(switch.flows(ALL_TABLES, Some((8 << 32, !0))).await.unwrap(), [expected(&other)]);
-    assert_eq!(switch.flows(1, None).await.unwrap(), []);
+    let flows = sorted(switch.flows(0).await.unwrap());
+    assert_eq!(flows, mods.iter().chain([&other]).map(expected).collect::<Vec<_>>());
+    assert_eq!(switch.flows(1).await.unwrap(), []);
 
     let dump = ovs.ofctl(&["dump-flows", &ovs.target("br0")]);
     assert_eq!(dump.lines().filter(|line| line.contains("cookie=0x7")).count(), 200, "{dump}");
     assert!(dump.contains("priority=100,in_port=1000 actions=output:1001"), "{dump}");
 
     switch.bundle(&[delete(7 << 32, !0 << 32)]).await.unwrap();
-    assert_eq!(switch.flows(ALL_TABLES, None).await.unwrap(), [expected(&other)]);
+    assert_eq!(switch.flows(ALL_TABLES).await.unwrap(), [expected(&other)]);
 }
 
 #[tokio::test]
@@ -106,7 +105,7 @@ async fn every_match_action_and_command_does_what_it_says() {
     let drop = FlowMod { actions: vec![], table: 3, ..wire(4, 9, 9) };
     switch.bundle(&[out.clone(), back.clone(), learn.clone(), drop.clone()]).await.unwrap();
     let all = [&out, &back, &learn, &drop].map(expected);
-    assert_eq!(sorted(switch.flows(ALL_TABLES, None).await.unwrap()), all);
+    assert_eq!(sorted(switch.flows(ALL_TABLES).await.unwrap()), all);
     let dump = ovs.ofctl(&["dump-flows", &ovs.target("br0")]);
     for text in [
         "set_field:0x1e61->tun_id,set_field:192.0.2.9->tun_dst,output:1",
@@ -119,14 +118,8 @@ async fn every_match_action_and_command_does_what_it_says() {
 
     // Only the one with this match and priority goes, not the narrower ones.
     let strict = FlowMod { command: Command::DeleteStrict, ..learn.clone() };
-    // The wire keeps its match and gets another end.
-    let moved = FlowMod { command: Command::Modify, actions: vec![Action::Output(202)], ..back.clone() };
-    switch.bundle(&[strict, moved]).await.unwrap();
-    let moved = Flow { actions: vec![Action::Output(202)], ..expected(&back) };
-    assert_eq!(
-        sorted(switch.flows(ALL_TABLES, None).await.unwrap()),
-        [expected(&out), moved, expected(&drop)]
-    );
+    switch.bundle(&[strict]).await.unwrap();
+    assert_eq!(sorted(switch.flows(ALL_TABLES).await.unwrap()), [&out, &back, &drop].map(expected));
 }
 
 #[tokio::test]
@@ -144,7 +137,7 @@ async fn one_bad_flow_mod_leaves_nothing_of_its_bundle() {
     mods[6].actions = vec![Action::Output(0xffff_ff42)];
     let error = switch.bundle(&mods).await.unwrap_err();
     assert!(matches!(error, Error::FlowMod { index: 6, code } if code.kind == 2), "{error:?}");
-    assert_eq!(switch.flows(ALL_TABLES, None).await.unwrap(), [expected(&before)]);
+    assert_eq!(switch.flows(ALL_TABLES).await.unwrap(), [expected(&before)]);
 
     // Refused before it is sent: more actions than a message can hold.
     mods[6].actions = vec![Action::Output(1); 5000];
@@ -168,11 +161,11 @@ async fn one_bad_flow_mod_leaves_nothing_of_its_bundle() {
     mods[6].actions = vec![Action::Output(1)];
     let error = switch.bundle(&mods).await.unwrap_err();
     assert!(matches!(error, Error::FlowMod { index: 4, code } if code.kind == 5), "{error:?}");
-    assert_eq!(switch.flows(ALL_TABLES, None).await.unwrap(), [expected(&before)]);
+    assert_eq!(switch.flows(ALL_TABLES).await.unwrap(), [expected(&before)]);
 
     // The connection is as good as before.
     switch.bundle(&mods[..4]).await.unwrap();
-    assert_eq!(switch.flows(ALL_TABLES, None).await.unwrap().len(), 5);
+    assert_eq!(switch.flows(ALL_TABLES).await.unwrap().len(), 5);
 }
 
 #[tokio::test]
@@ -186,21 +179,22 @@ async fn a_dump_of_many_parts_is_whole_and_calls_do_not_mix() {
     let begin = std::time::Instant::now();
     switch.bundle(&mods).await.unwrap();
     let added = begin.elapsed();
-    let flows = sorted(switch.flows(0, None).await.unwrap());
+    let flows = sorted(switch.flows(0).await.unwrap());
     eprintln!("4,000 flows: bundle {added:?}, dump {:?}", begin.elapsed() - added);
     assert_eq!(flows, mods.iter().map(expected).collect::<Vec<_>>());
 
-    let dumps = (1..=50).map(|n| {
+    let dumps = (1..=20).map(|n| {
         let switch = switch.clone();
         async move {
             if n % 10 == 0 {
                 switch.bundle(&[wire(n, n as u32, 9)]).await.unwrap();
             }
-            switch.flows(0, Some((n, !0))).await.unwrap()
+            switch.flows(0).await.unwrap()
         }
     });
-    for (n, dump) in (1..).zip(futures_in_parallel(dumps).await) {
-        assert_eq!(dump.iter().map(|flow| flow.cookie).collect::<Vec<_>>(), [n]);
+    for dump in futures_in_parallel(dumps).await {
+        let cookies = sorted(dump).into_iter().map(|flow| flow.cookie);
+        assert!(cookies.eq(1..=4000), "each flow once");
     }
 }
 
@@ -238,7 +232,7 @@ async fn foreign_changes_are_told_and_own_ones_are_not() {
     ovs.ofctl(&["del-flows", &ovs.target("br0"), "in_port=1"]);
     assert_eq!(grown(&mut changes).await, 3);
 
-    let flows = switch.flows(0, None).await.unwrap();
+    let flows = switch.flows(0).await.unwrap();
     let strangers: Vec<_> = flows.iter().map(|flow| (flow.cookie, flow.foreign)).collect();
     assert_eq!(strangers, [(5, true)]);
 
@@ -261,13 +255,13 @@ async fn a_lost_connection_is_a_typed_error_and_stays_lost() {
     let closed = timeout(BOUND, changes.changed()).await.expect("the end was not told");
     assert!(closed.is_err());
     assert!(matches!(switch.bundle(&[wire(1, 1, 2)]).await, Err(Error::Disconnected)));
-    assert!(matches!(switch.flows(0, None).await, Err(Error::Disconnected)));
+    assert!(matches!(switch.flows(0).await, Err(Error::Disconnected)));
     assert!(matches!(Switch::connect(&socket).await, Err(Error::Connect { .. })));
 
     ovs.start_vswitchd();
     let again = Switch::connect(&socket).await.unwrap();
-    assert_eq!(again.flows(0, None).await.unwrap(), [], "ovs-vswitchd forgets its flows");
-    assert!(matches!(switch.flows(0, None).await, Err(Error::Disconnected)));
+    assert_eq!(again.flows(0).await.unwrap(), [], "ovs-vswitchd forgets its flows");
+    assert!(matches!(switch.flows(0).await, Err(Error::Disconnected)));
 }
 
 #[tokio::test]

@@ -65,14 +65,24 @@ impl TryFrom<ps::NodeTally> for mt::NodeTally {
 
 impl From<mt::LinkTally> for ps::LinkTally {
     fn from(t: mt::LinkTally) -> Self {
-        ps::LinkTally { state: p::LinkState::from(t.state).into(), count: t.count, unplugged: t.unplugged }
+        ps::LinkTally {
+            state: p::LinkState::from(t.state).into(),
+            count: t.count,
+            unplugged: t.unplugged,
+            needs_restart: t.needs_restart,
+        }
     }
 }
 
 impl TryFrom<ps::LinkTally> for mt::LinkTally {
     type Error = ConvertError;
     fn try_from(t: ps::LinkTally) -> Result<Self, ConvertError> {
-        Ok(mt::LinkTally { state: t.state().try_into()?, count: t.count, unplugged: t.unplugged })
+        Ok(mt::LinkTally {
+            state: t.state().try_into()?,
+            count: t.count,
+            unplugged: t.unplugged,
+            needs_restart: t.needs_restart,
+        })
     }
 }
 
@@ -81,6 +91,8 @@ impl From<mp::Plan> for p::Plan {
         p::Plan {
             actions: plan.actions.into_iter().map(Into::into).collect(),
             unplaced: plan.unplaced.into_iter().map(Into::into).collect(),
+            placements: plan.placements.into_iter().map(Into::into).collect(),
+            cut_links: plan.cut,
         }
     }
 }
@@ -94,6 +106,12 @@ impl From<mp::Action> for p::Action {
             reason: a.reason,
             host: a.host,
         }
+    }
+}
+
+impl From<mp::Placement> for p::Placement {
+    fn from(v: mp::Placement) -> Self {
+        p::Placement { node: v.node, host: v.host, others: v.others.into_iter().map(Into::into).collect() }
     }
 }
 

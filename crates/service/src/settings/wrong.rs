@@ -7,7 +7,7 @@ use netloom_model::suggest::closest;
 use super::File;
 
 /// The keys and sections that stand outside of a section.
-const TOP_LEVEL: [&str; 14] = [
+const TOP_LEVEL: [&str; 15] = [
     "data_dir",
     "run_dir",
     "host",
@@ -15,6 +15,7 @@ const TOP_LEVEL: [&str; 14] = [
     "endpoints",
     "metrics",
     "otlp_endpoint",
+    "redis",
     "kinds_dir",
     "hosts",
     "gateway",

@@ -22,6 +22,7 @@ pub(crate) enum Section {
     Mgmt,
     Topology,
     Node,
+    Placement,
     Dns,
     Healthcheck,
     Stages,
@@ -36,13 +37,14 @@ pub(crate) enum Section {
 
 impl Section {
     #[cfg(test)]
-    pub const ALL: [Section; 16] = [
+    pub const ALL: [Section; 17] = [
         Section::Top,
         Section::Settings,
         Section::Authority,
         Section::Mgmt,
         Section::Topology,
         Section::Node,
+        Section::Placement,
         Section::Dns,
         Section::Healthcheck,
         Section::Stages,
@@ -65,6 +67,7 @@ impl fmt::Display for Section {
             Section::Mgmt => "mgmt",
             Section::Topology => "topology",
             Section::Node => "a node",
+            Section::Placement => "placement",
             Section::Dns => "dns",
             Section::Healthcheck => "healthcheck",
             Section::Stages => "stages",
@@ -228,6 +231,7 @@ mod tests {
             Section::Topology => format!("topology: {{{line}}}"),
             Section::Node if line.starts_with("kind:") => format!("topology: {{nodes: {{n: {{{line}}}}}}}"),
             Section::Node => node(line.to_owned()),
+            Section::Placement => node(format!("placement: {{{line}}}")),
             Section::Dns => node(format!("dns: {{{line}}}")),
             Section::Healthcheck => node(format!("healthcheck: {{{line}}}")),
             Section::Stages => node(format!("stages: {{{line}}}")),

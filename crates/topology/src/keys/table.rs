@@ -3,8 +3,8 @@
 use super::{Key, Section, Support};
 use crate::diagnostic::Severity;
 use Section::{
-    Authority, Certificate, Dns, Endpoint, Healthcheck, Impairment, Link, Mgmt, Node, Settings, Stage,
-    StageExec, Stages, Top, Topology, Wait,
+    Authority, Certificate, Dns, Endpoint, Healthcheck, Impairment, Link, Mgmt, Node, Placement, Settings,
+    Stage, StageExec, Stages, Top, Topology, Wait,
 };
 use Support::{Differs, Works};
 
@@ -45,6 +45,18 @@ pub(super) const KEYS: &[Key] = &[
         "plane",
         Works,
         "netloom's own: what carries links between two nodes: `auto`, `ovs` or `kernel`; without it the host's default",
+    ),
+    key(
+        Top,
+        "placement-policy",
+        Works,
+        "netloom's own: `best-effort`, the default: what fits runs and the rest waits for room; `all-or-nothing`: a deploy that does not fit whole changes nothing",
+    ),
+    key(
+        Top,
+        "project",
+        Works,
+        "netloom's own: the project that the lab belongs to, whose [quota](hosts.md#quotas-of-projects) its nodes count against",
     ),
     key(Top, "topology", Works, "nodes, links and what they inherit"),
     key(Top, "settings", Works, "of the lab as a whole"),
@@ -161,6 +173,12 @@ pub(super) const KEYS: &[Key] = &[
     key(Node, "license", Differs, "a file beside the topology file or below"),
     key(
         Node,
+        "save-file",
+        Works,
+        "netloom's own: absolute path, inside the node, of the file that is its configuration: `netloom save` reads it, in place of what its kind says; `--saved` puts it back into a container",
+    ),
+    key(
+        Node,
         "binds",
         Differs,
         "`source:target[:ro]`; a relative source is copied with the lab, and that copy is mounted; an absolute one must be below a root the host allows; Docker's socket never; a target alone is a volume; `z` and `Z` do nothing",
@@ -259,6 +277,12 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key(Node, "dns", Works, "how it resolves names; the strongest level's as a whole"),
     key(Node, "certificate", Works, "a certificate from the lab's authority, in `/etc/netloom/tls`"),
+    key(
+        Node,
+        "placement",
+        Works,
+        "netloom's own: which hosts it may be on; the strongest level's as a whole",
+    ),
     key(Node, "position", NEVER_HARMLESS, "it only places a node in a drawing"),
     key(Node, "link-apply-mode", NEVER_HARMLESS, "links are always changed on the running node"),
     key(Node, "config", NEVER_HARMLESS, ENGINE),
@@ -283,6 +307,30 @@ pub(super) const KEYS: &[Key] = &[
     key(Node, "publish", NEVER, "it served a tunnel service on the Internet; use `ports`"),
     key(Node, "sandbox", NEVER, "it served a runtime that is gone"),
     key(Node, "kernel", NEVER, "it served a runtime that is gone"),
+    key(
+        Placement,
+        "host",
+        Works,
+        "the one host it may be on; that there is none of this name is an error of the deploy",
+    ),
+    key(
+        Placement,
+        "labels",
+        Works,
+        "labels that its host has, as `netloom host label` sets them; that no host has them is an error of the deploy",
+    ),
+    key(
+        Placement,
+        "tolerations",
+        Works,
+        "a list of taints that do not keep it away: `key` whatever its value, or `key=value`",
+    ),
+    key(
+        Placement,
+        "apart-from",
+        Works,
+        "a list of nodes of the lab that it never shares a host with; it holds for both, so one of them need say it",
+    ),
     key(Dns, "servers", Works, "addresses of name servers"),
     key(Dns, "search", Works, "domains that are searched"),
     key(Dns, "options", Works, "options of resolv.conf"),

@@ -67,3 +67,23 @@ fn a_space_behind_the_comma_is_no_part_of_a_name() {
     assert_eq!(filtered(&["a", " e"]), filtered(&["a", "e"]));
     assert_eq!(filtered(&["a", " e"]).0, texts(&["a", "e"]));
 }
+
+#[test]
+fn a_node_is_apart_from_what_is_left_out_anyway() {
+    let lab = "name: lab
+topology:
+  defaults: {kind: frr, placement: {labels: {rack: '2'}}}
+  nodes:
+    a: {placement: {apart-from: [b, c]}}
+    b:
+    c: {placement: {}}
+    s: {kind: bridge, placement: {host: h1}}
+";
+    let parsed = read_filtered(lab, &bundle(), &["a", "c", "s"]);
+    assert!(parsed.ok(), "{:?}", said(&parsed));
+    let placement = |i: usize| &parsed.spec.nodes[i].placement;
+    assert_eq!(placement(0).apart_from, ["c"]);
+    assert!(placement(0).labels.is_empty(), "the strongest level counts as a whole");
+    assert!(placement(1).is_any(), "an empty map says anywhere");
+    assert_eq!(placement(2).host, "h1");
+}

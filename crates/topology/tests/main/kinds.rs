@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use netloom_model::kind::Catalogue;
-use netloom_model::spec::MgmtSpec;
+use netloom_model::spec::{BindSource, MgmtSpec};
 use netloom_topology::{BundleFiles, Input, Parsed, parse};
 
 use crate::{bundle, codes, read, read_with, refused, said, spec, with_node};
@@ -95,6 +95,7 @@ fn what_only_a_container_can_have_is_refused_of_a_virtual_machine() {
         "memory: 256MB",
         "restart-policy: no",
         "hostname: h",
+        "mgmt-ipv4: 172.20.20.9",
         "startup-delay: 1",
         "exec: [ls]",
         "stages: {create: {exec: [ls]}}",
@@ -112,18 +113,18 @@ fn what_only_a_container_can_have_is_refused_of_a_virtual_machine() {
 }
 
 #[test]
-fn who_asks_for_a_management_network_is_told_which_nodes_are_not_on_it() {
-    let lab = "name: lab\nmgmt: {}\ntopology:\n  nodes:\n    a: {kind: linux, runtime: libvirt, image: i}\n    b: {kind: frr}\n";
+fn who_asks_for_a_management_network_is_told_which_machines_know_no_address_there() {
+    let lab = "name: lab\nmgmt: {ipv4-subnet: 192.0.2.0/24}\ntopology:\n  nodes:\n    a: {kind: iosv, image: i}\n    b: {kind: frr}\n    \
+               c: {kind: linux, runtime: libvirt, image: i}\n";
     let parsed = read(lab);
-    let said = told(&parsed, "MGMT_NOT_FOR_VMS");
+    let said = told(&parsed, "MGMT_NOT_TOLD");
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(
-        said[0].starts_with("lab.clab.yml:2:") && said[0].contains("a is reached by netloom exec"),
+        parsed.ok() && said[0].starts_with("lab.clab.yml:2:") && said[0].contains("virtual machine a is on"),
         "{said:?}"
     );
-    assert!(
-        parsed.ok() && told(&read(&lab.replace("runtime: libvirt, ", "")), "MGMT_NOT_FOR_VMS").is_empty()
-    );
+    let fixed = lab.replace("a: {", "a: {mgmt-ipv4: 192.0.2.9, ");
+    assert!(told(&read(&fixed), "MGMT_NOT_TOLD").is_empty() && read(&fixed).ok());
 }
 
 #[test]
@@ -186,23 +187,26 @@ fn a_configuration_that_is_no_json_is_not_given_where_json_is_read() {
     );
 }
 
+/// Reads a file for which these configurations were saved.
+fn parse_saved(text: &str, saved: &BTreeMap<String, String>) -> Parsed {
+    parse(&Input {
+        file_name: "lab.clab.yml",
+        text,
+        env: &|_| None,
+        all_env: &BTreeMap::new,
+        node_filter: &[],
+        startup_configs: saved,
+        files: &bundle(),
+        catalogue: &Catalogue::embedded(),
+    })
+}
+
 /// It was told as two files at one place, and that one of them be left out.
 #[test]
 fn a_saved_configuration_is_refused_where_a_bind_has_its_place() {
     let text = "name: lab\ntopology:\n  nodes:\n    r1:\n      kind: frr\n      binds: [\"r1/frr.conf:/etc/frr/frr.conf\"]\n    r2: {kind: frr, startup-config: r2/frr.conf}\n";
-    let with_saved = |node: &str| {
-        let saved = BTreeMap::from([(node.to_owned(), "hostname saved\n".to_owned())]);
-        parse(&Input {
-            file_name: "lab.clab.yml",
-            text,
-            env: &|_| None,
-            all_env: &BTreeMap::new,
-            node_filter: &[],
-            startup_configs: &saved,
-            files: &bundle(),
-            catalogue: &Catalogue::embedded(),
-        })
-    };
+    let with_saved =
+        |node: &str| parse_saved(text, &BTreeMap::from([(node.to_owned(), "hostname saved\n".to_owned())]));
     let refused = with_saved("r1");
     assert_eq!(codes(&refused), ["6:15 error SAVED_CONFIG_BOUND"]);
     let why = told(&refused, "SAVED_CONFIG_BOUND");
@@ -213,6 +217,28 @@ fn a_saved_configuration_is_refused_where_a_bind_has_its_place() {
         taken.spec.nodes[1].startup_config, ".netloom/r2/startup-config",
         "in place of the file's own"
     );
+}
+
+/// What a node says is its configuration is put back where it was read, in the place of a bind there; a virtual machine has nothing mounted.
+#[test]
+fn a_saved_file_goes_back_to_where_it_was_read() {
+    let text = "name: lab\ntopology:\n  nodes:\n    h: {kind: linux, image: i, save-file: /etc/app.conf}\n    b: {kind: linux, image: i, save-file: /etc/app.conf, binds: [\"r1/frr.conf:/etc/app.conf\"]}\n    v: {kind: linux, image: i, save-file: /etc/app.conf, runtime: libvirt}\n    r: {kind: iosv, image: i, save-file: /etc/app.conf}\n";
+    let saved = ["h", "b", "v"].map(|n| (n.to_owned(), format!("saved of {n}\n"))).into();
+    let taken = parse_saved(text, &saved);
+    for (node, name) in taken.spec.nodes.iter().zip(["h", "b"]) {
+        let [bind] = node.binds.as_slice() else { panic!("{node:?}") };
+        let file = format!(".netloom/{name}/save-file");
+        assert_eq!(
+            (&bind.source, bind.target.as_str()),
+            (&BindSource::Bundle(file.clone()), "/etc/app.conf")
+        );
+        assert_eq!(&*taken.contents[&file], format!("saved of {name}\n").as_bytes());
+        assert!(node.startup_config.is_empty());
+    }
+    assert_eq!(taken.spec.nodes[2].startup_config, "", "no user data");
+    let told_of = |code| told(&taken, code).concat();
+    assert!(told_of("KEY_NOT_SUPPORTED").contains("node v, a virtual machine"), "{:?}", said(&taken));
+    assert!(told_of("NOT_FOR_VMS").contains("save-file: its kind says of no shell"), "{:?}", said(&taken));
 }
 
 #[test]

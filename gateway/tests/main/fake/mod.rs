@@ -51,6 +51,7 @@ pub struct World {
     pub applied: Mutex<Vec<ps::ApplyLabRequest>>,
     /// What ChangeNodes and ChangeLink were asked.
     pub changed_nodes: Mutex<Vec<ps::ChangeNodesRequest>>,
+    pub moved_nodes: Mutex<Vec<ps::MoveNodesRequest>>,
     pub changed_links: Mutex<Vec<ps::ChangeLinkRequest>>,
     /// Snapshots of every node.
     pub snapshots: Mutex<Vec<pc::DiskSnapshot>>,
@@ -102,6 +103,7 @@ impl World {
             events: broadcast::channel(1024).0,
             applied: Mutex::default(),
             changed_nodes: Mutex::default(),
+            moved_nodes: Mutex::default(),
             snapshots: Mutex::new(vec![pc::DiskSnapshot {
                 id: "kept".into(),
                 taken_ns: 1_700_000_000_000_000_000,

@@ -126,7 +126,7 @@ impl SchedulerService for Scheduler {
         let of_lab = |lab: &ps::LabFacts| {
             let nodes = lab.spec.clone().unwrap_or_default().nodes.into_iter();
             let lab = lab.id.clone();
-            nodes.map(move |n| ps::ImageUser { lab: lab.clone(), reference: n.image })
+            nodes.map(move |n| ps::ImageUser { lab: lab.clone(), reference: n.image, digests: Vec::new() })
         };
         let users = self.0.labs.iter().flat_map(of_lab).filter(|u| !u.reference.is_empty()).collect();
         Ok(Response::new(ps::ListImageUsersResponse { users }))
@@ -150,6 +150,89 @@ impl SchedulerService for Scheduler {
         let id = request.into_inner().host;
         let found = self.0.hosts.iter().find(|h| h.id == id);
         Ok(Response::new(found.ok_or_else(|| missing("host", &id))?.clone()))
+    }
+
+    async fn create_host_token(
+        &self,
+        _: Request<ps::CreateHostTokenRequest>,
+    ) -> Result<Response<ps::CreateHostTokenResponse>, Status> {
+        self.0.check()?;
+        Ok(Response::new(ps::CreateHostTokenResponse {
+            token: "secret.fingerprint".into(),
+            expire_time: None,
+            endpoints: vec!["https://10.0.0.1:7601".into()],
+        }))
+    }
+
+    async fn set_host_cordoned(
+        &self,
+        request: Request<ps::SetHostCordonedRequest>,
+    ) -> Result<Response<ps::HostFacts>, Status> {
+        self.get_host(Request::new(ps::GetHostRequest { host: request.into_inner().host })).await
+    }
+
+    async fn update_host(
+        &self,
+        request: Request<ps::UpdateHostRequest>,
+    ) -> Result<Response<ps::HostFacts>, Status> {
+        self.get_host(Request::new(ps::GetHostRequest { host: request.into_inner().host })).await
+    }
+
+    async fn list_quotas(
+        &self,
+        request: Request<ps::ListQuotasRequest>,
+    ) -> Result<Response<ps::ListQuotasResponse>, Status> {
+        let project = match request.into_inner().project {
+            empty if empty.is_empty() => "course".to_owned(),
+            project => project,
+        };
+        Ok(Response::new(ps::ListQuotasResponse {
+            quotas: vec![crate::fixture::quota(&project)],
+            more: false,
+        }))
+    }
+
+    async fn set_quota(
+        &self,
+        request: Request<ps::SetQuotaRequest>,
+    ) -> Result<Response<ps::QuotaFacts>, Status> {
+        let asked = request.into_inner().quota.unwrap_or_default();
+        let used = crate::fixture::quota(&asked.project);
+        let ps::QuotaFacts { nodes, cpu_millis, memory_bytes, .. } = asked;
+        Ok(Response::new(ps::QuotaFacts { nodes, cpu_millis, memory_bytes, ..used }))
+    }
+
+    async fn remove_quota(
+        &self,
+        _: Request<ps::RemoveQuotaRequest>,
+    ) -> Result<Response<ps::RemoveQuotaResponse>, Status> {
+        Ok(Response::new(ps::RemoveQuotaResponse {}))
+    }
+
+    async fn drain_host(
+        &self,
+        request: Request<ps::DrainHostRequest>,
+    ) -> Result<Response<ps::DrainHostResponse>, Status> {
+        let request = request.into_inner();
+        let host = self.get_host(Request::new(ps::GetHostRequest { host: request.host })).await?;
+        let mut operation = self.0.operations.lock().unwrap()[DONE].clone();
+        if request.validate_only {
+            operation.id.clear();
+        }
+        let busy_labs = vec!["busy".to_owned()];
+        Ok(Response::new(ps::DrainHostResponse {
+            host: Some(host.into_inner()),
+            moves: vec![operation],
+            busy_labs,
+        }))
+    }
+
+    async fn remove_host(
+        &self,
+        request: Request<ps::RemoveHostRequest>,
+    ) -> Result<Response<ps::RemoveHostResponse>, Status> {
+        self.get_host(Request::new(ps::GetHostRequest { host: request.into_inner().host })).await?;
+        Ok(Response::new(ps::RemoveHostResponse {}))
     }
 
     async fn list_operations(
@@ -263,6 +346,20 @@ impl SchedulerService for Scheduler {
         operation.lab.clone_from(&request.get_ref().lab);
         self.0.changed_nodes.lock().unwrap().push(request.into_inner());
         Ok(Response::new(ps::ChangeNodesResponse { operation: Some(operation) }))
+    }
+
+    async fn move_nodes(
+        &self,
+        request: Request<ps::MoveNodesRequest>,
+    ) -> Result<Response<ps::MoveNodesResponse>, Status> {
+        self.0.check()?;
+        let mut operation = self.0.operations.lock().unwrap()[DONE].clone();
+        operation.lab.clone_from(&request.get_ref().lab);
+        if request.get_ref().validate_only {
+            operation.id.clear();
+        }
+        self.0.moved_nodes.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(ps::MoveNodesResponse { operation: Some(operation) }))
     }
 
     async fn change_link(

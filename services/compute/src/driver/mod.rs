@@ -3,11 +3,12 @@
 
 pub mod docker;
 pub mod libvirt;
+mod limits;
+pub mod management;
 pub mod sim;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,13 +16,14 @@ use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::BoxStream;
 use netloom_model::id::{LabUid, NodeUid};
 use netloom_model::slice::Instance;
-use netloom_model::spec::{NodeSpec, PortMapping};
+use netloom_model::spec::PortMapping;
 use netloom_model::state::Runtime;
 use netloom_service::handover::Machine;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::error::Error;
+pub use limits::Limits;
 
 /// What a driver answers.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
@@ -89,68 +91,6 @@ pub enum NetworkOf {
     Host,
     /// That of the instance with this id.
     Instance(String),
-}
-
-/// What an instance may use at most, as read back. A limit that was taken off a running instance reads as all that the host has.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Limits {
-    /// CPU in thousandths of a core; 0 is no limit.
-    pub cpu_millis: u64,
-    /// Memory in bytes; 0 is no limit.
-    pub memory_bytes: u64,
-    /// Cores; empty means any.
-    pub cpu_set: String,
-}
-
-/// A limit of memory that is none: what cgroups take for it.
-pub const UNLIMITED_MEMORY: u64 = (i64::MAX as u64) & !0xfff;
-
-impl Limits {
-    /// What is asked for.
-    pub fn of(spec: &NodeSpec) -> Limits {
-        Limits {
-            cpu_millis: spec.cpu_limit_millis.into(),
-            memory_bytes: spec.memory_limit_bytes,
-            cpu_set: spec.cpu_set.clone(),
-        }
-    }
-
-    /// The same, with no limit spelled as all that the host has: how it is said to an instance that had one.
-    pub fn explicit(mut self) -> Limits {
-        let cores = cores();
-        if self.cpu_millis == 0 {
-            self.cpu_millis = cores * 1000;
-        }
-        if self.memory_bytes == 0 {
-            self.memory_bytes = UNLIMITED_MEMORY;
-        }
-        if self.cpu_set.is_empty() {
-            self.cpu_set = format!("0-{}", cores - 1);
-        }
-        self
-    }
-
-    /// True when they are what is asked for.
-    pub fn satisfy(&self, spec: &NodeSpec) -> bool {
-        let asked = Limits::of(spec);
-        let all = Limits::default().explicit();
-        (self.cpu_millis == asked.cpu_millis || asked.cpu_millis == 0 && self.cpu_millis >= all.cpu_millis)
-            && (self.memory_bytes == asked.memory_bytes
-                || asked.memory_bytes == 0 && self.memory_bytes == UNLIMITED_MEMORY)
-            && (self.cpu_set == asked.cpu_set || asked.cpu_set.is_empty() && self.cpu_set == all.cpu_set)
-    }
-}
-
-/// Cores of this machine that processes may use. Asked once: the answer is read from several files, and every look at every instance needs it.
-fn cores() -> u64 {
-    static CORES: LazyLock<u64> = LazyLock::new(|| {
-        nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN)
-            .ok()
-            .flatten()
-            .and_then(|n| u64::try_from(n).ok())
-            .map_or(1, |n| n.max(1))
-    });
-    *CORES
 }
 
 /// The first process of an instance.
@@ -363,6 +303,10 @@ pub trait Driver: Send + Sync + 'static {
     }
     /// Asks the runtime who it is: the proof that it works.
     fn probe(&self) -> Answer<'_, Probe>;
+    /// Whether the runtime answers now. False where that cannot be asked for next to nothing: how fresh what is known of it is, only its list tells then.
+    fn answers(&self) -> Answer<'_, bool> {
+        async { Ok(false) }.boxed()
+    }
     /// Ids of instances as they change, from now on. The stream ends when changes may have been missed.
     fn events(&self) -> Answer<'_, BoxStream<'static, String>>;
     /// Every instance that carries our owner.
@@ -388,7 +332,7 @@ pub trait Driver: Send + Sync + 'static {
     fn set_aside<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()>;
     /// Gives an instance that was set aside its place again; it is not started by that. What has its place by then is an error that passes when it is ours.
     fn bring_back<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()>;
-    /// Removes an instance at once; fine when there is none.
+    /// Removes an instance at once; fine when there is none. When it answers, there is none any more.
     fn remove<'a>(&'a self, id: &'a str) -> Answer<'a, ()>;
     /// Removes what a node has besides its instance, for instance volumes of its own.
     fn remove_node(&self, node: NodeUid) -> Answer<'_, ()>;
@@ -516,15 +460,5 @@ pub(crate) mod testing {
             namespace: None,
             prepared: false,
         }
-    }
-
-    #[test]
-    fn a_limit_that_was_taken_off_is_none() {
-        let mut spec = NodeSpec { cpu_limit_millis: 500, ..NodeSpec::default() };
-        assert!(Limits::of(&spec).satisfy(&spec));
-        assert!(!Limits::default().satisfy(&spec));
-        assert!(!Limits::of(&spec).satisfy(&NodeSpec::default()));
-        spec = NodeSpec::default();
-        assert!(Limits::default().satisfy(&spec) && Limits::default().explicit().satisfy(&spec));
     }
 }

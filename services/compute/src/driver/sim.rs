@@ -277,6 +277,10 @@ impl Driver for SimDriver {
         async { Ok(probe) }.boxed()
     }
 
+    fn answers(&self) -> Answer<'_, bool> {
+        async { Ok(true) }.boxed()
+    }
+
     fn events(&self) -> Answer<'_, BoxStream<'static, String>> {
         let changes = BroadcastStream::new(self.world.changes.subscribe());
         // Lagging ends the stream, as losing Docker's does.

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use netloom_model::human;
 use netloom_proto::image_registry::v1 as pi;
 use netloom_service::status::{from_status, is_lost};
 use tokio::sync::{mpsc, watch};
@@ -109,8 +110,10 @@ async fn room(images: &Images, stored: &Stored, offset: u64) -> Result<(), Error
     if wanted > room {
         let dir = images.shelf.dir().display();
         return Err(Error::DiskFull(format!(
-            "{wanted} bytes of image {} are to come, and {dir} has room for {room}: make room there",
-            stored.digest
+            "{} of image {} are to come, and {dir} has room for {}: make room there",
+            human::bytes(wanted),
+            stored.digest,
+            human::bytes(room)
         )));
     }
     Ok(())

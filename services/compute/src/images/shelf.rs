@@ -4,11 +4,11 @@
 //! |---|---|
 //! | `<sha256>` | a whole image, mode 0444, never written to |
 //! | `parts/<sha256>` | bytes on their way in |
-//! | `seen/<sha256>` | which file was compared with its digest; its own time says when the image was last asked for |
+//! | `seen/<sha256>` | which file was compared with its digest; its own modification time says when the image was last asked for |
 //! | `quarantine/<sha256>` | what was found to be something else |
 //!
 //! An image comes to be by a rename of a file that was synced: it is there whole or not at all. A file that is not the one that was compared last, by its inode, size
-//! and time of change, is read and compared again before anybody is told that it is there. All of this blocks.
+//! and modification time, is read and compared again before anybody is told that it is there. All of this blocks.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};

@@ -72,7 +72,11 @@ fn what_is_aside_stays_so_until_it_is_wanted_again() {
 #[test]
 fn a_node_whose_management_network_is_gone_runs_on_and_says_so() {
     let spec = netloom_model::spec::MgmtSpec::default();
-    let network = netloom_model::slice::Network { name: "net1".into(), spec };
+    let network = netloom_model::slice::Network {
+        name: "net1".into(),
+        spec,
+        ..netloom_model::slice::Network::default()
+    };
     let wanted = Instance { network: Some(network), ..instance() };
     let (memory, now) = (Memory::default(), Instant::now());
     let on_it = Found { networks: ["net1".to_owned()].into(), ..found() };

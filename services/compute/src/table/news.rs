@@ -61,6 +61,13 @@ impl Table {
         }
     }
 
+    /// Id of the instance of a node that a step has made, or else found.
+    pub fn instance_of(&self, uid: NodeUid) -> Option<String> {
+        let inner = self.lock();
+        let entry = inner.entries.get(&uid)?;
+        entry.made.clone().or_else(|| entry.found.as_ref().map(|found| found.id.clone()))
+    }
+
     /// False for an event of the instance with this id that tells nothing more: the step under way looks at it by itself, later than now, or it is known to be gone.
     pub fn is_news(&self, id: &str) -> bool {
         let mut inner = self.lock();
@@ -73,23 +80,24 @@ mod tests {
     use std::sync::Arc;
     use std::time::Instant;
 
-    use netloom_model::observed::Source;
+    use netloom_model::observed::{Phase, Source};
 
     use super::*;
     use crate::driver::Found;
     use crate::driver::testing::{found, instance};
     use crate::exec_state::ExecState;
     use crate::files::Files;
-    use crate::table::Due;
+    use crate::table::{Due, Told};
+
+    fn table() -> (tempfile::TempDir, Table) {
+        let dir = tempfile::tempdir().unwrap();
+        let files = Arc::new(Files::open(dir.path()).unwrap());
+        (dir, Table::new(vec![(Source::Sim, true)], Default::default(), files))
+    }
 
     #[test]
     fn what_a_step_looks_at_by_itself_is_no_news_until_it_does() {
-        let dir = tempfile::tempdir().unwrap();
-        let table = Table::new(
-            vec![(Source::Sim, true)],
-            Default::default(),
-            Arc::new(Files::open(dir.path()).unwrap()),
-        );
+        let (_dir, table) = table();
         let instance = instance();
         let uid = instance.uid;
         let found = || Found { uid, lab_uid: instance.lab_uid, id: "c1".into(), ..found() };
@@ -113,12 +121,7 @@ mod tests {
 
     #[test]
     fn a_step_that_failed_before_its_look_leaves_no_event_unheard() {
-        let dir = tempfile::tempdir().unwrap();
-        let table = Table::new(
-            vec![(Source::Sim, true)],
-            Default::default(),
-            Arc::new(Files::open(dir.path()).unwrap()),
-        );
+        let (_dir, table) = table();
         let instance = instance();
         let uid = instance.uid;
         table.answers(0, true, Default::default());
@@ -128,5 +131,31 @@ mod tests {
         table.made(uid, "c1");
         table.ended(&job, Err(("no".into(), false)));
         assert!(table.is_news("c1"));
+    }
+
+    #[test]
+    fn a_start_whose_answer_was_lost_is_no_failure_once_it_is_seen_to_run() {
+        let (_dir, table) = table();
+        let instance = instance();
+        let uid = instance.uid;
+        let mut told = table.changes();
+        let found =
+            Found { uid, lab_uid: instance.lab_uid, spec_hash: instance.spec_hash.clone(), ..found() };
+        table.answers(0, true, Default::default());
+        table.sync(vec![(0, instance)], "");
+        table.work(Instant::now());
+        let job = table.begin(uid).unwrap();
+        table.made(uid, &found.id);
+        assert_eq!(table.instance_of(uid), Some(found.id.clone()));
+        table.ended(&job, Err(("the runtime does not answer".into(), true)));
+        table.seen(0, found, table.glance(), ExecState::default);
+        assert_eq!(table.work(Instant::now()).steps, []);
+        let mut last = None;
+        while let Ok(news) = told.try_recv() {
+            if let Told::Changed(observed) = news {
+                last = Some((observed.phase, observed.detail));
+            }
+        }
+        assert_eq!(last, Some((Phase::Running, String::new())));
     }
 }

@@ -13,7 +13,7 @@ impl Table {
     pub fn work(&self, now: Instant) -> Work {
         let mut inner = self.lock();
         let mut work = Work::default();
-        let mut believed = Vec::new();
+        let mut changed = Vec::new();
         let peers = inner.peers();
         let Inner { entries, synced, answers, look, .. } = &mut *inner;
         for uid in &look.take(entries.keys().copied(), now) {
@@ -21,7 +21,7 @@ impl Table {
             let answers = answers[entry.driver];
             work.commands.extend(entry.exec_due(*uid, *synced && answers));
             if entry.memory.comes_to_believe(now) {
-                believed.push(*uid);
+                changed.push(*uid);
             }
             if let Some(at) = entry.memory.believed_at {
                 look.at(*uid, at);
@@ -29,8 +29,14 @@ impl Table {
             if entry.busy {
                 continue;
             }
-            match plan::next(&entry.situation(*synced, answers, peers.get(uid)), now) {
-                Next::Nothing => {}
+            let situation = entry.situation(*synced, answers, peers.get(uid));
+            match plan::next(&situation, now) {
+                Next::Nothing => {
+                    if let Some(step) = plan::came_about(&situation) {
+                        entry.memory.worked(step);
+                        changed.push(*uid);
+                    }
+                }
                 Next::At(at) => look.at(*uid, at),
                 Next::Do(step) => {
                     entry.busy = true;
@@ -40,7 +46,7 @@ impl Table {
             }
         }
         work.again = look.again().filter(|_| !entries.is_empty());
-        believed.into_iter().for_each(|uid| self.tell(&mut inner, uid));
+        changed.into_iter().for_each(|uid| self.tell(&mut inner, uid));
         work
     }
 

@@ -48,6 +48,8 @@ pub struct View {
     pub inventory: ComputeInventory,
     pub synced: bool,
     pub heartbeats: u32,
+    /// How long ago the oldest of its sources was read, at the last heartbeat.
+    pub oldest: Duration,
 }
 
 pub struct Rig {
@@ -102,18 +104,35 @@ impl Rig {
         Rig::libvirt_on(test, Libvirtd::shared).await
     }
 
+    /// The same with Docker, whose networks are for management.
+    pub async fn libvirt_and_docker(test: &str) -> Option<Rig> {
+        if !netloom_service::testing::require(test, "docker") {
+            return None;
+        }
+        crate::docker::image::ensure().await;
+        Rig::libvirt_with(test, "\"libvirt\", \"docker\"", Libvirtd::shared).await
+    }
+
     /// A rig on a libvirtd of its own.
     pub async fn libvirt_on(test: &str, libvirtd: impl FnOnce() -> &'static Libvirtd) -> Option<Rig> {
+        Rig::libvirt_with(test, "\"libvirt\"", libvirtd).await
+    }
+
+    async fn libvirt_with(
+        test: &str,
+        drivers: &str,
+        libvirtd: impl FnOnce() -> &'static Libvirtd,
+    ) -> Option<Rig> {
         use netloom_service::testing::require;
         if !require(test, "libvirt") || !require(test, "root") {
             return None;
         }
         let libvirtd = libvirtd();
         let config = format!(
-            "drivers = [\"libvirt\"]\nlibvirt_uri = {:?}\nstop_timeout = 2\n[network]\nnic_prefix = \"{NICS}\"\n",
+            "drivers = [{drivers}]\nlibvirt_uri = {:?}\nstop_timeout = 2\n[network]\nnic_prefix = \"{NICS}\"\n",
             libvirtd.uri()
         );
-        Some(Rig::with(&config, false, Some(libvirtd)).await)
+        Some(Rig::with(&config, drivers.contains("docker"), Some(libvirtd)).await)
     }
 
     async fn with(config: &str, is_docker: bool, libvirtd: Option<&'static Libvirtd>) -> Rig {
@@ -434,6 +453,8 @@ async fn follow(mut client: ComputeServiceClient<Channel>, view: watch::Sender<V
                 }
                 Event::Heartbeat(h) => {
                     view.heartbeats += 1;
+                    let ages = h.read_ago_ms.values().max().copied();
+                    view.oldest = Duration::from_millis(ages.unwrap_or_default().into());
                     if let Some(inventory) = h.inventory {
                         view.inventory = inventory.try_into().unwrap();
                     }

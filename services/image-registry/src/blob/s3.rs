@@ -45,7 +45,7 @@ const OF_ENVIRONMENT: &[Key] = &[
 pub struct S3 {
     /// Name of the bucket. It is not made.
     pub bucket: String,
-    /// What the keys of all objects begin with; `netloom/<owner>` when not set, with the installation's uuid.
+    /// What the keys of all objects begin with; `netloom/<owner>` when not set, with the installation's uuid, or that of the catalogue which several share.
     #[serde(default)]
     pub prefix: Option<String>,
     /// Where the store is, as a URL; Amazon's own when not set. `http://` is taken at its word.

@@ -8,7 +8,7 @@ use netloom_proto::image_registry::v1 as pb;
 use netloom_proto::v1::ImageFormat;
 
 use crate::blob::Digest;
-use crate::garbage::{Garbage, What};
+use crate::garbage::{Garbage, User, What};
 use crate::pull::{Order, Progress};
 use crate::reference::Reference;
 use crate::store::blobs::{Blob, ImageKind, Upload};
@@ -236,6 +236,7 @@ pub(super) fn encode_garbage(garbage: Garbage) -> pb::Garbage {
 }
 
 /// Which lab uses which image. A text that is no reference is no image's name either.
-pub(super) fn users(users: Vec<pb::ImageUser>) -> impl Iterator<Item = (String, Reference)> {
-    users.into_iter().filter_map(|u| Some((u.lab, u.reference.parse().ok()?)))
+pub(super) fn users(users: Vec<pb::ImageUser>) -> Vec<User> {
+    let user = |u: pb::ImageUser| Some(User::new(u.lab, u.reference.parse().ok()?, u.digests));
+    users.into_iter().filter_map(user).collect()
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use netloom_image::{Facts, Format};
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::any::AnyRow;
+use sqlx::{AnyConnection, Row as _};
 
-use super::{Store, note, now_us};
+use super::{Lock, Store, note, now_us};
 use crate::blob::Digest;
 use crate::error::Error;
 use crate::reference::Reference;
@@ -112,9 +112,9 @@ impl Store {
         Ok(())
     }
 
-    /// Makes an upload the image it is for: its bytes are the blob of this digest, and are this.
-    pub async fn finish_upload(&self, upload: &Upload, blob: &Blob) -> Result<(), Error> {
-        let mut transaction = self.begin().await?;
+    /// Makes an upload the image it is for: its bytes are the blob of this digest, and are this. Only who has the digest locked may say so, and only if no other one got it meanwhile.
+    pub(crate) async fn finish_upload(&self, upload: &Upload, blob: &Blob, lock: Lock) -> Result<(), Error> {
+        let mut transaction = self.begin_in(lock).await?;
         note(&mut transaction, &upload.reference).await?;
         sqlx::query(
             "INSERT INTO blobs (digest, size_bytes, format, virtual_size_bytes, architecture, image_ids, problem, \
@@ -157,7 +157,7 @@ impl Store {
 
     /// True when a blob of this size is there that nothing is wrong with.
     pub async fn has_size(&self, size_bytes: u64) -> Result<bool, Error> {
-        let row = sqlx::query("SELECT 1 FROM blobs WHERE size_bytes = $1 AND problem = '' LIMIT 1")
+        let row = sqlx::query("SELECT 1 AS one FROM blobs WHERE size_bytes = $1 AND problem = '' LIMIT 1")
             .bind(long(size_bytes))
             .fetch_optional(&self.pool)
             .await?;
@@ -167,12 +167,12 @@ impl Store {
     /// All blobs, each with whether an image or an upload is it.
     pub async fn blobs(&self) -> Result<Vec<(Blob, bool)>, Error> {
         let rows = sqlx::query(
-            "SELECT *, (EXISTS (SELECT 1 FROM stored s WHERE s.digest = blobs.digest) OR EXISTS \
-             (SELECT 1 FROM uploads u WHERE u.digest = blobs.digest)) AS used FROM blobs ORDER BY digest",
+            "SELECT blobs.*, CASE WHEN EXISTS (SELECT 1 FROM stored s WHERE s.digest = blobs.digest) OR EXISTS \
+             (SELECT 1 FROM uploads u WHERE u.digest = blobs.digest) THEN 1 ELSE 0 END AS used FROM blobs ORDER BY digest",
         )
         .fetch_all(&self.pool)
         .await?;
-        rows.iter().map(|r| Ok((blob(r)?, r.try_get("used")?))).collect()
+        rows.iter().map(|r| Ok((blob(r)?, r.try_get::<i64, _>("used")? != 0))).collect()
     }
 
     /// The references that the store has bytes of, with their digests.
@@ -193,12 +193,28 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets a blob that no image is.
-    pub async fn forget_blob(&self, digest: &Digest) -> Result<(), Error> {
-        sqlx::query("DELETE FROM blobs WHERE digest = $1 AND digest NOT IN (SELECT digest FROM stored)")
-            .bind(digest.to_string())
-            .execute(&self.pool)
-            .await?;
+    /// Forgets a blob that no image is, and removes its bytes by this. Only who has the digest locked may do so: the row goes for good once the bytes are gone, and only if no other one got the
+    /// lock meanwhile. Writes of others go on, however long the bytes take.
+    pub async fn forget_blob(
+        &self,
+        digest: &Digest,
+        lock: Lock,
+        remove: impl Future<Output = Result<(), Error>>,
+    ) -> Result<(), Error> {
+        let forget =
+            sqlx::query("DELETE FROM blobs WHERE digest = $1 AND digest NOT IN (SELECT digest FROM stored)")
+                .bind(digest.to_string());
+        match lock.0 {
+            Some((mut held, _room)) => {
+                forget.execute(&mut *held).await?;
+                remove.await?;
+                held.commit().await?;
+            }
+            None => {
+                remove.await?;
+                forget.execute(&self.pool).await?;
+            }
+        }
         Ok(())
     }
 
@@ -216,7 +232,7 @@ impl Store {
 
 /// Replaces the kinds that an image is for; one that is now preferred takes the place of the one before.
 async fn set_kinds(
-    connection: &mut SqliteConnection,
+    connection: &mut AnyConnection,
     reference: &Reference,
     kinds: &[ImageKind],
 ) -> Result<(), Error> {
@@ -250,11 +266,8 @@ async fn set_kinds(
 }
 
 /// What the store has of an image: the bytes that its digest names, or those that its name leads to.
-pub(super) async fn of(
-    connection: &mut SqliteConnection,
-    reference: &Reference,
-) -> Result<Option<Blob>, Error> {
-    let pinned = reference.as_str().split_once('@').map_or("", |(_, digest)| digest);
+pub(super) async fn of(connection: &mut AnyConnection, reference: &Reference) -> Result<Option<Blob>, Error> {
+    let pinned = reference.digest().unwrap_or_default();
     let row = sqlx::query(
         "SELECT * FROM blobs WHERE digest = $1 OR ($1 = '' AND digest = \
          (SELECT digest FROM stored WHERE reference = $2))",
@@ -267,10 +280,7 @@ pub(super) async fn of(
 }
 
 /// Fills in what the store has of these images, which are sorted by reference.
-pub(super) async fn join(
-    connection: &mut SqliteConnection,
-    images: &mut [super::Image],
-) -> Result<(), Error> {
+pub(super) async fn join(connection: &mut AnyConnection, images: &mut [super::Image]) -> Result<(), Error> {
     let (Some(first), Some(last)) = (images.first(), images.last()) else { return Ok(()) };
     let (first, last) = (first.reference.clone(), last.reference.clone());
     let rows = sqlx::query(
@@ -281,7 +291,7 @@ pub(super) async fn join(
     .bind(&last)
     .fetch_all(&mut *connection)
     .await?;
-    let find = |images: &[super::Image], r: &SqliteRow| -> Result<Option<usize>, Error> {
+    let find = |images: &[super::Image], r: &AnyRow| -> Result<Option<usize>, Error> {
         let reference: &str = r.try_get("reference")?;
         Ok(images.binary_search_by(|i| i.reference.as_str().cmp(reference)).ok())
     };
@@ -290,18 +300,20 @@ pub(super) async fn join(
             images[at].stored = Some(blob(row)?);
         }
     }
-    let rows =
-        sqlx::query("SELECT * FROM image_kinds WHERE reference >= $1 AND reference <= $2 ORDER BY kind")
-            .bind(&first)
-            .bind(&last)
-            .fetch_all(connection)
-            .await?;
+    let rows = sqlx::query(
+        "SELECT reference, kind, version, CASE WHEN preferred THEN 1 ELSE 0 END AS is_preferred FROM image_kinds \
+         WHERE reference >= $1 AND reference <= $2 ORDER BY kind",
+    )
+    .bind(&first)
+    .bind(&last)
+    .fetch_all(connection)
+    .await?;
     for row in &rows {
         if let Some(at) = find(images, row)? {
             images[at].kinds.push(ImageKind {
                 kind: row.try_get("kind")?,
                 version: row.try_get("version")?,
-                preferred: row.try_get("preferred")?,
+                preferred: row.try_get::<i64, _>("is_preferred")? != 0,
             });
         }
     }
@@ -327,7 +339,7 @@ impl Blob {
     }
 }
 
-fn blob(row: &SqliteRow) -> Result<Blob, Error> {
+fn blob(row: &AnyRow) -> Result<Blob, Error> {
     let (format, ids): (&str, &str) = (row.try_get("format")?, row.try_get("image_ids")?);
     Ok(Blob {
         digest: digest(row)?,
@@ -342,7 +354,7 @@ fn blob(row: &SqliteRow) -> Result<Blob, Error> {
     })
 }
 
-fn upload(row: &SqliteRow) -> Result<Upload, Error> {
+fn upload(row: &AnyRow) -> Result<Upload, Error> {
     let (digest, format, kinds): (&str, &str, &str) =
         (row.try_get("digest")?, row.try_get("format")?, row.try_get("kinds")?);
     let reference: &str = row.try_get("reference")?;
@@ -358,12 +370,12 @@ fn upload(row: &SqliteRow) -> Result<Upload, Error> {
     })
 }
 
-fn digest(row: &SqliteRow) -> Result<Digest, Error> {
+fn digest(row: &AnyRow) -> Result<Digest, Error> {
     let text: &str = row.try_get("digest")?;
     Digest::parse(text).ok_or_else(|| Error::Row(text.to_owned()))
 }
 
-fn unsigned(row: &SqliteRow, column: &str) -> Result<u64, Error> {
+fn unsigned(row: &AnyRow, column: &str) -> Result<u64, Error> {
     let number: i64 = row.try_get(column)?;
     Ok(u64::try_from(number).unwrap_or_default())
 }

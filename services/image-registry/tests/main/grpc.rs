@@ -10,7 +10,7 @@ use netloom_proto::image_registry::v1::image_registry_service_client::ImageRegis
 use netloom_proto::v1::{ImageFormat, ImagePullPolicy, Runtime};
 use netloom_service::status::from_status;
 use netloom_service::testing::eventually;
-use netloom_service::{Channel, Connector, Settings, Shutdown};
+use netloom_service::{Channel, Connector, Settings, Shutdown, Whom};
 use tokio::task::JoinHandle;
 
 pub struct Running {
@@ -27,7 +27,8 @@ pub async fn start_with(dir: &Path, more: &str) -> Running {
     let toml = format!("[endpoints]\nimage_registry = \"mem:image-registry\"\n{more}");
     let settings = Settings::from_toml(&toml, &dir.join("data"), &dir.join("run")).unwrap();
     let (connector, shutdown) = (Connector::default(), Shutdown::new());
-    let client = ImageRegistryServiceClient::new(connector.channel(&settings.endpoints.image_registry));
+    let client =
+        ImageRegistryServiceClient::new(connector.channel_to(&settings.endpoints.image_registry, Whom::Any));
     let task = tokio::spawn(run(settings, connector, shutdown.clone()));
     eventually("the registry answers", Duration::from_secs(20), || {
         let mut client = client.clone();

@@ -11,7 +11,7 @@ use netloom_proto::image_registry::v1::image_registry_service_client::ImageRegis
 use netloom_proto::v1::ImageFormat;
 use netloom_service::Channel;
 use netloom_service::status::from_status;
-use netloom_service::testing::eventually;
+use netloom_service::testing::{eventually, require};
 use netloom_service::ticket;
 use sha2::{Digest as _, Sha256};
 use tonic::Status;
@@ -101,7 +101,7 @@ pub fn files(dir: &Path, part: &str) -> Vec<PathBuf> {
 }
 
 fn user(lab: &str, reference: &str) -> pb::ImageUser {
-    pb::ImageUser { lab: lab.into(), reference: reference.into() }
+    pb::ImageUser { lab: lab.into(), reference: reference.into(), digests: Vec::new() }
 }
 
 pub async fn collect(client: &mut Client, request: pb::CollectGarbageRequest) -> Vec<(String, u64)> {
@@ -300,8 +300,7 @@ async fn a_kind_has_one_preferred_image() {
 
 #[tokio::test]
 async fn a_disk_that_runs_full_is_told_and_loses_nothing() {
-    if !nix::unistd::geteuid().is_root() {
-        eprintln!("SKIPPED images::a_disk_that_runs_full_is_told_and_loses_nothing: only root may mount");
+    if !require("images::a_disk_that_runs_full_is_told_and_loses_nothing", "root") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -566,6 +565,42 @@ async fn what_a_lab_uses_is_not_removed_and_what_nothing_needs_is_shown_first() 
     assert_eq!(refused(client.delete_image(delete(&[])).await).reason, "IMAGE_NOT_STORED");
     let also = pb::DeleteImageRequest { reference: "also:1".into(), users: Vec::new() };
     client.delete_image(also).await.unwrap();
+    assert_eq!(files(dir.path(), "blobs").len(), 0);
+}
+
+/// Users were known by the text of a reference alone: one that names a digest differed from the name, and a name that moved on took the bytes of a running lab along.
+#[tokio::test]
+async fn bytes_that_a_labs_nodes_are_made_from_stay_whatever_their_name_leads_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let Running { mut client, .. } = start(dir.path()).await;
+    let (old, new) = (disk(1, 1), disk(2, 2));
+    push(&mut client, "router:1", &old).await.unwrap();
+    let pinned = user("pins", &format!("router:1@{}", digest(&old)));
+    let runs = pb::ImageUser { digests: vec![digest(&old)], ..user("runs", "elsewhere:1") };
+    for (of, lab) in [(&pinned, "pins"), (&runs, "runs")] {
+        let users = vec![of.clone()];
+        let delete = pb::DeleteImageRequest { reference: "router:1".into(), users: users.clone() };
+        let said = refused(client.delete_image(delete.clone()).await);
+        assert_eq!((said.reason.as_str(), said.metadata["labs"].as_str()), ("IMAGE_IN_USE", lab));
+        let unused = pb::CollectGarbageRequest { unused_images: true, users, ..Default::default() };
+        assert!(collect(&mut client, unused.clone()).await.is_empty(), "{lab} uses it");
+
+        push(&mut client, "router:1", &new).await.unwrap();
+        let plain = pb::CollectGarbageRequest { unused_images: false, ..unused };
+        assert!(collect(&mut client, plain).await.is_empty(), "{lab} runs on what the name was");
+        assert_eq!(files(dir.path(), "blobs").len(), 2);
+        client.delete_image(delete).await.expect("the new bytes are nobody's");
+        push(&mut client, "router:1", &old).await.unwrap();
+        assert_eq!(files(dir.path(), "blobs").len(), 1);
+    }
+
+    push(&mut client, "router:2", &old).await.unwrap();
+    let delete =
+        |reference: &str| pb::DeleteImageRequest { reference: reference.into(), users: vec![runs.clone()] };
+    client.delete_image(delete("router:1")).await.expect("the bytes have another name");
+    assert_eq!(refused(client.delete_image(delete("router:2")).await).reason, "IMAGE_IN_USE");
+    let plain = pb::CollectGarbageRequest { unused_images: true, ..Default::default() };
+    assert_eq!(collect(&mut client, plain).await, [("router:2".to_owned(), 1 << 20)], "nobody uses it now");
     assert_eq!(files(dir.path(), "blobs").len(), 0);
 }
 

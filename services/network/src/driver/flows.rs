@@ -6,6 +6,7 @@
 //! that have nothing to do with each other.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,13 +26,15 @@ use crate::trace::Traces;
 const PRIORITY: u16 = 100;
 /// How often flows are read though nothing was heard.
 const READ: Duration = Duration::from_secs(1);
+/// A switch that takes longer to answer is not believed to do what it was told last. Deleting ports keeps ovs-vswitchd busy for some 14 ms each.
+const ANSWER: Duration = Duration::from_secs(5);
 /// How soon a lost connection is tried again.
 const RETRY: Duration = Duration::from_millis(50);
 /// How long a loss is told: whoever reads the table each second has seen it by then.
 const REMEMBER: Duration = Duration::from_secs(60);
 
 /// A flow as netloom makes them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Rule {
     /// The wire or segment it belongs to.
     pub cookie: u64,
@@ -39,42 +42,58 @@ pub struct Rule {
     pub from: Option<u32>,
     /// The port they go out by; none means as a switch does.
     pub to: Option<u32>,
+    /// The network identifier that they come with by a tunnel.
+    pub vni: Option<u32>,
+    /// The network identifier that they go with by a tunnel, and the host that they go to.
+    pub towards: Option<(u32, Ipv4Addr)>,
 }
 
 impl Rule {
     /// The two rules of a wire.
     pub fn wire(wire: WireId, a: u32, b: u32) -> [Rule; 2] {
-        [(a, b), (b, a)].map(|(from, to)| Rule { cookie: wire.get(), from: Some(from), to: Some(to) })
+        let rule = |from, to| Rule { cookie: wire.get(), from: Some(from), to: Some(to), ..Rule::default() };
+        [rule(a, b), rule(b, a)]
+    }
+
+    /// The two rules of a wire between a port and another host.
+    pub fn tunnel(wire: WireId, port: u32, tunnel: u32, vni: u32, remote: Ipv4Addr) -> [Rule; 2] {
+        let [out, back] = Rule::wire(wire, port, tunnel);
+        [Rule { towards: Some((vni, remote)), ..out }, Rule { vni: Some(vni), ..back }]
     }
 
     /// The rule of a segment.
     pub fn segment(wire: WireId) -> Rule {
-        Rule { cookie: wire.get(), from: None, to: None }
+        Rule { cookie: wire.get(), ..Rule::default() }
     }
 
     fn read(flow: &Flow) -> Option<Rule> {
-        let to = match flow.actions.as_slice() {
-            [Action::Output(port)] => Some(*port),
-            [Action::Normal] => None,
+        let (to, towards) = match flow.actions.as_slice() {
+            [Action::Output(port)] => (Some(*port), None),
+            [Action::Normal] => (None, None),
+            [Action::SetTunnelId(vni), Action::SetTunnelDst(remote), Action::Output(port)] => {
+                (Some(*port), Some((u32::try_from(*vni).ok()?, *remote)))
+            }
             _ => return None,
         };
-        let ours = !flow.foreign
-            && flow.table == 0
-            && flow.priority == PRIORITY
-            && flow.matches.tun_id.is_none()
-            && flow.matches.in_port.is_some() == to.is_some();
-        ours.then_some(Rule { cookie: flow.cookie, from: flow.matches.in_port, to })
+        let Match { in_port: from, tun_id } = flow.matches;
+        let vni = tun_id.map(u32::try_from).transpose().ok()?;
+        let ours =
+            !flow.foreign && flow.table == 0 && flow.priority == PRIORITY && from.is_some() == to.is_some();
+        ours.then_some(Rule { cookie: flow.cookie, from, to, vni, towards })
     }
 
     fn add(&self) -> FlowMod {
+        let towards =
+            |(vni, remote): (u32, Ipv4Addr)| [Action::SetTunnelId(vni.into()), Action::SetTunnelDst(remote)];
+        let towards = self.towards.map(towards).into_iter().flatten();
         FlowMod {
             command: Command::Add,
             cookie: self.cookie,
             cookie_mask: 0,
             table: 0,
             priority: PRIORITY,
-            matches: Match { in_port: self.from, tun_id: None },
-            actions: vec![self.to.map_or(Action::Normal, Action::Output)],
+            matches: Match { in_port: self.from, tun_id: self.vni.map(u64::from) },
+            actions: towards.chain([self.to.map_or(Action::Normal, Action::Output)]).collect(),
         }
     }
 }
@@ -167,7 +186,7 @@ pub struct Wish {
 pub struct Keeper {
     wish: watch::Sender<Option<Wish>>,
     table: watch::Receiver<Table>,
-    counts: watch::Receiver<Arc<Read>>,
+    counts: watch::Receiver<(Option<Instant>, Arc<Read>)>,
     task: AbortHandle,
 }
 
@@ -176,7 +195,7 @@ impl Keeper {
     pub fn start(bridge: String, socket: PathBuf, wake: Arc<Notify>) -> Keeper {
         let (wish, wanted) = watch::channel(None);
         let (publish, table) = watch::channel(Table::default());
-        let (count, counts) = watch::channel(Arc::default());
+        let (count, counts) = watch::channel((None, Arc::default()));
         let publish = Publish { table: publish, count, wake };
         let task = tokio::spawn(keep(bridge, socket, wanted, publish)).abort_handle();
         Keeper { wish, table, counts, task }
@@ -194,7 +213,12 @@ impl Keeper {
 
     /// What the flows had counted when they were last read, by cookie and port that frames come in by.
     pub fn counts(&self) -> Arc<Read> {
-        self.counts.borrow().clone()
+        self.counts.borrow().1.clone()
+    }
+
+    /// When the flows were last read.
+    pub fn read_at(&self) -> Option<Instant> {
+        self.counts.borrow().0
     }
 
     /// Says what is wanted; none leaves the flows as they are.
@@ -222,7 +246,7 @@ impl Drop for Keeper {
 /// Where what was read goes.
 struct Publish {
     table: watch::Sender<Table>,
-    count: watch::Sender<Arc<Read>>,
+    count: watch::Sender<(Option<Instant>, Arc<Read>)>,
     wake: Arc<Notify>,
 }
 
@@ -247,7 +271,7 @@ impl Publish {
             let key = (WireId::try_from(rule.cookie).ok()?, rule.from?);
             Some((key, Count { frames: flow.packets, bytes: flow.bytes }))
         };
-        self.count.send_replace(Arc::new(flows.iter().filter_map(of).collect()));
+        self.count.send_replace((Some(Instant::now()), Arc::new(flows.iter().filter_map(of).collect())));
     }
 }
 
@@ -293,7 +317,17 @@ async fn attend(
     memory: &mut Memory,
     publish: &Publish,
 ) -> Result<(), netloom_openflow::Error> {
-    let flows = switch.flows(ALL_TABLES, None).await?;
+    let reading = switch.flows(ALL_TABLES);
+    tokio::pin!(reading);
+    let flows = match tokio::time::timeout(ANSWER, &mut reading).await {
+        Ok(read) => read?,
+        Err(_) => {
+            tracing::warn!(bridge, "the switch has not answered for {ANSWER:?}");
+            let problem = format!("bridge {bridge} has not told its flows for {} s", ANSWER.as_secs());
+            publish.table(memory.unread(generation, Some(problem)));
+            reading.await?
+        }
+    };
     let bundle = wish.as_ref().map_or_else(Vec::new, |wish| difference(&flows, &wish.rules));
     // What is missing is told before it is put back.
     publish.count(&flows);
@@ -309,7 +343,7 @@ async fn attend(
     for flow_mod in &bundle {
         let count = counts.entry(WireId::try_from(flow_mod.cookie).ok()).or_default();
         match flow_mod.command {
-            Command::Add | Command::Modify => {
+            Command::Add => {
                 FLOWS.with_label_values(&["added", outcome]).inc();
                 count.0 += 1;
             }
@@ -339,7 +373,7 @@ async fn attend(
             Some(e.to_string())
         }
     };
-    let flows = switch.flows(ALL_TABLES, None).await?;
+    let flows = switch.flows(ALL_TABLES).await?;
     publish.table(Table { problem, ..memory.read(generation, &flows, Instant::now()) });
     Ok(())
 }
@@ -372,7 +406,9 @@ mod tests {
 
     #[test]
     fn nothing_is_done_when_all_is_there() {
-        let rules: BTreeSet<Rule> = Rule::wire(wire(7), 1, 2).into();
+        let mut rules: BTreeSet<Rule> = Rule::wire(wire(7), 1, 2).into();
+        rules.extend(Rule::tunnel(wire(8), 3, 9, 7_777, [192, 0, 2, 1].into()));
+        rules.extend(Rule::tunnel(wire(9), 4, 9, 7_778, [192, 0, 2, 1].into()));
         let flows: Vec<Flow> = rules.iter().copied().map(flow).collect();
         assert_eq!(difference(&flows, &rules), []);
     }

@@ -1,6 +1,7 @@
 //! Open vSwitch's database as wires see it: a view of a snapshot, and changes as data that become one transaction.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 
 use netloom_model::id::WireId;
 use netloom_ovsdb::{Db, Mutator, Row, Txn, Uuid, Value, Where};
@@ -89,6 +90,8 @@ pub struct Port {
     pub error: Option<String>,
     /// The other end of a patch.
     pub peer: Option<String>,
+    /// Of a tunnel to wherever flows say: the address of this host that it begins at, and its UDP port.
+    pub tunnel: Option<(IpAddr, u16)>,
     /// False when somebody changed a setting that wires depend on.
     pub intact: bool,
 }
@@ -153,6 +156,11 @@ impl Port {
         let ofport = interface.int("ofport");
         let error = interface.str("error").filter(|e| !e.is_empty()).map(str::to_owned);
         let failed = (ofport == Some(-1)).then(|| "Open vSwitch cannot open the interface".to_owned());
+        let option = |key: &str| interface.key("options", key);
+        let by_flows = interface.str("type") == Some("vxlan")
+            && option("remote_ip") == Some("flow")
+            && option("key") == Some("flow");
+        let tunnel = || Some((option("local_ip")?.parse().ok()?, option("dst_port")?.parse().ok()?));
         Port {
             uuid,
             interface: named,
@@ -163,7 +171,8 @@ impl Port {
             index: row.key("external_ids", INDEX_KEY).and_then(|i| i.parse().ok()),
             ofport: ofport.and_then(|n| u32::try_from(n).ok()).filter(|n| *n > 0),
             error: error.or(failed),
-            peer: interface.key("options", "peer").map(str::to_owned),
+            peer: option("peer").map(str::to_owned),
+            tunnel: by_flows.then(tunnel).flatten(),
             // A tag would take untagged frames for a VLAN's, trunks would drop tagged ones.
             intact: row.int("tag").is_none() && row.get("trunks").is_none_or(|t| t.atoms().is_empty()),
         }
@@ -206,8 +215,8 @@ pub enum Change {
         bridge: String,
         /// Name of the port.
         name: String,
-        /// The NIC or wire it is for.
-        wire: WireId,
+        /// The NIC or wire it is for; none for the one that all wires to other hosts go through.
+        wire: Option<WireId>,
         /// What is behind it.
         kind: PortKind,
     },
@@ -230,8 +239,8 @@ pub enum Change {
         uuid: Uuid,
         /// Its name.
         name: String,
-        /// The NIC or wire it was for.
-        wire: WireId,
+        /// The NIC or wire it was for; none for the one that all wires to other hosts go through.
+        wire: Option<WireId>,
     },
 }
 
@@ -250,18 +259,24 @@ pub enum PortKind {
         /// The other port.
         peer: String,
     },
+    /// Other hosts: flows say which, and by which network identifier.
+    Tunnel {
+        /// The address of this host that tunnels begin at.
+        local: IpAddr,
+        /// The UDP port.
+        port: u16,
+    },
 }
 
 impl Change {
-    /// The NIC, wire or segment it is about; none for the bridge of all wires.
+    /// The NIC, wire or segment it is about; none for the bridge of all wires and for the port to other hosts.
     pub fn wire(&self) -> Option<WireId> {
         match self {
             Change::CreateBridge { segment, .. } => *segment,
             Change::RepairBridge { .. } => None,
             Change::DeleteBridge { segment, .. } => Some(*segment),
-            Change::AddPort { wire, .. } | Change::SetMtu { wire, .. } | Change::DeletePort { wire, .. } => {
-                Some(*wire)
-            }
+            Change::SetMtu { wire, .. } => Some(*wire),
+            Change::AddPort { wire, .. } | Change::DeletePort { wire, .. } => *wire,
         }
     }
 }
@@ -309,12 +324,23 @@ pub fn transaction(names: &Names, changes: &[Change]) -> Txn {
                     PortKind::Patch { peer } => {
                         (row.with("type", "patch").with("options", Value::map([("peer", peer)])), None)
                     }
+                    PortKind::Tunnel { local, port } => {
+                        let (local, port) = (local.to_string(), port.to_string());
+                        let flow = "flow".to_owned();
+                        let options = [
+                            ("remote_ip", flow.clone()),
+                            ("key", flow),
+                            ("local_ip", local),
+                            ("dst_port", port),
+                        ];
+                        (row.with("type", "vxlan").with("options", Value::map(options)), None)
+                    }
                 };
                 txn.insert("Interface", &interface, row);
                 let row = Row::new()
                     .with("name", name)
                     .with("interfaces", Value::named(&interface))
-                    .with("external_ids", marks(Some(*wire), index));
+                    .with("external_ids", marks(*wire, index));
                 txn.insert("Port", &port, row);
                 added.entry(bridge).or_default().insert(port);
             }
@@ -364,7 +390,7 @@ mod tests {
             .map(|n| Change::AddPort {
                 bridge: "nl0".into(),
                 name: format!("p{n}"),
-                wire: n.try_into().unwrap(),
+                wire: Some(n.try_into().unwrap()),
                 kind: PortKind::Nic { index: n as u32, mtu: 9500 },
             })
             .collect();

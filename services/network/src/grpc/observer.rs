@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::parts;
-use crate::counts::Counts;
+use crate::counts::{Counts, Reads};
 use crate::observe::News;
 use crate::reconcile::Report;
 
@@ -22,6 +22,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 pub struct Observer {
     reports: watch::Receiver<Option<Arc<Report>>>,
     counts: watch::Receiver<Arc<Counts>>,
+    reads: watch::Receiver<Arc<Reads>>,
     /// What of the counts was told last.
     counted: Arc<Counts>,
     /// The report that was told last, and the inventory.
@@ -36,9 +37,10 @@ impl Observer {
     pub fn new(
         reports: watch::Receiver<Option<Arc<Report>>>,
         counts: watch::Receiver<Arc<Counts>>,
+        reads: watch::Receiver<Arc<Reads>>,
     ) -> Observer {
         let (counted, events) = (Arc::default(), VecDeque::new());
-        Observer { reports, counts, counted, told: None, events, heartbeat: Instant::now() }
+        Observer { reports, counts, reads, counted, told: None, events, heartbeat: Instant::now() }
     }
 
     /// The next event; none when the service ends.
@@ -102,6 +104,7 @@ impl Observer {
         let changed = now.iter().filter(|(wire, carried)| self.counted.get(wire) != Some(carried));
         let carried = changed.map(|(wire, carried)| pb::WireCarried::from((*wire, *carried))).collect();
         self.counted = now;
-        Event::Heartbeat(pb::Heartbeat { inventory, carried })
+        let read_ago_ms = netloom_proto::convert::read_ago(&self.reads.borrow());
+        Event::Heartbeat(pb::Heartbeat { inventory, carried, read_ago_ms })
     }
 }

@@ -1,10 +1,10 @@
 //! What traffic control does to the frames of the host's interfaces, as it was read and heard.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 
 use crate::netlink::{Link, Netlink};
-use crate::qdisc::{self, Shape, Told};
+use crate::qdisc::{self, Filter, Shape, Told};
 use crate::redirect::{self, Redirect};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -12,12 +12,16 @@ struct Control {
     shape: Option<Shape>,
     ingress: bool,
     redirect: Option<Redirect>,
+    queue: bool,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Controls {
     controls: HashMap<u32, Control>,
+    /// Filters of others that frames meet before our redirects, by device, as far as they were heard of: one that was hung there after ours and before
+    /// all was read is not, since each device would have to be asked for it.
+    before_ours: HashMap<u32, BTreeSet<Filter>>,
     changed: bool,
 }
 
@@ -52,7 +56,9 @@ impl Controls {
         let Some((index, told)) = qdisc::read(payload) else { return };
         let control = self.controls.entry(index).or_default();
         match told {
-            Told::Root(shape) => control.shape = shape,
+            Told::Root(shape) => (control.shape, control.queue) = (shape, false),
+            Told::Queue => (control.shape, control.queue) = (None, true),
+            Told::Filter(filter) => drop(self.before_ours.entry(index).or_default().insert(filter)),
             Told::Ingress => control.ingress = true,
             Told::Redirect(to) => control.redirect = Some(to),
         }
@@ -61,24 +67,41 @@ impl Controls {
     /// Takes in an event.
     pub fn hear(&mut self, kind: u16, payload: &[u8]) {
         let Some(index) = qdisc::device(payload) else { return };
-        let before = self.of(index);
+        let (before, met) = (self.of(index), self.is_met(index));
         match (kind, qdisc::read(payload)) {
             (qdisc::NEW_QDISC | qdisc::NEW_FILTER, _) => self.note(payload),
             // The kernel does not tell of the filters that go with it.
             (qdisc::DELETE_QDISC, _) if qdisc::is_ingress(payload) => {
                 let control = self.controls.entry(index).or_default();
                 (control.ingress, control.redirect) = (false, None);
+                self.before_ours.remove(&index);
             }
             (qdisc::DELETE_QDISC, Some((_, Told::Root(Some(shape))))) if before.shape == Some(shape) => {
                 self.controls.entry(index).or_default().shape = None;
+            }
+            (qdisc::DELETE_QDISC, Some((_, Told::Queue))) => {
+                self.controls.entry(index).or_default().queue = false;
             }
             // One that is deleted with all of its preference is not told in full.
             (qdisc::DELETE_FILTER, _) if redirect::is_about(payload) => {
                 self.controls.entry(index).or_default().redirect = None;
             }
+            (qdisc::DELETE_FILTER, _) => {
+                let gone = qdisc::before_ours(payload);
+                for (gone, there) in gone.into_iter().zip(self.before_ours.get_mut(&index)) {
+                    let is_gone =
+                        |f: &Filter| f.preference == gone.preference && [0, f.handle].contains(&gone.handle);
+                    there.retain(|filter| !is_gone(filter));
+                }
+            }
             _ => {}
         }
-        self.changed |= self.of(index) != before;
+        self.changed |= (self.of(index), self.is_met(index)) != (before, met);
+    }
+
+    /// Whether what comes in by a device meets a filter of somebody else's first.
+    fn is_met(&self, index: u32) -> bool {
+        self.before_ours.get(&index).is_some_and(|filters| !filters.is_empty())
     }
 
     fn of(&self, index: u32) -> Control {
@@ -88,12 +111,19 @@ impl Controls {
     /// Takes in that an interface is gone.
     pub fn forget(&mut self, index: u32) {
         self.controls.remove(&index);
+        self.before_ours.remove(&index);
     }
 
     /// An interface with what is done to its frames.
     pub fn complete(&self, link: &Link) -> Link {
         let control = self.of(link.index);
-        Link { shape: control.shape, redirect: control.redirect, ..link.clone() }
+        Link {
+            shape: control.shape,
+            redirect: control.redirect,
+            is_queued: control.queue,
+            is_filtered: self.is_met(link.index),
+            ..link.clone()
+        }
     }
 
     /// Whether anything changed since [`Controls::take_changed`] was asked last.

@@ -96,7 +96,7 @@ fn what_the_kernel_dropped_is_read_and_not_undone_by_older_events() {
         assert!(netlink.batch(controls).unwrap().iter().all(Result::is_ok));
         run("nsenter", &format!("-t {} -n ip link set eth1 up", node.0.id()));
 
-        listener.hear(false);
+        listener.hear(Reading::Events);
         assert!(!listener.stale);
         let links = listener.table.news().unwrap();
         assert!(!links["noise"].up, "the newest state counts");
@@ -124,13 +124,13 @@ fn who_asks_is_answered_when_nothing_is_missing() {
         let (done, mut wait) = oneshot::channel();
         let mut askers = vec![done];
         for anew in [true, false] {
-            listener.hear(anew);
+            listener.hear(if anew { Reading::All } else { Reading::Events });
             listener.answer(&mut askers);
             assert!(listener.stale && wait.try_recv() == Err(oneshot::error::TryRecvError::Empty));
         }
         run("ip", "link add late type veth peer name later");
         put(ear.as_raw_fd(), listener.ear.as_fd().as_raw_fd());
-        listener.hear(false);
+        listener.hear(Reading::Events);
         listener.answer(&mut askers);
         assert!(!listener.stale && wait.try_recv().is_ok());
         assert!(listener.table.news().unwrap().contains_key("late"));

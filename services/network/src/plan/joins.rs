@@ -5,11 +5,11 @@
 //! socket that it sends to all its ports by: when some queues are full it drops frames of every other wire (measured, see
 //! docs/decisions/0020-impairment-and-capture.md). A redirect hands the frames that come in by
 //! one host end to the other, at whose root the queue of an impaired wire is. A segment has no host end; a tail stands for it, a veth of which one end is a port
-//! of the segment.
+//! of the segment. For another host stands a tunnel ([`super::tunnels`]).
 //!
 //! A wire is never on both planes: the redirect is made when the flows are gone, the flows when the redirect is gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::id::WireId;
 use netloom_model::slice::{Wire, WireEnd};
@@ -19,6 +19,7 @@ use super::nics::Places;
 use super::planes;
 use super::ports::{Ends, Ports, State, ends};
 use super::refusals::Refusals;
+use super::tunnels;
 use super::{Facts, Plan};
 use crate::driver::flows::Rule;
 use crate::names::End;
@@ -96,18 +97,49 @@ pub fn tail_link<'a>(facts: &Facts<'a>, wire: WireId, name: &str) -> Option<&'a 
 
 /// The interfaces that a joined wire goes by; none while one is missing.
 pub fn devices<'a>(facts: &Facts<'a>, nics: &Places<'a>, wire: &Wire) -> Option<[&'a Link; 2]> {
-    let device = |end, what: &WireEnd| match what {
+    Some([device(facts, nics, wire, End::A, &wire.a)?, device(facts, nics, wire, End::B, &wire.b)?])
+}
+
+fn device<'a>(
+    facts: &Facts<'a>,
+    nics: &Places<'a>,
+    wire: &Wire,
+    end: End,
+    what: &WireEnd,
+) -> Option<&'a Link> {
+    match what {
         WireEnd::Nic(nic) => nics.get(nic)?.link,
         WireEnd::Segment(_) => tail_link(facts, wire.wire_id, &facts.names.tail(wire.wire_id, end).inner),
+        WireEnd::Tunnel(_) => tunnels::link(facts, wire),
         _ => None,
-    };
-    Some([device(End::A, &wire.a)?, device(End::B, &wire.b)?])
+    }
+}
+
+/// What somebody else does to a wire's frames, which is left alone, and at which end. What they do to an interface that a lab gave to the host is their own.
+pub fn meddled_with(facts: &Facts<'_>, nics: &Places<'_>, wire: &Wire) -> Option<(End, String)> {
+    if matches!(ends(wire), Ends::Special(..)) {
+        return None;
+    }
+    [(End::A, &wire.a), (End::B, &wire.b)].into_iter().find_map(|(end, what)| {
+        let link = device(facts, nics, wire, end, what)?;
+        let name = &link.name;
+        let why = if link.is_filtered && link.redirect.is_some() {
+            format!(
+                "a filter of somebody else's meets its frames first; see: tc filter show dev {name} ingress"
+            )
+        } else if link.is_queued {
+            format!("its frames go through a queue of somebody else's; see: tc qdisc show dev {name}")
+        } else {
+            return None;
+        };
+        Some((end, why))
+    })
 }
 
 /// True while flows of the wire are there.
 pub fn has_flows(facts: &Facts<'_>, wire: WireId) -> bool {
     // Rules are in the order of their cookies.
-    let first = Rule { cookie: wire.get(), from: None, to: None };
+    let first = Rule { cookie: wire.get(), ..Rule::default() };
     let table = facts.tables.get(&facts.names.bridge);
     let next = table.and_then(|table| table.rules.range(first..).next());
     next.is_some_and(|rule| rule.cookie == wire.get())
@@ -116,6 +148,11 @@ pub fn has_flows(facts: &Facts<'_>, wire: WireId) -> bool {
 /// What hands frames from one interface of a wire to the other.
 fn redirect(facts: &Facts<'_>, wire: WireId, from: &Link, to: &Link) -> Redirect {
     Redirect { to: to.index, mark: Some(facts.names.mark(wire, from.index)) }
+}
+
+/// What happens here to frames on their way to this end: those that go to another host have it happen there, where they come out.
+pub fn happens(end: &WireEnd, impairment: Impairment) -> Impairment {
+    if matches!(end, WireEnd::Tunnel(_)) { Impairment::default() } else { impairment }
 }
 
 /// True when the two interfaces hand their frames to each other, by redirects of this wire.
@@ -130,17 +167,21 @@ struct Want {
     shape: Option<Shape>,
 }
 
-/// Decides about tails, redirects and queues.
+/// Decides about tails, tunnels, redirects and queues.
 pub fn plan(facts: &Facts<'_>, nics: &Places<'_>, ports: &Ports, refusals: &Refusals, plan: &mut Plan) {
     tails(facts, refusals, plan);
+    tunnels::plan(facts, refusals, plan);
     let mut wants = BTreeMap::<u32, Want>::new();
     let accepted = |wire: &&Wire| wire.enabled && !refusals.contains_key(&wire.wire_id);
     for wire in facts.wanted.slice.wires.values().filter(accepted) {
         wishes(facts, nics, ports, wire, &mut wants);
     }
-    for link in facts.links.values() {
+    // What is done to the frames of an interface goes with it.
+    let leaving: BTreeSet<u32> = plan.unplug.values().chain(&plan.untail).copied().collect();
+    for link in facts.links.values().filter(|link| !leaving.contains(&link.index)) {
         let nic = facts.names.tag(link).map(|tag| tag.wire);
-        let Some(owner) = nic.or_else(|| facts.names.tail_of(link)) else { continue };
+        let of_wire = || facts.names.tail_of(link).or_else(|| facts.names.tunnel_of(link));
+        let Some(owner) = nic.or_else(of_wire) else { continue };
         let judged = facts.is_wanted(owner) || facts.wanted.doomed.contains(&owner);
         let want = wants.get(&link.index);
         let wire = want.map_or(owner, |want| want.wire);
@@ -167,8 +208,8 @@ fn wishes(facts: &Facts<'_>, nics: &Places<'_>, ports: &Ports, wire: &Wire, want
             let Some([a, b]) = devices(facts, nics, wire).filter(|_| !has_flows(facts, id)) else { return };
             let want =
                 |from, to, shape| Want { wire: id, redirect: Some(redirect(facts, id, from, to)), shape };
-            wants.insert(a.index, want(a, b, shape(&wire.b_to_a, a)));
-            wants.insert(b.index, want(b, a, shape(&wire.a_to_b, b)));
+            wants.insert(a.index, want(a, b, shape(&happens(&wire.a, wire.b_to_a), a)));
+            wants.insert(b.index, want(b, a, shape(&happens(&wire.b, wire.a_to_b), b)));
         }
         // On its way back to Open vSwitch it stays joined until its ports are there.
         Ends::Nics(one, other) => {
@@ -238,7 +279,8 @@ fn tails(facts: &Facts<'_>, refusals: &Refusals, plan: &mut Plan) {
 
 /// The wire of a tail that was made and not marked: a crash came between.
 fn unfinished(facts: &Facts<'_>, link: &Link) -> Option<WireId> {
-    if link.group != facts.names.group || !link.alias.is_empty() || facts.names.tag(link).is_some() {
+    let is_other = link.vxlan.is_some() || facts.names.tag(link).is_some();
+    if link.group != facts.names.group || !link.alias.is_empty() || is_other {
         return None;
     }
     let known = facts.wanted.slice.wires.keys().chain(&facts.wanted.doomed);

@@ -69,6 +69,20 @@ fn an_impaired_wire_is_on_one_plane_at_a_time() {
 }
 
 #[test]
+fn what_is_done_to_frames_goes_with_its_interface() {
+    let mut world = World::new();
+    rate(&mut world, 101, 1_000_000);
+    world.settle();
+    assert!(world.link(11).redirect.is_some() && world.link(22).shape.is_some());
+    world.wanted.slice.wires.remove(&id(101));
+    world.wanted.slice.nics.retain(|nic, _| ![11, 22].map(id).contains(nic));
+    world.wanted.doomed.extend([101, 11, 22].map(id));
+    let plan = world.plan();
+    assert_eq!((plan.unplug.len(), plan.controls.len()), (2, 0), "{:?}", plan.controls);
+    assert!(world.settle().left.is_empty());
+}
+
+#[test]
 fn what_is_not_ours_at_an_interface_stays_unless_it_is_in_the_way() {
     let mut world = World::new();
     world.settle();
@@ -157,6 +171,19 @@ fn a_host_end_is_given_to_the_host_under_the_name_asked_for() {
     world.wanted.doomed.insert(id(101));
     world.settle();
     assert!(!world.links.contains_key("uplink") && !world.link(11).up);
+}
+
+#[test]
+fn a_host_end_that_a_crash_left_unmarked_is_made_anew_whatever_the_host_is_to_call_it() {
+    let mut world = World::new();
+    world.wanted.slice.wires.get_mut(&id(101)).unwrap().b = WireEnd::HostInterface("uplink".into());
+    let plan = world.plan();
+    world.act(&plan);
+    let index = world.link(11).index;
+    world.link(11).alias = String::new();
+    assert_eq!(world.plan().unplug[&id(11)], index);
+    world.settle();
+    assert!(world.links["uplink"].up && world.links["uplink"].index != index);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Every pass begins from nothing: it compares all that is wanted with all that is there. So a thing that was deleted behind our back, a
 //! restart of anything, and an effect that failed halfway need no code of their own. `refusals` decides what cannot be, `nics` about
 //! interfaces, `taps` about those of virtual machines, `bridges` about Open vSwitch's bridges, `planes` says what carries a wire, `ports` decides about ports of Open vSwitch, `joins`
-//! about what joins wires in the kernel, `wires` about flows, carrier and states.
+//! about what joins wires in the kernel, `tunnels` about ways to other hosts there, `wires` about flows, carrier and states.
 
 mod bridges;
 mod joins;
@@ -12,6 +12,7 @@ mod planes;
 mod ports;
 mod refusals;
 mod taps;
+mod tunnels;
 mod wires;
 
 #[cfg(test)]
@@ -21,6 +22,8 @@ mod plane_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tunnel_tests;
+#[cfg(test)]
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -28,7 +31,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use netloom_model::id::{NodeUid, WireId};
-use netloom_model::observed::NetworkInventory;
+use netloom_model::observed::{self, NetworkInventory};
+use netloom_model::slice::{Wire, WireEnd};
 use netloom_model::spec::Plane;
 
 use crate::carrier::Cables;
@@ -42,8 +46,10 @@ use crate::names::Names;
 use crate::netns::Starts;
 use crate::observe::Observed;
 use crate::slice::Wanted;
+use crate::underlay::Underlay;
 
 pub use self::joins::{Control, NewTail, Op};
+pub use self::tunnels::NewTunnel;
 
 /// All that a pass knows.
 pub struct Facts<'a> {
@@ -80,6 +86,8 @@ pub struct Facts<'a> {
     pub impairments: &'a [String],
     /// Whether wires may end in interfaces of the host.
     pub host_interfaces: bool,
+    /// Where wires to other hosts begin; none where there are none.
+    pub underlay: Option<&'a Underlay>,
 }
 
 impl Facts<'_> {
@@ -154,8 +162,6 @@ pub struct PlugWish {
     pub wire: WireId,
     /// What its host end is called.
     pub host_name: String,
-    /// True when the host's own stack is to take no notice of its host end.
-    pub silent: bool,
     /// Whether its node may leave checksums and segmentation to others.
     pub offload: bool,
 }
@@ -230,11 +236,13 @@ pub struct Plan {
     pub masters: BTreeMap<WireId, (u32, u32)>,
     /// Tails to make.
     pub tails: Vec<NewTail>,
-    /// Ends of tails to delete: their numbers.
+    /// Tunnels to make.
+    pub tunnels: Vec<NewTunnel>,
+    /// Ends of tails, and tunnels, to delete: their numbers.
     pub untail: Vec<u32>,
-    /// Ends of tails to set up.
+    /// Ends of tails, and tunnels, to set up.
     pub raise: Vec<u32>,
-    /// Ends of tails, and the MTUs that they are to have.
+    /// Ends of tails, and tunnels, and the MTUs that they are to have.
     pub mtus: Vec<(u32, u32)>,
     /// What is to be done to frames.
     pub controls: Vec<Control>,
@@ -272,8 +280,10 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
     joins::plan(facts, &nics, &ports, &refusals, &mut plan);
     let view = wires::Wiring { facts, nics: &nics, bridges: &bridges, ports: &ports, refusals: &refusals };
     view.plan(&mut plan);
+    let blind = blind(facts);
+    let apart = blind.map(|_| apart(facts)).unwrap_or_default();
     for wire in &facts.wanted.doomed {
-        let blind = blind(facts);
+        let blind = blind.filter(|_| !apart.contains(wire));
         if let Some(why) = found.get(wire).copied().or(blind) {
             let trouble = facts.trouble(*wire).map(|t| format!(": {t}")).unwrap_or_default();
             plan.left.insert(*wire, format!("{why}{trouble}"));
@@ -316,11 +326,32 @@ fn found(facts: &Facts<'_>) -> BTreeMap<WireId, &'static str> {
         }
         found.extend(facts.names.tag(link).map(|tag| (tag.wire, "its host end still exists")));
         found.extend(facts.names.tail_of(link).map(|wire| (wire, "its tail into a segment still exists")));
+        found.extend(
+            facts.names.tunnel_of(link).map(|wire| (wire, "its tunnel to another host still exists")),
+        );
     }
     found
 }
 
-/// Why it cannot be seen whether something exists; none when it can.
+/// Of what Open vSwitch never had a part since it was seen last: wires that the kernel alone carried, and NICs that ended no others.
+fn apart(facts: &Facts<'_>) -> BTreeSet<WireId> {
+    if facts.found_datapath.is_none() {
+        return BTreeSet::new();
+    }
+    let with_nics = |wire: &Wire| {
+        let nic = |end: &WireEnd| if let WireEnd::Nic(nic) = end { Some(*nic) } else { None };
+        [Some(wire.wire_id), nic(&wire.a), nic(&wire.b)].into_iter().flatten()
+    };
+    let is_apart = |wire: &&Wire| match ports::ends(wire) {
+        ports::Ends::NicAndSegment(..) | ports::Ends::Segments(..) => false,
+        _ => planes::of(facts, wire).kernel,
+    };
+    let (apart, others): (Vec<&Wire>, Vec<&Wire>) = facts.wanted.wires_ever().partition(is_apart);
+    let others: BTreeSet<WireId> = others.into_iter().flat_map(with_nics).collect();
+    apart.into_iter().flat_map(with_nics).filter(|id| !others.contains(id)).collect()
+}
+
+/// Why it cannot be seen whether Open vSwitch has a part in something; none when it can.
 fn blind(facts: &Facts<'_>) -> Option<&'static str> {
     let Some(ovs) = facts.ovs else { return Some("Open vSwitch's database does not answer") };
     let bridge = ovs.bridges.get(&facts.names.bridge)?;
@@ -335,8 +366,13 @@ fn inventory(facts: &Facts<'_>) -> NetworkInventory {
         host_interfaces: facts.host_interfaces,
         plane: plane.name().to_owned(),
         plane_reason: plane.why.to_owned(),
+        underlay: facts.underlay.and_then(|underlay| {
+            let (address, port) = (underlay.address, underlay.port);
+            underlay.mtu(facts.links).map(|mtu| observed::Underlay { address, port, mtu })
+        }),
         ..NetworkInventory::default()
     };
+    inventory.problems.extend(facts.underlay.and_then(|underlay| underlay.problem(facts.links)));
     let Some(ovs) = facts.ovs else {
         inventory.problems.push(
             "Open vSwitch's database does not answer: start ovsdb-server and ovs-vswitchd, or set network.ovsdb_socket"

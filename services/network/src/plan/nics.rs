@@ -14,6 +14,7 @@ use super::planes;
 use super::refusals;
 use super::taps;
 use super::{Adjustment, Facts, Plan, PlugWish, Rename};
+use crate::carrier::Will;
 use crate::guest::{Guest, Setting};
 use crate::names::{Tag, fingerprint};
 use crate::netlink::Link;
@@ -41,7 +42,7 @@ pub struct Place<'a> {
 /// Wanted NICs.
 pub type Places<'a> = BTreeMap<WireId, Place<'a>>;
 
-/// What the wire of each NIC leads to, where that is neither a NIC nor a segment.
+/// What the wire of each NIC leads to, where that is no NIC, no segment and no other host.
 type Roles<'a> = BTreeMap<WireId, &'a WireEnd>;
 
 fn roles<'a>(facts: &Facts<'a>) -> Roles<'a> {
@@ -53,7 +54,7 @@ fn roles<'a>(facts: &Facts<'a>) -> Roles<'a> {
             }
         }
     }
-    roles.retain(|_, other| !matches!(other, WireEnd::Nic(_) | WireEnd::Segment(_)));
+    roles.retain(|_, other| !matches!(other, WireEnd::Nic(_) | WireEnd::Segment(_) | WireEnd::Tunnel(_)));
     roles
 }
 
@@ -164,8 +165,9 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
                 place.why = "its virtual machine is being given it".to_owned();
             }
             (None, Some(_)) => {
-                let (host_name, offload) = (host_name.clone(), offload.unwrap_or(true));
-                let wish = PlugWish { wire, host_name, silent, offload };
+                // By its own name it is known as ours before it is marked, and is given the host's after.
+                let (host_name, offload) = (name.clone(), offload.unwrap_or(true));
+                let wish = PlugWish { wire, host_name, offload };
                 plan.plug.entry(nic.node_uid).or_default().push(wish);
                 place.failed = facts.trouble(wire).is_some();
                 place.why = facts.trouble(wire).unwrap_or("it is being plugged").to_owned();
@@ -184,6 +186,7 @@ pub fn plan<'a>(facts: &Facts<'a>, plan: &mut Plan) -> Places<'a> {
             present: place.link.is_some(),
             start_id: place.start.clone(),
             carrier: place.link.is_some_and(|link| link.lower_up),
+            alive: Will::of(place.link, true) == Will::Up,
             detail: place.misnamed.as_ref().unwrap_or(&place.why).clone(),
         };
         plan.observed.nics.insert(wire, observed);

@@ -2,7 +2,7 @@
 //!
 //! A wire between two NICs is carried by what its lab says, else by what the host says; `auto` is Open vSwitch where it forwards in the
 //! kernel, and the kernel alone where it has only a process to do so. Three kinds of wires have no choice: one that is impaired, and one
-//! that leads out of the lab, go through the kernel; one that ends in a segment goes through that segment's bridge.
+//! that leads out of the lab, go through the kernel; one that ends in a segment goes through that segment's bridge. Of one that goes to another host the scheduler says it, for both.
 
 use netloom_model::slice::{Wire, WireEnd};
 use netloom_model::spec::Plane;
@@ -35,6 +35,11 @@ pub fn of(facts: &Facts<'_>, wire: &Wire) -> Choice {
         Ends::Special(..) => kernel("outside: it leads out of the lab"),
         Ends::Other => kernel("dummy: it ends in nothing"),
         _ if is_impaired(wire) => kernel("impaired: what slows or loses frames is the kernel's"),
+        // Both hosts have to carry it alike: who knows both says how.
+        Ends::Tunnel(WireEnd::Nic(_), _) if wire.plane == Some(Plane::Ovs) => {
+            Choice { kernel: false, why: "hosts: both carry it by Open vSwitch" }
+        }
+        Ends::Tunnel(..) => kernel("hosts: both carry it by the kernel"),
         Ends::NicAndSegment(..) | Ends::Segments(..) => {
             Choice { kernel: false, why: "bridge: it ends in a bridge of the lab" }
         }
@@ -82,7 +87,7 @@ pub fn offloads(facts: &Facts<'_>, wire: &Wire) -> bool {
         Ends::Special(..) | Ends::Other => true,
         // What slows or loses frames must meet them one by one.
         _ if is_impaired(wire) => false,
-        Ends::Nics(..) if of(facts, wire).kernel => true,
+        Ends::Nics(..) | Ends::Tunnel(..) if of(facts, wire).kernel => true,
         _ => !facts.userspace(),
     }
 }

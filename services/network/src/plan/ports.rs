@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use netloom_model::id::WireId;
-use netloom_model::slice::{Wire, WireEnd};
+use netloom_model::slice::{Tunnel, Wire, WireEnd};
 
 use super::bridges::Bridges;
 use super::joins::{is_joined, segment_ends, tail_link, tail_mtu};
@@ -31,7 +31,8 @@ pub type Ports = BTreeMap<String, State>;
 
 struct Wish {
     bridge: String,
-    wire: WireId,
+    /// None: all wires to other hosts go through it.
+    wire: Option<WireId>,
     kind: PortKind,
     /// True when it is not to be added yet.
     held: bool,
@@ -76,15 +77,17 @@ pub fn plan(facts: &Facts<'_>, nics: &Places<'_>, bridges: &Bridges, plan: &mut 
         ports.insert(name.clone(), state);
     }
     for (name, port) in ovs.ports.iter().filter(|(_, port)| ours(port)) {
-        let Some(wire) = port.wire else { continue };
+        let wire = port.wire;
         // One that is not in the slice and was not removed either stays, and is told of.
-        let ours_to_judge = facts.is_wanted(wire) || facts.wanted.doomed.contains(&wire);
+        let is_known = |wire| facts.is_wanted(wire) || facts.wanted.doomed.contains(&wire);
+        let ours_to_judge = wire.map_or(*name == facts.names.tunnel_port(), is_known);
         let fits = wishes.get(name).is_some_and(|wish| fits(port, wish));
-        let stays = fits && (port.error.is_none() || facts.resting(wire));
+        let rests = wire.is_none_or(|wire| facts.resting(wire));
+        let stays = fits && (port.error.is_none() || rests);
         // Flows go first, so that none ever names a port that is not there.
         if ours_to_judge && !stays && !has_flows(facts, port) {
             let (bridge, name) = (port.bridge.clone(), name.clone());
-            if let Some(error) = port.error.clone().filter(|_| fits) {
+            if let Some((error, wire)) = port.error.clone().filter(|_| fits).zip(wire) {
                 plan.faulty_ports.insert(wire, format!("Open vSwitch: {error}"));
             }
             plan.changes.push(Change::DeletePort { bridge, uuid: port.uuid, name, wire });
@@ -96,7 +99,7 @@ pub fn plan(facts: &Facts<'_>, nics: &Places<'_>, bridges: &Bridges, plan: &mut 
 /// An MTU is changed where it is: Open vSwitch would otherwise set the one back that it was told first.
 fn other_mtu(port: &Port, wish: &Wish, name: &str) -> Option<Change> {
     let PortKind::Nic { mtu, .. } = wish.kind else { return None };
-    let (interface, wire, name) = (port.interface, wish.wire, name.to_owned());
+    let (interface, wire, name) = (port.interface, wish.wire?, name.to_owned());
     (port.mtu != Some(mtu)).then_some(Change::SetMtu { interface, name, wire, mtu })
 }
 
@@ -104,8 +107,9 @@ fn fits(port: &Port, wish: &Wish) -> bool {
     let behind = match &wish.kind {
         PortKind::Nic { index, .. } => port.index == Some(*index),
         PortKind::Patch { peer } => port.peer.as_ref() == Some(peer),
+        PortKind::Tunnel { local, port: number } => port.tunnel == Some((*local, *number)),
     };
-    behind && port.intact && port.bridge == wish.bridge && port.wire == Some(wish.wire)
+    behind && port.intact && port.bridge == wish.bridge && port.wire == wish.wire
 }
 
 fn has_flows(facts: &Facts<'_>, port: &Port) -> bool {
@@ -138,11 +142,20 @@ fn wishes(facts: &Facts<'_>, nics: &Places<'_>) -> BTreeMap<String, Wish> {
                 let [one, other] = names.patch(wire.wire_id);
                 for (bridge, name, peer) in [(a, &one, &other), (b, &other, &one)] {
                     let kind = PortKind::Patch { peer: peer.clone() };
-                    let wish = Wish { bridge: names.segment(bridge), wire: wire.wire_id, kind, held: false };
+                    let wire = Some(wire.wire_id);
+                    let wish = Wish { bridge: names.segment(bridge), wire, kind, held: false };
                     wishes.insert(name.clone(), wish);
                 }
             }
-            Ends::Segments(..) | Ends::Special(..) | Ends::Other => {}
+            Ends::Tunnel(WireEnd::Nic(nic), _) => {
+                wish_for_nic(facts, nics, *nic, names.bridge.clone(), &mut wishes);
+                if let Some(underlay) = facts.underlay {
+                    let kind = PortKind::Tunnel { local: underlay.address, port: underlay.ovs_port() };
+                    let wish = Wish { bridge: names.bridge.clone(), wire: None, kind, held: false };
+                    wishes.insert(names.tunnel_port(), wish);
+                }
+            }
+            Ends::Segments(..) | Ends::Special(..) | Ends::Tunnel(..) | Ends::Other => {}
         }
     }
     wishes
@@ -155,7 +168,7 @@ fn wish_for_tails(facts: &Facts<'_>, wire: &Wire, wishes: &mut BTreeMap<String, 
         let Some(link) = tail_link(facts, wire.wire_id, &name) else { continue };
         let kind = PortKind::Nic { index: link.index, mtu: tail_mtu(facts, wire) };
         let bridge = facts.names.segment(segment);
-        wishes.insert(name, Wish { bridge, wire: wire.wire_id, kind, held: false });
+        wishes.insert(name, Wish { bridge, wire: Some(wire.wire_id), kind, held: false });
     }
 }
 
@@ -170,17 +183,19 @@ fn wish_for_nic(
     let Some((place, link)) = nics.get(&nic).and_then(|place| Some((place, place.link?))) else { return };
     let kind = PortKind::Nic { index: link.index, mtu: place.nic.mtu };
     let held = place.held;
-    wishes.entry(facts.names.nic(nic)).or_insert(Wish { bridge, wire: nic, kind, held });
+    wishes.entry(facts.names.nic(nic)).or_insert(Wish { bridge, wire: Some(nic), kind, held });
 }
 
 /// What a wire ends in.
-pub enum Ends {
+pub enum Ends<'w> {
     /// Two NICs.
     Nics(WireId, WireId),
     /// A NIC and a segment.
     NicAndSegment(WireId, WireId),
     /// Two segments.
     Segments(WireId, WireId),
+    /// A NIC or a segment, and another host.
+    Tunnel(&'w WireEnd, &'w Tunnel),
     /// A NIC, and something else that needs no port.
     Special(WireId, WireEnd),
     /// What no wire can end in.
@@ -188,13 +203,17 @@ pub enum Ends {
 }
 
 /// What a wire ends in.
-pub fn ends(wire: &Wire) -> Ends {
+pub fn ends(wire: &Wire) -> Ends<'_> {
     match (&wire.a, &wire.b) {
         (WireEnd::Nic(a), WireEnd::Nic(b)) => Ends::Nics(*a, *b),
         (WireEnd::Nic(nic), WireEnd::Segment(segment)) | (WireEnd::Segment(segment), WireEnd::Nic(nic)) => {
             Ends::NicAndSegment(*nic, *segment)
         }
         (WireEnd::Segment(a), WireEnd::Segment(b)) => Ends::Segments(*a, *b),
+        (here @ (WireEnd::Nic(_) | WireEnd::Segment(_)), WireEnd::Tunnel(tunnel))
+        | (WireEnd::Tunnel(tunnel), here @ (WireEnd::Nic(_) | WireEnd::Segment(_))) => {
+            Ends::Tunnel(here, tunnel)
+        }
         (WireEnd::Nic(nic), other) | (other, WireEnd::Nic(nic)) => Ends::Special(*nic, other.clone()),
         _ => Ends::Other,
     }

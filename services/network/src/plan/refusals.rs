@@ -8,6 +8,7 @@ use netloom_model::spec::{INTERFACE_NAME, Impairment, is_interface_name};
 
 use super::Facts;
 use super::ports::{Ends, ends};
+use super::tunnels;
 use crate::qdisc;
 
 /// Wires that are refused, and why.
@@ -41,6 +42,7 @@ fn special(facts: &Facts<'_>, wire: &Wire) -> Option<String> {
     let of_host = [&wire.a, &wire.b].into_iter().any(|end| matches!(end, WireEnd::HostInterface(_)));
     match ends(wire) {
         Ends::Other => Some("a wire needs a NIC or a segment at each end, or a NIC at one".to_owned()),
+        Ends::Tunnel(_, tunnel) => tunnels::refuse(facts, wire, tunnel),
         _ if of_host && !facts.host_interfaces => Some(
             "wires must not end in interfaces of this host: allow it with network.host_interfaces in its configuration"
                 .to_owned(),

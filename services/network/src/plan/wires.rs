@@ -5,21 +5,23 @@
 //! routing protocols would otherwise fall apart over a gap of milliseconds. Carrier does not cross a segment.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use netloom_model::id::WireId;
 use netloom_model::observed::{NEEDS_RESTART, ObservedWire, Source, WireState};
 use netloom_model::slice::{Wire, WireEnd};
+use netloom_model::spec::Impairment;
 
 use super::bridges;
 use super::bridges::{Bridges, Health, has_rule, lost, problem};
-use super::joins::{are_joined, devices, has_flows, is_joined, segment_ends};
+use super::joins::{are_joined, devices, happens, has_flows, is_joined, meddled_with, segment_ends};
 use super::nics::{Place, Places};
 use super::planes;
 use super::ports::{Ends, Ports, State, ends};
 use super::refusals::Refusals;
-use super::{Facts, Plan};
+use super::{Facts, Plan, tunnels};
 use crate::carrier::{Cable, Cables, Far, Will};
 use crate::counts::Ways;
 use crate::driver::flows::Rule;
@@ -31,6 +33,8 @@ use crate::qdisc::Shape;
 const SHAPING: &str = "its impairment is being made";
 /// Why a wire is down that lacks nothing of ours.
 const DOWN_IN_NODE: &str = "the interface is down in its node";
+/// Why a wire to another host is down that lacks nothing here.
+const DOWN_THERE: &str = "the far end is down on its host";
 
 /// What is said until compute has read back that a virtual machine sees its cable.
 const UNSEEN: &str = "its virtual machine does not see the cable yet";
@@ -151,6 +155,11 @@ impl Wiring<'_> {
                 let joined = if is_joined(self.facts, wire) { of_kernel() } else { Vec::new() };
                 [of_bridge(&names.segment(a)), of_bridge(&names.segment(b)), joined].concat()
             }
+            Ends::Tunnel(WireEnd::Segment(segment), _) => {
+                [of_bridge(&names.segment(*segment)), of_kernel()].concat()
+            }
+            Ends::Tunnel(..) if is_joined(self.facts, wire) => of_kernel(),
+            Ends::Tunnel(..) => [of_bridge(&names.bridge), vec![Source::Interfaces]].concat(),
             Ends::Special(..) if wire.a_to_b.is_none() && wire.b_to_a.is_none() => vec![Source::Interfaces],
             Ends::Special(..) => of_kernel(),
             Ends::Other => Vec::new(),
@@ -172,6 +181,7 @@ impl Wiring<'_> {
                 let (index, node) = (place.link?.index, place.nic.node_uid);
                 Some(Far::Nic { index, node, start: place.start.clone() })
             });
+            let far = far.or(tunnels::remote_up(other).map(Far::Remote));
             // Of two cables in one socket one is refused.
             if is_in || !cables.contains_key(&link.index) {
                 cables.insert(link.index, Cable { is_in, far: far.unwrap_or(Far::Steady) });
@@ -185,9 +195,14 @@ impl Wiring<'_> {
             let [a, b] = devices(self.facts, self.nics, wire)?;
             return Some(Ways::Interfaces(a.index, b.index));
         }
-        let Ends::Nics(a, b) = ends(wire) else { return None };
-        match (self.nic_port(a), self.nic_port(b)) {
-            (State::Ready(a), State::Ready(b)) => Some(Ways::Ports(*a, *b)),
+        let port = |end: &WireEnd| match end {
+            WireEnd::Nic(nic) => self.nic_port(*nic),
+            _ => self.port(&self.facts.names.tunnel_port()),
+        };
+        match (ends(wire), port(&wire.a), port(&wire.b)) {
+            (Ends::Nics(..) | Ends::Tunnel(..), State::Ready(a), State::Ready(b)) => {
+                Some(Ways::Ports(*a, *b))
+            }
             _ => None,
         }
     }
@@ -202,21 +217,39 @@ impl Wiring<'_> {
 
     /// The flows that make the wire; none until both its ports are there, and while its frames go through the kernel.
     fn rules(&self, wire: &Wire) -> Vec<Rule> {
+        let carries = wire.enabled && !is_joined(self.facts, wire) && !self.is_redirected(wire);
+        let rules = if carries { self.rules_between(wire).ok() } else { None };
+        rules.into_iter().flatten().collect()
+    }
+
+    /// The flows that make a wire of NICs; what is lacking while one of its ports is.
+    fn rules_between(&self, wire: &Wire) -> Result<[Rule; 2], Stuck> {
+        let (id, names) = (wire.wire_id, self.facts.names);
+        let port = |nic| {
+            let end = if wire.a == WireEnd::Nic(nic) { End::A } else { End::B };
+            let stuck = |(state, why)| Stuck { state, end: Some(end), why };
+            self.ready(&names.nic(nic)).map_err(stuck)
+        };
         match ends(wire) {
-            Ends::Nics(a, b) if wire.enabled && !is_joined(self.facts, wire) && !self.is_redirected(wire) => {
-                match (self.nic_port(a), self.nic_port(b)) {
-                    (State::Ready(a), State::Ready(b)) => Rule::wire(wire.wire_id, *a, *b).to_vec(),
-                    _ => Vec::new(),
+            Ends::Nics(a, b) => Ok(Rule::wire(id, port(a)?, port(b)?)),
+            Ends::Tunnel(WireEnd::Nic(nic), tunnel) => {
+                let (nic, out) = (port(*nic)?, self.ready(&names.tunnel_port())?);
+                match tunnel.remote {
+                    IpAddr::V4(remote) => Ok(Rule::tunnel(id, nic, out, tunnel.vni, remote)),
+                    IpAddr::V6(_) => Err((WireState::Failed, "its tunnel is IPv6".to_owned()).into()),
                 }
             }
-            _ => Vec::new(),
+            _ => Err((WireState::Failed, "it has no flows of its own".to_owned()).into()),
         }
     }
 
     /// True while what comes in by an end is handed on by the kernel.
     fn is_redirected(&self, wire: &Wire) -> bool {
-        let redirected = |link: &Link| link.redirect.is_some();
-        devices(self.facts, self.nics, wire).is_some_and(|links| links.into_iter().any(redirected))
+        let link = |end: &WireEnd| match end {
+            WireEnd::Nic(nic) => self.nics.get(nic)?.link,
+            _ => None,
+        };
+        [&wire.a, &wire.b].into_iter().filter_map(link).any(|link| link.redirect.is_some())
     }
 
     /// When a flow that it goes by was last found missing: its own, or its segments'.
@@ -224,11 +257,14 @@ impl Wiring<'_> {
         let names = self.facts.names;
         let of_segment = |segment| lost(self.facts, &names.segment(segment), segment);
         match ends(wire) {
-            Ends::Nics(..) if is_joined(self.facts, wire) => None,
-            Ends::Nics(..) => lost(self.facts, &names.bridge, wire.wire_id),
+            Ends::Nics(..) | Ends::Tunnel(WireEnd::Nic(_), _) if is_joined(self.facts, wire) => None,
+            Ends::Nics(..) | Ends::Tunnel(WireEnd::Nic(_), _) => {
+                lost(self.facts, &names.bridge, wire.wire_id)
+            }
+            Ends::Tunnel(WireEnd::Segment(segment), _) => of_segment(*segment),
             Ends::NicAndSegment(_, segment) => of_segment(segment),
             Ends::Segments(a, b) => of_segment(a).max(of_segment(b)),
-            Ends::Special(..) | Ends::Other => None,
+            Ends::Tunnel(..) | Ends::Special(..) | Ends::Other => None,
         }
     }
 
@@ -240,7 +276,7 @@ impl Wiring<'_> {
             .ports
             .values()
             .filter(|port| port.bridge == names.bridge && port.owner.as_ref() == Some(&names.owner))
-            .filter(|port| port.wire.is_some_and(|wire| !self.facts.is_wanted(wire)))
+            .filter(|port| port.wire.is_none_or(|wire| !self.facts.is_wanted(wire)))
             .filter_map(|port| port.ofport)
             .collect();
         let stays = |rule: &&Rule| {
@@ -261,8 +297,10 @@ impl Wiring<'_> {
             _ => None,
         };
         // A NIC that has a place is of a start that lives.
-        let will = |end: &WireEnd| {
-            place(end).map_or(Will::Up, |place| Will::of(place.and_then(|place| place.link), true))
+        let will = |end: &WireEnd| match (place(end), tunnels::remote_up(end)) {
+            (Some(place), _) => Will::of(place.and_then(|place| place.link), true),
+            (None, Some(false)) => Will::Down,
+            (None, _) => Will::Up,
         };
         [(End::A, &wire.a, &wire.b), (End::B, &wire.b, &wire.a)]
             .into_iter()
@@ -315,6 +353,11 @@ impl Wiring<'_> {
                 Will::Down | Will::Gone => return verdict(WireState::Down, Some(end.end), DOWN_IN_NODE),
             }
         }
+        let other_host = [(End::A, &wire.a), (End::B, &wire.b)].into_iter();
+        let mut down_there = other_host.filter(|(_, end)| tunnels::remote_up(end) == Some(false));
+        if let Some((end, _)) = down_there.next() {
+            return verdict(WireState::Down, Some(end), DOWN_THERE);
+        }
         let misnamed = ends.iter().find_map(|end| Some((end.end, end.place?.misnamed.as_ref()?)));
         if let Some((end, why)) = misnamed {
             return verdict(WireState::Down, Some(end), why);
@@ -333,8 +376,14 @@ impl Wiring<'_> {
                 _ => {}
             }
         }
-        // It carries; only how is not what is asked for yet.
-        verdict(WireState::Up, None, if shaped { "" } else { SHAPING })
+        // It carries; only how is not what is asked for yet, or is not netloom's alone to say.
+        if !shaped {
+            return verdict(WireState::Up, None, SHAPING);
+        }
+        match meddled_with(self.facts, self.nics, wire) {
+            Some((end, why)) => verdict(WireState::Up, Some(end), &why),
+            None => verdict(WireState::Up, None, ""),
+        }
     }
 
     /// How far the wire is between its ends: done, or what it is at and why.
@@ -343,13 +392,9 @@ impl Wiring<'_> {
         match ends(wire) {
             _ if is_joined(self.facts, wire) => Ok(self.joined(wire)?),
             Ends::Special(nic, end) => Ok(self.special(wire, nic, &end)?),
-            Ends::Nics(a, b) => {
+            Ends::Nics(..) | Ends::Tunnel(..) => {
                 self.bridge(&names.bridge)?;
-                let port = |nic, end| {
-                    let stuck = |(state, why)| Stuck { state, end: Some(end), why };
-                    self.ready(&names.nic(nic)).map_err(stuck)
-                };
-                let rules = Rule::wire(wire.wire_id, port(a, End::A)?, port(b, End::B)?);
+                let rules = self.rules_between(wire)?;
                 if rules.iter().all(|rule| has_rule(self.facts, &names.bridge, rule)) {
                     return Ok(());
                 }
@@ -402,6 +447,10 @@ impl Wiring<'_> {
             }
             self.ready(&tail.outer)?;
         }
+        if let Some(link) = tunnels::taken_by_others(self.facts, wire) {
+            let why = format!("the host has an interface {} that is not netloom's: rename it", link.name);
+            return Err((WireState::Failed, why));
+        }
         let Some([a, b]) = devices(self.facts, self.nics, wire) else {
             return pending("its interfaces are being made");
         };
@@ -416,15 +465,16 @@ impl Wiring<'_> {
 
     /// Whether all that leaves by its interfaces was read back to be treated as asked.
     fn is_shaped(&self, wire: &Wire) -> bool {
-        let shaped = |link: &Link, impairment| link.shape == Shape::of(impairment, link.mtu);
+        let shaped = |link: &Link, impairment: &Impairment| link.shape == Shape::of(impairment, link.mtu);
         match ends(wire) {
             _ if !wire.enabled => true,
             Ends::Special(nic, _) => {
                 let inward = if matches!(wire.a, WireEnd::Nic(_)) { &wire.b_to_a } else { &wire.a_to_b };
                 self.nics.get(&nic).and_then(|place| place.link).is_none_or(|link| shaped(link, inward))
             }
-            _ if is_joined(self.facts, wire) => devices(self.facts, self.nics, wire)
-                .is_none_or(|[a, b]| shaped(a, &wire.b_to_a) && shaped(b, &wire.a_to_b)),
+            _ if is_joined(self.facts, wire) => devices(self.facts, self.nics, wire).is_none_or(|[a, b]| {
+                shaped(a, &happens(&wire.a, wire.b_to_a)) && shaped(b, &happens(&wire.b, wire.a_to_b))
+            }),
             _ => true,
         }
     }

@@ -19,6 +19,7 @@ use crate::netlink::{GuestEnd, Link};
 use crate::netns::{Start, Starts};
 use crate::redirect::Redirect;
 use crate::slice::Wanted;
+use crate::underlay::Underlay;
 
 pub fn id(n: u64) -> WireId {
     n.try_into().unwrap()
@@ -36,6 +37,7 @@ pub struct World {
     pub troubles: BTreeMap<WireId, Trouble>,
     pub impairments: Vec<String>,
     pub kernel_datapath: bool,
+    pub underlay: Option<Underlay>,
     pub next: u32,
 }
 
@@ -78,6 +80,7 @@ impl World {
             troubles: BTreeMap::new(),
             impairments: vec!["rate_bps".to_owned()],
             kernel_datapath: false,
+            underlay: None,
             next: 100_001,
         }
     }
@@ -100,6 +103,7 @@ impl World {
             plane: Plane::Auto,
             impairments: &self.impairments,
             host_interfaces: true,
+            underlay: self.underlay.as_ref(),
         }
     }
 
@@ -182,6 +186,16 @@ impl World {
                 self.links.insert(link.name.clone(), link);
             }
         }
+        for tunnel in &plan.tunnels {
+            let (alias, group, index) =
+                (self.names.tunnel_alias(tunnel.wire), self.names.group, self.number());
+            let (name, vxlan, mtu) = (self.names.tunnel(tunnel.wire), Some(tunnel.vxlan), tunnel.mtu);
+            let link = Link { index, name, alias, group, up: true, mtu, vxlan, ..Link::default() };
+            assert!(self.links.insert(link.name.clone(), link).is_none(), "a tunnel is made twice");
+        }
+        for (index, mtu) in &plan.mtus {
+            by_index(&mut self.links, *index, &|link| link.mtu = *mtu);
+        }
         let names = self.names.clone();
         for control in &plan.controls {
             for op in &control.ops {
@@ -217,15 +231,28 @@ impl World {
                 self.tables.remove(&name);
             }
             Change::AddPort { bridge, name, wire, kind } => {
-                let (index, mtu, peer) = match kind {
-                    PortKind::Nic { index, mtu } => (Some(index), Some(mtu), None),
-                    PortKind::Patch { peer } => (None, None, Some(peer)),
+                let (index, mtu, peer, tunnel) = match kind {
+                    PortKind::Nic { index, mtu } => (Some(index), Some(mtu), None, None),
+                    PortKind::Patch { peer } => (None, None, Some(peer), None),
+                    PortKind::Tunnel { local, port } => (None, None, None, Some((local, port))),
                 };
                 assert!(ovs.bridges.contains_key(&bridge), "no bridge for {name}");
-                let (wire, ofport) = (Some(wire), Some(number));
+                let ofport = Some(number);
                 let (interface, error, intact) = (uuid, None, true);
-                let port =
-                    Port { uuid, interface, mtu, bridge, owner, wire, index, ofport, error, peer, intact };
+                let port = Port {
+                    uuid,
+                    interface,
+                    mtu,
+                    bridge,
+                    owner,
+                    wire,
+                    index,
+                    ofport,
+                    error,
+                    peer,
+                    tunnel,
+                    intact,
+                };
                 assert!(ovs.ports.insert(name.clone(), port).is_none(), "{name} is added twice");
             }
             Change::SetMtu { name, mtu, .. } => ovs.ports.get_mut(&name).unwrap().mtu = Some(mtu),
@@ -238,7 +265,8 @@ impl World {
     /// Which wire each port of the bridge of all wires belongs to.
     pub fn wire_of(&self, ofport: u32) -> Option<WireId> {
         let port = self.ovs.as_ref()?.ports.values().find(|port| port.ofport == Some(ofport))?;
-        let is_end = |wire: &&Wire| [&wire.a, &wire.b].contains(&&WireEnd::Nic(port.wire.unwrap()));
+        let nic = WireEnd::Nic(port.wire?);
+        let is_end = |wire: &&Wire| [&wire.a, &wire.b].contains(&&nic);
         self.wanted.slice.wires.values().find(is_end).map(|wire| wire.wire_id)
     }
 
@@ -247,8 +275,12 @@ impl World {
         for _ in 0..20 {
             let plan = self.plan();
             for rule in plan.flows.get("nl0").into_iter().flatten() {
-                let ends = [rule.from, rule.to].map(|port| self.wire_of(port.unwrap()));
-                assert_eq!(ends, [Some(id(rule.cookie)); 2], "{rule:?} joins what is not one wire");
+                let to_hosts = self.ovs.as_ref().unwrap().ports.get(&self.names.tunnel_port());
+                let to_hosts = to_hosts.and_then(|port| port.ofport);
+                for port in [rule.from, rule.to].into_iter().filter(|port| *port != to_hosts) {
+                    let wire = self.wire_of(port.unwrap());
+                    assert_eq!(wire, Some(id(rule.cookie)), "{rule:?} joins what is not one wire");
+                }
                 let wire = &self.wanted.slice.wires[&id(rule.cookie)];
                 let redirected = [&wire.a, &wire.b].into_iter().any(|end| match end {
                     WireEnd::Nic(nic) => {
@@ -264,6 +296,7 @@ impl World {
                 && plan.renames.is_empty()
                 && plan.masters.is_empty()
                 && plan.tails.is_empty()
+                && plan.tunnels.is_empty()
                 && plan.untail.is_empty()
                 && plan.controls.is_empty()
                 && plan.unplug.is_empty()
@@ -366,7 +399,7 @@ impl World {
                 let ports: BTreeSet<u32> = ports.collect();
                 let ends = (ports.first().copied(), ports.last().copied());
                 if let (Some(table), (Some(from), Some(to))) = (self.tables.get_mut("nl0"), ends) {
-                    let rule = Rule { cookie: 999, from: Some(from), to: Some(to) };
+                    let rule = Rule { cookie: 999, from: Some(from), to: Some(to), ..Rule::default() };
                     Arc::make_mut(&mut table.rules).insert(rule);
                 }
             }

@@ -16,8 +16,8 @@ use nix::libc;
 use crate::figures;
 use crate::names::Names;
 use crate::namespace::{self, Outcomes, Visit};
-use crate::netlink::{Netlink, Refused, Request};
-use crate::plan::{Adoption, Control, NewTail, Op, Plan, Rename};
+use crate::netlink::{Netlink, Refused, Request, Vxlan};
+use crate::plan::{Adoption, Control, NewTail, NewTunnel, Op, Plan, Rename};
 use crate::qdisc;
 use crate::redirect;
 use crate::slice::Wanted;
@@ -33,6 +33,7 @@ fn on_host(plan: &Plan) -> bool {
     !(plan.renames.is_empty()
         && plan.masters.is_empty()
         && plan.tails.is_empty()
+        && plan.tunnels.is_empty()
         && plan.untail.is_empty()
         && plan.raise.is_empty()
         && plan.mtus.is_empty()
@@ -79,6 +80,7 @@ struct Host {
     unplug: Vec<u32>,
     untail: Vec<u32>,
     tails: Vec<NewTail>,
+    tunnels: Vec<NewTunnel>,
     renames: Vec<Rename>,
     plain: Vec<Request>,
     /// A host end, and the bridge that it is to be a port of; 0 is none.
@@ -99,6 +101,7 @@ impl Host {
             unplug: plan.unplug.values().copied().collect(),
             untail: plan.untail.clone(),
             tails: plan.tails.clone(),
+            tunnels: plan.tunnels.clone(),
             renames: plan.renames.clone(),
             plain: mtus.chain(raise).collect(),
             masters: plan.masters.iter().map(master).collect(),
@@ -116,6 +119,9 @@ impl Host {
         let mut outcomes = Outcomes::new();
         if !self.tails.is_empty() {
             outcomes.extend(make_tails(netlink, &self.names, &self.tails)?);
+        }
+        if !self.tunnels.is_empty() {
+            outcomes.extend(make_tunnels(netlink, &self.names, &self.tunnels)?);
         }
         outcomes.extend(rename(netlink, &self.renames)?);
         netlink.batch(self.plain)?;
@@ -194,6 +200,7 @@ impl Rename {
             }
             return Ok(Err(format!("its host end cannot be named {}: {e}", self.to)));
         }
+        fail_point::pass("network.rename", "named");
         if self.silent {
             namespace::silence(netlink, &[(self.index, &self.to)])?;
         }
@@ -228,21 +235,69 @@ fn make_tails(netlink: &mut Netlink, names: &Names, tails: &[NewTail]) -> io::Re
         Request::create(RouteNetlinkMessage::NewLink(message))
     };
     let made = netlink.batch(tails.iter().zip(&ends).map(veth).collect())?;
-    let numbers: HashMap<String, u32> =
-        netlink.links()?.into_iter().map(|link| (link.name, link.index)).collect();
-    let (mut marks, mut silent) = (Vec::new(), Vec::new());
-    for (tail, ends) in tails.iter().zip(&ends) {
-        for name in ends {
-            let Some(index) = numbers.get(name) else { continue };
-            let alias = LinkAttribute::IfAlias(names.tail_alias(tail.wire));
-            marks.extend([Request::set_link(*index, vec![alias]), Request::set_up(*index, true)]);
-            silent.push((*index, name.as_str()));
-        }
-    }
-    netlink.batch(marks)?;
-    namespace::silence(netlink, &silent)?;
+    fail_point::pass("network.tails", "made");
+    let alias = |tail: &NewTail| names.tail_alias(tail.wire);
+    let aliases = tails
+        .iter()
+        .zip(&ends)
+        .flat_map(|(tail, ends)| ends.iter().map(move |end| (end.clone(), alias(tail))));
+    mark(netlink, &aliases.collect::<Vec<_>>())?;
+    fail_point::pass("network.tails", "marked");
     let failed = |e: Refused| format!("its way into the segment cannot be made: {e}");
     Ok(tails.iter().map(|tail| tail.wire).zip(made.into_iter().map(|m| m.map_err(failed))).collect())
+}
+
+/// Makes tunnels to other hosts and marks them as ours.
+fn make_tunnels(netlink: &mut Netlink, names: &Names, tunnels: &[NewTunnel]) -> io::Result<Outcomes> {
+    let create = |tunnel: &NewTunnel| {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::IfName(names.tunnel(tunnel.wire)),
+            LinkAttribute::Mtu(tunnel.mtu),
+            LinkAttribute::Group(names.group),
+            LinkAttribute::LinkInfo(vec![
+                LinkInfo::Kind(InfoKind::Vxlan),
+                LinkInfo::Data(InfoData::Vxlan(tunnel.vxlan.data())),
+            ]),
+        ];
+        Request::create(RouteNetlinkMessage::NewLink(message))
+    };
+    let made = netlink.batch(tunnels.iter().map(create).collect())?;
+    let aliases = tunnels.iter().map(|t| (names.tunnel(t.wire), names.tunnel_alias(t.wire)));
+    mark(netlink, &aliases.collect::<Vec<_>>())?;
+    let failed = |tunnel: &NewTunnel, e: Refused| {
+        let Vxlan { vni, port, .. } = tunnel.vxlan;
+        let hint = match e.errno {
+            libc::EEXIST | libc::EADDRINUSE => {
+                format!(
+                    "; something else on this host has VNI {vni} or UDP port {port}: set network.tunnel_port on all hosts, or another range of VNIs for the scheduler"
+                )
+            }
+            libc::EOPNOTSUPP => "; load the module vxlan".to_owned(),
+            _ => String::new(),
+        };
+        format!("its tunnel to {} cannot be made: {e}{hint}", tunnel.vxlan.remote)
+    };
+    let outcome = |(tunnel, made): (&NewTunnel, Result<(), Refused>)| {
+        (tunnel.wire, made.map_err(|e| failed(tunnel, e)))
+    };
+    Ok(tunnels.iter().zip(made).map(outcome).collect())
+}
+
+/// Marks interfaces that were just made as ours, by name and alias, sets them up, and keeps the host's own stack from taking notice of them.
+fn mark(netlink: &mut Netlink, aliases: &[(String, String)]) -> io::Result<()> {
+    let numbers: HashMap<String, u32> =
+        netlink.links()?.into_iter().map(|link| (link.name, link.index)).collect();
+    let there = |(name, alias)| Some((*numbers.get(name)?, name, alias));
+    let there: Vec<(u32, &String, &String)> =
+        aliases.iter().map(|(name, alias)| (name, alias)).filter_map(there).collect();
+    let mark = |(index, _, alias): &(u32, &String, &String)| {
+        let alias = LinkAttribute::IfAlias((*alias).clone());
+        [Request::set_link(*index, vec![alias]), Request::set_up(*index, true)]
+    };
+    netlink.batch(there.iter().flat_map(mark).collect())?;
+    let silent: Vec<(u32, &str)> = there.iter().map(|(index, name, _)| (*index, name.as_str())).collect();
+    namespace::silence(netlink, &silent)
 }
 
 /// Sees to what is done to frames, in one batch.
@@ -284,7 +339,9 @@ fn control(netlink: &mut Netlink, names: &Names, controls: &[Control]) -> io::Re
             *outcome = Err(format!("the kernel refused what is to be done to its frames: {e}"));
         }
     }
-    tidy(netlink, &places)?;
+    if !places.is_empty() {
+        tidy(netlink, &places)?;
+    }
     Ok(outcomes.into_iter().collect())
 }
 
@@ -298,6 +355,7 @@ fn tidy(netlink: &mut Netlink, places: &[u32]) -> io::Result<()> {
             empty.push(redirect::take_place(*index));
         }
     }
+    fail_point::pass("network.places", "before");
     netlink.batch(empty).map(drop)
 }
 

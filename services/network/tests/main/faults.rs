@@ -7,13 +7,16 @@ use netloom_proto::network::v1 as pb;
 use netloom_service::testing::eventually;
 
 use crate::frames::{Port, crossings};
-use crate::harness::{BOUND, Host, Node, On, Slice, nic, on_a_host, on_both_planes, run, with_machines};
+use crate::harness::{
+    BOUND, Host, Node, On, Slice, nic, number, on_a_host, on_both_planes, run, with_machines,
+};
 
 on_both_planes!(
     a_node_that_starts_again_gets_its_nics_and_wires_back,
     what_makes_a_wire_is_put_back_and_its_loss_is_told,
     a_deleted_interface_is_made_again,
     a_service_that_starts_again_finds_everything_and_touches_nothing,
+    an_interface_that_its_node_renamed_gets_its_name_back,
 );
 with_machines!(
     a_node_that_starts_again_gets_its_nics_and_wires_back,
@@ -258,10 +261,9 @@ fn a_service_that_starts_again_finds_everything_and_touches_nothing(on: On) {
     });
 }
 
-#[test]
-fn an_interface_that_its_node_renamed_gets_its_name_back() {
-    on_a_host("an_interface_that_its_node_renamed_gets_its_name_back", || async {
-        let pair = Pair::start().await;
+fn an_interface_that_its_node_renamed_gets_its_name_back(on: On) {
+    on_a_host("an_interface_that_its_node_renamed_gets_its_name_back", || async move {
+        let pair = Pair::start_on(on).await;
         let (node, wire) = (&pair.nodes[1], pair.wire);
         let index = pair.index(1).split(':').next().unwrap().to_owned();
         for name in ["wan", "lan0"] {
@@ -290,7 +292,7 @@ fn an_interface_that_its_node_renamed_gets_its_name_back() {
         node.run("ip", &["link", "delete", "eth1"]);
         pair.until_it_carries().await;
         // An interface in a namespace of the node's own making is left alone.
-        let inner = format!("nt{}", std::process::id());
+        let inner = format!("nt{}-{}", std::process::id(), number());
         node.run("ip", &["netns", "add", &inner]);
         node.run("ip", &["link", "set", "eth1", "netns", &inner, "name", "wan"]);
         node.run("ip", &["-n", &inner, "link", "set", "wan", "up"]);

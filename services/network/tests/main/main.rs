@@ -12,6 +12,7 @@ mod faults;
 mod fidelity;
 mod frames;
 mod harness;
+mod hosts;
 mod impairment;
 mod machines;
 mod ownership;

@@ -2,6 +2,7 @@
 
 use netloom_model::id::{NodeUid, WireId};
 use netloom_proto::network::v1 as pb;
+use netloom_proto::v1::Plane;
 use netloom_service::testing::eventually;
 
 use crate::harness::{BOUND, Host, On, Slice, nic, on_a_host, on_both_planes, run};
@@ -141,7 +142,23 @@ fn what_cannot_be_removed_is_told(on: On) {
         let wire = slice.wire(nic(ends[0]), nic(ends[1]));
         host.sync(&slice).await;
         host.until_up(&[wire]).await;
-        host.ovs.stop_server();
+        if on == On::Kernel {
+            // Where Open vSwitch has no part, it is not waited for.
+            host.ovs.stop_server();
+            host.remove(slice.ids()).await;
+            assert_eq!(host.interfaces(), Vec::<String>::new());
+            host.ovs.start_server();
+            // Where it may have: the ports of a wire that it carried until a moment ago.
+            slice.0.wires[0].plane = Plane::Ovs.into();
+            host.sync(&slice).await;
+            host.until("Open vSwitch carries it", |t| t.up(wire) && t.wires[&wire].plane == "ovs").await;
+            host.ovs.stop_server();
+            host.until("its database is missed", |t| !t.inventory.problems.is_empty()).await;
+            slice.0.wires[0].plane = Plane::Kernel.into();
+            host.ensure(&slice).await;
+        } else {
+            host.ovs.stop_server();
+        }
         let request = pb::RemoveRequest { term: 1, wire_ids: slice.ids() };
         let response = host.client.clone().remove(request.clone()).await.unwrap().into_inner();
         assert_eq!(response.failures.len(), 3);

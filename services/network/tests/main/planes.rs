@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use netloom_proto::network::v1 as pb;
 use netloom_proto::v1::Plane;
 use netloom_service::testing::eventually;
 
@@ -53,12 +54,8 @@ impl Pair {
     }
 
     /// What stays the same of each NIC whatever carries its wire.
-    fn identities(&self) -> Vec<(String, serde_json::Value)> {
-        let of = |node: &Node| {
-            let shown = node.run("ip", &["-d", "-j", "link", "show", "eth1"]);
-            let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
-            (node.index("eth1"), shown[0]["carrier_changes"].clone())
-        };
+    fn identities(&self) -> Vec<(String, u64)> {
+        let of = |node: &Node| (node.index("eth1"), node.carrier_changes("eth1"));
         self.nodes.iter().map(of).collect()
     }
 
@@ -68,7 +65,10 @@ impl Pair {
     }
 }
 
-on_both_planes!(what_a_wire_carries_is_counted_each_way_by_itself);
+on_both_planes!(
+    what_a_wire_carries_is_counted_each_way_by_itself,
+    what_somebody_else_does_to_its_frames_is_told_and_left_alone,
+);
 with_machines!(what_a_wire_carries_is_counted_each_way_by_itself);
 
 fn what_a_wire_carries_is_counted_each_way_by_itself(on: On) {
@@ -103,6 +103,44 @@ fn what_a_wire_carries_is_counted_each_way_by_itself(on: On) {
                 (300..340).contains(&there) && (50..90).contains(&back) && (880..1_020).contains(&bytes)
             })
             .await;
+    });
+}
+
+fn what_somebody_else_does_to_its_frames_is_told_and_left_alone(on: On) {
+    on_a_host("what_somebody_else_does_to_its_frames_is_told_and_left_alone", || async move {
+        let mut pair = Pair::start(on).await;
+        let (wire, end) = (pair.wire, host_end(pair.slice.0.nics[1].wire_id));
+        let tc = |words: &str| run("tc", &words.replace("END", &end).split(' ').collect::<Vec<_>>());
+        let says = |t: &Told, words: &str| {
+            let told = &t.wires[&wire];
+            t.up(wire) && told.detail.contains(words) && told.end() == pb::End::B
+        };
+        let is_silent = |t: &Told| t.up(wire) && t.wires[&wire].detail.is_empty();
+        assert!(is_silent(&pair.host.told()));
+        tc("qdisc add dev END root handle 7: pfifo limit 50");
+        pair.host.until("the queue is told", |t| says(t, "a queue of somebody else's")).await;
+        pair.nodes[0].run("ping", &["-c", "1", "-W", "5", "10.8.0.2"]);
+        // Also by a service that finds it.
+        pair.host.stop_service().await;
+        pair.host.start_service().await;
+        pair.host.sync(&pair.slice).await;
+        let is_told = |t: &Told| t.wires.contains_key(&wire) && says(t, "a queue of somebody else's");
+        pair.host.until("the queue is told again", is_told).await;
+        assert!(tc("qdisc show dev END").contains("pfifo 7:"));
+        tc("qdisc del dev END root");
+        pair.host.until("it is gone", is_silent).await;
+        if on == On::Kernel {
+            let filters =
+                "filter add dev END ingress protocol all pref 7 u32 match u32 0xdead 0xffffffff flowid 1:1";
+            let is_told = |t: &Told| says(t, "a filter of somebody else's");
+            for delete in ["pref 7 protocol all u32", "pref 7"] {
+                tc(filters);
+                pair.host.until("the filter is told", is_told).await;
+                assert!(tc("filter show dev END ingress").contains("pref 7 "));
+                tc(&format!("filter del dev END ingress {delete}"));
+                pair.host.until("it is gone", is_silent).await;
+            }
+        }
     });
 }
 

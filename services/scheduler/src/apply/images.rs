@@ -13,7 +13,6 @@ use crate::error::{Error, Result};
 use crate::rows::{LabRows, NodeRow};
 use crate::scheduler::Scheduler;
 use crate::slices::successors;
-use crate::world::HostView;
 
 impl Scheduler {
     /// Asks each host for its images and the registry for its verdict; fails with every image that cannot be used.
@@ -65,16 +64,18 @@ impl Scheduler {
         Ok(())
     }
 
-    /// Which lab uses which images: by lab, each image once. What a lab has set aside or is about to have counts as well.
-    pub fn image_users(&self) -> BTreeSet<(String, String)> {
-        let mut users = BTreeSet::new();
+    /// Which lab uses which images, by lab, each image once, with the digests of what its nodes are made from. What a lab has set aside or is about to have counts as
+    /// well.
+    pub fn image_users(&self) -> BTreeMap<(String, String), BTreeSet<String>> {
+        let mut users: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
         for rows in self.store.all() {
-            let of_rows = rows.nodes.values().map(|n| &*n.spec);
-            for node in of_rows.chain(&rows.lab.spec.nodes) {
+            let of_rows = rows.nodes.values().map(|n| (&*n.spec, n.image_digest.as_str()));
+            for (node, digest) in of_rows.chain(rows.lab.spec.nodes.iter().map(|n| (n, ""))) {
                 let of_kind = || self.catalogue.get(&node.kind).map(|k| k.image.clone()).unwrap_or_default();
                 let image = if node.image.is_empty() { of_kind() } else { node.image.clone() };
                 if !image.is_empty() {
-                    users.insert((rows.lab.id.to_string(), image));
+                    let digests = users.entry((rows.lab.id.to_string(), image)).or_default();
+                    digests.extend((!digest.is_empty()).then(|| digest.to_owned()));
                 }
             }
         }
@@ -108,8 +109,8 @@ impl Scheduler {
         let hosts: BTreeSet<&HostId> = successors.iter().filter_map(|n| n.host.as_ref()).collect();
         let uids: Vec<NodeUid> = successors.iter().map(|n| n.uid).collect();
         let mut refused = Vec::new();
-        for client in hosts.into_iter().filter_map(|h| self.hosts.get(h)) {
-            let of_host = self.refused_by(client, rows, &uids).await?;
+        for client in hosts.into_iter().filter_map(|h| self.host(h)) {
+            let of_host = self.refused_by(&client, rows, &uids).await?;
             refused.extend(of_host.into_iter().map(|r| (client.id.clone(), r)));
         }
         let Some((host, first)) = refused.first() else { return Ok(()) };
@@ -139,32 +140,29 @@ impl Scheduler {
             asked.entry(&u.host).or_default().insert((u.reference.clone(), u.runtime, digest));
         }
         let ask = |(host, images): (&HostId, BTreeSet<(String, Runtime, String)>)| {
-            let client = self.hosts.get(host).cloned();
+            let client = self.host(host);
             let (host, images) = (host.clone(), images.into_iter().collect::<Vec<_>>());
             async move {
                 let Some(client) = client else {
-                    let message = format!("host {host} is not in the scheduler's configuration");
+                    let message = format!("host {host} is none of the scheduler's any more");
                     return Err(Error::from(Failure::new(Code::Unavailable, "HOST_UNAVAILABLE", message)));
                 };
-                let (facts, room) = client.inspect_images(&images).await?;
+                let (facts, room_bytes) = client.inspect_images(&images).await?;
                 self.registry.record(&host, facts).await?;
-                Ok((host, room))
+                let said = self.world.host(&host, |v| v.compute.inventory.architecture.clone());
+                let Some(architecture) = said.filter(|a| !a.is_empty()) else {
+                    // It may answer before it is heard of: what it is, is not known then, and an image for another machine would pass.
+                    let message = format!("host {host} is not heard of yet; try again");
+                    return Err(Error::from(Failure::new(Code::Unavailable, "HOST_UNAVAILABLE", message)));
+                };
+                Ok((host, ImageHost { architecture, room_bytes }))
             }
         };
-        let rooms = futures::future::try_join_all(asked.into_iter().map(ask)).await?;
+        let hosts = futures::future::try_join_all(asked.into_iter().map(ask)).await?;
         if uses.is_empty() {
             return Ok(Vec::new());
         }
-        let architectures: BTreeMap<HostId, String> = self.world.read(|hosts| {
-            let of_host =
-                |(id, view): (&HostId, &HostView)| (id.clone(), view.compute.inventory.architecture.clone());
-            hosts.iter().map(of_host).collect()
-        });
-        let hosts = rooms.into_iter().map(|(host, room_bytes)| {
-            let architecture = architectures.get(&host).cloned().unwrap_or_default();
-            (host, ImageHost { architecture, room_bytes })
-        });
-        self.registry.validate(uses, &hosts.collect()).await
+        self.registry.validate(uses, &hosts.into_iter().collect()).await
     }
 }
 

@@ -137,7 +137,7 @@ impl Scheduler {
         if let Some(row) = after.links.get_mut(&uid) {
             row.enabled = enabled;
         }
-        self.refresh(&mut after);
+        self.refresh(&tx, &mut after);
         let view = after.links.get(&uid).map(|row| LinkView::new(&after, row));
         if tx.save(Some(&before), after).await? {
             tracing::info!(lab = %before.lab.id, link, enabled, "link plugged or unplugged");

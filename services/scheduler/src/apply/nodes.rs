@@ -104,7 +104,7 @@ impl Scheduler {
         }
         rows.operation = Some(operation.id);
         rows.lab.traceparent.clone_from(&operation.traceparent);
-        self.refresh(&mut rows);
+        self.refresh(&tx, &mut rows);
         operation.progress = progress(&operation, Some(&rows));
         tracing::info!(
             lab = %rows.lab.id, operation = %operation.id, nodes = operation.plan.actions.len(),

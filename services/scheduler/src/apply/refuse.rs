@@ -3,14 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::failure::{Code, Failure, Violation};
-use netloom_model::id::{Digest, LabId};
+use netloom_model::id::{Digest, HostId, LabId};
+use netloom_model::plan::Unplaced;
 use netloom_model::spec::LabSpec;
 use netloom_model::state::Wanted;
 
+use crate::config::Config;
 use crate::error::Result;
 use crate::plan::Planned;
 use crate::rows::{LabRows, NodeRow, OperationKind, OperationRow};
 use crate::store::Tx;
+use crate::vnis;
 
 /// How many digests of missing files are named at once: they travel in a header.
 const MISSING_NAMED: usize = 50;
@@ -79,6 +82,54 @@ pub(super) fn refuse_growth(planned: &Planned) -> Result<()> {
         .into())
 }
 
+/// Refuses nodes that are to be on a host that there is not.
+pub(super) fn refuse_unknown_hosts<'h>(
+    planned: &Planned,
+    hosts: impl Iterator<Item = &'h HostId> + Clone,
+) -> Result<()> {
+    let lost = |node: &&NodeRow| {
+        let named = &node.spec.placement.host;
+        !named.is_empty() && !hosts.clone().any(|h| h.as_str().eq_ignore_ascii_case(named))
+    };
+    let nodes: Vec<&NodeRow> = planned.rows.asked_for().into_iter().filter(lost).collect();
+    let Some(first) = nodes.first() else { return Ok(()) };
+    let known: Vec<&str> = hosts.map(HostId::as_str).collect();
+    let wrong = nodes.iter().map(|node| Violation {
+        field: format!("node {}", node.id),
+        description: format!("there is no host \"{}\"", node.spec.placement.host),
+    });
+    let message = format!(
+        "nodes of lab \"{}\" are to be on hosts that there are not; there are {}",
+        planned.rows.lab.id,
+        known.join(", ")
+    );
+    let failure = Failure::new(Code::NotFound, "HOST_NOT_FOUND", message);
+    let failure = failure.with("host", first.spec.placement.host.clone());
+    Err(Failure { violations: wrong.collect(), ..failure }.into())
+}
+
+/// That a lab of which all is to run or nothing does not fit; none when it does, or need not.
+pub(super) fn does_not_fit(planned: &Planned) -> Option<Failure> {
+    let (lab, unplaced) = (&planned.rows.lab, &planned.plan.unplaced);
+    if lab.spec.placement_policy.is_best_effort() || unplaced.is_empty() {
+        return None;
+    }
+    let describe = |node: &Unplaced| {
+        let hosts = node.rejections.iter().map(|r| format!("host {}: {}", r.host, r.detail));
+        Violation { field: format!("node {}", node.node), description: hosts.collect::<Vec<_>>().join("; ") }
+    };
+    let nodes: Vec<&str> = unplaced.iter().map(|u| u.node.as_str()).collect();
+    let message = format!(
+        "{} of {} nodes of lab \"{}\" fit on no host, and its placement-policy is all-or-nothing, so nothing is changed",
+        nodes.len(),
+        planned.rows.asked_for().len(),
+        lab.id
+    );
+    let failure = Failure::new(Code::ResourceExhausted, "LAB_DOES_NOT_FIT", message);
+    let failure = failure.with("lab", lab.id.to_string()).with("nodes", nodes.join(","));
+    Some(Failure { violations: unplaced.iter().map(describe).collect(), ..failure })
+}
+
 /// Refuses nodes that ask for what no host allows or can do: nothing of that comes by waiting.
 pub(super) fn refuse_forbidden(planned: &Planned) -> Result<()> {
     let Some((_, first)) = planned.forbidden.first() else { return Ok(()) };
@@ -94,9 +145,26 @@ pub(super) fn refuse_forbidden(planned: &Planned) -> Result<()> {
     let message =
         format!("lab \"{}\" asks for what its hosts do not allow or cannot do", planned.rows.lab.id);
     let failure = Failure::new(Code::FailedPrecondition, &first.code, message);
-    let nodes: Vec<&str> = planned.forbidden.iter().map(|(node, _)| node.as_str()).collect();
+    let mut nodes: Vec<&str> = planned.forbidden.iter().map(|(node, _)| node.as_str()).collect();
+    nodes.dedup();
     let failure = failure.with("host", first.host.clone()).with("nodes", nodes.join(","));
     Err(Failure { violations: told.into_iter().map(describe).collect(), ..failure }.into())
+}
+
+/// Refuses a lab with links between hosts for which no network identifier is free.
+pub(super) fn refuse_without_vni(rows: &LabRows, config: &Config) -> Result<()> {
+    let without = vnis::without(rows);
+    let Some(first) = without.iter().map(|link| link.id.as_str()).min() else { return Ok(()) };
+    let message = format!(
+        "{} for {} of lab \"{}\", {first} among them: {} to {} are in use; destroy labs with links between hosts, or widen first_vni and last_vni of [scheduler]",
+        vnis::NONE_FREE,
+        without.len(),
+        rows.lab.id,
+        config.first_vni,
+        config.last_vni
+    );
+    let failure = Failure::new(Code::ResourceExhausted, "VNI_EXHAUSTED", message);
+    Err(failure.with("lab", rows.lab.id.to_string()).with("link", first).into())
 }
 
 /// The operation that a request made when it was sent before. An id that made something else is refused: its caller would be told of what it never asked.

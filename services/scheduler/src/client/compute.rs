@@ -1,12 +1,13 @@
 //! Calls to a host's compute service.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use netloom_model::failure::{Code, Failure};
 use netloom_model::id::{LabUid, NodeUid};
-use netloom_model::observed::{ComputeInventory, Observed, StagePoint};
+use netloom_model::observed::{ComputeInventory, Observed, Source, StagePoint};
 use netloom_model::slice::Instance;
 use netloom_model::spec::FileEntry;
 use netloom_model::state::Runtime;
@@ -58,7 +59,12 @@ pub enum ComputeEvent {
     /// Nothing exists of this uid any more.
     Gone(NodeUid),
     /// Still here.
-    Heartbeat(Option<ComputeInventory>),
+    Heartbeat {
+        /// What the host can do, when that changed.
+        inventory: Option<ComputeInventory>,
+        /// How long ago each source was last read, or known to answer.
+        ages: BTreeMap<Source, Duration>,
+    },
 }
 
 /// What a store has of an image.
@@ -131,8 +137,10 @@ impl HostClient {
         Ok(())
     }
 
-    /// What the host runs, as it is seen. Ends when the stream does, or with what cannot be read.
-    pub async fn observe_instances(&self) -> Result<impl Stream<Item = Result<ComputeEvent>> + Send + use<>> {
+    /// What the host runs, as it is seen, and what its clock shows, in microseconds since 1970. Ends when the stream does, or with what cannot be read.
+    pub async fn observe_instances(
+        &self,
+    ) -> Result<impl Stream<Item = Result<(ComputeEvent, i64)>> + Send + use<>> {
         let call = bounded(NOTE, {
             let mut client = self.compute.clone();
             async move { client.observe(pc::ObserveRequest {}).await }
@@ -141,11 +149,12 @@ impl HostClient {
         let error = self.error(COMPUTE);
         let mut parts = Vec::new();
         Ok(stream.filter_map(move |message| {
-            let event = message
-                .map_err(|s| from_status(&s))
-                .and_then(|m| compute_event(m, &mut parts).map_err(unreadable))
-                .map_err(&error);
-            std::future::ready(event.transpose())
+            let said = message.map_err(|s| from_status(&s)).and_then(|m| {
+                let clock_us = m.clock_us;
+                let event = compute_event(m, &mut parts).map_err(unreadable)?;
+                Ok(event.map(|event| (event, clock_us)))
+            });
+            std::future::ready(said.map_err(&error).transpose())
         }))
     }
 
@@ -285,7 +294,10 @@ fn compute_event(
         }
         Some(E::Changed(o)) => ComputeEvent::Changed(o.try_into()?),
         Some(E::Gone(uid)) => ComputeEvent::Gone(netloom_proto::convert::id("gone", &uid)?),
-        Some(E::Heartbeat(h)) => ComputeEvent::Heartbeat(h.inventory.map(TryInto::try_into).transpose()?),
-        None => ComputeEvent::Heartbeat(None),
+        Some(E::Heartbeat(h)) => ComputeEvent::Heartbeat {
+            inventory: h.inventory.map(TryInto::try_into).transpose()?,
+            ages: netloom_proto::convert::ages(h.read_ago_ms),
+        },
+        None => ComputeEvent::Heartbeat { inventory: None, ages: BTreeMap::new() },
     }))
 }

@@ -1,10 +1,13 @@
 //! Calls to a host's network service.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
 use netloom_model::id::WireId;
-use netloom_model::observed::{Carried, NetworkInventory, ObservedNic, ObservedSegment, ObservedWire};
+use netloom_model::observed::{
+    Carried, NetworkInventory, ObservedNic, ObservedSegment, ObservedWire, Source,
+};
 use netloom_model::slice::NetworkSlice;
 use netloom_proto::convert::ConvertError;
 use netloom_proto::network::v1 as pn;
@@ -37,6 +40,8 @@ pub enum NetworkEvent {
         inventory: Option<NetworkInventory>,
         /// What wires carried, of those that did.
         carried: Vec<(WireId, Carried)>,
+        /// How long ago each source was last read, or known to answer.
+        ages: BTreeMap<Source, Duration>,
     },
 }
 
@@ -190,8 +195,9 @@ fn network_event(
         Some(E::Changes(c)) => NetworkEvent::Changes(objects(c.nics, c.wires, c.segments)?),
         Some(E::Heartbeat(h)) => {
             let carried = h.carried.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
-            NetworkEvent::Heartbeat { inventory: h.inventory.map(Into::into), carried }
+            let ages = netloom_proto::convert::ages(h.read_ago_ms);
+            NetworkEvent::Heartbeat { inventory: h.inventory.map(Into::into), carried, ages }
         }
-        None => NetworkEvent::Heartbeat { inventory: None, carried: Vec::new() },
+        None => NetworkEvent::Heartbeat { inventory: None, carried: Vec::new(), ages: BTreeMap::new() },
     }))
 }

@@ -10,7 +10,7 @@ use netloom_proto::convert::timestamp;
 use netloom_proto::image_registry::v1 as pi;
 use netloom_proto::image_registry::v1::image_registry_service_client::ImageRegistryServiceClient;
 use netloom_proto::v1 as p;
-use netloom_service::{Channel, Connector, Endpoint};
+use netloom_service::{Channel, Connector, Replicas, Whom};
 use tonic::Request;
 
 use super::{ImageFacts, NOTE, bounded};
@@ -93,8 +93,8 @@ pub struct RegistryClient(ImageRegistryServiceClient<Channel>);
 
 impl RegistryClient {
     /// A channel to the registry; it connects when first used.
-    pub fn new(endpoint: &Endpoint, connector: &Connector) -> RegistryClient {
-        RegistryClient(ImageRegistryServiceClient::new(connector.channel(endpoint)))
+    pub fn new(endpoints: &Replicas, connector: &Connector) -> RegistryClient {
+        RegistryClient(ImageRegistryServiceClient::new(connector.channel_to(endpoints, Whom::Any)))
     }
 
     /// Tells what a host's stores have.

@@ -23,7 +23,7 @@ fn invalid(field: &str, what: impl Into<String>) -> Status {
     to_status(failure.violation(field, what))
 }
 
-fn lab_id(text: &str) -> Result<LabId, Status> {
+pub(super) fn lab_id(text: &str) -> Result<LabId, Status> {
     text.parse().map_err(|_| to_status(lab_not_found(text)))
 }
 
@@ -116,14 +116,14 @@ impl Grpc {
                 format!("are on hosts {first} and {second}: capture on one host at a time"),
             ));
         }
-        let client = hosts.first().and_then(|host| self.core.hosts.get(*host));
+        let client = hosts.first().and_then(|host| self.core.host(host));
         let client = client.ok_or_else(|| not_found("host", "HOST_NOT_FOUND", &request.lab))?;
         let uid = ticket::capture_uid(nics.iter().map(|(nic, _)| nic.wire_id.get()));
         let interface =
             |(nic, name): (&NicRow, String)| ps::CaptureInterface { nic: nic.wire_id.get(), name };
         Ok(ps::CaptureTicket {
             endpoint: client.network_endpoint.to_string(),
-            ticket: self.core.ticket(&uid, "capture"),
+            ticket: self.core.ticket(&client.id, &uid, "capture"),
             interfaces: nics.into_iter().map(interface).collect(),
         })
     }

@@ -13,16 +13,23 @@ use netloom_proto::v1 as p;
 use netloom_service::status::to_rpc_status;
 
 use crate::events::Heard;
+use crate::quota::Quota;
 use crate::rows::{HostRow, LabRows, NodeRow, OperationKind, OperationRow, OperationState, Reserved};
 use crate::scheduler::Scheduler;
 use crate::store::{Interface, LabView, LinkView, NodeView, Object, progress};
+use crate::world::HostView;
 
 pub(super) fn lab(core: &Scheduler, view: LabView) -> ps::LabFacts {
-    let LabView { lab, nodes, links, unplugged, operation, hosts } = view;
+    let LabView { lab, nodes, links, unplugged, needs_restart, operation, hosts } = view;
     let node =
         |(runtime, wanted, state, count)| ps::NodeTally::from(NodeTally { runtime, wanted, state, count });
-    let links = links.into_iter().map(|(state, count)| LinkTally { state, count, unplugged: false });
-    let unplugged = unplugged.into_iter().map(|(state, count)| LinkTally { state, count, unplugged: true });
+    let tallies = |group: Vec<_>, unplugged, needs_restart| {
+        group.into_iter().map(move |(state, count)| {
+            ps::LinkTally::from(LinkTally { state, count, unplugged, needs_restart })
+        })
+    };
+    let links = tallies(links, false, false);
+    let others = tallies(unplugged, true, false).chain(tallies(needs_restart, false, true));
     ps::LabFacts {
         uid: lab.uid.to_string(),
         id: lab.id.to_string(),
@@ -30,7 +37,7 @@ pub(super) fn lab(core: &Scheduler, view: LabView) -> ps::LabFacts {
         wanted: p::Wanted::from(lab.wanted).into(),
         generation: lab.generation,
         node_tallies: nodes.into_iter().map(node).collect(),
-        link_tallies: links.chain(unplugged).map(Into::into).collect(),
+        link_tallies: links.chain(others).collect(),
         operation: operation.unwrap_or_default(),
         create_time: timestamp(lab.create_us),
         update_time: timestamp(lab.update_us),
@@ -50,7 +57,6 @@ pub(super) fn node(core: &Scheduler, view: NodeView) -> ps::NodeFacts {
         present: i.present,
         carrier: i.carrier,
     };
-    let observe_time = timestamp(core.world.heard_us(node.host.iter()));
     let of_segment = |host: &HostId, segment: &WireId| {
         core.world.host(host, |view| view.network.segments.get(segment).map(|s| s.sources.clone())).flatten()
     };
@@ -62,6 +68,7 @@ pub(super) fn node(core: &Scheduler, view: NodeView) -> ps::NodeFacts {
     if !sources.is_empty() && interfaces.iter().any(|interface| interface.present) {
         sources.push(Source::Interfaces);
     }
+    let observe_time = timestamp(core.world.read_us(node.host.as_ref(), &sources));
     let mut facts = ps::NodeFacts {
         boot: boot(core, &node),
         sources: told(sources),
@@ -99,9 +106,17 @@ pub(super) fn link(core: &Scheduler, view: LinkView) -> ps::LinkFacts {
     let LinkView { lab, link } = view;
     let carried = |host| core.world.host(host, |view| view.network.carried.get(&link.wire_id).copied());
     let carried = link.host.as_ref().and_then(carried).flatten();
-    let read =
-        |host| core.world.host(host, |view| view.network.wires.get(&link.wire_id).map(|w| w.sources.clone()));
-    let sources = link.host.as_ref().and_then(read).flatten().unwrap_or_default();
+    // Each host reads its own half.
+    let halves = link.hosts().map(|host| {
+        let of = |view: &HostView| view.network.wires.get(&link.wire_id).map(|wire| wire.sources.clone());
+        (host, core.world.host(host, of).flatten().unwrap_or_default())
+    });
+    let halves: Vec<(&HostId, Vec<Source>)> = halves.collect();
+    let read = halves.iter().map(|(host, sources)| core.world.read_us(Some(*host), sources)).min();
+    let observe_time = timestamp(read.unwrap_or_default());
+    let mut sources: Vec<Source> = halves.into_iter().flat_map(|(_, sources)| sources).collect();
+    sources.sort();
+    sources.dedup();
     ps::LinkFacts {
         carried_a_to_b: carried.map(|c| c.a_to_b.into()),
         carried_b_to_a: carried.map(|c| c.b_to_a.into()),
@@ -109,7 +124,7 @@ pub(super) fn link(core: &Scheduler, view: LinkView) -> ps::LinkFacts {
         uid: link.uid.to_string(),
         lab,
         id: link.id,
-        observe_time: timestamp(core.world.heard_us(link.host.iter())),
+        observe_time,
         enabled: link.enabled,
         spec: Some(link.spec.into_inner().into()),
         state: p::LinkState::from(link.state).into(),
@@ -144,16 +159,20 @@ pub(super) fn host(
         0 => row.heard_us,
         us => us,
     };
+    let (cpu_overcommit, memory_overcommit) = row.policy.overcommit(&core.config);
     ps::HostFacts {
         uid: row.uid,
         heard,
         problems,
         cpu_millis: compute.cpu_millis,
         cpu_reserved_millis: reserved.cpu_millis,
-        cpu_overcommit: core.config.cpu_overcommit,
+        cpu_overcommit,
         memory_bytes: compute.memory_bytes,
         memory_reserved_bytes: reserved.memory_bytes,
-        memory_overcommit: core.config.memory_overcommit,
+        memory_overcommit,
+        system_cpu_millis: row.policy.system_cpu_millis,
+        system_memory_bytes: row.policy.system_memory_bytes,
+        taints: row.policy.taints.into_iter().collect(),
         runtimes: compute.runtimes.into_iter().map(|r| p::Runtime::from(r).into()).collect(),
         runtime_versions: compute.runtime_versions,
         missing_runtimes: compute.missing_runtimes,
@@ -164,7 +183,51 @@ pub(super) fn host(
         node_tallies: tallies.get(&row.id).into_iter().flatten().map(|t| (*t).into()).collect(),
         observe_time: timestamp(heard_us),
         id: row.id.to_string(),
+        cordoned: row.cordoned,
+        drain: drain(core, &row.id).into(),
+        staying: staying(core, &row.id),
+        labels: row.policy.labels.into_iter().collect(),
+        address: row.membership.address,
+        certificate_serial: row.membership.serial,
+        certificate_expire_time: timestamp(row.membership.expire_us),
     }
+}
+
+/// A quota, with what is used of it.
+pub(super) fn quota(core: &Scheduler, quota: Quota) -> ps::QuotaFacts {
+    let used = core.usage(&quota.project);
+    ps::QuotaFacts {
+        project: quota.project,
+        nodes: quota.nodes,
+        cpu_millis: quota.cpu_millis,
+        memory_bytes: quota.memory_bytes,
+        lab_count: used.labs,
+        used_nodes: used.nodes,
+        used_cpu_millis: used.cpu_millis,
+        used_memory_bytes: used.memory_bytes,
+    }
+}
+
+/// How far a host is drained, when it is.
+fn drain(core: &Scheduler, host: &HostId) -> p::DrainState {
+    match core.world.drained().contains_key(host) {
+        false => p::DrainState::Unspecified,
+        true if crate::drain::is_empty(core, host) => p::DrainState::Drained,
+        true => p::DrainState::Draining,
+    }
+}
+
+/// The nodes that stay on a host that is drained.
+fn staying(core: &Scheduler, host: &HostId) -> Vec<p::StayingNode> {
+    let stay = core.world.host(host, |view| view.stay.clone()).unwrap_or_default();
+    let of_lab = |(lab, nodes): (_, Vec<netloom_model::plan::Unplaced>)| {
+        let lab = core.store.rows(lab).map(|rows| rows.lab.id.to_string()).unwrap_or_default();
+        nodes.into_iter().map(move |stays| p::StayingNode {
+            node: format!("labs/{lab}/nodes/{}", stays.node),
+            rejections: stays.rejections.into_iter().map(Into::into).collect(),
+        })
+    };
+    stay.into_iter().flat_map(of_lab).collect()
 }
 
 /// How long a virtual machine boots already; none when it does not.
@@ -206,6 +269,7 @@ pub(super) fn operation(core: &Scheduler, row: OperationRow) -> ps::OperationFac
         OperationKind::Restart => p::OperationKind::Restart,
         OperationKind::Wipe => p::OperationKind::Wipe,
         OperationKind::Restore => p::OperationKind::Restore,
+        OperationKind::Move => p::OperationKind::Move,
     };
     let state = match row.state {
         OperationState::Running => p::OperationState::Running,

@@ -40,7 +40,7 @@ fn well() -> LabRows {
 fn verdict(change: impl FnOnce(&mut LabRows), time_is_over: bool) -> Option<Result<(), Failure>> {
     let mut rows = well();
     change(&mut rows);
-    super::verdict(&rows, None, |_| time_is_over, Removals::Awaited)
+    super::verdict(&rows, &Asked::whole(), |_| time_is_over, Removals::Awaited)
 }
 
 fn node(rows: &mut LabRows, state: NodeState) {
@@ -80,9 +80,17 @@ fn a_deploy_is_over_when_nothing_better_comes_by_waiting() {
     assert_eq!(verdict(former, true), None, "something is still to be removed");
     let mut rows = well();
     former(&mut rows);
-    assert_eq!(super::verdict(&rows, None, |_| true, Removals::Left), Some(Ok(())), "it had its time");
+    assert_eq!(
+        super::verdict(&rows, &Asked::whole(), |_| true, Removals::Left),
+        Some(Ok(())),
+        "it had its time"
+    );
     rows.links.values_mut().for_each(|l| l.wanted = Wanted::Absent);
-    assert_eq!(super::verdict(&rows, None, |_| true, Removals::Left), None, "links always are waited for");
+    assert_eq!(
+        super::verdict(&rows, &Asked::whole(), |_| true, Removals::Left),
+        None,
+        "links always are waited for"
+    );
 }
 
 #[test]

@@ -4,13 +4,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::constraint::{LABELS, PINNED};
+use crate::across::Reach;
+
 use netloom_model::spec::{
-    EndpointType, Impairment, LinkSpec, NetworkMode, NodeSpec, capability, security_option,
+    EndpointType, Impairment, LinkSpec, NetworkMode, NodeSpec, Placement, capability, security_option,
 };
 
 /// What a host allows and can do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Allowed {
+    /// True while it takes no new nodes at all.
+    pub cordoned: bool,
     /// Devices that nodes may be given.
     pub devices: Vec<String>,
     /// Docker security options that nodes may set.
@@ -23,6 +28,12 @@ pub struct Allowed {
     pub host_interfaces: bool,
     /// Fields of an impairment that its kernel can bring about.
     pub impairments: Vec<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What keeps nodes away that do not tolerate it.
+    pub taints: BTreeMap<String, String>,
+    /// How other hosts are reached from it; none while it is not known.
+    pub reach: Option<Reach>,
 }
 
 /// What a node asks of its host beside room.
@@ -34,6 +45,8 @@ pub struct Asks {
     host_network: bool,
     host_interfaces: BTreeSet<String>,
     impairments: BTreeSet<Impaired>,
+    /// Which hosts it may be on.
+    pub(super) placement: Placement,
 }
 
 /// What a link is to do to frames one way.
@@ -60,7 +73,9 @@ impl Impaired {
 }
 
 /// The codes of rejections that no room can help with.
-const CODES: [&str; 6] = [
+const CODES: [&str; 8] = [
+    PINNED,
+    LABELS,
     "DEVICE_NOT_ALLOWED",
     "SECURITY_OPTION_NOT_ALLOWED",
     "CAPABILITY_NOT_ALLOWED",
@@ -74,8 +89,18 @@ pub fn is_policy(code: &str) -> bool {
     CODES.contains(&code)
 }
 
+/// True for the code of a rejection by a node that is to be on another host.
+pub fn is_elsewhere(code: &str) -> bool {
+    code == PINNED
+}
+
 impl Asks {
-    /// What a node and its links ask for.
+    /// As it is for a node that may only be on certain hosts.
+    pub fn on(self, placement: &Placement) -> Asks {
+        Asks { placement: placement.clone(), ..self }
+    }
+
+    /// What a node and its links ask for, wherever it is.
     pub fn of<'a>(node: &NodeSpec, links: impl Iterator<Item = &'a LinkSpec>) -> Asks {
         let mut asks = Asks {
             devices: node.devices.iter().map(|d| d.host_path.clone()).collect(),

@@ -29,6 +29,7 @@ fn need(id: &str, runtime: Runtime, cpu_millis: u64, memory_bytes: u64) -> Need 
         neighbours: BTreeMap::new(),
         asks: Asks::default(),
         beside: None,
+        apart: BTreeMap::new(),
     }
 }
 
@@ -62,6 +63,79 @@ fn a_node_goes_where_what_it_asks_for_is_allowed() {
     rooms[1].allowed.devices.push("/dev/x".into());
     let placed = place(std::slice::from_ref(&n), &BTreeMap::new(), &rooms);
     assert_eq!(placed[&n.uid].as_ref().unwrap().as_str(), "h2");
+}
+
+fn placement(text: &str) -> netloom_model::spec::Placement {
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+fn pins_labels_and_taints_say_which_hosts_take_a_node() {
+    let docker = [Runtime::Docker];
+    let mut rooms = [room("h1", &docker, 64, 64), room("h2", &docker, 4, 64), room("h3", &docker, 4, 64)];
+    rooms[1].allowed.labels.insert("disk".into(), "nvme".into());
+    rooms[2].allowed.taints.insert("gpu".into(), "a100".into());
+    let host = |text: &str| {
+        let asks = Asks::default().on(&placement(text));
+        let n = Need { asks, ..need("a", Runtime::Docker, 1, 1) };
+        place(std::slice::from_ref(&n), &BTreeMap::new(), &rooms)[&n.uid].clone()
+    };
+    assert_ne!(host("{}").unwrap().as_str(), "h3");
+    assert_eq!(host(r#"{"labels": {"disk": "nvme"}}"#).unwrap().as_str(), "h2");
+    assert_eq!(host(r#"{"host": "h3", "tolerations": ["gpu"]}"#).unwrap().as_str(), "h3");
+    let said = |text: &str| -> Vec<String> {
+        host(text).unwrap_err().into_iter().map(|r| format!("{} {} {}", r.host, r.code, r.detail)).collect()
+    };
+    assert_eq!(
+        said(r#"{"host": "h3", "labels": {"disk": "hdd"}}"#),
+        [
+            "h1 HOST_NOT_NAMED the node is to be on h3",
+            "h2 HOST_NOT_NAMED the node is to be on h3",
+            "h3 HOST_LABEL_MISSING lacks the label disk=hdd; it has none",
+        ]
+    );
+    let tainted = said(r#"{"host": "h3"}"#);
+    assert_eq!(tainted[2], "h3 HOST_TAINTED has the taint gpu=a100, which the node does not tolerate");
+}
+
+fn keep_apart(needs: &mut [Need], a: usize, b: usize) {
+    let (x, y) = ((needs[a].uid, needs[a].id.clone()), (needs[b].uid, needs[b].id.clone()));
+    needs[a].apart.insert(y.0, y.1);
+    needs[b].apart.insert(x.0, x.1);
+}
+
+#[test]
+fn nodes_that_are_to_be_apart_share_no_host_and_one_too_many_is_told_who_is_where() {
+    let docker = [Runtime::Docker];
+    let mut needs: Vec<Need> = (0..5).map(|i| need(&format!("n{i}"), Runtime::Docker, 100, GIB)).collect();
+    for (a, b) in [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)] {
+        keep_apart(&mut needs, a, b);
+    }
+    // n3 may be on h1 alone, although n0 comes first.
+    needs[3].asks = Asks::default().on(&placement(r#"{"host": "h1"}"#));
+    link(&mut needs, 4, 2);
+    let rooms: Vec<Room> = (1..=3).map(|i| room(&format!("h{i}"), &docker, 8, 64)).collect();
+    let placed = place(&needs, &BTreeMap::new(), &rooms);
+    let there = hosts_of(&placed);
+    assert_eq!(there.len(), 4, "{placed:?}");
+    assert_eq!(there[&needs[3].uid].as_str(), "h1");
+    let lost = needs.iter().find(|n| !there.contains_key(&n.uid)).unwrap();
+    let why = placed[&lost.uid].as_ref().unwrap_err();
+    assert_eq!(why.len(), 3);
+    assert!(why.iter().all(|r| r.code == "NODE_APART" && !r.resolvable), "{why:?}");
+    assert_eq!(why[0].detail, "node n3, which it is to be apart from, is on it");
+    if let Some(host) = there.get(&needs[2].uid) {
+        assert_eq!(there.get(&needs[4].uid), Some(host), "a linked node goes where its neighbour went");
+    }
+    // With a fourth host all of them run; and a node that comes later keeps away from what is there.
+    let rooms: Vec<Room> = (1..=4).map(|i| room(&format!("h{i}"), &docker, 8, 64)).collect();
+    let there = hosts_of(&place(&needs, &BTreeMap::new(), &rooms));
+    let distinct: BTreeSet<&HostId> = needs[..4].iter().map(|n| &there[&n.uid]).collect();
+    assert_eq!(distinct.len(), 4, "{there:?}");
+    let before: BTreeMap<NodeUid, HostId> =
+        there.into_iter().filter(|(uid, _)| *uid != needs[0].uid).collect();
+    let added = hosts_of(&place(&needs[..1], &before, &rooms));
+    assert!(!needs[1..4].iter().any(|n| before[&n.uid] == added[&needs[0].uid]), "{added:?}");
 }
 
 /// Five VMs of 3 cores and nine containers of 1.1 ask for 24.9 cores, 156 % of the one host that can run VMs; with the other host all of them fit.

@@ -179,7 +179,7 @@ impl New {
         row.spec_hash == self.hash && row.runtime == self.runtime && row.id == self.id
     }
 
-    fn row(self) -> NodeRow {
+    pub(super) fn row(self) -> NodeRow {
         let bridge = self.runtime == Runtime::Bridge;
         NodeRow {
             uid: NodeUid::new(),
@@ -233,20 +233,28 @@ pub fn take_over(rows: &mut LabRows, catalogue: &Catalogue, now: i64) {
     if able.is_empty() {
         return;
     }
-    for node in rows.nodes.values_mut() {
-        match able.get(&node.id.folded()) {
-            Some(uid) if *uid == node.uid => (node.replaced, node.placed) = (false, true),
-            Some(_) if !node.replaced => {
-                node.replaced = true;
-                leaves(node);
-            }
-            _ => {}
+    let shown: Vec<(NodeUid, String)> =
+        rows.nodes.values().filter(|n| !n.replaced).map(|n| (n.uid, n.id.folded())).collect();
+    for (old, folded) in shown {
+        if let Some(new) = able.get(&folded) {
+            swap(rows, old, *new);
         }
     }
     let spec = rows.lab.spec.clone();
     let ctx = Context { catalogue, rooms: &[], asked: false, revive: false, now };
     links::links(rows, &spec, &spec, ctx, &mut Vec::new());
     wire_up(rows, ctx);
+}
+
+/// Puts a successor in the place of the node that it succeeds, which leaves.
+pub(super) fn swap(rows: &mut LabRows, old: NodeUid, new: NodeUid) {
+    if let Some(old) = rows.nodes.get_mut(&old) {
+        old.replaced = true;
+        leaves(old);
+    }
+    if let Some(new) = rows.nodes.get_mut(&new) {
+        (new.replaced, new.placed) = (false, true);
+    }
 }
 
 /// Successors that could be made, but for another one that cannot, and why they stay behind.

@@ -72,10 +72,10 @@ impl Before {
                 }
             }
         }
-        // They may have been made since, so they are others.
+        // They may have been made since, so they are others. One that waited for room waits again.
         let unmade = self.unmade.iter().map(|n| NodeRow {
             uid: NodeUid::new(),
-            image_step: ImageStep::Failed,
+            image_step: if n.host.is_none() { n.image_step } else { ImageStep::Failed },
             ..n.clone()
         });
         rows.nodes.extend(unmade.map(|node| (node.uid, node)));

@@ -12,7 +12,18 @@ use netloom_model::state::{LinkState, Runtime, Wanted};
 
 use super::reason::{addresses, link_change, plane_change, read_at_start};
 use super::{Context, action, new_wire_id};
-use crate::rows::{LabRows, LinkRow, NicRow, NodeRow};
+use crate::rows::{Far, LabRows, LinkRow, NicRow, NodeRow};
+
+/// The host of a link, or of its first end; and that of its second end, when it is another one.
+type Place = (Option<HostId>, Option<HostId>);
+
+fn is_at(link: &LinkRow, (near, far): &Place) -> bool {
+    link.host == *near && link.far.as_ref().map(|far| &far.host) == far.as_ref()
+}
+
+fn words((near, far): &Place) -> String {
+    near.iter().chain(far).map(HostId::as_str).collect::<Vec<_>>().join(", ")
+}
 
 /// Brings the link rows to the spec.
 pub(super) fn links(
@@ -25,10 +36,15 @@ pub(super) fn links(
     let hosts: BTreeMap<String, Option<HostId>> =
         rows.nodes.values().filter(|n| n.is_wanted()).map(|n| (n.spec.id.clone(), n.host.clone())).collect();
     // What is no node's is wherever the node at the other end is.
-    let host_of = |link: &LinkSpec| {
+    let place_of = |link: &LinkSpec| -> Place {
         let mut ends = link.node_ends().map(|end| hosts.get(&end.node).cloned().flatten());
-        let first = ends.next().flatten();
-        first.filter(|host| ends.all(|end| end.as_ref() == Some(host)))
+        match (ends.next().flatten(), ends.next()) {
+            (Some(first), None) => (Some(first), None),
+            (Some(first), Some(Some(second))) => {
+                (Some(first.clone()), Some(second).filter(|host| *host != first))
+            }
+            _ => (None, None),
+        }
     };
     let bridges: BTreeSet<String> =
         rows.nodes.values().filter(|n| n.runtime == Runtime::Bridge).map(|n| n.spec.id.clone()).collect();
@@ -50,17 +66,20 @@ pub(super) fn links(
         let asked = asked.clone().sorted();
         let id = asked.id();
         named.insert(id.clone());
-        let host = host_of(&asked);
+        let place = place_of(&asked);
+        let host = words(&place);
         let old = shown.get(&id).and_then(|uid| rows.links.get_mut(uid));
+        // One that is made anew elsewhere stays unplugged.
+        let enabled = ctx.revive || old.as_ref().is_none_or(|old| old.enabled || !old.is_wanted());
         let (verb, reason) = match old {
             None => (Verb::Create, "it is new"),
-            Some(old) if old.wanted == Wanted::Absent && old.host == host => {
+            Some(old) if old.wanted == Wanted::Absent && is_at(old, &place) => {
                 // Its removal may not have begun: then it is as it was.
                 old.wanted = Wanted::Running;
                 old.enabled |= ctx.revive;
                 old.spec = asked.into();
                 let mut create = action(Verb::Create, Object::Link, &id, "it is wanted again");
-                create.host = host.map(String::from).unwrap_or_default();
+                create.host = host;
                 actions.push(create);
                 continue;
             }
@@ -68,13 +87,15 @@ pub(super) fn links(
                 old.replaced = true;
                 (Verb::Create, "it is wanted again")
             }
-            Some(old) if old.host.is_some() && old.host != host => {
+            Some(old) if old.host.is_some() && !is_at(old, &place) => {
                 old.replaced = true;
                 old.wanted = Wanted::Absent;
                 (Verb::Recreate, "its nodes moved")
             }
             Some(old) => {
-                old.host = host.clone();
+                if !is_at(old, &place) {
+                    (old.host, old.far) = (place.0, place.1.map(Far::to));
+                }
                 let mut reasons = Vec::new();
                 if ctx.revive && !old.enabled {
                     old.enabled = true;
@@ -92,14 +113,14 @@ pub(super) fn links(
                 if !reasons.is_empty() {
                     let reason = reasons.join(", ");
                     let mut update = action(Verb::Update, Object::Link, &id, reason);
-                    update.host = host.map(String::from).unwrap_or_default();
+                    update.host = host;
                     actions.push(update);
                 }
                 continue;
             }
         };
         let mut create = action(verb, Object::Link, &id, reason);
-        create.host = host.as_ref().map(HostId::to_string).unwrap_or_default();
+        create.host = host;
         actions.push(create);
         let link = LinkRow {
             uid: LinkUid::new(),
@@ -108,8 +129,10 @@ pub(super) fn links(
             wire_id: new_wire_id(63),
             wanted: Wanted::Running,
             spec: asked.into(),
-            host,
-            enabled: true,
+            host: place.0,
+            far: place.1.map(Far::to),
+            vni: None,
+            enabled,
             state: LinkState::Pending,
             reason: String::new(),
             plane: String::new(),
@@ -122,7 +145,7 @@ pub(super) fn links(
     for link in rows.links.values_mut().filter(|l| l.is_wanted() && !named.contains(&l.id)) {
         link.wanted = Wanted::Absent;
         let mut delete = action(Verb::Delete, Object::Link, &link.id, "it is not in the spec");
-        delete.host = link.host.as_ref().map(HostId::to_string).unwrap_or_default();
+        delete.host = words(&(link.host.clone(), link.far.as_ref().map(|far| far.host.clone())));
         actions.push(delete);
     }
 }
@@ -147,8 +170,8 @@ pub(super) fn nics(rows: &mut LabRows, catalogue: &Catalogue) {
                 .and_then(|kind| kind.interfaces.index(&kind.name, &end.interface).ok());
             let Some(port) = port else { continue };
             let wire_id = ports.get(&(node.uid, port)).copied().unwrap_or_else(|| new_wire_id(63));
-            let (present, carrier) =
-                rows.nics.get(&wire_id).map_or((false, false), |n| (n.present, n.carrier));
+            let (present, carrier, alive) =
+                rows.nics.get(&wire_id).map_or((false, false, false), |n| (n.present, n.carrier, n.alive));
             let nic = NicRow {
                 wire_id,
                 node_uid: node.uid,
@@ -162,6 +185,7 @@ pub(super) fn nics(rows: &mut LabRows, catalogue: &Catalogue) {
                 addresses: addresses(end),
                 present,
                 carrier,
+                alive,
             };
             used.insert(wire_id);
             rows.nics.insert(wire_id, nic);
@@ -192,6 +216,7 @@ pub(super) fn nics(rows: &mut LabRows, catalogue: &Catalogue) {
                 addresses: Vec::new(),
                 present: was.is_some_and(|n| n.present),
                 carrier: was.is_some_and(|n| n.carrier),
+                alive: was.is_some_and(|n| n.alive),
             });
         }
     }

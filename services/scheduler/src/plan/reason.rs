@@ -27,6 +27,9 @@ pub fn node_change(old: &NodeSpec, new: &NodeSpec) -> String {
             (false, _) => " (what earlier commands did stays)",
         });
     }
+    for (_, text) in changed.iter_mut().filter(|(field, _)| field == "placement") {
+        text.push_str(" (it stays where it is)");
+    }
     told(&changed)
 }
 
@@ -449,7 +452,7 @@ mod tests {
                 delete(Object::Link, "r1:eth1--r3:eth1"),
                 delete(Object::Link, "old:eth1--r1:eth2"),
             ],
-            unplaced: Vec::new(),
+            ..Plan::default()
         };
         tell_left_out(&mut plan, &["R3".into()]);
         let why: Vec<&str> = plan.actions.iter().map(|a| a.reason.as_str()).collect();

@@ -49,7 +49,7 @@ pub fn change_nodes(rows: &mut LabRows, uids: &BTreeSet<NodeUid>, change: &NodeC
         actions.push(of_node(node, verb, reason));
     }
     actions.sort_by(|a, b| a.id.cmp(&b.id));
-    Plan { actions, unplaced: Vec::new() }
+    Plan { actions, ..Plan::default() }
 }
 
 /// What a change asks of a node, and why; none when it is as asked.

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use netloom_model::id::{HostId, LabUid, NodeUid};
-use netloom_model::observed::{ExecPhase, NEEDS_RESTART, Observed, Phase, StagePoint};
+use netloom_model::id::{LabUid, NodeUid};
+use netloom_model::observed::{ExecPhase, Observed, Phase, StagePoint};
 use netloom_model::slice::Instance;
 use netloom_model::spec::StageSpec;
 use netloom_model::state::{LinkState, Wanted};
@@ -82,7 +82,7 @@ pub struct Work {
     /// Starts whose links are settled, which is written down.
     settled: Vec<Start>,
     remove: BTreeSet<NodeUid>,
-    /// True when nothing of the lab is left on the host but its files and networks.
+    /// True when nothing of the lab is left on the host but its files and networks, which are of no use there.
     whole: bool,
     ensure: Vec<Instance>,
     has: Slice,
@@ -166,10 +166,7 @@ impl Service for Compute {
         told.extend(settle.clone());
         told.retain(|(uid, _), _| rows.nodes.contains_key(uid));
         let has = Slice { told, instances, stuck };
-        let here = |h: &Option<HostId>| h.as_ref() == Some(&host.id);
-        let whole = rows.lab.wanted == Wanted::Absent
-            && !rows.nodes.values().any(|n| here(&n.host))
-            && slices::wires_to_remove(rows, &host.id).is_empty();
+        let whole = slices::is_left_by(rows, &host.id);
         let nothing =
             ensure.is_empty() && remove.is_empty() && settle.is_empty() && settled.is_empty() && !whole;
         ((!nothing).then_some(Work { settle, settled, remove, whole, ensure, has }), again)
@@ -182,6 +179,10 @@ impl Service for Compute {
         mut work: Work,
     ) -> Result<Slice> {
         let lab = rows.lab.uid;
+        // Nodes may have been placed here meanwhile, whose files are about to come.
+        let cleaned = work.whole.then(|| core.world.clean(lab, &host.id));
+        let has_left = |rows: &LabRows| slices::is_left_by(rows, &host.id);
+        work.whole &= core.store.rows(lab).is_some_and(|rows| has_left(&rows));
         // What leaves holds up nothing else: a node whose name it has is not told yet.
         let leave = async {
             match work.remove.is_empty() && !work.whole {
@@ -190,6 +191,7 @@ impl Service for Compute {
             }
         };
         let (removed, told) = tokio::join!(leave, tell_all(&core, &host, lab, &work));
+        drop(cleaned);
         told?;
         work.has.stuck.note(&work.remove, removed?);
         Ok(work.has)
@@ -292,7 +294,7 @@ async fn remove(core: &Scheduler, host: &HostClient, lab: LabUid, work: &Work) -
                 }
             }
         }
-        if work.whole && failures.is_empty() {
+        if work.whole && failures.is_empty() && slices::is_left_by(rows, &host.id) {
             rows.hosts.remove(&host.id);
         }
     })
@@ -398,8 +400,7 @@ fn links_settled(
             others.any(|n| facts::is_dead_end(n) || stages::keeps_links_back(rows, n))
         };
         // That comes with the next start only.
-        let is_for_the_next = link.reason.contains(NEEDS_RESTART);
-        is_for_the_next
+        link.needs_restart()
             || plugged(nic.wire_id)
                 && (matches!(link.state, LinkState::Up | LinkState::Failed)
                     || link.host.is_none()

@@ -103,7 +103,9 @@ impl Service for Network {
             let gone = |wire: &WireId| work.remove.contains(wire) && !failures.contains_key(wire);
             core.change("scheduler.unwired", rows.lab.uid, |rows| {
                 rows.nics.retain(|wire, n| !(n.absent && gone(wire)));
-                rows.links.retain(|_, l| !(l.wanted == Wanted::Absent && gone(&l.wire_id)));
+                // One between two hosts is gone when it is gone from both.
+                rows.links
+                    .retain(|_, l| !(l.wanted == Wanted::Absent && gone(&l.wire_id) && l.leaves(&host.id)));
                 rows.nodes
                     .retain(|_, n| !(n.wanted == Wanted::Absent && n.segment.as_ref().is_some_and(gone)));
             })

@@ -27,6 +27,8 @@ pub enum OperationKind {
     Wipe,
     /// Starts nodes from snapshots.
     Restore,
+    /// Moves nodes to other hosts.
+    Move,
 }
 
 impl OperationKind {
@@ -34,6 +36,11 @@ impl OperationKind {
     pub fn is_of_nodes(self) -> bool {
         use OperationKind as K;
         matches!(self, K::Start | K::Stop | K::Restart | K::Wipe | K::Restore)
+    }
+
+    /// True for one that keeps what it replaces until that which takes its place is known to work.
+    pub fn replaces(self) -> bool {
+        matches!(self, OperationKind::Deploy | OperationKind::Move)
     }
 
     /// True for one that writes another spec.
@@ -52,6 +59,7 @@ impl OperationKind {
             OperationKind::Restart => "restarts nodes of",
             OperationKind::Wipe => "wipes nodes of",
             OperationKind::Restore => "restores nodes of",
+            OperationKind::Move => "moves nodes of",
         }
     }
 }

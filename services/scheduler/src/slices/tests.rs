@@ -119,6 +119,29 @@ fn management_addresses_come_first() {
 }
 
 #[test]
+fn a_host_is_told_the_fixed_addresses_of_containers_and_of_machines() {
+    let mut spec = spec();
+    spec.mgmt = Some(MgmtSpec { ipv4_subnet: "172.20.0.0/24".into(), ..MgmtSpec::default() });
+    let mut rows = planned(&LabRows::new("lab".parse().unwrap(), 1), &spec);
+    for node in rows.nodes.values_mut() {
+        node.image_step = ImageStep::Ready;
+        node.spec.mgmt_ipv4 = if node.id.as_str() == "r1" { "172.20.0.9" } else { "172.20.0.8" }.into();
+        node.spec.mgmt_ipv6 = if node.id.as_str() == "r1" { "fd00::9" } else { "" }.into();
+        if node.id.as_str() == "r2" {
+            node.runtime = Runtime::Libvirt;
+        }
+    }
+    rows.nodes.retain(|_, n| n.runtime != Runtime::Bridge);
+    let all = instances(&rows, &host(), &Catalogue::embedded());
+    for one in all.values() {
+        let network = one.network.as_ref().unwrap();
+        assert_eq!(network.fixed, ["172.20.0.9", "fd00::9"]);
+        assert_eq!(network.fixed_of_machines, ["172.20.0.8"]);
+        assert_eq!(one.spec_hash, rows.nodes[&one.uid].instance_hash(), "nothing is made anew for it");
+    }
+}
+
+#[test]
 fn a_node_is_admitted_when_its_image_is_there_and_its_former_self_is_out_of_the_way() {
     let mut rows = ready();
     let uid = rows.node("r1").unwrap().uid;
@@ -234,7 +257,7 @@ fn a_link_ends_in_what_is_no_node() {
         .filter_map(|e| match e {
             WireEnd::HostInterface(name) | WireEnd::Bridge(name) => Some(name.clone()),
             WireEnd::Dummy => Some("dummy".into()),
-            WireEnd::Nic(_) | WireEnd::Segment(_) => None,
+            WireEnd::Nic(_) | WireEnd::Segment(_) | WireEnd::Tunnel(_) => None,
         })
         .collect();
     assert_eq!(ends, ["veth-up".to_owned(), bridge.clone(), "dummy".into()].into());

@@ -60,6 +60,9 @@ pub struct LabView {
     /// Its links that are unplugged on request, grouped.
     #[serde(default)]
     pub unplugged: Vec<(LinkState, u32)>,
+    /// Its links that are plugged and down until a node is started again, grouped; not among the plugged ones above.
+    #[serde(default)]
+    pub needs_restart: Vec<(LinkState, u32)>,
     /// The active operation.
     pub operation: Option<String>,
     /// The hosts it is on.
@@ -70,11 +73,16 @@ impl LabView {
     /// The lab with its spec.
     pub fn whole(rows: &LabRows) -> LabView {
         let (nodes, links) = rows.tallies();
+        let such = |unplugged, needs_restart| {
+            let such = links.iter().filter(|t| (t.unplugged, t.needs_restart) == (unplugged, needs_restart));
+            such.map(|t| (t.state, t.count)).collect()
+        };
         LabView {
             lab: rows.lab.clone(),
             nodes: nodes.into_iter().map(|t| (t.runtime, t.wanted, t.state, t.count)).collect(),
-            links: links.iter().filter(|t| !t.unplugged).map(|t| (t.state, t.count)).collect(),
-            unplugged: links.iter().filter(|t| t.unplugged).map(|t| (t.state, t.count)).collect(),
+            links: such(false, false),
+            unplugged: such(true, false),
+            needs_restart: such(false, true),
             operation: rows.operation.map(|o| o.to_string()),
             hosts: rows.hosts.iter().cloned().collect(),
         }

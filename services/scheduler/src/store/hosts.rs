@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use netloom_model::failure::{Code, Failure};
 use netloom_model::id::{HostId, LabUid};
 use netloom_model::observed::{ComputeInventory, NetworkInventory};
 use netloom_model::tally::NodeTally;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::{Connection, Page, Result, Store, Tx, from_json, from_word, parse, to_json, unsigned};
+use super::{Connection, Database, Page, Result, Store, Tx, from_word, parse, to_json, unsigned};
 use crate::rows::{HostRow, Reserved};
 
 pub(super) async fn set_meta(sql: &mut Connection, key: &str, value: &str) -> Result<()> {
@@ -20,10 +21,19 @@ pub(super) async fn set_meta(sql: &mut Connection, key: &str, value: &str) -> Re
     Ok(())
 }
 
-/// A node and its successor never run at the same time: what counts is the larger of the two. What is set aside does not run.
-const RESERVED: &str = "SELECT host, SUM(cpu) AS cpu, SUM(memory) AS memory FROM
+/// A value of the scheduler's own, read by one that does not lead.
+pub async fn meta(database: &Database, key: &str) -> Result<Option<String>> {
+    let mut sql = database.connect().await?;
+    let row = sqlx::query("SELECT value FROM meta WHERE key = $1").bind(key).fetch_optional(&mut sql).await?;
+    Ok(row.map(|row| row.try_get("value")).transpose()?)
+}
+
+/// A node and its successor never run at the same time: what counts is the larger of the two. What is set aside does not run, and its room
+/// is kept for as long as an operation may give it back, since its host would not be asked again.
+const RESERVED: &str = "SELECT host, CAST(SUM(cpu) AS BIGINT) AS cpu, CAST(SUM(memory) AS BIGINT) AS memory FROM
      (SELECT host, MAX(cpu_millis) AS cpu, MAX(memory_bytes) AS memory FROM nodes
-      WHERE host IS NOT NULL AND wanted NOT IN ('ASIDE', 'ABSENT') AND lab_uid <> $1 GROUP BY host, lab_uid, folded) AS one GROUP BY host";
+      WHERE host IS NOT NULL AND wanted <> 'ABSENT' AND lab_uid <> $1 AND (wanted <> 'ASIDE' OR EXISTS
+        (SELECT 1 FROM operations WHERE operations.lab_uid = nodes.lab_uid AND operations.state = 'RUNNING' AND operations.kind = 'MOVE')) GROUP BY host, lab_uid, folded) AS one GROUP BY host";
 
 async fn reserved(sql: &mut Connection, except: &str) -> Result<BTreeMap<HostId, Reserved>> {
     let mut all = BTreeMap::new();
@@ -57,8 +67,14 @@ impl Tx<'_> {
         reserved(&mut self.sql, &lab.to_string()).await
     }
 
-    /// Makes sure that a host has a row.
+    /// Makes sure that a host has a row. Refused when one is there that is written otherwise.
     pub async fn add_host(&mut self, host: &HostId) -> Result<()> {
+        if let Some(other) = self.host(host).await?.filter(|row| row.id != *host) {
+            let message = format!("host \"{host}\" is known as \"{}\": write it so", other.id);
+            return Err(Failure::new(Code::AlreadyExists, "HOST_EXISTS", message)
+                .with("host", other.id.to_string())
+                .into());
+        }
         sqlx::query(
             "INSERT INTO hosts (id, uid, compute_json, network_json, heard_us) VALUES ($1, $2, $3, $4, 0) ON CONFLICT (id) DO NOTHING",
         )
@@ -98,19 +114,7 @@ impl Store {
 
     /// Hosts by id.
     pub async fn list_hosts(&self, page_size: u32, after: &str) -> Result<Page<HostRow>> {
-        let statement = "SELECT * FROM hosts WHERE id > $1 ORDER BY id LIMIT $2";
-        let rows =
-            sqlx::query(statement).bind(after).bind(i64::from(page_size) + 1).fetch_all(&self.pool).await?;
-        let mut hosts = Vec::new();
-        for row in rows {
-            hosts.push(HostRow {
-                id: parse("hosts.id", row.try_get("id")?)?,
-                uid: row.try_get("uid")?,
-                compute: from_json("hosts.compute_json", row.try_get("compute_json")?)?,
-                network: from_json("hosts.network_json", row.try_get("network_json")?)?,
-                heard_us: row.try_get("heard_us")?,
-            });
-        }
+        let hosts = self.hosts_after(after, i64::from(page_size) + 1).await?;
         Page::cut(hosts, page_size)
     }
 

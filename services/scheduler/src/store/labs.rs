@@ -118,8 +118,13 @@ pub(super) fn node_row(row: &SqlRow) -> Result<NodeRow> {
     })
 }
 
+fn small(column: &'static str, n: i64) -> Result<u32> {
+    u32::try_from(n).map_err(|_| crate::error::Error::Row { column, value: n.to_string() })
+}
+
 pub(super) fn link_row(row: &SqlRow) -> Result<LinkRow> {
-    let host: Option<String> = row.try_get("host")?;
+    let (host, far): (Option<String>, Option<String>) = (row.try_get("host")?, row.try_get("far_json")?);
+    let vni: Option<i64> = row.try_get("vni")?;
     Ok(LinkRow {
         uid: parse("links.uid", row.try_get("uid")?)?,
         id: row.try_get("id")?,
@@ -128,6 +133,8 @@ pub(super) fn link_row(row: &SqlRow) -> Result<LinkRow> {
         wanted: from_word("links.wanted", row.try_get("wanted")?)?,
         spec: from_json("links.spec_json", row.try_get("spec_json")?)?,
         host: host.map(|h| parse("links.host", &h)).transpose()?,
+        far: far.map(|f| from_json("links.far_json", &f)).transpose()?,
+        vni: vni.map(|n| small("links.vni", n)).transpose()?,
         enabled: row.try_get::<i64, _>("enabled")? != 0,
         state: from_word("links.state", row.try_get("state")?)?,
         reason: row.try_get("reason")?,
@@ -140,9 +147,6 @@ pub(super) fn link_row(row: &SqlRow) -> Result<LinkRow> {
 
 pub(super) fn nic_row(row: &SqlRow) -> Result<NicRow> {
     let host: Option<String> = row.try_get("host")?;
-    let small = |column: &'static str, n: i64| -> Result<u32> {
-        u32::try_from(n).map_err(|_| crate::error::Error::Row { column, value: n.to_string() })
-    };
     let link: String = row.try_get("link_uid")?;
     Ok(NicRow {
         wire_id: wire("nics.wire_id", row.try_get("wire_id")?)?,
@@ -160,6 +164,7 @@ pub(super) fn nic_row(row: &SqlRow) -> Result<NicRow> {
         addresses: from_json("nics.addresses_json", row.try_get("addresses_json")?)?,
         present: row.try_get::<i64, _>("present")? != 0,
         carrier: row.try_get::<i64, _>("carrier")? != 0,
+        alive: row.try_get::<i64, _>("alive")? != 0,
     })
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use netloom_model::id::LabUid;
+use netloom_model::observed::NEEDS_RESTART;
 use sqlx::Row as _;
 
 use super::{Db, LabView, Result, Store, from_word, parse};
@@ -49,6 +50,7 @@ impl Store {
                     nodes: Vec::new(),
                     links: Vec::new(),
                     unplugged: Vec::new(),
+                    needs_restart: Vec::new(),
                     operation: None,
                     hosts: Vec::new(),
                 },
@@ -84,15 +86,20 @@ impl Store {
             })?;
         }
         let statement = format!(
-            "SELECT lab_uid, state, enabled, COUNT(*) AS count FROM links WHERE replaced = 0 AND lab_uid IN ({PAGE})
-             GROUP BY lab_uid, state, enabled ORDER BY lab_uid, state, enabled"
+            "SELECT lab_uid, state, enabled, CASE WHEN enabled = 1 AND state = 'DOWN' AND reason LIKE '%{NEEDS_RESTART}%' THEN 1 ELSE 0 END AS later,
+             COUNT(*) AS count FROM links WHERE replaced = 0 AND lab_uid IN ({PAGE})
+             GROUP BY lab_uid, state, enabled, later ORDER BY lab_uid, state, enabled, later"
         );
         for row in
             sqlx::query(sqlx::AssertSqlSafe(statement)).bind(after).bind(size).fetch_all(&mut *sql).await?
         {
             fill(&row, &mut |view| {
-                let plugged = row.try_get::<i64, _>("enabled")? != 0;
-                let group = if plugged { &mut view.links } else { &mut view.unplugged };
+                let is = |column| row.try_get::<i64, _>(column).map(|n| n != 0);
+                let group = match (is("enabled")?, is("later")?) {
+                    (false, _) => &mut view.unplugged,
+                    (true, true) => &mut view.needs_restart,
+                    (true, false) => &mut view.links,
+                };
                 group.push((from_word("links.state", row.try_get("state")?)?, count(&row)?));
                 Ok(())
             })?;

@@ -1,7 +1,7 @@
 //! Many rows in one statement: each statement is a way to the database and back, and a lab's change has hundreds.
 
-use sqlx::query_builder::Separated;
-use sqlx::{Encode, QueryBuilder, Type};
+use sqlx::any::AnyArguments;
+use sqlx::{Arguments as _, AssertSqlSafe, Encode, Type};
 
 use super::{Connection, Db, Result, number, to_json, word};
 use crate::rows::{LinkRow, NicRow, NodeRow};
@@ -9,20 +9,49 @@ use crate::rows::{LinkRow, NicRow, NodeRow};
 /// So many rows are written by one statement.
 const ROWS: usize = 32;
 
+/// The values of a statement, in order.
+#[derive(Default)]
+pub(super) struct Values(AnyArguments);
+
+impl Values {
+    /// One more.
+    pub(super) fn push_bind<V: for<'q> Encode<'q, Db> + Type<Db> + Send + 'static>(
+        &mut self,
+        value: V,
+    ) -> &mut Values {
+        self.0.add(value).expect("plain values are always encoded");
+        self
+    }
+
+    /// Runs the statement that has so many placeholders.
+    async fn run(self, sql: &mut Connection, statement: String) -> Result<()> {
+        sqlx::query_with(AssertSqlSafe(statement), self.0).execute(sql).await?;
+        Ok(())
+    }
+}
+
+/// Placeholders from one number to another, in parentheses.
+fn places(numbers: std::ops::Range<usize>) -> String {
+    let list: Vec<String> = numbers.map(|n| format!("${n}")).collect();
+    format!("({})", list.join(", "))
+}
+
 /// Writes rows: `insert` says where and which columns, `conflict` what becomes of one that is there, and `bind` gives a row's values in the order of the columns.
 pub(super) async fn insert<T>(
     sql: &mut Connection,
     insert: &str,
     conflict: &str,
     rows: &[T],
-    mut bind: impl FnMut(&mut Separated<'_, Db, &'static str>, &T),
+    mut bind: impl FnMut(&mut Values, &T),
 ) -> Result<()> {
     for rows in rows.chunks(ROWS) {
-        let mut query = QueryBuilder::<Db>::new(insert);
-        query.push(" ");
-        query.push_values(rows, |mut row, of| bind(&mut row, of));
-        query.push(conflict);
-        query.build().execute(&mut *sql).await?;
+        let (mut values, mut list, mut next) = (Values::default(), Vec::new(), 1);
+        for of in rows {
+            bind(&mut values, of);
+            list.push(places(next..values.0.len() + 1));
+            next = values.0.len() + 1;
+        }
+        values.run(sql, format!("{insert} VALUES {}{conflict}", list.join(", "))).await?;
     }
     Ok(())
 }
@@ -30,17 +59,14 @@ pub(super) async fn insert<T>(
 /// Does something with the rows that have one of these keys: `statement` ends in `IN`.
 pub(super) async fn of<K>(sql: &mut Connection, statement: &str, keys: &[K]) -> Result<()>
 where
-    for<'q> K: Clone + Encode<'q, Db> + Type<Db> + Send + 'static,
+    K: for<'q> Encode<'q, Db> + Type<Db> + Clone + Send + 'static,
 {
     for keys in keys.chunks(ROWS) {
-        let mut query = QueryBuilder::<Db>::new(statement);
-        query.push(" (");
-        let mut list = query.separated(", ");
+        let mut values = Values::default();
         for key in keys {
-            list.push_bind(key.clone());
+            values.push_bind(key.clone());
         }
-        query.push(")");
-        query.build().execute(&mut *sql).await?;
+        values.run(sql, format!("{statement} {}", places(1..keys.len() + 1))).await?;
     }
     Ok(())
 }
@@ -98,10 +124,10 @@ pub(super) async fn nodes(sql: &mut Connection, lab: &str, nodes: &[&NodeRow]) -
 /// Writes links of a lab, in this order.
 pub(super) async fn links(sql: &mut Connection, lab: &str, links: &[&LinkRow]) -> Result<()> {
     let columns = "INSERT INTO links (uid, lab_uid, id, replaced, wire_id, wanted, spec_json, host, state, reason, plane, create_us, update_us, enabled,
-               plane_reason)";
+               plane_reason, far_json, vni)";
     let conflict = " ON CONFLICT (uid) DO UPDATE SET replaced = excluded.replaced, wanted = excluded.wanted, spec_json = excluded.spec_json,
                enabled = excluded.enabled, host = excluded.host, state = excluded.state, reason = excluded.reason, plane = excluded.plane,
-               plane_reason = excluded.plane_reason, update_us = excluded.update_us";
+               plane_reason = excluded.plane_reason, update_us = excluded.update_us, far_json = excluded.far_json, vni = excluded.vni";
     insert(sql, columns, conflict, links, |row, link| {
         row.push_bind(link.uid.to_string())
             .push_bind(lab.to_owned())
@@ -117,17 +143,19 @@ pub(super) async fn links(sql: &mut Connection, lab: &str, links: &[&LinkRow]) -
             .push_bind(link.create_us)
             .push_bind(link.update_us)
             .push_bind(i64::from(link.enabled))
-            .push_bind(link.plane_reason.clone());
+            .push_bind(link.plane_reason.clone())
+            .push_bind(link.far.as_ref().map(to_json))
+            .push_bind(link.vni.map(i64::from));
     })
     .await
 }
 
 /// Writes NICs of a lab.
 pub(super) async fn nics(sql: &mut Connection, lab: &str, nics: &[&NicRow]) -> Result<()> {
-    let columns = "INSERT INTO nics (wire_id, lab_uid, node_uid, link_uid, interface, port, absent, host, mac, mtu, addresses_json, present, carrier)";
+    let columns = "INSERT INTO nics (wire_id, lab_uid, node_uid, link_uid, interface, port, absent, host, mac, mtu, addresses_json, present, carrier, alive)";
     let conflict = " ON CONFLICT (wire_id) DO UPDATE SET link_uid = excluded.link_uid, absent = excluded.absent, host = excluded.host,
                mac = excluded.mac, mtu = excluded.mtu, addresses_json = excluded.addresses_json, present = excluded.present,
-               carrier = excluded.carrier";
+               carrier = excluded.carrier, alive = excluded.alive";
     insert(sql, columns, conflict, nics, |row, nic| {
         row.push_bind(number(nic.wire_id.get()))
             .push_bind(lab.to_owned())
@@ -141,7 +169,8 @@ pub(super) async fn nics(sql: &mut Connection, lab: &str, nics: &[&NicRow]) -> R
             .push_bind(i64::from(nic.mtu))
             .push_bind(to_json(&nic.addresses))
             .push_bind(i64::from(nic.present))
-            .push_bind(i64::from(nic.carrier));
+            .push_bind(i64::from(nic.carrier))
+            .push_bind(i64::from(nic.alive));
     })
     .await
 }

@@ -106,13 +106,14 @@ async fn a_host_that_lost_its_slice_is_told_everything_again() {
     let world = World::new().await;
     world.deploy("h", spec(2, &[(1, 2)])).await;
     let syncs = world.host().count("compute.sync");
-    // The service restarts: it finds its instances, and knows of no slice.
     world.host().with(|s| {
-        s.synced = false;
-        s.wanted.clear();
+        s.forget_instances();
+        s.forget_wires();
     });
     eventually("synced again", BOUND, || async { world.host().count("compute.sync") > syncs }).await;
     world.host().read(|s| assert_eq!((s.wanted.len(), s.exists.len()), (2, 2)));
+    eventually("the link is up", BOUND, || async { world.links("h").await[0].state() == p::LinkState::Up })
+        .await;
 }
 
 #[tokio::test]
@@ -198,4 +199,28 @@ async fn events_dropped_ask_for_a_new_list() {
     let refused = world.client.clone().watch(request).await.expect_err("the call itself is refused");
     let failure = netloom_service::status::from_status(&refused);
     assert_eq!(failure.reason, "RELIST_NEEDED");
+}
+
+#[tokio::test]
+async fn an_image_is_judged_only_when_it_is_known_what_its_host_is() {
+    let mut world = World::new().await;
+    world.host().with(|s| {
+        s.pullable.insert("other:1".into());
+        s.hold_pulls = true;
+    });
+    let mut asked = spec(1, &[]);
+    asked.nodes[0].image = "other:1".into();
+    let operation = world.apply("i", asked).await.unwrap();
+    world.node_is("i", "n1", p::NodeState::Pulling).await;
+    world.kill().await;
+    world.host().with(|s| (s.hold_pulls, s.mute) = (false, true));
+    let before = world.host().count("compute.inspect_images");
+    world.start().await;
+    eventually("the store is looked at", BOUND, || async {
+        world.host().count("compute.inspect_images") > before + 1
+    })
+    .await;
+    world.host().with(|s| s.mute = false);
+    assert_eq!(world.done(&operation.id).await.state(), p::OperationState::Succeeded);
+    assert_eq!(*world.registry.judged_for.lock().unwrap(), ["riscv64".to_owned()].into());
 }

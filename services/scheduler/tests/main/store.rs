@@ -1,30 +1,84 @@
-//! The contract of the store. Every case opens its own [`Database`], so that another database only needs another one.
+//! The contract of the store, kept by every database: each case has one of its own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use netloom_model::id::HostId;
 use netloom_model::kind::Catalogue;
+use netloom_model::observed::NEEDS_RESTART;
 use netloom_model::plan::Plan;
 use netloom_model::spec::{LabSpec, LinkSpec, NodeSpec};
-use netloom_model::state::{NodeState, Runtime, Wanted};
+use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
 use netloom_scheduler::place::Room;
 use netloom_scheduler::plan::{Context, plan};
-use netloom_scheduler::rows::{LabRows, OperationKind, OperationRow, OperationState};
-use netloom_scheduler::store::{Event, LabView, Object, Of, Reading, Store};
+use netloom_scheduler::policy::HostPolicy;
+use netloom_scheduler::quota::Quota;
+use netloom_scheduler::rows::{Far, LabRows, OperationKind, OperationRow, OperationState};
+use netloom_scheduler::store::{Database, Event, LabView, Object, Of, Reading, Store};
+use netloom_service::testing::postgres::Postgres;
+use netloom_service::testing::redis::Redis;
+use netloom_service::testing::require;
+use netloom_service::testing::wire::Wire;
 
-struct Database {
-    dir: tempfile::TempDir,
+/// A bus that wakes nobody else.
+fn alone() -> Arc<dyn netloom_bus::Bus> {
+    netloom_bus::open(None).unwrap()
 }
 
-impl Database {
-    fn new() -> Database {
-        Database { dir: tempfile::tempdir().unwrap() }
-    }
+/// A database of a case's own.
+trait Own {
+    fn database(&self) -> Database;
 
     async fn open(&self) -> Store {
-        Store::open(&self.dir.path().join("s.db"), 1_000).await.unwrap()
+        Store::open(&self.database(), 1_000, alone()).await.unwrap()
     }
 }
+
+impl Own for tempfile::TempDir {
+    fn database(&self) -> Database {
+        Database::File(self.path().join("s.db"))
+    }
+}
+
+impl Own for Postgres {
+    fn database(&self) -> Database {
+        Database::named(&self.url())
+    }
+}
+
+/// Makes two tests of each case.
+macro_rules! on_both {
+    ($($case:ident),+ $(,)?) => {
+        mod sqlite {$(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $case() {
+                super::$case(&tempfile::tempdir().unwrap()).await;
+            }
+        )+}
+
+        mod postgres {$(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $case() {
+                if super::require(concat!(module_path!(), "::", stringify!($case)), "postgres") {
+                    super::$case(&super::Postgres::start()).await;
+                }
+            }
+        )+}
+    };
+}
+
+on_both!(
+    rows_are_read_back_as_they_were_written,
+    names_are_unique_ignoring_case,
+    a_lab_has_one_active_operation,
+    events_are_numbered_without_a_gap_under_many_writers,
+    tallies_of_the_list_are_those_of_the_rows,
+    reservations_count_what_is_placed_and_wanted_once,
+    what_is_removed_leaves_a_tombstone,
+    no_two_links_have_one_network_identifier,
+    files_are_kept_while_a_lab_names_them,
+    what_is_said_of_hosts_and_projects_is_kept,
+);
 
 fn rooms() -> Vec<Room> {
     vec![Room {
@@ -81,9 +135,7 @@ async fn save(store: &Store, rows: LabRows) -> Result<(), netloom_scheduler::err
     tx.commit().await
 }
 
-#[tokio::test]
-async fn rows_are_read_back_as_they_were_written() {
-    let db = Database::new();
+async fn rows_are_read_back_as_they_were_written(db: &impl Own) {
     let store = db.open().await;
     let rows = lab("Demo", 4);
     save(&store, rows.clone()).await.unwrap();
@@ -102,9 +154,7 @@ async fn rows_are_read_back_as_they_were_written() {
     assert!(written.wire_ids().iter().all(|w| store.lab_of_wire(*w) == Some(rows.lab.uid)));
 }
 
-#[tokio::test]
-async fn names_are_unique_ignoring_case() {
-    let db = Database::new();
+async fn names_are_unique_ignoring_case(db: &impl Own) {
     let store = db.open().await;
     save(&store, lab("demo", 1)).await.unwrap();
     assert!(save(&store, lab("DEMO", 1)).await.is_err());
@@ -120,9 +170,7 @@ async fn names_are_unique_ignoring_case() {
     save(&store, twice).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_lab_has_one_active_operation() {
-    let db = Database::new();
+async fn a_lab_has_one_active_operation(db: &impl Own) {
     let store = db.open().await;
     let rows = lab("demo", 1);
     save(&store, rows.clone()).await.unwrap();
@@ -145,16 +193,16 @@ async fn a_lab_has_one_active_operation() {
     assert_eq!(store.operation(second.id).await.unwrap(), Some(second.clone()));
     let active = |store: &Store| store.active_operations().iter().map(|o| (**o).clone()).collect::<Vec<_>>();
     assert_eq!(active(&store), [second.clone()]);
-    assert_eq!(active(&db.open().await), [second.clone()], "also after a start");
+    store.close().await;
+    let store = db.open().await;
+    assert_eq!(active(&store), [second.clone()], "also after a start");
     let page = store.list_operations(1, "").await.unwrap();
     assert_eq!((page.rows, page.more), (vec![second.clone()], true));
     let page = store.list_operations(1, &second.id.to_string()).await.unwrap();
     assert_eq!((page.rows, page.more), (vec![first], false));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn events_are_numbered_without_a_gap_under_many_writers() {
-    let db = Database::new();
+async fn events_are_numbered_without_a_gap_under_many_writers(db: &impl Own) {
     let store = Arc::new(db.open().await);
     let rows = lab("demo", 1);
     let write = |i: usize| {
@@ -193,9 +241,7 @@ async fn events_are_numbered_without_a_gap_under_many_writers() {
     }
 }
 
-#[tokio::test]
-async fn tallies_of_the_list_are_those_of_the_rows() {
-    let db = Database::new();
+async fn tallies_of_the_list_are_those_of_the_rows(db: &impl Own) {
     let store = db.open().await;
     for (i, name) in ["c", "A", "b", "D"].iter().enumerate() {
         let mut rows = lab(name, i + 1);
@@ -203,6 +249,14 @@ async fn tallies_of_the_list_are_those_of_the_rows() {
             node.state = [NodeState::Ready, NodeState::Failed, NodeState::Unknown][j % 3];
             node.replaced = j == 3;
             node.wanted = if j == 3 { Wanted::Absent } else { Wanted::Running };
+        }
+        for (j, link) in rows.links.values_mut().enumerate() {
+            link.state = LinkState::Down;
+            (link.enabled, link.reason) = match j % 3 {
+                0 => (true, format!("a:eth1: {NEEDS_RESTART}; it has it from its next start on")),
+                1 => (false, "it is unplugged".to_owned()),
+                _ => (true, "the interface is down in its node".to_owned()),
+            };
         }
         save(&store, rows).await.unwrap();
     }
@@ -218,11 +272,13 @@ async fn tallies_of_the_list_are_those_of_the_rows() {
         of_rows.nodes.sort();
         assert_eq!(listed, of_rows);
     }
+    let most = &rest.rows[0];
+    let counts = [&most.needs_restart, &most.unplugged, &most.links]
+        .map(|all| all.iter().map(|(_, n)| n).sum::<u32>());
+    assert!(counts.iter().all(|n| *n > 0), "each sort of links is counted by itself: {counts:?}");
 }
 
-#[tokio::test]
-async fn reservations_count_what_is_placed_and_wanted_once() {
-    let db = Database::new();
+async fn reservations_count_what_is_placed_and_wanted_once(db: &impl Own) {
     let store = db.open().await;
     let host: HostId = "h1".parse().unwrap();
     let (one, other) = (lab("one", 3), lab("other", 2));
@@ -242,9 +298,7 @@ async fn reservations_count_what_is_placed_and_wanted_once() {
     assert_eq!(store.reserved().await.unwrap()[&host].cpu_millis, 400);
 }
 
-#[tokio::test]
-async fn what_is_removed_leaves_a_tombstone() {
-    let db = Database::new();
+async fn what_is_removed_leaves_a_tombstone(db: &impl Own) {
     let store = db.open().await;
     let rows = lab("demo", 2);
     save(&store, rows.clone()).await.unwrap();
@@ -266,10 +320,66 @@ async fn what_is_removed_leaves_a_tombstone() {
     assert!(db.open().await.all().is_empty());
 }
 
-#[tokio::test]
-async fn files_are_kept_while_a_lab_names_them() {
+async fn no_two_links_have_one_network_identifier(db: &impl Own) {
+    let store = db.open().await;
+    let with = |id: &str, vni| {
+        let mut rows = lab(id, 2);
+        for link in rows.links.values_mut() {
+            link.vni = Some(vni);
+            link.far = Some(Far::to("h2".parse().unwrap()));
+        }
+        rows
+    };
+    let first = with("one", 7);
+    save(&store, first.clone()).await.unwrap();
+    assert!(store.vnis(|vnis| vnis.contains(&7)));
+    assert!(save(&store, with("two", 7)).await.is_err(), "it is in use");
+    save(&store, with("three", 8)).await.unwrap();
+    store.close().await;
+    let store = db.open().await;
+    assert_eq!(store.rows(first.lab.uid).unwrap().links, first.links);
+    assert_eq!(store.vnis(Clone::clone), [7, 8].into());
+    // Free again when its link's row is gone.
+    let mut without = first.clone();
+    without.links.clear();
+    save(&store, without).await.unwrap();
+    assert_eq!(store.vnis(Clone::clone), [8].into());
+    save(&store, with("two", 7)).await.unwrap();
+}
+
+async fn what_is_said_of_hosts_and_projects_is_kept(db: &impl Own) {
+    let store = db.open().await;
+    let host: HostId = "h1".parse().unwrap();
+    let policy = HostPolicy {
+        labels: [("rack".to_owned(), "2".to_owned())].into(),
+        taints: [("gpu".to_owned(), String::new())].into(),
+        cpu_overcommit: 2.5,
+        system_memory_bytes: 1 << 40,
+        ..HostPolicy::default()
+    };
+    let quota = |project: &str, nodes| Quota { project: project.into(), nodes, ..Quota::default() };
+    let mut tx = store.begin("test").await.unwrap();
+    tx.add_host(&host).await.unwrap();
+    assert_eq!(tx.host(&host).await.unwrap().unwrap().policy, HostPolicy::default());
+    tx.put_policy(&host, &policy).await.unwrap();
+    assert_eq!(tx.host(&host).await.unwrap().unwrap().policy, policy);
+    for (project, nodes) in [("b", Some(1)), ("A", None), ("B", Some(1 << 40))] {
+        tx.put_quota(&quota(project, nodes)).await.unwrap();
+    }
+    assert_eq!(tx.quota("a").await.unwrap(), Some(quota("A", None)));
+    tx.commit().await.unwrap();
+    let page = store.list_quotas(1, "").await.unwrap();
+    assert_eq!((page.rows, page.more), (vec![quota("A", None)], true));
+    let page = store.list_quotas(1, "A").await.unwrap();
+    assert_eq!((page.rows, page.more), (vec![quota("b", Some(1 << 40))], false), "as it was first written");
+    let mut tx = store.begin("test").await.unwrap();
+    assert!(tx.remove_quota("a").await.unwrap() && !tx.remove_quota("a").await.unwrap());
+    tx.commit().await.unwrap();
+    assert_eq!(store.quota("A").await.unwrap(), None);
+}
+
+async fn files_are_kept_while_a_lab_names_them(db: &impl Own) {
     use netloom_model::id::Digest;
-    let db = Database::new();
     let store = db.open().await;
     let (kept, dropped) = (Digest::of(b"kept"), Digest::of(b"dropped"));
     let mut tx = store.begin("test").await.unwrap();
@@ -281,4 +391,169 @@ async fn files_are_kept_while_a_lab_names_them() {
     tx.commit().await.unwrap();
     assert_eq!(store.file(&kept).await.unwrap().unwrap(), b"kept");
     assert_eq!(store.file(&dropped).await.unwrap(), None);
+}
+
+/// Two schedulers on one database: whoever comes second stands by, leads as soon as the first is gone, and nothing of the first's is written after that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_scheduler_leads_at_a_time() {
+    if !require("store::one_scheduler_leads_at_a_time", "postgres") {
+        return;
+    }
+    let mut server = Postgres::start();
+    let first = server.open().await;
+    let term = first.term();
+    let database = server.database();
+    let second = tokio::spawn(async move { Store::open(&database, 1_000, alone()).await.unwrap() });
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!second.is_finished(), "the first leads");
+    // A server that is started again takes all sessions with it: whoever is quicker leads.
+    save(&first, lab("before", 1)).await.unwrap();
+    server.kill();
+    assert!(save(&first, lab("lost", 1)).await.is_err());
+    server.start_again();
+    let second = if first_leads_on(&first).await {
+        first.close().await;
+        second.await.unwrap()
+    } else {
+        second.await.unwrap()
+    };
+    assert!(second.rows_of("before").is_some(), "what was answered is there");
+    assert!(second.term() > term);
+    // Even one that noticed nothing writes nothing more.
+    let refused = save(&first, lab("late", 1)).await;
+    assert!(refused.is_err(), "{refused:?}");
+    save(&second, lab("after", 1)).await.unwrap();
+}
+
+/// Whether a scheduler whose session was lost has it again: true when it writes after a while, false when it was told that another one leads.
+async fn first_leads_on(store: &Store) -> bool {
+    tokio::select! {
+        _ = store.deposed() => false,
+        () = tokio::time::sleep(Duration::from_secs(5)) => true,
+    }
+}
+
+/// The session that holds the lead is the only thing that is lost: another one takes over, and the former leader's writes are refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_leader_that_does_not_know_it_was_deposed_writes_nothing() {
+    if !require("store::a_leader_that_does_not_know_it_was_deposed_writes_nothing", "postgres") {
+        return;
+    }
+    let server = Postgres::start();
+    let former = server.open().await;
+    // What a network does that fails: the lock is free again, while everything else of the leader's lives.
+    server.run("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'");
+    server.run("UPDATE meta SET value = CAST(CAST(value AS BIGINT) + 1 AS TEXT) WHERE key = 'term'");
+    let refused = save(&former, lab("late", 1)).await;
+    assert!(matches!(refused, Err(netloom_scheduler::error::Error::Deposed)), "{refused:?}");
+    tokio::time::timeout(Duration::from_secs(60), former.deposed()).await.unwrap();
+}
+
+/// Only the session that holds the lead is lost, again and again, while the leader goes on writing: whoever leads next knows all that was answered before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_next_leader_knows_all_that_was_answered() {
+    if !require("store::the_next_leader_knows_all_that_was_answered", "postgres") {
+        return;
+    }
+    let server = Postgres::start();
+    let first = server.open().await;
+    let database = server.database();
+    let second = tokio::spawn(async move { Store::open(&database, 1_000, alone()).await.unwrap() });
+    let mut answered = Vec::new();
+    let end = tokio::time::Instant::now() + Duration::from_secs(120);
+    for n in 0.. {
+        assert!(tokio::time::Instant::now() < end, "the second never led");
+        if n % 20 == 0 {
+            server.run("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'");
+        }
+        let id = format!("lab{n}");
+        match save(&first, lab(&id, 1)).await {
+            Ok(()) => answered.push(id),
+            Err(_) if second.is_finished() => break,
+            Err(_) => {}
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let second = second.await.unwrap();
+    assert!(!answered.is_empty());
+    for id in answered {
+        assert!(second.rows_of(&id).is_some(), "{id} was answered");
+    }
+    save(&second, lab("after", 1)).await.unwrap();
+}
+
+/// The leader's machine falls silent in the middle of a write, which keeps the row of the term: the next one waited for it until the server's kernel gave the connection up, and the silent one
+/// went on saying that it leads, and did not end either.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_leader_that_fell_silent_in_a_write_ends_and_the_next_one_leads() {
+    if !require("store::a_leader_that_fell_silent_in_a_write_ends_and_the_next_one_leads", "postgres") {
+        return;
+    }
+    let server = Postgres::start();
+    let wire = Wire::to(server.address()).await;
+    let far = Database::named(&Postgres::url_at(&wire.at.to_string()));
+    let silent = Store::open(&far, 1_000, alone()).await.unwrap();
+    save(&silent, lab("before", 1)).await.unwrap();
+    let write = silent.begin("test").await.unwrap();
+    wire.silence();
+
+    let begun = tokio::time::Instant::now();
+    let ends = async {
+        let why = silent.deposed().await;
+        assert!(why.contains("not answered"), "{why}");
+        assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+        // What the server does when its keepalives are not answered; over this wire its own machine answers them.
+        server.run("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'");
+        silent.close().await;
+        assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
+    };
+    let commits = async {
+        assert!(write.commit().await.is_err());
+        assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
+    };
+    let leads = async {
+        let next = server.open().await;
+        assert!(begun.elapsed() < Duration::from_secs(12), "{:?}", begun.elapsed());
+        assert!(next.term() > silent.term());
+        assert!(next.rows_of("before").is_some(), "what was answered is there");
+        save(&next, lab("after", 1)).await.unwrap();
+    };
+    tokio::select! {
+        () = tokio::time::sleep(Duration::from_secs(30)) => panic!("they go on without end"),
+        _ = async { tokio::join!(ends, commits, leads) } => {}
+    }
+}
+
+/// Who stands by is woken when the lead is given up, and leads without it, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_lead_that_is_given_up_is_taken_at_once_and_without_redis_a_moment_later() {
+    let test = "store::a_lead_that_is_given_up_is_taken_at_once_and_without_redis_a_moment_later";
+    if !require(test, "postgres") || !require(test, "redis") {
+        return;
+    }
+    let (server, mut redis) = (Postgres::start(), Redis::start());
+    let bus = || netloom_bus::open(Some(&redis.url())).unwrap();
+    let stand_by = |bus| {
+        let database = server.database();
+        tokio::spawn(async move { Store::open(&database, 1_000, bus).await.unwrap() })
+    };
+    let mut leads = stand_by(bus()).await.unwrap();
+    let mut quickest = Duration::MAX;
+    for _ in 0..5 {
+        let next = stand_by(bus());
+        // Until it listens, and long before it would try again by itself.
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        assert!(!next.is_finished());
+        let begun = tokio::time::Instant::now();
+        leads.close().await;
+        leads = next.await.unwrap();
+        quickest = quickest.min(begun.elapsed());
+    }
+    assert!(quickest < Duration::from_millis(300), "by itself it tries every half second: {quickest:?}");
+    let next = stand_by(bus());
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    redis.kill();
+    leads.close().await;
+    let leads = tokio::time::timeout(Duration::from_secs(20), next).await.expect("it leads").unwrap();
+    save(&leads, lab("after", 1)).await.unwrap();
 }

@@ -45,7 +45,8 @@ impl World {
 
     /// These hosts, and more lines for `[scheduler]`.
     pub async fn with(hosts: &[&str], config: &str) -> World {
-        let connector = Connector::default();
+        let dir = tempfile::tempdir().unwrap();
+        let connector = Connector::of(&Settings::from_toml("", dir.path(), dir.path()).unwrap());
         let fakes = Shutdown::new();
         let hosts: Vec<Host> = hosts.iter().map(|h| Host::new(h)).collect();
         let watch =
@@ -65,16 +66,8 @@ impl World {
         let registry = Registry::default();
         registry.serve(&connector, &"mem:registry".parse().unwrap(), &fakes).await;
         let client = SchedulerServiceClient::new(connector.channel(&"mem:scheduler".parse().unwrap()));
-        let mut world = World {
-            hosts,
-            registry,
-            config: text,
-            dir: tempfile::tempdir().unwrap(),
-            fakes,
-            scheduler: None,
-            client,
-            connector,
-        };
+        let mut world =
+            World { hosts, registry, config: text, dir, fakes, scheduler: None, client, connector };
         world.start().await;
         world
     }
@@ -89,19 +82,28 @@ impl World {
 
     /// Starts the scheduler, and waits until it answers and has heard of every host that is not silent.
     pub async fn start(&mut self) {
-        let settings = Settings::from_toml(&self.config, self.dir(), &self.dir().join("run")).unwrap();
-        let shutdown = Shutdown::new();
-        let running =
-            tokio::spawn(netloom_scheduler::run(settings, self.connector.clone(), shutdown.clone()));
-        self.scheduler = Some((shutdown, running));
         let client = self.client.clone();
-        eventually("the scheduler answers", BOUND, || {
+        let mut answers = std::pin::pin!(eventually("the scheduler answers", BOUND, || {
             let mut client = client.clone();
             async move {
                 client.list_hosts(ps::ListHostsRequest { page_size: 100, after: String::new() }).await.is_ok()
             }
-        })
-        .await;
+        }));
+        loop {
+            let settings = Settings::from_toml(&self.config, self.dir(), &self.dir().join("run")).unwrap();
+            let shutdown = Shutdown::new();
+            let run = netloom_scheduler::run(settings, self.connector.clone(), shutdown.clone());
+            let mut running = tokio::spawn(run);
+            let ended = tokio::select! {
+                () = &mut answers => {
+                    self.scheduler = Some((shutdown, running));
+                    return;
+                }
+                ended = &mut running => ended.expect("no task panics").expect_err("nobody asked it to end"),
+            };
+            // Calls of one that was killed in this process still write to their end.
+            assert!(format!("{ended:#}").contains("database is locked"), "the scheduler ended: {ended:#}");
+        }
     }
 
     /// Stops the scheduler; its database stays.
@@ -109,6 +111,12 @@ impl World {
         let (shutdown, running) = self.scheduler.take().unwrap();
         shutdown.cancel();
         running.await.unwrap().unwrap();
+    }
+
+    /// Waits until the scheduler ends by itself, and says what it said.
+    pub async fn ended(&mut self) -> anyhow::Result<()> {
+        let (_, running) = self.scheduler.take().unwrap();
+        running.await.unwrap()
     }
 
     /// Kills the scheduler's tasks where they are, as a SIGKILL would; its database stays.

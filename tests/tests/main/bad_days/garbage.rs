@@ -23,7 +23,7 @@ const GROWTH: u64 = 64 << 20;
 
 /// Bytes as messages.
 #[derive(Clone, Copy, Default)]
-struct Bytes;
+pub(super) struct Bytes;
 
 impl Codec for Bytes {
     type Encode = Vec<u8>;
@@ -104,7 +104,8 @@ fn message(numbers: &mut Numbers, depth: usize) -> Vec<u8> {
     bytes
 }
 
-fn http(socket: &Path, numbers: &mut Numbers) -> Option<u16> {
+/// Asks for something; the status of the answer, if one came. With it, whether the request was whole: then one has to come.
+fn http(socket: &Path, numbers: &mut Numbers) -> (bool, Option<u16>) {
     const VERBS: [&str; 8] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "B\u{0}G"];
     const PARTS: [&str; 14] = [
         "v1",
@@ -142,8 +143,11 @@ fn http(socket: &Path, numbers: &mut Numbers) -> Option<u16> {
     };
     let length = if numbers.below(20) == 0 { numbers.below(1 << 40) } else { body.len() };
     let kind = ["application/json", "application/json; charset=\u{7f}", "text/plain", ""][numbers.below(4)];
-    let mut stream = UnixStream::connect(socket).ok()?;
-    stream.set_read_timeout(Some(Duration::from_millis(500))).ok()?;
+    let is_whole = length == body.len();
+    // For the rest of a body that never comes nobody has to wait.
+    let patience = if is_whole { Duration::from_secs(30) } else { Duration::from_millis(500) };
+    let mut stream = UnixStream::connect(socket).expect("the API's socket");
+    stream.set_read_timeout(Some(patience)).expect("a bound");
     let head = format!(
         "{} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n",
         VERBS[numbers.below(VERBS.len())]
@@ -152,7 +156,11 @@ fn http(socket: &Path, numbers: &mut Numbers) -> Option<u16> {
     let mut answer = [0; 64];
     let count = stream.read(&mut answer).unwrap_or_default();
     let text = String::from_utf8_lossy(&answer[..count]).into_owned();
-    text.split(' ').nth(1)?.parse().ok()
+    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
+    if is_whole && status.is_none() {
+        eprintln!("no answer to {head:?}: {text:?}");
+    }
+    (is_whole, status)
 }
 
 /// Bytes that are no request, or a broken one of HTTP/2.
@@ -243,11 +251,16 @@ fn ten_thousand_requests_that_make_no_sense(mode: Mode) {
             });
             let https = scope.spawn(move || {
                 let mut numbers = Numbers::new(seed ^ 2);
-                (0..HTTP / share).filter_map(|_| http(socket, &mut numbers)).collect::<Vec<u16>>()
+                (0..HTTP / share).map(|_| http(socket, &mut numbers)).collect::<Vec<_>>()
             });
             let answered = runtime.block_on(grpc(&connector, &endpoint, &methods, seed ^ 1, GRPC / share));
             assert_eq!(answered, GRPC / share, "calls that were answered (seed {seed})");
-            for status in https.join().expect("HTTP") {
+            let https = https.join().expect("HTTP");
+            let whole = https.iter().filter(|(is_whole, _)| *is_whole).count();
+            assert!(whole * 10 > https.len() * 9, "{whole} of {} requests are whole", https.len());
+            let silence = https.iter().filter(|(is_whole, status)| *is_whole && status.is_none()).count();
+            assert_eq!(silence, 0, "of {whole} whole requests were not answered (seed {seed})");
+            for status in https.into_iter().filter_map(|(_, status)| status) {
                 *statuses.entry(status).or_default() += 1;
             }
             raws.join().expect("bytes");

@@ -8,6 +8,7 @@ use nix::mount::{MsFlags, mount};
 
 mod docker;
 mod garbage;
+mod hosts;
 mod nodes;
 mod points;
 mod resources;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use netloom_tests::{Mode, Sandbox, eventually, run};
 
-use super::{BOUND, in_memory, is_as_asked, is_gone};
+use super::{BOUND, Running, in_memory, is_as_asked, is_gone};
 use crate::line;
 
 /// A file that takes all the room there is.
@@ -117,6 +117,40 @@ fn no_descriptors_left(mode: Mode) {
         sandbox.netloom(&["destroy", &next, "--yes"]).must();
         is_as_asked(&sandbox, &lab, 2, 1);
     }
+    assert!(!sandbox.logs().contains("panicked"), "something panicked");
+    is_gone(&sandbox, &lab);
+}
+
+/// The programs that carry a deploy out have none any more in its middle: it stops where it is, and goes on when they have some again.
+#[test]
+fn no_descriptors_left_while_a_deploy_is_under_way() {
+    if !crate::real("no_descriptors_left_while_a_deploy_is_under_way") {
+        return;
+    }
+    const NODES: usize = 8;
+    let sandbox = Sandbox::start(Mode::Five);
+    let (lab, next) = (sandbox.lab("before"), sandbox.lab("during"));
+    sandbox.deploy(&line(&lab, 2));
+    let pids = ["netloom-compute", "netloom-network", "netloom-scheduler"].map(|name| sandbox.pid(name));
+    for more in [0, 2, 4, 8] {
+        let file = sandbox.write("next.clab.yml", &line(&next, NODES)).display().to_string();
+        let mut running = Running::start(&sandbox, &["deploy", "-t", &file]);
+        // Not before: who cannot reach Docker is no host for it.
+        eventually("it is under way, or over", BOUND, || {
+            sandbox.lab_json(&next)["operation"].is_string() || running.has_ended().is_some()
+        });
+        limit(&pids, more);
+        // Long enough for more than one attempt.
+        std::thread::sleep(Duration::from_secs(2));
+        eprintln!("with {more} descriptors left: ended {:?} after two seconds", running.has_ended());
+        unlimited(&pids);
+        running.ends_well();
+        assert!(!sandbox.has_died(), "with {more} descriptors left: a program ended");
+        sandbox.wait_ready(&next, NODES as u64, NODES as u64 - 1, BOUND);
+        sandbox.netloom(&["destroy", &next, "--yes"]).must();
+        is_as_asked(&sandbox, &lab, 2, 1);
+    }
+    assert!(sandbox.logs().contains("Too many open files"), "no limit was met");
     assert!(!sandbox.logs().contains("panicked"), "something panicked");
     is_gone(&sandbox, &lab);
 }

@@ -60,6 +60,11 @@ fn a_thousand_labs_of_one_node() {
     let ready = |labs: &[Value]| labs.iter().filter(|l| l["readyCount"] == 1 && l["operation"] == "").count();
     eventually("all labs are ready", LONG, || ready(&labs(&sandbox)) == LABS);
     let (up, deployed) = (begun.elapsed(), cpu(&sandbox));
+    let reserved = |nodes: usize| {
+        let host = sandbox.get("/v1/hosts/local").map(|reply| reply.body).unwrap_or_default();
+        host["nodeCount"] == nodes
+    };
+    eventually("all nodes have their place on the host", LONG, || reserved(LABS));
     let listed = Instant::now();
     assert_eq!(labs(&sandbox).len(), LABS);
     let listed = listed.elapsed();
@@ -84,6 +89,8 @@ fn a_thousand_labs_of_one_node() {
         }
     });
     eventually("all labs are gone", LONG, || labs(&sandbox).is_empty());
+    eventually("nothing is left", LONG, || sandbox.leftovers().is_empty());
+    eventually("nothing is reserved", LONG, || reserved(0));
     eprintln!(
         "{LABS} labs: asked for in {asked:?} ({first:?} of CPU), ready after {up:?} ({deployed:?}), listed in {listed:?}, ready again {again:?} after a crash, \
          gone in {:?} ({:?} of CPU since the crash); {} MB resident",

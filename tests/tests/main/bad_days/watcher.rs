@@ -4,9 +4,12 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use netloom_service::{Connector, Endpoint};
 use netloom_tests::{Mode, Sandbox, eventually, request};
 use serde_json::json;
+use tonic::Streaming;
 
+use super::garbage::Bytes;
 use super::{BOUND, played, resident};
 
 /// Most that the programs may grow by, for what a watcher does not take.
@@ -16,6 +19,16 @@ fn watch(sandbox: &Sandbox, path: &str) -> UnixStream {
     let mut stream = UnixStream::connect(sandbox.socket()).expect("the API's socket");
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a request");
     stream
+}
+
+/// A watch over gRPC, of which nobody takes a message.
+async fn watch_over_grpc(sandbox: &Sandbox) -> Streaming<()> {
+    let channel = Connector::default().channel(&Endpoint::Unix(sandbox.socket()));
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.expect("the API");
+    let method = "/netloom.v1.LabService/WatchLabs".parse().expect("a path");
+    let everything = tonic::Request::new(Vec::new());
+    client.server_streaming(everything, method, Bytes).await.expect("a stream").into_inner()
 }
 
 /// Makes and removes a lab of ten nodes: some forty events.
@@ -36,7 +49,10 @@ fn stir(sandbox: &Sandbox, round: usize) {
 fn a_watcher_that_never_reads(mode: Mode) {
     let sandbox = played(mode, "[scheduler]\nevents_kept = 300\n");
     stir(&sandbox, 0);
-    let silent: Vec<UnixStream> = (0..20).map(|_| watch(&sandbox, "/v1/labs:watch")).collect();
+    let silent: Vec<UnixStream> = (0..10).map(|_| watch(&sandbox, "/v1/labs:watch")).collect();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let over_grpc: Vec<Streaming<()>> =
+        (0..10).map(|_| runtime.block_on(watch_over_grpc(&sandbox))).collect();
     let mut reading = watch(&sandbox, "/v1/labs:watch");
     let (tell, told) = std::sync::mpsc::channel();
     let reader = std::thread::spawn(move || {
@@ -85,6 +101,22 @@ fn a_watcher_that_never_reads(mode: Mode) {
             "it ends without a word: …{}",
             &all[all.len().saturating_sub(300)..]
         );
+    }
+    for mut stream in over_grpc {
+        let ends = async {
+            loop {
+                match stream.message().await {
+                    Ok(Some(())) => {}
+                    Ok(None) => panic!("it ends without a word"),
+                    Err(status) => break status,
+                }
+            }
+        };
+        let bounded = async { tokio::time::timeout(Duration::from_secs(30), ends).await };
+        let status = runtime.block_on(bounded).expect("a watcher that missed something is left waiting");
+        let reason = String::from_utf8_lossy(status.details()).into_owned();
+        assert_eq!(status.code(), tonic::Code::OutOfRange, "{status}");
+        assert!(reason.contains("RELIST_NEEDED"), "{status}");
     }
     assert!(!sandbox.logs().contains("panicked"));
 }

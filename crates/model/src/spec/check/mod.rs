@@ -6,6 +6,7 @@ use crate::failure::Violation;
 mod lab;
 mod link;
 mod node;
+mod placement;
 mod text;
 
 /// Collects what is wrong, below the field it is said of.
@@ -26,6 +27,7 @@ impl LabSpec {
         lab::check(self, &mut wrong);
         node::check(self, &mut wrong);
         link::check(self, &mut wrong);
+        placement::check(self, &mut wrong);
         wrong.0
     }
 }

@@ -167,6 +167,10 @@ fn mounts(field: &str, spec: &LabSpec, node: &NodeSpec, wrong: &mut Wrong) {
             wrong.say(field, format!("\"{permissions}\" are not permissions: any of r, w and m"));
         }
     }
+    if !node.save_file.is_empty() && !is_absolute(&node.save_file) {
+        let path = &node.save_file;
+        wrong.say(format!("{field}.save_file"), format!("\"{path}\" is not an absolute path without \"..\""));
+    }
     for (name, path) in [("startup_config", &node.startup_config), ("license", &node.license)] {
         if !path.is_empty() && !has_file(spec, path) {
             wrong.say(

@@ -240,6 +240,8 @@ fn mounts_and_devices() {
     wrong("nodes[0].devices[0]", "permissions", |l| l.nodes[0].devices = vec![device("/x", "", "rx")]);
     wrong("nodes[0].startup_config", "send it along", |l| l.nodes[0].startup_config = "c".into());
     wrong("nodes[0].license", "send it along", |l| l.nodes[0].license = "c".into());
+    right(|l| l.nodes[0].save_file = "/etc/app.conf".into());
+    wrong("nodes[0].save_file", "absolute", |l| l.nodes[0].save_file = "etc/app.conf".into());
 }
 
 #[test]

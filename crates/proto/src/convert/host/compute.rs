@@ -1,5 +1,7 @@
 //! Instances.
 
+use std::num::NonZeroU16;
+
 use netloom_model::observed as mo;
 use netloom_model::slice as ms;
 use netloom_model::state::Wanted;
@@ -27,7 +29,12 @@ impl From<ms::Instance> for pc::Instance {
             wanted: if i.wanted == Wanted::Aside { p::Wanted::Stopped } else { i.wanted.into() }.into(),
             aside: i.wanted == Wanted::Aside,
             interfaces: i.interfaces,
-            network: i.network.map(|n| pc::Network { name: n.name, spec: Some(n.spec.into()) }),
+            network: i.network.map(|n| pc::Network {
+                name: n.name,
+                spec: Some(n.spec.into()),
+                fixed: n.fixed,
+                fixed_of_machines: n.fixed_of_machines,
+            }),
             files: i.files.into_iter().map(Into::into).collect(),
             host_entries: i
                 .host_entries
@@ -64,7 +71,12 @@ impl TryFrom<pc::Instance> for ms::Instance {
             spec: i.spec.ok_or_else(|| ConvertError::new("instance.spec", "is not set"))?.try_into()?,
             name: i.name,
             interfaces: i.interfaces,
-            network: i.network.map(|n| ms::Network { name: n.name, spec: n.spec.unwrap_or_default().into() }),
+            network: i.network.map(|n| ms::Network {
+                name: n.name,
+                spec: n.spec.unwrap_or_default().into(),
+                fixed: n.fixed,
+                fixed_of_machines: n.fixed_of_machines,
+            }),
             files: i.files.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             host_entries: i
                 .host_entries
@@ -120,22 +132,27 @@ impl TryFrom<pc::MachineNic> for ms::MachineNic {
 
 impl From<ms::Readiness> for pc::Readiness {
     fn from(r: ms::Readiness) -> Self {
-        let (command, log_pattern) = match r.check {
-            ms::ReadinessCheck::Command(command) => (command, String::new()),
-            ms::ReadinessCheck::LogPattern(pattern) => (Vec::new(), pattern),
-        };
-        pc::Readiness { command, log_pattern, timeout_seconds: r.timeout_seconds }
+        let mut told = pc::Readiness { timeout_seconds: r.timeout_seconds, ..pc::Readiness::default() };
+        match r.check {
+            ms::ReadinessCheck::Command(command) => told.command = command,
+            ms::ReadinessCheck::LogPattern(pattern) => told.log_pattern = pattern,
+            ms::ReadinessCheck::TcpPort(port) => told.tcp_port = port.get().into(),
+        }
+        told
     }
 }
 
 impl TryFrom<pc::Readiness> for ms::Readiness {
     type Error = ConvertError;
     fn try_from(r: pc::Readiness) -> Result<Self, ConvertError> {
-        let check = match (r.command.is_empty(), r.log_pattern.is_empty()) {
-            (false, true) => ms::ReadinessCheck::Command(r.command),
-            (true, false) => ms::ReadinessCheck::LogPattern(r.log_pattern),
+        let port = u16::try_from(r.tcp_port).ok().and_then(NonZeroU16::new);
+        let check = match (r.command.is_empty(), r.log_pattern.is_empty(), r.tcp_port, port) {
+            (false, true, 0, _) => ms::ReadinessCheck::Command(r.command),
+            (true, false, 0, _) => ms::ReadinessCheck::LogPattern(r.log_pattern),
+            (true, true, _, Some(port)) => ms::ReadinessCheck::TcpPort(port),
             _ => {
-                let what = "needs either a command or a log pattern";
+                let what =
+                    "needs a command, a log pattern or a TCP port from 1 to 65535, and one of them only";
                 return Err(ConvertError::new("instance.readiness", what));
             }
         };

@@ -76,9 +76,16 @@ impl From<ms::WireEnd> for pn::WireEnd {
             ms::WireEnd::HostInterface(name) => pn::wire_end::End::HostInterface(name),
             ms::WireEnd::Bridge(name) => pn::wire_end::End::Bridge(name),
             ms::WireEnd::Dummy => pn::wire_end::End::Dummy(true),
+            ms::WireEnd::Tunnel(ms::Tunnel { remote, vni, remote_up }) => {
+                pn::wire_end::End::Tunnel(pn::Tunnel { remote_address: remote.to_string(), vni, remote_up })
+            }
         };
         pn::WireEnd { end: Some(end) }
     }
+}
+
+fn address(field: &str, text: &str) -> Result<std::net::IpAddr, ConvertError> {
+    text.parse().map_err(|_| ConvertError::new(field, "is not an IP address"))
 }
 
 fn wire_end(field: &str, e: Option<pn::WireEnd>) -> Result<ms::WireEnd, ConvertError> {
@@ -88,6 +95,13 @@ fn wire_end(field: &str, e: Option<pn::WireEnd>) -> Result<ms::WireEnd, ConvertE
         Some(pn::wire_end::End::HostInterface(name)) => Ok(ms::WireEnd::HostInterface(name)),
         Some(pn::wire_end::End::Bridge(name)) => Ok(ms::WireEnd::Bridge(name)),
         Some(pn::wire_end::End::Dummy(_)) => Ok(ms::WireEnd::Dummy),
+        Some(pn::wire_end::End::Tunnel(t)) => {
+            let remote = address(field, &t.remote_address)?;
+            if !(1..=ms::VNI_MAX).contains(&t.vni) {
+                return Err(ConvertError::new(field, "has a VNI that is not 1 to 16777215"));
+            }
+            Ok(ms::WireEnd::Tunnel(ms::Tunnel { remote, vni: t.vni, remote_up: t.remote_up }))
+        }
         None => Err(ConvertError::new(field, "is not set")),
     }
 }
@@ -151,6 +165,7 @@ impl From<mo::ObservedNic> for pn::ObservedNic {
             present: n.present,
             start_id: n.start_id,
             carrier: n.carrier,
+            alive: n.alive,
             detail: n.detail,
         }
     }
@@ -164,6 +179,7 @@ impl TryFrom<pn::ObservedNic> for mo::ObservedNic {
             present: n.present,
             start_id: n.start_id,
             carrier: n.carrier,
+            alive: n.alive,
             detail: n.detail,
         })
     }
@@ -286,8 +302,18 @@ impl From<mo::NetworkInventory> for pn::Inventory {
             host_interfaces: i.host_interfaces,
             plane: i.plane,
             plane_reason: i.plane_reason,
+            underlay: i.underlay.map(|u| pn::Underlay {
+                address: u.address.to_string(),
+                port: u.port.into(),
+                mtu: u.mtu,
+            }),
         }
     }
+}
+
+/// One that cannot be read is none.
+fn underlay(u: pn::Underlay) -> Option<mo::Underlay> {
+    Some(mo::Underlay { address: u.address.parse().ok()?, port: u.port.try_into().ok()?, mtu: u.mtu })
 }
 
 impl From<pn::Inventory> for mo::NetworkInventory {
@@ -300,6 +326,7 @@ impl From<pn::Inventory> for mo::NetworkInventory {
             host_interfaces: i.host_interfaces,
             plane: i.plane,
             plane_reason: i.plane_reason,
+            underlay: i.underlay.and_then(underlay),
         }
     }
 }

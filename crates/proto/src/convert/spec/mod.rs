@@ -3,7 +3,7 @@
 use netloom_model::id::Digest;
 use netloom_model::spec as m;
 
-use super::ConvertError;
+use super::{ConvertError, words};
 
 mod link;
 mod node;
@@ -24,6 +24,8 @@ impl From<m::LabSpec> for p::LabSpec {
             labels: s.labels.into_iter().collect(),
             certificate_authority: s.certificate_authority.map(Into::into),
             plane: plane_value(s.plane),
+            placement_policy: p::PlacementPolicy::from(s.placement_policy).into(),
+            project: s.project,
         }
     }
 }
@@ -32,6 +34,8 @@ impl TryFrom<p::LabSpec> for m::LabSpec {
     type Error = ConvertError;
     fn try_from(s: p::LabSpec) -> Result<Self, ConvertError> {
         Ok(m::LabSpec {
+            placement_policy: s.placement_policy().into(),
+            project: s.project,
             prefix: s.prefix,
             mgmt: s.mgmt.map(Into::into),
             nodes: s.nodes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
@@ -98,6 +102,8 @@ macro_rules! twins {
 }
 use twins;
 
+words!(m::PlacementPolicy, p::PlacementPolicy, else BestEffort { BestEffort, AllOrNothing });
+
 twins!(m::AuthoritySpec, p::AuthoritySpec { certificate, key, key_bits, validity_seconds });
 
 impl From<m::FileEntry> for p::FileEntry {
@@ -132,7 +138,7 @@ mod tests {
                 "sysctls": {"net.a": "1"}, "cpu_limit_millis": 1, "memory_limit_bytes": 2, "cpu_request_millis": 3,
                 "memory_request_bytes": 4, "labels": {"l": "m"}, "hostname": "h", "mgmt_ipv4": "10.0.0.2",
                 "mgmt_ipv6": "fd00::2", "restart_policy": "on-failure", "skip_interface_wait": true,
-                "startup_config": "f", "enforce_startup_config": true, "license": "f", "aliases": ["r"],
+                "startup_config": "f", "enforce_startup_config": true, "license": "f", "save_file": "/f", "aliases": ["r"],
                 "volumes": [{"name": "v", "target": "/v", "read_only": true}], "tmpfs": {"/t": "size=1m"},
                 "devices": [{"host_path": "/dev/net/tun", "target": "/dev/net/tun", "permissions": "rw"}], "shm_size_bytes": 5,
                 "security_opts": ["no-new-privileges"], "cpu_set": "0-1",
@@ -141,7 +147,9 @@ mod tests {
                 "auto_remove": true, "startup_delay_seconds": 6,
                 "healthcheck": {"test": ["CMD", "true"], "interval_seconds": 1, "timeout_seconds": 2, "retries": 3, "start_period_seconds": 4},
                 "stages": [{"stage": "create-links", "wait_for": [{"node": "r2", "stage": "healthy"}], "exec": [{"command": "x", "on_exit": true}]}],
-                "certificate": {"sans": ["a"], "key_bits": 2048, "validity_seconds": 7}, "cgroup_parent": "c", "runtime": "libvirt"}],
+                "certificate": {"sans": ["a"], "key_bits": 2048, "validity_seconds": 7}, "cgroup_parent": "c", "runtime": "libvirt",
+                "placement": {"host": "h1", "labels": {"rack": "2"}, "tolerations": ["gpu"], "apart_from": ["r2"]}}],
+            "placement_policy": "all-or-nothing", "project": "p1",
             "certificate_authority": {"certificate": "f", "key": "f", "key_bits": 4096, "validity_seconds": 9},
             "links": [{"a": {"node": "r1", "interface": "eth1", "mac": "02:00:00:00:00:01"},
                        "b": {"node": "r1", "interface": "eth2", "ipv4": "10.1.0.1/24"}, "mtu": 1500, "labels": {"k": "v"},

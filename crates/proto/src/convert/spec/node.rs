@@ -36,6 +36,7 @@ impl From<m::NodeSpec> for p::NodeSpec {
             startup_config: s.startup_config,
             enforce_startup_config: s.enforce_startup_config,
             license: s.license,
+            save_file: s.save_file,
             aliases: s.aliases,
             volumes: s.volumes.into_iter().map(Into::into).collect(),
             tmpfs: s.tmpfs.into_iter().collect(),
@@ -53,6 +54,7 @@ impl From<m::NodeSpec> for p::NodeSpec {
             certificate: s.certificate.map(Into::into),
             cgroup_parent: s.cgroup_parent,
             runtime: s.runtime.map(p::Runtime::from).unwrap_or_default().into(),
+            placement: (!s.placement.is_any()).then(|| s.placement.into()),
         }
     }
 }
@@ -92,6 +94,7 @@ impl TryFrom<p::NodeSpec> for m::NodeSpec {
             startup_config: s.startup_config,
             enforce_startup_config: s.enforce_startup_config,
             license: s.license,
+            save_file: s.save_file,
             aliases: s.aliases,
             volumes: s.volumes.into_iter().map(Into::into).collect(),
             tmpfs: s.tmpfs.into_iter().collect(),
@@ -108,11 +111,34 @@ impl TryFrom<p::NodeSpec> for m::NodeSpec {
             stages: s.stages.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             certificate: s.certificate.map(Into::into),
             cgroup_parent: s.cgroup_parent,
+            placement: s.placement.map(Into::into).unwrap_or_default(),
         })
     }
 }
 
 words!(m::PullPolicy, p::ImagePullPolicy, else IfNotPresent { IfNotPresent, Never, Always });
+impl From<m::Placement> for p::PlacementSpec {
+    fn from(s: m::Placement) -> Self {
+        p::PlacementSpec {
+            host: s.host,
+            labels: s.labels.into_iter().collect(),
+            tolerations: s.tolerations,
+            apart_from: s.apart_from,
+        }
+    }
+}
+
+impl From<p::PlacementSpec> for m::Placement {
+    fn from(s: p::PlacementSpec) -> Self {
+        m::Placement {
+            host: s.host,
+            labels: s.labels.into_iter().collect(),
+            tolerations: s.tolerations,
+            apart_from: s.apart_from,
+        }
+    }
+}
+
 words!(m::RestartPolicy, p::RestartPolicy, else Always { Always, OnFailure, Never });
 
 impl From<m::Bind> for p::Bind {

@@ -2,6 +2,7 @@
 
 use super::{Case, case};
 
+const PLACEMENT: &str = "`placement`";
 const DNS: &str = "`dns`";
 const HEALTH: &str = "`healthcheck`";
 const STAGES: &str = "`stages`";
@@ -11,6 +12,30 @@ const EXEC: &str = "an item of `exec` of a stage";
 const CERTIFICATE: &str = "`certificate`";
 
 pub(super) const CASES: &[Case] = &[
+    case(
+        PLACEMENT,
+        "host",
+        ("host: rack-2", r#""placement":{"host":"rack-2"}"#),
+        ("host: a/b", "error INVALID_NODE is not a valid host name"),
+    ),
+    case(
+        PLACEMENT,
+        "labels",
+        ("labels: {rack: '2'}", r#""labels":{"rack":"2"}"#),
+        ("labels: {'a b': c}", "error INVALID_NODE a key has 1 to 256 characters"),
+    ),
+    case(
+        PLACEMENT,
+        "tolerations",
+        ("tolerations: [gpu, slow=disk]", r#""tolerations":["gpu","slow=disk"]"#),
+        ("tolerations: ['gpu ']", "error INVALID_NODE a key has 1 to 256 characters"),
+    ),
+    case(
+        PLACEMENT,
+        "apart-from",
+        ("apart-from: [m]", r#""apart_from":["m"]"#),
+        ("apart-from: [x]", "error INVALID_NODE there is no node \"x\" in the lab"),
+    ),
     case(
         DNS,
         "servers",

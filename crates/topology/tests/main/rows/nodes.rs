@@ -103,6 +103,12 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         NODE,
+        "save-file",
+        ("save-file: /etc/app.conf", r#""save_file":"/etc/app.conf""#),
+        ("save-file: app.conf", "error INVALID_NODE absolute"),
+    ),
+    case(
+        NODE,
         "binds",
         (
             "binds: ['r1/frr.conf:/etc/frr.conf:ro', /data]",
@@ -226,6 +232,12 @@ pub(super) const CASES: &[Case] = &[
         "auto-remove",
         ("auto-remove: true", r#""auto_remove":true"#),
         ("auto-remove: perhaps", "error INVALID_VALUE neither true nor false"),
+    ),
+    case(
+        NODE,
+        "placement",
+        ("placement: {host: h1}", r#""placement":{"host":"h1"}"#),
+        ("placement: h1", "error WRONG_TYPE expected a map"),
     ),
     case(
         NODE,

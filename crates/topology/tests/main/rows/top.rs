@@ -30,6 +30,18 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         FILE,
+        "placement-policy",
+        ("placement-policy: all-or-nothing", r#""placement_policy":"all-or-nothing""#),
+        ("placement-policy: all", "error INVALID_VALUE write best-effort or all-or-nothing"),
+    ),
+    case(
+        FILE,
+        "project",
+        ("project: course-1", r#""project":"course-1""#),
+        ("project: a b", "error INVALID_SPEC is not of the form"),
+    ),
+    case(
+        FILE,
         "topology",
         ("topology: {nodes: {n: {kind: linux, image: i}}}", r#""id":"n""#),
         ("topology: {nodes: {}}", "error NO_NODES name them below topology.nodes"),

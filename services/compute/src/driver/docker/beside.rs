@@ -42,7 +42,10 @@ impl DockerDriver {
     }
 
     /// Instances whose management network is not there as asked, and cannot be made.
-    async fn check_networks(&self, instances: &[Instance]) -> Result<Vec<(NodeUid, Error)>, Error> {
+    pub(in crate::driver) async fn check_networks(
+        &self,
+        instances: &[Instance],
+    ) -> Result<Vec<(NodeUid, Error)>, Error> {
         let mut wanted: BTreeMap<&str, (&Instance, &Network, Vec<NodeUid>)> = BTreeMap::new();
         for instance in instances {
             if let Ok(create::Network::Management(network)) = create::network(instance, None) {
@@ -209,7 +212,7 @@ mod tests {
         let (lab, owner) = (LabUid::new(), Owner::new());
         let spec =
             MgmtSpec { ipv4_subnet: "172.20.20.0/24".into(), bridge: "br-x".into(), ..MgmtSpec::default() };
-        let wanted = Network { name: "n".into(), spec };
+        let wanted = Network { name: "n".into(), spec, ..Network::default() };
         let made = network::request(&wanted, lab, "x", owner);
         let other = |name: &str, subnet: &str, ours: bool| models::Network {
             name: Some(name.into()),

@@ -277,6 +277,15 @@ impl Driver for DockerDriver {
         .boxed()
     }
 
+    fn answers(&self) -> Answer<'_, bool> {
+        async {
+            let client = self.connect().await?;
+            client.ping().await.map_err(|e| self.error(e))?;
+            Ok(true)
+        }
+        .boxed()
+    }
+
     fn events(&self) -> Answer<'_, BoxStream<'static, String>> {
         async { Ok(events::changes(self.client().await?, self.filters(None))) }.boxed()
     }

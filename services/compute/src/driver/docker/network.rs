@@ -1,7 +1,7 @@
 //! A lab's management network: one Docker bridge network a lab, made when its first node needs it.
 
-use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use bollard::Docker;
@@ -16,6 +16,7 @@ use netloom_model::slice::{Instance, Network};
 use netloom_model::spec::Subnet;
 
 use super::{DockerDriver, create, label, read, status};
+use crate::driver::management::{Management, Pool};
 use crate::error::Error;
 
 /// The option that names its Linux bridge.
@@ -46,15 +47,8 @@ impl DockerDriver {
                     return Ok(there.id.unwrap_or_default());
                 }
                 // It is to be another: it goes with the last node that still uses it.
-                match client.remove_network(name).await {
-                    Err(e) if status(&e) == Some(403) => {
-                        return Err(Error::Busy(format!(
-                            "waits until no node uses the former network {name} any more"
-                        )));
-                    }
-                    Err(e) if status(&e) == Some(404) => {}
-                    other => other.map_err(|e| self.error(e))?,
-                }
+                let bridge = there.options.as_ref().and_then(|o| o.get(BRIDGE));
+                self.remove_unused(client, &there.id.unwrap_or_default(), name, bridge).await?;
             }
         }
         self.remove_former(client, name, lab_uid).await?;
@@ -86,22 +80,34 @@ impl DockerDriver {
     /// Removes a lab's networks of other names: it has one, and the bridge and the addresses of the former may be those of the new.
     async fn remove_former(&self, client: &Docker, name: &str, lab: LabUid) -> Result<(), Error> {
         for former in self.networks_of(client, lab).await? {
-            let (Some(id), former) = (former.id, former.name.unwrap_or_default()) else { continue };
-            if former == name {
+            let (Some(id), of) = (former.id, former.name.unwrap_or_default()) else { continue };
+            if of == name {
                 continue;
             }
-            match client.remove_network(&id).await {
-                Err(e) if status(&e) == Some(403) => {
-                    return Err(Error::Busy(format!(
-                        "waits until no node uses the former network {former} any more"
-                    )));
-                }
-                Err(e) if status(&e) == Some(404) => {}
-                other => other.map_err(|e| self.error(e))?,
-            }
-            tracing::info!(network = former, "former management network removed");
+            let bridge = former.options.as_ref().and_then(|o| o.get(BRIDGE));
+            self.remove_unused(client, &id, &of, bridge).await?;
+            tracing::info!(network = of, "former management network removed");
         }
         Ok(())
+    }
+
+    /// Removes a network that no node uses any more. Of containers Docker knows that; of machines, which are on its bridge, it does not.
+    async fn remove_unused(
+        &self,
+        client: &Docker,
+        id: &str,
+        name: &str,
+        bridge: Option<&String>,
+    ) -> Result<(), Error> {
+        let waits = || Error::Busy(format!("waits until no node uses the former network {name} any more"));
+        if bridge.is_some_and(|bridge| has_machines(bridge)) {
+            return Err(waits());
+        }
+        match client.remove_network(id).await {
+            Err(e) if status(&e) == Some(403) => Err(waits()),
+            Err(e) if status(&e) == Some(404) => Ok(()),
+            other => other.map_err(|e| self.error(e)),
+        }
     }
 
     async fn networks_of(
@@ -165,6 +171,19 @@ impl DockerDriver {
         Ok(())
     }
 
+    /// The management network, made if it is not there, as virtual machines have to know it.
+    pub(in crate::driver) async fn management(
+        &self,
+        network: &Network,
+        lab_uid: LabUid,
+        lab: &str,
+    ) -> Result<Management, Error> {
+        let client = self.client().await?;
+        let id = self.ensure_network(&client, network, lab_uid, lab).await?;
+        let there = client.inspect_network(&id, None::<InspectNetworkOptions>).await;
+        Ok(management(&network.name, there.map_err(|e| self.error(e))?))
+    }
+
     /// Removes the networks of a lab.
     pub(super) async fn remove_networks(&self, lab: LabUid) -> Result<(), Error> {
         let client = self.client().await?;
@@ -178,6 +197,13 @@ impl DockerDriver {
         }
         Ok(())
     }
+}
+
+/// True when a tap, so a virtual machine, is a port of this Linux bridge.
+fn has_machines(bridge: &str) -> bool {
+    let interfaces = Path::new("/sys/class/net");
+    let ports = std::fs::read_dir(interfaces.join(bridge).join("brif")).into_iter().flatten().flatten();
+    ports.map(|port| interfaces.join(port.file_name())).any(|port| port.join("tun_flags").exists())
 }
 
 /// Where the host sends packets by itself: each destination but the default one.
@@ -204,6 +230,40 @@ fn with_subnet(request: NetworkCreateRequest, subnet: &Subnet) -> NetworkCreateR
     NetworkCreateRequest { ipam: Some(Ipam { config: Some(vec![pool]), ..Ipam::default() }), ..request }
 }
 
+/// What Docker says of a network, as virtual machines have to know it.
+fn management(name: &str, there: bollard::models::NetworkInspect) -> Management {
+    let pool = |config: IpamConfig| {
+        let text = config.subnet?;
+        let v6 = text.contains(':');
+        let subnet = Subnet::parse(&text, v6).ok()?;
+        let range = config.ip_range.and_then(|range| Subnet::parse(&range, v6).ok()).unwrap_or(subnet);
+        // It says none where the file names none.
+        let gateway = config.gateway.as_deref().and_then(|g| g.split('/').next()?.parse().ok());
+        let gateway = gateway.or_else(|| subnet.first())?;
+        Some(Pool { subnet, range, gateway, v6 })
+    };
+    let address = |text: &Option<String>| text.as_deref()?.split('/').next()?.parse::<IpAddr>().ok();
+    let mut taken = BTreeMap::new();
+    for container in there.containers.unwrap_or_default().into_values() {
+        let holder = format!("container {}", container.name.as_deref().unwrap_or_default());
+        for address in [&container.ipv4_address, &container.ipv6_address].into_iter().filter_map(address) {
+            taken.insert(address, holder.clone());
+        }
+    }
+    Management {
+        name: name.to_owned(),
+        bridge: there.options.and_then(|mut o| o.remove(BRIDGE)).unwrap_or_default(),
+        pools: there
+            .ipam
+            .and_then(|ipam| ipam.config)
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(pool)
+            .collect(),
+        taken,
+    }
+}
+
 /// A network that somebody else has.
 pub(super) fn foreign(name: &str) -> Error {
     Error::Foreign(format!(
@@ -221,12 +281,20 @@ pub(super) fn foreign_bridge(bridge: &str) -> Error {
 pub(super) fn request(network: &Network, lab_uid: LabUid, lab: &str, owner: Owner) -> NetworkCreateRequest {
     let spec = &network.spec;
     let some = |text: &str| Some(text.to_owned()).filter(|t| !t.is_empty());
+    // No container is given what a virtual machine has.
+    let of_machines = |subnet: &str| {
+        let subnet = Subnet::parse(subnet, subnet.contains(':')).ok()?;
+        let held = network.fixed_of_machines.iter().filter(|address| subnet.holds(address));
+        let held: HashMap<_, _> =
+            held.map(|address| (format!("netloom-{address}"), address.clone())).collect();
+        (!held.is_empty()).then_some(held)
+    };
     let pool = |subnet: &str, gateway: &str, range: &str| {
         some(subnet).map(|subnet| IpamConfig {
+            auxiliary_addresses: of_machines(&subnet),
             subnet: Some(subnet),
             gateway: some(gateway),
             ip_range: some(range),
-            ..IpamConfig::default()
         })
     };
     let pools = [
@@ -294,7 +362,9 @@ mod tests {
             ..MgmtSpec::default()
         };
         let (lab, owner) = (LabUid::new(), Owner::new());
-        let of = |spec: MgmtSpec| request(&Network { name: "n".into(), spec }, lab, "x", owner);
+        let of = |spec: MgmtSpec| {
+            request(&Network { name: "n".into(), spec, ..Network::default() }, lab, "x", owner)
+        };
         let made = of(spec);
         let pools = made.ipam.unwrap().config.unwrap();
         assert_eq!(pools[0].subnet.as_deref(), Some("172.20.20.0/24"));

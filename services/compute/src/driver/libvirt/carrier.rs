@@ -31,6 +31,7 @@ use virt::error::Error as VirtError;
 use virt_sys as sys;
 
 use super::connection::{Connection, Refused};
+use super::mgmt::{Port, read};
 use super::nics::{self, NicLink};
 use super::tap;
 
@@ -84,6 +85,8 @@ impl Failed {
 /// See the module.
 pub struct Carrier {
     known: Mutex<Known>,
+    /// Management: what each machine's was a port of when it was looked at last.
+    ports: Mutex<BTreeMap<String, Port>>,
     news: Notify,
     /// Ids of machines of whose NICs something was changed.
     changes: broadcast::Sender<String>,
@@ -96,7 +99,12 @@ impl Carrier {
         changes: broadcast::Sender<String>,
         shutdown: Shutdown,
     ) -> Arc<Carrier> {
-        let this = Arc::new(Carrier { known: Mutex::default(), news: Notify::new(), changes });
+        let this = Arc::new(Carrier {
+            known: Mutex::default(),
+            ports: Mutex::default(),
+            news: Notify::new(),
+            changes,
+        });
         let keeper = this.clone();
         tokio::spawn(async move {
             match listen() {
@@ -114,9 +122,10 @@ impl Carrier {
         self.known.lock().expect("no holder panics")
     }
 
-    /// Takes note of a running machine's NICs.
+    /// Takes note of a running machine's NICs. Management has carrier always.
     pub fn saw(&self, id: &str, nics: &[NicLink]) {
-        let nics: BTreeMap<String, bool> = nics.iter().map(|nic| (nic.tap.clone(), nic.up)).collect();
+        let cabled = nics.iter().filter(|nic| !nic.on_bridge);
+        let nics: BTreeMap<String, bool> = cabled.map(|nic| (nic.tap.clone(), nic.up)).collect();
         let mut known = self.lock();
         if known.get(id) != Some(&nics) {
             known.insert(id.to_owned(), nics);
@@ -124,9 +133,31 @@ impl Carrier {
         }
     }
 
+    /// Takes note of what a running machine's management is a port of.
+    pub fn saw_port(&self, id: &str, port: Option<Port>) {
+        let mut ports = self.ports.lock().expect("no holder panics");
+        match port {
+            Some(port) => ports.insert(id.to_owned(), port),
+            None => ports.remove(id),
+        };
+    }
+
     /// It does not run any more.
     pub fn forget(&self, id: &str) {
         self.lock().remove(id);
+        self.saw_port(id, None);
+    }
+
+    /// Tells of machines whose management is a port of something else by now.
+    fn tell_moved(&self) {
+        let mut ports = self.ports.lock().expect("no holder panics");
+        for (id, (tap, master)) in ports.iter_mut() {
+            let now = read(tap).map_or(0, |tap| tap.master);
+            if std::mem::replace(master, now) != now {
+                // Nobody listening is fine.
+                let _ = self.changes.send(id.clone());
+            }
+        }
     }
 
     async fn run(&self, mut connection: Connection, events: &AsyncFd<OwnedFd>) {
@@ -150,6 +181,7 @@ impl Carrier {
                 () = self.news.notified() => {}
                 () = again => {}
             }
+            self.tell_moved();
             for (id, due) in failed.turns(self.due(), Instant::now()) {
                 let outcome = self.set(&connection, id.clone(), due).await;
                 failed.note(id, outcome == Outcome::Done, Instant::now());
@@ -229,8 +261,7 @@ fn set(connect: &Connect, id: &str, links: &BTreeMap<String, bool>) -> Result<Ve
 
 /// True when the network service has taken over a tap and set it up. One that cannot be looked at has no cable.
 fn has_cable(tap: &str) -> bool {
-    let found = tap::read(tap).inspect_err(|error| tracing::warn!(%error, tap, "a tap cannot be looked at"));
-    found.ok().flatten().is_some_and(|tap| tap.is_up && tap.alias.starts_with(TAKEN_OVER))
+    read(tap).is_some_and(|tap| tap.is_up && tap.alias.starts_with(TAKEN_OVER))
 }
 
 /// A socket that hears when anything happens to an interface.

@@ -15,11 +15,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, oneshot};
 use virt::connect::Connect;
 use virt::error::{Error as VirtError, ErrorDomain, ErrorNumber};
 
-use super::events::{Change, Changes, Link};
+use super::events::{Change, Changes, Hear, Link};
 use crate::error::Error;
 
 /// So many calls wait at most.
 const QUEUE: usize = 64;
+/// So many calls wait for a turn at most.
+const WAITING: usize = 16;
 /// An unanswered keep-alive each so many seconds, and so many of them, end a connection.
 const KEEP_ALIVE: (i32, u32) = (5, 3);
 /// How long until a connection that could not be made is tried again, at first and at most.
@@ -32,8 +34,8 @@ type Call = Box<dyn FnOnce(Result<&Connect, &str>) + Send>;
 pub enum Refused {
     /// libvirt's answer.
     Answer(VirtError),
-    /// Too many calls wait already.
-    Overloaded,
+    /// So many calls wait already.
+    Overloaded(usize),
     /// It was not asked, or did not answer.
     Silent(String),
     /// It has not answered yet: its thread may be held for long.
@@ -61,7 +63,21 @@ pub struct Connection {
 pub struct Connections {
     all: Vec<Connection>,
     /// Turns to wait for, so that the time of a call begins when a connection is free; none where waiting counts.
-    turns: Option<Arc<Semaphore>>,
+    turns: Option<Turns>,
+}
+
+/// One turn for each connection, and room to wait for it.
+struct Turns {
+    free: Arc<Semaphore>,
+    waiting: Semaphore,
+}
+
+impl Turns {
+    async fn next(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        let _waits = self.waiting.try_acquire().map_err(|_| Refused::Overloaded(WAITING))?;
+        let turn = self.free.clone().acquire_owned().await;
+        turn.map_err(|_| Refused::Silent("its turns have ended; restart netloom".to_owned()))
+    }
 }
 
 /// A call that is under way or waits, until it is done or dropped.
@@ -91,9 +107,10 @@ impl Connections {
         Ok(Connections { all, turns: None })
     }
 
-    /// The same, where a call waits for as long as all are held by others, and only then for its answer.
+    /// The same, where a call waits for as long as all are held by others, and only then for its answer. Few wait so: more are told at once.
     pub fn in_turn(count: usize, uri: &str, longest: Duration) -> Result<Connections, Error> {
-        let turns = Some(Arc::new(Semaphore::new(count)));
+        let (free, waiting) = (Arc::new(Semaphore::new(count)), Semaphore::new(WAITING));
+        let turns = Some(Turns { free, waiting });
         Ok(Connections { turns, ..Connections::new(count, uri, longest)? })
     }
 
@@ -103,7 +120,7 @@ impl Connections {
         what: impl FnOnce(&Connect) -> Result<T, VirtError> + Send + 'static,
     ) -> Result<T, Refused> {
         let turn = match &self.turns {
-            Some(turns) => turns.clone().acquire_owned().await.ok(),
+            Some(turns) => Some(turns.next().await?),
             None => None,
         };
         let freest = self.all.iter().min_by_key(|connection| connection.pending.load(Ordering::Relaxed));
@@ -119,10 +136,20 @@ impl Connections {
 impl Connection {
     /// A connection to be made by the first call. An answer is waited for so long at most.
     pub fn new(uri: &str, longest: Duration) -> Result<Connection, Error> {
+        Connection::hearing(uri, longest, |_| ())
+    }
+
+    /// The same; what `hear` does is done with each change of a domain at once ([`Hear`]).
+    pub fn hearing(
+        uri: &str,
+        longest: Duration,
+        hear: impl Fn(&Change) + Send + Sync + 'static,
+    ) -> Result<Connection, Error> {
         run_event_loop()?;
         let (calls, queue) = sync_channel(QUEUE);
         let changes = Changes::default();
-        let thread = Thread { uri: uri.to_owned(), changes: changes.clone(), link: None, rest: None };
+        let hear: Hear = Arc::new(hear);
+        let thread = Thread { uri: uri.to_owned(), changes: changes.clone(), hear, link: None, rest: None };
         std::thread::Builder::new()
             .name("libvirt".into())
             .spawn(move || thread.run(&queue))
@@ -164,7 +191,7 @@ impl Connection {
         });
         match self.calls.try_send(call) {
             Ok(()) => {}
-            Err(TrySendError::Full(_)) => return Err(Refused::Overloaded),
+            Err(TrySendError::Full(_)) => return Err(Refused::Overloaded(QUEUE)),
             Err(TrySendError::Disconnected(_)) => {
                 return Err(Refused::Silent("its thread has ended; restart netloom".to_owned()));
             }
@@ -184,8 +211,8 @@ impl Connection {
     /// What is said of a call that came to nothing.
     pub fn error(&self, refused: Refused) -> Error {
         match refused {
-            Refused::Overloaded => Error::Overloaded(format!(
-                "{QUEUE} calls wait for libvirt already, which is slow to answer or hangs: try again"
+            Refused::Overloaded(calls) => Error::Overloaded(format!(
+                "{calls} calls wait for libvirt already, which is slow to answer or hangs: try again"
             )),
             Refused::Silent(why) | Refused::Late(why) => self.silent(&why),
             Refused::Answer(e) if is_loss(&e) => self.silent(e.message()),
@@ -229,6 +256,7 @@ fn run_event_loop() -> Result<(), Error> {
 struct Thread {
     uri: String,
     changes: Changes,
+    hear: Hear,
     link: Option<Link>,
     rest: Option<Rest>,
 }
@@ -265,7 +293,7 @@ impl Thread {
         if self.link.is_some() || self.rest.as_ref().is_some_and(|rest| Instant::now() < rest.until) {
             return;
         }
-        match Link::open(&self.uri, KEEP_ALIVE, &self.changes) {
+        match Link::open(&self.uri, KEEP_ALIVE, &self.changes, &self.hear) {
             Ok(link) => {
                 tracing::info!(uri = self.uri, "connected to libvirt");
                 (self.link, self.rest) = (Some(link), None);
@@ -388,6 +416,38 @@ mod tests {
         assert!(tokio::time::timeout(LONGEST * 3 / 2, &mut next).await.is_err(), "it waits for its turn");
         drop(open);
         assert!(next.await.unwrap(), "and is answered");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn few_wait_for_a_turn_and_more_are_told_at_once() {
+        let connections = Arc::new(Connections::in_turn(1, TEST, BOUND).unwrap());
+        let (open, gate) = mpsc::channel::<()>();
+        let (entered, inside) = oneshot::channel();
+        let holder = connections.clone();
+        let held = tokio::spawn(async move {
+            let hold = move |connect: &Connect| {
+                let _ = entered.send(());
+                let _ = gate.recv();
+                connect.get_hostname()
+            };
+            holder.call(hold).await.is_ok()
+        });
+        inside.await.unwrap();
+        let mut waiting: Vec<_> =
+            (0..WAITING).map(|_| Box::pin(connections.call(Connect::get_hostname))).collect();
+        for call in &mut waiting {
+            assert!(futures::poll!(call).is_pending(), "it waits for its turn");
+        }
+        let refused = tokio::time::timeout(BOUND, connections.call(Connect::get_hostname)).await.unwrap();
+        let Err(Error::Overloaded(message)) = refused.map_err(|refused| connections.error(refused)) else {
+            panic!("it was let in")
+        };
+        assert!(message.contains("16 calls wait"), "{message}");
+        drop(open);
+        assert!(held.await.unwrap());
+        for call in futures::future::join_all(waiting).await {
+            assert!(call.is_ok(), "who waits has its turn");
+        }
     }
 
     #[tokio::test]

@@ -19,6 +19,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use netloom_model::id::{Digest, NodeUid};
+use netloom_model::observed::NEEDS_IMAGE;
 use nix::libc;
 use tokio::process::Command;
 
@@ -126,6 +127,20 @@ impl Disks {
     pub fn of(&self, node: NodeUid) -> Vec<PathBuf> {
         let disks = ["disk.qcow2", "data.qcow2"].map(|name| self.dir(node).join(name));
         disks.into_iter().filter(|disk| disk.exists()).collect()
+    }
+
+    /// Refuses a machine whose disk lies on a base that is not here any more. What is found to be something else is set aside also while machines run on it, and QEMU would say only that
+    /// it cannot open a file.
+    pub fn require_base(&self, node: NodeUid) -> Result<(), Error> {
+        let disk = self.dir(node).join("disk.qcow2");
+        let failed = |e| Error::host(format!("cannot read {}", disk.display()), e);
+        let Some(name) = below(&disk).map_err(failed)? else { return Ok(()) };
+        match self.images.join(&name).try_exists().map_err(failed)? {
+            true => Ok(()),
+            false => Err(Error::ImageLost(format!(
+                "{NEEDS_IMAGE} sha256:{name} again: its disk lies on it, and it is gone from this host or was set aside there; it is fetched from the store, to which it is to be pushed again when that has lost it too"
+            ))),
+        }
     }
 
     /// The medium that a machine's configuration is on, whether it is there or not.

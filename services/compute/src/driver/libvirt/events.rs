@@ -16,6 +16,9 @@ const BACKLOG: usize = 1024;
 /// Who tells of changes: none while there is no connection, so that listeners know that they missed some.
 pub type Changes = Arc<Mutex<Option<broadcast::Sender<Change>>>>;
 
+/// Is called with each change at once, before those who listen: it runs on libvirt's own thread, and waits for nothing.
+pub type Hear = Arc<dyn Fn(&Change) + Send + Sync>;
+
 /// A domain changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
@@ -47,6 +50,7 @@ pub struct Link {
 /// What both listeners share.
 struct Heard {
     changes: Changes,
+    hear: Hear,
     /// What `changes` holds as long as this is the connection.
     sender: broadcast::Sender<Change>,
     lost: AtomicBool,
@@ -64,11 +68,17 @@ impl Heard {
 
 impl Link {
     /// Connects, with a keep-alive each so many seconds of which so many may stay unanswered, and gives `changes` who tells from then on.
-    pub fn open(uri: &str, keep_alive: (i32, u32), changes: &Changes) -> Result<Link, VirtError> {
+    pub fn open(
+        uri: &str,
+        keep_alive: (i32, u32),
+        changes: &Changes,
+        hear: &Hear,
+    ) -> Result<Link, VirtError> {
         let connect = Connect::open(Some(uri))?;
         let sender = broadcast::channel(BACKLOG).0;
         let lost = AtomicBool::new(false);
-        let heard = Arc::new(Heard { changes: changes.clone(), sender: sender.clone(), lost });
+        let (changes, hear) = (changes.clone(), hear.clone());
+        let heard = Arc::new(Heard { changes, hear, sender: sender.clone(), lost });
         // From here on dropping it closes the connection.
         let mut link = Link { connect, heard, listener: None };
         match link.connect.set_keep_alive(keep_alive.0, keep_alive.1) {
@@ -80,7 +90,7 @@ impl Link {
                 link.listen_to_domains()?;
             }
         }
-        *changes.lock().expect("no holder panics") = Some(sender);
+        *link.heard.changes.lock().expect("no holder panics") = Some(sender);
         Ok(link)
     }
 
@@ -173,7 +183,9 @@ unsafe extern "C" fn changed(
             Ok(sys::VIR_DOMAIN_EVENT_STOPPED) => Event::Stopped,
             _ => Event::Other,
         };
-        let _ = heard.sender.send(Change { id: id.to_string_lossy().into_owned(), event });
+        let change = Change { id: id.to_string_lossy().into_owned(), event };
+        (heard.hear)(&change);
+        let _ = heard.sender.send(change);
     }
     0
 }

@@ -81,7 +81,8 @@ impl LibvirtDriver {
     /// Gives a running machine the NICs that it is to have, as far as it takes them.
     pub(super) async fn plug(&self, reading: &Reading, instance: &Instance) -> Result<(), Error> {
         let vm = self.vm(&instance.spec.kind)?;
-        let Wanting { add, blocked } = compare(&reading.nics, &self.nics(instance));
+        let Wanting { add, blocked } =
+            compare(&reading.nics, &self.nics(instance, reading.identity.mgmt.as_ref()));
         let (count, mut without) = (add.len(), blocked);
         let takes = vm.nic_hotplug && count > 0;
         if takes {
@@ -135,8 +136,14 @@ mod tests {
 
     #[test]
     fn what_is_added_comes_behind_what_is_there() {
-        let nic = |n: u8| Nic { tap: format!("nl{n}"), mac: format!("02:00:00:00:00:0{n}") };
-        let live = |n: u8| NicLink { tap: format!("nl{n}"), mac: nic(n).mac.to_uppercase(), up: n > 1 };
+        let nic =
+            |n: u8| Nic { tap: format!("nl{n}"), mac: format!("02:00:00:00:00:0{n}"), ..Nic::default() };
+        let live = |n: u8| NicLink {
+            tap: format!("nl{n}"),
+            mac: nic(n).mac.to_uppercase(),
+            up: n > 1,
+            on_bridge: false,
+        };
         let has = [live(1), live(2)];
         assert_eq!(compare(&has, &[nic(1), nic(2)]), Wanting { add: vec![], blocked: vec![] });
         assert_eq!(

@@ -1,6 +1,7 @@
 //! Whose a domain is, as an element of its metadata: its attributes hold nothing that would have to be escaped.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use netloom_model::id::{LabUid, NodeUid, Owner};
 
@@ -34,13 +35,36 @@ pub struct Identity {
     pub started_ns: i64,
     /// That start goes on from a memory in which all that is done once in a start had been done.
     pub prepared: bool,
+    /// Where it is on the management network of its lab since its last start; none before the first, and where there is none.
+    pub mgmt: Option<Place>,
+}
+
+/// A machine's place on a management network.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Place {
+    /// Name of the network.
+    pub network: String,
+    /// Its Linux bridge.
+    pub bridge: String,
+    /// Its IPv4 address there with its prefix length; empty without one.
+    pub ipv4: String,
+    /// Its IPv6 address.
+    pub ipv6: String,
+}
+
+impl Place {
+    /// Its addresses, without prefix length.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let all = [&self.ipv4, &self.ipv6].into_iter();
+        all.filter_map(|address| address.split('/').next()?.parse().ok())
+    }
 }
 
 impl Identity {
     /// The element.
     pub fn element(&self) -> String {
         format!(
-            "<{PREFIX}:instance xmlns:{PREFIX}='{NAMESPACE}' owner='{}' uid='{}' lab-uid='{}' lab='{}' node='{}' spec-hash='{}' image='{}' cpu-millis='{}' memory-bytes='{}' cpu-set='{}' started='{}'{}/>",
+            "<{PREFIX}:instance xmlns:{PREFIX}='{NAMESPACE}' owner='{}' uid='{}' lab-uid='{}' lab='{}' node='{}' spec-hash='{}' image='{}' cpu-millis='{}' memory-bytes='{}' cpu-set='{}' started='{}'{}{}/>",
             self.owner,
             self.uid,
             self.lab_uid,
@@ -53,6 +77,10 @@ impl Identity {
             self.limits.cpu_set,
             self.started_ns,
             if self.prepared { " prepared='true'" } else { "" },
+            self.mgmt.as_ref().map_or(String::new(), |place| format!(
+                " mgmt='{}' mgmt-bridge='{}' mgmt-ipv4='{}' mgmt-ipv6='{}'",
+                place.network, place.bridge, place.ipv4, place.ipv6
+            )),
         )
     }
 
@@ -75,6 +103,12 @@ impl Identity {
             },
             started_ns: get("started")?.parse().ok()?,
             prepared: attributes.contains_key("prepared"),
+            mgmt: get("mgmt").map(|network| Place {
+                network: network.to_owned(),
+                bridge: get("mgmt-bridge").unwrap_or_default().to_owned(),
+                ipv4: get("mgmt-ipv4").unwrap_or_default().to_owned(),
+                ipv6: get("mgmt-ipv6").unwrap_or_default().to_owned(),
+            }),
         };
         (identity.owner == owner).then_some(identity)
     }
@@ -114,6 +148,7 @@ pub(super) mod tests {
             limits: Limits { cpu_millis: 500, memory_bytes: 0, cpu_set: "0-1".into() },
             started_ns: 7,
             prepared: false,
+            mgmt: None,
         }
     }
 
@@ -125,6 +160,15 @@ pub(super) mod tests {
         assert_eq!(Identity::read(&other, it.owner), Some(it.clone()));
         let prepared = Identity { prepared: true, ..it.clone() };
         assert_eq!(Identity::read(&prepared.element(), it.owner), Some(prepared));
+        let place = Place {
+            network: "m".into(),
+            bridge: "b".into(),
+            ipv4: "192.0.2.9/24".into(),
+            ..Place::default()
+        };
+        assert_eq!(place.addresses().collect::<Vec<_>>(), ["192.0.2.9".parse::<IpAddr>().unwrap()]);
+        let joined = Identity { mgmt: Some(place), ..it.clone() };
+        assert_eq!(Identity::read(&joined.element(), it.owner), Some(joined));
         assert_eq!(Identity::read(&it.element(), Owner::new()), None, "another installation's");
         for damaged in ["", "<netloom:instance", "<a b>", "<netloom:instance owner=>", "<x owner='y'/>"] {
             assert_eq!(Identity::read(damaged, it.owner), None, "{damaged}");

@@ -1,6 +1,7 @@
 //! What is known of starts beyond what libvirt tells: which is being made, how long one ran, its QEMU, and that this has ended.
 //!
 //! libvirt tells of a QEMU that died once it has cleared up after it, which takes seconds, in which it answers nothing about it. A pidfd tells at once; until libvirt has said so too, what was read last stands, as ended.
+//! That a guest switched itself off, libvirt says before it ends the QEMU, but its word comes another way and may be the later one: once such machines counted as killed and were started again. It is waited for, a little.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -11,7 +12,7 @@ use netloom_model::id::NodeUid;
 use netloom_service::handover::Machine;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 
 use super::events::{Change, Event};
 use super::read::Reading;
@@ -21,11 +22,15 @@ use crate::netns::pidfd_open;
 const BACKLOG: usize = 1024;
 /// How long libvirt may take to clear up after a QEMU that has ended.
 pub const CLEARING: Duration = Duration::from_secs(30);
+/// How long libvirt's word on how a QEMU came to end is waited for.
+const WORD: Duration = Duration::from_millis(250);
 
 /// See the module.
 pub struct Lives {
     inner: Mutex<Inner>,
     news: broadcast::Sender<String>,
+    /// libvirt said something.
+    word: Notify,
 }
 
 /// By a machine's id.
@@ -56,7 +61,7 @@ struct Life {
 impl Lives {
     /// Nothing is known yet.
     pub fn new() -> Arc<Lives> {
-        Arc::new(Lives { inner: Mutex::default(), news: broadcast::channel(BACKLOG).0 })
+        Arc::new(Lives { inner: Mutex::default(), news: broadcast::channel(BACKLOG).0, word: Notify::new() })
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -73,9 +78,13 @@ impl Lives {
         self.lock().starting.insert(before.id.clone(), before);
     }
 
-    /// It was started, or could not be.
+    /// It was started, or could not be. Either way libvirt had cleared up after its last QEMU, of whose end the pidfd may have told later than libvirt did.
     pub fn started(&self, id: &str) {
-        self.lock().starting.remove(id);
+        let mut inner = self.lock();
+        inner.starting.remove(id);
+        if let Some(life) = inner.seen.get_mut(id) {
+            life.died = None;
+        }
     }
 
     /// It is removed.
@@ -97,12 +106,27 @@ impl Lives {
     }
 
     /// A machine whose QEMU has ended, as long as libvirt has not said so.
-    pub fn dead(&self, id: &str) -> Option<Reading> {
+    pub async fn dead(&self, id: &str) -> Option<Reading> {
+        loop {
+            // From here on nothing that is said is missed.
+            let word = self.word.notified();
+            let (reading, wait) = self.buried(id)?;
+            if wait.is_zero() {
+                return Some(reading);
+            }
+            let _ = tokio::time::timeout(wait, word).await;
+        }
+    }
+
+    /// The same, and for how long yet libvirt may say more of it.
+    fn buried(&self, id: &str) -> Option<(Reading, Duration)> {
         let inner = self.lock();
-        let life = inner.seen.get(id).filter(|life| life.died.is_some_and(|at| at.elapsed() < CLEARING))?;
+        let life = inner.seen.get(id)?;
+        let dead_for = life.died.map(|at| at.elapsed()).filter(|dead_for| *dead_for < CLEARING)?;
         let mut reading = life.last.clone();
         reading.bury(life.shut_down);
-        Some(reading)
+        let wait = if life.shut_down { Duration::ZERO } else { WORD.saturating_sub(dead_for) };
+        Some((reading, wait))
     }
 
     /// libvirt told a change.
@@ -114,6 +138,7 @@ impl Lives {
                 Event::Other => {}
             }
         }
+        self.word.notify_waiters();
     }
 
     /// Takes note of a machine, and answers how long its last start ran, as far as that was seen.
@@ -213,4 +238,72 @@ fn is_qemu_of(pid: i32, id: &str) -> bool {
     words.next().is_some_and(|program| program.windows(4).any(|w| w == b"qemu"))
         && words.any(|w| w == b"-uuid")
         && words.next() == Some(id.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::read::tests::reading;
+    use super::*;
+    use crate::driver::Process;
+
+    /// One that runs.
+    fn alive() -> (Arc<Lives>, Reading) {
+        let (lives, last) = (Lives::new(), reading(7));
+        let (start, since) = (last.started_ns(), Instant::now());
+        let life =
+            Life { start, since, ran: None, last: last.clone(), machine: None, shut_down: false, died: None };
+        lives.lock().seen.insert(last.id.clone(), life);
+        (lives, last)
+    }
+
+    /// One whose QEMU has just ended.
+    fn died() -> (Arc<Lives>, String) {
+        let (lives, last) = alive();
+        lives.died(&last.id, last.started_ns());
+        (lives, last.id)
+    }
+
+    async fn code(lives: &Lives, id: &str) -> Option<i32> {
+        match lives.dead(id).await?.process() {
+            Process::Ended { code, .. } => Some(code),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_guest_that_switched_itself_off_was_not_killed_though_libvirt_says_so_later() {
+        let (lives, id) = died();
+        let (later, of) = (lives.clone(), id.clone());
+        let says = tokio::spawn(async move {
+            tokio::time::sleep(WORD / 5).await;
+            later.told(&Change { id: of.clone(), event: Event::Other });
+            tokio::time::sleep(WORD / 5).await;
+            later.told(&Change { id: of, event: Event::ShutDown });
+        });
+        assert_eq!(code(&lives, &id).await, Some(0));
+        says.await.unwrap();
+        lives.told(&Change { id: id.clone(), event: Event::Stopped });
+        assert_eq!(code(&lives, &id).await, None, "libvirt itself knows now");
+    }
+
+    /// The pidfd told of the end after libvirt had, nothing took that back, and a restarted machine was shown as ended for half a minute.
+    #[tokio::test]
+    async fn an_end_that_was_told_late_does_not_outlive_the_next_start() {
+        let (lives, last) = alive();
+        let (id, start) = (last.id.clone(), last.started_ns());
+        lives.told(&Change { id: id.clone(), event: Event::Stopped });
+        lives.died(&id, start);
+        assert_eq!(code(&lives, &id).await, Some(137), "so far it is off");
+        lives.starts(last);
+        lives.started(&id);
+        assert_eq!(code(&lives, &id).await, None, "it is asked again");
+    }
+
+    #[tokio::test]
+    async fn one_of_which_libvirt_says_nothing_was_killed() {
+        let (lives, id) = died();
+        let asked = Instant::now();
+        assert_eq!(code(&lives, &id).await, Some(137));
+        assert!(asked.elapsed() < WORD * 4, "and that is said soon: {:?}", asked.elapsed());
+    }
 }

@@ -14,8 +14,9 @@ use virt_sys as sys;
 
 use super::connection::Refused;
 use super::disks::Disks;
-use super::identity::Identity;
+use super::identity::{Identity, Place};
 use super::lives::CLEARING;
+use super::mgmt::Joined;
 use super::read::{self, Reading};
 use super::xml::{self, Machine, Medium, Nic};
 use super::{LibvirtDriver, log, medium, snapshots};
@@ -24,6 +25,8 @@ use crate::error::Error;
 
 /// How often a machine that was asked to stop is looked at.
 const STOPPING: Duration = Duration::from_millis(200);
+/// The place of the NIC for management.
+const MANAGEMENT: u32 = 0;
 /// Logs of so many starts are kept.
 const LOGS: usize = 5;
 
@@ -53,6 +56,7 @@ impl LibvirtDriver {
             limits: Limits::of(&instance.spec),
             started_ns: 0,
             prepared: false,
+            mgmt: None,
         };
         let id = uuid::Uuid::new_v4().to_string();
         let xml = self.xml(&id, instance, &identity).await?;
@@ -112,13 +116,13 @@ impl LibvirtDriver {
             memory_bytes: or(instance.spec.memory_limit_bytes, instance.spec.memory_request_bytes),
             disks: &disks,
             medium: is_cd.map(|is_cd| Medium { file: &medium, is_cd }),
-            nics: &self.nics(instance),
+            nics: &self.nics(instance, identity.mgmt.as_ref()),
             console_log: &console,
         }))
     }
 
     /// Its NICs in order: management, those that its kind keeps, and its ports up to the last that has a cable.
-    pub(super) fn nics(&self, instance: &Instance) -> Vec<Nic> {
+    pub(super) fn nics(&self, instance: &Instance, mgmt: Option<&Place>) -> Vec<Nic> {
         let Some(naming) = self.kinds.on(&instance.spec.kind, Runtime::Libvirt).map(|k| &k.interfaces) else {
             return Vec::new();
         };
@@ -128,7 +132,16 @@ impl LibvirtDriver {
             instance.nics.iter().filter_map(|nic| Some((place(nic)?, nic))).collect();
         let last = wired.keys().next_back().copied().unwrap_or_default();
         let nic = |place: u32| match wired.get(&place) {
-            Some(nic) => Nic { tap: nic.wire_id.interface_name(&self.nic_prefix), mac: nic.mac.clone() },
+            Some(nic) => Nic {
+                tap: nic.wire_id.interface_name(&self.nic_prefix),
+                mac: nic.mac.clone(),
+                mtu: nic.mtu,
+                bridge: String::new(),
+            },
+            None if place == MANAGEMENT => {
+                let bridge = mgmt.map(|mgmt| mgmt.bridge.clone()).unwrap_or_default();
+                Nic { bridge, mtu: management_mtu(instance), ..idle(instance.uid, place) }
+            }
             None => idle(instance.uid, place),
         };
         (0..=last).map(nic).collect()
@@ -139,15 +152,32 @@ impl LibvirtDriver {
         if reading.runs() {
             return Ok(());
         }
+        let uid = instance.uid;
+        self.disks.blocking(move |disks| disks.require_base(uid)).await?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let before = reading.clone();
+        let joined = self.join(instance, &reading.identity).await?;
         let identity = Identity {
+            mgmt: joined.as_ref().map(|joined| joined.place.clone()),
             started_ns: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),
             limits: Limits::of(&instance.spec),
             prepared: false,
             ..reading.identity
         };
-        self.prepare(instance).await?;
+        let started = self.run_as(id, instance, identity, joined, before).await;
+        self.given.lock().await.remove(&instance.uid);
+        started
+    }
+
+    async fn run_as(
+        &self,
+        id: &str,
+        instance: &Instance,
+        identity: Identity,
+        joined: Option<Joined>,
+        before: Reading,
+    ) -> Result<(), Error> {
+        self.prepare(instance, joined).await?;
         let xml = self.xml(id, instance, &identity).await?;
         self.lives.starts(before);
         let started = match instance.restore.as_str() {
@@ -165,7 +195,7 @@ impl LibvirtDriver {
     }
 
     /// Makes room for the log of a start, and writes what its guest is told at it, where its kind takes that.
-    async fn prepare(&self, instance: &Instance) -> Result<(), Error> {
+    async fn prepare(&self, instance: &Instance, joined: Option<Joined>) -> Result<(), Error> {
         let (instance, files) = (instance.clone(), self.files.clone());
         let startup = self.startup(&instance.spec.kind).clone();
         let prepare = move |disks: &Disks| {
@@ -173,7 +203,11 @@ impl LibvirtDriver {
             let spec = &instance.spec;
             let read = || files.read(instance.lab_uid, &spec.startup_config);
             let configuration = (!spec.startup_config.is_empty()).then(read).transpose()?;
-            match medium::image(&startup, &instance, configuration.as_deref())? {
+            let management = joined.as_ref().map(|joined| {
+                let mac = idle(instance.uid, MANAGEMENT).mac;
+                medium::Management { mac, mtu: management_mtu(&instance), joined }
+            });
+            match medium::image(&startup, &instance, management.as_ref(), configuration.as_deref())? {
                 Some(image) => disks.write_medium(instance.uid, &image),
                 None => Ok(()),
             }
@@ -269,12 +303,17 @@ impl LibvirtDriver {
     }
 }
 
+/// MTU in bytes of its management network; 0 where that is as usual, and without one.
+fn management_mtu(instance: &Instance) -> u32 {
+    instance.network.as_ref().map_or(0, |network| network.spec.mtu)
+}
+
 /// A NIC that nothing is plugged into.
 fn idle(uid: NodeUid, place: u32) -> Nic {
     let digest = netloom_model::id::Digest::of(format!("{uid} {place}").as_bytes());
     let hex = &digest.as_str()["sha256:".len()..];
     let mac: Vec<&str> = (0..5).map(|i| &hex[2 * i..2 * i + 2]).collect();
-    Nic { tap: format!("nv{}", &hex[..12]), mac: format!("02:{}", mac.join(":")) }
+    Nic { tap: format!("nv{}", &hex[..12]), mac: format!("02:{}", mac.join(":")), ..Nic::default() }
 }
 
 /// What a node asks for that only containers can be given.

@@ -10,6 +10,7 @@ use netloom_model::kind::Startup;
 use netloom_model::slice::{Instance, MachineNic};
 use netloom_model::spec::NodeSpec;
 
+use super::mgmt::Joined;
 use super::{fat, iso};
 use crate::error::Error;
 
@@ -27,14 +28,28 @@ pub fn is_cd(startup: &Startup, spec: &NodeSpec) -> Option<bool> {
     }
 }
 
+/// What a guest that can be told its addresses calls management.
+const MANAGEMENT: &str = "eth0";
+
+/// Its first NIC, where that is on a management network.
+pub struct Management<'a> {
+    /// Its MAC address.
+    pub mac: String,
+    /// MTU in bytes of the network; 0: as usual.
+    pub mtu: u32,
+    /// Where it is.
+    pub joined: &'a Joined,
+}
+
 /// The medium of a node with this configuration; none when it has none.
 pub fn image(
     startup: &Startup,
     instance: &Instance,
+    management: Option<&Management<'_>>,
     configuration: Option<&[u8]>,
 ) -> Result<Option<Vec<u8>>, Error> {
     let image = match (startup, configuration) {
-        (Startup::Nocloud {}, _) => nocloud(instance, configuration.unwrap_or(NOTHING)),
+        (Startup::Nocloud {}, _) => nocloud(instance, management, configuration.unwrap_or(NOTHING)),
         (Startup::Iso { path }, Some(configuration)) => iso::image("config", &[(path, configuration)]),
         (Startup::Disk { path, label, archive }, Some(configuration)) if archive.is_empty() => {
             fat::image(label, path, configuration)?
@@ -47,10 +62,10 @@ pub fn image(
     Ok(Some(image))
 }
 
-fn nocloud(instance: &Instance, user_data: &[u8]) -> Vec<u8> {
+fn nocloud(instance: &Instance, management: Option<&Management<'_>>, user_data: &[u8]) -> Vec<u8> {
     let spec = &instance.spec;
     let name = if spec.hostname.is_empty() { &spec.id } else { &spec.hostname };
-    let network = network(&instance.nics);
+    let network = network(management, &instance.nics);
     let all = Digest::of(&[name.as_bytes(), network.as_bytes(), user_data].join(&0));
     let edition = &all.as_str()["sha256:".len()..][..8];
     let meta = format!("instance-id: {}-{edition}\nlocal-hostname: {name}\n", instance.uid);
@@ -61,38 +76,59 @@ fn nocloud(instance: &Instance, user_data: &[u8]) -> Vec<u8> {
 }
 
 /// What the interfaces are, one key a line and one address a line: also simple guests read it.
-fn network(nics: &[MachineNic]) -> String {
+fn network(management: Option<&Management<'_>>, nics: &[MachineNic]) -> String {
     let mut text = "version: 2\n".to_owned();
-    if nics.is_empty() {
+    if nics.is_empty() && management.is_none() {
         return text;
     }
     text.push_str("ethernets:\n");
+    if let Some(Management { mac, mtu, joined }) = management {
+        let place = &joined.place;
+        let addresses = [&place.ipv4, &place.ipv6].into_iter().filter(|address| !address.is_empty());
+        interface(&mut text, MANAGEMENT, mac, *mtu, addresses);
+        if !joined.gateways.is_empty() {
+            text.push_str("    routes:\n");
+        }
+        for gateway in &joined.gateways {
+            let all = if gateway.is_ipv6() { "::/0" } else { "0.0.0.0/0" };
+            let _ = write!(text, "      - to: \"{all}\"\n        via: \"{gateway}\"\n");
+        }
+    }
     let mut nics: Vec<&MachineNic> = nics.iter().collect();
     nics.sort_by_key(|nic| netloom_model::naming::guest_index(&nic.guest_name));
     for nic in nics {
-        let name = &nic.guest_name;
-        // Its cable may be out: nothing waits for it.
-        let _ = write!(
-            text,
-            "  {name}:\n    match:\n      macaddress: \"{}\"\n    set-name: {name}\n    optional: true\n",
-            nic.mac
-        );
-        if nic.mtu > 0 {
-            let _ = writeln!(text, "    mtu: {}", nic.mtu);
-        }
-        if !nic.addresses.is_empty() {
-            text.push_str("    addresses:\n");
-        }
-        for address in &nic.addresses {
-            let _ = writeln!(text, "      - \"{address}\"");
-        }
+        interface(&mut text, &nic.guest_name, &nic.mac, nic.mtu, nic.addresses.iter());
     }
     text
+}
+
+fn interface<'a>(
+    text: &mut String,
+    name: &str,
+    mac: &str,
+    mtu: u32,
+    addresses: impl Iterator<Item = &'a String>,
+) {
+    // Its cable may be out: nothing waits for it.
+    let _ = write!(
+        text,
+        "  {name}:\n    match:\n      macaddress: \"{mac}\"\n    set-name: {name}\n    optional: true\n"
+    );
+    if mtu > 0 {
+        let _ = writeln!(text, "    mtu: {mtu}");
+    }
+    for (i, address) in addresses.enumerate() {
+        if i == 0 {
+            text.push_str("    addresses:\n");
+        }
+        let _ = writeln!(text, "      - \"{address}\"");
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::libvirt::identity::Place;
     use crate::driver::testing::instance;
 
     fn nic(name: &str, mtu: u32, addresses: &[&str]) -> MachineNic {
@@ -106,7 +142,7 @@ mod tests {
     }
 
     fn told(instance: &Instance, configuration: Option<&[u8]>) -> String {
-        let image = image(&Startup::Nocloud {}, instance, configuration).unwrap().unwrap();
+        let image = image(&Startup::Nocloud {}, instance, None, configuration).unwrap().unwrap();
         String::from_utf8_lossy(&image).into_owned()
     }
 
@@ -131,14 +167,52 @@ ethernets:
     set-name: eth10
     optional: true
 ";
-        assert_eq!(network(&one.nics), expected);
+        assert_eq!(network(None, &one.nics), expected);
         let text = told(&one, None);
         assert!(text.contains(expected) && text.contains("local-hostname: r1\n"), "{text}");
         assert!(text.contains("#cloud-config\n{}\n"));
         one.spec.hostname = "core".into();
         let text = told(&one, Some(b"#!/bin/sh\nreboot\n"));
         assert!(text.contains("local-hostname: core\n") && text.contains("#!/bin/sh\nreboot\n"), "{text}");
-        assert_eq!(network(&[]), "version: 2\n");
+        assert_eq!(network(None, &[]), "version: 2\n");
+    }
+
+    #[test]
+    fn cloud_init_is_told_management_before_all_others() {
+        let place = Place {
+            network: "m".into(),
+            bridge: "b".into(),
+            ipv4: "192.0.2.9/24".into(),
+            ipv6: "fd00::9/64".into(),
+        };
+        let gateways = ["192.0.2.1", "fd00::1"].map(|g| g.parse().unwrap()).to_vec();
+        let mut joined = Joined { place, gateways };
+        let told = |joined: &Joined| {
+            let management = Management { mac: "02:00:00:00:00:02".into(), mtu: 1400, joined };
+            network(Some(&management), &[nic("eth1", 0, &[])])
+        };
+        let text = told(&joined);
+        let expected = "version: 2
+ethernets:
+  eth0:
+    match:
+      macaddress: \"02:00:00:00:00:02\"
+    set-name: eth0
+    optional: true
+    mtu: 1400
+    addresses:
+      - \"192.0.2.9/24\"
+      - \"fd00::9/64\"
+    routes:
+      - to: \"0.0.0.0/0\"
+        via: \"192.0.2.1\"
+      - to: \"::/0\"
+        via: \"fd00::1\"
+  eth1:
+";
+        assert!(text.starts_with(expected), "{text}");
+        joined.gateways.clear();
+        assert!(!told(&joined).contains("routes"), "an internal network leads nowhere");
     }
 
     #[test]
@@ -166,10 +240,10 @@ ethernets:
         for (startup, is_a_cd) in [(cd, true), (disk(""), false), (disk("config/juniper.conf"), false)] {
             let mut one = instance();
             assert_eq!(is_cd(&startup, &one.spec), None);
-            assert!(image(&startup, &one, None).unwrap().is_none());
+            assert!(image(&startup, &one, None, None).unwrap().is_none());
             one.spec.startup_config = "r1.cfg".into();
             assert_eq!(is_cd(&startup, &one.spec), Some(is_a_cd));
-            let medium = image(&startup, &one, Some(b"hostname r1")).unwrap().unwrap();
+            let medium = image(&startup, &one, None, Some(b"hostname r1")).unwrap().unwrap();
             let is_plain = startup != disk("config/juniper.conf");
             assert_eq!(String::from_utf8_lossy(&medium).contains("hostname r1"), is_plain, "{startup:?}");
         }

@@ -5,6 +5,7 @@
 //!      │                                     ├─► libvirtd  xml:      what a domain is, from its kind and its node
 //!      ├───── acts ──► 8 × (connection ─► thread) ─┤      disks:    overlays on base images
 //!      └── carrier ──► connection ─► thread ─┘            carrier:  links of NICs follow their taps
+//!                                                         mgmt:     the NIC on the lab's management network
 //!                                                         medium:   what a guest is told at its start
 //!                                                         console:  who reads its serial line, and who writes
 //!                                                         typed:    commands at its serial line, by a dialogue
@@ -28,6 +29,7 @@ mod lives;
 mod log;
 mod machines;
 mod medium;
+mod mgmt;
 mod nics;
 mod read;
 mod room;
@@ -53,6 +55,7 @@ use netloom_service::handover::Machine;
 use tokio::sync::OnceCell;
 use tokio_stream::wrappers::BroadcastStream;
 
+use super::docker::DockerDriver;
 use super::{
     Answer, Attach, Command, Console, Driver, Found, Image, Limits, Line, Lines, Listed, NetworkOf,
     NewSnapshot, Probe, Session, Snapshot,
@@ -87,6 +90,8 @@ const SAVE: Duration = Duration::from_secs(900);
 pub struct LibvirtDriver {
     owner: Owner,
     looks: Connection,
+    /// Where it is asked whether it answers at all: behind nothing that takes its time.
+    pulse: Connection,
     acts: Arc<Connections>,
     saves: Connections,
     disks: Disks,
@@ -99,12 +104,16 @@ pub struct LibvirtDriver {
     carrier: Arc<Carrier>,
     room: Arc<Room>,
     lacks: hotplug::Lacks,
+    /// Who makes management networks; none where Docker does not run here.
+    networks: Option<Arc<DockerDriver>>,
+    given: mgmt::Given,
     /// What names of taps that have a cable begin with: what follows is the wire's id, as in the name of every host end.
     nic_prefix: String,
 }
 
 impl LibvirtDriver {
     /// A driver that connects when it is first asked something. `nic_prefix` is the network service's.
+    #[expect(clippy::too_many_arguments, reason = "each is one thing of the service that it is a part of")]
     pub fn new(
         owner: Owner,
         config: &Config,
@@ -112,16 +121,20 @@ impl LibvirtDriver {
         files: Arc<Files>,
         data_dir: &Path,
         nic_prefix: String,
+        networks: Option<Arc<DockerDriver>>,
         shutdown: Shutdown,
     ) -> Result<LibvirtDriver, Error> {
         let lives = Lives::new();
+        let told = lives.clone();
+        let looks = Connection::hearing(&config.libvirt_uri, LOOK, move |change| told.told(change))?;
         let links = Connection::new(&config.libvirt_uri, LOOK)?;
         let acts = Arc::new(Connections::new(ACTS, &config.libvirt_uri, ACT)?);
         let disks = Disks::open(data_dir)?;
         tokio::spawn(bound_logs(lives.clone(), disks.clone(), shutdown.clone()));
         Ok(LibvirtDriver {
             owner,
-            looks: Connection::new(&config.libvirt_uri, LOOK)?,
+            looks,
+            pulse: Connection::new(&config.libvirt_uri, LOOK)?,
             room: Room::new(acts.clone(), data_dir, shutdown.clone()),
             acts,
             saves: Connections::in_turn(SAVES, &config.libvirt_uri, SAVE)?,
@@ -134,6 +147,8 @@ impl LibvirtDriver {
             carrier: Carrier::keep(links, lives.news(), shutdown),
             lives,
             lacks: hotplug::Lacks::default(),
+            networks,
+            given: mgmt::Given::default(),
             nic_prefix,
         })
     }
@@ -173,7 +188,7 @@ impl LibvirtDriver {
 
     /// The machine with this id as it is now; none when there is none, or it is not ours.
     async fn reading(&self, id: &str) -> Result<Option<Reading>, Error> {
-        match self.lives.dead(id) {
+        match self.lives.dead(id).await {
             Some(dead) => Ok(Some(dead)),
             None => self.ask(id).await,
         }
@@ -257,16 +272,19 @@ impl Driver for LibvirtDriver {
         .boxed()
     }
 
+    fn answers(&self) -> Answer<'_, bool> {
+        async {
+            let version = self.pulse.call(|connect| connect.get_lib_version()).await;
+            version.map(|_| true).map_err(|refused| self.pulse.error(refused))
+        }
+        .boxed()
+    }
+
     fn events(&self) -> Answer<'_, BoxStream<'static, String>> {
         async {
             let lost = || Refused::Silent("the connection was lost".to_owned());
             let changes = self.looks.changes().ok_or_else(|| self.looks.error(lost()))?;
-            let lives = self.lives.clone();
-            let changes = BroadcastStream::new(changes).map(move |change| {
-                let change = change.ok()?;
-                lives.told(&change);
-                Some(change.id)
-            });
+            let changes = BroadcastStream::new(changes).map(|change| Some(change.ok()?.id));
             let changes = changes.chain(stream::once(ready(None)));
             let news = BroadcastStream::new(self.lives.news().subscribe()).map(Result::ok);
             // Over when libvirt's are, or when either were missed.
@@ -296,6 +314,10 @@ impl Driver for LibvirtDriver {
             if reading.lacks_room() {
                 self.room.wait(&reading.id);
             }
+            let port = mgmt::port(&reading);
+            let place = mgmt::seen(&reading, port.as_ref()).cloned().unwrap_or_default();
+            self.carrier.saw_port(&reading.id, port);
+            let address = |of: &str| of.split('/').next().unwrap_or_default().to_owned();
             let Identity { uid, lab_uid, lab, node, spec_hash, image, limits, prepared, .. } =
                 reading.identity.clone();
             Ok(Some(Found {
@@ -313,9 +335,9 @@ impl Driver for LibvirtDriver {
                 spec_hash,
                 image_digest: image,
                 ran,
-                mgmt_ipv4: String::new(),
-                mgmt_ipv6: String::new(),
-                networks: BTreeSet::new(),
+                mgmt_ipv4: address(&place.ipv4),
+                mgmt_ipv6: address(&place.ipv6),
+                networks: Some(place.network).into_iter().filter(|network| !network.is_empty()).collect(),
                 health: String::new(),
                 limits,
                 ports: Vec::new(),
@@ -333,7 +355,13 @@ impl Driver for LibvirtDriver {
         _: &'a BTreeSet<NodeUid>,
     ) -> Answer<'a, Vec<(NodeUid, Error)>> {
         async move {
-            let mut refused = Vec::new();
+            let mut refused = match &self.networks {
+                Some(networks) => networks.check_networks(instances).await?,
+                None => {
+                    let asking = instances.iter().filter(|instance| instance.network.is_some());
+                    asking.map(|instance| (instance.uid, mgmt::no_networks(instance))).collect()
+                }
+            };
             for instance in instances {
                 let what = machines::unsupported(instance);
                 let outcome = match self.vm(&instance.spec.kind) {

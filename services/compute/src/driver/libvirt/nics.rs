@@ -9,6 +9,8 @@ pub struct NicLink {
     pub mac: String,
     /// The guest sees a cable.
     pub up: bool,
+    /// It is a port of a Linux bridge from its start on: management.
+    pub on_bridge: bool,
 }
 
 impl NicLink {
@@ -16,7 +18,8 @@ impl NicLink {
     pub fn read(element: &str) -> Option<NicLink> {
         let up = attribute(element, "<link ", "state") != Some("down");
         let mac = attribute(element, "<mac ", "address").unwrap_or_default().to_owned();
-        Some(NicLink { tap: attribute(element, "<target ", "dev")?.to_owned(), mac, up })
+        let on_bridge = attribute(element, "<source ", "bridge").is_some();
+        Some(NicLink { tap: attribute(element, "<target ", "dev")?.to_owned(), mac, up, on_bridge })
     }
 }
 
@@ -72,14 +75,20 @@ mod tests {
     </interface>
     <interface type='network'><source network='default'/></interface>
     <interface type='ethernet'><target dev='nl03'/></interface>
+    <interface type='bridge'><source bridge='nlm1'/><target dev='nv04'/><link state='up'/></interface>
   </domain>";
 
     #[test]
     fn links_are_read_and_written() {
-        let of = |tap: &str, mac: &str, up| NicLink { tap: tap.into(), mac: mac.into(), up };
+        let of = |tap: &str, mac: &str, up| NicLink {
+            tap: tap.into(),
+            mac: mac.into(),
+            up,
+            on_bridge: tap == "nv04",
+        };
         let nics = read(XML);
         let first = of("nv01", "02:00:00:00:00:01", false);
-        assert_eq!(nics, [first, of("nl02", "", true), of("nl03", "", true)]);
+        assert_eq!(nics, [first, of("nl02", "", true), of("nl03", "", true), of("nv04", "", true)]);
         for element in elements(XML).filter(|element| element.contains("target")) {
             let nic = NicLink::read(element).unwrap();
             for up in [true, false] {

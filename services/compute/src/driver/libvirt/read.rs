@@ -182,17 +182,20 @@ impl Reading {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::driver::libvirt::identity::tests::identity;
 
+    /// One that runs since then.
+    pub fn reading(started_ns: i64) -> Reading {
+        let identity = Identity { started_ns, ..identity() };
+        let (id, name, nics, state) = ("d".into(), "n".into(), Vec::new(), sys::VIR_DOMAIN_RUNNING);
+        Reading { id, name, identity, nics, state, reason: 1, dead: false }
+    }
+
     #[test]
     fn how_a_machine_ended_is_told_by_its_state() {
-        let process = |started_ns, state, reason| {
-            let identity = Identity { started_ns, ..identity() };
-            let (id, name, nics) = ("d".into(), "n".into(), Vec::new());
-            Reading { id, name, identity, nics, state, reason, dead: false }.process()
-        };
+        let process = |started_ns, state, reason| Reading { state, reason, ..reading(started_ns) }.process();
         assert_eq!(process(7, sys::VIR_DOMAIN_RUNNING, 1), Process::Running { pid: None });
         assert_eq!(process(7, sys::VIR_DOMAIN_PAUSED, 5), Process::Running { pid: None });
         let starting = process(7, sys::VIR_DOMAIN_PAUSED, sys::VIR_DOMAIN_PAUSED_STARTING_UP);

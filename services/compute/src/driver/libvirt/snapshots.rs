@@ -12,10 +12,13 @@
 //! A machine that runs is kept with its memory and stands still while that is written. It goes on from there as a new start, whose log begins with the console as it was: so what says that it is ready
 //! is there, if it had been; what is done once in a start, its configuration and its commands, is not done again where it had been. Where its memory does not fit any more (another QEMU, other limits) it is started from the disk alone, as after a power cut.
 
+mod text;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use netloom_model::human;
 use netloom_model::id::NodeUid;
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
@@ -28,11 +31,11 @@ use virt_sys as sys;
 use super::connection::Refused;
 use super::disks::{self, Disks};
 use super::identity::Identity;
-use super::nics::{attribute, each};
 use super::read::Reading;
 use super::{LibvirtDriver, log, xml};
 use crate::driver::{NewSnapshot, Snapshot};
 use crate::error::Error;
+use text::{element, fits, other_start};
 
 /// What the names of snapshots of ours begin with in a disk. Without, one called 1 would be taken for the first.
 const PREFIX: &str = "netloom-";
@@ -375,12 +378,12 @@ impl LibvirtDriver {
 
 /// Refuses to keep a memory that may not fit on the disk.
 fn require_room(node: &str, running: &Running, free: u64) -> Result<(), Error> {
-    let (needed, host) = (running.memory_bytes, &running.host);
-    if needed <= free {
+    if running.memory_bytes <= free {
         return Ok(());
     }
+    let (needed, free, host) = (human::bytes(running.memory_bytes), human::bytes(free), &running.host);
     Err(Error::DiskFull(format!(
-        "the memory of node {node} takes up to {needed} bytes, and the disk of data_dir of host {host} has {free} free: make room there, or stop the node first, and its disk alone is kept"
+        "the memory of node {node} takes up to {needed}, and the disk of data_dir of host {host} has {free} free: make room there, or stop the node first, and its disk alone is kept"
     )))
 }
 
@@ -407,94 +410,9 @@ pub(super) fn untell(domain: &Domain) -> Result<(), VirtError> {
     Ok(())
 }
 
-/// A snapshot of a machine, as libvirt reads it: of what it may write to. With the machine itself where it is there already.
-fn element(name: &str, machine: &str, has_memory: bool, is_there: bool) -> String {
-    let disks = each(machine, "<disk ", "</disk>").filter_map(|disk| {
-        let how = if disk.contains("<readonly/>") { "no" } else { "internal" };
-        let target = attribute(disk, "<target ", "dev")?;
-        Some(format!("<disk name='{target}' snapshot='{how}'/>"))
-    });
-    let (state, memory) = if has_memory { ("running", "internal") } else { ("shutoff", "no") };
-    let there = match is_there {
-        // When it was taken, the disk says.
-        true => format!("<state>{state}</state><creationTime>1</creationTime>{machine}"),
-        false => String::new(),
-    };
-    format!(
-        "<domainsnapshot><name>{name}</name><memory snapshot='{memory}'/><disks>{}</disks>{there}</domainsnapshot>",
-        disks.collect::<String>()
-    )
-}
-
-/// The element in a machine's metadata that says whose it is.
-fn whose(machine: &str) -> Option<&str> {
-    let at = machine.find(&format!("<{}:instance", super::identity::PREFIX))?;
-    let rest = &machine[at..];
-    Some(&rest[..rest.find("/>")? + 2])
-}
-
-/// A machine's XML with another start in its metadata.
-fn other_start(machine: &str, identity: &Identity) -> String {
-    match whose(machine) {
-        Some(element) => machine.replace(element, &identity.element()),
-        None => machine.to_owned(),
-    }
-}
-
-/// The machine as it ran has the limits, the memory and the processors of the one that is to be.
-fn fits(machine: &str, xml: &str, identity: &Identity) -> bool {
-    let was = whose(machine).and_then(|element| Identity::read(element, identity.owner));
-    let within = |xml, begin, end| {
-        let element: &str = each(xml, begin, end).next()?;
-        Some(element.rsplit_once("</")?.0.rsplit_once('>')?.1.to_owned())
-    };
-    let size = |xml| (within(xml, "<memory ", "</memory>"), within(xml, "<vcpu ", "</vcpu>"));
-    was.is_some_and(|was| was.limits == identity.limits) && size(machine) == size(xml)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::libvirt::identity::tests::identity;
-
-    #[test]
-    fn a_snapshot_is_of_what_is_written_to_and_of_the_start_that_is_to_be() {
-        let was = identity().element().replace('\'', "\"");
-        let machine = format!(
-            "<domain><metadata>\n{was}\n</metadata><disk type='file'><target dev='vda' bus='virtio'/></disk>
-             <disk type='file'><target dev='vdb'/><readonly/></disk></domain>"
-        );
-        let disks = "<disks><disk name='vda' snapshot='internal'/><disk name='vdb' snapshot='no'/></disks>";
-        let new = element("netloom-x", &machine, true, false);
-        assert!(
-            new.contains(disks) && new.contains("<memory snapshot='internal'/>") && !new.contains("<domain>")
-        );
-        let there = element("netloom-x", &machine, false, true);
-        assert!(there.contains("<state>shutoff</state>") && there.contains(&machine), "{there}");
-        let next = Identity { started_ns: 99, prepared: true, ..identity() };
-        let other = other_start(&machine, &next);
-        assert!(other.contains(&next.element()) && !other.contains(&was), "{other}");
-    }
-
-    #[test]
-    fn a_memory_fits_the_machine_with_the_limits_that_it_was_kept_with() {
-        let machine = |identity: &Identity, kib: u32, cpus: u32| {
-            let element = identity.element().replace('\'', "\"");
-            format!(
-                "<domain><metadata>{element}</metadata><memory unit='KiB'>{kib}</memory><vcpu placement='static'>{cpus}</vcpu></domain>"
-            )
-        };
-        let it = identity();
-        let was = machine(&it, 1024, 1);
-        let next = Identity { started_ns: 99, prepared: true, ..it.clone() };
-        assert!(fits(&was, &machine(&next, 1024, 1), &next));
-        assert!(!fits(&was, &machine(&next, 2048, 1), &next), "what is counted against the host is no limit");
-        assert!(!fits(&was, &machine(&next, 1024, 2), &next));
-        let mut other = next.clone();
-        other.limits.cpu_set = "2".into();
-        assert!(!fits(&was, &machine(&other, 1024, 1), &other));
-        assert!(!fits("<domain/>", "<domain/>", &next), "whose it was is not known");
-    }
 
     #[test]
     fn what_is_not_in_all_disks_is_no_snapshot() {
@@ -515,13 +433,13 @@ mod tests {
 
     #[test]
     fn a_memory_that_may_not_fit_on_the_disk_is_refused_with_what_it_takes() {
-        let running = Running { xml: String::new(), memory_bytes: 4096, host: "h1".into() };
-        require_room("r1", &running, 4096).unwrap();
-        let refused = require_room("r1", &running, 4095).unwrap_err();
+        let running = Running { xml: String::new(), memory_bytes: 4 << 30, host: "h1".into() };
+        require_room("r1", &running, 4 << 30).unwrap();
+        let refused = require_room("r1", &running, 1 << 30).unwrap_err();
         let message = refused.to_string();
         assert!(matches!(refused, Error::DiskFull(_)), "{message}");
         assert!(
-            ["node r1", "4096 bytes", "host h1", "4095 free"].iter().all(|w| message.contains(w)),
+            ["node r1", "up to 4.0 GiB,", "host h1", "has 1.0 GiB free"].iter().all(|w| message.contains(w)),
             "{message}"
         );
     }

@@ -14,6 +14,10 @@ const ATTRIBUTE: usize = 4;
 /// An interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tap {
+    /// Its number.
+    pub index: u32,
+    /// Number of the bridge that it is a port of; 0 when it is of none.
+    pub master: u32,
     /// It was set up.
     pub is_up: bool,
     /// Its alias; empty without one.
@@ -53,8 +57,9 @@ fn parse(answer: &[u8]) -> Option<Tap> {
     if short(4)? != libc::RTM_NEWLINK {
         return None;
     }
-    let flags = u32::from_ne_bytes(answer.get(HEADER + 8..HEADER + 12)?.try_into().ok()?);
-    let mut tap = Tap { is_up: flags & libc::IFF_UP as u32 != 0, alias: String::new() };
+    let number = |at: usize| Some(u32::from_ne_bytes(answer.get(at..at + 4)?.try_into().ok()?));
+    let (index, flags) = (number(HEADER + 4)?, number(HEADER + 8)?);
+    let mut tap = Tap { index, master: 0, is_up: flags & libc::IFF_UP as u32 != 0, alias: String::new() };
     let mut at = HEADER + LINK;
     while let (Some(length), Some(kind)) = (short(at), short(at + 2)) {
         let length = usize::from(length);
@@ -63,6 +68,9 @@ fn parse(answer: &[u8]) -> Option<Tap> {
         };
         if kind == libc::IFLA_IFALIAS {
             tap.alias = String::from_utf8_lossy(value).trim_end_matches('\0').to_owned();
+        }
+        if kind == libc::IFLA_MASTER {
+            tap.master = number(at + ATTRIBUTE).unwrap_or_default();
         }
         at += length.next_multiple_of(4);
     }
@@ -76,7 +84,7 @@ mod tests {
     #[test]
     fn an_interface_is_read_by_its_name() {
         // In a network namespace of a test's own it may be down.
-        assert!(read("lo").unwrap().is_some_and(|lo| lo.alias.is_empty()));
+        assert!(read("lo").unwrap().is_some_and(|lo| (lo.index, lo.master, lo.alias.as_str()) == (1, 0, "")));
         assert_eq!(read("nosuch0").unwrap(), None);
         assert_eq!(parse(&[0; 3]), None);
     }

@@ -60,12 +60,16 @@ pub struct Medium<'a> {
 }
 
 /// A NIC of a machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Nic {
     /// Name of the tap on the host.
     pub tap: String,
     /// Its address.
     pub mac: String,
+    /// MTU in bytes that its guest finds it with; 0: its guest's own.
+    pub mtu: u32,
+    /// The Linux bridge that it is a port of; empty for one that is cabled by the network service.
+    pub bridge: String,
 }
 
 /// Writes it.
@@ -191,8 +195,12 @@ pub fn interface(model: NicModel, nic: &Nic) -> String {
 }
 
 fn nic(w: &mut String, model: NicModel, nic: &Nic) {
-    line(w, 2, "<interface type='ethernet'>");
+    let is_cabled = nic.bridge.is_empty();
+    line(w, 2, &format!("<interface type='{}'>", if is_cabled { "ethernet" } else { "bridge" }));
     line(w, 3, &format!("<mac address='{}'/>", text(&nic.mac)));
+    if !is_cabled {
+        line(w, 3, &format!("<source bridge='{}'/>", text(&nic.bridge)));
+    }
     line(w, 3, &format!("<target dev='{}'/>", text(&nic.tap)));
     line(w, 3, &format!("<model type='{}'/>", model.as_str()));
     if model == NicModel::Virtio {
@@ -201,8 +209,11 @@ fn nic(w: &mut String, model: NicModel, nic: &Nic) {
         line(w, 4, "<host csum='off' gso='off' tso4='off' tso6='off' ecn='off' ufo='off'/>");
         line(w, 3, "</driver>");
     }
+    if nic.mtu > 0 {
+        line(w, 3, &format!("<mtu size='{}'/>", nic.mtu));
+    }
     // Until the network service has plugged its cable in: see `carrier`.
-    line(w, 3, "<link state='down'/>");
+    line(w, 3, &format!("<link state='{}'/>", if is_cabled { "down" } else { "up" }));
     // It boots from its disk; without this each NIC would be asked first.
     line(w, 3, "<rom enabled='no'/>");
     line(w, 2, "</interface>");

@@ -236,7 +236,7 @@ async fn a_management_network_comes_with_the_first_node_and_goes_with_the_lab() 
         .into_iter()
         .map(|(node, address)| {
             let mut one = rig.instance(node);
-            one.network = Some(Network { name: name.clone(), spec: spec.clone() });
+            one.network = Some(Network { name: name.clone(), spec: spec.clone(), ..Network::default() });
             one.spec.mgmt_ipv4 = address;
             rehash(&mut one);
             one

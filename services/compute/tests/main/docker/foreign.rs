@@ -32,7 +32,7 @@ async fn a_network_of_somebody_else_is_told_and_left() {
         runtime.block_on(undo.0.remove_network(&undo.1)).unwrap();
     });
     let mut one = rig.instance("r1");
-    one.network = Some(Network { name: name.clone(), spec: MgmtSpec::default() });
+    one.network = Some(Network { name: name.clone(), spec: MgmtSpec::default(), ..Network::default() });
     rehash(&mut one);
     rig.sync(std::slice::from_ref(&one)).await;
     let failed = rig.until_phase(one.uid, Phase::Failed).await;

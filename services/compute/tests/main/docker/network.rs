@@ -1,7 +1,7 @@
 //! Nodes whose management network was made anew while they did not run.
 
 use bollard::query_parameters::{InspectContainerOptions, InspectNetworkOptions};
-use netloom_model::observed::Phase;
+use netloom_model::observed::{Observed, Phase};
 use netloom_model::slice::{Instance, Network};
 use netloom_model::spec::MgmtSpec;
 use netloom_model::state::Wanted;
@@ -24,7 +24,7 @@ async fn a_node_that_stood_still_starts_on_a_management_network_that_was_made_an
     let on = |node: &str, net: &str, host: u32| {
         let mut one = rig.instance(node);
         let spec = MgmtSpec { ipv4_subnet: format!("{net}.{part}/29"), ..MgmtSpec::default() };
-        one.network = Some(Network { name: name.clone(), spec });
+        one.network = Some(Network { name: name.clone(), spec, ..Network::default() });
         one.spec.mgmt_ipv4 = format!("{net}.{}", part + host);
         one.spec.aliases = vec![format!("{node}-too")];
         rehash(&mut one);
@@ -95,7 +95,8 @@ async fn a_management_network_gets_another_name_on_the_same_bridge_and_the_forme
             bridge: bridge.clone(),
             ..MgmtSpec::default()
         };
-        one.network = Some(Network { name: format!("nltest-{}-{network}", rig.lab), spec });
+        one.network =
+            Some(Network { name: format!("nltest-{}-{network}", rig.lab), spec, ..Network::default() });
         rehash(&mut one);
         one
     };
@@ -124,4 +125,47 @@ async fn a_management_network_gets_another_name_on_the_same_bridge_and_the_forme
     assert!(!back.mgmt_ipv4.is_empty(), "{back:?}");
     assert_eq!((is_there("old").await, is_there("new").await), (true, false));
     assert!(rig.remove(&[], &[rig.lab_uid]).await.is_empty());
+}
+
+/// Docker knows of no machine: a network that machines alone were on was removed under them, with its bridge.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_former_management_network_stays_as_long_as_a_machine_is_on_its_bridge() {
+    let test = "a_former_management_network_stays_as_long_as_a_machine_is_on_its_bridge";
+    let Some(rig) = Rig::docker(test).await else { return };
+    let part = rig.owner.to_string().bytes().map(u32::from).sum::<u32>() % 32 * 8;
+    let of_owner = &rig.owner.to_string()[24..32];
+    let (bridge, tap) = (format!("nlt{of_owner}"), format!("nlv{of_owner}"));
+    let ip =
+        |arguments: &[&str]| std::process::Command::new("ip").args(arguments).status().unwrap().success();
+    let on = |node: &str, network: &str, mtu: u32| {
+        let mut one = rig.instance(node);
+        let ipv4_subnet = format!("198.51.100.{part}/29");
+        let spec = MgmtSpec { ipv4_subnet, bridge: bridge.clone(), mtu, ..MgmtSpec::default() };
+        one.network =
+            Some(Network { name: format!("nltest-{}-{network}", rig.lab), spec, ..Network::default() });
+        rehash(&mut one);
+        one
+    };
+    let first = on("r0", "old", 1500);
+    rig.run(&first).await;
+    // What QEMU does at the start of a machine, and what the kernel does at its end.
+    assert!(ip(&["tuntap", "add", "mode", "tap", "name", &tap]));
+    assert!(ip(&["link", "set", &tap, "master", &bridge]));
+    assert!(rig.remove(&[first.uid], &[]).await.is_empty());
+    rig.until("no container is on it", |v| v.instances.is_empty()).await;
+    let others = [on("r1", "old", 1400), on("r2", "new", 1500)];
+    let before = network_id(&format!("nltest-{}-old", rig.lab)).await;
+    for other in &others {
+        rig.ensure(std::slice::from_ref(other)).await;
+        let waits = |o: &Observed| o.detail.contains("waits until no node uses the former network");
+        rig.until_node(other.uid, "it waits for the machine", waits).await;
+        assert!(ip(&["link", "show", &tap, "master", &bridge]), "{}", other.spec.id);
+        assert_eq!(network_id(&format!("nltest-{}-old", rig.lab)).await, before);
+        assert!(rig.remove(&[other.uid], &[]).await.is_empty());
+        rig.until("it is gone", |v| v.instances.is_empty()).await;
+    }
+    assert!(ip(&["link", "del", &tap]));
+    rig.run(&others[1]).await;
+    assert!(rig.remove(&[], &[rig.lab_uid]).await.is_empty());
+    assert!(!ip(&["link", "show", &bridge]), "the network goes with the lab");
 }

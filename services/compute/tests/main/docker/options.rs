@@ -127,7 +127,11 @@ async fn the_hosts_namespace_is_shared_where_it_is_allowed() {
     assert_eq!(handed_over, 0, "nothing is to be plugged into the host");
     let mut none = rig.instance("r2");
     none.spec.network_mode = NetworkMode::None;
-    none.network = Some(Network { name: format!("nltest-{}", rig.lab), spec: MgmtSpec::default() });
+    none.network = Some(Network {
+        name: format!("nltest-{}", rig.lab),
+        spec: MgmtSpec::default(),
+        ..Network::default()
+    });
     rehash(&mut none);
     let alone = rig.run(&none).await;
     assert_eq!(rig.sh(none.uid, "ls /sys/class/net").await.0, "lo\n");
@@ -275,7 +279,7 @@ async fn a_published_port_leads_inside_and_the_network_is_as_asked_for() {
         driver_options: [("com.docker.network.bridge.enable_icc".to_owned(), "false".to_owned())].into(),
         ..MgmtSpec::default()
     };
-    one.network = Some(Network { name: format!("nltest-{}", rig.lab), spec });
+    one.network = Some(Network { name: format!("nltest-{}", rig.lab), spec, ..Network::default() });
     one.spec.aliases = vec!["edge".into()];
     one.spec.ports = vec![PortMapping { node_port: 7, ..PortMapping::default() }];
     one.spec.cmd = ["/bin/sh", "-c", "while :; do echo hello | nc -l -p 7; done"].map(str::to_owned).to_vec();
@@ -308,6 +312,7 @@ async fn a_published_port_leads_inside_and_the_network_is_as_asked_for() {
     other.network = Some(Network {
         name: format!("nltest-{}-2", rig.lab),
         spec: MgmtSpec { bridge: "lo".into(), ..MgmtSpec::default() },
+        ..Network::default()
     });
     assert!(refused(&rig, other).await.contains("an interface called lo exists on this host"));
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use netloom_model::Failure;
 use netloom_model::id::Digest;
+use netloom_model::observed::{NEEDS_IMAGE, Observed, Phase};
 use netloom_proto::{compute::v1 as pc, v1 as pv};
 use netloom_service::status::from_status;
 use netloom_service::ticket;
@@ -277,4 +278,37 @@ async fn a_disk_that_was_changed_is_found_set_aside_and_fetched_anew() {
         assert!(!looked().await.present);
         assert!(file(&rig, "quarantine", &stored.digest).exists());
     }
+}
+
+/// A base that was set aside was looked for only when a machine was made: one that was there failed to start for ever, with QEMU's word that it cannot open a file.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_whose_base_was_set_aside_says_so_and_starts_once_that_is_fetched_again() {
+    let test = "a_machine_whose_base_was_set_aside_says_so_and_starts_once_that_is_fetched_again";
+    let Some(rig) = Rig::libvirt(test).await else { return };
+    let mut store = Store::of(&rig).await;
+    let stored = store.push("guest:1", &std::fs::read(rig.base()).unwrap()).await;
+    let mut one = rig.instance("r1");
+    rig.run(&one).await;
+
+    let spoiled = rig.base().with_extension("spoiled");
+    std::fs::write(&spoiled, "something else").unwrap();
+    std::fs::rename(&spoiled, rig.base()).unwrap();
+    let reference = format!("guest:1@{}", stored.digest);
+    let query = pc::ImageQuery {
+        reference: reference.clone(),
+        runtime: Libvirt.into(),
+        digest: stored.digest.clone(),
+    };
+    let looked = rig.client.clone().inspect_images(pc::InspectImagesRequest { images: vec![query] }).await;
+    assert!(!looked.unwrap().into_inner().images[0].present);
+    assert!(file(&rig, "quarantine", &stored.digest).exists() && !rig.base().exists());
+
+    one.restarts = 1;
+    rig.ensure(std::slice::from_ref(&one)).await;
+    let lacks = |o: &Observed| o.phase == Phase::Failed && o.detail.starts_with(NEEDS_IMAGE);
+    let told = rig.until_node(one.uid, "it says what it lacks", lacks).await;
+    assert!(told.detail.contains(&stored.digest), "{}", told.detail);
+    assert_eq!(told.image_digest, stored.digest);
+    pulled(&rig, pull(&reference, Libvirt, &stored)).await.unwrap();
+    rig.until_node(one.uid, "started", |o| o.phase == Phase::Running && o.restarts == 1).await;
 }

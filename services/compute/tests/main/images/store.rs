@@ -8,7 +8,7 @@ use netloom_model::id::Digest;
 use netloom_proto::image_registry::v1 as pi;
 use netloom_proto::image_registry::v1::image_registry_service_client::ImageRegistryServiceClient;
 use netloom_proto::{compute::v1 as pc, v1 as pv};
-use netloom_service::{Channel, Connector, Settings, Shutdown, ticket};
+use netloom_service::{Channel, Connector, Settings, Shutdown, Whom, ticket};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
@@ -38,8 +38,9 @@ impl Store {
         let text = format!("[endpoints]\nimage_registry = \"unix:{}\"\n", socket.display());
         let settings = Settings::from_toml(&text, &dir.path().join("data"), &dir.path().join("run")).unwrap();
         let (connector, shutdown) = (Connector::default(), Shutdown::new());
-        let mut client =
-            ImageRegistryServiceClient::new(connector.channel(&settings.endpoints.image_registry));
+        let mut client = ImageRegistryServiceClient::new(
+            connector.channel_to(&settings.endpoints.image_registry, Whom::Any),
+        );
         tokio::spawn(netloom_image_registry::run(settings, connector, shutdown.clone()));
         let key = pi::ResolveImagesRequest { images: Vec::new(), ticket_key: KEY.to_vec() };
         crate::rig::eventually("the registry answers", async || {

@@ -5,6 +5,7 @@ mod console;
 mod disks;
 mod handover;
 mod medium;
+mod mgmt;
 mod outage;
 mod second_day;
 mod serial;

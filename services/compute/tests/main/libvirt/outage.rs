@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use netloom_model::observed::{Observed, Phase};
+use netloom_model::slice::Instance;
 use netloom_model::spec::RestartPolicy;
 use netloom_proto::compute::v1 as p;
 use nix::sys::signal::{Signal, kill};
@@ -16,21 +17,44 @@ use crate::rig::{Rig, rehash};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_qemu_is_seen_at_once_and_started_again() {
     let Some(rig) = Rig::libvirt("a_killed_qemu_is_seen_at_once_and_started_again").await else { return };
-    let one = rig.instance("r1");
-    let first = rig.run(&one).await;
-    let qemu = rig.libvirtd.unwrap().qemu(&one.name).expect("it runs");
-    let killed = Instant::now();
-    kill(Pid::from_raw(qemu), Signal::SIGKILL).unwrap();
-    let ended = rig.until_node(one.uid, "ended", |o| o.phase != Phase::Running).await;
-    // Milliseconds on a quiet machine, and less than what would be a look on the timer.
-    let seen = killed.elapsed();
-    assert!(seen < Duration::from_secs(5), "its end is seen after {seen:?}");
-    assert_eq!(ended.exit_code, Some(137));
-    assert!(ended.detail.starts_with("exited with 137; starts again in"), "{}", ended.detail);
+    let mut took = Vec::new();
+    let mut first = Vec::new();
+    for one in ["r1", "r2", "r3"].map(|node| rig.instance(node)) {
+        first.push(rig.run(&one).await);
+        let qemu = rig.libvirtd.unwrap().qemu(&one.name).expect("it runs");
+        let killed = Instant::now();
+        kill(Pid::from_raw(qemu), Signal::SIGKILL).unwrap();
+        let ended = rig.until_node(one.uid, "ended", |o| o.phase != Phase::Running).await;
+        took.push(killed.elapsed());
+        assert_eq!(ended.exit_code, Some(137));
+        assert!(ended.detail.starts_with("exited with 137; starts again in"), "{}", ended.detail);
+    }
+    // Milliseconds on a quiet machine; of three, since one may meet with a busy moment.
+    took.sort_unstable();
+    assert!(took[1] < Duration::from_secs(1), "their ends are seen after {took:?}");
     let again = |o: &Observed| o.phase == Phase::Running && o.restart_count == 1;
-    let next = rig.until_node(one.uid, "started again", again).await;
-    assert_eq!(next.instance_id, first.instance_id, "the same machine");
-    assert_ne!(next.start_id, first.start_id);
+    let next = rig.until_node(first[0].uid, "started again", again).await;
+    assert_eq!(next.instance_id, first[0].instance_id, "the same machine");
+    assert_ne!(next.start_id, first[0].start_id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_done_to_a_machine_from_outside_is_heard_by_an_event() {
+    let Some(rig) = Rig::libvirt("what_is_done_to_a_machine_from_outside_is_heard_by_an_event").await else {
+        return;
+    };
+    let one = rig.instance("r1");
+    rig.run(&one).await;
+    // No process ends by it, and the list that is compared each 10 s says of both that it runs.
+    for (verb, is_paused) in [("suspend", true), ("resume", false)] {
+        let done = Instant::now();
+        rig.libvirtd.unwrap().virsh(&[verb, &one.name]).unwrap();
+        let heard = |o: &Observed| {
+            o.phase == Phase::Running && o.detail.starts_with("it was paused (virsh resume") == is_paused
+        };
+        rig.until_node(one.uid, verb, heard).await;
+        assert!(done.elapsed() < Duration::from_secs(3), "{verb} is heard after {:?}", done.elapsed());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -109,35 +133,61 @@ async fn machines_run_on_while_libvirtd_is_restarted_and_are_back_after_the_host
     assert!(rig.remove(&[], &[rig.lab_uid]).await.is_empty());
 }
 
+/// Longer than its keep-alive, 20 s, after which each connection is cut, and making another hangs too.
+const HANGS: Duration = Duration::from_secs(24);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hanging_libvirtd_delays_nothing_but_what_it_is_to_do() {
     let test = "a_hanging_libvirtd_delays_nothing_but_what_it_is_to_do";
     let Some(rig) = Rig::libvirt_on(test, own).await else { return };
-    let (one, two) = (rig.instance("r1"), rig.instance("r2"));
-    rig.run(&one).await;
-    rig.libvirtd.unwrap().freeze();
-    rig.ensure(&[one.clone(), two.clone()]).await;
-    let mut slowest = Vec::new();
-    let until = Instant::now() + Duration::from_secs(3);
+    let libvirtd = rig.libvirtd.unwrap();
+    let (one, two, three) = (rig.instance("r1"), rig.instance("r2"), rig.instance("r3"));
+    let before = rig.run(&one).await;
+    let qemu = libvirtd.qemu(&one.name);
+    // It hangs in the midst of a start.
+    rig.ensure(std::slice::from_ref(&two)).await;
+    rig.until_node(two.uid, "is made", |o| o.phase != Phase::Absent).await;
+    libvirtd.freeze();
+    let frozen = Instant::now();
+    answers_at_once(&rig, &[one.clone(), two.clone(), three.clone()]).await;
+    // It is said once its answer is overdue; what is known ages from the beginning on.
+    rig.until_phase(one.uid, Phase::Unknown).await;
+    rig.until("what is known is old", |v| v.oldest > Duration::from_secs(7)).await;
+    tokio::time::sleep(HANGS.saturating_sub(frozen.elapsed())).await;
+    // Now there is no connection, and nobody makes one: nothing waits for that either.
+    answers_at_once(&rig, &[one.clone(), two.clone(), three.clone()]).await;
+    assert_eq!(rig.view.borrow().instances[&one.uid].phase, Phase::Unknown);
+    libvirtd.thaw();
+    // All is as asked, by itself, and nothing was started twice.
+    for machine in [&one, &two, &three] {
+        let running = rig.until_phase(machine.uid, Phase::Running).await;
+        assert_eq!((running.restart_count, running.exit_code), (0, None), "{}", running.detail);
+    }
+    rig.until("all is read again", |v| v.oldest < Duration::from_secs(3)).await;
+    assert_eq!(rig.view.borrow().instances[&one.uid].start_id, before.start_id);
+    assert_eq!(libvirtd.qemu(&one.name), qemu, "it ran on");
+    assert_eq!(libvirtd.virsh(&["list", "--all", "--name"]).unwrap().split_whitespace().count(), 3);
+    assert!(rig.remove(&[], &[rig.lab_uid]).await.is_empty());
+}
+
+/// What is seen last, and what is wanted, is told and taken at once though its libvirtd hangs.
+async fn answers_at_once(rig: &Rig, instances: &[Instance]) {
+    let mut took = Vec::new();
+    let until = Instant::now() + Duration::from_secs(2);
     while Instant::now() < until {
+        let asked = Instant::now();
+        rig.ensure(instances).await;
+        took.push(asked.elapsed());
         let asked = Instant::now();
         let mut told = rig.client.clone().observe(p::ObserveRequest {}).await.unwrap().into_inner();
         let first = told.message().await.unwrap().unwrap().event.unwrap();
-        slowest.push(asked.elapsed());
+        took.push(asked.elapsed());
         let p::observe_response::Event::Snapshot(snapshot) = first else {
             panic!("not a snapshot: {first:?}")
         };
-        assert_eq!(snapshot.instances.len(), 2, "what was seen last, and what is wanted");
-        let asked = Instant::now();
-        rig.ensure(&[one.clone(), two.clone()]).await;
-        slowest.push(asked.elapsed());
+        assert_eq!(snapshot.instances.len(), instances.len());
     }
-    slowest.sort_unstable();
-    let p99 = slowest[slowest.len() * 99 / 100];
-    assert!(p99 < Duration::from_millis(50), "of {} calls the 99th in 100 took {p99:?}", slowest.len());
-    // It is said, once its answer is overdue, and mended when it comes back.
-    rig.until_phase(one.uid, Phase::Unknown).await;
-    rig.libvirtd.unwrap().thaw();
-    rig.until_phase(one.uid, Phase::Running).await;
-    rig.until_phase(two.uid, Phase::Running).await;
+    took.sort_unstable();
+    let p99 = took[took.len() * 99 / 100];
+    assert!(p99 < Duration::from_millis(50), "of {} calls the 99th in 100 took {p99:?}", took.len());
 }

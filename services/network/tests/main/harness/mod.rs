@@ -1,5 +1,6 @@
 //! A host, its Open vSwitch, its network service, and nodes.
 
+mod elsewhere;
 mod handle;
 mod host;
 mod node;
@@ -17,6 +18,7 @@ use netloom_service::testing::require;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
+pub use self::elsewhere::{Elsewhere, UNDERLAY, two_hosts};
 pub use self::handle::Handle;
 pub use self::host::Host;
 pub use self::node::{Machine, Node, interfaces};

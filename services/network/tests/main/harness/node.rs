@@ -177,6 +177,13 @@ impl Node {
         self.interface(name).is_some_and(|i| i.carrier)
     }
 
+    /// How often an interface lost or got carrier since it was made.
+    pub fn carrier_changes(&self, name: &str) -> u64 {
+        let shown = self.run("ip", &["-s", "-s", "-j", "link", "show", name]);
+        let shown: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        shown[0]["stats64"]["tx"]["carrier_changes"].as_u64().unwrap()
+    }
+
     /// The number of an interface in the node: another one means that it was made anew.
     pub fn index(&self, name: &str) -> String {
         self.run("ip", &["-o", "link", "show", name]).split(':').next().unwrap().to_owned()

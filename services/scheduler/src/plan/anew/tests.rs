@@ -230,3 +230,32 @@ fn a_cancel_gives_back_what_was_there_whatever_failed_before() {
         }
     }
 }
+
+#[test]
+fn the_room_of_one_whose_successor_fits_nowhere_is_not_given_away() {
+    let with = |env: &str, requests: &[(&str, u32)]| {
+        let mut spec = spec(env);
+        spec.nodes.retain(|n| n.id == "main");
+        for (id, cpu) in requests {
+            let mut node = spec.nodes[0].clone();
+            (node.id, node.cpu_request_millis) = ((*id).to_owned(), *cpu);
+            spec.nodes.retain(|n| n.id != *id);
+            spec.nodes.push(node);
+        }
+        spec
+    };
+    let empty = LabRows::new("lab".parse().unwrap(), 1);
+    let rows = after(&empty, &with("1", &[("main", 5_000)]), 2, true);
+    // There are 9,000: the new one would fit if the former one were to leave.
+    let rows = after(&rows, &with("2", &[("main", 10_000), ("more", 6_000)]), 3, true);
+    let on = |rows: &LabRows, id: &str| rows.node(id).and_then(|n| n.host.clone()).map(|h| h.to_string());
+    assert_eq!(on(&rows, "main").as_deref(), Some("h1"), "it goes on as it was");
+    assert_eq!(on(&rows, "more"), None, "and so does what it has");
+    let (room, catalogue) = (room(), Catalogue::embedded());
+    let rooms = [room];
+    let ctx = Context { catalogue: &catalogue, rooms: &rooms, asked: false, revive: false, now: 4 };
+    assert_eq!(on(&crate::plan::place_again(&rows, ctx), "more"), None, "also when it is tried again");
+    // One that can be made takes its place, and gives up the room.
+    let rows = after(&rows, &with("3", &[("main", 3_000), ("more", 6_000)]), 5, true);
+    assert_eq!(on(&crate::plan::place_again(&rows, ctx), "more").as_deref(), Some("h1"));
+}

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use netloom_model::failure::{Code, Failure};
+use netloom_model::id::Digest;
 use netloom_model::observed::ExecPhase;
 use netloom_proto::compute::v1 as pc;
 use netloom_proto::compute::v1::compute_service_server::ComputeService;
@@ -16,7 +17,7 @@ use super::{Answer, Host, State, Stream_, changed, observe};
 impl ComputeService for Host {
     async fn sync(&self, request: Request<pc::SyncRequest>) -> Answer<pc::SyncResponse> {
         let request = request.into_inner();
-        self.called("compute.sync", Some(request.term), request.encoded_len())?;
+        self.called("compute.sync", Some(request.term), request.encoded_len()).await?;
         self.with(|s| {
             s.wanted = request.instances.into_iter().map(|i| (i.uid.clone(), i)).collect();
             s.ticket_key = request.ticket_key;
@@ -27,14 +28,14 @@ impl ComputeService for Host {
 
     async fn ensure(&self, request: Request<pc::EnsureRequest>) -> Answer<pc::EnsureResponse> {
         let request = request.into_inner();
-        self.called("compute.ensure", Some(request.term), request.encoded_len())?;
+        self.called("compute.ensure", Some(request.term), request.encoded_len()).await?;
         self.with(|s| s.wanted.extend(request.instances.into_iter().map(|i| (i.uid.clone(), i))));
         Ok(Response::new(pc::EnsureResponse {}))
     }
 
     async fn remove(&self, request: Request<pc::RemoveRequest>) -> Answer<pc::RemoveResponse> {
         let request = request.into_inner();
-        self.called("compute.remove", Some(request.term), request.encoded_len())?;
+        self.called("compute.remove", Some(request.term), request.encoded_len()).await?;
         let mut version = self.version.subscribe();
         while self.read(|s| s.hold_removals) {
             let _ = version.changed().await;
@@ -64,12 +65,16 @@ impl ComputeService for Host {
 
     async fn settle(&self, request: Request<pc::SettleRequest>) -> Answer<pc::SettleResponse> {
         let request = request.into_inner();
-        self.called("compute.settle", Some(request.term), 0)?;
+        self.called("compute.settle", Some(request.term), 0).await?;
         self.with(|s| {
             for start in request.starts {
                 let Some(e) = s.exists.get_mut(&start.uid).filter(|e| e.start == start.start_id) else {
                     continue;
                 };
+                if e.reached.starts_with(&start.reached) {
+                    // Said before, or late.
+                    continue;
+                }
                 assert!(start.reached.starts_with(&e.reached), "points only grow");
                 for point in &start.reached[e.reached.len()..] {
                     let how = if point.on_exit { "over" } else { "entered" };
@@ -89,9 +94,8 @@ impl ComputeService for Host {
     type ObserveStream = Stream_<pc::ObserveResponse>;
 
     async fn observe(&self, _: Request<pc::ObserveRequest>) -> Answer<Self::ObserveStream> {
-        self.called("compute.observe", None, 0)?;
+        self.called("compute.observe", None, 0).await?;
         use pc::observe_response::Event as E;
-        let message = |event| pc::ObserveResponse { event: Some(event) };
         type Seen = Option<(BTreeMap<String, pc::Observed>, pc::Inventory, bool)>;
         let look = move |s: &State, seen: &mut Seen, due: bool| {
             let now = (s.observed(), s.inventory(), s.synced);
@@ -100,8 +104,8 @@ impl ComputeService for Host {
                     let gone = old.keys().filter(|k| !now.0.contains_key(*k)).cloned().map(E::Gone);
                     let events = changed(old, &now.0).into_iter().map(E::Changed).chain(gone);
                     let news = (*inventory != now.1).then(|| now.1.clone());
-                    let beat =
-                        (due || news.is_some()).then_some(E::Heartbeat(pc::Heartbeat { inventory: news }));
+                    let beat = (due || news.is_some())
+                        .then_some(E::Heartbeat(pc::Heartbeat { inventory: news, ..Default::default() }));
                     events.chain(beat).collect::<Vec<_>>()
                 }
                 _ => {
@@ -117,7 +121,9 @@ impl ComputeService for Host {
                 }
             };
             *seen = Some(now);
-            messages.into_iter().map(message).collect()
+            let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_micros();
+            let clock_us = i64::try_from(now).unwrap() + s.ahead_us;
+            messages.into_iter().map(|event| pc::ObserveResponse { event: Some(event), clock_us }).collect()
         };
         Ok(Response::new(observe(self.clone(), look)))
     }
@@ -126,11 +132,11 @@ impl ComputeService for Host {
         &self,
         request: Request<Streaming<pc::PutFilesRequest>>,
     ) -> Answer<pc::PutFilesResponse> {
-        self.called("compute.put_files", None, 0)?;
+        self.called("compute.put_files", None, 0).await?;
         let mut parts = request.into_inner();
         let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
         while let Some(part) = parts.message().await? {
-            self.called("file part", Some(part.term), part.encoded_len())?;
+            self.called("file part", Some(part.term), part.encoded_len()).await?;
             self.with(|s| s.deploys = part.deploys);
             files.entry(part.file.unwrap_or_default().path).or_default().extend(part.content);
         }
@@ -151,7 +157,7 @@ impl ComputeService for Host {
         &self,
         request: Request<pc::RemoveFilesRequest>,
     ) -> Answer<pc::RemoveFilesResponse> {
-        self.called("compute.remove_files", None, 0)?;
+        self.called("compute.remove_files", None, 0).await?;
         let pc::RemoveFilesRequest { directories, files, .. } = request.into_inner();
         let below = |path: &str| directories.iter().any(|d| path.starts_with(&format!("{d}/")));
         self.with(|s| s.files.retain(|path, _| files.contains(path) || !below(path)));
@@ -162,7 +168,14 @@ impl ComputeService for Host {
         &self,
         request: Request<pc::InspectImagesRequest>,
     ) -> Answer<pc::InspectImagesResponse> {
-        self.called("compute.inspect_images", None, 0)?;
+        self.called("compute.inspect_images", None, 0).await?;
+        let mut version = self.version.subscribe();
+        while self.read(|s| s.hold_images) {
+            let _ = version.changed().await;
+        }
+        if self.read(|s| s.hides_images) {
+            return Err(Status::unavailable("nobody answers"));
+        }
         let facts = |q: pc::ImageQuery| pc::ImageFacts {
             present: self.read(|s| s.images.contains(&q.reference)),
             reference: q.reference,
@@ -177,7 +190,7 @@ impl ComputeService for Host {
         &self,
         request: Request<pc::CheckInstancesRequest>,
     ) -> Answer<pc::CheckInstancesResponse> {
-        self.called("compute.check_instances", None, 0)?;
+        self.called("compute.check_instances", None, 0).await?;
         let request = request.into_inner();
         let why = |i: &pc::Instance| {
             let of = i.spec.iter().flat_map(|s| &s.ports);
@@ -195,7 +208,7 @@ impl ComputeService for Host {
     async fn pull_image(&self, request: Request<pc::PullImageRequest>) -> Answer<Self::PullImageStream> {
         use pc::pull_image_response::Event as E;
         let request = request.into_inner();
-        self.called("compute.pull_image", Some(request.term), 0)?;
+        self.called("compute.pull_image", Some(request.term), 0).await?;
         let reference = request.reference;
         if !self.read(|s| s.pullable.contains(&reference)) {
             let why = format!("{reference}: not found upstream");
@@ -221,8 +234,12 @@ impl ComputeService for Host {
             let cut = Status::unknown("h2 protocol error: error reading a body from connection");
             return Ok(Response::new(Box::pin(futures::stream::iter([Err(cut)]))));
         }
-        self.with(|s| s.images.insert(reference.clone()));
+        self.with(|s| {
+            s.images.insert(reference.clone());
+            s.lost_images.retain(|_, lost| !reference.ends_with(&*lost));
+        });
         let facts = pc::ImageFacts {
+            digest: Digest::of(reference.as_bytes()).to_string(),
             reference,
             runtime: request.runtime,
             present: true,

@@ -15,35 +15,32 @@ use super::{Answer, Host, State, Stream_, changed, observe};
 impl NetworkService for Host {
     async fn sync(&self, request: Request<pn::SyncRequest>) -> Answer<pn::SyncResponse> {
         let request = request.into_inner();
-        self.called("network.sync", Some(request.term), request.encoded_len())?;
+        self.called("network.sync", Some(request.term), request.encoded_len()).await?;
         let slice = request.slice.unwrap_or_default();
-        self.with(|s| {
-            s.nics = slice.nics.into_iter().map(|n| (n.wire_id, n)).collect();
-            s.wires = slice.wires.into_iter().map(|w| (w.wire_id, w)).collect();
-            s.segments = slice.segments.into_iter().map(|x| (x.wire_id, x)).collect();
-        });
+        self.with(|s| s.take_wires(slice));
         Ok(Response::new(pn::SyncResponse {}))
     }
 
     async fn ensure(&self, request: Request<pn::EnsureRequest>) -> Answer<pn::EnsureResponse> {
         let request = request.into_inner();
-        self.called("network.ensure", Some(request.term), request.encoded_len())?;
+        self.called("network.ensure", Some(request.term), request.encoded_len()).await?;
         let refuses = self.read(|s| s.refuses_wires.clone());
         if !refuses.is_empty() {
             return Err(to_status(Failure::invalid(refuses, Vec::new())));
         }
         let slice = request.slice.unwrap_or_default();
-        self.with(|s| {
-            s.nics.extend(slice.nics.into_iter().map(|n| (n.wire_id, n)));
-            s.wires.extend(slice.wires.into_iter().map(|w| (w.wire_id, w)));
-            s.segments.extend(slice.segments.into_iter().map(|x| (x.wire_id, x)));
-        });
+        self.with(|s| s.add_wires(slice));
         Ok(Response::new(pn::EnsureResponse {}))
     }
 
     async fn remove(&self, request: Request<pn::RemoveRequest>) -> Answer<pn::RemoveResponse> {
         let request = request.into_inner();
-        self.called("network.remove", Some(request.term), request.encoded_len())?;
+        self.called("network.remove", Some(request.term), request.encoded_len()).await?;
+        if self.read(|s| s.hold_wires) {
+            let failure = |wire_id| pn::RemoveFailure { wire_id, message: "it is in use".into() };
+            let failures = request.wire_ids.into_iter().map(failure).collect();
+            return Ok(Response::new(pn::RemoveResponse { failures }));
+        }
         self.with(|s| {
             for id in &request.wire_ids {
                 s.nics.remove(id);
@@ -68,7 +65,7 @@ impl NetworkService for Host {
     type ObserveStream = Stream_<pn::ObserveResponse>;
 
     async fn observe(&self, _: Request<pn::ObserveRequest>) -> Answer<Self::ObserveStream> {
-        self.called("network.observe", None, 0)?;
+        self.called("network.observe", None, 0).await?;
         use pn::observe_response::Event as E;
         type Seen = Option<(
             BTreeMap<u64, pn::ObservedNic>,
@@ -82,13 +79,15 @@ impl NetworkService for Host {
                 datapath: "system".into(),
                 impairments: s.impairments.clone(),
                 host_interfaces: s.host_interfaces,
+                plane: "kernel".into(),
+                underlay: s.underlay.clone(),
                 ..pn::Inventory::default()
             };
             let (nics, wires, segments) = (s.observed_nics(), s.observed_wires(), s.observed_segments());
             let now = (nics, wires, segments, s.leftovers.clone(), inventory.clone());
             let events = match seen {
                 Some((_, _, _, leftovers, had)) if *leftovers == now.3 && *had != inventory => {
-                    vec![E::Heartbeat(pn::Heartbeat { inventory: Some(inventory), carried: Vec::new() })]
+                    vec![E::Heartbeat(pn::Heartbeat { inventory: Some(inventory), ..Default::default() })]
                 }
                 Some((nics, wires, segments, leftovers, _)) if *leftovers == now.3 => {
                     let changes = pn::Changes {

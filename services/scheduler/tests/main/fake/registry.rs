@@ -1,8 +1,9 @@
 //! The fake image registry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
+use netloom_model::id::Digest;
 use netloom_proto::image_registry::v1 as pi;
 use netloom_proto::image_registry::v1::image_registry_service_server::{
     ImageRegistryService, ImageRegistryServiceServer,
@@ -20,6 +21,8 @@ use super::Answer;
 pub struct Registry {
     present: Arc<Mutex<BTreeMap<(String, String), bool>>>,
     preferred: Arc<Mutex<BTreeMap<String, String>>>,
+    /// Architectures that images were judged for.
+    pub judged_for: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl Registry {
@@ -69,12 +72,14 @@ impl ImageRegistryService for Registry {
     ) -> Answer<pi::ValidateImagesResponse> {
         let present = self.present.lock().unwrap();
         let verdict = |u: pi::ImageUse| {
-            assert_eq!(u.architecture, "riscv64", "the host's");
+            self.judged_for.lock().unwrap().insert(u.architecture.clone());
             let there = present.get(&(u.host.clone(), u.reference.clone())).copied().unwrap_or(false);
             match (there, u.pull_policy()) {
-                (true, _) => {
-                    pi::ImageVerdict { decision: pi::ImageDecision::Use.into(), ..Default::default() }
-                }
+                (true, _) => pi::ImageVerdict {
+                    decision: pi::ImageDecision::Use.into(),
+                    digest: Digest::of(u.reference.as_bytes()).to_string(),
+                    ..Default::default()
+                },
                 (false, p::ImagePullPolicy::Never) => pi::ImageVerdict {
                     decision: pi::ImageDecision::Refuse.into(),
                     reason: "IMAGE_MISSING".into(),

@@ -77,7 +77,11 @@ fn the_whole_of_a_container_without_management() {
 #[test]
 fn a_management_network_is_joined_with_fixed_addresses() {
     let mut i = instance();
-    i.network = Some(slice::Network { name: "netloom-x".into(), spec: MgmtSpec::default() });
+    i.network = Some(slice::Network {
+        name: "netloom-x".into(),
+        spec: MgmtSpec::default(),
+        ..slice::Network::default()
+    });
     i.spec.mgmt_ipv4 = "172.20.20.11".into();
     i.spec.aliases = words("edge");
     let made = json_of(&i, Vec::new());
@@ -119,7 +123,11 @@ fn the_program_is_put_together_as_docker_does() {
 #[test]
 fn every_option_is_said_to_docker() {
     let mut i = instance();
-    i.network = Some(slice::Network { name: "netloom-x".into(), spec: MgmtSpec::default() });
+    i.network = Some(slice::Network {
+        name: "netloom-x".into(),
+        spec: MgmtSpec::default(),
+        ..slice::Network::default()
+    });
     let spec = &mut i.spec;
     spec.tmpfs.insert("/run".into(), "size=64m".into());
     spec.devices = vec![netloom_model::spec::DeviceMapping {
@@ -185,7 +193,11 @@ fn every_option_is_said_to_docker() {
 #[test]
 fn a_namespace_of_another_or_of_the_host_takes_no_settings_of_its_own() {
     let mut i = instance();
-    i.network = Some(slice::Network { name: "netloom-x".into(), spec: MgmtSpec::default() });
+    i.network = Some(slice::Network {
+        name: "netloom-x".into(),
+        spec: MgmtSpec::default(),
+        ..slice::Network::default()
+    });
     i.spec.sysctls.insert("net.ipv4.ip_forward".into(), "1".into());
     i.spec.sysctls.insert("kernel.msgmax".into(), "9000".into());
     i.spec.network_mode = NetworkMode::Node("r2".into());
@@ -213,7 +225,11 @@ fn ipv6_is_on_beside_a_management_network_unless_it_is_said_otherwise() {
     let mut i = instance();
     let of = |i: &Instance| json_of(i, Vec::new())["HostConfig"]["Sysctls"].clone();
     assert_eq!(of(&i), json!({}));
-    i.network = Some(slice::Network { name: "netloom-x".into(), spec: MgmtSpec::default() });
+    i.network = Some(slice::Network {
+        name: "netloom-x".into(),
+        spec: MgmtSpec::default(),
+        ..slice::Network::default()
+    });
     let (all, default) = ("net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.default.disable_ipv6");
     assert_eq!(of(&i), json!({ all: "0", default: "0" }));
     i.spec.sysctls.insert(all.into(), "1".into());

@@ -9,7 +9,13 @@ fn of_kind(kind: &str, accel: Accel, nics: usize) -> String {
     let catalogue = Catalogue::embedded();
     let vm = catalogue.get(kind).and_then(|k| k.vm.clone()).expect("a kind of virtual machines");
     let nics: Vec<Nic> = (0..nics)
-        .map(|n| Nic { tap: format!("nl000000000000{n}"), mac: format!("02:00:00:00:00:0{n}") })
+        .map(|n| Nic {
+            tap: format!("nl000000000000{n}"),
+            mac: format!("02:00:00:00:00:0{n}"),
+            mtu: if n > 0 { 9500 } else { 0 },
+            // Management is on a bridge where there are other NICs.
+            bridge: if n == 0 && nics > 1 { "nlm0123456789ab".to_owned() } else { String::new() },
+        })
         .collect();
     let disks = [Path::new("/d/instances/u/disk.qcow2"), Path::new("/d/instances/u/data.qcow2")];
     domain(&Machine {

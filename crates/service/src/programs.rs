@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::time::Duration;
 
+use crate::Shutdown;
 use anyhow::{Context as _, bail};
-use netloom_service::Shutdown;
 use tokio::task::JoinHandle;
 
 /// How long a program may take to end before it is cut off.

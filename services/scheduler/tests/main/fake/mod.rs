@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::Stream;
 use netloom_model::failure::{Code, Failure};
-use netloom_model::observed::{ExecPhase, Phase};
+use netloom_model::observed::{ExecPhase, NEEDS_IMAGE, Phase};
 use netloom_model::state::Runtime;
 use netloom_proto::compute::v1 as pc;
 use netloom_proto::compute::v1::compute_service_server::ComputeServiceServer;
@@ -55,6 +55,8 @@ pub struct State {
     pub calls: Vec<String>,
     /// False: nothing is answered and no heartbeat comes.
     pub silent: bool,
+    /// True: calls are answered, and streams say nothing.
+    pub mute: bool,
     pub synced: bool,
     pub wanted: BTreeMap<String, pc::Instance>,
     pub exists: BTreeMap<String, Existing>,
@@ -68,6 +70,10 @@ pub struct State {
     pub pullable: BTreeSet<String>,
     /// True: images that are being fetched do not come.
     pub hold_pulls: bool,
+    /// True: which images there are is not said yet.
+    pub hold_images: bool,
+    /// True: nobody answers when it is asked which images there are.
+    pub hides_images: bool,
     /// True: the host does not reach the image registry.
     pub no_registry: bool,
     /// So many fetches end as when their service dies meanwhile.
@@ -76,6 +82,8 @@ pub struct State {
     pub refused_pulls: Vec<&'static str>,
     /// Ports of the host that somebody else has.
     pub taken_ports: BTreeSet<u32>,
+    /// Nodes whose disk lies on an image that is gone, with its digest.
+    pub lost_images: BTreeMap<String, String>,
     /// Nodes that are made but never run.
     pub broken: BTreeSet<String>,
     /// Nodes whose process ends by itself, with this code, and stays so.
@@ -111,8 +119,20 @@ pub struct State {
     pub crashes: BTreeSet<String>,
     /// True: Docker does not answer.
     pub docker_down: bool,
+    /// True: no wire can be removed.
+    pub hold_wires: bool,
+    /// True: libvirt answers, too.
+    pub machines: bool,
+    /// Where tunnels to other hosts begin.
+    pub underlay: Option<pn::Underlay>,
+    /// Nodes whose interfaces are set down.
+    pub down: BTreeSet<String>,
     /// True: wires never come up.
     pub unplugged: bool,
+    /// How far its clock is ahead.
+    pub ahead_us: i64,
+    /// True: each call takes ten seconds.
+    pub slow: bool,
     pub cpu_millis: u64,
     pub memory_bytes: u64,
     pub ticket_key: Vec<u8>,
@@ -125,6 +145,8 @@ pub struct Host {
     pub state: Arc<Mutex<State>>,
     version: Arc<watch::Sender<u64>>,
     pub name: String,
+    /// How often it says that it is still there.
+    pub heartbeat: Duration,
 }
 
 impl Host {
@@ -134,12 +156,18 @@ impl Host {
             capabilities: ["NET_ADMIN", "NET_RAW", "SYS_ADMIN"].map(str::to_owned).into(),
             cpu_millis: 4_000,
             memory_bytes: 8 << 30,
+            underlay: Some(pn::Underlay {
+                address: format!("192.0.2.{}", name.trim_start_matches(|c: char| !c.is_ascii_digit())),
+                port: 4789,
+                mtu: 1_450,
+            }),
             ..State::default()
         };
         Host {
             state: Arc::new(Mutex::new(state)),
             version: Arc::new(watch::Sender::new(0)),
             name: name.into(),
+            heartbeat: Duration::from_millis(100),
         }
     }
 
@@ -185,7 +213,12 @@ impl Host {
         names
     }
 
-    fn called(&self, call: &str, term: Option<u64>, bytes: usize) -> Result<(), Status> {
+    async fn called(&self, call: &str, term: Option<u64>, bytes: usize) -> Result<(), Status> {
+        let begun = Instant::now();
+        let mut version = self.version.subscribe();
+        while self.read(|s| s.slow) && begun.elapsed() < SLOW {
+            let _ = tokio::time::timeout_at(begun + SLOW, version.changed()).await;
+        }
         let mut state = self.state.lock().unwrap();
         if state.silent {
             return Err(Status::unavailable("silent"));
@@ -295,6 +328,36 @@ impl State {
         }
     }
 
+    /// The compute service starts again: it finds its instances, and knows of no slice.
+    pub fn forget_instances(&mut self) {
+        self.synced = false;
+        self.wanted.clear();
+    }
+
+    /// The network service starts again: what it finds is in no slice.
+    pub fn forget_wires(&mut self) {
+        self.take_wires(pn::Slice::default());
+    }
+
+    /// A new slice of wires: what was there and is not in it stays, unwanted.
+    fn take_wires(&mut self, slice: pn::Slice) {
+        let was = self.nics.keys().chain(self.wires.keys()).chain(self.segments.keys());
+        self.leftovers.extend(was);
+        self.nics.clear();
+        self.wires.clear();
+        self.segments.clear();
+        self.add_wires(slice);
+    }
+
+    fn add_wires(&mut self, slice: pn::Slice) {
+        self.nics.extend(slice.nics.into_iter().map(|n| (n.wire_id, n)));
+        self.wires.extend(slice.wires.into_iter().map(|w| (w.wire_id, w)));
+        self.segments.extend(slice.segments.into_iter().map(|x| (x.wire_id, x)));
+        let State { nics, wires, segments, leftovers, .. } = self;
+        leftovers
+            .retain(|id| !nics.contains_key(id) && !wires.contains_key(id) && !segments.contains_key(id));
+    }
+
     /// The process of a node ends and is started again.
     pub fn restart(&mut self, node: &str) {
         for e in self.exists.values_mut().filter(|e| e.node == node) {
@@ -329,7 +392,12 @@ impl State {
                 start_id: e.start.clone(),
                 spec_hash: e.spec_hash.clone(),
                 exec_phase: pc::ExecPhase::from(e.exec).into(),
-                detail: if e.phase == Phase::Failed { "it is broken".into() } else { String::new() },
+                detail: match self.lost_images.get(&e.node) {
+                    Some(digest) => format!("{NEEDS_IMAGE} {digest} again"),
+                    None if e.phase == Phase::Failed => "it is broken".into(),
+                    None => String::new(),
+                },
+                image_digest: self.lost_images.get(&e.node).cloned().unwrap_or_default(),
                 wanted: self.wanted.contains_key(uid),
                 exit_code: e.exit_code,
                 restarts: e.restarts,
@@ -351,11 +419,11 @@ impl State {
             allowed_devices: self.devices.clone(),
             allowed_capabilities: self.capabilities.clone(),
             host_network: self.host_network,
-            runtimes: if self.docker_down {
-                Vec::new()
-            } else {
-                vec![p::Runtime::from(Runtime::Docker).into()]
-            },
+            runtimes: [(!self.docker_down, Runtime::Docker), (self.machines, Runtime::Libvirt)]
+                .into_iter()
+                .filter(|(answers, _)| *answers)
+                .map(|(_, runtime)| p::Runtime::from(runtime).into())
+                .collect(),
             ..pc::Inventory::default()
         }
     }
@@ -368,6 +436,7 @@ impl State {
                 present: running.is_some(),
                 start_id: running.map(|e| e.start.clone()).unwrap_or_default(),
                 carrier: running.is_some(),
+                alive: running.is_some_and(|e| !self.down.contains(&e.node)),
                 detail: String::new(),
             }
         };
@@ -377,15 +446,26 @@ impl State {
     fn observed_wires(&self) -> BTreeMap<u64, pn::ObservedWire> {
         let nics = self.observed_nics();
         let up = |end: &Option<pn::WireEnd>| match end.as_ref().and_then(|e| e.end.as_ref()) {
-            Some(pn::wire_end::End::Nic(id)) => nics.get(id).is_some_and(|n| n.present),
+            Some(pn::wire_end::End::Nic(id)) => nics.get(id).is_some_and(|n| n.present && n.alive),
+            Some(pn::wire_end::End::Tunnel(tunnel)) => tunnel.remote_up,
             Some(pn::wire_end::End::Segment(id)) => !self.slow_segments && self.segments.contains_key(id),
             Some(_) => true,
             None => false,
         };
+        let is_by_far = |end: &Option<pn::WireEnd>| {
+            let end = end.as_ref().and_then(|e| e.end.as_ref());
+            matches!(end, Some(pn::wire_end::End::Tunnel(tunnel)) if !tunnel.remote_up)
+        };
         let wire = |w: &pn::Wire| {
+            let far = match (is_by_far(&w.a), is_by_far(&w.b)) {
+                (true, _) => pn::End::A,
+                (_, true) => pn::End::B,
+                _ => pn::End::Unspecified,
+            };
             let state = match (self.unplugged || !w.enabled, up(&w.a) && up(&w.b)) {
                 (true, _) => pn::WireState::Down,
                 (false, true) => pn::WireState::Up,
+                (false, false) if far != pn::End::Unspecified => pn::WireState::Down,
                 (false, false) => pn::WireState::Pending,
             };
             pn::ObservedWire {
@@ -394,7 +474,7 @@ impl State {
                 detail: String::new(),
                 plane: "ovs".into(),
                 plane_reason: "host: network.plane is ovs".into(),
-                end: pn::End::Unspecified.into(),
+                end: far.into(),
                 sources: vec![p::EvidenceSource::Flows.into()],
             }
         };
@@ -417,7 +497,8 @@ fn changed<K: Ord + Clone, V: PartialEq + Clone>(old: &BTreeMap<K, V>, new: &BTr
     new.iter().filter(|(k, v)| old.get(*k) != Some(*v)).map(|(_, v)| v.clone()).collect()
 }
 
-const HEARTBEAT: Duration = Duration::from_millis(100);
+/// How long a call of a slow host takes.
+const SLOW: Duration = Duration::from_secs(10);
 
 type Answer<T> = Result<Response<T>, Status>;
 type Stream_<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -438,13 +519,13 @@ fn observe<T: Send + 'static, S: Default + Send + 'static>(
                     last = Instant::now();
                     return Some((Ok(message), (host, version, seen, ready, last)));
                 }
-                let _ = tokio::time::timeout_at(last + HEARTBEAT, version.changed()).await;
-                let due = last.elapsed() >= HEARTBEAT;
+                let _ = tokio::time::timeout_at(last + host.heartbeat, version.changed()).await;
+                let due = last.elapsed() >= host.heartbeat;
                 if due {
                     last = Instant::now();
                 }
                 let state = host.state.lock().unwrap();
-                if !state.silent {
+                if !state.silent && !state.mute {
                     ready.extend(look(&state, &mut seen, due));
                 }
             }

@@ -1,0 +1,279 @@
+//! Wires between two hosts: what a cable does, whichever host its other end is on.
+
+use std::net::Ipv4Addr;
+
+use netloom_proto::network::v1 as pb;
+use netloom_service::testing::eventually;
+
+use crate::fidelity::{kinds, moves_data};
+use crate::frames::{Port, cross};
+use crate::harness::{
+    BOUND, Elsewhere, Host, Node, On, Slice, UNDERLAY, interfaces, nic, on_a_host, on_both_planes, segment,
+    two_hosts,
+};
+
+on_both_planes!(a_wire_between_hosts_carries_every_kind_of_frame_byte_for_byte, carrier_crosses_hosts,);
+
+const VNI: u32 = 7_777;
+
+/// The end of a wire that is on the other host.
+fn tunnel(remote: Ipv4Addr, vni: u32, remote_up: bool) -> pb::WireEnd {
+    let tunnel = pb::Tunnel { remote_address: remote.to_string(), vni, remote_up };
+    pb::WireEnd { end: Some(pb::wire_end::End::Tunnel(tunnel)) }
+}
+
+fn plane(on: On) -> i32 {
+    let plane = if on == On::Ovs { netloom_proto::v1::Plane::Ovs } else { netloom_proto::v1::Plane::Kernel };
+    plane.into()
+}
+
+/// Two nodes, one on each host, and what makes a wire between them: a slice for each host, with the same wire id.
+struct Across {
+    nodes: [Node; 2],
+    nics: [u64; 2],
+    slices: [Slice; 2],
+    wire: u64,
+}
+
+impl Across {
+    fn of(hosts: &[Host; 2], on: On, vni: u32, net: u8) -> Across {
+        let nodes = [hosts[0].node(), hosts[1].node()];
+        let mut slices = [Slice::default(), Slice::default()];
+        let end = |slice: &mut Slice, node: &Node, last: u8| {
+            slice.nic_as(
+                node,
+                "eth1",
+                &format!("02:00:00:00:0{net}:0{last}"),
+                &[&format!("10.9.{net}.{last}/24")],
+            )
+        };
+        let nics = [end(&mut slices[0], &nodes[0], 1), end(&mut slices[1], &nodes[1], 2)];
+        let wire = slices[0].wire(nic(nics[0]), tunnel(UNDERLAY[1], vni, true));
+        slices[1].wire(tunnel(UNDERLAY[0], vni, true), nic(nics[1]));
+        for slice in &mut slices {
+            let made = slice.0.wires.last_mut().unwrap();
+            (made.wire_id, made.plane) = (wire, plane(on));
+        }
+        Across { nodes, nics, slices, wire }
+    }
+
+    /// As the scheduler does when a host says something of its end: the other host is told.
+    async fn tell(&mut self, hosts: &[Host; 2], to: usize, remote_up: bool) {
+        let wire = self.slices[to].0.wires.last_mut().unwrap();
+        for end in [&mut wire.a, &mut wire.b] {
+            if let Some(pb::wire_end::End::Tunnel(tunnel)) = end.as_mut().and_then(|end| end.end.as_mut()) {
+                tunnel.remote_up = remote_up;
+            }
+        }
+        hosts[to].ensure(&self.slices[to]).await;
+    }
+
+    async fn until_alive(&self, hosts: &[Host; 2], of: usize, alive: bool) {
+        let nic = self.nics[of];
+        hosts[of]
+            .until("the will of a node is told", |t| t.nics.get(&nic).is_some_and(|n| n.alive == alive))
+            .await;
+    }
+}
+
+fn merged(all: &[&Slice]) -> Slice {
+    let mut whole = Slice::default();
+    for slice in all {
+        whole.0.nics.extend(slice.0.nics.clone());
+        whole.0.wires.extend(slice.0.wires.clone());
+        whole.0.segments.extend(slice.0.segments.clone());
+    }
+    whole
+}
+
+fn a_wire_between_hosts_carries_every_kind_of_frame_byte_for_byte(on: On) {
+    on_a_host("a_wire_between_hosts_carries_every_kind_of_frame_byte_for_byte", || async move {
+        let elsewhere = Elsewhere::start();
+        let mut hosts = two_hosts(on, &elsewhere).await;
+        // Two wires with the same names and different numbers: they do not meet.
+        let (first, second) = (Across::of(&hosts, on, VNI, 0), Across::of(&hosts, on, VNI + 1, 1));
+        let wires = [first.wire, second.wire];
+        for (n, host) in hosts.iter().enumerate() {
+            host.sync(&merged(&[&first.slices[n], &second.slices[n]])).await;
+        }
+        for host in &hosts {
+            host.until_up(&wires).await;
+            let told = host.told().wires[&first.wire].clone();
+            assert_eq!(told.plane, on.to_string(), "{told:?}");
+        }
+        for node in first.nodes.iter().chain(&second.nodes) {
+            node.until_running("eth1").await;
+        }
+        let ports = [&first, &second].map(|across| [0, 1].map(|n| Port::open(&across.nodes[n], "eth1")));
+        for (name, frame) in kinds() {
+            cross(&ports[0][0], &ports[0][1], &frame, name);
+            cross(&ports[0][1], &ports[0][0], &frame, name);
+        }
+        assert!(
+            ports[1].iter().all(|port| port.drain().iter().all(|f| !kinds().iter().any(|(_, k)| k == f)))
+        );
+        moves_data(&first.nodes, "10.9.0.2", 4 << 20);
+
+        // A service that starts again finds its wires, which carried on meanwhile.
+        hosts[0].stop_service().await;
+        first.nodes[0].run("ping", &["-c", "1", "-W", "5", "10.9.0.2"]);
+        let made = tunnels();
+        hosts[0].start_service().await;
+        hosts[0].sync(&merged(&[&first.slices[0], &second.slices[0]])).await;
+        hosts[0].until_up(&wires).await;
+        assert_eq!(tunnels(), made, "none is made anew");
+        first.nodes[0].run("ping", &["-c", "1", "-W", "5", "10.9.0.2"]);
+
+        // Removed, nothing of them is left, on either host.
+        for (n, host) in hosts.iter().enumerate() {
+            host.remove(merged(&[&first.slices[n], &second.slices[n]]).ids()).await;
+        }
+        let left = |host: &Host| {
+            host.ovs.vsctl(&[
+                "--columns=name",
+                "--format=csv",
+                "--no-headings",
+                "find",
+                "interface",
+                "type=vxlan",
+            ])
+        };
+        eventually("the port to other hosts goes with its last wire", BOUND, || async {
+            hosts.iter().all(|host| left(host).trim().is_empty())
+        })
+        .await;
+        assert_eq!(tunnels(), [] as [String; 0]);
+        assert_eq!(elsewhere.within(|_| tunnels()), [] as [String; 0]);
+        assert!(hosts.iter().all(|host| host.ovs.flows("nl0").is_empty()));
+        drop(hosts);
+    });
+}
+
+/// Tunnels of the kernel in the caller's namespace, each with its number.
+fn tunnels() -> Vec<String> {
+    let all = interfaces().into_iter().filter(|i| i.name.starts_with("nlv"));
+    all.map(|i| {
+        format!(
+            "{} {}",
+            i.name,
+            std::fs::read_to_string(format!("/sys/class/net/{}/ifindex", i.name)).unwrap_or_default()
+        )
+    })
+    .collect()
+}
+
+fn carrier_crosses_hosts(on: On) {
+    on_a_host("carrier_crosses_hosts", || async move {
+        let elsewhere = Elsewhere::start();
+        let hosts = two_hosts(on, &elsewhere).await;
+        let mut across = Across::of(&hosts, on, VNI, 0);
+        for to in [0, 1] {
+            across.tell(&hosts, to, false).await;
+            hosts[to].sync(&across.slices[to]).await;
+        }
+        for of in [0, 1] {
+            // Neither has carrier yet, and each says what it wants all the same: nobody waits for the other.
+            across.until_alive(&hosts, of, true).await;
+            assert!(!across.nodes[of].has_carrier("eth1"));
+        }
+        for to in [0, 1] {
+            across.tell(&hosts, to, true).await;
+        }
+        for host in &hosts {
+            host.until_up(&[across.wire]).await;
+        }
+        for (from, to) in [(0, 1), (1, 0)] {
+            across.nodes[from].run("ip", &["link", "set", "eth1", "down"]);
+            across.until_alive(&hosts, from, false).await;
+            across.tell(&hosts, to, false).await;
+            eventually("no carrier", BOUND, || async { !across.nodes[to].has_carrier("eth1") }).await;
+            let (wire, far) = (across.wire, if to == 0 { pb::End::B } else { pb::End::A });
+            hosts[to]
+                .until("it points at the far end", |t| {
+                    t.wires[&wire].state() == pb::WireState::Down && t.wires[&wire].end() == far
+                })
+                .await;
+            assert!(hosts[to].told().nics[&across.nics[to]].alive, "its own will is as before");
+            across.nodes[from].run("ip", &["link", "set", "eth1", "up"]);
+            across.until_alive(&hosts, from, true).await;
+            across.tell(&hosts, to, true).await;
+            for host in &hosts {
+                host.until_up(&[wire]).await;
+            }
+            assert!(across.nodes[to].has_carrier("eth1"));
+        }
+        // Its node dies: the same.
+        across.nodes[1].stop();
+        across.until_alive(&hosts, 1, false).await;
+        across.tell(&hosts, 0, false).await;
+        eventually("no carrier", BOUND, || async { !across.nodes[0].has_carrier("eth1") }).await;
+        drop(hosts);
+    });
+}
+
+/// A bridge on one host with nodes on both: it has a wire to each of them, and floods to no other place.
+#[test]
+fn a_bridge_has_nodes_on_another_host() {
+    on_a_host("a_bridge_has_nodes_on_another_host", || async move {
+        let elsewhere = Elsewhere::start();
+        let hosts = two_hosts(On::Kernel, &elsewhere).await;
+        let nodes = [hosts[0].node(), hosts[1].node(), hosts[1].node()];
+        let mut slices = [Slice::default(), Slice::default()];
+        let bridge = slices[0].segment();
+        let mut wires = Vec::new();
+        for (n, node) in nodes.iter().enumerate() {
+            let (at, last) = (n.min(1), n + 1);
+            let end = slices[at].nic_as(
+                node,
+                "eth1",
+                &format!("02:00:00:00:00:0{last}"),
+                &[&format!("10.9.0.{last}/24")],
+            );
+            if at == 0 {
+                wires.push(slices[0].wire(nic(end), segment(bridge)));
+                continue;
+            }
+            let vni = VNI + u32::try_from(n).unwrap();
+            let wire = slices[0].wire(segment(bridge), tunnel(UNDERLAY[1], vni, true));
+            slices[1].wire(tunnel(UNDERLAY[0], vni, true), nic(end));
+            slices[1].0.wires.last_mut().unwrap().wire_id = wire;
+            wires.push(wire);
+        }
+        for (host, slice) in hosts.iter().zip(&slices) {
+            host.sync(slice).await;
+        }
+        hosts[0].until_up(&wires).await;
+        hosts[1].until_up(&wires[1..]).await;
+        for (from, to) in [(0, 2), (0, 3), (1, 3), (2, 1)] {
+            nodes[from].run("ping", &["-c", "1", "-W", "5", &format!("10.9.0.{to}")]);
+        }
+        for (host, slice) in hosts.iter().zip(&slices) {
+            host.remove(slice.ids()).await;
+        }
+        assert_eq!((tunnels(), elsewhere.within(|_| tunnels())), (vec![], vec![]));
+        drop(hosts);
+    });
+}
+
+/// A host that has no address for it says so, and what it has to do.
+#[test]
+fn a_wire_to_another_host_needs_an_address() {
+    on_a_host("a_wire_to_another_host_needs_an_address", || async move {
+        let host = Host::start_with("tunnel_address = \"172.31.9.7\"", |_| {}).await;
+        let node = host.node();
+        let mut slice = Slice::default();
+        let end = slice.nic(&node, "eth1");
+        let wire = slice.wire(nic(end), tunnel(UNDERLAY[1], VNI, true));
+        host.sync(&slice).await;
+        let is_told = |t: &crate::harness::Told| {
+            t.wires
+                .get(&wire)
+                .is_some_and(|w| w.state() == pb::WireState::Failed && w.detail.contains("172.31.9.7"))
+        };
+        host.until("it says why", is_told).await;
+        // The address comes while the service runs.
+        crate::harness::run("ip", &["link", "set", "lo", "up"]);
+        crate::harness::run("ip", &["address", "add", "172.31.9.7/32", "dev", "lo"]);
+        host.until_up(&[wire]).await;
+    });
+}

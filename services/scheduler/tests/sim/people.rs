@@ -1,0 +1,265 @@
+//! Those who ask: they deploy, change and destroy labs, one after the other, and remember what they were promised.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use netloom_model::failure::Failure;
+use netloom_proto::scheduler::v1 as ps;
+use netloom_proto::v1 as p;
+use tokio::time::sleep;
+
+use crate::wires::Dice;
+use crate::world::{World, tell};
+
+const LABS: [&str; 2] = ["a", "b"];
+
+/// What a lab is to be, as far as it was promised.
+pub enum Wish {
+    /// There is none.
+    Gone,
+    Spec {
+        spec: Box<p::LabSpec>,
+        stopped: BTreeSet<String>,
+    },
+    /// One of several things: a deploy was taken back.
+    Either,
+}
+
+pub struct People<'w> {
+    world: &'w World,
+    dice: Dice,
+    pub wishes: BTreeMap<String, Wish>,
+    last: String,
+}
+
+impl<'w> People<'w> {
+    pub fn new(world: &'w World) -> People<'w> {
+        let wishes = LABS.map(|lab| (lab.to_owned(), Wish::Gone)).into();
+        People { world, dice: Dice::new(world.seed, "people"), wishes, last: String::new() }
+    }
+
+    pub async fn act(&mut self) {
+        for _ in 0..8 + self.dice.below(10) {
+            let lab = *self.dice.one_of(&LABS);
+            match self.dice.below(20) {
+                0..8 => self.deploy(lab).await,
+                8..10 => self.destroy(lab).await,
+                10..14 => self.change_nodes(lab).await,
+                14..16 => self.cordon().await,
+                16..18 => self.plug(lab).await,
+                _ => self.cancel().await,
+            }
+            let rest = if self.dice.percent(40) { self.dice.millis(50) } else { self.dice.millis(4_000) };
+            sleep(rest).await;
+        }
+    }
+
+    fn number(&mut self) -> String {
+        let bytes: [u8; 16] = std::array::from_fn(|_| self.dice.below(256).to_le_bytes()[0]);
+        uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+    }
+
+    fn is_known(&self, lab: &str) -> bool {
+        !matches!(self.wishes[lab], Wish::Gone)
+    }
+
+    fn note(&mut self, what: String, answer: Result<ps::OperationFacts, Failure>) -> bool {
+        let said = match &answer {
+            Ok(operation) => format!("{} {}", operation.id, operation.state().as_str_name()),
+            Err(failure) => format!("refused: {} {}", failure.reason, failure.message),
+        };
+        tell(format!("{what}: {said}"));
+        let taken = answer.is_ok();
+        self.last = answer.map(|operation| operation.id).unwrap_or(std::mem::take(&mut self.last));
+        taken
+    }
+
+    async fn deploy(&mut self, lab: &str) {
+        let spec = self.spec();
+        if self.apply(lab, spec.clone()).await.is_some() {
+            self.wishes.insert(lab.to_owned(), Wish::Spec { spec: Box::new(spec), stopped: BTreeSet::new() });
+        }
+    }
+
+    /// Its plan, if it was taken.
+    pub async fn apply(&mut self, lab: &str, spec: p::LabSpec) -> Option<p::Plan> {
+        let what = format!("deploy {lab} {}", text(&spec));
+        let request_id = self.number();
+        let request =
+            ps::ApplyLabRequest { lab: lab.into(), spec: Some(spec), request_id, ..Default::default() };
+        let mut answer =
+            self.world.ask(request.clone(), |mut c, r| async move { c.apply_lab(r).await }).await;
+        if answer.is_ok() && self.dice.percent(20) {
+            // The answer was lost on its way: asked again, it is the same.
+            let again = self.world.ask(request.clone(), |mut c, r| async move { c.apply_lab(r).await }).await;
+            let id = |a: &Result<ps::ApplyLabResponse, Failure>| a.clone().map(|a| a.operation.map(|o| o.id));
+            if !answer
+                .as_ref()
+                .is_ok_and(|a| a.operation.as_ref().is_some_and(|o| o.state() != p::OperationState::Running))
+            {
+                assert_eq!(id(&answer), id(&again), "asked for twice, done once");
+            }
+            answer = again;
+        }
+        let answer = answer.map(|a| a.operation.unwrap_or_default());
+        let plan = answer.as_ref().ok().map(|o| o.plan.clone().unwrap_or_default());
+        self.note(what, answer);
+        plan
+    }
+
+    pub async fn destroy(&mut self, lab: &str) {
+        let request = ps::DestroyLabRequest { lab: lab.into(), generation: 0, request_id: self.number() };
+        let answer = self
+            .world
+            .ask(request, |mut c, r| async move { c.destroy_lab(r).await })
+            .await
+            .map(|a| a.operation.unwrap_or_default());
+        let is_gone = answer.as_ref().is_err_and(|e| e.reason == "LAB_NOT_FOUND");
+        if self.note(format!("destroy {lab}"), answer) || is_gone {
+            self.wishes.insert(lab.to_owned(), Wish::Gone);
+        }
+    }
+
+    async fn change_nodes(&mut self, lab: &str) {
+        let Wish::Spec { spec, .. } = &self.wishes[lab] else { return };
+        let all: Vec<String> = spec.nodes.iter().map(|n| n.id.clone()).collect();
+        let nodes: Vec<String> = all.into_iter().filter(|_| self.dice.percent(50)).collect();
+        if nodes.is_empty() {
+            return;
+        }
+        use ps::NodeChange as C;
+        let change = *self.dice.one_of(&[C::Start, C::Stop, C::Stop, C::Restart]);
+        let request = ps::ChangeNodesRequest {
+            lab: lab.into(),
+            nodes: nodes.clone(),
+            change: change.into(),
+            request_id: self.number(),
+            snapshot: String::new(),
+        };
+        let answer = self
+            .world
+            .ask(request, |mut c, r| async move { c.change_nodes(r).await })
+            .await
+            .map(|a| a.operation.unwrap_or_default());
+        let taken = self.note(format!("{} {lab} {nodes:?}", change.as_str_name()), answer);
+        if let (true, Some(Wish::Spec { stopped, .. })) = (taken, self.wishes.get_mut(lab)) {
+            for node in nodes {
+                match change {
+                    C::Stop => stopped.insert(node),
+                    _ => stopped.remove(&node),
+                };
+            }
+        }
+    }
+
+    async fn cordon(&mut self) {
+        let host = self.dice.one_of(&self.world.machines).host.name.clone();
+        let cordoned = self.dice.percent(50);
+        self.set_cordoned(&host, cordoned).await;
+    }
+
+    pub async fn set_cordoned(&mut self, host: &str, cordoned: bool) {
+        tell(format!("cordon {host}: {cordoned}"));
+        let request = ps::SetHostCordonedRequest { host: host.into(), cordoned };
+        assert_eq!(
+            self.world
+                .ask(request, |mut c, r| async move { c.set_host_cordoned(r).await })
+                .await
+                .expect("the host is known")
+                .cordoned,
+            cordoned
+        );
+    }
+
+    async fn plug(&mut self, lab: &str) {
+        let Wish::Spec { spec, .. } = &self.wishes[lab] else { return };
+        if spec.links.is_empty() {
+            return;
+        }
+        let link = self.dice.below(spec.links.len());
+        let Wish::Spec { spec, .. } = &self.wishes[lab] else { return };
+        let end = |e: &Option<p::Endpoint>| {
+            e.as_ref().map(|e| format!("{}:{}", e.node, e.interface)).unwrap_or_default()
+        };
+        let mut ends = [end(&spec.links[link].a), end(&spec.links[link].b)];
+        ends.sort();
+        let link = ends.join("--");
+        let enabled = self.dice.percent(50);
+        let request = ps::SetLinkEnabledRequest { lab: lab.into(), link: link.clone(), enabled };
+        let answer = self
+            .world
+            .ask(request, |mut c, r| async move { c.set_link_enabled(r).await })
+            .await
+            .map(|l| l.enabled)
+            .map_err(|e| e.reason);
+        tell(format!("link {lab} {link} {enabled}: {answer:?}"));
+    }
+
+    async fn cancel(&mut self) {
+        let request = ps::CancelOperationRequest { operation: self.last.clone() };
+        let answer = self.world.ask(request, |mut c, r| async move { c.cancel_operation(r).await }).await;
+        if let Ok(operation) = &answer {
+            self.wishes.insert(operation.lab.clone(), Wish::Either);
+        }
+        let lab = answer.as_ref().map(|o| o.lab.clone()).unwrap_or_default();
+        // It may have been taken back although its answer was lost.
+        if answer.as_ref().is_err_and(|e| e.reason == "OPERATION_DONE") {
+            for lab in LABS {
+                if self.is_known(lab) {
+                    self.wishes.insert(lab.to_owned(), Wish::Either);
+                }
+            }
+        }
+        self.note(format!("cancel {lab}"), answer);
+    }
+
+    fn spec(&mut self) -> p::LabSpec {
+        let count = 1 + self.dice.below(5);
+        let nodes = (1..=count).map(|i| p::NodeSpec {
+            id: format!("n{i}"),
+            kind: "linux".into(),
+            image: "linux:1".into(),
+            cpu_request_millis: *self.dice.one_of(&[50, 100, 100, 300, 600]),
+            env: if self.dice.percent(30) {
+                [("V".to_owned(), self.dice.below(3).to_string())].into()
+            } else {
+                Default::default()
+            },
+            ..p::NodeSpec::default()
+        });
+        let nodes: Vec<p::NodeSpec> = nodes.collect();
+        let mut used = vec![0; count + 1];
+        let mut links = Vec::new();
+        for _ in 0..self.dice.below(6) {
+            let (a, b) = (1 + self.dice.below(count), 1 + self.dice.below(count));
+            if a == b {
+                continue;
+            }
+            let mut end = |node: usize| {
+                used[node] += 1;
+                let (node, interface) = (format!("n{node}"), format!("eth{}", used[node]));
+                Some(p::Endpoint { node, interface, ..p::Endpoint::default() })
+            };
+            links.push(p::LinkSpec { a: end(a), b: end(b), ..p::LinkSpec::default() });
+        }
+        p::LabSpec { nodes, links, ..p::LabSpec::default() }
+    }
+}
+
+fn text(spec: &p::LabSpec) -> String {
+    let node = |n: &p::NodeSpec| {
+        format!(
+            "{}:{}{}",
+            n.id,
+            n.cpu_request_millis,
+            n.env.get("V").map(|v| format!(":{v}")).unwrap_or_default()
+        )
+    };
+    let nodes: Vec<String> = spec.nodes.iter().map(node).collect();
+    format!("[{}] {} links", nodes.join(" "), spec.links.len())
+}
+
+/// How long faults go on after each other.
+pub fn pause(dice: &mut Dice) -> Duration {
+    if dice.percent(30) { dice.millis(100) } else { dice.millis(5_000) }
+}

@@ -1,0 +1,174 @@
+//! A second machine beside a sandbox: a network namespace of its own, cabled to the sandbox's, with an Open vSwitch, a Docker and directories of its own, on which
+//! `netloom-host` joins and runs.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::clock::Clock;
+use crate::command::{Output, finish, run};
+use crate::docker::Docker;
+use crate::namespace::Namespace;
+use crate::ovs::Ovs;
+use crate::sandbox::{Sandbox, binary, eventually, power_off, unmount_below};
+
+/// Bound of its end.
+const END: Duration = Duration::from_secs(60);
+
+/// See the module.
+pub struct Host {
+    dir: PathBuf,
+    namespace: Arc<Namespace>,
+    program: Option<Child>,
+    clock: Option<Clock>,
+    /// Its Docker; taken when the machine goes.
+    docker: Option<Docker>,
+    ovs: Ovs,
+}
+
+impl Host {
+    /// Makes the machine and its cable: the sandbox is 10.99.0.1 on it, this is 10.99.0.2. Its Docker has these images.
+    pub fn beside(sandbox: &Sandbox, images: &[&str]) -> Host {
+        let name = format!("{}h", sandbox.bridge());
+        let dir = sandbox.path().join("host");
+        std::fs::create_dir_all(&dir).expect("a directory");
+        let namespace = Arc::new(Namespace::make(&name));
+        let cable = ["link", "add", "up0", "netns", &name, "type", "veth", "peer", "name", "up0", "netns"];
+        run("ip", &[&cable[..], &[sandbox.bridge()]].concat()).must();
+        for (namespace, address) in [(sandbox.bridge(), "10.99.0.1/24"), (&name, "10.99.0.2/24")] {
+            run("ip", &["-n", namespace, "addr", "add", address, "dev", "up0"]).must();
+            run("ip", &["-n", namespace, "link", "set", "up0", "up"]).must();
+        }
+        let ovs = Ovs::start(&dir.join("ovs"), namespace.clone());
+        let docker = Docker::start(&dir.join("docker"), namespace.clone());
+        images.iter().for_each(|image| docker.load(image));
+        let config = format!(
+            "data_dir = {data:?}\nrun_dir = {run:?}\n[compute]\ndrivers = [\"docker\"]\ndocker_socket = {socket:?}\n\
+             [network]\nbridge = {name:?}\novsdb_socket = {db:?}\novs_run_dir = {ovs:?}\n\
+             tunnel_address = \"10.99.0.2\"\n",
+            data = dir.join("data"),
+            run = dir.join("run"),
+            socket = docker.socket(),
+            db = ovs.socket(),
+            ovs = ovs.run_dir(),
+        );
+        std::fs::write(dir.join("netloom.toml"), config).expect("a configuration file");
+        Host { dir, namespace, program: None, clock: None, docker: Some(docker), ovs }
+    }
+
+    /// Sets the clock that its programs are started with: so many seconds ahead of the machine's, or behind.
+    pub fn set_clock(&mut self, ahead: i64) {
+        self.clock = (ahead != 0).then(|| Clock::ahead(&self.dir, ahead));
+    }
+
+    fn command(&self) -> Command {
+        let mut command = self.namespace.command(binary("netloom-host"));
+        if let Some(clock) = &self.clock {
+            clock.show(&mut command);
+        }
+        command
+    }
+
+    /// Runs `netloom-host` with these arguments to its end.
+    pub fn netloom_host(&self, args: &[&str]) -> Output {
+        let mut command = self.command();
+        finish(command.args(args).arg("--config").arg(self.dir.join("netloom.toml")), None)
+    }
+
+    /// Starts it serving.
+    pub fn start(&mut self) {
+        let log = File::options().create(true).append(true).open(self.log()).expect("a log file");
+        let child = self
+            .command()
+            .arg("--config")
+            .arg(self.dir.join("netloom.toml"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a file handle"))
+            .stderr(log)
+            .spawn();
+        self.program = Some(child.expect("netloom-host starts"));
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn stop(&mut self) {
+        let Some(mut child) = self.program.take() else { return };
+        let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
+        eventually("netloom-host has ended", END, || child.try_wait().is_ok_and(|status| status.is_some()));
+    }
+
+    /// What it logged.
+    pub fn logs(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    /// Names of the containers that run on it.
+    pub fn containers(&self) -> Vec<String> {
+        let docker = self.docker.as_ref().expect("it is there until the machine goes");
+        let names = docker.run(&["ps", "--format", "{{.Names}}"]).must().stdout;
+        let mut names: Vec<String> = names.lines().map(str::to_owned).collect();
+        names.sort();
+        names
+    }
+
+    /// Its containers, running or not: name, id and when it was started last.
+    pub fn lives(&self) -> Vec<String> {
+        let docker = self.docker.as_ref().expect("it is there until the machine goes");
+        let all = docker.run(&["ps", "-aq"]).must().stdout;
+        let mut inspect = vec!["inspect", "-f", "{{.Name}} {{.Id}} {{.State.StartedAt}}"];
+        inspect.extend(all.split_whitespace());
+        let said = if inspect.len() > 3 { docker.run(&inspect).must().stdout } else { String::new() };
+        let mut lives: Vec<String> = said.lines().map(str::to_owned).collect();
+        lives.sort();
+        lives
+    }
+
+    /// What is there of netloom's: containers and interfaces.
+    pub fn leftovers(&self) -> Vec<String> {
+        let said = finish(self.namespace.command("ip").args(["-o", "link"]), None).must().stdout;
+        let names = said.lines().filter_map(|line| line.split(": ").nth(1));
+        self.lives().into_iter().chain(names.filter(|n| n.starts_with("nl")).map(str::to_owned)).collect()
+    }
+
+    /// Pulls its cable, or plugs it.
+    pub fn plug(&self, plugged: bool) {
+        let state = if plugged { "up" } else { "down" };
+        finish(self.namespace.command("ip").args(["link", "set", "up0", state]), None).must();
+    }
+
+    /// The machine goes down without a word and comes up again, with nothing that is not on a disk; what a service manager starts runs again then.
+    pub fn reboot(&mut self) {
+        if let Some(mut child) = self.program.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        self.ovs.stop();
+        self.docker.as_mut().expect("it is there until the machine goes").power_off();
+        power_off(&self.dir.join("run"), &self.namespace);
+        self.ovs.start_empty();
+        self.docker.as_mut().expect("it is there until the machine goes").start_again();
+        self.start();
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.join("netloom-host.log")
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- the log of netloom-host\n{}", self.logs());
+        }
+        if let Some(mut child) = self.program.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        drop(self.docker.take());
+        unmount_below(&self.dir);
+    }
+}

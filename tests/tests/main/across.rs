@@ -1,0 +1,105 @@
+//! A lab on two hosts: what is true of one is true of two.
+
+use std::time::Duration;
+
+use netloom_tests::{Pair, Sandbox, eventually, in_node};
+use serde_json::Value;
+
+use crate::{IMAGE, line, real};
+
+const BOUND: Duration = Duration::from_secs(30);
+
+fn link<'a>(links: &'a Value, id: &str) -> &'a Value {
+    let all = links["links"].as_array().expect("links");
+    all.iter().find(|link| link["name"].as_str().is_some_and(|name| name.ends_with(id))).expect("the link")
+}
+
+fn carrier(host: &Sandbox, lab: &str, node: &str, interface: &str) -> bool {
+    in_node(host, lab, node, &["ip", "link", "show", interface]).stdout.contains("LOWER_UP")
+}
+
+#[test]
+fn a_lab_runs_on_two_hosts_as_on_one() {
+    if !real("across::a_lab_runs_on_two_hosts_as_on_one") {
+        return;
+    }
+    // Each host has room for two of the four nodes.
+    let share = 0.1 / std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
+    let pair = Pair::start(&[IMAGE], &format!("[scheduler]\ncpu_overcommit = {share}\n"));
+    let (near, lab) = (&pair.near, pair.near.lab("wide"));
+    let file = near.write("wide.clab.yml", &line(&lab, 4)).display().to_string();
+    let planned = near.netloom(&["plan", "-t", &file]).must().stdout;
+    assert!(planned.contains("its MTU is 1450, which is what fits between hosts"), "{planned}");
+    near.deploy(&line(&lab, 4));
+    near.wait_ready(&lab, 4, 3, BOUND);
+    let hosts: Vec<bool> =
+        (1..=4).map(|n| std::ptr::eq(pair.host_of(&lab, &format!("n{n}")), near)).collect();
+    assert_eq!(hosts.iter().filter(|is_near| **is_near).count(), 2, "{hosts:?}");
+    let at = (1..4).find(|n| hosts[n - 1] != hosts[*n]).expect("a link that crosses");
+    let (one, other) = (format!("n{at}"), format!("n{}", at + 1));
+    let (here, there) = (pair.host_of(&lab, &one), pair.host_of(&lab, &other));
+    let id = format!("{one}:eth2--{other}:eth1");
+    let shown = |field: &str| {
+        let links = near.get(&format!("/v1/labs/{lab}/links")).expect("links").body;
+        link(&links, &id)[field].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(
+        (shown("state"), shown("plane"), shown("planeReason")),
+        ("LINK_STATE_UP".into(), "kernel".into(), "hosts: both take the kernel".into())
+    );
+    let far_address = format!("10.0.{at}.2");
+    let ping = |size: &str| {
+        let args = ["exec", &lab, &one, "--", "ping", "-c", "1", "-W", "2", "-s", size, &far_address];
+        near.netloom(&args).ok()
+    };
+    // Up to the very last byte that fits.
+    assert!(ping("56") && ping("1422"));
+    assert!(in_node(here, &lab, &one, &["ip", "link", "show", "eth2"]).stdout.contains("mtu 1450"));
+
+    // Carrier is part of the cable.
+    in_node(there, &lab, &other, &["ip", "link", "set", "eth1", "down"]).must();
+    eventually("the far end sees it", BOUND, || !carrier(here, &lab, &one, "eth2"));
+    eventually("the link says which end", BOUND, || {
+        shown("stateReason").starts_with(&format!("{other}:eth1: "))
+    });
+    in_node(there, &lab, &other, &["ip", "link", "set", "eth1", "up"]).must();
+    eventually("it is back", BOUND, || carrier(here, &lab, &one, "eth2") && ping("56"));
+    near.netloom(&["link", "down", &lab, &id]).must();
+    eventually("both ends are unplugged", BOUND, || {
+        !carrier(here, &lab, &one, "eth2") && !carrier(there, &lab, &other, "eth1")
+    });
+    near.netloom(&["link", "up", &lab, &id]).must();
+    near.wait_ready(&lab, 4, 3, BOUND);
+    assert!(ping("56"));
+
+    // The network between the hosts is gone while both are heard of: nothing passes, nothing else changes, and frames pass again when it is back.
+    let cable = |state| {
+        let mut ip = pair.far.in_namespace("ip");
+        assert!(ip.args(["link", "set", "u0", state]).status().expect("ip").success());
+    };
+    cable("down");
+    assert!(!ping("56") && near.lab_json(&lab)["readyCount"] == 4);
+    assert_eq!(shown("state"), "LINK_STATE_UP", "its ends are plugged and alive");
+    cable("up");
+    eventually("frames pass again", BOUND, || ping("1422"));
+
+    // A host that is lost: its nodes and links are not known, and the near end has no carrier. It comes back, and nothing was lost.
+    pair.far.crash();
+    pair.wait_for_far("HOST_STATE_UNKNOWN");
+    let (near_node, near_interface) =
+        if std::ptr::eq(here, near) { (&one, "eth2") } else { (&other, "eth1") };
+    eventually("no carrier to a lost host", BOUND, || !carrier(near, &lab, near_node, near_interface));
+    assert_eq!(shown("state"), "LINK_STATE_UNKNOWN");
+    let pid = |node: &str| netloom_tests::pid_of(pair.host_of(&lab, node), &lab, node);
+    let before = [pid(&one), pid(&other)];
+    pair.far.run_programs();
+    pair.wait_for_far("HOST_STATE_ONLINE");
+    near.wait_ready(&lab, 4, 3, BOUND);
+    assert!(ping("56"));
+    assert_eq!([pid(&one), pid(&other)], before, "no node was started anew");
+
+    near.netloom(&["destroy", &lab, "--yes"]).must();
+    for host in [&pair.near, &pair.far] {
+        assert_eq!(host.leftovers(), [] as [String; 0]);
+    }
+}

@@ -1,0 +1,209 @@
+//! Several controllers, of which one leads: what a user sees through any of them when the one that leads is killed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use netloom_service::testing::require;
+use netloom_tests::{Controllers, eventually, finish};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+const BOUND: Duration = Duration::from_secs(60);
+/// How long the API may be without an answer.
+const TAKEOVER: Duration = Duration::from_secs(5);
+const NODES: usize = 12;
+
+/// Two controllers, a deploy in the middle of which the leader's scheduler is killed, and a day's work after it.
+#[test]
+fn the_leader_is_killed_in_the_middle_of_a_deploy() {
+    let test = "controllers::the_leader_is_killed_in_the_middle_of_a_deploy";
+    if !crate::real(test) || !require(test, "postgres") || !require(test, "redis") {
+        return;
+    }
+    let mut both = Controllers::start();
+    assert!(both.logged(1, "netloom-scheduler").contains("this one stands by"), "the first one leads");
+
+    eventually("both sign for hosts as one", BOUND, || {
+        both.authority(0).contains("PRIVATE KEY") && both.authority(0) == both.authority(1)
+    });
+
+    let watch = Watching::start(&both, 1);
+    let mut text = "name: lab\ntopology:\n  defaults:\n    kind: linux\n    image: sim:1\n    labels: {sim.create-ms: '250'}\n  nodes:\n".to_owned();
+    (1..=NODES).for_each(|n| text += &format!("    n{n}:\n"));
+    let file = both.host.write("lab.clab.yml", &text).display().to_string();
+    let deploy =
+        both.netloom(1, &["deploy", "-t", &file]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut deploy = deploy.expect("netloom starts");
+    eventually("some nodes are made", BOUND, || {
+        (1..NODES).contains(&instances(&both).len()) || deploy.try_wait().is_ok_and(|status| status.is_some())
+    });
+    assert!(deploy.try_wait().expect("its state").is_none(), "the deploy goes on");
+
+    // What Redis knew is no loss.
+    assert_eq!(both.redis.ask(&["FLUSHALL"]).trim(), "OK");
+    both.redis.kill();
+    let begun = Instant::now();
+    both.end(0, "netloom-scheduler", Signal::SIGKILL);
+    for gateway in 0..2 {
+        eventually("the other one leads", BOUND, || {
+            both.get(gateway, "/v1/labs/lab").is_ok_and(|r| r.status == 200)
+        });
+    }
+    let taken = begun.elapsed();
+    eprintln!("answered again after {taken:?}");
+    assert!(taken < TAKEOVER, "{taken:?}");
+
+    let said = deploy.wait_with_output().expect("netloom ends");
+    assert!(
+        said.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&said.stdout),
+        String::from_utf8_lossy(&said.stderr)
+    );
+    let labs: Vec<Value> = (0..2).map(|n| both.get(n, "/v1/labs/lab").expect("an answer").body).collect();
+    assert_eq!(labs[0]["readyCount"], NODES, "{}", labs[0]);
+    assert_eq!(labs[0]["uid"], labs[1]["uid"]);
+    let made = instances(&both);
+    assert_eq!(made.len(), NODES, "each once");
+    assert!(made.values().all(|starts| *starts == 1), "and started once: {made:?}");
+
+    // The watch that was begun before tells of every node after it, each number once.
+    eventually("the watch tells of all nodes", BOUND, || watch.ready() == NODES);
+    let numbers = watch.numbers();
+    assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+
+    both.redis.start_again();
+    // The former leader comes back and stands by; when the present one is stopped it leads again.
+    both.run(0, "netloom-scheduler");
+    let stands_by = "this one stands by";
+    eventually("it stands by", BOUND, || both.logged(0, "netloom-scheduler").contains(stands_by));
+    let begun = Instant::now();
+    both.end(1, "netloom-scheduler", Signal::SIGTERM);
+    let ended = begun.elapsed();
+    eventually("the first one leads again", BOUND, || {
+        both.get(1, "/v1/labs/lab").is_ok_and(|r| r.status == 200)
+    });
+    eprintln!("stopped after {ended:?}, answered again after {:?}", begun.elapsed());
+
+    // Images: pushed through one, seen through the other, also when the registry beside it is gone.
+    let disk = both.path().join("disk.img");
+    let mut bytes = vec![0; 3 << 20];
+    bytes[510..512].copy_from_slice(&[0x55, 0xaa]);
+    std::fs::write(&disk, bytes).expect("a disk");
+    let disk = disk.display().to_string();
+    finish(&mut both.netloom(0, &["image", "push", &disk, "disk:1", "--content", "raw"]), None).must();
+    both.end(0, "netloom-image-registry", Signal::SIGKILL);
+    for gateway in 0..2 {
+        let listed = finish(&mut both.netloom(gateway, &["image", "list"]), None).must().stdout;
+        assert!(listed.contains("disk"), "{listed}");
+    }
+    finish(&mut both.netloom(0, &["destroy", "lab", "--yes"]), None).must();
+    eventually("nothing is left", BOUND, || instances(&both).is_empty());
+}
+
+/// The compose file cannot be run here, where no image can be fetched: what it names has to be there.
+#[test]
+fn what_the_compose_files_name_is_there() {
+    let compose = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/compose");
+    let read =
+        |name: &str| std::fs::read_to_string(compose.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let programs = read("Dockerfile");
+    for file in ["single.yml", "processes.yml", "cluster.yml"] {
+        let text = read(file);
+        for event in saphyr_parser::Parser::new_from_str(&text) {
+            event.unwrap_or_else(|e| panic!("{file}: {e}"));
+        }
+        for line in text.lines().map(str::trim) {
+            if let Some(program) = line.strip_prefix("command: netloom") {
+                assert!(
+                    programs.contains(&format!("/release/netloom{program} ")),
+                    "{file}: netloom{program} is in the image"
+                );
+            }
+            if let Some((mounted, _)) = line.strip_prefix("- ./").and_then(|rest| rest.split_once(':')) {
+                assert!(compose.join(mounted).is_file(), "{file}: {mounted}");
+            }
+            if let Some(dockerfile) = line.strip_prefix("dockerfile: ") {
+                assert!(compose.join("../..").join(dockerfile).is_file(), "{file}: {dockerfile}");
+            }
+        }
+    }
+    let copied = read("Dockerfile.host");
+    assert!(copied.contains("COPY deploy/compose/host-machine "));
+    let machine = compose.join("host-machine");
+    assert!(Command::new("bash").arg("-n").arg(&machine).status().expect("bash").success());
+    // A name of cluster.toml is a service of cluster.yml.
+    let (names, services) = (read("cluster.toml"), read("cluster.yml"));
+    for name in ["postgres", "redis", "scheduler1", "scheduler2", "registry1", "registry2"] {
+        assert!(names.contains(name) && services.contains(&format!("\n  {name}:\n")), "{name}");
+    }
+}
+
+/// Instances by node, and how often each was started.
+fn instances(both: &Controllers) -> BTreeMap<String, u64> {
+    let all = both.instances();
+    let each = all.as_object().into_iter().flatten();
+    each.map(|(id, i)| (id.clone(), i["starts"].as_u64().unwrap_or_default())).collect()
+}
+
+/// A watch of everything through one of the gateways.
+struct Watching {
+    curl: Child,
+    file: std::path::PathBuf,
+}
+
+impl Watching {
+    fn start(both: &Controllers, controller: usize) -> Watching {
+        let file = both.path().join("watching.ndjson");
+        let curl = Command::new("curl")
+            .args(["-sN", "--unix-socket"])
+            .arg(both.socket(controller))
+            .arg("http://localhost/v1/labs:watch")
+            .stdout(File::create(&file).expect("a file"))
+            .spawn()
+            .expect("curl");
+        let watching = Watching { curl, file };
+        eventually("the snapshot is complete", BOUND, || {
+            watching.events().iter().any(|e| e["type"] == "WATCH_EVENT_TYPE_SNAPSHOT_END")
+        });
+        watching
+    }
+
+    fn events(&self) -> Vec<Value> {
+        let text = std::fs::read_to_string(&self.file).unwrap_or_default();
+        text.lines()
+            .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+            .map(|v| v["result"].clone())
+            .collect()
+    }
+
+    /// How many nodes were told of as ready.
+    fn ready(&self) -> usize {
+        let ready = |e: &&Value| e["node"]["state"] == "NODE_STATE_READY";
+        self.events()
+            .iter()
+            .filter(ready)
+            .map(|e| e["node"]["name"].to_string())
+            .collect::<BTreeSet<_>>()
+            .len()
+    }
+
+    /// The numbers of changes.
+    fn numbers(&self) -> Vec<u64> {
+        let is_change = |e: &&Value| {
+            ["WATCH_EVENT_TYPE_CHANGED", "WATCH_EVENT_TYPE_DELETED"].iter().any(|t| e["type"] == **t)
+        };
+        let number = |e: &Value| e["sequence"].as_str().and_then(|n| n.parse().ok()).expect("a number");
+        self.events().iter().filter(is_change).map(number).collect()
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        let _ = self.curl.kill();
+        let _ = self.curl.wait();
+    }
+}
