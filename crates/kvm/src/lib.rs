@@ -1,7 +1,9 @@
-//! Whether virtual machines run on the processor here. `/dev/kvm` may be there and open, and a guest on it never get anywhere; so a guest of one boot sector has to come to its end first, on the
-//! processor that guests get: a host may run one that asks for less.
+//! Whether virtual machines run on the processor here. `/dev/kvm` may be there and open, and a guest on it never get anywhere; so a guest of one boot sector has to come to its end first, through
+//! all that a kernel does when it begins, on the processor that guests get: a host may run one that asks for less.
 //!
 //! The compute service goes by it, and `netloom doctor` tells it.
+
+mod program;
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -12,15 +14,14 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
+use crate::program::{PROGRAM, WORD};
+
 /// The device that guests on the processor need.
 pub const DEVICE: &str = "/dev/kvm";
 /// How long the probe's guest has. Where KVM works it takes a tenth of it.
 const BOUND: Duration = Duration::from_secs(5);
 /// What QEMU ends with when the guest has written its word to the port of `isa-debug-exit`.
 const ENDED: i32 = (WORD as i32) << 1 | 1;
-const WORD: u8 = 0x10;
-/// `mov al, WORD; out 0xf4, al; hlt; jmp .`
-const PROGRAM: [u8; 7] = [0xb0, WORD, 0xe6, 0xf4, 0xf4, 0xeb, 0xfe];
 
 /// Boots a guest on the processor, or says in words why it does not. `device` is what it needs, [`DEVICE`] as a rule.
 pub async fn works(device: &Path) -> Result<(), String> {
