@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use netloom_model::id::{LabUid, NodeUid, Owner};
+use netloom_model::id::{LabUid, NodeUid, Owner, WireId};
 use netloom_model::observed::WireState;
 use netloom_model::slice::{Segment, WireEnd};
 use netloom_ovsdb::Uuid;
@@ -14,6 +14,7 @@ use super::world::{World, id};
 use super::{Plan, Trouble};
 use crate::driver::flows::Rule;
 use crate::driver::ovs::{Bridge, Change, View};
+use crate::netlink::Link;
 use crate::netns::Start;
 use crate::slice::Wanted;
 
@@ -94,7 +95,7 @@ fn interfaces_go_as_the_group_that_they_are_only_where_they_are_all_of_it() {
     let mut world = World::new();
     world.settle();
     let all: Vec<WireId> = world.wanted.slice.nics.keys().copied().collect();
-    let mut doom = |world: &mut World, nics: &[WireId]| {
+    let doom = |world: &mut World, nics: &[WireId]| {
         for nic in nics {
             world.wanted.slice.nics.remove(nic);
             world.wanted.doomed.insert(*nic);
