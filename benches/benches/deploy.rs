@@ -1,4 +1,4 @@
-//! Deploy, links alone, destroy and a deploy with nothing to do, of 50 containers and 100 links.
+//! Deploy, destroy and a deploy with nothing to do, of 50 containers and 100 links; and the links alone.
 
 use std::time::Duration;
 
@@ -17,6 +17,13 @@ pub fn rows() {
     }
 }
 
+/// Links alone.
+pub fn links_rows() {
+    for plane in PLANES {
+        links_alone(plane);
+    }
+}
+
 fn on(plane: &str) {
     let nodes = size(50, 6);
     let rounds = size(5, 2);
@@ -24,7 +31,7 @@ fn on(plane: &str) {
     let count = format!("{nodes} containers, {} links, {plane}", links.len());
     let sandbox = Sandbox::start_on(Mode::One, &format!("plane = {plane:?}"));
     let lab = sandbox.lab("bench");
-    let (whole, bare) = (topology(&lab, nodes, &links), topology(&lab, nodes, &Links::new()));
+    let whole = topology(&lab, nodes, &links);
     let deploy = |text: &str| timed(|| sandbox.deploy(text)).0;
     let destroy = || timed(|| sandbox.netloom(&["destroy", &lab, "--yes"]).must()).0;
 
@@ -63,32 +70,38 @@ fn on(plane: &str) {
     again.sort();
     let unchanged = again[again.len() / 2];
     row(&format!("deploy with nothing to do ({count}) / deploy"), unchanged, deploys.measured(), 0.02);
-
-    links_alone(&sandbox, &mut floor, at_once, (&bare, &whole), &count);
-    drop(floor);
-    destroy();
 }
 
 /// Links added to containers that run, and taken away from them.
-fn links_alone(sandbox: &Sandbox, floor: &mut Lab, at_once: usize, (bare, whole): (&str, &str), count: &str) {
-    floor.order(&format!("containers {at_once}"));
-    sandbox.deploy(bare);
+fn links_alone(plane: &str) {
+    let nodes = size(50, 6);
+    let links = links(nodes);
+    let count = format!("{nodes} containers, {} links, {plane}", links.len());
+    let sandbox = Sandbox::start_on(Mode::One, &format!("plane = {plane:?}"));
+    let lab = sandbox.lab("links");
+    let (whole, bare) = (topology(&lab, nodes, &links), topology(&lab, nodes, &Links::new()));
+    sandbox.deploy(&whole);
+    let mut floor = Lab::start(&sandbox, plane, &links);
+    floor.order("containers 4");
+    sandbox.deploy(&bare);
     let (mut added, mut removed) = (Turns::default(), Turns::default());
     for _ in 0..size(7, 2) {
         let quiet = |work: &mut dyn FnMut() -> Duration| {
-            settle(sandbox);
+            settle(&sandbox);
             work()
         };
-        let one = quiet(&mut || timed(|| sandbox.deploy(whole)).0);
+        let one = quiet(&mut || timed(|| sandbox.deploy(&whole)).0);
         let other = quiet(&mut || floor.order("wire"));
         added.add(one, other);
-        let one = quiet(&mut || timed(|| sandbox.deploy(bare)).0);
+        let one = quiet(&mut || timed(|| sandbox.deploy(&bare)).0);
         let other = quiet(&mut || floor.order("unwire"));
         removed.add(one, other);
     }
     added.row(&format!("links alone, added ({count}) / by hand"), 1.3);
     removed.row(&format!("links alone, removed ({count}) / by hand"), 1.3);
-    floor.order(&format!("remove {at_once}"));
+    floor.order("remove 4");
+    drop(floor);
+    sandbox.netloom(&["destroy", &lab, "--yes"]).must();
 }
 
 /// How many containers at once are quickest by hand.

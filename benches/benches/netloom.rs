@@ -23,12 +23,13 @@ use std::process::ExitCode;
 use netloom_benches::{head, over, quick, table};
 
 /// The sections, in the order in which they are measured.
-const SECTIONS: [(&str, fn()); 12] = [
+const SECTIONS: [(&str, fn()); 13] = [
     ("discovery", discovery::rows),
     ("latency", latency::rows),
     ("list", list::rows),
     ("place", place::rows),
     ("deploy", deploy::rows),
+    ("links", deploy::links_rows),
     ("work", work::rows),
     ("carrier", carrier::rows),
     ("wires", wires::rows),

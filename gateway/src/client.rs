@@ -1,10 +1,15 @@
 //! The services behind the gateway: the scheduler, the image registry, and compute and network services at the endpoints
 //! that tickets name.
+//!
+//! A caller's connection that makes several calls gets a connection to the scheduler of its own, in one task with itself ([`as_one`]), and each of its calls is answered without
+//! another thread. All others share one: a command of the command line is over before one of its own would be worth it.
 
+use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use hyper::rt::Executor as _;
 use netloom_model::id::{LabId, NodeId, OperationId};
 use netloom_proto::compute::v1::compute_service_client::ComputeServiceClient;
 use netloom_proto::image_registry::v1::image_registry_service_client::ImageRegistryServiceClient;
@@ -13,7 +18,7 @@ use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::scheduler::v1::scheduler_service_client::SchedulerServiceClient;
 use netloom_proto::scheduler::v1::scheduler_service_server::SERVICE_NAME;
 use netloom_service::settings::Endpoints;
-use netloom_service::{Channel, Connector, Endpoint, Whom};
+use netloom_service::{Channel, Connector, Endpoint, Replicas, Together, Whom};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
@@ -44,10 +49,59 @@ where
     }
 }
 
+/// After so many calls of a connection, one to the scheduler is made for it.
+const SEVERAL: u32 = 8;
+
+tokio::task_local! {
+    static OWN: Own;
+}
+
+/// What a caller's connection has of its own.
+struct Own {
+    task: Together,
+    calls: Cell<u32>,
+    /// Once it is there, it is used for all calls.
+    scheduler: Arc<OnceLock<SchedulerServiceClient<Channel>>>,
+}
+
+/// Runs a caller's connection as part of this task, with all that its calls need.
+pub async fn as_one(task: Together, connection: impl Future<Output = ()> + Send + 'static) {
+    let own = Own { task: task.clone(), calls: Cell::new(0), scheduler: Arc::default() };
+    OWN.scope(own, task.run(connection)).await;
+}
+
+impl Own {
+    fn scheduler(&self, peers: &Peers) -> Option<SchedulerServiceClient<Channel>> {
+        if let Some(own) = self.scheduler.get() {
+            return Some(own.clone());
+        }
+        self.calls.set(self.calls.get() + 1);
+        if self.calls.get().is_multiple_of(SEVERAL) {
+            let (connector, to) = (peers.connector.within(self.task.clone()), peers.scheduler_at.clone());
+            let own = self.scheduler.clone();
+            self.task.execute(async move {
+                match connector.connected_to(&to, LEADER).await {
+                    Ok(channel) => drop(own.set(scheduler(channel))),
+                    // Whoever calls goes on over the shared one, and is told by that what is wrong.
+                    Err(e) => {
+                        tracing::debug!(error = %e, "a connection gets none of its own to the scheduler")
+                    }
+                }
+            });
+        }
+        None
+    }
+}
+
+fn scheduler(channel: Channel) -> SchedulerServiceClient<Channel> {
+    SchedulerServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER)
+}
+
 /// Clients of the services. Clones share their connections.
 #[derive(Clone)]
 pub struct Peers {
     scheduler: SchedulerServiceClient<Channel>,
+    scheduler_at: Arc<Replicas>,
     scheduler_name: Arc<str>,
     registry: ImageRegistryServiceClient<Channel>,
     registry_name: Arc<str>,
@@ -58,11 +112,11 @@ pub struct Peers {
 impl Peers {
     /// Clients at these endpoints. Nothing is connected before it is used.
     pub fn new(connector: Connector, endpoints: &Endpoints) -> Peers {
-        let scheduler = SchedulerServiceClient::new(connector.channel_to(&endpoints.scheduler, LEADER));
         let registry =
             ImageRegistryServiceClient::new(connector.channel_to(&endpoints.image_registry, Whom::Any));
         Peers {
-            scheduler: scheduler.max_decoding_message_size(MAX_ANSWER),
+            scheduler: scheduler(connector.channel_to(&endpoints.scheduler, LEADER)),
+            scheduler_at: Arc::new(endpoints.scheduler.clone()),
             scheduler_name: format!("the scheduler at {}", endpoints.scheduler).into(),
             registry: registry.max_decoding_message_size(MAX_ANSWER),
             registry_name: format!("the image registry at {}", endpoints.image_registry).into(),
@@ -73,7 +127,8 @@ impl Peers {
 
     /// The scheduler.
     pub fn scheduler(&self) -> SchedulerServiceClient<Channel> {
-        self.scheduler.clone()
+        let own = OWN.try_with(|own| own.scheduler(self)).ok().flatten();
+        own.unwrap_or_else(|| self.scheduler.clone())
     }
 
     /// The image registry.

@@ -13,7 +13,7 @@ use futures::{StreamExt as _, stream};
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::{Body as _, Incoming};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -22,7 +22,7 @@ use netloom_service::channel::{Io, bind_unix};
 use netloom_service::measure::Measure;
 use netloom_service::server::{CONNECTION_WINDOW, FRAME, STREAM_WINDOW, call_span};
 use netloom_service::status::{from_status, to_status};
-use netloom_service::{Shutdown, metrics, scrape};
+use netloom_service::{Shutdown, Together, metrics, scrape};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -35,6 +35,7 @@ use tower::{Layer as _, Service as _, ServiceBuilder};
 use tower_http::trace::TraceLayer;
 
 use crate::auth::{self, Admission, Door, Form};
+use crate::client::as_one;
 use crate::config::Config;
 use crate::openapi::{self, Document};
 use crate::transcode::answer::{self, Refusal};
@@ -100,15 +101,6 @@ impl Doors {
         let Doors { tcp, unix, socket } = self;
         let inside = Arc::new(inside);
         let mut arrivals = arrivals(tcp, unix);
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_frame_size(FRAME);
         let graceful = GracefulShutdown::new();
         let mut connections = JoinSet::new();
         loop {
@@ -139,13 +131,14 @@ impl Doors {
                     async move { Ok::<_, Infallible>(inside.call(&door, request).await) }
                 });
             let service = TowerToHyperService::new(service);
-            let connection = builder.serve_connection(TokioIo::new(io), service).into_owned();
+            let task = Together::default();
+            let connection = http(&task).serve_connection(TokioIo::new(io), service).into_owned();
             let connection = graceful.watch(connection);
-            connections.spawn(async move {
+            connections.spawn(as_one(task, async move {
                 if let Err(e) = connection.await {
                     tracing::debug!(error = %e, "a connection broke");
                 }
-            });
+            }));
         }
         drop(arrivals);
         let _ = std::fs::remove_file(&socket);
@@ -154,6 +147,20 @@ impl Doors {
         }
         connections.shutdown().await;
     }
+}
+
+/// What a connection speaks, all of it in this task.
+fn http(task: &Together) -> Builder<Together> {
+    let mut builder = Builder::new(task.clone());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME);
+    builder
 }
 
 /// Connections of both doors as they come.

@@ -15,6 +15,7 @@
 //! | [`state`] | the states, and how they follow from evidence |
 //! | [`tally`] | counts and a lab's state from grouped rows |
 //! | [`words`] | a command as a shell splits it |
+//! | [`shared`] | what is large and held by many |
 //! | [`plan`] | the shape of a plan, and what a change needs |
 //! | [`failure`] | the few error kinds in the middle |
 
@@ -26,6 +27,7 @@ pub mod naming;
 pub mod observed;
 pub mod plan;
 pub mod reason;
+pub mod shared;
 pub mod slice;
 pub mod spec;
 pub mod state;

@@ -7,6 +7,7 @@ use std::num::NonZeroU16;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Digest, LabId, LabUid, NodeUid, WireId};
+use crate::shared::Shared;
 use crate::spec::{BindSource, CertificateSpec, FileEntry, Impairment, MgmtSpec, NodeSpec, Plane};
 use crate::state::{Runtime, Wanted};
 
@@ -22,7 +23,7 @@ pub struct Instance {
     /// Name of the container or domain.
     pub name: String,
     /// The node, its kind's defaults filled in.
-    pub spec: NodeSpec,
+    pub spec: Shared<NodeSpec>,
     /// What runs it: never [`Runtime::Bridge`].
     pub runtime: Runtime,
     /// Running or stopped.
@@ -36,7 +37,7 @@ pub struct Instance {
     /// The files its binds use.
     pub files: Vec<FileEntry>,
     /// Lines of /etc/hosts beyond localhost and its own name.
-    pub host_entries: Vec<HostEntry>,
+    pub host_entries: Shared<Vec<HostEntry>>,
     /// Hash over what makes a recreation needed: [`spec_hash`].
     pub spec_hash: String,
     /// Grows with each restart that was asked for.

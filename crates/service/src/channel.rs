@@ -24,15 +24,19 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Connected;
+use tower::util::BoxService;
 
 use crate::replicas::{PATIENCE, Replicas, Search, Whom};
 use crate::telemetry::Inject;
 use crate::tls::handshakes::{self, Handshakes};
 use crate::tls::{Authority, Caller, Identity, Peer, Pinned, TlsError};
-use crate::{Settings, Shutdown};
+use crate::{Settings, Shutdown, Together};
 
 /// A channel to another program: it carries the caller's trace context and, over TCP, the shared token.
 pub type Channel = InterceptedService<tonic::transport::Channel, Inject>;
+
+/// What makes a channel's connections.
+type Way = BoxService<Uri, TokioIo<Io>, io::Error>;
 
 /// Bytes that an in-memory connection holds in each direction before its writer waits.
 const MEMORY_PIPE: usize = 256 << 10;
@@ -128,6 +132,8 @@ pub struct Connector {
     memory: Arc<Mutex<HashMap<String, mpsc::UnboundedSender<DuplexStream>>>>,
     token: Option<Arc<str>>,
     shows: Shows,
+    /// What runs the connections of its channels; none is a task each.
+    runs: Option<Together>,
 }
 
 /// What is shown over TLS.
@@ -164,6 +170,11 @@ impl Connector {
         Connector { shows: Shows::Joining(believes), ..self }
     }
 
+    /// The same, and its channels run as part of that task: they work as long as it does, and wherever they are used.
+    pub fn within(&self, task: Together) -> Connector {
+        Connector { runs: Some(task), ..self.clone() }
+    }
+
     fn identity(&self) -> Result<Arc<Identity>, TlsError> {
         match &self.shows {
             Shows::This(identity) => Ok(identity.clone()),
@@ -194,26 +205,46 @@ impl Connector {
 
     /// A channel to one of several programs, as [`crate::replicas`] tells: it follows the one that leads. To the only one it is as [`Connector::channel`].
     pub fn channel_to(&self, to: &Replicas, whom: Whom) -> Channel {
-        if let Some(only) = to.only() {
-            return self.channel(only);
-        }
+        let (settings, way) = self.way_to(to, whom);
+        InterceptedService::new(settings.connect_with_connector_lazy(way), self.inject(to))
+    }
+
+    /// The same, once it is connected.
+    pub async fn connected_to(&self, to: &Replicas, whom: Whom) -> Result<Channel, tonic::transport::Error> {
+        let (settings, way) = self.way_to(to, whom);
+        Ok(InterceptedService::new(settings.connect_with_connector(way).await?, self.inject(to)))
+    }
+
+    fn inject(&self, to: &Replicas) -> Inject {
         let tcp = to.all().iter().any(|endpoint| matches!(endpoint, Endpoint::Tcp(_)));
-        let token = tcp.then(|| self.token.clone()).flatten();
+        Inject::new(tcp.then(|| self.token.clone()).flatten())
+    }
+
+    fn way_to(&self, to: &Replicas, whom: Whom) -> (tonic::transport::Endpoint, Way) {
+        if let Some(only) = to.only() {
+            return self.way(only);
+        }
         let search = Arc::new(Search::new(self.clone(), to.clone(), whom));
-        let transport = settings(None)
+        let settings = self
+            .settings(None)
             .connect_timeout(PATIENCE * 2)
             // A machine that is gone is noticed within these, so that the next one that leads is found.
             .http2_keep_alive_interval(Duration::from_secs(1))
-            .keep_alive_timeout(Duration::from_secs(3))
-            .connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-                let search = search.clone();
-                async move { search.connect().await.map(TokioIo::new) }
-            }));
-        InterceptedService::new(transport, Inject::new(token))
+            .keep_alive_timeout(Duration::from_secs(3));
+        let way = tower::service_fn(move |_: Uri| {
+            let search = search.clone();
+            async move { search.connect().await.map(TokioIo::new) }
+        });
+        (settings, Way::new(way))
     }
 
-    /// The same without trace context and token.
+    /// A channel without trace context and token.
     pub(crate) fn transport(&self, endpoint: &Endpoint) -> tonic::transport::Channel {
+        let (settings, way) = self.way(endpoint);
+        settings.connect_with_connector_lazy(way)
+    }
+
+    fn way(&self, endpoint: &Endpoint) -> (tonic::transport::Endpoint, Way) {
         let (connector, target) = (self.clone(), endpoint.clone());
         // The address only fills the `:authority` header, which a gateway checks: the connector below knows where to go.
         let authority = match endpoint {
@@ -222,10 +253,27 @@ impl Connector {
             }
             Endpoint::Unix(_) | Endpoint::Memory(_) => None,
         };
-        settings(authority).connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+        let way = tower::service_fn(move |_: Uri| {
             let (connector, target) = (connector.clone(), target.clone());
             async move { connector.connect(&target).await.map(TokioIo::new) }
-        }))
+        });
+        (self.settings(authority), Way::new(way))
+    }
+
+    /// What all channels have in common.
+    fn settings(&self, authority: Option<tonic::transport::Endpoint>) -> tonic::transport::Endpoint {
+        let settings = authority
+            .unwrap_or_else(|| tonic::transport::Endpoint::from_static("http://localhost"))
+            .connect_timeout(Duration::from_secs(5))
+            .initial_stream_window_size(crate::server::STREAM_WINDOW)
+            .initial_connection_window_size(crate::server::CONNECTION_WINDOW)
+            .max_frame_size(crate::server::FRAME)
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(10));
+        match &self.runs {
+            Some(task) => settings.executor(task.clone()),
+            None => settings,
+        }
     }
 
     pub(crate) async fn connect(&self, endpoint: &Endpoint) -> io::Result<Io> {
@@ -280,18 +328,6 @@ impl Connector {
         let inner = Inner::tls(TcpListener::bind(address).await?, self.identity()?)?;
         Ok(Listener { inner, gate: Gate::Handlers })
     }
-}
-
-/// What all channels have in common.
-fn settings(authority: Option<tonic::transport::Endpoint>) -> tonic::transport::Endpoint {
-    authority
-        .unwrap_or_else(|| tonic::transport::Endpoint::from_static("http://localhost"))
-        .connect_timeout(Duration::from_secs(5))
-        .initial_stream_window_size(crate::server::STREAM_WINDOW)
-        .initial_connection_window_size(crate::server::CONNECTION_WINDOW)
-        .max_frame_size(crate::server::FRAME)
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(10))
 }
 
 /// Binds a Unix socket with this mode. One left over by a dead program is replaced; one that answers is not.

@@ -24,9 +24,11 @@ pub mod telemetry;
 pub mod testing;
 pub mod ticket;
 pub mod tls;
+pub mod together;
 
 pub use channel::{Channel, Connector, Endpoint};
 pub use program::program;
 pub use replicas::{Replicas, Whom};
 pub use settings::Settings;
+pub use together::Together;
 pub use tokio_util::sync::CancellationToken as Shutdown;

@@ -4,6 +4,7 @@ mod calls;
 mod captures;
 mod changes;
 mod collector;
+mod connections;
 mod errors;
 mod events;
 mod fake;

@@ -1,6 +1,6 @@
 //! A gateway with the fakes behind it, and clients for both of its doors.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use netloom_api::DESCRIPTORS;
 use netloom_gateway::Gateway;
 use netloom_gateway::transcode::http::Transcoder;
 use netloom_service::measure::MeasureLayer;
-use netloom_service::{Connector, Settings, Shutdown};
+use netloom_service::{Connector, Endpoint, Settings, Shutdown};
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
@@ -81,9 +81,18 @@ impl Rig {
 
     /// With these facts, and more lines in the section `[gateway]`.
     pub async fn with(world: World, more: &str) -> Rig {
+        Rig::of(world, "mem:scheduler", more).await
+    }
+
+    /// With a scheduler at this socket, for [`Rig::serve_scheduler`].
+    pub async fn behind(world: World, socket: &Path) -> Rig {
+        Rig::of(world, &format!("unix:{}", socket.display()), "").await
+    }
+
+    async fn of(world: World, scheduler: &str, more: &str) -> Rig {
         let dir = tempfile::tempdir().unwrap();
         let text = format!(
-            "[endpoints]\nscheduler = \"mem:scheduler\"\nimage_registry = \"mem:registry\"\n[gateway]\nlisten = \"127.0.0.1:0\"\n{more}"
+            "[endpoints]\nscheduler = {scheduler:?}\nimage_registry = \"mem:registry\"\n[gateway]\nlisten = \"127.0.0.1:0\"\n{more}"
         );
         let settings = Settings::from_toml(&text, &dir.path().join("data"), &dir.path().join("run")).unwrap();
         let (connector, shutdown) = (Connector::default(), Shutdown::new());
@@ -161,6 +170,11 @@ impl Rig {
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         read(sender.send_request(request).await.unwrap()).await
+    }
+
+    /// Serves the scheduler at another place, too.
+    pub async fn serve_scheduler(&self, socket: &Path) {
+        self.world.serve_scheduler(&self.connector, &Endpoint::Unix(socket.to_owned()), &self.shutdown).await;
     }
 
     /// HTTP/JSON without a door before it, on the same services.

@@ -415,16 +415,23 @@ fn address(index: u32, ip: IpAddr, prefix: u8) -> AddressMessage {
     message
 }
 
-/// Deletes host ends, and with each its NIC. Several go as one group, in one step.
-pub fn unplug(netlink: &mut Netlink, indexes: &[u32], condemned_group: u32) -> io::Result<()> {
+/// Deletes host ends, and with each its NIC. Several go as one group, in one step: the one that they are if they are all of one, or else one for those that go.
+pub fn unplug(
+    netlink: &mut Netlink,
+    indexes: &[u32],
+    group: Option<u32>,
+    condemned_group: u32,
+) -> io::Result<()> {
     let gone = |outcome: &Result<(), Refused>| match outcome {
         Err(e) => e.errno == libc::ENODEV,
         Ok(()) => true,
     };
-    let delete = match indexes {
-        [] => return Ok(()),
-        [one] => vec![Request::delete_link(*one)],
-        many => {
+    let delete = match (indexes, group) {
+        ([], _) => return Ok(()),
+        ([one], _) => vec![Request::delete_link(*one)],
+        (_, Some(group)) => vec![Request::delete_group(group)],
+        // The kernel tells everybody of each that is put into another group.
+        (many, None) => {
             let condemn = many
                 .iter()
                 .map(|index| Request::set_link(*index, vec![LinkAttribute::Group(condemned_group)]));

@@ -68,6 +68,7 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
         .filter(|n| n.is_wanted() && n.state == NodeState::Failed)
         .map(|n| n.spec.id.clone())
         .collect();
+    let keeps_all = rows.is_preparing();
     for link in rows.links.values_mut() {
         let host_of = |node: &str| placed.get(node).cloned().flatten();
         let Some(host) = &link.host else {
@@ -76,6 +77,10 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
             (link.state, link.reason) = (LinkState::Pending, why.unwrap_or_default());
             continue;
         };
+        if link.wanted == Wanted::Absent && (link.replaced || !keeps_all) {
+            leaving_facts(link, hosts);
+            continue;
+        }
         if link.far.is_some() {
             if across_facts(link, &rows.lab.id, hosts) {
                 tell_ended(link, true, &stopped, &failed);
@@ -114,6 +119,20 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
     tell_waits(rows);
     tell_successors(rows);
     tell_kept(rows);
+}
+
+/// Sets the state of a link that is being removed. How much of it is still there changes nothing: it is told once, when the removal is asked for, and then that it is gone.
+fn leaving_facts(link: &mut LinkRow, hosts: &BTreeMap<HostId, HostView>) {
+    let heard = |host: &HostId| hosts.get(host).map_or(Heard::Lost, |view| view.network.heard);
+    let all: Vec<Heard> = link.hosts().map(heard).collect();
+    let (state, why) = if all.contains(&Heard::Lost) {
+        (LinkState::Unknown, "its host is not heard of; it is removed when it is")
+    } else if all.contains(&Heard::NotYet) {
+        return;
+    } else {
+        (LinkState::Pending, "it is being removed")
+    };
+    (link.state, link.reason) = (state, why.to_owned());
 }
 
 /// Sets the state of a link between two hosts from what both read back; says whether that is what they read back.

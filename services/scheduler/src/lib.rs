@@ -54,7 +54,6 @@ pub mod reconcile;
 mod replicas;
 pub mod rows;
 pub mod scheduler;
-pub mod shared;
 pub mod slices;
 pub mod stages;
 mod stand_by;

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use netloom_model::id::{HostId, LabId, LabUid, LinkUid, NodeId, NodeUid, OperationId, WireId};
 use netloom_model::observed::{ComputeInventory, NEEDS_RESTART, NetworkInventory, Observed, Phase, Underlay};
 use netloom_model::plan::Rejection;
+use netloom_model::shared::Shared;
 use netloom_model::slice::{Network, files_hash, mgmt_bridge, wiped_hash};
 use netloom_model::spec::{FileEntry, LabSpec, LinkSpec, NodeSpec, Plane, Stage};
 use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
@@ -20,7 +21,6 @@ use serde::{Deserialize, Serialize};
 pub use self::index::Index;
 pub use self::operation::{OperationKind, OperationRow, OperationState};
 use crate::policy::HostPolicy;
-use crate::shared::Shared;
 
 /// A lab.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

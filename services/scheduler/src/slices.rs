@@ -12,11 +12,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use netloom_model::id::{HostId, NodeUid, WireId};
 use netloom_model::kind::Catalogue;
 use netloom_model::observed::Phase;
+use netloom_model::shared::Shared;
 use netloom_model::slice::{
     Certificate, HostEntry, Instance, MachineNic, Network, NetworkSlice, Nic, Readiness, Segment, Tunnel,
     Wire, WireEnd,
 };
-use netloom_model::spec::{Endpoint, EndpointType, NetworkMode, NodeSpec};
+use netloom_model::spec::{Endpoint, EndpointType, NetworkMode};
 use netloom_model::state::{NodeState, Runtime, Wanted};
 
 use crate::plan::guest_name;
@@ -51,7 +52,7 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
         return BTreeMap::new();
     }
     let index = rows.index();
-    let (entries, network) = (host_entries(&index), network_of(rows));
+    let (entries, network) = (Shared::from(host_entries(&index)), network_of(rows));
     nodes
         .into_iter()
         .map(|n| {
@@ -60,13 +61,13 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
                 lab_uid: rows.lab.uid,
                 lab: rows.lab.id.clone(),
                 name: rows.lab.spec.instance_name(&rows.lab.id, n.id.as_str()),
-                spec: NodeSpec::clone(&n.spec),
+                spec: n.spec.clone(),
                 runtime: n.runtime,
                 wanted: n.wanted,
                 interfaces: interfaces(&index, n),
                 network: network.clone(),
                 files: rows.files_for(n),
-                host_entries: if n.is_aside() { Vec::new() } else { entries.clone() },
+                host_entries: if n.is_aside() { Shared::default() } else { entries.clone() },
                 spec_hash: n.instance_hash(),
                 restarts: n.restarts,
                 wipes: n.wipes,

@@ -14,6 +14,7 @@ mod hosts;
 mod labs;
 mod lead;
 mod lists;
+mod log;
 mod membership;
 mod operations;
 mod quotas;
@@ -38,6 +39,7 @@ pub use self::events::{Event, Interface, LabView, LinkView, NodeView, Object, Of
 pub use self::hosts::meta;
 use self::lead::Lead;
 pub use self::lists::Page;
+use self::log::Log;
 use crate::error::{Error, Result};
 use crate::figures;
 use crate::rows::{LabRows, OperationRow, OperationState, now_us};
@@ -62,6 +64,7 @@ pub struct Store {
     term: u64,
     current: RwLock<Current>,
     revision: watch::Sender<u64>,
+    log: Log,
     events: watch::Sender<u64>,
     operation_events: watch::Sender<u64>,
     events_kept: u64,
@@ -126,8 +129,10 @@ impl Store {
             begun = begun => begun?,
             _ = lead.lost() => return Err(Error::Deposed),
         };
+        let revision = watch::Sender::new(0);
         Ok(Store {
             pool,
+            log: Log::keep(database.clone(), revision.subscribe()),
             writer: Mutex::new(Writer {
                 pool: writer,
                 begin: database.begin(),
@@ -137,7 +142,7 @@ impl Store {
             lead,
             term,
             current: RwLock::new(current),
-            revision: watch::Sender::new(0),
+            revision,
             events: watch::Sender::new(last),
             operation_events: watch::Sender::new(last),
             events_kept,
@@ -241,6 +246,7 @@ impl Store {
 
     /// Closes the database, so that another scheduler can lead.
     pub async fn close(&self) {
+        self.log.end();
         let closed = async {
             self.pool.close().await;
             self.writer.lock().await.pool.close().await;

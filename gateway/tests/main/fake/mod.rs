@@ -138,6 +138,20 @@ impl World {
         }
     }
 
+    /// Serves the scheduler there.
+    pub async fn serve_scheduler(
+        self: &Arc<World>,
+        connector: &Connector,
+        endpoint: &Endpoint,
+        shutdown: &Shutdown,
+    ) {
+        let routes = Routes::new(SchedulerServiceServer::new(Scheduler(self.clone())));
+        let (listener, shutdown) = (connector.listen(endpoint).await.unwrap(), shutdown.clone());
+        tokio::spawn(async move {
+            serve(listener, routes, "scheduler", netloom_proto::DESCRIPTORS, shutdown).await.unwrap();
+        });
+    }
+
     fn check(&self) -> Result<(), Status> {
         match &*self.broken.lock().unwrap() {
             Some(failure) => Err(to_status(failure.clone())),

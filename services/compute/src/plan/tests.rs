@@ -64,8 +64,8 @@ fn what_is_aside_stays_so_until_it_is_wanted_again() {
     assert_eq!(of(Want::Unsaid, &set), (Next::Nothing, Phase::Aside));
     assert_eq!(of(Want::Gone, &set), (Next::Do(Step::Remove), Phase::Aside));
     assert_eq!(of(Want::Keep(&wanted), &set).0, Next::Do(Step::BringBack));
-    let once =
-        Instance { spec: netloom_model::spec::NodeSpec { auto_remove: true, ..instance().spec }, ..aside };
+    let mut once = aside;
+    once.spec.auto_remove = true;
     assert_eq!(of(Want::Keep(&once), &set).0, Next::Nothing, "it is not removed because its process ended");
 }
 

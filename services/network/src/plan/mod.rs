@@ -222,6 +222,8 @@ pub struct Rename {
 pub struct Plan {
     /// Host ends to delete: their numbers.
     pub unplug: BTreeMap<WireId, u32>,
+    /// True when these are all that is in our group, which then goes as it is.
+    pub unplug_all: bool,
     /// NICs to make, by the node they go into.
     pub plug: BTreeMap<NodeUid, Vec<PlugWish>>,
     /// NICs to change, by the node they are in.
@@ -280,6 +282,7 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
     joins::plan(facts, &nics, &ports, &refusals, &mut plan);
     let view = wires::Wiring { facts, nics: &nics, bridges: &bridges, ports: &ports, refusals: &refusals };
     view.plan(&mut plan);
+    plan.unplug_all = is_group(facts, &plan.unplug);
     let blind = blind(facts);
     let apart = blind.map(|_| apart(facts)).unwrap_or_default();
     for wire in &facts.wanted.doomed {
@@ -290,6 +293,13 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
         }
     }
     plan
+}
+
+/// Whether these are our group, and nothing else is in it.
+fn is_group(facts: &Facts<'_>, interfaces: &BTreeMap<WireId, u32>) -> bool {
+    let in_group = facts.links.values().filter(|link| link.group == facts.names.group).map(|link| link.index);
+    let all: BTreeSet<u32> = interfaces.values().copied().collect();
+    !all.is_empty() && in_group.collect::<BTreeSet<u32>>() == all
 }
 
 /// What exists of ours, wanted or not, and what of it.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use netloom_model::id::{LabUid, NodeUid, Owner};
+use netloom_model::id::{LabUid, NodeUid, Owner, WireId};
 use netloom_model::observed::WireState;
 use netloom_model::slice::{Segment, WireEnd};
 use netloom_ovsdb::Uuid;
@@ -14,6 +14,7 @@ use super::world::{World, id};
 use super::{Plan, Trouble};
 use crate::driver::flows::Rule;
 use crate::driver::ovs::{Bridge, Change, View};
+use crate::netlink::Link;
 use crate::netns::Start;
 use crate::slice::Wanted;
 
@@ -87,6 +88,30 @@ fn what_is_not_wanted_stays_and_what_was_removed_goes() {
     assert!(plan.left.is_empty() && plan.observed.unwanted.is_empty());
     assert!(world.links.is_empty() && world.ovs.unwrap().ports.is_empty());
     assert!(world.tables["nl0"].rules.is_empty());
+}
+
+#[test]
+fn interfaces_go_as_the_group_that_they_are_only_where_they_are_all_of_it() {
+    let mut world = World::new();
+    world.settle();
+    let all: Vec<WireId> = world.wanted.slice.nics.keys().copied().collect();
+    let doom = |world: &mut World, nics: &[WireId]| {
+        for nic in nics {
+            world.wanted.slice.nics.remove(nic);
+            world.wanted.doomed.insert(*nic);
+        }
+        let plan = world.plan();
+        (plan.unplug.len(), plan.unplug_all)
+    };
+    assert_eq!(doom(&mut world, &all[..6]), (6, false), "two stay");
+    assert_eq!(doom(&mut world, &all[6..]), (8, true));
+    // Whoever put it there.
+    let foreign = Link { index: 7, name: "eth7".to_owned(), group: world.names.group, ..Link::default() };
+    world.links.insert("eth7".to_owned(), foreign);
+    assert_eq!(doom(&mut world, &[]), (8, false));
+    world.links.get_mut("eth7").unwrap().group = 0;
+    world.settle();
+    assert_eq!(world.links.keys().collect::<Vec<_>>(), ["eth7"]);
 }
 
 #[test]

@@ -123,7 +123,12 @@ impl World {
     }
 
     pub fn act(&mut self, plan: &Plan) {
-        self.links.retain(|_, link| !plan.unplug.values().any(|index| *index == link.index));
+        let group = plan.unplug_all.then_some(self.names.group);
+        let goes = |link: &Link| match group {
+            Some(group) => link.group == group,
+            None => plan.unplug.values().any(|index| *index == link.index),
+        };
+        self.links.retain(|_, link| !goes(link));
         for wish in plan.plug.values().flatten() {
             let nic = self.wanted.slice.nics[&wish.wire].clone();
             let (index, name) = (self.number(), wish.host_name.clone());

@@ -78,6 +78,8 @@ pub async fn interfaces(
 struct Host {
     names: Names,
     unplug: Vec<u32>,
+    /// The group that these are, where they are all of it.
+    group: Option<u32>,
     untail: Vec<u32>,
     tails: Vec<NewTail>,
     tunnels: Vec<NewTunnel>,
@@ -99,6 +101,7 @@ impl Host {
         Host {
             names: names.clone(),
             unplug: plan.unplug.values().copied().collect(),
+            group: plan.unplug_all.then_some(names.group),
             untail: plan.untail.clone(),
             tails: plan.tails.clone(),
             tunnels: plan.tunnels.clone(),
@@ -113,7 +116,7 @@ impl Host {
 
     fn run(self, netlink: &mut Netlink) -> io::Result<Outcomes> {
         fail_point::pass("network.host-ends", "before");
-        namespace::unplug(netlink, &self.unplug, self.names.condemned_group())?;
+        namespace::unplug(netlink, &self.unplug, self.group, self.names.condemned_group())?;
         fail_point::pass("network.host-ends", "unplugged");
         netlink.batch(self.untail.iter().map(|index| Request::delete_link(*index)).collect())?;
         let mut outcomes = Outcomes::new();

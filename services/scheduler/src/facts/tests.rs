@@ -134,6 +134,26 @@ fn a_link_that_is_down_says_which_of_its_ends_is() {
 }
 
 #[test]
+fn a_link_that_leaves_is_told_once_however_much_of_it_is_left() {
+    let mut rows = rows();
+    let uid = *rows.links.keys().next().unwrap();
+    rows.links.get_mut(&uid).unwrap().wanted = Wanted::Absent;
+    let whole = told(&rows, well(&rows));
+    let link = &whole.links[&uid];
+    assert_eq!((link.state, link.reason.as_str()), (LinkState::Pending, "it is being removed"));
+    let mut view = well(&rows);
+    view.network.wires.remove(&link.wire_id);
+    view.network.nics.clear();
+    assert_eq!(told(&whole, view).links[&uid], *link);
+    let mut view = well(&rows);
+    view.network.heard = Heard::Lost;
+    assert_eq!(told(&whole, view).links[&uid].state, LinkState::Unknown);
+    // While it is not known whether what replaces it can be made, it stays, and is what it is.
+    rows.nodes.values_mut().next().unwrap().image_step = ImageStep::Waiting;
+    assert_eq!(told(&rows, well(&rows)).links[&uid].state, LinkState::Up);
+}
+
+#[test]
 fn each_service_makes_unknown_what_it_told() {
     let rows = rows();
     let known = told(&rows, well(&rows));

@@ -1,7 +1,7 @@
 use netloom_model::kind::Catalogue;
 use netloom_model::observed::Observed;
 use netloom_model::slice::ReadinessCheck;
-use netloom_model::spec::{LabSpec, LinkSpec, MgmtSpec};
+use netloom_model::spec::{LabSpec, LinkSpec, MgmtSpec, NodeSpec};
 use netloom_model::state::NodeState;
 
 use super::*;

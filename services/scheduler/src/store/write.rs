@@ -1,5 +1,6 @@
 //! Many rows in one statement: each statement is a way to the database and back, and a lab's change has hundreds.
 
+use netloom_database::Mark;
 use sqlx::any::AnyArguments;
 use sqlx::{Arguments as _, AssertSqlSafe, Encode, Type};
 
@@ -30,12 +31,6 @@ impl Values {
     }
 }
 
-/// Placeholders from one number to another, in parentheses.
-fn places(numbers: std::ops::Range<usize>) -> String {
-    let list: Vec<String> = numbers.map(|n| format!("${n}")).collect();
-    format!("({})", list.join(", "))
-}
-
 /// Writes rows: `insert` says where and which columns, `conflict` what becomes of one that is there, and `bind` gives a row's values in the order of the columns.
 pub(super) async fn insert<T>(
     sql: &mut Connection,
@@ -44,11 +39,12 @@ pub(super) async fn insert<T>(
     rows: &[T],
     mut bind: impl FnMut(&mut Values, &T),
 ) -> Result<()> {
+    let mark = Mark::of(sql);
     for rows in rows.chunks(ROWS) {
         let (mut values, mut list, mut next) = (Values::default(), Vec::new(), 1);
         for of in rows {
             bind(&mut values, of);
-            list.push(places(next..values.0.len() + 1));
+            list.push(mark.places(next..values.0.len() + 1));
             next = values.0.len() + 1;
         }
         values.run(sql, format!("{insert} VALUES {}{conflict}", list.join(", "))).await?;
@@ -61,12 +57,13 @@ pub(super) async fn of<K>(sql: &mut Connection, statement: &str, keys: &[K]) -> 
 where
     K: for<'q> Encode<'q, Db> + Type<Db> + Clone + Send + 'static,
 {
+    let mark = Mark::of(sql);
     for keys in keys.chunks(ROWS) {
         let mut values = Values::default();
         for key in keys {
             values.push_bind(key.clone());
         }
-        values.run(sql, format!("{statement} {}", places(1..keys.len() + 1))).await?;
+        values.run(sql, format!("{statement} {}", mark.places(1..keys.len() + 1))).await?;
     }
     Ok(())
 }

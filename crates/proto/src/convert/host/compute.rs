@@ -4,6 +4,7 @@ use std::num::NonZeroU16;
 
 use netloom_model::observed as mo;
 use netloom_model::slice as ms;
+use netloom_model::spec::NodeSpec;
 use netloom_model::state::Wanted;
 
 use super::{read, told, wire_id};
@@ -24,7 +25,7 @@ impl From<ms::Instance> for pc::Instance {
             lab_uid: i.lab_uid.to_string(),
             lab: i.lab.to_string(),
             name: i.name,
-            spec: Some(i.spec.into()),
+            spec: Some(i.spec.into_inner().into()),
             runtime: p::Runtime::from(i.runtime).into(),
             wanted: if i.wanted == Wanted::Aside { p::Wanted::Stopped } else { i.wanted.into() }.into(),
             aside: i.wanted == Wanted::Aside,
@@ -38,6 +39,7 @@ impl From<ms::Instance> for pc::Instance {
             files: i.files.into_iter().map(Into::into).collect(),
             host_entries: i
                 .host_entries
+                .into_inner()
                 .into_iter()
                 .map(|e| pc::HostEntry { address: e.address, names: e.names })
                 .collect(),
@@ -68,7 +70,10 @@ impl TryFrom<pc::Instance> for ms::Instance {
             lab: id("instance.lab", &i.lab)?,
             runtime: i.runtime().try_into()?,
             wanted: if i.aside { Wanted::Aside } else { i.wanted().try_into()? },
-            spec: i.spec.ok_or_else(|| ConvertError::new("instance.spec", "is not set"))?.try_into()?,
+            spec: NodeSpec::try_from(
+                i.spec.ok_or_else(|| ConvertError::new("instance.spec", "is not set"))?,
+            )?
+            .into(),
             name: i.name,
             interfaces: i.interfaces,
             network: i.network.map(|n| ms::Network {

@@ -70,6 +70,7 @@ pub struct DockerDriver {
     mounts: mounts::Mounts,
     /// Speaks the version that Docker was last found to speak.
     client: Mutex<Option<Docker>>,
+    starts: events::Starts,
     networks: tokio::sync::Mutex<()>,
     /// Uids of nodes that may have volumes of their own; none until Docker was asked. Only this program makes such.
     nodes_with_volumes: tokio::sync::Mutex<Option<BTreeSet<String>>>,
@@ -89,8 +90,8 @@ impl DockerDriver {
             .map_err(|e| Error::host(format!("cannot write {}", wait_program.display()), e))?;
         let config = Arc::new(config);
         let mounts = mounts::Mounts { files, pins, wait_program, config: config.clone() };
-        let (networks, nodes_with_volumes) = Default::default();
-        Ok(DockerDriver { owner, config, mounts, client: Mutex::default(), networks, nodes_with_volumes })
+        let (client, starts, networks, nodes_with_volumes) = Default::default();
+        Ok(DockerDriver { owner, config, mounts, client, starts, networks, nodes_with_volumes })
     }
 
     /// A client that speaks Docker's version.
@@ -213,7 +214,12 @@ impl DockerDriver {
         if let (NetworkMode::Own, Some(network)) = (&instance.spec.network_mode, &instance.network) {
             self.put_on_network(&client, id, instance, network).await?;
         }
-        match client.start_container(id, None::<StartContainerOptions>).await {
+        self.starts.begin(id);
+        let started = client.start_container(id, None::<StartContainerOptions>).await;
+        if started.is_err() {
+            self.starts.failed(id);
+        }
+        match started {
             Err(e) if is_held_up(&e) && !self.has_run(&client, id).await? => {
                 self.remove_container(id).await?;
                 Err(Error::Busy(
@@ -287,7 +293,7 @@ impl Driver for DockerDriver {
     }
 
     fn events(&self) -> Answer<'_, BoxStream<'static, String>> {
-        async { Ok(events::changes(self.client().await?, self.filters(None))) }.boxed()
+        async { Ok(events::changes(self.client().await?, self.filters(None), self.starts.clone())) }.boxed()
     }
 
     fn list(&self) -> Answer<'_, Vec<Listed>> {

@@ -22,7 +22,7 @@ async fn it_is_as_asked_for() {
     one.spec.memory_limit_bytes = 32 << 20;
     one.spec.cpu_limit_millis = 250;
     one.spec.hostname = "router-1".into();
-    one.host_entries = vec![HostEntry { address: "10.0.0.2".into(), names: vec!["r2".into()] }];
+    one.host_entries = vec![HostEntry { address: "10.0.0.2".into(), names: vec!["r2".into()] }].into();
     rehash(&mut one);
     let running = rig.run(&one).await;
     let inside = async |script: &str| rig.sh(one.uid, script).await.0.trim().to_owned();

@@ -52,7 +52,8 @@ async fn a_machine_is_on_the_management_network_and_ready_when_its_port_answers(
         image: image::NAME.into(),
         cmd: vec!["/bin/sleep".into(), "1000000".into()],
         ..NodeSpec::default()
-    };
+    }
+    .into();
     other.network = Some(network);
     rehash(&mut other);
     let container = rig.run(&other).await;

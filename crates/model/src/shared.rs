@@ -1,4 +1,4 @@
-//! What is large, changes rarely and is held by many versions of rows: shared, and compared by where it is before it is compared by what it is.
+//! What is large, changes rarely and is held by many: shared, and compared by where it is before it is compared by what it is.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -40,6 +40,12 @@ impl<T: Clone> DerefMut for Shared<T> {
 impl<T> From<T> for Shared<T> {
     fn from(value: T) -> Self {
         Shared(Arc::new(value))
+    }
+}
+
+impl<T> FromIterator<T> for Shared<Vec<T>> {
+    fn from_iter<I: IntoIterator<Item = T>>(values: I) -> Self {
+        Vec::from_iter(values).into()
     }
 }
 
