@@ -120,6 +120,20 @@ impl Controllers {
         eventually("it has ended", BOUND, || child.try_wait().is_ok_and(|status| status.is_some()));
     }
 
+    /// Sends a program of a controller this signal.
+    pub fn signal(&self, controller: usize, program: &str, signal: Signal) {
+        let it = self.programs.iter().find(|(c, p, _)| *c == controller && *p == program);
+        let (_, _, child) = it.expect("it runs");
+        kill(Pid::from_raw(child.id().cast_signed()), signal).expect("a signal");
+    }
+
+    /// Waits until a program of a controller has ended by itself.
+    pub fn until_ended(&mut self, controller: usize, program: &str) {
+        let at = self.programs.iter().position(|(c, p, _)| *c == controller && *p == program);
+        let (_, _, mut child) = self.programs.remove(at.expect("it ran"));
+        eventually("it has ended", BOUND, || child.try_wait().is_ok_and(|status| status.is_some()));
+    }
+
     fn log(&self, controller: usize, program: &str) -> PathBuf {
         self.dir(controller).join(format!("{program}.log"))
     }

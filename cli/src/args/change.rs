@@ -237,6 +237,23 @@ pub struct Set {
     pub dry_run: bool,
 }
 
+/// A link to check.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The lab.
+    #[command(flatten)]
+    pub lab: LabName,
+    /// The link, as r1:eth1--r2:eth1 or by either of its ends, as r1:eth1
+    #[arg(required_unless_present = "topology")]
+    pub link: Option<String>,
+    /// How many frames are sent each way, 1 to 200 [default: 10, more where the link loses some]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..=200))]
+    pub frames: Option<i32>,
+    /// Format.
+    #[command(flatten)]
+    pub output: Output,
+}
+
 /// What to do with links.
 #[derive(Debug, Subcommand)]
 pub enum Link {
@@ -261,6 +278,11 @@ pub enum Link {
     Down(Named),
     /// Change the MTU of a link, and what happens to frames on it; its nodes run on
     Set(Set),
+    /// Send marked frames over a link, both ways, and say where they stop
+    ///
+    /// They go from the interfaces of the nodes themselves, and are looked for at each place that they come by. Nothing behind the link takes them up,
+    /// and nothing is left of them. What the link is asked to lose is no fault. Exit code 1 when frames stop.
+    Check(Check),
 }
 
 impl Link {
@@ -271,6 +293,7 @@ impl Link {
             Link::Add(add) => add.lab.settle(&mut [&mut add.a, &mut add.b]),
             Link::Remove(named) | Link::Up(named) | Link::Down(named) => named.settle(),
             Link::Set(set) => set.link.settle(),
+            Link::Check(check) => check.lab.settle(&mut [&mut check.link]),
         }
     }
 
@@ -281,6 +304,7 @@ impl Link {
             Link::Add(a) => &a.lab,
             Link::Remove(a) | Link::Up(a) | Link::Down(a) => &a.lab,
             Link::Set(a) => &a.link.lab,
+            Link::Check(a) => &a.lab,
         }
     }
 }

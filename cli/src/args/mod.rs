@@ -172,7 +172,7 @@ Examples:
   netloom node snapshot restore vms vm1 before-upgrade"
     )]
     Node(change::Node),
-    /// Add, change, remove, plug and unplug links
+    /// Add, change, remove, plug, unplug and check links
     #[command(
         subcommand,
         after_long_help = "\
@@ -181,7 +181,8 @@ Examples:
   netloom link add ospf r1:eth3 r2:eth3 --mtu 1500
   netloom link down ospf r1:eth1
   netloom link set ospf r1:eth1 --rate 10mbit --delay 5ms --direction a-to-b
-  netloom link set ospf r1:eth1 --clear"
+  netloom link set ospf r1:eth1 --clear
+  netloom link check ospf r1:eth1"
     )]
     Link(change::Link),
     Exec(node::Exec),

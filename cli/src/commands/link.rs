@@ -1,4 +1,4 @@
-//! `link`: lists, adds, changes, removes, plugs and unplugs links of a lab that runs.
+//! `link`: lists, adds, changes, removes, plugs, unplugs and checks links of a lab that runs.
 
 use std::time::{Duration, Instant};
 
@@ -9,22 +9,22 @@ use tonic::Response;
 
 use super::Context;
 use crate::args::Format;
-use crate::args::change::{Add, Direction, Impairment, Link, Named, Set, Wait};
+use crate::args::change::{Add, Check, Direction, Impairment, Link, Named, Set, Wait};
 use crate::busy;
 use crate::client::Client;
 use crate::error::Error;
 use crate::follow::{View, judge};
 use crate::interrupt::{Policy, follow};
 use crate::output::words::{last, link_state};
-use crate::output::{json, plan as plan_text, table};
+use crate::output::{json, path, plan as plan_text, table};
 
 /// How often a link is looked at until it is as asked.
 const LOOK: Duration = Duration::from_millis(100);
 /// How many links are named when one is not found.
 const NAMED: usize = 10;
 
-/// Does what is asked with links.
-pub async fn run(context: &Context, link: Link) -> Result<(), Error> {
+/// Does what is asked with links; what it returns is the exit code.
+pub async fn run(context: &Context, link: Link) -> Result<u8, Error> {
     match link {
         Link::List { lab, output } => list(context, &lab, output.format).await,
         Link::Add(asked) => add(context, asked).await,
@@ -32,7 +32,23 @@ pub async fn run(context: &Context, link: Link) -> Result<(), Error> {
         Link::Up(asked) => plug(context, asked, true).await,
         Link::Down(asked) => plug(context, asked, false).await,
         Link::Set(asked) => set(context, asked).await,
+        Link::Check(asked) => return check(context, asked).await,
     }
+    .map(|()| 0)
+}
+
+/// Says where frames stop; 1 when they do.
+async fn check(context: &Context, asked: Check) -> Result<u8, Error> {
+    let client = context.client().await?;
+    let link = find(&client, &asked.lab, asked.link.as_deref().unwrap_or_default()).await?;
+    let request =
+        api::CheckLinkRequest { name: link.name.clone(), frame_count: asked.frames.unwrap_or_default() };
+    let answer = client.links().check_link(request).await?.into_inner();
+    let table = || path::text(context.style, &link, &answer);
+    context.print_as(asked.output.format, table, || json::value("CheckLinkResponse", &answer))?;
+    let fails =
+        |way: &api::PathCheck| matches!(way.verdict(), api::PathVerdict::Stops | api::PathVerdict::Loses);
+    Ok(u8::from([&answer.a_to_b, &answer.b_to_a].into_iter().flatten().any(fails)))
 }
 
 async fn list(context: &Context, lab: &str, format: Format) -> Result<(), Error> {
@@ -69,7 +85,7 @@ async fn add(context: &Context, asked: Add) -> Result<(), Error> {
 
 async fn remove(context: &Context, asked: Named) -> Result<(), Error> {
     let client = context.client().await?;
-    let link = find(&client, &asked).await?;
+    let link = find(&client, &asked.lab, asked.link()).await?;
     let request =
         api::DeleteLinkRequest { name: link.name, etag: String::new(), request_id: request_id(false) };
     let change = || async { client.links().delete_link(request.clone()).await.map(Response::into_inner) };
@@ -85,7 +101,7 @@ async fn set(context: &Context, asked: Set) -> Result<(), Error> {
         ));
     }
     let client = context.client().await?;
-    let now = find(&client, &asked.link).await?;
+    let now = find(&client, &asked.link.lab, asked.link.link()).await?;
     let mut paths = Vec::new();
     let mut link = api::Link { name: now.name.clone(), etag: now.etag.clone(), ..api::Link::default() };
     if let Some(mtu) = asked.mtu {
@@ -118,7 +134,7 @@ async fn set(context: &Context, asked: Set) -> Result<(), Error> {
 async fn plug(context: &Context, asked: Named, up: bool) -> Result<(), Error> {
     let begun = Instant::now();
     let client = context.client().await?;
-    let name = find(&client, &asked).await?.name;
+    let name = find(&client, &asked.lab, asked.link()).await?.name;
     let change = || async {
         let answer = if up {
             client.links().enable_link(api::EnableLinkRequest { name: name.clone() }).await
@@ -224,9 +240,8 @@ fn end(text: &str) -> Result<api::Endpoint, Error> {
 }
 
 /// The link that is meant, by its id, its ends the other way round, or either end.
-async fn find(client: &Client, asked: &Named) -> Result<api::Link, Error> {
-    let links = client.all_links(&format!("labs/{}", asked.lab)).await?;
-    let wanted = asked.link();
+async fn find(client: &Client, lab: &str, wanted: &str) -> Result<api::Link, Error> {
+    let links = client.all_links(&format!("labs/{lab}")).await?;
     let turned = wanted.split_once("--").map(|(a, b)| format!("{b}--{a}"));
     let is = |link: &&api::Link| {
         let id = last(&link.name);
@@ -237,18 +252,18 @@ async fn find(client: &Client, asked: &Named) -> Result<api::Link, Error> {
     };
     match links.iter().find(is) {
         Some(link) => Ok(link.clone()),
-        None => Err(not_found(asked, &links)),
+        None => Err(not_found(lab, wanted, &links)),
     }
 }
 
-fn not_found(asked: &Named, links: &[api::Link]) -> Error {
+fn not_found(lab: &str, wanted: &str, links: &[api::Link]) -> Error {
     let mut names: Vec<&str> = links.iter().map(|l| last(&l.name)).take(NAMED).collect();
     if links.len() > NAMED {
         names.push("…");
     }
     let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-    let message = format!("lab {} has no link \"{}\"; it has {there}", asked.lab, asked.link());
-    Failure::new(Code::NotFound, "LINK_NOT_FOUND", message).with("link", asked.link()).into()
+    let message = format!("lab {lab} has no link \"{wanted}\"; it has {there}");
+    Failure::new(Code::NotFound, "LINK_NOT_FOUND", message).with("link", wanted).into()
 }
 
 impl Impairment {

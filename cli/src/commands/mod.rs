@@ -92,7 +92,7 @@ pub async fn run(context: &Context, command: Command) -> Result<u8, Error> {
         Command::Node(change::Node::Move(a)) => moves::nodes(context, a).await.map(done),
         Command::Node(change::Node::Rebalance(a)) => moves::rebalance(context, a).await.map(done),
         Command::Node(change::Node::Change(a)) => node::run(context, a).await.map(done),
-        Command::Link(a) => link::run(context, a).await.map(done),
+        Command::Link(a) => link::run(context, a).await,
         Command::Cancel(a) => cancel::run(context, a.lab, &a.topology, a.timeout).await.map(done),
         Command::Destroy(a) => destroy::run(context, a.lab, &a.topology, a.all, a.yes).await.map(done),
         Command::Inspect(a) => inspect::run(context, a).await.map(done),

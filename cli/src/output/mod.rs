@@ -11,6 +11,7 @@ pub mod interfaces;
 pub mod json;
 pub mod kind;
 pub mod lines;
+pub mod path;
 pub mod plan;
 pub mod progress;
 pub mod reasons;

@@ -362,3 +362,61 @@ async fn a_plan_says_by_its_exit_code_whether_there_is_something_to_do() {
     fake.write("x.clab.yml", LAB);
     fake.run(&["plan", "--exit-code"]).await.expect(0);
 }
+
+/// Ten frames from r1 to r2, which do not come to the last of these places.
+fn way(verdict: api::PathVerdict, reason: &str, seen: &[(api::PathPlace, Option<u32>)]) -> api::PathCheck {
+    let stop = |(place, seen): &(api::PathPlace, Option<u32>)| api::PathStop {
+        place: (*place).into(),
+        host: "h1".into(),
+        interface: "eth1".into(),
+        seen: *seen,
+        seen_large: seen.unwrap_or_default() / 2,
+        detail: String::new(),
+    };
+    api::PathCheck {
+        verdict: verdict.into(),
+        reason: reason.into(),
+        sent: 10,
+        sent_large: 5,
+        stops: seen.iter().map(stop).collect(),
+        ..api::PathCheck::default()
+    }
+}
+
+#[tokio::test]
+async fn a_check_of_a_link_says_where_frames_stop_and_ends_accordingly() {
+    use api::PathPlace::{ReceivingInterface, SendingInterface};
+    let passes = || {
+        Some(way(api::PathVerdict::Passes, "", &[(SendingInterface, None), (ReceivingInterface, Some(10))]))
+    };
+    let stops = way(
+        api::PathVerdict::Stops,
+        "frames do not leave eth1 in its node: it is set down",
+        &[(SendingInterface, Some(0)), (ReceivingInterface, Some(0))],
+    );
+    let links = vec![link("r1:eth1--r2:eth1", api::LinkState::Up, true, "")];
+    let check = api::CheckLinkResponse { a_to_b: passes(), b_to_a: passes() };
+    let fake = Fake::start(Script { links, link_check: check, ..Script::default() }).await;
+    let ended = fake.run(&["link", "check", "x", "r2:eth1", "--frames", "10"]).await.expect(0);
+    let expected = "\
+Link r1:eth1--r2:eth1
+
+r1:eth1 to r2:eth1: frames pass
+PLACE                HOST  INTERFACE  FRAMES  FULL SIZE  DETAIL
+sending interface    h1    eth1       -       -          -
+receiving interface  h1    eth1       10/10   5/5        -
+";
+    assert!(ended.out.starts_with(expected), "{}", ended.out);
+    let calls = fake.script().calls.clone();
+    let call = calls.iter().find(|call| call.method == "CheckLink").unwrap();
+    assert_eq!(call.what, "labs/x/links/r1:eth1--r2:eth1 10");
+
+    fake.script().link_check.b_to_a = Some(stops);
+    let ended = fake.run(&["link", "check", "x", "r2:eth1"]).await.expect(1);
+    let said = "r2:eth1 to r1:eth1: frames stop\n  frames do not leave eth1 in its node: it is set down\n";
+    assert!(ended.out.contains(said), "{}", ended.out);
+    let ended = fake.run(&["link", "check", "x", "r1:eth1", "--format", "json"]).await.expect(1);
+    let json: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    assert_eq!(json["bToA"]["verdict"], "PATH_VERDICT_STOPS");
+    fake.run(&["link", "check", "x", "r1:eth1", "--frames", "201"]).await.expect(2);
+}

@@ -53,6 +53,7 @@ pub struct Code {
 impl Code {
     /// `OFPBAC_TOO_MANY`.
     pub(crate) const TOO_MANY_ACTIONS: Code = Code { kind: 2, code: 7 };
+    pub(crate) const BAD_LENGTH: Code = Code { kind: 1, code: 6 };
 }
 
 impl std::fmt::Display for Code {

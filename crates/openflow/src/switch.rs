@@ -20,6 +20,9 @@ const CALLS: usize = 16;
 /// How many actions surely fit in a message, which ends at 64 KiB.
 const MAX_ACTIONS: usize = 2048;
 
+/// How many bytes of a frame surely fit in a message.
+const MAX_FRAME: usize = 65_000;
+
 /// A handle on one connection to a bridge; clones share it, and it ends with the last of them.
 ///
 /// A connection that is lost stays lost: every call gives [`Error::Disconnected`], and the caller connects anew.
@@ -105,6 +108,24 @@ impl Switch {
         let result = check(&committed.await?);
         tracing::debug!(flow_mods = count, done = result.is_ok(), "OpenFlow bundle");
         result
+    }
+
+    /// Hands a frame to the flows, as if it had come in by a port. Returns when the switch has taken it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the switch does not take it: a frame may have 65,000 bytes.
+    pub async fn packet_out(&self, port: u32, frame: &[u8]) -> Result<(), Error> {
+        if frame.len() > MAX_FRAME {
+            return Err(Error::Refused { what: "the packet-out", code: Code::BAD_LENGTH });
+        }
+        let xid = self.reserve(2);
+        let last = xid.wrapping_add(1);
+        let answers = self.call(xid, last, |out| {
+            wire::packet_out(out, xid, port, frame);
+            wire::barrier(out, last);
+        });
+        let refused = refusal(&answers.await?)?;
+        refused.map_or(Ok(()), |(_, code)| Err(Error::Refused { what: "the packet-out", code }))
     }
 
     /// The flows of a table, or of [`crate::ALL_TABLES`].

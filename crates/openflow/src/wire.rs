@@ -19,6 +19,9 @@ pub(crate) const HEADER: usize = 8;
 /// `OFPP_ANY`, `OFPG_ANY` and `OFP_NO_BUFFER`.
 const ANY: u32 = u32::MAX;
 
+/// `OFPP_TABLE`.
+const PORT_TABLE: u32 = 0xffff_fff9;
+
 /// `OFPP_NORMAL`.
 const PORT_NORMAL: u32 = 0xffff_fffa;
 
@@ -38,6 +41,7 @@ pub(crate) mod kind {
     pub(crate) const ERROR: u8 = 1;
     pub(crate) const ECHO_REQUEST: u8 = 2;
     pub(crate) const ECHO_REPLY: u8 = 3;
+    pub(crate) const PACKET_OUT: u8 = 13;
     pub(crate) const FLOW_MOD: u8 = 14;
     pub(crate) const MULTIPART_REQUEST: u8 = 18;
     pub(crate) const MULTIPART_REPLY: u8 = 19;
@@ -128,6 +132,22 @@ pub(crate) fn bundle_add(out: &mut Vec<u8>, xid: u32, bundle: u32, flow_mod: &Fl
         out.put_u16(0);
         out.put_u16(BUNDLE_FLAGS);
         put_flow_mod(out, xid, flow_mod);
+    });
+}
+
+/// Hands a frame to the flows, as if it had come in by a port.
+pub(crate) fn packet_out(out: &mut Vec<u8>, xid: u32, port: u32, frame: &[u8]) {
+    message(out, kind::PACKET_OUT, xid, |out| {
+        out.put_u32(ANY);
+        out.put_u32(port);
+        out.put_u16(16);
+        out.put_bytes(0, 6);
+        out.put_u16(ACTION_OUTPUT);
+        out.put_u16(16);
+        out.put_u32(PORT_TABLE);
+        out.put_u16(0);
+        out.put_bytes(0, 6);
+        out.put_slice(frame);
     });
 }
 

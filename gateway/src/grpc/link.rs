@@ -112,6 +112,21 @@ impl LinkService for Api {
     ) -> Result<Response<v1::Link>, Status> {
         self.set_enabled(&request.into_inner().name, false).await
     }
+
+    async fn check_link(
+        &self,
+        request: Request<v1::CheckLinkRequest>,
+    ) -> Result<Response<v1::CheckLinkResponse>, Status> {
+        let request = request.into_inner();
+        let (lab, link) = names::read_link("name", &request.name)?;
+        let frame_count = u32::try_from(request.frame_count)
+            .map_err(|_| Error::field("frame_count", "is negative: send 1 to 200, or say nothing"))?;
+        let request = ps::CheckLinkRequest { lab: lab.to_string(), link, frame_count };
+        let checked = self.peers.scheduler().check_link(request).await;
+        let ps::CheckLinkResponse { a_to_b, b_to_a } =
+            checked.map_err(self.peers.scheduler_error())?.into_inner();
+        Ok(Response::new(v1::CheckLinkResponse { a_to_b, b_to_a }))
+    }
 }
 
 impl Api {

@@ -41,6 +41,22 @@ impl NetworkService for Network {
         Err(Status::unimplemented("the gateway does not call this"))
     }
 
+    type WatchFramesStream = Answers<pn::WatchFramesResponse>;
+
+    async fn watch_frames(
+        &self,
+        _: Request<pn::WatchFramesRequest>,
+    ) -> Result<Response<Self::WatchFramesStream>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
+
+    async fn send_frames(
+        &self,
+        _: Request<pn::SendFramesRequest>,
+    ) -> Result<Response<pn::SendFramesResponse>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
+
     type CaptureStream = Answers<pn::CaptureResponse>;
 
     /// Two parts; the filter `bad` is refused, and `endless` goes on.

@@ -1,5 +1,6 @@
-//! The contract: decodes, calls, encodes. `observer` is a stream of Observe, `parts` cuts what is too large for one message.
+//! The contract: decodes, calls, encodes. `observer` is a stream of Observe, `parts` cuts what is too large for one message, `frames` are path checks.
 
+mod frames;
 mod observer;
 mod parts;
 
@@ -22,6 +23,7 @@ use tonic::{Request, Response, Status};
 
 use self::observer::Observer;
 use crate::capture::{Capturer, Order};
+use crate::check::Checker;
 use crate::counts::{Counts, Reads};
 use crate::error::Error;
 use crate::reconcile::Report;
@@ -37,18 +39,20 @@ pub struct Grpc {
     counts: watch::Receiver<Arc<Counts>>,
     reads: watch::Receiver<Arc<Reads>>,
     capturer: Capturer,
+    checker: Checker,
 }
 
 impl Grpc {
-    /// Over what is wanted, what was found and counted, and when, and what captures.
+    /// Over what is wanted, what was found and counted, and when, what captures, and what makes checks.
     pub fn new(
         store: Store,
         reports: watch::Receiver<Option<Arc<Report>>>,
         counts: watch::Receiver<Arc<Counts>>,
         reads: watch::Receiver<Arc<Reads>>,
         capturer: Capturer,
+        checker: Checker,
     ) -> Grpc {
-        Grpc { store, reports, counts, reads, capturer }
+        Grpc { store, reports, counts, reads, capturer, checker }
     }
 }
 
@@ -162,5 +166,30 @@ impl NetworkService for Grpc {
         let wires = nics.into_iter().map(wire).collect::<Result<_, Status>>()?;
         self.capturer.end(&capture_id, &wires, &ticket).map_err(refused)?;
         Ok(Response::new(pb::EndCaptureResponse {}))
+    }
+
+    type WatchFramesStream = BoxStream<'static, Result<pb::WatchFramesResponse, Status>>;
+
+    async fn watch_frames(
+        &self,
+        request: Request<pb::WatchFramesRequest>,
+    ) -> Result<Response<Self::WatchFramesStream>, Status> {
+        let pb::WatchFramesRequest { term, wire_id, mark } = request.into_inner();
+        let wire = frames::wire(wire_id)?;
+        let watch = self.checker.watch(term, wire, mark).await.map_err(refused)?;
+        let told = stream::unfold(watch, |mut watch| async {
+            watch.more().await.then(|| (Ok(frames::seen(&watch)), watch))
+        });
+        Ok(Response::new(told.boxed()))
+    }
+
+    async fn send_frames(
+        &self,
+        request: Request<pb::SendFramesRequest>,
+    ) -> Result<Response<pb::SendFramesResponse>, Status> {
+        let request = request.into_inner();
+        let (wire, end, order) = frames::order(&request)?;
+        let sent = self.checker.send(request.term, wire, end, order).await.map_err(refused)?;
+        Ok(Response::new(pb::SendFramesResponse { detail: sent.err().unwrap_or_default() }))
     }
 }

@@ -5,7 +5,8 @@
 //! Open vSwitch's database through `netloom-ovsdb` and the flows that `driver::flows` read back), asks the pure `plan` what to do and what
 //! to tell, does it, and waits until any of them changes. `namespace` makes the NICs of a namespace in one visit, `taps` takes over those of virtual machines, `driver::ovs` makes of all
 //! changes one transaction, `driver::flows` one bundle a bridge. `qdisc` has the words for what slows and redirects frames, `probe` finds out
-//! which of them the kernel understands, `counts` tells what wires carried. `observe` says what is new to an observer; `capture` reads packets for whoever holds a ticket.
+//! which of them the kernel understands, `counts` tells what wires carried. `observe` says what is new to an observer; `capture` reads packets for whoever holds a ticket,
+//! `check` sends marked frames over a wire and says where they come by.
 //!
 //! What this prevents: a wire called up because it was asked for, not because its flows were read back; a subprocess, or a visit, per port
 //! or link; two labs that meet because port numbers changed under flows; and work that is lost when anything restarts, since there is no
@@ -13,6 +14,7 @@
 
 mod capture;
 mod carrier;
+mod check;
 mod config;
 mod counts;
 mod driver;
@@ -53,6 +55,7 @@ pub use driver::ovs::{DATABASE, tables};
 pub use error::Error;
 
 use crate::capture::{Capturer, Running};
+use crate::check::Checker;
 use crate::grpc::Grpc;
 use crate::links::Monitor;
 use crate::names::Names;
@@ -84,12 +87,22 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
         shutdown: shutdown.clone(),
         running: Running::default(),
     };
-    let reconciler = Reconciler::new(names, config, sources)?;
     let (report, reports) = watch::channel(None);
+    let checker = Checker {
+        store: store.clone(),
+        starts: sources.starts.clone(),
+        links: sources.monitor.links(),
+        reports: reports.clone(),
+        client: sources.client.clone(),
+        names: names.clone(),
+        config: Arc::new(config.clone()),
+        shutdown: shutdown.clone(),
+    };
+    let reconciler = Reconciler::new(names, config, sources)?;
     let (count, counts) = watch::channel(Arc::default());
     let (note_read, reads) = watch::channel(Arc::default());
     let listener = connector.listen(&settings.endpoints.network).await?;
-    let service = NetworkServiceServer::new(Grpc::new(store, reports, counts, reads, capturer))
+    let service = NetworkServiceServer::new(Grpc::new(store, reports, counts, reads, capturer, checker))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let mut work = JoinSet::new();

@@ -9,6 +9,7 @@ use netloom_model::slice::Nic;
 
 use crate::config::Config;
 use crate::guest::Setting;
+use crate::links::Links;
 use crate::netlink::Link;
 use crate::redirect::Mark;
 
@@ -87,6 +88,13 @@ impl Names {
     /// Name of a NIC's host end.
     pub fn nic(&self, wire: WireId) -> String {
         wire.interface_name(&self.nic_prefix)
+    }
+
+    /// The host end of a NIC, among the host's interfaces. Nearly always it bears its own name; only one that was given to the host bears another.
+    pub fn host_end<'a>(&self, links: &'a Links, wire: WireId) -> Option<&'a Link> {
+        let is_its =
+            |link: &&Link| self.tag(link).is_some_and(|tag| tag.wire == wire && !tag.start.is_empty());
+        links.get(&self.nic(wire)).filter(is_its).or_else(|| links.values().find(is_its))
     }
 
     /// Name of a segment's bridge: the prefix and the low 60 bits in base 32.

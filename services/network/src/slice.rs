@@ -194,6 +194,11 @@ impl Store {
         });
     }
 
+    /// Lets a call pass that changes nothing of what is wanted, if it is the leader's.
+    pub fn ask(&self, term: u64) -> Result<(), Error> {
+        self.admit(term).map(drop)
+    }
+
     /// Refuses a term that is over; a higher one is on disk when this returns.
     fn admit(&self, term: u64) -> Result<MutexGuard<'_, Option<Partial>>, Error> {
         let turn = self.door.partial.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,7 @@
 //! The gRPC service: decodes, calls, encodes.
 
 mod changes;
+mod checks;
 mod encode;
 mod moves;
 
@@ -457,6 +458,10 @@ impl SchedulerService for Grpc {
     async fn set_link_enabled(&self, request: Request<ps::SetLinkEnabledRequest>) -> Answer<ps::LinkFacts> {
         let view = self.link_plugged(request.into_inner()).await?;
         Ok(Response::new(encode::link(&self.core, view)))
+    }
+
+    async fn check_link(&self, request: Request<ps::CheckLinkRequest>) -> Answer<ps::CheckLinkResponse> {
+        self.checked(request.into_inner()).await.map(Response::new)
     }
 }
 

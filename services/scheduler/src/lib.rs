@@ -29,6 +29,7 @@ pub mod across;
 pub mod apply;
 mod authority;
 pub mod certificates;
+mod check;
 mod claims;
 pub mod client;
 pub mod config;

@@ -56,6 +56,11 @@ fn a_lab_runs_on_two_hosts_as_on_one() {
     assert!(ping("56") && ping("1422"));
     assert!(in_node(here, &lab, &one, &["ip", "link", "show", "eth2"]).stdout.contains("mtu 1450"));
 
+    // Marked frames come by each place of both hosts, both ways.
+    let check = || near.netloom(&["link", "check", &lab, &id]);
+    let checked = check().must().stdout;
+    assert_eq!((checked.matches(": frames pass").count(), checked.matches("10/10").count()), (2, 12), "{checked}");
+
     // Carrier is part of the cable.
     in_node(there, &lab, &other, &["ip", "link", "set", "eth1", "down"]).must();
     eventually("the far end sees it", BOUND, || !carrier(here, &lab, &one, "eth2"));
@@ -80,6 +85,9 @@ fn a_lab_runs_on_two_hosts_as_on_one() {
     cable("down");
     assert!(!ping("56") && near.lab_json(&lab)["readyCount"] == 4);
     assert_eq!(shown("state"), "LINK_STATE_UP", "its ends are plugged and alive");
+    let checked = check();
+    assert!(!checked.ok(), "{}", checked.stdout);
+    assert_eq!(checked.stdout.matches("do not leave it for the other host").count(), 2, "{}", checked.stdout);
     cable("up");
     eventually("frames pass again", BOUND, || ping("1422"));
 

@@ -104,6 +104,42 @@ fn the_leader_is_killed_in_the_middle_of_a_deploy() {
     eventually("nothing is left", BOUND, || instances(&both).is_empty());
 }
 
+/// A leader that hangs keeps its sessions and its connections: nobody but who stands by sees that it does nothing any more.
+#[test]
+fn a_leader_that_hangs_loses_the_lead() {
+    let test = "controllers::a_leader_that_hangs_loses_the_lead";
+    if !crate::real(test) || !require(test, "postgres") || !require(test, "redis") {
+        return;
+    }
+    let mut both = Controllers::start();
+    assert!(both.logged(1, "netloom-scheduler").contains("this one stands by"), "the first one leads");
+    let file = both.host.write(
+        "lab.clab.yml",
+        "name: lab\ntopology:\n  nodes:\n    n1:\n      kind: linux\n      image: sim:1\n",
+    );
+    let file = file.display().to_string();
+    finish(&mut both.netloom(0, &["deploy", "-t", &file]), None).must();
+    let begun = Instant::now();
+    both.signal(0, "netloom-scheduler", Signal::SIGSTOP);
+    for gateway in 0..2 {
+        eventually("the other one leads", BOUND, || {
+            both.get(gateway, "/v1/labs/lab").is_ok_and(|r| r.status == 200)
+        });
+    }
+    let taken = begun.elapsed();
+    eprintln!("a leader that hangs: answered again after {taken:?}");
+    assert!(taken < TAKEOVER, "{taken:?}");
+    assert!(both.logged(1, "netloom-scheduler").contains("the scheduler that leads hangs"));
+    finish(&mut both.netloom(1, &["node", "restart", "lab", "n1"]), None).must();
+    // It goes on, and finds that it leads no more.
+    both.signal(0, "netloom-scheduler", Signal::SIGCONT);
+    both.until_ended(0, "netloom-scheduler");
+    let said = both.logged(0, "netloom-scheduler");
+    assert!(said.contains("another scheduler leads on the database now"), "{said}");
+    assert_eq!(both.get(0, "/v1/labs/lab").expect("an answer").body["readyCount"], 1);
+    finish(&mut both.netloom(0, &["destroy", "lab", "--yes"]), None).must();
+}
+
 /// The compose file cannot be run here, where no image can be fetched: what it names has to be there.
 #[test]
 fn what_the_compose_files_name_is_there() {

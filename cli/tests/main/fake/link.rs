@@ -47,6 +47,14 @@ impl LinkService for Server {
         self.look("DisableLink", &request.get_ref().name, &request)
     }
 
+    async fn check_link(
+        &self,
+        request: Request<api::CheckLinkRequest>,
+    ) -> Result<Response<api::CheckLinkResponse>, Status> {
+        let what = format!("{} {}", request.get_ref().name, request.get_ref().frame_count);
+        Ok(Response::new(self.called("CheckLink", &what, &request).link_check.clone()))
+    }
+
     async fn list_links(
         &self,
         request: Request<api::ListLinksRequest>,

@@ -75,6 +75,8 @@ pub struct Script {
     pub configs: HashMap<String, Result<api::NodeConfig, Status>>,
     /// What each WatchLabs streams, call by call; the last is repeated. A stream ends with its error, or does not end.
     pub lab_watches: Vec<(Vec<api::WatchLabsResponse>, Option<Status>)>,
+    /// Answer of CheckLink.
+    pub link_check: api::CheckLinkResponse,
     /// What CapturePackets streams; without a bound it then goes on.
     pub capture: Vec<Vec<u8>>,
     /// What CapturePackets streams once EndCapture was called.

@@ -22,7 +22,7 @@ pub use self::check::{
     INTERFACE_NAME, is_cidr, is_interface_name, is_mac, is_relative_normal, is_sysctl, is_word,
     security_option,
 };
-pub use self::link::{Endpoint, EndpointType, Impairment, LinkSpec};
+pub use self::link::{Endpoint, EndpointType, Impairment, LinkSpec, share_text};
 pub use self::node::{
     Bind, BindSource, CertificateSpec, DeviceMapping, DnsSpec, Healthcheck, NetworkMode, NodeSpec,
     PortMapping, PullPolicy, RestartPolicy, Stage, StageExec, StageSpec, StageWait, VolumeMount, capability,

@@ -277,3 +277,20 @@ async fn a_bridge_without_openflow_1_4_is_a_typed_error() {
     ovs.vsctl(&["set", "Bridge", "br0", "protocols=OpenFlow10,OpenFlow14,OpenFlow15"]);
     Switch::connect(&socket).await.unwrap().bundle(&[wire(1, 1, 2)]).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_packet_out_goes_by_the_flows_of_the_port_it_is_said_to_come_from() {
+    if !available("a_packet_out_goes_by_the_flows_of_the_port_it_is_said_to_come_from") {
+        return;
+    }
+    let ovs = Ovs::start();
+    let switch = Switch::connect(&ovs.bridge("br0")).await.unwrap();
+    switch.bundle(&[wire(1, 5, 6), wire(1, 6, 5)]).await.unwrap();
+    for _ in 0..3 {
+        switch.packet_out(5, &[0x02; 60]).await.unwrap();
+    }
+    let packets = |flow: &Flow| (flow.matches.in_port, flow.packets);
+    let counted: Vec<_> = sorted(switch.flows(0).await.unwrap()).iter().map(packets).collect();
+    assert_eq!(counted, [(Some(5), 3), (Some(6), 0)]);
+    assert!(matches!(switch.packet_out(5, &[0; 65_001]).await, Err(Error::Refused { .. })));
+}

@@ -51,8 +51,14 @@ impl Filter {
             sock_filter { code: JUMP_IF_EQUAL, jt: 1, jf: 0, k: 0 },
             sock_filter { code: RETURN, jt: 0, jf: 0, k: WHOLE },
         ];
+        program.extend(self.instructions());
+        program
+    }
+
+    /// What the kernel is to run where frames are to be judged without the tag that it took off.
+    pub fn instructions(&self) -> Vec<sock_filter> {
         // The library shows an instruction as its four numbers.
-        program.extend(self.program.get_instructions().iter().filter_map(|instruction| {
+        let read = |instruction: &pcap::BpfInstruction| {
             let text = instruction.to_string();
             let mut numbers = text.split(' ').map(|n| n.parse::<u32>().ok());
             let mut next = || numbers.next().flatten();
@@ -60,8 +66,8 @@ impl Filter {
             let code = u16::try_from(code).ok()?;
             let k = if code == RETURN && k > 0 { WHOLE } else { k };
             Some(sock_filter { code, jt: u8::try_from(jt).ok()?, jf: u8::try_from(jf).ok()?, k })
-        }));
-        program
+        };
+        self.program.get_instructions().iter().filter_map(read).collect()
     }
 }
 

@@ -10,6 +10,10 @@ mod filter;
 mod pcapng;
 mod socket;
 
+pub use self::filter::Filter;
+pub use self::pcapng::Direction;
+pub use self::socket::{Buffers, Socket};
+
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,9 +27,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 
-use self::filter::Filter;
 use self::pcapng::{Counts, Packet};
-use self::socket::{Buffers, Socket};
 use crate::error::Error;
 use crate::links::Links;
 use crate::names::Names;
@@ -320,12 +322,7 @@ impl Task {
     /// Number of the host end, where there is one.
     fn host_end(&self) -> Option<u32> {
         let links = self.capturer.links.borrow();
-        let named = self.capturer.names.nic(self.wire);
-        let is_its = |link: &&crate::netlink::Link| {
-            self.capturer.names.tag(link).is_some_and(|tag| tag.wire == self.wire && !tag.start.is_empty())
-        };
-        // Nearly always it bears its own name; only one that was given to the host bears another.
-        let link = links.get(&named).filter(is_its).or_else(|| links.values().find(is_its));
+        let link = self.capturer.names.host_end(&links, self.wire);
         link.map(|link| link.index)
     }
 
@@ -340,7 +337,7 @@ impl Task {
         }
         self.harvest();
         let socket = |index| {
-            let socket = Socket::open(index, self.filter.as_ref())?;
+            let socket = Socket::open(index, self.filter.as_ref().map(Filter::kernel))?;
             // SAFETY: the socket owns its descriptor and keeps it for as long as it lives.
             unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }.map_err(io::Error::from)
         };

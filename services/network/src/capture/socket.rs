@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::libc::{self, c_int, c_void};
 
-use super::filter::Filter;
 use super::pcapng::{Counts, Direction};
 
 /// Frames in one call.
@@ -37,6 +36,8 @@ pub struct Frame<'a> {
     pub length: u32,
     /// True when the kernel took its tag off, and its filter let it pass unseen.
     pub unjudged: bool,
+    /// Number of the interface that it was seen on.
+    pub interface: u32,
 }
 
 /// The socket; readiness is told by its descriptor.
@@ -53,16 +54,15 @@ fn checked(answer: c_int) -> io::Result<c_int> {
 }
 
 impl Socket {
-    /// Opens it on an interface of the calling thread's network namespace. Nothing that the filter drops is ever read: it is in place before
-    /// the first frame is.
-    pub fn open(index: u32, filter: Option<&Filter>) -> io::Result<Socket> {
+    /// Opens it on an interface of the calling thread's network namespace, 0 for all of them. Nothing that the program drops is ever read: it is in
+    /// place before the first frame is.
+    pub fn open(index: u32, program: Option<Vec<libc::sock_filter>>) -> io::Result<Socket> {
         let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         // SAFETY: plain system call; protocol 0 means that no frame comes before the socket is bound.
         let descriptor = checked(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
         // SAFETY: the descriptor was just opened and belongs to nobody else.
         let socket = Socket(unsafe { OwnedFd::from_raw_fd(descriptor) });
-        if let Some(filter) = filter {
-            let mut program = filter.kernel();
+        if let Some(mut program) = program {
             let length = u16::try_from(program.len()).unwrap_or(u16::MAX);
             let program = libc::sock_fprog { len: length, filter: program.as_mut_ptr() };
             socket.set(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
@@ -180,6 +180,7 @@ impl Buffers {
                 length: told.length.unwrap_or(read as u32) + tag,
                 bytes,
                 unjudged,
+                interface: address.sll_ifindex.unsigned_abs(),
             });
         }
         Ok(count)

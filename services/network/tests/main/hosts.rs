@@ -17,7 +17,7 @@ on_both_planes!(a_wire_between_hosts_carries_every_kind_of_frame_byte_for_byte, 
 const VNI: u32 = 7_777;
 
 /// The end of a wire that is on the other host.
-fn tunnel(remote: Ipv4Addr, vni: u32, remote_up: bool) -> pb::WireEnd {
+pub fn tunnel(remote: Ipv4Addr, vni: u32, remote_up: bool) -> pb::WireEnd {
     let tunnel = pb::Tunnel { remote_address: remote.to_string(), vni, remote_up };
     pb::WireEnd { end: Some(pb::wire_end::End::Tunnel(tunnel)) }
 }
@@ -28,15 +28,15 @@ fn plane(on: On) -> i32 {
 }
 
 /// Two nodes, one on each host, and what makes a wire between them: a slice for each host, with the same wire id.
-struct Across {
-    nodes: [Node; 2],
+pub struct Across {
+    pub nodes: [Node; 2],
     nics: [u64; 2],
-    slices: [Slice; 2],
-    wire: u64,
+    pub slices: [Slice; 2],
+    pub wire: u64,
 }
 
 impl Across {
-    fn of(hosts: &[Host; 2], on: On, vni: u32, net: u8) -> Across {
+    pub fn of(hosts: &[Host; 2], on: On, vni: u32, net: u8) -> Across {
         let nodes = [hosts[0].node(), hosts[1].node()];
         let mut slices = [Slice::default(), Slice::default()];
         let end = |slice: &mut Slice, node: &Node, last: u8| {

@@ -6,6 +6,7 @@
 mod capture;
 mod carrier;
 mod changes;
+mod checks;
 mod contract;
 mod far_end;
 mod faults;

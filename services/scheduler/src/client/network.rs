@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt as _};
 use netloom_model::id::WireId;
 use netloom_model::observed::{
-    Carried, NetworkInventory, ObservedNic, ObservedSegment, ObservedWire, Source,
+    Carried, End, NetworkInventory, ObservedNic, ObservedSegment, ObservedWire, Source,
 };
 use netloom_model::slice::NetworkSlice;
 use netloom_proto::convert::ConvertError;
@@ -16,6 +16,7 @@ use netloom_service::status::from_status;
 use prost::Message as _;
 
 use super::{HostClient, NETWORK, NOTE, REMOVAL, batches, bounded, unreadable};
+use crate::check::{Kind, Shots, Sight, Spot};
 use crate::error::Result;
 
 /// Something that network says.
@@ -142,6 +143,41 @@ impl HostClient {
         Ok(response.failures.into_iter().filter_map(failure).collect())
     }
 
+    /// Looks for marked frames of a link until the stream is dropped; its first word says that it looks.
+    pub async fn watch_frames(
+        &self,
+        wire: WireId,
+        mark: u64,
+    ) -> Result<impl Stream<Item = Result<Sight>> + Send + use<>> {
+        let request = pn::WatchFramesRequest { term: self.term, wire_id: wire.get(), mark };
+        let mut client = self.network.clone();
+        let call = async move { client.watch_frames(request).await };
+        let stream = bounded(NOTE, call).await.map_err(self.error(NETWORK))?;
+        let error = self.error(NETWORK);
+        Ok(stream.map(move |message| {
+            let sight = message.map_err(|s| from_status(&s)).and_then(|m| sight(m).map_err(unreadable));
+            sight.map_err(&error)
+        }))
+    }
+
+    /// Sends marked frames from an end of a link; says why they were not taken, in words.
+    pub async fn send_frames(&self, wire: WireId, shots: Shots) -> Result<String> {
+        let request = pn::SendFramesRequest {
+            term: self.term,
+            wire_id: wire.get(),
+            end: match shots.from {
+                End::A => pn::End::A,
+                End::B => pn::End::B,
+            }
+            .into(),
+            mark: shots.mark,
+            count: shots.count,
+            large: shots.large,
+        };
+        let sent = bounded(NOTE, self.network.clone().send_frames(request)).await;
+        Ok(sent.map_err(self.error(NETWORK))?.detail)
+    }
+
     /// What the host's network has, as it is seen.
     pub async fn observe_network(&self) -> Result<impl Stream<Item = Result<NetworkEvent>> + Send + use<>> {
         let call = bounded(NOTE, {
@@ -159,6 +195,35 @@ impl HostClient {
             std::future::ready(event.transpose())
         }))
     }
+}
+
+/// What a host saw so far. Of places and ends that this version does not know nothing is said.
+fn sight(message: pn::WatchFramesResponse) -> Result<Sight, ConvertError> {
+    let spot = |place: pn::FramePlace| {
+        let kind = match place.kind() {
+            pn::FramePlaceKind::Interface => Kind::Interface,
+            pn::FramePlaceKind::HostEnd => Kind::HostEnd,
+            pn::FramePlaceKind::Tunnel => Kind::Tunnel,
+            pn::FramePlaceKind::Unspecified => return None,
+        };
+        let end = match place.end() {
+            pn::End::A => End::A,
+            pn::End::B => End::B,
+            pn::End::Unspecified => return None,
+        };
+        Some(Spot {
+            kind,
+            end,
+            interface: place.interface,
+            watched: place.watched,
+            passed_over: place.passed_over,
+            detail: place.detail,
+            a_to_b: place.a_to_b.into_iter().collect(),
+            b_to_a: place.b_to_a.into_iter().collect(),
+        })
+    };
+    let spots = message.places.into_iter().filter_map(spot).collect();
+    Ok(Sight { spots, wire: message.wire.map(TryInto::try_into).transpose()? })
 }
 
 /// The parts of a snapshot that came so far.

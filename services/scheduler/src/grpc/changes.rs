@@ -17,7 +17,7 @@ use crate::store::LinkView;
 /// Most interfaces that are captured at once.
 const CAPTURED: usize = 64;
 
-fn invalid(field: &str, what: impl Into<String>) -> Status {
+pub(super) fn invalid(field: &str, what: impl Into<String>) -> Status {
     let what = what.into();
     let failure = Failure::new(Code::InvalidArgument, "INVALID_REQUEST", format!("{field} {what}"));
     to_status(failure.violation(field, what))

@@ -9,6 +9,9 @@
 //! it until it is committed; a write of a former leader never comes after the next one began its term, and so never after it read the rows. SQLite needs neither:
 //! its file is claimed by one process.
 //!
+//! The server cannot see that a process hangs whose sessions live. So the leader says each half second that it is there, by a statement in the session that holds the lock, and who stands by has
+//! the server end that session when nothing came for some seconds, and with it a write that holds the term. The leader may just have been slow: then it finds another one's term and ends.
+//!
 //! A leader that the database does not answer gives itself up when the server gives it up: else it would say that it leads, and be asked, while another one does.
 
 use std::sync::Arc;
@@ -28,6 +31,17 @@ use crate::rows::now_us;
 
 /// Names the lock within a database.
 const LOCK: &str = "SELECT pg_try_advisory_lock(5645678721347) AS led";
+/// What the leader says in its session.
+const BEAT: &str = "SELECT 1";
+/// Ends sessions that hold the lock, or the row of the term in a write, and in which nothing happened for so long that the process hangs: five of its words are missing. With the time that a caller takes to
+/// see that nobody answers, another one is to lead within five seconds.
+const END_SILENT: &str = "SELECT count(pg_terminate_backend(a.pid)) AS ended FROM pg_stat_activity a \
+    WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND a.state LIKE 'idle%' \
+    AND clock_timestamp() - a.state_change > interval '2500 milliseconds' \
+    AND EXISTS (SELECT 1 FROM pg_locks l WHERE l.pid = a.pid AND l.granted AND (\
+        l.locktype = 'advisory' AND l.objsubid = 1 AND CAST(l.classid AS BIGINT) = 5645678721347 >> 32 \
+            AND CAST(l.objid AS BIGINT) = 5645678721347 & 4294967295 \
+        OR l.locktype = 'relation' AND l.relation = to_regclass('meta') AND l.mode IN ('RowShareLock', 'RowExclusiveLock')))";
 /// How often it is tried to lead, and looked whether the session still lives.
 const LOOK: Duration = Duration::from_millis(500);
 /// What who stands by is woken by: the lead was given up. The server may need a moment to see that the session is gone, so it is tried …
@@ -135,9 +149,19 @@ impl Drop for Lead {
     }
 }
 
-/// The session that holds the lock; none when another one does.
+/// The session that holds the lock; none when another one does. The session of one that hangs is ended.
 async fn try_to_lead(database: &Database) -> Result<Option<Connection>> {
     let mut session = database.connect().await?;
+    let led: bool = session.fetch_one(LOCK).await?.try_get("led")?;
+    if led {
+        return Ok(Some(session));
+    }
+    let ended: i64 = session.fetch_one(END_SILENT).await?.try_get("ended")?;
+    if ended == 0 {
+        return Ok(None);
+    }
+    tracing::warn!(%database, sessions = ended, "the scheduler that leads hangs: its sessions were ended");
+    sleep(AGAIN).await;
     let led: bool = session.fetch_one(LOCK).await?.try_get("led")?;
     Ok(led.then_some(session))
 }
@@ -160,7 +184,7 @@ async fn keep(
     let mut answered = Instant::now();
     loop {
         sleep(LOOK).await;
-        if timeout(ANSWER, session.ping()).await.is_ok_and(|answer| answer.is_ok()) {
+        if timeout(ANSWER, session.execute(BEAT)).await.is_ok_and(|answer| answer.is_ok()) {
             answered = Instant::now();
             continue;
         }

@@ -191,3 +191,34 @@ async fn leave_to_capture_names_the_interfaces() {
         assert_eq!(ask(targets).await.unwrap_err().reason, reason);
     }
 }
+
+#[tokio::test]
+async fn a_check_sends_frames_both_ways_and_says_where_they_stop() {
+    let world = World::new().await;
+    world.deploy("l", spec(2, &[(1, 2)])).await;
+    let check = |frame_count| {
+        let request = ps::CheckLinkRequest { lab: "L".into(), link: LINK.into(), frame_count };
+        let mut client = world.client.clone();
+        async move { client.check_link(request).await.map(tonic::Response::into_inner) }
+    };
+    let healthy = check(0).await.unwrap();
+    for way in [healthy.a_to_b, healthy.b_to_a].map(Option::unwrap) {
+        assert_eq!((way.verdict(), way.reason.as_str(), way.sent), (p::PathVerdict::Passes, "", 10));
+        assert_eq!(way.stops.len(), 4);
+        assert!(way.stops.iter().all(|stop| stop.seen == Some(10) && stop.seen_large == 5));
+    }
+    let sent = world.host().read(|s| s.frames.clone());
+    assert_eq!(sent.iter().map(|sent| sent.end()).collect::<Vec<_>>().len(), 2, "one call an end");
+    assert_eq!(sent[0].mark, sent[1].mark);
+    world.host().with(|s| s.takes_no_frames = true);
+    let dead = check(3).await.unwrap().a_to_b.unwrap();
+    assert_eq!((dead.verdict(), dead.sent), (p::PathVerdict::Stops, 3));
+    assert_eq!(dead.stopped_at(), p::PathPlace::SendingInterface);
+    assert!(dead.reason.contains("it is set down"), "{}", dead.reason);
+    assert_ne!(world.host().read(|s| s.frames.last().unwrap().mark), sent[0].mark, "each has its own mark");
+
+    let refused = |status: tonic::Status| netloom_service::status::from_status(&status).reason;
+    assert_eq!(refused(check(201).await.unwrap_err()), "INVALID_REQUEST");
+    let none = ps::CheckLinkRequest { lab: "l".into(), link: "x".into(), frame_count: 0 };
+    assert_eq!(refused(world.client.clone().check_link(none).await.unwrap_err()), "LINK_NOT_FOUND");
+}

@@ -129,6 +129,10 @@ pub struct State {
     pub down: BTreeSet<String>,
     /// True: wires never come up.
     pub unplugged: bool,
+    /// Marked frames that were sent.
+    pub frames: Vec<pn::SendFramesRequest>,
+    /// True: no interface takes frames.
+    pub takes_no_frames: bool,
     /// How far its clock is ahead.
     pub ahead_us: i64,
     /// True: each call takes ten seconds.

@@ -1,6 +1,7 @@
 //! The fake host's network service.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use netloom_model::Failure;
 use netloom_proto::network::v1 as pn;
@@ -60,6 +61,36 @@ impl NetworkService for Host {
 
     async fn capture(&self, _: Request<pn::CaptureRequest>) -> Answer<Self::CaptureStream> {
         Err(tonic::Status::unimplemented("the fake host captures nothing"))
+    }
+
+    type WatchFramesStream = Stream_<pn::WatchFramesResponse>;
+
+    async fn watch_frames(
+        &self,
+        request: Request<pn::WatchFramesRequest>,
+    ) -> Answer<Self::WatchFramesStream> {
+        let pn::WatchFramesRequest { term, wire_id, mark } = request.into_inner();
+        self.called("network.watch_frames", Some(term), 0).await?;
+        let host = self.clone();
+        let told = futures::stream::unfold(false, move |begun| {
+            let host = host.clone();
+            async move {
+                if begun {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                let places = host.read(|s| frame_places(s, wire_id, mark));
+                Some((Ok(pn::WatchFramesResponse { places, wire: None }), true))
+            }
+        });
+        Ok(Response::new(Box::pin(told)))
+    }
+
+    async fn send_frames(&self, request: Request<pn::SendFramesRequest>) -> Answer<pn::SendFramesResponse> {
+        let request = request.into_inner();
+        self.called("network.send_frames", Some(request.term), request.encoded_len()).await?;
+        let detail = if self.read(|s| s.takes_no_frames) { "it is set down".into() } else { String::new() };
+        self.with(|s| s.frames.push(request));
+        Ok(Response::new(pn::SendFramesResponse { detail }))
     }
 
     type ObserveStream = Stream_<pn::ObserveResponse>;
@@ -123,4 +154,30 @@ impl NetworkService for Host {
         };
         Ok(Response::new(observe(self.clone(), look)))
     }
+}
+
+/// Frames that were sent came to all places of a wire, unless none are taken.
+fn frame_places(s: &State, wire_id: u64, mark: u64) -> Vec<pn::FramePlace> {
+    let Some(wire) = s.wires.get(&wire_id) else { return Vec::new() };
+    let came = |end: pn::End| {
+        let sent = s.frames.iter().find(|sent| sent.mark == mark && sent.end() == end);
+        let count = sent.filter(|_| !s.takes_no_frames).map_or(0, |sent| sent.count);
+        (0..count).collect::<Vec<u32>>()
+    };
+    let mut places = Vec::new();
+    for (end, what) in [(pn::End::A, &wire.a), (pn::End::B, &wire.b)] {
+        let is_nic = matches!(what.as_ref().and_then(|end| end.end.as_ref()), Some(pn::wire_end::End::Nic(_)));
+        for kind in [pn::FramePlaceKind::Interface, pn::FramePlaceKind::HostEnd] {
+            places.extend(is_nic.then(|| pn::FramePlace {
+                kind: kind.into(),
+                end: end.into(),
+                interface: "eth1".into(),
+                watched: true,
+                a_to_b: came(pn::End::A),
+                b_to_a: came(pn::End::B),
+                ..pn::FramePlace::default()
+            }));
+        }
+    }
+    places
 }
