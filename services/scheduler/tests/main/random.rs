@@ -154,8 +154,11 @@ async fn nothing_is_reserved_twice_lives_twice_or_is_left_whatever_happens() {
             }
             for host in &world.hosts {
                 let (cpu, nodes) = wanted.remove(&host.name).unwrap_or_default();
-                let there: Vec<(String, String)> =
-                    host.read(|s| s.exists.values().map(|e| (e.lab_uid.clone(), e.node.clone())).collect());
+                // What a deploy that failed had set aside stays so, and reserves nothing.
+                let there: Vec<(String, String)> = host.read(|s| {
+                    let there = s.exists.values().filter(|e| e.phase != Phase::Aside);
+                    there.map(|e| (e.lab_uid.clone(), e.node.clone())).collect()
+                });
                 let reserved = facts(&world, &host.name).await.cpu_reserved_millis;
                 if reserved != cpu || there.len() != nodes.len() || !there.iter().all(|n| nodes.contains(n)) {
                     return false;
