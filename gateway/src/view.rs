@@ -232,6 +232,7 @@ pub fn host(facts: ps::HostFacts) -> Result<v1::Host, Error> {
         cordoned: facts.cordoned,
         drain: facts.drain,
         staying: facts.staying,
+        paths: facts.paths,
         labels: facts.labels,
         address: facts.address,
         certificate_serial: facts.certificate_serial,

@@ -59,8 +59,22 @@ pub fn describe(host: &api::Host) -> String {
         let short = node.node.trim_start_matches("labs/").replacen("/nodes/", "/", 1);
         ("Stays", format!("{short}: {}", why.join("; ")))
     });
-    let shown = lines.into_iter().chain(stay).filter(|(_, value)| !value.is_empty());
+    let paths = host.paths.iter().map(|path| ("Path", way(path)));
+    let shown = lines.into_iter().chain(paths).chain(stay).filter(|(_, value)| !value.is_empty());
     shown.map(|(name, value)| format!("{name:<17}{value}\n")).collect()
+}
+
+/// What was measured of the ways between two hosts.
+fn way(path: &api::HostPath) -> String {
+    let mtu = |mtu: u32| if mtu == 0 { "not known".to_owned() } else { mtu.to_string() };
+    let why = if path.problem.is_empty() { String::new() } else { format!(": {}", path.problem) };
+    format!(
+        "{} at {}, MTU {} there, {} back{why}",
+        path.host,
+        path.address,
+        mtu(path.mtu_to),
+        mtu(path.mtu_from)
+    )
 }
 
 /// How far a host is drained, in words; empty when it is not.

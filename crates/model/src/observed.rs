@@ -1,6 +1,7 @@
 //! What hosts read back. "Running", "up" and "present" are only ever said from these.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -330,6 +331,20 @@ pub struct NetworkInventory {
     /// Where its wires to other hosts begin; none where it has none.
     #[serde(default)]
     pub underlay: Option<Underlay>,
+    /// What was measured of the ways to other hosts, in the order of their addresses. It is told again whenever a host is heard of, and kept nowhere.
+    #[serde(skip)]
+    pub paths: Arc<[PathMtu]>,
+}
+
+/// What was measured of the way to another host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathMtu {
+    /// The other host's tunnel address.
+    pub address: IpAddr,
+    /// MTU, in bytes, that an interface may have whose frames go there through a tunnel; none when it is not known.
+    pub mtu: Option<u32>,
+    /// Why it is not known, in words.
+    pub problem: String,
 }
 
 /// Where a host's wires to other hosts begin.

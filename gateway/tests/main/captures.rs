@@ -41,6 +41,13 @@ impl NetworkService for Network {
         Err(Status::unimplemented("the gateway does not call this"))
     }
 
+    async fn set_peers(
+        &self,
+        _: Request<pn::SetPeersRequest>,
+    ) -> Result<Response<pn::SetPeersResponse>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
+
     type WatchFramesStream = Answers<pn::WatchFramesResponse>;
 
     async fn watch_frames(

@@ -214,6 +214,13 @@ pub fn hosts(nodes: &[ps::NodeFacts]) -> Vec<ps::HostFacts> {
         }],
     };
     let host = ps::HostFacts {
+        paths: vec![p::HostPath {
+            host: "lost".into(),
+            address: "192.0.2.2".into(),
+            mtu_to: 1_450,
+            mtu_from: 1_400,
+            problem: String::new(),
+        }],
         drain: p::DrainState::Draining.into(),
         staying: vec![stays],
         uid: uid(300),

@@ -43,7 +43,7 @@ pub struct Config {
     pub host_interfaces: bool,
     /// Address of this host that tunnels to other hosts begin at; without it no wire goes to another host.
     pub tunnel_address: Option<IpAddr>,
-    /// UDP port of tunnels in the kernel, alike on all hosts; those of Open vSwitch have the next one.
+    /// UDP port of tunnels in the kernel, alike on all hosts; those of Open vSwitch have the next one, and paths are measured at the one after that.
     pub tunnel_port: u16,
 }
 
@@ -91,9 +91,9 @@ impl Config {
                 "network.segment_prefix must not be the nic_prefix with v, w, x, y or z behind it".to_owned(),
             ));
         }
-        if !(1..u16::MAX).contains(&self.tunnel_port) {
+        if !(1..u16::MAX - 1).contains(&self.tunnel_port) {
             return Err(Error::Config(
-                "network.tunnel_port must be 1 to 65534: the next one is used, too".to_owned(),
+                "network.tunnel_port must be 1 to 65533: the next two are used, too".to_owned(),
             ));
         }
         if self.tunnel_address.is_some_and(|address| address.is_unspecified() || address.is_multicast()) {
@@ -118,7 +118,7 @@ mod tests {
             Config { segment_prefix: "nl".into(), ..Config::default() },
             Config { segment_prefix: "nlx".into(), ..Config::default() },
             Config { segment_prefix: "nlv".into(), ..Config::default() },
-            Config { tunnel_port: u16::MAX, ..Config::default() },
+            Config { tunnel_port: u16::MAX - 1, ..Config::default() },
             Config { tunnel_address: Some([0, 0, 0, 0].into()), ..Config::default() },
             Config { bridge: "a/b".into(), ..Config::default() },
         ] {

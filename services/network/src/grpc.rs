@@ -5,6 +5,7 @@ mod observer;
 mod parts;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,10 +41,11 @@ pub struct Grpc {
     reads: watch::Receiver<Arc<Reads>>,
     capturer: Capturer,
     checker: Checker,
+    peers: watch::Sender<Arc<BTreeSet<IpAddr>>>,
 }
 
 impl Grpc {
-    /// Over what is wanted, what was found and counted, and when, what captures, and what makes checks.
+    /// Over what is wanted, what was found and counted, and when, what captures, what makes checks, and to whom paths are measured.
     pub fn new(
         store: Store,
         reports: watch::Receiver<Option<Arc<Report>>>,
@@ -51,8 +53,9 @@ impl Grpc {
         reads: watch::Receiver<Arc<Reads>>,
         capturer: Capturer,
         checker: Checker,
+        peers: watch::Sender<Arc<BTreeSet<IpAddr>>>,
     ) -> Grpc {
-        Grpc { store, reports, counts, reads, capturer, checker }
+        Grpc { store, reports, counts, reads, capturer, checker, peers }
     }
 }
 
@@ -191,5 +194,27 @@ impl NetworkService for Grpc {
         let (wire, end, order) = frames::order(&request)?;
         let sent = self.checker.send(request.term, wire, end, order).await.map_err(refused)?;
         Ok(Response::new(pb::SendFramesResponse { detail: sent.err().unwrap_or_default() }))
+    }
+
+    async fn set_peers(
+        &self,
+        request: Request<pb::SetPeersRequest>,
+    ) -> Result<Response<pb::SetPeersResponse>, Status> {
+        let pb::SetPeersRequest { term, addresses } = request.into_inner();
+        let address = |text: String| {
+            let what = |_| to_status(wrong("addresses", format!("\"{text}\" is no IP address")));
+            text.parse().map_err(what)
+        };
+        let addresses: BTreeSet<IpAddr> =
+            addresses.into_iter().map(address).collect::<Result<_, Status>>()?;
+        self.store.ask(term).map_err(refused)?;
+        self.peers.send_if_modified(|peers| {
+            let changed = **peers != addresses;
+            if changed {
+                *peers = Arc::new(addresses);
+            }
+            changed
+        });
+        Ok(Response::new(pb::SetPeersResponse {}))
     }
 }

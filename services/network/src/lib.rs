@@ -6,7 +6,7 @@
 //! to tell, does it, and waits until any of them changes. `namespace` makes the NICs of a namespace in one visit, `taps` takes over those of virtual machines, `driver::ovs` makes of all
 //! changes one transaction, `driver::flows` one bundle a bridge. `qdisc` has the words for what slows and redirects frames, `probe` finds out
 //! which of them the kernel understands, `counts` tells what wires carried. `observe` says what is new to an observer; `capture` reads packets for whoever holds a ticket,
-//! `check` sends marked frames over a wire and says where they come by.
+//! `check` sends marked frames over a wire and says where they come by, `paths` measures how large packets get to other hosts.
 //!
 //! What this prevents: a wire called up because it was asked for, not because its flows were read back; a subprocess, or a visit, per port
 //! or link; two labs that meet because port numbers changed under flows; and work that is lost when anything restarts, since there is no
@@ -29,6 +29,7 @@ mod netlink;
 mod netns;
 mod observe;
 mod offload;
+mod paths;
 mod plan;
 mod probe;
 mod qdisc;
@@ -59,7 +60,7 @@ use crate::check::Checker;
 use crate::grpc::Grpc;
 use crate::links::Monitor;
 use crate::names::Names;
-use crate::reconcile::{Reconciler, Reports, Sources};
+use crate::reconcile::{Reconciler, Reports, Sources, Ways};
 use crate::slice::Store;
 
 /// Runs the service in the network namespace it is called in, until shut down. What it made goes on carrying after.
@@ -88,6 +89,9 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
         running: Running::default(),
     };
     let (report, reports) = watch::channel(None);
+    let (site, sites) = watch::channel(None);
+    let (path, paths) = watch::channel(Arc::default());
+    let (peer, peers) = watch::channel(Arc::default());
     let checker = Checker {
         store: store.clone(),
         starts: sources.starts.clone(),
@@ -98,15 +102,17 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
         config: Arc::new(config.clone()),
         shutdown: shutdown.clone(),
     };
-    let reconciler = Reconciler::new(names, config, sources)?;
+    let reconciler = Reconciler::new(names, config, sources, Ways { site, paths })?;
     let (count, counts) = watch::channel(Arc::default());
     let (note_read, reads) = watch::channel(Arc::default());
     let listener = connector.listen(&settings.endpoints.network).await?;
-    let service = NetworkServiceServer::new(Grpc::new(store, reports, counts, reads, capturer, checker))
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
+    let service =
+        NetworkServiceServer::new(Grpc::new(store, reports, counts, reads, capturer, checker, peer))
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(MAX_MESSAGE);
     let mut work = JoinSet::new();
     work.spawn(reconciler.run(Reports { report, counts: count, reads: note_read }, shutdown.clone()));
+    tokio::spawn(paths::run(sites, peers, path, shutdown.clone()));
     let mut served = pin!(server::serve(
         listener,
         Routes::new(service),

@@ -35,6 +35,7 @@ use crate::names::Names;
 use crate::netlink::{self, Netlink};
 use crate::netns::Starts;
 use crate::observe::Observed;
+use crate::paths::{Paths, Site};
 use crate::plan::{self, Facts, Plan};
 use crate::probe;
 use crate::slice::{Store, Wanted};
@@ -80,8 +81,17 @@ pub struct Sources {
     pub client: Client,
 }
 
+/// The ways to other hosts: where they are measured from, and what was measured.
+pub struct Ways {
+    /// Where from.
+    pub site: watch::Sender<Option<Site>>,
+    /// What.
+    pub paths: watch::Receiver<Arc<Paths>>,
+}
+
 /// The loop.
 pub struct Reconciler {
+    ways: Ways,
     names: Names,
     config: Config,
     sources: Sources,
@@ -105,7 +115,7 @@ pub struct Reconciler {
 
 impl Reconciler {
     /// Over these sources. Must be called in the host's network namespace.
-    pub fn new(names: Names, config: Config, sources: Sources) -> Result<Reconciler, Error> {
+    pub fn new(names: Names, config: Config, sources: Sources, ways: Ways) -> Result<Reconciler, Error> {
         let failed = |source| Error::Kernel { what: "route netlink cannot be used", source };
         let kernel_datapath = netlink::has_generic_family("ovs_datapath").unwrap_or_else(|e| {
             tracing::warn!(
@@ -115,6 +125,7 @@ impl Reconciler {
         });
         let (wake, starts) = (Arc::new(Notify::new()), sources.starts.borrow().clone());
         Ok(Reconciler {
+            ways,
             underlay: Look::new(&config),
             netlink: Arc::new(Mutex::new(Netlink::open().map_err(failed)?)),
             kernel_datapath,
@@ -139,6 +150,7 @@ impl Reconciler {
         let mut starts = self.sources.starts.clone();
         let mut links = self.sources.monitor.links();
         let mut snapshots = self.sources.client.snapshots();
+        let mut paths = self.ways.paths.clone();
         // What exists is told from the first word on; a database that does not answer is not waited for.
         let _ = tokio::time::timeout(TIMER, snapshots.wait_for(Option::is_some)).await;
         let wake = self.wake.clone();
@@ -166,6 +178,7 @@ impl Reconciler {
                 there = starts.changed() => there.map_err(|_| Error::Ended("lists network namespaces"))?,
                 there = links.changed() => there.map_err(|_| Error::Ended("watches interfaces"))?,
                 there = snapshots.changed() => there.map_err(|_| Error::Ended("reads Open vSwitch's database"))?,
+                Ok(()) = paths.changed() => {}
                 () = wake.notified() => {}
                 () = tokio::time::sleep(pause) => {}
                 () = shutdown.cancelled() => return Ok(()),
@@ -192,6 +205,10 @@ impl Reconciler {
         self.switch.read(now.db);
         let tables = self.switch.tables();
         let troubles = self.troubles.with(now.wanted.revision, &now.starts);
+        let underlay = self.underlay.now(&now.links);
+        let site = underlay.and_then(|underlay| underlay.site(&now.links));
+        self.ways.site.send_if_modified(|told| std::mem::replace(told, site) != site);
+        let paths = self.ways.paths.borrow().clone();
         let facts = Facts {
             names: &self.names,
             wanted: &now.wanted,
@@ -209,7 +226,8 @@ impl Reconciler {
             plane: self.config.plane,
             impairments: &self.impairments,
             host_interfaces: self.config.host_interfaces,
-            underlay: self.underlay.now(&now.links),
+            underlay,
+            paths: &paths,
         };
         let mut plan = plan::plan(&facts);
         let held = self.switch.rest(arrivals::PORTS).filter(|_| gather && !plan.changes.is_empty());
@@ -329,7 +347,9 @@ mod tests {
             monitor: Monitor::start(starts).unwrap(),
             client: Client::connect(config.ovsdb_socket.clone(), ovs::DATABASE, ovs::tables()),
         };
-        let reconciler = Reconciler::new(Names::new(&config, Owner::new()), config, sources).unwrap();
+        let (site, (_paths, paths)) = (watch::Sender::default(), watch::channel(Arc::default()));
+        let ways = Ways { site, paths };
+        let reconciler = Reconciler::new(Names::new(&config, Owner::new()), config, sources, ways).unwrap();
         let (report, mut reports) = watch::channel(None);
         let (counts, reads) = (watch::Sender::default(), watch::Sender::default());
         let running = tokio::spawn(reconciler.run(Reports { report, counts, reads }, Shutdown::new()));

@@ -9,6 +9,7 @@ use nix::ifaddrs::getifaddrs;
 
 use crate::config::Config;
 use crate::links::Links;
+use crate::paths::Site;
 
 /// How often it is looked which interface has the address.
 const LOOK: Duration = Duration::from_secs(5);
@@ -32,10 +33,25 @@ impl Underlay {
         self.port + 1
     }
 
-    /// MTU that a NIC may have whose frames go through a tunnel; none while no interface has the address.
-    pub fn mtu(&self, links: &Links) -> Option<u32> {
+    /// UDP port that paths to other hosts are measured at: the one after those of tunnels.
+    pub fn path_port(&self) -> u16 {
+        self.port + 2
+    }
+
+    /// Where paths to other hosts are measured from; none while no interface has the address.
+    pub fn site(&self, links: &Links) -> Option<Site> {
         let link = links.get(self.interface.as_ref()?)?;
-        Some(link.mtu.saturating_sub(OVERHEAD[usize::from(self.address.is_ipv6())]))
+        Some(Site { address: self.address, port: self.path_port(), mtu: link.mtu })
+    }
+
+    /// MTU that a NIC may have whose frames go through a tunnel in packets of so many bytes.
+    pub fn within(&self, packet: u32) -> u32 {
+        packet.saturating_sub(OVERHEAD[usize::from(self.address.is_ipv6())])
+    }
+
+    /// MTU that a NIC may have whose frames go through a tunnel, by what the interface takes; none while no interface has the address.
+    pub fn mtu(&self, links: &Links) -> Option<u32> {
+        Some(self.within(self.site(links)?.mtu))
     }
 
     /// Why no wire can begin there; none when one can.

@@ -2,18 +2,19 @@
 //!
 //! What both hosts have to have alike is decided here, for both, and kept in the link's row: where the tunnel begins and ends, and what carries it. It follows what
 //! the hosts say of themselves; one that is not heard of leaves what is known, so that a scheduler that starts again, or a host that is away, takes nothing from a wire.
-//! What fits through decides the MTU of the interfaces: of the link, and of all links of its lab that do not name one, since routers and bridges of a lab expect
+//! What fits through, as the hosts have measured it of each other ([`crate::peers`]), or as their interfaces take until then, decides the MTU of the interfaces: of the link, and of all links of its lab that do not name one, since routers and bridges of a lab expect
 //! frames that fit everywhere.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use netloom_model::id::{HostId, LinkUid};
-use netloom_model::observed::{NetworkInventory, Underlay};
+use netloom_model::observed::{NetworkInventory, PathMtu, Underlay};
 use netloom_model::plan::{Action, Object, Verb};
 use netloom_model::spec::Plane;
 use netloom_model::state::Runtime;
 
-use crate::rows::{LabRows, LinkRow};
+use crate::rows::{Far, LabRows, LinkRow};
 use crate::world::{Heard, NetworkView};
 
 /// How other hosts are reached from one, as it says.
@@ -46,8 +47,23 @@ pub fn no_address(host: &HostId) -> String {
     )
 }
 
-/// Brings the ways of links between hosts, and the MTUs of interfaces, to what hosts say: none of one that is not heard of.
-pub fn settle(rows: &mut LabRows, reach: impl Fn(&HostId) -> Option<Reach>) {
+/// What is said of a link whose hosts have different UDP ports for tunnels: what one sends the other does not take. None where they are alike.
+pub fn other_ports(near: &HostId, far: &Far) -> Option<String> {
+    let [Some(one), Some(other)] = far.underlays else { return None };
+    (one.port != other.port).then(|| {
+        format!(
+            "host {near} has its tunnels at UDP port {} and host {} at {}, so that neither takes what the other sends: set network.tunnel_port alike on both",
+            one.port, far.host, other.port
+        )
+    })
+}
+
+/// Brings the ways of links between hosts, and the MTUs of interfaces, to what hosts say and have measured: none of one that is not heard of.
+pub fn settle(
+    rows: &mut LabRows,
+    reach: impl Fn(&HostId) -> Option<Reach>,
+    paths: impl Fn(&HostId) -> Option<Arc<[PathMtu]>>,
+) {
     if rows.links.values().all(|link| link.far.is_none()) {
         return;
     }
@@ -65,9 +81,22 @@ pub fn settle(rows: &mut LabRows, reach: impl Fn(&HostId) -> Option<Reach>) {
         if let [Some(one), Some(other)] = told {
             let (plane, why) = plane(lab, ends_in_bridge, is_impaired, [one, other]);
             (far.plane, far.plane_reason) = (plane, why.to_owned());
+            // What was measured stands until it is measured anew: a service that starts again knows of no path for a moment.
+            let known = [paths(near), paths(&far.host)].map(Option::unwrap_or_default);
+            far.path = measured(&known, [one.underlay, other.underlay]).or(far.path);
         }
     }
     mtus(rows);
+}
+
+/// What was measured between two hosts, the smaller of both ways; none while neither was.
+fn measured([one, other]: &[Arc<[PathMtu]>; 2], [here, there]: [Option<Underlay>; 2]) -> Option<u32> {
+    let to = |paths: &[PathMtu], end: Option<Underlay>| {
+        let address = end?.address;
+        let at = paths.binary_search_by_key(&address, |path| path.address).ok()?;
+        paths[at].mtu
+    };
+    [to(one, there), to(other, here)].into_iter().flatten().min()
 }
 
 /// What carries a link between two hosts, and why.
@@ -134,7 +163,12 @@ pub fn tell(before: &LabRows, rows: &LabRows, actions: &mut Vec<Action>) {
         let words = mtu.map(|mtu| match &link.far {
             Some(far) => {
                 let near = link.host.as_ref().map(HostId::as_str).unwrap_or_default();
-                format!("its MTU is {mtu}, which is what fits between hosts {near} and {}", far.host)
+                let fits =
+                    format!("its MTU is {mtu}, which is what fits between hosts {near} and {}", far.host);
+                match far.believed().filter(|believed| far.mtu() == Some(*mtu) && believed > mtu) {
+                    Some(believed) => format!("{fits} as measured; their interfaces would take {believed}"),
+                    None => fits,
+                }
             }
             None => format!("its MTU is {mtu}, which is what fits between the hosts of the lab"),
         });
@@ -142,7 +176,8 @@ pub fn tell(before: &LabRows, rows: &LabRows, actions: &mut Vec<Action>) {
             let mut ends = link.hosts().zip(&far.underlays);
             ends.find(|(_, underlay)| underlay.is_none()).map(|(host, _)| no_address(host))
         });
-        let words: Vec<String> = words.into_iter().chain(lacking).collect();
+        let apart = link.host.as_ref().zip(link.far.as_ref()).and_then(|(near, far)| other_ports(near, far));
+        let words: Vec<String> = words.into_iter().chain(lacking).chain(apart).collect();
         if words.is_empty() {
             continue;
         }

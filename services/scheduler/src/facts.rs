@@ -53,7 +53,12 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
             nic.alive = false;
         }
     }
-    across::settle(rows, |host| Reach::of(&hosts.get(host)?.network));
+    let network = |host: &HostId| hosts.get(host).map(|view| &view.network);
+    across::settle(
+        rows,
+        |host| Reach::of(network(host)?),
+        |host| network(host).map(|network| network.inventory.paths.clone()),
+    );
     let placed: BTreeMap<String, Option<HostId>> =
         rows.nodes.values().filter(|n| n.is_wanted()).map(|n| (n.spec.id.clone(), n.host.clone())).collect();
     let stopped: BTreeSet<String> = rows
@@ -156,6 +161,10 @@ fn across_facts(link: &mut LinkRow, lab: &LabId, hosts: &BTreeMap<HostId, HostVi
     let lacks_address = ends.iter().zip(&far.underlays).find(|(_, underlay)| underlay.is_none());
     if let Some(((host, _), _)) = lacks_address.filter(|_| all_heard) {
         (link.state, link.reason) = (LinkState::Failed, across::no_address(host));
+        return false;
+    }
+    if let Some(why) = across::other_ports(near, far).filter(|_| all_heard) {
+        (link.state, link.reason) = (LinkState::Failed, why);
         return false;
     }
     if link.vni.is_none() {

@@ -46,6 +46,7 @@ pub mod janitor;
 pub mod membership;
 pub mod observer;
 pub mod operation;
+mod peers;
 pub mod place;
 pub mod plan;
 pub mod policy;
@@ -134,6 +135,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     tasks.spawn(observer::keep(core.clone(), shutdown.clone()));
     tasks.spawn(prepare::run(core.clone(), shutdown.clone()));
     tasks.spawn(certificates::run(core.clone(), shutdown.clone()));
+    tasks.spawn(peers::run(core.clone(), shutdown.clone()));
     tasks.spawn(operation::run(core.clone(), shutdown.clone()));
     tasks.spawn(place_again(core.clone(), shutdown.clone()));
     tasks.spawn(drain::run(core.clone(), shutdown.clone()));

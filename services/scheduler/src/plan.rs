@@ -182,7 +182,9 @@ fn wire_up(rows: &mut LabRows, ctx: Context<'_>) {
     links::nics(rows, ctx.catalogue);
     let reach = ctx.rooms.iter().filter_map(|room| Some((&room.host, room.allowed.reach?)));
     let reach: BTreeMap<&HostId, Reach> = reach.collect();
-    across::settle(rows, |host| reach.get(host).copied());
+    let paths: BTreeMap<&HostId, _> =
+        ctx.rooms.iter().map(|room| (&room.host, &room.allowed.paths)).collect();
+    across::settle(rows, |host| reach.get(host).copied(), |host| paths.get(host).copied().cloned());
     forget_what_is_nowhere(rows);
     let hosts: Vec<HostId> = rows.nodes.values().filter_map(|n| n.host.clone()).collect();
     rows.hosts.extend(hosts);

@@ -263,18 +263,26 @@ pub struct Far {
     pub plane: Plane,
     /// Why, in words.
     pub plane_reason: String,
+    /// MTU of the largest frames that were measured to get through both ways; none while nobody has measured it.
+    #[serde(default)]
+    pub path: Option<u32>,
 }
 
 impl Far {
     /// The way to a host of which nothing is known yet.
     pub fn to(host: HostId) -> Far {
-        Far { host, underlays: [None, None], plane: Plane::Kernel, plane_reason: String::new() }
+        Far { host, underlays: [None, None], plane: Plane::Kernel, plane_reason: String::new(), path: None }
     }
 
-    /// MTU of the largest frames that fit through; none while the way is not known.
-    pub fn mtu(&self) -> Option<u32> {
+    /// MTU of the largest frames that the interfaces of both hosts take; none while one of them is not known.
+    pub fn believed(&self) -> Option<u32> {
         let [one, other] = self.underlays;
         Some(one?.mtu.min(other?.mtu))
+    }
+
+    /// MTU of the largest frames that fit through, as measured, or as believed until it was; none while the way is not known.
+    pub fn mtu(&self) -> Option<u32> {
+        self.believed().map(|believed| believed.min(self.path.unwrap_or(u32::MAX)))
     }
 }
 

@@ -201,6 +201,7 @@ impl Scheduler {
                         labels: view.policy.labels.clone(),
                         taints: view.policy.taints.clone(),
                         reach: Reach::of(&view.network),
+                        paths: view.network.inventory.paths.clone(),
                     },
                 }
             };

@@ -27,6 +27,15 @@ fn a_lab_runs_on_two_hosts_as_on_one() {
     let share = 0.1 / std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
     let pair = Pair::start(&[IMAGE], &format!("[scheduler]\ncpu_overcommit = {share}\n"));
     let (near, lab) = (&pair.near, pair.near.lab("wide"));
+    // Each has measured the way to the other.
+    eventually("the paths are measured both ways", BOUND, || {
+        ["local", "far"].iter().all(|host| {
+            let path = near.get(&format!("/v1/hosts/{host}")).expect("a host").body["paths"][0].clone();
+            path["mtuTo"] == 1450 && path["mtuFrom"] == 1450
+        })
+    });
+    let shown = near.netloom(&["host", "show", "local"]).must().stdout;
+    assert!(shown.contains("far at 172.31.9.2, MTU 1450 there, 1450 back"), "{shown}");
     let file = near.write("wide.clab.yml", &line(&lab, 4)).display().to_string();
     let planned = near.netloom(&["plan", "-t", &file]).must().stdout;
     assert!(planned.contains("its MTU is 1450, which is what fits between hosts"), "{planned}");

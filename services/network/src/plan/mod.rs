@@ -27,6 +27,7 @@ mod tunnel_tests;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -45,6 +46,7 @@ use crate::links::Links;
 use crate::names::Names;
 use crate::netns::Starts;
 use crate::observe::Observed;
+use crate::paths::Paths;
 use crate::slice::Wanted;
 use crate::underlay::Underlay;
 
@@ -88,6 +90,8 @@ pub struct Facts<'a> {
     pub host_interfaces: bool,
     /// Where wires to other hosts begin; none where there are none.
     pub underlay: Option<&'a Underlay>,
+    /// What was measured of the ways to other hosts.
+    pub paths: &'a Paths,
 }
 
 impl Facts<'_> {
@@ -369,6 +373,16 @@ fn blind(facts: &Facts<'_>) -> Option<&'static str> {
     (ours && !facts.tables.contains_key(&facts.names.bridge)).then_some("ovs-vswitchd does not answer")
 }
 
+/// What was measured of the ways to other hosts, in the words of the contract.
+fn paths(underlay: &Underlay, paths: &Paths) -> Arc<[observed::PathMtu]> {
+    let path = |(address, path): (&IpAddr, &Result<u32, String>)| observed::PathMtu {
+        address: *address,
+        mtu: path.as_ref().ok().map(|packet| underlay.within(*packet)),
+        problem: path.as_ref().err().cloned().unwrap_or_default(),
+    };
+    paths.iter().map(path).collect()
+}
+
 fn inventory(facts: &Facts<'_>) -> NetworkInventory {
     let plane = planes::between_nics(facts, None);
     let mut inventory = NetworkInventory {
@@ -380,6 +394,7 @@ fn inventory(facts: &Facts<'_>) -> NetworkInventory {
             let (address, port) = (underlay.address, underlay.port);
             underlay.mtu(facts.links).map(|mtu| observed::Underlay { address, port, mtu })
         }),
+        paths: facts.underlay.map(|underlay| paths(underlay, facts.paths)).unwrap_or_default(),
         ..NetworkInventory::default()
     };
     inventory.problems.extend(facts.underlay.and_then(|underlay| underlay.problem(facts.links)));

@@ -17,6 +17,7 @@ use crate::links::Links;
 use crate::names::Names;
 use crate::netlink::{GuestEnd, Link};
 use crate::netns::{Start, Starts};
+use crate::paths::Paths;
 use crate::redirect::Redirect;
 use crate::slice::Wanted;
 use crate::underlay::Underlay;
@@ -38,6 +39,7 @@ pub struct World {
     pub impairments: Vec<String>,
     pub kernel_datapath: bool,
     pub underlay: Option<Underlay>,
+    pub paths: Paths,
     pub next: u32,
 }
 
@@ -81,6 +83,7 @@ impl World {
             impairments: vec!["rate_bps".to_owned()],
             kernel_datapath: false,
             underlay: None,
+            paths: Paths::new(),
             next: 100_001,
         }
     }
@@ -104,6 +107,7 @@ impl World {
             impairments: &self.impairments,
             host_interfaces: true,
             underlay: self.underlay.as_ref(),
+            paths: &self.paths,
         }
     }
 

@@ -277,3 +277,56 @@ fn a_wire_to_another_host_needs_an_address() {
         host.until_up(&[wire]).await;
     });
 }
+
+/// What drops large packets on the way, and says nothing of it, is found by both hosts; what the interface takes is only believed.
+#[test]
+fn the_path_to_another_host_is_measured_both_ways() {
+    on_a_host("the_path_to_another_host_is_measured_both_ways", || async move {
+        let elsewhere = Elsewhere::start();
+        // A hop on the other host's side that takes 1,400 bytes; this host's own interface takes 9,600.
+        elsewhere.within(|_| crate::harness::run("ip", &["link", "set", "u0", "mtu", "1400"]));
+        let mut hosts = two_hosts(On::Kernel, &elsewhere).await;
+        let peers = |host: &Host, addresses: &[Ipv4Addr]| {
+            let addresses = addresses.iter().map(ToString::to_string).collect();
+            let mut client = host.client.clone();
+            async move { client.set_peers(pb::SetPeersRequest { term: 1, addresses }).await }
+        };
+        for host in &hosts {
+            host.sync(&Slice::default()).await;
+            peers(host, &UNDERLAY).await.unwrap();
+        }
+        let measured = |to: Ipv4Addr, mtu: u32| {
+            move |t: &crate::harness::Told| {
+                let path = t.inventory.paths.iter().find(|path| path.address == to.to_string());
+                path.is_some_and(|path| path.mtu == mtu && path.problem.is_empty())
+            }
+        };
+        // A veth lets four bytes more through, for a tag.
+        hosts[0].until("the way there is measured", measured(UNDERLAY[1], 1_354)).await;
+        hosts[1].until("and the way back", measured(UNDERLAY[0], 1_350)).await;
+        let believed = hosts[0].told().inventory.underlay.unwrap().mtu;
+        assert_eq!(believed, 9_550, "what the interface takes is another thing");
+
+        // A change of the interface has everything measured anew.
+        elsewhere.within(|_| crate::harness::run("ip", &["link", "set", "u0", "mtu", "9600"]));
+        hosts[1].until("there is more room", measured(UNDERLAY[0], 9_550)).await;
+        crate::harness::run("ip", &["link", "set", "u0", "mtu", "9500"]);
+        hosts[0].until("up to what the interface takes", measured(UNDERLAY[1], 9_450)).await;
+
+        // A peer that does not answer is told, with what to do; one that is named no more is nothing.
+        hosts[1].stop_service().await;
+        crate::harness::run("ip", &["link", "set", "u0", "mtu", "9400"]);
+        hosts[0]
+            .until("it is silent", |t| {
+                t.inventory.paths.iter().any(|path| path.mtu == 0 && path.problem.contains("UDP port 4791"))
+            })
+            .await;
+        peers(&hosts[0], &[]).await.unwrap();
+        hosts[0].until("nobody is named", |t| t.inventory.paths.is_empty()).await;
+        let stale = pb::SetPeersRequest { term: 0, addresses: vec![] };
+        assert!(hosts[0].client.clone().set_peers(stale).await.is_err(), "of a leader that is none any more");
+        let nonsense = pb::SetPeersRequest { term: 1, addresses: vec!["x".into()] };
+        assert!(hosts[0].client.clone().set_peers(nonsense).await.unwrap_err().message().contains("\"x\""));
+        drop(hosts);
+    });
+}

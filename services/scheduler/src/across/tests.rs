@@ -115,6 +115,64 @@ fn a_link_between_hosts_has_all_that_both_are_told_alike() {
     assert_eq!(told, [(Verb::Update, "a:eth1--b:eth1")]);
 }
 
+/// What h1 and h2 measured of the way to each other.
+fn paths(to: Option<u32>, back: Option<u32>) -> [(HostId, Arc<[PathMtu]>); 2] {
+    let path = |last: u8, mtu| {
+        let problem = String::new();
+        Arc::from([PathMtu { address: [192, 0, 2, last].into(), mtu, problem }])
+    };
+    [(host("h1"), path(2, to)), (host("h2"), path(1, back))]
+}
+
+#[test]
+fn what_was_measured_decides_the_smaller_of_both_ways() {
+    let measured_rooms = |to, back| {
+        let mut rooms = rooms();
+        for (room, (_, paths)) in rooms.iter_mut().zip(paths(to, back)) {
+            room.allowed.paths = paths;
+        }
+        rooms
+    };
+    for (to, back, mtu) in [
+        (Some(1_350), Some(1_450), 1_350),
+        (Some(1_450), Some(1_300), 1_300),
+        (None, Some(1_400), 1_400),
+        (Some(9_000), Some(9_000), 1_450),
+        (None, None, 1_450),
+    ] {
+        let Planned { rows, plan, .. } = planned(&empty(), &spec(), &measured_rooms(to, back));
+        let link = first(&rows);
+        let nic = rows.nics.values().find(|nic| nic.interface == "eth1").unwrap();
+        assert_eq!((link.far.as_ref().unwrap().mtu(), nic.mtu), (Some(mtu), mtu), "{to:?} {back:?}");
+        let reason = &plan.actions.iter().find(|a| a.id == link.id).unwrap().reason;
+        let measured = format!(
+            "its MTU is {mtu}, which is what fits between hosts h1 and h2 as measured; their interfaces would take 1450"
+        );
+        assert_eq!(reason.ends_with(&measured), mtu < 1_450, "{reason}");
+    }
+}
+
+#[test]
+fn what_was_measured_stands_until_it_is_measured_anew() {
+    let rows = rows();
+    let mut hosts = well(&rows);
+    let mut say = |to, back| {
+        for (id, paths) in paths(to, back) {
+            hosts.get_mut(&id).unwrap().network.inventory.paths = paths;
+        }
+        hosts.clone()
+    };
+    let mtu = |rows: &LabRows| rows.nics.values().find(|nic| nic.interface == "eth1").unwrap().mtu;
+    let (.., narrow) = told(&rows, &say(Some(1_350), Some(1_400)));
+    assert_eq!(mtu(&narrow), 1_350);
+    // A network service that starts again has measured nothing yet.
+    let (.., same) = told(&narrow, &say(None, None));
+    assert_eq!(mtu(&same), 1_350);
+    let (.., wider) = told(&narrow, &say(Some(1_440), Some(1_450)));
+    assert_eq!(mtu(&wider), 1_440);
+    assert_eq!(mtu(&rows), 1_450, "believed until it was measured");
+}
+
 fn tunnel(rows: &LabRows, on: &str) -> (Tunnel, bool, Option<Plane>) {
     let slice = slices::network(rows, &host(on));
     let wire = &slice.wires[&first(rows).wire_id];
@@ -242,6 +300,29 @@ fn the_state_of_a_link_between_hosts_is_that_of_both_halves() {
     hosts.get_mut(&host("h2")).unwrap().network.inventory.underlay = None;
     let (state, reason, _) = told(&rows, &hosts);
     assert_eq!((state, reason), (LinkState::Failed, no_address(&host("h2"))));
+}
+
+/// What one host sends to a port the other one does not listen at: both ends were UP, and nothing got through.
+#[test]
+fn hosts_with_different_ports_for_tunnels_are_told_of() {
+    let rows = rows();
+    let mut hosts = well(&rows);
+    let inventory = &mut hosts.get_mut(&host("h2")).unwrap().network.inventory;
+    inventory.underlay = Some(Underlay { port: 8_472, ..underlay(2, 1_550) });
+    let (state, reason, _) = told(&rows, &hosts);
+    assert_eq!(state, LinkState::Failed);
+    for word in
+        ["host h1 has its tunnels at UDP port 4789", "host h2 at 8472", "set network.tunnel_port alike"]
+    {
+        assert!(reason.contains(word), "{reason}");
+    }
+    let mut other = rooms();
+    other[1].allowed.reach = other[1]
+        .allowed
+        .reach
+        .map(|reach| Reach { underlay: Some(Underlay { port: 8_472, ..underlay(2, 1_550) }), ..reach });
+    let plan = planned(&empty(), &spec(), &other).plan;
+    assert!(plan.actions.iter().any(|a| a.reason.contains("set network.tunnel_port alike")), "{plan:?}");
 }
 
 #[test]

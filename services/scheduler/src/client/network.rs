@@ -1,6 +1,7 @@
 //! Calls to a host's network service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _};
@@ -141,6 +142,14 @@ impl HostClient {
         fail_point::pass("scheduler.tell-wires-removal", "after");
         let failure = |f: pn::RemoveFailure| Some((WireId::try_from(f.wire_id).ok()?, f.message));
         Ok(response.failures.into_iter().filter_map(failure).collect())
+    }
+
+    /// Names the hosts that paths are measured to, by their tunnel addresses.
+    pub async fn set_peers(&self, addresses: &BTreeSet<IpAddr>) -> Result<()> {
+        let addresses = addresses.iter().map(ToString::to_string).collect();
+        let request = pn::SetPeersRequest { term: self.term, addresses };
+        bounded(NOTE, self.network.clone().set_peers(request)).await.map_err(self.error(NETWORK))?;
+        Ok(())
     }
 
     /// Looks for marked frames of a link until the stream is dropped; its first word says that it looks.

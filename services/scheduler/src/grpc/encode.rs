@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use netloom_model::id::{HostId, WireId};
-use netloom_model::observed::Source;
+use netloom_model::observed::{NetworkInventory, PathMtu, Source};
 use netloom_model::plan::{Object as What, Progress};
 use netloom_model::state::{NodeState, Runtime};
 use netloom_model::tally::{LinkTally, NodeTally};
@@ -186,6 +186,7 @@ pub(super) fn host(
         cordoned: row.cordoned,
         drain: drain(core, &row.id).into(),
         staying: staying(core, &row.id),
+        paths: paths(core, &row.id),
         labels: row.policy.labels.into_iter().collect(),
         address: row.membership.address,
         certificate_serial: row.membership.serial,
@@ -206,6 +207,32 @@ pub(super) fn quota(core: &Scheduler, quota: Quota) -> ps::QuotaFacts {
         used_cpu_millis: used.cpu_millis,
         used_memory_bytes: used.memory_bytes,
     }
+}
+
+/// What was measured of the ways between a host and the others, by both.
+fn paths(core: &Scheduler, host: &HostId) -> Vec<p::HostPath> {
+    core.world.read(|hosts| {
+        let said = |host: &HostId| hosts.get(host).map(|view| &view.network.inventory);
+        let own = said(host).and_then(|inventory| Some((inventory, inventory.underlay?.address)));
+        let Some((own, here)) = own else { return Vec::new() };
+        let path = |(peer, view): (&HostId, &HostView)| {
+            let there = view.network.inventory.underlay.filter(|_| peer != host)?.address;
+            let of = |inventory: &NetworkInventory, address| {
+                inventory.paths.iter().find(|path| path.address == address).cloned()
+            };
+            let (to, from) = (of(own, there), of(&view.network.inventory, here));
+            let problems = [&to, &from].into_iter().flatten().map(|path| path.problem.as_str());
+            let mtu = |path: &Option<PathMtu>| path.as_ref().and_then(|path| path.mtu).unwrap_or_default();
+            (to.is_some() || from.is_some()).then(|| p::HostPath {
+                host: peer.to_string(),
+                address: there.to_string(),
+                mtu_to: mtu(&to),
+                mtu_from: mtu(&from),
+                problem: problems.clone().find(|problem| !problem.is_empty()).unwrap_or_default().to_owned(),
+            })
+        };
+        hosts.iter().filter_map(path).collect()
+    })
 }
 
 /// How far a host is drained, when it is.

@@ -3,10 +3,12 @@
 //! A node that asks for what no host allows is refused before anything is written; where some host allows it, it goes there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::constraint::{LABELS, PINNED};
 use crate::across::Reach;
 
+use netloom_model::observed::PathMtu;
 use netloom_model::spec::{
     EndpointType, Impairment, LinkSpec, NetworkMode, NodeSpec, Placement, capability, security_option,
 };
@@ -34,6 +36,8 @@ pub struct Allowed {
     pub taints: BTreeMap<String, String>,
     /// How other hosts are reached from it; none while it is not known.
     pub reach: Option<Reach>,
+    /// What it measured of the ways to other hosts.
+    pub paths: Arc<[PathMtu]>,
 }
 
 /// What a node asks of its host beside room.

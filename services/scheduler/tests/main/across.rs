@@ -195,3 +195,56 @@ async fn fourteen_nodes_run_on_two_hosts_of_which_one_would_be_at_156_percent() 
     let numbers: BTreeSet<u32> = tunnels(&world.hosts[0]).iter().map(|tunnel| tunnel.vni).collect();
     assert!(!numbers.is_empty() && numbers.len() == tunnels(&world.hosts[0]).len(), "each link has its own");
 }
+
+/// Hosts are told of each other, and what they measure decides the MTU of a lab that runs, and what is shown of a host.
+#[tokio::test]
+async fn the_path_between_hosts_is_measured_and_decides_the_mtu() {
+    let mut world = World::with(&["h1", "h2"], "").await;
+    for host in &world.hosts {
+        let told = || async { host.read(|s| s.peers.clone()) == ["192.0.2.1", "192.0.2.2"] };
+        eventually("it is told of all hosts", BOUND, told).await;
+    }
+    world.deploy("wide", wide(1)).await;
+    let measure = |host: usize, to: &str, mtu| {
+        let path = pn::PathMtu { address: to.into(), mtu, problem: String::new() };
+        world.hosts[host].with(|s| s.paths = vec![path]);
+    };
+    measure(0, "192.0.2.2", 1_440);
+    measure(1, "192.0.2.1", 1_350);
+    for host in &world.hosts {
+        let told = || async { host.read(|s| s.nics.values().all(|nic| nic.mtu == 1_350)) };
+        eventually("its interface gets what fits both ways", BOUND, told).await;
+    }
+    let request = ps::GetHostRequest { host: "h1".into() };
+    let shown = world.client.clone().get_host(request).await.unwrap().into_inner().paths;
+    assert_eq!(
+        shown,
+        [p::HostPath {
+            host: "h2".into(),
+            address: "192.0.2.2".into(),
+            mtu_to: 1_440,
+            mtu_from: 1_350,
+            problem: String::new()
+        }]
+    );
+    let planned = ps::ApplyLabRequest {
+        lab: "other".into(),
+        spec: Some(wide(1)),
+        validate_only: true,
+        ..Default::default()
+    };
+    let gone = world.destroy("wide").await.unwrap();
+    world.done(&gone.id).await;
+    let planned = world.request(planned).await.unwrap().plan.unwrap();
+    let link = planned.actions.iter().find(|a| a.id == LINK).unwrap();
+    assert!(link.reason.contains("1350, which is what fits between hosts h"), "{}", link.reason);
+    assert!(link.reason.contains("as measured; their interfaces would take 1450"), "{}", link.reason);
+    // A scheduler that starts again tells them anew.
+    world.hosts.iter().for_each(|host| host.with(|s| s.peers.clear()));
+    world.kill().await;
+    world.start().await;
+    for host in &world.hosts {
+        let told = || async { host.read(|s| s.peers.len()) == 2 };
+        eventually("it is told again", BOUND, told).await;
+    }
+}

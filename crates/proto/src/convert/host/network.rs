@@ -307,8 +307,21 @@ impl From<mo::NetworkInventory> for pn::Inventory {
                 port: u.port.into(),
                 mtu: u.mtu,
             }),
+            paths: i.paths.iter().cloned().map(Into::into).collect(),
         }
     }
+}
+
+impl From<mo::PathMtu> for pn::PathMtu {
+    fn from(p: mo::PathMtu) -> Self {
+        pn::PathMtu { address: p.address.to_string(), mtu: p.mtu.unwrap_or_default(), problem: p.problem }
+    }
+}
+
+/// One that cannot be read is none.
+fn path(p: pn::PathMtu) -> Option<mo::PathMtu> {
+    let mtu = (p.mtu > 0).then_some(p.mtu);
+    Some(mo::PathMtu { address: p.address.parse().ok()?, mtu, problem: p.problem })
 }
 
 /// One that cannot be read is none.
@@ -318,6 +331,8 @@ fn underlay(u: pn::Underlay) -> Option<mo::Underlay> {
 
 impl From<pn::Inventory> for mo::NetworkInventory {
     fn from(i: pn::Inventory) -> Self {
+        let mut paths: Vec<mo::PathMtu> = i.paths.into_iter().filter_map(path).collect();
+        paths.sort_by_key(|path| path.address);
         mo::NetworkInventory {
             datapath: i.datapath,
             ovs_version: i.ovs_version,
@@ -327,6 +342,7 @@ impl From<pn::Inventory> for mo::NetworkInventory {
             plane: i.plane,
             plane_reason: i.plane_reason,
             underlay: i.underlay.and_then(underlay),
+            paths: paths.into(),
         }
     }
 }

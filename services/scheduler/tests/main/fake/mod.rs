@@ -129,6 +129,10 @@ pub struct State {
     pub down: BTreeSet<String>,
     /// True: wires never come up.
     pub unplugged: bool,
+    /// Hosts that it was told to measure the paths to.
+    pub peers: Vec<String>,
+    /// What it measured.
+    pub paths: Vec<pn::PathMtu>,
     /// Marked frames that were sent.
     pub frames: Vec<pn::SendFramesRequest>,
     /// True: no interface takes frames.

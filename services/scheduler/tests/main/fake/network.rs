@@ -63,6 +63,12 @@ impl NetworkService for Host {
         Err(tonic::Status::unimplemented("the fake host captures nothing"))
     }
 
+    async fn set_peers(&self, request: Request<pn::SetPeersRequest>) -> Answer<pn::SetPeersResponse> {
+        let peers = request.into_inner().addresses;
+        self.with(|s| s.peers = peers);
+        Ok(Response::new(pn::SetPeersResponse {}))
+    }
+
     type WatchFramesStream = Stream_<pn::WatchFramesResponse>;
 
     async fn watch_frames(
@@ -112,6 +118,7 @@ impl NetworkService for Host {
                 host_interfaces: s.host_interfaces,
                 plane: "kernel".into(),
                 underlay: s.underlay.clone(),
+                paths: s.paths.clone(),
                 ..pn::Inventory::default()
             };
             let (nics, wires, segments) = (s.observed_nics(), s.observed_wires(), s.observed_segments());
@@ -166,7 +173,8 @@ fn frame_places(s: &State, wire_id: u64, mark: u64) -> Vec<pn::FramePlace> {
     };
     let mut places = Vec::new();
     for (end, what) in [(pn::End::A, &wire.a), (pn::End::B, &wire.b)] {
-        let is_nic = matches!(what.as_ref().and_then(|end| end.end.as_ref()), Some(pn::wire_end::End::Nic(_)));
+        let is_nic =
+            matches!(what.as_ref().and_then(|end| end.end.as_ref()), Some(pn::wire_end::End::Nic(_)));
         for kind in [pn::FramePlaceKind::Interface, pn::FramePlaceKind::HostEnd] {
             places.extend(is_nic.then(|| pn::FramePlace {
                 kind: kind.into(),
