@@ -122,6 +122,7 @@ impl Scheduler {
     pub async fn apply(&self, mut apply: Apply) -> Result<OperationRow> {
         if let Change::Whole(spec) = &mut apply.change {
             self.choose_images(spec).await?;
+            self.count_disks(self.store.rows_of(&apply.lab.folded()).as_deref(), spec).await;
             self.check(&apply.lab, spec)?;
             self.check_certificates(&apply.lab, spec).await?;
         }

@@ -10,7 +10,7 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::{Connection, Database, Page, Result, Store, Tx, from_word, parse, to_json, unsigned};
-use crate::rows::{HostRow, Reserved};
+use crate::rows::{HostRow, Resources};
 
 pub(super) async fn set_meta(sql: &mut Connection, key: &str, value: &str) -> Result<()> {
     sqlx::query("INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
@@ -30,17 +30,18 @@ pub async fn meta(database: &Database, key: &str) -> Result<Option<String>> {
 
 /// A node and its successor never run at the same time: what counts is the larger of the two. What is set aside does not run, and its room
 /// is kept for as long as an operation may give it back, since its host would not be asked again.
-const RESERVED: &str = "SELECT host, CAST(SUM(cpu) AS BIGINT) AS cpu, CAST(SUM(memory) AS BIGINT) AS memory FROM
-     (SELECT host, MAX(cpu_millis) AS cpu, MAX(memory_bytes) AS memory FROM nodes
+const RESERVED: &str = "SELECT host, CAST(SUM(cpu) AS BIGINT) AS cpu, CAST(SUM(memory) AS BIGINT) AS memory, CAST(SUM(disk) AS BIGINT) AS disk FROM
+     (SELECT host, MAX(cpu_millis) AS cpu, MAX(memory_bytes) AS memory, MAX(disk_bytes) AS disk FROM nodes
       WHERE host IS NOT NULL AND wanted <> 'ABSENT' AND lab_uid <> $1 AND (wanted <> 'ASIDE' OR EXISTS
         (SELECT 1 FROM operations WHERE operations.lab_uid = nodes.lab_uid AND operations.state = 'RUNNING' AND operations.kind = 'MOVE')) GROUP BY host, lab_uid, folded) AS one GROUP BY host";
 
-async fn reserved(sql: &mut Connection, except: &str) -> Result<BTreeMap<HostId, Reserved>> {
+async fn reserved(sql: &mut Connection, except: &str) -> Result<BTreeMap<HostId, Resources>> {
     let mut all = BTreeMap::new();
     for row in sqlx::query(RESERVED).bind(except).fetch_all(sql).await? {
-        let reserved = Reserved {
+        let reserved = Resources {
             cpu_millis: unsigned("nodes.cpu_millis", row.try_get("cpu")?)?,
             memory_bytes: unsigned("nodes.memory_bytes", row.try_get("memory")?)?,
+            disk_bytes: unsigned("nodes.disk_bytes", row.try_get("disk")?)?,
         };
         all.insert(parse("nodes.host", row.try_get("host")?)?, reserved);
     }
@@ -63,7 +64,7 @@ impl Tx<'_> {
     }
 
     /// What labs other than this one have reserved, as this write sees it.
-    pub async fn reserved_by_others(&mut self, lab: LabUid) -> Result<BTreeMap<HostId, Reserved>> {
+    pub async fn reserved_by_others(&mut self, lab: LabUid) -> Result<BTreeMap<HostId, Resources>> {
         reserved(&mut self.sql, &lab.to_string()).await
     }
 
@@ -108,7 +109,7 @@ impl Tx<'_> {
 
 impl Store {
     /// What is reserved on each host.
-    pub async fn reserved(&self) -> Result<BTreeMap<HostId, Reserved>> {
+    pub async fn reserved(&self) -> Result<BTreeMap<HostId, Resources>> {
         reserved(&mut *self.pool.acquire().await?, "").await
     }
 

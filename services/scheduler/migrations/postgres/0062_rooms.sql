@@ -1,0 +1,3 @@
+-- Disk that nodes ask for, and that projects may.
+ALTER TABLE nodes ADD COLUMN disk_bytes BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE quotas ADD COLUMN disk_bytes BIGINT;
