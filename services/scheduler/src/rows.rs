@@ -5,6 +5,7 @@
 
 mod index;
 mod operation;
+mod resources;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::index::Index;
 pub use self::operation::{OperationKind, OperationRow, OperationState};
+pub use self::resources::Resources;
 use crate::policy::HostPolicy;
 use crate::shared::Shared;
 
@@ -553,56 +555,6 @@ pub struct Membership {
     pub serial: String,
     /// When its certificate is no longer valid.
     pub expire_us: i64,
-}
-
-/// What nodes ask for, or have reserved.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Resources {
-    /// CPU in thousandths of a core.
-    pub cpu_millis: u64,
-    /// Memory in bytes.
-    pub memory_bytes: u64,
-    /// Disk in bytes.
-    pub disk_bytes: u64,
-}
-
-impl Resources {
-    /// What a node asks for.
-    pub fn of(node: &NodeSpec) -> Resources {
-        Resources {
-            cpu_millis: u64::from(node.cpu_request_millis),
-            memory_bytes: node.memory_request_bytes,
-            disk_bytes: node.disk_request_bytes,
-        }
-    }
-
-    fn with(self, other: Resources, of: impl Fn(u64, u64) -> u64) -> Resources {
-        Resources {
-            cpu_millis: of(self.cpu_millis, other.cpu_millis),
-            memory_bytes: of(self.memory_bytes, other.memory_bytes),
-            disk_bytes: of(self.disk_bytes, other.disk_bytes),
-        }
-    }
-
-    /// Both together.
-    pub fn plus(self, other: Resources) -> Resources {
-        self.with(other, u64::saturating_add)
-    }
-
-    /// What is left of it without the other.
-    pub fn minus(self, other: Resources) -> Resources {
-        self.with(other, u64::saturating_sub)
-    }
-
-    /// The larger of the two, of each.
-    pub fn most(self, other: Resources) -> Resources {
-        self.with(other, u64::max)
-    }
-
-    /// What of it is more than it was.
-    pub fn grown(self, had: Resources) -> Resources {
-        self.with(had, |now, had| if now > had { now } else { 0 })
-    }
 }
 
 /// Microseconds since 1970.

@@ -17,7 +17,7 @@ use crate::across::Reach;
 use crate::client::{HostClient, RegistryClient};
 use crate::config::{Config, HostConfig};
 use crate::door::Door;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::facts;
 use crate::place::{Allowed, Room};
 use crate::rows::{LabRows, NodeRow, Resources, now_us};
@@ -213,6 +213,19 @@ impl Scheduler {
             };
             hosts.iter().map(room).collect()
         }))
+    }
+
+    /// Does what reserves, and does it again when another write was quicker ([`Error::Overtaken`]): then with all hosts held, so that nobody is quicker twice.
+    pub(crate) async fn unless_overtaken<T, F: Future<Output = Result<T>>>(
+        attempt: impl Fn(bool) -> F,
+    ) -> Result<T> {
+        match attempt(false).await {
+            Err(Error::Overtaken { host }) => {
+                tracing::debug!(host, "another write was quicker: it is computed again");
+                attempt(true).await
+            }
+            done => done,
+        }
     }
 
     /// Waits, just after a start, for the hosts' first word: a plan made before would find no room anywhere.

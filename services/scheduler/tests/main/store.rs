@@ -20,6 +20,10 @@ use netloom_service::testing::redis::Redis;
 use netloom_service::testing::require;
 use netloom_service::testing::wire::Wire;
 
+mod reservations;
+
+use self::reservations::{a_race_for_the_last_room_has_one_winner, what_gives_room_back_is_not_refused};
+
 /// A bus that wakes nobody else.
 fn alone() -> Arc<dyn netloom_bus::Bus> {
     netloom_bus::open(None).unwrap()
@@ -78,6 +82,8 @@ on_both!(
     no_two_links_have_one_network_identifier,
     files_are_kept_while_a_lab_names_them,
     what_is_said_of_hosts_and_projects_is_kept,
+    a_race_for_the_last_room_has_one_winner,
+    what_gives_room_back_is_not_refused,
 );
 
 fn rooms() -> Vec<Room> {
