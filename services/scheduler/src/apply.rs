@@ -426,11 +426,7 @@ impl Scheduler {
 
     /// Places what fitted nowhere, in every lab, and says whether something found a place.
     pub async fn place_again(&self) -> Result<()> {
-        for rows in self.store.all() {
-            let waits = |n: &NodeRow| n.wanted.stays() && n.host.is_none();
-            if rows.lab.wanted == Wanted::Absent || !rows.nodes.values().any(waits) {
-                continue;
-            }
+        for rows in self.store.all().into_iter().filter(|rows| waits_for_room(rows)) {
             Self::unless_overtaken(|held| self.place_lab_again(rows.lab.uid, held)).await?;
         }
         Ok(())
@@ -439,7 +435,8 @@ impl Scheduler {
     async fn place_lab_again(&self, lab: LabUid, held: bool) -> Result<()> {
         let mut tx = self.store.begin("scheduler.place").await?;
         tx.hold_hosts(held).await?;
-        let Some(before) = tx.rows(lab) else { return Ok(()) };
+        // It may be removed by now: its links would be made anew.
+        let Some(before) = tx.rows(lab).filter(|rows| waits_for_room(rows)) else { return Ok(()) };
         let rooms = self.rooms(&mut tx, lab).await?;
         let ctx = Purpose::Back.context(&self.catalogue, &rooms, tx.now());
         let mut after = crate::plan::place_again(&before, ctx);
@@ -472,6 +469,12 @@ impl Scheduler {
         }
         Ok(planned)
     }
+}
+
+/// True while nodes of a lab that is wanted have no host.
+fn waits_for_room(rows: &LabRows) -> bool {
+    let waits = |n: &NodeRow| n.wanted.stays() && n.host.is_none();
+    rows.lab.wanted != Wanted::Absent && rows.nodes.values().any(waits)
 }
 
 /// The rows without an operation, everything in the place that it had when that began.
