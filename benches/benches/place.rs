@@ -9,6 +9,7 @@ use netloom_benches::{at_most, shortest, size, timed, told};
 use netloom_model::id::{HostId, NodeUid};
 use netloom_model::state::Runtime;
 use netloom_scheduler::place::{Allowed, Asks, Need, Room, place};
+use netloom_scheduler::rows::Resources;
 
 /// Pairs of nodes.
 type Links = Vec<(usize, usize)>;
@@ -80,7 +81,7 @@ fn growth(nodes: usize) {
         .collect();
     for room in &mut rooms {
         let on = there.values().filter(|h| **h == room.host).count() as u64;
-        room.reserve(on * 1_000, on << 30);
+        room.reserve(Resources { cpu_millis: on * 1_000, memory_bytes: on << 30, disk_bytes: 0 });
     }
     let added = shortest(runs, || timed(|| place(std::slice::from_ref(last), &there, &rooms)).0);
     netloom_benches::row(&format!("place one node more / place {nodes}"), added, times[3], 0.02);
@@ -93,6 +94,7 @@ fn lab(nodes: usize, links: &Links, hosts: usize) -> (Vec<Need>, Vec<Room>) {
         runtime: Runtime::Docker,
         cpu_millis: 1_000,
         memory_bytes: 1 << 30,
+        disk_bytes: 0,
         former: None,
         neighbours: BTreeMap::new(),
         asks: Asks::default(),
@@ -113,6 +115,8 @@ fn lab(nodes: usize, links: &Links, hosts: usize) -> (Vec<Need>, Vec<Room>) {
         memory_bytes: (CAPACITY as u64) << 30,
         cpu_reserved: 0,
         memory_reserved: 0,
+        disk_bytes: None,
+        disk_reserved: 0,
         allowed: Allowed::default(),
     };
     (needs, (0..hosts).map(room).collect())

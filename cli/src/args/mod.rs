@@ -214,7 +214,7 @@ Examples:
         subcommand,
         after_long_help = "\
 Examples:
-  netloom quota set course-1 --nodes 40 --cpu 16 --memory 32GiB
+  netloom quota set course-1 --nodes 40 --cpu 16 --memory 32GiB --disk 500GiB
   netloom quota list"
     )]
     Quota(things::Quota),

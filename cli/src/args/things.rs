@@ -58,6 +58,9 @@ pub enum Quota {
         /// Most memory that nodes ask for: 512MiB, 8GiB
         #[arg(long, value_name = "SIZE", value_parser = super::values::size)]
         memory: Option<i64>,
+        /// Most disk that nodes ask for: 20GiB, 1TiB
+        #[arg(long, value_name = "SIZE", value_parser = super::values::size)]
+        disk: Option<i64>,
         /// Format.
         #[command(flatten)]
         output: Output,
@@ -95,7 +98,7 @@ pub struct Said {
 
 /// What of a host may be reserved.
 #[derive(Debug, Args)]
-#[group(id = "what", required = true, multiple = true, args = ["cpu_overcommit", "memory_overcommit", "system_cpu", "system_memory"])]
+#[group(id = "what", required = true, multiple = true, args = ["cpu_overcommit", "memory_overcommit", "disk_overcommit", "system_cpu", "system_memory", "system_disk"])]
 pub struct SetHost {
     /// The host
     pub host: String,
@@ -105,12 +108,18 @@ pub struct SetHost {
     /// How many times its memory may be reserved, 0 to 1000; 0 is as the scheduler is configured
     #[arg(long, value_name = "TIMES")]
     pub memory_overcommit: Option<f64>,
+    /// How many times its disk may be reserved, 0 to 1000; 0 is as the scheduler is configured
+    #[arg(long, value_name = "TIMES")]
+    pub disk_overcommit: Option<f64>,
     /// CPU that is left to the host itself and never reserved, in cores
     #[arg(long, value_name = "CORES", value_parser = super::values::cores)]
     pub system_cpu: Option<i64>,
     /// Memory that is left to the host itself and never reserved: 512MiB, 8GiB
     #[arg(long, value_name = "SIZE", value_parser = super::values::size)]
     pub system_memory: Option<i64>,
+    /// Disk that is left to the host itself and never reserved: 20GiB, 1TiB
+    #[arg(long, value_name = "SIZE", value_parser = super::values::size)]
+    pub system_disk: Option<i64>,
     /// Format.
     #[command(flatten)]
     pub output: Output,
@@ -163,7 +172,7 @@ pub enum Host {
         after_long_help = "Examples:\n  netloom host taint rack2 gpu=a100\n  netloom host taint rack2 gpu-"
     )]
     Taint(Said),
-    /// Set how often a host's CPU and memory may be reserved, and what of them is left to the host itself
+    /// Set how often a host's CPU, memory and disk may be reserved, and what of them is left to the host itself
     ///
     /// What is not named stays. Nodes that are there stay, also when more is reserved than may be from then on.
     #[command(

@@ -85,16 +85,20 @@ pub async fn run(context: &Context, command: Host) -> Result<(), Error> {
             let named = [
                 ("cpu_overcommit", set.cpu_overcommit.is_some()),
                 ("memory_overcommit", set.memory_overcommit.is_some()),
+                ("disk_overcommit", set.disk_overcommit.is_some()),
                 ("system_cpu_millis", set.system_cpu.is_some()),
                 ("system_memory_bytes", set.system_memory.is_some()),
+                ("system_disk_bytes", set.system_disk.is_some()),
             ];
             let paths = named.into_iter().filter(|(_, is)| *is).map(|(path, _)| path.to_owned()).collect();
             let wish = api::Host {
                 name: name(&set.host),
                 cpu_overcommit: set.cpu_overcommit.unwrap_or_default(),
                 memory_overcommit: set.memory_overcommit.unwrap_or_default(),
+                disk_overcommit: set.disk_overcommit.unwrap_or_default(),
                 system_cpu_millis: set.system_cpu.unwrap_or_default(),
                 system_memory_bytes: set.system_memory.unwrap_or_default(),
+                system_disk_bytes: set.system_disk.unwrap_or_default(),
                 ..api::Host::default()
             };
             told(set.output.format, update(&client, wish, paths).await?)

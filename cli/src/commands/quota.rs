@@ -30,12 +30,13 @@ pub async fn run(context: &Context, command: Quota) -> Result<(), Error> {
             let request = api::GetQuotaRequest { name: name(&project) };
             told(output.format, client.quotas().get_quota(request).await?.into_inner())
         }
-        Quota::Set { project, nodes, cpu, memory, output } => {
+        Quota::Set { project, nodes, cpu, memory, disk, output } => {
             let quota = api::Quota {
                 name: name(&project),
                 nodes: nodes.map(i64::from),
                 cpu_millis: cpu,
                 memory_bytes: memory,
+                disk_bytes: disk,
                 ..api::Quota::default()
             };
             let request = api::UpdateQuotaRequest { quota: Some(quota) };

@@ -15,6 +15,10 @@ pub fn describe(host: &api::Host) -> String {
     let cpu = of(cores(host.cpu_reserved_millis), cores(host.cpu_total_millis), host.cpu_overcommit);
     let memory =
         of(bytes(host.memory_reserved_bytes), bytes(host.memory_total_bytes), host.memory_overcommit);
+    let disk = match host.disk_total_bytes {
+        Some(total) => of(bytes(host.disk_reserved_bytes), bytes(total), host.disk_overcommit),
+        None => format!("{} of a disk of unknown size", bytes(host.disk_reserved_bytes)),
+    };
     let pairs = |all: &HashMap<String, String>| {
         let words = |(k, v): (&String, &String)| if v.is_empty() { k.clone() } else { format!("{k}={v}") };
         let mut all: Vec<String> = all.iter().map(words).collect();
@@ -24,6 +28,7 @@ pub fn describe(host: &api::Host) -> String {
     let system = [
         (host.system_cpu_millis, cores as fn(i64) -> String, " CPU"),
         (host.system_memory_bytes, bytes, " memory"),
+        (host.system_disk_bytes, bytes, " disk"),
     ];
     let system: Vec<String> =
         system.into_iter().filter(|(n, ..)| *n > 0).map(|(n, told, of)| told(n) + of).collect();
@@ -41,6 +46,7 @@ pub fn describe(host: &api::Host) -> String {
         ("Nodes", format!("{} of {} run", host.running_count, host.node_count)),
         ("CPU reserved", cpu),
         ("Memory reserved", memory),
+        ("Disk reserved", disk),
         ("Runtimes", runtimes.join(", ")),
         ("Versions", host.runtime_versions.join(", ")),
         ("Missing", host.missing_runtimes.join("; ")),

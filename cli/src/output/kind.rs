@@ -23,6 +23,7 @@ pub fn runtimes(kind: &api::Kind) -> Vec<&'static str> {
 /// Everything about a kind, a line each; what it does not have has no line.
 pub fn describe(kind: &api::Kind) -> String {
     let memory = i64::try_from(kind.memory_request_bytes).unwrap_or(i64::MAX);
+    let disk = i64::try_from(kind.disk_request_bytes).unwrap_or(i64::MAX);
     let management = kind.management.clone().unwrap_or_default();
     let counted = |number: u64, text: String| if number == 0 { String::new() } else { text };
     let lines = [
@@ -47,6 +48,7 @@ pub fn describe(kind: &api::Kind) -> String {
             ),
         ),
         ("Memory counted", counted(kind.memory_request_bytes, bytes(memory))),
+        ("Disk counted", counted(kind.disk_request_bytes, bytes(disk))),
         ("Capabilities", kind.cap_add.join(", ")),
         ("Sysctls", pairs(&kind.sysctls)),
         ("Environment", pairs(&kind.env)),

@@ -273,14 +273,25 @@ pub fn links(style: Style, links: &[api::Link]) -> String {
 
 /// Hosts.
 pub fn hosts(style: Style, hosts: &[api::Host]) -> String {
-    let header =
-        ["HOST", "STATE", "NODES", "CPU RESERVED", "MEMORY RESERVED", "RUNTIMES", "DATAPATH", "REASON"];
+    let header = [
+        "HOST",
+        "STATE",
+        "NODES",
+        "CPU RESERVED",
+        "MEMORY RESERVED",
+        "DISK RESERVED",
+        "RUNTIMES",
+        "DATAPATH",
+        "REASON",
+    ];
     let mut columns = Columns::new(style, &header);
     for host in in_order(hosts, |h| natural(&h.name)) {
         let state = columns.state(words::host_state(host.state()));
         let room = |total: i64, system: i64, times: f64| ((total - system).max(0) as f64 * times) as i64;
         let cpu = room(host.cpu_total_millis, host.system_cpu_millis, host.cpu_overcommit);
         let memory = room(host.memory_total_bytes, host.system_memory_bytes, host.memory_overcommit);
+        let disk = host.disk_total_bytes.map(|all| room(all, host.system_disk_bytes, host.disk_overcommit));
+        let disk = disk.map_or_else(|| "?".to_owned(), bytes);
         let datapath = format!("{} {}", host.datapath, host.ovs_version);
         columns.row(vec![
             cell(last(&host.name)),
@@ -288,6 +299,7 @@ pub fn hosts(style: Style, hosts: &[api::Host]) -> String {
             cell(format!("{}/{}", host.running_count, host.node_count)),
             cell(format!("{} of {}", cores(host.cpu_reserved_millis), cores(cpu))),
             cell(format!("{} of {}", bytes(host.memory_reserved_bytes), bytes(memory))),
+            cell(format!("{} of {disk}", bytes(host.disk_reserved_bytes))),
             dash(&host.runtime_versions.join(", ")),
             dash(datapath.trim()),
             dash(&match (host.cordoned, super::host::drained(host), host.state_reason.as_str()) {
@@ -304,7 +316,7 @@ pub fn hosts(style: Style, hosts: &[api::Host]) -> String {
 
 /// Quotas: what is used of each, and what is allowed.
 pub fn quotas(style: Style, quotas: &[api::Quota]) -> String {
-    let mut columns = Columns::new(style, &["PROJECT", "LABS", "NODES", "CPU", "MEMORY"]);
+    let mut columns = Columns::new(style, &["PROJECT", "LABS", "NODES", "CPU", "MEMORY", "DISK"]);
     let of = |used: String, limit: Option<String>| match limit {
         Some(limit) => cell(format!("{used} of {limit}")),
         None => cell(used),
@@ -316,6 +328,7 @@ pub fn quotas(style: Style, quotas: &[api::Quota]) -> String {
             of(quota.used_nodes.to_string(), quota.nodes.map(|n| n.to_string())),
             of(cores(quota.used_cpu_millis), quota.cpu_millis.map(cores)),
             of(bytes(quota.used_memory_bytes), quota.memory_bytes.map(bytes)),
+            of(bytes(quota.used_disk_bytes), quota.disk_bytes.map(bytes)),
         ]);
     }
     columns.text()

@@ -164,6 +164,9 @@ impl Catalogue {
         if spec.memory_request_bytes == 0 {
             spec.memory_request_bytes = kind.resources.memory_request_mib << 20;
         }
+        if spec.disk_request_bytes == 0 {
+            spec.disk_request_bytes = kind.disk_request_bytes();
+        }
         if kind.runtime == Runtime::Libvirt {
             machine::size(&mut spec);
         }

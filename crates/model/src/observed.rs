@@ -278,6 +278,9 @@ pub struct ComputeInventory {
     pub cpu_millis: u64,
     /// Memory in bytes.
     pub memory_bytes: u64,
+    /// Disk for images and for the disks of virtual machines, in bytes: what is free of it and what these machines have taken. None where it is not told.
+    #[serde(default)]
+    pub disk_bytes: Option<u64>,
     /// Runtimes that answered.
     pub runtimes: Vec<Runtime>,
     /// What they said of themselves.

@@ -113,6 +113,7 @@ pub const REASONS: &[Reason] = &[
     reason("IMAGE_TRUNCATED", Code::InvalidArgument, &[("image", "example/router:1")], "A pushed image ends before it should.", "Get it anew, and compare its size and SHA-256 with its source."),
     reason("IMPAIRMENT_NOT_SUPPORTED", Code::FailedPrecondition, &[("host", "local"), ("nodes", "r1")], "A link asks for an impairment that the host's kernel cannot do.", "Do without it, or use a host that can."),
     reason("INSUFFICIENT_CPU", Code::FailedPrecondition, &[("host", "local"), ("nodes", "r1")], "A running node asks for more CPU than its host has free.", "Ask for less, or make room on the host."),
+    reason("INSUFFICIENT_DISK", Code::FailedPrecondition, &[("host", "local"), ("nodes", "r1")], "A running node asks for more disk than its host has free.", "Ask for less, or make room on the host."),
     reason("INSUFFICIENT_MEMORY", Code::FailedPrecondition, &[("host", "local"), ("nodes", "r1")], "A running node asks for more memory than its host has free.", "Ask for less, or make room on the host."),
     reason("INTERNAL", Code::Internal, &[], "A fault of netloom's own.", "Read the service's log, by the trace id of the call, and report it."),
     reason("INVALID_REQUEST", Code::InvalidArgument, &[], "Fields of the request are wrong; `BadRequest` names each.", "Correct them; sending the same again cannot help."),

@@ -125,6 +125,7 @@ pub fn spec_hash(name: &str, spec: &NodeSpec, files: &[FileEntry], network: Opti
     fixed.r#type = String::new();
     fixed.cpu_request_millis = 0;
     fixed.memory_request_bytes = 0;
+    fixed.disk_request_bytes = 0;
     // It stays where it is.
     fixed.placement = Default::default();
     fixed.image_pull_policy = Default::default();

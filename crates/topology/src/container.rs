@@ -143,6 +143,7 @@ impl<'a> Containers<'a> {
             cpu_limit_millis: levels.one(|d| &d.cpu).map_or(0, |c| c.value),
             cpu_set: text(levels.one(|d| &d.cpu_set)),
             memory_limit_bytes: levels.one(|d| &d.memory).map_or(0, |m| m.value),
+            disk_request_bytes: levels.one(|d| &d.disk).map_or(0, |m| m.value),
             shm_size_bytes: levels.one(|d| &d.shm_size).map_or(0, |m| m.value),
             cgroup_parent: text(levels.one(|d| &d.cgroup_parent)),
             hostname: text(levels.one(|d| &d.hostname)),
@@ -381,6 +382,7 @@ fn places(levels: &Levels<'_>) -> Places {
         let field = match *key {
             "memory" => "memory_limit_bytes",
             "cpu" => "cpu_limit_millis",
+            "disk" => "disk_request_bytes",
             "shm-size" => "shm_size_bytes",
             // Variables of a file are variables.
             "env-files" => "env",

@@ -150,7 +150,7 @@ pub(crate) fn size(text: &str) -> Result<u64, String> {
     };
     let bytes = number * unit as f64;
     if bytes > (1u64 << 50) as f64 {
-        return Err("is more memory than there is".into());
+        return Err("is more than there is".into());
     }
     Ok(bytes as u64)
 }

@@ -86,10 +86,12 @@ impl HostService for Api {
             paths: request.update_mask.map(|mask| mask.paths).unwrap_or_default(),
             system_cpu_millis: positive("host.system_cpu_millis", wish.system_cpu_millis)?,
             system_memory_bytes: positive("host.system_memory_bytes", wish.system_memory_bytes)?,
+            system_disk_bytes: positive("host.system_disk_bytes", wish.system_disk_bytes)?,
             labels: wish.labels,
             taints: wish.taints,
             cpu_overcommit: wish.cpu_overcommit,
             memory_overcommit: wish.memory_overcommit,
+            disk_overcommit: wish.disk_overcommit,
         };
         let facts =
             self.peers.scheduler().update_host(request).await.map_err(self.peers.scheduler_error())?;

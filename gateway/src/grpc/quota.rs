@@ -52,6 +52,7 @@ impl QuotaService for Api {
             nodes: limit("quota.nodes", quota.nodes)?,
             cpu_millis: limit("quota.cpu_millis", quota.cpu_millis)?,
             memory_bytes: limit("quota.memory_bytes", quota.memory_bytes)?,
+            disk_bytes: limit("quota.disk_bytes", quota.disk_bytes)?,
             ..ps::QuotaFacts::default()
         };
         let request = ps::SetQuotaRequest { quota: Some(quota) };

@@ -99,6 +99,7 @@ pub fn nodes() -> Vec<ps::NodeFacts> {
                 cpu_request_millis: 50,
                 // More than a JSON number holds.
                 memory_request_bytes: 9_007_199_254_740_993,
+                disk_request_bytes: 12 << 30,
                 env: [("B".to_owned(), "2".to_owned()), ("A".to_owned(), "1".to_owned())].into(),
                 labels: if id == "v1" {
                     [("rack".to_owned(), "7".to_owned())].into()
@@ -233,6 +234,9 @@ pub fn hosts(nodes: &[ps::NodeFacts]) -> Vec<ps::HostFacts> {
         memory_bytes: 24 << 30,
         memory_reserved_bytes: 1 << 30,
         memory_overcommit: 1.5,
+        disk_bytes: Some(200 << 30),
+        disk_reserved_bytes: 12 << 30,
+        disk_overcommit: 4.0,
         runtimes: vec![p::Runtime::Docker.into()],
         runtime_versions: vec!["Docker 20.10.24".into()],
         missing_runtimes: vec!["libvirt: no socket".into()],
@@ -247,6 +251,7 @@ pub fn hosts(nodes: &[ps::NodeFacts]) -> Vec<ps::HostFacts> {
         taints: [("gpu".to_owned(), "a100".to_owned())].into(),
         system_cpu_millis: 500,
         system_memory_bytes: 2 << 30,
+        system_disk_bytes: 20 << 30,
         address: "10.0.0.2:7610".into(),
         certificate_serial: "4f1c".into(),
         certificate_expire_time: time(90),
@@ -265,6 +270,8 @@ pub fn quota(project: &str) -> ps::QuotaFacts {
         used_nodes: 14,
         used_cpu_millis: 1_400,
         used_memory_bytes: 2 << 30,
+        disk_bytes: Some(500 << 30),
+        used_disk_bytes: 12 << 30,
     }
 }
 

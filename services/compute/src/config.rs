@@ -140,6 +140,8 @@ pub struct SimConfig {
     pub cpu_millis: u64,
     /// Memory that the host is said to have, in bytes; 0 says what it has.
     pub memory_bytes: u64,
+    /// Disk that the host is said to have, in bytes; 0 says what it has.
+    pub disk_bytes: u64,
     /// File that keeps instances over an end of this service; they are gone with it unless it is named.
     pub file: PathBuf,
 }

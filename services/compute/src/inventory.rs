@@ -8,10 +8,14 @@ use netloom_model::spec::capability;
 use crate::config::{Config, DriverName};
 use crate::driver::Probe;
 
+/// What a disk has is told anew when it is more or less by such a part: it changes all the time, and each word makes the scheduler look who fits now.
+const STEPS: u64 = 64;
+
 /// See the module.
 pub struct Inventory {
     cpu_millis: u64,
     memory_bytes: u64,
+    disk_bytes: Mutex<Option<u64>>,
     host_path_roots: Vec<String>,
     architecture: String,
     allowed_devices: Vec<String>,
@@ -43,6 +47,7 @@ impl Inventory {
         Inventory {
             cpu_millis: or(config.sim.cpu_millis, cores * 1000),
             memory_bytes: or(config.sim.memory_bytes, memory()),
+            disk_bytes: Mutex::new((is_played && config.sim.disk_bytes > 0).then_some(config.sim.disk_bytes)),
             host_path_roots: config.allowed_host_paths.iter().map(|p| p.display().to_string()).collect(),
             architecture: architecture(&machine()),
             allowed_devices: config.devices.clone(),
@@ -57,6 +62,18 @@ impl Inventory {
     pub fn set(&self, driver: usize, answer: Result<Probe, String>) -> ComputeInventory {
         self.drivers.lock().expect("no holder panics")[driver].answer = answer;
         self.now()
+    }
+
+    /// What the disk has was looked at: the inventory when that is other than was told, by enough to count.
+    pub fn set_disk(&self, bytes: u64) -> Option<ComputeInventory> {
+        {
+            let mut told = self.disk_bytes.lock().expect("no holder panics");
+            if told.is_some_and(|told| told.abs_diff(bytes) <= told / STEPS) {
+                return None;
+            }
+            *told = Some(bytes);
+        }
+        Some(self.now())
     }
 
     /// True the first time that a driver answered.
@@ -75,6 +92,7 @@ impl Inventory {
         let mut inventory = ComputeInventory {
             cpu_millis: self.cpu_millis,
             memory_bytes: self.memory_bytes,
+            disk_bytes: *self.disk_bytes.lock().expect("no holder panics"),
             host_path_roots: self.host_path_roots.clone(),
             architecture: self.architecture.clone(),
             allowed_devices: self.allowed_devices.clone(),
@@ -152,6 +170,19 @@ mod tests {
         assert!(real.cpu_millis != 77 && real.memory_bytes != 99);
         let played = Inventory::new(&config, &[(DriverName::Sim, true)]).now();
         assert_eq!((played.cpu_millis, played.memory_bytes), (77, 99));
+        assert_eq!((real.disk_bytes, played.disk_bytes), (None, None), "it was not looked at yet");
+        config.sim.disk_bytes = 55;
+        assert_eq!(Inventory::new(&config, &[(DriverName::Sim, true)]).now().disk_bytes, Some(55));
+    }
+
+    #[test]
+    fn a_disk_is_told_anew_when_that_counts() {
+        let inventory = Inventory::new(&Config::default(), &[(DriverName::Docker, true)]);
+        let told = |gib: u64| inventory.set_disk(gib << 30).map(|i| i.disk_bytes);
+        assert_eq!(told(640), Some(Some(640 << 30)));
+        assert_eq!((told(640), told(631), told(650)), (None, None, None));
+        assert_eq!((told(620), told(629)), (Some(Some(620 << 30)), None));
+        assert_eq!(told(0), Some(Some(0)), "a full disk is one");
     }
 
     #[test]

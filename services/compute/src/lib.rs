@@ -20,6 +20,7 @@
 //! lost its memory cannot empty a host. What does not carry our owner is not even seen.
 
 mod config;
+mod disk;
 mod driver;
 mod error;
 mod exec_runs;
@@ -125,6 +126,9 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     let mut tasks = JoinSet::new();
     for driver in 0..host.drivers.len() {
         tasks.spawn(watch::run(host.clone(), driver, inventory.clone()));
+    }
+    if config.sim.disk_bytes == 0 {
+        tasks.spawn(disk::run(host.clone(), inventory.clone(), settings.data_dir.clone()));
     }
     tasks.spawn(reconcile::run(host.clone()));
     tasks.spawn(images::run(host.clone()));

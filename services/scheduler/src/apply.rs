@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use netloom_model::failure::{Code, Failure, Violation};
-use netloom_model::id::LabId;
+use netloom_model::id::{LabId, LabUid};
 use netloom_model::kind::Catalogue;
 use netloom_model::spec::{BindSource, LabSpec};
 use netloom_model::state::Wanted;
@@ -122,13 +122,19 @@ impl Scheduler {
     pub async fn apply(&self, mut apply: Apply) -> Result<OperationRow> {
         if let Change::Whole(spec) = &mut apply.change {
             self.choose_images(spec).await?;
+            self.count_disks(self.store.rows_of(&apply.lab.folded()).as_deref(), spec).await;
             self.check(&apply.lab, spec)?;
             self.check_certificates(&apply.lab, spec).await?;
         }
         self.first_word().await;
+        Self::unless_overtaken(|held| self.deploy(&apply, held)).await
+    }
+
+    async fn deploy(&self, apply: &Apply, held: bool) -> Result<OperationRow> {
         let mut judged = BTreeSet::new();
         for _ in 0..ATTEMPTS {
             let mut tx = self.store.begin("scheduler.deploy").await?;
+            tx.hold_hosts(held).await?;
             let id = apply.request_id.as_deref();
             if let Some(first) = repeated_in(&mut tx, id, apply.change.kind(), &apply.lab).await? {
                 return Ok(first);
@@ -239,7 +245,7 @@ impl Scheduler {
     async fn write(
         &self,
         mut tx: Tx<'_>,
-        apply: Apply,
+        apply: &Apply,
         current: Option<&LabRows>,
         planned: Planned,
         unfit: Option<Failure>,
@@ -277,7 +283,7 @@ impl Scheduler {
         if over && as_before {
             return Ok(operation);
         }
-        operation.request_id = apply.request_id;
+        operation.request_id.clone_from(&apply.request_id);
         if over {
             // Only labels, order or what waits for room changed.
             rows.lab.completed = Some(rows.lab.spec.clone());
@@ -352,12 +358,17 @@ impl Scheduler {
 
     /// Cancels a deploy: the spec goes back to the one last completed, or the lab away when there was none.
     pub async fn cancel(&self, id: &str) -> Result<OperationRow> {
+        Self::unless_overtaken(|held| self.take_back(id, held)).await
+    }
+
+    async fn take_back(&self, id: &str, held: bool) -> Result<OperationRow> {
         let not_found = || {
             let message = format!("there is no operation \"{id}\"");
             Failure::new(Code::NotFound, "OPERATION_NOT_FOUND", message).with("operation", id)
         };
         let operation_id = id.parse().map_err(|_| not_found())?;
         let mut tx = self.store.begin("scheduler.cancel").await?;
+        tx.hold_hosts(held).await?;
         let mut operation = tx.operation(operation_id).await?.ok_or_else(not_found)?;
         let refuse = |reason: &str, message: String| {
             Err(Failure::new(Code::FailedPrecondition, reason, message).with("operation", id).into())
@@ -415,20 +426,23 @@ impl Scheduler {
 
     /// Places what fitted nowhere, in every lab, and says whether something found a place.
     pub async fn place_again(&self) -> Result<()> {
-        for rows in self.store.all() {
-            let waits = |n: &NodeRow| n.wanted.stays() && n.host.is_none();
-            if rows.lab.wanted == Wanted::Absent || !rows.nodes.values().any(waits) {
-                continue;
-            }
-            let mut tx = self.store.begin("scheduler.place").await?;
-            let Some(before) = tx.rows(rows.lab.uid) else { continue };
-            let rooms = self.rooms(&mut tx, before.lab.uid).await?;
-            let ctx = Purpose::Back.context(&self.catalogue, &rooms, tx.now());
-            let mut after = crate::plan::place_again(&before, ctx);
-            self.refresh(&tx, &mut after);
-            if tx.save(Some(&before), after).await? {
-                tx.commit().await?;
-            }
+        for rows in self.store.all().into_iter().filter(|rows| waits_for_room(rows)) {
+            Self::unless_overtaken(|held| self.place_lab_again(rows.lab.uid, held)).await?;
+        }
+        Ok(())
+    }
+
+    async fn place_lab_again(&self, lab: LabUid, held: bool) -> Result<()> {
+        let mut tx = self.store.begin("scheduler.place").await?;
+        tx.hold_hosts(held).await?;
+        // It may be removed by now: its links would be made anew.
+        let Some(before) = tx.rows(lab).filter(|rows| waits_for_room(rows)) else { return Ok(()) };
+        let rooms = self.rooms(&mut tx, lab).await?;
+        let ctx = Purpose::Back.context(&self.catalogue, &rooms, tx.now());
+        let mut after = crate::plan::place_again(&before, ctx);
+        self.refresh(&tx, &mut after);
+        if tx.save(Some(&before), after).await? {
+            tx.commit().await?;
         }
         Ok(())
     }
@@ -455,6 +469,12 @@ impl Scheduler {
         }
         Ok(planned)
     }
+}
+
+/// True while nodes of a lab that is wanted have no host.
+fn waits_for_room(rows: &LabRows) -> bool {
+    let waits = |n: &NodeRow| n.wanted.stays() && n.host.is_none();
+    rows.lab.wanted != Wanted::Absent && rows.nodes.values().any(waits)
 }
 
 /// The rows without an operation, everything in the place that it had when that began.

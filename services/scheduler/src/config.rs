@@ -20,6 +20,8 @@ pub struct Config {
     pub cpu_overcommit: f64,
     /// How many times a host's memory may be reserved.
     pub memory_overcommit: f64,
+    /// How many times a host's disk may be reserved. Disks of virtual machines take on the host what was written to them, which is much less than they are large.
+    pub disk_overcommit: f64,
     /// The database: a file of SQLite, or a URL of PostgreSQL; `<data-dir>/scheduler.db` when not said.
     pub database: Option<String>,
     /// How long a started node's links may take before its exec commands are run without them.
@@ -56,6 +58,7 @@ impl Default for Config {
             listen: None,
             cpu_overcommit: 8.0,
             memory_overcommit: 1.0,
+            disk_overcommit: 4.0,
             database: None,
             settle_bound_ms: 15_000,
             link_bound_ms: 30_000,
@@ -90,9 +93,11 @@ impl Config {
     /// Reads and checks the section.
     pub fn load(settings: &Settings) -> anyhow::Result<Config> {
         let config: Config = settings.section("scheduler")?;
-        for (key, value) in
-            [("cpu_overcommit", config.cpu_overcommit), ("memory_overcommit", config.memory_overcommit)]
-        {
+        for (key, value) in [
+            ("cpu_overcommit", config.cpu_overcommit),
+            ("memory_overcommit", config.memory_overcommit),
+            ("disk_overcommit", config.disk_overcommit),
+        ] {
             anyhow::ensure!(
                 value.is_finite() && value > 0.0,
                 "[scheduler] {key} is {value}; it must be more than 0"

@@ -28,6 +28,14 @@ pub enum Error {
     /// Another scheduler leads on the database.
     #[error("another scheduler leads on this database now: what was asked for was not done by this one")]
     Deposed,
+    /// Another write reserved on a host, or changed what it offers, since this one looked at it: what was computed from that is not written.
+    #[error(
+        "what host {host} has was given to others, or is not there any more, since it was looked at; try again"
+    )]
+    Overtaken {
+        /// The host's id.
+        host: String,
+    },
     /// Another one leads, and this one is asked.
     #[error(
         "this scheduler stands by, for another one leads: ask that one, or write both into `scheduler` of [endpoints]"
@@ -123,6 +131,9 @@ impl From<Error> for Failure {
                 Failure::internal("the scheduler's database failed; its log says how")
             }
             Error::Deposed | Error::StandsBy => Failure::new(Code::Unavailable, "NOT_THE_LEADER", message),
+            Error::Overtaken { host } => {
+                Failure::new(Code::Aborted, "PLAN_OVERTAKEN", message).with("host", host)
+            }
             Error::Schema(source) => {
                 tracing::error!(error = &source as &dyn std::error::Error, "the schema failed");
                 Failure::internal(message)

@@ -291,8 +291,10 @@ impl SchedulerService for Grpc {
             taints: request.taints.into_iter().collect(),
             cpu_overcommit: request.cpu_overcommit,
             memory_overcommit: request.memory_overcommit,
+            disk_overcommit: request.disk_overcommit,
             system_cpu_millis: request.system_cpu_millis,
             system_memory_bytes: request.system_memory_bytes,
+            system_disk_bytes: request.system_disk_bytes,
         };
         let host = self.core.update_host(&host, &wish, &request.paths).await.map_err(status)?;
         self.get_host(Request::new(ps::GetHostRequest { host: host.to_string() })).await
@@ -307,8 +309,8 @@ impl SchedulerService for Grpc {
 
     async fn set_quota(&self, request: Request<ps::SetQuotaRequest>) -> Answer<ps::QuotaFacts> {
         let asked = request.into_inner().quota.unwrap_or_default();
-        let ps::QuotaFacts { project, nodes, cpu_millis, memory_bytes, .. } = asked;
-        let quota = Quota { project, nodes, cpu_millis, memory_bytes };
+        let ps::QuotaFacts { project, nodes, cpu_millis, memory_bytes, disk_bytes, .. } = asked;
+        let quota = Quota { project, nodes, cpu_millis, memory_bytes, disk_bytes };
         let quota = self.core.set_quota(quota).await.map_err(status)?;
         Ok(Response::new(encode::quota(&self.core, quota)))
     }

@@ -239,7 +239,12 @@ impl Scheduler {
 
     /// Removes a host. With `force`, nodes that are placed on it are placed anew.
     pub async fn remove_host(&self, host: &HostId, force: bool) -> Result<()> {
+        Self::unless_overtaken(|held| self.give_up(host, force, held)).await
+    }
+
+    async fn give_up(&self, host: &HostId, force: bool, held: bool) -> Result<()> {
         let mut tx = self.store.begin("scheduler.remove_host").await?;
+        tx.hold_hosts(held).await?;
         let Some(row) = tx.host(host).await? else { return Err(host_not_found(host).into()) };
         if row.membership.address.is_empty() && self.host(&row.id).is_some() {
             let message = format!(

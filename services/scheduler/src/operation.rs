@@ -505,7 +505,17 @@ fn incomplete(rows: &LabRows, nodes: &[&NodeRow], links: &[&LinkRow]) -> Failure
 
 /// Writes that an operation is over, unless somebody else did.
 async fn end(core: &Scheduler, seen: &OperationRow, verdict: Result<(), Failure>) -> Result<()> {
+    Scheduler::unless_overtaken(|held| write_end(core, seen, verdict.clone(), held)).await
+}
+
+async fn write_end(
+    core: &Scheduler,
+    seen: &OperationRow,
+    verdict: Result<(), Failure>,
+    held: bool,
+) -> Result<()> {
     let mut tx = core.store.begin("scheduler.end").await?;
+    tx.hold_hosts(held).await?;
     let Some(mut operation) = tx.operation(seen.id).await?.filter(|o| o.state == OperationState::Running)
     else {
         return Ok(());

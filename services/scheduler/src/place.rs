@@ -10,12 +10,14 @@ mod spread;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use netloom_model::human;
 use netloom_model::id::{HostId, NodeUid};
 use netloom_model::plan::Rejection;
 use netloom_model::state::Runtime;
 
 pub use self::policy::{Allowed, Asks, is_elsewhere, is_policy};
-use self::spread::{Bin, Item, Problem, spread};
+use self::spread::{Amount, Bin, Item, Problem, spread};
+use crate::rows::Resources;
 
 /// What a host offers, and what is reserved of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,10 +32,14 @@ pub struct Room {
     pub cpu_millis: u64,
     /// Memory that may be reserved, overcommit included, in bytes.
     pub memory_bytes: u64,
+    /// Disk that may be reserved, overcommit included, in bytes; none where the host does not tell, which is then no limit.
+    pub disk_bytes: Option<u64>,
     /// CPU reserved.
     pub cpu_reserved: u64,
     /// Memory reserved.
     pub memory_reserved: u64,
+    /// Disk reserved.
+    pub disk_reserved: u64,
     /// What its owner allows and its kernel can do.
     pub allowed: Allowed,
 }
@@ -51,6 +57,8 @@ pub struct Need {
     pub cpu_millis: u64,
     /// Memory it asks for.
     pub memory_bytes: u64,
+    /// Disk it asks for.
+    pub disk_bytes: u64,
     /// The host its former self was on.
     pub former: Option<HostId>,
     /// Nodes it is linked to, and by how many links.
@@ -66,33 +74,70 @@ pub struct Need {
 /// Where each node goes, or why no host takes it.
 pub type Placed = BTreeMap<NodeUid, Result<HostId, Vec<Rejection>>>;
 
+/// What stands for a disk of which nothing is known: no limit, and as good as empty.
+const UNKNOWN_DISK: u64 = u64::MAX / 2;
+
+impl Need {
+    /// What it asks for.
+    pub fn wants(&self) -> Resources {
+        Resources {
+            cpu_millis: self.cpu_millis,
+            memory_bytes: self.memory_bytes,
+            disk_bytes: self.disk_bytes,
+        }
+    }
+}
+
 impl Room {
-    fn free(&self) -> (u64, u64) {
-        (
-            self.cpu_millis.saturating_sub(self.cpu_reserved),
-            self.memory_bytes.saturating_sub(self.memory_reserved),
-        )
+    /// What may be reserved in all.
+    fn has(&self) -> Resources {
+        Resources {
+            cpu_millis: self.cpu_millis,
+            memory_bytes: self.memory_bytes,
+            disk_bytes: self.disk_bytes.unwrap_or(UNKNOWN_DISK),
+        }
+    }
+
+    /// What is reserved. What of a disk is, where it is not known how large that is, counts for nothing.
+    fn reserved(&self) -> Resources {
+        Resources {
+            cpu_millis: self.cpu_reserved,
+            memory_bytes: self.memory_reserved,
+            disk_bytes: self.disk_bytes.map_or(0, |_| self.disk_reserved),
+        }
+    }
+
+    fn free(&self) -> Resources {
+        self.has().minus(self.reserved())
+    }
+
+    fn count(&mut self, reserved: Resources) {
+        self.cpu_reserved = reserved.cpu_millis;
+        self.memory_reserved = reserved.memory_bytes;
+        self.disk_reserved = reserved.disk_bytes;
+    }
+
+    fn counted(&self) -> Resources {
+        Resources { disk_bytes: self.disk_reserved, ..self.reserved() }
     }
 
     fn take(&mut self, need: &Need) {
-        self.reserve(need.cpu_millis, need.memory_bytes);
+        self.reserve(need.wants());
     }
 
     /// Counts a reservation.
-    pub fn reserve(&mut self, cpu_millis: u64, memory_bytes: u64) {
-        self.cpu_reserved = self.cpu_reserved.saturating_add(cpu_millis);
-        self.memory_reserved = self.memory_reserved.saturating_add(memory_bytes);
+    pub fn reserve(&mut self, what: Resources) {
+        self.count(self.counted().plus(what));
     }
 
     /// Takes a reservation back.
-    pub fn free_again(&mut self, cpu_millis: u64, memory_bytes: u64) {
-        self.cpu_reserved = self.cpu_reserved.saturating_sub(cpu_millis);
-        self.memory_reserved = self.memory_reserved.saturating_sub(memory_bytes);
+    pub fn free_again(&mut self, what: Resources) {
+        self.count(self.counted().minus(what));
     }
 
     /// Why this host does not take the node; none when it does.
     pub fn rejects(&self, need: &Need) -> Option<Rejection> {
-        self.never(need).or_else(|| self.lacks(need.cpu_millis, need.memory_bytes))
+        self.never(need).or_else(|| self.lacks(need.wants()))
     }
 
     /// Why this host does not take the node, however much room it has.
@@ -128,19 +173,18 @@ impl Room {
     }
 
     /// What is not free of what is asked for; none when all of it is.
-    pub fn lacks(&self, cpu_millis: u64, memory_bytes: u64) -> Option<Rejection> {
-        let (cpu, memory) = self.free();
-        let (code, detail, resolvable) = if cpu_millis > cpu {
-            let (needs, free, all) = (cores(cpu_millis), cores(cpu), cores(self.cpu_millis));
-            let detail = format!("needs {needs} CPU, {free} of {all} free");
-            ("INSUFFICIENT_CPU", detail, cpu_millis <= self.cpu_millis)
-        } else if memory_bytes > memory {
-            let (needs, free, all) = (mib(memory_bytes), mib(memory), mib(self.memory_bytes));
-            let detail = format!("needs {needs} memory, {free} of {all} free");
-            ("INSUFFICIENT_MEMORY", detail, memory_bytes <= self.memory_bytes)
-        } else {
-            return None;
+    pub fn lacks(&self, wants: Resources) -> Option<Rejection> {
+        let (free, has) = (self.free(), self.has());
+        type Told = fn(u64) -> String;
+        let lack = |code: &'static str, what: &str, of: fn(&Resources) -> u64, told: Told| {
+            let (wants, free, all) = (of(&wants), of(&free), of(&has));
+            let detail = || format!("needs {} {what}, {} of {} free", told(wants), told(free), told(all));
+            (wants > free).then(|| (code, detail(), wants <= all))
         };
+        let lack = lack("INSUFFICIENT_CPU", "CPU", |r| r.cpu_millis, cores)
+            .or_else(|| lack("INSUFFICIENT_MEMORY", "memory", |r| r.memory_bytes, mib))
+            .or_else(|| lack("INSUFFICIENT_DISK", "disk", |r| r.disk_bytes, human::bytes));
+        let (code, detail, resolvable) = lack?;
         Some(Rejection { host: self.host.to_string(), code: code.to_owned(), detail, resolvable })
     }
 }
@@ -280,15 +324,17 @@ fn spread_rest(needs: &[Need], there: &mut BTreeMap<NodeUid, HostId>, rooms: &mu
     }
 }
 
+/// By resource, as it is spread.
+fn amount(of: Resources) -> Amount {
+    [of.cpu_millis, of.memory_bytes, of.disk_bytes]
+}
+
 /// The question of where nodes that stay together go, in numbers.
 fn problem(items: &[Vec<&Need>], there: &BTreeMap<NodeUid, HostId>, rooms: &[Room]) -> Problem {
     let hosts: BTreeMap<&HostId, usize> = rooms.iter().enumerate().map(|(i, r)| (&r.host, i)).collect();
     let item_of: BTreeMap<NodeUid, usize> =
         items.iter().enumerate().flat_map(|(i, together)| together.iter().map(move |n| (n.uid, i))).collect();
-    let bins = rooms.iter().map(|room| {
-        let (cpu, memory) = room.free();
-        Bin { free: [cpu, memory], size: [room.cpu_millis, room.memory_bytes] }
-    });
+    let bins = rooms.iter().map(|room| Bin { free: amount(room.free()), size: amount(room.has()) });
     let mut problem = Problem { bins: bins.collect(), ..Problem::default() };
     let mut takers = Takers { rooms, there, asked: BTreeMap::new(), classes: BTreeMap::new() };
     for (i, together) in items.iter().enumerate() {
@@ -301,9 +347,8 @@ fn problem(items: &[Vec<&Need>], there: &BTreeMap<NodeUid, HostId>, rooms: &[Roo
                 _ => {}
             }
         }
-        let takes = together.iter().fold([0, 0], |[cpu, memory]: [u64; 2], need| {
-            [cpu.saturating_add(need.cpu_millis), memory.saturating_add(need.memory_bytes)]
-        });
+        let takes = together.iter().fold(Resources::default(), |sum, need| sum.plus(need.wants()));
+        let takes = amount(takes);
         problem.items.push(Item { takes, class: takers.class(together), pulls: pulls.into_iter().collect() });
     }
     let mut classes: Vec<(Vec<bool>, usize)> = takers.classes.into_iter().collect();
@@ -381,11 +426,10 @@ fn whole(needs: &[Need], placed: &BTreeMap<NodeUid, HostId>, rooms: &[Room]) -> 
         .map(|room| room.host.clone())
 }
 
-/// The smaller of the two free parts, so that neither runs out first.
+/// The smallest of the free parts, so that none runs out first.
 fn emptiness(room: &Room) -> u128 {
-    let part = |free: u64, all: u64| u128::from(free) * 1_000_000 / u128::from(all.max(1));
-    let (cpu, memory) = room.free();
-    part(cpu, room.cpu_millis).min(part(memory, room.memory_bytes))
+    let part = |(free, all): (u64, u64)| u128::from(free) * 1_000_000 / u128::from(all.max(1));
+    amount(room.free()).into_iter().zip(amount(room.has())).map(part).min().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -366,6 +366,7 @@ fn needs(
         runtime: n.runtime,
         cpu_millis: u64::from(n.spec.cpu_request_millis),
         memory_bytes: n.spec.memory_request_bytes,
+        disk_bytes: n.spec.disk_request_bytes,
         former: former.get(&n.uid).cloned(),
         neighbours: neighbours.remove(&n.uid).unwrap_or_default(),
         asks: asks(n, &of_nodes).on(&n.spec.placement),

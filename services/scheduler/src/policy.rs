@@ -1,16 +1,17 @@
-//! What an administrator says of a host: labels and taints that say which nodes it takes, how often its CPU and memory may be reserved, and what of them is left to the
+//! What an administrator says of a host: labels and taints that say which nodes it takes, how often its CPU, memory and disk may be reserved, and what of them is left to the
 //! host itself. Kept in its row, and counted from the next placement on: nodes that are there stay.
 
 use std::collections::BTreeMap;
 
 use netloom_model::failure::{Code, Failure};
 use netloom_model::id::HostId;
-use netloom_model::spec::{MAX_CPU_MILLIS, MAX_MEMORY_BYTES, wrong_label};
+use netloom_model::spec::{MAX_CPU_MILLIS, MAX_DISK_BYTES, MAX_MEMORY_BYTES, wrong_label};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::error::Result;
 use crate::membership::host_not_found;
+use crate::rows::Resources;
 use crate::scheduler::Scheduler;
 
 /// Most labels of a host, and most taints.
@@ -18,7 +19,7 @@ const MOST: usize = 32;
 /// How often at most something may be reserved.
 const MOST_OFTEN: f64 = 1_000.0;
 /// What can be changed.
-const FIELDS: &str = "labels, labels.KEY, taints, taints.KEY, cpu_overcommit, memory_overcommit, system_cpu_millis and system_memory_bytes";
+const FIELDS: &str = "labels, labels.KEY, taints, taints.KEY, cpu_overcommit, memory_overcommit, disk_overcommit, system_cpu_millis, system_memory_bytes and system_disk_bytes";
 
 /// What is said of a host.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -33,10 +34,14 @@ pub struct HostPolicy {
     pub cpu_overcommit: f64,
     /// How many times its memory may be reserved; 0 is as configured.
     pub memory_overcommit: f64,
+    /// How many times its disk may be reserved; 0 is as configured.
+    pub disk_overcommit: f64,
     /// CPU that is left to the host itself, in thousandths of a core.
     pub system_cpu_millis: u64,
     /// Memory that is left to the host itself, in bytes.
     pub system_memory_bytes: u64,
+    /// Disk that is left to the host itself, in bytes.
+    pub system_disk_bytes: u64,
 }
 
 fn or(own: f64, configured: f64) -> f64 {
@@ -50,15 +55,23 @@ fn room(has: u64, system: u64, times: f64) -> u64 {
 }
 
 impl HostPolicy {
-    /// How many times its CPU and its memory may be reserved.
-    pub fn overcommit(&self, config: &Config) -> (f64, f64) {
-        (or(self.cpu_overcommit, config.cpu_overcommit), or(self.memory_overcommit, config.memory_overcommit))
+    /// How many times its CPU, its memory and its disk may be reserved.
+    pub fn overcommit(&self, config: &Config) -> [f64; 3] {
+        [
+            or(self.cpu_overcommit, config.cpu_overcommit),
+            or(self.memory_overcommit, config.memory_overcommit),
+            or(self.disk_overcommit, config.disk_overcommit),
+        ]
     }
 
-    /// CPU and memory that may be reserved of what a host has.
-    pub fn room(&self, cpu_millis: u64, memory_bytes: u64, config: &Config) -> (u64, u64) {
-        let (cpu, memory) = self.overcommit(config);
-        (room(cpu_millis, self.system_cpu_millis, cpu), room(memory_bytes, self.system_memory_bytes, memory))
+    /// What may be reserved of what a host has.
+    pub fn room(&self, has: Resources, config: &Config) -> Resources {
+        let [cpu, memory, disk] = self.overcommit(config);
+        Resources {
+            cpu_millis: room(has.cpu_millis, self.system_cpu_millis, cpu),
+            memory_bytes: room(has.memory_bytes, self.system_memory_bytes, memory),
+            disk_bytes: room(has.disk_bytes, self.system_disk_bytes, disk),
+        }
     }
 
     /// Takes what the paths name from another one: a field, or one key of the labels or taints, which is taken away when the other one does not have it.
@@ -73,8 +86,10 @@ impl HostPolicy {
                     "taints" => self.taints.clone_from(&wish.taints),
                     "cpu_overcommit" => self.cpu_overcommit = wish.cpu_overcommit,
                     "memory_overcommit" => self.memory_overcommit = wish.memory_overcommit,
+                    "disk_overcommit" => self.disk_overcommit = wish.disk_overcommit,
                     "system_cpu_millis" => self.system_cpu_millis = wish.system_cpu_millis,
                     "system_memory_bytes" => self.system_memory_bytes = wish.system_memory_bytes,
+                    "system_disk_bytes" => self.system_disk_bytes = wish.system_disk_bytes,
                     _ => return Err(cannot(path)),
                 },
                 Some(("labels", key)) => take_key(&mut self.labels, &wish.labels, key),
@@ -95,9 +110,11 @@ impl HostPolicy {
                 return Err(invalid(field, wrong));
             }
         }
-        for (field, times) in
-            [("cpu_overcommit", self.cpu_overcommit), ("memory_overcommit", self.memory_overcommit)]
-        {
+        for (field, times) in [
+            ("cpu_overcommit", self.cpu_overcommit),
+            ("memory_overcommit", self.memory_overcommit),
+            ("disk_overcommit", self.disk_overcommit),
+        ] {
             if !(0.0..=MOST_OFTEN).contains(&times) {
                 return Err(invalid(
                     field,
@@ -110,6 +127,9 @@ impl HostPolicy {
         }
         if self.system_memory_bytes > MAX_MEMORY_BYTES {
             return Err(invalid("system_memory_bytes", format!("is at most {MAX_MEMORY_BYTES}")));
+        }
+        if self.system_disk_bytes > MAX_DISK_BYTES {
+            return Err(invalid("system_disk_bytes", format!("is at most {MAX_DISK_BYTES}")));
         }
         Ok(())
     }
@@ -185,15 +205,22 @@ mod tests {
 
     #[test]
     fn what_is_left_to_the_host_is_not_reserved_however_often() {
-        let config = Config { cpu_overcommit: 8.0, memory_overcommit: 1.0, ..Config::default() };
+        let config =
+            Config { cpu_overcommit: 8.0, memory_overcommit: 1.0, disk_overcommit: 2.0, ..Config::default() };
         let policy = HostPolicy {
             system_cpu_millis: 1_000,
             system_memory_bytes: 2 << 30,
+            system_disk_bytes: 10 << 30,
             cpu_overcommit: 2.0,
             ..HostPolicy::default()
         };
-        assert_eq!(HostPolicy::default().room(4_000, 8 << 30, &config), (32_000, 8 << 30));
-        assert_eq!(policy.room(4_000, 8 << 30, &config), (6_000, 6 << 30));
-        assert_eq!(policy.room(500, 1 << 30, &config), (0, 0), "a host that has less than that takes none");
+        let of = |cpu_millis: u64, memory: u64, disk: u64| Resources {
+            cpu_millis,
+            memory_bytes: memory << 30,
+            disk_bytes: disk << 30,
+        };
+        assert_eq!(HostPolicy::default().room(of(4_000, 8, 50), &config), of(32_000, 8, 100));
+        assert_eq!(policy.room(of(4_000, 8, 50), &config), of(6_000, 6, 80));
+        assert_eq!(policy.room(of(500, 1, 9), &config), of(0, 0, 0), "a host that has less takes none");
     }
 }

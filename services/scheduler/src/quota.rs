@@ -24,6 +24,8 @@ pub struct Quota {
     pub cpu_millis: Option<u64>,
     /// Memory in bytes.
     pub memory_bytes: Option<u64>,
+    /// Disk in bytes.
+    pub disk_bytes: Option<u64>,
 }
 
 /// What is asked for.
@@ -37,6 +39,8 @@ pub struct Usage {
     pub cpu_millis: u64,
     /// Memory in bytes.
     pub memory_bytes: u64,
+    /// Disk in bytes.
+    pub disk_bytes: u64,
 }
 
 impl Sum for Usage {
@@ -46,6 +50,7 @@ impl Sum for Usage {
             nodes: sum.nodes.saturating_add(one.nodes),
             cpu_millis: sum.cpu_millis.saturating_add(one.cpu_millis),
             memory_bytes: sum.memory_bytes.saturating_add(one.memory_bytes),
+            disk_bytes: sum.disk_bytes.saturating_add(one.disk_bytes),
         })
     }
 }
@@ -58,6 +63,7 @@ impl Usage {
             nodes: 1,
             cpu_millis: u64::from(node.spec.cpu_request_millis),
             memory_bytes: node.spec.memory_request_bytes,
+            disk_bytes: node.spec.disk_request_bytes,
         });
         Usage { labs: 1, ..nodes.sum() }
     }
@@ -69,10 +75,11 @@ pub fn exceeded(quota: &Quota, others: Usage, had: Usage, asks: Usage) -> Option
     let cores = |n: u64| format!("{}.{:02}", n / 1_000, n % 1_000 / 10);
     let size = netloom_model::human::bytes;
     type Told<'a> = &'a dyn Fn(u64) -> String;
-    let all: [(&str, Option<u64>, [u64; 3], Told<'_>); 3] = [
+    let all: [(&str, Option<u64>, [u64; 3], Told<'_>); 4] = [
         ("nodes", quota.nodes, [others.nodes, had.nodes, asks.nodes], &count),
         ("cpu", quota.cpu_millis, [others.cpu_millis, had.cpu_millis, asks.cpu_millis], &cores),
         ("memory", quota.memory_bytes, [others.memory_bytes, had.memory_bytes, asks.memory_bytes], &size),
+        ("disk", quota.disk_bytes, [others.disk_bytes, had.disk_bytes, asks.disk_bytes], &size),
     ];
     let over = all.into_iter().filter_map(|(resource, limit, [others, had, asks], told)| {
         let limit = limit.filter(|limit| asks > had && others.saturating_add(asks) > *limit)?;
@@ -171,9 +178,20 @@ mod tests {
 
     #[test]
     fn what_is_used_asked_for_and_allowed_is_told_of_each_resource_at_fault() {
-        let quota =
-            Quota { project: "p".into(), nodes: Some(4), cpu_millis: Some(2_000), memory_bytes: None };
-        let usage = |nodes, cpu_millis| Usage { labs: 1, nodes, cpu_millis, memory_bytes: 1 << 40 };
+        let quota = Quota {
+            project: "p".into(),
+            nodes: Some(4),
+            cpu_millis: Some(2_000),
+            memory_bytes: None,
+            disk_bytes: Some(30 << 30),
+        };
+        let usage = |nodes, cpu_millis| Usage {
+            labs: 1,
+            nodes,
+            cpu_millis,
+            memory_bytes: 1 << 40,
+            disk_bytes: 10 << 30,
+        };
         let none = Usage::default();
         assert_eq!(exceeded(&quota, usage(2, 1_000), none, usage(2, 1_000)), None, "up to the limit");
         let failure = exceeded(&quota, usage(2, 1_000), none, usage(3, 1_050)).unwrap();
@@ -193,5 +211,11 @@ mod tests {
         assert_eq!(exceeded(&quota, usage(9, 9_000), usage(3, 1_000), usage(3, 500)), None);
         let grown = exceeded(&quota, usage(9, 9_000), usage(3, 1_000), usage(2, 1_001)).unwrap();
         assert_eq!(grown.metadata["resources"], "cpu");
+        let disks = Usage { disk_bytes: 25 << 30, ..usage(1, 100) };
+        let failure = exceeded(&quota, usage(1, 100), none, disks).unwrap();
+        assert_eq!(
+            (failure.violations[0].field.as_str(), failure.violations[0].description.as_str()),
+            ("disk", "25.0 GiB asked for, 10.0 GiB used by other labs of the project, 30.0 GiB allowed")
+        );
     }
 }

@@ -5,6 +5,7 @@
 
 mod index;
 mod operation;
+mod resources;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::index::Index;
 pub use self::operation::{OperationKind, OperationRow, OperationState};
+pub use self::resources::Resources;
 use crate::policy::HostPolicy;
 
 /// A lab.
@@ -561,15 +563,6 @@ pub struct Membership {
     pub serial: String,
     /// When its certificate is no longer valid.
     pub expire_us: i64,
-}
-
-/// What is reserved on a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Reserved {
-    /// CPU in thousandths of a core.
-    pub cpu_millis: u64,
-    /// Memory in bytes.
-    pub memory_bytes: u64,
 }
 
 /// Microseconds since 1970.

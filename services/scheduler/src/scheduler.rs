@@ -17,10 +17,10 @@ use crate::across::Reach;
 use crate::client::{HostClient, RegistryClient};
 use crate::config::{Config, HostConfig};
 use crate::door::Door;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::facts;
 use crate::place::{Allowed, Room};
-use crate::rows::{LabRows, NodeRow, Reserved, now_us};
+use crate::rows::{LabRows, NodeRow, Resources, now_us};
 use crate::store::{Store, Tx};
 use crate::vnis;
 use crate::world::World;
@@ -180,16 +180,23 @@ impl Scheduler {
         Ok(self.world.read(|hosts| {
             let room = |(id, view): (&HostId, &crate::world::HostView)| {
                 let has = &view.compute.inventory;
-                let (cpu, memory) = view.policy.room(has.cpu_millis, has.memory_bytes, &self.config);
-                let Reserved { cpu_millis, memory_bytes } = reserved.get(id).copied().unwrap_or_default();
+                let has = Resources {
+                    cpu_millis: has.cpu_millis,
+                    memory_bytes: has.memory_bytes,
+                    disk_bytes: has.disk_bytes.unwrap_or_default(),
+                };
+                let offers = view.policy.room(has, &self.config);
+                let reserved = reserved.get(id).copied().unwrap_or_default();
                 Room {
                     host: id.clone(),
                     heard: view.is_heard(),
                     runtimes: view.compute.inventory.runtimes.iter().copied().collect(),
-                    cpu_millis: cpu,
-                    memory_bytes: memory,
-                    cpu_reserved: cpu_millis,
-                    memory_reserved: memory_bytes,
+                    cpu_millis: offers.cpu_millis,
+                    memory_bytes: offers.memory_bytes,
+                    disk_bytes: view.compute.inventory.disk_bytes.map(|_| offers.disk_bytes),
+                    cpu_reserved: reserved.cpu_millis,
+                    memory_reserved: reserved.memory_bytes,
+                    disk_reserved: reserved.disk_bytes,
                     allowed: Allowed {
                         cordoned: view.cordoned,
                         devices: view.compute.inventory.allowed_devices.clone(),
@@ -207,6 +214,19 @@ impl Scheduler {
             };
             hosts.iter().map(room).collect()
         }))
+    }
+
+    /// Does what reserves, and does it again when another write was quicker ([`Error::Overtaken`]): then with all hosts held, so that nobody is quicker twice.
+    pub(crate) async fn unless_overtaken<T, F: Future<Output = Result<T>>>(
+        attempt: impl Fn(bool) -> F,
+    ) -> Result<T> {
+        match attempt(false).await {
+            Err(Error::Overtaken { host }) => {
+                tracing::debug!(host, "another write was quicker: it is computed again");
+                attempt(true).await
+            }
+            done => done,
+        }
     }
 
     /// Waits, just after a start, for the hosts' first word: a plan made before would find no room anywhere.

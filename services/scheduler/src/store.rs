@@ -4,6 +4,9 @@
 //! begin ─► rows of a lab (as last committed) ─► save(before, after): difference + events ─► commit ─► wakes who waits on the revision
 //! ```
 //!
+//! What a write reserves of hosts it computed from what was reserved there: it names the generation that each host had then, and is refused when another write raised that since
+//! ([`Error::Overtaken`]). Two schedulers that both believe to lead never give one room away twice.
+//!
 //! One writer at a time: events are numbered under its lock, without a gap. The rows as last committed are kept in memory too, so that reconcilers
 //! compare without asking the database; they change only after a commit, so a crash at any point leaves what was committed and nothing else.
 //! Statements are those that SQLite and PostgreSQL both understand; what differs is in [`Database`] and in the folders of migrations.
@@ -27,7 +30,7 @@ use std::time::Duration;
 
 use netloom_bus::Bus;
 use netloom_database::Access;
-use netloom_model::id::{LabUid, NodeUid, OperationId, WireId};
+use netloom_model::id::{HostId, LabUid, NodeUid, OperationId, WireId};
 use netloom_service::fail_point;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -107,38 +110,50 @@ impl Store {
     /// Who stands by is woken over the bus when the lead is given up; else it finds out by itself a moment later.
     pub async fn open(database: &Database, events_kept: u64, bus: Arc<dyn Bus>) -> Result<Store> {
         let lead = Lead::take(database, bus).await?;
-        let mut current = Current::default();
         let begun = async {
             let writer = database.pool(1, Access::Write).await?;
             match database {
                 Database::File(_) => sqlx::migrate!("migrations/sqlite").run(&writer).await?,
                 Database::Postgres(_) => sqlx::migrate!("migrations/postgres").run(&writer).await?,
             }
-            let pool = database.pool(4, Access::Read).await?;
             let term = lead.begin_term(&mut *writer.acquire().await?).await?;
-            for rows in labs::load_all(&mut *writer.acquire().await?).await? {
-                current.put(rows);
-            }
-            for operation in operations::active(&mut *writer.acquire().await?).await? {
-                current.put_operation(Arc::new(operation));
-            }
-            let last = events::last(&mut *writer.acquire().await?).await?;
-            Ok::<_, Error>((writer, pool, term, last))
+            let (current, last) = Current::read(&writer).await?;
+            Ok::<_, Error>((writer, term, current, last))
         };
-        let (writer, pool, term, last) = tokio::select! {
+        let (writer, term, current, last) = tokio::select! {
             begun = begun => begun?,
             _ = lead.lost() => return Err(Error::Deposed),
         };
+        let fence = lead.fence();
+        let writer = Writer { pool: writer, begin: database.begin(), fence, prune_at: 0 };
+        Store::of(database, writer, lead, term, current, last, events_kept).await
+    }
+
+    /// The database beside a store that leads on it, in its term: what one is that another one took the lead from, and that neither knows of yet. Nobody else has it: by what it does the suite of
+    /// the store shows that it does no harm.
+    #[doc(hidden)]
+    pub async fn beside(&self, database: &Database) -> Result<Store> {
+        let pool = database.pool(1, Access::Write).await?;
+        let (current, last) = Current::read(&pool).await?;
+        let fence = database.file().is_none().then_some(self.term);
+        let writer = Writer { pool, begin: database.begin(), fence, prune_at: 0 };
+        Store::of(database, writer, Lead::nobodys(), self.term, current, last, self.events_kept).await
+    }
+
+    async fn of(
+        database: &Database,
+        writer: Writer,
+        lead: Lead,
+        term: u64,
+        current: Current,
+        last: u64,
+        events_kept: u64,
+    ) -> Result<Store> {
         let revision = watch::Sender::new(0);
         Ok(Store {
-            pool,
+            pool: database.pool(4, Access::Read).await?,
             log: Log::keep(database.clone(), revision.subscribe()),
-            writer: Mutex::new(Writer {
-                pool: writer,
-                begin: database.begin(),
-                fence: lead.fence(),
-                prune_at: 0,
-            }),
+            writer: Mutex::new(writer),
             lead,
             term,
             current: RwLock::new(current),
@@ -159,6 +174,7 @@ impl Store {
             sql,
             writer,
             staged: Vec::new(),
+            generations: BTreeMap::new(),
             operations: Vec::new(),
             events: Vec::new(),
             last_event: None,
@@ -261,6 +277,19 @@ impl Store {
 }
 
 impl Current {
+    /// What is in the database, and the number of the last event.
+    async fn read(writer: &Pool<Db>) -> Result<(Current, u64)> {
+        let (mut current, mut sql) = (Current::default(), writer.acquire().await?);
+        for rows in labs::load_all(&mut sql).await? {
+            current.put(rows);
+        }
+        for operation in operations::active(&mut sql).await? {
+            current.put_operation(Arc::new(operation));
+        }
+        let last = events::last(&mut sql).await?;
+        Ok((current, last))
+    }
+
     fn put(&mut self, rows: LabRows) {
         for wire in self.labs.get(&rows.lab.uid).map(|old| old.wire_ids()).unwrap_or_default() {
             self.wires.remove(&wire);
@@ -301,6 +330,8 @@ pub struct Tx<'s> {
     sql: Transaction<'static, Db>,
     writer: MutexGuard<'s, Writer>,
     staged: Vec<(LabUid, Option<LabRows>)>,
+    /// The generations that hosts had when this write looked at what is reserved there.
+    generations: BTreeMap<HostId, i64>,
     /// Operations that this write begins, changes or ends.
     operations: Vec<Arc<OperationRow>>,
     /// Events that are written when it is made to last.

@@ -104,14 +104,21 @@ fn hosts_show_room_and_images_where_they_are() {
         memory_total_bytes: 4 << 30,
         memory_overcommit: 1.0,
         memory_reserved_bytes: 192 << 20,
+        disk_total_bytes: Some(50 << 30),
+        disk_overcommit: 2.0,
+        disk_reserved_bytes: 7 << 30,
+        system_disk_bytes: 10 << 30,
         datapath: "netdev".into(),
         ovs_version: "3.1.0".into(),
         ..api::Host::default()
     };
+    let older = api::Host { disk_total_bytes: None, ..host.clone() };
     let shown = hosts(Style::PLAIN, &[host]);
-    for part in ["0.15 of 16", "192.0 MiB of 4.0 GiB", "netdev 3.1.0"] {
+    for part in ["0.15 of 16", "192.0 MiB of 4.0 GiB", "7.0 GiB of 80.0 GiB", "netdev 3.1.0"] {
         assert!(shown.contains(part), "{part} in {shown}");
     }
+    let shown = hosts(Style::PLAIN, &[older]);
+    assert!(shown.contains("7.0 GiB of ?"), "{shown}");
     let presence = |host: &str, present| api::ImagePresence {
         host: host.into(),
         present,

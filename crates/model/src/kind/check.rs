@@ -2,7 +2,8 @@
 
 use super::{Console, Container, Ends, Kind, Readiness, Save, Startup};
 use crate::spec::{
-    MAX_CPU_MILLIS, MAX_MEMORY_BYTES, RESERVED_ENDS, is_capability, is_relative_normal, is_sysctl,
+    MAX_CPU_MILLIS, MAX_DISK_BYTES, MAX_MEMORY_BYTES, RESERVED_ENDS, is_capability, is_relative_normal,
+    is_sysctl,
 };
 use crate::state::Runtime;
 
@@ -58,6 +59,9 @@ impl Kind {
         }
         if self.resources.memory_request_mib > MAX_MEMORY_BYTES >> 20 {
             return wrong("resources.memory_request_mib", format!("{} is the most", MAX_MEMORY_BYTES >> 20));
+        }
+        if self.resources.disk_request_mib > MAX_DISK_BYTES >> 20 {
+            return wrong("resources.disk_request_mib", format!("{} is the most", MAX_DISK_BYTES >> 20));
         }
         self.check_runtime()?;
         self.check_methods()?;

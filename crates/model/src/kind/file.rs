@@ -104,6 +104,8 @@ pub struct Resources {
     pub cpu_request_millis: u32,
     /// Memory in MiB. It is all the memory that a virtual machine has.
     pub memory_request_mib: u64,
+    /// Disk in MiB; 0 of a virtual machine is the size of its disks.
+    pub disk_request_mib: u64,
 }
 
 /// How a kind's containers are made.

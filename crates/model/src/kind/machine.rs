@@ -74,6 +74,19 @@ fn only_for_containers(node: &NodeSpec, kind: &Kind) -> Vec<(&'static str, &'sta
 }
 
 impl Kind {
+    /// Disk that is counted for a node that names none, as far as its kind tells: the disk of its image is counted when that is known.
+    pub fn disk_request_bytes(&self) -> u64 {
+        match self.resources.disk_request_mib {
+            0 => self.data_disk_bytes(),
+            said => said << 20,
+        }
+    }
+
+    /// Size of the second disk that its virtual machines have; 0 where they have none.
+    pub fn data_disk_bytes(&self) -> u64 {
+        self.vm.as_ref().map_or(0, |vm| u64::from(vm.data_disk_gib) << 30)
+    }
+
     /// Commands typed at the console of its machines are run by a shell.
     fn has_shell(&self) -> bool {
         self.command_line.as_ref().is_some_and(|line| line.ends == Ends::Status)
@@ -159,6 +172,15 @@ mod tests {
         let limited = NodeSpec { cpu_limit_millis: 1_500, memory_limit_bytes: 256 << 20, ..machine() };
         assert_eq!(of(limited), (2000, 256), "processors are whole");
         assert_eq!(of(NodeSpec { cpu_request_millis: 100, ..machine() }), (1000, 512));
+    }
+
+    #[test]
+    fn a_machine_is_counted_the_disk_that_it_or_its_kind_says_or_its_second_one() {
+        let catalogue = Catalogue::embedded();
+        let of = |node: NodeSpec| catalogue.resolve(&node).unwrap().spec.disk_request_bytes;
+        let two = || NodeSpec { kind: "cat-sdwan-manager".into(), runtime: None, ..machine() };
+        assert_eq!((of(machine()), of(two())), (0, 256 << 30));
+        assert_eq!(of(NodeSpec { disk_request_bytes: 5 << 30, ..two() }), 5 << 30, "what is said counts");
     }
 
     #[test]

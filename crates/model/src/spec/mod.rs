@@ -51,6 +51,8 @@ pub const MAX_FILES: usize = 10_000;
 pub const MAX_CPU_MILLIS: u32 = 1_024_000;
 /// Most memory that a node can ask for, in bytes.
 pub const MAX_MEMORY_BYTES: u64 = 64 << 40;
+/// Most disk that a node can ask for, in bytes.
+pub const MAX_DISK_BYTES: u64 = 1 << 50;
 
 /// A whole lab as asked for.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

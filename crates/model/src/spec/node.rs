@@ -50,6 +50,9 @@ pub struct NodeSpec {
     pub cpu_request_millis: u32,
     /// Memory counted against the host; 0 takes the kind's.
     pub memory_request_bytes: u64,
+    /// Disk counted against the host; 0 takes the kind's, and of a virtual machine the size of its disks.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub disk_request_bytes: u64,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Host name inside; empty means its id.

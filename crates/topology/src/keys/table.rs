@@ -233,6 +233,12 @@ pub(super) const KEYS: &[Key] = &[
     key(Node, "cpu-set", Works, "the cores it may run on, `0-1,3`"),
     key(Node, "memory", Works, "most memory: `512mb`, `1gb` (decimal), `1GiB` (binary); enforced"),
     key(Node, "shm-size", Works, "size of /dev/shm, written as `memory` is"),
+    key(
+        Node,
+        "disk",
+        Works,
+        "netloom's own: the disk that is counted for it on its host, written as `memory` is; without it a virtual machine counts the size of its disks, and a container nothing. It is no limit",
+    ),
     key(Node, "cgroup-parent", Works, "the cgroup that its own is made below"),
     key(Node, "cgroupns-mode", Differs, "`private`, as every node has it; `host` is an error"),
     key(

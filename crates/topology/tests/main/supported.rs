@@ -75,6 +75,7 @@ fn single_values_of_a_node() {
         ("cpu: 1.5", NodeSpec { cpu_limit_millis: 1_500, ..plain() }),
         ("memory: 1gb", NodeSpec { memory_limit_bytes: 1_000_000_000, ..plain() }),
         ("memory: 512MiB", NodeSpec { memory_limit_bytes: 512 << 20, ..plain() }),
+        ("disk: 20GB", NodeSpec { disk_request_bytes: 20_000_000_000, ..plain() }),
         ("restart-policy: no", NodeSpec { restart_policy: RestartPolicy::Never, ..plain() }),
         ("restart-policy: on-failure", NodeSpec { restart_policy: RestartPolicy::OnFailure, ..plain() }),
         ("restart-policy: unless-stopped", plain()),

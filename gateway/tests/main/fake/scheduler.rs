@@ -198,8 +198,8 @@ impl SchedulerService for Scheduler {
     ) -> Result<Response<ps::QuotaFacts>, Status> {
         let asked = request.into_inner().quota.unwrap_or_default();
         let used = crate::fixture::quota(&asked.project);
-        let ps::QuotaFacts { nodes, cpu_millis, memory_bytes, .. } = asked;
-        Ok(Response::new(ps::QuotaFacts { nodes, cpu_millis, memory_bytes, ..used }))
+        let ps::QuotaFacts { nodes, cpu_millis, memory_bytes, disk_bytes, .. } = asked;
+        Ok(Response::new(ps::QuotaFacts { nodes, cpu_millis, memory_bytes, disk_bytes, ..used }))
     }
 
     async fn remove_quota(

@@ -36,6 +36,8 @@ fn room(id: &str, reach: Option<Reach>) -> Room {
         memory_bytes: 64 << 30,
         cpu_reserved: 0,
         memory_reserved: 0,
+        disk_bytes: None,
+        disk_reserved: 0,
         allowed: Allowed {
             capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()],
             impairments: vec!["rate_bps".into()],

@@ -64,6 +64,38 @@ impl Scheduler {
         Ok(())
     }
 
+    /// Counts for virtual machines of which nothing is said what their disks come to: the first, as its image tells, and the second that their kind has. That becomes a part of what was asked for, as
+    /// an image does that stands for a kind. Where the registry does not answer, or does not have the image, what was counted of it before stands.
+    pub(super) async fn count_disks(&self, before: Option<&LabRows>, spec: &mut LabSpec) {
+        let of = |node: &NodeSpec| {
+            let kind = self.catalogue.of(node).filter(|kind| kind.runtime == Runtime::Libvirt)?;
+            let image = if node.image.is_empty() { &kind.image } else { &node.image };
+            let is_open = node.disk_request_bytes == 0 && kind.resources.disk_request_mib == 0;
+            (is_open && !image.is_empty()).then(|| (image.clone(), kind.data_disk_bytes()))
+        };
+        let images: BTreeSet<String> = spec.nodes.iter().filter_map(of).map(|(image, _)| image).collect();
+        if images.is_empty() {
+            return;
+        }
+        let images: Vec<String> = images.into_iter().collect();
+        let resolved = self.registry.resolve(&images, &self.ticket_key).await.unwrap_or_else(|e| {
+            tracing::warn!("how large disks of images are is not known: {e}");
+            Vec::new()
+        });
+        let size = |r: Resolved| r.stored.map(|stored| stored.virtual_size_bytes());
+        let sizes: BTreeMap<String, u64> =
+            images.into_iter().zip(resolved).filter_map(|(image, r)| Some((image, size(r)?))).collect();
+        for node in &mut spec.nodes {
+            let Some((image, second)) = of(node) else { continue };
+            let known = sizes.get(&image).map(|first| first.saturating_add(second));
+            let was = || {
+                let old = before?.lab.spec.nodes.iter().find(|old| old.id == node.id)?;
+                (old.image == node.image && old.kind == node.kind).then_some(old.disk_request_bytes)
+            };
+            node.disk_request_bytes = known.or_else(was).unwrap_or_default();
+        }
+    }
+
     /// Which lab uses which images, by lab, each image once, with the digests of what its nodes are made from. What a lab has set aside or is about to have counts as
     /// well.
     pub fn image_users(&self) -> BTreeMap<(String, String), BTreeSet<String>> {

@@ -82,12 +82,17 @@ impl Scheduler {
     /// those that stay, with the reasons.
     pub async fn move_nodes(&self, asked: Move) -> Result<OperationRow> {
         self.first_word().await;
+        Self::unless_overtaken(|held| self.move_unless_overtaken(&asked, held)).await
+    }
+
+    async fn move_unless_overtaken(&self, asked: &Move, held: bool) -> Result<OperationRow> {
         let mut judged: BTreeSet<(String, HostId)> = BTreeSet::new();
         let mut refused: BTreeMap<NodeUid, Vec<Rejection>> = BTreeMap::new();
         // Of a node that one host does not take, the next one is asked.
         let attempts = ATTEMPTS + self.world.read(|hosts| hosts.len());
         for _ in 0..attempts {
             let mut tx = self.store.begin("scheduler.move").await?;
+            tx.hold_hosts(held).await?;
             let id = asked.request_id.as_deref();
             if let Some(first) = repeated_in(&mut tx, id, OperationKind::Move, &asked.lab).await? {
                 return Ok(first);
@@ -181,7 +186,7 @@ impl Scheduler {
     async fn begin_move(
         &self,
         mut tx: Tx<'_>,
-        asked: Move,
+        asked: &Move,
         current: &LabRows,
         mut rows: LabRows,
         plan: Plan,
@@ -194,7 +199,7 @@ impl Scheduler {
             operation.end(OperationState::Succeeded, None, Vec::new(), now);
             return Ok(operation);
         }
-        operation.request_id = asked.request_id;
+        operation.request_id.clone_from(&asked.request_id);
         rows.operation = Some(operation.id);
         rows.lab.traceparent.clone_from(&operation.traceparent);
         self.refresh(&tx, &mut rows);

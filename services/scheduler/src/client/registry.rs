@@ -76,6 +76,11 @@ impl StoredBlob {
     pub fn digest(&self) -> &str {
         &self.0.digest
     }
+
+    /// Size of the disk that a guest sees.
+    pub fn virtual_size_bytes(&self) -> u64 {
+        self.0.virtual_size_bytes
+    }
 }
 
 /// What a reference means in the registry's store.

@@ -14,7 +14,7 @@ use netloom_service::status::to_rpc_status;
 
 use crate::events::Heard;
 use crate::quota::Quota;
-use crate::rows::{HostRow, LabRows, NodeRow, OperationKind, OperationRow, OperationState, Reserved};
+use crate::rows::{HostRow, LabRows, NodeRow, OperationKind, OperationRow, OperationState, Resources};
 use crate::scheduler::Scheduler;
 use crate::store::{Interface, LabView, LinkView, NodeView, Object, progress};
 use crate::world::HostView;
@@ -139,7 +139,7 @@ pub(super) fn link(core: &Scheduler, view: LinkView) -> ps::LinkFacts {
 pub(super) fn host(
     core: &Scheduler,
     row: HostRow,
-    reserved: &BTreeMap<HostId, Reserved>,
+    reserved: &BTreeMap<HostId, Resources>,
     tallies: &BTreeMap<HostId, Vec<NodeTally>>,
 ) -> ps::HostFacts {
     let view = core.world.host(&row.id, Clone::clone).unwrap_or_default();
@@ -159,7 +159,7 @@ pub(super) fn host(
         0 => row.heard_us,
         us => us,
     };
-    let (cpu_overcommit, memory_overcommit) = row.policy.overcommit(&core.config);
+    let [cpu_overcommit, memory_overcommit, disk_overcommit] = row.policy.overcommit(&core.config);
     ps::HostFacts {
         uid: row.uid,
         heard,
@@ -170,8 +170,12 @@ pub(super) fn host(
         memory_bytes: compute.memory_bytes,
         memory_reserved_bytes: reserved.memory_bytes,
         memory_overcommit,
+        disk_bytes: compute.disk_bytes,
+        disk_reserved_bytes: reserved.disk_bytes,
+        disk_overcommit,
         system_cpu_millis: row.policy.system_cpu_millis,
         system_memory_bytes: row.policy.system_memory_bytes,
+        system_disk_bytes: row.policy.system_disk_bytes,
         taints: row.policy.taints.into_iter().collect(),
         runtimes: compute.runtimes.into_iter().map(|r| p::Runtime::from(r).into()).collect(),
         runtime_versions: compute.runtime_versions,
@@ -202,10 +206,12 @@ pub(super) fn quota(core: &Scheduler, quota: Quota) -> ps::QuotaFacts {
         nodes: quota.nodes,
         cpu_millis: quota.cpu_millis,
         memory_bytes: quota.memory_bytes,
+        disk_bytes: quota.disk_bytes,
         lab_count: used.labs,
         used_nodes: used.nodes,
         used_cpu_millis: used.cpu_millis,
         used_memory_bytes: used.memory_bytes,
+        used_disk_bytes: used.disk_bytes,
     }
 }
 

@@ -12,7 +12,7 @@ use self::filling::Filling;
 use self::level::{Classes, Level, NOWHERE, contract, merge};
 
 /// What an item takes and a bin has, by resource.
-pub type Amount = [u64; 2];
+pub type Amount = [u64; 3];
 
 /// What is put into a bin.
 #[derive(Debug, Clone)]

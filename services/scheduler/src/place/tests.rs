@@ -14,6 +14,8 @@ fn room(host: &str, runtimes: &[Runtime], cores: u64, gib: u64) -> Room {
         memory_bytes: gib * GIB,
         cpu_reserved: 0,
         memory_reserved: 0,
+        disk_bytes: None,
+        disk_reserved: 0,
         allowed: Allowed::default(),
     }
 }
@@ -25,6 +27,7 @@ fn need(id: &str, runtime: Runtime, cpu_millis: u64, memory_bytes: u64) -> Need 
         runtime,
         cpu_millis,
         memory_bytes,
+        disk_bytes: 0,
         former: None,
         neighbours: BTreeMap::new(),
         asks: Asks::default(),
@@ -301,7 +304,10 @@ fn who_comes_later_moves_nobody_and_goes_to_its_neighbours() {
     assert_eq!(there.len(), 11);
     let mut left = rooms.clone();
     for host in there.values() {
-        left.iter_mut().find(|r| r.host == *host).unwrap().reserve(1_000, GIB);
+        left.iter_mut()
+            .find(|r| r.host == *host)
+            .unwrap()
+            .reserve(need("", Runtime::Docker, 1_000, GIB).wants());
     }
     let added = place(&needs[11..], &there, &left);
     let beside = &there[&needs[10].uid];

@@ -301,7 +301,7 @@ fn find_places(
         let Some(room) = rooms.iter().find(|room| Some(&room.host) == host) else { continue };
         let refused = || refusals(rows, old, moves).into_iter().find(|r| r.host == room.host.as_str());
         let mut room = room.clone();
-        room.free_again(need.cpu_millis, need.memory_bytes);
+        room.free_again(need.wants());
         let why = refused().or_else(|| room.rejects(&need)).or_else(|| apart(&need, &room, &there));
         homeless.extend(why.map(|why| (old, vec![why])));
     }

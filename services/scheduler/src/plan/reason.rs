@@ -264,6 +264,7 @@ fn words(field: &str, old: Option<&Value>, new: Option<&Value>) -> String {
         "memory_limit_bytes" => "memory".to_owned(),
         "cpu_request_millis" => "cpu-request".to_owned(),
         "memory_request_bytes" => "memory-request".to_owned(),
+        "disk_request_bytes" => "disk".to_owned(),
         "shm_size_bytes" => "shm-size".to_owned(),
         other => other.replace('_', "-"),
     };

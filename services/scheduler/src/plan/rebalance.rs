@@ -81,7 +81,7 @@ fn step_by_step(movable: &[Need], fixed: &Places, now: Places, mut rooms: Vec<Ro
     for need in movable {
         let own = places.get(&need.uid);
         if let Some(room) = rooms.iter_mut().find(|room| Some(&room.host) == own) {
-            room.reserve(need.cpu_millis, need.memory_bytes);
+            room.reserve(need.wants());
         }
     }
     let mut order: Vec<&Need> = movable.iter().collect();
@@ -102,7 +102,7 @@ fn step_by_step(movable: &[Need], fixed: &Places, now: Places, mut rooms: Vec<Ro
                     continue;
                 }
                 let mut then = to.clone();
-                then.reserve(need.cpu_millis, need.memory_bytes);
+                then.reserve(need.wants());
                 let slope = fullness(from).saturating_sub(fullness(&then));
                 let better = (has - had, slope);
                 let counts = has > had || slope > SLOPE;
@@ -114,9 +114,9 @@ fn step_by_step(movable: &[Need], fixed: &Places, now: Places, mut rooms: Vec<Ro
         let Some((_, _, i, j)) = best else { break };
         let need = order[i];
         if let Some(from) = rooms.iter_mut().find(|r| places.get(&need.uid) == Some(&r.host)) {
-            from.free_again(need.cpu_millis, need.memory_bytes);
+            from.free_again(need.wants());
         }
-        rooms[j].reserve(need.cpu_millis, need.memory_bytes);
+        rooms[j].reserve(need.wants());
         places.insert(need.uid, rooms[j].host.clone());
     }
     places
@@ -125,7 +125,8 @@ fn step_by_step(movable: &[Need], fixed: &Places, now: Places, mut rooms: Vec<Ro
 /// How full the fuller part of a host is, in thousandths.
 fn fullness(room: &Room) -> u128 {
     let part = |reserved: u64, all: u64| u128::from(reserved) * 1_000 / u128::from(all.max(1));
-    part(room.cpu_reserved, room.cpu_millis).max(part(room.memory_reserved, room.memory_bytes))
+    let disk = room.disk_bytes.map_or(0, |all| part(room.disk_reserved, all));
+    part(room.cpu_reserved, room.cpu_millis).max(part(room.memory_reserved, room.memory_bytes)).max(disk)
 }
 
 #[cfg(test)]

@@ -12,10 +12,10 @@ use netloom_model::spec::LabSpec;
 
 use super::{Context, is_unplaced, needs};
 use crate::place::{Need, Placed, Room, place};
-use crate::rows::{ImageStep, LabRows, NodeRow};
+use crate::rows::{ImageStep, LabRows, NodeRow, Resources};
 
-/// CPU and memory of its host that a node keeps, in thousandths of a core and bytes, beyond what its successor has there.
-pub(super) type Kept = BTreeMap<NodeUid, (u64, u64)>;
+/// What of its host a node keeps beyond what its successor has there.
+pub(super) type Kept = BTreeMap<NodeUid, Resources>;
 
 /// Which nodes with successors keep what they have.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,10 +70,11 @@ fn settled(rows: &LabRows, needs: &[Need], rooms: &[Room], keep: Keep) -> Placed
             n.host.as_ref().or_else(|| places.get(&n.uid).and_then(|host| host.as_ref().ok()))
         });
         let mut is_more = false;
-        for (uid, (cpu, memory)) in more {
+        for (uid, of_node) in more {
             let had = kept.entry(uid).or_default();
-            is_more |= cpu > had.0 || memory > had.1;
-            *had = (cpu.max(had.0), memory.max(had.1));
+            let most = had.most(of_node);
+            is_more |= most != *had;
+            *had = most;
         }
         if !is_more {
             return places;
@@ -88,8 +89,8 @@ pub(super) fn place_needs(rows: &LabRows, needs: &[Need], kept: &Kept, rooms: &[
     place(needs, &placed, &rooms_for(rows, kept, rooms))
 }
 
-fn request(node: &NodeRow) -> (u64, u64) {
-    (u64::from(node.spec.cpu_request_millis), node.spec.memory_request_bytes)
+fn request(node: &NodeRow) -> Resources {
+    Resources::of(&node.spec)
 }
 
 /// What the lab has of its hosts beside its nodes as they are to be; `to` says where these go. A node and its successor never run at the same time, so on one host the
@@ -119,8 +120,7 @@ pub(super) fn kept_of<'a>(
             return None;
         }
         let beside = next.filter(|n| to(n).is_some() && to(n) == node.host.as_ref());
-        let ((cpu, memory), (then_cpu, then_memory)) = (request(node), beside.map_or((0, 0), request));
-        Some((node.uid, (cpu.saturating_sub(then_cpu), memory.saturating_sub(then_memory))))
+        Some((node.uid, request(node).minus(beside.map(request).unwrap_or_default())))
     };
     rows.nodes.values().filter_map(kept).collect()
 }
@@ -128,16 +128,16 @@ pub(super) fn kept_of<'a>(
 /// The rooms, with this lab's own nodes counted as they are to be in these rows: once each, and nodes that leave and former selves with what they keep.
 pub(super) fn rooms_for(rows: &LabRows, kept: &Kept, others: &[Room]) -> Vec<Room> {
     let mut rooms = others.to_vec();
-    let mut reserve = |host: Option<&HostId>, (cpu, memory): (u64, u64)| {
+    let mut reserve = |host: Option<&HostId>, what: Resources| {
         if let Some(room) = rooms.iter_mut().find(|r| Some(&r.host) == host) {
-            room.reserve(cpu, memory);
+            room.reserve(what);
         }
     };
     rows.asked_for().into_iter().for_each(|n| reserve(n.host.as_ref(), request(n)));
-    let mut most: BTreeMap<(Option<&HostId>, String), (u64, u64)> = BTreeMap::new();
-    for (node, (cpu, memory)) in kept.iter().filter_map(|(uid, kept)| Some((rows.nodes.get(uid)?, kept))) {
+    let mut most: BTreeMap<(Option<&HostId>, String), Resources> = BTreeMap::new();
+    for (node, kept) in kept.iter().filter_map(|(uid, kept)| Some((rows.nodes.get(uid)?, kept))) {
         let of_name = most.entry((node.host.as_ref(), node.id.folded())).or_default();
-        *of_name = (of_name.0.max(*cpu), of_name.1.max(*memory));
+        *of_name = of_name.most(*kept);
     }
     most.into_iter().for_each(|((host, _), kept)| reserve(host, kept));
     rooms
@@ -147,14 +147,12 @@ pub(super) fn rooms_for(rows: &LabRows, kept: &Kept, others: &[Room]) -> Vec<Roo
 pub(super) fn overgrown(before: &LabRows, after: &LabRows, others: &[Room]) -> Vec<(NodeId, Rejection)> {
     let rooms = rooms_for(after, &kept_of(after, Keep::UntilKnown, |n| n.host.as_ref()), others);
     // Of what is set aside nothing is reserved.
-    let had = |n: &NodeRow| if n.is_aside() { (0, 0) } else { request(n) };
+    let had = |n: &NodeRow| if n.is_aside() { Resources::default() } else { request(n) };
     let beyond = |node: &NodeRow| {
-        let ((cpu, memory), (had_cpu, had_memory)) = (request(node), had(before.nodes.get(&node.uid)?));
+        let (asks, had) = (request(node), had(before.nodes.get(&node.uid)?));
         let mut room = rooms.iter().find(|r| r.heard && Some(&r.host) == node.host.as_ref())?.clone();
-        room.cpu_reserved = room.cpu_reserved.saturating_sub(cpu);
-        room.memory_reserved = room.memory_reserved.saturating_sub(memory);
-        let grown = |now: u64, had: u64| if now > had { now } else { 0 };
-        room.lacks(grown(cpu, had_cpu), grown(memory, had_memory)).map(|r| (node.id.clone(), r))
+        room.free_again(asks);
+        room.lacks(asks.grown(had)).map(|r| (node.id.clone(), r))
     };
     let mut all: Vec<_> = after.asked_for().into_iter().filter_map(beyond).collect();
     all.sort_by(|a, b| a.0.cmp(&b.0));

@@ -21,6 +21,8 @@ fn planned(current: &LabRows, spec: &LabSpec) -> LabRows {
         memory_bytes: 9 << 30,
         cpu_reserved: 0,
         memory_reserved: 0,
+        disk_bytes: None,
+        disk_reserved: 0,
         allowed: crate::place::Allowed {
             capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()],
             ..Default::default()
@@ -238,6 +240,8 @@ fn a_link_ends_in_what_is_no_node() {
             memory_bytes: 9 << 30,
             cpu_reserved: 0,
             memory_reserved: 0,
+            disk_bytes: None,
+            disk_reserved: 0,
             allowed: crate::place::Allowed {
                 host_interfaces: true,
                 capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()],

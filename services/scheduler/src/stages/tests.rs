@@ -15,6 +15,8 @@ fn planned(nodes: Vec<NodeSpec>) -> LabRows {
         memory_bytes: 900 << 30,
         cpu_reserved: 0,
         memory_reserved: 0,
+        disk_bytes: None,
+        disk_reserved: 0,
         allowed: crate::place::Allowed {
             capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()],
             ..Default::default()

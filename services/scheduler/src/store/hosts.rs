@@ -10,7 +10,8 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::{Connection, Database, Page, Result, Store, Tx, from_word, parse, to_json, unsigned};
-use crate::rows::{HostRow, Reserved};
+use crate::error::Error;
+use crate::rows::{HostRow, LabRows, Resources};
 
 pub(super) async fn set_meta(sql: &mut Connection, key: &str, value: &str) -> Result<()> {
     sqlx::query("INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = excluded.value")
@@ -30,17 +31,18 @@ pub async fn meta(database: &Database, key: &str) -> Result<Option<String>> {
 
 /// A node and its successor never run at the same time: what counts is the larger of the two. What is set aside does not run, and its room
 /// is kept for as long as an operation may give it back, since its host would not be asked again.
-const RESERVED: &str = "SELECT host, CAST(SUM(cpu) AS BIGINT) AS cpu, CAST(SUM(memory) AS BIGINT) AS memory FROM
-     (SELECT host, MAX(cpu_millis) AS cpu, MAX(memory_bytes) AS memory FROM nodes
+const RESERVED: &str = "SELECT host, CAST(SUM(cpu) AS BIGINT) AS cpu, CAST(SUM(memory) AS BIGINT) AS memory, CAST(SUM(disk) AS BIGINT) AS disk FROM
+     (SELECT host, MAX(cpu_millis) AS cpu, MAX(memory_bytes) AS memory, MAX(disk_bytes) AS disk FROM nodes
       WHERE host IS NOT NULL AND wanted <> 'ABSENT' AND lab_uid <> $1 AND (wanted <> 'ASIDE' OR EXISTS
         (SELECT 1 FROM operations WHERE operations.lab_uid = nodes.lab_uid AND operations.state = 'RUNNING' AND operations.kind = 'MOVE')) GROUP BY host, lab_uid, folded) AS one GROUP BY host";
 
-async fn reserved(sql: &mut Connection, except: &str) -> Result<BTreeMap<HostId, Reserved>> {
+async fn reserved(sql: &mut Connection, except: &str) -> Result<BTreeMap<HostId, Resources>> {
     let mut all = BTreeMap::new();
     for row in sqlx::query(RESERVED).bind(except).fetch_all(sql).await? {
-        let reserved = Reserved {
+        let reserved = Resources {
             cpu_millis: unsigned("nodes.cpu_millis", row.try_get("cpu")?)?,
             memory_bytes: unsigned("nodes.memory_bytes", row.try_get("memory")?)?,
+            disk_bytes: unsigned("nodes.disk_bytes", row.try_get("disk")?)?,
         };
         all.insert(parse("nodes.host", row.try_get("host")?)?, reserved);
     }
@@ -62,9 +64,53 @@ impl Tx<'_> {
         set_meta(&mut self.sql, key, value).await
     }
 
-    /// What labs other than this one have reserved, as this write sees it.
-    pub async fn reserved_by_others(&mut self, lab: LabUid) -> Result<BTreeMap<HostId, Reserved>> {
+    /// What labs other than this one have reserved, as this write sees it. It reserves from then on only where no other write did meanwhile, nor changed what a host offers.
+    pub async fn reserved_by_others(&mut self, lab: LabUid) -> Result<BTreeMap<HostId, Resources>> {
+        // Looked at before: what is committed between the two is taken for more than was seen, never for less.
+        for row in sqlx::query("SELECT id, generation FROM hosts").fetch_all(&mut *self.sql).await? {
+            let host = parse("hosts.id", row.try_get("id")?)?;
+            // What was computed before from an older one stays so.
+            self.generations.entry(host).or_insert(row.try_get("generation")?);
+        }
         reserved(&mut self.sql, &lab.to_string()).await
+    }
+
+    /// Lets nobody else reserve, where `held`, until this write is over: for one that was overtaken, so that it is not overtaken again.
+    pub async fn hold_hosts(&mut self, held: bool) -> Result<()> {
+        // SQLite has one writer at a time.
+        if held && self.writer.fence.is_some() {
+            let hold = "SELECT id FROM hosts ORDER BY id FOR UPDATE";
+            sqlx::query(hold).fetch_all(&mut *self.sql).await?;
+        }
+        Ok(())
+    }
+
+    /// Raises the generation of each host on which a lab has more reserved than before. Refused where another write raised it since this one looked at it.
+    pub(super) async fn reserve(&mut self, before: &LabRows, after: &LabRows) -> Result<()> {
+        let had = before.reserved();
+        for (host, now) in after.reserved() {
+            let had = had.get(&host).copied().unwrap_or_default();
+            if now.most(had) == had {
+                continue;
+            }
+            // What did not look at it, since it gives back what was kept, raises it for others.
+            let seen = self.generations.get_mut(&host);
+            let raise =
+                "UPDATE hosts SET generation = generation + 1 WHERE id = $1 AND ($2 < 0 OR generation = $2)";
+            let raised = sqlx::query(raise)
+                .bind(host.as_str())
+                .bind(seen.as_deref().copied().unwrap_or(-1))
+                .execute(&mut *self.sql)
+                .await?;
+            match seen {
+                Some(_) if raised.rows_affected() == 0 => {
+                    return Err(Error::Overtaken { host: host.to_string() });
+                }
+                Some(seen) => *seen += 1,
+                None => {}
+            }
+        }
+        Ok(())
     }
 
     /// Makes sure that a host has a row. Refused when one is there that is written otherwise.
@@ -95,7 +141,8 @@ impl Tx<'_> {
         network: &NetworkInventory,
         heard_us: i64,
     ) -> Result<()> {
-        sqlx::query("UPDATE hosts SET compute_json = $2, network_json = $3, heard_us = $4 WHERE id = $1")
+        sqlx::query("UPDATE hosts SET network_json = $3, heard_us = $4, compute_json = $2,
+               generation = CASE WHEN compute_json = $2 THEN generation ELSE generation + 1 END WHERE id = $1")
             .bind(host.as_str())
             .bind(to_json(compute))
             .bind(to_json(network))
@@ -108,7 +155,7 @@ impl Tx<'_> {
 
 impl Store {
     /// What is reserved on each host.
-    pub async fn reserved(&self) -> Result<BTreeMap<HostId, Reserved>> {
+    pub async fn reserved(&self) -> Result<BTreeMap<HostId, Resources>> {
         reserved(&mut *self.pool.acquire().await?, "").await
     }
 

@@ -211,6 +211,7 @@ impl Tx<'_> {
         if before == Some(&after) && !gone {
             return Ok(false);
         }
+        self.reserve(old, &after).await?;
         for node in after.nodes.values_mut() {
             if old.nodes.get(&node.uid).is_some_and(|o| o != node) {
                 node.update_us = self.now;

@@ -102,6 +102,12 @@ impl Lead {
         Ok(Lead { lost, term, bus, keeper: Some(keeper) })
     }
 
+    /// That of one who has none, and never loses it.
+    pub(super) fn nobodys() -> Lead {
+        let bus = netloom_bus::open(None).expect("a bus within a process always opens");
+        Lead { lost: watch::Sender::new(None), term: Arc::default(), bus, keeper: None }
+    }
+
     /// Begins the next term, which hosts hold against calls of former leaders. It is not lower than the time in seconds: hosts that served another database, or an
     /// older copy of this one, take it too.
     pub(super) async fn begin_term(&self, sql: &mut Connection) -> Result<u64> {

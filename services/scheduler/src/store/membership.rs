@@ -88,12 +88,14 @@ impl Tx<'_> {
 
     /// Sets what is said of a host.
     pub async fn put_policy(&mut self, host: &HostId, policy: &HostPolicy) -> Result<()> {
-        sqlx::query("UPDATE hosts SET labels_json = $2, policy_json = $3 WHERE id = $1")
-            .bind(host.as_str())
-            .bind(to_json(&policy.labels))
-            .bind(to_json(policy))
-            .execute(&mut *self.sql)
-            .await?;
+        sqlx::query(
+            "UPDATE hosts SET labels_json = $2, policy_json = $3, generation = generation + 1 WHERE id = $1",
+        )
+        .bind(host.as_str())
+        .bind(to_json(&policy.labels))
+        .bind(to_json(policy))
+        .execute(&mut *self.sql)
+        .await?;
         Ok(())
     }
 
@@ -113,7 +115,7 @@ impl Tx<'_> {
 
     /// Cordons a host and says how it is drained, if it is; or uncordons it.
     pub async fn set_cordoned(&mut self, host: &HostId, cordoned: bool, drain: Option<Drain>) -> Result<()> {
-        sqlx::query("UPDATE hosts SET cordoned = $2, drain = $3 WHERE id = $1")
+        sqlx::query("UPDATE hosts SET cordoned = $2, drain = $3, generation = generation + 1 WHERE id = $1")
             .bind(host.as_str())
             .bind(i64::from(cordoned))
             .bind(drain.map_or(0, |drain| if drain.lose_disks { LOSE_DISKS } else { 1 }))

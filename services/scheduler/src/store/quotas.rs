@@ -15,6 +15,7 @@ fn quota_row(row: &<Db as sqlx::Database>::Row) -> Result<Quota> {
         nodes: limit("nodes")?,
         cpu_millis: limit("cpu_millis")?,
         memory_bytes: limit("memory_bytes")?,
+        disk_bytes: limit("disk_bytes")?,
     })
 }
 
@@ -33,14 +34,16 @@ impl Tx<'_> {
     /// Sets the quota of a project.
     pub async fn put_quota(&mut self, quota: &Quota) -> Result<()> {
         sqlx::query(
-            "INSERT INTO quotas (folded, project, nodes, cpu_millis, memory_bytes) VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (folded) DO UPDATE SET nodes = excluded.nodes, cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes",
+            "INSERT INTO quotas (folded, project, nodes, cpu_millis, memory_bytes, disk_bytes) VALUES ($1, $2, $3, $4, $5, $6)
+             ON CONFLICT (folded) DO UPDATE SET nodes = excluded.nodes, cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes,
+               disk_bytes = excluded.disk_bytes",
         )
         .bind(quota.project.to_ascii_lowercase())
         .bind(&quota.project)
         .bind(quota.nodes.map(number))
         .bind(quota.cpu_millis.map(number))
         .bind(quota.memory_bytes.map(number))
+        .bind(quota.disk_bytes.map(number))
         .execute(&mut *self.sql)
         .await?;
         Ok(())

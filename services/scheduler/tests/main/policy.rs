@@ -4,8 +4,9 @@ use netloom_model::failure::{Code, Failure};
 use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::v1 as p;
 use netloom_service::status::from_status;
+use netloom_service::testing::eventually;
 
-use crate::world::{World, spec};
+use crate::world::{BOUND, World, spec};
 
 /// Sets what a request says, as far as its paths name it.
 async fn say(
@@ -225,4 +226,100 @@ async fn a_dry_run_shows_where_nodes_go_why_not_elsewhere_and_what_is_cut() {
     assert_eq!((shown.placements.len(), shown.cut_links.len()), (1, 1));
     let others = &shown.placements[0].others;
     assert!(others.iter().all(|o| o.code == "NOT_CHOSEN" && o.resolvable), "{others:?}");
+}
+
+#[tokio::test]
+async fn disk_is_reserved_like_the_rest_and_one_that_is_not_known_is_no_limit() {
+    let world = World::with(&["h1", "h2"], "disk_overcommit = 1.0").await;
+    let gib = |n: u64| n << 30;
+    let host = |name: &str| {
+        let (mut client, host) = (world.client.clone(), name.to_owned());
+        async move { client.get_host(ps::GetHostRequest { host }).await.unwrap().into_inner() }
+    };
+    world.hosts[0].with(|s| s.disk_bytes = Some(gib(40)));
+    world.hosts[1].with(|s| s.disk_bytes = Some(gib(10)));
+    eventually("both say what disk they have", BOUND, || async {
+        host("h1").await.disk_bytes.is_some() && host("h2").await.disk_bytes.is_some()
+    })
+    .await;
+    let mut lab = spec(4, &[]);
+    for (node, disk) in lab.nodes.iter_mut().zip([36, 9, 4, 50]) {
+        node.disk_request_bytes = gib(disk);
+    }
+    let operation = world.deploy("l", lab.clone()).await;
+    let unplaced = operation.plan.unwrap().unplaced;
+    let said = |node: &str| -> Vec<String> {
+        let of = unplaced.iter().find(|u| u.node == node).into_iter().flat_map(|u| &u.rejections);
+        of.map(|r| format!("{}: {} {}, {}", r.host, r.code, r.detail, r.resolvable)).collect()
+    };
+    assert_eq!(
+        said("n4"),
+        [
+            "h1: INSUFFICIENT_DISK needs 50.0 GiB disk, 0 B of 40.0 GiB free, false",
+            "h2: INSUFFICIENT_DISK needs 50.0 GiB disk, 1.0 GiB of 10.0 GiB free, false",
+        ]
+    );
+    assert_eq!(unplaced.len(), 1, "{unplaced:?}");
+    assert_eq!(
+        (host("h1").await.disk_reserved_bytes, host("h2").await.disk_reserved_bytes),
+        (gib(40), gib(9))
+    );
+    // What is there may not grow beyond what its host has.
+    lab.nodes[1].disk_request_bytes = gib(11);
+    let failure = world.apply("l", lab.clone()).await.unwrap_err();
+    assert_eq!(failure.reason, "INSUFFICIENT_DISK");
+    assert!(
+        failure.message.contains("needs 11.0 GiB disk, 10.0 GiB of 10.0 GiB free"),
+        "{}",
+        failure.message
+    );
+    // Its own figure, and its own reserve.
+    let wish =
+        ps::UpdateHostRequest { disk_overcommit: 3.0, system_disk_bytes: gib(8), ..Default::default() };
+    let paths = ["disk_overcommit", "system_disk_bytes"];
+    assert_eq!(say(&world, "h1", &paths, wish).await.unwrap().disk_overcommit, 3.0);
+    world.node_is("l", "n4", p::NodeState::Ready).await;
+    assert_eq!(
+        host("h1").await.disk_reserved_bytes,
+        gib(90),
+        "3 times what is left of 40 GiB without 8 is 96"
+    );
+    // A host that does not tell takes what it is given, and what is reserved of it is known all the same.
+    world.hosts[1].with(|s| s.disk_bytes = None);
+    eventually("it does not say any more", BOUND, || async { host("h2").await.disk_bytes.is_none() }).await;
+    let mut large = spec(1, &[]);
+    large.nodes[0].disk_request_bytes = gib(7_000);
+    world.deploy("large", large).await;
+    assert_eq!(world.node("large", "n1").await.host, "h2");
+    assert_eq!(host("h2").await.disk_reserved_bytes, gib(7_009));
+}
+
+#[tokio::test]
+async fn a_virtual_machine_counts_the_disks_that_it_has_unless_it_says_otherwise() {
+    let world = World::new().await;
+    world.host().with(|s| (s.machines, s.disk_bytes) = (true, Some(100 << 30)));
+    world.host().with(|s| s.images.extend(["disk:1".to_owned(), "other:1".to_owned()]));
+    world.registry.disks.lock().unwrap().insert("disk:1".into(), 12 << 30);
+    let mut lab = spec(4, &[]);
+    for (node, image) in lab.nodes.iter_mut().zip(["disk:1", "disk:1", "other:1"]) {
+        (node.runtime, node.image) = (p::Runtime::Libvirt.into(), image.into());
+        (node.cpu_request_millis, node.memory_request_bytes) = (1_000, 64 << 20);
+    }
+    lab.nodes[1].disk_request_bytes = 3 << 30;
+    world.deploy("l", lab.clone()).await;
+    let disk = || async {
+        let nodes = world.nodes("l").await;
+        nodes.into_iter().map(|n| n.spec.unwrap().disk_request_bytes >> 30).collect::<Vec<_>>()
+    };
+    assert_eq!(disk().await, [12, 3, 0, 0], "its image, its word, nothing known, a container");
+    // Asked for again, nothing is done; also when the store has lost it meanwhile.
+    assert!(world.apply("l", lab.clone()).await.unwrap().plan.unwrap().actions.is_empty());
+    world.registry.disks.lock().unwrap().clear();
+    assert!(world.apply("l", lab.clone()).await.unwrap().plan.unwrap().actions.is_empty());
+    lab.nodes[1].disk_request_bytes = 0;
+    world.registry.disks.lock().unwrap().insert("disk:1".into(), 20 << 30);
+    let plan = world.deploy("l", lab).await.plan.unwrap();
+    let said: Vec<&str> = plan.actions.iter().map(|a| a.reason.as_str()).collect();
+    assert!(said.iter().any(|r| r.contains("disk ") && r.contains("→")), "{said:?}");
+    assert_eq!(disk().await, [20, 20, 0, 0]);
 }

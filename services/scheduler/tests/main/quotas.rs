@@ -100,6 +100,14 @@ async fn a_lowered_quota_stops_nothing_and_lets_nothing_grow() {
         (failure.metadata["resources"].as_str(), failure.violations[0].description.as_str()),
         ("memory", "1.1 GiB asked for, 0 B used by other labs of the project, 1.0 GiB allowed")
     );
+    set(&world, ps::QuotaFacts { nodes: Some(2), disk_bytes: Some(10 << 30), ..of("p") }).await.unwrap();
+    let mut large = lab(2, "p");
+    large.nodes[1].disk_request_bytes = 11 << 30;
+    let failure = world.apply("a", large).await.unwrap_err();
+    assert_eq!(
+        (failure.metadata["resources"].as_str(), failure.violations[0].description.as_str()),
+        ("disk", "11.0 GiB asked for, 0 B used by other labs of the project, 10.0 GiB allowed")
+    );
     world.deploy("a", lab(1, "p")).await;
     assert_eq!(set(&world, of("-p")).await.unwrap_err().violations[0].field, "project");
     let remove = |project: &str| {

@@ -18,15 +18,18 @@ use crate::world::{BOUND, World, spec};
 const HOSTS: [&str; 3] = ["h1", "h2", "h3"];
 const LABS: [&str; 4] = ["a", "b", "c", "d"];
 const STEPS: usize = 30;
+/// Disk of each host.
+const DISK: u64 = 50 << 30;
 
 /// What a caller may be refused for here; anything else is a fault.
-const REFUSALS: [&str; 8] = [
+const REFUSALS: [&str; 9] = [
     "OPERATION_ACTIVE",
     "LAB_NOT_FOUND",
     "NODE_NOT_FOUND",
     "NODE_NOT_MOVABLE",
     "HOST_UNAVAILABLE",
     "INSUFFICIENT_CPU",
+    "INSUFFICIENT_DISK",
     "PLAN_OVERTAKEN",
     "HOST_UNKNOWN",
 ];
@@ -39,6 +42,7 @@ fn random_lab(lab: &str, random: &mut StdRng) -> p::LabSpec {
     let mut lab = spec(nodes, &links);
     for (n, node) in (0..).zip(&mut lab.nodes) {
         node.cpu_request_millis = (1 + (of_lab + 2 * n) % 5) * 300;
+        node.disk_request_bytes = u64::from((of_lab + n) % 3) * DISK / 5;
         if random.random_bool(0.3) {
             node.env.insert("V".into(), random.random_range(0..3).to_string());
         }
@@ -66,6 +70,7 @@ async fn check(world: &World, seed: u64, step: usize) {
         assert_eq!(unique.len(), numbers.len(), "seed {seed} step {step}: {}", host.name);
         let facts = facts(world, &host.name).await;
         assert!(facts.cpu_reserved_millis <= 4_000, "seed {seed} step {step}: {facts:?}");
+        assert!(facts.disk_reserved_bytes <= DISK, "seed {seed} step {step}: {facts:?}");
     }
     let twice: Vec<_> = live.iter().filter(|(_, n)| **n > 1).collect();
     assert!(twice.is_empty(), "seed {seed} step {step}: {twice:?} live twice");
@@ -114,7 +119,12 @@ async fn step(world: &mut World, random: &mut StdRng) -> Result<(), netloom_mode
 async fn nothing_is_reserved_twice_lives_twice_or_is_left_whatever_happens() {
     for seed in [1, 2, 3] {
         let mut random = StdRng::seed_from_u64(seed);
-        let mut world = World::with(&HOSTS, "").await;
+        let mut world = World::with(&HOSTS, "disk_overcommit = 1.0").await;
+        world.hosts.iter().for_each(|host| host.with(|s| s.disk_bytes = Some(DISK)));
+        for host in HOSTS {
+            let is_told = || async { facts(&world, host).await.disk_bytes == Some(DISK) };
+            eventually("it says what disk it has", BOUND, is_told).await;
+        }
         for n in 0..STEPS {
             if let Err(refused) = step(&mut world, &mut random).await {
                 assert!(REFUSALS.contains(&refused.reason.as_str()), "seed {seed} step {n}: {refused:?}");
@@ -142,25 +152,28 @@ async fn nothing_is_reserved_twice_lives_twice_or_is_left_whatever_happens() {
         eventually(&format!("seed {seed}: all is done"), BOUND, is_quiet).await;
         check(&world, seed, STEPS).await;
         let is_as_asked = || async {
-            let mut wanted = BTreeMap::<String, (u64, BTreeSet<(String, String)>)>::new();
+            let mut wanted = BTreeMap::<String, ((u64, u64), BTreeSet<(String, String)>)>::new();
             for lab in LABS {
                 let Ok(facts) = world.lab(lab).await else { continue };
                 for node in world.nodes(lab).await.into_iter().filter(|n| !n.host.is_empty()) {
                     let spec = node.spec.unwrap();
                     let of_host = wanted.entry(node.host).or_default();
-                    of_host.0 += u64::from(spec.cpu_request_millis);
+                    of_host.0.0 += u64::from(spec.cpu_request_millis);
+                    of_host.0.1 += spec.disk_request_bytes;
                     of_host.1.insert((facts.uid.clone(), spec.id));
                 }
             }
             for host in &world.hosts {
-                let (cpu, nodes) = wanted.remove(&host.name).unwrap_or_default();
+                let (asked, nodes) = wanted.remove(&host.name).unwrap_or_default();
                 // What a deploy that failed had set aside stays so, and reserves nothing.
                 let there: Vec<(String, String)> = host.read(|s| {
                     let there = s.exists.values().filter(|e| e.phase != Phase::Aside);
                     there.map(|e| (e.lab_uid.clone(), e.node.clone())).collect()
                 });
-                let reserved = facts(&world, &host.name).await.cpu_reserved_millis;
-                if reserved != cpu || there.len() != nodes.len() || !there.iter().all(|n| nodes.contains(n)) {
+                let of_host = facts(&world, &host.name).await;
+                let reserved = (of_host.cpu_reserved_millis, of_host.disk_reserved_bytes);
+                if reserved != asked || there.len() != nodes.len() || !there.iter().all(|n| nodes.contains(n))
+                {
                     return false;
                 }
             }

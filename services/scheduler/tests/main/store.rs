@@ -20,6 +20,10 @@ use netloom_service::testing::redis::Redis;
 use netloom_service::testing::require;
 use netloom_service::testing::wire::Wire;
 
+mod reservations;
+
+use self::reservations::{a_race_for_the_last_room_has_one_winner, what_gives_room_back_is_not_refused};
+
 /// A bus that wakes nobody else.
 fn alone() -> Arc<dyn netloom_bus::Bus> {
     netloom_bus::open(None).unwrap()
@@ -78,6 +82,8 @@ on_both!(
     no_two_links_have_one_network_identifier,
     files_are_kept_while_a_lab_names_them,
     what_is_said_of_hosts_and_projects_is_kept,
+    a_race_for_the_last_room_has_one_winner,
+    what_gives_room_back_is_not_refused,
 );
 
 fn rooms() -> Vec<Room> {
@@ -89,6 +95,8 @@ fn rooms() -> Vec<Room> {
         memory_bytes: 1 << 40,
         cpu_reserved: 0,
         memory_reserved: 0,
+        disk_bytes: None,
+        disk_reserved: 0,
         allowed: netloom_scheduler::place::Allowed {
             capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()],
             ..Default::default()
@@ -103,6 +111,7 @@ fn spec(nodes: usize) -> LabSpec {
         image: "i".into(),
         cpu_request_millis: 100,
         memory_request_bytes: 1 << 20,
+        disk_request_bytes: 1 << 30,
         ..NodeSpec::default()
     };
     let end = |i: usize, e: &str| netloom_model::spec::Endpoint {
@@ -288,6 +297,7 @@ async fn reservations_count_what_is_placed_and_wanted_once(db: &impl Own) {
     let mut tx = store.begin("test").await.unwrap();
     let others = tx.reserved_by_others(one.lab.uid).await.unwrap();
     assert_eq!((others[&host].cpu_millis, others[&host].memory_bytes), (200, 2 << 20));
+    assert_eq!(others[&host].disk_bytes, 2 << 30);
     drop(tx);
     // Nodes that leave, and former selves, do not count.
     let mut changed = spec(3);
@@ -355,9 +365,16 @@ async fn what_is_said_of_hosts_and_projects_is_kept(db: &impl Own) {
         taints: [("gpu".to_owned(), String::new())].into(),
         cpu_overcommit: 2.5,
         system_memory_bytes: 1 << 40,
+        disk_overcommit: 1.5,
+        system_disk_bytes: 1 << 41,
         ..HostPolicy::default()
     };
-    let quota = |project: &str, nodes| Quota { project: project.into(), nodes, ..Quota::default() };
+    let quota = |project: &str, nodes| Quota {
+        project: project.into(),
+        nodes,
+        disk_bytes: nodes.map(|n| n << 20),
+        ..Quota::default()
+    };
     let mut tx = store.begin("test").await.unwrap();
     tx.add_host(&host).await.unwrap();
     assert_eq!(tx.host(&host).await.unwrap().unwrap().policy, HostPolicy::default());

@@ -84,12 +84,16 @@ impl Said {
 /// False for a node that goes on as it was, started or stopped, since what is to take its place has none.
 fn is_made_as_asked(node: &ps::NodeFacts, spec: &p::LabSpec) -> bool {
     let asked = spec.nodes.iter().find(|n| n.id == id(node));
-    let of = |n: &p::NodeSpec| (n.cpu_request_millis, n.env.clone());
+    let of = |n: &p::NodeSpec| (n.cpu_request_millis, n.disk_request_bytes, n.env.clone());
     asked.map(of) == node.spec.as_ref().map(of)
 }
 
 fn cpu(node: &ps::NodeFacts) -> u64 {
     node.spec.as_ref().map_or(0, |s| s.cpu_request_millis.into())
+}
+
+fn disk(node: &ps::NodeFacts) -> u64 {
+    node.spec.as_ref().map_or(0, |s| s.disk_request_bytes)
 }
 
 /// True for one that its lab's last deploy dropped, or is to replace, and that is kept until a deploy succeeds.
@@ -227,22 +231,25 @@ fn links(world: &World, said: &Said) -> Vec<String> {
 fn reservations(said: &Said) -> Vec<String> {
     let mut amiss = Vec::new();
     for host in &said.hosts {
-        let of_nodes: u64 = said.nodes.iter().filter(|n| n.host == host.id).map(cpu).sum();
-        if of_nodes != host.cpu_reserved_millis {
-            amiss.push(format!(
-                "{} of {} are reserved, and nodes have {of_nodes}",
-                host.cpu_reserved_millis, host.id
-            ));
-        }
-        if host.cpu_reserved_millis > host.cpu_millis {
-            amiss.push(format!(
-                "{} of {} are reserved of {}",
-                host.cpu_reserved_millis, host.id, host.cpu_millis
-            ));
+        let nodes = || said.nodes.iter().filter(|n| n.host == host.id);
+        // A disk of which nothing is known is no limit.
+        let disk_bytes = host.disk_bytes.unwrap_or(u64::MAX);
+        for (what, of_nodes, reserved, all) in [
+            ("CPU", nodes().map(cpu).sum::<u64>(), host.cpu_reserved_millis, host.cpu_millis),
+            ("disk", nodes().map(disk).sum::<u64>(), host.disk_reserved_bytes, disk_bytes),
+        ] {
+            if of_nodes != reserved {
+                amiss
+                    .push(format!("{reserved} {what} of {} is reserved, and nodes have {of_nodes}", host.id));
+            }
+            if reserved > all {
+                amiss.push(format!("{reserved} {what} of {} is reserved of {all}", host.id));
+            }
         }
         let waits = |n: &&ps::NodeFacts| n.state() == p::NodeState::Unschedulable;
         for node in said.nodes.iter().filter(waits) {
-            if host.cpu_reserved_millis + cpu(node) <= host.cpu_millis {
+            let has_cpu = host.cpu_reserved_millis + cpu(node) <= host.cpu_millis;
+            if has_cpu && host.disk_reserved_bytes + disk(node) <= disk_bytes {
                 amiss.push(format!("{}/{} waits for room, and {} has it", node.lab, id(node), host.id));
             }
         }

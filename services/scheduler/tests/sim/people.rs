@@ -220,6 +220,7 @@ impl<'w> People<'w> {
             kind: "linux".into(),
             image: "linux:1".into(),
             cpu_request_millis: *self.dice.one_of(&[50, 100, 100, 300, 600]),
+            disk_request_bytes: self.dice.one_of(&[0, 0, 5, 15]) << 30,
             env: if self.dice.percent(30) {
                 [("V".to_owned(), self.dice.below(3).to_string())].into()
             } else {
@@ -249,9 +250,10 @@ impl<'w> People<'w> {
 fn text(spec: &p::LabSpec) -> String {
     let node = |n: &p::NodeSpec| {
         format!(
-            "{}:{}{}",
+            "{}:{}:{}{}",
             n.id,
             n.cpu_request_millis,
+            n.disk_request_bytes >> 30,
             n.env.get("V").map(|v| format!(":{v}")).unwrap_or_default()
         )
     };

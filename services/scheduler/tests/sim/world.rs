@@ -88,7 +88,7 @@ impl World {
         let connector = Connector::default();
         let count = Arc::new(AtomicU64::new(0));
         let mut config = format!(
-            "cpu_overcommit = 1.0\nsettle_bound_ms = 2000\nlink_bound_ms = 3000\nsilence_bound_ms = 3000\nstart_watch_ms = {}\naside_watch_ms = {}\nremoval_bound_ms = {}\n",
+            "cpu_overcommit = 1.0\ndisk_overcommit = 1.0\nsettle_bound_ms = 2000\nlink_bound_ms = 3000\nsilence_bound_ms = 3000\nstart_watch_ms = {}\naside_watch_ms = {}\nremoval_bound_ms = {}\n",
             dice.one_of(&[0, 100]),
             dice.one_of(&[0, 1_000]),
             dice.one_of(&[2_000, 10_000])
@@ -97,7 +97,10 @@ impl World {
         for i in 1..=1 + dice.below(3) {
             let mut host = Host::new(&format!("h{i}"));
             host.heartbeat = Duration::from_millis(900);
-            host.with(|s| s.cpu_millis = *dice.one_of(&[500, 1_000, 2_000]));
+            host.with(|s| {
+                s.cpu_millis = *dice.one_of(&[500, 1_000, 2_000]);
+                s.disk_bytes = *dice.one_of(&[None, Some(20 << 30), Some(50 << 30)]);
+            });
             let machine = Machine {
                 compute: Wire::new(seed, &format!("compute {i}"), &count),
                 network: Wire::new(seed, &format!("network {i}"), &count),

@@ -8,8 +8,8 @@ use super::text::{self, is_printable_word, is_tmpfs_options};
 use super::{Wrong, is_relative_normal, is_target, is_word};
 use crate::id::NodeId;
 use crate::spec::{
-    BindSource, EndpointType, Healthcheck, LabSpec, MAX_CPU_MILLIS, MAX_MEMORY_BYTES, NetworkMode, NodeSpec,
-    PortMapping, Stage, stages,
+    BindSource, EndpointType, Healthcheck, LabSpec, MAX_CPU_MILLIS, MAX_DISK_BYTES, MAX_MEMORY_BYTES,
+    NetworkMode, NodeSpec, PortMapping, Stage, stages,
 };
 use crate::words;
 
@@ -95,6 +95,12 @@ fn resources(field: &str, node: &NodeSpec, wrong: &mut Wrong) {
                 format!("{memory}; a node asks for at most {MAX_MEMORY_BYTES}"),
             );
         }
+    }
+    if node.disk_request_bytes > MAX_DISK_BYTES {
+        wrong.say(
+            format!("{field}.disk_request_bytes"),
+            format!("{}; a node asks for at most {MAX_DISK_BYTES}", node.disk_request_bytes),
+        );
     }
     if node.startup_delay_seconds > MAX_DELAY {
         let seconds = node.startup_delay_seconds;

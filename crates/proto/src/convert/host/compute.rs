@@ -298,6 +298,7 @@ impl From<mo::ComputeInventory> for pc::Inventory {
         pc::Inventory {
             cpu_millis: i.cpu_millis,
             memory_bytes: i.memory_bytes,
+            disk_bytes: i.disk_bytes,
             runtimes: i.runtimes.into_iter().map(|r| p::Runtime::from(r).into()).collect(),
             runtime_versions: i.runtime_versions,
             problems: i.problems,
@@ -318,6 +319,7 @@ impl TryFrom<pc::Inventory> for mo::ComputeInventory {
         Ok(mo::ComputeInventory {
             cpu_millis: i.cpu_millis,
             memory_bytes: i.memory_bytes,
+            disk_bytes: i.disk_bytes,
             runtimes: runtimes(i.runtimes())?,
             runtime_versions: i.runtime_versions,
             problems: i.problems,

@@ -136,7 +136,7 @@ mod tests {
                     {"source": {"host": "/h"}, "target": "/h", "read_only": false}],
                 "exec": ["x"], "cmd": ["c"], "entrypoint": ["e"], "user": "u", "cap_add": ["NET_ADMIN"],
                 "sysctls": {"net.a": "1"}, "cpu_limit_millis": 1, "memory_limit_bytes": 2, "cpu_request_millis": 3,
-                "memory_request_bytes": 4, "labels": {"l": "m"}, "hostname": "h", "mgmt_ipv4": "10.0.0.2",
+                "memory_request_bytes": 4, "disk_request_bytes": 7, "labels": {"l": "m"}, "hostname": "h", "mgmt_ipv4": "10.0.0.2",
                 "mgmt_ipv6": "fd00::2", "restart_policy": "on-failure", "skip_interface_wait": true,
                 "startup_config": "f", "enforce_startup_config": true, "license": "f", "save_file": "/f", "aliases": ["r"],
                 "volumes": [{"name": "v", "target": "/v", "read_only": true}], "tmpfs": {"/t": "size=1m"},

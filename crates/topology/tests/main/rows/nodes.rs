@@ -205,6 +205,12 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         NODE,
+        "disk",
+        ("disk: 20GiB", r#""disk_request_bytes":21474836480"#),
+        ("disk: lots", "error INVALID_VALUE is not a size"),
+    ),
+    case(
+        NODE,
         "shm-size",
         ("shm-size: 1MiB", r#""shm_size_bytes":1048576"#),
         ("shm-size: lots", "error INVALID_VALUE is not a size"),

@@ -29,6 +29,8 @@ fn rows() -> LabRows {
         memory_bytes: 9 << 30,
         cpu_reserved: 0,
         memory_reserved: 0,
+        disk_bytes: None,
+        disk_reserved: 0,
         allowed: Allowed { capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()], ..Default::default() },
     };
     let ctx = Purpose::Deploy.context(&CATALOGUE, std::slice::from_ref(&room), 1);

@@ -43,17 +43,18 @@ impl Filling {
         filling
     }
 
-    /// The smaller of the two free parts of a bin, so that neither runs out first.
+    /// The smallest of the free parts of a bin, so that none runs out first.
     fn part(&self, bin: u32) -> u64 {
         let (free, size) = (self.free[bin as usize], self.size[bin as usize]);
-        let part = |r: usize| u128::from(free[r]) * 1_000_000 / u128::from(size[r].max(1));
-        u64::try_from(part(0).min(part(1))).unwrap_or(u64::MAX)
+        let part = |(free, size): (u64, u64)| u128::from(free) * 1_000_000 / u128::from(size.max(1));
+        let least = free.into_iter().zip(size).map(part).min().unwrap_or_default();
+        u64::try_from(least).unwrap_or(u64::MAX)
     }
 
     pub fn put(&mut self, level: &Level, item: usize, bin: u32) {
         self.emptiest.remove(&(self.part(bin), Reverse(bin)));
         let (free, takes) = (&mut self.free[bin as usize], level.takes[item]);
-        *free = [free[0] - takes[0], free[1] - takes[1]];
+        free.iter_mut().zip(takes).for_each(|(free, takes)| *free -= takes);
         self.emptiest.insert((self.part(bin), Reverse(bin)));
         self.place[item] = self.members[bin as usize].len() as u32;
         self.members[bin as usize].push(item as u32);

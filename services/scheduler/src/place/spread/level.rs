@@ -78,7 +78,7 @@ impl Classes {
 
     fn add(&mut self, bins: Vec<bool>) {
         let taking = self.free.iter().zip(&bins).filter(|(_, takes)| **takes).map(|(free, _)| free);
-        self.most.push(taking.fold([0, 0], |most, free| [most[0].max(free[0]), most[1].max(free[1])]));
+        self.most.push(taking.fold(Amount::default(), |most, free| each(most, *free, u64::max)));
         self.bins.push(bins);
     }
 
@@ -106,12 +106,16 @@ impl Classes {
     }
 }
 
+fn each(a: Amount, b: Amount, of: impl Fn(u64, u64) -> u64) -> Amount {
+    std::array::from_fn(|r| of(a[r], b[r]))
+}
+
 pub fn sum(a: Amount, b: Amount) -> Amount {
-    [a[0].saturating_add(b[0]), a[1].saturating_add(b[1])]
+    each(a, b, u64::saturating_add)
 }
 
 pub fn within(a: Amount, b: Amount) -> bool {
-    a[0] <= b[0] && a[1] <= b[1]
+    a.into_iter().zip(b).all(|(a, b)| a <= b)
 }
 
 /// Merges linked items two by two, and what is left over with its best linked pair: the cluster of each, and how many there are.
@@ -177,7 +181,7 @@ pub fn merge(level: &Level, classes: &mut Classes, at: &[u32]) -> (Vec<u32>, usi
 /// The level of which each item is a cluster.
 pub fn contract(level: &Level, cluster: &[u32], clusters: usize, classes: &mut Classes) -> Level {
     let mut coarser = Level {
-        takes: vec![[0, 0]; clusters],
+        takes: vec![Amount::default(); clusters],
         class: vec![NOWHERE; clusters],
         pulls: vec![Vec::new(); clusters],
         count: vec![0; clusters],

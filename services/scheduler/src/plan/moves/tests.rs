@@ -22,6 +22,8 @@ pub fn room(id: &str, cpu_millis: u64) -> Room {
         memory_bytes: 64 << 30,
         cpu_reserved: 0,
         memory_reserved: 0,
+        disk_bytes: None,
+        disk_reserved: 0,
         allowed: crate::place::Allowed {
             capabilities: vec!["NET_ADMIN".into(), "SYS_ADMIN".into()],
             ..Default::default()

@@ -143,6 +143,8 @@ pub struct State {
     pub slow: bool,
     pub cpu_millis: u64,
     pub memory_bytes: u64,
+    /// None: it does not tell, as a host of an earlier version.
+    pub disk_bytes: Option<u64>,
     pub ticket_key: Vec<u8>,
     pub largest_message: usize,
 }
@@ -423,6 +425,7 @@ impl State {
         pc::Inventory {
             cpu_millis: self.cpu_millis,
             memory_bytes: self.memory_bytes,
+            disk_bytes: self.disk_bytes,
             architecture: "riscv64".into(),
             allowed_devices: self.devices.clone(),
             allowed_capabilities: self.capabilities.clone(),

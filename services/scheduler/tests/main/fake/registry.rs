@@ -21,6 +21,8 @@ use super::Answer;
 pub struct Registry {
     present: Arc<Mutex<BTreeMap<(String, String), bool>>>,
     preferred: Arc<Mutex<BTreeMap<String, String>>>,
+    /// What the store has of images: the size of the disk that a guest sees.
+    pub disks: Arc<Mutex<BTreeMap<String, u64>>>,
     /// Architectures that images were judged for.
     pub judged_for: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -56,11 +58,16 @@ impl ImageRegistryService for Registry {
         &self,
         request: Request<pi::ResolveImagesRequest>,
     ) -> Answer<pi::ResolveImagesResponse> {
-        let preferred = self.preferred.lock().unwrap();
+        let (preferred, disks) = (self.preferred.lock().unwrap(), self.disks.lock().unwrap());
         let resolved = |w: pi::WantedImage| {
             let of_kind = || preferred.get(&w.kind).cloned().unwrap_or_default();
             let reference = if w.reference.is_empty() { of_kind() } else { w.reference.clone() };
-            pi::ResolvedImage { reference, stored: None }
+            let stored = disks.get(&reference).map(|size| pi::Blob {
+                digest: Digest::of(reference.as_bytes()).to_string(),
+                virtual_size_bytes: *size,
+                ..pi::Blob::default()
+            });
+            pi::ResolvedImage { reference, stored }
         };
         let images = request.into_inner().images.into_iter().map(resolved).collect();
         Ok(Response::new(pi::ResolveImagesResponse { images }))
