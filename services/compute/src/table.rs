@@ -314,6 +314,15 @@ impl Table {
         self.wake.notify_one();
     }
 
+    /// This is what the host has and can do now.
+    pub fn has(&self, inventory: ComputeInventory) {
+        let mut inner = self.lock();
+        if inner.inventory != inventory {
+            inner.inventory = inventory;
+            let _ = self.told.send(Told::Inventory);
+        }
+    }
+
     /// What a driver reads from answers, and changed in no way that was not told.
     pub fn was_read(&self, driver: usize) {
         let mut inner = self.lock();

@@ -21,6 +21,8 @@ use super::Answer;
 pub struct Registry {
     present: Arc<Mutex<BTreeMap<(String, String), bool>>>,
     preferred: Arc<Mutex<BTreeMap<String, String>>>,
+    /// Digests of what the store has.
+    stored: Arc<Mutex<BTreeSet<String>>>,
     /// Architectures that images were judged for.
     pub judged_for: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -29,6 +31,11 @@ impl Registry {
     /// From now on this image stands for the kind.
     pub fn prefer(&self, kind: &str, reference: &str) {
         self.preferred.lock().unwrap().insert(kind.into(), reference.into());
+    }
+
+    /// From now on the store has these bytes.
+    pub fn store(&self, digest: &Digest) {
+        self.stored.lock().unwrap().insert(digest.to_string());
     }
 
     pub async fn serve(&self, connector: &Connector, endpoint: &Endpoint, shutdown: &Shutdown) {
@@ -56,11 +63,14 @@ impl ImageRegistryService for Registry {
         &self,
         request: Request<pi::ResolveImagesRequest>,
     ) -> Answer<pi::ResolveImagesResponse> {
-        let preferred = self.preferred.lock().unwrap();
+        let (preferred, stored) = (self.preferred.lock().unwrap(), self.stored.lock().unwrap());
         let resolved = |w: pi::WantedImage| {
             let of_kind = || preferred.get(&w.kind).cloned().unwrap_or_default();
             let reference = if w.reference.is_empty() { of_kind() } else { w.reference.clone() };
-            pi::ResolvedImage { reference, stored: None }
+            let digest = reference.rsplit_once('@').map_or("", |(_, digest)| digest).to_owned();
+            let blob = pi::Blob { digest, size_bytes: 1, ..pi::Blob::default() };
+            let stored = Some(blob).filter(|blob| stored.contains(&blob.digest));
+            pi::ResolvedImage { reference, stored }
         };
         let images = request.into_inner().images.into_iter().map(resolved).collect();
         Ok(Response::new(pi::ResolveImagesResponse { images }))
