@@ -115,7 +115,8 @@ async fn copies_on_hosts_are_told_as_they_are_compared_over_http_and_over_grpc()
     let path = "/v1/images/netloom/host:local:verifyOnHosts";
     let told = rig.post(path, "{}").await;
     assert_eq!(told.status, 200, "{}", told.text);
-    let lines: Vec<Value> = told.text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let read = |line| serde_json::from_str::<Value>(line).unwrap()["result"].take();
+    let lines: Vec<Value> = told.text.lines().map(read).collect();
     let digest = format!("sha256:{}", "ab".repeat(32));
     let far = json!({"progress": {"host": "hosts/alpha", "doneBytes": "524288", "totalBytes": "1048576"}});
     let right = json!({"host": "hosts/alpha", "digest": digest, "result": "IMAGE_CHECK_RESULT_RIGHT", "sizeBytes": "1048576"});
