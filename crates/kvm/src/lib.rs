@@ -1,7 +1,10 @@
-//! Whether virtual machines run on the processor here. `/dev/kvm` may be there and open, and a guest on it never get anywhere; so a guest of one boot sector has to come to its end first, on the
-//! processor that guests get: a host may run one that asks for less. It is run as libvirt runs guests: by its emulator, and as its user, who may not be let at the device where root is.
+//! Whether virtual machines run on the processor here. `/dev/kvm` may be there and open, and a guest on it never get anywhere; so a guest of one boot sector has to come to its end first, through
+//! all that a kernel does when it begins, on the processor that guests get: a host may run one that asks for less. It is run as libvirt runs guests: by its emulator, and as its user, who may not
+//! be let at the device where root is.
 //!
 //! The compute service goes by it, and `netloom doctor` tells it.
+
+mod program;
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
@@ -12,15 +15,14 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
+use crate::program::{PROGRAM, WORD};
+
 /// The device that guests on the processor need.
 pub const DEVICE: &str = "/dev/kvm";
 /// How long the probe's guest has. Where KVM works it takes a tenth of it.
 const BOUND: Duration = Duration::from_secs(5);
 /// What QEMU ends with when the guest has written its word to the port of `isa-debug-exit`.
 const ENDED: i32 = (WORD as i32) << 1 | 1;
-const WORD: u8 = 0x10;
-/// `mov al, WORD; out 0xf4, al; hlt; jmp .`
-const PROGRAM: [u8; 7] = [0xb0, WORD, 0xe6, 0xf4, 0xf4, 0xeb, 0xfe];
 
 /// What runs guests, and whom as.
 #[derive(Debug, Clone, PartialEq, Eq)]
