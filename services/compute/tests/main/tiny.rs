@@ -68,15 +68,13 @@ impl Tiny<'_> {
         code.sector()
     }
 
-    /// Sets up what it needs, counts the boot, and says that it is there.
+    /// Sets up what it needs, counts the boot, and says that it is there. The serial port stays as it is: to set its FIFO empties it, and what was typed before the boot is to be answered after it.
     fn begin(self, code: &mut Code) {
         // xor ax, ax; ds, es, ss = ax; mov sp, ORIGIN; sti; cld
         code.op(&[0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0, 0xbc, 0x00, 0x7c, 0xfb, 0xfc]);
         // inc byte [boots]; mov si, itself; mov ax, 4300h; int 13h: write; dl is the disk, as the firmware left it.
         code.op(&[0xfe, 0x06]).absolute("boots").op(&[0xbe]).absolute("itself");
         code.op(&[0xb8, 0x00, 0x43, 0xcd, 0x13]);
-        // mov dx, 3fah; mov al, 1; out dx, al: the port keeps what comes between two looks.
-        code.op(&[0xba, 0xfa, 0x03, 0xb0, 0x01, 0xee]);
         // mov dx, 602h; in ax, dx; or ah, 1; out dx, ax: the power button counts.
         code.op(&[0xba, 0x02, 0x06, 0xed, 0x80, 0xcc, 0x01, 0xef]);
         code.say("up");
