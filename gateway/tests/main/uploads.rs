@@ -137,6 +137,7 @@ async fn copies_on_hosts_are_told_as_they_are_compared_over_http_and_over_grpc()
     assert_eq!(lines.iter().map(shown).collect::<Vec<_>>(), [far, right, aside]);
     let request = json!({"name": "images/netloom/host:local", "host": "hosts/beta"});
     assert_eq!(rig.grpc_messages("ImageService/VerifyImageOnHosts", &request, 2).await.len(), 2);
-    let unknown = rig.post(path, r#"{"host": "beta"}"#).await;
-    assert_eq!((unknown.status.as_u16(), reason(&unknown).as_str()), (404, "HOST_NOT_FOUND"));
+    let malformed = rig.post(path, r#"{"host": "beta"}"#).await;
+    assert_eq!((malformed.status.as_u16(), reason(&malformed).as_str()), (400, "INVALID_REQUEST"));
+    assert!(malformed.text.contains("hosts/{host}"), "{}", malformed.text);
 }
