@@ -22,7 +22,7 @@ use crate::{etag, names};
 
 mod image;
 
-pub use image::{garbage, image, pull_progress, upload};
+pub use image::{garbage, image, image_check, pull_progress, upload};
 
 /// A lab.
 ///

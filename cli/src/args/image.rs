@@ -27,6 +27,24 @@ pub enum Image {
         #[command(flatten)]
         output: Output,
     },
+    /// Compare the copies on hosts with the image's SHA-256, on the disk itself
+    ///
+    /// A copy whose bytes are others is set aside and fetched from the store again; virtual machines whose disks lie on it are named. Without --host the bytes in the store are compared, too. Each host does so by
+    /// itself once a week.
+    #[command(after_long_help = "\
+Examples:
+  netloom image verify vyos:1.4            in the store and on every host
+  netloom image verify vyos:1.4 --host h2  on one host")]
+    Verify {
+        /// The image, for instance vyos:1.4
+        image: String,
+        /// Only on this host
+        #[arg(long, value_name = "HOST")]
+        host: Option<String>,
+        /// Format.
+        #[command(flatten)]
+        output: Output,
+    },
     Push(Push),
     Pull(Pull),
     /// Take images out of the store; one that a lab uses is refused

@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use netloom_api::v1 as api;
 use serde_json::json;
 
-use super::{Context, pull, push};
+use super::{Context, pull, push, verify};
 use crate::args::Format;
 use crate::args::image::{Gc, Image};
 use crate::error::Error;
@@ -17,6 +17,9 @@ pub async fn run(context: &Context, command: Image) -> Result<u8, Error> {
     match command {
         Image::List { output } => list(context, output.format).await,
         Image::Inspect { image, verify, output } => inspect(context, &image, verify, output.format).await,
+        Image::Verify { image, host, output } => {
+            verify::run(context, &image, host.as_deref(), output.format).await
+        }
         Image::Push(args) => push::run(context, args).await,
         Image::Pull(args) => pull::run(context, args).await,
         Image::Rm { images } => remove(context, &images).await,

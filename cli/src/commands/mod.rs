@@ -40,6 +40,7 @@ mod serial;
 mod shell;
 mod snapshot;
 mod validate;
+mod verify;
 mod version;
 
 /// What every command is run with.

@@ -260,7 +260,8 @@ async fn push(client: &Client, source: &Bytes, mut wanted: api::Upload) -> Resul
             }
         };
         // What was cut off, or somebody else went on with, is asked for again.
-        let again = ["BUSY", "UPLOAD_OFFSET_MISMATCH", "UPLOAD_INCOMPLETE", "UPLOAD_NOT_FOUND"];
+        let again =
+            ["BUSY", "UPLOAD_OFFSET_MISMATCH", "UPLOAD_INCOMPLETE", "UPLOAD_NOT_FOUND", "UPLOAD_SILENT"];
         let reason = from_status(&failed).reason;
         let lost = failed.code() == tonic::Code::Unavailable || failed.details().is_empty();
         tries += 1;

@@ -77,6 +77,45 @@ pub fn pulled(image: &api::Image, elapsed: Duration) -> String {
     format!("Pulled {name}, {format}: {size} in {elapsed}\n{}\n", stored.digest)
 }
 
+/// True of what somebody has to see to, or that was not as it should have been.
+pub fn is_wrong(result: api::ImageCheckResult) -> bool {
+    !matches!(result, api::ImageCheckResult::Right | api::ImageCheckResult::Absent)
+}
+
+/// What came of comparing an image in the store and on hosts.
+pub fn checks(style: Style, stored: Option<&api::Image>, checks: &[api::ImageCheck]) -> String {
+    use api::ImageCheckResult as R;
+    let mut columns = Columns::new(style, &["WHERE", "RESULT", "SIZE", "WHAT"]);
+    if let Some(stored) = stored.and_then(|image| image.stored.as_ref()) {
+        let result = if stored.problem.is_empty() { "right" } else { "set aside" };
+        columns.row(vec![
+            cell("the store"),
+            cell(result),
+            cell(bytes(stored.size_bytes)),
+            dash(&stored.problem),
+        ]);
+    }
+    for check in checks {
+        let result = match check.result() {
+            R::Right => "right",
+            R::Absent => "not there",
+            R::SetAside if check.fetched => "fetched again",
+            R::SetAside => "set aside",
+            R::Unreadable => "unreadable",
+            R::Unreachable => "no answer",
+            R::Unspecified => "unknown",
+        };
+        let size = if check.size_bytes > 0 { bytes(check.size_bytes) } else { "-".to_owned() };
+        columns.row(vec![
+            cell(format!("host {}", last(&check.host))),
+            cell(result),
+            cell(size),
+            dash(&check.message),
+        ]);
+    }
+    columns.text()
+}
+
 /// What goes, or would go.
 pub fn garbage(style: Style, found: &api::CollectGarbageResponse, would: bool) -> String {
     if found.garbage.is_empty() {

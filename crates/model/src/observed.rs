@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{LabUid, NodeUid, WireId};
+use crate::id::{Digest, LabUid, NodeUid, WireId};
 use crate::spec::{PortMapping, Stage};
 use crate::state::Runtime;
 
@@ -308,6 +308,9 @@ pub struct ComputeInventory {
     /// Runtimes that need not be there and do not answer, each with why, in words.
     #[serde(default)]
     pub missing_runtimes: Vec<String>,
+    /// Images that were set aside since their bytes were others, and are not here since.
+    #[serde(default)]
+    pub lost_images: Vec<Digest>,
 }
 
 /// What a host's network can do, by evidence.

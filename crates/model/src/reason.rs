@@ -173,9 +173,11 @@ pub const REASONS: &[Reason] = &[
     reason("TOKEN_INVALID", Code::Unauthenticated, &[], "No token was shown, or not the right one.", "Send `Authorization: Bearer` and the content of `admin.token`, or use the Unix socket."),
     reason("TOPOLOGY_INVALID", Code::InvalidArgument, &[], "The topology file has errors; `BadRequest` names each with file, line and column.", "Correct them."),
     reason("UNIMPLEMENTED", Code::Unimplemented, &[], "There is no such method here.", "See the contract, or use a server of the client's version."),
+    reason("UPLOAD_DIGEST_MISSING", Code::FailedPrecondition, &[("upload", "019aa000-0000-7000-8000-000000000001")], "An upload that was gone on with by the name of its file is to be finished without its SHA-256: what came may be of two files of that name.", "Say the `digest` of the whole file, or delete the upload and begin again."),
     reason("UPLOAD_INCOMPLETE", Code::InvalidArgument, &[("offset", "1048576")], "An upload is to be finished before all its bytes have come.", "Send the rest, from `offset` on."),
     reason("UPLOAD_NOT_FOUND", Code::NotFound, &[("upload", "019aa000-0000-7000-8000-000000000001")], "There is no such upload: it is finished, or was given up.", "Begin again with CreateUpload."),
     reason("UPLOAD_OFFSET_MISMATCH", Code::FailedPrecondition, &[("offset", "1048576")], "Bytes of an upload do not follow on those before.", "Go on at `offset`."),
+    reason("UPLOAD_SILENT", Code::DeadlineExceeded, &[("upload", "019aa000-0000-7000-8000-000000000001")], "Whoever sent bytes of an upload said nothing for a minute, and lost its turn.", "Ask how far the upload is, and go on there: what came is kept."),
     reason("UPLOAD_TOO_LONG", Code::InvalidArgument, &[], "More bytes came than the upload was said to have.", "Begin again with the right size."),
     reason("VNI_EXHAUSTED", Code::ResourceExhausted, &[("lab", "ospf"), ("link", "r1:eth1--r2:eth1")], "A link between two hosts needs a network identifier, and all that may be used are in use.", "Destroy labs with links between hosts, or widen `first_vni` and `last_vni` of `[scheduler]`."),
 ];

@@ -100,6 +100,25 @@ impl ImageService for Api {
         Ok(Response::new(view::image(facts.into_inner())))
     }
 
+    type VerifyImageOnHostsStream = Answers<v1::VerifyImageOnHostsResponse>;
+
+    async fn verify_image_on_hosts(
+        &self,
+        request: Request<v1::VerifyImageOnHostsRequest>,
+    ) -> Result<Response<Self::VerifyImageOnHostsStream>, Status> {
+        let v1::VerifyImageOnHostsRequest { name, host } = request.into_inner();
+        let reference = names::read_image("name", &name)?.to_owned();
+        let host = match host.as_str() {
+            "" => String::new(),
+            host => names::read_host("host", host)?.to_string(),
+        };
+        let request = ps::VerifyImageRequest { reference, host };
+        let failed = self.peers.scheduler_error();
+        let told = self.peers.scheduler().verify_image(request).await.map_err(&failed)?.into_inner();
+        let told = told.map(move |part| part.map(view::image_check).map_err(|status| failed(status).into()));
+        Ok(Response::new(until_shutdown(told, &self.shutdown)))
+    }
+
     async fn collect_garbage(
         &self,
         request: Request<v1::CollectGarbageRequest>,

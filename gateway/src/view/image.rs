@@ -2,6 +2,7 @@
 
 use netloom_api::v1;
 use netloom_proto::image_registry::v1 as pr;
+use netloom_proto::scheduler::v1 as ps;
 use prost_types::Timestamp;
 
 use super::long;
@@ -76,6 +77,33 @@ pub fn upload(facts: pr::Upload) -> v1::Upload {
 /// How far a fetch is.
 pub fn pull_progress(far: pr::PullProgress) -> v1::PullProgress {
     v1::PullProgress { done_bytes: long(far.done_bytes), total_bytes: long(far.total_bytes) }
+}
+
+/// What is told while hosts compare an image.
+pub fn image_check(facts: ps::VerifyImageResponse) -> v1::VerifyImageOnHostsResponse {
+    use ps::verify_image_response::Event as Told;
+    use v1::verify_image_on_hosts_response::Event;
+    let node = |name: &String| {
+        let (lab, node) = name.split_once('/').unwrap_or((name, ""));
+        names::node(lab, node)
+    };
+    let event = facts.event.map(|event| match event {
+        Told::Progress(far) => Event::Progress(v1::ImageCheckProgress {
+            host: names::host(&far.host),
+            done_bytes: long(far.done_bytes),
+            total_bytes: long(far.total_bytes),
+        }),
+        Told::Checked(check) => Event::Check(v1::ImageCheck {
+            host: names::host(&check.host),
+            digest: check.digest,
+            result: check.result,
+            size_bytes: long(check.size_bytes),
+            message: check.message,
+            fetched: check.fetched,
+            nodes: check.nodes.iter().map(node).collect(),
+        }),
+    });
+    v1::VerifyImageOnHostsResponse { event }
 }
 
 /// What nothing needs.

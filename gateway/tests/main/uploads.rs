@@ -108,3 +108,36 @@ async fn a_pull_tells_how_far_it_is_and_then_the_image() {
     let wrong = rig.post("/v1/images:pull", &json!({"kinds": [{"kind": "nosuch"}]}).to_string()).await;
     assert!(wrong.text.contains("kinds[0].kind"), "{}", wrong.text);
 }
+
+#[tokio::test]
+async fn copies_on_hosts_are_told_as_they_are_compared_over_http_and_over_grpc() {
+    let rig = Rig::new().await;
+    let path = "/v1/images/netloom/host:local:verifyOnHosts";
+    let told = rig.post(path, "{}").await;
+    assert_eq!(told.status, 200, "{}", told.text);
+    let read = |line| serde_json::from_str::<Value>(line).unwrap()["result"].take();
+    let lines: Vec<Value> = told.text.lines().map(read).collect();
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    let far = json!({"progress": {"host": "hosts/alpha", "doneBytes": "524288", "totalBytes": "1048576"}});
+    let right = json!({"host": "hosts/alpha", "digest": digest, "result": "IMAGE_CHECK_RESULT_RIGHT", "sizeBytes": "1048576"});
+    let aside = json!({
+        "host": "hosts/beta", "digest": digest, "result": "IMAGE_CHECK_RESULT_SET_ASIDE", "sizeBytes": "1048576",
+        "message": "its bytes were others", "fetched": true, "nodes": ["labs/mixed/nodes/r1"],
+    });
+    let shown = |line: &Value| match line.get("check") {
+        // What is not set may be told or not.
+        Some(check) => {
+            let mut check = check.clone();
+            let empty = [json!(""), json!(false), json!([])];
+            check.as_object_mut().unwrap().retain(|_, value| !empty.contains(value));
+            check
+        }
+        None => line.clone(),
+    };
+    assert_eq!(lines.iter().map(shown).collect::<Vec<_>>(), [far, right, aside]);
+    let request = json!({"name": "images/netloom/host:local", "host": "hosts/beta"});
+    assert_eq!(rig.grpc_messages("ImageService/VerifyImageOnHosts", &request, 2).await.len(), 2);
+    let malformed = rig.post(path, r#"{"host": "beta"}"#).await;
+    assert_eq!((malformed.status.as_u16(), reason(&malformed).as_str()), (400, "INVALID_REQUEST"));
+    assert!(malformed.text.contains("hosts/{host}"), "{}", malformed.text);
+}

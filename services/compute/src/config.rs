@@ -58,6 +58,10 @@ pub struct Config {
     pub stop_timeout: u32,
     /// Seconds that an image from the registry's store stays on this host after nothing here needs it any more.
     pub image_keep_seconds: u64,
+    /// Seconds after which an image that is kept here is read from the disk and compared again; 0: only when it is asked for.
+    pub image_check_seconds: u64,
+    /// Bytes of images a second that are read for that at most.
+    pub image_check_bytes_per_second: u64,
     /// The sim driver.
     pub sim: SimConfig,
 }
@@ -76,6 +80,8 @@ impl Default for Config {
             capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
             stop_timeout: 10,
             image_keep_seconds: 86_400,
+            image_check_seconds: 7 * 86_400,
+            image_check_bytes_per_second: 32 << 20,
             sim: SimConfig::default(),
         }
     }

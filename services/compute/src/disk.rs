@@ -29,7 +29,7 @@ pub async fn run(host: Arc<Host>, inventory: Arc<Inventory>, data_dir: PathBuf) 
             Ok(Ok(bytes)) => {
                 said = false;
                 if let Some(now) = inventory.set_disk(bytes) {
-                    host.table.offers(now);
+                    host.table.has(now);
                 }
             }
             // What was last told stands.

@@ -191,6 +191,17 @@ impl ComputeService for Grpc {
         Ok(self.until_shutdown(until_error(pulled)))
     }
 
+    type VerifyImagesStream = Streamed<p::VerifyImagesResponse>;
+
+    async fn verify_images(
+        &self,
+        request: Request<p::VerifyImagesRequest>,
+    ) -> Result<Response<Self::VerifyImagesStream>, Status> {
+        let p::VerifyImagesRequest { term, digests } = request.into_inner();
+        self.host.admit(term)?;
+        Ok(self.until_shutdown(images::verify(&self.host, digests)?))
+    }
+
     type ExecStream = Streamed<p::ExecResponse>;
 
     async fn exec(

@@ -8,12 +8,14 @@
 //! ```
 //!
 //! What is on disk is looked at, not remembered ([`shelf`]); how bytes come is in [`fetch`]. A disk stays for as long as something here needs it, and for a while after; an
-//! archive only until Docker has what is in it.
+//! archive only until Docker has what is in it. What stays is compared with its digest on the disk itself, now and then and when somebody asks ([`check`], [`scrub`]).
 
+pub mod check;
 mod fetch;
+pub mod scrub;
 pub mod shelf;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -77,6 +79,10 @@ pub struct Images {
     running: Mutex<HashMap<Digest, watch::Receiver<State>>>,
     loads: tokio::sync::Mutex<()>,
     keep: Duration,
+    /// Images that could not be read when they were compared last, and why.
+    unreadable: Mutex<BTreeMap<Digest, String>>,
+    /// Grows when a fetch is over, and when one cannot be read or can again.
+    changed: watch::Sender<u64>,
     shutdown: Shutdown,
 }
 
@@ -98,6 +104,8 @@ impl Images {
             running: Mutex::default(),
             loads: tokio::sync::Mutex::default(),
             keep,
+            unreadable: Mutex::default(),
+            changed: watch::channel(0).0,
             shutdown,
         })
     }
@@ -200,6 +208,7 @@ impl Images {
                 tracing::warn!(digest = %stored.digest, "an image is not fetched: {e}");
             }
             this.running.lock().expect("no holder panics").remove(&stored.digest);
+            this.changed.send_modify(|n| *n += 1);
             tell.send_replace(State::Over(outcome.map_err(Failure::from)));
         });
         told

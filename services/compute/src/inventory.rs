@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use netloom_model::id::Digest;
 use netloom_model::observed::ComputeInventory;
 use netloom_model::spec::capability;
 
@@ -23,6 +24,7 @@ pub struct Inventory {
     allowed_security_opts: Vec<String>,
     allowed_capabilities: Vec<String>,
     drivers: Mutex<Vec<State>>,
+    images: Mutex<(Vec<Digest>, Vec<String>)>,
 }
 
 struct State {
@@ -55,7 +57,14 @@ impl Inventory {
             allowed_security_opts: config.security_opts.clone(),
             allowed_capabilities: config.capabilities.iter().map(|c| capability(c)).collect(),
             drivers: Mutex::new(drivers.iter().map(state).collect()),
+            images: Mutex::default(),
         }
+    }
+
+    /// These images are lost, and this is wrong with others; the inventory after that.
+    pub fn images(&self, lost: Vec<Digest>, problems: Vec<String>) -> ComputeInventory {
+        *self.images.lock().expect("no holder panics") = (lost, problems);
+        self.now()
     }
 
     /// A driver answered, or why it did not; the inventory after that.
@@ -116,6 +125,14 @@ impl Inventory {
                 Err(why) => inventory.missing_runtimes.push(why.clone()),
             }
         }
+        let (lost, problems) = self.images.lock().expect("no holder panics").clone();
+        let told = |digest: &Digest| {
+            format!(
+                "image {digest} was not what it should be on the disk and was set aside: it is fetched from the store again, to which it is to be pushed when that has lost it too"
+            )
+        };
+        inventory.problems.extend(lost.iter().map(told).chain(problems));
+        inventory.lost_images = lost;
         inventory
     }
 }

@@ -65,6 +65,7 @@ use exec_runs::ExecRuns;
 use files::Files;
 use host::Host;
 use images::Images;
+use images::scrub::{self, Pace};
 use inventory::Inventory;
 use netns::Netns;
 use pins::Pins;
@@ -132,6 +133,10 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     }
     tasks.spawn(reconcile::run(host.clone()));
     tasks.spawn(images::run(host.clone()));
+    let every = Duration::from_secs(config.image_check_seconds);
+    let pace = Pace::Idle { bytes_per_second: config.image_check_bytes_per_second };
+    tasks.spawn(scrub::run(host.clone(), every, pace));
+    tasks.spawn(scrub::tell(host.clone(), inventory.clone()));
     let service = ComputeServiceServer::new(grpc::Grpc::new(host))
         .max_decoding_message_size(server::MAX_MESSAGE)
         .max_encoding_message_size(server::MAX_MESSAGE);

@@ -314,13 +314,13 @@ impl Table {
         self.wake.notify_one();
     }
 
-    /// What the host offers is other than before.
-    pub fn offers(&self, inventory: ComputeInventory) {
+    /// This is what the host has and can do now.
+    pub fn has(&self, inventory: ComputeInventory) {
         let mut inner = self.lock();
         if inner.inventory != inventory {
+            inner.inventory = inventory;
             let _ = self.told.send(Told::Inventory);
         }
-        inner.inventory = inventory;
     }
 
     /// What a driver reads from answers, and changed in no way that was not told.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use netloom_model::observed::ComputeInventory;
 
-use crate::driver::Probe;
+use crate::driver::{Answer, Probe};
 use crate::error::Error;
 use crate::host::Host;
 use crate::inventory::Inventory;
@@ -72,14 +72,29 @@ async fn follow(host: &Arc<Host>, driver: usize, inventory: &Inventory) -> Resul
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut ping = tokio::time::interval_at(tokio::time::Instant::now() + PING, PING);
     ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    // What it is may change while it answers: how guests run, for instance. Nothing waits for that.
+    let mut probing: Option<Answer<'_, Probe>> = None;
+    let mut aside = host.images.set_aside();
     loop {
         tokio::select! {
+            probe = async { probing.as_mut().expect("asked for below").await }, if probing.is_some() => {
+                probing = None;
+                let (before, now) = (inventory.now(), inventory.set(driver, Ok(probe?)));
+                if now != before {
+                    host.table.answers(driver, true, now);
+                }
+            }
             ids = next_batch(&mut events) => {
                 let Some(mut ids) = ids else { return Ok(()) };
                 ids.retain(|id| host.table.is_news(id));
                 look_at(host, driver, ids).await?;
             }
-            _ = timer.tick() => compare(host, driver, false).await?,
+            // What lies on one that was set aside says so.
+            Ok(()) = aside.changed() => compare(host, driver, true).await?,
+            _ = timer.tick() => {
+                probing.get_or_insert_with(|| runtime.probe());
+                compare(host, driver, false).await?;
+            }
             _ = ping.tick() => match tokio::time::timeout(ANSWER, runtime.answers()).await {
                 Ok(answers) => if answers? { host.table.was_read(driver) },
                 Err(_) => {

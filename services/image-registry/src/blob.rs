@@ -73,6 +73,12 @@ impl std::fmt::Display for Digest {
     }
 }
 
+/// Room on the disk of a directory for this installation, in bytes.
+pub(crate) fn room(dir: &Path) -> std::io::Result<u64> {
+    let stat = nix::sys::statvfs::statvfs(dir)?;
+    Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+}
+
 /// Where whole blobs stand.
 #[tonic::async_trait]
 pub trait Shelf: Send + Sync {

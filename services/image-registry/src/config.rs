@@ -23,6 +23,8 @@ pub struct Config {
     pub new_scheduler: bool,
     /// Seconds after which an upload that nobody goes on with is given up; a day when not set.
     pub upload_keep_seconds: u64,
+    /// Seconds after which whoever sends bytes of an upload and falls silent loses its turn, at least 1; a minute when not set.
+    pub upload_silence_seconds: u64,
     /// File as `docker login` writes it, with what other registries are shown when images are pulled from them; none when not set.
     pub docker_config: Option<PathBuf>,
     /// Registries, as `host` or `host:port`, that are asked without TLS; those on this machine are anyway.
@@ -38,6 +40,7 @@ impl Default for Config {
             s3: None,
             new_scheduler: false,
             upload_keep_seconds: 86_400,
+            upload_silence_seconds: 60,
             docker_config: None,
             plain_http_registries: Vec::new(),
         }

@@ -51,6 +51,26 @@ pub enum Error {
         "somebody else sends bytes of upload {0} right now; ask how far it is in a moment, and go on there"
     )]
     UploadBusy(String),
+    /// Whoever sends bytes of an upload says nothing any more.
+    #[error(
+        "nothing came of upload {id} for {seconds} s, and its turn is over: what came is kept; ask how far it is, and go on there"
+    )]
+    Silent {
+        /// The upload.
+        id: String,
+        /// How long it was waited.
+        seconds: u64,
+    },
+    /// An upload that was found by the name of its file is to be finished without a digest.
+    #[error(
+        "upload {id} was gone on with by the name of its file, {file_name}, and what came may be of two files of that name: say the SHA-256 of the whole file when finishing it, or delete it and begin again"
+    )]
+    NoDigest {
+        /// The upload.
+        id: String,
+        /// The name.
+        file_name: String,
+    },
     /// Bytes that do not follow on those before.
     #[error("upload {id} has {stands} bytes, and these begin at {given}; go on at {stands}")]
     Offset {
@@ -136,8 +156,13 @@ pub enum Error {
         dir: PathBuf,
     },
     /// The disk is full.
-    #[error("the disk of {} is full: make room there, then go on; what came stays", .0.display())]
-    Full(PathBuf),
+    #[error("the disk of {} is full, with room for {room} bytes: make room there, or set `blobs` of `[image_registry]` to a larger disk, then go on; what came stays", .dir.display())]
+    Full {
+        /// Where.
+        dir: PathBuf,
+        /// How many bytes there is room for.
+        room: u64,
+    },
     /// The disk does not work.
     #[error("the image store's disk does not work: {0}; see to the directory `blobs` of `[image_registry]`")]
     Disk(#[from] io::Error),
@@ -175,7 +200,10 @@ impl Error {
     /// What an error of the disk means.
     pub fn disk(dir: &Path, e: io::Error) -> Error {
         let full = matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-        if full { Error::Full(dir.to_owned()) } else { Error::Disk(e) }
+        match full {
+            true => Error::Full { dir: dir.to_owned(), room: crate::blob::room(dir).unwrap_or_default() },
+            false => Error::Disk(e),
+        }
     }
 }
 
@@ -217,6 +245,13 @@ impl From<Error> for Failure {
                 Failure::new(Code::NotFound, "UPLOAD_NOT_FOUND", e.to_string()).with("upload", id)
             }
             Error::UploadBusy(_) => Failure::new(Code::Aborted, "BUSY", e.to_string()),
+            Error::Silent { id, .. } => {
+                Failure::new(Code::DeadlineExceeded, "UPLOAD_SILENT", e.to_string()).with("upload", id)
+            }
+            Error::NoDigest { id, .. } => {
+                Failure::new(Code::FailedPrecondition, "UPLOAD_DIGEST_MISSING", e.to_string())
+                    .with("upload", id)
+            }
             Error::Offset { stands, .. } => {
                 Failure::new(Code::FailedPrecondition, "UPLOAD_OFFSET_MISMATCH", e.to_string())
                     .with("offset", stands.to_string())
@@ -261,7 +296,7 @@ impl From<Error> for Failure {
                 };
                 Failure::new(code, reason, e.to_string()).with("image", source_name)
             }
-            Error::NoRoom { .. } | Error::Full(_) => {
+            Error::NoRoom { .. } | Error::Full { .. } => {
                 tracing::error!("{e}");
                 Failure::new(Code::ResourceExhausted, "DISK_FULL", e.to_string())
             }

@@ -58,11 +58,15 @@ impl Service {
             if !data.is_empty() && !writing.take(data).await {
                 break;
             }
-            next = match parts.message().await {
-                Ok(part) => part.map(|p| p.data),
-                // What came before is kept: the caller goes on behind it.
-                Err(e) => {
+            // What came before is kept: the caller goes on behind it.
+            next = match writing.hear(parts.message()).await {
+                Ok(Ok(part)) => part.map(|p| p.data),
+                Ok(Err(e)) => {
                     broke = Some(e);
+                    None
+                }
+                Err(e) => {
+                    broke = Some(status(e));
                     None
                 }
             };

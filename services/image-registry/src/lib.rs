@@ -81,7 +81,8 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
         }
     });
     let keep = Duration::from_secs(config.upload_keep_seconds);
-    let uploads = upload::Uploads::new(store.clone(), blobs.clone(), keep);
+    let silence = Duration::from_secs(config.upload_silence_seconds.max(1));
+    let uploads = upload::Uploads::new(store.clone(), blobs.clone(), keep, silence);
     let keeper = garbage::Keeper::new(store.clone(), blobs.clone(), uploads.clone());
     let reader = read::Reader::new(blobs, keeper.clone());
     let puller = pull::Puller::new(uploads.clone(), config.docker_config, config.plain_http_registries);

@@ -147,6 +147,7 @@ impl Puller {
             kinds: order.kinds,
             file_name: String::new(),
             create_time_us: 0,
+            resumed: false,
         });
         let id = upload.await?.upload.id;
         let filled = tokio::select! {

@@ -10,6 +10,9 @@
 //!
 //! The bytes are written, hashed and inspected in one pass as they come, by a thread of their own. An upload that this process did not see from its start, for
 //! it was restarted meanwhile or a disk ran full, is read once more when it goes on.
+//!
+//! Whoever goes on with an upload that it found by the name of its file may have another file of that name: such an upload is finished by its digest only. Whoever says nothing for a while
+//! loses its turn: a connection that is dead on one side only would keep everybody else from going on.
 
 use std::collections::HashMap;
 use std::io;
@@ -51,6 +54,8 @@ pub struct Uploads {
     store: Store,
     blobs: Blobs,
     keep: Duration,
+    /// How long whoever sends bytes may say nothing.
+    silence: Duration,
     open: Arc<Mutex<HashMap<String, Passing>>>,
     /// Bytes that are on their way to the shelf and to their row, or out.
     pub(crate) held: Held,
@@ -66,16 +71,22 @@ struct Turn {
 }
 
 impl Uploads {
-    /// Uploads that are given up when nothing came for so long.
-    pub fn new(store: Store, blobs: Blobs, keep: Duration) -> Uploads {
+    /// Uploads that are given up when nothing came for so long, and of which a turn is over when nothing came for as long as `silence`.
+    pub fn new(store: Store, blobs: Blobs, keep: Duration, silence: Duration) -> Uploads {
         let held = Held::new(store.clone());
-        Uploads { store, blobs, keep, open: Arc::default(), held }
+        Uploads { store, blobs, keep, silence, open: Arc::default(), held }
     }
 
     /// Makes an upload. One that was cut off, of the same bytes for the same image, is gone on with instead, unless somebody does so right now.
     pub async fn create(&self, mut upload: Upload) -> Result<Progress, Error> {
-        if let Some(begun) = self.begun(&upload).await? {
-            return self.progress_of(begun).await;
+        if let Some(mut begun) = self.begun(&upload).await? {
+            let far = self.progress_of(begun.clone()).await?;
+            if begun.digest.is_some() || far.offset == 0 {
+                return Ok(far);
+            }
+            self.store.resume_upload(&begun.id).await?;
+            begun.resumed = true;
+            return Ok(Progress { upload: begun, ..far });
         }
         upload.id = Uuid::now_v7().to_string();
         upload.create_time_us = now_us();
@@ -93,12 +104,13 @@ impl Uploads {
     }
 
     async fn begun(&self, wanted: &Upload) -> Result<Option<Upload>, Error> {
-        // Without a digest, whoever finishes it says one: what went on with the bytes of another file is found then.
+        // Without a digest, whoever finishes it has to say one: what went on with the bytes of another file is found then.
         let is_named = wanted.size_bytes > 0 && !wanted.file_name.is_empty();
         if wanted.digest.is_none() && !is_named {
             return Ok(None);
         }
-        let same = |u: &Upload| Upload { id: String::new(), create_time_us: 0, ..u.clone() } == *wanted;
+        let wish = |u: &Upload| Upload { id: String::new(), create_time_us: 0, resumed: false, ..u.clone() };
+        let same = |u: &Upload| wish(u) == *wanted;
         for upload in self.store.uploads().await?.into_iter().filter(same) {
             if self.is_free(&upload.id).await? {
                 return Ok(Some(upload));
@@ -175,7 +187,8 @@ impl Uploads {
             size => size,
         };
         let (give, mut take) = mpsc::channel::<Bytes>(WAITING);
-        let (blobs, id) = (self.blobs.clone(), id.to_owned());
+        let (blobs, id, silence) = (self.blobs.clone(), id.to_owned(), self.silence);
+        let named = id.clone();
         let work = tokio::task::spawn_blocking(move || {
             let mut turn = turn;
             let mut pass = match turn.pass.take() {
@@ -199,7 +212,7 @@ impl Uploads {
             *turn.pass = Some(pass);
             came
         });
-        Ok(Writing { give, work })
+        Ok(Writing { id: named, silence, give, work })
     }
 
     /// Gives an upload up.
@@ -230,6 +243,9 @@ impl Uploads {
         let Progress { mut upload, offset, .. } = self.progress(id).await?;
         if digest.is_some() {
             upload.digest = digest;
+        }
+        if upload.resumed && upload.digest.is_none() {
+            return Err(Error::NoDigest { id: id.to_owned(), file_name: upload.file_name });
         }
         if upload.size_bytes != 0 && offset != upload.size_bytes {
             return Err(Error::Incomplete { id: id.to_owned(), has: offset, wanted: upload.size_bytes });
@@ -333,11 +349,19 @@ impl Uploads {
 
 /// Bytes of an upload on their way to the disk.
 pub struct Writing {
+    id: String,
+    silence: Duration,
     give: mpsc::Sender<Bytes>,
     work: tokio::task::JoinHandle<Result<(), Error>>,
 }
 
 impl Writing {
+    /// Waits for what is sent next. An error when nothing is for too long: the turn is over then.
+    pub async fn hear<T>(&self, next: impl Future<Output = T>) -> Result<T, Error> {
+        let heard = tokio::time::timeout(self.silence, next).await;
+        heard.map_err(|_| Error::Silent { id: self.id.clone(), seconds: self.silence.as_secs() })
+    }
+
     /// Takes the next bytes; false when no more are taken, and [`Writing::finish`] says why.
     pub async fn take(&self, bytes: Bytes) -> bool {
         self.give.send(bytes).await.is_ok()

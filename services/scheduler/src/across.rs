@@ -2,7 +2,7 @@
 //!
 //! What both hosts have to have alike is decided here, for both, and kept in the link's row: where the tunnel begins and ends, and what carries it. It follows what
 //! the hosts say of themselves; one that is not heard of leaves what is known, so that a scheduler that starts again, or a host that is away, takes nothing from a wire.
-//! What fits through, as the hosts have measured it of each other ([`crate::peers`]), or as their interfaces take until then, decides the MTU of the interfaces: of the link, and of all links of its lab that do not name one, since routers and bridges of a lab expect
+//! What fits through, as the hosts have measured it of each other, or as their interfaces take until then, decides the MTU of the interfaces: of the link, and of all links of its lab that do not name one, since routers and bridges of a lab expect
 //! frames that fit everywhere.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -19,7 +19,7 @@ use netloom_service::status::{from_status, is_cut};
 use netloom_service::{Channel, Connector, Endpoint};
 use tonic::Status;
 
-pub use self::compute::{ComputeEvent, ImageFacts, Refused};
+pub use self::compute::{CheckResult, CheckedImage, ComputeEvent, ImageFacts, Refused};
 pub use self::network::{NetworkEvent, NetworkObjects};
 pub use self::registry::{ImageHost, ImageUse, RegistryClient, Resolved, StoredBlob, Verdict};
 use crate::config::HostConfig;

@@ -23,6 +23,7 @@ use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::apply::{Apply, Change, Existence, lab_not_found};
+use crate::copies;
 use crate::error::Error;
 use crate::events;
 use crate::policy::HostPolicy;
@@ -110,6 +111,7 @@ fn fitting<T: Message>(messages: impl Iterator<Item = T>, more: bool) -> (Vec<T>
 }
 
 type Answer<T> = Result<Response<T>, Status>;
+type Verifying = Pin<Box<dyn Stream<Item = Result<ps::VerifyImageResponse, Status>> + Send>>;
 type Watching = Pin<Box<dyn Stream<Item = Result<ps::WatchResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -240,6 +242,16 @@ impl SchedulerService for Grpc {
         };
         let users = self.core.image_users().into_iter().map(user).collect();
         Ok(Response::new(ps::ListImageUsersResponse { users }))
+    }
+
+    type VerifyImageStream = Verifying;
+
+    async fn verify_image(&self, request: Request<ps::VerifyImageRequest>) -> Answer<Verifying> {
+        let ps::VerifyImageRequest { reference, host } = request.into_inner();
+        let host = (!host.is_empty()).then(|| host_id(&host)).transpose()?;
+        let told = copies::verify(self.core.clone(), &reference, host).await.map_err(status)?;
+        let told = told.map(|told| Ok(encode::copies(told)));
+        Ok(Response::new(Box::pin(told.take_until(self.shutdown.clone().cancelled_owned()))))
     }
 
     async fn list_hosts(&self, request: Request<ps::ListHostsRequest>) -> Answer<ps::ListHostsResponse> {

@@ -20,6 +20,7 @@
 //! | [`across`], [`vnis`] | pure: how a link gets from one host to another, and by which network identifier |
 //! | [`prepare`], [`reconcile`], [`observer`], [`operation`] | the tasks |
 //! | [`drain`] | moves what is on hosts that are drained |
+//! | [`copies`] | compares copies of images on hosts, and has those fetched again that were set aside |
 //! | [`membership`], [`door`], [`hosts`] | which machines are hosts, where they come in, the tasks of each; `authority`: who signs for them |
 //! | [`store`] | all SQL; [`rows`] is what it stores, [`world`] what it does not |
 //! | [`grpc`], [`client`] | messages in and out; `stand_by`: what is answered while another one leads |
@@ -33,6 +34,7 @@ mod check;
 mod claims;
 pub mod client;
 pub mod config;
+pub mod copies;
 mod detached;
 pub mod door;
 pub mod drain;
@@ -134,6 +136,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     tasks.spawn(hosts::run(core.clone(), shutdown.clone()));
     tasks.spawn(observer::keep(core.clone(), shutdown.clone()));
     tasks.spawn(prepare::run(core.clone(), shutdown.clone()));
+    tasks.spawn(copies::mend(core.clone(), shutdown.clone()));
     tasks.spawn(certificates::run(core.clone(), shutdown.clone()));
     tasks.spawn(peers::run(core.clone(), shutdown.clone()));
     tasks.spawn(operation::run(core.clone(), shutdown.clone()));

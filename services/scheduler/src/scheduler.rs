@@ -124,6 +124,11 @@ impl Scheduler {
         self.hosts.borrow().get(host).cloned()
     }
 
+    /// The channels to all hosts.
+    pub fn hosts(&self) -> Vec<HostClient> {
+        self.hosts.borrow().values().cloned().collect()
+    }
+
     /// Where hosts join; refused when they cannot.
     pub fn door(&self) -> Result<&Door> {
         let message = "hosts cannot join here: set join_listen of [scheduler], for instance \"0.0.0.0:7601\", and start the scheduler again";

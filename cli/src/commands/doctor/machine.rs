@@ -205,7 +205,7 @@ impl<'a> Machine<'a> {
             Subject::Sysctl(wanted) => sysctl::judge(wanted, sysctl::look(wanted.name).await),
             Subject::Forward => sysctl::forward(),
             Subject::Lvm => lvm::judge(lvm::look().await),
-            Subject::Kvm => vms::judge_kvm(vms::kvm().await),
+            Subject::Kvm => vms::judge_kvm(vms::kvm(self.libvirt().await).await),
             Subject::Nested => vms::judge_nested(vms::nested()),
             Subject::Libvirt => vms::judge_libvirt(self.libvirt().await, self.libvirt_configured),
             Subject::LibvirtKvm => vms::judge_access(vms::access(self.libvirt().await).await),

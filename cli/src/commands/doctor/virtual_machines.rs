@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use netloom_kvm::Emulator;
 use nix::unistd::{Gid, Group, Uid, User};
 
 use super::finding::{Check, fail, not_allowed, ok, warn};
@@ -38,8 +39,8 @@ pub enum Kvm {
     Hangs(String),
 }
 
-/// Boots a guest.
-pub async fn kvm() -> Kvm {
+/// Boots a guest, as libvirt would where it answers.
+pub async fn kvm(libvirt: &Libvirt) -> Kvm {
     let device = Path::new(netloom_kvm::DEVICE);
     if !device.exists() {
         let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -56,7 +57,11 @@ pub async fn kvm() -> Kvm {
     if opened.is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied) {
         return Kvm::NotAllowed;
     }
-    match netloom_kvm::works(device).await {
+    let emulator = match libvirt {
+        Libvirt::Answers { emulator, .. } if nix::unistd::geteuid().is_root() => emulator.clone(),
+        _ => Emulator::default(),
+    };
+    match netloom_kvm::works(device, &emulator).await {
         Ok(()) => Kvm::Boots,
         Err(why) => Kvm::Hangs(why),
     }
@@ -84,7 +89,7 @@ pub fn judge_kvm(seen: Kvm) -> Check {
         Kvm::Hangs(why) => warn(
             KVM,
             format!("{why}: virtual machines are emulated and slow; containers are not affected"),
-            "install QEMU where it is missing (apt install qemu-system-x86); where this machine is itself a virtual one, switch on nested virtualisation below it",
+            "install QEMU where it is missing (apt install qemu-system-x86); where libvirt's user is not let at the device see the check libvirt-kvm; where this machine is itself a virtual one, switch on nested virtualisation below it",
         ),
     }
 }
@@ -134,8 +139,8 @@ pub enum Libvirt {
     Answers {
         /// How long it took to say what it can do, when it had just been asked the same.
         took: Duration,
-        /// Whom it runs QEMU as; none when it changes no user.
-        runs_as: Option<(u32, u32)>,
+        /// What it runs machines by, and whom as.
+        emulator: Emulator,
     },
 }
 
@@ -159,21 +164,12 @@ pub async fn libvirt(uri: &str) -> Libvirt {
             Ok(said) => said,
         };
         let took = began.elapsed();
-        answer = Libvirt::Answers { took, runs_as: runs_as(&said.out) };
+        answer = Libvirt::Answers { took, emulator: Emulator::of_libvirt(&said.out) };
         if took < AT_ONCE {
             break;
         }
     }
     answer
-}
-
-/// The user and group of `<baselabel type='kvm'>+64055:+64055</baselabel>`.
-fn runs_as(capabilities: &str) -> Option<(u32, u32)> {
-    let dac = capabilities.split("<model>dac</model>").nth(1)?;
-    let label = dac.split("<baselabel type='kvm'>").nth(1)?.split('<').next()?;
-    let (user, group) = label.split_once(':')?;
-    let number = |text: &str| text.trim().trim_start_matches('+').parse().ok();
-    Some((number(user)?, number(group)?))
 }
 
 /// libvirt answers, and at once. It is needed only where it is configured.
@@ -230,7 +226,9 @@ const GROUP: &str = "kvm";
 
 /// Opens the device as that user; none when there is nothing to open, or nobody to open it.
 pub async fn access(seen: &Libvirt) -> io::Result<Option<Access>> {
-    let Libvirt::Answers { runs_as: Some((uid, gid)), .. } = seen else { return Ok(None) };
+    let Libvirt::Answers { emulator: Emulator { runs_as: Some((uid, gid)), .. }, .. } = seen else {
+        return Ok(None);
+    };
     let Ok(device) = std::fs::metadata(netloom_kvm::DEVICE) else { return Ok(None) };
     let Some(user) = User::from_uid(Uid::from_raw(*uid))? else { return Ok(None) };
     let (uid, gid) = (uid.to_string(), gid.to_string());
@@ -335,20 +333,12 @@ mod tests {
     }
 
     #[test]
-    fn whom_qemu_runs_as_is_read_from_what_libvirt_says() {
-        let said = "<secmodel><model>apparmor</model><baselabel type='kvm'>+1:+1</baselabel></secmodel>\n<secmodel>\n<model>dac</model>\n\
-                    <doi>0</doi>\n<baselabel type='kvm'>+64055:+108</baselabel>";
-        assert_eq!(runs_as(said), Some((64055, 108)));
-        assert_eq!(runs_as("<secmodel><model>none</model></secmodel>"), None);
-    }
-
-    #[test]
     fn libvirt_is_needed_where_it_is_configured_and_slowness_is_told_with_its_safe_cure() {
         let silent = Libvirt::Silent("no".into());
         let of = |seen: &Libvirt, configured| judge_libvirt(seen, configured).status;
         assert_eq!((of(&Libvirt::Missing, false), of(&Libvirt::Missing, true)), (Status::Ok, Status::Fail));
         assert_eq!((of(&silent, false), of(&silent, true)), (Status::Warn, Status::Fail));
-        let after = |took| judge_libvirt(&Libvirt::Answers { took, runs_as: None }, true);
+        let after = |took| judge_libvirt(&Libvirt::Answers { took, emulator: Emulator::default() }, true);
         assert_eq!(after(Duration::ZERO).status, Status::Ok);
         let slow = after(Duration::from_secs(9));
         assert!(

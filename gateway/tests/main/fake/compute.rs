@@ -64,6 +64,14 @@ impl ComputeService for Compute {
         Err(Status::unimplemented("the gateway does not call this"))
     }
 
+    type VerifyImagesStream = Answers<pc::VerifyImagesResponse>;
+    async fn verify_images(
+        &self,
+        _: Request<pc::VerifyImagesRequest>,
+    ) -> Result<Response<Self::VerifyImagesStream>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
+
     type ExecStream = Answers<pc::ExecResponse>;
 
     /// Writes back what is typed; a terminal ends with its input, `fail` breaks, `hang` never ends.

@@ -132,6 +132,44 @@ impl SchedulerService for Scheduler {
         Ok(Response::new(ps::ListImageUsersResponse { users }))
     }
 
+    type VerifyImageStream = tokio_stream::Iter<std::vec::IntoIter<Result<ps::VerifyImageResponse, Status>>>;
+
+    /// Every host has a copy: one is right, and one was set aside.
+    async fn verify_image(
+        &self,
+        request: Request<ps::VerifyImageRequest>,
+    ) -> Result<Response<Self::VerifyImageStream>, Status> {
+        use netloom_proto::v1::ImageCheckResult;
+        use ps::verify_image_response::Event;
+        self.0.check()?;
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        let host = request.into_inner().host;
+        let right = ps::ImageCheckFacts {
+            host: if host.is_empty() { "alpha".into() } else { host.clone() },
+            digest: digest.clone(),
+            result: ImageCheckResult::Right.into(),
+            size_bytes: 1 << 20,
+            ..ps::ImageCheckFacts::default()
+        };
+        let aside = ps::ImageCheckFacts {
+            host: "beta".into(),
+            result: ImageCheckResult::SetAside.into(),
+            message: "its bytes were others".into(),
+            fetched: true,
+            nodes: vec!["mixed/r1".into()],
+            ..right.clone()
+        };
+        let far =
+            ps::ImageCheckProgress { host: right.host.clone(), done_bytes: 1 << 19, total_bytes: 1 << 20 };
+        let mut told = vec![Event::Progress(far), Event::Checked(right)];
+        if host.is_empty() {
+            told.push(Event::Checked(aside));
+        }
+        let told: Vec<_> =
+            told.into_iter().map(|event| Ok(ps::VerifyImageResponse { event: Some(event) })).collect();
+        Ok(Response::new(tokio_stream::iter(told)))
+    }
+
     async fn list_hosts(
         &self,
         request: Request<ps::ListHostsRequest>,

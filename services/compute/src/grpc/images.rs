@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use futures::stream::{self, Stream, StreamExt as _};
+use netloom_model::id::Digest;
 use netloom_model::state::Runtime;
 use netloom_proto::{compute::v1 as p, v1 as pv};
 use p::pull_image_response::Event;
@@ -11,7 +12,9 @@ use tonic::Status;
 use crate::driver::{Image, ImageFormat};
 use crate::error::Error;
 use crate::host::Host;
-use crate::images::{Stored, pinned};
+use crate::images::check::{Checked, Outcome};
+use crate::images::scrub::{Pace, Told};
+use crate::images::{Images, Stored, pinned};
 
 /// What a store has of an image. A disk is looked for by the digest that the registry's store has under the reference.
 pub(super) async fn facts(
@@ -69,6 +72,49 @@ pub(super) async fn pull(
     });
     let event = |event: Result<Event, Error>| Ok(p::PullImageResponse { event: Some(event?) });
     Ok(progress.chain(done).map(event))
+}
+
+/// Compares images with their digests: how far it is, and what came of each.
+pub(super) fn verify(
+    host: &Host,
+    digests: Vec<String>,
+) -> Result<impl Stream<Item = Result<p::VerifyImagesResponse, Status>> + Send + use<>, Error> {
+    use p::verify_images_response::Event;
+    let invalid = |e| Error::Invalid(format!("digests: {e}"));
+    let digests: Vec<Digest> =
+        digests.into_iter().map(|text| text.try_into().map_err(invalid)).collect::<Result<_, _>>()?;
+    let images = host.images.clone();
+    let told = images.clone().verify(digests, Pace::Full);
+    Ok(told.map(move |told| {
+        let event = match told? {
+            Told::Under(digest, done_bytes, total_bytes) => {
+                Event::Progress(p::VerifyProgress { digest: digest.into(), done_bytes, total_bytes })
+            }
+            Told::Checked(checked) => Event::Checked(self::checked(&images, checked)),
+        };
+        Ok(p::VerifyImagesResponse { event: Some(event) })
+    }))
+}
+
+fn checked(images: &Images, Checked { digest, outcome, size_bytes, nodes }: Checked) -> p::CheckedImage {
+    let (result, message) = match outcome {
+        Outcome::Right => (pv::ImageCheckResult::Right, String::new()),
+        Outcome::Absent => (pv::ImageCheckResult::Absent, String::new()),
+        Outcome::SetAside => (
+            pv::ImageCheckResult::SetAside,
+            "its bytes on the disk were others than its SHA-256 says, and it was set aside".to_owned(),
+        ),
+        Outcome::Unreadable(why) => {
+            (pv::ImageCheckResult::Unreadable, images.unreadable_words(&digest, &why))
+        }
+    };
+    p::CheckedImage {
+        digest: digest.into(),
+        result: result.into(),
+        size_bytes,
+        message,
+        node_uids: nodes.iter().map(ToString::to_string).collect(),
+    }
 }
 
 fn stored(s: p::StoredImage) -> Result<Stored, Error> {

@@ -5,7 +5,8 @@
 //! | `<sha256>` | a whole image, mode 0444, never written to |
 //! | `parts/<sha256>` | bytes on their way in |
 //! | `seen/<sha256>` | which file was compared with its digest; its own modification time says when the image was last asked for |
-//! | `quarantine/<sha256>` | what was found to be something else |
+//! | `checked/<sha256>` | its modification time says when the image was last read from the disk and compared |
+//! | `quarantine/<sha256>` | what was found to be something else: nothing begins to use it, and it stays for as long as disks of machines lie on it |
 //!
 //! An image comes to be by a rename of a file that was synced: it is there whole or not at all. A file that is not the one that was compared last, by its inode, size
 //! and modification time, is read and compared again before anybody is told that it is there. All of this blocks.
@@ -19,12 +20,14 @@ use std::time::{Duration, SystemTime};
 
 use netloom_model::id::Digest;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
 
 /// Bytes that are read at once.
-const PIECE: usize = 1 << 20;
+pub(super) const PIECE: usize = 1 << 20;
 const PARTS: &str = "parts";
 const SEEN: &str = "seen";
-const QUARANTINE: &str = "quarantine";
+pub(super) const QUARANTINE: &str = "quarantine";
+pub(super) const CHECKED: &str = "checked";
 /// Offsets in the header of a qcow2 overlay: where the name of the file below it stands, and how long that is.
 const BACKING_NAME: usize = 8;
 const BACKING_LENGTH: usize = 16;
@@ -35,13 +38,16 @@ const LONGEST_NAME: usize = 1023;
 pub struct Shelf {
     images: PathBuf,
     instances: PathBuf,
+    /// How many were set aside.
+    pub(super) aside: watch::Sender<u64>,
 }
 
 impl Shelf {
     /// In this data directory.
     pub fn open(data_dir: &Path) -> io::Result<Shelf> {
-        let shelf = Shelf { images: data_dir.join("images"), instances: data_dir.join("instances") };
-        for part in [PARTS, SEEN, QUARANTINE] {
+        let (images, instances) = (data_dir.join("images"), data_dir.join("instances"));
+        let shelf = Shelf { images, instances, aside: watch::channel(0).0 };
+        for part in [PARTS, SEEN, QUARANTINE, CHECKED] {
             fs::create_dir_all(shelf.images.join(part))?;
         }
         Ok(shelf)
@@ -57,7 +63,7 @@ impl Shelf {
         self.images.join(hex(digest))
     }
 
-    fn at(&self, part: &str, digest: &Digest) -> PathBuf {
+    pub(super) fn at(&self, part: &str, digest: &Digest) -> PathBuf {
         self.images.join(part).join(hex(digest))
     }
 
@@ -85,8 +91,7 @@ impl Shelf {
                 self.saw(digest, &mark)?;
                 return Ok(Some(mark.size));
             }
-            tracing::error!(%digest, "an image on this host's disk is not what it was; it is set aside");
-            fs::rename(self.path(digest), self.at(QUARANTINE, digest))?;
+            self.set_aside(digest)?;
         }
     }
 
@@ -131,11 +136,12 @@ impl Shelf {
     /// Removes an image.
     pub fn remove(&self, digest: &Digest) -> io::Result<()> {
         gone(fs::remove_file(self.path(digest)))?;
+        gone(fs::remove_file(self.at(CHECKED, digest)))?;
         gone(fs::remove_file(self.at(SEEN, digest)))
     }
 
     /// Removes what nothing needs, and answers what that was: images that are not among these, that no machine's disk lies on, and that nobody asked for in this time; and
-    /// what was set aside, or came of an image in part, and is that old.
+    /// what was set aside, or came of an image in part, and is that old. What disks lie on stays also where it was set aside: it is the last there is of them.
     pub fn collect(&self, needed: &BTreeSet<Digest>, keep: Duration) -> io::Result<Vec<Digest>> {
         let below = self.below_disks()?;
         let mut removed = Vec::new();
@@ -149,7 +155,11 @@ impl Shelf {
         for part in [PARTS, QUARANTINE] {
             for digest in digests(&self.images.join(part))? {
                 let path = self.at(part, &digest);
-                if is_older(modified(&path), keep) && !(part == PARTS && needed.contains(&digest)) {
+                let is_kept = match part {
+                    PARTS => needed.contains(&digest),
+                    _ => below.contains(hex(&digest)),
+                };
+                if is_older(modified(&path), keep) && !is_kept {
                     gone(fs::remove_file(path))?;
                     removed.push(digest);
                 }
@@ -160,22 +170,35 @@ impl Shelf {
 
     /// Names of the files that the disks of machines lie on.
     fn below_disks(&self) -> io::Result<BTreeSet<String>> {
-        let mut found = BTreeSet::new();
+        Ok(self.disks()?.into_iter().map(|(_, below)| below).collect())
+    }
+
+    /// The disks of machines that lie on something: each as the name of the machine's directory, and of what is below.
+    pub(super) fn disks(&self) -> io::Result<Vec<(String, String)>> {
+        let mut found = Vec::new();
         let machines = match fs::read_dir(&self.instances) {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(found),
             other => other?,
         };
         for machine in machines {
-            match fs::read_dir(machine?.path()) {
+            let machine = machine?;
+            let name = machine.file_name().to_string_lossy().into_owned();
+            match fs::read_dir(machine.path()) {
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
                 disks => {
                     for disk in disks? {
-                        found.extend(below(&disk?.path())?);
+                        found.extend(below(&disk?.path())?.map(|below| (name.clone(), below)));
                     }
                 }
             }
         }
         Ok(found)
+    }
+
+    /// True when an image was not compared on the disk for so long. One that came since was compared as it came.
+    pub fn is_due(&self, digest: &Digest, every: Duration) -> bool {
+        let last = modified(&self.at(CHECKED, digest)).max(modified(&self.path(digest)));
+        is_older(last, every)
     }
 }
 
@@ -202,12 +225,12 @@ impl Part {
 }
 
 /// What tells a file from what it was.
-struct Mark {
-    text: String,
-    size: u64,
+pub(super) struct Mark {
+    pub(super) text: String,
+    pub(super) size: u64,
 }
 
-fn mark(path: &Path) -> io::Result<Option<Mark>> {
+pub(super) fn mark(path: &Path) -> io::Result<Option<Mark>> {
     match fs::metadata(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e),
@@ -245,12 +268,12 @@ fn hex(digest: &Digest) -> &str {
     &digest.as_str()["sha256:".len()..]
 }
 
-fn digest_of(hash: Sha256) -> Digest {
+pub(super) fn digest_of(hash: Sha256) -> Digest {
     let hex: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
     Digest::try_from(format!("sha256:{hex}")).expect("a digest")
 }
 
-fn digests(dir: &Path) -> io::Result<Vec<Digest>> {
+pub(super) fn digests(dir: &Path) -> io::Result<Vec<Digest>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
@@ -280,7 +303,7 @@ fn each_piece(mut file: File, mut take: impl FnMut(&[u8])) -> io::Result<()> {
     }
 }
 
-fn gone(removed: io::Result<()>) -> io::Result<()> {
+pub(super) fn gone(removed: io::Result<()>) -> io::Result<()> {
     match removed {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
         other => other,
@@ -358,6 +381,11 @@ mod tests {
         shelf.part(&unused).unwrap().take(b"x").unwrap();
         assert_eq!(shelf.collect(&needed, Duration::ZERO).unwrap(), [unused.clone(), unused]);
         let left: BTreeSet<Digest> = digests(&shelf.images).unwrap().into_iter().collect();
-        assert_eq!(left, BTreeSet::from([named, lies_below]));
+        assert_eq!(left, BTreeSet::from([named.clone(), lies_below.clone()]));
+        // What was set aside goes, and what a disk lies on does not.
+        shelf.set_aside(&named).unwrap();
+        shelf.set_aside(&lies_below).unwrap();
+        assert_eq!(shelf.collect(&BTreeSet::new(), Duration::ZERO).unwrap(), [named]);
+        assert_eq!(shelf.lost().unwrap(), [lies_below]);
     }
 }

@@ -37,23 +37,6 @@ suite!(
     files_are_put_once_and_edits_stay,
 );
 
-suite_of_machines!(
-    ensure_runs_it_and_said_again_does_nothing,
-    nothing_happens_before_the_first_sync,
-    another_spec_makes_it_anew,
-    a_wipe_throws_away_what_was_written,
-    what_a_container_can_change_does_not,
-    remove_answers_when_it_is_gone,
-    sync_leaves_alone_what_it_does_not_name,
-    a_stale_term_is_refused_also_after_a_restart,
-    stop_and_start_go_by_wish_not_by_policy,
-    what_is_set_aside_makes_way_and_is_the_same_when_it_is_back,
-    what_is_set_aside_is_removed_like_anything_else,
-    a_missing_image_is_told_and_tried_again,
-    many_come_and_go_together,
-    an_observer_gets_all_then_changes_and_heartbeats,
-);
-
 async fn ensure_runs_it_and_said_again_does_nothing(rig: Rig) {
     let one = rig.instance("r1");
     let first = rig.run(&one).await;
@@ -99,9 +82,7 @@ async fn another_spec_makes_it_anew(rig: Rig) {
 async fn a_wipe_throws_away_what_was_written(rig: Rig) {
     let mut one = rig.instance("r1");
     let first = rig.run(&one).await;
-    if rig.is_docker {
-        assert_eq!(rig.sh(one.uid, "echo mine > /mine").await, (String::new(), 0));
-    }
+    rig.mark(&one).await;
     // As the scheduler says it.
     let hash = one.spec_hash.clone();
     let wipe = |one: &mut Instance| {
@@ -117,9 +98,7 @@ async fn a_wipe_throws_away_what_was_written(rig: Rig) {
     let second = rig.until_node(one.uid, "runs anew", anew).await;
     assert_ne!((&second.instance_id, &second.start_id), (&first.instance_id, &first.start_id));
     assert_eq!(second.restart_count, 0, "it is no restart by itself");
-    if rig.is_docker {
-        assert_ne!(rig.sh(one.uid, "cat /mine").await.1, 0);
-    }
+    rig.expect_mark(&one, false).await;
     // One that is stopped is not there until it is started.
     one.wanted = Wanted::Stopped;
     rig.ensure(std::slice::from_ref(&one)).await;
@@ -197,29 +176,16 @@ async fn stop_and_start_go_by_wish_not_by_policy(rig: Rig) {
     assert_eq!((again.restart_count, again.instance_id), (0, first.instance_id));
 }
 
-/// An instance whose process ends by itself with 3.
-fn short_lived(rig: &Rig, node: &str, policy: RestartPolicy) -> netloom_model::slice::Instance {
-    let mut one = rig.instance(node);
-    one.spec.cmd = ["/bin/sh", "-c", "sleep 0.3; exit 3"].map(str::to_owned).to_vec();
-    one.spec.labels.insert("sim.exit-after-ms".into(), "300".into());
-    one.spec.labels.insert("sim.exit-code".into(), "3".into());
-    one.spec.restart_policy = policy;
-    rehash(&mut one);
-    one
-}
-
 async fn what_is_set_aside_makes_way_and_is_the_same_when_it_is_back(mut rig: Rig) {
     let mut one = rig.instance("r1");
     one.spec.restart_policy = RestartPolicy::Always;
     let first = rig.run(&one).await;
-    if rig.is_docker {
-        assert_eq!(rig.sh(one.uid, "echo mine > /mine").await, (String::new(), 0));
-    }
+    rig.mark(&one).await;
     one.wanted = Wanted::Aside;
     rig.ensure(std::slice::from_ref(&one)).await;
     let aside = rig.until_phase(one.uid, Phase::Aside).await;
     assert_eq!((&aside.instance_id, aside.detail.as_str()), (&first.instance_id, ""));
-    if rig.is_docker {
+    if rig.is_docker || rig.has_machines() {
         // What was said of it is forgotten; what it is, is not.
         rig.stop().await;
         rig.start().await;
@@ -241,9 +207,7 @@ async fn what_is_set_aside_makes_way_and_is_the_same_when_it_is_back(mut rig: Ri
     let back = rig.until_phase(one.uid, Phase::Running).await;
     assert_eq!((&back.instance_id, back.restart_count), (&first.instance_id, 0));
     assert_ne!(back.start_id, first.start_id);
-    if rig.is_docker {
-        assert_eq!(rig.sh(one.uid, "cat /mine").await, ("mine\n".to_owned(), 0));
-    }
+    rig.expect_mark(&one, true).await;
 }
 
 async fn what_is_set_aside_is_removed_like_anything_else(rig: Rig) {
@@ -264,11 +228,13 @@ async fn what_is_set_aside_is_removed_like_anything_else(rig: Rig) {
 }
 
 async fn an_end_is_answered_with_a_pause_and_counted(rig: Rig) {
-    let one = short_lived(&rig, "r1", RestartPolicy::Always);
+    let (one, code) = rig.short_lived("r1", RestartPolicy::Always);
     let first = rig.run(&one).await;
-    let ended = rig.until_phase(one.uid, Phase::Starting).await;
-    assert_eq!(ended.exit_code, Some(3));
-    assert!(ended.detail.starts_with("exited with 3; starts again in 1 s"), "{}", ended.detail);
+    let has_ended = |o: &Observed| o.phase == Phase::Starting && o.exit_code.is_some();
+    let ended = rig.until_node(one.uid, "ended", has_ended).await;
+    assert_eq!(ended.exit_code, Some(code));
+    let told = format!("exited with {code}; starts again in 1 s");
+    assert!(ended.detail.starts_with(&told), "{}", ended.detail);
     let second =
         rig.until_node(one.uid, "started again", |o| o.phase == Phase::Running && o.restart_count == 1).await;
     assert_ne!(second.start_id, first.start_id);
@@ -278,14 +244,17 @@ async fn an_end_is_answered_with_a_pause_and_counted(rig: Rig) {
 }
 
 async fn a_policy_of_never_leaves_it_stopped(rig: Rig) {
-    let one = short_lived(&rig, "r1", RestartPolicy::Never);
+    let (one, code) = rig.short_lived("r1", RestartPolicy::Never);
     rig.run(&one).await;
     let stopped = rig.until_phase(one.uid, Phase::Stopped).await;
-    assert_eq!((stopped.exit_code, stopped.detail.as_str()), (Some(3), "ended with exit code 3"));
+    assert_eq!((stopped.exit_code, stopped.detail), (Some(code), format!("ended with exit code {code}")));
+    let stopped = rig.view.borrow().instances[&one.uid].clone();
     assert_eq!((stopped.exec_phase, stopped.restart_count), (ExecPhase::None, 0));
     // Asked for again, it is left as it ended; so is one that did its work.
-    let mut done = short_lived(&rig, "r2", RestartPolicy::OnFailure);
-    done.spec.cmd[2] = "sleep 0.3".into();
+    let (mut done, _) = rig.short_lived("r2", RestartPolicy::OnFailure);
+    if let Some(script) = done.spec.cmd.last_mut() {
+        *script = "sleep 0.3".into();
+    }
     done.spec.labels.insert("sim.exit-code".into(), "0".into());
     rehash(&mut done);
     rig.ensure(&[one.clone(), done.clone()]).await;
@@ -295,8 +264,8 @@ async fn a_policy_of_never_leaves_it_stopped(rig: Rig) {
 }
 
 async fn exec_commands_run_once_after_settle(rig: Rig) {
-    let mut one = rig.instance("r1");
-    one.spec.exec = vec!["/bin/sh -c 'echo x >> /count'".into(), "/bin/true".into()];
+    let mut one = rig.commanded("r1");
+    one.spec.exec = vec![rig.leaves("x"), rig.leaves("y")];
     let started = rig.run(&one).await;
     assert_eq!(started.exec_phase, ExecPhase::Waiting);
     let mut other = started.clone();
@@ -311,27 +280,22 @@ async fn exec_commands_run_once_after_settle(rig: Rig) {
     let plain_start = rig.run(&plain).await;
     rig.settle(&plain_start).await;
     rig.until_node(plain.uid, "exec done", |o| o.exec_phase == ExecPhase::Done).await;
-    if rig.is_docker {
-        assert_eq!(rig.sh(one.uid, "wc -l < /count").await, ("1\n".into(), 0));
-    }
+    rig.expect_left(&one, &["x", "y"]).await;
 }
 
 async fn a_failing_command_is_told_and_the_rest_runs(rig: Rig) {
-    let mut one = rig.instance("r1");
-    let failing = "/bin/sh -c exit 1";
-    one.spec.exec = vec!["/bin/sh -c 'exit 1'".into(), "/bin/touch /after".into(), "\"open".into()];
-    one.spec.labels.insert("sim.fail-exec".into(), failing.into());
+    let mut one = rig.commanded("r1");
+    one.spec.exec = vec![rig.fails().into(), rig.leaves("after"), "\"open".into()];
+    one.spec.labels.insert("sim.fail-exec".into(), "/bin/sh -c exit 1".into());
     rehash(&mut one);
     let started = rig.run(&one).await;
     rig.settle(&started).await;
     let failed = rig.until_node(one.uid, "exec failed", |o| o.exec_phase == ExecPhase::Failed).await;
     assert!(failed.exec_error.contains("; \"\"open\" cannot be split"), "{}", failed.exec_error);
-    let told = "2 exec commands failed: \"/bin/sh -c 'exit 1'\" exited with 1";
-    assert!(failed.exec_error.starts_with(told), "{}", failed.exec_error);
+    let told = format!("2 exec commands failed: \"{}\" exited with 1", rig.fails());
+    assert!(failed.exec_error.starts_with(&told), "{}", failed.exec_error);
     assert_eq!(failed.phase, Phase::Running);
-    if rig.is_docker {
-        assert_eq!(rig.sh(one.uid, "ls /after").await.1, 0);
-    }
+    rig.expect_left(&one, &["after"]).await;
 }
 
 async fn a_missing_image_is_told_and_tried_again(rig: Rig) {
@@ -396,32 +360,35 @@ async fn an_observer_gets_all_then_changes_and_heartbeats(rig: Rig) {
 }
 
 async fn images_are_looked_up_and_pulled(rig: Rig) {
-    // Nothing listens on port 1, so this registry refuses at once.
+    // Nothing listens on port 1, so this registry refuses at once. Disks of machines come from the store only.
     let missing = "127.0.0.1:1/netloom/none:missing";
     let query = |reference: &str| p::ImageQuery {
         reference: reference.into(),
-        runtime: pv::Runtime::Docker.into(),
+        runtime: pv::Runtime::from(rig.runtime()).into(),
         digest: String::new(),
     };
-    let request = p::InspectImagesRequest { images: vec![query(crate::docker::image::NAME), query(missing)] };
+    let request = p::InspectImagesRequest { images: vec![query(&rig.image()), query(missing)] };
     let images = rig.client.clone().inspect_images(request).await.unwrap().into_inner().images;
     assert!(images[0].present && images[0].digest.starts_with("sha256:") && images[0].size_bytes > 0);
-    assert_eq!((images[0].format(), images[0].architecture.is_empty()), (pv::ImageFormat::Docker, false));
+    // A disk does not say what processor it is for.
+    let expected = match rig.has_machines() {
+        true => (pv::ImageFormat::Raw, true),
+        false => (pv::ImageFormat::Docker, false),
+    };
+    assert_eq!((images[0].format(), images[0].architecture.is_empty()), expected);
     assert_eq!((images[1].present, images[1].reference.as_str()), (false, missing));
     let pull = p::PullImageRequest {
         term: 1,
         reference: missing.into(),
-        runtime: pv::Runtime::Docker.into(),
+        runtime: pv::Runtime::from(rig.runtime()).into(),
         stored: None,
     };
-    let mut progress = rig.client.clone().pull_image(pull).await.unwrap().into_inner();
-    let failure = loop {
-        match progress.message().await {
-            Ok(Some(_)) => {}
-            Ok(None) => panic!("it was pulled"),
-            Err(status) => break from_status(&status),
-        }
+    let pulled = async {
+        let mut progress = rig.client.clone().pull_image(pull).await?.into_inner();
+        while progress.message().await?.is_some() {}
+        Ok(())
     };
+    let failure = from_status(&pulled.await.expect_err("nobody has it"));
     assert_eq!(failure.reason, "PULL_FAILED");
     assert!(failure.message.contains(missing), "{}", failure.message);
 }

@@ -9,6 +9,7 @@ use netloom_model::state::Wanted;
 use netloom_proto::compute::v1 as p;
 
 use crate::rig::{BOUND, Rig, rehash};
+use crate::tiny::Tiny;
 
 suite!(
     a_restart_that_is_asked_for_is_made_once,
@@ -23,18 +24,14 @@ suite!(
     a_followed_log_goes_on_with_the_next_start,
 );
 
-suite_of_machines!(
-    a_restart_that_is_asked_for_is_made_once,
-    what_is_held_is_made_when_it_is_let_go,
-    a_startup_delay_is_kept,
-);
-
 /// Ends as soon as it is asked to.
 const OBEDIENT: [&str; 3] = ["/bin/sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"];
 
 fn obedient(rig: &Rig, node: &str) -> Instance {
     let mut one = rig.instance(node);
-    one.spec.cmd = OBEDIENT.map(str::to_owned).to_vec();
+    if !rig.has_machines() {
+        one.spec.cmd = OBEDIENT.map(str::to_owned).to_vec();
+    }
     rehash(&mut one);
     one
 }
@@ -73,6 +70,9 @@ async fn limits_change_on_a_running_node(rig: Rig) {
     let mut one = rig.instance("r1");
     let first = rig.run(&one).await;
     let hash = one.spec_hash.clone();
+    if rig.has_machines() {
+        return limits_come_with_the_next_start(&rig, one, &first).await;
+    }
     for (cpu, memory, set) in [(500, 64 << 20, "0"), (250, 32 << 20, "0"), (0, 0, "")] {
         one.spec.cpu_limit_millis = cpu;
         one.spec.memory_limit_bytes = memory;
@@ -96,6 +96,27 @@ async fn limits_change_on_a_running_node(rig: Rig) {
         assert_eq!((now.phase, &now.start_id, now.detail.as_str()), (Phase::Running, &first.start_id, ""));
         assert!(rig.remove(&[other.uid], &[]).await.is_empty());
     }
+}
+
+/// A machine has what it was started with, and says so.
+async fn limits_come_with_the_next_start(rig: &Rig, mut one: Instance, first: &Observed) {
+    (one.spec.cpu_limit_millis, one.spec.memory_limit_bytes) = (2000, 48 << 20);
+    let hash = one.spec_hash.clone();
+    rehash(&mut one);
+    assert_eq!(one.spec_hash, hash, "they make nothing anew");
+    rig.ensure(std::slice::from_ref(&one)).await;
+    let told = |o: &Observed| o.detail.contains("when it is started again: netloom node restart");
+    let waits = rig.until_node(one.uid, "it says how", told).await;
+    assert_eq!((waits.phase, &waits.start_id), (Phase::Running, &first.start_id));
+    one.restarts = 1;
+    rig.ensure(std::slice::from_ref(&one)).await;
+    let again = |o: &Observed| o.phase == Phase::Running && o.restarts == 1 && o.detail.is_empty();
+    let second = rig.until_node(one.uid, "started again", again).await;
+    assert_eq!(second.instance_id, first.instance_id);
+    let has = rig.libvirtd.unwrap().virsh(&["dominfo", &one.name]).unwrap();
+    let has: Vec<String> = has.lines().map(|line| line.split_whitespace().collect()).collect();
+    let expected = ["CPU(s):2", "Maxmemory:49152KiB"];
+    assert!(expected.iter().all(|line| has.iter().any(|l| l == line)), "{has:?}");
 }
 
 async fn what_is_held_is_made_when_it_is_let_go(rig: Rig) {
@@ -128,7 +149,7 @@ fn point(stage: Stage, on_exit: bool) -> StagePoint {
 
 async fn stage_commands_run_at_their_points(rig: Rig) {
     let mut one = rig.instance("r1");
-    let command = |text: &str| format!("/bin/sh -c 'echo {text} >> /order'");
+    let command = |text: &str| rig.leaves(text);
     let exec = |text: &str, on_exit| StageExec { command: command(text), on_exit };
     one.spec.exec = vec![command("exec")];
     one.spec.stages = vec![
@@ -156,15 +177,13 @@ async fn stage_commands_run_at_their_points(rig: Rig) {
     rig.reach(&started, &points).await;
     rig.reach(&started, &points).await;
     rig.until_node(one.uid, "all points", |o| o.stages_done == points).await;
-    if rig.is_docker {
-        assert_eq!(rig.sh(one.uid, "cat /order").await.0, "created\nconfigures\nexec\nconfigured\n");
-    }
+    rig.expect_left(&one, &["created", "configures", "exec", "configured"]).await;
 }
 
 async fn a_changed_exec_list_runs_what_is_new(rig: Rig) {
-    let mut one = rig.instance("r1");
-    let command = |text: &str| format!("/bin/sh -c 'echo {text} >> /order'");
-    one.spec.exec = vec![command("a"), "/bin/sh -c 'exit 1'".into()];
+    let mut one = rig.commanded("r1");
+    let command = |text: &str| rig.leaves(text);
+    one.spec.exec = vec![command("a"), rig.fails().into()];
     one.spec.labels.insert("sim.fail-exec".into(), "/bin/sh -c exit 1".into());
     rehash(&mut one);
     let started = rig.run(&one).await;
@@ -174,9 +193,7 @@ async fn a_changed_exec_list_runs_what_is_new(rig: Rig) {
     rig.ensure(std::slice::from_ref(&one)).await;
     let done = rig.until_node(one.uid, "it is well", |o| o.exec_phase == ExecPhase::Done).await;
     assert_eq!((done.start_id, done.exec_error.as_str()), (started.start_id, ""));
-    if rig.is_docker {
-        assert_eq!(rig.sh(one.uid, "cat /order").await.0, "a\nb\n");
-    }
+    rig.expect_left(&one, &["a", "b"]).await;
 }
 
 async fn health_is_told(rig: Rig) {
@@ -190,6 +207,9 @@ async fn health_is_told(rig: Rig) {
     one.spec.labels.insert("sim.health".into(), "healthy".into());
     one.spec.labels.insert("sim.health-after-ms".into(), "300".into());
     rehash(&mut one);
+    if rig.has_machines() {
+        return rig.expect_refused(&one, "health checks").await;
+    }
     rig.sync(std::slice::from_ref(&one)).await;
     rig.until_node(one.uid, "starting", |o| o.health == "starting").await;
     if rig.is_docker {
@@ -204,17 +224,14 @@ async fn health_is_told(rig: Rig) {
 }
 
 async fn what_ends_is_removed_and_comes_back_when_asked_for(rig: Rig) {
-    let mut one = rig.instance("r1");
+    let (mut one, code) = rig.short_lived("r1", RestartPolicy::default());
     one.spec.auto_remove = true;
-    one.spec.cmd = ["/bin/sh", "-c", "sleep 0.3; exit 4"].map(str::to_owned).to_vec();
-    one.spec.labels.insert("sim.exit-after-ms".into(), "300".into());
-    one.spec.labels.insert("sim.exit-code".into(), "4".into());
     rehash(&mut one);
     let first = rig.run(&one).await;
     let is_gone = |o: &Observed| o.phase == Phase::Stopped && o.instance_id.is_empty();
     let gone = rig.until_node(one.uid, "is removed", is_gone).await;
-    assert_eq!((gone.exit_code, gone.exited), (Some(4), true));
-    assert_eq!(gone.detail, "ended with exit code 4 and was removed");
+    assert_eq!((gone.exit_code, gone.exited), (Some(code), true));
+    assert_eq!(gone.detail, format!("ended with exit code {code} and was removed"));
     // Said again, it stays so.
     one.interfaces = vec!["eth1".into()];
     let other = rig.instance("r2");
@@ -235,6 +252,9 @@ async fn a_node_shares_the_namespace_of_another(rig: Rig) {
     side.spec.network_mode = NetworkMode::Node("r1".into());
     side.network_of = Some(main.uid);
     rehash(&mut side);
+    if rig.has_machines() {
+        return rig.expect_refused(&side, "networks of others").await;
+    }
     rig.sync(std::slice::from_ref(&side)).await;
     let waits =
         |o: &Observed| o.phase == Phase::Absent && o.detail.starts_with("waits for r1, whose network");
@@ -284,9 +304,11 @@ async fn a_node_shares_the_namespace_of_another(rig: Rig) {
 
 async fn a_followed_log_goes_on_with_the_next_start(rig: Rig) {
     let mut one = rig.instance("r1");
-    one.spec.cmd = ["/bin/sh", "-c", "trap 'exit 0' TERM; echo start; while :; do sleep 0.1; done"]
-        .map(str::to_owned)
-        .to_vec();
+    let script = "trap 'exit 0' TERM; echo start; while :; do sleep 0.1; done";
+    match rig.has_machines() {
+        true => rig.program(&mut one, Tiny { says: &[(0, "start")], ends_after: None }),
+        false => one.spec.cmd = ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+    }
     rehash(&mut one);
     rig.run(&one).await;
     let request = p::LogsRequest {
@@ -320,8 +342,18 @@ async fn a_followed_log_goes_on_with_the_next_start(rig: Rig) {
     rig.ensure(std::slice::from_ref(&one)).await;
     until(4).await;
     assert!(rig.remove(&[one.uid], &[]).await.is_empty());
-    let end = tokio::time::timeout(BOUND, log.message()).await.expect("it ends with the node").unwrap();
-    assert!(end.is_none(), "{end:?}");
+    // What came behind the last word may still come, and then the end.
+    let rest = async {
+        let mut rest = Vec::new();
+        while let Some(part) = log.message().await.unwrap() {
+            if let Some(p::logs_response::Part::Stdout(bytes)) = part.part {
+                rest.extend(bytes);
+            }
+        }
+        String::from_utf8(rest).unwrap()
+    };
+    let rest = tokio::time::timeout(BOUND, rest).await.expect("it ends with the node");
+    assert!(!rest.contains("start"), "{rest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

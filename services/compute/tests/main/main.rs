@@ -1,6 +1,6 @@
-//! The compute service through its contract: one suite for every driver, and what only Docker can show.
+//! The compute service through its contract: one suite for every driver, and what only one of them can show.
 
-/// Runs tests on every driver.
+/// Runs each of these tests on every driver. What has no meaning for a virtual machine tests there that it is refused.
 macro_rules! suite {
     ($($test:ident),+ $(,)?) => {
         mod on_sim {
@@ -23,31 +23,17 @@ macro_rules! suite {
                 }
             )+
         }
-    };
-}
-
-/// Runs tests on virtual machines too: those that ask nothing that only a container has.
-macro_rules! suite_of_machines {
-    ($($test:ident),+ $(,)?) => {
         mod on_libvirt {
             use crate::rig::Rig;
             $(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $test() {
-                    if let Some(rig) = Rig::libvirt(stringify!($test)).await {
+                    if let Some(rig) = Rig::tiny(stringify!($test)).await {
                         super::$test(rig).await;
                     }
                 }
             )+
         }
-    };
-}
-
-/// Runs tests on every driver there is.
-macro_rules! suite_everywhere {
-    ($($test:ident),+ $(,)?) => {
-        suite!($($test),+);
-        suite_of_machines!($($test),+);
     };
 }
 mod contract;
@@ -60,3 +46,6 @@ mod rig;
 mod same;
 mod sim;
 mod streams;
+mod tiny;
+mod undo;
+mod wishes;

@@ -6,6 +6,7 @@ use netloom_model::observed::{ExecPhase, NOT_READY, Observed, Phase};
 use netloom_model::slice::{Instance, Readiness, ReadinessCheck};
 
 use crate::rig::{Rig, rehash};
+use crate::tiny::{NO, SECOND, Tiny};
 
 suite!(
     it_is_ready_when_its_command_says_so,
@@ -14,10 +15,13 @@ suite!(
     a_new_command_is_run_while_it_is_asked,
 );
 
-/// An instance that is ready when this script ends with 0, which the sim driver makes fail so many times.
-fn asked(rig: &Rig, script: &str, timeout_seconds: u32, failures: u32) -> Instance {
+/// An instance that is ready when this script ends with 0, which the sim driver makes fail so many times; a machine is asked this command in its place.
+fn asked(rig: &Rig, script: &str, command: &str, timeout_seconds: u32, failures: u32) -> Instance {
     let mut one = rig.instance("r1");
-    let argv = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    let argv = match rig.has_machines() {
+        true => command.split(' ').map(str::to_owned).collect::<Vec<_>>(),
+        false => ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+    };
     one.spec.labels.insert("sim.fail-exec".into(), argv.join(" "));
     one.spec.labels.insert("sim.fail-exec-times".into(), failures.to_string());
     one.readiness = Some(Readiness { check: ReadinessCheck::Command(argv), timeout_seconds });
@@ -30,8 +34,10 @@ fn waits(o: &Observed) -> bool {
 }
 
 async fn it_is_ready_when_its_command_says_so(rig: Rig) {
-    let mut one = asked(&rig, "echo x >> /tries; [ $(wc -l < /tries) -ge 3 ]", 60, 2);
-    one.spec.exec = vec!["/bin/sh -c 'sleep 0; test ! -e /tries'".into()];
+    let mut one = asked(&rig, "echo x >> /tries; [ $(wc -l < /tries) -ge 3 ]", "T /tries", 60, 2);
+    // A container is given its commands before it is asked, a machine after it has booted.
+    let command = "/bin/sh -c 'sleep 0; test ! -e /tries'";
+    one.spec.exec = vec![if rig.has_machines() { rig.leaves("x") } else { command.into() }];
     rehash(&mut one);
     let started = rig.run(&one).await;
     assert_eq!(started.exec_phase, ExecPhase::Waiting);
@@ -45,10 +51,13 @@ async fn it_is_ready_when_its_command_says_so(rig: Rig) {
     if rig.is_docker {
         assert_eq!(rig.sh(one.uid, "wc -l < /tries").await.0, "3\n", "it is not asked again");
     }
+    if rig.has_machines() {
+        rig.expect_left(&one, &["T /tries", "T /tries", "T /tries", "x"]).await;
+    }
 }
 
 async fn what_is_not_ready_in_time_runs_on_and_says_why(rig: Rig) {
-    let one = asked(&rig, "echo no router; exit 1", 1, u32::MAX);
+    let one = asked(&rig, "echo no router; exit 1", "F echo no router", 1, u32::MAX);
     let started = rig.run(&one).await;
     rig.settle(&started).await;
     let late = rig.until_node(one.uid, "it is late", |o| o.exec_phase == ExecPhase::Failed).await;
@@ -57,13 +66,14 @@ async fn what_is_not_ready_in_time_runs_on_and_says_why(rig: Rig) {
     assert!(error.starts_with(&format!("{NOT_READY} 1 s: ")), "{error}");
     assert!(error.contains("echo no router") && error.contains("exited with 1: "), "{error}");
     assert!(error.ends_with("no router") || !rig.is_docker, "{error}");
+    assert!(error.ends_with(NO) || !rig.has_machines(), "{error}");
 }
 
 /// What the sim driver runs is gone with the service.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_service_goes_on_asking() {
     let Some(mut rig) = Rig::docker("a_restarted_service_goes_on_asking").await else { return };
-    let mut one = asked(&rig, "test -e /ready", 60, 3);
+    let mut one = asked(&rig, "test -e /ready", "T", 60, 3);
     one.spec.exec = vec!["/bin/sh -c 'echo x >> /count'".into()];
     rehash(&mut one);
     let started = rig.run(&one).await;
@@ -86,7 +96,12 @@ async fn a_restarted_service_goes_on_asking() {
 /// An instance that is ready when it says "up 7", a second after its first start.
 fn talkative(rig: &Rig, script: &str, timeout_seconds: u32) -> Instance {
     let mut one = rig.instance("r1");
-    one.spec.cmd = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+    match rig.has_machines() {
+        true => {
+            rig.program(&mut one, Tiny { says: &[(0, "up and away"), (SECOND, "up 7")], ends_after: None })
+        }
+        false => one.spec.cmd = ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+    }
     one.spec.labels.insert("sim.log".into(), "up 7".into());
     one.spec.labels.insert("sim.log-after-ms".into(), "1000".into());
     let check = ReadinessCheck::LogPattern("^up [0-9]$".into());
@@ -125,12 +140,16 @@ async fn a_line_of_an_earlier_start_does_not_tell() {
 }
 
 async fn a_new_command_is_run_while_it_is_asked(rig: Rig) {
-    let mut one = asked(&rig, "test -e /ready", 60, 3);
+    let mut one = asked(&rig, "test -e /ready", "T", 60, 3);
     let started = rig.run(&one).await;
     rig.settle(&started).await;
     rig.until_node(one.uid, "it waits", waits).await;
-    one.spec.exec = vec!["/bin/touch /ready".into()];
+    // That makes a container ready; a machine has to be so by itself before it takes a command.
+    one.spec.exec = vec![if rig.has_machines() { rig.leaves("x") } else { "/bin/touch /ready".into() }];
     rig.ensure(std::slice::from_ref(&one)).await;
     let done = rig.until_node(one.uid, "it is ready", |o| o.exec_phase == ExecPhase::Done).await;
     assert_eq!(done.start_id, started.start_id);
+    if rig.has_machines() {
+        rig.expect_left(&one, &["T", "T", "T", "x"]).await;
+    }
 }

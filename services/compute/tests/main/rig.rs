@@ -1,15 +1,11 @@
 //! A compute service of a test's own: its directories, owner, names and channel, and what an observer of it knows. Dropping it leaves nothing behind.
 
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use bollard::Docker;
-use bollard::query_parameters::{
-    KillContainerOptions, ListContainersOptionsBuilder, ListNetworksOptionsBuilder,
-    ListVolumesOptionsBuilder, RemoveContainerOptionsBuilder, RemoveVolumeOptions,
-};
+use bollard::query_parameters::KillContainerOptions;
 use netloom_model::id::{Digest, LabId, LabUid, NodeUid, Owner};
 use netloom_model::observed::{ComputeInventory, Observed, Phase, StagePoint};
 use netloom_model::slice::Instance;
@@ -20,9 +16,12 @@ use netloom_proto::compute::v1::compute_service_client::ComputeServiceClient;
 use netloom_proto::compute::v1::observe_response::Event;
 use netloom_service::testing::libvirt::{self, Libvirtd};
 use netloom_service::{Channel, Connector, Settings, Shutdown, installation, ticket};
-use nix::mount::{MntFlags, umount2};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use crate::tiny::Tiny;
+pub use crate::undo::{Undo, connect};
+use crate::undo::{clean, unmount};
 
 /// Bound of every wait: ten times what it takes on a busy machine.
 pub const BOUND: Duration = Duration::from_secs(60);
@@ -30,7 +29,6 @@ pub const BOUND: Duration = Duration::from_secs(60);
 pub const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
 /// What taps with a cable begin with on a rig on libvirt.
 pub const NICS: &str = "nt";
-const SOCKET: &str = "/var/run/docker.sock";
 
 /// Waits until something holds.
 pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
@@ -61,6 +59,8 @@ pub struct Rig {
     pub is_docker: bool,
     /// The libvirtd of a rig on libvirt.
     pub libvirtd: Option<&'static Libvirtd>,
+    /// Its virtual machines are those of [`Tiny`].
+    is_tiny: bool,
     pub dir: tempfile::TempDir,
     config: String,
     running: Option<Running>,
@@ -80,7 +80,7 @@ impl Rig {
 
     /// With more lines of configuration.
     pub async fn sim_with(config: &str) -> Rig {
-        Rig::with(&format!("drivers = [\"sim\"]\n{config}"), false, None).await
+        Rig::with(&format!("drivers = [\"sim\"]\n{config}"), false, None, false).await
     }
 
     /// A rig on Docker; none when that is not there.
@@ -96,10 +96,18 @@ impl Rig {
             return None;
         }
         crate::docker::image::ensure().await;
-        Some(Rig::with(&format!("drivers = [\"docker\"]\nstop_timeout = 1\n{config}"), true, None).await)
+        Some(
+            Rig::with(&format!("drivers = [\"docker\"]\nstop_timeout = 1\n{config}"), true, None, false)
+                .await,
+        )
     }
 
-    /// A rig on a private libvirtd that all tests of this process share; none when there is no libvirt.
+    /// A rig on a private libvirtd that all tests of this process share, with machines of one boot sector; none when there is no libvirt.
+    pub async fn tiny(test: &str) -> Option<Rig> {
+        Rig::libvirt_with(test, "\"libvirt\"", Libvirtd::shared, true).await
+    }
+
+    /// The same with the guest of `scripts/guest.sh`, which is a Linux.
     pub async fn libvirt(test: &str) -> Option<Rig> {
         Rig::libvirt_on(test, Libvirtd::shared).await
     }
@@ -110,18 +118,19 @@ impl Rig {
             return None;
         }
         crate::docker::image::ensure().await;
-        Rig::libvirt_with(test, "\"libvirt\", \"docker\"", Libvirtd::shared).await
+        Rig::libvirt_with(test, "\"libvirt\", \"docker\"", Libvirtd::shared, false).await
     }
 
     /// A rig on a libvirtd of its own.
     pub async fn libvirt_on(test: &str, libvirtd: impl FnOnce() -> &'static Libvirtd) -> Option<Rig> {
-        Rig::libvirt_with(test, "\"libvirt\"", libvirtd).await
+        Rig::libvirt_with(test, "\"libvirt\"", libvirtd, false).await
     }
 
     async fn libvirt_with(
         test: &str,
         drivers: &str,
         libvirtd: impl FnOnce() -> &'static Libvirtd,
+        is_tiny: bool,
     ) -> Option<Rig> {
         use netloom_service::testing::require;
         if !require(test, "libvirt") || !require(test, "root") {
@@ -132,12 +141,16 @@ impl Rig {
             "drivers = [{drivers}]\nlibvirt_uri = {:?}\nstop_timeout = 2\n[network]\nnic_prefix = \"{NICS}\"\n",
             libvirtd.uri()
         );
-        Some(Rig::with(&config, drivers.contains("docker"), Some(libvirtd)).await)
+        Some(Rig::with(&config, drivers.contains("docker"), Some(libvirtd), is_tiny).await)
     }
 
-    async fn with(config: &str, is_docker: bool, libvirtd: Option<&'static Libvirtd>) -> Rig {
+    async fn with(config: &str, is_docker: bool, libvirtd: Option<&'static Libvirtd>, is_tiny: bool) -> Rig {
         let dir = tempfile::Builder::new().prefix("netloom-compute-").tempdir().unwrap();
-        if libvirtd.is_some() {
+        if is_tiny {
+            Tiny::default().put(&dir.path().join("data"));
+            std::fs::create_dir(dir.path().join("kinds")).unwrap();
+            std::fs::write(dir.path().join("kinds/tiny.toml"), include_str!("tiny.toml")).unwrap();
+        } else if libvirtd.is_some() {
             let images = dir.path().join("data/images");
             std::fs::create_dir_all(&images).unwrap();
             std::fs::copy(libvirt::guest(), images.join(&guest_digest().as_str()["sha256:".len()..]))
@@ -164,6 +177,7 @@ impl Rig {
             lab_uid: LabUid::new(),
             is_docker,
             libvirtd,
+            is_tiny,
             dir,
             config,
             running: None,
@@ -242,6 +256,9 @@ impl Rig {
             (spec.kind, spec.cmd) = ("guest".into(), Vec::new());
             (spec.cpu_request_millis, spec.memory_request_bytes) = (1000, 128 << 20);
         }
+        if self.is_tiny {
+            (spec.kind, spec.memory_request_bytes) = ("tiny".into(), 32 << 20);
+        }
         let mut instance = Instance {
             uid: NodeUid::new(),
             lab_uid: self.lab_uid,
@@ -271,7 +288,11 @@ impl Rig {
 
     /// An image that its runtime can start.
     pub fn image(&self) -> String {
-        if self.libvirtd.is_some() { guest_digest().to_string() } else { crate::docker::image::NAME.into() }
+        match (self.is_tiny, self.libvirtd) {
+            (true, _) => Tiny::default().put(&self.data_dir()).to_string(),
+            (false, Some(_)) => guest_digest().to_string(),
+            (false, None) => crate::docker::image::NAME.into(),
+        }
     }
 
     pub fn runtime(&self) -> Runtime {
@@ -494,65 +515,6 @@ impl Drop for Rig {
                 unmount(&run.join("binds"));
             });
             let _ = cleaning.join();
-        }
-    }
-}
-
-async fn clean(owner: Owner) {
-    let Ok(docker) = connect().await else { return };
-    let filters = HashMap::from([("label", vec![format!("netloom.owner={owner}")])]);
-    // Twice: the service, which is ending, may just have been making one.
-    for _ in 0..2 {
-        let list = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        for container in docker.list_containers(Some(list)).await.unwrap_or_default() {
-            let force = RemoveContainerOptionsBuilder::default().force(true).build();
-            let _ = docker.remove_container(&container.id.unwrap_or_default(), Some(force)).await;
-        }
-    }
-    let list = ListNetworksOptionsBuilder::default().filters(&filters).build();
-    for network in docker.list_networks(Some(list)).await.unwrap_or_default() {
-        let _ = docker.remove_network(&network.id.unwrap_or_default()).await;
-    }
-    let list = ListVolumesOptionsBuilder::default().filters(&filters).build();
-    let volumes = docker.list_volumes(Some(list)).await.ok().and_then(|v| v.volumes);
-    for volume in volumes.unwrap_or_default() {
-        let _ = docker.remove_volume(&volume.name, None::<RemoveVolumeOptions>).await;
-    }
-}
-
-fn unmount(dir: &Path) {
-    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
-        let _ = umount2(&entry.path(), MntFlags::MNT_DETACH);
-    }
-    while umount2(dir, MntFlags::MNT_DETACH).is_ok() {}
-}
-
-pub async fn connect() -> Result<Docker, bollard::errors::Error> {
-    Docker::connect_with_unix(SOCKET, 120, bollard::API_DEFAULT_VERSION)?.negotiate_version().await
-}
-
-/// Something that is undone when a test ends, however it ends.
-pub struct Undo(Option<Box<dyn FnOnce() + Send>>);
-
-impl Undo {
-    pub fn new(undo: impl FnOnce() + Send + 'static) -> Undo {
-        Undo(Some(Box::new(undo)))
-    }
-
-    /// Removes a container at the end.
-    pub fn container(docker: Arc<Docker>, name: String) -> Undo {
-        Undo::new(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            let force = RemoveContainerOptionsBuilder::default().force(true).build();
-            runtime.block_on(async { docker.remove_container(&name, Some(force)).await }).unwrap();
-        })
-    }
-}
-
-impl Drop for Undo {
-    fn drop(&mut self) {
-        if let Some(undo) = self.0.take() {
-            let _ = std::thread::spawn(undo).join();
         }
     }
 }

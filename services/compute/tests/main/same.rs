@@ -12,10 +12,10 @@ use netloom_model::slice::{Instance, Readiness, ReadinessCheck};
 use netloom_model::spec::RestartPolicy;
 
 use crate::docker::image;
-use crate::libvirt::{Console, ready_by_console};
+use crate::libvirt::Console;
 use crate::rig::{Rig, Undo, connect, rehash};
 
-suite_everywhere!(
+suite!(
     it_is_talked_to_lives_on_without_the_service_and_comes_back_when_it_is_killed,
     what_is_never_ready_runs_on_and_says_so,
     what_is_somebody_elses_is_told_where_it_is_in_the_way_and_left_alone,
@@ -23,10 +23,10 @@ suite_everywhere!(
 
 /// An instance that says when it is up, and those words.
 fn talkative(rig: &Rig, node: &str) -> (Instance, &'static str) {
-    let mut one = rig.instance(node);
+    let mut one = rig.commanded(node);
     one.spec.restart_policy = RestartPolicy::Always;
-    if rig.libvirtd.is_some() {
-        return (ready_by_console(one), "netloom guest is ready (boot 1)");
+    if rig.has_machines() {
+        return (one, "tiny guest is up (boot 1)");
     }
     one.spec.cmd = ["/bin/sh", "-c", "echo start 1; exec sleep 1000000"].map(str::to_owned).to_vec();
     rehash(&mut one);
@@ -36,8 +36,10 @@ fn talkative(rig: &Rig, node: &str) -> (Instance, &'static str) {
 /// Has it compute something: a container by a command, a machine at its console.
 async fn talk(rig: &Rig, one: &Instance) {
     let ask = "echo $((6 * 7))";
-    if rig.libvirtd.is_some() {
-        Console::open(rig, one).await.says(ask, "42").await;
+    if rig.has_machines() {
+        let mut console = Console::open(rig, one).await;
+        console.type_in("C\r").await;
+        console.until("it counts", |c| c.text.contains("0000\r\n") && c.text.contains("1f3f\r\n")).await;
     } else {
         let expected = if rig.is_docker { "42\n".to_owned() } else { format!("/bin/sh -c {ask}\n") };
         assert_eq!(rig.sh(one.uid, ask).await, (expected, 0));

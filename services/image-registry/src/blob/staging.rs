@@ -51,8 +51,7 @@ impl Staging {
 
     /// Room on the disk for this installation, in bytes.
     pub fn room(&self) -> io::Result<u64> {
-        let stat = nix::sys::statvfs::statvfs(&self.dir)?;
-        Ok(stat.blocks_available().saturating_mul(stat.fragment_size()))
+        super::room(&self.dir)
     }
 
     /// How far an upload is and when it last went on; none when it has no bytes.

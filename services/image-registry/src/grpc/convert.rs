@@ -206,6 +206,7 @@ pub(super) fn decode_upload(u: pb::Upload) -> Result<Upload, Failure> {
         kinds: u.kinds.into_iter().map(decode_kind).collect(),
         file_name: u.file_name,
         create_time_us: 0,
+        resumed: false,
     })
 }
 

@@ -65,6 +65,8 @@ pub struct Upload {
     pub file_name: String,
     /// When it was made, in microseconds since 1970.
     pub create_time_us: i64,
+    /// It was found again by the name of its file: what came may be of two files.
+    pub resumed: bool,
 }
 
 impl Store {
@@ -104,6 +106,12 @@ impl Store {
     pub async fn uploads(&self) -> Result<Vec<Upload>, Error> {
         let rows = sqlx::query("SELECT * FROM uploads ORDER BY id").fetch_all(&self.pool).await?;
         rows.iter().map(upload).collect()
+    }
+
+    /// Takes note that an upload is gone on with by somebody who knows it by the name of its file only.
+    pub async fn resume_upload(&self, id: &str) -> Result<(), Error> {
+        sqlx::query("UPDATE uploads SET resumed = 1 WHERE id = $1").bind(id).execute(&self.pool).await?;
+        Ok(())
     }
 
     /// Forgets an upload.
@@ -367,6 +375,7 @@ fn upload(row: &AnyRow) -> Result<Upload, Error> {
         kinds: serde_json::from_str(kinds).map_err(|_| Error::Row(kinds.to_owned()))?,
         file_name: row.try_get("file_name")?,
         create_time_us: row.try_get("create_time_us")?,
+        resumed: row.try_get::<i64, _>("resumed")? != 0,
     })
 }
 

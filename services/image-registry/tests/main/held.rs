@@ -114,7 +114,8 @@ impl Replica {
         });
         let store = Store::open(database).await.unwrap();
         let blobs = Blobs::open(dir, Some(shelf.clone()), "me").unwrap();
-        let uploads = Uploads::new(store.clone(), blobs.clone(), Duration::from_secs(600));
+        let uploads =
+            Uploads::new(store.clone(), blobs.clone(), Duration::from_secs(600), Duration::from_secs(60));
         let keeper = Keeper::new(store.clone(), blobs.clone(), uploads.clone());
         Replica { shelf, store, blobs, uploads, keeper }
     }
@@ -145,6 +146,7 @@ pub fn upload(name: &str) -> Upload {
         kinds: Vec::new(),
         file_name: String::new(),
         create_time_us: 0,
+        resumed: false,
     }
 }
 

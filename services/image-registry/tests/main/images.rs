@@ -14,6 +14,7 @@ use netloom_service::status::from_status;
 use netloom_service::testing::{eventually, require};
 use netloom_service::ticket;
 use sha2::{Digest as _, Sha256};
+use tokio_stream::StreamExt as _;
 use tonic::Status;
 
 use crate::grpc::{Running, start, start_with};
@@ -203,8 +204,11 @@ async fn whoever_hashes_while_sending_is_found_by_the_files_name_and_told_when_a
     write(&mut client, &begun.id, 0, &bytes[..1 << 20]).await.unwrap();
     let again = create(&mut client, of_file()).await.unwrap();
     assert_eq!((&again.id, again.offset), (&begun.id, 1 << 20));
-    // It was another file of that name: the digest says so.
+    // It was another file of that name: the digest says so, and has to be said.
     write(&mut client, &begun.id, 1 << 20, &other[1 << 20..]).await.unwrap();
+    let said = refused(finish(&mut client, &begun.id).await);
+    assert_eq!((said.reason.as_str(), &said.metadata["upload"]), ("UPLOAD_DIGEST_MISSING", &begun.id));
+    assert_eq!(offset(&mut client, &begun.id).await, Some(2 << 20), "nothing is lost by that");
     let request = pb::FinishUploadRequest { id: begun.id, digest: digest(&other) };
     assert_eq!(refused(client.finish_upload(request).await).reason, "DIGEST_MISMATCH");
 
@@ -216,6 +220,23 @@ async fn whoever_hashes_while_sending_is_found_by_the_files_name_and_told_when_a
     assert!(create(&mut client, of_file()).await.unwrap().size_known);
     let smaller = pb::Upload { size_bytes: 1 << 20, ..of_file() };
     assert!(!create(&mut client, smaller).await.unwrap().size_known);
+}
+
+#[tokio::test]
+async fn whoever_falls_silent_loses_its_turn_and_nothing_that_came() {
+    let dir = tempfile::tempdir().unwrap();
+    let more = "[image_registry]\nupload_silence_seconds = 1\n";
+    let Running { mut client, .. } = start_with(dir.path(), more).await;
+    let bytes = disk(2, 5);
+    let id = create(&mut client, named("silent:1")).await.unwrap().id;
+    let first = pb::WriteUploadRequest { id: id.clone(), offset: 0, data: bytes[..1 << 20].to_vec().into() };
+    let stays_open = tokio_stream::once(first).chain(tokio_stream::pending());
+    let silent = tokio::time::timeout(Duration::from_secs(20), client.write_upload(stays_open)).await;
+    let said = refused(silent.expect("it is not waited for ever"));
+    assert_eq!((said.reason.as_str(), &said.metadata["upload"]), ("UPLOAD_SILENT", &id));
+    assert_eq!(offset(&mut client, &id).await, Some(1 << 20));
+    write(&mut client, &id, 1 << 20, &bytes[1 << 20..]).await.unwrap();
+    assert_eq!(finish(&mut client, &id).await.unwrap().stored.unwrap().digest, digest(&bytes));
 }
 
 #[tokio::test]
@@ -318,7 +339,8 @@ async fn a_disk_that_runs_full_is_told_and_loses_nothing() {
     let id = create(&mut client, named("second:1")).await.unwrap().id;
     let full = refused(write(&mut client, &id, 0, &second).await);
     assert_eq!(full.reason, "DISK_FULL");
-    assert!(full.message.contains(&*small.0.to_string_lossy()), "{}", full.message);
+    let told = [&*small.0.to_string_lossy(), "with room for ", "make room there", "`blobs`"];
+    assert!(told.iter().all(|part| full.message.contains(part)), "{}", full.message);
     assert_eq!(image(&mut client, "first:1").await.stored.unwrap().problem, "");
     std::fs::remove_file(ballast).unwrap();
     let stands = offset(&mut client, &id).await.unwrap();

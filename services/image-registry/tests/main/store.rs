@@ -154,7 +154,7 @@ async fn one_image_of_a_kind_is_preferred(db: &Database) {
     let dir = tempfile::tempdir().unwrap();
     let store = open(db).await;
     let blobs = Blobs::open(dir.path(), None, "me").unwrap();
-    let uploads = Uploads::new(store.clone(), blobs, Duration::from_secs(600));
+    let uploads = Uploads::new(store.clone(), blobs, Duration::from_secs(600), Duration::from_secs(60));
     let push = async |name: &str, fill: u8| {
         let kinds = vec![ImageKind { kind: "vr".into(), version: name.into(), preferred: true }];
         let upload = Upload { kinds, ..upload(name) };

@@ -78,7 +78,59 @@ impl ImageFacts {
     }
 }
 
+/// What came of comparing a copy of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckResult {
+    /// It is right.
+    Right,
+    /// There is none.
+    Absent,
+    /// It was something else, and was set aside.
+    SetAside,
+    /// It cannot be read.
+    Unreadable,
+    /// The host does not answer.
+    Unreachable,
+}
+
+/// A copy of an image that a host compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedImage {
+    /// Its digest.
+    pub digest: String,
+    /// What came of it.
+    pub result: CheckResult,
+    /// Its bytes.
+    pub size_bytes: u64,
+    /// What was found, in words, where it is not right.
+    pub message: String,
+    /// The nodes whose disks lie on it.
+    pub nodes: Vec<NodeUid>,
+}
+
 impl HostClient {
+    /// Has the host compare what it keeps of these images; `progress` is told how many bytes of how many were read.
+    pub async fn verify_images(
+        &self,
+        digests: Vec<String>,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<Vec<CheckedImage>> {
+        let error = self.error(COMPUTE);
+        let request = pc::VerifyImagesRequest { term: self.term, digests };
+        let mut stream = bounded(NOTE, self.compute.clone().verify_images(request)).await.map_err(&error)?;
+        let mut all = Vec::new();
+        loop {
+            use pc::verify_images_response::Event;
+            let next = bounded(PULL_SILENCE, async { stream.message().await.map(tonic::Response::new) });
+            match next.await.map_err(&error)?.map(|m| m.event) {
+                Some(Some(Event::Progress(far))) => progress(far.done_bytes, far.total_bytes),
+                Some(Some(Event::Checked(checked))) => all.push(checked_image(checked).map_err(&error)?),
+                Some(None) => {}
+                None => return Ok(all),
+            }
+        }
+    }
+
     /// Replaces the host's slice of instances.
     pub async fn sync_instances(&self, instances: Vec<Instance>, ticket_key: &[u8]) -> Result<()> {
         let mut parts = batches(instances.into_iter().map(pc::Instance::from), pc::Instance::encoded_len);
@@ -270,6 +322,25 @@ impl HostClient {
             }
         }
     }
+}
+
+fn checked_image(checked: pc::CheckedImage) -> Result<CheckedImage, Failure> {
+    let result = match checked.result() {
+        p::ImageCheckResult::Right => CheckResult::Right,
+        p::ImageCheckResult::Absent => CheckResult::Absent,
+        p::ImageCheckResult::SetAside => CheckResult::SetAside,
+        // One that this version does not know is no good news.
+        p::ImageCheckResult::Unreadable | p::ImageCheckResult::Unspecified => CheckResult::Unreadable,
+        p::ImageCheckResult::Unreachable => CheckResult::Unreachable,
+    };
+    let uid = |text: &String| netloom_proto::convert::id("node_uids", text).map_err(unreadable);
+    Ok(CheckedImage {
+        nodes: checked.node_uids.iter().map(uid).collect::<Result<_, _>>()?,
+        digest: checked.digest,
+        result,
+        size_bytes: checked.size_bytes,
+        message: checked.message,
+    })
 }
 
 /// What a message says; nothing yet when more parts of a snapshot follow, which are kept until the last one.

@@ -12,6 +12,8 @@ use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::v1 as p;
 use netloom_service::status::to_rpc_status;
 
+use crate::client::CheckResult;
+use crate::copies::{HostCopy, Told};
 use crate::events::Heard;
 use crate::quota::Quota;
 use crate::rows::{HostRow, LabRows, NodeRow, OperationKind, OperationRow, OperationState, Resources};
@@ -196,6 +198,33 @@ pub(super) fn host(
         certificate_serial: row.membership.serial,
         certificate_expire_time: timestamp(row.membership.expire_us),
     }
+}
+
+/// What is told of copies of an image.
+pub(super) fn copies(told: Told) -> ps::VerifyImageResponse {
+    use ps::verify_image_response::Event;
+    let event = match told {
+        Told::Under(host, done_bytes, total_bytes) => {
+            Event::Progress(ps::ImageCheckProgress { host: host.to_string(), done_bytes, total_bytes })
+        }
+        Told::Copy(HostCopy { host, checked, fetched, nodes }) => Event::Checked(ps::ImageCheckFacts {
+            host: host.to_string(),
+            digest: checked.digest,
+            result: match checked.result {
+                CheckResult::Right => p::ImageCheckResult::Right,
+                CheckResult::Absent => p::ImageCheckResult::Absent,
+                CheckResult::SetAside => p::ImageCheckResult::SetAside,
+                CheckResult::Unreadable => p::ImageCheckResult::Unreadable,
+                CheckResult::Unreachable => p::ImageCheckResult::Unreachable,
+            }
+            .into(),
+            size_bytes: checked.size_bytes,
+            message: checked.message,
+            fetched,
+            nodes: nodes.into_iter().map(|(lab, node)| format!("{lab}/{node}")).collect(),
+        }),
+    };
+    ps::VerifyImageResponse { event: Some(event) }
 }
 
 /// A quota, with what is used of it.

@@ -3,6 +3,7 @@
 mod across;
 mod aside;
 mod bad_days;
+mod copies;
 mod deploy;
 mod drain;
 mod fake;

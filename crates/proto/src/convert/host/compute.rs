@@ -309,6 +309,7 @@ impl From<mo::ComputeInventory> for pc::Inventory {
             allowed_security_opts: i.allowed_security_opts,
             allowed_capabilities: i.allowed_capabilities,
             missing_runtimes: i.missing_runtimes,
+            lost_images: i.lost_images.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -330,6 +331,11 @@ impl TryFrom<pc::Inventory> for mo::ComputeInventory {
             allowed_security_opts: i.allowed_security_opts,
             allowed_capabilities: i.allowed_capabilities,
             missing_runtimes: i.missing_runtimes,
+            lost_images: i
+                .lost_images
+                .into_iter()
+                .map(|text| text.try_into().map_err(|e| ConvertError::new("inventory.lost_images", e)))
+                .collect::<Result<_, _>>()?,
         })
     }
 }

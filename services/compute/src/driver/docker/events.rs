@@ -38,9 +38,14 @@ impl Starts {
 
     /// True when an event is the start that was asked for here. What ends a container ends the wait for its start: the next one may be somebody else's.
     fn is_ours(&self, action: &str, id: &str) -> bool {
-        let ends = matches!(action, "die" | "destroy");
-        let is_start = action == "start";
-        (is_start || ends) && self.with(|starts| starts.remove(id)) && is_start
+        match action {
+            "start" => self.with(|starts| starts.remove(id)),
+            "die" | "destroy" => {
+                self.with(|starts| starts.remove(id));
+                false
+            }
+            _ => false,
+        }
     }
 }
 

@@ -59,12 +59,16 @@ impl LibvirtDriver {
                 let terminal = self.terminal(id).await?;
                 let unusable = |e| Error::host(format!("the console of {node} cannot be opened"), e);
                 let terminal = open(&terminal).map_err(unusable)?;
-                // Its name may be somebody else's once the machine has ended. Asked after it was opened: while the machine runs it is the machine's.
-                if !self
-                    .reading(id)
-                    .await?
-                    .is_some_and(|now| now.runs() && now.start_id() == reading.start_id())
-                {
+                // Its name may be somebody else's once the machine has ended. Asked after it was opened: while the machine runs it is the machine's. The kernel says so at once, and libvirt
+                // when it likes: until then nobody would read what is open, and QEMU would keep its guest waiting.
+                let runs = match self.lives.machine(&reading) {
+                    Some(qemu) => qemu.is_alive(),
+                    None => {
+                        let now = self.reading(id).await?;
+                        now.is_some_and(|now| now.runs() && now.start_id() == reading.start_id())
+                    }
+                };
+                if !runs {
                     return Err(Error::NotRunning(node.clone()));
                 }
                 let terminal = raw(terminal).map_err(unusable)?;

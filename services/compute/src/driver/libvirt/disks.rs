@@ -17,6 +17,7 @@ use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use netloom_model::id::{Digest, NodeUid};
 use netloom_model::observed::NEEDS_IMAGE;
@@ -141,6 +142,14 @@ impl Disks {
                 "{NEEDS_IMAGE} sha256:{name} again: its disk lies on it, and it is gone from this host or was set aside there; it is fetched from the store, to which it is to be pushed again when that has lost it too"
             ))),
         }
+    }
+
+    /// True when this base was set aside after that time: what has run on it since then reads what is not in it.
+    pub fn was_spoiled(&self, base: &str, since_ns: i64) -> bool {
+        let name = base.strip_prefix("sha256:").unwrap_or(base);
+        let aside = fs::metadata(self.images.join("quarantine").join(name));
+        let since = UNIX_EPOCH + Duration::from_nanos(since_ns.try_into().unwrap_or_default());
+        aside.and_then(|aside| aside.modified()).is_ok_and(|at| at > since)
     }
 
     /// The medium that a machine's configuration is on, whether it is there or not.

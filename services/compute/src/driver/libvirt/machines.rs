@@ -110,7 +110,7 @@ impl LibvirtDriver {
             id,
             identity,
             vm,
-            accel: self.accel().await.accel,
+            accel: self.accel().await?.accel,
             cpus: u32::try_from(millis.div_ceil(1000)).unwrap_or(u32::MAX),
             cpu_set: &instance.spec.cpu_set,
             memory_bytes: or(instance.spec.memory_limit_bytes, instance.spec.memory_request_bytes),

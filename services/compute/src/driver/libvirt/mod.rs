@@ -46,13 +46,13 @@ use std::time::Duration;
 use futures::future::{FutureExt as _, ready};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, stream};
+use netloom_kvm::Emulator;
 use netloom_model::id::{LabUid, NodeUid, Owner, WireId};
 use netloom_model::kind::{Catalogue, Startup, Vm};
 use netloom_model::slice::Instance;
 use netloom_model::state::Runtime;
 use netloom_service::Shutdown;
 use netloom_service::handover::Machine;
-use tokio::sync::OnceCell;
 use tokio_stream::wrappers::BroadcastStream;
 
 use super::docker::DockerDriver;
@@ -98,7 +98,7 @@ pub struct LibvirtDriver {
     files: Arc<Files>,
     kinds: Catalogue,
     stop_timeout: Duration,
-    accel: OnceCell<accel::Found>,
+    accels: accel::Accels,
     lives: Arc<Lives>,
     writers: Arc<console::Writers>,
     carrier: Arc<Carrier>,
@@ -142,7 +142,7 @@ impl LibvirtDriver {
             files,
             kinds,
             stop_timeout: Duration::from_secs(config.stop_timeout.into()),
-            accel: OnceCell::new(),
+            accels: accel::Accels::default(),
             writers: Arc::default(),
             carrier: Carrier::keep(links, lives.news(), shutdown),
             lives,
@@ -153,8 +153,13 @@ impl LibvirtDriver {
         })
     }
 
-    async fn accel(&self) -> &accel::Found {
-        self.accel.get_or_init(accel::find).await
+    /// How guests run here. libvirt may take most of a minute to say what runs them, so it is asked where others do not wait.
+    async fn accel(&self) -> Result<accel::Found, Error> {
+        let asked = async {
+            let said = self.acts.call(|connect| connect.get_capabilities()).await;
+            said.map(|said| Emulator::of_libvirt(&said)).map_err(|refused| self.acts.error(refused))
+        };
+        self.accels.now(asked).await
     }
 
     /// What its kind says of its machine.
@@ -205,6 +210,19 @@ impl LibvirtDriver {
             Err(refused) if refused.is_no_domain() => Ok(None),
             Err(refused) => Err(self.looks.error(refused)),
         }
+    }
+
+    /// What is said of a machine whose base turned out to be something else while it ran.
+    async fn spoiled(&self, reading: &Reading) -> Result<String, Error> {
+        let (base, since) = (reading.identity.image.clone(), reading.started_ns());
+        let is_spoiled = self.disks.blocking(move |disks| Ok(disks.was_spoiled(&base, since))).await?;
+        let Identity { lab, node, .. } = &reading.identity;
+        Ok(match is_spoiled {
+            true => format!(
+                "the image that its disk lies on was found damaged since it was started: what it reads of it may be wrong until it is started again (netloom node restart {lab} {node})"
+            ),
+            false => String::new(),
+        })
     }
 
     /// A machine that is off says which start was to be its last. Where that was only defined before this service ended, there is no log of it.
@@ -261,7 +279,7 @@ impl Driver for LibvirtDriver {
             let version = self.looks.call(|connect| connect.get_lib_version()).await;
             let version = version.map_err(|refused| self.looks.error(refused))?;
             self.disks.blocking(Disks::require_direct_io).await?;
-            let guests = match self.accel().await {
+            let guests = match self.accel().await? {
                 accel::Found { accel: xml::Accel::Kvm, .. } => "KVM".to_owned(),
                 found => format!("emulated: {}", found.why),
             };
@@ -314,6 +332,10 @@ impl Driver for LibvirtDriver {
             if reading.lacks_room() {
                 self.room.wait(&reading.id);
             }
+            let mut trouble = reading.trouble().to_owned();
+            if trouble.is_empty() && reading.runs() {
+                trouble = self.spoiled(&reading).await?;
+            }
             let port = mgmt::port(&reading);
             let place = mgmt::seen(&reading, port.as_ref()).cloned().unwrap_or_default();
             self.carrier.saw_port(&reading.id, port);
@@ -326,7 +348,7 @@ impl Driver for LibvirtDriver {
                 machine: self.machine(&reading),
                 start_id: reading.start_id(),
                 started_us: reading.started_ns() / 1000,
-                trouble: reading.trouble().to_owned(),
+                trouble,
                 id: reading.id,
                 uid,
                 lab_uid,

@@ -16,6 +16,7 @@ use store::{Store, disk, pull};
 
 mod archive;
 mod store;
+mod verify;
 
 const MIB: u64 = 1 << 20;
 use pv::Runtime::Libvirt;

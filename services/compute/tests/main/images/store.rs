@@ -53,7 +53,18 @@ impl Store {
 
     /// Puts bytes into the store, and says what is to be fetched.
     pub async fn push(&mut self, reference: &str, bytes: &[u8]) -> pc::StoredImage {
-        let upload = pi::Upload { reference: reference.into(), ..pi::Upload::default() };
+        self.push_as(reference, bytes, pv::ImageFormat::Unspecified).await
+    }
+
+    /// The same of bytes that do not say themselves what they are.
+    pub async fn push_as(
+        &mut self,
+        reference: &str,
+        bytes: &[u8],
+        format: pv::ImageFormat,
+    ) -> pc::StoredImage {
+        let (reference, format) = (reference.into(), format.into());
+        let upload = pi::Upload { reference, format, ..pi::Upload::default() };
         let upload =
             self.client.create_upload(pi::CreateUploadRequest { upload: Some(upload) }).await.unwrap();
         let id = upload.into_inner().id;

@@ -12,7 +12,6 @@ mod serial;
 
 use netloom_service::testing::libvirt::Libvirtd;
 
-pub use console::ready_by_console;
 pub use serial::Console;
 
 /// A libvirtd for one test, which may do to it what it likes. It ends with the process.

@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::own;
-use crate::rig::{Rig, rehash};
+use crate::rig::{Rig, Undo, rehash};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_qemu_is_seen_at_once_and_started_again() {
@@ -148,6 +148,8 @@ async fn a_hanging_libvirtd_delays_nothing_but_what_it_is_to_do() {
     rig.ensure(std::slice::from_ref(&two)).await;
     rig.until_node(two.uid, "is made", |o| o.phase != Phase::Absent).await;
     libvirtd.freeze();
+    // What clears up after a test that failed waits for it.
+    let _thaws = Undo::new(move || libvirtd.thaw());
     let frozen = Instant::now();
     answers_at_once(&rig, &[one.clone(), two.clone(), three.clone()]).await;
     // It is said once its answer is overdue; what is known ages from the beginning on.

@@ -15,6 +15,7 @@ use tonic::{Status, Streaming};
 
 use super::console::{boot, ready_by_console};
 use crate::rig::{BOUND, Rig, rehash};
+use crate::tiny::COUNTED;
 
 /// A console that is attached to.
 pub struct Console {
@@ -310,4 +311,27 @@ async fn a_console_goes_on_after_the_service_was_restarted() {
     let mut console = Console::open(&rig, &one).await;
     console.until("what came meanwhile", |c| c.text.contains("77 while away")).await;
     console.says("echo $((80 + 8))", "88").await;
+}
+
+/// QEMU keeps its guest waiting for a terminal that is open and not read, and at last gives up what it cannot write there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_machine_says_is_there_once_while_writers_come_and_go() {
+    let test = "what_a_machine_says_is_there_once_while_writers_come_and_go";
+    let Some(rig) = Rig::tiny(test).await else { return };
+    let one = rig.commanded("r1");
+    boot(&rig, &one).await;
+    let mut reader = Console::attach(&rig, &one, true, false).await.unwrap();
+    // Whoever leaves at once may leave before what it typed is written.
+    let asks = Console::open(&rig, &one).await;
+    asks.type_in("C\r").await;
+    reader.until("the first of it", |c| c.text.contains("0000\r\n")).await;
+    for _ in 0..20 {
+        drop(Console::attach(&rig, &one, false, true).await.unwrap());
+    }
+    reader.until("all of it", |c| c.text.ends_with("1f3f\r\n> ")).await;
+    let expected: Vec<String> = (0..COUNTED).map(|n| format!("{n:04x}")).collect();
+    for text in [&reader.text, &rig.log(one.uid).await] {
+        let (_, counted) = text.split_once("> C\r\n").expect("it was asked once");
+        assert_eq!(counted.lines().take(expected.len()).collect::<Vec<_>>(), expected);
+    }
 }

@@ -237,6 +237,8 @@ impl ComputeService for Host {
         self.with(|s| {
             s.images.insert(reference.clone());
             s.lost_images.retain(|_, lost| !reference.ends_with(&*lost));
+            s.aside_images.retain(|aside| !reference.ends_with(&**aside));
+            s.spoiled_images.retain(|spoiled| !reference.ends_with(&**spoiled));
         });
         let facts = pc::ImageFacts {
             digest: Digest::of(reference.as_bytes()).to_string(),
@@ -247,6 +249,33 @@ impl ComputeService for Host {
         };
         let events = [E::Progress("half of it".into()), E::Done(facts)];
         let events = events.map(|event| Ok(pc::PullImageResponse { event: Some(event) }));
+        Ok(Response::new(Box::pin(futures::stream::iter(events))))
+    }
+
+    type VerifyImagesStream = Stream_<pc::VerifyImagesResponse>;
+
+    async fn verify_images(
+        &self,
+        request: Request<pc::VerifyImagesRequest>,
+    ) -> Answer<Self::VerifyImagesStream> {
+        use netloom_proto::v1::ImageCheckResult as R;
+        use pc::verify_images_response::Event as E;
+        let request = request.into_inner();
+        self.called("compute.verify_images", Some(request.term), 0).await?;
+        let checked = |digest: String| {
+            let (result, message) = match self.read(|s| s.spoiled_images.contains(&digest)) {
+                true => (R::SetAside, "it was set aside".to_owned()),
+                false => (R::Right, String::new()),
+            };
+            let lies = |i: &&pc::Instance| i.image_digest == digest && result == R::SetAside;
+            let node_uids = self.read(|s| s.wanted.values().filter(lies).map(|i| i.uid.clone()).collect());
+            pc::CheckedImage { digest, result: result.into(), size_bytes: 1, message, node_uids }
+        };
+        let far = pc::VerifyProgress { digest: String::new(), done_bytes: 1, total_bytes: 2 };
+        let events: Vec<_> = std::iter::once(E::Progress(far))
+            .chain(request.digests.into_iter().map(|digest| E::Checked(checked(digest))))
+            .map(|event| Ok(pc::VerifyImagesResponse { event: Some(event) }))
+            .collect();
         Ok(Response::new(Box::pin(futures::stream::iter(events))))
     }
 

@@ -84,6 +84,10 @@ pub struct State {
     pub taken_ports: BTreeSet<u32>,
     /// Nodes whose disk lies on an image that is gone, with its digest.
     pub lost_images: BTreeMap<String, String>,
+    /// Images whose copy here is something else, by digest: found when they are compared, and then fetched again.
+    pub spoiled_images: BTreeSet<String>,
+    /// Images that this host says it has set aside.
+    pub aside_images: BTreeSet<String>,
     /// Nodes that are made but never run.
     pub broken: BTreeSet<String>,
     /// Nodes whose process ends by itself, with this code, and stays so.
@@ -430,6 +434,7 @@ impl State {
             allowed_devices: self.devices.clone(),
             allowed_capabilities: self.capabilities.clone(),
             host_network: self.host_network,
+            lost_images: self.aside_images.iter().cloned().collect(),
             runtimes: [(!self.docker_down, Runtime::Docker), (self.machines, Runtime::Libvirt)]
                 .into_iter()
                 .filter(|(answers, _)| *answers)

@@ -23,6 +23,8 @@ pub struct Registry {
     preferred: Arc<Mutex<BTreeMap<String, String>>>,
     /// What the store has of images: the size of the disk that a guest sees.
     pub disks: Arc<Mutex<BTreeMap<String, u64>>>,
+    /// Digests of what the store has.
+    stored: Arc<Mutex<BTreeSet<String>>>,
     /// Architectures that images were judged for.
     pub judged_for: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -31,6 +33,11 @@ impl Registry {
     /// From now on this image stands for the kind.
     pub fn prefer(&self, kind: &str, reference: &str) {
         self.preferred.lock().unwrap().insert(kind.into(), reference.into());
+    }
+
+    /// From now on the store has these bytes.
+    pub fn store(&self, digest: &Digest) {
+        self.stored.lock().unwrap().insert(digest.to_string());
     }
 
     pub async fn serve(&self, connector: &Connector, endpoint: &Endpoint, shutdown: &Shutdown) {
@@ -58,15 +65,19 @@ impl ImageRegistryService for Registry {
         &self,
         request: Request<pi::ResolveImagesRequest>,
     ) -> Answer<pi::ResolveImagesResponse> {
-        let (preferred, disks) = (self.preferred.lock().unwrap(), self.disks.lock().unwrap());
+        let preferred = self.preferred.lock().unwrap();
+        let (disks, known) = (self.disks.lock().unwrap(), self.stored.lock().unwrap());
         let resolved = |w: pi::WantedImage| {
             let of_kind = || preferred.get(&w.kind).cloned().unwrap_or_default();
             let reference = if w.reference.is_empty() { of_kind() } else { w.reference.clone() };
+            let named = reference.rsplit_once('@').map_or("", |(_, digest)| digest).to_owned();
+            let by_digest = pi::Blob { digest: named, size_bytes: 1, ..pi::Blob::default() };
             let stored = disks.get(&reference).map(|size| pi::Blob {
                 digest: Digest::of(reference.as_bytes()).to_string(),
                 virtual_size_bytes: *size,
                 ..pi::Blob::default()
             });
+            let stored = stored.or(Some(by_digest).filter(|blob| known.contains(&blob.digest)));
             pi::ResolvedImage { reference, stored }
         };
         let images = request.into_inner().images.into_iter().map(resolved).collect();
