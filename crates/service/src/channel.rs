@@ -205,6 +205,7 @@ impl Connector {
             // A machine that is gone is noticed within these, so that the next one that leads is found.
             .http2_keep_alive_interval(Duration::from_secs(1))
             .keep_alive_timeout(Duration::from_secs(3))
+            .keep_alive_while_idle(true)
             .connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
                 let search = search.clone();
                 async move { search.connect().await.map(TokioIo::new) }
