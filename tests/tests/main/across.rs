@@ -68,7 +68,11 @@ fn a_lab_runs_on_two_hosts_as_on_one() {
     // Marked frames come by each place of both hosts, both ways.
     let check = || near.netloom(&["link", "check", &lab, &id]);
     let checked = check().must().stdout;
-    assert_eq!((checked.matches(": frames pass").count(), checked.matches("10/10").count()), (2, 12), "{checked}");
+    assert_eq!(
+        (checked.matches(": frames pass").count(), checked.matches("10/10").count()),
+        (2, 12),
+        "{checked}"
+    );
 
     // Carrier is part of the cable.
     in_node(there, &lab, &other, &["ip", "link", "set", "eth1", "down"]).must();
