@@ -230,7 +230,7 @@ impl Connector {
             .connect_timeout(PATIENCE * 2)
             // A machine that is gone is noticed within these, so that the next one that leads is found.
             .http2_keep_alive_interval(Duration::from_secs(1))
-            .keep_alive_timeout(Duration::from_secs(3))
+            .keep_alive_timeout(Duration::from_secs(2))
             .keep_alive_while_idle(true);
         let way = tower::service_fn(move |_: Uri| {
             let search = search.clone();

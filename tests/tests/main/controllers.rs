@@ -131,11 +131,12 @@ fn a_leader_that_hangs_loses_the_lead() {
     assert!(taken < TAKEOVER, "{taken:?}");
     assert!(both.logged(1, "netloom-scheduler").contains("the scheduler that leads hangs"));
     finish(&mut both.netloom(1, &["node", "restart", "lab", "n1"]), None).must();
-    // It goes on, and finds that it leads no more.
+    // It goes on, and finds that it leads no more, or that it does not know.
     both.signal(0, "netloom-scheduler", Signal::SIGCONT);
     both.until_ended(0, "netloom-scheduler");
     let said = both.logged(0, "netloom-scheduler");
-    assert!(said.contains("another scheduler leads on the database now"), "{said}");
+    let why = ["another scheduler leads on the database now", "another scheduler may lead"];
+    assert!(why.iter().any(|why| said.contains(why)), "{said}");
     assert_eq!(both.get(0, "/v1/labs/lab").expect("an answer").body["readyCount"], 1);
     finish(&mut both.netloom(0, &["destroy", "lab", "--yes"]), None).must();
 }
