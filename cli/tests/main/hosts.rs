@@ -70,7 +70,11 @@ async fn quotas_are_set_as_a_whole_and_shown_with_what_is_used() {
         said.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     assert_eq!(
         lines,
-        ["PROJECT LABS NODES CPU MEMORY", "course-9 2 14 1.45 2.0 GiB", "course-10 2 14 of 20 1.45 2.0 GiB",]
+        [
+            "PROJECT LABS NODES CPU MEMORY DISK",
+            "course-9 2 14 1.45 2.0 GiB 0 B",
+            "course-10 2 14 of 20 1.45 2.0 GiB 0 B",
+        ]
     );
     fake.run(&["quota", "set", "course-9", "--cpu", "16", "--memory", "32GiB"]).await.expect(0);
     let json = fake.run(&["quota", "show", "course-9", "--format", "json"]).await.expect(0).out;
