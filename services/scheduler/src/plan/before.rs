@@ -18,6 +18,9 @@ pub struct Before {
     nodes: BTreeMap<NodeUid, Was>,
     /// Successors that could not be made, of which there is nothing.
     unmade: Vec<NodeRow>,
+    /// Those that waited for room. What they asked for may not fit where something else that was asked for did.
+    #[serde(default)]
+    waiting: Vec<NodeRow>,
     /// Ids of the links that were unplugged on request.
     unplugged: BTreeSet<String>,
     /// Its certificates by node id in lower case, its authority's among them.
@@ -39,8 +42,10 @@ impl Before {
         let was = |n: &NodeRow| Was { wanted: n.wanted, replaced: n.replaced, image_step: n.image_step };
         let unplugged = rows.links.values().filter(|l| l.is_wanted() && !l.enabled);
         let unmade = rows.nodes.values().filter(|n| n.is_successor() && !n.placed);
+        let waits = |n: &&NodeRow| n.wanted.stays() && !n.replaced && n.host.is_none() && !n.is_successor();
         Before {
             unmade: unmade.cloned().collect(),
+            waiting: rows.nodes.values().filter(waits).cloned().collect(),
             nodes: rows.nodes.values().map(|n| (n.uid, was(n))).collect(),
             unplugged: unplugged.map(|l| l.id.clone()).collect(),
             certificates: Some(rows.certificates.clone()),
@@ -49,8 +54,12 @@ impl Before {
 
     /// Gives every node the place and the certificate that it had, and takes away those that were not there. What is being removed already, of which there was nothing, is left to the plan.
     pub fn put_back(&self, rows: &mut LabRows) {
+        let found_room =
+            |n: &&NodeRow| rows.nodes.get(&n.uid).is_some_and(|now| now.host.is_some() && now.spec != n.spec);
+        let unmade: Vec<&NodeRow> =
+            self.unmade.iter().chain(self.waiting.iter().filter(found_room)).collect();
         for node in rows.nodes.values_mut() {
-            match self.nodes.get(&node.uid).filter(|_| !self.unmade.iter().any(|n| n.uid == node.uid)) {
+            match self.nodes.get(&node.uid).filter(|_| !unmade.iter().any(|n| n.uid == node.uid)) {
                 // It was to come back, and is back: so it is out of the way again.
                 Some(was) if was.replaced && was.wanted.stays() && !node.replaced => {
                     leaves(node);
@@ -73,7 +82,7 @@ impl Before {
             }
         }
         // They may have been made since, so they are others. One that waited for room waits again.
-        let unmade = self.unmade.iter().map(|n| NodeRow {
+        let unmade = unmade.into_iter().map(|n| NodeRow {
             uid: NodeUid::new(),
             image_step: if n.host.is_none() { n.image_step } else { ImageStep::Failed },
             ..n.clone()

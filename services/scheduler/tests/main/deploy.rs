@@ -366,6 +366,34 @@ async fn a_cancelled_deploy_goes_back_to_what_was_completed() {
 }
 
 #[tokio::test]
+async fn a_cancel_lets_a_node_wait_again_that_found_room_for_less() {
+    let world = World::new().await;
+    let asks = |cpu_millis| {
+        let mut lab = spec(2, &[(1, 2)]);
+        lab.nodes[1].cpu_request_millis = cpu_millis;
+        lab
+    };
+    world.deploy("l", asks(1_000_000)).await;
+    assert_eq!(world.node("l", "n2").await.state(), p::NodeState::Unschedulable);
+    let reserved = || async { crate::drain::facts(&world, "h1").await.cpu_reserved_millis };
+    let before = reserved().await;
+    world.host().with(|s| s.hold = true);
+    let operation = world.apply("l", asks(100)).await.unwrap();
+    assert!(!world.node("l", "n2").await.host.is_empty());
+    world.cancel(&operation.id).await.unwrap();
+    world.host().with(|s| s.hold = false);
+    eventually("n2 waits for room", BOUND, || async {
+        let nodes = world.nodes("l").await;
+        let waits = |n: &ps::NodeFacts| n.host.is_empty() && n.state() == p::NodeState::Unschedulable;
+        nodes.len() == 2 && nodes.iter().filter(|n| waits(n)).count() == 1
+    })
+    .await;
+    assert_eq!(reserved().await, before);
+    world.destroy("l").await.unwrap();
+    eventually("nothing is left", BOUND, || async { world.host().read(|s| s.exists.is_empty()) }).await;
+}
+
+#[tokio::test]
 async fn a_lab_stays_on_one_host_that_takes_it_whole() {
     let world = World::with(&["h1", "h2"], "").await;
     let operation = world.deploy("one", spec(6, &[(1, 2), (3, 4)])).await;
