@@ -452,7 +452,7 @@ impl Sandbox {
     fn tell(&self) {
         let shown = |path: &str| self.get(path).map_or(Value::Null, |reply| reply.body);
         let labs = shown("/v1/labs");
-        eprintln!("---- what {} shows: {labs}", self.name);
+        eprintln!("---- what {} shows: {labs}\n{}", self.name, shown("/v1/hosts"));
         for lab in labs["labs"].as_array().into_iter().flatten().filter_map(|lab| lab["name"].as_str()) {
             for of in ["nodes", "links"] {
                 eprintln!("{}", shown(&format!("/v1/{lab}/{of}")));

@@ -28,8 +28,8 @@ pub async fn run(host: Arc<Host>, inventory: Arc<Inventory>, data_dir: PathBuf) 
         match tokio::task::spawn_blocking(move || bytes(&dir)).await {
             Ok(Ok(bytes)) => {
                 said = false;
-                if let Some(now) = inventory.set_disk(bytes) {
-                    host.table.has(now);
+                if inventory.set_disk(bytes).is_some() {
+                    inventory.tell(|now| host.table.has(now));
                 }
             }
             // What was last told stands.

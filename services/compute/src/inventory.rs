@@ -25,6 +25,7 @@ pub struct Inventory {
     allowed_capabilities: Vec<String>,
     drivers: Mutex<Vec<State>>,
     images: Mutex<(Vec<Digest>, Vec<String>)>,
+    telling: Mutex<()>,
 }
 
 struct State {
@@ -58,6 +59,7 @@ impl Inventory {
             allowed_capabilities: config.capabilities.iter().map(|c| capability(c)).collect(),
             drivers: Mutex::new(drivers.iter().map(state).collect()),
             images: Mutex::default(),
+            telling: Mutex::default(),
         }
     }
 
@@ -94,6 +96,12 @@ impl Inventory {
     /// True when every driver has answered at some time that needs to.
     pub fn all_answered(&self) -> bool {
         self.drivers.lock().expect("no holder panics").iter().all(|d| d.ever || !d.needed)
+    }
+
+    /// Tells what it is now, one after the other: of two who changed something at once, the last to tell has what both did.
+    pub fn tell(&self, tell: impl FnOnce(ComputeInventory)) {
+        let _turn = self.telling.lock().expect("no holder panics");
+        tell(self.now());
     }
 
     /// As it is now.
@@ -177,6 +185,26 @@ mod tests {
             assert_eq!(architecture(machine), name);
         }
         assert!(!machine().is_empty());
+    }
+
+    #[test]
+    fn the_last_word_has_what_all_changed() {
+        for n in 1..500 {
+            let inventory = Inventory::new(&Config::default(), &[(DriverName::Docker, true)]);
+            let told = Mutex::new(ComputeInventory::default());
+            let tell = || inventory.tell(|now| *told.lock().unwrap() = now);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    inventory.set(0, Err(format!("refused {n} times")));
+                    tell();
+                });
+                scope.spawn(|| {
+                    inventory.set_disk(n);
+                    tell();
+                });
+            });
+            assert_eq!(*told.lock().unwrap(), inventory.now());
+        }
     }
 
     #[test]

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use netloom_model::observed::ComputeInventory;
 
 use crate::driver::{Answer, Probe};
 use crate::error::Error;
@@ -39,8 +38,8 @@ pub async fn run(host: Arc<Host>, driver: usize, inventory: Arc<Inventory>) {
             }
             Err(error) => {
                 let error = error.to_string();
-                let now: ComputeInventory = inventory.set(driver, Err(error.clone()));
-                host.table.answers(driver, false, now);
+                inventory.set(driver, Err(error.clone()));
+                inventory.tell(|now| host.table.answers(driver, false, now));
                 // Twice a second it is asked; once it is told.
                 if said != error {
                     tracing::warn!(error, "a runtime does not answer");
@@ -62,11 +61,11 @@ async fn follow(host: &Arc<Host>, driver: usize, inventory: &Inventory) -> Resul
     // First events, then the list: what changes in between is told twice rather than never.
     let mut events = runtime.events().await?;
     compare(host, driver, true).await?;
-    let answers_now = inventory.set(driver, Ok(probe));
+    inventory.set(driver, Ok(probe));
     if inventory.first(driver) {
         sweep(host, inventory);
     }
-    host.table.answers(driver, true, answers_now);
+    inventory.tell(|now| host.table.answers(driver, true, now));
     host.sweep();
     let mut timer = tokio::time::interval_at(tokio::time::Instant::now() + EVERY, EVERY);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -81,7 +80,7 @@ async fn follow(host: &Arc<Host>, driver: usize, inventory: &Inventory) -> Resul
                 probing = None;
                 let (before, now) = (inventory.now(), inventory.set(driver, Ok(probe?)));
                 if now != before {
-                    host.table.answers(driver, true, now);
+                    inventory.tell(|now| host.table.answers(driver, true, now));
                 }
             }
             ids = next_batch(&mut events) => {

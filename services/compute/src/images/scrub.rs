@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{self, Stream, StreamExt as _};
 use netloom_model::id::Digest;
-use netloom_model::observed::ComputeInventory;
 use netloom_service::Shutdown;
 use nix::libc;
 use tokio::sync::{mpsc, watch};
@@ -206,8 +205,8 @@ pub async fn tell(host: Arc<Host>, inventory: Arc<Inventory>) {
         changed.borrow_and_update();
         match host.images.on_shelf(|shelf| shelf.lost()).await {
             Ok(lost) => {
-                let now: ComputeInventory = inventory.images(lost, host.images.problems());
-                host.table.has(now);
+                inventory.images(lost, host.images.problems());
+                inventory.tell(|now| host.table.has(now));
             }
             Err(error) => tracing::warn!(%error, "images that were set aside cannot be looked for"),
         }
