@@ -63,10 +63,9 @@ impl Inventory {
         }
     }
 
-    /// These images are lost, and this is wrong with others; the inventory after that.
-    pub fn images(&self, lost: Vec<Digest>, problems: Vec<String>) -> ComputeInventory {
+    /// These images are lost, and this is wrong with others.
+    pub fn images(&self, lost: Vec<Digest>, problems: Vec<String>) {
         *self.images.lock().expect("no holder panics") = (lost, problems);
-        self.now()
     }
 
     /// A driver answered, or why it did not; the inventory after that.
