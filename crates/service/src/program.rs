@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::{Settings, Shutdown, metrics, scrape, telemetry};
 
@@ -17,6 +18,9 @@ Options:
 Every key of the configuration is also an environment variable: NETLOOM_HOST is `host`,
 NETLOOM_GATEWAY__LISTEN is `listen` of [gateway]. NETLOOM_LOG filters the log, for instance info,netloom_network=debug.
 Spans are sent where NETLOOM_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT says.";
+
+/// How often free memory is given back.
+const GIVE_BACK: Duration = Duration::from_secs(30);
 
 /// Where a program's files are, as its command line says.
 #[derive(Debug, Clone, Default)]
@@ -93,6 +97,7 @@ where
         let outcome = runtime.block_on(async {
             let shutdown = Shutdown::new();
             tokio::spawn(end_on_signal(shutdown.clone()));
+            tokio::spawn(give_back());
             metrics::build_info(name, env!("CARGO_PKG_VERSION"));
             if let Some(address) = settings.metrics(name)? {
                 scrape::listen(&address, shutdown.clone()).await?;
@@ -108,6 +113,16 @@ where
             eprintln!("{name}: {e:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Gives memory that is free back to the machine, for ever: the allocator keeps what a large pass had used, for the next one.
+async fn give_back() {
+    loop {
+        tokio::time::sleep(GIVE_BACK).await;
+        #[cfg(target_env = "gnu")]
+        // SAFETY: malloc_trim(3) may be called by any thread at any time; it touches free memory only.
+        let _ = tokio::task::spawn_blocking(|| unsafe { nix::libc::malloc_trim(0) }).await;
     }
 }
 

@@ -95,8 +95,14 @@ pub struct HostClient {
 impl HostClient {
     /// Channels to a host; they connect when first used. Every call carries the term.
     pub fn new(config: &HostConfig, uid: &str, connector: &Connector, term: u64) -> HostClient {
-        let compute = ComputeServiceClient::new(connector.channel(&config.compute));
-        let network = NetworkServiceClient::new(connector.channel(&config.network));
+        let channel = connector.channel(&config.compute);
+        // A host that joined answers for both services at one place: one connection does, of some 30 KiB of buffers.
+        let to_network = match config.network == config.compute {
+            true => channel.clone(),
+            false => connector.channel(&config.network),
+        };
+        let compute = ComputeServiceClient::new(channel);
+        let network = NetworkServiceClient::new(to_network);
         HostClient {
             id: config.id.clone(),
             uid: uid.to_owned(),

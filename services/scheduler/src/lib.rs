@@ -29,6 +29,7 @@
 pub mod across;
 pub mod apply;
 mod authority;
+pub mod bells;
 pub mod certificates;
 mod check;
 mod claims;

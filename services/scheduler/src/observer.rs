@@ -20,9 +20,9 @@ use tokio::time::Instant;
 
 use crate::client::{COMPUTE, ComputeEvent, HostClient, NETWORK, NetworkEvent, NetworkObjects};
 use crate::error::Result;
-use crate::rows::{LabRows, now_us};
+use crate::rows::now_us;
 use crate::scheduler::{LONGEST_REST, Scheduler};
-use crate::world::{ComputeView, Dirty, NetworkView};
+use crate::world::{ComputeView, Dirty, NetworkView, News};
 
 /// How long after a break a stream is opened again.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -31,6 +31,8 @@ const REMEMBER: Duration = Duration::from_secs(60);
 
 /// Longest rest before the rows are kept in step again, when little is to come.
 const SHORT_REST: Duration = Duration::from_millis(10);
+/// How many labs are brought in step by one write: all of them as they were and as they are would be in memory at once.
+const LABS: usize = 8;
 /// How far a host's clock goes from what was said of it until that is said again.
 const APART: Duration = Duration::from_secs(10);
 /// Longest wait until a loss is written down before the next word of its host is taken in.
@@ -151,34 +153,44 @@ fn compare_clocks(view: &mut ComputeView, host: &HostId, clock_us: i64) {
     view.ahead_us = ahead_us;
 }
 
-fn compute_said(view: &mut ComputeView, dirty: &mut Dirty, event: ComputeEvent, first: bool) -> bool {
+fn compute_said(view: &mut ComputeView, dirty: &mut Dirty, event: ComputeEvent, first: bool) -> News {
+    let mut news = News::default();
     match event {
         ComputeEvent::Snapshot { instances, inventory, synced } => {
             view.instances = instances.into_iter().map(|o| (o.uid, o)).collect();
-            view.inventory = inventory;
+            news.inventory = replace(&mut view.inventory, Some(inventory));
             if first || !synced {
                 view.epoch += 1;
             }
-            return true;
+            news.all = true;
         }
         ComputeEvent::Changed(o) => {
             dirty.labs.insert(o.lab_uid);
             view.instances.insert(o.uid, o);
+            news.some = true;
         }
         ComputeEvent::Gone(uid) => {
-            dirty.labs.extend(view.instances.remove(&uid).map(|o| o.lab_uid));
+            let gone = view.instances.remove(&uid);
+            news.some = gone.is_some();
+            dirty.labs.extend(gone.map(|o| o.lab_uid));
         }
         ComputeEvent::Heartbeat { inventory, ages } => {
             view.reads = reads(ages);
-            if let Some(inventory) = inventory {
-                view.inventory = inventory;
-            }
+            news.inventory = replace(&mut view.inventory, inventory);
         }
     }
-    false
+    news
 }
 
-fn network_said(view: &mut NetworkView, dirty: &mut Dirty, event: NetworkEvent, first: bool) -> bool {
+/// Takes what is told, if anything is; true when it is something else than before.
+fn replace<T: PartialEq>(known: &mut T, told: Option<T>) -> bool {
+    let Some(told) = told.filter(|told| told != known) else { return false };
+    *known = told;
+    true
+}
+
+fn network_said(view: &mut NetworkView, dirty: &mut Dirty, event: NetworkEvent, first: bool) -> News {
+    let mut news = News::default();
     match event {
         NetworkEvent::Snapshot { objects, inventory, synced, unwanted } => {
             view.nics.clear();
@@ -187,23 +199,24 @@ fn network_said(view: &mut NetworkView, dirty: &mut Dirty, event: NetworkEvent, 
             take(view, dirty, objects);
             let wires = &view.wires;
             view.carried.retain(|wire, _| wires.contains_key(wire));
-            view.inventory = inventory;
+            news.inventory = replace(&mut view.inventory, Some(inventory));
             view.unwanted = unwanted.into_iter().collect();
             if first || !synced {
                 view.epoch += 1;
             }
-            return true;
+            news.all = true;
         }
-        NetworkEvent::Changes(objects) => take(view, dirty, objects),
+        NetworkEvent::Changes(objects) => {
+            take(view, dirty, objects);
+            news.some = true;
+        }
         NetworkEvent::Heartbeat { inventory, carried, ages } => {
             view.reads = reads(ages);
-            if let Some(inventory) = inventory {
-                view.inventory = inventory;
-            }
+            news.inventory = replace(&mut view.inventory, inventory);
             view.carried.extend(carried);
         }
     }
-    false
+    news
 }
 
 /// When sources were read, by this machine's clock: those of two machines may differ by hours.
@@ -242,13 +255,14 @@ pub async fn keep(core: Arc<Scheduler>, shutdown: Shutdown) {
         let seen = *changed.borrow_and_update();
         let dirty = core.world.take_dirty();
         let room = dirty.room;
-        if let Err(e) = pass(&core, &dirty, room || remembered.elapsed() >= REMEMBER).await {
+        let remember = remembered.elapsed() >= REMEMBER;
+        if let Err(e) = pass(&core, &dirty, remember).await {
             tracing::error!("the rows could not be kept in step, tried again: {e}");
             core.world.mark(|d| merge(d, dirty));
             tokio::time::sleep(AGAIN).await;
         } else {
             core.world.kept(seen);
-            if room || remembered.elapsed() >= REMEMBER {
+            if remember {
                 remembered = Instant::now();
             }
         }
@@ -275,23 +289,21 @@ fn merge(into: &mut Dirty, from: Dirty) {
     into.labs.extend(from.labs);
     into.wires.extend(from.wires);
     into.room |= from.room;
+    into.told.extend(from.told);
 }
 
 async fn pass(core: &Scheduler, dirty: &Dirty, remember: bool) -> Result<()> {
     let mut labs = dirty.labs.clone();
     labs.extend(dirty.wires.iter().filter_map(|w| core.store.lab_of_wire(*w)));
-    if !dirty.hosts.is_empty() {
-        let on = core.store.all();
-        labs.extend(on.iter().filter(|r| !r.hosts.is_disjoint(&dirty.hosts)).map(|r| r.lab.uid));
-    }
+    labs.extend(dirty.hosts.iter().flat_map(|host| core.store.on(host)).map(|rows| rows.lab.uid));
     let stale = |lab: LabUid| {
         let rows = core.store.rows(lab)?;
         core.refreshed(&rows).map(|fresh| (rows, fresh))
     };
-    let stale: Vec<(Arc<LabRows>, LabRows)> = labs.into_iter().filter_map(stale).collect();
-    if remember || !stale.is_empty() {
+    let mut stale = labs.into_iter().filter_map(stale).peekable();
+    while stale.peek().is_some() {
         let mut tx = core.store.begin("scheduler.observe").await?;
-        for (was, fresh) in stale {
+        for (was, fresh) in stale.by_ref().take(LABS) {
             let Some(before) = tx.rows(was.lab.uid) else { continue };
             // Somebody else may have written before it was this one's turn.
             let after = if Arc::ptr_eq(&was, &before) { Some(fresh) } else { core.refreshed(&before) };
@@ -299,15 +311,26 @@ async fn pass(core: &Scheduler, dirty: &Dirty, remember: bool) -> Result<()> {
                 tx.save(Some(&before), after).await?;
             }
         }
-        if remember {
-            for (id, view) in core.world.read(|hosts| hosts.clone()) {
-                let heard_us = view.compute.heard_us.min(view.network.heard_us);
-                if heard_us > 0 {
-                    tx.put_host(&id, &view.compute.inventory, &view.network.inventory, heard_us).await?;
-                }
-            }
-        }
         tx.commit().await?;
     }
-    Ok(())
+    if dirty.told.is_empty() && !remember {
+        return Ok(());
+    }
+    let mut tx = core.store.begin("scheduler.heard").await?;
+    for host in &dirty.told {
+        let told = core.world.host(host, |view| {
+            (view.compute.inventory.clone(), view.network.inventory.clone(), view.heard_us())
+        });
+        if let Some((compute, network, heard_us)) = told.filter(|(.., heard_us)| *heard_us > 0) {
+            tx.put_host(host, &compute, &network, heard_us).await?;
+        }
+    }
+    if remember {
+        let heard: Vec<(HostId, i64)> = core.world.read(|hosts| {
+            let heard = hosts.iter().filter(|(_, view)| view.is_heard());
+            heard.map(|(id, view)| (id.clone(), view.heard_us())).collect()
+        });
+        tx.put_heard(&heard).await?;
+    }
+    tx.commit().await
 }

@@ -105,7 +105,7 @@ async fn pass(core: &Scheduler, watched: &mut BTreeMap<OperationId, Watched>) ->
     watched.retain(|id, _| operations.iter().any(|o| o.id == *id));
     let mut wake: Option<Instant> = None;
     for operation in operations {
-        let revision = core.store.revision();
+        let revision = core.store.revision_of(operation.lab_uid);
         let seen = watched.entry(operation.id).or_insert_with(|| Watched {
             revision,
             late: HashMap::new(),
@@ -180,7 +180,7 @@ fn judge(
     }
     if std::mem::take(&mut seen.awaits_certificates) {
         // What hosts acknowledged before they were told of them does not count.
-        (seen.revision, seen.acknowledged_us) = (core.store.revision(), None);
+        (seen.revision, seen.acknowledged_us) = (core.store.revision_of(operation.lab_uid), None);
     }
     let mut left = operation.released.then_some(Ok(()));
     let asked = Asked::of(core, operation, rows);

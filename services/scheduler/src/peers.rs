@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use netloom_model::id::HostId;
 use netloom_service::Shutdown;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::scheduler::Scheduler;
@@ -17,6 +18,8 @@ use crate::world::Heard;
 
 /// How long changes are gathered.
 const REST: Duration = Duration::from_millis(500);
+/// How many are told at once: a thousand lists of a thousand addresses are not to be in memory.
+const AT_ONCE: usize = 16;
 /// How soon a host is told again that could not be.
 const AGAIN: Duration = Duration::from_secs(10);
 
@@ -30,6 +33,7 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
     let mut telling = JoinSet::<(HostId, Option<Told>)>::new();
     let mut busy = BTreeSet::<HostId>::new();
     let mut peers = Arc::new(BTreeSet::new());
+    let turn = Arc::new(Semaphore::new(AT_ONCE));
     loop {
         world.borrow_and_update();
         let heard: BTreeMap<HostId, (u64, Option<IpAddr>)> = core.world.read(|hosts| {
@@ -47,12 +51,16 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
         told.retain(|host, _| heard.contains_key(host));
         for (host, (epoch, address)) in heard {
             let is_told = told.get(&host).is_some_and(|(over, whom)| *over == epoch && *whom == peers);
-            let client = core.host(&host).filter(|_| address.is_some() && !is_told && !busy.contains(&host));
-            let Some(client) = client else { continue };
+            if address.is_none() || is_told || busy.contains(&host) {
+                continue;
+            }
+            let Some(client) = core.host(&host) else { continue };
             busy.insert(host.clone());
-            let peers = peers.clone();
+            let (peers, turn) = (peers.clone(), turn.clone());
             telling.spawn(async move {
+                let permit = turn.acquire_owned().await;
                 let outcome = client.set_peers(&peers).await;
+                drop(permit);
                 if let Err(e) = &outcome {
                     tracing::debug!(%host, "a host is not told of its peers, tried again: {e}");
                     tokio::time::sleep(AGAIN).await;

@@ -13,7 +13,7 @@
 //! One task a lab and host, woken by signal and timer, without arguments: it reads from the rows what waits, so it does not matter whether a deploy, a
 //! restart of the scheduler or room that appeared made it wait. A host that does not answer is asked again; an image that cannot be had fails its nodes only.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -66,11 +66,22 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
     let mut revision = core.store.subscribe();
     let mut busy: HashSet<(LabUid, HostId)> = HashSet::new();
     let mut work = FuturesUnordered::new();
+    // Rows in which nothing waits: the same ones need no second look.
+    let mut clean: HashMap<LabUid, Arc<LabRows>> = HashMap::new();
     loop {
         revision.borrow_and_update();
-        for rows in core.store.all() {
+        let all = core.store.all();
+        clean.retain(|lab, _| core.store.rows(*lab).is_some());
+        for rows in all {
+            if clean.get(&rows.lab.uid).is_some_and(|c| Arc::ptr_eq(c, &rows)) {
+                continue;
+            }
             let hosts: BTreeSet<HostId> =
                 rows.nodes.values().filter(|n| waits(&rows, n)).filter_map(|n| n.host.clone()).collect();
+            if hosts.is_empty() {
+                clean.insert(rows.lab.uid, rows);
+                continue;
+            }
             for host in hosts {
                 let key = (rows.lab.uid, host.clone());
                 let Some(client) = core.host(&host) else { continue };

@@ -20,7 +20,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use netloom_model::id::LabUid;
+use netloom_model::id::{LabUid, OperationId};
 use netloom_service::pace::Pace;
 use netloom_service::{Shutdown, telemetry};
 use tokio::time::Instant;
@@ -114,11 +114,13 @@ struct Lab<S> {
 struct Retry {
     not_before: Option<Instant>,
     pause: Duration,
+    /// The operation that the lab had then: the next one may well have mended what was wrong.
+    of: Option<OperationId>,
 }
 
 impl Default for Retry {
     fn default() -> Self {
-        Retry { not_before: None, pause: BACKOFF.0 }
+        Retry { not_before: None, pause: BACKOFF.0, of: None }
     }
 }
 
@@ -148,7 +150,7 @@ type Told<S> = (LabUid, u64, Result<S>);
 
 /// Tells one service of a host for ever.
 pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostClient, shutdown: Shutdown) {
-    let (mut revision, mut world) = (core.store.subscribe(), core.world.subscribe());
+    let (mut rows, mut world) = (core.store.subscribe_on(&host.id), core.world.subscribe_to(&host.id));
     let mut synced: Option<u64> = None;
     let mut sync = Retry::default();
     let (mut strays_at, mut told_of) = (Instant::now(), BTreeSet::new());
@@ -156,7 +158,7 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
     let mut telling: FuturesUnordered<BoxFuture<'static, Told<S::Slice>>> = FuturesUnordered::new();
     let mut pace = Pace::new(LONGEST_REST);
     loop {
-        revision.borrow_and_update();
+        rows.borrow_and_update();
         world.borrow_and_update();
         let mut wake = Instant::now() + TICK;
         let epoch = S::epoch(&core, &host);
@@ -166,7 +168,7 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
             // What was under way was for the former connection.
             telling.clear();
             labs.clear();
-            match S::sync(&core, &host, &core.store.all()).await {
+            match S::sync(&core, &host, &core.store.on(&host.id)).await {
                 Ok(has) => {
                     tracing::info!(host = %host.id, service = S::NAME, labs = has.len(), "host synced");
                     synced = Some(epoch);
@@ -192,14 +194,14 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
                 }
             }
             let at = core.store.revision();
-            let all = core.store.all();
+            let here = core.store.on(&host.id);
             labs.retain(|uid, lab| lab.busy || core.store.rows(*uid).is_some());
-            for rows in all.into_iter().filter(|r| r.hosts.contains(&host.id)) {
+            for rows in here {
                 let lab = labs.entry(rows.lab.uid).or_default();
                 if lab.busy {
                     continue;
                 }
-                if let Some(later) = lab.retry.not_before() {
+                if let Some(later) = lab.retry.not_before().filter(|_| lab.retry.of == rows.operation) {
                     wake = wake.min(later);
                     continue;
                 }
@@ -232,9 +234,9 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
         pace.looked();
         let woken = async {
             tokio::select! {
-                _ = revision.changed() => {}
+                _ = rows.changed() => {}
                 _ = world.changed() => {
-                    let _ = tokio::time::timeout(ROWS_FOLLOW, revision.changed()).await;
+                    let _ = tokio::time::timeout(ROWS_FOLLOW, core.world.until_kept()).await;
                 }
             }
             core.rest(&pace, SHORT_REST).await;
@@ -257,6 +259,7 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
                         }
                         tracing::warn!(host = %host.id, service = S::NAME, "told again in {:?}: {e}", lab.retry.pause);
                         lab.retry.failed();
+                        lab.retry.of = core.store.rows(uid).and_then(|rows| rows.operation);
                         // What of it was taken is not known: everything of the lab is told again.
                         lab.acknowledged = None;
                     }

@@ -23,6 +23,7 @@ mod operations;
 mod quotas;
 mod write;
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::ErrorKind;
 use std::sync::{Arc, RwLock};
@@ -43,6 +44,7 @@ pub use self::hosts::meta;
 use self::lead::Lead;
 pub use self::lists::Page;
 use self::log::Log;
+use crate::bells::Bells;
 use crate::error::{Error, Result};
 use crate::figures;
 use crate::rows::{LabRows, OperationRow, OperationState, now_us};
@@ -67,6 +69,7 @@ pub struct Store {
     term: u64,
     current: RwLock<Current>,
     revision: watch::Sender<u64>,
+    bells: Bells,
     log: Log,
     events: watch::Sender<u64>,
     operation_events: watch::Sender<u64>,
@@ -97,6 +100,10 @@ impl Writer {
 #[derive(Default)]
 struct Current {
     labs: BTreeMap<LabUid, Arc<LabRows>>,
+    /// The commit that last changed a lab.
+    revisions: HashMap<LabUid, u64>,
+    /// The labs that have something on a host.
+    on: HashMap<HostId, BTreeSet<LabUid>>,
     names: HashMap<String, LabUid>,
     wires: HashMap<WireId, LabUid>,
     /// The network identifiers that links have, those that are being removed included.
@@ -158,6 +165,7 @@ impl Store {
             term,
             current: RwLock::new(current),
             revision,
+            bells: Bells::default(),
             events: watch::Sender::new(last),
             operation_events: watch::Sender::new(last),
             events_kept,
@@ -230,6 +238,13 @@ impl Store {
         self.current.read().expect("no holder panics").labs.values().cloned().collect()
     }
 
+    /// The rows of the labs that have something on a host, as last committed.
+    pub fn on(&self, host: &HostId) -> Vec<Arc<LabRows>> {
+        let current = self.current.read().expect("no holder panics");
+        let labs = current.on.get(host).into_iter().flatten();
+        labs.filter_map(|lab| current.labs.get(lab)).cloned().collect()
+    }
+
     /// The lab that a wire id belongs to.
     pub fn lab_of_wire(&self, wire: WireId) -> Option<LabUid> {
         self.current.read().expect("no holder panics").wires.get(&wire).copied()
@@ -248,6 +263,16 @@ impl Store {
     /// The number of the last commit since the start.
     pub fn revision(&self) -> u64 {
         *self.revision.borrow()
+    }
+
+    /// The number of the commit that last changed a lab; 0 when none did since the start.
+    pub fn revision_of(&self, lab: LabUid) -> u64 {
+        self.current.read().expect("no holder panics").revisions.get(&lab).copied().unwrap_or_default()
+    }
+
+    /// Wakes at each commit that changes a lab that has something on this host, or had before.
+    pub fn subscribe_on(&self, host: &HostId) -> watch::Receiver<()> {
+        self.bells.listen(host)
     }
 
     /// Wakes at each commit.
@@ -297,6 +322,10 @@ impl Current {
         self.forget_vnis(rows.lab.uid);
         self.vnis.extend(rows.links.values().filter_map(|link| link.vni));
         self.wires.extend(rows.wire_ids().into_iter().map(|w| (w, rows.lab.uid)));
+        self.leave_hosts(rows.lab.uid);
+        for host in &rows.hosts {
+            self.on.entry(host.clone()).or_default().insert(rows.lab.uid);
+        }
         self.names.insert(rows.lab.id.folded(), rows.lab.uid);
         self.labs.insert(rows.lab.uid, Arc::new(rows));
     }
@@ -317,9 +346,23 @@ impl Current {
 
     fn remove(&mut self, lab: LabUid) {
         self.forget_vnis(lab);
+        self.leave_hosts(lab);
         let Some(rows) = self.labs.remove(&lab) else { return };
         self.names.remove(&rows.lab.id.folded());
         self.wires.retain(|_, l| *l != lab);
+        self.revisions.remove(&lab);
+    }
+
+    /// Takes a lab from the hosts that it is on.
+    fn leave_hosts(&mut self, lab: LabUid) {
+        for host in self.labs.get(&lab).into_iter().flat_map(|rows| &rows.hosts) {
+            if let Entry::Occupied(mut labs) = self.on.entry(host.clone()) {
+                labs.get_mut().remove(&lab);
+                if labs.get().is_empty() {
+                    labs.remove();
+                }
+            }
+        }
     }
 }
 
@@ -385,18 +428,26 @@ impl Tx<'_> {
         fail_point::pass(self.name, "after");
         let is_over = |o: &&Arc<OperationRow>| o.state != OperationState::Running;
         self.operations.iter().filter(is_over).for_each(|o| figures::ended(o));
+        let revision = self.store.revision() + 1;
+        let mut hosts = BTreeSet::new();
         {
             let mut current = self.store.current.write().expect("no holder panics");
             for (lab, rows) in self.staged {
+                hosts.extend(current.labs.get(&lab).into_iter().flat_map(|before| before.hosts.clone()));
                 match rows {
-                    Some(rows) => current.put(rows),
+                    Some(rows) => {
+                        hosts.extend(rows.hosts.iter().cloned());
+                        current.put(rows);
+                        current.revisions.insert(lab, revision);
+                    }
                     None => current.remove(lab),
                 }
             }
             self.operations.into_iter().for_each(|operation| current.put_operation(operation));
         }
         // Still under the writer's lock: nobody sees a revision without its rows, or two in the wrong order.
-        self.store.revision.send_modify(|n| *n += 1);
+        self.store.revision.send_replace(revision);
+        hosts.iter().for_each(|host| self.store.bells.ring(host));
         if let Some(last) = self.last_event {
             self.store.events.send_replace(last);
         }

@@ -13,6 +13,7 @@ use netloom_model::observed::{
 use netloom_model::plan::Unplaced;
 use tokio::sync::watch;
 
+use crate::bells::Bells;
 use crate::policy::HostPolicy;
 use crate::rows::{Drain, now_us};
 
@@ -106,6 +107,11 @@ impl HostView {
         self.compute.heard == Heard::Yes && self.network.heard == Heard::Yes
     }
 
+    /// When the service that was heard of longer ago was; 0 when one never was.
+    pub fn heard_us(&self) -> i64 {
+        self.compute.heard_us.min(self.network.heard_us)
+    }
+
     /// True while one of them may still be heard of for the first time.
     pub fn is_awaited(&self) -> bool {
         self.compute.heard != Heard::Lost
@@ -125,6 +131,25 @@ pub struct Dirty {
     pub wires: BTreeSet<WireId>,
     /// True when what hosts can do changed, or whether they are heard of.
     pub room: bool,
+    /// Hosts of which that changed what is written down of them.
+    pub told: BTreeSet<HostId>,
+}
+
+/// What a service's word changed of what is known of its host.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct News {
+    /// Anything on it may be otherwise.
+    pub all: bool,
+    /// What it can do is.
+    pub inventory: bool,
+    /// Something that it has is.
+    pub some: bool,
+}
+
+impl News {
+    fn is_any(self) -> bool {
+        self.all || self.inventory || self.some
+    }
 }
 
 /// A lab's rows at a host's service, by what was acknowledged.
@@ -139,6 +164,7 @@ pub struct World {
     left: Mutex<BTreeMap<(LabUid, HostId), String>>,
     cleaned: Mutex<BTreeSet<(LabUid, HostId)>>,
     changed: watch::Sender<u64>,
+    bells: Bells,
     answers: watch::Sender<u64>,
     kept: watch::Sender<u64>,
 }
@@ -153,6 +179,7 @@ impl World {
             left: Mutex::default(),
             cleaned: Mutex::default(),
             changed: watch::Sender::new(0),
+            bells: Bells::default(),
             answers: watch::Sender::new(0),
             kept: watch::Sender::new(0),
         }
@@ -178,6 +205,7 @@ impl World {
     /// Forgets a host, and all it said.
     pub fn remove(&self, host: &HostId) {
         self.hosts.lock().expect("no holder panics").remove(host);
+        self.bells.forget_unheard();
         self.left.lock().expect("no holder panics").retain(|(_, h), _| h != host);
         self.pushed.lock().expect("no holder panics").retain(|(h, _, _), _| h != host);
         self.mark(|dirty| dirty.room = true);
@@ -223,6 +251,11 @@ impl World {
         self.changed.subscribe()
     }
 
+    /// Wakes at each change of this host.
+    pub fn subscribe_to(&self, host: &HostId) -> watch::Receiver<()> {
+        self.bells.listen(host)
+    }
+
     /// Wakes when a host acknowledges what it was told of a lab, or refuses it.
     pub fn subscribe_answers(&self) -> watch::Receiver<u64> {
         self.answers.subscribe()
@@ -242,8 +275,7 @@ impl World {
 
     /// When the host heard of longest ago, of these, was last heard of; 0 when there is none.
     pub fn heard_us<'a>(&self, of: impl Iterator<Item = &'a HostId>) -> i64 {
-        let at = |v: &HostView| v.compute.heard_us.min(v.network.heard_us);
-        self.read(|hosts| of.filter_map(|h| hosts.get(h).map(at)).min().unwrap_or(0))
+        self.read(|hosts| of.filter_map(|h| hosts.get(h).map(HostView::heard_us)).min().unwrap_or(0))
     }
 
     /// When the sources of what is told of something on a host were last read, by the oldest of them; when the host was last heard of, where none is told. 0 when never.
@@ -275,40 +307,44 @@ impl World {
         };
         if changed {
             self.changed.send_modify(|n| *n += 1);
+            self.bells.ring(host);
         }
     }
 
-    /// Compute said something; true marks everything on the host.
-    pub fn compute(&self, host: &HostId, change: impl FnOnce(&mut ComputeView, &mut Dirty) -> bool) {
+    /// Compute said something.
+    pub fn compute(&self, host: &HostId, change: impl FnOnce(&mut ComputeView, &mut Dirty) -> News) {
         self.update(host, |view, dirty| {
             let first = view.compute.heard != Heard::Yes;
-            let before = view.compute.inventory.clone();
-            let all = change(&mut view.compute, dirty);
+            let news = change(&mut view.compute, dirty);
             view.compute.heard = Heard::Yes;
             view.compute.heard_us = now_us();
-            dirty.room |= first || before != view.compute.inventory;
-            if all || first {
+            if first || news.inventory {
+                dirty.room = true;
+                dirty.told.insert(host.clone());
+            }
+            if first || news.all {
                 dirty.hosts.insert(host.clone());
             }
-            all || first || dirty.room || !dirty.labs.is_empty()
+            first || news.is_any()
         });
     }
 
-    /// Network said something; true marks everything on the host.
-    pub fn network(&self, host: &HostId, change: impl FnOnce(&mut NetworkView, &mut Dirty) -> bool) {
+    /// Network said something.
+    pub fn network(&self, host: &HostId, change: impl FnOnce(&mut NetworkView, &mut Dirty) -> News) {
         self.update(host, |view, dirty| {
             let first = view.network.heard != Heard::Yes;
-            let before = view.network.inventory.clone();
-            let all = change(&mut view.network, dirty);
+            let news = change(&mut view.network, dirty);
             view.network.heard = Heard::Yes;
             view.network.heard_us = now_us();
+            if first || news.inventory {
+                dirty.room = true;
+                dirty.told.insert(host.clone());
+            }
             // Links to other hosts go by what it can do.
-            let other = before != view.network.inventory;
-            dirty.room |= first || other;
-            if all || first || other {
+            if first || news.all || news.inventory {
                 dirty.hosts.insert(host.clone());
             }
-            all || first || dirty.room || !dirty.wires.is_empty()
+            first || news.is_any()
         });
     }
 
@@ -326,6 +362,7 @@ impl World {
             tracing::warn!(%host, service, "not heard of any more: what it told is unknown");
             *heard = Heard::Lost;
             dirty.hosts.insert(host.clone());
+            dirty.told.insert(host.clone());
             dirty.room = true;
             true
         });
@@ -336,7 +373,6 @@ impl World {
         let before =
             self.pushed.lock().expect("no holder panics").insert((host.clone(), service, lab), revision);
         if before != Some(revision) {
-            self.changed.send_modify(|n| *n += 1);
             self.answers.send_modify(|n| *n += 1);
         }
     }

@@ -9,7 +9,7 @@ use netloom_model::tally::NodeTally;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::{Connection, Database, Page, Result, Store, Tx, from_word, parse, to_json, unsigned};
+use super::{Connection, Database, Page, Result, Store, Tx, from_word, parse, to_json, unsigned, write};
 use crate::error::Error;
 use crate::rows::{HostRow, LabRows, Resources};
 
@@ -150,6 +150,13 @@ impl Tx<'_> {
             .execute(&mut *self.sql)
             .await?;
         Ok(())
+    }
+
+    /// Keeps when hosts were last heard of, many by one statement: they hold the time of the one that was longest ago, which is a moment.
+    pub async fn put_heard(&mut self, heard: &[(HostId, i64)]) -> Result<()> {
+        let Some(at) = heard.iter().map(|(_, at)| *at).min() else { return Ok(()) };
+        let ids: Vec<String> = heard.iter().map(|(id, _)| id.to_string()).collect();
+        write::of(&mut self.sql, &format!("UPDATE hosts SET heard_us = {at} WHERE id IN"), &ids).await
     }
 }
 

@@ -1,8 +1,11 @@
 //! The rows of labs: read whole, written as the difference of two versions.
 
 use std::collections::BTreeMap;
+use std::mem::take;
 
 use netloom_model::id::{LabUid, WireId};
+use netloom_model::shared::Shared;
+use netloom_model::spec::LabSpec;
 use sqlx::Row as _;
 
 use super::{
@@ -57,16 +60,39 @@ pub(super) async fn load_all(sql: &mut Connection) -> Result<Vec<LabRows>> {
             rows.operation = Some(parse("operations.id", row.try_get("id")?)?);
         }
     }
+    for rows in labs.values_mut() {
+        compact(rows);
+    }
     Ok(labs.into_values().collect())
 }
 
+/// Maps that grew key by key in order have nodes that are half empty, which all their clones have too.
+fn compact(rows: &mut LabRows) {
+    rows.nodes = take(&mut rows.nodes).into_iter().collect();
+    rows.links = take(&mut rows.links).into_iter().collect();
+    rows.nics = take(&mut rows.nics).into_iter().collect();
+}
+
 pub(super) fn lab_row(row: &SqlRow) -> Result<LabRow> {
-    let completed: Option<String> = row.try_get("completed_json")?;
+    let (asked, completed): (String, Option<String>) =
+        (row.try_get("spec_json")?, row.try_get("completed_json")?);
+    let spec = |column, text: &str| -> Result<Shared<LabSpec>> {
+        let mut spec: LabSpec = from_json(column, text)?;
+        spec.nodes.shrink_to_fit();
+        spec.links.shrink_to_fit();
+        Ok(spec.into())
+    };
+    let asked_for = spec("labs.spec_json", &asked)?;
+    // Mostly it is the same, which is held once.
+    let completed = match completed {
+        Some(text) if text == asked => Some(asked_for.clone()),
+        other => other.map(|text| spec("labs.completed_json", &text)).transpose()?,
+    };
     Ok(LabRow {
         uid: parse("labs.uid", row.try_get("uid")?)?,
         id: parse("labs.id", row.try_get("id")?)?,
-        spec: from_json("labs.spec_json", row.try_get("spec_json")?)?,
-        completed: completed.map(|c| from_json("labs.completed_json", &c)).transpose()?,
+        spec: asked_for,
+        completed,
         generation: unsigned("labs.generation", row.try_get("generation")?)?,
         deploys: unsigned("labs.deploys", row.try_get("deploys")?)?,
         wanted: from_word("labs.wanted", row.try_get("wanted")?)?,

@@ -202,7 +202,7 @@ async fn what_a_host_refuses_for_good_ends_the_deploy_with_its_words() {
     let world = World::new().await;
     world.host().with(|s| s.refuses_wires = "nics[0].mac is no address".into());
     let done = world.deploy("r", spec(2, &[(1, 2)])).await;
-    let error = done.error.unwrap();
+    let error = done.error.clone().unwrap_or_else(|| panic!("{done:?}"));
     assert_eq!(done.state, i32::from(p::OperationState::Failed), "{error:?}");
     assert!(
         error.message.contains("host h1 will not take") && error.message.contains("is no address"),

@@ -81,6 +81,8 @@ on_both!(
     what_is_removed_leaves_a_tombstone,
     no_two_links_have_one_network_identifier,
     files_are_kept_while_a_lab_names_them,
+    who_looks_after_a_host_is_woken_for_its_labs_alone,
+    when_hosts_were_heard_of_is_kept_for_many_at_once,
     what_is_said_of_hosts_and_projects_is_kept,
     a_race_for_the_last_room_has_one_winner,
     what_gives_room_back_is_not_refused,
@@ -393,6 +395,56 @@ async fn what_is_said_of_hosts_and_projects_is_kept(db: &impl Own) {
     assert!(tx.remove_quota("a").await.unwrap() && !tx.remove_quota("a").await.unwrap());
     tx.commit().await.unwrap();
     assert_eq!(store.quota("A").await.unwrap(), None);
+}
+
+async fn who_looks_after_a_host_is_woken_for_its_labs_alone(db: &impl Own) {
+    let store = db.open().await;
+    let [h1, h2] = ["h1", "h2"].map(|id| id.parse::<HostId>().unwrap());
+    let labs_on = |host| store.on(host).iter().map(|rows| rows.lab.id.to_string()).collect::<Vec<_>>();
+    let (mut on_h1, mut on_h2) = (store.subscribe_on(&h1), store.subscribe_on(&h2));
+    let mut woken = || {
+        [&mut on_h1, &mut on_h2].map(|bell| {
+            let woken = bell.has_changed().unwrap();
+            bell.mark_unchanged();
+            woken
+        })
+    };
+    let one = lab("one", 2);
+    save(&store, one.clone()).await.unwrap();
+    assert_eq!(woken(), [true, false]);
+    assert_eq!((labs_on(&h1), labs_on(&h2)), (vec!["one".to_owned()], vec![]));
+    let was = store.revision_of(one.lab.uid);
+    let nowhere = LabRows::new("nowhere".parse().unwrap(), 1);
+    save(&store, nowhere).await.unwrap();
+    assert_eq!(woken(), [false, false]);
+    assert_eq!(store.revision_of(one.lab.uid), was);
+    // Whoever looks after the host that it left is told, too.
+    let mut moved = one.clone();
+    moved.hosts = [h2.clone()].into();
+    for node in moved.nodes.values_mut() {
+        node.host = Some(h2.clone());
+    }
+    save(&store, moved).await.unwrap();
+    assert_eq!(woken(), [true, true]);
+    assert_eq!((labs_on(&h1), labs_on(&h2)), (vec![], vec!["one".to_owned()]));
+    assert!(store.revision_of(one.lab.uid) > was);
+}
+
+async fn when_hosts_were_heard_of_is_kept_for_many_at_once(db: &impl Own) {
+    let store = db.open().await;
+    let hosts: Vec<HostId> = (0..100).map(|n| format!("h{n:03}").parse().unwrap()).collect();
+    let mut tx = store.begin("test").await.unwrap();
+    for host in &hosts {
+        tx.add_host(host).await.unwrap();
+    }
+    let heard: Vec<(HostId, i64)> = hosts.iter().skip(1).cloned().zip(50..).collect();
+    tx.put_heard(&heard).await.unwrap();
+    tx.put_heard(&[]).await.unwrap();
+    tx.commit().await.unwrap();
+    let page = store.list_hosts(200, "").await.unwrap();
+    let at: Vec<i64> = page.rows.iter().map(|row| row.heard_us).collect();
+    assert_eq!((at.len(), at[0]), (100, 0));
+    assert!(at[1..].iter().all(|at| *at == 50), "{at:?}");
 }
 
 async fn files_are_kept_while_a_lab_names_them(db: &impl Own) {

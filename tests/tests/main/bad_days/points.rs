@@ -32,6 +32,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("scheduler.certificates", "labs with certificates"),
     ("scheduler.place", "a host that has room again"),
     ("scheduler.start", "the start of a scheduler"),
+    ("scheduler.heard", "a host that says what it can do, and once a minute that it was heard of"),
     ("scheduler.host_token", "netloom host token"),
     ("scheduler.join", "a host that joins"),
     ("scheduler.renew", "a host's next certificate"),
