@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use netloom_benches::{size, under};
 use netloom_tests::{Mode, Sandbox};
 
-use crate::rig::{cpu, links, topology};
+use crate::rig::{cpu, links, resident_mb, topology};
 
 /// How long it idles: `NETLOOM_BENCH_IDLE_SECONDS`, 600 when nothing is said.
 fn span() -> Duration {
@@ -28,11 +28,4 @@ pub fn rows() {
     under(&format!("{what}: resident"), "MB", resident, 60.0);
     under(&format!("{what}: of a core"), "%", share * 100.0, 1.0);
     sandbox.netloom(&["destroy", &lab, "--yes"]).must();
-}
-
-fn resident_mb(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("its resident memory");
-    let kb: f64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
-    kb * 1024.0 / 1e6
 }

@@ -6,6 +6,7 @@ mod carrier;
 mod deploy;
 mod discovery;
 mod floor;
+mod hosts;
 mod idle;
 mod images;
 mod latency;
@@ -23,11 +24,12 @@ use std::process::ExitCode;
 use netloom_benches::{head, over, quick, table};
 
 /// The sections, in the order in which they are measured.
-const SECTIONS: [(&str, fn()); 13] = [
+const SECTIONS: [(&str, fn()); 14] = [
     ("discovery", discovery::rows),
     ("latency", latency::rows),
     ("list", list::rows),
     ("place", place::rows),
+    ("hosts", hosts::rows),
     ("deploy", deploy::rows),
     ("links", deploy::links_rows),
     ("work", work::rows),

@@ -77,6 +77,14 @@ pub fn cpu(pid: u32) -> Duration {
     Duration::from_secs_f64(ticks as f64 / each as f64)
 }
 
+/// Memory that a process holds, in megabytes.
+pub fn resident_mb(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find(|l| l.starts_with("VmRSS:")).expect("its resident memory");
+    let kb: f64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
+    kb * 1024.0 / 1e6
+}
+
 /// Figures that netloomd tells of itself, summed over their labels: how often things were done, not how long.
 pub fn figures(sandbox: &Sandbox) -> BTreeMap<String, f64> {
     let text = sandbox.get("/metrics").expect("figures").text;

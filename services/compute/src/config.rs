@@ -142,6 +142,8 @@ pub struct SimConfig {
     pub create_ms: u64,
     /// Milliseconds that a start takes.
     pub start_ms: u64,
+    /// So many instances are made, started or removed at once; 0 says as many as of other runtimes.
+    pub at_once: usize,
     /// CPU that the host is said to have, in thousandths of a core; 0 says what it has.
     pub cpu_millis: u64,
     /// Memory that the host is said to have, in bytes; 0 says what it has.

@@ -293,13 +293,16 @@ pub struct NewSnapshot {
     pub prepared: bool,
 }
 
+/// So many instances are made, started or removed at once where a driver says nothing.
+const AT_ONCE: usize = 4;
+
 /// Runs instances.
 pub trait Driver: Send + Sync + 'static {
     /// True when this driver runs instances of this runtime.
     fn serves(&self, runtime: Runtime) -> bool;
     /// So many instances are made, started or removed at once: as many as is quickest.
     fn at_once(&self) -> usize {
-        4
+        AT_ONCE
     }
     /// Asks the runtime who it is: the proof that it works.
     fn probe(&self) -> Answer<'_, Probe>;

@@ -42,8 +42,8 @@ use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
 
 use self::script::{fault, number, pause};
 use super::{
-    Answer, Command, Driver, Found, Image, ImageFormat, Input, Limits, Line, Lines, Listed, NetworkOf,
-    Output, Probe, Process, Session,
+    AT_ONCE, Answer, Command, Driver, Found, Image, ImageFormat, Input, Limits, Line, Lines, Listed,
+    NetworkOf, Output, Probe, Process, Session,
 };
 use crate::config::SimConfig;
 use crate::error::Error;
@@ -270,6 +270,10 @@ impl World {
 impl Driver for SimDriver {
     fn serves(&self, runtime: Runtime) -> bool {
         runtime != Runtime::Bridge
+    }
+
+    fn at_once(&self) -> usize {
+        if self.config.at_once == 0 { AT_ONCE } else { self.config.at_once }
     }
 
     fn probe(&self) -> Answer<'_, Probe> {
