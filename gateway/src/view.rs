@@ -117,6 +117,7 @@ pub fn node(facts: ps::NodeFacts) -> v1::Node {
         health: facts.health,
         labels: spec.labels,
         group: spec.group,
+        uplink: spec.uplink,
         uid: facts.uid,
         evidence: facts.sources,
     }
@@ -238,6 +239,7 @@ pub fn host(facts: ps::HostFacts) -> Result<v1::Host, Error> {
         drain: facts.drain,
         staying: facts.staying,
         paths: facts.paths,
+        uplinks: facts.uplinks,
         labels: facts.labels,
         address: facts.address,
         certificate_serial: facts.certificate_serial,

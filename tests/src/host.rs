@@ -61,6 +61,18 @@ impl Host {
         Host { dir, namespace, program: None, clock: None, docker: Some(docker), ovs }
     }
 
+    /// Adds keys to `[network]` of its configuration, which a program that is started reads.
+    pub fn configure(&self, network: &str) {
+        let path = self.dir.join("netloom.toml");
+        let before = std::fs::read_to_string(&path).expect("its configuration");
+        std::fs::write(path, format!("{before}{network}\n")).expect("its configuration");
+    }
+
+    /// Runs a program of this machine in its network namespace to its end.
+    pub fn run(&self, program: &str, args: &[&str]) -> Output {
+        finish(self.namespace.command(program).args(args), None)
+    }
+
     /// Sets the clock that its programs are started with: so many seconds ahead of the machine's, or behind.
     pub fn set_clock(&mut self, ahead: i64) {
         self.clock = (ahead != 0).then(|| Clock::ahead(&self.dir, ahead));

@@ -54,6 +54,7 @@ mod main {
     pub mod silent;
     pub mod telemetry;
     pub mod tutorial;
+    pub mod uplinks;
     pub mod virtual_machines;
     pub mod vrnetlab;
 }

@@ -65,9 +65,24 @@ pub fn describe(host: &api::Host) -> String {
         let short = node.node.trim_start_matches("labs/").replacen("/nodes/", "/", 1);
         ("Stays", format!("{short}: {}", why.join("; ")))
     });
+    let uplinks = host.uplinks.iter().map(|uplink| ("Uplink", way_out(uplink)));
     let paths = host.paths.iter().map(|path| ("Path", way(path)));
-    let shown = lines.into_iter().chain(paths).chain(stay).filter(|(_, value)| !value.is_empty());
+    let shown =
+        lines.into_iter().chain(uplinks).chain(paths).chain(stay).filter(|(_, value)| !value.is_empty());
     shown.map(|(name, value)| format!("{name:<17}{value}\n")).collect()
+}
+
+/// What bridges of labs may be joined to.
+fn way_out(uplink: &api::HostUplink) -> String {
+    let name = &uplink.interface;
+    let what = match uplink.kind() {
+        api::UplinkKind::Nic => ", an interface",
+        api::UplinkKind::Bridge => ", a Linux bridge",
+        api::UplinkKind::OvsBridge => ", a bridge of Open vSwitch",
+        api::UplinkKind::Unspecified => "",
+    };
+    let why = if uplink.problem.is_empty() { String::new() } else { format!(": {}", uplink.problem) };
+    format!("{name}{what}{why}")
 }
 
 /// What was measured of the ways between two hosts.

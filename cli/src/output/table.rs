@@ -136,7 +136,7 @@ pub fn nodes(style: Style, nodes: &[api::Node], with_lab: bool) -> String {
         let mut row = vec![
             cell(last(&node.name)),
             cell(&node.kind),
-            dash(&node.image),
+            dash(&made_of(node)),
             state,
             dash(last(&node.host)),
             dash(&mgmt.join(" ")),
@@ -152,6 +152,11 @@ pub fn nodes(style: Style, nodes: &[api::Node], with_lab: bool) -> String {
         columns.row(row);
     }
     columns.text()
+}
+
+/// What a node is made of: its image, or what of its host a bridge is joined to.
+fn made_of(node: &api::Node) -> String {
+    if node.uplink.is_empty() { node.image.clone() } else { format!("uplink {}", node.uplink) }
 }
 
 /// Nodes with all that is known of them, one below the other's columns: reasons whole.
@@ -185,7 +190,7 @@ pub fn wide_nodes(style: Style, nodes: &[api::Node], with_lab: bool) -> String {
             last(&n.name).to_owned(),
             n.kind.clone(),
             words::runtime(n.runtime()).to_owned(),
-            n.image.clone(),
+            made_of(n),
             words::node_state(n.state()).to_owned(),
             n.health.clone(),
             last(&n.host).to_owned(),

@@ -207,7 +207,7 @@ impl Catalogue {
     }
 
     /// Everything in a spec that its kinds do not allow: unknown kinds and those that the runtime asked for does not run, missing images, configurations and
-    /// licences that a kind has no place for, what a virtual machine cannot have, interfaces that do not exist or are there twice under two names.
+    /// licences that a kind has no place for, uplinks of what is no bridge, what a virtual machine cannot have, interfaces that do not exist or are there twice under two names.
     pub fn check(&self, spec: &LabSpec) -> Vec<Violation> {
         let mut wrong = Vec::new();
         for (i, node) in spec.nodes.iter().enumerate() {
@@ -233,6 +233,13 @@ impl Catalogue {
             }
             if !node.license.is_empty() && kind.license_path().is_none() {
                 say(format!("nodes[{i}].license"), &kind.takes_no("licence file", &node.license));
+            }
+            if !node.uplink.is_empty() && kind.runtime != Runtime::Bridge {
+                let what = format!(
+                    "only a node of kind bridge is joined to an interface of its host: link it to one that has the uplink {}",
+                    node.uplink
+                );
+                say(format!("nodes[{i}].uplink"), &what);
             }
             if let Readiness::Tcp { port, .. } = kind.readiness
                 && let Some(why) = kind.without_address(node, spec)

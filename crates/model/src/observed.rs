@@ -262,9 +262,9 @@ pub struct Carried {
 pub struct ObservedSegment {
     /// Names it.
     pub wire_id: WireId,
-    /// Its state: up when its bridge exists, was taken up and its flow was read back.
+    /// Its state: up when its bridge exists, was taken up, its flow was read back and it is joined to its uplink.
     pub state: WireState,
-    /// Why, in words; empty when up.
+    /// Why, in words; when up, what is to be said of its uplink, mostly nothing.
     pub detail: String,
     /// What its state was read from; empty where nothing could be read.
     #[serde(default)]
@@ -340,6 +340,31 @@ pub struct NetworkInventory {
     /// What was measured of the ways to other hosts, in the order of their addresses. It is told again whenever a host is heard of, and kept nowhere.
     #[serde(skip)]
     pub paths: Arc<[PathMtu]>,
+    /// What segments may have for uplinks, in the order of their names.
+    #[serde(default)]
+    pub uplinks: Vec<Uplink>,
+}
+
+/// An interface or a bridge of the host that segments may be joined to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Uplink {
+    /// Its name.
+    pub interface: String,
+    /// What it is; none while there is none of this name.
+    pub kind: Option<UplinkKind>,
+    /// Why no segment can be joined to it as it is, in words; empty when one can.
+    pub problem: String,
+}
+
+/// What an uplink is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UplinkKind {
+    /// An interface, which becomes a port of one segment.
+    Nic,
+    /// A Linux bridge, which any number of segments may be joined to.
+    Bridge,
+    /// A bridge of Open vSwitch, likewise.
+    OvsBridge,
 }
 
 /// What was measured of the way to another host.

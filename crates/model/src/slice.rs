@@ -270,6 +270,9 @@ pub struct Segment {
     pub node_uid: NodeUid,
     /// The lab.
     pub lab_uid: LabUid,
+    /// The interface or the bridge of the host that it is joined to; empty when to none.
+    #[serde(default)]
+    pub uplink: String,
 }
 
 /// Everything a host's network is told.

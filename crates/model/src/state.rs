@@ -220,7 +220,7 @@ pub fn node_state(e: &NodeEvidence<'_>) -> (NodeState, String) {
     }
     if e.runtime == Runtime::Bridge {
         return match e.segment {
-            Some((WireState::Up, _)) => say(S::Ready, ""),
+            Some((WireState::Up, why)) => say(S::Ready, why),
             Some((WireState::Failed, why)) => say(S::Failed, why),
             Some((WireState::Unknown, why)) => say(S::Unknown, why),
             Some((WireState::Pending | WireState::Down, why)) => say(S::Creating, why),

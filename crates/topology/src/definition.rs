@@ -63,6 +63,7 @@ pub(crate) struct Definition {
     pub dns: Option<At<DnsSpec>>,
     pub healthcheck: Option<At<Healthcheck>>,
     pub placement: Option<At<Placement>>,
+    pub uplink: Option<At<String>>,
     pub certificate: Certificate,
     pub stages: Stages,
     pub env: Vec<(String, At<String>)>,
@@ -90,7 +91,9 @@ impl Definition {
             match key {
                 "kind" if level == Level::Kind => says_nothing(key, "kinds", entry.pos, report),
                 "group" if level == Level::Group => says_nothing(key, "groups", entry.pos, report),
-                "mgmt-ipv4" | "mgmt_ipv4" | "mgmt-ipv6" | "mgmt_ipv6" | "aliases" if level != Level::Node => {
+                "mgmt-ipv4" | "mgmt_ipv4" | "mgmt-ipv6" | "mgmt_ipv6" | "aliases" | "uplink"
+                    if level != Level::Node =>
+                {
                     let message = format!("{key} belongs to a single node, and cannot be inherited");
                     report.error(entry.pos, "KEY_NOT_HERE", message);
                 }
@@ -146,6 +149,7 @@ impl Definition {
             "dns" => self.dns = docker::dns(node, report),
             "healthcheck" => self.healthcheck = docker::healthcheck(node, report),
             "placement" => self.placement = placement(node, report),
+            "uplink" => self.uplink = value::parsed(node, report, value::one_word),
             "certificate" => self.certificate = Certificate::read(node, report),
             "stages" => self.stages = Stages::read(node, report),
             "labels" => self.labels = labels(node, report),

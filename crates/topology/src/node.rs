@@ -33,7 +33,7 @@ const OTHER_KINDS: [(&str, &str, &str); 1] =
     [("iol-xe", "l2", "the switch is a kind of its own: write kind: iol-l2, and leave type out")];
 
 /// The keys that mean something for a node without a container.
-const BRIDGE_KEYS: [&str; 5] = ["kind", "group", "type", "labels", "placement"];
+const BRIDGE_KEYS: [&str; 6] = ["kind", "group", "type", "labels", "placement", "uplink"];
 
 /// A node of the spec, and what the rest of the file is checked against.
 pub(crate) struct Built {
@@ -108,10 +108,14 @@ impl<'a> Nodes<'a> {
             labels: levels.owned(|d| &d.labels),
             runtime: runtime.map(|r| r.value),
             placement: placement.map(|p| p.value.clone()).unwrap_or_default(),
+            uplink: text(own.uplink.as_ref()),
             ..NodeSpec::default()
         };
         if kind.runtime == Runtime::Bridge {
-            let places = placement.map(|p| ("placement".to_owned(), p.pos)).into_iter().collect();
+            let places =
+                [("placement", placement.map(|p| p.pos)), ("uplink", own.uplink.as_ref().map(|u| u.pos))];
+            let places =
+                places.into_iter().filter_map(|(field, pos)| Some((field.to_owned(), pos?))).collect();
             tell_bridge(&own, &levels, entry.pos, report);
             return Some(Built { spec, pos: entry.pos, places, has_container: false });
         }
@@ -220,12 +224,14 @@ impl<'a> Nodes<'a> {
 }
 
 fn tell_bridge(own: &Definition, levels: &Levels<'_>, pos: Pos, report: &mut Report) {
-    let said = levels.kind.map_or(pos, |k| k.pos);
-    report.info(
-        said,
-        "BRIDGE_IS_MANAGED",
-        "this bridge is a switch of the lab's own, made and removed with it; a bridge of the host is not used",
-    );
+    if own.uplink.is_none() {
+        let said = levels.kind.map_or(pos, |k| k.pos);
+        report.info(
+            said,
+            "BRIDGE_IS_MANAGED",
+            "this bridge is a switch of the lab's own, made and removed with it; a bridge of the host is not used: uplink joins it to one",
+        );
+    }
     for (key, pos) in own.keys.iter().filter(|(key, _)| !BRIDGE_KEYS.contains(key)) {
         report.warning(
             *pos,

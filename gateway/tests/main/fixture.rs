@@ -240,6 +240,11 @@ pub fn hosts(nodes: &[ps::NodeFacts]) -> Vec<ps::HostFacts> {
         runtimes: vec![p::Runtime::Docker.into()],
         runtime_versions: vec!["Docker 20.10.24".into()],
         missing_runtimes: vec!["libvirt: no socket".into()],
+        uplinks: vec![p::HostUplink {
+            interface: "ens5".into(),
+            kind: p::UplinkKind::Nic.into(),
+            problem: "interface ens5 has the address 192.0.2.1 of the host".into(),
+        }],
         datapath: "netdev".into(),
         ovs_version: "3.1.0".into(),
         plane: "kernel".into(),

@@ -1,9 +1,10 @@
 //! The section `[network]` of the configuration.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use netloom_model::spec::Plane;
+use netloom_model::spec::{INTERFACE_NAME, Plane, is_interface_name};
 use serde::Deserialize;
 
 use crate::error::Error;
@@ -41,6 +42,8 @@ pub struct Config {
     pub plane: Plane,
     /// Whether wires may end in interfaces of the host.
     pub host_interfaces: bool,
+    /// Interfaces and bridges of the host that segments may have for uplinks.
+    pub uplinks: BTreeSet<String>,
     /// Address of this host that tunnels to other hosts begin at; without it no wire goes to another host.
     pub tunnel_address: Option<IpAddr>,
     /// UDP port of tunnels in the kernel, alike on all hosts; those of Open vSwitch have the next one, and paths are measured at the one after that.
@@ -58,6 +61,7 @@ impl Default for Config {
             datapath: Datapath::Auto,
             plane: Plane::Auto,
             host_interfaces: true,
+            uplinks: BTreeSet::new(),
             tunnel_address: None,
             tunnel_port: 4789,
         }
@@ -91,6 +95,11 @@ impl Config {
                 "network.segment_prefix must not be the nic_prefix with v, w, x, y or z behind it".to_owned(),
             ));
         }
+        if let Some(name) = self.uplinks.iter().find(|name| !is_interface_name(name)) {
+            return Err(Error::Config(format!(
+                "network.uplinks: \"{name}\" is not a name for an interface: {INTERFACE_NAME}"
+            )));
+        }
         if !(1..u16::MAX - 1).contains(&self.tunnel_port) {
             return Err(Error::Config(
                 "network.tunnel_port must be 1 to 65533: the next two are used, too".to_owned(),
@@ -121,6 +130,7 @@ mod tests {
             Config { tunnel_port: u16::MAX - 1, ..Config::default() },
             Config { tunnel_address: Some([0, 0, 0, 0].into()), ..Config::default() },
             Config { bridge: "a/b".into(), ..Config::default() },
+            Config { uplinks: ["a/b".to_owned()].into(), ..Config::default() },
         ] {
             assert!(bad.check().is_err(), "{bad:?}");
         }

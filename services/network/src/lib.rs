@@ -6,7 +6,7 @@
 //! to tell, does it, and waits until any of them changes. `namespace` makes the NICs of a namespace in one visit, `taps` takes over those of virtual machines, `driver::ovs` makes of all
 //! changes one transaction, `driver::flows` one bundle a bridge. `qdisc` has the words for what slows and redirects frames, `probe` finds out
 //! which of them the kernel understands, `counts` tells what wires carried. `observe` says what is new to an observer; `capture` reads packets for whoever holds a ticket,
-//! `check` sends marked frames over a wire and says where they come by, `paths` measures how large packets get to other hosts.
+//! `check` sends marked frames over a wire and says where they come by, `uplink` looks at what of the host segments are joined to, `paths` measures how large packets get to other hosts.
 //!
 //! What this prevents: a wire called up because it was asked for, not because its flows were read back; a subprocess, or a visit, per port
 //! or link; two labs that meet because port numbers changed under flows; and work that is lost when anything restarts, since there is no
@@ -39,6 +39,7 @@ mod slice;
 mod taps;
 mod trace;
 mod underlay;
+mod uplink;
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -10,8 +10,9 @@ use netloom_model::slice::Nic;
 use crate::config::Config;
 use crate::guest::Setting;
 use crate::links::Links;
-use crate::netlink::Link;
+use crate::netlink::{Link, UPLINK};
 use crate::redirect::Mark;
+use crate::uplink::Manner;
 
 /// What stands behind the fingerprint of a NIC whose node leaves checksums to others, and of one whose node fills them in.
 const ON: &str = "+";
@@ -137,6 +138,18 @@ impl Names {
             || name == self.tunnel_port()
             || is_made(&self.nic_prefix, WireId::DIGITS)
             || is_made(&self.segment_prefix, WireId::DIGITS - 1)
+    }
+
+    /// The alternative name of an interface that a segment has for an uplink: whose it is, and how it was set before.
+    pub fn uplink_mark(&self, segment: WireId, before: &Manner) -> String {
+        format!("{UPLINK}{}.{segment}.{before}", self.owner)
+    }
+
+    /// The segment that has an interface for an uplink, and how it was set before; none when it is none of ours.
+    pub fn uplink_of(&self, link: &Link) -> Option<(WireId, Manner)> {
+        let rest = link.uplink.strip_prefix(UPLINK)?.strip_prefix(&self.owner)?.strip_prefix('.')?;
+        let (segment, before) = rest.split_once('.')?;
+        Some((segment.parse::<u64>().ok()?.try_into().ok()?, before.parse().ok()?))
     }
 
     /// The alias of a tail's ends.
@@ -333,6 +346,20 @@ mod tests {
         assert!(alias.len() < 256, "{}", alias.len());
         let tag = names.tag(&link(names.nic(nic.wire_id), alias, names.group)).unwrap();
         assert!(names.is_set(&tag, &nic) && Setting::read(&tag.setting).is_none());
+    }
+
+    #[test]
+    fn an_uplink_is_known_by_its_owner_alone() {
+        let (names, others) =
+            (Names::new(&Config::default(), Owner::new()), Names::new(&Config::default(), Owner::new()));
+        let wire = WireId::try_from(u64::MAX >> 1).unwrap();
+        let before = Manner { up: true, rp_filter: 2, arp_ignore: 0, ipv6_off: false, merges: Some(true) };
+        let mark = names.uplink_mark(wire, &before);
+        // The kernel keeps 127 characters.
+        assert!(mark.len() < 128, "{mark}");
+        let link = Link { uplink: mark, ..link("ens5".into(), String::new(), 0) };
+        assert_eq!(names.uplink_of(&link), Some((wire, before)));
+        assert_eq!(others.uplink_of(&link), None);
     }
 
     #[test]

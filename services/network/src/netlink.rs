@@ -41,6 +41,16 @@ pub const DELETE_LINK: u16 = 17;
 
 /// `RTM_GETLINK`.
 const GET_LINK: u16 = 18;
+/// `RTM_NEWLINKPROP` and `RTM_DELLINKPROP`.
+const NEW_PROPERTY: u16 = 108;
+const DELETE_PROPERTY: u16 = 109;
+/// `IFLA_PROP_LIST` and `IFLA_ALT_IFNAME`.
+const PROPERTIES: u16 = 52;
+const ALTERNATIVE_NAME: u16 = 53;
+/// `NLA_F_NESTED`.
+const NESTED: u16 = 1 << 15;
+/// How alternative names of uplinks begin, whosever they are.
+pub const UPLINK: &str = "netloom.";
 
 /// The other end of a veth, as the namespace that it is in shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -87,6 +97,12 @@ pub struct Link {
     pub is_bridge: bool,
     /// True when it is a tap: a process holds its other end.
     pub is_tap: bool,
+    /// True when it is an end of a veth: `peer` is its other end, not what it is made on.
+    pub is_veth: bool,
+    /// True when it is a loopback.
+    pub is_loopback: bool,
+    /// The alternative name that says which segment has it for an uplink; empty when none has.
+    pub uplink: String,
     /// What kind of tunnel it is; none when it is no VXLAN.
     pub vxlan: Option<Vxlan>,
     /// What of ours frames that leave by it go through.
@@ -114,6 +130,7 @@ impl Link {
             index: header.index,
             up: header.flags.contains(LinkFlags::Up),
             lower_up: header.flags.contains(LinkFlags::LowerUp),
+            is_loopback: header.flags.contains(LinkFlags::Loopback),
             ..Link::default()
         };
         let text = |value: &[u8]| {
@@ -134,11 +151,17 @@ impl Link {
                 }
                 (libc::IFLA_MASTER, value) => link.master = number(value)?,
                 (libc::IFLA_ADDRESS, value) => link.mac = value.to_vec(),
+                (PROPERTIES, value) => {
+                    let names = NlasIterator::new(value).flatten().filter(|n| n.kind() == ALTERNATIVE_NAME);
+                    let mut ours = names.map(|n| text(n.value())).filter(|n| n.starts_with(UPLINK));
+                    link.uplink = ours.next().unwrap_or_default();
+                }
                 (libc::IFLA_LINKINFO, value) => {
                     let find = |kind| NlasIterator::new(value).flatten().find(|i| i.kind() == kind);
                     let kind = find(libc::IFLA_INFO_KIND).map(|i| text(i.value()));
                     link.is_bridge = kind.as_deref() == Some("bridge");
                     link.is_tap = kind.as_deref() == Some("tun");
+                    link.is_veth = kind.as_deref() == Some("veth");
                     let data = find(libc::IFLA_INFO_DATA).filter(|_| kind.as_deref() == Some("vxlan"));
                     link.vxlan = data.and_then(|data| Vxlan::parse(data.value()));
                 }
@@ -252,6 +275,16 @@ impl Request {
         Request::raw(GET_LINK, payload)
     }
 
+    /// Gives an interface an alternative name, which no other has.
+    pub fn add_name(index: u32, name: &str) -> Request {
+        Request::create_raw(NEW_PROPERTY, alternative_name(index, name))
+    }
+
+    /// Takes an alternative name from an interface.
+    pub fn remove_name(index: u32, name: &str) -> Request {
+        Request::raw(DELETE_PROPERTY, alternative_name(index, name))
+    }
+
     /// Sets an interface up or down.
     pub fn set_up(index: u32, up: bool) -> Request {
         let mut message = LinkMessage::default();
@@ -287,6 +320,21 @@ impl Request {
             }
         }
     }
+}
+
+fn alternative_name(index: u32, name: &str) -> Vec<u8> {
+    let mut payload = vec![0; LINK_HEADER];
+    payload[4..8].copy_from_slice(&index.to_ne_bytes());
+    let value = [name.as_bytes(), &[0]].concat();
+    let length = value.len() as u16 + 4;
+    for (length, kind) in [(length.next_multiple_of(4) + 4, PROPERTIES | NESTED), (length, ALTERNATIVE_NAME)]
+    {
+        payload.extend(length.to_ne_bytes());
+        payload.extend(kind.to_ne_bytes());
+    }
+    payload.extend(value);
+    payload.resize(payload.len().next_multiple_of(4), 0);
+    payload
 }
 
 fn emit_raw(kind: u16, flags: u16, sequence: u32, payload: &[u8], out: &mut Vec<u8>) {

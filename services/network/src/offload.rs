@@ -12,6 +12,8 @@ use nix::libc;
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
 const GET_TX_CHECKSUM: u32 = 0x16;
 const SET_TX_CHECKSUM: u32 = 0x17;
+const GET_GRO: u32 = 0x2b;
+const SET_GRO: u32 = 0x2c;
 
 /// Sets TX checksum offload of an interface in the calling thread's namespace, and reads it back. Segmentation offload, which needs it, goes
 /// and comes with it.
@@ -21,6 +23,16 @@ pub fn set(interface: &str, on: bool) -> Result<(), String> {
     call(interface, SET_TX_CHECKSUM, on.into()).map_err(failed)?;
     let is = call(interface, GET_TX_CHECKSUM, 0).map_err(failed)? != 0;
     if is == on { Ok(()) } else { Err(format!("its TX offload was turned {word}, and is not")) }
+}
+
+/// Whether frames that come in by an interface are put together to larger ones before anybody sees them. None where it cannot be asked.
+pub fn merges(interface: &str) -> Option<bool> {
+    call(interface, GET_GRO, 0).ok().map(|value| value != 0)
+}
+
+/// Has frames that come in put together, or left as they came.
+pub fn set_merges(interface: &str, on: bool) -> io::Result<()> {
+    call(interface, SET_GRO, on.into()).map(drop)
 }
 
 fn call(interface: &str, command: u32, data: u32) -> io::Result<u32> {

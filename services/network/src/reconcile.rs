@@ -40,6 +40,7 @@ use crate::plan::{self, Facts, Plan};
 use crate::probe;
 use crate::slice::{Store, Wanted};
 use crate::underlay::Look;
+use crate::uplink;
 
 /// How often a pass is made though nothing was heard.
 const TIMER: Duration = Duration::from_secs(1);
@@ -100,6 +101,8 @@ pub struct Reconciler {
     impairments: Vec<String>,
     /// Where wires to other hosts begin.
     underlay: Look,
+    /// What segments may have for uplinks.
+    uplinks: uplink::Look,
     /// Rung when flows were read.
     wake: Arc<Notify>,
     switch: Switch,
@@ -127,6 +130,7 @@ impl Reconciler {
         Ok(Reconciler {
             ways,
             underlay: Look::new(&config),
+            uplinks: uplink::Look::default(),
             netlink: Arc::new(Mutex::new(Netlink::open().map_err(failed)?)),
             kernel_datapath,
             impairments: probe::impairments(),
@@ -209,6 +213,7 @@ impl Reconciler {
         let site = underlay.and_then(|underlay| underlay.site(&now.links));
         self.ways.site.send_if_modified(|told| std::mem::replace(told, site) != site);
         let paths = self.ways.paths.borrow().clone();
+        let uplinks = self.uplinks.now(|name| self.config.uplinks.contains(name), &now.links);
         let facts = Facts {
             names: &self.names,
             wanted: &now.wanted,
@@ -226,6 +231,8 @@ impl Reconciler {
             plane: self.config.plane,
             impairments: &self.impairments,
             host_interfaces: self.config.host_interfaces,
+            allowed_uplinks: &self.config.uplinks,
+            uplinks,
             underlay,
             paths: &paths,
         };
@@ -279,6 +286,9 @@ impl Reconciler {
         // A port that Open vSwitch cannot use is deleted and added again, now and then.
         for (wire, why) in &plan.faulty_ports {
             self.troubles.note(*wire, Err(why.clone()));
+        }
+        if !plan.handlings.is_empty() {
+            self.uplinks.again();
         }
         // Nobody decides on a map that is older than what he did himself.
         if interfaces_changed {

@@ -235,7 +235,8 @@ mod tests {
         let mut slice = NetworkSlice::default();
         for n in numbers {
             let wire_id = (*n).try_into().unwrap();
-            let segment = Segment { wire_id, node_uid: NodeUid::new(), lab_uid: LabUid::new() };
+            let segment =
+                Segment { wire_id, node_uid: NodeUid::new(), lab_uid: LabUid::new(), uplink: String::new() };
             slice.segments.insert(wire_id, segment);
         }
         slice

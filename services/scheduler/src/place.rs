@@ -78,6 +78,11 @@ pub type Placed = BTreeMap<NodeUid, Result<HostId, Vec<Rejection>>>;
 const UNKNOWN_DISK: u64 = u64::MAX / 2;
 
 impl Need {
+    /// True when what it asks for may be had by one node of a host: it is placed before those that gather around it.
+    fn is_apart(&self) -> bool {
+        !self.apart.is_empty() || !self.asks.uplink.is_empty()
+    }
+
     /// What it asks for.
     pub fn wants(&self) -> Resources {
         Resources {
@@ -123,6 +128,7 @@ impl Room {
 
     fn take(&mut self, need: &Need) {
         self.reserve(need.wants());
+        self.allowed.take_uplink(&need.asks.uplink, || need.id.clone());
     }
 
     /// Counts a reservation.
@@ -163,8 +169,10 @@ impl Room {
         if need.runtime != Runtime::Bridge && !self.runtimes.contains(&need.runtime) {
             return reject("RUNTIME_MISSING", silent(need.runtime), false);
         }
-        let (code, detail) = self.allowed.lacks(&need.asks)?;
-        reject(code, detail, false)
+        if let Some((code, detail)) = self.allowed.lacks(&need.asks) {
+            return reject(code, detail, false);
+        }
+        reject("UPLINK_NOT_FREE", self.allowed.lacks_uplink(&need.asks)?, true)
     }
 
     /// Why the node may not be here as its placement, or the host's labels and taints, say.
@@ -279,10 +287,10 @@ fn one_by_one<'a>(
     }
 }
 
-/// Puts nodes that are to be apart on hosts of their own, those with the fewest hosts to choose from first, each where most of its neighbours are, then where most is free.
+/// Puts nodes that are to be apart, and bridges with uplinks, on hosts of their own, those with the fewest hosts to choose from first, each where most of its neighbours are, then where most is free.
 fn scatter(needs: &[Need], there: &mut BTreeMap<NodeUid, HostId>, rooms: &mut [Room]) {
     let free = |need: &Need| rooms.iter().filter(|room| room.rejects(need).is_none()).count();
-    let left = needs.iter().filter(|n| !n.apart.is_empty() && !there.contains_key(&n.uid));
+    let left = needs.iter().filter(|n| n.is_apart() && !there.contains_key(&n.uid));
     let mut order: Vec<(_, &Need)> =
         left.map(|n| ((n.beside.is_some(), free(n), Reverse(n.apart.len()), n.id.clone()), n)).collect();
     order.sort_by(|a, b| a.0.cmp(&b.0));
@@ -304,8 +312,7 @@ fn scatter(needs: &[Need], there: &mut BTreeMap<NodeUid, HostId>, rooms: &mut [R
 
 /// Spreads what has no host yet; nodes of one network namespace as one.
 fn spread_rest(needs: &[Need], there: &mut BTreeMap<NodeUid, HostId>, rooms: &mut [Room]) {
-    let rest: Vec<&Need> =
-        needs.iter().filter(|n| n.apart.is_empty() && !there.contains_key(&n.uid)).collect();
+    let rest: Vec<&Need> = needs.iter().filter(|n| !n.is_apart() && !there.contains_key(&n.uid)).collect();
     let ids: BTreeMap<NodeUid, &str> = rest.iter().map(|n| (n.uid, n.id.as_str())).collect();
     // By id, so that a dry run, whose uids are others, says where they will go.
     let mut items: BTreeMap<&str, Vec<&Need>> = BTreeMap::new();

@@ -182,7 +182,7 @@ impl Scheduler {
     /// What each host offers beside what labs other than this one have reserved.
     pub async fn rooms(&self, tx: &mut Tx<'_>, lab: LabUid) -> Result<Vec<Room>> {
         let reserved = tx.reserved_by_others(lab).await?;
-        Ok(self.world.read(|hosts| {
+        let mut rooms: Vec<Room> = self.world.read(|hosts| {
             let room = |(id, view): (&HostId, &crate::world::HostView)| {
                 let has = &view.compute.inventory;
                 let has = Resources {
@@ -210,6 +210,8 @@ impl Scheduler {
                         host_network: view.compute.inventory.host_network,
                         host_interfaces: view.network.inventory.host_interfaces,
                         impairments: view.network.inventory.impairments.clone(),
+                        uplinks: view.network.inventory.uplinks.clone(),
+                        taken_uplinks: BTreeMap::new(),
                         labels: view.policy.labels.clone(),
                         taints: view.policy.taints.clone(),
                         reach: Reach::of(&view.network),
@@ -218,7 +220,25 @@ impl Scheduler {
                 }
             };
             hosts.iter().map(room).collect()
-        }))
+        });
+        self.take_uplinks(&mut rooms, lab);
+        Ok(rooms)
+    }
+
+    /// Counts the interfaces that bridges of labs other than this one are joined to.
+    fn take_uplinks(&self, rooms: &mut [Room], lab: LabUid) {
+        let mut having: Vec<&mut Room> =
+            rooms.iter_mut().filter(|room| !room.allowed.uplinks.is_empty()).collect();
+        if having.is_empty() {
+            return;
+        }
+        for rows in self.store.all().iter().filter(|rows| rows.lab.uid != lab) {
+            for node in rows.nodes.values().filter(|n| n.wanted.stays() && !n.spec.uplink.is_empty()) {
+                if let Some(room) = having.iter_mut().find(|room| Some(&room.host) == node.host.as_ref()) {
+                    room.allowed.take_uplink(&node.spec.uplink, || format!("{}/{}", rows.lab.id, node.id));
+                }
+            }
+        }
     }
 
     /// Does what reserves, and does it again when another write was quicker ([`Error::Overtaken`]): then with all hosts held, so that nobody is quicker twice.

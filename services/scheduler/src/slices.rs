@@ -201,7 +201,8 @@ pub fn network(rows: &LabRows, host: &HostId) -> NetworkSlice {
     let there = |n: &&NodeRow| n.is_wanted() || (leaves(n) && held_back.all);
     for node in rows.nodes.values().filter(there).filter(|n| n.host.as_ref() == Some(host)) {
         if let Some(wire_id) = node.segment {
-            slice.segments.insert(wire_id, Segment { wire_id, node_uid: node.uid, lab_uid });
+            let uplink = node.spec.uplink.clone();
+            slice.segments.insert(wire_id, Segment { wire_id, node_uid: node.uid, lab_uid, uplink });
         }
     }
     let remains = |l: &LinkRow| l.wanted == Wanted::Absent && !l.replaced && held_back.all;

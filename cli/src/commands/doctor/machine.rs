@@ -59,6 +59,8 @@ pub enum Subject {
     ImageDisk,
     /// I/O past the cache.
     DirectIo,
+    /// What of this machine labs may be joined to is there.
+    Uplinks,
     /// A kernel parameter.
     Sysctl(&'static Sysctl),
     /// Forwarding.
@@ -88,6 +90,7 @@ impl Subject {
             Bridge,
             Datapath,
             Plane,
+            Uplinks,
             Capabilities,
             Veth,
             Disk,
@@ -121,6 +124,7 @@ impl Subject {
             Subject::Bridge => "ovs-bridge",
             Subject::Datapath => "datapath",
             Subject::Plane => "plane",
+            Subject::Uplinks => "uplinks",
             Subject::Capabilities => "capabilities",
             Subject::Veth => "veth",
             Subject::Disk => "disk",
@@ -190,6 +194,11 @@ impl<'a> Machine<'a> {
             }
             Subject::Datapath => verdict::datapath(&probe::datapath().await),
             Subject::Plane => verdict::plane(self.plane(), &probe::datapath().await, self.server().await),
+            Subject::Uplinks => {
+                let named = self.settings.value("network.uplinks").map_err(|e| format!("{e:#}"));
+                let exists = |name: &str| Path::new("/sys/class/net").join(name).exists();
+                verdict::uplinks(named.map(Option::unwrap_or_default), exists)
+            }
             Subject::Capabilities => verdict::capabilities(probe::capabilities()),
             Subject::Veth => verdict::veth(probe::veth(), probe::has_module("veth").await),
             Subject::Disk => storage::judge_room(subject.name(), data, storage::free_bytes(data), "data_dir"),

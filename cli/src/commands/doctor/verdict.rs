@@ -220,6 +220,31 @@ pub fn plane(configured: Result<Plane, String>, seen: &Datapath, server: &Server
     ok(name, format!("links between two nodes will be carried by {carrier}: {why}"))
 }
 
+/// What of this machine bridges of labs may be joined to is there.
+pub fn uplinks(named: Result<Vec<String>, String>, exists: impl Fn(&str) -> bool) -> Check {
+    let name = "uplinks";
+    let named = match named {
+        Ok(named) => named,
+        Err(why) => {
+            return fail(
+                name,
+                format!("network.uplinks in the configuration: {why}"),
+                "make it a list of names",
+            );
+        }
+    };
+    let missing: Vec<&str> = named.iter().map(String::as_str).filter(|name| !exists(name)).collect();
+    if !missing.is_empty() {
+        return warn(
+            name,
+            format!("there is no interface {}, which labs may be joined to", missing.join(", ")),
+            "correct network.uplinks in the configuration, or see why it is not there (ip link)",
+        );
+    }
+    let told = if named.is_empty() { "nothing of this machine".to_owned() } else { named.join(", ") };
+    ok(name, format!("bridges of labs may be joined to {told} (network.uplinks)"))
+}
+
 const CAPABILITIES: [(u32, &str); 4] =
     [(12, "CAP_NET_ADMIN"), (13, "CAP_NET_RAW"), (19, "CAP_SYS_PTRACE"), (21, "CAP_SYS_ADMIN")];
 
@@ -358,6 +383,19 @@ mod tests {
         );
         let wrong = plane_of(Err("\"linux\" is no plane".into()), &seen(true), &silent);
         assert!(wrong.status == Status::Fail && wrong.fix.contains("auto, ovs or kernel"), "{wrong:?}");
+    }
+
+    #[test]
+    fn uplinks_that_are_not_there_are_named() {
+        let judged = |named: &[&str]| {
+            uplinks(Ok(named.iter().map(|name| (*name).to_owned()).collect()), |name| name == "ens5")
+        };
+        assert_eq!((judged(&[]).status, judged(&["ens5"]).status), (Status::Ok, Status::Ok));
+        let some = judged(&["ens5", "ens6", "ens7"]);
+        assert!(
+            some.status == Status::Warn && some.evidence.contains("no interface ens6, ens7,"),
+            "{some:?}"
+        );
     }
 
     #[test]

@@ -29,6 +29,14 @@ router-2  frr   netloom/frr:local  FAILED  local  -             0         exit c
 }
 
 #[test]
+fn a_bridge_shows_its_uplink_in_place_of_an_image() {
+    let (image, uplink) = (String::new(), "ens5".to_owned());
+    let bridge = api::Node { image, uplink, ..node("sw", api::NodeState::Ready, "") };
+    assert!(nodes(Style::PLAIN, std::slice::from_ref(&bridge), false).contains("frr   uplink ens5  READY"));
+    assert!(wide_nodes(Style::PLAIN, &[bridge], false).contains("uplink ens5"));
+}
+
+#[test]
 fn what_runs_a_node_is_a_column_where_not_all_are_containers() {
     let container =
         api::Node { runtime: api::Runtime::Docker.into(), ..node("c", api::NodeState::Ready, "") };

@@ -128,6 +128,9 @@ pub struct NodeSpec {
     /// Where it may be.
     #[serde(skip_serializing_if = "Placement::is_any")]
     pub placement: Placement,
+    /// Of a bridge: the interface or the bridge of its host that it is joined to; empty when to none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub uplink: String,
 }
 
 // What a node does not say is left out of its hash too, so that a new field does not make every node anew.

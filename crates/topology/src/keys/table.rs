@@ -289,6 +289,12 @@ pub(super) const KEYS: &[Key] = &[
         Works,
         "netloom's own: which hosts it may be on; the strongest level's as a whole",
     ),
+    key(
+        Node,
+        "uplink",
+        Works,
+        "netloom's own: of a node of kind `bridge`: an interface or a bridge of its host that it is joined to ([uplinks](operations.md#uplinks)); only a host whose configuration names it is one for the node; on a node only",
+    ),
     key(Node, "position", NEVER_HARMLESS, "it only places a node in a drawing"),
     key(Node, "link-apply-mode", NEVER_HARMLESS, "links are always changed on the running node"),
     key(Node, "config", NEVER_HARMLESS, ENGINE),

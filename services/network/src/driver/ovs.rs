@@ -209,7 +209,7 @@ pub enum Change {
         /// The segment it was.
         segment: WireId,
     },
-    /// Adds a port to a bridge of ours.
+    /// Adds a port to a bridge of ours, or to one of the host's that a segment is joined to.
     AddPort {
         /// Name of the bridge.
         bridge: String,
@@ -254,6 +254,11 @@ pub enum PortKind {
         /// Its MTU.
         mtu: u32,
     },
+    /// An interface of the host, whose MTU is its own.
+    Uplink {
+        /// Its number.
+        index: u32,
+    },
     /// The port of this name on another bridge.
     Patch {
         /// The other port.
@@ -285,7 +290,11 @@ impl Change {
 pub fn transaction(names: &Names, changes: &[Change]) -> Txn {
     let mut txn = Txn::new();
     let ours = || Where::includes("external_ids", Value::map([(OWNER_KEY, names.owner.as_str())]));
-    let our_bridge = |name: &str| ours().and("name", netloom_ovsdb::Function::Equal, name);
+    // One that has another name than those of ours is the host's, which a segment is joined to.
+    let bridge_of = |name: &str| {
+        let bridge = if names.is_reserved(name) { ours() } else { Where::all() };
+        bridge.and("name", netloom_ovsdb::Function::Equal, name)
+    };
     let marks = |wire: Option<WireId>, index: Option<u32>| {
         let mut marks = vec![(OWNER_KEY, names.owner.clone())];
         marks.extend(wire.map(|wire| (WIRE_KEY, wire.to_string())));
@@ -321,6 +330,7 @@ pub fn transaction(names: &Names, changes: &[Change]) -> Txn {
                 let row = Row::new().with("name", name);
                 let (row, index) = match kind {
                     PortKind::Nic { index, mtu } => (row.with("mtu_request", i64::from(*mtu)), Some(*index)),
+                    PortKind::Uplink { index } => (row, Some(*index)),
                     PortKind::Patch { peer } => {
                         (row.with("type", "patch").with("options", Value::map([("peer", peer)])), None)
                     }
@@ -355,11 +365,11 @@ pub fn transaction(names: &Names, changes: &[Change]) -> Txn {
     }
     // One mutation a bridge, however many ports: each copies the bridge's whole set.
     for (bridge, ports) in deleted {
-        txn.mutate("Bridge", our_bridge(bridge), "ports", Mutator::Delete, Value::set(ports));
+        txn.mutate("Bridge", bridge_of(bridge), "ports", Mutator::Delete, Value::set(ports));
     }
     for (bridge, ports) in added {
         let ports = Value::set(ports.into_iter().map(|name| netloom_ovsdb::Atom::Named(name.into())));
-        txn.mutate("Bridge", our_bridge(bridge), "ports", Mutator::Insert, ports);
+        txn.mutate("Bridge", bridge_of(bridge), "ports", Mutator::Insert, ports);
     }
     txn.comment("netloom");
     txn.bump_next_cfg();

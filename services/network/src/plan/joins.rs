@@ -20,6 +20,7 @@ use super::planes;
 use super::ports::{Ends, Ports, State, ends};
 use super::refusals::Refusals;
 use super::tunnels;
+use super::uplinks::{UPLINK_END, Uplinks};
 use super::{Facts, Plan};
 use crate::driver::flows::Rule;
 use crate::names::End;
@@ -65,6 +66,8 @@ pub struct NewTail {
     pub end: End,
     /// Its MTU.
     pub mtu: u32,
+    /// True when its other end is to be a port of a Linux bridge of the host.
+    pub is_uplink: bool,
 }
 
 /// True when the wire is joined in the kernel, not by Open vSwitch.
@@ -168,8 +171,15 @@ struct Want {
 }
 
 /// Decides about tails, tunnels, redirects and queues.
-pub fn plan(facts: &Facts<'_>, nics: &Places<'_>, ports: &Ports, refusals: &Refusals, plan: &mut Plan) {
-    tails(facts, refusals, plan);
+pub fn plan(
+    facts: &Facts<'_>,
+    nics: &Places<'_>,
+    ports: &Ports,
+    refusals: &Refusals,
+    uplinks: &Uplinks<'_>,
+    plan: &mut Plan,
+) {
+    tails(facts, refusals, uplinks, plan);
     tunnels::plan(facts, refusals, plan);
     let mut wants = BTreeMap::<u32, Want>::new();
     let accepted = |wire: &&Wire| wire.enabled && !refusals.contains_key(&wire.wire_id);
@@ -243,28 +253,35 @@ fn difference(link: &Link, want: Option<&Want>) -> Vec<Op> {
     ops
 }
 
-fn tails(facts: &Facts<'_>, refusals: &Refusals, plan: &mut Plan) {
+fn tails(facts: &Facts<'_>, refusals: &Refusals, uplinks: &Uplinks<'_>, plan: &mut Plan) {
     let names = facts.names;
     let mut wanted = BTreeMap::<String, WireId>::new();
     let accepted = |wire: &&Wire| is_joined(facts, wire) && !refusals.contains_key(&wire.wire_id);
-    for wire in facts.wanted.slice.wires.values().filter(accepted) {
+    let of_wire = |wire: &Wire| {
         let (id, mtu) = (wire.wire_id, tail_mtu(facts, wire));
-        for (end, _) in segment_ends(wire) {
-            let tail = names.tail(id, end);
-            let there = [&tail.outer, &tail.inner].map(|name| facts.links.get(name));
-            if there == [None, None] && !facts.resting(id) {
-                plan.tails.push(NewTail { wire: id, end, mtu });
-            }
-            for link in there.into_iter().flatten().filter(|link| names.is_our_tail(link, id)) {
-                if link.mtu != mtu {
-                    plan.mtus.push((link.index, mtu));
-                }
-                if !link.up {
-                    plan.raise.push(link.index);
-                }
-            }
-            wanted.extend([(tail.outer, id), (tail.inner, id)]);
+        segment_ends(wire)
+            .map(|(end, _)| NewTail { wire: id, end, mtu, is_uplink: false })
+            .collect::<Vec<_>>()
+    };
+    let of_wires = facts.wanted.slice.wires.values().filter(accepted).flat_map(of_wire);
+    let of_uplink =
+        |(wire, bridge): (WireId, &Link)| NewTail { wire, end: UPLINK_END, mtu: bridge.mtu, is_uplink: true };
+    for wish in of_wires.chain(uplinks.linux_bridges().map(of_uplink)) {
+        let (id, mtu) = (wish.wire, wish.mtu);
+        let tail = names.tail(id, wish.end);
+        let there = [&tail.outer, &tail.inner].map(|name| facts.links.get(name));
+        if there == [None, None] && !facts.resting(id) {
+            plan.tails.push(wish);
         }
+        for link in there.into_iter().flatten().filter(|link| names.is_our_tail(link, id)) {
+            if link.mtu != mtu {
+                plan.mtus.push((link.index, mtu));
+            }
+            if !link.up {
+                plan.raise.push(link.index);
+            }
+        }
+        wanted.extend([(tail.outer, id), (tail.inner, id)]);
     }
     for link in facts.links.values() {
         let tail_of = names.tail_of(link).or_else(|| unfinished(facts, link));
@@ -283,7 +300,8 @@ fn unfinished(facts: &Facts<'_>, link: &Link) -> Option<WireId> {
     if link.group != facts.names.group || !link.alias.is_empty() || is_other {
         return None;
     }
-    let known = facts.wanted.slice.wires.keys().chain(&facts.wanted.doomed);
+    let slice = &facts.wanted.slice;
+    let known = slice.wires.keys().chain(slice.segments.keys()).chain(&facts.wanted.doomed);
     known.copied().find(|wire| {
         [End::A, End::B]
             .into_iter()

@@ -103,7 +103,11 @@ fn an_impaired_wire_to_a_segment_has_a_tail() {
     let mut world = World::new();
     let wire_id = id(500);
     let (node_uid, lab_uid) = (NodeUid::new(), LabUid::new());
-    world.wanted.slice.segments.insert(wire_id, Segment { wire_id, node_uid, lab_uid });
+    world
+        .wanted
+        .slice
+        .segments
+        .insert(wire_id, Segment { wire_id, node_uid, lab_uid, uplink: String::new() });
     world.wanted.slice.wires.get_mut(&id(101)).unwrap().b = WireEnd::Segment(wire_id);
     world.settle();
     let plain = world.links.len();

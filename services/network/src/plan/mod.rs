@@ -3,7 +3,7 @@
 //! Every pass begins from nothing: it compares all that is wanted with all that is there. So a thing that was deleted behind our back, a
 //! restart of anything, and an effect that failed halfway need no code of their own. `refusals` decides what cannot be, `nics` about
 //! interfaces, `taps` about those of virtual machines, `bridges` about Open vSwitch's bridges, `planes` says what carries a wire, `ports` decides about ports of Open vSwitch, `joins`
-//! about what joins wires in the kernel, `tunnels` about ways to other hosts there, `wires` about flows, carrier and states.
+//! about what joins wires in the kernel, `tunnels` about ways to other hosts there, `uplinks` about what of the host segments are joined to, `wires` about flows, carrier and states.
 
 mod bridges;
 mod joins;
@@ -13,6 +13,7 @@ mod ports;
 mod refusals;
 mod taps;
 mod tunnels;
+mod uplinks;
 mod wires;
 
 #[cfg(test)]
@@ -23,6 +24,8 @@ mod plane_tests;
 mod tests;
 #[cfg(test)]
 mod tunnel_tests;
+#[cfg(test)]
+mod uplink_tests;
 #[cfg(test)]
 mod world;
 
@@ -49,9 +52,11 @@ use crate::observe::Observed;
 use crate::paths::Paths;
 use crate::slice::Wanted;
 use crate::underlay::Underlay;
+use crate::uplink::Uplinks;
 
 pub use self::joins::{Control, NewTail, Op};
 pub use self::tunnels::NewTunnel;
+pub use self::uplinks::Handling;
 
 /// All that a pass knows.
 pub struct Facts<'a> {
@@ -88,6 +93,10 @@ pub struct Facts<'a> {
     pub impairments: &'a [String],
     /// Whether wires may end in interfaces of the host.
     pub host_interfaces: bool,
+    /// What segments may have for uplinks.
+    pub allowed_uplinks: &'a BTreeSet<String>,
+    /// What was seen of the interfaces among them, and of those that are uplinks.
+    pub uplinks: &'a Uplinks,
     /// Where wires to other hosts begin; none where there are none.
     pub underlay: Option<&'a Underlay>,
     /// What was measured of the ways to other hosts.
@@ -250,6 +259,8 @@ pub struct Plan {
     pub raise: Vec<u32>,
     /// Ends of tails, and tunnels, and the MTUs that they are to have.
     pub mtus: Vec<(u32, u32)>,
+    /// Interfaces of the host to take for uplinks, or to put back as they were.
+    pub handlings: Vec<Handling>,
     /// What is to be done to frames.
     pub controls: Vec<Control>,
     /// What the carrier of host ends follows.
@@ -282,8 +293,10 @@ pub fn plan(facts: &Facts<'_>) -> Plan {
     let refusals = refusals::plan(facts);
     let nics = nics::plan(facts, &mut plan);
     let bridges = bridges::plan(facts, &mut plan);
-    let ports = ports::plan(facts, &nics, &bridges, &mut plan);
-    joins::plan(facts, &nics, &ports, &refusals, &mut plan);
+    let uplinks = uplinks::plan(facts, &mut plan);
+    let ports = ports::plan(facts, &nics, &bridges, &uplinks, &mut plan);
+    joins::plan(facts, &nics, &ports, &refusals, &uplinks, &mut plan);
+    uplinks::tell(facts, &uplinks, &ports, &mut plan);
     let view = wires::Wiring { facts, nics: &nics, bridges: &bridges, ports: &ports, refusals: &refusals };
     view.plan(&mut plan);
     plan.unplug_all = is_group(facts, &plan.unplug);
@@ -341,6 +354,9 @@ fn found(facts: &Facts<'_>) -> BTreeMap<WireId, &'static str> {
         found.extend(facts.names.tag(link).map(|tag| (tag.wire, "its host end still exists")));
         found.extend(facts.names.tail_of(link).map(|wire| (wire, "its tail into a segment still exists")));
         found.extend(
+            facts.names.uplink_of(link).map(|(wire, _)| (wire, "its uplink is not yet as it was before")),
+        );
+        found.extend(
             facts.names.tunnel_of(link).map(|wire| (wire, "its tunnel to another host still exists")),
         );
     }
@@ -395,6 +411,7 @@ fn inventory(facts: &Facts<'_>) -> NetworkInventory {
             underlay.mtu(facts.links).map(|mtu| observed::Underlay { address, port, mtu })
         }),
         paths: facts.underlay.map(|underlay| paths(underlay, facts.paths)).unwrap_or_default(),
+        uplinks: uplinks::inventory(facts),
         ..NetworkInventory::default()
     };
     inventory.problems.extend(facts.underlay.and_then(|underlay| underlay.problem(facts.links)));

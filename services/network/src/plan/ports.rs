@@ -12,6 +12,7 @@ use netloom_model::slice::{Tunnel, Wire, WireEnd};
 use super::bridges::Bridges;
 use super::joins::{is_joined, segment_ends, tail_link, tail_mtu};
 use super::nics::Places;
+use super::uplinks::{UPLINK_END, Uplinks, Way};
 use super::{Facts, Plan};
 use crate::driver::ovs::{Change, Port, PortKind};
 
@@ -39,8 +40,17 @@ struct Wish {
 }
 
 /// Decides about ports.
-pub fn plan(facts: &Facts<'_>, nics: &Places<'_>, bridges: &Bridges, plan: &mut Plan) -> Ports {
-    let wishes = wishes(facts, nics);
+pub fn plan(
+    facts: &Facts<'_>,
+    nics: &Places<'_>,
+    bridges: &Bridges,
+    uplinks: &Uplinks<'_>,
+    plan: &mut Plan,
+) -> Ports {
+    let mut wishes = wishes(facts, nics);
+    for (wire, way) in uplinks.ways() {
+        wish_for_uplink(facts, wire, way, &mut wishes);
+    }
     let Some(ovs) = facts.ovs else {
         return wishes.into_keys().map(|name| (name, State::Making)).collect();
     };
@@ -105,7 +115,7 @@ fn other_mtu(port: &Port, wish: &Wish, name: &str) -> Option<Change> {
 
 fn fits(port: &Port, wish: &Wish) -> bool {
     let behind = match &wish.kind {
-        PortKind::Nic { index, .. } => port.index == Some(*index),
+        PortKind::Nic { index, .. } | PortKind::Uplink { index } => port.index == Some(*index),
         PortKind::Patch { peer } => port.peer.as_ref() == Some(peer),
         PortKind::Tunnel { local, port: number } => port.tunnel == Some((*local, *number)),
     };
@@ -169,6 +179,31 @@ fn wish_for_tails(facts: &Facts<'_>, wire: &Wire, wishes: &mut BTreeMap<String, 
         let kind = PortKind::Nic { index: link.index, mtu: tail_mtu(facts, wire) };
         let bridge = facts.names.segment(segment);
         wishes.insert(name, Wish { bridge, wire: Some(wire.wire_id), kind, held: false });
+    }
+}
+
+/// What joins a segment to something of the host: the port that is that, or a way there.
+fn wish_for_uplink(facts: &Facts<'_>, segment: WireId, way: Way<'_>, wishes: &mut BTreeMap<String, Wish>) {
+    let mut wish = |bridge: String, name: String, kind| {
+        wishes.insert(name, Wish { bridge, wire: Some(segment), kind, held: false });
+    };
+    let (bridge, names) = (facts.names.segment(segment), facts.names);
+    match way {
+        Way::Nic { link, is_marked: true, .. } => {
+            wish(bridge, link.name.clone(), PortKind::Uplink { index: link.index });
+        }
+        Way::Nic { .. } => {}
+        Way::LinuxBridge(foreign) => {
+            let name = names.tail(segment, UPLINK_END).outer;
+            if let Some(link) = tail_link(facts, segment, &name) {
+                wish(bridge, name, PortKind::Nic { index: link.index, mtu: foreign.mtu });
+            }
+        }
+        Way::OvsBridge(foreign) => {
+            let [one, other] = names.patch(segment);
+            wish(bridge, one.clone(), PortKind::Patch { peer: other.clone() });
+            wish(foreign.to_owned(), other, PortKind::Patch { peer: one });
+        }
     }
 }
 

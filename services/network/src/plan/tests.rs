@@ -278,7 +278,11 @@ fn a_segment_has_a_bridge_of_its_own() {
     let mut world = World::new();
     let wire_id = id(500);
     let (node_uid, lab_uid) = (NodeUid::new(), LabUid::new());
-    world.wanted.slice.segments.insert(wire_id, Segment { wire_id, node_uid, lab_uid });
+    world
+        .wanted
+        .slice
+        .segments
+        .insert(wire_id, Segment { wire_id, node_uid, lab_uid, uplink: String::new() });
     let wire = world.wanted.slice.wires.get_mut(&id(101)).unwrap();
     wire.b = WireEnd::Segment(wire_id);
     let name = world.names.segment(wire_id);
@@ -300,7 +304,11 @@ fn a_segment_is_failed_only_when_it_cannot_be_made() {
     let mut world = World::new();
     let wire_id = id(500);
     let (node_uid, lab_uid) = (NodeUid::new(), LabUid::new());
-    world.wanted.slice.segments.insert(wire_id, Segment { wire_id, node_uid, lab_uid });
+    world
+        .wanted
+        .slice
+        .segments
+        .insert(wire_id, Segment { wire_id, node_uid, lab_uid, uplink: String::new() });
     let name = world.names.segment(wire_id);
     let state = |world: &World| world.plan().observed.segments[&wire_id].state;
     assert_eq!(state(&world), WireState::Pending, "its bridge is being made");
@@ -332,7 +340,11 @@ fn a_flow_that_was_lost_is_a_gap_of_its_wire() {
     let mut world = World::new();
     let segment = id(500);
     let (node_uid, lab_uid) = (NodeUid::new(), LabUid::new());
-    world.wanted.slice.segments.insert(segment, Segment { wire_id: segment, node_uid, lab_uid });
+    world
+        .wanted
+        .slice
+        .segments
+        .insert(segment, Segment { wire_id: segment, node_uid, lab_uid, uplink: String::new() });
     world.wanted.slice.wires.get_mut(&id(101)).unwrap().b = WireEnd::Segment(segment);
     assert!(world.settle().observed.gaps.is_empty());
     let (now, name) = (std::time::Instant::now(), world.names.segment(segment));

@@ -21,6 +21,7 @@ use crate::paths::Paths;
 use crate::redirect::Redirect;
 use crate::slice::Wanted;
 use crate::underlay::Underlay;
+use crate::uplink::Uplinks;
 
 pub fn id(n: u64) -> WireId {
     n.try_into().unwrap()
@@ -39,6 +40,8 @@ pub struct World {
     pub impairments: Vec<String>,
     pub kernel_datapath: bool,
     pub underlay: Option<Underlay>,
+    pub allowed_uplinks: BTreeSet<String>,
+    pub uplinks: Uplinks,
     pub paths: Paths,
     pub next: u32,
 }
@@ -83,6 +86,8 @@ impl World {
             impairments: vec!["rate_bps".to_owned()],
             kernel_datapath: false,
             underlay: None,
+            allowed_uplinks: BTreeSet::new(),
+            uplinks: Uplinks::new(),
             paths: Paths::new(),
             next: 100_001,
         }
@@ -106,6 +111,8 @@ impl World {
             plane: Plane::Auto,
             impairments: &self.impairments,
             host_interfaces: true,
+            allowed_uplinks: &self.allowed_uplinks,
+            uplinks: &self.uplinks,
             underlay: self.underlay.as_ref(),
             paths: &self.paths,
         }
@@ -156,7 +163,7 @@ impl World {
             link.up = up;
         }
         for link in self.links.values_mut() {
-            link.lower_up = link.up && link.guest.as_ref().is_some_and(|guest| guest.up);
+            link.lower_up = link.up && link.guest.as_ref().is_none_or(|guest| guest.up);
         }
         for change in &plan.changes {
             self.change(change);
@@ -205,6 +212,13 @@ impl World {
         for (index, mtu) in &plan.mtus {
             by_index(&mut self.links, *index, &|link| link.mtu = *mtu);
         }
+        for handling in &plan.handlings {
+            let mark = if handling.take { handling.mark.clone() } else { String::new() };
+            by_index(&mut self.links, handling.index, &|link| {
+                (link.uplink, link.up, link.lower_up) = (mark.clone(), handling.then.up, handling.then.up);
+            });
+            self.uplinks.get_mut(&handling.name).unwrap().manner = handling.then;
+        }
         let names = self.names.clone();
         for control in &plan.controls {
             for op in &control.ops {
@@ -242,6 +256,7 @@ impl World {
             Change::AddPort { bridge, name, wire, kind } => {
                 let (index, mtu, peer, tunnel) = match kind {
                     PortKind::Nic { index, mtu } => (Some(index), Some(mtu), None, None),
+                    PortKind::Uplink { index } => (Some(index), None, None, None),
                     PortKind::Patch { peer } => (None, None, Some(peer), None),
                     PortKind::Tunnel { local, port } => (None, None, None, Some((local, port))),
                 };
@@ -266,7 +281,8 @@ impl World {
             }
             Change::SetMtu { name, mtu, .. } => ovs.ports.get_mut(&name).unwrap().mtu = Some(mtu),
             Change::DeletePort { name, .. } => {
-                ovs.ports.remove(&name).unwrap();
+                // It may be gone with its bridge.
+                ovs.ports.remove(&name);
             }
         }
     }
@@ -307,6 +323,7 @@ impl World {
                 && plan.tails.is_empty()
                 && plan.tunnels.is_empty()
                 && plan.untail.is_empty()
+                && plan.handlings.is_empty()
                 && plan.controls.is_empty()
                 && plan.unplug.is_empty()
                 && plan.plug.is_empty()

@@ -17,7 +17,8 @@ use crate::figures;
 use crate::names::Names;
 use crate::namespace::{self, Outcomes, Visit};
 use crate::netlink::{Netlink, Refused, Request, Vxlan};
-use crate::plan::{Adoption, Control, NewTail, NewTunnel, Op, Plan, Rename};
+use crate::offload;
+use crate::plan::{Adoption, Control, Handling, NewTail, NewTunnel, Op, Plan, Rename};
 use crate::qdisc;
 use crate::redirect;
 use crate::slice::Wanted;
@@ -37,6 +38,7 @@ fn on_host(plan: &Plan) -> bool {
         && plan.untail.is_empty()
         && plan.raise.is_empty()
         && plan.mtus.is_empty()
+        && plan.handlings.is_empty()
         && plan.controls.is_empty()
         && plan.adopt.is_empty()
         && plan.release.is_empty())
@@ -87,6 +89,7 @@ struct Host {
     plain: Vec<Request>,
     /// A host end, and the bridge that it is to be a port of; 0 is none.
     masters: Vec<(WireId, u32, u32)>,
+    handlings: Vec<Handling>,
     controls: Vec<Control>,
     adopt: Vec<Adoption>,
     release: Vec<u32>,
@@ -108,6 +111,7 @@ impl Host {
             renames: plan.renames.clone(),
             plain: mtus.chain(raise).collect(),
             masters: plan.masters.iter().map(master).collect(),
+            handlings: plan.handlings.clone(),
             controls: plan.controls.clone(),
             adopt: plan.adopt.clone(),
             release: plan.release.clone(),
@@ -129,6 +133,9 @@ impl Host {
         outcomes.extend(rename(netlink, &self.renames)?);
         netlink.batch(self.plain)?;
         outcomes.extend(join_bridges(netlink, &self.masters)?);
+        for handling in &self.handlings {
+            outcomes.push((handling.wire, handling.run(netlink)?));
+        }
         fail_point::pass("network.host-ends", "joined");
         outcomes.extend(control(netlink, &self.names, &self.controls)?);
         outcomes.extend(taps::adopt(netlink, &self.names, self.adopt)?);
@@ -211,6 +218,35 @@ impl Rename {
     }
 }
 
+impl Handling {
+    /// The mark is the first thing that is put on and the last that is taken off: what is between is done again.
+    fn run(&self, netlink: &mut Netlink) -> io::Result<Result<(), String>> {
+        let failed = |e: &dyn std::fmt::Display| {
+            let how = if self.take { "taken for an uplink" } else { "put back as it was" };
+            Ok(Err(format!("interface {} cannot be {how}: {e}", self.name)))
+        };
+        if self.take {
+            let marked = netlink.batch(vec![Request::add_name(self.index, &self.mark)])?;
+            if let Some(e) = marked.into_iter().find_map(Result::err).filter(|e| e.errno != libc::EEXIST) {
+                return if is_passing(netlink, &e, &[self.index])? { Ok(Ok(())) } else { failed(&e) };
+            }
+        }
+        fail_point::pass("network.uplink", "marked");
+        if let Err(e) = self.then.set(netlink, self.index, &self.name, self.now) {
+            return failed(&e);
+        }
+        fail_point::pass("network.uplink", "set");
+        if !self.take {
+            let freed = netlink.batch(vec![Request::remove_name(self.index, &self.mark)])?;
+            if let Some(e) = freed.into_iter().find_map(Result::err) {
+                return if is_passing(netlink, &e, &[self.index])? { Ok(Ok(())) } else { failed(&e) };
+            }
+        }
+        tracing::info!(interface = self.name, taken = self.take, "uplink");
+        Ok(Ok(()))
+    }
+}
+
 /// Makes tails and marks them as ours.
 fn make_tails(netlink: &mut Netlink, names: &Names, tails: &[NewTail]) -> io::Result<Outcomes> {
     let ends: Vec<[String; 2]> = tails
@@ -228,6 +264,9 @@ fn make_tails(netlink: &mut Netlink, names: &Names, tails: &[NewTail]) -> io::Re
         };
         let (mut peer, mut message) = (LinkMessage::default(), LinkMessage::default());
         peer.attributes = end(inner);
+        if tail.is_uplink {
+            peer.attributes.push(LinkAttribute::Address(highest_mac(tail.wire)));
+        }
         message.attributes = end(outer);
         message.header.flags = LinkFlags::Up;
         message.header.change_mask = LinkFlags::Up;
@@ -245,9 +284,21 @@ fn make_tails(netlink: &mut Netlink, names: &Names, tails: &[NewTail]) -> io::Re
         .zip(&ends)
         .flat_map(|(tail, ends)| ends.iter().map(move |end| (end.clone(), alias(tail))));
     mark(netlink, &aliases.collect::<Vec<_>>())?;
+    for (tail, [_, inner]) in tails.iter().zip(&ends).filter(|(tail, _)| tail.is_uplink) {
+        // What comes from the host's own stack is to be whole before it is Open vSwitch's.
+        if let Err(why) = offload::set(inner, false) {
+            tracing::warn!(wire = tail.wire.get(), "{inner}: {why}");
+        }
+    }
     fail_point::pass("network.tails", "marked");
     let failed = |e: Refused| format!("its way into the segment cannot be made: {e}");
     Ok(tails.iter().map(|tail| tail.wire).zip(made.into_iter().map(|m| m.map_err(failed))).collect())
+}
+
+/// A MAC address that no bridge takes for its own, since those of its other ports are lower.
+fn highest_mac(wire: WireId) -> Vec<u8> {
+    let [.., a, b, c, d, e] = wire.get().to_be_bytes();
+    vec![0xfe, a, b, c, d, e]
 }
 
 /// Makes tunnels to other hosts and marks them as ours.

@@ -22,3 +22,4 @@ mod scale;
 mod segments;
 mod special;
 mod traffic;
+mod uplinks;

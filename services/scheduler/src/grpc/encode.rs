@@ -184,6 +184,7 @@ pub(super) fn host(
         missing_runtimes: compute.missing_runtimes,
         datapath: network.datapath,
         ovs_version: network.ovs_version,
+        uplinks: network.uplinks.into_iter().map(Into::into).collect(),
         plane: network.plane,
         plane_reason: network.plane_reason,
         node_tallies: tallies.get(&row.id).into_iter().flatten().map(|t| (*t).into()).collect(),

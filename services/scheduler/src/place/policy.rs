@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::constraint::{LABELS, PINNED};
 use crate::across::Reach;
 
-use netloom_model::observed::PathMtu;
+use netloom_model::observed::{PathMtu, Uplink, UplinkKind};
 use netloom_model::spec::{
     EndpointType, Impairment, LinkSpec, NetworkMode, NodeSpec, Placement, capability, security_option,
 };
@@ -30,6 +30,10 @@ pub struct Allowed {
     pub host_interfaces: bool,
     /// Fields of an impairment that its kernel can bring about.
     pub impairments: Vec<String>,
+    /// What of it bridges may have for uplinks.
+    pub uplinks: Vec<Uplink>,
+    /// Interfaces among them that bridges have, and which.
+    pub taken_uplinks: BTreeMap<String, String>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// What keeps nodes away that do not tolerate it.
@@ -49,6 +53,8 @@ pub struct Asks {
     host_network: bool,
     host_interfaces: BTreeSet<String>,
     impairments: BTreeSet<Impaired>,
+    /// What of its host a bridge is to be joined to; empty when nothing.
+    pub(super) uplink: String,
     /// Which hosts it may be on.
     pub(super) placement: Placement,
 }
@@ -77,7 +83,7 @@ impl Impaired {
 }
 
 /// The codes of rejections that no room can help with.
-const CODES: [&str; 8] = [
+const CODES: [&str; 9] = [
     PINNED,
     LABELS,
     "DEVICE_NOT_ALLOWED",
@@ -85,6 +91,7 @@ const CODES: [&str; 8] = [
     "CAPABILITY_NOT_ALLOWED",
     "HOST_NETWORK_NOT_ALLOWED",
     "HOST_INTERFACE_NOT_ALLOWED",
+    "UPLINK_NOT_ALLOWED",
     "IMPAIRMENT_NOT_SUPPORTED",
 ];
 
@@ -111,6 +118,7 @@ impl Asks {
             security_opts: node.security_opts.iter().map(|o| security_option(o).to_owned()).collect(),
             capabilities: node.cap_add.iter().map(|c| capability(c)).collect(),
             host_network: node.network_mode == NetworkMode::Host,
+            uplink: node.uplink.clone(),
             ..Asks::default()
         };
         for link in links {
@@ -156,7 +164,35 @@ impl Allowed {
             );
             return Some(("HOST_INTERFACE_NOT_ALLOWED", what));
         }
+        if !asks.uplink.is_empty() && self.uplink(&asks.uplink).is_none() {
+            let what = format!(
+                "has no interface {} that labs may use: name it in `uplinks` of [network] on it",
+                asks.uplink
+            );
+            return Some(("UPLINK_NOT_ALLOWED", what));
+        }
         self.lacks_impairments(asks).map(|what| ("IMPAIRMENT_NOT_SUPPORTED", what))
+    }
+
+    fn uplink(&self, name: &str) -> Option<&Uplink> {
+        self.uplinks.iter().find(|uplink| uplink.interface == name)
+    }
+
+    /// Why the uplink that is asked for cannot be had as it is now; none when it can, or none is asked for.
+    pub fn lacks_uplink(&self, asks: &Asks) -> Option<String> {
+        let uplink = self.uplink(&asks.uplink)?;
+        if !uplink.problem.is_empty() {
+            return Some(format!("cannot join a bridge to its {}: {}", uplink.interface, uplink.problem));
+        }
+        let taken = self.taken_uplinks.get(&uplink.interface)?;
+        Some(format!("has its interface {} in bridge {taken}, and it can be in one only", uplink.interface))
+    }
+
+    /// Counts an interface that a bridge is joined to. A bridge of the host takes any number.
+    pub fn take_uplink(&mut self, name: &str, bridge: impl FnOnce() -> String) {
+        if self.uplink(name).is_some_and(|uplink| uplink.kind == Some(UplinkKind::Nic)) {
+            self.taken_uplinks.entry(name.to_owned()).or_insert_with(bridge);
+        }
     }
 
     /// What links are to do to frames that its kernel cannot: by the words that files and options have, with the link and the way.
@@ -237,6 +273,36 @@ mod tests {
         assert!(is_policy(code));
         allowed.capabilities.push("SYS_MODULE".into());
         assert_eq!(allowed.lacks(&asks), None);
+    }
+
+    #[test]
+    fn an_uplink_is_one_that_its_host_names_and_an_interface_is_in_one_bridge() {
+        let node = NodeSpec { uplink: "ens5".into(), ..NodeSpec::default() };
+        let asks = Asks::of(&node, [].into_iter());
+        let (code, what) = Allowed::default().lacks(&asks).unwrap();
+        assert_eq!(
+            (code, what.as_str()),
+            (
+                "UPLINK_NOT_ALLOWED",
+                "has no interface ens5 that labs may use: name it in `uplinks` of [network] on it"
+            )
+        );
+        assert!(is_policy(code));
+        let of = |kind, problem: &str| {
+            let uplink = Uplink { interface: "ens5".into(), kind, problem: problem.into() };
+            Allowed { uplinks: vec![uplink], ..Allowed::default() }
+        };
+        let gone = of(None, "there is no interface ens5 on this host");
+        assert_eq!(gone.lacks(&asks), None, "it may come");
+        let what = gone.lacks_uplink(&asks).unwrap();
+        assert_eq!(what, "cannot join a bridge to its ens5: there is no interface ens5 on this host");
+        for (kind, is_taken) in [(UplinkKind::Nic, true), (UplinkKind::Bridge, false)] {
+            let mut allowed = of(Some(kind), "");
+            assert_eq!(allowed.lacks_uplink(&asks), None);
+            allowed.take_uplink("ens5", || "lab/sw".into());
+            assert_eq!(allowed.lacks_uplink(&asks).is_some_and(|what| what.contains("lab/sw")), is_taken);
+            assert_eq!(allowed.lacks_uplink(&Asks::default()), None);
+        }
     }
 
     #[test]

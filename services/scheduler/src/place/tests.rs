@@ -1,6 +1,7 @@
 //! Who goes where, and why not.
 
 use super::*;
+use netloom_model::observed::{Uplink, UplinkKind};
 use proptest::prelude::*;
 
 const GIB: u64 = 1 << 30;
@@ -66,6 +67,43 @@ fn a_node_goes_where_what_it_asks_for_is_allowed() {
     rooms[1].allowed.devices.push("/dev/x".into());
     let placed = place(std::slice::from_ref(&n), &BTreeMap::new(), &rooms);
     assert_eq!(placed[&n.uid].as_ref().unwrap().as_str(), "h2");
+}
+
+#[test]
+fn a_bridge_goes_where_its_uplink_is_and_its_neighbours_follow() {
+    let docker = [Runtime::Docker];
+    let bridge = |id: &str| {
+        let spec = netloom_model::spec::NodeSpec { uplink: "ens5".into(), ..Default::default() };
+        Need { asks: Asks::of(&spec, [].into_iter()), ..need(id, Runtime::Bridge, 0, 0) }
+    };
+    let mut needs =
+        vec![bridge("x"), need("a", Runtime::Docker, 1_000, GIB), need("b", Runtime::Docker, 1_000, GIB)];
+    link(&mut needs, 0, 1);
+    let with = |host: &str, kind| {
+        let uplink = Uplink { interface: "ens5".into(), kind: Some(kind), problem: String::new() };
+        let mut room = room(host, &docker, 1, 64);
+        room.allowed.uplinks.push(uplink);
+        room
+    };
+    let rooms = [room("h1", &docker, 1, 64), with("h2", UplinkKind::Nic), with("h3", UplinkKind::Nic)];
+    let placed = place(&needs, &BTreeMap::new(), &rooms);
+    let host = |placed: &Placed, at: usize| placed[&needs[at].uid].as_ref().unwrap().to_string();
+    assert_ne!(host(&placed, 0), "h1");
+    assert_eq!(host(&placed, 1), host(&placed, 0), "there is room for one beside it");
+
+    // An interface is in one bridge, so the next one goes to the other host, and a third nowhere; a bridge of the host takes all of them.
+    let three = [bridge("x"), bridge("y"), bridge("z")];
+    let placed = place(&three, &BTreeMap::new(), &rooms);
+    let hosts: BTreeSet<&str> = placed.values().flatten().map(HostId::as_str).collect();
+    assert_eq!(hosts, ["h2", "h3"].into());
+    let why = placed.values().find_map(|host| host.as_ref().err()).unwrap();
+    assert_eq!(
+        why.iter().map(|r| r.code.as_str()).collect::<Vec<_>>(),
+        ["UPLINK_NOT_ALLOWED", "UPLINK_NOT_FREE", "UPLINK_NOT_FREE"]
+    );
+    assert!(why[1].resolvable && why[1].detail.contains("in bridge x"), "{why:?}");
+    let placed = place(&three, &BTreeMap::new(), &[with("h2", UplinkKind::Bridge)]);
+    assert!(placed.values().all(Result::is_ok), "{placed:?}");
 }
 
 fn placement(text: &str) -> netloom_model::spec::Placement {

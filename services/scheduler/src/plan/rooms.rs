@@ -140,6 +140,11 @@ pub(super) fn rooms_for(rows: &LabRows, kept: &Kept, others: &[Room]) -> Vec<Roo
         *of_name = of_name.most(*kept);
     }
     most.into_iter().for_each(|((host, _), kept)| reserve(host, kept));
+    for node in rows.asked_for() {
+        if let Some(room) = rooms.iter_mut().find(|r| Some(&r.host) == node.host.as_ref()) {
+            room.allowed.take_uplink(&node.spec.uplink, || node.id.to_string());
+        }
+    }
     rooms
 }
 

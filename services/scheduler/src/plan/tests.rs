@@ -57,6 +57,48 @@ fn verbs(planned: &Planned) -> Vec<(Verb, &str, &str)> {
 }
 
 #[test]
+fn an_uplink_is_asked_of_a_host_when_it_is_new_and_when_it_is_another() {
+    use netloom_model::observed::{Uplink, UplinkKind};
+    let spec = |uplink: &str| LabSpec {
+        nodes: vec![NodeSpec {
+            id: "sw".into(),
+            kind: "bridge".into(),
+            uplink: uplink.into(),
+            ..NodeSpec::default()
+        }],
+        ..LabSpec::default()
+    };
+    let mut room = room(64_000);
+    let nic = |interface: &str| Uplink {
+        interface: interface.into(),
+        kind: Some(UplinkKind::Nic),
+        problem: String::new(),
+    };
+    room.allowed.uplinks = vec![nic("ens5"), nic("ens6")];
+    let rooms = [room];
+    let refused =
+        |planned: &Planned| planned.forbidden.iter().map(|(_, r)| r.code.clone()).collect::<Vec<_>>();
+    assert_eq!(refused(&go(&empty(), &spec("ens7"), &rooms)), ["UPLINK_NOT_ALLOWED"]);
+    let rows = go(&empty(), &spec("ens5"), &rooms).rows;
+    let uplink = |rows: &LabRows| {
+        let slice = crate::slices::network(rows, &"h1".parse().unwrap());
+        slice.segments.values().map(|segment| (segment.wire_id, segment.uplink.clone())).next().unwrap()
+    };
+    let (segment, name) = uplink(&rows);
+    assert_eq!(name, "ens5");
+    // Its segment stays, with what is plugged into it.
+    let changed = go(&rows, &spec("ens6"), &rooms);
+    assert_eq!(uplink(&changed.rows), (segment, "ens6".into()));
+    assert_eq!(verbs(&changed), [(Verb::Update, "sw", "uplink ens5 → ens6")]);
+    assert_eq!(refused(&go(&rows, &spec("ens7"), &rooms)), ["UPLINK_NOT_ALLOWED"]);
+    assert_eq!(
+        refused(&go(&rows, &spec("ens5"), &[Room { allowed: Default::default(), ..rooms[0].clone() }])),
+        [""; 0],
+        "what it has it keeps"
+    );
+}
+
+#[test]
 fn a_virtual_machine_keeps_the_nics_that_it_had_and_has_those_between() {
     let machine = NodeSpec { kind: "tcl".into(), ..node("v") };
     let spec = |links: &[LinkSpec]| LabSpec {

@@ -29,6 +29,42 @@ fn taints(key: &str, value: &str) -> ps::UpdateHostRequest {
 }
 
 #[tokio::test]
+async fn an_interface_of_a_host_is_the_uplink_of_one_bridge_at_a_time() {
+    let world = World::new().await;
+    let lab = || {
+        let mut lab = spec(1, &[]);
+        let (id, kind, uplink) = ("sw".into(), "bridge".into(), "ens5".into());
+        lab.nodes.push(p::NodeSpec { id, kind, uplink, ..p::NodeSpec::default() });
+        lab
+    };
+    let refused = world.apply("l", lab()).await.unwrap_err();
+    assert_eq!(refused.reason, "UPLINK_NOT_ALLOWED");
+    let said = &refused.violations[0].description;
+    assert!(
+        said.contains("has no interface ens5 that labs may use: name it in `uplinks` of [network]"),
+        "{said}"
+    );
+    let nic =
+        p::HostUplink { interface: "ens5".into(), kind: p::UplinkKind::Nic.into(), problem: String::new() };
+    world.host().with(|s| s.uplinks = vec![nic]);
+    eventually("the host has it", BOUND, || async { world.apply("l", lab()).await.is_ok() }).await;
+    world.node_is("l", "sw", p::NodeState::Ready).await;
+    assert!(world.host().read(|s| s.segments.values().all(|segment| segment.uplink == "ens5")));
+    let host = world.client.clone().get_host(ps::GetHostRequest { host: "h1".into() }).await.unwrap();
+    assert_eq!(host.into_inner().uplinks[0].interface, "ens5");
+
+    // The next one waits until it is free.
+    world.apply("m", lab()).await.unwrap();
+    world.node_is("m", "sw", p::NodeState::Unschedulable).await;
+    let waits = world.node("m", "sw").await;
+    let why = &waits.rejections[0];
+    assert_eq!((why.code.as_str(), why.resolvable), ("UPLINK_NOT_FREE", true));
+    assert!(why.detail.contains("has its interface ens5 in bridge l/sw"), "{why:?}");
+    world.destroy("l").await.unwrap();
+    world.node_is("m", "sw", p::NodeState::Ready).await;
+}
+
+#[tokio::test]
 async fn a_node_goes_where_labels_and_taints_let_it_and_a_name_of_nothing_is_refused() {
     let mut world = World::with(&["h1", "h2"], "").await;
     say(&world, "h1", &["labels.rack"], labels("rack", "1")).await.unwrap();

@@ -24,6 +24,7 @@ const BROKEN: &str = "      user: nobody-here\n      labels: {sim.fail-start: it
 const ELSEWHERE: &[(&str, &str)] = &[
     ("compute.publish-machine", "virtual machines"),
     ("network.adopt", "virtual machines"),
+    ("network.uplink", "labs with uplinks"),
     ("compute.stop", "netloom node stop"),
     ("compute.refresh", "a changed limit of a node that runs"),
     ("scheduler.change-nodes", "netloom node start, stop and restart"),

@@ -8,8 +8,8 @@ use super::text::{self, is_printable_word, is_tmpfs_options};
 use super::{Wrong, is_relative_normal, is_target, is_word};
 use crate::id::NodeId;
 use crate::spec::{
-    BindSource, EndpointType, Healthcheck, LabSpec, MAX_CPU_MILLIS, MAX_DISK_BYTES, MAX_MEMORY_BYTES,
-    NetworkMode, NodeSpec, PortMapping, Stage, stages,
+    BindSource, EndpointType, Healthcheck, INTERFACE_NAME, LabSpec, MAX_CPU_MILLIS, MAX_DISK_BYTES,
+    MAX_MEMORY_BYTES, NetworkMode, NodeSpec, PortMapping, Stage, is_interface_name, stages,
 };
 use crate::words;
 
@@ -176,6 +176,13 @@ fn mounts(field: &str, spec: &LabSpec, node: &NodeSpec, wrong: &mut Wrong) {
     if !node.save_file.is_empty() && !is_absolute(&node.save_file) {
         let path = &node.save_file;
         wrong.say(format!("{field}.save_file"), format!("\"{path}\" is not an absolute path without \"..\""));
+    }
+    if !node.uplink.is_empty() && !is_interface_name(&node.uplink) {
+        let name = &node.uplink;
+        wrong.say(
+            format!("{field}.uplink"),
+            format!("\"{name}\" is not a name for an interface: {INTERFACE_NAME}"),
+        );
     }
     for (name, path) in [("startup_config", &node.startup_config), ("license", &node.license)] {
         if !path.is_empty() && !has_file(spec, path) {

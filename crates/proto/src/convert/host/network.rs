@@ -143,6 +143,7 @@ impl From<ms::Segment> for pn::Segment {
             wire_id: s.wire_id.get(),
             node_uid: s.node_uid.to_string(),
             lab_uid: s.lab_uid.to_string(),
+            uplink: s.uplink,
         }
     }
 }
@@ -154,6 +155,7 @@ impl TryFrom<pn::Segment> for ms::Segment {
             wire_id: wire_id("segment.wire_id", s.wire_id)?,
             node_uid: id("segment.node_uid", &s.node_uid)?,
             lab_uid: id("segment.lab_uid", &s.lab_uid)?,
+            uplink: s.uplink,
         })
     }
 }
@@ -308,7 +310,32 @@ impl From<mo::NetworkInventory> for pn::Inventory {
                 mtu: u.mtu,
             }),
             paths: i.paths.iter().cloned().map(Into::into).collect(),
+            uplinks: i.uplinks.into_iter().map(Into::into).collect(),
         }
+    }
+}
+
+impl From<mo::Uplink> for p::HostUplink {
+    fn from(u: mo::Uplink) -> Self {
+        let kind = match u.kind {
+            None => p::UplinkKind::Unspecified,
+            Some(mo::UplinkKind::Nic) => p::UplinkKind::Nic,
+            Some(mo::UplinkKind::Bridge) => p::UplinkKind::Bridge,
+            Some(mo::UplinkKind::OvsBridge) => p::UplinkKind::OvsBridge,
+        };
+        p::HostUplink { interface: u.interface, kind: kind.into(), problem: u.problem }
+    }
+}
+
+impl From<p::HostUplink> for mo::Uplink {
+    fn from(u: p::HostUplink) -> Self {
+        let kind = match u.kind() {
+            p::UplinkKind::Unspecified => None,
+            p::UplinkKind::Nic => Some(mo::UplinkKind::Nic),
+            p::UplinkKind::Bridge => Some(mo::UplinkKind::Bridge),
+            p::UplinkKind::OvsBridge => Some(mo::UplinkKind::OvsBridge),
+        };
+        mo::Uplink { interface: u.interface, kind, problem: u.problem }
     }
 }
 
@@ -343,6 +370,7 @@ impl From<pn::Inventory> for mo::NetworkInventory {
             plane_reason: i.plane_reason,
             underlay: i.underlay.and_then(underlay),
             paths: paths.into(),
+            uplinks: i.uplinks.into_iter().map(Into::into).collect(),
         }
     }
 }

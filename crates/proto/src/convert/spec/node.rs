@@ -56,6 +56,7 @@ impl From<m::NodeSpec> for p::NodeSpec {
             cgroup_parent: s.cgroup_parent,
             runtime: s.runtime.map(p::Runtime::from).unwrap_or_default().into(),
             placement: (!s.placement.is_any()).then(|| s.placement.into()),
+            uplink: s.uplink,
         }
     }
 }
@@ -114,6 +115,7 @@ impl TryFrom<p::NodeSpec> for m::NodeSpec {
             certificate: s.certificate.map(Into::into),
             cgroup_parent: s.cgroup_parent,
             placement: s.placement.map(Into::into).unwrap_or_default(),
+            uplink: s.uplink,
         })
     }
 }

@@ -118,6 +118,12 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         NODE,
+        "uplink",
+        ("kind: bridge, uplink: ens5", r#""uplink":"ens5""#),
+        ("uplink: ens5", "error INVALID_NODE only a node of kind bridge"),
+    ),
+    case(
+        NODE,
         "volumes",
         ("volumes: ['data:/data:ro']", r#""volumes":[{"name":"data","read_only":true,"target":"/data"}]"#),
         ("volumes: ['/srv:/data']", "error INVALID_VALUE that goes into binds"),

@@ -40,9 +40,14 @@ impl Slice {
     }
 
     pub fn segment(&mut self) -> u64 {
-        let wire_id = number();
+        self.segment_on("")
+    }
+
+    /// A segment that is joined to this of the host.
+    pub fn segment_on(&mut self, uplink: &str) -> u64 {
+        let (wire_id, uplink) = (number(), uplink.to_owned());
         let (node_uid, lab_uid) = (NodeUid::new().to_string(), LabUid::new().to_string());
-        self.0.segments.push(pb::Segment { wire_id, node_uid, lab_uid });
+        self.0.segments.push(pb::Segment { wire_id, node_uid, lab_uid, uplink });
         wire_id
     }
 

@@ -99,6 +99,7 @@ pub struct State {
     pub host_network: bool,
     pub impairments: Vec<String>,
     pub host_interfaces: bool,
+    pub uplinks: Vec<p::HostUplink>,
     /// Why no Ensure of wires is taken; empty when it is.
     pub refuses_wires: String,
     /// True: bridges are being made.

@@ -116,6 +116,7 @@ impl NetworkService for Host {
                 datapath: "system".into(),
                 impairments: s.impairments.clone(),
                 host_interfaces: s.host_interfaces,
+                uplinks: s.uplinks.clone(),
                 plane: "kernel".into(),
                 underlay: s.underlay.clone(),
                 paths: s.paths.clone(),
