@@ -108,9 +108,9 @@ fn a_node_reaches_what_is_behind_an_interface_of_another_host() {
     eventually("nothing is left", BOUND, || machine.leftovers().is_empty());
     let of_device = |shown: &str| {
         let words: Vec<&str> = shown.split_whitespace().collect();
-        // Its number and its address are those of the new one.
+        // Its numbers and its address are those of the new one.
         let at = words.iter().position(|word| *word == "link/ether").expect("an address");
-        [&words[1..at + 1], &words[at + 2..]].concat().join(" ")
+        [&words[2..at + 1], &words[at + 2..]].concat().join(" ")
     };
     assert_eq!(of_device(&shown(&machine)), of_device(&before));
     assert!(!sandbox.logs().contains("panicked") && !machine.logs().contains("panicked"));
