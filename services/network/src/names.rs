@@ -141,14 +141,16 @@ impl Names {
     }
 
     /// The alternative name of an interface that a segment has for an uplink: whose it is, and how it was set before.
-    pub fn uplink_mark(&self, segment: WireId, before: &Manner) -> String {
-        format!("{UPLINK}{}.{segment}.{before}", self.owner)
+    pub fn uplink_mark(&self, segment: WireId, index: u32, before: &Manner) -> String {
+        // No two interfaces have one alternative name, and a segment may be given another uplink while it has one.
+        format!("{UPLINK}{}.{segment}.{index}.{before}", self.owner)
     }
 
     /// The segment that has an interface for an uplink, and how it was set before; none when it is none of ours.
     pub fn uplink_of(&self, link: &Link) -> Option<(WireId, Manner)> {
         let rest = link.uplink.strip_prefix(UPLINK)?.strip_prefix(&self.owner)?.strip_prefix('.')?;
-        let (segment, before) = rest.split_once('.')?;
+        let (segment, rest) = rest.split_once('.')?;
+        let (_, before) = rest.split_once('.')?;
         Some((segment.parse::<u64>().ok()?.try_into().ok()?, before.parse().ok()?))
     }
 
@@ -354,7 +356,7 @@ mod tests {
             (Names::new(&Config::default(), Owner::new()), Names::new(&Config::default(), Owner::new()));
         let wire = WireId::try_from(u64::MAX >> 1).unwrap();
         let before = Manner { up: true, rp_filter: 2, arp_ignore: 0, ipv6_off: false, merges: Some(true) };
-        let mark = names.uplink_mark(wire, &before);
+        let mark = names.uplink_mark(wire, i32::MAX as u32, &before);
         // The kernel keeps 127 characters.
         assert!(mark.len() < 128, "{mark}");
         let link = Link { uplink: mark, ..link("ens5".into(), String::new(), 0) };

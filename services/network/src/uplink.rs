@@ -196,6 +196,34 @@ mod tests {
     }
 
     #[test]
+    fn an_interface_is_set_and_put_back() {
+        if !netloom_service::testing::require("an_interface_is_set_and_put_back", "root") {
+            return;
+        }
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+                let add = ["link", "add", "u0", "type", "veth", "peer", "name", "u1"];
+                assert!(std::process::Command::new("ip").args(add).status().unwrap().success());
+                offload::set_merges("u0", true).unwrap();
+                let mut netlink = Netlink::open().unwrap();
+                let mut read = || {
+                    let link = netlink.links().unwrap().into_iter().find(|link| link.name == "u0").unwrap();
+                    (link.index, Manner::read(&link))
+                };
+                let (index, before) = read();
+                assert_eq!((before.up, before.merges), (false, Some(true)));
+                let taken = before.taken(true);
+                assert_ne!(taken, before);
+                taken.set(&mut Netlink::open().unwrap(), index, "u0", before).unwrap();
+                assert_eq!(read().1, taken);
+                before.set(&mut Netlink::open().unwrap(), index, "u0", taken).unwrap();
+                assert_eq!(read().1, before);
+            });
+        });
+    }
+
+    #[test]
     fn addresses_of_the_host_are_seen() {
         let link = Link { index: 1, name: "lo".into(), ..Link::default() };
         let links: Links = [("lo".to_owned(), link)].into();

@@ -44,7 +44,6 @@ fn remove(world: &mut World, segment: WireId) {
     world.wanted.doomed.insert(segment);
 }
 
-/// Passes as [`World::settle`] does, of a host on which bridges go, too.
 fn port<'w>(world: &'w World, name: &str) -> Option<&'w Port> {
     world.ovs.as_ref().unwrap().ports.get(name)
 }
@@ -104,6 +103,24 @@ fn an_interface_is_of_one_segment() {
     world.settle();
     assert_eq!(said(&world, 400), up());
     assert_eq!(world.names.uplink_of(&world.links["ens5"]), Some((id(400), BEFORE)));
+}
+
+#[test]
+fn a_segment_that_is_given_another_uplink_gives_the_first_one_back() {
+    let mut world = world("ens5");
+    world.allowed_uplinks.insert("ens6".into());
+    let ens6 = Link { index: 9, name: "ens6".into(), ..Link::default() };
+    world.links.insert("ens6".into(), ens6);
+    world.uplinks.insert("ens6".into(), Seen { used: None, manner: BEFORE });
+    world.settle();
+    world.wanted.slice.segments.get_mut(&id(500)).unwrap().uplink = "ens6".into();
+    let plan = world.plan();
+    let marks: Vec<&str> = plan.handlings.iter().map(|handling| handling.mark.as_str()).collect();
+    assert!(marks.len() == 1 && marks[0] != world.links["ens5"].uplink, "{marks:?}");
+    world.settle();
+    assert_eq!(said(&world, 500), up());
+    assert_eq!((world.uplinks["ens5"].manner, world.links["ens5"].uplink.as_str()), (BEFORE, ""));
+    assert_eq!(world.names.uplink_of(&world.links["ens6"]), Some((id(500), BEFORE)));
 }
 
 #[test]

@@ -77,16 +77,14 @@ impl<'a> Uplinks<'a> {
 /// What segments may have for uplinks, as it is.
 pub fn inventory(facts: &Facts<'_>) -> Vec<Uplink> {
     let uplink = |name: &String| {
-        let way = find(facts, name);
-        Uplink {
-            interface: name.clone(),
-            kind: way.map(|way| match way {
-                Way::Nic { .. } => UplinkKind::Nic,
-                Way::LinuxBridge(_) => UplinkKind::Bridge,
-                Way::OvsBridge(_) => UplinkKind::OvsBridge,
-            }),
-            problem: problem(facts, name, way).unwrap_or_default(),
-        }
+        let found = find(facts, name);
+        let kind = found.as_ref().ok().map(|way| match way {
+            Way::Nic { .. } => UplinkKind::Nic,
+            Way::LinuxBridge(_) => UplinkKind::Bridge,
+            Way::OvsBridge(_) => UplinkKind::OvsBridge,
+        });
+        let problem = found.map_or_else(Some, |way| problem(facts, name, way)).unwrap_or_default();
+        Uplink { interface: name.clone(), kind, problem }
     };
     facts.allowed_uplinks.iter().map(uplink).collect()
 }
@@ -138,7 +136,7 @@ fn handling(facts: &Facts<'_>, link: &Link, wire: WireId, take: bool) -> Option<
         wire,
         index: link.index,
         name: link.name.clone(),
-        mark: facts.names.uplink_mark(wire, &before),
+        mark: facts.names.uplink_mark(wire, link.index, &before),
         take,
         now,
         then: if take { now.taken(facts.userspace()) } else { before },
@@ -150,70 +148,60 @@ fn way<'a>(facts: &Facts<'a>, wire: WireId, name: &'a str) -> Result<Way<'a>, St
     if !facts.allowed_uplinks.contains(name) {
         return Err(format!("labs may not use {name} of this host: name it in `uplinks` of [network]"));
     }
-    let way = find(facts, name);
+    let way = find(facts, name)?;
     if let Some(why) = problem(facts, name, way) {
         return Err(why);
     }
-    match way {
-        Some(Way::Nic { link, .. }) => {
-            let names_it = |other: WireId| {
-                facts.wanted.slice.segments.get(&other).is_some_and(|segment| segment.uplink == name)
-            };
-            let has_it = facts.names.uplink_of(link).map(|(holder, _)| holder);
-            let first = || facts.wanted.slice.segments.keys().copied().find(|other| names_it(*other));
-            if has_it.filter(|holder| names_it(*holder)).or_else(first) != Some(wire) {
-                return Err(format!(
-                    "interface {name} is the uplink of another bridge of a lab, and can be that of one only"
-                ));
-            }
-            let seen = facts.uplinks.get(name);
-            let is_set = seen.is_some_and(|seen| seen.manner == seen.manner.taken(facts.userspace()));
-            Ok(Way::Nic { link, is_marked: has_it == Some(wire), is_set })
-        }
-        Some(way) => Ok(way),
-        None => Err(format!("there is no interface {name} on this host")),
+    let Way::Nic { link, .. } = way else { return Ok(way) };
+    let names_it =
+        |other: WireId| facts.wanted.slice.segments.get(&other).is_some_and(|segment| segment.uplink == name);
+    let has_it = facts.names.uplink_of(link).map(|(holder, _)| holder);
+    let first = || facts.wanted.slice.segments.keys().copied().find(|other| names_it(*other));
+    if has_it.filter(|holder| names_it(*holder)).or_else(first) != Some(wire) {
+        return Err(format!(
+            "interface {name} is the uplink of another bridge of a lab, and can be that of one only"
+        ));
     }
+    let seen = facts.uplinks.get(name);
+    let is_set = seen.is_some_and(|seen| seen.manner == seen.manner.taken(facts.userspace()));
+    Ok(Way::Nic { link, is_marked: has_it == Some(wire), is_set })
 }
 
 /// What of the host is called so.
-fn find<'a>(facts: &Facts<'a>, name: &str) -> Option<Way<'a>> {
+fn find<'a>(facts: &Facts<'a>, name: &str) -> Result<Way<'a>, String> {
     let bridge = facts.ovs.and_then(|ovs| ovs.bridges.get_key_value(name));
     if let Some((name, _)) = bridge {
-        return Some(Way::OvsBridge(name));
+        return Ok(Way::OvsBridge(name));
     }
-    let link = facts.links.get(name)?;
-    Some(if link.is_bridge {
-        Way::LinuxBridge(link)
-    } else {
-        Way::Nic { link, is_marked: false, is_set: false }
-    })
+    match facts.links.get(name) {
+        None => Err(format!("there is no interface {name} on this host")),
+        Some(link) if link.is_bridge => Ok(Way::LinuxBridge(link)),
+        Some(link) => Ok(Way::Nic { link, is_marked: false, is_set: false }),
+    }
 }
 
 /// Why no segment can be joined to it.
-fn problem(facts: &Facts<'_>, name: &str, way: Option<Way<'_>>) -> Option<String> {
-    let own = |what: &str| Some(format!("{what} {name} is netloom's own"));
+fn problem(facts: &Facts<'_>, name: &str, way: Way<'_>) -> Option<String> {
+    let own = || Some(format!("bridge {name} is netloom's own"));
     match way {
-        None => Some(format!("there is no interface {name} on this host")),
-        Some(Way::LinuxBridge(bridge)) if is_netlooms(facts, bridge) => own("bridge"),
-        Some(Way::LinuxBridge(bridge)) if !bridge.up => {
+        Way::LinuxBridge(bridge) if is_netlooms(facts, bridge) => own(),
+        Way::LinuxBridge(bridge) if !bridge.up => {
             Some(format!("bridge {name} is down: ip link set {name} up"))
         }
-        Some(Way::LinuxBridge(_)) => None,
-        Some(Way::OvsBridge(_)) => {
+        Way::LinuxBridge(_) => None,
+        Way::OvsBridge(_) => {
             let bridges = &facts.ovs?.bridges;
             let bridge = bridges.get(name)?;
             if bridge.owner.is_some() {
-                return own("bridge");
+                return own();
             }
-            let by = |datapath: &str| if datapath == "netdev" { "userspace" } else { "the kernel" };
-            let ours = bridges.get(&facts.names.bridge).map(|bridge| bridge.datapath.as_str());
-            let ours = by(ours.unwrap_or(facts.new_datapath()));
-            let theirs = by(&bridge.datapath);
+            let where_to = |userspace| if userspace { "userspace" } else { "the kernel" };
+            let (ours, theirs) = (where_to(facts.userspace()), where_to(bridge.datapath == "netdev"));
             (ours != theirs).then(|| {
                 format!("bridge {name} forwards in {theirs} and bridges of labs in {ours}: give it the same datapath_type")
             })
         }
-        Some(Way::Nic { link, .. }) => nic_problem(facts, link),
+        Way::Nic { link, .. } => nic_problem(facts, link),
     }
 }
 
