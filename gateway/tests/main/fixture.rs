@@ -107,6 +107,7 @@ pub fn nodes() -> Vec<ps::NodeFacts> {
                     Default::default()
                 },
                 group: if id == "v1" { "servers".into() } else { String::new() },
+                uplink: if runtime == R::Bridge { "ens5" } else { "" }.into(),
                 ..p::NodeSpec::default()
             }),
             runtime: runtime.into(),
