@@ -131,10 +131,15 @@ impl Host {
     pub fn lives(&self) -> Vec<String> {
         let docker = self.docker.as_ref().expect("it is there until the machine goes");
         let all = docker.run(&["ps", "-aq"]).must().stdout;
+        if all.trim().is_empty() {
+            return Vec::new();
+        }
         let mut inspect = vec!["inspect", "-f", "{{.Name}} {{.Id}} {{.State.StartedAt}}"];
         inspect.extend(all.split_whitespace());
-        let said = if inspect.len() > 3 { docker.run(&inspect).must().stdout } else { String::new() };
-        let mut lives: Vec<String> = said.lines().map(str::to_owned).collect();
+        let said = docker.run(&inspect);
+        // One that is removed meanwhile is not there.
+        assert!(said.ok() || said.stderr.contains("No such object"), "{}", said.stderr);
+        let mut lives: Vec<String> = said.stdout.lines().map(str::to_owned).collect();
         lives.sort();
         lives
     }

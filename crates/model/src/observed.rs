@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Digest, LabUid, NodeUid, WireId};
+use crate::slice::Lease;
 use crate::spec::{PortMapping, Stage};
 use crate::state::Runtime;
 
@@ -132,6 +133,9 @@ pub struct Observed {
     /// What this was read from; empty where nothing could be read.
     #[serde(default)]
     pub sources: Vec<Source>,
+    /// The lease that its host keeps for it.
+    #[serde(default)]
+    pub lease: Option<Lease>,
 }
 
 /// A point in a start at which stage commands are run.
@@ -169,6 +173,7 @@ impl Observed {
             stages_done: Vec::new(),
             ports: Vec::new(),
             sources: Vec::new(),
+            lease: None,
         }
     }
 }

@@ -188,6 +188,7 @@ pub const REASONS: &[Reason] = &[
 #[rustfmt::skip]
 pub const INTERNAL: &[Reason] = &[
     reason("NOT_SYNCED", Code::FailedPrecondition, &[], "A host was asked to remove something before it was told what it is to have.", "The scheduler sends Sync."),
+    reason("OVERTAKEN", Code::Aborted, &[], "A host was told something that was made out before what it was told since, or before it lost its leases.", "The scheduler tells it anew."),
     reason("REMOVAL_FAILED", Code::Unavailable, &[], "A host could not remove everything yet.", "The scheduler asks again."),
     reason("STALE_TERM", Code::FailedPrecondition, &[("current", "2"), ("given", "1")], "A scheduler that was replaced asked.", "It ends."),
     reason("TICKET_INVALID", Code::PermissionDenied, &[], "A ticket does not open what was asked for.", "The gateway asks for a new one."),

@@ -59,6 +59,18 @@ pub struct Instance {
     /// The snapshot that the start for [`Instance::restarts`] begins from; empty: from its disk as it is.
     #[serde(default)]
     pub restore: String,
+    /// Its lease; none: it goes on whatever its host hears. Not part of the hash.
+    #[serde(default)]
+    pub lease: Option<Lease>,
+}
+
+/// How long an instance goes on where its host is not told that it may: then it may be made anew elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Seconds after which its host stops it where the lease was not renewed.
+    pub seconds: u32,
+    /// The generation of its lab's spec that last changed how long leases are: no two leases that were asked for one after the other are alike.
+    pub generation: u64,
 }
 
 /// How to tell that an instance has booted. Not part of the hash.

@@ -47,6 +47,14 @@ pub(crate) fn read(input: &Input<'_>, root: &Node, report: &mut Report) -> Parse
             }
             "plane" => parsed.spec.plane = word(entry, report),
             "placement-policy" => parsed.spec.placement_policy = word(entry, report).unwrap_or_default(),
+            "reschedule-after" => {
+                places.add("reschedule_after_seconds", entry.node.pos);
+                let seconds = |text: &str| {
+                    value::duration(text).and_then(|s| u32::try_from(s).map_err(|_| "is too long".into()))
+                };
+                parsed.spec.reschedule_after_seconds =
+                    value::parsed(&entry.node, report, seconds).map(|s| s.value).unwrap_or_default();
+            }
             "project" => {
                 places.add("project", entry.node.pos);
                 parsed.spec.project = value::text(&entry.node, report).map(|p| p.value).unwrap_or_default();

@@ -21,6 +21,7 @@ const OTHER_WORDS: &[&str] = &[
     "DATA_LOSS",
     "DISK_ON_HOST",
     "FAILED_PRECONDITION",
+    "HOST_ANSWERS",
     "INVALID_ARGUMENT",
     "MOVE_FAILED",
     "NETWORK_ELSEWHERE",

@@ -21,6 +21,9 @@ pub enum Error {
     /// Something is to be removed before the first Sync.
     #[error("this host has not been told what it is to run since it started; send Sync first")]
     NotSynced,
+    /// It was said before something that this host was told since, or that its leases were lost.
+    #[error("this host was told something newer meanwhile; say what is wanted now")]
+    Overtaken,
     /// The runtime does not answer, or this service has no descriptor left to ask with.
     #[error("{0}")]
     Unavailable(String),
@@ -165,6 +168,7 @@ impl From<Error> for Failure {
         let (code, reason) = match e {
             Error::Fence(e) => return e.into(),
             Error::NotSynced => (Code::FailedPrecondition, "NOT_SYNCED"),
+            Error::Overtaken => (Code::Aborted, "OVERTAKEN"),
             Error::Unavailable(_) => (Code::Unavailable, "RUNTIME_UNREACHABLE"),
             Error::Overloaded(_) => (Code::ResourceExhausted, "RUNTIME_OVERLOADED"),
             Error::NoDirectIo(_) => (Code::FailedPrecondition, "NO_DIRECT_IO"),

@@ -69,7 +69,7 @@ where
 impl ComputeService for Grpc {
     async fn sync(&self, request: Request<p::SyncRequest>) -> Result<Response<p::SyncResponse>, Status> {
         let r = request.into_inner();
-        self.host.sync(r.term, instances(r.instances)?, r.ticket_key, r.more)?;
+        self.host.sync(r.term, &r.beat, instances(r.instances)?, r.ticket_key, r.more)?;
         Ok(Response::new(p::SyncResponse {}))
     }
 
@@ -78,7 +78,7 @@ impl ComputeService for Grpc {
         request: Request<p::EnsureRequest>,
     ) -> Result<Response<p::EnsureResponse>, Status> {
         let r = request.into_inner();
-        self.host.ensure(r.term, instances(r.instances)?)?;
+        self.host.ensure(r.term, &r.beat, instances(r.instances)?)?;
         Ok(Response::new(p::EnsureResponse {}))
     }
 
@@ -106,6 +106,12 @@ impl ComputeService for Grpc {
         let starts = starts.collect::<Result<_, Error>>()?;
         self.host.settle(r.term, starts)?;
         Ok(Response::new(p::SettleResponse {}))
+    }
+
+    async fn renew(&self, request: Request<p::RenewRequest>) -> Result<Response<p::RenewResponse>, Status> {
+        let r = request.into_inner();
+        self.host.renew(r.term, &r.beat)?;
+        Ok(Response::new(p::RenewResponse {}))
     }
 
     type ObserveStream = Streamed<p::ObserveResponse>;

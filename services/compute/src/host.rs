@@ -21,6 +21,7 @@ use crate::exec_runs::ExecRuns;
 use crate::files::Files;
 use crate::holds::Holds;
 use crate::images::Images;
+use crate::lease::Lease;
 use crate::netns::Netns;
 use crate::pins::Pins;
 use crate::slice::Parts;
@@ -60,6 +61,7 @@ pub struct Host {
     /// Ends everything.
     pub shutdown: Shutdown,
     fence: Fence,
+    lease: Lease,
     parts: Mutex<Parts>,
     ticket_key: Mutex<Vec<u8>>,
     kinds: Catalogue,
@@ -101,6 +103,7 @@ impl Host {
         netns: Option<Arc<Netns>>,
         pins: Option<Arc<Pins>>,
         fence: Fence,
+        lease: Lease,
         kinds: Catalogue,
         shutdown: Shutdown,
     ) -> Host {
@@ -117,6 +120,7 @@ impl Host {
             stops: Semaphore::new(STOPS_AT_ONCE),
             shutdown,
             fence,
+            lease,
             parts: Mutex::default(),
             ticket_key: Mutex::default(),
             kinds,
@@ -132,6 +136,7 @@ impl Host {
     pub fn sync(
         self: &Arc<Self>,
         term: u64,
+        beat: &str,
         part: Vec<Instance>,
         ticket_key: Vec<u8>,
         more: bool,
@@ -142,16 +147,40 @@ impl Host {
         }
         let whole = self.parts.lock().expect("no holder panics").add(term, part, more);
         if let Some(slice) = whole {
+            self.lease.keep(beat, &slice, true)?;
             tracing::info!(instances = slice.len(), term, "slice synced");
+            self.look_at_leases();
             self.table.sync(self.with_drivers(slice), &traceparent());
             self.sweep();
         }
         Ok(())
     }
 
-    /// Adds or changes instances.
-    pub fn ensure(&self, term: u64, instances: Vec<Instance>) -> Result<(), Error> {
+    /// What is said with each word of this host.
+    pub fn beat(&self) -> String {
+        self.lease.beat()
+    }
+
+    /// Whoever leads heard the word with this beat: leases go on from there.
+    pub fn renew(&self, term: u64, beat: &str) -> Result<(), Error> {
         self.admit(term)?;
+        // What is over is stopped, however soon leases go on.
+        self.look_at_leases();
+        self.lease.renew(beat);
+        self.look_at_leases();
+        Ok(())
+    }
+
+    /// Has what has no lease any more stopped.
+    pub fn look_at_leases(&self) {
+        self.table.leases_are_over(self.lease.over());
+    }
+
+    /// Adds or changes instances.
+    pub fn ensure(&self, term: u64, beat: &str, instances: Vec<Instance>) -> Result<(), Error> {
+        self.admit(term)?;
+        self.lease.keep(beat, &instances, false)?;
+        self.look_at_leases();
         self.table.ensure(self.with_drivers(instances), &traceparent());
         Ok(())
     }
@@ -168,7 +197,9 @@ impl Host {
             return Err(Error::NotSynced);
         }
         let mut failures = Vec::new();
+        let mut asked = BTreeSet::new();
         for (uid, answer) in self.table.remove(&uids, &labs, &traceparent()) {
+            asked.insert(uid);
             match answer.await {
                 Ok(Ok(())) => {}
                 Ok(Err(message)) => failures.push(NotRemoved { uid: uid.to_string(), message }),
@@ -176,6 +207,7 @@ impl Host {
                     .push(NotRemoved { uid: uid.to_string(), message: "this service is ending".to_owned() }),
             }
         }
+        self.lease.forget(|uid| asked.contains(uid) && !self.table.is_known(*uid))?;
         for lab in labs {
             if let Err(e) = self.remove_lab(lab, failures.is_empty()).await {
                 failures.push(NotRemoved { uid: lab.to_string(), message: e.to_string() });

@@ -33,6 +33,7 @@ mod host;
 mod hosts_file;
 mod images;
 mod inventory;
+mod lease;
 mod log;
 mod memory;
 mod mounts;
@@ -67,6 +68,7 @@ use host::Host;
 use images::Images;
 use images::scrub::{self, Pace};
 use inventory::Inventory;
+use lease::Lease;
 use netns::Netns;
 use pins::Pins;
 use table::Table;
@@ -120,6 +122,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
         netns.clone(),
         pins.clone(),
         Fence::open(&term_file(&settings.data_dir, "compute"))?,
+        Lease::open(settings.data_dir.join("compute").join("lease"))?,
         settings.catalogue()?,
         shutdown.clone(),
     ));
@@ -132,6 +135,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
         tasks.spawn(disk::run(host.clone(), inventory.clone(), settings.data_dir.clone()));
     }
     tasks.spawn(reconcile::run(host.clone()));
+    tasks.spawn(lease::run(host.clone()));
     tasks.spawn(images::run(host.clone()));
     let every = Duration::from_secs(config.image_check_seconds);
     let pace = Pace::Idle { bytes_per_second: config.image_check_bytes_per_second };

@@ -145,7 +145,7 @@ impl Memory {
                 self.start_demanded = false;
             }
             Step::Refresh => {}
-            Step::Stop | Step::SetAside | Step::Remove => self.retry_at = None,
+            Step::Stop | Step::Halt | Step::SetAside | Step::Remove => self.retry_at = None,
             // It is to run again, however it came to stand aside.
             Step::BringBack => (self.retry_at, self.start_demanded) = (None, true),
         }

@@ -19,6 +19,9 @@ const HOPELESS: u32 = 3;
 /// Said of what is held.
 const HELD: &str = "waits for other nodes";
 
+/// Said of what was stopped because its host was cut off.
+const LEASE_IS_OVER: &str = "its host has not heard of the scheduler for so long that it may run elsewhere";
+
 /// What is asked of an instance.
 #[derive(Debug, Clone, Copy)]
 pub enum Want<'a> {
@@ -39,6 +42,8 @@ pub enum Step {
     Start,
     /// Stops it, keeping its disk.
     Stop,
+    /// Stops it at once, since it may run elsewhere soon.
+    Halt,
     /// Stops it and takes it out of the way of what takes its place, keeping its disk.
     SetAside,
     /// Gives it its place again.
@@ -52,7 +57,7 @@ pub enum Step {
 impl Step {
     /// True when its process ends by it.
     pub fn ends(self) -> bool {
-        matches!(self, Step::Stop | Step::SetAside | Step::Remove)
+        matches!(self, Step::Stop | Step::Halt | Step::SetAside | Step::Remove)
     }
 }
 
@@ -85,6 +90,8 @@ pub struct Peer {
 pub struct Situation<'a> {
     /// A Sync was taken since the service started.
     pub synced: bool,
+    /// Its lease is over: it does not run, whatever is asked.
+    pub over: bool,
     /// The runtime answers.
     pub answers: bool,
     /// What is asked.
@@ -103,7 +110,18 @@ pub struct Situation<'a> {
 
 /// What is to happen next.
 pub fn next(s: &Situation<'_>, now: Instant) -> Next {
-    if !s.synced || !s.answers || s.doing.is_some() {
+    if !s.answers || s.doing.is_some() {
+        return Next::Nothing;
+    }
+    if s.over {
+        let later = s.memory.retry_at.filter(|at| s.memory.failure.is_some() && *at > now);
+        return match (runs(s.found), later) {
+            (true, None) => Next::Do(Step::Halt),
+            (true, Some(at)) => Next::At(at),
+            (false, _) => Next::Nothing,
+        };
+    }
+    if !s.synced {
         return Next::Nothing;
     }
     let instance = match s.want {
@@ -173,6 +191,10 @@ pub fn came_about(s: &Situation<'_>) -> Option<Step> {
 pub fn phase(s: &Situation<'_>) -> (Phase, String) {
     if !s.answers {
         return (Phase::Unknown, "its runtime does not answer".to_owned());
+    }
+    if s.over && !runs(s.found) {
+        let phase = if s.found.is_some() { Phase::Stopped } else { Phase::Absent };
+        return (phase, LEASE_IS_OVER.to_owned());
     }
     let is_back = matches!(s.want, Want::Keep(i) if i.wanted.stays());
     if s.found.is_some_and(|f| f.aside) && !is_back {

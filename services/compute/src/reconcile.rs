@@ -133,9 +133,13 @@ async fn take(host: &Arc<Host>, job: &Job) -> Result<(), Error> {
             started?;
             tracing::info!(instance = id, "instance started");
         }
-        Step::Stop => {
+        Step::Stop | Step::Halt => {
             fail_point::pass("compute.stop", "before");
-            driver.stop(id).await?;
+            if job.step == Step::Stop {
+                driver.stop(id).await?
+            } else {
+                driver.halt(id).await?
+            }
             fail_point::pass("compute.stop", "after");
             tracing::info!(instance = id, "instance stopped");
             host.look(job.driver, id).await?;

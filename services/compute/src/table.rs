@@ -83,6 +83,8 @@ struct Inner {
     sharers: peers::Sharers,
     files: Arc<Files>,
     synced: bool,
+    /// Instances whose lease is over.
+    over: BTreeSet<NodeUid>,
     /// Which drivers answer.
     answers: Vec<bool>,
     /// Without which drivers' answers it is not known what exists: those that were named or of which an earlier run left something, and those that answered once.
@@ -114,6 +116,7 @@ impl Table {
             sharers: peers::Sharers::default(),
             files,
             synced: false,
+            over: BTreeSet::new(),
             answers: vec![false; sources.len()],
             needed,
             sources,
@@ -205,6 +208,30 @@ impl Table {
         answers
     }
 
+    /// These have no lease any more: they are stopped, whatever was said of them. When the lease of one goes on again, the slice counts for nothing until the next Sync: it may be elsewhere by now.
+    pub fn leases_are_over(&self, over: BTreeSet<NodeUid>) {
+        let mut inner = self.lock();
+        if inner.over == over {
+            return;
+        }
+        let (ended, back) = (over.difference(&inner.over).count(), inner.over.difference(&over));
+        if ended > 0 {
+            tracing::warn!(
+                instances = ended,
+                "leases are over, since no scheduler was heard: what had them is stopped"
+            );
+        }
+        if back.filter(|uid| inner.entries.contains_key(*uid)).count() > 0 {
+            tracing::info!("leases go on again: what is to run is not known until the scheduler says so");
+            inner.synced = false;
+        }
+        inner.over = over;
+        inner.look.at_everything();
+        inner.retell();
+        let _ = self.told.send(Told::Everything);
+        self.wake.notify_one();
+    }
+
     // ---- what is seen
 
     /// To be taken before one looks: what was seen later than another look began is not overwritten by it.
@@ -227,10 +254,11 @@ impl Table {
         entry.driver = driver;
         entry.remember(|record| record.saw(&found));
         if let Process::Ended { code, .. } = found.process {
+            let is_stopped = matches!(entry.doing, Some(Step::Stop | Step::Halt));
             let asked = match &entry.wish {
-                Wish::Keep(i) => Some(i.wanted != Wanted::Running || entry.doing == Some(Step::Stop)),
+                Wish::Keep(i) => Some(i.wanted != Wanted::Running || is_stopped),
                 // It is judged when something is said of it; what is removed needs no memory.
-                Wish::Unsaid | Wish::Gone => None,
+                Wish::Unsaid | Wish::Gone => is_stopped.then_some(true),
             };
             if let Some(asked) = asked {
                 entry.remember(|record| record.judge(&found, asked));
@@ -424,7 +452,7 @@ impl Inner {
 
     fn observed(&self, uid: NodeUid, entry: &Entry) -> Observed {
         let source = self.answers[entry.driver].then(|| self.sources[entry.driver]);
-        entry.observed(uid, source, self.peer_of(uid).as_ref())
+        entry.observed(uid, source, self.over.contains(&uid), self.peer_of(uid).as_ref())
     }
 
     fn snapshot(&self) -> Snapshot {

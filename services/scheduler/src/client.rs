@@ -19,7 +19,7 @@ use netloom_service::status::{from_status, is_cut};
 use netloom_service::{Channel, Connector, Endpoint};
 use tonic::Status;
 
-pub use self::compute::{CheckResult, CheckedImage, ComputeEvent, ImageFacts, Refused};
+pub use self::compute::{CheckResult, CheckedImage, Clocks, ComputeEvent, ImageFacts, Refused};
 pub use self::network::{NetworkEvent, NetworkObjects};
 pub use self::registry::{ImageHost, ImageUse, RegistryClient, Resolved, StoredBlob, Verdict};
 use crate::config::HostConfig;
@@ -90,6 +90,8 @@ pub struct HostClient {
     compute: ComputeServiceClient<Channel>,
     network: NetworkServiceClient<Channel>,
     term: u64,
+    /// What was heard of it before what it is told was read: see [`HostClient::having_heard`].
+    beat: String,
 }
 
 impl HostClient {
@@ -111,7 +113,13 @@ impl HostClient {
             compute: compute.max_decoding_message_size(MAX_MESSAGE),
             network: network.max_decoding_message_size(MAX_MESSAGE),
             term,
+            beat: String::new(),
         }
+    }
+
+    /// The same, to tell what is read from now on: a host refuses what was read before it lost leases.
+    pub fn having_heard(&self, beat: String) -> HostClient {
+        HostClient { beat, ..self.clone() }
     }
 
     fn error(&self, service: &'static str) -> impl Fn(Failure) -> Error + use<> {

@@ -46,6 +46,7 @@ pub mod figures;
 pub mod grpc;
 pub mod hosts;
 pub mod janitor;
+pub mod lost;
 pub mod membership;
 pub mod observer;
 pub mod operation;
@@ -144,6 +145,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     tasks.spawn(place_again(core.clone(), shutdown.clone()));
     tasks.spawn(drain::run(core.clone(), shutdown.clone()));
     tasks.spawn(janitor::run(core.clone(), shutdown.clone()));
+    tasks.spawn(lost::run(core.clone(), shutdown.clone()));
 
     let grpc = SchedulerServiceServer::new(Grpc::new(core.clone(), shutdown.clone()));
     service

@@ -47,10 +47,11 @@ pub async fn listen_compute(core: Arc<Scheduler>, host: HostClient, shutdown: Sh
             let mut first = true;
             while let Some(Some(event)) = silence.bound(stream.next(), &shutdown).await {
                 match event {
-                    Ok((event, clock_us)) => {
+                    Ok((event, clocks)) => {
                         silence.heard();
                         core.world.compute(&host.id, |view, dirty| {
-                            compare_clocks(view, &host.id, clock_us);
+                            compare_clocks(view, &host.id, clocks.us);
+                            view.beat = clocks.beat;
                             compute_said(view, dirty, event, first)
                         });
                         first = false;

@@ -9,6 +9,7 @@ mod apart;
 mod before;
 mod explain;
 mod links;
+pub mod lost;
 mod moves;
 mod reason;
 mod rebalance;
@@ -83,8 +84,12 @@ pub struct Context<'a> {
 pub fn plan(current: &LabRows, spec: &LabSpec, ctx: Context<'_>) -> Planned {
     let mut rows = current.clone();
     if *rows.lab.spec != *spec {
+        let leases_change = rows.lab.spec.reschedule_after_seconds != spec.reschedule_after_seconds;
         rows.lab.spec = spec.clone().into();
         rows.lab.generation += 1;
+        if leases_change {
+            rows.lab.leases = rows.lab.generation;
+        }
         rows.lab.update_us = ctx.now;
     }
     let mut actions = Vec::new();

@@ -40,6 +40,9 @@ pub struct LabRow {
     /// How many deploys of it succeeded: hosts keep what nodes made of files that are written over until the next one does.
     #[serde(default)]
     pub deploys: u64,
+    /// The generation that last changed how long leases of its instances are.
+    #[serde(default)]
+    pub leases: u64,
     /// Running, or absent while it is being removed.
     pub wanted: Wanted,
     /// Trace context of the call that last changed it.
@@ -398,6 +401,7 @@ impl LabRows {
             completed: None,
             generation: 0,
             deploys: 0,
+            leases: 0,
             wanted: Wanted::Running,
             traceparent: String::new(),
             create_us: now,

@@ -306,7 +306,9 @@ impl Scheduler {
                 NodeState::Stopping => phase(n).is_some(),
                 _ => false,
             };
-            busy.iter().any(|rows| rows.nodes.values().filter(is_on_its_way).nth(LAST).is_some())
+            // Each host has its last few, and they end at the same time.
+            let last = |rows: &LabRows| LAST * rows.hosts.len().max(1);
+            busy.iter().any(|rows| rows.nodes.values().filter(is_on_its_way).nth(last(rows)).is_some())
         })
     }
 

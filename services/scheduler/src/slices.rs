@@ -21,6 +21,7 @@ use netloom_model::spec::{Endpoint, EndpointType, NetworkMode};
 use netloom_model::state::{NodeState, Runtime, Wanted};
 
 use crate::plan::guest_name;
+use crate::plan::lost;
 use crate::rows::{AUTHORITY, ImageStep, Index, LabRows, LinkRow, NicRow, NodeRow};
 use crate::{claims, operation, stages};
 
@@ -72,6 +73,7 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
                 restarts: n.restarts,
                 wipes: n.wipes,
                 restore: n.restore.clone(),
+                lease: lost::lease(rows, n),
                 // One that left and is back may meet what its successor was sent.
                 held: stages::is_held(rows, n) || rows.has_files_due(n),
                 certificate: certificate(rows, n),

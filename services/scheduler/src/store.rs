@@ -58,6 +58,8 @@ type Connection = sqlx::AnyConnection;
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long it may take to take leave of it.
 const CLOSE: Duration = Duration::from_secs(2);
+/// How long it is waited for an answer whether one still leads.
+const LEADS: Duration = Duration::from_secs(2);
 /// How many events are deleted at once at least.
 const PRUNE_STEP: u64 = 10;
 
@@ -215,6 +217,16 @@ impl Store {
     /// The term that it leads in: higher than every one before, also of other databases that the same hosts served.
     pub fn term(&self) -> u64 {
         self.term
+    }
+
+    /// True when nobody else had begun to lead when this was asked. A leader that is cut off from the database does not know, and gets no answer.
+    pub async fn leads(&self) -> Result<bool> {
+        let Some(term) = self.lead.fence() else { return Ok(true) };
+        let now = async { lead::term(&mut *self.pool.acquire().await?).await };
+        match timeout(LEADS, now).await {
+            Ok(now) => Ok(now? == Some(term)),
+            Err(_) => Ok(false),
+        }
     }
 
     /// Waits until this scheduler must not lead any more, and says why.

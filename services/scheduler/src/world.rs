@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use netloom_model::id::{HostId, LabUid, NodeUid, WireId};
 use netloom_model::observed::{
@@ -12,6 +13,7 @@ use netloom_model::observed::{
 };
 use netloom_model::plan::Unplaced;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::bells::Bells;
 use crate::policy::HostPolicy;
@@ -36,6 +38,8 @@ pub struct ComputeView {
     pub heard: Heard,
     /// When it last was.
     pub heard_us: i64,
+    /// What it said last that its leases are renewed with; empty when it keeps none.
+    pub beat: String,
     /// How far the host's clock is ahead of this machine's; less than 0 when it is behind.
     pub ahead_us: i64,
     /// When each of its sources was last read, or known to answer.
@@ -99,9 +103,16 @@ pub struct HostView {
     pub drain: Option<Drain>,
     /// Nodes of labs that stay on it all the same, and why.
     pub stay: BTreeMap<LabUid, Vec<Unplaced>>,
+    /// When one of its services was last heard of, or first listened to, by a clock that is never set.
+    pub heard_at: Option<Instant>,
 }
 
 impl HostView {
+    /// A host that is listened to from now on.
+    fn begun(cordoned: bool, drain: Option<Drain>) -> HostView {
+        HostView { cordoned, drain, heard_at: Some(Instant::now()), ..HostView::default() }
+    }
+
     /// True when both services are heard of.
     pub fn is_heard(&self) -> bool {
         self.compute.heard == Heard::Yes && self.network.heard == Heard::Yes
@@ -110,6 +121,11 @@ impl HostView {
     /// When the service that was heard of longer ago was; 0 when one never was.
     pub fn heard_us(&self) -> i64 {
         self.compute.heard_us.min(self.network.heard_us)
+    }
+
+    /// For how long nothing was heard of it since this scheduler leads: what a former one heard, it does not know.
+    pub fn silent(&self) -> Duration {
+        self.heard_at.map_or(Duration::ZERO, |at| at.elapsed())
     }
 
     /// True while one of them may still be heard of for the first time.
@@ -163,6 +179,7 @@ pub struct World {
     pushed: Mutex<Pushed>,
     left: Mutex<BTreeMap<(LabUid, HostId), String>>,
     cleaned: Mutex<BTreeSet<(LabUid, HostId)>>,
+    given_up: Mutex<BTreeMap<HostId, String>>,
     changed: watch::Sender<u64>,
     bells: Bells,
     answers: watch::Sender<u64>,
@@ -173,11 +190,12 @@ impl World {
     /// A world of these hosts, none of them heard of yet.
     pub fn new(hosts: impl Iterator<Item = HostId>) -> World {
         World {
-            hosts: Mutex::new(hosts.map(|h| (h, HostView::default())).collect()),
+            hosts: Mutex::new(hosts.map(|h| (h, HostView::begun(false, None))).collect()),
             dirty: Mutex::default(),
             pushed: Mutex::default(),
             left: Mutex::default(),
             cleaned: Mutex::default(),
+            given_up: Mutex::default(),
             changed: watch::Sender::new(0),
             bells: Bells::default(),
             answers: watch::Sender::new(0),
@@ -197,7 +215,7 @@ impl World {
 
     /// A host that may be heard of from now on.
     pub fn add(&self, host: &HostId, cordoned: bool, drain: Option<Drain>) {
-        let view = HostView { cordoned, drain, ..HostView::default() };
+        let view = HostView::begun(cordoned, drain);
         self.hosts.lock().expect("no holder panics").entry(host.clone()).or_insert(view);
         self.mark(|dirty| dirty.room = true);
     }
@@ -235,10 +253,10 @@ impl World {
         self.read(|hosts| hosts.iter().filter_map(|(id, view)| Some((id.clone(), view.drain?))).collect())
     }
 
-    /// Notes which nodes of a lab stay on a host that is drained, and why; none when nothing of it is there any more.
+    /// Notes which nodes of a lab stay on a host that is drained or silent, and why; none when nothing of it is there any more.
     pub fn stay(&self, host: &HostId, lab: LabUid, nodes: Option<Vec<Unplaced>>) {
         self.update(host, |view, _| {
-            match nodes.filter(|nodes| !nodes.is_empty() && view.drain.is_some()) {
+            match nodes.filter(|nodes| !nodes.is_empty() && (view.drain.is_some() || !view.is_heard())) {
                 Some(nodes) => drop(view.stay.insert(lab, nodes)),
                 None => drop(view.stay.remove(&lab)),
             }
@@ -318,6 +336,10 @@ impl World {
             let news = change(&mut view.compute, dirty);
             view.compute.heard = Heard::Yes;
             view.compute.heard_us = now_us();
+            view.heard_at = Some(Instant::now());
+            if view.drain.is_none() {
+                view.stay.clear();
+            }
             if first || news.inventory {
                 dirty.room = true;
                 dirty.told.insert(host.clone());
@@ -336,6 +358,7 @@ impl World {
             let news = change(&mut view.network, dirty);
             view.network.heard = Heard::Yes;
             view.network.heard_us = now_us();
+            view.heard_at = Some(Instant::now());
             if first || news.inventory {
                 dirty.room = true;
                 dirty.told.insert(host.clone());
@@ -428,6 +451,20 @@ impl World {
         let of = (lab, host.clone());
         self.cleaned.lock().expect("no holder panics").insert(of.clone());
         Cleaned { world: self, of }
+    }
+
+    /// Notes that nodes of a silent host are being made anew elsewhere, or are no longer. Meanwhile it counts for nothing what it says: see [`World::beat`].
+    pub fn give_up(&self, host: &HostId, does: bool) {
+        let mut given_up = self.given_up.lock().expect("no holder panics");
+        let last = || self.host(host, |view| view.compute.beat.clone()).unwrap_or_default();
+        if does { drop(given_up.insert(host.clone(), last())) } else { drop(given_up.remove(host)) }
+    }
+
+    /// What a host said last that its leases are renewed with; while nodes of it are being made anew elsewhere, what it had said before. Empty where it keeps none.
+    pub fn beat(&self, host: &HostId) -> String {
+        let given_up = self.given_up.lock().expect("no holder panics");
+        let last = || self.host(host, |view| view.compute.beat.clone()).unwrap_or_default();
+        given_up.get(host).cloned().unwrap_or_else(last)
     }
 
     /// True while files and networks of a lab are being removed from a host.

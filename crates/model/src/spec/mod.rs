@@ -82,6 +82,13 @@ pub struct LabSpec {
     /// The project it belongs to, whose quota it counts against; empty means none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub project: String,
+    /// How long a host is silent until containers on it are made anew elsewhere, in seconds; 0: never.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub reschedule_after_seconds: u32,
+}
+
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// The certificate authority of a lab.

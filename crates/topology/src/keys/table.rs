@@ -54,6 +54,12 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key(
         Top,
+        "reschedule-after",
+        Works,
+        "netloom's own: how long a host is silent until the containers on it are made anew on other hosts, 60 s at least: `5m`; without it they are unknown until it is [back](hosts.md#nodes-made-anew-by-themselves)",
+    ),
+    key(
+        Top,
         "project",
         Works,
         "netloom's own: the project that the lab belongs to, whose [quota](hosts.md#quotas-of-projects) its nodes count against",

@@ -27,6 +27,9 @@ impl ComputeService for Compute {
     async fn settle(&self, _: Request<pc::SettleRequest>) -> Result<Response<pc::SettleResponse>, Status> {
         Err(Status::unimplemented("the gateway does not call this"))
     }
+    async fn renew(&self, _: Request<pc::RenewRequest>) -> Result<Response<pc::RenewResponse>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
     type ObserveStream = Answers<pc::ObserveResponse>;
     async fn observe(&self, _: Request<pc::ObserveRequest>) -> Result<Response<Self::ObserveStream>, Status> {
         Err(Status::unimplemented("the gateway does not call this"))

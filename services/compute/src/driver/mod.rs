@@ -330,6 +330,10 @@ pub trait Driver: Send + Sync + 'static {
     fn refresh<'a>(&'a self, id: &'a str, instance: &'a Instance, has: &'a Limits) -> Answer<'a, ()>;
     /// Stops an instance, keeping its disk.
     fn stop<'a>(&'a self, id: &'a str) -> Answer<'a, ()>;
+    /// The same, without the time that it is given to end by itself where there is such a time.
+    fn halt<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
+        self.stop(id)
+    }
     /// Stops an instance and takes it out of the way, keeping its disk: its name, host ports, addresses and network namespace are free for another one. That it is so
     /// is to be found by every later look ([`Found::aside`]), whatever was started anew since. Done in part before, it is done to the end.
     fn set_aside<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()>;
@@ -434,6 +438,7 @@ pub(crate) mod testing {
             image_digest: String::new(),
             wipes: 0,
             restore: String::new(),
+            lease: None,
         }
     }
 

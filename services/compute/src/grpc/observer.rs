@@ -58,7 +58,7 @@ impl Observer {
         };
         let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let clock_us = i64::try_from(clock.as_micros()).unwrap_or_default();
-        Some(p::ObserveResponse { event: Some(event), clock_us })
+        Some(p::ObserveResponse { event: Some(event), clock_us, beat: self.host.beat() })
     }
 
     fn beat(&self, inventory: Option<p::Inventory>) -> p::Heartbeat {
@@ -125,6 +125,7 @@ mod tests {
             None,
             None,
             Fence::open(&dir.path().join("term")).unwrap(),
+            crate::lease::Lease::open(dir.path().join("lease")).unwrap(),
             Catalogue::embedded(),
             netloom_service::Shutdown::new(),
         );
@@ -136,7 +137,7 @@ mod tests {
             panic!("no snapshot")
         };
         assert!(first.instances.is_empty() && !first.more);
-        let add = || host.ensure(1, vec![Instance { uid: NodeUid::new(), ..instance() }]).unwrap();
+        let add = || host.ensure(1, "", vec![Instance { uid: NodeUid::new(), ..instance() }]).unwrap();
         (0..MANY).for_each(|_| add());
         let mut told = 0;
         loop {

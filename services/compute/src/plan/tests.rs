@@ -7,7 +7,17 @@ use crate::memory::SOON;
 static NOTHING: LazyLock<Record> = LazyLock::new(Record::default);
 
 fn at<'a>(want: Want<'a>, found: Option<&'a Found>, memory: &'a Memory) -> Situation<'a> {
-    Situation { synced: true, answers: true, want, found, doing: None, memory, record: &NOTHING, peer: None }
+    Situation {
+        synced: true,
+        over: false,
+        answers: true,
+        want,
+        found,
+        doing: None,
+        memory,
+        record: &NOTHING,
+        peer: None,
+    }
 }
 
 fn ended(code: i32) -> Found {
@@ -254,4 +264,18 @@ fn a_node_lives_in_the_namespace_of_its_peer() {
     assert_eq!(step(Some(&of("p", 7)), &peer("p", true, None)), Next::Nothing, "not read, not known");
     assert_eq!(step(Some(&of("p", 7)), &down), Next::Do(Step::Stop));
     assert_eq!(step(Some(&of("old", 7)), &up), Next::Do(Step::Remove), "its peer was made anew");
+}
+
+#[test]
+fn what_has_no_lease_any_more_is_stopped_and_not_started_whatever_is_asked() {
+    let (memory, now) = (Memory::default(), Instant::now());
+    let (one, running) = (instance(), found());
+    for want in [Want::Unsaid, Want::Gone, Want::Keep(&one)] {
+        for synced in [true, false] {
+            let s = Situation { synced, over: true, ..at(want, Some(&running), &memory) };
+            assert_eq!(next(&s, now), Next::Do(Step::Halt), "{want:?}");
+            assert_eq!(next(&Situation { found: None, ..s }, now), Next::Nothing);
+            assert_eq!(next(&Situation { answers: false, ..s }, now), Next::Nothing);
+        }
+    }
 }

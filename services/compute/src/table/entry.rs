@@ -119,6 +119,7 @@ impl Entry {
     pub(super) fn situation<'a>(
         &'a self,
         synced: bool,
+        over: bool,
         answers: bool,
         peer: Option<&'a Peer>,
     ) -> Situation<'a> {
@@ -129,6 +130,7 @@ impl Entry {
         };
         Situation {
             synced,
+            over,
             answers,
             want,
             found: self.found.as_ref(),
@@ -140,12 +142,19 @@ impl Entry {
     }
 
     /// As it is told; its driver read it from the source, or does not answer.
-    pub(super) fn observed(&self, uid: NodeUid, source: Option<Source>, peer: Option<&Peer>) -> Observed {
-        let (phase, detail) = plan::phase(&self.situation(true, source.is_some(), peer));
+    pub(super) fn observed(
+        &self,
+        uid: NodeUid,
+        source: Option<Source>,
+        over: bool,
+        peer: Option<&Peer>,
+    ) -> Observed {
+        let (phase, detail) = plan::phase(&self.situation(true, over, source.is_some(), peer));
         let mut o = Observed::absent(uid, self.lab_uid);
         (o.phase, o.detail) = (phase, detail);
         o.sources = source.into_iter().collect();
         o.wanted = matches!(self.wish, Wish::Keep(_));
+        o.lease = self.instance().and_then(|i| i.lease);
         o.exit_code = self.memory.exit_code;
         o.restart_count = self.memory.restart_count;
         (o.restarts, o.exited) = (self.record.restarts, self.record.exited);

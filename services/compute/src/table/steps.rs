@@ -15,7 +15,7 @@ impl Table {
         let mut work = Work::default();
         let mut changed = Vec::new();
         let peers = inner.peers();
-        let Inner { entries, synced, answers, look, .. } = &mut *inner;
+        let Inner { entries, synced, over, answers, look, .. } = &mut *inner;
         for uid in &look.take(entries.keys().copied(), now) {
             let Some(entry) = entries.get_mut(uid) else { continue };
             let answers = answers[entry.driver];
@@ -29,7 +29,7 @@ impl Table {
             if entry.busy {
                 continue;
             }
-            let situation = entry.situation(*synced, answers, peers.get(uid));
+            let situation = entry.situation(*synced, over.contains(uid), answers, peers.get(uid));
             match plan::next(&situation, now) {
                 Next::Nothing => {
                     if let Some(step) = plan::came_about(&situation) {
@@ -40,7 +40,7 @@ impl Table {
                 Next::At(at) => look.at(*uid, at),
                 Next::Do(step) => {
                     entry.busy = true;
-                    let is_stop = matches!(step, Step::Stop | Step::SetAside);
+                    let is_stop = matches!(step, Step::Stop | Step::Halt | Step::SetAside);
                     work.steps.push(Due { uid: *uid, driver: entry.driver, is_stop });
                 }
             }
@@ -54,10 +54,12 @@ impl Table {
     pub fn begin(&self, uid: NodeUid) -> Option<Job> {
         let mut inner = self.lock();
         let peer = inner.peer_of(uid);
-        let Inner { entries, synced, answers, .. } = &mut *inner;
+        let Inner { entries, synced, over, answers, .. } = &mut *inner;
         let entry = entries.get_mut(&uid)?;
-        let next =
-            plan::next(&entry.situation(*synced, answers[entry.driver], peer.as_ref()), Instant::now());
+        let next = plan::next(
+            &entry.situation(*synced, over.contains(&uid), answers[entry.driver], peer.as_ref()),
+            Instant::now(),
+        );
         let job = match next {
             Next::Do(step) => {
                 entry.doing = Some(step);

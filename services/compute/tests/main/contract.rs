@@ -153,7 +153,8 @@ async fn a_stale_term_is_refused_also_after_a_restart(mut rig: Rig) {
         let refused = rig.try_sync(6, &[]).await.unwrap_err();
         assert_eq!(refused.code(), Code::FailedPrecondition);
         assert_eq!(from_status(&refused).reason, "STALE_TERM");
-        let ensure = rig.client.clone().ensure(p::EnsureRequest { term: 6, instances: Vec::new() }).await;
+        let ensure =
+            rig.client.clone().ensure(p::EnsureRequest { term: 6, ..p::EnsureRequest::default() }).await;
         assert_eq!(from_status(&ensure.unwrap_err()).reason, "STALE_TERM");
         rig.stop().await;
         rig.start().await;

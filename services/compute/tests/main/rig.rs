@@ -281,6 +281,7 @@ impl Rig {
             image_digest: String::new(),
             wipes: 0,
             restore: String::new(),
+            lease: None,
         };
         rehash(&mut instance);
         instance
@@ -310,13 +311,18 @@ impl Rig {
 
     pub async fn try_sync(&self, term: u64, instances: &[Instance]) -> Result<(), tonic::Status> {
         let instances = instances.iter().cloned().map(Into::into).collect();
-        let request = p::SyncRequest { term, instances, ticket_key: KEY.to_vec(), more: false };
+        let beat = String::new();
+        let request = p::SyncRequest { term, instances, ticket_key: KEY.to_vec(), more: false, beat };
         self.client.clone().sync(request).await.map(drop)
     }
 
     pub async fn ensure(&self, instances: &[Instance]) {
         let instances = instances.iter().cloned().map(Into::into).collect();
-        self.client.clone().ensure(p::EnsureRequest { term: 1, instances }).await.unwrap();
+        self.client
+            .clone()
+            .ensure(p::EnsureRequest { term: 1, instances, ..p::EnsureRequest::default() })
+            .await
+            .unwrap();
     }
 
     pub async fn remove(&self, uids: &[NodeUid], labs: &[LabUid]) -> Vec<p::RemoveFailure> {

@@ -1,13 +1,17 @@
 //! What the sim driver's script can do.
 
+use std::time::Duration;
+
 use netloom_model::observed::Phase;
+use netloom_model::slice::{Instance, Lease};
 use netloom_model::state::Runtime;
 use netloom_proto::compute::v1 as p;
 use netloom_proto::v1 as pv;
+use netloom_service::status::from_status;
 
 use crate::rig::{Rig, rehash};
 
-async fn scripted(rig: &Rig, labels: &[(&str, &str)]) -> netloom_model::slice::Instance {
+async fn scripted(rig: &Rig, labels: &[(&str, &str)]) -> Instance {
     let mut one = rig.instance("r1");
     one.spec.labels.extend(labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
     rehash(&mut one);
@@ -82,4 +86,63 @@ async fn what_keeps_ending_is_failed_and_a_machine_can_be_played() {
     let failed = rig.until_phase(dying.uid, Phase::Failed).await;
     assert!(failed.detail.contains("4 times in a row"), "{}", failed.detail);
     assert_eq!(failed.restart_count, 3);
+}
+
+/// What this host says with its next word.
+async fn beat(rig: &Rig) -> String {
+    let mut words = rig.client.clone().observe(p::ObserveRequest {}).await.unwrap().into_inner();
+    words.message().await.unwrap().unwrap().beat
+}
+
+async fn renew(rig: &Rig, beat: &str) {
+    rig.client.clone().renew(p::RenewRequest { term: 1, beat: beat.into() }).await.unwrap();
+}
+
+/// Tells it the whole slice, as of when this was heard.
+async fn told(rig: &Rig, beat: &str, all: &[Instance]) -> Result<(), String> {
+    let instances = all.iter().cloned().map(Into::into).collect();
+    let request = p::SyncRequest { term: 1, instances, beat: beat.into(), ..p::SyncRequest::default() };
+    rig.client.clone().sync(request).await.map(drop).map_err(|status| from_status(&status).reason)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_lease_is_renewed_for_stops_by_itself_and_runs_again_when_a_sync_says_so() {
+    let rig = Rig::sim().await;
+    let lease = Some(Lease { seconds: 3, generation: 5 });
+    let leased = Instance { lease, ..rig.instance("leased") };
+    let all = [leased.clone(), rig.instance("free")];
+    let old = beat(&rig).await;
+    renew(&rig, &old).await;
+    told(&rig, &old, &all).await.unwrap();
+    let first = rig.until_phase(leased.uid, Phase::Running).await;
+    assert_eq!(first.lease, lease);
+    let free = rig.until_phase(all[1].uid, Phase::Running).await;
+    for _ in 0..10 {
+        renew(&rig, &beat(&rig).await).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let now = rig.until_phase(leased.uid, Phase::Running).await;
+    assert_eq!(now.start_id, first.start_id, "it goes on as long as its lease is renewed");
+    let stopped = rig.until_phase(leased.uid, Phase::Stopped).await;
+    assert!(stopped.detail.contains("not heard of the scheduler"), "{}", stopped.detail);
+    // Neither an answer that comes late starts it, nor what was to be when it was heard of last.
+    let last = beat(&rig).await;
+    renew(&rig, &old).await;
+    told(&rig, &last, &all).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    rig.until_phase(leased.uid, Phase::Stopped).await;
+    // Heard of again, it waits for the slice as it is by now.
+    let heard = beat(&rig).await;
+    renew(&rig, &heard).await;
+    assert_eq!(told(&rig, &last, &all).await, Err("OVERTAKEN".into()), "it may be elsewhere by now");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!rig.view.borrow().synced);
+    rig.until_phase(leased.uid, Phase::Starting).await;
+    told(&rig, &heard, &all).await.unwrap();
+    let again = rig.until_phase(leased.uid, Phase::Running).await;
+    assert_ne!(again.start_id, first.start_id);
+    assert_eq!(rig.until_phase(all[1].uid, Phase::Running).await.start_id, free.start_id, "others have none");
+    // One that is not in the slice any more has no lease, and stays as it is until it is removed.
+    told(&rig, &beat(&rig).await, &all[1..]).await.unwrap();
+    assert!(rig.remove(&[leased.uid], &[]).await.is_empty());
 }

@@ -13,10 +13,11 @@ use super::refuse::{lab_not_found, refuse_if_busy, refuse_without_vni, repeated_
 use super::{ATTEMPTS, Purpose, put_back};
 use crate::client::{ImageUse, Verdict};
 use crate::error::Result;
-use crate::plan::{Before, Context, MOVE_FAILED, Moves, move_nodes, on_host, rebalanced};
+use crate::plan::{Before, Context, MOVE_FAILED, Moves, lost, move_nodes, on_host, rebalanced};
 use crate::rows::{LabRows, OperationKind, OperationRow, OperationState};
 use crate::scheduler::Scheduler;
 use crate::store::{Tx, progress};
+use crate::world::{HostView, World};
 
 /// Nodes of a lab to be moved.
 #[derive(Debug, Clone)]
@@ -44,17 +45,26 @@ pub enum What {
     Nodes(Vec<String>, Option<HostId>),
     /// All nodes on a host.
     Off(HostId),
+    /// Those on a host that has been silent for so long that they run there no longer.
+    Lost(HostId),
     /// Those that would better be elsewhere.
     Rebalance,
 }
 
 impl Move {
     /// The nodes that are meant, and where they may go.
-    fn moves(&self, rows: &LabRows, ctx: Context<'_>) -> Result<Moves> {
+    fn moves(&self, rows: &LabRows, world: &World, ctx: Context<'_>) -> Result<Moves> {
         let moves = Moves { lose_disks: self.lose_disks, force: self.force, ..Moves::default() };
         match &self.what {
             What::Off(host) => {
                 Ok(Moves { nodes: on_host(rows, host), not_to: [host.clone()].into(), ..moves })
+            }
+            What::Lost(host) => {
+                // It may have been heard of meanwhile.
+                let silent = world.host(host, HostView::silent).unwrap_or_default();
+                let nodes = lost::given_up(rows, host, silent);
+                let not_to = [host.clone()].into();
+                Ok(Moves { nodes, not_to, silent_for: rows.lab.spec.reschedule_after_seconds, ..moves })
             }
             What::Rebalance => Ok(Moves { nodes: rebalanced(rows, self.lose_disks, ctx), ..moves }),
             What::Nodes(ids, to) => {
@@ -112,7 +122,7 @@ impl Scheduler {
             }
             let rooms = self.rooms(&mut tx, current.lab.uid).await?;
             let ctx = Purpose::Back.context(&self.catalogue, &rooms, tx.now());
-            let mut moves = asked.moves(&current, ctx)?;
+            let mut moves = asked.moves(&current, &self.world, ctx)?;
             self.refuse_no_host(&asked.what)?;
             moves.refused.clone_from(&refused);
             if !asked.asked {

@@ -25,6 +25,8 @@ use crate::error::Result;
 const PART: usize = 1 << 20;
 /// Bound of a call that sends files or asks a store.
 const STORE: Duration = Duration::from_secs(120);
+/// Bound of a renewal of leases: the next one comes a second later.
+const RENEW: Duration = Duration::from_secs(5);
 /// Bound of the silence between two signs of progress of a pull.
 const PULL_SILENCE: Duration = Duration::from_secs(300);
 
@@ -65,6 +67,15 @@ pub enum ComputeEvent {
         /// How long ago each source was last read, or known to answer.
         ages: BTreeMap<Source, Duration>,
     },
+}
+
+/// What the clocks of a host showed as it said something.
+#[derive(Debug, Clone, Default)]
+pub struct Clocks {
+    /// Microseconds since 1970; 0 when it does not say.
+    pub us: i64,
+    /// What leases are renewed with ([`HostClient::having_heard`]); empty when it keeps none.
+    pub beat: String,
 }
 
 /// What a store has of an image.
@@ -142,6 +153,7 @@ impl HostClient {
                 instances,
                 ticket_key: ticket_key.to_vec(),
                 more: i < count,
+                beat: self.beat.clone(),
             };
             fail_point::pass("scheduler.tell-sync", "before");
             bounded(NOTE, self.compute.clone().sync(request)).await.map_err(self.error(COMPUTE))?;
@@ -153,7 +165,7 @@ impl HostClient {
     /// Adds or changes instances.
     pub async fn ensure_instances(&self, instances: Vec<Instance>) -> Result<()> {
         for instances in batches(instances.into_iter().map(pc::Instance::from), pc::Instance::encoded_len) {
-            let request = pc::EnsureRequest { term: self.term, instances };
+            let request = pc::EnsureRequest { term: self.term, instances, beat: self.beat.clone() };
             fail_point::pass("scheduler.tell-instances", "before");
             bounded(NOTE, self.compute.clone().ensure(request)).await.map_err(self.error(COMPUTE))?;
             fail_point::pass("scheduler.tell-instances", "after");
@@ -189,10 +201,20 @@ impl HostClient {
         Ok(())
     }
 
-    /// What the host runs, as it is seen, and what its clock shows, in microseconds since 1970. Ends when the stream does, or with what cannot be read.
+    /// Says that the word of the host was heard: leases of its instances go on from when it said that.
+    pub async fn renew(&self) -> Result<()> {
+        if self.beat.is_empty() {
+            return Ok(());
+        }
+        let request = pc::RenewRequest { term: self.term, beat: self.beat.clone() };
+        bounded(RENEW, self.compute.clone().renew(request)).await.map_err(self.error(COMPUTE))?;
+        Ok(())
+    }
+
+    /// What the host runs, as it is seen, and what its clocks show. Ends when the stream does, or with what cannot be read.
     pub async fn observe_instances(
         &self,
-    ) -> Result<impl Stream<Item = Result<(ComputeEvent, i64)>> + Send + use<>> {
+    ) -> Result<impl Stream<Item = Result<(ComputeEvent, Clocks)>> + Send + use<>> {
         let call = bounded(NOTE, {
             let mut client = self.compute.clone();
             async move { client.observe(pc::ObserveRequest {}).await }
@@ -202,9 +224,9 @@ impl HostClient {
         let mut parts = Vec::new();
         Ok(stream.filter_map(move |message| {
             let said = message.map_err(|s| from_status(&s)).and_then(|m| {
-                let clock_us = m.clock_us;
+                let clocks = Clocks { us: m.clock_us, beat: m.beat.clone() };
                 let event = compute_event(m, &mut parts).map_err(unreadable)?;
-                Ok(event.map(|event| (event, clock_us)))
+                Ok(event.map(|event| (event, clocks)))
             });
             std::future::ready(said.map_err(&error).transpose())
         }))

@@ -280,7 +280,7 @@ fn drain(core: &Scheduler, host: &HostId) -> p::DrainState {
     }
 }
 
-/// The nodes that stay on a host that is drained.
+/// The nodes that stay on a host that is drained, or silent for too long.
 fn staying(core: &Scheduler, host: &HostId) -> Vec<p::StayingNode> {
     let stay = core.world.host(host, |view| view.stay.clone()).unwrap_or_default();
     let of_lab = |(lab, nodes): (_, Vec<netloom_model::plan::Unplaced>)| {

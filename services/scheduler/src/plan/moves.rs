@@ -42,6 +42,8 @@ pub struct Moves {
     pub lose_disks: bool,
     /// True when nodes may be made elsewhere although their host is not heard of and may still run them.
     pub force: bool,
+    /// After so many seconds without a word of it their host is given up; 0 where somebody asks.
+    pub silent_for: u32,
     /// What speaks against a host of a node beside what hosts say: an image that is not to be had there.
     pub refused: BTreeMap<NodeUid, Vec<Rejection>>,
 }
@@ -77,7 +79,11 @@ pub fn move_nodes(current: &LabRows, moves: &Moves, ctx: Context<'_>) -> (LabRow
             Some(_) => "; its change, which waited for room, comes with it",
             None => "",
         };
-        let reason = format!("moves from {from} to {to}{lost}{changes}");
+        let silent = match moves.silent_for {
+            0 => String::new(),
+            seconds => format!(", of which nothing was heard for {seconds} s,"),
+        };
+        let reason = format!("moves from {from}{silent} to {to}{lost}{changes}");
         let told = action(Verb::Recreate, Object::Node, old.id.as_str(), reason);
         actions.push(Action { host: to, ..told });
     }
@@ -111,7 +117,7 @@ fn settle(rows: &mut LabRows, ctx: Context<'_>) {
 }
 
 /// These, and all that share a network namespace with one of them: they are on one host.
-fn with_sharers(
+pub(super) fn with_sharers(
     rows: &LabRows,
     nodes: &BTreeMap<NodeUid, Option<HostId>>,
 ) -> BTreeMap<NodeUid, Option<HostId>> {

@@ -108,7 +108,8 @@ impl Service for Compute {
             ..Slice::default()
         };
         let has: HashMap<LabUid, Slice> = labs.iter().map(|r| (r.lab.uid, of(r))).collect();
-        let instances = has.values().flat_map(|s| s.instances.values()).cloned().collect();
+        let instances: Vec<Instance> = has.values().flat_map(|s| s.instances.values()).cloned().collect();
+        renew_for(core, host, &instances).await?;
         host.sync_instances(instances, &core.ticket_key).await?;
         Ok(has)
     }
@@ -200,6 +201,7 @@ impl Service for Compute {
 
 /// Tells what instances are to be like, then how far their starts are: commands that changed are known before they are due.
 async fn tell_all(core: &Scheduler, host: &HostClient, lab: LabUid, work: &Work) -> Result<()> {
+    renew_for(core, host, &work.ensure).await?;
     if !work.ensure.is_empty() {
         host.ensure_instances(work.ensure.clone()).await?;
         tracing::info!(instances = work.ensure.len(), "instances told");
@@ -220,6 +222,14 @@ async fn tell_all(core: &Scheduler, host: &HostClient, lab: LabUid, work: &Work)
         }
     })
     .await
+}
+
+/// What is told of has its lease from then on: else it would not run before the next renewal.
+async fn renew_for(core: &Scheduler, host: &HostClient, instances: &[Instance]) -> Result<()> {
+    if instances.iter().any(|i| i.lease.is_some()) && core.store.leads().await? {
+        host.renew().await?;
+    }
+    Ok(())
 }
 
 /// What of a lab's instances is told now.
@@ -440,6 +450,7 @@ mod tests {
             image_digest: String::new(),
             wipes: 0,
             restore: String::new(),
+            lease: None,
             nics: Vec::new(),
         }
     }

@@ -95,6 +95,7 @@ pub(super) fn lab_row(row: &SqlRow) -> Result<LabRow> {
         completed,
         generation: unsigned("labs.generation", row.try_get("generation")?)?,
         deploys: unsigned("labs.deploys", row.try_get("deploys")?)?,
+        leases: unsigned("labs.leases", row.try_get("leases")?)?,
         wanted: from_word("labs.wanted", row.try_get("wanted")?)?,
         traceparent: row.try_get("traceparent")?,
         create_us: row.try_get("create_us")?,
@@ -379,10 +380,11 @@ impl Tx<'_> {
 
     async fn put_lab(&mut self, lab: &LabRow) -> Result<()> {
         sqlx::query(
-            "INSERT INTO labs (uid, id, folded, spec_json, completed_json, generation, deploys, wanted, traceparent, create_us, update_us)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+            "INSERT INTO labs (uid, id, folded, spec_json, completed_json, generation, deploys, leases, wanted, traceparent, create_us, update_us)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
              ON CONFLICT (uid) DO UPDATE SET spec_json = excluded.spec_json, completed_json = excluded.completed_json,
-               generation = excluded.generation, deploys = excluded.deploys, wanted = excluded.wanted, traceparent = excluded.traceparent, update_us = excluded.update_us",
+               generation = excluded.generation, deploys = excluded.deploys, leases = excluded.leases, wanted = excluded.wanted,
+               traceparent = excluded.traceparent, update_us = excluded.update_us",
         )
         .bind(lab.uid.to_string())
         .bind(lab.id.as_str())
@@ -391,6 +393,7 @@ impl Tx<'_> {
         .bind(lab.completed.as_ref().map(to_json))
         .bind(number(lab.generation))
         .bind(number(lab.deploys))
+        .bind(number(lab.leases))
         .bind(word(&lab.wanted))
         .bind(&lab.traceparent)
         .bind(lab.create_us)

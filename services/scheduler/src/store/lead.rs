@@ -173,7 +173,7 @@ async fn try_to_lead(database: &Database) -> Result<Option<Connection>> {
 }
 
 /// The term in the database.
-async fn term(sql: &mut Connection) -> Result<Option<u64>> {
+pub(super) async fn term(sql: &mut Connection) -> Result<Option<u64>> {
     let row = sqlx::query("SELECT value FROM meta WHERE key = 'term'").fetch_optional(sql).await?;
     let value = row.map(|row| row.try_get::<String, _>("value")).transpose()?;
     Ok(value.and_then(|value| value.parse().ok()))

@@ -510,9 +510,11 @@ async fn a_leader_that_does_not_know_it_was_deposed_writes_nothing() {
     }
     let server = Postgres::start();
     let former = server.open().await;
+    assert!(former.leads().await.unwrap());
     // What a network does that fails: the lock is free again, while everything else of the leader's lives.
     server.run("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'");
     server.run("UPDATE meta SET value = CAST(CAST(value AS BIGINT) + 1 AS TEXT) WHERE key = 'term'");
+    assert!(!former.leads().await.unwrap(), "it has no leases renewed any more");
     let refused = save(&former, lab("late", 1)).await;
     assert!(matches!(refused, Err(netloom_scheduler::error::Error::Deposed)), "{refused:?}");
     tokio::time::timeout(Duration::from_secs(60), former.deposed()).await.unwrap();

@@ -14,6 +14,7 @@
 #[allow(dead_code, reason = "other tests ask for more")]
 mod fake;
 mod laws;
+mod lost;
 mod machine;
 mod people;
 mod weather;
@@ -37,13 +38,7 @@ const CALM: Duration = Duration::from_secs(120);
 
 async fn story(seed: u64) {
     let world = World::new(seed).await;
-    let laws = async {
-        loop {
-            laws::hold(&world);
-            sleep(STEP).await;
-        }
-    };
-    let told = async {
+    lawful(&world, async {
         let mut people = People::new(&world);
         tokio::select! {
             () = people.act() => {}
@@ -54,12 +49,23 @@ async fn story(seed: u64) {
         }
         world.mend();
         end(&world, &mut people).await;
+    })
+    .await;
+}
+
+/// A story in which at every step holds what must.
+async fn lawful(world: &World, told: impl Future<Output = ()>) {
+    let laws = async {
+        loop {
+            laws::hold(world);
+            sleep(STEP).await;
+        }
     };
     tokio::select! {
         () = told => {}
         () = laws => {}
     }
-    laws::hold(&world);
+    laws::hold(world);
 }
 
 /// Nothing fails any more: everything is as it was asked for, stays so, and goes.

@@ -52,6 +52,10 @@ impl<'w> People<'w> {
             let rest = if self.dice.percent(40) { self.dice.millis(50) } else { self.dice.millis(4_000) };
             sleep(rest).await;
         }
+        if self.dice.percent(30) {
+            // Long enough for hosts to be given up.
+            sleep(Duration::from_secs(400)).await;
+        }
     }
 
     fn number(&mut self) -> String {
@@ -195,7 +199,7 @@ impl<'w> People<'w> {
         tell(format!("link {lab} {link} {enabled}: {answer:?}"));
     }
 
-    async fn cancel(&mut self) {
+    pub async fn cancel(&mut self) {
         let request = ps::CancelOperationRequest { operation: self.last.clone() };
         let answer = self.world.ask(request, |mut c, r| async move { c.cancel_operation(r).await }).await;
         if let Ok(operation) = &answer {
@@ -243,7 +247,8 @@ impl<'w> People<'w> {
             };
             links.push(p::LinkSpec { a: end(a), b: end(b), ..p::LinkSpec::default() });
         }
-        p::LabSpec { nodes, links, ..p::LabSpec::default() }
+        let reschedule_after_seconds = *self.dice.one_of(&[0, 60, 60, 90]);
+        p::LabSpec { nodes, links, reschedule_after_seconds, ..p::LabSpec::default() }
     }
 }
 
@@ -258,7 +263,8 @@ fn text(spec: &p::LabSpec) -> String {
         )
     };
     let nodes: Vec<String> = spec.nodes.iter().map(node).collect();
-    format!("[{}] {} links", nodes.join(" "), spec.links.len())
+    let after = spec.reschedule_after_seconds;
+    format!("[{}] {} links, hosts given up after {after} s", nodes.join(" "), spec.links.len())
 }
 
 /// How long faults go on after each other.

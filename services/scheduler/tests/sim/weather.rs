@@ -1,5 +1,7 @@
 //! What goes wrong beside single calls: programs end and start again, hosts are cut off, hosts lose what they had.
 
+use std::time::Duration;
+
 use tokio::time::sleep;
 
 use crate::people::pause;
@@ -40,6 +42,8 @@ pub async fn turn(world: &World) {
                     s.forget_wires();
                     s.exists.clear();
                     s.leftovers.clear();
+                    // All leases are over.
+                    (s.boots, s.renewed) = (s.boots + 1, None);
                 });
             }
             10 => {
@@ -68,7 +72,9 @@ async fn cut_off(machine: &Machine, dice: &mut Dice) {
     };
     tell(format!("{} is cut off", machine.host.name));
     chosen.iter().for_each(|w| w.set_open(false));
-    sleep(dice.millis(15_000)).await;
+    // Some are away for so long that what they had is made anew elsewhere.
+    let least = if dice.percent(30) { Duration::from_secs(60) } else { Duration::ZERO };
+    sleep(least + dice.millis(15_000) + dice.millis(45_000).min(least)).await;
     chosen.iter().for_each(|w| w.set_open(true));
     if dice.percent(50) {
         chosen.iter().for_each(|w| w.cut());

@@ -29,8 +29,8 @@ pub type Client = SchedulerServiceClient<Channel>;
 /// How long whoever asks waits for an answer before asking again.
 const PATIENCE: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_millis(300);
-/// Nobody asks more often.
-const ATTEMPTS: usize = 400;
+/// Nobody asks more often: hosts are cut off for minutes.
+const ATTEMPTS: usize = 1_500;
 
 thread_local! {
     static TOLD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
@@ -84,6 +84,18 @@ pub struct World {
 impl World {
     pub async fn new(seed: u64) -> World {
         let mut dice = Dice::new(seed, "world");
+        let count = 1 + dice.below(3);
+        World::of(seed, dice, count).await
+    }
+
+    /// So many hosts, where nothing fails by itself.
+    pub async fn calm(seed: u64, hosts: usize) -> World {
+        let world = World::of(seed, Dice::new(seed, "world"), hosts).await;
+        world.mend();
+        world
+    }
+
+    async fn of(seed: u64, mut dice: Dice, hosts: usize) -> World {
         let disk = tempfile::Builder::new().prefix("netloom-sim").tempdir_in("/dev/shm").unwrap();
         let connector = Connector::default();
         let count = Arc::new(AtomicU64::new(0));
@@ -94,7 +106,7 @@ impl World {
             dice.one_of(&[2_000, 10_000])
         );
         let mut machines = Vec::new();
-        for i in 1..=1 + dice.below(3) {
+        for i in 1..=hosts {
             let mut host = Host::new(&format!("h{i}"));
             host.heartbeat = Duration::from_millis(900);
             host.with(|s| {

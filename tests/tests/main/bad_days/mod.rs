@@ -9,6 +9,7 @@ use nix::mount::{MsFlags, mount};
 mod docker;
 mod garbage;
 mod hosts;
+mod lost;
 mod nodes;
 mod points;
 mod resources;

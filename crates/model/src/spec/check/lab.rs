@@ -11,6 +11,8 @@ use crate::spec::{
 
 /// Longest time that a certificate is valid, in seconds: 100 years.
 const MAX_VALIDITY: u64 = 100 * 365 * 24 * 3_600;
+/// How long a host is silent at least, and at most, until what is on it is made anew elsewhere, in seconds. It needs a part of that to stop what it has.
+const RESCHEDULE_AFTER: std::ops::RangeInclusive<u32> = 60..=86_400;
 /// Networks that Docker has by itself.
 const DOCKERS_OWN: [&str; 3] = ["bridge", "host", "none"];
 
@@ -28,6 +30,14 @@ pub(super) fn check(spec: &LabSpec, wrong: &mut Wrong) {
         if count > most {
             wrong.say(field, format!("{count} {field}; a lab holds at most {most}"));
         }
+    }
+    let after = spec.reschedule_after_seconds;
+    if after != 0 && !RESCHEDULE_AFTER.contains(&after) {
+        let (least, most) = (RESCHEDULE_AFTER.start(), RESCHEDULE_AFTER.end());
+        wrong.say(
+            "reschedule_after_seconds",
+            format!("{after} s; what a silent host has is made anew after {least} to {most} s, or never"),
+        );
     }
     files(spec, wrong);
     let subnets = spec.mgmt.as_ref().map_or([None, None], |m| mgmt(m, wrong));

@@ -57,6 +57,7 @@ impl From<ms::Instance> for pc::Instance {
             image_digest: i.image_digest,
             wipes: i.wipes,
             restore: i.restore,
+            lease: i.lease.map(Into::into),
         }
     }
 }
@@ -105,6 +106,7 @@ impl TryFrom<pc::Instance> for ms::Instance {
             image_digest: i.image_digest,
             wipes: i.wipes,
             restore: i.restore,
+            lease: i.lease.and_then(lease),
         })
     }
 }
@@ -133,6 +135,16 @@ impl TryFrom<pc::MachineNic> for ms::MachineNic {
             addresses: n.addresses,
         })
     }
+}
+
+impl From<ms::Lease> for pc::Lease {
+    fn from(l: ms::Lease) -> Self {
+        pc::Lease { seconds: l.seconds, generation: l.generation }
+    }
+}
+
+fn lease(l: pc::Lease) -> Option<ms::Lease> {
+    (l.seconds > 0).then_some(ms::Lease { seconds: l.seconds, generation: l.generation })
 }
 
 impl From<ms::Readiness> for pc::Readiness {
@@ -246,6 +258,7 @@ impl From<mo::Observed> for pc::Observed {
             stages_done: o.stages_done.into_iter().map(Into::into).collect(),
             ports: o.ports.into_iter().map(Into::into).collect(),
             sources: told(o.sources),
+            lease: o.lease.map(Into::into),
         }
     }
 }
@@ -289,6 +302,7 @@ impl TryFrom<pc::Observed> for mo::Observed {
             exited: o.exited,
             stages_done: o.stages_done.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             ports: o.ports.into_iter().map(Into::into).collect(),
+            lease: o.lease.and_then(lease),
         })
     }
 }

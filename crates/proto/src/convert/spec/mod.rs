@@ -26,6 +26,7 @@ impl From<m::LabSpec> for p::LabSpec {
             plane: plane_value(s.plane),
             placement_policy: p::PlacementPolicy::from(s.placement_policy).into(),
             project: s.project,
+            reschedule_after_seconds: s.reschedule_after_seconds,
         }
     }
 }
@@ -36,6 +37,7 @@ impl TryFrom<p::LabSpec> for m::LabSpec {
         Ok(m::LabSpec {
             placement_policy: s.placement_policy().into(),
             project: s.project,
+            reschedule_after_seconds: s.reschedule_after_seconds,
             prefix: s.prefix,
             mgmt: s.mgmt.map(Into::into),
             nodes: s.nodes.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
@@ -149,7 +151,7 @@ mod tests {
                 "stages": [{"stage": "create-links", "wait_for": [{"node": "r2", "stage": "healthy"}], "exec": [{"command": "x", "on_exit": true}]}],
                 "certificate": {"sans": ["a"], "key_bits": 2048, "validity_seconds": 7}, "cgroup_parent": "c", "runtime": "libvirt",
                 "placement": {"host": "h1", "labels": {"rack": "2"}, "tolerations": ["gpu"], "apart_from": ["r2"]}, "uplink": "ens5"}],
-            "placement_policy": "all-or-nothing", "project": "p1",
+            "placement_policy": "all-or-nothing", "project": "p1", "reschedule_after_seconds": 90,
             "certificate_authority": {"certificate": "f", "key": "f", "key_bits": 4096, "validity_seconds": 9},
             "links": [{"a": {"node": "r1", "interface": "eth1", "mac": "02:00:00:00:00:01"},
                        "b": {"node": "r1", "interface": "eth2", "ipv4": "10.1.0.1/24"}, "mtu": 1500, "labels": {"k": "v"},

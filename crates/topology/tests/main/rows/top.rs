@@ -36,6 +36,12 @@ pub(super) const CASES: &[Case] = &[
     ),
     case(
         FILE,
+        "reschedule-after",
+        ("reschedule-after: 5m", r#""reschedule_after_seconds":300"#),
+        ("reschedule-after: 30s", "error INVALID_SPEC after 60 to 86400 s, or never"),
+    ),
+    case(
+        FILE,
         "project",
         ("project: course-1", r#""project":"course-1""#),
         ("project: a b", "error INVALID_SPEC is not of the form"),

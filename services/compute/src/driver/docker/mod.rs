@@ -357,6 +357,10 @@ impl Driver for DockerDriver {
         DOCKER.time(&["stop"], self.stop_container(id, self.config.stop_timeout.min(100))).boxed()
     }
 
+    fn halt<'a>(&'a self, id: &'a str) -> Answer<'a, ()> {
+        DOCKER.time(&["stop"], self.stop_container(id, 0)).boxed()
+    }
+
     fn set_aside<'a>(&'a self, id: &'a str, instance: &'a Instance) -> Answer<'a, ()> {
         DOCKER.time(&["set_aside"], self.set_container_aside(id, instance)).boxed()
     }

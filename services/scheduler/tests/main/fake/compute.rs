@@ -18,6 +18,7 @@ impl ComputeService for Host {
     async fn sync(&self, request: Request<pc::SyncRequest>) -> Answer<pc::SyncResponse> {
         let request = request.into_inner();
         self.called("compute.sync", Some(request.term), request.encoded_len()).await?;
+        self.with(|s| s.keep_leases(&request.beat, &request.instances, true))?;
         self.with(|s| {
             s.wanted = request.instances.into_iter().map(|i| (i.uid.clone(), i)).collect();
             s.ticket_key = request.ticket_key;
@@ -29,6 +30,7 @@ impl ComputeService for Host {
     async fn ensure(&self, request: Request<pc::EnsureRequest>) -> Answer<pc::EnsureResponse> {
         let request = request.into_inner();
         self.called("compute.ensure", Some(request.term), request.encoded_len()).await?;
+        self.with(|s| s.keep_leases(&request.beat, &request.instances, false))?;
         self.with(|s| s.wanted.extend(request.instances.into_iter().map(|i| (i.uid.clone(), i))));
         Ok(Response::new(pc::EnsureResponse {}))
     }
@@ -44,6 +46,7 @@ impl ComputeService for Host {
             let mut failures = Vec::new();
             for uid in &request.uids {
                 s.wanted.remove(uid);
+                s.leases.remove(uid);
                 if s.busy && s.exists.contains_key(uid) {
                     failures.push(pc::RemoveFailure { uid: uid.clone(), message: "it is busy".into() });
                 } else {
@@ -91,6 +94,21 @@ impl ComputeService for Host {
         Ok(Response::new(pc::SettleResponse {}))
     }
 
+    async fn renew(&self, request: Request<pc::RenewRequest>) -> Answer<pc::RenewResponse> {
+        let request = request.into_inner();
+        self.called("compute.renew", Some(request.term), 0).await?;
+        self.with(|s| {
+            s.look_at_leases();
+            let said = s.said(&request.beat);
+            if !s.over.is_empty() {
+                s.since = s.since.max(said);
+            }
+            s.renewed = s.renewed.max(said);
+            s.look_at_leases();
+        });
+        Ok(Response::new(pc::RenewResponse {}))
+    }
+
     type ObserveStream = Stream_<pc::ObserveResponse>;
 
     async fn observe(&self, _: Request<pc::ObserveRequest>) -> Answer<Self::ObserveStream> {
@@ -123,7 +141,9 @@ impl ComputeService for Host {
             *seen = Some(now);
             let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_micros();
             let clock_us = i64::try_from(now).unwrap() + s.ahead_us;
-            messages.into_iter().map(|event| pc::ObserveResponse { event: Some(event), clock_us }).collect()
+            let beat = s.beat();
+            let said = |event| pc::ObserveResponse { event: Some(event), clock_us, beat: beat.clone() };
+            messages.into_iter().map(said).collect()
         };
         Ok(Response::new(observe(self.clone(), look)))
     }

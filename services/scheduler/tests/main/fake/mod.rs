@@ -146,6 +146,20 @@ pub struct State {
     pub ahead_us: i64,
     /// True: each call takes ten seconds.
     pub slow: bool,
+    /// When the machine started: what is said with each word of it is counted from there. None: it keeps no leases, as a host of an earlier version.
+    pub began: Option<Instant>,
+    /// How often the machine started again.
+    pub boots: u64,
+    /// What was read before then is refused.
+    pub since: Option<Instant>,
+    /// Leases by uid, in seconds, which it knows whatever starts again.
+    pub leases: BTreeMap<String, u32>,
+    /// From when they go on; none: they are over.
+    pub renewed: Option<Instant>,
+    /// Instances whose lease is over.
+    pub over: BTreeSet<String>,
+    /// Instances that were stopped for that.
+    pub lapsed: BTreeSet<String>,
     pub cpu_millis: u64,
     pub memory_bytes: u64,
     /// None: it does not tell, as a host of an earlier version.
@@ -164,9 +178,13 @@ pub struct Host {
     pub heartbeat: Duration,
 }
 
+/// How often a host looks which leases are over.
+const LEASES: Duration = Duration::from_millis(500);
+
 impl Host {
     pub fn new(name: &str) -> Host {
         let state = State {
+            began: Some(Instant::now()),
             images: ["linux:1".to_owned(), "netloom/frr:local".to_owned()].into(),
             capabilities: ["NET_ADMIN", "NET_RAW", "SYS_ADMIN"].map(str::to_owned).into(),
             cpu_millis: 4_000,
@@ -178,12 +196,23 @@ impl Host {
             }),
             ..State::default()
         };
-        Host {
+        let host = Host {
             state: Arc::new(Mutex::new(state)),
             version: Arc::new(watch::Sender::new(0)),
             name: name.into(),
             heartbeat: Duration::from_millis(100),
-        }
+        };
+        let (state, version) = (Arc::downgrade(&host.state), host.version.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LEASES).await;
+                let Some(state) = state.upgrade() else { return };
+                if state.lock().unwrap().look_at_leases() {
+                    version.send_modify(|v| *v += 1);
+                }
+            }
+        });
+        host
     }
 
     pub fn endpoint(&self, service: &str) -> Endpoint {
@@ -271,12 +300,75 @@ impl Existing {
 }
 
 impl State {
+    /// What is said with each word of it.
+    fn beat(&self) -> String {
+        self.began.map_or_else(String::new, |began| format!("{}/{}", self.boots, began.elapsed().as_millis()))
+    }
+
+    /// When this was said; none where it was not since this machine started.
+    fn said(&self, beat: &str) -> Option<Instant> {
+        let (boot, at) = beat.split_once('/')?;
+        let said = self.began? + Duration::from_millis(at.parse().ok()?);
+        (boot.parse() == Ok(self.boots) && said <= Instant::now()).then_some(said)
+    }
+
+    /// Takes leases as they are told; what was read before it lost leases, or before what it was told since, is refused.
+    fn keep_leases(&mut self, beat: &str, instances: &[pc::Instance], all: bool) -> Result<(), Status> {
+        if self.began.is_none() {
+            return Ok(());
+        }
+        let said = self.said(beat);
+        let has_leases = !self.leases.is_empty() || instances.iter().any(|i| i.lease.is_some());
+        if has_leases && (said.is_none() || said < self.since) {
+            return Err(to_status(Failure::new(Code::Aborted, "OVERTAKEN", "that is old")));
+        }
+        if all {
+            self.leases.clear();
+            self.since = self.since.max(said);
+        }
+        for i in instances {
+            match i.lease {
+                None => drop(self.leases.remove(&i.uid)),
+                Some(lease) => drop(self.leases.insert(i.uid.clone(), lease.seconds)),
+            }
+        }
+        self.look_at_leases();
+        Ok(())
+    }
+
+    /// Stops what has no lease any more; says whether anything is other than before. What it has to run is not known once leases go on, until it is told all.
+    fn look_at_leases(&mut self) -> bool {
+        let is_over = |seconds: &u32| {
+            self.renewed.is_none_or(|at| at.elapsed() > Duration::from_secs((*seconds).into()))
+        };
+        let over: BTreeSet<String> =
+            self.leases.iter().filter(|(_, seconds)| is_over(seconds)).map(|(uid, _)| uid.clone()).collect();
+        if over == self.over {
+            return false;
+        }
+        if self.over.iter().any(|uid| !over.contains(uid) && self.wanted.contains_key(uid)) {
+            self.synced = false;
+        }
+        for (uid, e) in self.exists.iter_mut().filter(|(uid, _)| over.contains(*uid)) {
+            if e.phase == Phase::Running {
+                (e.phase, e.start, e.exec) = (Phase::Stopped, String::new(), ExecPhase::None);
+                self.calls.push(format!("lease of {} is over", e.node));
+                self.lapsed.insert(uid.clone());
+            }
+        }
+        self.over = over;
+        true
+    }
+
     /// Makes what is wanted and does not exist, and makes anew what exists otherwise.
     fn act(&mut self) {
         if !self.synced {
             return;
         }
         for (uid, wanted) in &self.wanted {
+            if self.over.contains(uid) {
+                continue;
+            }
             let stopped = wanted.wanted() == p::Wanted::Stopped;
             let node = wanted.spec.clone().unwrap_or_default().id;
             let has_place =
@@ -302,6 +394,9 @@ impl State {
                 if stopped && e.phase == Phase::Running {
                     (e.phase, e.start, e.exec) = (Phase::Stopped, String::new(), ExecPhase::None);
                     e.exit_code = Some(143);
+                } else if !stopped && self.lapsed.remove(uid) {
+                    e.phase = Phase::Running;
+                    e.begin();
                 } else if !stopped && wanted.restarts > e.restarts {
                     e.restarts = wanted.restarts;
                     e.phase = Phase::Running;
@@ -347,6 +442,7 @@ impl State {
     pub fn forget_instances(&mut self) {
         self.synced = false;
         self.wanted.clear();
+        self.since = Some(Instant::now());
     }
 
     /// The network service starts again: what it finds is in no slice.
@@ -395,6 +491,7 @@ impl State {
                 lab_uid: wanted.lab_uid.clone(),
                 phase: pc::Phase::Absent.into(),
                 wanted: true,
+                lease: wanted.lease.filter(|_| self.began.is_some()),
                 ..pc::Observed::default()
             };
             all.insert(uid.clone(), absent);
@@ -414,6 +511,7 @@ impl State {
                 },
                 image_digest: self.lost_images.get(&e.node).cloned().unwrap_or_default(),
                 wanted: self.wanted.contains_key(uid),
+                lease: self.wanted.get(uid).and_then(|w| w.lease).filter(|_| self.began.is_some()),
                 exit_code: e.exit_code,
                 restarts: e.restarts,
                 exited: e.exited,
