@@ -132,7 +132,9 @@ impl Scheduler {
 
     async fn deploy(&self, apply: &Apply, held: bool) -> Result<OperationRow> {
         let mut judged = BTreeSet::new();
-        for _ in 0..ATTEMPTS {
+        // Each finds other hosts that are to be asked, since others took the room meanwhile.
+        let attempts = ATTEMPTS + self.world.read(|hosts| hosts.len());
+        for _ in 0..attempts {
             let mut tx = self.store.begin("scheduler.deploy").await?;
             tx.hold_hosts(held).await?;
             let id = apply.request_id.as_deref();
