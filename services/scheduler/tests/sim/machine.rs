@@ -20,6 +20,7 @@ use std::io::Read as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
@@ -268,6 +269,9 @@ pub fn told<F: Future<Output = ()>>(
     report: &Path,
     story: impl FnOnce() -> F + Send,
 ) -> Result<(), String> {
+    // What forks has no other thread that works: it might hold a lock.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock();
     let _ = std::fs::remove_file(report);
     // SAFETY: the child goes on with this thread alone, takes no lock that another one may have held, and ends without coming back.
     match unsafe { fork() }.expect("a process") {
