@@ -27,25 +27,28 @@ pub fn impairments() -> Vec<String> {
     })
 }
 
-fn try_all() -> io::Result<Vec<String>> {
-    unshare(CloneFlags::CLONE_NEWNET)?;
-    let mut netlink = Netlink::open()?;
-    let mut pair = Vec::new();
-    for (index, name) in [TRIED, TRIED + 1].into_iter().zip(["a", "b"]) {
+/// Makes a veth whose ends have these numbers and names.
+pub fn make_pair(netlink: &mut Netlink, ends: [(u32, &str); 2]) -> io::Result<()> {
+    let [mut veth, peer] = ends.map(|(index, name)| {
         let mut end = LinkMessage::default();
         end.header.index = index;
         end.attributes = vec![LinkAttribute::IfName(name.to_owned())];
-        pair.push(end);
-    }
-    let (Some(peer), Some(mut veth)) = (pair.pop(), pair.pop()) else { return Ok(Vec::new()) };
+        end
+    });
     veth.attributes.push(LinkAttribute::LinkInfo(vec![
         LinkInfo::Kind(InfoKind::Veth),
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
     ]));
-    let made = netlink.batch(vec![Request::create(RouteNetlinkMessage::NewLink(veth))])?;
-    if let Some(Err(e)) = made.first() {
-        return Err(io::Error::other(format!("no veth can be made: {e}")));
+    match netlink.batch(vec![Request::create(RouteNetlinkMessage::NewLink(veth))])?.pop() {
+        Some(Err(e)) => Err(io::Error::other(format!("no veth can be made: {e}"))),
+        _ => Ok(()),
     }
+}
+
+fn try_all() -> io::Result<Vec<String>> {
+    unshare(CloneFlags::CLONE_NEWNET)?;
+    let mut netlink = Netlink::open()?;
+    make_pair(&mut netlink, [(TRIED, "a"), (TRIED + 1, "b")])?;
     // Without a way from one device to another nothing that is slowed would arrive.
     let mark = Mark { owner: 0, from: TRIED, wire: WireId::try_from(1).map_err(io::Error::other)? };
     let join = vec![redirect::put_place(TRIED), redirect::put(mark, TRIED + 1)];

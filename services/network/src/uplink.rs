@@ -203,10 +203,9 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-                let add = ["link", "add", "u0", "type", "veth", "peer", "name", "u1"];
-                assert!(std::process::Command::new("ip").args(add).status().unwrap().success());
-                offload::set_merges("u0", true).unwrap();
                 let mut netlink = Netlink::open().unwrap();
+                crate::probe::make_pair(&mut netlink, [(10, "u0"), (11, "u1")]).unwrap();
+                offload::set_merges("u0", true).unwrap();
                 let mut read = || {
                     let link = netlink.links().unwrap().into_iter().find(|link| link.name == "u0").unwrap();
                     (link.index, Manner::read(&link))
