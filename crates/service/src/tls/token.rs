@@ -24,12 +24,17 @@ pub struct JoinToken {
 pub struct JoinTokenError;
 
 impl JoinToken {
-    /// One of this authority, with a secret of 128 random bits.
+    /// One of this authority, with a secret of nearly 128 random bits. It does not begin with a dash, which command lines would take for an option.
     pub fn new(fingerprint: [u8; 32]) -> JoinToken {
-        let random = uuid::Uuid::new_v4().into_bytes().into_iter().chain(uuid::Uuid::new_v4().into_bytes());
-        // A uuid of version 4 has 122 random bits: of two of them more than enough are left.
-        let digest = Sha256::digest(random.collect::<Vec<_>>());
-        JoinToken { secret: BASE64.encode(&digest[..16]), fingerprint }
+        let secret = || {
+            let random =
+                uuid::Uuid::new_v4().into_bytes().into_iter().chain(uuid::Uuid::new_v4().into_bytes());
+            // A uuid of version 4 has 122 random bits: of two of them more than enough are left.
+            let digest = Sha256::digest(random.collect::<Vec<_>>());
+            BASE64.encode(&digest[..16])
+        };
+        let secret = std::iter::repeat_with(secret).find(|s| !s.starts_with('-')).expect("it has no end");
+        JoinToken { secret, fingerprint }
     }
 
     /// What is kept of a secret.
@@ -77,5 +82,11 @@ mod tests {
             assert_eq!(wrong.parse::<JoinToken>(), Err(JoinTokenError), "{wrong}");
         }
         assert_ne!(JoinToken::new([7; 32]).to_string(), text);
+    }
+
+    #[test]
+    fn no_token_looks_like_an_option() {
+        // One in 64 would.
+        assert!((0..2_000).all(|_| !JoinToken::new([7; 32]).to_string().starts_with('-')));
     }
 }

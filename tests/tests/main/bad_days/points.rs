@@ -25,6 +25,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("compute.publish-machine", "virtual machines"),
     ("network.adopt", "virtual machines"),
     ("network.uplink", "labs with uplinks"),
+    ("network.unplug", "several links that leave in one pass while others stay"),
     ("compute.stop", "netloom node stop"),
     ("compute.refresh", "a changed limit of a node that runs"),
     ("scheduler.change-nodes", "netloom node start, stop and restart"),
