@@ -27,17 +27,17 @@ pub fn rows() {
 fn spread() {
     let nodes: usize = size(100, 16);
     let rounds = size(3, 1);
-    let mut best = Vec::new();
+    let mut took = Vec::new();
     for hosts in [1usize, 2, 8] {
         let room = nodes.div_ceil(hosts) as u64;
         let cluster = Cluster::start(hosts, 50, room);
         let lab = topology("spread", nodes, &links(nodes));
         let runs = (0..rounds).map(|_| cluster.deploy_once(&lab, "spread"));
-        best.push(netloom_benches::middle(runs.collect::<Vec<Duration>>()).as_secs_f64());
+        took.push(netloom_benches::middle(runs.collect::<Vec<Duration>>()).as_secs_f64());
     }
     let what = format!("a lab of {nodes} nodes");
-    at_most(&format!("deploy {what} on 2 hosts / on 1"), "s", best[1], best[0], 0.6);
-    at_most(&format!("deploy {what} on 8 hosts / on 1"), "s", best[2], best[0], 0.16);
+    at_most(&format!("deploy {what} on 2 hosts / on 1"), "s", took[1], took[0], 0.6);
+    at_most(&format!("deploy {what} on 8 hosts / on 1"), "s", took[2], took[0], 0.16);
 }
 
 /// A thousand hosts that are full of nodes, of which nothing is asked.

@@ -92,6 +92,15 @@ impl Host {
         finish(command.args(args).arg("--config").arg(self.dir.join("netloom.toml")), None)
     }
 
+    /// Joins what a sandbox runs that lets hosts in at port 7601, as this host, and starts serving.
+    pub fn join(&mut self, sandbox: &Sandbox, id: &str) {
+        let said = sandbox.netloom(&["host", "token", "--format", "json"]).must().stdout;
+        let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+        let token = said["token"].as_str().expect("a token");
+        self.netloom_host(&["join", "https://10.99.0.1:7601", token, "--id", id]).must();
+        self.start();
+    }
+
     /// Starts it serving.
     pub fn start(&mut self) {
         let log = File::options().create(true).append(true).open(self.log()).expect("a log file");

@@ -109,8 +109,10 @@ impl ComputeService for Grpc {
     }
 
     async fn renew(&self, request: Request<p::RenewRequest>) -> Result<Response<p::RenewResponse>, Status> {
-        let r = request.into_inner();
-        self.host.renew(r.term, &r.beat)?;
+        let (host, r) = (self.host.clone(), request.into_inner());
+        // Every few seconds it waits for the disk.
+        let done = tokio::task::spawn_blocking(move || host.renew(r.term, &r.beat)).await;
+        done.map_err(|e| Error::host("the renewal of leases did not end", e))??;
         Ok(Response::new(p::RenewResponse {}))
     }
 

@@ -38,7 +38,7 @@ use crate::rows::{LabRows, NodeRow, OperationKind, OperationRow, OperationState}
 use crate::scheduler::Scheduler;
 use crate::store::{Tx, progress};
 
-/// How often a plan is made again because the rows changed while its images were looked at.
+/// How often a plan is made again, beside once for each host, because the rows changed while its images were looked at.
 const ATTEMPTS: usize = 5;
 
 /// A lab as asked for.
@@ -130,11 +130,14 @@ impl Scheduler {
         Self::unless_overtaken(|held| self.deploy(&apply, held)).await
     }
 
+    /// How often a plan is made: each may find one host more that is to be asked, since others took the room or a host does not take a node.
+    fn attempts(&self) -> usize {
+        ATTEMPTS + self.world.read(|hosts| hosts.len())
+    }
+
     async fn deploy(&self, apply: &Apply, held: bool) -> Result<OperationRow> {
         let mut judged = BTreeSet::new();
-        // Each finds other hosts that are to be asked, since others took the room meanwhile.
-        let attempts = ATTEMPTS + self.world.read(|hosts| hosts.len());
-        for _ in 0..attempts {
+        for _ in 0..self.attempts() {
             let mut tx = self.store.begin("scheduler.deploy").await?;
             tx.hold_hosts(held).await?;
             let id = apply.request_id.as_deref();

@@ -98,7 +98,7 @@ impl HostClient {
     /// Channels to a host; they connect when first used. Every call carries the term.
     pub fn new(config: &HostConfig, uid: &str, connector: &Connector, term: u64) -> HostClient {
         let channel = connector.channel(&config.compute);
-        // A host that joined answers for both services at one place: one connection does, of some 30 KiB of buffers.
+        // A host that joined answers for both services at one place: one connection does, and each takes some 60 kB.
         let to_network = match config.network == config.compute {
             true => channel.clone(),
             false => connector.channel(&config.network),

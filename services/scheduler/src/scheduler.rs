@@ -36,7 +36,7 @@ const FETCH_TICKET: Duration = Duration::from_secs(300);
 pub const LONGEST_REST: Duration = Duration::from_millis(200);
 /// How often it is seen meanwhile whether it still is.
 const STEP: Duration = Duration::from_millis(25);
-/// So few nodes on their way are the last.
+/// So few nodes on their way, for each host of the lab, are the last.
 const LAST: usize = 4;
 
 /// The scheduler's parts.

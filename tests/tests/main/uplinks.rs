@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use netloom_tests::{Host, Mode, Namespace, Sandbox, eventually, finish};
-use serde_json::Value;
 
 use crate::{IMAGE, real};
 
@@ -44,11 +43,7 @@ fn a_node_reaches_what_is_behind_an_interface_of_another_host() {
     let before = shown(&machine);
     sandbox.run_programs();
     sandbox.wait_until_healthy();
-    let token = sandbox.netloom(&["host", "token", "--format", "json"]).must().stdout;
-    let token: Value = serde_json::from_str(&token).expect("JSON");
-    let token = token["token"].as_str().expect("a token");
-    machine.netloom_host(&["join", "https://10.99.0.1:7601", token, "--id", "rack2"]).must();
-    machine.start();
+    machine.join(&sandbox, "rack2");
     eventually("rack2 is heard of", BOUND, || {
         sandbox.get("/v1/hosts/rack2").is_ok_and(|r| r.body["state"] == "HOST_STATE_ONLINE")
     });

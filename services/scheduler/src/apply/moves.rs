@@ -10,7 +10,7 @@ use netloom_service::telemetry;
 
 use super::images::image_uses;
 use super::refuse::{lab_not_found, refuse_if_busy, refuse_without_vni, repeated_in};
-use super::{ATTEMPTS, Purpose, put_back};
+use super::{Purpose, put_back};
 use crate::client::{ImageUse, Verdict};
 use crate::error::Result;
 use crate::plan::{Before, Context, MOVE_FAILED, Moves, lost, move_nodes, on_host, rebalanced};
@@ -98,9 +98,7 @@ impl Scheduler {
     async fn move_unless_overtaken(&self, asked: &Move, held: bool) -> Result<OperationRow> {
         let mut judged: BTreeSet<(String, HostId)> = BTreeSet::new();
         let mut refused: BTreeMap<NodeUid, Vec<Rejection>> = BTreeMap::new();
-        // Of a node that one host does not take, the next one is asked.
-        let attempts = ATTEMPTS + self.world.read(|hosts| hosts.len());
-        for _ in 0..attempts {
+        for _ in 0..self.attempts() {
             let mut tx = self.store.begin("scheduler.move").await?;
             tx.hold_hosts(held).await?;
             let id = asked.request_id.as_deref();

@@ -26,11 +26,7 @@ impl Apart {
         let mut machine = Host::beside(&sandbox, &[IMAGE]);
         sandbox.run_programs();
         sandbox.wait_until_healthy();
-        let token = sandbox.netloom(&["host", "token", "--format", "json"]).must().stdout;
-        let token: Value = serde_json::from_str(&token).expect("JSON");
-        let token = token["token"].as_str().expect("a token");
-        machine.netloom_host(&["join", "https://10.99.0.1:7601", token, "--id", "rack2"]).must();
-        machine.start();
+        machine.join(&sandbox, "rack2");
         let lab = sandbox.lab("lost");
         let apart = Apart { sandbox, machine, lab };
         apart.until("HOST_STATE_ONLINE");
