@@ -95,12 +95,11 @@ impl<'w> Story<'w> {
 }
 
 /// Tells a story of two hosts in a process of its own.
-fn tell_of<F: Future<Output = ()>>(seed: u64, story: impl Fn(&'static World) -> F + Send + Sync) {
+fn tell_of(seed: u64, story: impl AsyncFn(&World) + Send + Sync) {
     let dir = tempfile::tempdir().unwrap();
     let told = machine::told(seed, &dir.path().join("report"), || async {
-        // The process ends with it.
-        let world: &'static World = Box::leak(Box::new(World::calm(seed, 2).await));
-        lawful(world, story(world)).await;
+        let world = World::calm(seed, 2).await;
+        lawful(&world, story(&world)).await;
     });
     if let Err(why) = told {
         panic!("{why}");
@@ -109,7 +108,7 @@ fn tell_of<F: Future<Output = ()>>(seed: u64, story: impl Fn(&'static World) -> 
 
 #[test]
 fn what_a_silent_host_has_is_stopped_there_and_made_anew_elsewhere() {
-    tell_of(1, |world| async move {
+    tell_of(1, async |world| {
         let story = Story::begin(world, 60).await;
         let (lost, other) = story.machines("n2");
         let stays = life(other, "n1").expect("it runs");
@@ -135,7 +134,7 @@ fn what_a_silent_host_has_is_stopped_there_and_made_anew_elsewhere() {
 
 #[test]
 fn what_finds_no_place_is_said_and_starts_again_with_its_host() {
-    tell_of(2, |world| async move {
+    tell_of(2, async |world| {
         let story = Story::begin(world, 60).await;
         let (lost, other) = story.machines("n2");
         let id = life(lost, "n2").unwrap().id;
@@ -154,7 +153,7 @@ fn what_finds_no_place_is_said_and_starts_again_with_its_host() {
 
 #[test]
 fn without_a_scheduler_leases_end_and_go_on_with_the_next_one() {
-    tell_of(3, |world| async move {
+    tell_of(3, async |world| {
         let story = Story::begin(world, 60).await;
         let (one, other) = story.machines("n1");
         let (id, begun) = (life(one, "n1").unwrap().id, life(one, "n1").unwrap().start);
@@ -175,7 +174,7 @@ fn without_a_scheduler_leases_end_and_go_on_with_the_next_one() {
 
 #[test]
 fn a_new_scheduler_does_not_know_what_the_former_heard_and_waits_the_whole_time() {
-    tell_of(4, |world| async move {
+    tell_of(4, async |world| {
         let story = Story::begin(world, 60).await;
         let (lost, other) = story.machines("n2");
         set_open(lost, false);
@@ -193,7 +192,7 @@ fn a_new_scheduler_does_not_know_what_the_former_heard_and_waits_the_whole_time(
 
 #[test]
 fn a_time_that_is_changed_while_nobody_knows_what_the_host_heard_gives_nothing_up() {
-    tell_of(5, |world| async move {
+    tell_of(5, async |world| {
         let mut story = Story::begin(world, 60).await;
         let (lost, other) = story.machines("n2");
         // The host is told of the longer time, and nobody hears that.
@@ -216,7 +215,7 @@ fn a_time_that_is_changed_while_nobody_knows_what_the_host_heard_gives_nothing_u
 
 #[test]
 fn a_host_that_keeps_no_leases_is_never_given_up() {
-    tell_of(6, |world| async move {
+    tell_of(6, async |world| {
         world.machines.iter().for_each(|m| m.host.with(|s| s.began = None));
         let story = Story::begin(world, 60).await;
         let (lost, other) = story.machines("n2");
@@ -237,19 +236,15 @@ fn a_host_that_is_back_in_the_moment_of_giving_up_starts_nothing_that_is_elsewhe
         // Whichever it is, it is one of them: the laws look all the time.
         let dir = tempfile::tempdir().unwrap();
         let moved = dir.path().join("moved");
-        let note = moved.clone();
-        tell_of(100 + step, |world| {
-            let note = note.clone();
-            async move {
-                let story = Story::begin(world, 60).await;
-                let (lost, other) = story.machines("n2");
-                set_open(lost, false);
-                sleep(Duration::from_millis(58_500 + 50 * step)).await;
-                set_open(lost, true);
-                story.well().await;
-                if life(other, "n2").is_some() {
-                    std::fs::write(note, "").unwrap();
-                }
+        tell_of(100 + step, async |world| {
+            let story = Story::begin(world, 60).await;
+            let (lost, other) = story.machines("n2");
+            set_open(lost, false);
+            sleep(Duration::from_millis(58_500 + 50 * step)).await;
+            set_open(lost, true);
+            story.well().await;
+            if life(other, "n2").is_some() {
+                std::fs::write(&moved, "").unwrap();
             }
         });
         elsewhere += usize::from(moved.exists());

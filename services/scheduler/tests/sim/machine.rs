@@ -17,7 +17,7 @@ use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::future::Future;
 use std::io::Read as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Mutex;
@@ -39,10 +39,8 @@ const BOUND: Duration = Duration::from_secs(120);
 thread_local! {
     /// Nanoseconds since the story began; negative on threads that tell none.
     static NOW: Cell<i64> = const { Cell::new(-1) };
-    /// True when another thread may have something to do.
-    static WOKE: Cell<bool> = const { Cell::new(true) };
     static NUMBERS: Cell<u64> = const { Cell::new(0) };
-    static OTHERS: RefCell<Others> = const { RefCell::new(Others { ignored: Vec::new(), count: 0, watched: Vec::new() }) };
+    static OTHERS: RefCell<Others> = const { RefCell::new(Others { ignored: Vec::new(), here: Vec::new(), watched: Vec::new() }) };
 }
 
 /// How long the story has gone on.
@@ -129,8 +127,6 @@ unsafe extern "C" fn syscall(number: i64, a: i64, b: i64, c: i64, d: i64, e: i64
     // SAFETY: the caller's arguments, as they are.
     let answered = unsafe { kernel(number, [a, b, c, d, e, f]) };
     if number == libc::SYS_futex {
-        let wakes = b & 1 == i64::from(libc::FUTEX_WAKE);
-        WOKE.set(WOKE.get() || (wakes && answered > 0));
         pass_gate();
     }
     answer(answered)
@@ -218,8 +214,8 @@ unsafe extern "C" fn epoll_wait(
 struct Others {
     /// Those that were there before.
     ignored: Vec<String>,
-    /// How many threads there were when they were last looked for.
-    count: u64,
+    /// Those that there were when they were last looked for.
+    here: Vec<String>,
     watched: Vec<File>,
 }
 
@@ -230,24 +226,22 @@ impl Others {
     }
 
     fn ignore_all(&mut self) {
-        *self = Others { ignored: Others::here(), count: 0, watched: Vec::new() };
+        *self = Others { ignored: Others::here(), here: Vec::new(), watched: Vec::new() };
     }
 
     /// Waits until each sleeps: what it was asked it has answered then.
     fn until_asleep(&mut self) {
         loop {
-            let count = std::fs::metadata("/proc/self/task").map_or(0, |m| m.nlink());
-            if count == self.count && !WOKE.get() {
-                return;
-            }
-            if count != self.count {
-                let new = Others::here().into_iter().filter(|t| !self.ignored.contains(t));
+            // By name, and each of them each time: one may have begun as another one ended, or been woken before it slept.
+            let here = Others::here();
+            if here != self.here {
+                let new = here.iter().filter(|t| !self.ignored.contains(t));
                 self.watched =
                     new.filter_map(|t| File::open(format!("/proc/self/task/{t}/stat")).ok()).collect();
-                self.count = count;
+                self.here = here;
             }
             if self.watched.iter().all(is_asleep) {
-                return WOKE.set(false);
+                return;
             }
             std::thread::yield_now();
         }
