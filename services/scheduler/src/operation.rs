@@ -457,6 +457,7 @@ async fn release(core: &Scheduler, seen: &OperationRow, rows: &Arc<LabRows>) -> 
     let aside: Vec<NodeUid> = before.nodes.values().filter(goes).map(|n| n.uid).collect();
     let count = aside.len();
     after.nodes.values_mut().filter(|n| aside.contains(&n.uid)).for_each(|n| n.wanted = Wanted::Absent);
+    after.kept.clear();
     tracing::info!(lab = %operation.lab, operation = %operation.id, count, "all is there; what was before is removed");
     operation.released = true;
     operation.update_us = tx.now();

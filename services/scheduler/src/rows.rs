@@ -389,6 +389,8 @@ pub struct LabRows {
     pub certificates: BTreeMap<String, CertificateRow>,
     /// The active operation.
     pub operation: Option<OperationId>,
+    /// What the lab had of each host when that began: kept for as long as a cancel may give it back, since hosts would not be asked again.
+    pub kept: BTreeMap<HostId, Resources>,
 }
 
 impl LabRows {
@@ -415,6 +417,7 @@ impl LabRows {
             nics: BTreeMap::new(),
             certificates: BTreeMap::new(),
             operation: None,
+            kept: BTreeMap::new(),
         }
     }
 

@@ -5,12 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netloom_model::id::NodeUid;
+use netloom_model::id::{HostId, NodeUid};
 use netloom_model::state::Wanted;
 use serde::{Deserialize, Serialize};
 
 use super::anew::leaves;
-use crate::rows::{CertificateRow, ImageStep, LabRows, NodeRow};
+use crate::rows::{CertificateRow, ImageStep, LabRows, NodeRow, Resources};
 
 /// What the nodes and links of a lab were.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,11 +53,27 @@ impl Before {
     }
 
     /// Gives every node the place and the certificate that it had, and takes away those that were not there. What is being removed already, of which there was nothing, is left to the plan.
+    ///
+    /// One that waited for room and found it stays, unless it asks for something else again, or has what another one gave up that has it again.
     pub fn put_back(&self, rows: &mut LabRows) {
-        let found_room =
-            |n: &&NodeRow| rows.nodes.get(&n.uid).is_some_and(|now| now.host.is_some() && now.spec != n.spec);
-        let unmade: Vec<&NodeRow> =
-            self.unmade.iter().chain(self.waiting.iter().filter(found_room)).collect();
+        let found = |n: &NodeRow| {
+            let now = rows.nodes.get(&n.uid)?;
+            Some((now.host.clone()?, now.spec != n.spec))
+        };
+        let found: Vec<(&NodeRow, HostId, bool)> =
+            self.waiting.iter().filter_map(|n| found(n).map(|(host, other)| (n, host, other))).collect();
+        let mut back = rows.kept.clone();
+        for (node, host, _) in found.iter().filter(|(.., is_other)| !is_other) {
+            let sum = back.entry(host.clone()).or_default();
+            *sum = sum.plus(Resources::of(&node.spec));
+        }
+        let held = rows.reserved();
+        let is_over = |host: &HostId| {
+            let held = held.get(host).copied().unwrap_or_default();
+            back.get(host).is_some_and(|back| back.most(held) != held)
+        };
+        let again = found.iter().filter(|(_, host, is_other)| *is_other || is_over(host)).map(|(n, ..)| *n);
+        let unmade: Vec<&NodeRow> = self.unmade.iter().chain(again).collect();
         for node in rows.nodes.values_mut() {
             match self.nodes.get(&node.uid).filter(|_| !unmade.iter().any(|n| n.uid == node.uid)) {
                 // It was to come back, and is back: so it is out of the way again.

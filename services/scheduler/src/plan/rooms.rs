@@ -148,14 +148,15 @@ pub(super) fn rooms_for(rows: &LabRows, kept: &Kept, others: &[Room]) -> Vec<Roo
     rooms
 }
 
-/// Placed nodes whose request grew beyond what its host has free beside all other reservations. A host that is not heard of is not asked.
+/// Placed nodes whose request grew beyond what its host has free beside all other reservations: of one that is not heard of, by its last word; of one that never said anything nothing is known.
 pub(super) fn overgrown(before: &LabRows, after: &LabRows, others: &[Room]) -> Vec<(NodeId, Rejection)> {
     let rooms = rooms_for(after, &kept_of(after, Keep::UntilKnown, |n| n.host.as_ref()), others);
     // Of what is set aside nothing is reserved.
     let had = |n: &NodeRow| if n.is_aside() { Resources::default() } else { request(n) };
     let beyond = |node: &NodeRow| {
         let (asks, had) = (request(node), had(before.nodes.get(&node.uid)?));
-        let mut room = rooms.iter().find(|r| r.heard && Some(&r.host) == node.host.as_ref())?.clone();
+        let mut room =
+            rooms.iter().find(|r| r.cpu_millis > 0 && Some(&r.host) == node.host.as_ref())?.clone();
         room.free_again(asks);
         room.lacks(asks.grown(had)).map(|r| (node.id.clone(), r))
     };

@@ -58,8 +58,18 @@ impl Resources {
 }
 
 impl LabRows {
-    /// What its nodes have reserved of hosts. A node and its successor never run at the same time, so on one host the larger of the two counts.
+    /// What it has reserved of hosts: what its nodes have, or had when the operation that runs began, whichever is more.
     pub fn reserved(&self) -> BTreeMap<HostId, Resources> {
+        let mut all = self.of_nodes();
+        for (host, kept) in &self.kept {
+            let most = all.entry(host.clone()).or_default();
+            *most = most.most(*kept);
+        }
+        all
+    }
+
+    /// What its nodes have of hosts. A node and its successor never run at the same time, so on one host the larger of the two counts.
+    pub fn of_nodes(&self) -> BTreeMap<HostId, Resources> {
         let mut of_nodes: BTreeMap<(&HostId, String), Resources> = BTreeMap::new();
         for node in self.nodes.values().filter(|n| n.wanted.stays()) {
             let Some(host) = &node.host else { continue };

@@ -29,12 +29,16 @@ pub async fn meta(database: &Database, key: &str) -> Result<Option<String>> {
     Ok(row.map(|row| row.try_get("value")).transpose()?)
 }
 
-/// A node and its successor never run at the same time: what counts is the larger of the two. What is set aside does not run, and its room
-/// is kept for as long as an operation may give it back, since its host would not be asked again.
-const RESERVED: &str = "SELECT host, CAST(SUM(cpu) AS BIGINT) AS cpu, CAST(SUM(memory) AS BIGINT) AS memory, CAST(SUM(disk) AS BIGINT) AS disk FROM
-     (SELECT host, MAX(cpu_millis) AS cpu, MAX(memory_bytes) AS memory, MAX(disk_bytes) AS disk FROM nodes
-      WHERE host IS NOT NULL AND wanted <> 'ABSENT' AND lab_uid <> $1 AND (wanted <> 'ASIDE' OR EXISTS
-        (SELECT 1 FROM operations WHERE operations.lab_uid = nodes.lab_uid AND operations.state = 'RUNNING' AND operations.kind = 'MOVE')) GROUP BY host, lab_uid, folded) AS one GROUP BY host";
+/// As [`LabRows::reserved`], summed over labs.
+const RESERVED: &str =
+    "SELECT host, CAST(SUM(cpu) AS BIGINT) AS cpu, CAST(SUM(memory) AS BIGINT) AS memory, CAST(SUM(disk) AS BIGINT) AS disk FROM
+      (SELECT host, MAX(cpu) AS cpu, MAX(memory) AS memory, MAX(disk) AS disk FROM
+        (SELECT host, lab_uid, SUM(cpu) AS cpu, SUM(memory) AS memory, SUM(disk) AS disk FROM
+          (SELECT host, lab_uid, MAX(cpu_millis) AS cpu, MAX(memory_bytes) AS memory, MAX(disk_bytes) AS disk FROM nodes
+           WHERE host IS NOT NULL AND wanted NOT IN ('ABSENT', 'ASIDE') AND lab_uid <> $1 GROUP BY host, lab_uid, folded) AS nodes_of
+         GROUP BY host, lab_uid
+         UNION ALL SELECT host, lab_uid, cpu_millis, memory_bytes, disk_bytes FROM kept WHERE lab_uid <> $1) AS of_labs
+       GROUP BY host, lab_uid) AS most GROUP BY host";
 
 async fn reserved(sql: &mut Connection, except: &str) -> Result<BTreeMap<HostId, Resources>> {
     let mut all = BTreeMap::new();

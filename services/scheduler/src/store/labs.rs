@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 use std::mem::take;
 
-use netloom_model::id::{LabUid, WireId};
+use netloom_model::id::{HostId, LabUid, WireId};
 use netloom_model::shared::Shared;
 use netloom_model::spec::LabSpec;
+use netloom_model::state::Wanted;
 use sqlx::Row as _;
 
 use super::{
     Connection, Db, Event, LabView, LinkView, NodeView, Object, Result, Tx, from_json, from_word, number,
     parse, to_json, unsigned, word, write,
 };
-use crate::rows::{CertificateRow, LabRow, LabRows, LinkRow, NicRow, NodeRow};
+use crate::rows::{CertificateRow, LabRow, LabRows, LinkRow, NicRow, NodeRow, Resources};
 
 type SqlRow = <Db as sqlx::Database>::Row;
 
@@ -58,6 +59,11 @@ pub(super) async fn load_all(sql: &mut Connection) -> Result<Vec<LabRows>> {
     {
         if let Some(rows) = labs.get_mut(&lab_of(&row)?) {
             rows.operation = Some(parse("operations.id", row.try_get("id")?)?);
+        }
+    }
+    for row in sqlx::query("SELECT * FROM kept").fetch_all(&mut *sql).await? {
+        if let Some(rows) = labs.get_mut(&lab_of(&row)?) {
+            rows.kept.insert(parse("kept.host", row.try_get("host")?)?, kept_row(&row)?);
         }
     }
     for rows in labs.values_mut() {
@@ -204,6 +210,14 @@ fn certificate_row(row: &SqlRow) -> Result<CertificateRow> {
     })
 }
 
+fn kept_row(row: &SqlRow) -> Result<Resources> {
+    Ok(Resources {
+        cpu_millis: unsigned("kept.cpu_millis", row.try_get("cpu_millis")?)?,
+        memory_bytes: unsigned("kept.memory_bytes", row.try_get("memory_bytes")?)?,
+        disk_bytes: unsigned("kept.disk_bytes", row.try_get("disk_bytes")?)?,
+    })
+}
+
 /// Two versions of the rows of one kind, compared by key.
 struct Difference<'a, T> {
     changed: Vec<(Option<&'a T>, &'a T)>,
@@ -238,6 +252,11 @@ impl Tx<'_> {
         if before == Some(&after) && !gone {
             return Ok(false);
         }
+        if after.operation.is_none() || after.lab.wanted == Wanted::Absent {
+            after.kept.clear();
+        } else if old.operation != after.operation {
+            after.kept = old.of_nodes();
+        }
         self.reserve(old, &after).await?;
         for node in after.nodes.values_mut() {
             if old.nodes.get(&node.uid).is_some_and(|o| o != node) {
@@ -262,11 +281,29 @@ impl Tx<'_> {
             let delete = "DELETE FROM lab_hosts WHERE lab_uid = $1 AND host = $2";
             sqlx::query(delete).bind(uid.to_string()).bind(host.as_str()).execute(&mut *self.sql).await?;
         }
+        if old.kept != after.kept && !gone {
+            self.put_kept(&after).await?;
+        }
         self.save_wire_ids(old, &after).await?;
         self.save_rows(old, &after).await?;
         self.tell(before, &after, gone).await?;
         self.staged.push((uid, (!gone).then_some(after)));
         Ok(true)
+    }
+
+    async fn put_kept(&mut self, rows: &LabRows) -> Result<()> {
+        let lab = rows.lab.uid.to_string();
+        write::of(&mut self.sql, "DELETE FROM kept WHERE lab_uid IN", std::slice::from_ref(&lab)).await?;
+        let kept: Vec<(&HostId, &Resources)> = rows.kept.iter().collect();
+        let insert = "INSERT INTO kept (lab_uid, host, cpu_millis, memory_bytes, disk_bytes)";
+        write::insert(&mut self.sql, insert, "", &kept, |row, (host, kept)| {
+            row.push_bind(lab.clone())
+                .push_bind(host.to_string())
+                .push_bind(number(kept.cpu_millis))
+                .push_bind(number(kept.memory_bytes))
+                .push_bind(number(kept.disk_bytes));
+        })
+        .await
     }
 
     async fn save_wire_ids(&mut self, old: &LabRows, after: &LabRows) -> Result<()> {
@@ -404,7 +441,11 @@ impl Tx<'_> {
     }
 
     async fn delete_lab(&mut self, lab: LabUid) -> Result<()> {
-        for statement in ["DELETE FROM labs WHERE uid = $1", "DELETE FROM certificates WHERE lab_uid = $1"] {
+        for statement in [
+            "DELETE FROM labs WHERE uid = $1",
+            "DELETE FROM certificates WHERE lab_uid = $1",
+            "DELETE FROM kept WHERE lab_uid = $1",
+        ] {
             sqlx::query(statement).bind(lab.to_string()).execute(&mut *self.sql).await?;
         }
         Ok(())

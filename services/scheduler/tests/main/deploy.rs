@@ -365,6 +365,58 @@ async fn a_cancelled_deploy_goes_back_to_what_was_completed() {
     eventually("the lab is gone", BOUND, || async { world.lab("new").await.is_err() }).await;
 }
 
+/// What a running deploy gave up was another lab's at once: after a cancel more was reserved than there was.
+#[tokio::test]
+async fn what_a_cancel_gives_back_is_kept_from_other_labs() {
+    let asks = |nodes, cpu_millis, env: &str| {
+        let mut lab = spec(nodes, &[]);
+        lab.nodes[0].cpu_request_millis = cpu_millis;
+        lab.nodes[0].env.insert(env.into(), "1".into());
+        lab
+    };
+    // In place, and by another container.
+    for env in ["A", "B"] {
+        let mut world = World::new().await;
+        world.deploy("l", asks(1, 3_000, "A")).await;
+        world.host().with(|s| s.hold = true);
+        let less = world.apply("l", asks(2, 500, env)).await.unwrap();
+        world.apply("m", asks(1, 2_000, "A")).await.unwrap();
+        world.node_is("m", "n1", p::NodeState::Unschedulable).await;
+        world.kill().await;
+        world.start().await;
+        let other = world.deploy("other", asks(1, 2_000, "A")).await;
+        assert_eq!(other.plan.unwrap().unplaced.len(), 1, "over a restart too");
+        let gone = world.destroy("other").await.unwrap();
+        world.done(&gone.id).await;
+        world.cancel(&less.id).await.expect("it was under way all the time");
+        assert_eq!(crate::drain::facts(&world, "h1").await.cpu_reserved_millis, 3_000);
+        world.host().with(|s| s.hold = false);
+        world.node_is("l", "n1", p::NodeState::Ready).await;
+        assert_eq!(world.deploy("l", asks(2, 500, env)).await.state(), p::OperationState::Succeeded);
+        world.node_is("m", "n1", p::NodeState::Ready).await;
+    }
+}
+
+/// The same within a lab: the former request and what had found room by it were both there.
+#[tokio::test]
+async fn a_cancel_lets_a_node_wait_again_that_has_what_another_one_gave_up() {
+    let world = World::new().await;
+    let asks = |first| {
+        let mut lab = spec(2, &[(1, 2)]);
+        (lab.nodes[0].cpu_request_millis, lab.nodes[1].cpu_request_millis) = (first, 2_000);
+        lab
+    };
+    world.deploy("l", asks(3_000)).await;
+    assert_eq!(world.node("l", "n2").await.state(), p::NodeState::Unschedulable);
+    world.host().with(|s| s.hold = true);
+    let operation = world.apply("l", asks(500)).await.unwrap();
+    assert!(!world.node("l", "n2").await.host.is_empty());
+    world.cancel(&operation.id).await.unwrap();
+    world.host().with(|s| s.hold = false);
+    world.node_is("l", "n2", p::NodeState::Unschedulable).await;
+    assert_eq!(crate::drain::facts(&world, "h1").await.cpu_reserved_millis, 3_000);
+}
+
 #[tokio::test]
 async fn a_cancel_lets_a_node_wait_again_that_found_room_for_less() {
     let world = World::new().await;
