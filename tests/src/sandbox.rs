@@ -323,6 +323,12 @@ impl Sandbox {
         programs.iter_mut().any(|(_, child)| child.try_wait().is_ok_and(|status| status.is_some()))
     }
 
+    /// True when all of them have.
+    pub fn have_ended(&self) -> bool {
+        let mut programs = self.programs.lock().expect("no holder panics");
+        programs.iter_mut().all(|(_, child)| child.try_wait().is_ok_and(|status| status.is_some()))
+    }
+
     /// Starts those programs again that have ended.
     pub fn revive(&self) {
         for (name, child) in self.programs.lock().expect("no holder panics").iter_mut() {

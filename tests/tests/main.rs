@@ -29,6 +29,7 @@ macro_rules! in_both_modes {
 
 mod main {
     pub mod across;
+    pub mod backup;
     pub mod bad_days;
     pub mod budget;
     pub mod change;
