@@ -26,6 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let set = prost_types::FileDescriptorSet::decode(bytes.as_slice())?;
     tonic_prost_build::configure()
         .extern_path(".google.rpc", "::tonic_types::pb")
+        .codec_path("crate::codec::Lean")
         // Bytes of images are handed on, not copied.
         .bytes(".netloom.image_registry.v1.WriteUploadRequest.data")
         .bytes(".netloom.image_registry.v1.ReadBlobResponse.data")

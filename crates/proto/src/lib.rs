@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, recursion_limit = "256")]
 
+pub mod codec;
 pub mod convert;
 
 /// Specs and states, shared with the public API.

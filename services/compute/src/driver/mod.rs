@@ -293,8 +293,15 @@ pub struct NewSnapshot {
     pub prepared: bool,
 }
 
-/// So many instances are made, started or removed at once where a driver says nothing.
-const AT_ONCE: usize = 4;
+/// So many instances are made, started or removed at once for each core, where a driver says nothing: Docker has enough to do then while others are being looked at.
+const AT_ONCE_OF_CORE: usize = 4;
+/// But no more than this: beyond it Docker only makes them wait for each other.
+const MOST_AT_ONCE: usize = 32;
+
+fn at_once() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    (AT_ONCE_OF_CORE * cores).min(MOST_AT_ONCE)
+}
 
 /// Runs instances.
 pub trait Driver: Send + Sync + 'static {
@@ -302,7 +309,7 @@ pub trait Driver: Send + Sync + 'static {
     fn serves(&self, runtime: Runtime) -> bool;
     /// So many instances are made, started or removed at once: as many as is quickest.
     fn at_once(&self) -> usize {
-        AT_ONCE
+        at_once()
     }
     /// Asks the runtime who it is: the proof that it works.
     fn probe(&self) -> Answer<'_, Probe>;

@@ -42,8 +42,8 @@ use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
 
 use self::script::{fault, number, pause};
 use super::{
-    AT_ONCE, Answer, Command, Driver, Found, Image, ImageFormat, Input, Limits, Line, Lines, Listed,
-    NetworkOf, Output, Probe, Process, Session,
+    Answer, Command, Driver, Found, Image, ImageFormat, Input, Limits, Line, Lines, Listed, NetworkOf,
+    Output, Probe, Process, Session,
 };
 use crate::config::SimConfig;
 use crate::error::Error;
@@ -273,7 +273,7 @@ impl Driver for SimDriver {
     }
 
     fn at_once(&self) -> usize {
-        if self.config.at_once == 0 { AT_ONCE } else { self.config.at_once }
+        if self.config.at_once == 0 { super::at_once() } else { self.config.at_once }
     }
 
     fn probe(&self) -> Answer<'_, Probe> {
