@@ -111,13 +111,17 @@ impl Endpoint {
 
     /// Says in the log of what others on a network can read along, and what to do `instead` between machines.
     pub fn warn_of_plain(&self, instead: &str) {
-        let Endpoint::Tcp(address) = self else { return };
-        let host = host_of(address);
-        if host != "localhost" && !host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
+        if self.is_plain_on_a_network() {
             tracing::warn!(
                 "what goes over {self} is not encrypted: {instead} where that leaves this machine"
             );
         }
+    }
+
+    fn is_plain_on_a_network(&self) -> bool {
+        let Endpoint::Tcp(address) = self else { return false };
+        let host = host_of(address);
+        host != "localhost" && !host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
 }
 
@@ -586,6 +590,25 @@ mod tests {
         ] {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_others_on_a_network_can_read_along_is_known() {
+        let is_plain = |text: &&str| text.parse::<Endpoint>().unwrap().is_plain_on_a_network();
+        assert!(
+            ["http://10.0.0.1:1", "http://0.0.0.0:1", "http://scheduler1:1", "http://[fd00::1]:1"]
+                .iter()
+                .all(is_plain)
+        );
+        let here = [
+            "unix:/s",
+            "mem:s",
+            "https://10.0.0.1:1",
+            "http://127.0.0.2:1",
+            "http://[::1]:1",
+            "http://localhost:1",
+        ];
+        assert!(!here.iter().any(is_plain));
     }
 
     #[tokio::test]

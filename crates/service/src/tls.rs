@@ -71,7 +71,7 @@ pub enum TlsError {
         address: String,
     },
     /// The file of the authority is still to come.
-    #[error("there is no {} yet: the scheduler of this data directory fetches it from its database, where the scheduler that leads first made it", .0.display())]
+    #[error("there is no {} yet, which the scheduler of this data directory makes or fetches from its database", .0.display())]
     NoAuthority(std::path::PathBuf),
     /// This program has no certificate to show.
     #[error("there is no certificate to show: {0}")]
