@@ -2,7 +2,7 @@
 
 use netloom_model::failure::{Code, Failure, Violation};
 use netloom_proto::convert::ConvertError;
-use netloom_service::status::{from_status, to_status};
+use netloom_service::status::{cause, from_status, to_status};
 use tonic::Status;
 
 /// Why a call failed.
@@ -34,7 +34,7 @@ pub enum Error {
     #[error(transparent)]
     Behind(Failure),
     /// A service behind the gateway cannot be reached.
-    #[error("{service} does not answer; see whether it runs, and what its log says")]
+    #[error("{service} does not answer: {}. See whether it runs, and what its log says", cause(source))]
     Unreachable {
         /// Which one, and where.
         service: String,

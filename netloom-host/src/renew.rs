@@ -108,7 +108,7 @@ mod tests {
     #[tokio::test]
     async fn a_host_that_joins_again_while_it_runs_is_shown_as_it_is_now() {
         let dir = tempfile::tempdir().unwrap();
-        let authority = Arc::new(Authority::open_or_make(dir.path()).unwrap());
+        let authority = Arc::new(Authority::keep(dir.path(), &Authority::make().unwrap()).unwrap());
         let over = member(&authority, "h2", "u1", Duration::ZERO);
         over.write(dir.path()).unwrap();
         let identity = Identity::host(&over.given().unwrap(), authority.certificate()).unwrap();

@@ -37,11 +37,10 @@ impl Controllers {
         postgres.run("CREATE DATABASE images");
         let host = Sandbox::prepare(Mode::Host, "[compute]\ndrivers = [\"sim\"]\n");
         let dir = host.path().display().to_string();
-        let socket = |n: usize, name: &str| format!("unix:{dir}/c{n}/run/{name}.sock");
-        let registries = [0, 1].map(|n| socket(n, "image-registry"));
-        host.configure(&format!(
-            "[compute.sim]\nfile = \"{dir}/sim.json\"\n[endpoints]\nimage_registry = {registries:?}\n"
-        ));
+        // Each has an address of its own on this machine, and so a name for its certificate.
+        let [a, b, ..] = *uuid::Uuid::new_v4().as_bytes();
+        let address = |n: usize, port: u16| format!("https://127.{a}.{b}.{}:{port}", n + 1);
+        host.configure(&format!("[compute.sim]\nfile = \"{dir}/sim.json\"\n"));
         let url = postgres.url();
         let mut controllers = Controllers { postgres, redis, host, programs: Vec::new() };
         for n in 0..2 {
@@ -53,12 +52,12 @@ impl Controllers {
                 ("redis://redis:6379/0", controllers.redis.url()),
                 ("postgres://netloom@postgres/scheduler", url.clone()),
                 ("postgres://netloom@postgres/images", url.replace("/postgres", "/images")),
-                ("http://scheduler1:7611", socket(0, "scheduler")),
-                ("http://scheduler2:7611", socket(1, "scheduler")),
-                ("http://registry1:7612", socket(0, "image-registry")),
-                ("http://registry2:7612", socket(1, "image-registry")),
-                ("http://0.0.0.0:7611", socket(n, "scheduler")),
-                ("http://0.0.0.0:7612", socket(n, "image-registry")),
+                ("https://scheduler1:7611", address(0, 7611)),
+                ("https://scheduler2:7611", address(1, 7611)),
+                ("https://registry1:7612", address(0, 7612)),
+                ("https://registry2:7612", address(1, 7612)),
+                ("https://0.0.0.0:7611", address(n, 7611)),
+                ("https://0.0.0.0:7612", address(n, 7612)),
                 ("0.0.0.0:7600", String::new()),
                 ("0.0.0.0:7601", "127.0.0.1:0".to_owned()),
                 ("hosts = []", "host = \"local\"".to_owned()),
@@ -89,8 +88,13 @@ impl Controllers {
     }
 
     /// The file of the authority that a controller has.
+    pub fn authority_file(&self, controller: usize) -> PathBuf {
+        self.dir(controller).join("data/authority.pem")
+    }
+
+    /// The authority that a controller has.
     pub fn authority(&self, controller: usize) -> String {
-        std::fs::read_to_string(self.dir(controller).join("data/authority.pem")).unwrap_or_default()
+        std::fs::read_to_string(self.authority_file(controller)).unwrap_or_default()
     }
 
     /// The API's socket of a controller.

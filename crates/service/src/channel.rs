@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::str::FromStr;
@@ -29,7 +30,7 @@ use tower::util::BoxService;
 use crate::replicas::{PATIENCE, Replicas, Search, Whom};
 use crate::telemetry::Inject;
 use crate::tls::handshakes::{self, Handshakes};
-use crate::tls::{Authority, Caller, Identity, Peer, Pinned, TlsError};
+use crate::tls::{Caller, Controller, Identity, Peer, Pinned, TlsError, host_of, plain};
 use crate::{Settings, Shutdown, Together};
 
 /// A channel to another program: it carries the caller's trace context and, over TCP, the shared token.
@@ -99,6 +100,31 @@ impl FromStr for Endpoint {
     }
 }
 
+impl Endpoint {
+    /// The name or address of the machine that is reached over TLS.
+    pub fn tls_name(&self) -> Option<&str> {
+        match self {
+            Endpoint::Tls { address, .. } => Some(host_of(address)),
+            Endpoint::Unix(_) | Endpoint::Tcp(_) | Endpoint::Memory(_) => None,
+        }
+    }
+
+    /// Says in the log of what others on a network can read along, and what to do `instead` between machines.
+    pub fn warn_of_plain(&self, instead: &str) {
+        if self.is_plain_on_a_network() {
+            tracing::warn!(
+                "what goes over {self} is not encrypted: {instead} where that leaves this machine"
+            );
+        }
+    }
+
+    fn is_plain_on_a_network(&self) -> bool {
+        let Endpoint::Tcp(address) = self else { return false };
+        let host = host_of(address);
+        host != "localhost" && !host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
 impl TryFrom<String> for Endpoint {
     type Error = EndpointError;
     fn try_from(s: String) -> Result<Self, EndpointError> {
@@ -141,8 +167,8 @@ pub struct Connector {
 enum Shows {
     #[default]
     Nothing,
-    /// A certificate of the controller, made at the first use from the authority in this data directory.
-    Controller(PathBuf, Arc<Mutex<Option<Arc<Identity>>>>),
+    /// A certificate of the controller, once its authority is there.
+    Controller(Arc<Controller>),
     This(Arc<Identity>),
     /// Nothing yet: whom it may believe it knows by a token.
     Joining(Pinned),
@@ -154,9 +180,13 @@ impl Connector {
         Connector { token: token.map(Into::into), ..Connector::default() }
     }
 
-    /// The connector of one of the controller's programs: with the configured token, and the installation's authority where it is needed.
+    /// The connector of one of the controller's programs: with the configured token, and the installation's authority where it is needed. What is not encrypted on a network is told in the log.
     pub fn of(settings: &Settings) -> Connector {
-        let shows = Shows::Controller(settings.data_dir.clone(), Arc::default());
+        for endpoint in settings.controllers() {
+            endpoint.warn_of_plain("write https:// in [endpoints] and in listen");
+        }
+        let names = settings.controller_names();
+        let shows = Shows::Controller(Arc::new(Controller::new(settings.data_dir.clone(), names)));
         Connector { shows, ..Connector::with_token(settings.token.as_deref()) }
     }
 
@@ -181,14 +211,7 @@ impl Connector {
             Shows::Nothing | Shows::Joining(_) => {
                 Err(TlsError::NoIdentity("this program was given none".to_owned()))
             }
-            Shows::Controller(data_dir, made) => {
-                let mut made = made.lock().expect("no holder panics");
-                if let Some(identity) = &*made {
-                    return Ok(identity.clone());
-                }
-                let identity = Identity::controller(Arc::new(Authority::open(data_dir)?), Vec::new())?;
-                Ok(made.insert(identity).clone())
-            }
+            Shows::Controller(controller) => controller.identity(),
         }
     }
 
@@ -303,7 +326,8 @@ impl Connector {
         }
     }
 
-    /// Listens. A Unix socket left over by a dead program is replaced, one that answers is not. Over TLS the controller is admitted, and nobody else.
+    /// Listens. A Unix socket left over by a dead program is replaced, one that answers is not. Over TLS the controller is admitted, and nobody else; while there is nothing to show yet
+    /// to anybody, who dials is turned away.
     pub async fn listen(&self, endpoint: &Endpoint) -> io::Result<Listener> {
         let (inner, gate) = match endpoint {
             Endpoint::Unix(path) => (Inner::Unix(bind_unix(path, 0o600).await?), Gate::Open),
@@ -313,7 +337,7 @@ impl Connector {
             }
             Endpoint::Tls { address, .. } => {
                 let listener = TcpListener::bind(address.as_str()).await?;
-                (Inner::tls(listener, self.identity()?)?, Gate::Controller)
+                (Inner::tls(listener, self.clone())?, Gate::Controller)
             }
             Endpoint::Memory(name) => {
                 let (sender, receiver) = mpsc::unbounded_channel();
@@ -326,7 +350,7 @@ impl Connector {
 
     /// Listens over TLS for whoever comes, also without a certificate: handlers find the [`Caller`] among a request's extensions, and decide.
     pub async fn listen_for_hosts(&self, address: &str) -> io::Result<Listener> {
-        let inner = Inner::tls(TcpListener::bind(address).await?, self.identity()?)?;
+        let inner = Inner::tls(TcpListener::bind(address).await?, self.clone())?;
         Ok(Listener { inner, gate: Gate::Handlers })
     }
 }
@@ -383,21 +407,25 @@ enum Inner {
 
 impl Inner {
     /// Handshakes are made beside the listener, a bounded number of them for a bounded time.
-    fn tls(listener: TcpListener, identity: Arc<Identity>) -> io::Result<Inner> {
+    fn tls(listener: TcpListener, shows: Connector) -> io::Result<Inner> {
+        match shows.identity() {
+            Ok(_) | Err(TlsError::NoAuthority(_)) => {}
+            Err(e) => return Err(e.into()),
+        }
         let port = listener.local_addr()?.port();
         let (sender, ready) = mpsc::channel(handshakes::MOST);
         let end = Shutdown::new();
-        tokio::spawn(end.clone().run_until_cancelled_owned(accept_tls(listener, identity, sender)));
+        tokio::spawn(end.clone().run_until_cancelled_owned(accept_tls(listener, shows, sender)));
         Ok(Inner::Tls { ready, port, _end: end.drop_guard() })
     }
 }
 
-async fn accept_tls(listener: TcpListener, identity: Arc<Identity>, ready: mpsc::Sender<io::Result<Io>>) {
+async fn accept_tls(listener: TcpListener, shows: Connector, ready: mpsc::Sender<io::Result<Io>>) {
     let slots = Arc::new(Semaphore::new(handshakes::MOST));
     let under_way = Handshakes::default();
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else { return };
-        let (stream, from) = match listener.accept().await {
+        let (mut stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(e) => {
                 tracing::warn!("a connection cannot be accepted: {e}");
@@ -409,11 +437,23 @@ async fn accept_tls(listener: TcpListener, identity: Arc<Identity>, ready: mpsc:
             tracing::info!(%from, "refused: too many handshakes are under way from there");
             continue;
         };
-        let (identity, ready) = (identity.clone(), ready.clone());
+        let (identity, ready) = match shows.identity() {
+            Ok(identity) => (identity, ready.clone()),
+            Err(e) => {
+                tracing::debug!(%from, "turned away: {e}");
+                continue;
+            }
+        };
         tokio::spawn(async move {
             let _places = (slot, handshake);
             let _ = stream.set_nodelay(true);
-            match tokio::time::timeout(handshakes::WITHIN, identity.accept(stream)).await {
+            let accepted = async {
+                match plain::refused(&mut stream).await? {
+                    true => Err(io::Error::other("it does not speak TLS")),
+                    false => identity.accept(stream).await,
+                }
+            };
+            match tokio::time::timeout(handshakes::WITHIN, accepted).await {
                 Ok(Ok((stream, peer))) => drop(ready.send(Ok(Io::Tls(Box::new(stream), Caller(peer)))).await),
                 Ok(Err(e)) => tracing::info!(%from, "refused: {e}"),
                 Err(_) => tracing::info!(%from, "refused: no handshake within {:?}", handshakes::WITHIN),
@@ -550,6 +590,25 @@ mod tests {
         ] {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_others_on_a_network_can_read_along_is_known() {
+        let is_plain = |text: &&str| text.parse::<Endpoint>().unwrap().is_plain_on_a_network();
+        assert!(
+            ["http://10.0.0.1:1", "http://0.0.0.0:1", "http://scheduler1:1", "http://[fd00::1]:1"]
+                .iter()
+                .all(is_plain)
+        );
+        let here = [
+            "unix:/s",
+            "mem:s",
+            "https://10.0.0.1:1",
+            "http://127.0.0.2:1",
+            "http://[::1]:1",
+            "http://localhost:1",
+        ];
+        assert!(!here.iter().any(is_plain));
     }
 
     #[tokio::test]

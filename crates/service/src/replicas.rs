@@ -26,6 +26,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::channel::{EndpointError, Io};
+use crate::status::cause;
 use crate::{Connector, Endpoint};
 
 /// How long calls wait for one that serves, since there was one last. A takeover takes less than five seconds.
@@ -55,12 +56,18 @@ impl Replicas {
 
     /// Where one of these programs listens itself: as its section says, or at the only endpoint.
     pub fn own(&self, listen: Option<&Endpoint>, section: &str) -> anyhow::Result<Endpoint> {
-        listen.or(self.only()).cloned().ok_or_else(|| {
+        let own = listen.or(self.only()).cloned().ok_or_else(|| {
             anyhow::anyhow!(
                 "[endpoints] {section} names several, {self}: say in [{section}] where this one listens, as listen = \"{}\"",
                 self.0[0]
             )
-        })
+        })?;
+        let is_tls = |e: &Endpoint| e.tls_name().is_some();
+        anyhow::ensure!(
+            self.0.iter().any(|e| is_tls(e) == is_tls(&own)),
+            "[{section}] listen is {own}, and nobody would dial it so: [endpoints] {section} names {self}. Write https:// in both, or in neither"
+        );
+        Ok(own)
     }
 }
 
@@ -209,15 +216,6 @@ impl Search {
     }
 }
 
-/// The innermost cause: those around it say less.
-fn cause(status: &tonic::Status) -> String {
-    let causes = std::iter::successors(Some(status as &dyn std::error::Error), |e| e.source());
-    match causes.last() {
-        Some(last) if std::error::Error::source(status).is_some() => last.to_string(),
-        _ => status.message().to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use figment::Figment;
@@ -251,5 +249,8 @@ mod tests {
         assert_eq!(two.own(Some(&b), "scheduler").unwrap(), b);
         let said = two.own(None, "scheduler").unwrap_err().to_string();
         assert!(said.contains("listen = \"mem:a\""), "{said}");
+        let tls: Endpoint = "https://a:1".parse().unwrap();
+        let said = two.own(Some(&tls), "scheduler").unwrap_err().to_string();
+        assert!(said.contains("[scheduler] listen is https://a:1") && said.contains("mem:a,mem:b"), "{said}");
     }
 }

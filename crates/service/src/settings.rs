@@ -11,6 +11,7 @@ use netloom_model::kind::Catalogue;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use crate::tls::Peer;
 use crate::{Endpoint, Replicas};
 
 mod wrong;
@@ -128,15 +129,48 @@ impl Settings {
             compute: socket(common.endpoints.compute, "compute"),
             network: socket(common.endpoints.network, "network"),
         };
-        let controllers = [&endpoints.scheduler, &endpoints.image_registry].map(Replicas::all).concat();
-        let named = controllers.iter().chain([&endpoints.compute, &endpoints.network]);
-        if let Some(tls) = named.into_iter().find(|e| matches!(e, Endpoint::Tls { .. })) {
+        let controllers = endpoints.scheduler.all().iter().chain(endpoints.image_registry.all());
+        let is_host = |e: &&Endpoint| matches!(e, Endpoint::Tls { peer: Peer::Host { .. }, .. });
+        let this_hosts = [&endpoints.compute, &endpoints.network].into_iter();
+        if let Some(tls) =
+            controllers.filter(is_host).chain(this_hosts.filter(|e| e.tls_name().is_some())).next()
+        {
             anyhow::bail!(
-                "[endpoints] names {tls}, and the programs of a controller do not talk over TLS: write unix:/path or http://address:port; hosts on other machines join (netloom host token)"
+                "[endpoints] names {tls}, and compute and network of this host do not talk over TLS: write unix:/path or http://address:port; hosts on other machines join (netloom host token)"
             );
         }
         let host = common.host.unwrap_or_else(|| "local".parse().expect("a valid host id"));
         Ok(Settings { data_dir, run_dir, host, token: common.token, endpoints, figment, file })
+    }
+
+    /// Where schedulers and image registries of this installation are reached, and where those of this controller listen.
+    pub(crate) fn controllers(&self) -> Vec<Endpoint> {
+        // A section that cannot be read is told by the program whose it is.
+        let listen = |section: &str| self.value::<Endpoint>(&format!("{section}.listen")).ok().flatten();
+        let mut all = [&self.endpoints.scheduler, &self.endpoints.image_registry].map(Replicas::all).concat();
+        let own = ["scheduler", "image_registry"].into_iter().filter_map(listen);
+        all.extend(own.filter(|own| !all.contains(own)).collect::<Vec<_>>());
+        all
+    }
+
+    /// True where controllers talk to each other over TLS.
+    pub fn controllers_use_tls(&self) -> bool {
+        self.controllers().iter().any(|e| e.tls_name().is_some())
+    }
+
+    /// The names and addresses that controllers are dialled by: what the configuration says of them anyway. Each may be dialled by those of all, since their configurations are alike.
+    pub(crate) fn controller_names(&self) -> Vec<String> {
+        let of_hosts: Option<Vec<String>> = self.value("scheduler.join_names").ok().flatten();
+        let mut names: Vec<String> = self
+            .controllers()
+            .iter()
+            .filter_map(|e| e.tls_name().map(str::to_owned))
+            .chain(of_hosts.into_iter().flatten())
+            .collect();
+        names.retain(|name| !["0.0.0.0", "::"].contains(&name.as_str()));
+        names.sort();
+        names.dedup();
+        names
     }
 
     /// Where a program tells its figures by themselves; none when the configuration names no address. `metrics` is one address, for whichever program
@@ -255,10 +289,27 @@ mod tests {
     }
 
     #[test]
-    fn programs_of_one_machine_do_not_talk_over_tls() {
+    fn services_of_a_host_are_not_reached_over_tls_by_configuration() {
         let tls = "[endpoints]\ncompute = \"https://h1:uid@10.0.0.2:7610\"\n";
         let said = Settings::from_toml(tls, Path::new("/d"), Path::new("/r")).unwrap_err().to_string();
         assert!(said.contains("hosts on other machines join"), "{said}");
+        let host = "[endpoints]\nscheduler = [\"unix:/a\", \"https://h1:uid@10.0.0.2:7611\"]\n";
+        let said = Settings::from_toml(host, Path::new("/d"), Path::new("/r")).unwrap_err().to_string();
+        assert!(said.contains("https://h1:uid@10.0.0.2:7611"), "{said}");
+    }
+
+    #[test]
+    fn controllers_are_dialled_by_the_names_that_the_configuration_has() {
+        let of = |text: &str| Settings::from_toml(text, Path::new("/d"), Path::new("/r")).unwrap();
+        assert!(!of("").controllers_use_tls() && of("").controller_names().is_empty());
+        let all = of(
+            "[endpoints]\nscheduler = [\"https://10.0.0.1:7611\", \"http://10.0.0.9:7611\"]\nimage_registry = \"https://[fd00::1]:7612\"\n\
+             [scheduler]\nlisten = \"https://0.0.0.0:7611\"\njoin_names = [\"lab.example\", \"10.0.0.1\"]\n\
+             [image_registry]\nlisten = \"https://c1:7612\"\n",
+        );
+        assert!(all.controllers_use_tls());
+        assert_eq!(all.controller_names(), ["10.0.0.1", "c1", "fd00::1", "lab.example"]);
+        assert!(of("[image_registry]\nlisten = \"https://c1:7612\"").controllers_use_tls());
     }
 
     #[test]

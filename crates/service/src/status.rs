@@ -29,6 +29,15 @@ pub fn is_lost(status: &Status) -> bool {
     status.code() == tonic::Code::Unavailable || is_cut(status)
 }
 
+/// What a status says, or, of one that was made on this side, the innermost cause: those around it say less.
+pub fn cause(status: &Status) -> String {
+    let causes = std::iter::successors(Some(status as &dyn std::error::Error), |e| e.source());
+    match causes.last() {
+        Some(last) if std::error::Error::source(status).is_some() => last.to_string(),
+        _ => status.message().to_owned(),
+    }
+}
+
 /// The status that a failure is on the wire. It travels in headers, of which many clients take no more than 8 KiB: what is longer is clipped, and the last
 /// violation says how many were left out.
 pub fn to_status(failure: Failure) -> Status {

@@ -11,12 +11,16 @@
 //! address answer for it, and the peer alone would let it be reached where nobody put it.
 
 pub mod authority;
+mod controller;
 pub(crate) mod handshakes;
 mod identity;
 mod peer;
+pub(crate) mod plain;
 mod token;
 
 pub use self::authority::Authority;
+pub(crate) use self::controller::Controller;
+pub(crate) use self::identity::host_of;
 pub use self::identity::{Given, Identity, Pinned};
 pub use self::peer::{Caller, Peer};
 pub use self::token::{JoinToken, JoinTokenError};
@@ -42,6 +46,22 @@ pub enum TlsError {
         /// Whom it was meant to be.
         expected: String,
     },
+    /// Its answer is no TLS.
+    #[error(
+        "the program at {address} does not speak TLS: its `listen` says http://, or it is another one than was meant"
+    )]
+    Plain {
+        /// What was dialled.
+        address: String,
+    },
+    /// It takes connections, and shows no certificate.
+    #[error(
+        "the program at {address} shows no certificate: it waits for its authority.pem, as its log says, or does not speak TLS"
+    )]
+    Silent {
+        /// What was dialled.
+        address: String,
+    },
     /// It does not belong to the installation that made the token.
     #[error(
         "the program at {address} does not belong to the installation that made this token: check the address, and that nobody is in between"
@@ -50,6 +70,9 @@ pub enum TlsError {
         /// What was dialled.
         address: String,
     },
+    /// The file of the authority is still to come.
+    #[error("there is no {} yet, which the scheduler of this data directory makes or fetches from its database", .0.display())]
+    NoAuthority(std::path::PathBuf),
     /// This program has no certificate to show.
     #[error("there is no certificate to show: {0}")]
     NoIdentity(String),

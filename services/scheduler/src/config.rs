@@ -184,6 +184,9 @@ pub fn hosts(settings: &Settings) -> anyhow::Result<Vec<HostConfig>> {
             host.id
         );
         anyhow::ensure!(seen.insert(host.id.folded()), "two [[hosts]] are called \"{}\"", host.id);
+        for endpoint in [&host.compute, &host.network] {
+            endpoint.warn_of_plain("let that host join (netloom host token)");
+        }
     }
     Ok(hosts)
 }

@@ -3,6 +3,7 @@
 //! Who joins has no certificate yet; all else is for hosts that are members. Bytes of images are handed on from the image registry as they come, so that a host needs one
 //! address only.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -15,7 +16,7 @@ use netloom_service::relay::Relay;
 use netloom_service::server::serve;
 use netloom_service::status::to_status;
 use netloom_service::tls::{Authority, Caller, Identity};
-use netloom_service::{Channel, Connector, Settings, Shutdown};
+use netloom_service::{Channel, Connector, Endpoint, Settings, Shutdown};
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Response, Status};
@@ -37,27 +38,22 @@ pub struct Door {
 }
 
 impl Door {
-    /// The door that the configuration asks for. The authority is made at the first start; refused when hosts have joined already, since none of them would believe another.
-    pub fn open(settings: &Settings, config: &Config, any_joined: bool) -> anyhow::Result<Option<Door>> {
-        if config.join_listen.is_empty() {
-            return Ok(None);
-        }
+    /// The door that the configuration asks for.
+    pub fn open(settings: &Settings, config: &Config, authority: Authority) -> anyhow::Result<Door> {
         let (host, _) = config
             .join_listen
             .rsplit_once(':')
             .context("[scheduler] join_listen must be address:port, for instance 0.0.0.0:7601")?;
         let names = match config.join_names.is_empty() {
             false => config.join_names.clone(),
-            true => own_names(host.trim_start_matches('[').trim_end_matches(']')),
+            true => {
+                let of_all = settings.endpoints.scheduler.all().iter().filter_map(Endpoint::tls_name);
+                let own = own_names(host.trim_start_matches('[').trim_end_matches(']'));
+                let mut seen = BTreeSet::new();
+                of_all.map(str::to_owned).chain(own).filter(|name| seen.insert(name.clone())).collect()
+            }
         };
-        let authority = match any_joined {
-            false => Authority::open_or_make(&settings.data_dir)?,
-            true => Authority::open(&settings.data_dir).context(
-                "hosts have joined by this installation's authority: restore authority.pem from the backup; or, to have a new one made, start without join_listen, remove these hosts (netloom host remove), and let them join again",
-            )?,
-        };
-        let authority = Arc::new(authority);
-        Ok(Some(Door { authority, listen: config.join_listen.clone(), names }))
+        Ok(Door { authority: Arc::new(authority), listen: config.join_listen.clone(), names })
     }
 
     /// Where it is found, the likeliest first.

@@ -100,35 +100,31 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     database.file().map_or(Ok(()), installation::private_file).with_context(failed)?;
     let (service, leads) = (StandBy::default(), watch::Sender::new(false));
     let endpoint = settings.endpoints.scheduler.own(config.listen.as_ref(), "scheduler")?;
-    let redis = settings.redis()?.filter(|_| database.file().is_none());
+    let is_shared = database.file().is_none();
+    let redis = settings.redis()?.filter(|_| is_shared);
     let bus = netloom_bus::open(redis.as_deref())?;
     let presence = redis.map(|_| tokio::spawn(replicas::run(bus.clone(), leads.subscribe())));
     let _presence = AbortOnDrop(presence);
     let served = listen(&connector, &endpoint, service.clone(), leads.subscribe(), shutdown.clone());
     let mut served = std::pin::pin!(served.fuse());
-    let is_shared = database.file().is_none() && !config.join_listen.is_empty();
-    let fetches = AbortOnDrop(is_shared.then(|| {
-        let (database, data_dir) = (database.clone(), settings.data_dir.clone());
-        tokio::spawn(async move { authority::fetch(&database, &data_dir).await })
-    }));
+    let signs = !config.join_listen.is_empty() || settings.controllers_use_tls();
     let store = tokio::select! {
         store = Store::open(&database, config.events_kept, bus) => store.with_context(failed)?,
         // One that stands by says so; where there is only one, callers wait for it to begin.
-        outcome = &mut served, if database.file().is_none() => return outcome,
+        outcome = &mut served, if is_shared => return outcome,
+        Err(e) = authority::fetch(&database, &settings.data_dir), if is_shared && signs => return Err(e),
         () = shutdown.cancelled() => return Ok(()),
     };
     let catalogue = settings.catalogue()?;
     let registry = RegistryClient::new(&settings.endpoints.image_registry, &connector);
     let hosts = config::hosts(&settings)?;
-    drop(fetches);
-    if is_shared {
-        authority::share(&store, &settings.data_dir).await?;
-    }
-    let door = Door::open(&settings, &config, store.any_joined().await?)?;
-    if is_shared {
-        // It may just have been made.
-        authority::share(&store, &settings.data_dir).await?;
-    }
+    let door = match signs {
+        true => {
+            let authority = authority::open(&store, &settings.data_dir, is_shared).await?;
+            (!config.join_listen.is_empty()).then(|| Door::open(&settings, &config, authority)).transpose()?
+        }
+        false => None,
+    };
     let core = Scheduler::start(store, config, catalogue, hosts, registry, &connector, door.clone()).await?;
     let core = Arc::new(core);
 

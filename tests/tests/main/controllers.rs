@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use netloom_service::testing::require;
+use netloom_service::tls::Authority;
 use netloom_tests::{Controllers, eventually, finish};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -139,6 +140,54 @@ fn a_leader_that_hangs_loses_the_lead() {
     assert!(why.iter().any(|why| said.contains(why)), "{said}");
     assert_eq!(both.get(0, "/v1/labs/lab").expect("an answer").body["readyCount"], 1);
     finish(&mut both.netloom(0, &["destroy", "lab", "--yes"]), None).must();
+}
+
+/// Gateway and image registry of a controller may be there before its scheduler, which fetches the authority; and its file may be a wrong one.
+#[test]
+fn a_controller_waits_for_the_authority_and_takes_no_other_one() {
+    let test = "controllers::a_controller_waits_for_the_authority_and_takes_no_other_one";
+    if !crate::real(test) || !require(test, "postgres") || !require(test, "redis") {
+        return;
+    }
+    let mut both = Controllers::start();
+    let file = both.authority_file(1);
+    for program in ["netloom-scheduler", "netloom-image-registry", "netloom-gateway"] {
+        both.end(1, program, Signal::SIGTERM);
+    }
+    std::fs::remove_file(&file).expect("an authority");
+    let answers = |both: &Controllers| both.get(1, "/v1/labs").is_ok_and(|r| r.status == 200);
+    let said =
+        |both: &Controllers| both.get(1, "/v1/labs").map_or_else(|e| e.to_string(), |r| r.body.to_string());
+
+    both.run(1, "netloom-image-registry");
+    both.run(1, "netloom-gateway");
+    let waits = format!("there is no {} yet", file.display());
+    eventually("whoever asks is told what is waited for", BOUND, || said(&both).contains(&waits));
+    eventually("the log tells it", BOUND, || both.logged(1, "netloom-image-registry").contains(&waits));
+    both.run(1, "netloom-scheduler");
+    eventually("the gateway goes on by itself", BOUND, || answers(&both));
+    eventually("it is the one authority", BOUND, || both.authority(0) == both.authority(1));
+
+    both.end(1, "netloom-scheduler", Signal::SIGTERM);
+    std::fs::write(&file, Authority::make().expect("an authority")).expect("a file");
+    both.run(1, "netloom-scheduler");
+    both.until_ended(1, "netloom-scheduler");
+    let told = format!("the database keeps another authority than {}", file.display());
+    assert!(both.logged(1, "netloom-scheduler").contains(&told));
+    both.end(1, "netloom-gateway", Signal::SIGTERM);
+    both.run(1, "netloom-gateway");
+    eventually("a gateway tells it, too", BOUND, || said(&both).contains("is of another authority"));
+    std::fs::remove_file(&file).expect("a file");
+    both.run(1, "netloom-scheduler");
+    eventually("it is fetched again, and the gateway goes on", BOUND, || answers(&both));
+
+    // What leads now is killed: the one whose file was wrong goes on, and over TLS.
+    both.end(0, "netloom-scheduler", Signal::SIGKILL);
+    for gateway in 0..2 {
+        eventually("the other one leads", BOUND, || {
+            both.get(gateway, "/v1/labs").is_ok_and(|r| r.status == 200)
+        });
+    }
 }
 
 /// The compose file cannot be run here, where no image can be fetched: what it names has to be there.

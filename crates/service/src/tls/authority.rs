@@ -82,32 +82,12 @@ impl Asked {
 }
 
 impl Authority {
-    fn path(data_dir: &Path) -> PathBuf {
+    /// The file of the authority of this data directory.
+    pub fn path(data_dir: &Path) -> PathBuf {
         data_dir.join("authority.pem")
     }
 
-    /// The authority in this data directory, made at the first call. Two programs that make it at once get the same.
-    pub fn open_or_make(data_dir: &Path) -> anyhow::Result<Authority> {
-        let path = Authority::path(data_dir);
-        let made = Authority::make().context("the installation's authority cannot be made")?;
-        let text = read_or_make(&path, 0o600, || made)
-            .with_context(|| format!("cannot read or make {}", path.display()))?;
-        Authority::read(&text).with_context(|| format!("{}", path.display()))
-    }
-
-    /// The authority in this data directory, where there is one.
-    pub fn open(data_dir: &Path) -> Result<Authority, TlsError> {
-        let path = Authority::path(data_dir);
-        let text = std::fs::read_to_string(&path).map_err(|e| {
-            TlsError::NoIdentity(format!(
-                "{} cannot be read ({e}): programs that lead hosts share the scheduler's",
-                path.display()
-            ))
-        })?;
-        Authority::read(&text)
-    }
-
-    /// The file of the authority in this data directory, where there is one.
+    /// The text of the authority in this data directory, where there is one.
     pub fn text(data_dir: &Path) -> anyhow::Result<Option<String>> {
         let path = Authority::path(data_dir);
         match std::fs::read_to_string(&path) {
@@ -117,15 +97,18 @@ impl Authority {
         }
     }
 
-    /// Makes it the authority in this data directory, which has none.
-    pub fn keep(data_dir: &Path, text: String) -> anyhow::Result<()> {
+    /// The authority in this data directory, which is this one where there was none.
+    pub fn keep(data_dir: &Path, text: &str) -> anyhow::Result<Authority> {
         let path = Authority::path(data_dir);
-        read_or_make(&path, 0o600, || text).with_context(|| format!("cannot make {}", path.display()))?;
-        Ok(())
+        let text = read_or_make(&path, 0o600, || text.to_owned())
+            .with_context(|| format!("cannot read or make {}", path.display()))?;
+        Authority::read(&text).with_context(|| format!("{}", path.display()))
     }
 
-    fn make() -> Result<String, rcgen::Error> {
-        let key = KeyPair::generate()?;
+    /// The text of a new one, which is nowhere yet.
+    pub fn make() -> Result<String, TlsError> {
+        let failed = |e: rcgen::Error| TlsError::unusable("a new authority", e);
+        let key = KeyPair::generate().map_err(failed)?;
         let mut params = CertificateParams::default();
         params.distinguished_name.remove(DnType::CommonName);
         params.distinguished_name.push(DnType::CommonName, "netloom installation");
@@ -133,10 +116,11 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let now = OffsetDateTime::now_utc();
         (params.not_before, params.not_after) = (now - BACKDATED, now + AUTHORITY);
-        Ok(format!("{}{}", key.serialize_pem(), params.self_signed(&key)?.pem()))
+        Ok(format!("{}{}", key.serialize_pem(), params.self_signed(&key).map_err(failed)?.pem()))
     }
 
-    fn read(text: &str) -> Result<Authority, TlsError> {
+    /// Reads the text of one.
+    pub fn read(text: &str) -> Result<Authority, TlsError> {
         let key = KeyPair::from_pem(text).map_err(|e| TlsError::unusable("the authority's key", e))?;
         let certificate = CertificateDer::from_pem_slice(text.as_bytes())
             .map_err(|e| TlsError::unusable("the authority's certificate", e))?;

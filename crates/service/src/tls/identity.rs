@@ -1,5 +1,6 @@
 //! What a program shows of itself, and how it looks at who is at the other end.
 
+use std::io::{self, ErrorKind};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -109,6 +110,12 @@ impl Identity {
         Ok(())
     }
 
+    /// As if half of the time of what it shows were over.
+    #[cfg(test)]
+    pub(super) fn age(&self) {
+        self.shown.now.write().expect("no holder panics").anew = UNIX_EPOCH;
+    }
+
     /// Dials an address, and looks whether who answers is whom it is meant to be.
     pub async fn connect(&self, address: &str, expected: &Peer) -> std::io::Result<TlsStream<TcpStream>> {
         let stream = dial(self.client.clone(), address).await?;
@@ -177,21 +184,37 @@ async fn dial(
     config: Arc<ClientConfig>,
     address: &str,
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let name = host_of(address).trim_start_matches('[').trim_end_matches(']');
-    let name = ServerName::try_from(name.to_owned()).map_err(|e| TlsError::unusable("the address", e))?;
+    let name = ServerName::try_from(host_of(address).to_owned())
+        .map_err(|e| TlsError::unusable("the address", e))?;
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    TlsConnector::from(config).connect(name, stream).await.map_err(|e| {
-        match e.get_ref().is_some_and(|e| e.is::<RustlsError>()) {
-            true => TlsError::Untrusted { address: address.to_owned(), why: e.to_string() }.into(),
-            false => e,
-        }
-    })
+    TlsConnector::from(config).connect(name, stream).await.map_err(|e| failed(address.to_owned(), e))
 }
 
-/// The host in `host:port`.
+/// What a handshake that failed means.
+fn failed(address: String, e: io::Error) -> io::Error {
+    use rustls::CertificateError::{BadSignature, UnknownIssuer};
+    match e.get_ref().and_then(|e| e.downcast_ref()) {
+        Some(RustlsError::InvalidMessage(_)) => TlsError::Plain { address }.into(),
+        // All authorities have one name: another one is found to be so by what it signed.
+        Some(RustlsError::InvalidCertificate(UnknownIssuer | BadSignature)) => {
+            let why = "its certificate is of another authority than this program's".to_owned();
+            TlsError::Untrusted { address, why }.into()
+        }
+        Some(other) => TlsError::Untrusted { address, why: other.to_string() }.into(),
+        None if [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe]
+            .contains(&e.kind()) =>
+        {
+            TlsError::Silent { address }.into()
+        }
+        None => e,
+    }
+}
+
+/// The name or address of the machine in `host:port`.
 pub(crate) fn host_of(address: &str) -> &str {
-    address.rsplit_once(':').map_or(address, |(host, _)| host)
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    host.trim_start_matches('[').trim_end_matches(']')
 }
 
 fn provider() -> Arc<CryptoProvider> {

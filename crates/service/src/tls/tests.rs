@@ -11,15 +11,17 @@ use tonic_health::pb::health_client::HealthClient;
 use super::authority::Request;
 use super::*;
 use crate::channel::{Connector, Endpoint};
-use crate::status::from_status;
+use crate::status::{cause, from_status};
 use crate::testing::eventually;
 use crate::{Settings, Shutdown, server};
+
+mod controllers;
 
 const LONG: Duration = Duration::from_secs(3_600);
 const BOUND: Duration = Duration::from_secs(20);
 
 fn authority(dir: &Path) -> Arc<Authority> {
-    Arc::new(Authority::open_or_make(dir).unwrap())
+    Arc::new(Authority::keep(dir, &Authority::make().unwrap()).unwrap())
 }
 
 fn peer(id: &str) -> Peer {
@@ -44,8 +46,12 @@ fn as_identity(identity: Arc<Identity>) -> Connector {
 
 /// A server that admits the controller, until the test ends.
 async fn serve(identity: Arc<Identity>) -> (u16, tokio_util::sync::DropGuard) {
+    served(&as_identity(identity), "https://127.0.0.1:0").await
+}
+
+async fn served(connector: &Connector, at: &str) -> (u16, tokio_util::sync::DropGuard) {
     let end = Shutdown::new();
-    let listener = as_identity(identity).listen(&"https://127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let listener = connector.listen(&at.parse().unwrap()).await.unwrap();
     let port = listener.port().unwrap();
     let routes = Routes::default();
     let served = server::serve(listener, routes, "test", tonic_health::pb::FILE_DESCRIPTOR_SET, end.clone());
@@ -60,8 +66,7 @@ async fn refusal(connector: &Connector, endpoint: &str) -> String {
     match health.check(tonic_health::pb::HealthCheckRequest::default()).await {
         Ok(_) => String::new(),
         Err(status) => {
-            let failure = from_status(&status);
-            format!("{} {}", failure.reason, failure.message)
+            format!("{} {}", from_status(&status).reason, cause(&status))
         }
     }
 }
@@ -177,13 +182,13 @@ async fn who_connects_and_says_nothing_holds_up_itself_alone() {
 fn an_authority_is_made_once_and_for_root_alone() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().unwrap();
-    assert!(matches!(Authority::open(dir.path()), Err(TlsError::NoIdentity(_))));
+    assert!(Authority::text(dir.path()).unwrap().is_none());
     let first = authority(dir.path()).fingerprint();
     assert_eq!(authority(dir.path()).fingerprint(), first);
     let mode = std::fs::metadata(dir.path().join("authority.pem")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     std::fs::write(dir.path().join("authority.pem"), "nonsense").unwrap();
-    assert!(Authority::open(dir.path()).is_err());
+    assert!(Authority::keep(dir.path(), &Authority::make().unwrap()).is_err());
 }
 
 #[test]
