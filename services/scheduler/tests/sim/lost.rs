@@ -95,7 +95,7 @@ impl<'w> Story<'w> {
 }
 
 /// Tells a story of two hosts in a process of its own.
-fn tell_of<F: Future<Output = ()>>(seed: u64, story: impl Fn(&'static World) -> F + Send + Sync) {
+pub fn tell_of<F: Future<Output = ()>>(seed: u64, story: impl Fn(&'static World) -> F + Send + Sync) {
     let dir = tempfile::tempdir().unwrap();
     let told = machine::told(seed, &dir.path().join("report"), || async {
         // The process ends with it.
