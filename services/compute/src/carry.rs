@@ -145,8 +145,8 @@ impl Draft {
         file.write_all_at(&data.content, data.offset).map_err(|e| failed(of, e))
     }
 
-    /// True when all that was sent came, and is on the disk.
-    pub fn is_whole(mut self, end: &p::DiskEnd) -> Result<bool, Error> {
+    /// Ends it: true when all that was sent came, and is on the disk.
+    pub fn finish(mut self, end: &p::DiskEnd) -> Result<bool, Error> {
         self.close()?;
         Ok(self.sum.digest() == end.digest)
     }
@@ -190,7 +190,7 @@ mod tests {
                     draft.file(file, &place)?;
                 }
                 Part::Data(data) => draft.data(&data)?,
-                Part::End(end) => return draft.is_whole(&end),
+                Part::End(end) => return draft.finish(&end),
             }
         }
         panic!("it has no end");
@@ -242,7 +242,7 @@ mod tests {
                 data.content[0] ^= 1;
             }
         };
-        assert!(!bring(&[file.clone()], &dir.path().join("a"), spoil).unwrap());
+        assert!(!bring(std::slice::from_ref(&file), &dir.path().join("a"), spoil).unwrap());
         let beyond = |part: &mut p::DiskPart| {
             if let Some(Part::Data(data)) = &mut part.part {
                 data.offset = u64::MAX - 3;

@@ -125,7 +125,7 @@ async fn receive(
             }
             Some(Part::Data(data)) => draft = with(draft, move |draft| draft.data(&data)).await?,
             Some(Part::End(end)) => {
-                let whole = tokio::task::spawn_blocking(move || draft.is_whole(&end)).await;
+                let whole = tokio::task::spawn_blocking(move || draft.finish(&end)).await;
                 if !whole.map_err(|e| Error::host("writing a disk did not end", e))?? {
                     return Err(Error::CutOff("other bytes of the disk came than were read".to_owned()));
                 }
