@@ -18,11 +18,17 @@ pub struct Pair {
 impl Pair {
     /// Starts them, with these images and more configuration of the near one, and waits until both are heard of.
     pub fn start(images: &[&str], more: &str) -> Pair {
-        let [near, far] = std::thread::scope(|scope| {
+        Pair::start_with(images, more, |_| {})
+    }
+
+    /// The same; each host is made ready by this before its programs run.
+    pub fn start_with(images: &[&str], more: &str, mut ready: impl FnMut(&mut Sandbox)) -> Pair {
+        let [mut near, mut far] = std::thread::scope(|scope| {
             let far = scope.spawn(|| Sandbox::prepare_host(Mode::Host, "", UNDERLAY[1], images));
             let near = Sandbox::prepare_host(Mode::Five, more, UNDERLAY[0], images);
             [near, far.join().expect("the far host is prepared")]
         });
+        [&mut near, &mut far].into_iter().for_each(&mut ready);
         let run = |sandbox: &Sandbox| sandbox.path().join("run").display().to_string();
         let host = |id: &str, run: String| {
             format!(

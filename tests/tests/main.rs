@@ -48,6 +48,7 @@ mod main {
     pub mod keys;
     pub mod kinds;
     pub mod mended;
+    pub mod moved_machines;
     pub mod ospf;
     pub mod reboot;
     pub mod repair;

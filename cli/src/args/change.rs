@@ -54,9 +54,9 @@ pub enum Node {
     Change(Change),
     /// Move nodes to other hosts, and wait until they are ready there
     ///
-    /// Each is made anew on the other host, with its links and addresses; it runs on where it is until the image is there, and comes back there when it does not come up. What its programs wrote in it is lost.
-    /// Nodes that share a network namespace move together. A virtual machine has its disk on its host and stays, unless --lose-disks says that it may begin with a new one. The plan is shown first, and on a
-    /// terminal it asks; where nobody can be asked it needs --yes.
+    /// Each is made anew on the other host, with its links and addresses; it runs on where it is until the image is there, and comes back there when it does not come up. What programs wrote in a container is lost.
+    /// The disk of a virtual machine is copied there with its snapshots, unless --lose-disks says that it may begin with a new one; the machine is down while it is. Nodes that share a network namespace move together.
+    /// The plan is shown first, and on a terminal it asks; where nobody can be asked it needs --yes.
     Move(Move),
     /// Move nodes so that fewer links of a lab go between hosts, or one host is less full than another
     ///

@@ -11,7 +11,7 @@ pub struct How {
     /// Say what would move where and what would stay, and change nothing
     #[arg(long, visible_alias = "plan")]
     pub dry_run: bool,
-    /// Move virtual machines too, each of which begins with a new disk on the other host
+    /// Do not copy the disks of virtual machines: each begins with a new one on the other host
     #[arg(long)]
     pub lose_disks: bool,
     /// Do not ask

@@ -187,6 +187,9 @@ pub const REASONS: &[Reason] = &[
 /// What services tell each other only. A caller who is told one of these has found a fault.
 #[rustfmt::skip]
 pub const INTERNAL: &[Reason] = &[
+    reason("DISK_CUT_OFF", Code::Unavailable, &[], "Not all of a disk came to the host that it moves to, or other bytes than were read.", "The scheduler copies it again."),
+    reason("DISK_NOT_HERE", Code::FailedPrecondition, &[], "A virtual machine is to begin on a disk that was not copied to its host.", "The scheduler copies it first."),
+    reason("DISK_NOT_SUPPORTED", Code::FailedPrecondition, &[], "The disk of what is no virtual machine was to be copied, or to a host that runs none.", "The scheduler leaves the node where it is."),
     reason("NOT_SYNCED", Code::FailedPrecondition, &[], "A host was asked to remove something before it was told what it is to have.", "The scheduler sends Sync."),
     reason("OVERTAKEN", Code::Aborted, &[], "A host was told something that was made out before what it was told since, or before it lost its leases.", "The scheduler tells it anew."),
     reason("REMOVAL_FAILED", Code::Unavailable, &[], "A host could not remove everything yet.", "The scheduler asks again."),

@@ -62,6 +62,21 @@ pub struct Instance {
     /// Its lease; none: it goes on whatever its host hears. Not part of the hash.
     #[serde(default)]
     pub lease: Option<Lease>,
+    /// Of a virtual machine whose disk came from another host: the node that it was first made for ([`Instance::origin`]). Not part of the hash.
+    #[serde(default)]
+    pub disk_of: Option<NodeUid>,
+}
+
+impl Instance {
+    /// The node that its disk was first made for: what its guest knows its machine by follows from that, wherever it is.
+    pub fn origin(&self) -> NodeUid {
+        self.disk_of.unwrap_or(self.uid)
+    }
+
+    /// True of one that begins on a disk that came from another host: once wiped, its disk is made here.
+    pub fn brings_disk(&self) -> bool {
+        self.disk_of.is_some() && self.wipes == 0
+    }
 }
 
 /// How long an instance goes on where its host is not told that it may: then it may be made anew elsewhere.

@@ -123,6 +123,15 @@ pub enum Error {
         /// The snapshot's id.
         snapshot: String,
     },
+    /// What runs it keeps no disk that could go elsewhere.
+    #[error("{0}")]
+    NoDisks(String),
+    /// It is to be made on a disk that was brought here, and that is not here.
+    #[error("{0}")]
+    NoDisk(String),
+    /// Not all of a disk came, or other bytes than were read.
+    #[error("{0}")]
+    CutOff(String),
     /// A request that makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -192,6 +201,9 @@ impl From<Error> for Failure {
             Error::SnapshotExists { .. } => (Code::AlreadyExists, "SNAPSHOT_EXISTS"),
             Error::ConsoleFailed(_) => (Code::FailedPrecondition, "CONSOLE_FAILED"),
             Error::NoExec(_) => (Code::FailedPrecondition, "EXEC_NOT_SUPPORTED"),
+            Error::NoDisks(_) => (Code::FailedPrecondition, "DISK_NOT_SUPPORTED"),
+            Error::NoDisk(_) => (Code::FailedPrecondition, "DISK_NOT_HERE"),
+            Error::CutOff(_) => (Code::Unavailable, "DISK_CUT_OFF"),
             Error::Gone(_) => (Code::FailedPrecondition, "LAB_REMOVED"),
             Error::Invalid(_) => (Code::InvalidArgument, "INVALID_REQUEST"),
             Error::Ticket(e) => return e.into(),

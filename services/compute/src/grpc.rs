@@ -23,6 +23,7 @@ use crate::files::Uploads;
 use crate::host::Host;
 use crate::log;
 
+mod disks;
 mod images;
 mod observer;
 mod snapshots;
@@ -341,6 +342,26 @@ impl ComputeService for Grpc {
         let r = request.into_inner();
         let opened = self.host.open(&r.uid, snapshots::VERB, &r.ticket)?;
         Ok(Response::new(snapshots::delete(self.host.clone(), opened, r.snapshot).await?))
+    }
+
+    type ReadDiskStream = Streamed<p::DiskPart>;
+
+    async fn read_disk(
+        &self,
+        request: Request<p::ReadDiskRequest>,
+    ) -> Result<Response<Self::ReadDiskStream>, Status> {
+        let p::ReadDiskRequest { term, uid, size_only } = request.into_inner();
+        self.host.admit(term)?;
+        let node = id("uid", &uid).map_err(Error::from)?;
+        Ok(self.until_shutdown(disks::read(&self.host, node, size_only).await?))
+    }
+
+    async fn write_disk(
+        &self,
+        request: Request<Streaming<p::WriteDiskRequest>>,
+    ) -> Result<Response<p::WriteDiskResponse>, Status> {
+        disks::write(self.host.clone(), request.into_inner()).await?;
+        Ok(Response::new(p::WriteDiskResponse {}))
     }
 
     type LogsStream = Streamed<p::LogsResponse>;

@@ -63,6 +63,8 @@ pub struct Host {
     fence: Fence,
     lease: Lease,
     parts: Mutex<Parts>,
+    /// Nodes that were removed before anything was made of them: what still comes of their disks is too late.
+    unmade: Mutex<BTreeSet<NodeUid>>,
     ticket_key: Mutex<Vec<u8>>,
     kinds: Catalogue,
 }
@@ -122,6 +124,7 @@ impl Host {
             fence,
             lease,
             parts: Mutex::default(),
+            unmade: Mutex::default(),
             ticket_key: Mutex::default(),
             kinds,
         }
@@ -196,6 +199,7 @@ impl Host {
         if !self.table.synced() {
             return Err(Error::NotSynced);
         }
+        let unmade: Vec<NodeUid> = uids.iter().copied().filter(|uid| !self.table.is_known(*uid)).collect();
         let mut failures = Vec::new();
         let mut asked = BTreeSet::new();
         for (uid, answer) in self.table.remove(&uids, &labs, &traceparent()) {
@@ -207,6 +211,14 @@ impl Host {
                     .push(NotRemoved { uid: uid.to_string(), message: "this service is ending".to_owned() }),
             }
         }
+        for uid in unmade {
+            if failures.iter().any(|f: &NotRemoved| f.uid == uid.to_string()) {
+                continue;
+            }
+            if let Err(e) = self.forget_disk(uid).await {
+                failures.push(NotRemoved { uid: uid.to_string(), message: e.to_string() });
+            }
+        }
         self.lease.forget(|uid| asked.contains(uid) && !self.table.is_known(*uid))?;
         for lab in labs {
             if let Err(e) = self.remove_lab(lab, failures.is_empty()).await {
@@ -214,6 +226,24 @@ impl Host {
             }
         }
         Ok(failures)
+    }
+
+    /// Removes the disk that was brought for a node that nothing was made of.
+    async fn forget_disk(&self, uid: NodeUid) -> Result<(), Error> {
+        let _held = self.holds.hold(uid).await;
+        for carries in self.drivers.iter().filter_map(|driver| driver.carries()) {
+            self.unmade.lock().expect("no holder panics").insert(uid);
+            carries.forget(uid).await?;
+        }
+        Ok(())
+    }
+
+    /// Refuses to take a disk for a node that was removed.
+    pub fn refuse_unmade(&self, uid: NodeUid) -> Result<(), Error> {
+        match self.unmade.lock().expect("no holder panics").contains(&uid) {
+            true => Err(Error::Gone("the node was removed while its disk was copied".to_owned())),
+            false => Ok(()),
+        }
     }
 
     async fn remove_lab(&self, lab: LabUid, empty: bool) -> Result<(), Error> {

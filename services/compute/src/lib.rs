@@ -19,6 +19,7 @@
 //! nothing to be undone: the next look finds it. Nothing is started, changed or removed before the first Sync, and absence never removes: a scheduler that
 //! lost its memory cannot empty a host. What does not carry our owner is not even seen.
 
+mod carry;
 mod config;
 mod disk;
 mod driver;

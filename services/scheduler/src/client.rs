@@ -61,15 +61,20 @@ async fn bounded<T>(
 ) -> Result<T, Failure> {
     match tokio::time::timeout(bound, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) if is_cut(&status) => {
-            let message = format!("it ended in the middle of its answer: {}", status.message());
-            Err(Failure::new(Code::Unavailable, "SERVICE_UNREACHABLE", message))
-        }
-        Ok(Err(status)) => Err(from_status(&status)),
+        Ok(Err(status)) => Err(failure(&status)),
         Err(_) => {
             Err(Failure::new(Code::DeadlineExceeded, "TIMED_OUT", format!("no answer within {bound:?}")))
         }
     }
+}
+
+/// What a status says; one that was cut off does not answer.
+fn failure(status: &Status) -> Failure {
+    if is_cut(status) {
+        let message = format!("it ended in the middle of its answer: {}", status.message());
+        return Failure::new(Code::Unavailable, "SERVICE_UNREACHABLE", message);
+    }
+    from_status(status)
 }
 
 fn unreadable(e: ConvertError) -> Failure {

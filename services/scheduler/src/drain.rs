@@ -41,7 +41,7 @@ const AT_ONCE: usize = 16;
 pub struct DrainHost {
     /// The host.
     pub host: HostId,
-    /// True when disks of virtual machines may be lost.
+    /// True when disks of virtual machines are not copied, and lost.
     pub lose_disks: bool,
     /// True changes nothing.
     pub validate_only: bool,

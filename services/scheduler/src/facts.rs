@@ -326,6 +326,10 @@ fn node_facts(node: &mut NodeRow, view: Option<&HostView>, waiting: &BTreeMap<No
         segment,
     };
     (node.state, node.reason) = node_state(&evidence);
+    if node.disk_due && node.image_step == ImageStep::Ready {
+        // Nothing is told of it before.
+        (node.state, node.reason) = (NodeState::Pending, String::new());
+    }
     match node.state {
         NodeState::Unschedulable => {
             let told: Vec<String> =

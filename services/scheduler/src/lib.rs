@@ -37,6 +37,7 @@ pub mod client;
 pub mod config;
 pub mod copies;
 mod detached;
+mod disks;
 pub mod door;
 pub mod drain;
 pub mod error;
@@ -134,6 +135,7 @@ pub async fn run(settings: Settings, connector: Connector, shutdown: Shutdown) -
     tasks.spawn(hosts::run(core.clone(), shutdown.clone()));
     tasks.spawn(observer::keep(core.clone(), shutdown.clone()));
     tasks.spawn(prepare::run(core.clone(), shutdown.clone()));
+    tasks.spawn(disks::run(core.clone(), shutdown.clone()));
     tasks.spawn(copies::mend(core.clone(), shutdown.clone()));
     tasks.spawn(certificates::run(core.clone(), shutdown.clone()));
     tasks.spawn(peers::run(core.clone(), shutdown.clone()));

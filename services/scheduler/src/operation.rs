@@ -412,6 +412,8 @@ pub fn unchanged_verdict(rows: &LabRows) -> Option<Result<(), Failure>> {
 /// True for a settled node that is not what was asked for. One whose process ended by itself did what was asked of it when its exit code is 0.
 fn is_at_fault(node: &NodeRow) -> bool {
     match node.state {
+        // Whatever is wanted of it: what it was has the only disk.
+        _ if node.disk_due => true,
         NodeState::Failed | NodeState::Unschedulable => node.wanted == Wanted::Running,
         NodeState::Stopped => node.wanted == Wanted::Running && exit_code(node) != Some(0),
         NodeState::Ready => is_ill(node),

@@ -180,7 +180,7 @@ async fn attempt(
     let lab = rows.lab.uid;
     let image_use = |n: &NodeRow| ImageUse {
         node: n.id.to_string(),
-        reference: n.spec.image.clone(),
+        reference: n.image(),
         runtime: n.runtime,
         host: client.id.clone(),
         policy: n.spec.image_pull_policy,
@@ -201,7 +201,7 @@ async fn attempt(
         match verdict {
             Verdict::Use { digest } => ready.push((node.uid, digest.clone())),
             Verdict::Pull { stored } => {
-                let key = (node.spec.image.clone(), node.runtime);
+                let key = (node.image(), node.runtime);
                 pulls.entry(key).or_insert_with(|| (stored.clone(), Vec::new())).1.push(node.uid);
             }
             Verdict::Refuse { message, .. } => refused.entry(message).or_default().push(node.uid),

@@ -141,6 +141,12 @@ pub struct NodeRow {
     /// The snapshot that its last start that was asked for begins from; empty: from its disk as it is.
     #[serde(default)]
     pub restore: String,
+    /// Of a virtual machine that brought its disk from another host: the node that the disk was first made for ([`NodeRow::origin`]).
+    #[serde(default)]
+    pub disk_of: Option<NodeUid>,
+    /// True until that disk is on its host.
+    #[serde(default)]
+    pub disk_due: bool,
     /// How far it came in its stages.
     #[serde(default)]
     pub stages: Stages,
@@ -175,6 +181,27 @@ impl NodeRow {
     /// True for what is set aside: its disk is kept until an operation succeeds, since it may be asked to come back.
     pub fn is_aside(&self) -> bool {
         self.wanted == Wanted::Aside
+    }
+
+    /// The node that its disk was first made for, on whichever host.
+    pub fn origin(&self) -> NodeUid {
+        self.disk_of.unwrap_or(self.uid)
+    }
+
+    /// True when it may have written to a disk of its own, which is on its host.
+    pub fn has_disk(&self) -> bool {
+        self.runtime == Runtime::Libvirt && self.image_step == ImageStep::Ready
+    }
+
+    /// The image that it is made from. One that brings its disk lies on the very bytes that the disk lies on, whatever their name has come to mean.
+    pub fn image(&self) -> String {
+        let image = self.spec.image.as_str();
+        match self.disk_of.is_some() && !self.image_digest.is_empty() {
+            true => {
+                format!("{}@{}", image.split_once('@').map_or(image, |(name, _)| name), self.image_digest)
+            }
+            false => image.to_owned(),
+        }
     }
 
     /// The hash that its instance is to have.
@@ -557,7 +584,7 @@ pub struct HostRow {
 /// How a host is drained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Drain {
-    /// True when disks of virtual machines may be lost.
+    /// True when disks of virtual machines are not copied, and lost.
     pub lose_disks: bool,
 }
 

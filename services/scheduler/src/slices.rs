@@ -1,6 +1,6 @@
 //! From a lab's rows to what one host is told: its instances, and its NICs, wires and segments. Pure.
 //!
-//! A node is admitted to its host when its image and files are there and its former self is out of the way, so that two containers never fight for a name.
+//! A node is admitted to its host when its image and files are there, and its disk where it brings one, and its former self is out of the way, so that two containers never fight for a name.
 //! NICs and wires are told as soon as their nodes have a host: they are plugged when the instance appears.
 //!
 //! What leaves goes only when it is known what can be made: while images are awaited, nodes and links that are not wanted any more stay on the host, and what is to use
@@ -31,7 +31,8 @@ pub fn instances(rows: &LabRows, host: &HostId, catalogue: &Catalogue) -> BTreeM
     // One that comes back finds its own files there, not its successor's.
     let finds_others = |n: &NodeRow| n.phase() == Some(Phase::Aside) && rows.has_files_due(n);
     let admitted = |n: &NodeRow| {
-        n.is_wanted() && n.image_step == ImageStep::Ready && !waiting.contains_key(&n.uid) && !finds_others(n)
+        let is_ready = n.image_step == ImageStep::Ready && !n.disk_due;
+        n.is_wanted() && is_ready && !waiting.contains_key(&n.uid) && !finds_others(n)
     };
     let goes_aside = !rows.is_preparing();
     let told = |n: &&NodeRow| {
@@ -74,6 +75,7 @@ fn made_of(rows: &LabRows, nodes: Vec<&NodeRow>, catalogue: &Catalogue) -> BTree
                 wipes: n.wipes,
                 restore: n.restore.clone(),
                 lease: lost::lease(rows, n),
+                disk_of: n.disk_of,
                 // One that left and is back may meet what its successor was sent.
                 held: stages::is_held(rows, n) || rows.has_files_due(n),
                 certificate: certificate(rows, n),

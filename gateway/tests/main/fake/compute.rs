@@ -184,6 +184,22 @@ impl ComputeService for Compute {
         Ok(Response::new(pc::DeleteSnapshotResponse {}))
     }
 
+    type ReadDiskStream = Answers<pc::DiskPart>;
+
+    async fn read_disk(
+        &self,
+        _: Request<pc::ReadDiskRequest>,
+    ) -> Result<Response<Self::ReadDiskStream>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
+
+    async fn write_disk(
+        &self,
+        _: Request<Streaming<pc::WriteDiskRequest>>,
+    ) -> Result<Response<pc::WriteDiskResponse>, Status> {
+        Err(Status::unimplemented("the gateway does not call this"))
+    }
+
     type LogsStream = Answers<pc::LogsResponse>;
 
     async fn logs(&self, request: Request<pc::LogsRequest>) -> Result<Response<Self::LogsStream>, Status> {

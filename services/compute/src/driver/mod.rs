@@ -8,7 +8,7 @@ pub mod management;
 pub mod sim;
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -293,6 +293,29 @@ pub struct NewSnapshot {
     pub prepared: bool,
 }
 
+/// A file of a disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskFile {
+    /// Its name below the directory of its machine.
+    pub name: String,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// Disks of instances as files, which go to other hosts. Nobody else works on the instance meanwhile.
+pub trait Carries: Send + Sync {
+    /// The files of the disk of a node; none where there is none. [`Error::Busy`] while its machine runs, unless that does not matter.
+    fn files(&self, node: NodeUid, also_running: bool) -> Answer<'_, Vec<DiskFile>>;
+    /// Begins to bring a disk, with nothing of an earlier try; false where the node has its disk.
+    fn begin(&self, node: NodeUid) -> Answer<'_, bool>;
+    /// Where a file of this name is to be written; refused where it is none of a disk.
+    fn place(&self, node: NodeUid, name: &str) -> Result<PathBuf, Error>;
+    /// What was written is whole: it is the node's disk from now on.
+    fn take(&self, node: NodeUid) -> Answer<'_, ()>;
+    /// Removes what was brought of a node that was never made, or was to be; fine when there is nothing.
+    fn forget(&self, node: NodeUid) -> Answer<'_, ()>;
+}
+
 /// So many instances are made, started or removed at once for each core, where a driver says nothing: Docker has enough to do then while others are being looked at.
 const AT_ONCE_OF_CORE: usize = 4;
 /// But no more than this: beyond it Docker only makes them wait for each other.
@@ -384,6 +407,10 @@ pub trait Driver: Send + Sync + 'static {
     fn delete_snapshot<'a>(&'a self, _: &'a str, _name: &'a str) -> Answer<'a, ()> {
         no_snapshots()
     }
+    /// What brings disks of instances from other hosts, and gives them; none where they are no files of their own.
+    fn carries(&self) -> Option<&dyn Carries> {
+        None
+    }
     /// What an instance wrote, over all its starts. Following ends with its process.
     fn logs<'a>(&'a self, id: &'a str, which: Lines) -> Answer<'a, BoxStream<'static, Result<Line, Error>>>;
     /// What the store has of an image.
@@ -446,6 +473,7 @@ pub(crate) mod testing {
             wipes: 0,
             restore: String::new(),
             lease: None,
+            disk_of: None,
         }
     }
 

@@ -36,6 +36,7 @@ macro_rules! suite {
         }
     };
 }
+mod carry;
 mod contract;
 mod docker;
 mod images;

@@ -282,6 +282,7 @@ impl Rig {
             wipes: 0,
             restore: String::new(),
             lease: None,
+            disk_of: None,
         };
         rehash(&mut instance);
         instance

@@ -213,7 +213,7 @@ pub(super) fn image_uses(before: &LabRows, after: &LabRows) -> Vec<ImageUse> {
         .filter_map(|n| {
             Some(ImageUse {
                 node: n.id.to_string(),
-                reference: n.spec.image.clone(),
+                reference: n.image(),
                 runtime: n.runtime,
                 host: n.host.clone()?,
                 policy: n.spec.image_pull_policy,

@@ -14,7 +14,7 @@ use super::{Purpose, put_back};
 use crate::client::{ImageUse, Verdict};
 use crate::error::Result;
 use crate::plan::{Before, Context, MOVE_FAILED, Moves, lost, move_nodes, on_host, rebalanced};
-use crate::rows::{LabRows, OperationKind, OperationRow, OperationState};
+use crate::rows::{LabRows, NodeRow, OperationKind, OperationRow, OperationState};
 use crate::scheduler::Scheduler;
 use crate::store::{Tx, progress};
 use crate::world::{HostView, World};
@@ -26,7 +26,7 @@ pub struct Move {
     pub lab: LabId,
     /// Which nodes, and where to.
     pub what: What,
-    /// True when disks of virtual machines may be lost.
+    /// True when disks of virtual machines are not copied, and lost.
     pub lose_disks: bool,
     /// True when nodes of a host that is not heard of are made elsewhere, although it may still run them.
     pub force: bool,
@@ -53,8 +53,15 @@ pub enum What {
 
 impl Move {
     /// The nodes that are meant, and where they may go.
-    fn moves(&self, rows: &LabRows, world: &World, ctx: Context<'_>) -> Result<Moves> {
-        let moves = Moves { lose_disks: self.lose_disks, force: self.force, ..Moves::default() };
+    fn moves(
+        &self,
+        rows: &LabRows,
+        world: &World,
+        disks: BTreeMap<NodeUid, Result<u64, String>>,
+        ctx: Context<'_>,
+    ) -> Result<Moves> {
+        let (lose_disks, force) = (self.lose_disks, self.force);
+        let moves = Moves { lose_disks, force, disks, ..Moves::default() };
         match &self.what {
             What::Off(host) => {
                 Ok(Moves { nodes: on_host(rows, host), not_to: [host.clone()].into(), ..moves })
@@ -66,7 +73,7 @@ impl Move {
                 let not_to = [host.clone()].into();
                 Ok(Moves { nodes, not_to, silent_for: rows.lab.spec.reschedule_after_seconds, ..moves })
             }
-            What::Rebalance => Ok(Moves { nodes: rebalanced(rows, self.lose_disks, ctx), ..moves }),
+            What::Rebalance => Ok(Moves { nodes: rebalanced(rows, &moves, ctx), ..moves }),
             What::Nodes(ids, to) => {
                 let (mut nodes, mut not_to) = (BTreeMap::new(), BTreeSet::new());
                 for id in ids {
@@ -98,6 +105,7 @@ impl Scheduler {
     async fn move_unless_overtaken(&self, asked: &Move, held: bool) -> Result<OperationRow> {
         let mut judged: BTreeSet<(String, HostId)> = BTreeSet::new();
         let mut refused: BTreeMap<NodeUid, Vec<Rejection>> = BTreeMap::new();
+        let mut disks: BTreeMap<NodeUid, Option<Result<u64, String>>> = BTreeMap::new();
         for _ in 0..self.attempts() {
             let mut tx = self.store.begin("scheduler.move").await?;
             tx.hold_hosts(held).await?;
@@ -120,7 +128,8 @@ impl Scheduler {
             }
             let rooms = self.rooms(&mut tx, current.lab.uid).await?;
             let ctx = Purpose::Back.context(&self.catalogue, &rooms, tx.now());
-            let mut moves = asked.moves(&current, &self.world, ctx)?;
+            let known = disks.iter().filter_map(|(uid, told)| Some((*uid, told.clone()?))).collect();
+            let mut moves = asked.moves(&current, &self.world, known, ctx)?;
             self.refuse_no_host(&asked.what)?;
             moves.refused.clone_from(&refused);
             if !asked.asked {
@@ -129,7 +138,10 @@ impl Scheduler {
             let (rows, plan) = move_nodes(&current, &moves, ctx);
             let uses = image_uses(&current, &rows);
             let of_use = |u: &ImageUse| (u.node.clone(), u.host.clone());
-            if !uses.iter().all(|u| judged.contains(&of_use(u))) {
+            let brought: Vec<&NodeRow> = brought(&current, &rows);
+            if !uses.iter().all(|u| judged.contains(&of_use(u)))
+                || !brought.iter().all(|old| disks.contains_key(&old.uid))
+            {
                 // Hosts are asked without holding the writer's lock; then the plan is made again on what is there by then.
                 drop(tx);
                 for (node, why) in self.refusals(&uses).await? {
@@ -137,6 +149,7 @@ impl Scheduler {
                     node.into_iter().for_each(|uid| refused.entry(uid).or_default().push(why.clone()));
                 }
                 judged.extend(uses.iter().map(of_use));
+                disks.extend(self.disk_sizes(&brought).await);
                 continue;
             }
             if let (What::Nodes(..), true) = (&asked.what, plan.actions.is_empty()) {
@@ -177,6 +190,22 @@ impl Scheduler {
             }
         };
         Ok(try_join_all(of_hosts.into_iter().map(ask)).await?.concat())
+    }
+
+    /// How large the disks of these nodes are, or why they are not given; none of one whose host does not answer now.
+    async fn disk_sizes(&self, nodes: &[&NodeRow]) -> Vec<(NodeUid, Option<Result<u64, String>>)> {
+        let ask = async |node: &&NodeRow| {
+            let Some(client) = node.host.as_ref().and_then(|host| self.host(host)) else {
+                return (node.uid, None);
+            };
+            let told = match client.disk_size(node.uid).await {
+                Ok(size) => Some(Ok(size)),
+                Err(e) if e.is_unreachable() => None,
+                Err(e) => Some(Err(Failure::from(e).message)),
+            };
+            (node.uid, told)
+        };
+        futures::future::join_all(nodes.iter().map(ask)).await
     }
 
     /// Refuses a host that nodes are to go to and that is not there.
@@ -252,6 +281,12 @@ impl Scheduler {
         }
         Ok(rows)
     }
+}
+
+/// The nodes whose successors bring their disks.
+fn brought<'r>(current: &'r LabRows, rows: &LabRows) -> Vec<&'r NodeRow> {
+    let due = rows.nodes.values().filter(|n| n.disk_due && !current.nodes.contains_key(&n.uid));
+    due.filter_map(|n| current.node(&n.id.folded())).collect()
 }
 
 /// The nodes of a move that failed of which it is noted: those that the failure names, the ends of links that it names, those that went to a host that it names. Where it names

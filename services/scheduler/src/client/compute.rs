@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, stream};
 use netloom_model::failure::{Code, Failure};
 use netloom_model::id::{LabUid, NodeUid};
 use netloom_model::observed::{ComputeInventory, Observed, Source, StagePoint};
@@ -16,9 +16,11 @@ use netloom_proto::convert::ConvertError;
 use netloom_proto::v1 as p;
 use netloom_service::fail_point;
 use netloom_service::status::from_status;
+use pc::disk_part::Part;
 use prost::Message as _;
+use tokio::sync::mpsc;
 
-use super::{COMPUTE, HostClient, NOTE, REMOVAL, StoredBlob, batches, bounded, unreadable};
+use super::{COMPUTE, HostClient, NOTE, REMOVAL, StoredBlob, batches, bounded, failure, unreadable};
 use crate::error::Result;
 
 /// Most bytes of one part of a file.
@@ -29,6 +31,11 @@ const STORE: Duration = Duration::from_secs(120);
 const RENEW: Duration = Duration::from_secs(5);
 /// Bound of the silence between two signs of progress of a pull.
 const PULL_SILENCE: Duration = Duration::from_secs(300);
+
+/// Bound of the silence between two parts of a disk, of the host that reads it and of the one that writes it.
+const DISK_SILENCE: Duration = Duration::from_secs(60);
+/// So many parts of a disk wait for the host that writes it.
+const PARTS_WAITING: usize = 4;
 
 /// What could not be removed, and why.
 pub type Failures = Vec<(String, String)>;
@@ -199,6 +206,74 @@ impl HostClient {
         bounded(NOTE, self.compute.clone().settle(request)).await.map_err(self.error(COMPUTE))?;
         fail_point::pass("scheduler.tell-settled", "after");
         Ok(())
+    }
+
+    /// How many bytes the disk of a node takes there.
+    pub async fn disk_size(&self, node: NodeUid) -> Result<u64> {
+        let error = self.error(COMPUTE);
+        let mut parts = self.read_disk(node, true).await?;
+        let next = bounded(NOTE, async { parts.message().await.map(tonic::Response::new) });
+        match next.await.map_err(&error)?.and_then(|m| m.part) {
+            Some(Part::Begin(begin)) => Ok(begin.size_bytes),
+            _ => Err(error(Failure::internal("it does not say how large the disk is"))),
+        }
+    }
+
+    /// Copies the disk of a node there to another host, as that of another node; `progress` is told how many bytes of how many went. Only so much of it is here at once as waits for one of them.
+    pub async fn copy_disk(
+        &self,
+        node: NodeUid,
+        to: &HostClient,
+        of: NodeUid,
+        mut progress: impl FnMut(u64, u64),
+    ) -> Result<()> {
+        let mut parts = self.read_disk(node, false).await?;
+        let (send, sent) = mpsc::channel(PARTS_WAITING);
+        let (term, uid, mut compute) = (to.term, of.to_string(), to.compute.clone());
+        let relay = async move {
+            let (mut done, mut total) = (0, 0);
+            loop {
+                let next = bounded(DISK_SILENCE, async { parts.message().await.map(tonic::Response::new) });
+                let Some(part) = next.await.map_err(self.error(COMPUTE))? else { return Ok(()) };
+                match &part.part {
+                    Some(Part::Begin(begin)) => total = begin.size_bytes,
+                    Some(Part::Data(data)) => done += data.content.len() as u64,
+                    _ => {}
+                }
+                let request = pc::WriteDiskRequest { term, uid: uid.clone(), part: Some(part) };
+                match tokio::time::timeout(DISK_SILENCE, send.send(request)).await {
+                    Ok(Ok(())) => progress(done, total),
+                    // It has answered.
+                    Ok(Err(_)) => return Ok(()),
+                    Err(_) => {
+                        let message = format!("it has taken nothing for {DISK_SILENCE:?}");
+                        let failure = Failure::new(Code::DeadlineExceeded, "TIMED_OUT", message);
+                        return Err(to.error(COMPUTE)(failure));
+                    }
+                }
+            }
+        };
+        let write = async move {
+            let sent = stream::unfold(sent, |mut sent| async { sent.recv().await.map(|part| (part, sent)) });
+            let written = compute.write_disk(sent).await;
+            written.map(drop).map_err(|status| to.error(COMPUTE)(failure(&status)))
+        };
+        tokio::pin!(write);
+        tokio::select! {
+            written = &mut write => written,
+            relayed = relay => match relayed {
+                Ok(()) => tokio::time::timeout(REMOVAL, write).await.unwrap_or_else(|_| {
+                    let failure = Failure::new(Code::DeadlineExceeded, "TIMED_OUT", "the whole disk is not taken");
+                    Err(to.error(COMPUTE)(failure))
+                }),
+                Err(e) => Err(e),
+            },
+        }
+    }
+
+    async fn read_disk(&self, node: NodeUid, size_only: bool) -> Result<tonic::Streaming<pc::DiskPart>> {
+        let request = pc::ReadDiskRequest { term: self.term, uid: node.to_string(), size_only };
+        bounded(STORE, self.compute.clone().read_disk(request)).await.map_err(self.error(COMPUTE))
     }
 
     /// Says that the word of the host was heard: leases of its instances go on from when it said that.

@@ -205,6 +205,8 @@ impl New {
             restarts: 0,
             wipes: 0,
             restore: String::new(),
+            disk_of: None,
+            disk_due: false,
             stages: Stages::default(),
             state: NodeState::Pending,
             reason: String::new(),

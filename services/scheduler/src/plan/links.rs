@@ -157,6 +157,14 @@ pub(super) fn nics(rows: &mut LabRows, catalogue: &Catalogue) {
     let (leave, stay): (Vec<&NicRow>, Vec<&NicRow>) = rows.nics.values().partition(|n| n.absent);
     let ports: BTreeMap<(NodeUid, u32), WireId> =
         leave.into_iter().chain(stay).map(|n| ((n.node_uid, n.port), n.wire_id)).collect();
+    // A guest knows its NICs again by their addresses, on whichever host its disk is.
+    let origin_of = |node: NodeUid| rows.nodes.get(&node).map(NodeRow::origin);
+    let macs: BTreeMap<(NodeUid, u32), String> =
+        rows.nics.values().filter_map(|n| Some(((origin_of(n.node_uid)?, n.port), n.mac.clone()))).collect();
+    let mac = |node: &NodeRow, port: u32, wire_id: WireId| match node.disk_of {
+        Some(origin) => macs.get(&(origin, port)).cloned().unwrap_or_else(|| mac_of(wire_id)),
+        None => mac_of(wire_id),
+    };
     let mut used = BTreeSet::new();
     let nodes: BTreeMap<&str, &NodeRow> =
         rows.nodes.values().filter(|n| n.is_wanted()).map(|n| (n.spec.id.as_str(), n)).collect();
@@ -180,7 +188,10 @@ pub(super) fn nics(rows: &mut LabRows, catalogue: &Catalogue) {
                 port,
                 absent: false,
                 host: node.host.clone(),
-                mac: if end.mac.is_empty() { mac_of(wire_id) } else { end.mac.to_ascii_lowercase() },
+                mac: match end.mac.as_str() {
+                    "" => mac(node, port, wire_id),
+                    given => given.to_ascii_lowercase(),
+                },
                 mtu: link.spec.effective_mtu(),
                 addresses: addresses(end),
                 present,
@@ -197,7 +208,9 @@ pub(super) fn nics(rows: &mut LabRows, catalogue: &Catalogue) {
     for (uid, node) in machines {
         let Some(kind) = catalogue.of(&node.spec) else { continue };
         let of_node = |n: &&NicRow| n.node_uid == uid && !n.absent;
-        let last = rows.nics.values().filter(of_node).map(|n| n.port).max();
+        // One that brings its disk has as many as it had.
+        let brought = macs.keys().filter(|(origin, _)| node.disk_of == Some(*origin)).map(|(_, port)| *port);
+        let last = rows.nics.values().filter(of_node).map(|n| n.port).chain(brought).max();
         let has_link =
             |port| rows.nics.values().any(|n| of_node(&n) && n.port == port && used.contains(&n.wire_id));
         for port in (0..=last.unwrap_or_default()).filter(|port| last.is_some() && !has_link(*port)) {
@@ -211,7 +224,7 @@ pub(super) fn nics(rows: &mut LabRows, catalogue: &Catalogue) {
                 port,
                 absent: false,
                 host: node.host.clone(),
-                mac: was.map_or_else(|| mac_of(wire_id), |n| n.mac.clone()),
+                mac: was.map_or_else(|| mac(node, port, wire_id), |n| n.mac.clone()),
                 mtu: DEFAULT_MTU,
                 addresses: Vec::new(),
                 present: was.is_some_and(|n| n.present),

@@ -7,12 +7,15 @@
 //! From a host that is not heard of nothing can be taken out of the way: its nodes stay, unless they are moved by force. Then the rows of what may still run there stay as
 //! what is to be removed, under their own uids, until the host is back; links get other wires and numbers, so that what goes on there reaches nobody.
 //!
+//! The disk of a virtual machine goes with it: its successor is told of the disk that it brings, and its host is told of it only when the disk is there ([`disks`](crate::disks)).
+//!
 //! A node moves as it is asked for: when a deployed change of it waits for room, it goes with that change where both fit, and stays where they do not. Moved as it runs, its change
 //! would be forgotten, and nothing would bring it about but another deploy.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use netloom_model::human;
 use netloom_model::id::{HostId, NodeUid};
 use netloom_model::plan::{Action, Object, Plan, Rejection, Unplaced, Verb};
 use netloom_model::spec::{BindSource, EndpointType, NetworkMode};
@@ -23,7 +26,7 @@ use super::rooms::{Keep, Kept, kept_of, rooms_for};
 use super::{Context, action, is_unplaced, links, needs, take_over, wire_up};
 use crate::across;
 use crate::place::{Need, Room, apart, place};
-use crate::rows::{ImageStep, LabRows, NodeRow};
+use crate::rows::{LabRows, NodeRow};
 
 /// The code of what is told of a node that did not come up on a host that it was moved to.
 pub const MOVE_FAILED: &str = "MOVE_FAILED";
@@ -38,12 +41,14 @@ pub struct Moves {
     pub nodes: BTreeMap<NodeUid, Option<HostId>>,
     /// Where none of them goes that is not to go to a host by name.
     pub not_to: BTreeSet<HostId>,
-    /// True when disks of virtual machines may be lost.
+    /// True when disks of virtual machines are not copied, and lost.
     pub lose_disks: bool,
     /// True when nodes may be made elsewhere although their host is not heard of and may still run them.
     pub force: bool,
     /// After so many seconds without a word of it their host is given up; 0 where somebody asks.
     pub silent_for: u32,
+    /// How many bytes the disks of nodes take that would be copied, or why their host does not give them.
+    pub disks: BTreeMap<NodeUid, Result<u64, String>>,
     /// What speaks against a host of a node beside what hosts say: an image that is not to be had there.
     pub refused: BTreeMap<NodeUid, Vec<Rejection>>,
 }
@@ -70,10 +75,18 @@ pub fn move_nodes(current: &LabRows, moves: &Moves, ctx: Context<'_>) -> (LabRow
         let (Some(old), Some(new)) = (current.nodes.get(old), rows.nodes.get(new)) else { continue };
         let name = |host: &Option<HostId>| host.as_ref().map(HostId::to_string).unwrap_or_default();
         let (from, to) = (name(&old.host), name(&new.host));
+        let size = || match moves.disks.get(&old.uid) {
+            Some(Ok(bytes)) => format!(" ({})", human::bytes(*bytes)),
+            _ => String::new(),
+        };
         let lost = match old.runtime {
-            Runtime::Bridge => "",
-            Runtime::Docker => ": what its programs wrote in it is lost",
-            Runtime::Libvirt => ": its disk is lost",
+            Runtime::Bridge => String::new(),
+            Runtime::Docker => ": what its programs wrote in it is lost".to_owned(),
+            Runtime::Libvirt if new.disk_due => {
+                format!(" with its disk{}: it is down while that is copied", size())
+            }
+            Runtime::Libvirt if old.has_disk() => ": its disk is lost".to_owned(),
+            Runtime::Libvirt => String::new(),
         };
         let changes = match waiting_change(current, old) {
             Some(_) => "; its change, which waited for room, comes with it",
@@ -171,14 +184,27 @@ pub(super) fn stays(node: &NodeRow, rows: &LabRows, moves: &Moves, rooms: &[Room
         detail: detail.to_owned(),
         resolvable,
     };
-    if !is_heard(host, rooms) && !moves.force {
+    let is_heard = is_heard(host, rooms);
+    if !is_heard && !moves.force {
         let why = "is not heard of, so what may run there cannot be stopped: move it by force once that machine is known to be off";
         return Some(rejection("HOST_UNKNOWN", why, true));
     }
-    let has_disk = node.runtime == Runtime::Libvirt && node.image_step == ImageStep::Ready;
-    if has_disk && !moves.lose_disks {
-        let why = "has the node's disk, which is lost when the node goes elsewhere: allow that with --lose-disks, or take what matters off it first";
-        return Some(rejection("DISK_ON_HOST", why, false));
+    if node.has_disk() && !moves.lose_disks {
+        let why = match moves.disks.get(&node.uid) {
+            _ if !is_heard => {
+                Some("has the node's disk, which cannot be read while it is not heard of".to_owned())
+            }
+            _ if waiting_change(rows, node).is_some() => Some(
+                "has the node's disk, which a deployed change of it, that waits for room, does not have any more"
+                    .to_owned(),
+            ),
+            Some(Err(why)) => Some(format!("has the node's disk and does not give it: {why}")),
+            Some(Ok(_)) | None => None,
+        };
+        if let Some(why) = why {
+            let why = format!("{why}: let it begin with a new one by --lose-disks");
+            return Some(rejection("DISK_ON_HOST", &why, false));
+        }
     }
     let is_named = moves.nodes.get(&node.uid).is_some_and(Option::is_some);
     let what = tied_by(node, rows).filter(|_| !is_named)?;
@@ -234,8 +260,12 @@ fn elsewhere(
             hash: asked.spec_hash,
             now: ctx.now,
         };
-        let new =
+        let mut new =
             NodeRow { wanted: asked.wanted, replaced: true, placed: false, host: to.clone(), ..new.row() };
+        if old.has_disk() && !moves.lose_disks {
+            (new.disk_of, new.disk_due) = (Some(old.origin()), true);
+            new.image_digest = lies_on(old);
+        }
         moved.insert(*uid, new.uid);
         rows.nodes.insert(new.uid, new);
     }
@@ -260,6 +290,12 @@ fn elsewhere(
         }
     }
     (rows, moved, homeless)
+}
+
+/// Digest of the image that the disk of a node lies on; empty where nobody said.
+fn lies_on(node: &NodeRow) -> String {
+    let seen = node.observed.as_ref().map(|o| o.image_digest.clone()).filter(|digest| !digest.is_empty());
+    seen.unwrap_or_else(|| node.image_digest.clone())
 }
 
 /// The successor of a node that waits for room: what was deployed and is still to come about.

@@ -21,12 +21,7 @@ const STEPS: usize = 1_000;
 type Places = BTreeMap<NodeUid, HostId>;
 
 /// The nodes that would better be elsewhere, and where. Those that cannot move, those of which a change waits for room, and those of hosts that are not heard of, stay.
-pub fn rebalanced(
-    current: &LabRows,
-    lose_disks: bool,
-    ctx: Context<'_>,
-) -> BTreeMap<NodeUid, Option<HostId>> {
-    let moves = Moves { lose_disks, ..Moves::default() };
+pub fn rebalanced(current: &LabRows, moves: &Moves, ctx: Context<'_>) -> BTreeMap<NodeUid, Option<HostId>> {
     let sharers = current.nodes.values().filter_map(|n| match &n.spec.network_mode {
         NetworkMode::Node(owner) => Some([owner.to_ascii_lowercase(), n.id.folded()]),
         _ => None,
@@ -36,7 +31,7 @@ pub fn rebalanced(
     let mut rows = current.clone();
     let mut now = Places::new();
     for node in rows.nodes.values_mut().filter(|n| n.is_wanted()) {
-        let stays = moves::stays(node, current, &moves, ctx.rooms).is_some();
+        let stays = moves::stays(node, current, moves, ctx.rooms).is_some();
         if !stays && !stay.contains_key(&node.uid) && !sharers.contains(&node.id.folded()) {
             now.extend(node.host.take().map(|host| (node.uid, host)));
         }

@@ -451,6 +451,7 @@ mod tests {
             wipes: 0,
             restore: String::new(),
             lease: None,
+            disk_of: None,
             nics: Vec::new(),
         }
     }

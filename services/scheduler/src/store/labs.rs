@@ -119,6 +119,7 @@ pub(super) fn node_row(row: &SqlRow) -> Result<NodeRow> {
         (row.try_get("host")?, row.try_get("observed_json")?);
     let segment: Option<i64> = row.try_get("segment")?;
     let shares: Option<String> = row.try_get("shares")?;
+    let disk_of: Option<String> = row.try_get("disk_of")?;
     Ok(NodeRow {
         uid: parse("nodes.uid", row.try_get("uid")?)?,
         id: parse("nodes.id", row.try_get("id")?)?,
@@ -142,6 +143,8 @@ pub(super) fn node_row(row: &SqlRow) -> Result<NodeRow> {
         restarts: unsigned("nodes.restarts", row.try_get("restarts")?)?,
         wipes: unsigned("nodes.wipes", row.try_get("wipes")?)?,
         restore: row.try_get("restore")?,
+        disk_of: disk_of.map(|s| parse("nodes.disk_of", &s)).transpose()?,
+        disk_due: row.try_get::<i64, _>("disk_due")? != 0,
         stages: from_json("nodes.stages_json", row.try_get("stages_json")?)?,
         state: from_word("nodes.state", row.try_get("state")?)?,
         reason: row.try_get("reason")?,

@@ -72,7 +72,8 @@ where
 pub(super) async fn nodes(sql: &mut Connection, lab: &str, nodes: &[&NodeRow]) -> Result<()> {
     let columns = "INSERT INTO nodes (uid, lab_uid, id, folded, replaced, runtime, wanted, spec_json, spec_hash, cpu_millis, memory_bytes, host,
                segment, rejections_json, image_step, image_detail, removal, settled_start, state, reason, observed_json, create_us, update_us,
-               restarts, stages_json, files, placed, shares, image_digest, own_files_json, wipes, restore, disk_bytes)";
+               restarts, stages_json, files, placed, shares, image_digest, own_files_json, wipes, restore, disk_bytes,
+               disk_of, disk_due)";
     let conflict = " ON CONFLICT (uid) DO UPDATE SET replaced = excluded.replaced, wanted = excluded.wanted, spec_json = excluded.spec_json,
                spec_hash = excluded.spec_hash, cpu_millis = excluded.cpu_millis, memory_bytes = excluded.memory_bytes, host = excluded.host,
                rejections_json = excluded.rejections_json, image_step = excluded.image_step, image_detail = excluded.image_detail,
@@ -80,7 +81,8 @@ pub(super) async fn nodes(sql: &mut Connection, lab: &str, nodes: &[&NodeRow]) -
                observed_json = excluded.observed_json, update_us = excluded.update_us, restarts = excluded.restarts,
                stages_json = excluded.stages_json, files = excluded.files, placed = excluded.placed, shares = excluded.shares,
                image_digest = excluded.image_digest, own_files_json = excluded.own_files_json,
-               wipes = excluded.wipes, restore = excluded.restore, disk_bytes = excluded.disk_bytes";
+               wipes = excluded.wipes, restore = excluded.restore, disk_bytes = excluded.disk_bytes,
+               disk_of = excluded.disk_of, disk_due = excluded.disk_due";
     insert(sql, columns, conflict, nodes, |row, node| {
         row.push_bind(node.uid.to_string())
             .push_bind(lab.to_owned())
@@ -114,7 +116,9 @@ pub(super) async fn nodes(sql: &mut Connection, lab: &str, nodes: &[&NodeRow]) -
             .push_bind(to_json(&node.own_files))
             .push_bind(number(node.wipes))
             .push_bind(node.restore.clone())
-            .push_bind(number(node.spec.disk_request_bytes));
+            .push_bind(number(node.spec.disk_request_bytes))
+            .push_bind(node.disk_of.map(|uid| uid.to_string()))
+            .push_bind(i64::from(node.disk_due));
     })
     .await
 }

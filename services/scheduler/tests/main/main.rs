@@ -5,6 +5,7 @@ mod aside;
 mod bad_days;
 mod copies;
 mod deploy;
+mod disks;
 mod drain;
 mod fake;
 mod files;

@@ -95,7 +95,7 @@ impl<'w> Story<'w> {
 }
 
 /// Tells a story of two hosts in a process of its own.
-fn tell_of(seed: u64, story: impl AsyncFn(&World) + Send + Sync) {
+pub fn tell_of(seed: u64, story: impl AsyncFn(&World) + Send + Sync) {
     let dir = tempfile::tempdir().unwrap();
     let told = machine::told(seed, &dir.path().join("report"), || async {
         let world = World::calm(seed, 2).await;

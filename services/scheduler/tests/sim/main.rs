@@ -1,7 +1,7 @@
 //! The scheduler in a bad world, a thousand times: its own code, whole, over its database, among hosts in memory that keep what they have, with time that passes only when nobody has anything to do.
 //!
 //! Each seed is a story: people deploy, change and destroy labs while calls come late, twice or not at all, streams are cut, programs and machines start again. After every step it is looked whether a node is live
-//! twice or links share a network identifier; in the end, when nothing fails any more, everything must be as it was asked for, and after that everything must be gone.
+//! twice or links share a network identifier, or a disk that moved is not what it was; in the end, when nothing fails any more, everything must be as it was asked for, and after that everything must be gone.
 //!
 //! | variable | |
 //! |---|---|
@@ -16,6 +16,7 @@ mod fake;
 mod laws;
 mod lost;
 mod machine;
+mod moved;
 mod people;
 mod weather;
 mod wires;

@@ -23,6 +23,7 @@ const BROKEN: &str = "      user: nobody-here\n      labels: {sim.fail-start: it
 /// Steps that are no part of these verbs, and what passes them.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("compute.publish-machine", "virtual machines"),
+    ("compute.take-disk", "virtual machines that move"),
     ("network.adopt", "virtual machines"),
     ("network.uplink", "labs with uplinks"),
     ("network.unplug", "several links that leave in one pass while others stay"),
@@ -44,6 +45,9 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("scheduler.quota", "netloom quota set and remove"),
     ("scheduler.drain", "netloom host drain"),
     ("scheduler.move", "netloom host drain, node move and node rebalance"),
+    ("scheduler.disk", "virtual machines that move"),
+    ("scheduler.copy-disk", "virtual machines that move"),
+    ("scheduler.disk-copied", "virtual machines that move"),
     ("scheduler.remove_host", "netloom host remove"),
     ("scheduler.touch", "images that are fetched for a deploy"),
     ("scheduler.sweep", "now and then"),

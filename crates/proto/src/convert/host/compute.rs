@@ -58,6 +58,7 @@ impl From<ms::Instance> for pc::Instance {
             wipes: i.wipes,
             restore: i.restore,
             lease: i.lease.map(Into::into),
+            disk_of: i.disk_of.map(|uid| uid.to_string()).unwrap_or_default(),
         }
     }
 }
@@ -107,6 +108,10 @@ impl TryFrom<pc::Instance> for ms::Instance {
             wipes: i.wipes,
             restore: i.restore,
             lease: i.lease.and_then(lease),
+            disk_of: match i.disk_of.as_str() {
+                "" => None,
+                uid => Some(id("instance.disk_of", uid)?),
+            },
         })
     }
 }

@@ -8,6 +8,8 @@
 //! | `instances/<node uid>/config.iso` | the medium that its configuration is on, where the kind has one: made anew for each start |
 //! | `instances/<node uid>/console/<start>.log` | what the console wrote in that start |
 //! | `instances/<node uid>/snapshots/<name>/` | what is known of a snapshot, which itself is in the disks: see `snapshots` |
+//! | `instances/<node uid>/nvram.fd` | what the firmware of an EFI machine keeps, where its disk came from another host: else libvirt has it |
+//! | `instances/<node uid>.draft/` | a disk that is on its way from another host: see `carry` |
 //! | `instances/<node uid>/wipes` | how often it had been wiped when its disks were made; not there: never |
 //!
 //! The disks of a machine that is removed go before its domain does. So a disk without a domain is one that somebody took the domain away from, or whose domain was about to be made: what its guest wrote is kept.
@@ -21,6 +23,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use netloom_model::id::{Digest, NodeUid};
 use netloom_model::observed::NEEDS_IMAGE;
+use netloom_model::slice::Instance;
 use nix::libc;
 use tokio::process::Command;
 
@@ -30,15 +33,15 @@ use crate::images::shelf::below;
 
 /// Offsets in the header of a qcow2 file, of the name of another file that it needs and of its features; and the feature of keeping its data in another file.
 const BACKING_FILE: usize = 8;
-const FEATURES: usize = 72;
+pub(super) const FEATURES: usize = 72;
 const EXTERNAL_DATA: u64 = 1 << 2;
 const QCOW2: &[u8] = b"QFI\xfb";
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Disks {
-    images: PathBuf,
-    instances: PathBuf,
+    pub(super) images: PathBuf,
+    pub(super) instances: PathBuf,
 }
 
 /// A base image.
@@ -77,6 +80,7 @@ impl Disks {
         for dir in [&disks.images, &disks.instances] {
             fs::create_dir_all(dir).map_err(|e| Error::host(format!("cannot make {}", dir.display()), e))?;
         }
+        disks.remove_drafts()?;
         Ok(disks)
     }
 
@@ -176,9 +180,14 @@ impl Disks {
         self.dir(node).join("console")
     }
 
-    /// Makes the disks of a new machine that was wiped so often. Those that are there already on the same base and were not wiped since stay; any other goes.
-    pub async fn make(&self, node: NodeUid, base: &Base, data_gib: u32, wipes: u64) -> Result<(), Error> {
-        let on = base.path.clone();
+    /// Makes the disks of a new machine. Those that are there already on the same base and were not wiped since stay; any other goes, but for a disk that came from another host: a machine that
+    /// is to have one is made on that, or not at all.
+    pub async fn make(&self, instance: &Instance, base: &Base, data_gib: u32) -> Result<(), Error> {
+        let (node, wipes, on) = (instance.uid, instance.wipes, base.path.clone());
+        if instance.brings_disk() {
+            let (name, on) = (instance.spec.id.clone(), on.clone());
+            self.blocking(move |disks| disks.require_brought(node, &name, &on)).await?;
+        }
         self.blocking(move |disks| disks.prepare(node, &on, wipes)).await?;
         let dir = self.dir(node);
         let format = match base.format {
@@ -228,13 +237,17 @@ impl Disks {
 
     /// Removes everything of a machine; fine when there is nothing.
     pub fn remove(&self, node: NodeUid) -> Result<(), Error> {
-        let dir = self.dir(node);
-        match fs::remove_dir_all(&dir) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                Err(Error::host(format!("cannot remove {}", dir.display()), e))
-            }
-            _ => Ok(()),
+        remove_all(&self.dir(node))
+    }
+}
+
+/// Removes a directory with all that is in it; fine when there is none.
+pub(super) fn remove_all(dir: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(Error::host(format!("cannot remove {}", dir.display()), e))
         }
+        _ => Ok(()),
     }
 }
 
@@ -243,22 +256,33 @@ fn format(header: &[u8]) -> Result<ImageFormat, String> {
     if !header.starts_with(QCOW2) {
         return Ok(ImageFormat::Raw);
     }
-    let number = |at: usize| {
-        header.get(at..at + 8).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes).ok_or("it is cut off")
-    };
-    if number(BACKING_FILE)? != 0 {
+    if number(header, BACKING_FILE)? != 0 {
         return Err(
             "it is an overlay on another file: convert it to one of its own (qemu-img convert)".to_owned()
         );
     }
+    refuse_external_data(header)?;
+    Ok(ImageFormat::Qcow2)
+}
+
+/// Refuses by its first bytes what is no qcow2, or one that keeps its data in another file of the host.
+pub(super) fn refuse_external_data(header: &[u8]) -> Result<(), String> {
+    if !header.starts_with(QCOW2) {
+        return Err("it is no qcow2".to_owned());
+    }
     // Version 2 has no features.
-    let version = number(0)? & 0xffff_ffff;
-    if version >= 3 && number(FEATURES)? & EXTERNAL_DATA != 0 {
+    let version = number(header, 0)? & 0xffff_ffff;
+    if version >= 3 && number(header, FEATURES)? & EXTERNAL_DATA != 0 {
         return Err(
             "it keeps its data in another file: convert it to one of its own (qemu-img convert)".to_owned()
         );
     }
-    Ok(ImageFormat::Qcow2)
+    Ok(())
+}
+
+fn number(header: &[u8], at: usize) -> Result<u64, String> {
+    let digits = header.get(at..at + 8).and_then(|b| b.try_into().ok());
+    digits.map(u64::from_be_bytes).ok_or_else(|| "it is cut off".to_owned())
 }
 
 fn try_direct_io(path: &Path) -> io::Result<()> {

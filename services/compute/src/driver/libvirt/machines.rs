@@ -44,7 +44,7 @@ impl LibvirtDriver {
         if let Some(id) = self.made_before(instance).await? {
             return Ok(id);
         }
-        self.disks.make(instance.uid, &base, vm.data_disk_gib, instance.wipes).await?;
+        self.disks.make(instance, &base, vm.data_disk_gib).await?;
         let identity = Identity {
             owner: self.owner,
             uid: instance.uid,
@@ -101,6 +101,7 @@ impl LibvirtDriver {
         }
         let disks: Vec<&Path> = disks.iter().map(AsRef::as_ref).collect();
         let medium = self.disks.medium(instance.uid);
+        let nvram = self.disks.nvram(instance.uid);
         let is_cd = medium::is_cd(self.startup(&instance.spec.kind), &instance.spec);
         let console = self.disks.console(instance.uid).join(log::name(identity.started_ns));
         let or = |limit: u64, counted: u64| if limit > 0 { limit } else { counted };
@@ -118,6 +119,7 @@ impl LibvirtDriver {
             medium: is_cd.map(|is_cd| Medium { file: &medium, is_cd }),
             nics: &self.nics(instance, identity.mgmt.as_ref()),
             console_log: &console,
+            nvram: nvram.as_deref(),
         }))
     }
 
@@ -140,9 +142,9 @@ impl LibvirtDriver {
             },
             None if place == MANAGEMENT => {
                 let bridge = mgmt.map(|mgmt| mgmt.bridge.clone()).unwrap_or_default();
-                Nic { bridge, mtu: management_mtu(instance), ..idle(instance.uid, place) }
+                Nic { bridge, mtu: management_mtu(instance), ..idle(instance.origin(), place) }
             }
-            None => idle(instance.uid, place),
+            None => idle(instance.origin(), place),
         };
         (0..=last).map(nic).collect()
     }
@@ -204,7 +206,7 @@ impl LibvirtDriver {
             let read = || files.read(instance.lab_uid, &spec.startup_config);
             let configuration = (!spec.startup_config.is_empty()).then(read).transpose()?;
             let management = joined.as_ref().map(|joined| {
-                let mac = idle(instance.uid, MANAGEMENT).mac;
+                let mac = idle(instance.origin(), MANAGEMENT).mac;
                 medium::Management { mac, mtu: management_mtu(&instance), joined }
             });
             match medium::image(&startup, &instance, management.as_ref(), configuration.as_deref())? {

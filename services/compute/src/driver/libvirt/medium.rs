@@ -68,7 +68,7 @@ fn nocloud(instance: &Instance, management: Option<&Management<'_>>, user_data: 
     let network = network(management, &instance.nics);
     let all = Digest::of(&[name.as_bytes(), network.as_bytes(), user_data].join(&0));
     let edition = &all.as_str()["sha256:".len()..][..8];
-    let meta = format!("instance-id: {}-{edition}\nlocal-hostname: {name}\n", instance.uid);
+    let meta = format!("instance-id: {}-{edition}\nlocal-hostname: {name}\n", instance.origin());
     iso::image(
         "cidata",
         &[("meta-data", meta.as_bytes()), ("network-config", network.as_bytes()), ("user-data", user_data)],

@@ -16,6 +16,7 @@
 
 mod accel;
 mod carrier;
+mod carry;
 mod connection;
 mod console;
 mod dialogue;
@@ -57,7 +58,7 @@ use tokio_stream::wrappers::BroadcastStream;
 
 use super::docker::DockerDriver;
 use super::{
-    Answer, Attach, Command, Console, Driver, Found, Image, Limits, Line, Lines, Listed, NetworkOf,
+    Answer, Attach, Carries, Command, Console, Driver, Found, Image, Limits, Line, Lines, Listed, NetworkOf,
     NewSnapshot, Probe, Session, Snapshot,
 };
 use crate::config::Config;
@@ -501,6 +502,10 @@ impl Driver for LibvirtDriver {
 
     fn delete_snapshot<'a>(&'a self, id: &'a str, name: &'a str) -> Answer<'a, ()> {
         self.forget_snapshot(id, name).boxed()
+    }
+
+    fn carries(&self) -> Option<&dyn Carries> {
+        Some(self)
     }
 
     fn logs<'a>(&'a self, id: &'a str, which: Lines) -> Answer<'a, BoxStream<'static, Result<Line, Error>>> {

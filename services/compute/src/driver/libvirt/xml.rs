@@ -48,6 +48,8 @@ pub struct Machine<'a> {
     pub nics: &'a [Nic],
     /// What its console writes is kept in this file.
     pub console_log: &'a Path,
+    /// What the firmware of an EFI machine keeps; none where libvirt knows by itself.
+    pub nvram: Option<&'a Path>,
 }
 
 /// A medium that is only read.
@@ -93,6 +95,9 @@ pub fn domain(m: &Machine<'_>) -> String {
     line(w, 2, &format!("<type arch='x86_64' machine='{}'>hvm</type>", m.vm.machine.as_str()));
     if m.vm.efi {
         line(w, 2, "<loader secure='no'/>");
+        if let Some(nvram) = m.nvram {
+            line(w, 2, &format!("<nvram>{}</nvram>", text(&nvram.to_string_lossy())));
+        }
     }
     line(w, 2, "<boot dev='hd'/>");
     line(w, 1, "</os>");
@@ -249,6 +254,12 @@ pub fn text(plain: &str) -> String {
         }
     }
     safe
+}
+
+/// What such text says.
+pub fn plain(safe: &str) -> String {
+    let marks = [("&lt;", "<"), ("&gt;", ">"), ("&apos;", "'"), ("&quot;", "\""), ("&amp;", "&")];
+    marks.iter().fold(safe.to_owned(), |text, (mark, c)| text.replace(mark, c))
 }
 
 #[cfg(test)]

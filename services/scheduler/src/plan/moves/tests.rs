@@ -6,6 +6,7 @@ use netloom_model::spec::{Bind, Endpoint, LabSpec, LinkSpec, NodeSpec};
 
 use super::*;
 use crate::plan::{Before, plan, without_host};
+use crate::rows::ImageStep;
 
 pub static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(Catalogue::embedded);
 
@@ -161,14 +162,8 @@ fn what_cannot_move_stays_and_is_told_why() {
     assert_eq!(moved, 2, "h2 has room for two: {plan:?}");
     let mut stay = why(&plan);
     stay.retain(|told| !told.ends_with("INSUFFICIENT_CPU"));
-    assert_eq!(stay, ["side h1 NETWORK_ELSEWHERE", "tied h1 TIED_TO_HOST", "vm h1 DISK_ON_HOST"]);
+    assert_eq!(stay, ["side h1 NETWORK_ELSEWHERE", "tied h1 TIED_TO_HOST"]);
     assert_eq!(plan.unplaced.len(), 4);
-
-    let rooms = [room("h1", 9_000), room("h2", 9_000)];
-    let without_disks = Moves { lose_disks: true, ..off(&rows, "h1") };
-    let (_, plan) = move_nodes(&rows, &without_disks, ctx(&rooms));
-    assert_eq!(why(&plan), ["side h1 NETWORK_ELSEWHERE", "tied h1 TIED_TO_HOST"]);
-    assert!(told(&plan).iter().any(|t| t.contains("vm") && t.ends_with("its disk is lost")), "{plan:?}");
 
     // By name it goes where it is told, with what shares its network namespace.
     let to = Moves { nodes: [(rows.node("tied").unwrap().uid, Some(host("h2")))].into(), ..Moves::default() };
@@ -180,6 +175,90 @@ fn what_cannot_move_stays_and_is_told_why() {
     let full = [room("h1", 9_000), room("h2", 1_500)];
     let (same, plan) = move_nodes(&rows, &to, ctx(&full));
     assert!(plan.actions.is_empty() && plan.unplaced.len() == 2 && same == rows, "{plan:?}");
+}
+
+/// A virtual machine on h1 that is linked to a container on h2, and where either can be.
+fn machine() -> (LabRows, [Room; 2]) {
+    let rooms = [room("h1", 9_000), room("h2", 9_000)];
+    let nodes = vec![NodeSpec { kind: "tcl".into(), ..node("vm") }, node("a")];
+    let spec = LabSpec { nodes, links: vec![link("vm:eth1", "a:eth1")], ..LabSpec::default() };
+    let mut rows = running(&spec, &rooms[..1]);
+    let vm = rows.node("vm").unwrap().uid;
+    let seen = rows.nodes.get_mut(&vm).unwrap().observed.as_mut().unwrap();
+    seen.image_digest = "sha256:ab".into();
+    (rows, rooms)
+}
+
+fn named(rows: &LabRows, moves: Moves) -> Moves {
+    Moves { nodes: [(rows.node("vm").unwrap().uid, Some(host("h2")))].into(), ..moves }
+}
+
+#[test]
+fn a_machine_takes_its_disk_along_and_its_guest_knows_its_nics_again() {
+    let (rows, rooms) = machine();
+    let vm = rows.node("vm").unwrap();
+    let mac = |rows: &LabRows| rows.nics_of(rows.node("vm").unwrap().uid)[0].mac.clone();
+    let (mut moved, plan) = move_nodes(&rows, &named(&rows, Moves::default()), ctx(&rooms));
+    let with = "node vm @h2: moves from h1 to h2 with its disk: it is down while that is copied";
+    assert_eq!(told(&plan)[0], with);
+    let disks = [(vm.uid, Ok(3 << 30))].into();
+    let sized = move_nodes(&rows, &named(&rows, Moves { disks, ..Moves::default() }), ctx(&rooms)).1;
+    assert!(told(&sized)[0].contains("with its disk (3.0 GiB): it is down"), "{sized:?}");
+
+    let successor = moved.nodes.values_mut().find(|n| n.is_successor()).unwrap();
+    assert_eq!((successor.disk_of, successor.disk_due), (Some(vm.uid), true));
+    assert_eq!(successor.image(), "i@sha256:ab", "of the bytes that the disk lies on, whatever i is by now");
+    successor.image_step = ImageStep::Ready;
+    take_over(&mut moved, &CATALOGUE, 10);
+    assert_eq!(mac(&moved), mac(&rows));
+    let wires = |rows: &LabRows| rows.nics_of(rows.node("vm").unwrap().uid)[0].wire_id;
+    assert_ne!(wires(&moved), wires(&rows), "two that are never mixed up");
+
+    // On it goes, and is still known by the first one.
+    let vm = rows.node("vm").unwrap();
+    let mut there = moved;
+    there.nodes.retain(|_, n| !n.is_aside());
+    there.nics.retain(|_, n| n.node_uid != vm.uid);
+    let now = there.node("vm").unwrap().uid;
+    there.nodes.get_mut(&now).unwrap().disk_due = false;
+    let back = Moves { nodes: [(now, Some(host("h1")))].into(), ..Moves::default() };
+    let (back, plan) = move_nodes(&there, &back, ctx(&rooms));
+    assert_eq!(plan.unplaced.len(), 0, "{plan:?}");
+    assert_eq!(back.nodes.values().find(|n| n.is_successor()).unwrap().disk_of, Some(vm.uid));
+}
+
+#[test]
+fn a_machine_begins_anew_only_where_that_was_said() {
+    let (mut rows, rooms) = machine();
+    let uid = rows.node("vm").unwrap().uid;
+    let lose = Moves { lose_disks: true, ..Moves::default() };
+    let (moved, plan) = move_nodes(&rows, &named(&rows, lose.clone()), ctx(&rooms));
+    assert!(told(&plan)[0].ends_with("moves from h1 to h2: its disk is lost"), "{plan:?}");
+    let successor = moved.nodes.values().find(|n| n.is_successor()).unwrap();
+    assert_eq!((successor.disk_of, successor.disk_due), (None, false));
+
+    // Its host does not give it: one of an earlier version, for instance.
+    let stays = |moves: Moves, rooms: &[Room]| {
+        let (same, plan) = move_nodes(&rows, &named(&rows, moves), ctx(rooms));
+        assert!(same == rows && plan.actions.is_empty(), "{plan:?}");
+        let why = &plan.unplaced[0].rejections[0];
+        assert_eq!(why.code, "DISK_ON_HOST");
+        why.detail.clone()
+    };
+    let disks = [(uid, Err("it cannot".into()))].into();
+    let why = stays(Moves { disks, ..Moves::default() }, &rooms);
+    assert!(why.contains("does not give it: it cannot") && why.contains("--lose-disks"), "{why}");
+    // A host that is lost cannot be read.
+    let lost = [Room { heard: false, ..rooms[0].clone() }, rooms[1].clone()];
+    let why = stays(Moves { force: true, ..Moves::default() }, &lost);
+    assert!(why.contains("cannot be read while it is not heard of"), "{why}");
+    let (_, plan) = move_nodes(&rows, &named(&rows, Moves { force: true, ..lose }), ctx(&lost));
+    assert!(plan.unplaced.is_empty(), "{plan:?}");
+    // One that was never made has none.
+    rows.nodes.get_mut(&uid).unwrap().image_step = ImageStep::Failed;
+    let (moved, plan) = move_nodes(&rows, &named(&rows, Moves::default()), ctx(&rooms));
+    assert!(told(&plan)[0].ends_with("moves from h1 to h2"), "{plan:?}");
+    assert!(moved.nodes.values().all(|n| !n.disk_due));
 }
 
 #[test]
@@ -366,7 +445,7 @@ fn what_goes_on_while_its_change_waits_keeps_its_room_from_what_is_moved() {
     assert_eq!((why(&plan), &same), (vec!["b h2 INSUFFICIENT_CPU".to_owned()], &rows), "6 of 4");
     let (_, plan) = move_nodes(&rows, &off(&rows, "h1"), ctx(&rooms));
     assert_eq!((why(&plan), plan.actions.len()), (vec!["b h2 INSUFFICIENT_CPU".to_owned()], 0));
-    assert!(crate::plan::rebalanced(&rows, false, ctx(&rooms)).is_empty());
+    assert!(crate::plan::rebalanced(&rows, &Moves::default(), ctx(&rooms)).is_empty());
     // What moves itself needs no room where it is: two that fill their hosts change places.
     let rows = running(&of(vec![sized("a", 4_000, &[]), sized("b", 4_000, &[])]), &rooms);
     let rows = at(&at(&rows, "a", "h2"), "b", "h1");

@@ -36,16 +36,16 @@ fn fewer_links_go_between_hosts_after_it_and_then_nothing_moves() {
     let rooms = [room("h1", 4_000), room("h2", 4_000)];
     let mut rows = running(&rings(), &rooms);
     assert_eq!(apart(&rows), 1);
-    assert!(rebalanced(&rows, false, ctx(&rooms)).is_empty(), "as good as it gets");
+    assert!(rebalanced(&rows, &Moves::default(), ctx(&rooms)).is_empty(), "as good as it gets");
     // Alternating: the worst there is.
     for (n, node) in rows.nodes.values_mut().enumerate() {
         node.host = Some(host(if n % 2 == 0 { "h1" } else { "h2" }));
     }
     assert!(apart(&rows) >= 5);
-    let to = rebalanced(&rows, false, ctx(&rooms));
+    let to = rebalanced(&rows, &Moves::default(), ctx(&rooms));
     let after = moved(&rows, &to);
     assert_eq!(apart(&after), 1, "both hosts are full, so nodes change places");
-    assert!(rebalanced(&after, false, ctx(&rooms)).is_empty(), "done twice nothing moves");
+    assert!(rebalanced(&after, &Moves::default(), ctx(&rooms)).is_empty(), "done twice nothing moves");
     let moves = Moves { nodes: to.clone(), ..Moves::default() };
     let (_, plan) = move_nodes(&rows, &moves, ctx(&rooms));
     assert!(plan.unplaced.is_empty(), "what changes places has room: {plan:?}");
@@ -56,14 +56,14 @@ fn an_empty_host_takes_nodes_without_links_and_no_link_is_given_for_that() {
     let rooms = [room("h1", 9_000), room("h2", 9_000)];
     let spec = LabSpec { nodes: (0..8).map(|n| node(&format!("n{n}"))).collect(), ..LabSpec::default() };
     let rows = running(&spec, &rooms[..1]);
-    let to = rebalanced(&rows, false, ctx(&rooms));
+    let to = rebalanced(&rows, &Moves::default(), ctx(&rooms));
     assert!((3..=4).contains(&to.len()), "{to:?}");
     let rows = running(&rings(), &rooms[..1]);
-    assert!(rebalanced(&rows, false, ctx(&rooms)).is_empty());
+    assert!(rebalanced(&rows, &Moves::default(), ctx(&rooms)).is_empty());
     // One on a host that is not heard of stays.
     let silent = [Room { heard: false, ..room("h1", 9_000) }, room("h2", 9_000)];
     let rows = running(&spec, &rooms[..1]);
-    assert!(rebalanced(&rows, false, ctx(&silent)).is_empty());
+    assert!(rebalanced(&rows, &Moves::default(), ctx(&silent)).is_empty());
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn what_is_to_be_apart_stays_apart_although_links_would_be_saved() {
     for node in rows.nodes.values_mut() {
         node.host = Some(host(if node.id.as_str() == "b" { "h2" } else { "h1" }));
     }
-    let to = rebalanced(&rows, false, ctx(&rooms));
+    let to = rebalanced(&rows, &Moves::default(), ctx(&rooms));
     let after = moved(&rows, &to);
     let at = |id: &str| after.node(id).unwrap().host.clone();
     assert_ne!(at("a"), at("b"));

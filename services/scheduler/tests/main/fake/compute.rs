@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use netloom_model::failure::{Code, Failure};
 use netloom_model::id::Digest;
-use netloom_model::observed::ExecPhase;
+use netloom_model::observed::{ExecPhase, Phase};
 use netloom_proto::compute::v1 as pc;
 use netloom_proto::compute::v1::compute_service_server::ComputeService;
 use netloom_service::status::to_status;
@@ -51,6 +51,8 @@ impl ComputeService for Host {
                     failures.push(pc::RemoveFailure { uid: uid.clone(), message: "it is busy".into() });
                 } else {
                     s.exists.remove(uid);
+                    s.disks.remove(uid);
+                    s.removed.insert(uid.clone());
                 }
             }
             for lab in request.lab_uids {
@@ -330,6 +332,80 @@ impl ComputeService for Host {
         _: Request<pc::DeleteSnapshotRequest>,
     ) -> Result<Response<pc::DeleteSnapshotResponse>, Status> {
         Err(Status::unimplemented("the scheduler does not call this"))
+    }
+
+    type ReadDiskStream = Stream_<pc::DiskPart>;
+
+    async fn read_disk(&self, request: Request<pc::ReadDiskRequest>) -> Answer<Self::ReadDiskStream> {
+        use pc::disk_part::Part;
+        let request = request.into_inner();
+        let call = if request.size_only { "compute.disk_size" } else { "compute.read_disk" };
+        self.called(call, Some(request.term), 0).await?;
+        let runs = self.read(|s| s.exists.get(&request.uid).is_some_and(|e| e.phase == Phase::Running));
+        if runs && !request.size_only {
+            return Err(to_status(Failure::new(Code::Aborted, "BUSY", "it runs")));
+        }
+        let content = self.read(|s| s.disks.get(&request.uid).cloned().unwrap_or_default()).join("\n");
+        let begin = Part::Begin(pc::DiskBegin { size_bytes: content.len() as u64 });
+        let file = pc::DiskFile { name: "disk".into(), size_bytes: content.len() as u64 };
+        let digest = Digest::of(content.as_bytes()).to_string();
+        let data = Part::Data(pc::DiskData { offset: 0, content: content.into_bytes() });
+        let rest = [Part::File(file), data, Part::End(pc::DiskEnd { digest })];
+        let host = self.clone();
+        let rest = futures::stream::once(async move {
+            let mut version = host.version.subscribe();
+            while host.read(|s| s.hold_disks) {
+                let _ = version.changed().await;
+            }
+            rest.into_iter().filter(|_| !request.size_only).collect::<Vec<_>>()
+        });
+        let rest = futures::StreamExt::flat_map(rest, futures::stream::iter);
+        let parts = futures::StreamExt::chain(futures::stream::iter([begin]), rest);
+        let parts = futures::StreamExt::map(parts, |part| Ok(pc::DiskPart { part: Some(part) }));
+        Ok(Response::new(Box::pin(parts)))
+    }
+
+    async fn write_disk(
+        &self,
+        request: Request<Streaming<pc::WriteDiskRequest>>,
+    ) -> Answer<pc::WriteDiskResponse> {
+        use pc::disk_part::Part;
+        let mut parts = request.into_inner();
+        let mut disk = Vec::new();
+        while let Some(part) = parts.message().await? {
+            self.called("disk part", Some(part.term), 0).await?;
+            if self.read(|s| s.disks.contains_key(&part.uid)) {
+                self.with(|s| s.calls.push("disk is here".into()));
+                return Ok(Response::new(pc::WriteDiskResponse {}));
+            }
+            let is_cut = self.with(|s| {
+                let is_cut = s.cut_disks > 0;
+                s.cut_disks = s.cut_disks.saturating_sub(1);
+                is_cut
+            });
+            let why = self.read(|s| s.refuses_disks.clone());
+            match part.part.and_then(|part| part.part) {
+                _ if is_cut => return Err(Status::unavailable("it breaks off")),
+                _ if !why.is_empty() => {
+                    return Err(to_status(Failure::new(Code::ResourceExhausted, "DISK_FULL", why)));
+                }
+                Some(Part::Data(data)) => disk.extend(data.content),
+                Some(Part::End(end)) => {
+                    assert_eq!(Digest::of(&disk).to_string(), end.digest);
+                    let lines = String::from_utf8(disk).unwrap();
+                    let lines = lines.lines().map(str::to_owned).collect();
+                    self.with(|s| {
+                        if !s.removed.contains(&part.uid) {
+                            s.disks.insert(part.uid.clone(), lines);
+                        }
+                        s.calls.push("disk came".into());
+                    });
+                    return Ok(Response::new(pc::WriteDiskResponse {}));
+                }
+                _ => {}
+            }
+        }
+        Err(to_status(Failure::new(Code::Unavailable, "DISK_CUT_OFF", "it ended before its end")))
     }
 
     type LogsStream = Stream_<pc::LogsResponse>;

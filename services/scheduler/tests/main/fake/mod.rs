@@ -128,6 +128,16 @@ pub struct State {
     pub hold_wires: bool,
     /// True: libvirt answers, too.
     pub machines: bool,
+    /// What was written on the disks of virtual machines: the node that a disk was made for, then each start.
+    pub disks: BTreeMap<String, Vec<String>>,
+    /// Nodes that were removed: no disk is taken for them any more.
+    pub removed: BTreeSet<String>,
+    /// True: of disks that are read only the beginning comes.
+    pub hold_disks: bool,
+    /// So many disks that are written break off.
+    pub cut_disks: usize,
+    /// Why no disk is taken; empty when they are.
+    pub refuses_disks: String,
     /// Where tunnels to other hosts begin.
     pub underlay: Option<pn::Underlay>,
     /// Nodes whose interfaces are set down.
@@ -386,6 +396,7 @@ impl State {
                 if !is_taken && !wanted.held && !self.hold {
                     e.phase = Phase::Running;
                     e.begin();
+                    self.disks.entry(uid.clone()).and_modify(|disk| disk.push(e.start.clone()));
                     self.calls.push(format!("back {node}"));
                 }
                 continue;
@@ -401,11 +412,13 @@ impl State {
                     e.restarts = wanted.restarts;
                     e.phase = Phase::Running;
                     e.begin();
+                    self.disks.entry(uid.clone()).and_modify(|disk| disk.push(e.start.clone()));
                 }
                 e.run(&mut self.calls, wanted);
                 continue;
             }
             if wanted.wipes > 0 && self.exists.remove(uid).is_some() {
+                self.disks.remove(uid);
                 self.calls.push(format!("wiped {node}"));
             }
             if stopped || wanted.held || is_taken || self.hold {
@@ -434,6 +447,15 @@ impl State {
                 ran: Vec::new(),
                 node,
             };
+            if wanted.runtime() == p::Runtime::Libvirt {
+                let comes = !wanted.disk_of.is_empty() && wanted.wipes == 0;
+                assert!(
+                    !comes || self.disks.contains_key(uid),
+                    "{uid} is made without the disk that was to come"
+                );
+                let disk = self.disks.entry(uid.clone()).or_insert_with(|| vec![uid.clone()]);
+                disk.push(existing.start.clone());
+            }
             self.exists.insert(uid.clone(), existing);
         }
     }

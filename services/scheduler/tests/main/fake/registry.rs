@@ -95,7 +95,10 @@ impl ImageRegistryService for Registry {
             match (there, u.pull_policy()) {
                 (true, _) => pi::ImageVerdict {
                     decision: pi::ImageDecision::Use.into(),
-                    digest: Digest::of(u.reference.as_bytes()).to_string(),
+                    digest: match u.reference.rsplit_once('@') {
+                        Some((_, digest)) => digest.to_owned(),
+                        None => Digest::of(u.reference.as_bytes()).to_string(),
+                    },
                     ..Default::default()
                 },
                 (false, p::ImagePullPolicy::Never) => pi::ImageVerdict {

@@ -31,6 +31,7 @@ fn of_kind(kind: &str, accel: Accel, nics: usize) -> String {
         medium: medium(&catalogue.get(kind).unwrap().config.startup),
         nics: &nics,
         console_log: Path::new("/d/instances/u/console/7.log"),
+        nvram: None,
     })
 }
 
