@@ -158,9 +158,14 @@ pub(super) fn nics(rows: &mut LabRows, catalogue: &Catalogue) {
     let ports: BTreeMap<(NodeUid, u32), WireId> =
         leave.into_iter().chain(stay).map(|n| ((n.node_uid, n.port), n.wire_id)).collect();
     // A guest knows its NICs again by their addresses, on whichever host its disk is.
-    let origin_of = |node: NodeUid| rows.nodes.get(&node).map(NodeRow::origin);
+    let carried: BTreeSet<NodeUid> = rows.nodes.values().filter_map(|n| n.disk_of).collect();
+    let origin_of = |nic: &NicRow| {
+        let origin = rows.nodes.get(&nic.node_uid)?.origin();
+        carried.contains(&origin).then_some(origin)
+    };
+    let of_carried = rows.nics.values().filter(|_| !carried.is_empty());
     let macs: BTreeMap<(NodeUid, u32), String> =
-        rows.nics.values().filter_map(|n| Some(((origin_of(n.node_uid)?, n.port), n.mac.clone()))).collect();
+        of_carried.filter_map(|n| Some(((origin_of(n)?, n.port), n.mac.clone()))).collect();
     let mac = |node: &NodeRow, port: u32, wire_id: WireId| match node.disk_of {
         Some(origin) => macs.get(&(origin, port)).cloned().unwrap_or_else(|| mac_of(wire_id)),
         None => mac_of(wire_id),
