@@ -327,10 +327,16 @@ impl Connector {
     }
 
     /// Listens. A Unix socket left over by a dead program is replaced, one that answers is not. Over TLS the controller is admitted, and nobody else; while there is nothing to show yet
-    /// to anybody, who dials is turned away.
+    /// to anybody, who dials is turned away. Without TLS and without a token nobody listens beyond this machine.
     pub async fn listen(&self, endpoint: &Endpoint) -> io::Result<Listener> {
         let (inner, gate) = match endpoint {
             Endpoint::Unix(path) => (Inner::Unix(bind_unix(path, 0o600).await?), Gate::Open),
+            Endpoint::Tcp(_) if self.token.is_none() && endpoint.is_plain_on_a_network() => {
+                let message = format!(
+                    "anybody on the network could call {endpoint}: write https:// in [endpoints] and in listen, or, where that does not leave this machine, set token"
+                );
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+            }
             Endpoint::Tcp(address) => {
                 let gate = self.token.clone().map_or(Gate::Open, Gate::Token);
                 (Inner::Tcp(TcpListener::bind(address.as_str()).await?), gate)
@@ -590,6 +596,15 @@ mod tests {
         ] {
             assert!(text.parse::<Endpoint>().is_err(), "{text}");
         }
+    }
+
+    #[tokio::test]
+    async fn nobody_listens_on_a_network_for_anybody() {
+        let everywhere: Endpoint = "http://0.0.0.0:0".parse().unwrap();
+        let said = Connector::default().listen(&everywhere).await.err().unwrap().to_string();
+        assert!(said.contains("anybody on the network could call http://0.0.0.0:0"), "{said}");
+        assert!(Connector::with_token(Some("t")).listen(&everywhere).await.is_ok());
+        assert!(Connector::default().listen(&"http://127.0.0.1:0".parse().unwrap()).await.is_ok());
     }
 
     #[test]

@@ -129,12 +129,23 @@ impl Settings {
             compute: socket(common.endpoints.compute, "compute"),
             network: socket(common.endpoints.network, "network"),
         };
-        let controllers = endpoints.scheduler.all().iter().chain(endpoints.image_registry.all());
-        let is_host = |e: &&Endpoint| matches!(e, Endpoint::Tls { peer: Peer::Host { .. }, .. });
-        let this_hosts = [&endpoints.compute, &endpoints.network].into_iter();
-        if let Some(tls) =
-            controllers.filter(is_host).chain(this_hosts.filter(|e| e.tls_name().is_some())).next()
+        for (name, of) in [("scheduler", &endpoints.scheduler), ("image_registry", &endpoints.image_registry)]
         {
+            let is_host = |e: &&Endpoint| matches!(e, Endpoint::Tls { peer: Peer::Host { .. }, .. });
+            if let Some(host) = of.all().iter().find(is_host) {
+                anyhow::bail!(
+                    "[endpoints] {name} names {host}, and controllers are no hosts: write https://address:port"
+                );
+            }
+            let is_tls = |e: &Endpoint| e.tls_name().is_some();
+            let is_tcp = |e: &Endpoint| matches!(e, Endpoint::Tcp(_));
+            anyhow::ensure!(
+                !(of.all().iter().any(is_tls) && of.all().iter().any(is_tcp)),
+                "[endpoints] {name} has https:// and http://: write https:// in all of {of}"
+            );
+        }
+        let this_hosts = [&endpoints.compute, &endpoints.network];
+        if let Some(tls) = this_hosts.into_iter().find(|e| e.tls_name().is_some()) {
             anyhow::bail!(
                 "[endpoints] names {tls}, and compute and network of this host do not talk over TLS: write unix:/path or http://address:port; hosts on other machines join (netloom host token)"
             );
@@ -296,6 +307,9 @@ mod tests {
         let host = "[endpoints]\nscheduler = [\"unix:/a\", \"https://h1:uid@10.0.0.2:7611\"]\n";
         let said = Settings::from_toml(host, Path::new("/d"), Path::new("/r")).unwrap_err().to_string();
         assert!(said.contains("https://h1:uid@10.0.0.2:7611"), "{said}");
+        let mixed = "[endpoints]\nimage_registry = [\"https://10.0.0.1:7612\", \"http://10.0.0.2:7612\"]\n";
+        let said = Settings::from_toml(mixed, Path::new("/d"), Path::new("/r")).unwrap_err().to_string();
+        assert!(said.contains("image_registry has https:// and http://"), "{said}");
     }
 
     #[test]
@@ -303,7 +317,7 @@ mod tests {
         let of = |text: &str| Settings::from_toml(text, Path::new("/d"), Path::new("/r")).unwrap();
         assert!(!of("").controllers_use_tls() && of("").controller_names().is_empty());
         let all = of(
-            "[endpoints]\nscheduler = [\"https://10.0.0.1:7611\", \"http://10.0.0.9:7611\"]\nimage_registry = \"https://[fd00::1]:7612\"\n\
+            "[endpoints]\nscheduler = [\"https://10.0.0.1:7611\", \"unix:/s\"]\nimage_registry = \"https://[fd00::1]:7612\"\n\
              [scheduler]\nlisten = \"https://0.0.0.0:7611\"\njoin_names = [\"lab.example\", \"10.0.0.1\"]\n\
              [image_registry]\nlisten = \"https://c1:7612\"\n",
         );

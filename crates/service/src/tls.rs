@@ -56,7 +56,7 @@ pub enum TlsError {
     },
     /// It takes connections, and shows no certificate.
     #[error(
-        "the program at {address} shows no certificate: it waits for its authority.pem, as its log says, or does not speak TLS"
+        "the program at {address} shows no certificate: a controller's waits for its authority.pem, as its log says; another one does not speak TLS, or is ending"
     )]
     Silent {
         /// What was dialled.

@@ -21,7 +21,7 @@ pub async fn open(store: &Store, data_dir: &Path, is_shared: bool) -> anyhow::Re
     let first = || match Authority::text(data_dir)? {
         Some(own) => Ok(own),
         None if any_joined => anyhow::bail!(
-            "hosts have joined by this installation's authority, and {} is missing: restore authority.pem from the backup; or, to have a new one made, start without join_listen, remove these hosts (netloom host remove), and let them join again",
+            "hosts have joined by this installation's authority, and {} is missing: restore authority.pem from the backup; or, to have a new one made, start without join_listen and with http:// or unix: in [endpoints], remove these hosts (netloom host remove), and let them join again",
             Authority::path(data_dir).display()
         ),
         None => Ok(Authority::make()?),

@@ -466,7 +466,9 @@ async fn release(core: &Scheduler, seen: &OperationRow, rows: &Arc<LabRows>) -> 
     tx.put_operation(&operation).await?;
     core.refresh(&tx, &mut after);
     tx.save(Some(&before), after).await?;
-    tx.commit().await
+    tx.commit().await?;
+    core.room_appeared();
+    Ok(())
 }
 
 fn incomplete(rows: &LabRows, nodes: &[&NodeRow], links: &[&LinkRow]) -> Failure {

@@ -20,7 +20,7 @@ use crate::door::Door;
 use crate::error::{Error, Result};
 use crate::facts;
 use crate::place::{Allowed, Room};
-use crate::rows::{LabRows, NodeRow, Resources, now_us};
+use crate::rows::{LabRows, NodeRow, now_us};
 use crate::store::{Store, Tx};
 use crate::vnis;
 use crate::world::World;
@@ -102,7 +102,10 @@ impl Scheduler {
         for row in rows.values().filter(|row| row.cordoned) {
             world.set_cordoned(&row.id, true, row.drain);
         }
-        rows.values().for_each(|row| world.set_policy(&row.id, row.policy.clone()));
+        for row in rows.values() {
+            world.set_policy(&row.id, row.policy.clone());
+            world.set_had(&row.id, &row.compute);
+        }
         tracing::info!(term, hosts = hosts.len(), labs = store.all().len(), "leads");
         Ok(Scheduler {
             world,
@@ -184,12 +187,7 @@ impl Scheduler {
         let reserved = tx.reserved_by_others(lab).await?;
         let mut rooms: Vec<Room> = self.world.read(|hosts| {
             let room = |(id, view): (&HostId, &crate::world::HostView)| {
-                let has = &view.compute.inventory;
-                let has = Resources {
-                    cpu_millis: has.cpu_millis,
-                    memory_bytes: has.memory_bytes,
-                    disk_bytes: has.disk_bytes.unwrap_or_default(),
-                };
+                let (has, has_disk) = view.has();
                 let offers = view.policy.room(has, &self.config);
                 let reserved = reserved.get(id).copied().unwrap_or_default();
                 Room {
@@ -198,7 +196,7 @@ impl Scheduler {
                     runtimes: view.compute.inventory.runtimes.iter().copied().collect(),
                     cpu_millis: offers.cpu_millis,
                     memory_bytes: offers.memory_bytes,
-                    disk_bytes: view.compute.inventory.disk_bytes.map(|_| offers.disk_bytes),
+                    disk_bytes: has_disk.then_some(offers.disk_bytes),
                     cpu_reserved: reserved.cpu_millis,
                     memory_reserved: reserved.memory_bytes,
                     disk_reserved: reserved.disk_bytes,

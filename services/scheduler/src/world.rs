@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use crate::bells::Bells;
 use crate::policy::HostPolicy;
-use crate::rows::{Drain, now_us};
+use crate::rows::{Drain, Resources, now_us};
 
 /// Whether a host's service is heard of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -99,6 +99,10 @@ pub struct HostView {
     pub cordoned: bool,
     /// What its administrator says of it.
     pub policy: HostPolicy,
+    /// What it had when it was last written down, by whoever led then.
+    pub had: Resources,
+    /// Whether it was known how large its disk is.
+    pub had_disk: bool,
     /// Set while what is on it moves away.
     pub drain: Option<Drain>,
     /// Nodes of labs that stay on it all the same, and why.
@@ -111,6 +115,15 @@ impl HostView {
     /// A host that is listened to from now on.
     fn begun(cordoned: bool, drain: Option<Drain>) -> HostView {
         HostView { cordoned, drain, heard_at: Some(Instant::now()), ..HostView::default() }
+    }
+
+    /// What it has as far as is known, and whether that is so of its disk; nothing of one that never said anything.
+    pub fn has(&self) -> (Resources, bool) {
+        if self.compute.heard_us == 0 {
+            return (self.had, self.had_disk);
+        }
+        let has = &self.compute.inventory;
+        (amounts(has), has.disk_bytes.is_some())
     }
 
     /// True when both services are heard of.
@@ -133,6 +146,14 @@ impl HostView {
         self.compute.heard != Heard::Lost
             && self.network.heard != Heard::Lost
             && (self.compute.heard == Heard::NotYet || self.network.heard == Heard::NotYet)
+    }
+}
+
+fn amounts(has: &ComputeInventory) -> Resources {
+    Resources {
+        cpu_millis: has.cpu_millis,
+        memory_bytes: has.memory_bytes,
+        disk_bytes: has.disk_bytes.unwrap_or_default(),
     }
 }
 
@@ -245,6 +266,14 @@ impl World {
             view.policy = policy;
             dirty.room = true;
             true
+        });
+    }
+
+    /// Notes what a host had when a former scheduler wrote it down.
+    pub fn set_had(&self, host: &HostId, had: &ComputeInventory) {
+        self.update(host, |view, _| {
+            (view.had, view.had_disk) = (amounts(had), had.disk_bytes.is_some());
+            false
         });
     }
 

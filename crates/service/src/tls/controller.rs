@@ -14,13 +14,11 @@ pub(crate) struct Controller {
 }
 
 #[derive(Default)]
-enum State {
-    #[default]
-    Unasked,
-    /// It was said that it waits.
-    Waits,
-    /// Made from this text.
-    Has(String, Arc<Identity>),
+struct State {
+    /// What was made, and from which text.
+    has: Option<(String, Arc<Identity>)>,
+    /// Why there is nothing newer, as it was last told in the log.
+    told: String,
 }
 
 impl Controller {
@@ -28,29 +26,38 @@ impl Controller {
         Controller { data_dir, names, state: Mutex::default() }
     }
 
-    /// What is to be shown now.
+    /// What is to be shown now. What was made once is good as long as this program runs, whatever becomes of the file.
     pub(crate) fn identity(&self) -> Result<Arc<Identity>, TlsError> {
         let mut state = self.state.lock().expect("no holder panics");
-        let text = match (Authority::text(&self.data_dir), &*state) {
-            (Ok(Some(text)), State::Has(of, identity)) if text == *of => return Ok(identity.clone()),
-            (Ok(Some(text)), _) => text,
-            // Somebody put it away: what was made from it is good as long as this program runs.
-            (_, State::Has(_, identity)) => return Ok(identity.clone()),
-            (Ok(None), before) => {
-                let none = TlsError::NoAuthority(Authority::path(&self.data_dir));
-                if matches!(before, State::Unasked) {
-                    tracing::warn!("waits to talk over TLS: {none}");
-                    *state = State::Waits;
+        let made = Authority::text(&self.data_dir)
+            .map_err(|e| TlsError::NoIdentity(format!("{e:#}")))
+            .and_then(|text| text.ok_or_else(|| TlsError::NoAuthority(Authority::path(&self.data_dir))))
+            .and_then(|text| match &state.has {
+                Some((of, identity)) if *of == text => Ok((text, identity.clone())),
+                _ => {
+                    let authority = Arc::new(Authority::read(&text)?);
+                    Ok((text, Identity::controller(authority, self.names.clone())?))
                 }
-                return Err(none);
+            });
+        match made {
+            Ok((text, identity)) => {
+                if !std::mem::take(&mut state.told).is_empty() {
+                    tracing::info!("has the authority now, and talks over TLS");
+                }
+                state.has = Some((text, identity.clone()));
+                Ok(identity)
             }
-            (Err(e), _) => return Err(TlsError::NoIdentity(format!("{e:#}"))),
-        };
-        let identity = Identity::controller(Arc::new(Authority::read(&text)?), self.names.clone())?;
-        if matches!(*state, State::Waits) {
-            tracing::info!("has the authority now, and talks over TLS");
+            Err(why) => {
+                let said = why.to_string();
+                if state.told != said {
+                    match state.has {
+                        Some(_) => tracing::warn!("goes on by the authority that it had: {said}"),
+                        None => tracing::warn!("waits to talk over TLS: {said}"),
+                    }
+                    state.told = said;
+                }
+                state.has.as_ref().map(|(_, identity)| identity.clone()).ok_or(why)
+            }
         }
-        *state = State::Has(text, identity.clone());
-        Ok(identity)
     }
 }

@@ -7,3 +7,9 @@ CREATE TABLE kept (
     disk_bytes   BIGINT NOT NULL,
     PRIMARY KEY (lab_uid, host)
 );
+
+-- What runs now keeps what its lab has, and what it set aside.
+INSERT INTO kept SELECT lab_uid, host, SUM(cpu), SUM(memory), SUM(disk) FROM
+    (SELECT lab_uid, host, MAX(cpu_millis) AS cpu, MAX(memory_bytes) AS memory, MAX(disk_bytes) AS disk FROM nodes
+     WHERE host IS NOT NULL AND wanted <> 'ABSENT' AND lab_uid IN (SELECT lab_uid FROM operations WHERE state = 'RUNNING' AND kind <> 'DESTROY')
+     GROUP BY lab_uid, host, folded) AS of_nodes GROUP BY lab_uid, host;

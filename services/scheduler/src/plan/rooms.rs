@@ -155,8 +155,10 @@ pub(super) fn overgrown(before: &LabRows, after: &LabRows, others: &[Room]) -> V
     let had = |n: &NodeRow| if n.is_aside() { Resources::default() } else { request(n) };
     let beyond = |node: &NodeRow| {
         let (asks, had) = (request(node), had(before.nodes.get(&node.uid)?));
-        let mut room =
-            rooms.iter().find(|r| r.cpu_millis > 0 && Some(&r.host) == node.host.as_ref())?.clone();
+        let mut room = rooms
+            .iter()
+            .find(|r| (r.heard || r.cpu_millis > 0) && Some(&r.host) == node.host.as_ref())?
+            .clone();
         room.free_again(asks);
         room.lacks(asks.grown(had)).map(|r| (node.id.clone(), r))
     };

@@ -365,6 +365,24 @@ async fn a_cancelled_deploy_goes_back_to_what_was_completed() {
     eventually("the lab is gone", BOUND, || async { world.lab("new").await.is_err() }).await;
 }
 
+/// What a host had is written down: a scheduler that begins while it is silent goes by that.
+#[tokio::test]
+async fn a_request_does_not_grow_beyond_a_silent_host_over_a_restart() {
+    let mut world = World::new().await;
+    let asks = |cpu_millis| {
+        let mut lab = spec(1, &[]);
+        lab.nodes[0].cpu_request_millis = cpu_millis;
+        lab
+    };
+    world.deploy("l", asks(1_000)).await;
+    world.host().with(|s| s.silent = true);
+    world.kill().await;
+    world.start().await;
+    let failure = world.apply("l", asks(100_000)).await.unwrap_err();
+    assert!(failure.message.contains("more than their hosts have free"), "{failure:?}");
+    world.apply("l", asks(2_000)).await.unwrap();
+}
+
 /// What a running deploy gave up was another lab's at once: after a cancel more was reserved than there was.
 #[tokio::test]
 async fn what_a_cancel_gives_back_is_kept_from_other_labs() {
