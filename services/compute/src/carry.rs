@@ -16,6 +16,8 @@ use crate::error::Error;
 
 /// Most bytes of a part.
 const PIECE: u64 = 1 << 20;
+/// So much is written until it is brought to the disk: what is left at the end takes no longer than whoever sends it waits.
+const UNSYNCED: u64 = 64 << 20;
 
 /// A file, and where it has bytes.
 struct Extents {
@@ -111,13 +113,21 @@ impl Sum {
 }
 
 /// A disk that is written.
-#[derive(Default)]
 pub struct Draft {
     sum: Sum,
     file: Option<(p::DiskFile, File)>,
+    /// Bytes of data that are still to come.
+    due: u64,
+    /// Bytes that were written and may not be on the disk yet.
+    unsynced: u64,
 }
 
 impl Draft {
+    /// Of one with so many bytes of data.
+    pub fn new(size_bytes: u64) -> Draft {
+        Draft { sum: Sum::default(), file: None, due: size_bytes, unsynced: 0 }
+    }
+
     /// Begins a file at this place.
     pub fn file(&mut self, file: p::DiskFile, place: &Path) -> Result<(), Error> {
         self.close()?;
@@ -138,11 +148,20 @@ impl Draft {
         self.sum.data(data);
         let (of, file) =
             self.file.as_ref().ok_or_else(|| Error::Invalid("data came before a file".to_owned()))?;
-        let end = data.offset.checked_add(data.content.len() as u64);
+        let length = data.content.len() as u64;
+        let end = data.offset.checked_add(length);
         if end.is_none_or(|end| end > of.size_bytes) {
             return Err(Error::Invalid(format!("data beyond the end of {}", of.name)));
         }
-        file.write_all_at(&data.content, data.offset).map_err(|e| failed(of, e))
+        let more = || Error::Invalid("more data came than the disk was to have".to_owned());
+        self.due = self.due.checked_sub(length).ok_or_else(more)?;
+        file.write_all_at(&data.content, data.offset).map_err(|e| failed(of, e))?;
+        self.unsynced += length;
+        if self.unsynced >= UNSYNCED {
+            file.sync_data().map_err(|e| failed(of, e))?;
+            self.unsynced = 0;
+        }
+        Ok(())
     }
 
     /// Ends it: true when all that was sent came, and is on the disk.
@@ -180,17 +199,17 @@ mod tests {
             parts.push(part);
             true
         })?;
-        let mut draft = Draft::default();
+        let mut draft = None;
         for mut part in parts {
             spoil(&mut part);
             match part.part.unwrap() {
-                Part::Begin(_) => {}
+                Part::Begin(begin) => draft = Some(Draft::new(begin.size_bytes)),
                 Part::File(file) => {
                     let place = to.join(&file.name);
-                    draft.file(file, &place)?;
+                    draft.as_mut().unwrap().file(file, &place)?;
                 }
-                Part::Data(data) => draft.data(&data)?,
-                Part::End(end) => return draft.finish(&end),
+                Part::Data(data) => draft.as_mut().unwrap().data(&data)?,
+                Part::End(end) => return draft.unwrap().finish(&end),
             }
         }
         panic!("it has no end");
@@ -248,7 +267,14 @@ mod tests {
                 data.offset = u64::MAX - 3;
             }
         };
-        let refused = bring(&[file], &dir.path().join("b"), beyond).unwrap_err();
+        let refused = bring(std::slice::from_ref(&file), &dir.path().join("b"), beyond).unwrap_err();
         assert!(matches!(refused, Error::Invalid(_)), "{refused}");
+        let less = |part: &mut p::DiskPart| {
+            if let Some(Part::Begin(begin)) = &mut part.part {
+                begin.size_bytes -= 1;
+            }
+        };
+        let refused = bring(&[file], &dir.path().join("c"), less).unwrap_err();
+        assert!(refused.to_string().contains("more data came"), "{refused}");
     }
 }

@@ -398,6 +398,11 @@ impl Table {
         Some((entry.driver, entry.found.clone()?, entry.instance().cloned()))
     }
 
+    /// How often an instance of the slice was wiped.
+    pub fn wipes(&self, uid: NodeUid) -> u64 {
+        self.lock().entries.get(&uid).and_then(|entry| Some(entry.instance()?.wipes)).unwrap_or(0)
+    }
+
     /// It is in the slice, or exists and is not to be removed.
     pub fn is_known(&self, uid: NodeUid) -> bool {
         let inner = self.lock();

@@ -19,10 +19,10 @@ use netloom_model::failure::{Code, Failure};
 use netloom_model::human;
 use netloom_model::id::{HostId, LabUid, NodeUid};
 use netloom_service::{Shutdown, fail_point, telemetry};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tracing::Instrument as _;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::rows::{ImageStep, LabRows, NodeRow};
 use crate::scheduler::Scheduler;
 
@@ -67,6 +67,7 @@ fn due_of(rows: &LabRows, node: NodeUid) -> Option<Result<Due, String>> {
 /// Copies disks that are to be copied, for ever.
 pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
     let mut revision = core.store.subscribe();
+    let slots = &Semaphore::new(AT_ONCE);
     let mut busy: HashSet<NodeUid> = HashSet::new();
     let mut work = FuturesUnordered::new();
     loop {
@@ -76,14 +77,14 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
                 continue;
             }
             for node in rows.nodes.values().filter(|n| due(&rows, n).is_some()) {
-                if busy.len() >= AT_ONCE || !busy.insert(node.uid) {
+                if !busy.insert(node.uid) {
                     continue;
                 }
                 let (core, lab, uid) = (core.clone(), rows.lab.uid, node.uid);
                 let span = tracing::info_span!("disk", lab = %rows.lab.id, node = %node.id);
                 telemetry::continue_trace(&span, &rows.lab.traceparent);
                 let bring = async move {
-                    if let Err(e) = bring(&core, lab, uid).await {
+                    if let Err(e) = bring(&core, slots, lab, uid).await {
                         tracing::error!("the disk of a node is not copied yet, tried again: {e}");
                         tokio::time::sleep(BACKOFF.1).await;
                     }
@@ -102,7 +103,7 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
 }
 
 /// Copies the disk of a node until it is there, its host refuses it, or it is not to be copied any more.
-async fn bring(core: &Scheduler, lab: LabUid, node: NodeUid) -> Result<()> {
+async fn bring(core: &Scheduler, slots: &Semaphore, lab: LabUid, node: NodeUid) -> Result<()> {
     let mut pause = BACKOFF.0;
     while let Some(now) = core.store.rows(lab).and_then(|rows| due_of(&rows, node)) {
         let due = match now {
@@ -110,7 +111,7 @@ async fn bring(core: &Scheduler, lab: LabUid, node: NodeUid) -> Result<()> {
             Err(why) => return note(core, lab, node, |row| fails(row, &why)).await,
         };
         let copied = tokio::select! {
-            copied = copy(core, lab, &due) => copied,
+            copied = copy_in_turn(core, slots, lab, &due) => copied,
             () = until_other(core, lab, &due) => continue,
         };
         match copied {
@@ -131,11 +132,13 @@ async fn bring(core: &Scheduler, lab: LabUid, node: NodeUid) -> Result<()> {
                 }
                 pause = (pause * 2).min(BACKOFF.1);
             }
-            Err(e) => {
+            Err(e @ (Error::Host { .. } | Error::Refused(_))) => {
                 tracing::warn!("a disk cannot be copied: {e}");
                 let why = format!("its disk cannot be copied from {}: {}", due.from.1, Failure::from(e));
                 return note(core, lab, node, |row| fails(row, &why)).await;
             }
+            // No host said that.
+            Err(e) => return Err(e),
         }
     }
     Ok(())
@@ -156,6 +159,13 @@ async fn note(core: &Scheduler, lab: LabUid, node: NodeUid, change: impl FnOnce(
     .await
 }
 
+/// Says how far it is. That it cannot be written down changes nothing of it.
+async fn tell(core: &Scheduler, lab: LabUid, node: NodeUid, text: String) {
+    if let Err(e) = note(core, lab, node, |row| row.image_detail = text).await {
+        tracing::warn!("how far the copy of a disk is cannot be written down: {e}");
+    }
+}
+
 /// Ends when this disk is not to be copied like this any more.
 async fn until_other(core: &Scheduler, lab: LabUid, due: &Due) {
     let mut revision = core.store.subscribe();
@@ -171,6 +181,19 @@ async fn until_other(core: &Scheduler, lab: LabUid, due: &Due) {
     }
 }
 
+/// Copies a disk once fewer than [`AT_ONCE`] others are being copied. One whose host is away is none of them while it waits to be tried again.
+async fn copy_in_turn(core: &Scheduler, slots: &Semaphore, lab: LabUid, due: &Due) -> Result<()> {
+    let _slot = match slots.try_acquire() {
+        Ok(slot) => slot,
+        Err(_) => {
+            tell(core, lab, due.to.0, "its disk waits for other disks that are being copied".to_owned())
+                .await;
+            slots.acquire().await.expect("nobody closes it")
+        }
+    };
+    copy(core, lab, due).await
+}
+
 async fn copy(core: &Scheduler, lab: LabUid, due: &Due) -> Result<()> {
     let client = |host: &HostId| {
         let gone = || {
@@ -181,12 +204,12 @@ async fn copy(core: &Scheduler, lab: LabUid, due: &Due) -> Result<()> {
     };
     let ((former, from), (node, to)) = (&due.from, &due.to);
     let (source, target) = (client(from)?, client(to)?);
-    let (tell, mut told) = watch::channel((0, 0));
+    let (far, mut told) = watch::channel((0, 0));
     tracing::info!(%from, %to, "a disk is copied");
     let copied = async move {
         fail_point::pass("scheduler.copy-disk", "before");
         let progress = |done, total| {
-            tell.send_replace((done, total));
+            far.send_replace((done, total));
         };
         source.copy_disk(*former, &target, *node, progress).await
     };
@@ -202,16 +225,16 @@ async fn copy(core: &Scheduler, lab: LabUid, due: &Due) -> Result<()> {
                     human::bytes(total)
                 ),
             };
-            note(core, lab, *node, |row| row.image_detail = text).await?;
+            tell(core, lab, *node, text).await;
             tokio::time::sleep(TOLD).await;
             if told.changed().await.is_err() {
-                return std::future::pending::<Result<()>>().await;
+                return std::future::pending().await;
             }
         }
     };
     tokio::select! {
         copied = copied => copied.inspect(|()| tracing::info!(%from, %to, "a disk was copied")),
-        failed = write => failed,
+        never = write => never,
     }
 }
 

@@ -304,12 +304,14 @@ pub struct DiskFile {
 
 /// Disks of instances as files, which go to other hosts. Nobody else works on the instance meanwhile.
 pub trait Carries: Send + Sync {
-    /// The files of the disk of a node; none where there is none. [`Error::Busy`] while its machine runs, unless that does not matter.
-    fn files(&self, node: NodeUid, also_running: bool) -> Answer<'_, Vec<DiskFile>>;
+    /// The files of the disk of a node that was wiped so often; none where there is none. [`Error::Busy`] while its machine runs, unless that does not matter.
+    fn files(&self, node: NodeUid, wipes: u64, also_running: bool) -> Answer<'_, Vec<DiskFile>>;
     /// Begins to bring a disk, with nothing of an earlier try; false where the node has its disk.
     fn begin(&self, node: NodeUid) -> Answer<'_, bool>;
-    /// Where a file of this name is to be written; refused where it is none of a disk.
-    fn place(&self, node: NodeUid, name: &str) -> Result<PathBuf, Error>;
+    /// Bytes that there is room for where disks are.
+    fn room(&self) -> Answer<'_, u64>;
+    /// Where a file of this name and so many bytes is to be written; refused where no disk has such a file.
+    fn place(&self, node: NodeUid, name: &str, size_bytes: u64) -> Result<PathBuf, Error>;
     /// What was written is whole: it is the node's disk from now on.
     fn take(&self, node: NodeUid) -> Answer<'_, ()>;
     /// Removes what was brought of a node that was never made, or was to be; fine when there is nothing.

@@ -10,12 +10,13 @@ use netloom_proto::compute::v1 as p;
 use netloom_proto::convert::id;
 use netloom_service::fail_point;
 use p::disk_part::Part;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::carry::{self, Draft};
-use crate::driver::Carries;
+use crate::driver::{Carries, DiskFile};
 use crate::error::Error;
 use crate::host::Host;
 
@@ -23,6 +24,11 @@ use crate::host::Host;
 const WAITING: usize = 4;
 /// So long the next part is waited for: whoever sends them may be gone without a word, and the node is held as long.
 const SILENCE: Duration = Duration::from_secs(60);
+/// So long it is waited until somebody takes the next part, for the same reason.
+const UNREAD: Duration = Duration::from_secs(90);
+
+/// So much stays free for the machines that are there.
+const KEPT_BACK: u64 = 256 << 20;
 
 /// What carries the disk of a node.
 fn carries(host: &Host, node: NodeUid) -> Result<&dyn Carries, Error> {
@@ -45,17 +51,28 @@ pub async fn read(
         true => None,
         false => Some(host.holds.hold(node).await),
     };
-    let files = carries(host, node)?.files(node, size_only).await?;
+    let files = carries(host, node)?.files(node, host.table.wipes(node), size_only).await?;
+    Ok(ReceiverStream::new(told(files, size_only, held, UNREAD)))
+}
+
+/// Reads these files until the end, or until nobody takes the next part within this time; what is held goes then.
+fn told(
+    files: Vec<DiskFile>,
+    size_only: bool,
+    held: impl Send + 'static,
+    unread: Duration,
+) -> mpsc::Receiver<Result<p::DiskPart, Status>> {
     let (tell, told) = mpsc::channel(WAITING);
+    let runtime = Handle::current();
     tokio::task::spawn_blocking(move || {
         let _held = held;
-        let read = carry::read(&files, size_only, |part| tell.blocking_send(Ok(part)).is_ok());
-        if let Err(error) = read {
-            tracing::warn!(%error, %node, "the disk of a node cannot be read");
-            let _ = tell.blocking_send(Err(error.into()));
+        let send = |part| runtime.block_on(tell.send_timeout(part, unread)).is_ok();
+        if let Err(error) = carry::read(&files, size_only, |part| send(Ok(part))) {
+            tracing::warn!(%error, "the disk of a node cannot be read");
+            send(Err(error.into()));
         }
     });
-    Ok(ReceiverStream::new(told))
+    told
 }
 
 /// Writes the disk of a node. What did not come as a whole is removed again, also where whoever sends it is gone.
@@ -108,19 +125,22 @@ async fn next(
 }
 
 async fn receive(
-    host: &Arc<Host>,
+    host: &Host,
     carries: &dyn Carries,
     node: NodeUid,
     first: p::WriteDiskRequest,
     mut parts: Streaming<p::WriteDiskRequest>,
 ) -> Result<(), Error> {
-    let uid = first.uid.clone();
-    let (mut draft, mut part) = (Draft::default(), first);
+    let Some(Part::Begin(begin)) = first.part.and_then(|part| part.part) else {
+        return Err(Error::Invalid("part: a disk begins with its size".to_owned()));
+    };
+    require_room(carries, begin.size_bytes).await?;
+    let mut draft = Draft::new(begin.size_bytes);
     loop {
+        let part = next(host, &mut parts, Some(&first.uid)).await?;
         match part.part.and_then(|part| part.part) {
-            Some(Part::Begin(begin)) => require_room(host, begin.size_bytes).await?,
             Some(Part::File(file)) => {
-                let place = carries.place(node, &file.name)?;
+                let place = carries.place(node, &file.name, file.size_bytes)?;
                 draft = with(draft, move |draft| draft.file(file, &place)).await?;
             }
             Some(Part::Data(data)) => draft = with(draft, move |draft| draft.data(&data)).await?,
@@ -134,22 +154,24 @@ async fn receive(
                 fail_point::pass("compute.take-disk", "after");
                 return Ok(());
             }
-            None => return Err(Error::Invalid("part: is not set".to_owned())),
+            Some(Part::Begin(_)) | None => {
+                return Err(Error::Invalid("part: is not set, or begins another disk".to_owned()));
+            }
         }
-        part = next(host, &mut parts, Some(&uid)).await?;
     }
 }
 
 /// Refuses a disk for which there is no room.
-async fn require_room(host: &Arc<Host>, needed: u64) -> Result<(), Error> {
-    let free = host.on_files(|files| files.room()).await?;
-    if needed <= free {
+async fn require_room(carries: &dyn Carries, needed: u64) -> Result<(), Error> {
+    let free = carries.room().await?;
+    if needed <= free.saturating_sub(KEPT_BACK) {
         return Ok(());
     }
     Err(Error::DiskFull(format!(
-        "the disk of the node takes {}, and the disk of data_dir has {} free: make room there, or move it elsewhere",
+        "the disk of the node takes {}, and the disk of data_dir has {} free, of which {} are kept for what runs there: make room there, or move it elsewhere",
         human::bytes(needed),
-        human::bytes(free)
+        human::bytes(free),
+        human::bytes(KEPT_BACK)
     )))
 }
 
@@ -160,4 +182,25 @@ async fn with(
 ) -> Result<Draft, Error> {
     let done = tokio::task::spawn_blocking(move || what(&mut draft).map(|()| draft)).await;
     done.map_err(|e| Error::host("writing a disk did not end", e))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_nobody_takes_is_let_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = DiskFile { name: "disk.qcow2".into(), path: dir.path().join("disk.qcow2") };
+        std::fs::write(&file.path, vec![7; 8 << 20]).unwrap();
+        let (held, gone) = tokio::sync::oneshot::channel::<()>();
+        let mut told = told(vec![file], false, held, Duration::from_millis(10));
+        gone.await.unwrap_err();
+        let mut parts = Vec::new();
+        while let Some(part) = told.recv().await {
+            parts.push(part.unwrap().part.unwrap());
+        }
+        assert_eq!(parts.len(), WAITING);
+        assert!(!parts.iter().any(|part| matches!(part, Part::End(_))), "it must not look whole");
+    }
 }

@@ -120,7 +120,11 @@ async fn a_disk_is_whole_on_the_other_host_or_not_there(rig: Rig) {
     assert_eq!(reason(write(&other, new.uid, large).await.unwrap_err()), "DISK_FULL");
     let mut foreign = parts.clone();
     foreign[1].part = Some(Part::File(p::DiskFile { name: "../../passwd".into(), size_bytes: 1 }));
+    assert_eq!(reason(write(&other, new.uid, foreign.clone()).await.unwrap_err()), "RUNTIME_REFUSED");
+    foreign[1].part = Some(Part::File(p::DiskFile { name: "nvram.fd".into(), size_bytes: 65 << 20 }));
     assert_eq!(reason(write(&other, new.uid, foreign).await.unwrap_err()), "RUNTIME_REFUSED");
+    let headless = parts[1..].to_vec();
+    assert_eq!(reason(write(&other, new.uid, headless).await.unwrap_err()), "INVALID_REQUEST");
     assert_eq!(entries(instances(&other)), [] as [String; 0]);
     // One that lies on an image that is not here.
     let base = other.data_dir().join("images").join(&other.image()["sha256:".len()..]);
@@ -148,9 +152,18 @@ async fn a_disk_is_whole_on_the_other_host_or_not_there(rig: Rig) {
     other.until_phase(new.uid, Phase::Stopped).await;
     let mut command = std::process::Command::new("qemu-io");
     command.args(["-f", "qcow2", "-c", "read -P 0xa5 64k 64k"]).arg(&there);
-    let read = command.output().unwrap();
-    let said = String::from_utf8_lossy(&read.stdout).into_owned();
-    assert!(read.status.success() && !said.contains("failed"), "{said}");
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && !said.contains("failed"), "{said}");
+
+    // What was brought and wiped before it was made does not go on to yet another host.
+    let wiped = Instance { wipes: 1, wanted: Wanted::Stopped, ..successor(&other, &one) };
+    write(&other, wiped.uid, parts.clone()).await.unwrap();
+    let sized = async || size(&read(&other, wiped.uid, false).await.unwrap());
+    assert_eq!(sized().await, size(&parts));
+    other.ensure(std::slice::from_ref(&wiped)).await;
+    assert_eq!(sized().await, 0);
+    assert!(other.remove(&[wiped.uid], &[]).await.is_empty());
 
     // What was brought and never made goes with what is removed.
     let never = successor(&other, &one);

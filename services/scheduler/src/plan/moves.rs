@@ -191,19 +191,17 @@ pub(super) fn stays(node: &NodeRow, rows: &LabRows, moves: &Moves, rooms: &[Room
     }
     if node.has_disk() && !moves.lose_disks {
         let why = match moves.disks.get(&node.uid) {
-            _ if !is_heard => {
-                Some("has the node's disk, which cannot be read while it is not heard of".to_owned())
+            _ if !is_heard => Some((", which cannot be read while it is not heard of".to_owned(), true)),
+            _ if waiting_change(rows, node).is_some() => {
+                let gone = ", which a deployed change of it, that waits for room, does not have any more";
+                Some((gone.to_owned(), true))
             }
-            _ if waiting_change(rows, node).is_some() => Some(
-                "has the node's disk, which a deployed change of it, that waits for room, does not have any more"
-                    .to_owned(),
-            ),
-            Some(Err(why)) => Some(format!("has the node's disk and does not give it: {why}")),
+            Some(Err(why)) => Some((format!(" and does not give it: {why}"), false)),
             Some(Ok(_)) | None => None,
         };
-        if let Some(why) = why {
-            let why = format!("{why}: let it begin with a new one by --lose-disks");
-            return Some(rejection("DISK_ON_HOST", &why, false));
+        if let Some((why, resolvable)) = why {
+            let why = format!("has the node's disk{why}: let it begin with a new one by --lose-disks");
+            return Some(rejection("DISK_ON_HOST", &why, resolvable));
         }
     }
     let is_named = moves.nodes.get(&node.uid).is_some_and(Option::is_some);

@@ -7,6 +7,7 @@ use netloom_service::testing::eventually;
 
 use crate::drain::{cordon, drain, facts, is_drained, moves, of, there};
 use crate::fake::Host;
+use crate::policy::say;
 use crate::world::{BOUND, World, spec};
 
 /// A lab with a virtual machine n1 and a container n2 on h1, and what is on the machine's disk.
@@ -121,6 +122,44 @@ async fn a_copy_that_breaks_off_is_begun_again_and_one_that_was_whole_is_not() {
     assert_eq!(of(&world, "h1").count("disk is here"), 1);
     assert_eq!(of(&world, "h1").count("disk came"), 0);
     assert_eq!(only_disk(of(&world, "h1"))[..disk.len()], disk);
+}
+
+#[tokio::test]
+async fn four_disks_are_copied_at_once_and_one_that_cannot_be_keeps_no_other_waiting() {
+    let (world, _) = world().await;
+    for host in ["h1", "h2"] {
+        let wish =
+            ps::UpdateHostRequest { cpu_overcommit: 8.0, memory_overcommit: 8.0, ..Default::default() };
+        say(&world, host, &["cpu_overcommit", "memory_overcommit"], wish).await.unwrap();
+    }
+    cordon(&world, "h2", true).await;
+    let mut lab = spec(6, &[]);
+    for node in &mut lab.nodes {
+        node.kind = "tcl".into();
+    }
+    let operation = world.deploy("m", lab).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+    cordon(&world, "h2", false).await;
+    let told = async |what: &str| {
+        let nodes = ["n1", "n2", "n3", "n4", "n5", "n6"];
+        let all = futures::future::join_all(nodes.map(|n| world.node("m", n))).await;
+        all.iter().filter(|node| node.reason.contains(what)).count()
+    };
+    of(&world, "h2").with(|s| s.cut_disks = usize::MAX);
+    let nodes = (1..=6).map(|i| format!("n{i}")).collect();
+    let to = ps::MoveNodesRequest { lab: "m".into(), nodes, host: "h2".into(), ..Default::default() };
+    let began = moves(&world, to).await.unwrap();
+    eventually("all of them are tried", BOUND, || async { told("yet, tried again: ").await == 6 }).await;
+    of(&world, "h1").with(|s| s.hold_disks = true);
+    of(&world, "h2").with(|s| s.cut_disks = 0);
+    eventually("four are copied", BOUND, || async {
+        told("its disk is copied from h1").await == 4
+            && told("waits for other disks that are being copied").await == 2
+    })
+    .await;
+    of(&world, "h1").with(|s| s.hold_disks = false);
+    let done = world.done(&began.id).await;
+    assert_eq!(done.state(), p::OperationState::Succeeded, "{done:?}");
 }
 
 async fn is_drained_no_more(world: &World) {

@@ -9,7 +9,7 @@ use netloom_service::testing::eventually;
 use crate::world::{BOUND, World, spec};
 
 /// Sets what a request says, as far as its paths name it.
-async fn say(
+pub async fn say(
     world: &World,
     host: &str,
     paths: &[&str],

@@ -5,18 +5,20 @@
 //! other file is refused. How a machine ran when a snapshot was taken, which libvirt would start as it is written, does not come with it: such a snapshot is begun from the disk alone.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use futures::FutureExt as _;
 use netloom_model::id::{NodeId, NodeUid};
 use netloom_model::observed::NEEDS_IMAGE;
+use netloom_model::slice::Instance;
+use nix::sys::statvfs::statvfs;
 use tokio::process::Command;
 use virt::domain::Domain;
 use virt_sys as sys;
 
-use super::disks::{self, Disks, FEATURES};
-use super::nics::each;
+use super::disks::{self, Base, Disks, FEATURES, QCOW2};
+use super::nics::{attribute, each};
 use super::read::{self, Reading};
 use super::{LibvirtDriver, xml};
 use crate::driver::{Answer, Carries, DiskFile, ImageFormat};
@@ -54,62 +56,94 @@ impl Disks {
         Some(self.dir(node).join(NVRAM)).filter(|file| file.exists())
     }
 
-    /// The files of a machine's disk that are in its directory.
+    /// The files of a machine's disk that are in its directory. What cannot be looked at is not missing: the machine would begin on an empty disk elsewhere.
     fn carried(&self, node: NodeUid) -> Result<Vec<DiskFile>, Error> {
         let dir = self.dir(node);
         let mut names = [DISK, DATA, NVRAM].map(str::to_owned).to_vec();
+        let failed = |e| Error::host(format!("cannot read {}", dir.display()), e);
         match fs::read_dir(dir.join(SNAPSHOTS)) {
             Ok(all) => {
-                let kept = all.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-                names.extend(
-                    kept.flat_map(|kept| OF_SNAPSHOTS.map(|file| format!("{SNAPSHOTS}/{kept}/{file}"))),
-                );
+                for entry in all {
+                    let kept = entry.map_err(failed)?.file_name();
+                    let kept = kept.to_string_lossy();
+                    names.extend(OF_SNAPSHOTS.map(|file| format!("{SNAPSHOTS}/{kept}/{file}")));
+                }
             }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Error::host(format!("cannot read {}", dir.display()), e)),
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(failed(e)),
         }
-        let files = names.into_iter().map(|name| DiskFile { path: dir.join(&name), name });
-        Ok(files.filter(|file| is_carried(&file.name) && file.path.is_file()).collect())
+        let mut files = Vec::new();
+        for name in names.into_iter().filter(|name| most(name).is_some()) {
+            let path = dir.join(&name);
+            if is_there(&path)? {
+                files.push(DiskFile { name, path });
+            }
+        }
+        Ok(files)
+    }
+
+    /// The files of the disk of a machine that libvirt describes so. One that it names and that is not there is gone, or its file system is.
+    fn of_machine(&self, node: NodeUid, machine: &str, has_run: bool) -> Result<Vec<DiskFile>, Error> {
+        let mut files = self.carried(node)?;
+        let nvram = nvram_of(machine);
+        // That is made as it starts.
+        for path in disks_of(machine).iter().chain(nvram.as_ref().filter(|_| has_run)) {
+            if !is_there(path)? {
+                return Err(Error::Host(format!(
+                    "{} is not there, which the node's machine has: its disk is not copied without it",
+                    path.display()
+                )));
+            }
+        }
+        if let Some(path) = nvram
+            && !files.iter().any(|file| file.name == NVRAM)
+            && is_there(&path)?
+        {
+            files.push(DiskFile { name: NVRAM.to_owned(), path });
+        }
+        Ok(files)
     }
 
     /// Refuses a machine whose disk was to be brought here and is not, or lies on another base than it is to be made from.
-    pub(super) fn require_brought(&self, node: NodeUid, name: &str, base: &Path) -> Result<(), Error> {
-        let disk = self.dir(node).join(DISK);
+    pub(super) fn require_brought(&self, instance: &Instance, base: &Path) -> Result<(), Error> {
+        let dir = self.dir(instance.uid);
+        let disk = dir.join(DISK);
         let lies_on = below(&disk).map_err(|e| Error::host(format!("cannot read {}", disk.display()), e))?;
-        let lies_elsewhere = lies_on.is_some_and(|on| base.file_name() != Some(on.as_ref()));
-        if self.dir(node).exists() && !lies_elsewhere {
-            return Ok(());
-        }
+        let why = match lies_on.filter(|on| base.file_name() != Some(on.as_ref())) {
+            Some(on) => format!("lies on sha256:{on}, which is not the image that it is to be made from"),
+            None if !is_there(&dir)? => "is not here: it did not come, or is gone since".to_owned(),
+            None => return Ok(()),
+        };
+        let node = &instance.spec.id;
         Err(Error::NoDisk(format!(
-            "the disk of node {name}, which is to come from another host, is not here: it is not made with an empty one"
+            "the disk of node {node}, which is to come from another host, {why}; netloom node wipe {} {node} makes it with an empty one",
+            instance.lab
         )))
+    }
+
+    /// Judges what came: the base of this host that the disk is to lie on; none where no disk came.
+    fn judge(&self, node: NodeUid) -> Result<Option<Base>, Error> {
+        let [disk, data, nvram] = [DISK, DATA, NVRAM].map(|name| self.draft(node).join(name));
+        let refused = |what: &str, why: &str| Error::Refused(format!("{what} that came: {why}"));
+        if let Some(head) = head(&data)? {
+            let judged = disks::refuse_external_data(&head).and_then(|()| disks::format(&head));
+            judged.map_err(|why| refused("a second disk", &why))?;
+        }
+        if head(&nvram)?.is_some_and(|head| head.starts_with(QCOW2)) {
+            return Err(refused("what the firmware keeps", "it is a qcow2, which may name other files"));
+        }
+        let Some(head) = head(&disk)? else { return Ok(None) };
+        disks::refuse_external_data(&head).map_err(|why| refused("a disk", &why))?;
+        let lies_on = below(&disk).map_err(|e| Error::host(format!("cannot read {}", disk.display()), e))?;
+        let name = lies_on.ok_or_else(|| refused("a disk", "it lies on no image"))?;
+        let lost = || Error::ImageLost(format!("{NEEDS_IMAGE} sha256:{name}, which its disk lies on"));
+        self.base(&format!("sha256:{name}"))?.ok_or_else(lost).map(Some)
     }
 
     /// Judges what came, and puts the base of this host below it.
     async fn adopt(&self, node: NodeUid) -> Result<(), Error> {
-        let (disk, data) = (self.draft(node).join(DISK), self.draft(node).join(DATA));
-        let judged = self
-            .blocking(move |disks| {
-                for file in [&disk, &data] {
-                    refuse_others(file)?;
-                }
-                let failed = |e| Error::host("what came of a disk cannot be read", e);
-                if below(&data).map_err(failed)?.is_some() {
-                    return Err(Error::Refused("a second disk that came lies on another file".to_owned()));
-                }
-                let Some(name) = below(&disk).map_err(failed)? else {
-                    return match disk.exists() {
-                        true => Err(Error::Refused("a disk that came lies on no image".to_owned())),
-                        false => Ok(None),
-                    };
-                };
-                let base = disks.base(&format!("sha256:{name}"))?.ok_or_else(|| {
-                    Error::ImageLost(format!("{NEEDS_IMAGE} sha256:{name}, which its disk lies on"))
-                })?;
-                Ok(Some((disk, base)))
-            })
-            .await?;
-        let Some((disk, base)) = judged else { return Ok(()) };
+        let Some(base) = self.blocking(move |disks| disks.judge(node)).await? else { return Ok(()) };
+        let disk = self.draft(node).join(DISK);
         let format = match base.format {
             ImageFormat::Qcow2 => "qcow2",
             _ => "raw",
@@ -121,25 +155,44 @@ impl Disks {
     }
 }
 
-/// True for a name of a file that a disk consists of.
-fn is_carried(name: &str) -> bool {
-    if [DISK, DATA, NVRAM].contains(&name) {
-        return true;
+/// Most bytes of a file of this name that a disk consists of; none for any other name.
+fn most(name: &str) -> Option<u64> {
+    match name.split('/').collect::<Vec<_>>()[..] {
+        [DISK | DATA] => Some(64 << 40),
+        [NVRAM] => Some(64 << 20),
+        [SNAPSHOTS, id, file] if OF_SNAPSHOTS.contains(&file) && id.parse::<NodeId>().is_ok() => {
+            Some(16 << 20)
+        }
+        _ => None,
     }
-    let parts: Vec<&str> = name.split('/').collect();
-    matches!(parts[..], [SNAPSHOTS, id, file] if OF_SNAPSHOTS.contains(&file) && id.parse::<NodeId>().is_ok())
 }
 
-/// Refuses a file that is no qcow2, or keeps its data elsewhere; fine when there is none.
-fn refuse_others(disk: &Path) -> Result<(), Error> {
+fn is_there(path: &Path) -> Result<bool, Error> {
+    path.try_exists().map_err(|e| Error::host(format!("cannot look at {}", path.display()), e))
+}
+
+/// What a disk begins with; none when there is none.
+fn head(disk: &Path) -> Result<Option<Vec<u8>>, Error> {
     let file = match File::open(disk) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         other => other.map_err(|e| Error::host(format!("cannot open {}", disk.display()), e))?,
     };
-    let mut header = Vec::new();
-    let read = file.take(FEATURES as u64 + 8).read_to_end(&mut header);
+    let mut head = Vec::new();
+    let read = file.take(FEATURES as u64 + 8).read_to_end(&mut head);
     read.map_err(|e| Error::host(format!("cannot read {}", disk.display()), e))?;
-    disks::refuse_external_data(&header).map_err(|why| Error::Refused(format!("a disk that came: {why}")))
+    Ok(Some(head))
+}
+
+/// Syncs a directory, after those in it.
+fn sync_all(dir: &Path) -> Result<(), Error> {
+    let failed = |e| Error::host(format!("cannot read {}", dir.display()), e);
+    for entry in fs::read_dir(dir).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if entry.file_type().map_err(failed)?.is_dir() {
+            sync_all(&entry.path())?;
+        }
+    }
+    sync(dir)
 }
 
 fn sync(path: &Path) -> Result<(), Error> {
@@ -152,6 +205,12 @@ fn nvram_of(machine: &str) -> Option<PathBuf> {
     let element = each(machine, "<nvram", "</nvram>").next()?;
     let inside = element.strip_suffix("</nvram>")?.split_once('>')?.1.trim();
     Some(PathBuf::from(xml::plain(inside))).filter(|path| path.is_absolute())
+}
+
+/// The files of the disks that a machine writes to.
+fn disks_of(machine: &str) -> Vec<PathBuf> {
+    let written = each(machine, "<disk ", "</disk>").filter(|disk| !disk.contains("<readonly/>"));
+    written.filter_map(|disk| Some(xml::plain(attribute(disk, "<source ", "file")?).into())).collect()
 }
 
 impl LibvirtDriver {
@@ -171,7 +230,7 @@ impl LibvirtDriver {
 }
 
 impl Carries for LibvirtDriver {
-    fn files(&self, node: NodeUid, also_running: bool) -> Answer<'_, Vec<DiskFile>> {
+    fn files(&self, node: NodeUid, wipes: u64, also_running: bool) -> Answer<'_, Vec<DiskFile>> {
         async move {
             let machine = self.described(node).await?;
             if let Some((reading, _)) = machine.as_ref().filter(|_| !also_running)
@@ -182,15 +241,13 @@ impl Carries for LibvirtDriver {
                     reading.identity.node
                 )));
             }
-            let nvram = machine.and_then(|(_, text)| nvram_of(&text));
-            self.disks
-                .blocking(move |disks| {
-                    let mut files = disks.carried(node)?;
-                    let kept = nvram.filter(|path| path.is_file() && !files.iter().any(|f| f.name == NVRAM));
-                    files.extend(kept.map(|path| DiskFile { name: NVRAM.to_owned(), path }));
-                    Ok(files)
-                })
-                .await
+            let files = move |disks: &Disks| match machine {
+                Some((reading, text)) => disks.of_machine(node, &text, reading.started_ns() != 0),
+                // What was wiped is to be made with an empty one.
+                None if disks.wipes(node)? < wipes => Ok(Vec::new()),
+                None => disks.carried(node),
+            };
+            self.disks.blocking(files).await
         }
         .boxed()
     }
@@ -208,10 +265,20 @@ impl Carries for LibvirtDriver {
         self.disks.blocking(begin).boxed()
     }
 
-    fn place(&self, node: NodeUid, name: &str) -> Result<PathBuf, Error> {
-        match is_carried(name) {
-            true => Ok(self.disks.draft(node).join(name)),
-            false => Err(Error::Refused(format!("\"{name}\" is no file of a disk"))),
+    fn room(&self) -> Answer<'_, u64> {
+        let room = |disks: &Disks| {
+            let dir = &disks.instances;
+            let of = statvfs(dir)
+                .map_err(|e| Error::host(format!("cannot ask for room at {}", dir.display()), e))?;
+            Ok(of.blocks_available().saturating_mul(of.fragment_size()))
+        };
+        self.disks.blocking(room).boxed()
+    }
+
+    fn place(&self, node: NodeUid, name: &str, size_bytes: u64) -> Result<PathBuf, Error> {
+        match most(name) {
+            Some(most) if size_bytes <= most => Ok(self.disks.draft(node).join(name)),
+            _ => Err(Error::Refused(format!("\"{name}\" of {size_bytes} bytes is no file of a disk"))),
         }
     }
 
@@ -220,7 +287,7 @@ impl Carries for LibvirtDriver {
             self.disks.adopt(node).await?;
             let take = move |disks: &Disks| {
                 let (draft, dir) = (disks.draft(node), disks.dir(node));
-                sync(&draft)?;
+                sync_all(&draft)?;
                 let named = fs::rename(&draft, &dir);
                 named.map_err(|e| Error::host(format!("cannot make {}", dir.display()), e))?;
                 sync(&disks.instances)
@@ -242,15 +309,17 @@ impl Carries for LibvirtDriver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::testing::instance;
+    use netloom_model::id::Digest;
 
     #[test]
     fn only_files_of_disks_are_taken() {
         for name in ["disk.qcow2", "data.qcow2", "nvram.fd", "snapshots/a-1/about.json"] {
-            assert!(is_carried(name), "{name}");
+            assert!(most(name).is_some(), "{name}");
         }
         let others = ["", "wipes", "config.iso", "/etc/passwd", "../x", "snapshots/../about.json"];
         for name in others.into_iter().chain(["snapshots/a/domain.xml", "snapshots/a/b/about.json"]) {
-            assert!(!is_carried(name), "{name}");
+            assert_eq!(most(name), None, "{name}");
         }
     }
 
@@ -260,6 +329,100 @@ mod tests {
         assert_eq!(nvram_of(machine), Some(PathBuf::from("/var/lib/a&b_VARS.fd")));
         assert_eq!(nvram_of("<os><nvram/></os>"), None);
         assert_eq!(nvram_of("<os/>"), None);
+    }
+
+    #[test]
+    fn a_disk_of_which_a_file_is_missing_or_cannot_be_looked_at_is_not_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let disks = Disks::open(dir.path()).unwrap();
+        let node = NodeUid::new();
+        let home = disks.dir(node);
+        let disk = |file: &str, more: &str| {
+            format!("<disk type='file' device='disk'><source file='{file}'/>{more}</disk>")
+        };
+        let named = |name: &str| home.join(name).display().to_string();
+        let machine = format!(
+            "<domain><os><nvram>{}</nvram></os><devices>{}{}</devices></domain>",
+            dir.path().join("vars").display(),
+            disk(&named(DISK), ""),
+            disk(&named("config.iso"), "<readonly/>")
+        );
+        let files = |has_run| {
+            let files = disks.of_machine(node, &machine, has_run)?;
+            Ok::<_, Error>(files.into_iter().map(|file| file.name).collect::<Vec<_>>())
+        };
+        let refused = |file: &str| {
+            let said = files(true).unwrap_err().to_string();
+            assert!(said.contains(file), "{said}");
+        };
+        // Its directory is gone, or the file system that it was on.
+        refused(DISK);
+        fs::create_dir(&home).unwrap();
+        refused(DISK);
+        fs::write(home.join(DISK), "").unwrap();
+        refused("vars");
+        assert_eq!(files(false).unwrap(), [DISK], "it is made as it starts");
+        fs::write(dir.path().join("vars"), "").unwrap();
+        assert_eq!(files(true).unwrap(), [DISK, NVRAM]);
+        // A link to itself stands for what cannot be looked at.
+        std::os::unix::fs::symlink(DATA, home.join(DATA)).unwrap();
+        refused(DATA);
+        disks.carried(node).unwrap_err();
+    }
+
+    /// The beginning of a qcow2 whose data is elsewhere or not, and that lies on the file of that name or on none.
+    fn qcow2(external: bool, on: &str, at: u64) -> Vec<u8> {
+        let mut head = vec![0; 104];
+        head[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
+        head[FEATURES + 7] = if external { 4 } else { 0 };
+        if !on.is_empty() {
+            head[8..16].copy_from_slice(&at.to_be_bytes());
+            head[16..20].copy_from_slice(&u32::try_from(on.len()).unwrap().to_be_bytes());
+            head.resize(usize::try_from(at).unwrap(), 0);
+            head.extend_from_slice(on.as_bytes());
+        }
+        head
+    }
+
+    #[test]
+    fn what_names_files_of_this_host_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let disks = Disks::open(dir.path()).unwrap();
+        let node = NodeUid::new();
+        let image = Digest::of(b"a raw disk");
+        let base = image.as_str()["sha256:".len()..].to_owned();
+        fs::write(disks.images.join(&base), "a raw disk").unwrap();
+        let judge = |files: &[(&str, Vec<u8>)]| {
+            let draft = disks.draft(node);
+            disks::remove_all(&draft).unwrap();
+            fs::create_dir(&draft).unwrap();
+            for (name, content) in files {
+                fs::write(draft.join(name), content).unwrap();
+            }
+            disks.judge(node)
+        };
+        let disk = || (DISK, qcow2(false, &format!("/elsewhere/{base}"), 104));
+        let found = judge(&[disk(), (DATA, qcow2(false, "", 0)), (NVRAM, b"vars".to_vec())]).unwrap();
+        assert_eq!(found.unwrap().path, disks.images.join(&base));
+        assert_eq!(judge(&[]).unwrap(), None);
+        let bad = [
+            vec![(DISK, qcow2(true, &base, 104))],
+            vec![(DISK, qcow2(false, "", 0))],
+            vec![(DISK, qcow2(false, &base, 2 << 20))],
+            vec![(DISK, b"raw".to_vec())],
+            vec![disk(), (DATA, qcow2(true, "", 0))],
+            vec![disk(), (DATA, qcow2(false, "/etc/shadow", 104))],
+            vec![disk(), (DATA, qcow2(false, "/etc/shadow", 2 << 20))],
+            vec![disk(), (DATA, b"raw".to_vec())],
+            vec![disk(), (NVRAM, qcow2(false, "", 0))],
+        ];
+        for (i, files) in bad.iter().enumerate() {
+            let refused = judge(files).unwrap_err();
+            assert!(matches!(refused, Error::Refused(_)), "{i}: {refused}");
+        }
+        let other = "ab".repeat(32);
+        let lost = judge(&[(DISK, qcow2(false, &other, 104))]).unwrap_err();
+        assert!(matches!(&lost, Error::ImageLost(why) if why.contains(&other)), "{lost}");
     }
 
     #[test]
@@ -278,23 +441,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let disks = Disks::open(dir.path()).unwrap();
         let (node, base) = (NodeUid::new(), Path::new("/images/ab"));
-        let refused = disks.require_brought(node, "vm", base).unwrap_err();
-        assert!(matches!(refused, Error::NoDisk(_)), "{refused}");
+        let instance = Instance { uid: node, ..instance() };
+        let refused = disks.require_brought(&instance, base).unwrap_err().to_string();
+        assert!(refused.contains("is not here") && refused.contains("netloom node wipe x r1 "), "{refused}");
         // Nothing had been written to it: there is nothing to be brought.
         fs::create_dir(disks.dir(node)).unwrap();
-        disks.require_brought(node, "vm", base).unwrap();
-        let overlay = |on: &str| {
-            let mut head = vec![0; 512];
-            head[..8].copy_from_slice(b"QFI\xfb\0\0\0\x03");
-            head[8..16].copy_from_slice(&512u64.to_be_bytes());
-            head[16..20].copy_from_slice(&u32::try_from(on.len()).unwrap().to_be_bytes());
-            head.extend_from_slice(on.as_bytes());
-            head
-        };
+        disks.require_brought(&instance, base).unwrap();
         let (ab, cd) = ("ab".repeat(32), "cd".repeat(32));
-        fs::write(disks.dir(node).join(DISK), overlay(&format!("/elsewhere/{ab}"))).unwrap();
-        disks.require_brought(node, "vm", &Path::new("/images").join(&ab)).unwrap();
-        let refused = disks.require_brought(node, "vm", &Path::new("/images").join(&cd)).unwrap_err();
-        assert!(matches!(refused, Error::NoDisk(_)), "{refused}");
+        fs::write(disks.dir(node).join(DISK), qcow2(false, &format!("/elsewhere/{ab}"), 104)).unwrap();
+        disks.require_brought(&instance, &Path::new("/images").join(&ab)).unwrap();
+        let refused = disks.require_brought(&instance, &Path::new("/images").join(&cd)).unwrap_err();
+        let lies_on = format!("lies on sha256:{ab}");
+        assert!(matches!(&refused, Error::NoDisk(why) if why.contains(&lies_on)), "{refused}");
     }
 }

@@ -35,7 +35,8 @@ use crate::images::shelf::below;
 const BACKING_FILE: usize = 8;
 pub(super) const FEATURES: usize = 72;
 const EXTERNAL_DATA: u64 = 1 << 2;
-const QCOW2: &[u8] = b"QFI\xfb";
+pub(super) const QCOW2: &[u8] = b"QFI\xfb";
+const WIPES: &str = "wipes";
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -185,8 +186,8 @@ impl Disks {
     pub async fn make(&self, instance: &Instance, base: &Base, data_gib: u32) -> Result<(), Error> {
         let (node, wipes, on) = (instance.uid, instance.wipes, base.path.clone());
         if instance.brings_disk() {
-            let (name, on) = (instance.spec.id.clone(), on.clone());
-            self.blocking(move |disks| disks.require_brought(node, &name, &on)).await?;
+            let (instance, on) = (instance.clone(), on.clone());
+            self.blocking(move |disks| disks.require_brought(&instance, &on)).await?;
         }
         self.blocking(move |disks| disks.prepare(node, &on, wipes)).await?;
         let dir = self.dir(node);
@@ -208,10 +209,7 @@ impl Disks {
         let lies_on = below(&disk).map_err(|e| Error::host(format!("cannot read {}", disk.display()), e))?;
         // By its name, which is the digest: the directory may be called otherwise by now.
         let lies_there = lies_on.as_deref().is_some_and(|name| base.file_name() == Some(name.as_ref()));
-        let number = self.dir(node).join("wipes");
-        let made_for =
-            fs::read_to_string(&number).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-        if lies_there && made_for >= wipes {
+        if lies_there && self.wipes(node)? >= wipes {
             tracing::warn!(disk = %disk.display(), "a machine is made anew on the disk that it had");
         } else {
             self.remove(node)?;
@@ -220,10 +218,21 @@ impl Disks {
         fs::create_dir_all(&console)
             .map_err(|e| Error::host(format!("cannot make {}", console.display()), e))?;
         if wipes > 0 {
+            let number = self.dir(node).join(WIPES);
             let written = fs::write(&number, wipes.to_string());
             written.map_err(|e| Error::host(format!("cannot write {}", number.display()), e))?;
         }
         Ok(())
+    }
+
+    /// How often a machine had been wiped when its disks were made.
+    pub(super) fn wipes(&self, node: NodeUid) -> Result<u64, Error> {
+        let number = self.dir(node).join(WIPES);
+        match fs::read_to_string(&number) {
+            Ok(text) => Ok(text.trim().parse().unwrap_or(0)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(e) => Err(Error::host(format!("cannot read {}", number.display()), e)),
+        }
     }
 
     /// Does something with disks where it may take its time.
@@ -252,7 +261,7 @@ pub(super) fn remove_all(dir: &Path) -> Result<(), Error> {
 }
 
 /// The format of a disk by its first bytes. `Err` for a qcow2 that needs another file of the host, whatever that may be.
-fn format(header: &[u8]) -> Result<ImageFormat, String> {
+pub(super) fn format(header: &[u8]) -> Result<ImageFormat, String> {
     if !header.starts_with(QCOW2) {
         return Ok(ImageFormat::Raw);
     }

@@ -111,7 +111,7 @@ impl Disks {
                 Some(Snapshot {
                     id,
                     taken_ns: kept.date_sec.saturating_mul(1_000_000_000).saturating_add(kept.date_nsec),
-                    size_bytes: disk_bytes + kept.vm_state_size,
+                    size_bytes: disk_bytes.saturating_add(kept.vm_state_size),
                     has_memory: kept.vm_state_size > 0,
                 })
             };

@@ -243,15 +243,16 @@ fn a_machine_begins_anew_only_where_that_was_said() {
         assert!(same == rows && plan.actions.is_empty(), "{plan:?}");
         let why = &plan.unplaced[0].rejections[0];
         assert_eq!(why.code, "DISK_ON_HOST");
-        why.detail.clone()
+        (why.detail.clone(), why.resolvable)
     };
     let disks = [(uid, Err("it cannot".into()))].into();
-    let why = stays(Moves { disks, ..Moves::default() }, &rooms);
-    assert!(why.contains("does not give it: it cannot") && why.contains("--lose-disks"), "{why}");
+    let (why, passes) = stays(Moves { disks, ..Moves::default() }, &rooms);
+    assert!(why.contains("disk and does not give it: it cannot: ") && !passes, "{why}");
+    assert!(why.contains("--lose-disks"), "{why}");
     // A host that is lost cannot be read.
     let lost = [Room { heard: false, ..rooms[0].clone() }, rooms[1].clone()];
-    let why = stays(Moves { force: true, ..Moves::default() }, &lost);
-    assert!(why.contains("cannot be read while it is not heard of"), "{why}");
+    let (why, passes) = stays(Moves { force: true, ..Moves::default() }, &lost);
+    assert!(why.contains("cannot be read while it is not heard of") && passes, "{why}");
     let (_, plan) = move_nodes(&rows, &named(&rows, Moves { force: true, ..lose }), ctx(&lost));
     assert!(plan.unplaced.is_empty(), "{plan:?}");
     // One that was never made has none.
