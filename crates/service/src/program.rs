@@ -117,7 +117,7 @@ where
     }
 }
 
-/// Has the allocator keep one pool of memory for each core; eight, as it would have, hold eight times what is free in them.
+/// Has the allocator keep one pool of memory for each core, and not up to eight: what is free in one is no other's.
 fn share_memory() {
     #[cfg(target_env = "gnu")]
     {

@@ -320,7 +320,7 @@ pub trait Carries: Send + Sync {
 
 /// So many instances are made, started or removed at once for each core, where a driver says nothing: Docker has enough to do then while others are being looked at.
 const AT_ONCE_OF_CORE: usize = 4;
-/// But no more than this: beyond it Docker only makes them wait for each other.
+/// But no more than this: more was never tried.
 const MOST_AT_ONCE: usize = 32;
 
 fn at_once() -> usize {

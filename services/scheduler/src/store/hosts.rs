@@ -9,7 +9,7 @@ use netloom_model::tally::NodeTally;
 use sqlx::Row as _;
 use uuid::Uuid;
 
-use super::{Connection, Database, Page, Result, Store, Tx, from_word, parse, to_json, unsigned, write};
+use super::{Connection, Database, Db, Page, Result, Store, Tx, from_word, parse, to_json, unsigned, write};
 use crate::error::Error;
 use crate::rows::{HostRow, LabRows, Resources};
 
@@ -31,7 +31,7 @@ pub async fn meta(database: &Database, key: &str) -> Result<Option<String>> {
 
 /// As [`LabRows::reserved`], summed over labs.
 const RESERVED: &str =
-    "SELECT host, CAST(SUM(cpu) AS BIGINT) AS cpu, CAST(SUM(memory) AS BIGINT) AS memory, CAST(SUM(disk) AS BIGINT) AS disk FROM
+    "SELECT host, CAST(SUM(cpu) AS BIGINT) AS cpu_millis, CAST(SUM(memory) AS BIGINT) AS memory_bytes, CAST(SUM(disk) AS BIGINT) AS disk_bytes FROM
       (SELECT host, MAX(cpu) AS cpu, MAX(memory) AS memory, MAX(disk) AS disk FROM
         (SELECT host, lab_uid, SUM(cpu) AS cpu, SUM(memory) AS memory, SUM(disk) AS disk FROM
           (SELECT host, lab_uid, MAX(cpu_millis) AS cpu, MAX(memory_bytes) AS memory, MAX(disk_bytes) AS disk FROM nodes
@@ -40,15 +40,19 @@ const RESERVED: &str =
          UNION ALL SELECT host, lab_uid, cpu_millis, memory_bytes, disk_bytes FROM kept WHERE lab_uid <> $1) AS of_labs
        GROUP BY host, lab_uid) AS most GROUP BY host";
 
+/// What a row says of amounts.
+pub(super) fn resources(row: &<Db as sqlx::Database>::Row) -> Result<Resources> {
+    Ok(Resources {
+        cpu_millis: unsigned("cpu_millis", row.try_get("cpu_millis")?)?,
+        memory_bytes: unsigned("memory_bytes", row.try_get("memory_bytes")?)?,
+        disk_bytes: unsigned("disk_bytes", row.try_get("disk_bytes")?)?,
+    })
+}
+
 async fn reserved(sql: &mut Connection, except: &str) -> Result<BTreeMap<HostId, Resources>> {
     let mut all = BTreeMap::new();
     for row in sqlx::query(RESERVED).bind(except).fetch_all(sql).await? {
-        let reserved = Resources {
-            cpu_millis: unsigned("nodes.cpu_millis", row.try_get("cpu")?)?,
-            memory_bytes: unsigned("nodes.memory_bytes", row.try_get("memory")?)?,
-            disk_bytes: unsigned("nodes.disk_bytes", row.try_get("disk")?)?,
-        };
-        all.insert(parse("nodes.host", row.try_get("host")?)?, reserved);
+        all.insert(parse("nodes.host", row.try_get("host")?)?, resources(&row)?);
     }
     Ok(all)
 }

@@ -9,6 +9,7 @@ use netloom_model::spec::LabSpec;
 use netloom_model::state::Wanted;
 use sqlx::Row as _;
 
+use super::hosts::resources;
 use super::{
     Connection, Db, Event, LabView, LinkView, NodeView, Object, Result, Tx, from_json, from_word, number,
     parse, to_json, unsigned, word, write,
@@ -63,7 +64,7 @@ pub(super) async fn load_all(sql: &mut Connection) -> Result<Vec<LabRows>> {
     }
     for row in sqlx::query("SELECT * FROM kept").fetch_all(&mut *sql).await? {
         if let Some(rows) = labs.get_mut(&lab_of(&row)?) {
-            rows.kept.insert(parse("kept.host", row.try_get("host")?)?, kept_row(&row)?);
+            rows.kept.insert(parse("kept.host", row.try_get("host")?)?, resources(&row)?);
         }
     }
     for rows in labs.values_mut() {
@@ -210,14 +211,6 @@ fn certificate_row(row: &SqlRow) -> Result<CertificateRow> {
         certificate_pem: row.try_get("certificate_pem")?,
         key_pem: row.try_get("key_pem")?,
         expire_us: row.try_get("expire_us")?,
-    })
-}
-
-fn kept_row(row: &SqlRow) -> Result<Resources> {
-    Ok(Resources {
-        cpu_millis: unsigned("kept.cpu_millis", row.try_get("cpu_millis")?)?,
-        memory_bytes: unsigned("kept.memory_bytes", row.try_get("memory_bytes")?)?,
-        disk_bytes: unsigned("kept.disk_bytes", row.try_get("disk_bytes")?)?,
     })
 }
 
