@@ -11,6 +11,7 @@ pub mod handover;
 pub mod installation;
 pub mod measure;
 pub mod metrics;
+pub mod order;
 pub mod pace;
 pub mod program;
 pub mod programs;

@@ -9,6 +9,7 @@ use netloom_model::spec::PortMapping;
 use netloom_model::{Code, Failure};
 use netloom_proto::convert::ConvertError;
 use netloom_service::fence::FenceError;
+use netloom_service::order::Overtaken;
 use netloom_service::ticket::TicketError;
 use nix::errno::Errno;
 
@@ -22,7 +23,7 @@ pub enum Error {
     #[error("this host has not been told what it is to run since it started; send Sync first")]
     NotSynced,
     /// It was said before something that this host was told since, or that its leases were lost.
-    #[error("this host was told something newer meanwhile; say what is wanted now")]
+    #[error("{Overtaken}")]
     Overtaken,
     /// The runtime does not answer, or this service has no descriptor left to ask with.
     #[error("{0}")]
@@ -162,6 +163,12 @@ impl Error {
             Some(Errno::EMFILE | Errno::ENFILE) => Error::Unavailable(message),
             _ => Error::Host(message),
         }
+    }
+}
+
+impl From<Overtaken> for Error {
+    fn from(_: Overtaken) -> Error {
+        Error::Overtaken
     }
 }
 

@@ -14,6 +14,7 @@ use netloom_proto::compute::v1 as p;
 use netloom_proto::compute::v1::compute_service_server::ComputeService;
 use netloom_proto::convert::id;
 use netloom_proto::v1::ConsoleEvent;
+use netloom_service::order::Decision;
 use tokio::time::MissedTickBehavior;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -70,7 +71,8 @@ where
 impl ComputeService for Grpc {
     async fn sync(&self, request: Request<p::SyncRequest>) -> Result<Response<p::SyncResponse>, Status> {
         let r = request.into_inner();
-        self.host.sync(r.term, &r.beat, instances(r.instances)?, r.ticket_key, r.more)?;
+        let of = Decision { term: r.term, number: r.decision };
+        self.host.sync(of, &r.beat, instances(r.instances)?, r.ticket_key, r.more)?;
         Ok(Response::new(p::SyncResponse {}))
     }
 
@@ -79,7 +81,8 @@ impl ComputeService for Grpc {
         request: Request<p::EnsureRequest>,
     ) -> Result<Response<p::EnsureResponse>, Status> {
         let r = request.into_inner();
-        self.host.ensure(r.term, &r.beat, instances(r.instances)?)?;
+        let of = Decision { term: r.term, number: r.decision };
+        self.host.ensure(of, &r.beat, instances(r.instances)?)?;
         Ok(Response::new(p::EnsureResponse {}))
     }
 
@@ -89,7 +92,8 @@ impl ComputeService for Grpc {
     ) -> Result<Response<p::RemoveResponse>, Status> {
         let r = request.into_inner();
         let (uids, labs) = (ids("uids", &r.uids)?, ids("lab_uids", &r.lab_uids)?);
-        let failures = self.host.remove(r.term, uids, labs).await?;
+        let of = Decision { term: r.term, number: r.decision };
+        let failures = self.host.remove(of, uids, labs).await?;
         let failures =
             failures.into_iter().map(|f| p::RemoveFailure { uid: f.uid, message: f.message }).collect();
         Ok(Response::new(p::RemoveResponse { failures }))

@@ -1,7 +1,7 @@
 //! The host: what the calls of the contract do, and what all parts share.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use netloom_model::Failure;
@@ -11,6 +11,7 @@ use netloom_model::observed::StagePoint;
 use netloom_model::slice::Instance;
 use netloom_model::state::Runtime;
 use netloom_service::fence::Fence;
+use netloom_service::order::Decision;
 use netloom_service::telemetry::traceparent;
 use netloom_service::{Shutdown, fail_point, ticket};
 use tokio::sync::Semaphore;
@@ -24,8 +25,8 @@ use crate::images::Images;
 use crate::lease::Lease;
 use crate::netns::Netns;
 use crate::pins::Pins;
-use crate::slice::Parts;
-use crate::table::Table;
+use crate::slice::{Object, Turn};
+use crate::table::{Removal, Table};
 
 /// So many are stopped at once: each may take its whole time to end.
 const STOPS_AT_ONCE: usize = 64;
@@ -62,7 +63,8 @@ pub struct Host {
     pub shutdown: Shutdown,
     fence: Fence,
     lease: Lease,
-    parts: Mutex<Parts>,
+    /// Calls that change what is wanted pass one at a time: one that was overtaken must not take effect after the other.
+    turn: Mutex<Turn>,
     /// Nodes that were removed before anything was made of them: what still comes of their disks is too late.
     unmade: Mutex<BTreeSet<NodeUid>>,
     ticket_key: Mutex<Vec<u8>>,
@@ -123,7 +125,7 @@ impl Host {
             shutdown,
             fence,
             lease,
-            parts: Mutex::default(),
+            turn: Mutex::default(),
             unmade: Mutex::default(),
             ticket_key: Mutex::default(),
             kinds,
@@ -135,23 +137,30 @@ impl Host {
         Ok(self.fence.admit(term)?)
     }
 
+    /// The same for one that changes what is wanted, when it is its turn.
+    fn turn(&self, of: Decision) -> Result<MutexGuard<'_, Turn>, Error> {
+        let turn = self.turn.lock().expect("no holder panics");
+        self.admit(of.term)?;
+        Ok(turn)
+    }
+
     /// Takes the whole slice, or a part of it.
     pub fn sync(
         self: &Arc<Self>,
-        term: u64,
+        of: Decision,
         beat: &str,
         part: Vec<Instance>,
         ticket_key: Vec<u8>,
         more: bool,
     ) -> Result<(), Error> {
-        self.admit(term)?;
+        let mut turn = self.turn(of)?;
+        turn.order.admit_all(of)?;
         if !ticket_key.is_empty() {
             *self.ticket_key.lock().expect("no holder panics") = ticket_key;
         }
-        let whole = self.parts.lock().expect("no holder panics").add(term, part, more);
-        if let Some(slice) = whole {
+        if let Some(slice) = turn.parts.add(of, part, more) {
             self.lease.keep(beat, &slice, true)?;
-            tracing::info!(instances = slice.len(), term, "slice synced");
+            tracing::info!(instances = slice.len(), term = of.term, "slice synced");
             self.look_at_leases();
             self.table.sync(self.with_drivers(slice), &traceparent());
             self.sweep();
@@ -180,8 +189,9 @@ impl Host {
     }
 
     /// Adds or changes instances.
-    pub fn ensure(&self, term: u64, beat: &str, instances: Vec<Instance>) -> Result<(), Error> {
-        self.admit(term)?;
+    pub fn ensure(&self, of: Decision, beat: &str, instances: Vec<Instance>) -> Result<(), Error> {
+        let mut turn = self.turn(of)?;
+        turn.order.admit(of, instances.iter().flat_map(Object::of))?;
         self.lease.keep(beat, &instances, false)?;
         self.look_at_leases();
         self.table.ensure(self.with_drivers(instances), &traceparent());
@@ -191,18 +201,14 @@ impl Host {
     /// Removes instances, and all that labs have; answers when they are gone.
     pub async fn remove(
         &self,
-        term: u64,
+        of: Decision,
         uids: Vec<NodeUid>,
         labs: Vec<LabUid>,
     ) -> Result<Vec<NotRemoved>, Error> {
-        self.admit(term)?;
-        if !self.table.synced() {
-            return Err(Error::NotSynced);
-        }
-        let unmade: Vec<NodeUid> = uids.iter().copied().filter(|uid| !self.table.is_known(*uid)).collect();
+        let (unmade, answers) = self.begin_removal(of, &uids, &labs)?;
         let mut failures = Vec::new();
         let mut asked = BTreeSet::new();
-        for (uid, answer) in self.table.remove(&uids, &labs, &traceparent()) {
+        for (uid, answer) in answers {
             asked.insert(uid);
             match answer.await {
                 Ok(Ok(())) => {}
@@ -226,6 +232,23 @@ impl Host {
             }
         }
         Ok(failures)
+    }
+
+    /// Has these taken away: those of which nothing was made, and what comes of the others.
+    fn begin_removal(
+        &self,
+        of: Decision,
+        uids: &[NodeUid],
+        labs: &[LabUid],
+    ) -> Result<(Vec<NodeUid>, Vec<(NodeUid, Removal)>), Error> {
+        let mut turn = self.turn(of)?;
+        let objects = uids.iter().copied().map(Object::Node);
+        turn.order.admit(of, objects.chain(labs.iter().copied().map(Object::Lab)))?;
+        if !self.table.synced() {
+            return Err(Error::NotSynced);
+        }
+        let unmade = uids.iter().copied().filter(|uid| !self.table.is_known(*uid)).collect();
+        Ok((unmade, self.table.remove(uids, labs, &traceparent())))
     }
 
     /// Removes the disk that was brought for a node that nothing was made of.

@@ -99,6 +99,9 @@ struct Inner {
     gone: news::Gone,
 }
 
+/// Comes when what was to be removed is gone, or cannot be.
+pub type Removal = oneshot::Receiver<Result<(), String>>;
+
 /// See the module.
 pub struct Table {
     inner: Mutex<Inner>,
@@ -166,12 +169,7 @@ impl Table {
     }
 
     /// Wants these gone, and whatever exists of these labs; each answer comes when it is.
-    pub fn remove(
-        &self,
-        uids: &[NodeUid],
-        labs: &[LabUid],
-        traceparent: &str,
-    ) -> Vec<(NodeUid, oneshot::Receiver<Result<(), String>>)> {
+    pub fn remove(&self, uids: &[NodeUid], labs: &[LabUid], traceparent: &str) -> Vec<(NodeUid, Removal)> {
         let mut inner = self.lock();
         let of_labs = inner.entries.iter().filter(|(_, e)| labs.contains(&e.lab_uid)).map(|(uid, _)| *uid);
         let all: BTreeSet<NodeUid> = of_labs.chain(uids.iter().copied()).collect();

@@ -5,6 +5,7 @@ use std::io;
 use netloom_model::failure::{Code, Failure, Violation};
 use netloom_model::id::WireId;
 use netloom_service::fence::FenceError;
+use netloom_service::order::Overtaken;
 use netloom_service::ticket::TicketError;
 
 /// Why a call was refused or the service cannot run.
@@ -16,6 +17,9 @@ pub enum Error {
     /// The caller no longer leads, or it cannot be kept who does.
     #[error(transparent)]
     Fence(#[from] FenceError),
+    /// The call was decided before one that passed already.
+    #[error(transparent)]
+    Overtaken(#[from] Overtaken),
     /// Fields of a request are wrong.
     #[error("the request is wrong: see its fields")]
     Invalid(Vec<Violation>),
@@ -57,6 +61,7 @@ impl From<Error> for Failure {
         let message = error.to_string();
         match error {
             Error::Fence(fence) => fence.into(),
+            Error::Overtaken(_) => Failure::new(Code::Aborted, "OVERTAKEN", message),
             Error::Invalid(violations) => Failure::invalid(message, violations),
             Error::Ticket(ticket) => ticket.into(),
             Error::Filter { words, .. } => {

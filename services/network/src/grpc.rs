@@ -17,6 +17,7 @@ use netloom_model::slice::NetworkSlice;
 use netloom_proto::convert::ConvertError;
 use netloom_proto::network::v1 as pb;
 use netloom_proto::network::v1::network_service_server::NetworkService;
+use netloom_service::order::Decision;
 use netloom_service::status::to_status;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
@@ -78,8 +79,8 @@ fn slice(slice: Option<pb::Slice>) -> Result<NetworkSlice, Status> {
 #[tonic::async_trait]
 impl NetworkService for Grpc {
     async fn sync(&self, request: Request<pb::SyncRequest>) -> Result<Response<pb::SyncResponse>, Status> {
-        let pb::SyncRequest { term, slice: part, more, ticket_key } = request.into_inner();
-        self.store.sync(term, slice(part)?, more, ticket_key).map_err(refused)?;
+        let pb::SyncRequest { term, slice: part, more, ticket_key, decision: number } = request.into_inner();
+        self.store.sync(Decision { term, number }, slice(part)?, more, ticket_key).map_err(refused)?;
         Ok(Response::new(pb::SyncResponse {}))
     }
 
@@ -87,8 +88,8 @@ impl NetworkService for Grpc {
         &self,
         request: Request<pb::EnsureRequest>,
     ) -> Result<Response<pb::EnsureResponse>, Status> {
-        let pb::EnsureRequest { term, slice: part } = request.into_inner();
-        self.store.ensure(term, slice(part)?).map_err(refused)?;
+        let pb::EnsureRequest { term, slice: part, decision: number } = request.into_inner();
+        self.store.ensure(Decision { term, number }, slice(part)?).map_err(refused)?;
         Ok(Response::new(pb::EnsureResponse {}))
     }
 
@@ -96,10 +97,10 @@ impl NetworkService for Grpc {
         &self,
         request: Request<pb::RemoveRequest>,
     ) -> Result<Response<pb::RemoveResponse>, Status> {
-        let pb::RemoveRequest { term, wire_ids } = request.into_inner();
+        let pb::RemoveRequest { term, wire_ids, decision: number } = request.into_inner();
         let id = |n: u64| WireId::try_from(n).map_err(|e| to_status(wrong("wire_ids", e.to_string())));
         let wires = wire_ids.into_iter().map(id).collect::<Result<BTreeSet<WireId>, Status>>()?;
-        self.store.remove(term, &wires).map_err(refused)?;
+        self.store.remove(Decision { term, number }, &wires).map_err(refused)?;
         let mut wanted = self.store.wanted();
         let all_gone = wanted.wait_for(|wanted| wires.is_disjoint(&wanted.doomed));
         let _ = timeout_at(Instant::now() + REMOVAL, all_gone).await;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use netloom_model::id::WireId;
 use netloom_model::slice::{NetworkSlice, Wire, WireEnd};
 use netloom_service::fence::{Fence, term_file};
+use netloom_service::order::{Decision, Order};
 use tokio::sync::watch;
 
 use crate::error::Error;
@@ -69,14 +70,21 @@ pub struct Store {
 /// Calls pass one at a time: one of a term that is over must not take effect after one of the next.
 struct Door {
     fence: Fence,
-    partial: Mutex<Option<Partial>>,
+    turn: Mutex<Turn>,
     /// What tickets are signed with; empty until a Sync told it.
     ticket_key: Mutex<Vec<u8>>,
 }
 
+/// What the next call finds.
+#[derive(Default)]
+struct Turn {
+    order: Order<WireId>,
+    partial: Option<Partial>,
+}
+
 /// A Sync of which parts are missing.
 struct Partial {
-    term: u64,
+    of: Decision,
     /// When its last part came.
     at: Instant,
     slice: NetworkSlice,
@@ -86,7 +94,7 @@ impl Store {
     /// Opens the store: only the term comes from disk.
     pub fn open(data_dir: &Path) -> Result<Store, Error> {
         let fence = Fence::open(&term_file(data_dir, "network"))?;
-        let door = Arc::new(Door { fence, partial: Mutex::default(), ticket_key: Mutex::default() });
+        let door = Arc::new(Door { fence, turn: Mutex::default(), ticket_key: Mutex::default() });
         Ok(Store { wanted: watch::Sender::default(), door })
     }
 
@@ -101,18 +109,25 @@ impl Store {
     }
 
     /// Replaces the slice, once its last part is there. An empty key leaves the one that was told before.
-    pub fn sync(&self, term: u64, part: NetworkSlice, more: bool, ticket_key: Vec<u8>) -> Result<(), Error> {
-        let mut partial = self.admit(term)?;
+    pub fn sync(
+        &self,
+        of: Decision,
+        part: NetworkSlice,
+        more: bool,
+        ticket_key: Vec<u8>,
+    ) -> Result<(), Error> {
+        let mut turn = self.admit(of.term)?;
+        turn.order.admit_all(of)?;
         if !ticket_key.is_empty() {
             *self.door.ticket_key.lock().unwrap_or_else(PoisonError::into_inner) = ticket_key;
         }
-        let mut slice = match partial.take() {
-            Some(before) if before.term == term && before.at.elapsed() < PARTS => before.slice,
+        let mut slice = match turn.partial.take() {
+            Some(before) if before.of == of && before.at.elapsed() < PARTS => before.slice,
             _ => NetworkSlice::default(),
         };
         add(&mut slice, part);
         if more {
-            *partial = Some(Partial { term, at: Instant::now(), slice });
+            turn.partial = Some(Partial { of, at: Instant::now(), slice });
             return Ok(());
         }
         self.change(|wanted| {
@@ -128,8 +143,9 @@ impl Store {
     }
 
     /// Adds to the slice, or changes what is in it.
-    pub fn ensure(&self, term: u64, part: NetworkSlice) -> Result<(), Error> {
-        let _turn = self.admit(term)?;
+    pub fn ensure(&self, of: Decision, part: NetworkSlice) -> Result<(), Error> {
+        let mut turn = self.admit(of.term)?;
+        turn.order.admit(of, ids(&part))?;
         self.change(|wanted| {
             let new = ids(&part).filter(|id| !same(&wanted.slice, &part, *id)).collect::<Vec<_>>();
             wanted.traces.note(new);
@@ -143,8 +159,9 @@ impl Store {
     }
 
     /// Takes these out of the slice; they stay doomed until [`Store::gone`].
-    pub fn remove(&self, term: u64, wires: &BTreeSet<WireId>) -> Result<(), Error> {
-        let _turn = self.admit(term)?;
+    pub fn remove(&self, of: Decision, wires: &BTreeSet<WireId>) -> Result<(), Error> {
+        let mut turn = self.admit(of.term)?;
+        turn.order.admit(of, wires.iter().copied())?;
         self.change(|wanted| {
             for wire in wires {
                 wanted.was(*wire, None);
@@ -200,8 +217,8 @@ impl Store {
     }
 
     /// Refuses a term that is over; a higher one is on disk when this returns.
-    fn admit(&self, term: u64) -> Result<MutexGuard<'_, Option<Partial>>, Error> {
-        let turn = self.door.partial.lock().unwrap_or_else(PoisonError::into_inner);
+    fn admit(&self, term: u64) -> Result<MutexGuard<'_, Turn>, Error> {
+        let turn = self.door.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.door.fence.admit(term)?;
         Ok(turn)
     }
@@ -242,6 +259,10 @@ mod tests {
         slice
     }
 
+    fn by(term: u64) -> Decision {
+        Decision { term, number: 0 }
+    }
+
     fn wanted(store: &Store) -> Vec<u64> {
         store.wanted().borrow().slice.segments.keys().map(|id| id.get()).collect()
     }
@@ -250,14 +271,14 @@ mod tests {
     fn a_lower_term_is_refused_also_after_a_restart() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        store.ensure(5, segments(&[1])).unwrap();
+        store.ensure(by(5), segments(&[1])).unwrap();
         assert!(matches!(
-            store.ensure(4, segments(&[2])),
+            store.ensure(by(4), segments(&[2])),
             Err(Error::Fence(FenceError::Stale { given: 4, current: 5 }))
         ));
         let store = Store::open(dir.path()).unwrap();
-        assert!(matches!(store.remove(4, &BTreeSet::new()), Err(Error::Fence(FenceError::Stale { .. }))));
-        store.sync(5, segments(&[3]), false, Vec::new()).unwrap();
+        assert!(matches!(store.remove(by(4), &BTreeSet::new()), Err(Error::Fence(FenceError::Stale { .. }))));
+        store.sync(by(5), segments(&[3]), false, Vec::new()).unwrap();
         assert_eq!(wanted(&store), [3]);
         std::fs::write(dir.path().join("network/term"), "x").unwrap();
         assert!(Store::open(dir.path()).is_err(), "a term that cannot be read is not taken for 0");
@@ -267,31 +288,50 @@ mod tests {
     fn a_sync_in_parts_counts_at_its_last() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        store.sync(1, segments(&[9]), false, Vec::new()).unwrap();
-        store.sync(1, segments(&[1]), true, Vec::new()).unwrap();
+        store.sync(by(1), segments(&[9]), false, Vec::new()).unwrap();
+        store.sync(by(1), segments(&[1]), true, Vec::new()).unwrap();
         assert_eq!(wanted(&store), [9]);
-        store.sync(1, segments(&[2]), false, Vec::new()).unwrap();
+        store.sync(by(1), segments(&[2]), false, Vec::new()).unwrap();
         assert_eq!(wanted(&store), [1, 2]);
         // The parts of a leader that was replaced are not mixed with the next one's.
-        store.sync(1, segments(&[3]), true, Vec::new()).unwrap();
-        store.sync(2, segments(&[4]), false, Vec::new()).unwrap();
+        store.sync(by(1), segments(&[3]), true, Vec::new()).unwrap();
+        store.sync(by(2), segments(&[4]), false, Vec::new()).unwrap();
         assert_eq!(wanted(&store), [4]);
+    }
+
+    #[test]
+    fn what_was_decided_before_a_removal_does_not_come_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let decided = |number| Decision { term: 1, number };
+        store.sync(decided(1), segments(&[1, 2]), false, Vec::new()).unwrap();
+        store.remove(decided(3), &[1.try_into().unwrap()].into()).unwrap();
+        assert!(matches!(store.ensure(decided(2), segments(&[1])), Err(Error::Overtaken(_))));
+        assert!(matches!(
+            store.sync(decided(2), segments(&[1, 2]), false, Vec::new()),
+            Err(Error::Overtaken(_))
+        ));
+        assert_eq!(wanted(&store), [2]);
+        // Parts of a Sync that was begun anew are not mixed with those of the one before.
+        store.sync(decided(4), segments(&[7]), true, Vec::new()).unwrap();
+        store.sync(decided(5), segments(&[8]), false, Vec::new()).unwrap();
+        assert_eq!(wanted(&store), [8]);
     }
 
     #[test]
     fn what_is_removed_is_doomed_until_it_is_gone_or_wanted_again() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path()).unwrap();
-        store.sync(1, segments(&[1, 2]), false, Vec::new()).unwrap();
+        store.sync(by(1), segments(&[1, 2]), false, Vec::new()).unwrap();
         let both: BTreeSet<WireId> = [1, 2].map(|n| n.try_into().unwrap()).into();
-        store.remove(1, &both).unwrap();
+        store.remove(by(1), &both).unwrap();
         let judged = store.wanted().borrow().clone();
         assert_eq!(judged.doomed, both);
         store.gone(&judged, &[2.try_into().unwrap()].into());
         assert_eq!(store.wanted().borrow().doomed.len(), 1);
-        store.ensure(1, segments(&[2])).unwrap();
+        store.ensure(by(1), segments(&[2])).unwrap();
         assert!(store.wanted().borrow().doomed.is_empty());
-        store.remove(1, &both).unwrap();
+        store.remove(by(1), &both).unwrap();
         store.gone(&judged, &BTreeSet::new());
         assert_eq!(store.wanted().borrow().doomed, both, "judged before the second removal");
     }

@@ -7,6 +7,7 @@ mod network;
 mod registry;
 
 use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use netloom_model::failure::{Code, Failure};
@@ -95,9 +96,14 @@ pub struct HostClient {
     compute: ComputeServiceClient<Channel>,
     network: NetworkServiceClient<Channel>,
     term: u64,
-    /// What was heard of it before what it is told was read: see [`HostClient::having_heard`].
+    /// What was heard of it before what it is told was read: see [`HostClient::deciding`].
     beat: String,
+    /// Number of the decision; 0 for what decides nothing.
+    decision: u64,
 }
+
+/// Counts the decisions of this program; a leader's term is one program's.
+static DECISIONS: AtomicU64 = AtomicU64::new(1);
 
 impl HostClient {
     /// Channels to a host; they connect when first used. Every call carries the term.
@@ -119,12 +125,14 @@ impl HostClient {
             network: network.max_decoding_message_size(MAX_MESSAGE),
             term,
             beat: String::new(),
+            decision: 0,
         }
     }
 
-    /// The same, to tell what is read from now on: a host refuses what was read before it lost leases.
-    pub fn having_heard(&self, beat: String) -> HostClient {
-        HostClient { beat, ..self.clone() }
+    /// The same, to tell what is read from now on, when so much was heard of the host. It refuses what was read before it lost leases, and what was decided before what it was told since:
+    /// a call that was cut off may come to it after the next.
+    pub fn deciding(&self, beat: String) -> HostClient {
+        HostClient { beat, decision: DECISIONS.fetch_add(1, Ordering::Relaxed), ..self.clone() }
     }
 
     fn error(&self, service: &'static str) -> impl Fn(Failure) -> Error + use<> {

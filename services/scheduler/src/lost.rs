@@ -58,7 +58,7 @@ pub async fn run(core: Arc<Scheduler>, shutdown: Shutdown) {
                 continue;
             };
             if is_heard {
-                heard.push(host.having_heard(core.world.beat(&host.id)));
+                heard.push(host.deciding(core.world.beat(&host.id)));
                 continue;
             }
             let key = |rows: &LabRows| (host.id.clone(), rows.lab.uid);

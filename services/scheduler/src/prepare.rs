@@ -436,7 +436,8 @@ async fn put(
     };
     let lab = rows.lab.uid;
     let sent = client.put_files(lab, rows.lab.deploys, files.into_iter().map(with_content).collect()).await;
-    if is_gone_from(core, lab, client) {
+    let client = client.deciding(core.world.beat(&client.id));
+    if is_gone_from(core, lab, &client) {
         // Its removal may have passed by the files: nothing else would ever remove them.
         let failures = client.remove_instances(&[], &[lab]).await?;
         tracing::info!(failures = failures.len(), "the lab went while its files were sent: they are removed");

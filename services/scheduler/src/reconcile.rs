@@ -163,7 +163,7 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
         let mut wake = Instant::now() + TICK;
         let epoch = S::epoch(&core, &host);
         // Before any rows are read.
-        let host = host.having_heard(core.world.beat(&host.id));
+        let host = host.deciding(core.world.beat(&host.id));
         if let Some(later) = sync.not_before() {
             wake = wake.min(later);
         } else if let Some(epoch) = epoch.filter(|e| synced != Some(*e)) {

@@ -103,6 +103,7 @@ mod tests {
     use netloom_model::observed::Observed;
     use netloom_model::slice::Instance;
     use netloom_service::fence::Fence;
+    use netloom_service::order::Decision;
     use p::observe_response::Event;
 
     /// More changes than are kept for an observer.
@@ -137,7 +138,14 @@ mod tests {
             panic!("no snapshot")
         };
         assert!(first.instances.is_empty() && !first.more);
-        let add = || host.ensure(1, "", vec![Instance { uid: NodeUid::new(), ..instance() }]).unwrap();
+        let add = || {
+            host.ensure(
+                Decision { term: 1, number: 0 },
+                "",
+                vec![Instance { uid: NodeUid::new(), ..instance() }],
+            )
+            .unwrap()
+        };
         (0..MANY).for_each(|_| add());
         let mut told = 0;
         loop {

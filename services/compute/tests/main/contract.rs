@@ -23,6 +23,7 @@ suite!(
     remove_answers_when_it_is_gone,
     sync_leaves_alone_what_it_does_not_name,
     a_stale_term_is_refused_also_after_a_restart,
+    what_was_decided_before_a_removal_does_not_come_after_it,
     stop_and_start_go_by_wish_not_by_policy,
     what_is_set_aside_makes_way_and_is_the_same_when_it_is_back,
     what_is_set_aside_is_removed_like_anything_else,
@@ -57,7 +58,8 @@ async fn nothing_happens_before_the_first_sync(rig: Rig) {
     let one = rig.instance("r1");
     rig.ensure(std::slice::from_ref(&one)).await;
     rig.until_phase(one.uid, Phase::Absent).await;
-    let request = p::RemoveRequest { term: 1, uids: vec![one.uid.to_string()], lab_uids: Vec::new() };
+    let request =
+        p::RemoveRequest { term: 1, uids: vec![one.uid.to_string()], ..p::RemoveRequest::default() };
     let refused = rig.client.clone().remove(request).await.unwrap_err();
     assert_eq!(from_status(&refused).reason, "NOT_SYNCED");
     assert!(!rig.view.borrow().synced);
@@ -160,6 +162,28 @@ async fn a_stale_term_is_refused_also_after_a_restart(mut rig: Rig) {
         rig.start().await;
     }
     rig.try_sync(7, &[]).await.unwrap();
+}
+
+async fn what_was_decided_before_a_removal_does_not_come_after_it(rig: Rig) {
+    let (one, two) = (rig.instance("r1"), rig.instance("r2"));
+    let ensure = |instance: &Instance, decision| p::EnsureRequest {
+        term: 1,
+        instances: vec![instance.clone().into()],
+        decision,
+        ..p::EnsureRequest::default()
+    };
+    let mut client = rig.client.clone();
+    rig.run(&one).await;
+    let uids = vec![one.uid.to_string()];
+    client.remove(p::RemoveRequest { term: 1, uids, decision: 4, ..Default::default() }).await.unwrap();
+    let late = client.ensure(ensure(&one, 3)).await.unwrap_err();
+    assert_eq!(from_status(&late).reason, "OVERTAKEN");
+    let instances = vec![one.clone().into()];
+    let sync = p::SyncRequest { term: 1, instances, decision: 3, ..Default::default() };
+    assert_eq!(from_status(&client.sync(sync).await.unwrap_err()).reason, "OVERTAKEN");
+    client.ensure(ensure(&two, 3)).await.unwrap();
+    rig.until_phase(two.uid, Phase::Running).await;
+    assert!(!rig.view.borrow().instances.contains_key(&one.uid), "it is not made anew");
 }
 
 async fn stop_and_start_go_by_wish_not_by_policy(rig: Rig) {

@@ -313,7 +313,8 @@ impl Rig {
     pub async fn try_sync(&self, term: u64, instances: &[Instance]) -> Result<(), tonic::Status> {
         let instances = instances.iter().cloned().map(Into::into).collect();
         let beat = String::new();
-        let request = p::SyncRequest { term, instances, ticket_key: KEY.to_vec(), more: false, beat };
+        let request =
+            p::SyncRequest { term, instances, ticket_key: KEY.to_vec(), more: false, beat, decision: 0 };
         self.client.clone().sync(request).await.map(drop)
     }
 
@@ -331,6 +332,7 @@ impl Rig {
             term: 1,
             uids: uids.iter().map(ToString::to_string).collect(),
             lab_uids: labs.iter().map(ToString::to_string).collect(),
+            decision: 0,
         };
         self.client.clone().remove(request).await.unwrap().into_inner().failures
     }

@@ -26,7 +26,7 @@ fn calls_are_fenced_and_wrong_ones_refused() {
         host.stop_service().await;
         host.start_service().await;
         let mut client = host.client.clone();
-        let remove = pb::RemoveRequest { term: 6, wire_ids: vec![1] };
+        let remove = pb::RemoveRequest { term: 6, wire_ids: vec![1], decision: 0 };
         assert_eq!(from_status(&client.remove(remove).await.unwrap_err()).reason, "STALE_TERM");
 
         let mut wrong = slice.clone();
@@ -34,9 +34,29 @@ fn calls_are_fenced_and_wrong_ones_refused() {
         wrong.0.nics[0].wire_id = 0;
         let failure = from_status(&client.sync(sync(7, &wrong)).await.unwrap_err());
         assert_eq!(failure.code, Code::InvalidArgument);
-        let remove = pb::RemoveRequest { term: 7, wire_ids: vec![0] };
+        let remove = pb::RemoveRequest { term: 7, wire_ids: vec![0], decision: 0 };
         assert_eq!(from_status(&client.remove(remove).await.unwrap_err()).code, Code::InvalidArgument);
         assert!(!host.told().synced, "a refused Sync counts for nothing");
+    });
+}
+
+#[test]
+fn what_was_decided_before_a_removal_does_not_come_after_it() {
+    on_a_host("what_was_decided_before_a_removal_does_not_come_after_it", || async {
+        let host = Host::start().await;
+        let node = host.node();
+        let (mut slice, mut other) = (Slice::default(), Slice::default());
+        let nic = slice.nic(&node, "eth1");
+        other.nic(&node, "eth2");
+        let ensure =
+            |slice: &Slice, decision| pb::EnsureRequest { term: 1, slice: Some(slice.0.clone()), decision };
+        host.sync(&slice).await;
+        let mut client = host.client.clone();
+        client.remove(pb::RemoveRequest { term: 1, wire_ids: vec![nic], decision: 2 }).await.unwrap();
+        let late = from_status(&client.ensure(ensure(&slice, 1)).await.unwrap_err());
+        assert_eq!((late.code, late.reason.as_str()), (Code::Aborted, "OVERTAKEN"));
+        client.ensure(ensure(&other, 1)).await.unwrap();
+        client.ensure(ensure(&slice, 2)).await.unwrap();
     });
 }
 

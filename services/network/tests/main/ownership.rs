@@ -159,7 +159,7 @@ fn what_cannot_be_removed_is_told(on: On) {
         } else {
             host.ovs.stop_server();
         }
-        let request = pb::RemoveRequest { term: 1, wire_ids: slice.ids() };
+        let request = pb::RemoveRequest { term: 1, wire_ids: slice.ids(), decision: 0 };
         let response = host.client.clone().remove(request.clone()).await.unwrap().into_inner();
         assert_eq!(response.failures.len(), 3);
         assert!(

@@ -81,7 +81,7 @@ pub enum ComputeEvent {
 pub struct Clocks {
     /// Microseconds since 1970; 0 when it does not say.
     pub us: i64,
-    /// What leases are renewed with ([`HostClient::having_heard`]); empty when it keeps none.
+    /// What leases are renewed with ([`HostClient::deciding`]); empty when it keeps none.
     pub beat: String,
 }
 
@@ -161,6 +161,7 @@ impl HostClient {
                 ticket_key: ticket_key.to_vec(),
                 more: i < count,
                 beat: self.beat.clone(),
+                decision: self.decision,
             };
             fail_point::pass("scheduler.tell-sync", "before");
             bounded(NOTE, self.compute.clone().sync(request)).await.map_err(self.error(COMPUTE))?;
@@ -172,7 +173,8 @@ impl HostClient {
     /// Adds or changes instances.
     pub async fn ensure_instances(&self, instances: Vec<Instance>) -> Result<()> {
         for instances in batches(instances.into_iter().map(pc::Instance::from), pc::Instance::encoded_len) {
-            let request = pc::EnsureRequest { term: self.term, instances, beat: self.beat.clone() };
+            let (beat, decision) = (self.beat.clone(), self.decision);
+            let request = pc::EnsureRequest { term: self.term, instances, beat, decision };
             fail_point::pass("scheduler.tell-instances", "before");
             bounded(NOTE, self.compute.clone().ensure(request)).await.map_err(self.error(COMPUTE))?;
             fail_point::pass("scheduler.tell-instances", "after");
@@ -186,6 +188,7 @@ impl HostClient {
             term: self.term,
             uids: uids.iter().map(NodeUid::to_string).collect(),
             lab_uids: labs.iter().map(LabUid::to_string).collect(),
+            decision: self.decision,
         };
         fail_point::pass("scheduler.tell-removal", "before");
         let response =

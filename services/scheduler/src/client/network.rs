@@ -113,6 +113,7 @@ impl HostClient {
                 slice: Some(slice),
                 more: i < count,
                 ticket_key: ticket_key.to_vec(),
+                decision: self.decision,
             };
             fail_point::pass("scheduler.tell-network-sync", "before");
             bounded(NOTE, self.network.clone().sync(request)).await.map_err(self.error(NETWORK))?;
@@ -124,7 +125,7 @@ impl HostClient {
     /// Adds or changes NICs, wires and segments.
     pub async fn ensure_network(&self, slice: NetworkSlice) -> Result<()> {
         for slice in slice_batches(slice) {
-            let request = pn::EnsureRequest { term: self.term, slice: Some(slice) };
+            let request = pn::EnsureRequest { term: self.term, slice: Some(slice), decision: self.decision };
             fail_point::pass("scheduler.tell-wires", "before");
             bounded(NOTE, self.network.clone().ensure(request)).await.map_err(self.error(NETWORK))?;
             fail_point::pass("scheduler.tell-wires", "after");
@@ -134,8 +135,8 @@ impl HostClient {
 
     /// Removes NICs, wires and segments; says what could not be.
     pub async fn remove_network(&self, wires: &[WireId]) -> Result<BTreeMap<WireId, String>> {
-        let request =
-            pn::RemoveRequest { term: self.term, wire_ids: wires.iter().map(|w| w.get()).collect() };
+        let wire_ids = wires.iter().map(|w| w.get()).collect();
+        let request = pn::RemoveRequest { term: self.term, wire_ids, decision: self.decision };
         fail_point::pass("scheduler.tell-wires-removal", "before");
         let response =
             bounded(REMOVAL, self.network.clone().remove(request)).await.map_err(self.error(NETWORK))?;

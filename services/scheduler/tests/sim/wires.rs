@@ -1,10 +1,8 @@
 //! What lies between two programs: calls that come late, twice, or not at all, and streams that are cut.
 //!
-//! It stands before a service. What was on its way when its scheduler died is carried out all the same, when the next one leads already. What a scheduler that lives gave up is not, if it did
-//! not arrive: over one connection calls do not overtake each other.
+//! It stands before a service. What was on its way when its scheduler died, or gave it up, is carried out all the same: when the next one leads already, or after what was said since.
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -70,14 +68,11 @@ pub struct Wire {
     open: watch::Sender<bool>,
     /// Grows with each cut of all connections.
     cuts: watch::Sender<u64>,
-    /// Which scheduler calls.
-    caller: Arc<AtomicU64>,
 }
 
 impl Wire {
-    pub fn new(seed: u64, name: &str, caller: &Arc<AtomicU64>) -> Arc<Wire> {
+    pub fn new(seed: u64, name: &str) -> Arc<Wire> {
         Arc::new(Wire {
-            caller: caller.clone(),
             dice: Mutex::new(Dice::new(seed, name)),
             bad: watch::Sender::new(true),
             open: watch::Sender::new(true),
@@ -184,7 +179,6 @@ async fn carry<S>(
         + 'static,
     S::Future: Send,
 {
-    let caller = wire.caller.load(Ordering::Relaxed);
     let (parts, body) = request.into_parts();
     let Ok(body) = body.collect().await.map(|b| b.to_bytes()) else { return };
     let make = |body: Bytes| {
@@ -195,8 +189,7 @@ async fn carry<S>(
     };
     sleep(fate.before).await;
     wire.until_open().await;
-    let is_given_up = tell.is_closed() && caller == wire.caller.load(Ordering::Relaxed);
-    if fate.is_lost || is_given_up {
+    if fate.is_lost {
         return;
     }
     let Ok(mut answer) = service.call(make(body.clone())).await;

@@ -114,8 +114,8 @@ impl World {
                 s.disk_bytes = *dice.one_of(&[None, Some(20 << 30), Some(50 << 30)]);
             });
             let machine = Machine {
-                compute: Wire::new(seed, &format!("compute {i}"), &count),
-                network: Wire::new(seed, &format!("network {i}"), &count),
+                compute: Wire::new(seed, &format!("compute {i}")),
+                network: Wire::new(seed, &format!("network {i}")),
                 host,
             };
             let service = ComputeServiceServer::new(machine.host.clone());
@@ -130,7 +130,7 @@ impl World {
                 &format!("[[hosts]]\nid = \"h{i}\"\ncompute = \"{compute}\"\nnetwork = \"{network}\"\n");
             machines.push(machine);
         }
-        let registry = Wire::new(seed, "registry", &count);
+        let registry = Wire::new(seed, "registry");
         let service = ImageRegistryServiceServer::new(Registry::default());
         let routes = Routes::new(Wired { service, wire: registry.clone() });
         listen(&connector, &"mem:registry".parse().unwrap(), routes).await;

@@ -285,8 +285,12 @@ impl Driver for DockerDriver {
 
     fn answers(&self) -> Answer<'_, bool> {
         async {
-            let client = self.connect().await?;
-            client.ping().await.map_err(|e| self.error(e))?;
+            // Which versions of everything there are takes Docker ten times as long to say.
+            if let Err(e) = self.client().await?.ping().await {
+                // The next Docker may speak another version.
+                *self.client.lock().expect("no holder panics") = None;
+                return Err(self.error(e));
+            }
             Ok(true)
         }
         .boxed()

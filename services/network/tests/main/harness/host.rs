@@ -135,19 +135,19 @@ impl Host {
     /// Syncs, and leaves virtual machines without their NICs.
     pub async fn sync_without_machines(&self, slice: &Slice) {
         let slice = Some(slice.0.clone());
-        let request = pb::SyncRequest { term: 1, slice, more: false, ticket_key: KEY.to_vec() };
+        let request = pb::SyncRequest { term: 1, slice, more: false, ticket_key: KEY.to_vec(), decision: 0 };
         self.client.clone().sync(request).await.unwrap();
     }
 
     pub async fn ensure(&self, slice: &Slice) {
         self.plug(slice);
-        let request = pb::EnsureRequest { term: 1, slice: Some(slice.0.clone()) };
+        let request = pb::EnsureRequest { term: 1, slice: Some(slice.0.clone()), decision: 0 };
         self.client.clone().ensure(request).await.unwrap();
     }
 
     /// Removes; panics when something is left.
     pub async fn remove(&self, wire_ids: Vec<u64>) {
-        let request = pb::RemoveRequest { term: 1, wire_ids };
+        let request = pb::RemoveRequest { term: 1, wire_ids, decision: 0 };
         let response = self.client.clone().remove(request).await.unwrap().into_inner();
         assert_eq!(response.failures, [], "left over");
     }

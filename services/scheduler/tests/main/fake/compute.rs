@@ -7,31 +7,41 @@ use netloom_model::id::Digest;
 use netloom_model::observed::{ExecPhase, Phase};
 use netloom_proto::compute::v1 as pc;
 use netloom_proto::compute::v1::compute_service_server::ComputeService;
+use netloom_service::order::Decision;
 use netloom_service::status::to_status;
 use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answer, Host, State, Stream_, changed, observe};
+use super::{Answer, Host, State, Stream_, changed, observe, overtaken};
 
 #[tonic::async_trait]
 impl ComputeService for Host {
     async fn sync(&self, request: Request<pc::SyncRequest>) -> Answer<pc::SyncResponse> {
         let request = request.into_inner();
         self.called("compute.sync", Some(request.term), request.encoded_len()).await?;
-        self.with(|s| s.keep_leases(&request.beat, &request.instances, true))?;
         self.with(|s| {
+            let of = Decision { term: request.term, number: request.decision };
+            s.instance_order.admit_all(of).map_err(overtaken)?;
+            s.keep_leases(&request.beat, &request.instances, true)?;
             s.wanted = request.instances.into_iter().map(|i| (i.uid.clone(), i)).collect();
             s.ticket_key = request.ticket_key;
             s.synced = true;
-        });
+            Ok::<_, Status>(())
+        })?;
         Ok(Response::new(pc::SyncResponse {}))
     }
 
     async fn ensure(&self, request: Request<pc::EnsureRequest>) -> Answer<pc::EnsureResponse> {
         let request = request.into_inner();
         self.called("compute.ensure", Some(request.term), request.encoded_len()).await?;
-        self.with(|s| s.keep_leases(&request.beat, &request.instances, false))?;
-        self.with(|s| s.wanted.extend(request.instances.into_iter().map(|i| (i.uid.clone(), i))));
+        self.with(|s| {
+            let of = Decision { term: request.term, number: request.decision };
+            let objects = request.instances.iter().flat_map(|i| [&i.uid, &i.lab_uid]);
+            s.instance_order.admit(of, objects.cloned()).map_err(overtaken)?;
+            s.keep_leases(&request.beat, &request.instances, false)?;
+            s.wanted.extend(request.instances.into_iter().map(|i| (i.uid.clone(), i)));
+            Ok::<_, Status>(())
+        })?;
         Ok(Response::new(pc::EnsureResponse {}))
     }
 
@@ -43,6 +53,9 @@ impl ComputeService for Host {
             let _ = version.changed().await;
         }
         let failures = self.with(|s| {
+            let of = Decision { term: request.term, number: request.decision };
+            let objects = request.uids.iter().chain(&request.lab_uids).cloned();
+            s.instance_order.admit(of, objects).map_err(overtaken)?;
             let mut failures = Vec::new();
             for uid in &request.uids {
                 s.wanted.remove(uid);
@@ -63,8 +76,8 @@ impl ComputeService for Host {
                     failures.push(pc::RemoveFailure { uid: lab, message: s.stuck.clone() });
                 }
             }
-            failures
-        });
+            Ok::<_, Status>(failures)
+        })?;
         Ok(Response::new(pc::RemoveResponse { failures }))
     }
 

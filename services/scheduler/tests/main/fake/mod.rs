@@ -18,6 +18,7 @@ use netloom_proto::compute::v1::compute_service_server::ComputeServiceServer;
 use netloom_proto::network::v1 as pn;
 use netloom_proto::network::v1::network_service_server::NetworkServiceServer;
 use netloom_proto::v1 as p;
+use netloom_service::order::{Order, Overtaken};
 use netloom_service::server::serve;
 use netloom_service::status::to_status;
 use netloom_service::{Connector, Endpoint, Shutdown};
@@ -58,6 +59,9 @@ pub struct State {
     /// True: calls are answered, and streams say nothing.
     pub mute: bool,
     pub synced: bool,
+    /// What passed so far of calls that say something of instances and labs, and of wires.
+    pub instance_order: Order<String>,
+    pub wire_order: Order<u64>,
     pub wanted: BTreeMap<String, pc::Instance>,
     pub exists: BTreeMap<String, Existing>,
     pub nics: BTreeMap<u64, pn::Nic>,
@@ -309,6 +313,11 @@ impl Existing {
     }
 }
 
+/// What a call that was decided too early is told.
+pub fn overtaken(_: Overtaken) -> Status {
+    to_status(Failure::new(Code::Aborted, "OVERTAKEN", "that is old"))
+}
+
 impl State {
     /// What is said with each word of it.
     fn beat(&self) -> String {
@@ -330,7 +339,7 @@ impl State {
         let said = self.said(beat);
         let has_leases = !self.leases.is_empty() || instances.iter().any(|i| i.lease.is_some());
         if has_leases && (said.is_none() || said < self.since) {
-            return Err(to_status(Failure::new(Code::Aborted, "OVERTAKEN", "that is old")));
+            return Err(overtaken(Overtaken));
         }
         if all {
             self.leases.clear();

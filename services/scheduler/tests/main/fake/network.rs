@@ -6,11 +6,12 @@ use std::time::Duration;
 use netloom_model::Failure;
 use netloom_proto::network::v1 as pn;
 use netloom_proto::network::v1::network_service_server::NetworkService;
+use netloom_service::order::Decision;
 use netloom_service::status::to_status;
 use prost::Message as _;
-use tonic::{Request, Response};
+use tonic::{Request, Response, Status};
 
-use super::{Answer, Host, State, Stream_, changed, observe};
+use super::{Answer, Host, State, Stream_, changed, observe, overtaken};
 
 #[tonic::async_trait]
 impl NetworkService for Host {
@@ -18,7 +19,12 @@ impl NetworkService for Host {
         let request = request.into_inner();
         self.called("network.sync", Some(request.term), request.encoded_len()).await?;
         let slice = request.slice.unwrap_or_default();
-        self.with(|s| s.take_wires(slice));
+        self.with(|s| {
+            let of = Decision { term: request.term, number: request.decision };
+            s.wire_order.admit_all(of).map_err(overtaken)?;
+            s.take_wires(slice);
+            Ok::<_, Status>(())
+        })?;
         Ok(Response::new(pn::SyncResponse {}))
     }
 
@@ -30,7 +36,15 @@ impl NetworkService for Host {
             return Err(to_status(Failure::invalid(refuses, Vec::new())));
         }
         let slice = request.slice.unwrap_or_default();
-        self.with(|s| s.add_wires(slice));
+        self.with(|s| {
+            let of = Decision { term: request.term, number: request.decision };
+            let nics = slice.nics.iter().map(|n| n.wire_id);
+            let wires = slice.wires.iter().map(|w| w.wire_id);
+            let all = nics.chain(wires).chain(slice.segments.iter().map(|s| s.wire_id));
+            s.wire_order.admit(of, all.collect::<Vec<_>>()).map_err(overtaken)?;
+            s.add_wires(slice);
+            Ok::<_, Status>(())
+        })?;
         Ok(Response::new(pn::EnsureResponse {}))
     }
 
@@ -43,13 +57,16 @@ impl NetworkService for Host {
             return Ok(Response::new(pn::RemoveResponse { failures }));
         }
         self.with(|s| {
+            let of = Decision { term: request.term, number: request.decision };
+            s.wire_order.admit(of, request.wire_ids.iter().copied()).map_err(overtaken)?;
             for id in &request.wire_ids {
                 s.nics.remove(id);
                 s.wires.remove(id);
                 s.segments.remove(id);
                 s.leftovers.remove(id);
             }
-        });
+            Ok::<_, Status>(())
+        })?;
         Ok(Response::new(pn::RemoveResponse::default()))
     }
 
