@@ -21,86 +21,96 @@ const NOT_UP: &[&str] = &["LINK_STATE_DOWN", "LINK_STATE_PENDING", "LINK_STATE_F
 /// The part of a lab with a management network that stands in no other.
 const MGMT: &str = "mgmt: {ipv4-subnet: 10.219.77.0/24}\ntopology:";
 
-/// What is broken: in words, on which plane, how, and how it shows.
-type Kind = (&'static str, &'static str, fn(&mut Sandbox, &str), &'static [&'static str]);
+/// What is broken: in words, on which planes, how, and how it shows.
+type Kind = (&'static str, &'static [&'static str], fn(&mut Sandbox, &str), &'static [&'static str]);
 
-const KINDS: [Kind; 8] = [
+const OVS: &[&str] = &["ovs"];
+const KERNEL: &[&str] = &["kernel"];
+const BOTH: &[&str] = &["ovs", "kernel"];
+
+const KINDS: [Kind; 12] = [
     (
         "a container killed",
-        "ovs",
+        OVS,
         |s, lab| drop(s.docker(&["kill", &container(s, lab, "n0").expect("it runs")]).must()),
         NOT_RUNNING,
     ),
     (
         "a container removed",
-        "ovs",
+        OVS,
         |s, lab| drop(s.docker(&["rm", "-f", &container(s, lab, "n0").expect("it runs")]).must()),
         NOT_RUNNING,
     ),
-    ("all flows deleted", "ovs", |s, _| drop(s.ovs.ofctl("del-flows", s.bridge(), &[]).must()), NOT_UP),
+    ("all flows deleted", OVS, |s, _| drop(s.ovs.ofctl("del-flows", s.bridge(), &[]).must()), NOT_UP),
     (
         "a port removed from the bridge",
-        "ovs",
-        |s, _| {
-            let ports = s.ovs.vsctl(&["list-ports", s.bridge()]).must().stdout;
-            let port = ports.split_whitespace().next().expect("a port");
-            s.ovs.vsctl(&["del-port", s.bridge(), port]).must();
-        },
+        OVS,
+        |s, _| drop(s.ovs.vsctl(&["del-port", s.bridge(), &host_end(s)]).must()),
         NOT_UP,
     ),
+    ("the bridge deleted", OVS, |s, _| drop(s.ovs.vsctl(&["del-br", s.bridge()]).must()), NOT_UP),
     (
         "an interface renamed in its node",
-        "ovs",
+        BOTH,
         |s, lab| drop(in_node(s, lab, "n0", &["ip", "link", "set", "eth1", "name", "wan"]).must()),
         &["calls the interface wan"],
     ),
     (
-        "a host end renamed",
-        "ovs",
-        |s, _| {
-            let end = host_end(s);
-            for change in [&["down"][..], &["name", "renamed0"][..]] {
-                let set = ["link", "set", &end].into_iter().chain(change.iter().copied());
-                assert!(s.in_namespace("ip").args(set).status().expect("ip").success());
-            }
-        },
+        "an interface deleted in its node",
+        BOTH,
+        |s, lab| drop(in_node(s, lab, "n0", &["ip", "link", "delete", "eth1"]).must()),
         NOT_UP,
     ),
     (
-        "redirects deleted",
-        "kernel",
+        "a host end renamed",
+        BOTH,
         |s, _| {
-            let every = "ip -o link show | sed -n 's/^[0-9]*: \\(nl[^@:]*\\).*/\\1/p' | while read -r end; do tc filter del dev \"$end\" ingress; done";
-            assert!(s.in_namespace("sh").args(["-c", every]).status().expect("sh").success());
+            let end = host_end(s);
+            ip(s, &["link", "set", &end, "down"]);
+            ip(s, &["link", "set", &end, "name", "renamed0"]);
         },
         NOT_UP,
     ),
-    ("the database of Open vSwitch wiped", "ovs", |s, _| s.ovs.wipe(), NOT_UP),
+    ("a host end deleted", BOTH, |s, _| ip(s, &["link", "delete", &host_end(s)]), NOT_UP),
+    ("a redirect deleted", KERNEL, |s, _| tc(s, &["filter", "del", "dev", &host_end(s), "ingress"]), NOT_UP),
+    (
+        "the place of a redirect deleted",
+        KERNEL,
+        |s, _| tc(s, &["qdisc", "del", "dev", &host_end(s), "ingress"]),
+        NOT_UP,
+    ),
+    ("the database of Open vSwitch wiped", OVS, |s, _| s.ovs.wipe(), NOT_UP),
 ];
 
 pub fn rows() {
     let rounds = size(5, 1);
-    for (what, plane, breaks, shows) in KINDS {
-        let (mut shown, mut mended) = (Duration::ZERO, Duration::ZERO);
-        for _ in 0..rounds {
-            let mut sandbox = Sandbox::start(Mode::One);
-            let lab = sandbox.lab("repair");
-            sandbox.deploy(&on_plane(plane, &topology(&lab, 2, &links(2)[..1].to_vec())));
-            until(|| is_whole(&sandbox, &lab));
-            let watch = Watch::start(&sandbox, &lab);
-            let begin = Instant::now();
-            breaks(&mut sandbox, &lab);
-            until(|| shows.iter().any(|words| watch.said(words)));
-            shown = shown.max(begin.elapsed());
-            until(|| is_whole(&sandbox, &lab));
-            mended = mended.max(begin.elapsed());
-            drop(watch);
-            sandbox.netloom(&["destroy", &lab, "--yes"]).must();
+    for (what, planes, breaks, shows) in KINDS {
+        for plane in planes {
+            broken(&format!("{what} ({plane})"), plane, rounds, breaks, shows);
         }
-        within(&format!("{what}: shown, slowest of {rounds}"), shown, BARS[0]);
-        within(&format!("{what}: all well again"), mended, BARS[1]);
     }
     management_network(&Sandbox::start(Mode::One), rounds);
+}
+
+fn broken(what: &str, plane: &str, rounds: usize, breaks: fn(&mut Sandbox, &str), shows: &[&str]) {
+    let (mut shown, mut mended) = (Duration::ZERO, Duration::ZERO);
+    for _ in 0..rounds {
+        let mut sandbox = Sandbox::start(Mode::One);
+        let lab = sandbox.lab("repair");
+        sandbox.deploy(&on_plane(plane, &topology(&lab, 2, &links(2)[..1].to_vec())));
+        until(|| is_whole(&sandbox, &lab));
+        let watch = Watch::start(&sandbox, &lab);
+        let begin = Instant::now();
+        breaks(&mut sandbox, &lab);
+        until(|| shows.iter().any(|words| watch.said(words)));
+        shown = shown.max(begin.elapsed());
+        until(|| is_whole(&sandbox, &lab));
+        mended = mended.max(begin.elapsed());
+        drop(watch);
+        sandbox.netloom(&["destroy", &lab, "--yes"]).must();
+    }
+    within(&format!("{what}: shown, slowest of {rounds}"), shown, BARS[0]);
+    within(&format!("{what}: all well again"), mended, BARS[1]);
 }
 
 /// A management network is not put back under nodes that run: they say that it is gone, and what to do.
@@ -137,8 +147,18 @@ fn is_whole(sandbox: &Sandbox, lab: &str) -> bool {
 
 /// Name of a host end.
 fn host_end(sandbox: &Sandbox) -> String {
-    let ports = sandbox.ovs.vsctl(&["list-ports", sandbox.bridge()]).must().stdout;
-    ports.split_whitespace().next().expect("a port").to_owned()
+    let shown = sandbox.in_namespace("ip").args(["-brief", "link", "show"]).output().expect("ip");
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    let names = shown.lines().filter_map(|line| line.split(['@', ' ']).next());
+    names.filter(|name| name.starts_with("nl")).min().expect("a host end").to_owned()
+}
+
+fn ip(sandbox: &Sandbox, args: &[&str]) {
+    assert!(sandbox.in_namespace("ip").args(args).status().expect("ip").success(), "ip {args:?}");
+}
+
+fn tc(sandbox: &Sandbox, args: &[&str]) {
+    assert!(sandbox.in_namespace("tc").args(args).status().expect("tc").success(), "tc {args:?}");
 }
 
 /// How long until it holds.

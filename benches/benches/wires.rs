@@ -115,8 +115,8 @@ async fn growth(host: &mut Host, plain: &[Node; 2], kernel: &[Node; 2], ovs: &[N
             }
             host.up(slice).await;
             there = ports;
-            let rounds = size(1_000, 100);
-            let turns = Turns::take(size(5, 1), || round_trip(pair, rounds), || round_trip(plain, rounds));
+            let rounds = size(500, 100);
+            let turns = Turns::take(size(21, 1), || round_trip(pair, rounds), || round_trip(plain, rounds));
             let what = format!("round trip with {ports} ports, {name} / plain veth");
             told(&what, &text(turns.measured()), &text(turns.floor()), &format!("{:.2}", turns.ratio()));
         }
@@ -492,7 +492,7 @@ impl Host {
         {
         }
         let begun = Instant::now();
-        let request = pb::EnsureRequest { term: 1, slice: Some(slice) };
+        let request = pb::EnsureRequest { term: 1, slice: Some(slice), ..pb::EnsureRequest::default() };
         self.client.ensure(request).await.expect("taken note of");
         while !missing.is_empty() {
             let next = tokio::time::timeout(Duration::from_secs(60), events.message()).await;
@@ -509,7 +509,8 @@ impl Host {
     }
 
     async fn remove(&mut self, wire_ids: Vec<u64>) {
-        let left = self.client.remove(pb::RemoveRequest { term: 1, wire_ids }).await.expect("an answer");
+        let request = pb::RemoveRequest { term: 1, wire_ids, ..pb::RemoveRequest::default() };
+        let left = self.client.remove(request).await.expect("an answer");
         assert_eq!(left.into_inner().failures, [], "left over");
     }
 }

@@ -19,7 +19,7 @@ mod pair;
 mod sandbox;
 mod watch;
 
-pub use command::{Output, finish, run, run_with_input};
+pub use command::{Frozen, Output, finish, run, run_with_input};
 pub use controllers::Controllers;
 pub use docker::Docker;
 pub use host::Host;

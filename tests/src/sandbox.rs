@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::command::{Output, finish, run};
+use crate::command::{Frozen, Output, finish, run};
 use crate::docker::{Docker, run_at};
 use crate::http::{Reply, request};
 use crate::namespace::Namespace;
@@ -341,6 +341,11 @@ impl Sandbox {
     /// Pids of the programs.
     pub fn pids(&self) -> Vec<u32> {
         self.programs.lock().expect("no holder panics").iter().map(|(_, c)| c.id()).collect()
+    }
+
+    /// Stops its programs, in the middle of whatever they do, until what this returns is dropped.
+    pub fn freeze(&self) -> Vec<Frozen> {
+        self.pids().into_iter().map(Frozen::new).collect()
     }
 
     /// Pid of one of the programs.
