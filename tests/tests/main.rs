@@ -60,6 +60,7 @@ mod main {
     pub mod uplinks;
     pub mod virtual_machines;
     pub mod vrnetlab;
+    pub mod whole;
 }
 
 /// True when Docker and Open vSwitch are there and this is root; otherwise the test is skipped, loudly.
