@@ -35,6 +35,7 @@ mod main {
     pub mod change;
     pub mod controllers;
     pub mod crash;
+    pub mod demo;
     pub mod dependencies;
     pub mod docs;
     pub mod doors;
