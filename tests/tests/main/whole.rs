@@ -54,9 +54,13 @@ fn the_leader_is_killed_in_a_deploy_and_a_host_is_cut_off() {
     // One that was never started has no time of it.
     let running = || lives().into_iter().filter(|life| !life.contains(" 0001-")).collect::<Vec<_>>();
 
-    // Every link goes across, and two nodes are to start when the leader is gone.
+    // Every link goes across, and two nodes wait until the first one has a file, which it gets when the leader is gone.
     let mut text = line(LAB, 4);
-    for (n, more) in [(1, ""), (2, ""), (3, ", startup-delay: 3"), (4, ", startup-delay: 3")] {
+    let (check, wait) = (
+        ", healthcheck: {test: [CMD-SHELL, test -e /go], interval: 1, start-period: 300}",
+        ", stages: {create: {wait-for: [{node: n1, stage: healthy}]}}",
+    );
+    for (n, more) in [(1, check), (2, ""), (3, wait), (4, wait)] {
         let host = if n % 2 == 1 { "rack1" } else { "rack2" };
         let node = format!("    n{n}: {{placement: {{host: {host}}}{more}}}\n");
         text = text.replacen(&format!("    n{n}:\n"), &node, 1);
@@ -66,7 +70,7 @@ fn the_leader_is_killed_in_a_deploy_and_a_host_is_cut_off() {
     let mut deploy = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("netloom starts");
     let mut is_over = || deploy.try_wait().is_ok_and(|status| status.is_some());
     eventually("two nodes run", BOUND, || running().len() == 2 || is_over());
-    let (first, early) = (running(), is_over());
+    let first = running();
     let begun = Instant::now();
     both.end(0, "netloom-scheduler", Signal::SIGKILL);
     for n in 0..2 {
@@ -75,9 +79,11 @@ fn the_leader_is_killed_in_a_deploy_and_a_host_is_cut_off() {
     let taken = begun.elapsed();
     println!("answered again after {taken:?}");
     assert!(taken < TAKEOVER, "{taken:?}");
+    assert!(running() == first && !is_over(), "the deploy goes on");
+    finish(&mut both.netloom(0, &["exec", LAB, "n1", "--", "touch", "/go"]), None).must();
     let said = deploy.wait_with_output().expect("netloom ends");
     let told = [said.stdout, said.stderr].concat();
-    assert!(said.status.success() && !early, "{}", String::from_utf8_lossy(&told));
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&told));
     is_well(&both);
     let made = lives();
     assert!(made.len() == 4 && first.len() == 2, "each once: {first:?} {made:?}");
