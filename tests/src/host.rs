@@ -39,7 +39,7 @@ impl Host {
         host
     }
 
-    /// Makes the nth machine, from 1, on a switch of the sandbox's ([`Sandbox::make_switch`]), where it is 10.99.0.1n. Its Docker has these images.
+    /// Makes the nth machine, from 1, on the switch of controllers that started alone, whose host the sandbox is: there it is 10.99.0.1n. Its Docker has these images.
     pub fn on_switch(sandbox: &Sandbox, n: u8, images: &[&str]) -> Host {
         let port = format!("up{n}");
         let host = Host::make(sandbox, &format!("h{n}"), &format!("10.99.0.1{n}"), &port, images);
