@@ -18,7 +18,7 @@ demo-vm: ## The same with virtual machines: builds a guest, pushes it, deploys t
 demo-down: ## Remove the demos' labs, their netloomd and all their data
 	@scripts/demo.sh down
 
-cluster-demo: ## A lab on two hosts, one of which is cut off and comes back; removes all of it again (KEEP=1 leaves it running)
+cluster-demo: ## Two controllers and a lab on two hosts: the one that leads is killed, a host is cut off and comes back; removes all of it again (KEEP=1 leaves it running)
 	@KEEP=$(KEEP) scripts/cluster-demo.sh up
 
 cluster-demo-down: ## Remove what a cluster-demo left

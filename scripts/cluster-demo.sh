@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Many hosts, shown on one machine: a controller on PostgreSQL and two hosts, each a network namespace, the hosts with an
-# Open vSwitch and a Docker of their own, on one switch. They join over TLS; examples/ospf-triangle.clab.yml is spread over
-# both; one of them is cut off and comes back.
+# Many hosts, shown on one machine: two controllers on PostgreSQL and Redis, and two hosts, each a network namespace with an
+# Open vSwitch and a Docker of its own, on one switch. They join over TLS; examples/ospf-triangle.clab.yml is spread over
+# both; the controller that leads is killed; a host is cut off and comes back, live in `netloom inspect --watch`.
 #
 #   scripts/cluster-demo.sh up      show it, and remove all of it again, also when it fails or is interrupted
 #   KEEP=1 scripts/cluster-demo.sh up   leave it running at the end, to go on with
@@ -21,9 +21,7 @@ hosts=(rack1 rack2)
 bin=${CARGO_TARGET_DIR:-$repo/target}/debug
 dir=/var/lib/netloom-cluster-demo
 ns=nlcd-
-net=10.254.77 # the controller is .1, the hosts are .11 and .12
-controller=$dir/controller
-socket=$controller/run/api.sock
+net=10.254.77 # the controllers are .1 and .2, the hosts are .11 and .12
 
 nl() { "$bin/netloom" --endpoint "unix:$socket" "$@"; }
 json() { nl "$@" --format json; }
@@ -49,7 +47,7 @@ address_of() { echo "$net.1${1#rack}"; }
 
 # --- what it is made of ---
 
-# A machine: a namespace with a cable to the switch, which is in the controller's.
+# A machine: a namespace with a cable to the switch, which is in that of the controllers.
 make_machine() { # NAME
     ip netns add "$ns$1"
     ip -n "$ns$1" link set lo up
@@ -57,14 +55,15 @@ make_machine() { # NAME
 
 make_network() {
     local host
-    make_machine controller
-    ip -n ${ns}controller link add switch type bridge
-    ip -n ${ns}controller address add "$net.1/24" dev switch
-    ip -n ${ns}controller link set switch up
+    make_machine controllers
+    ip -n "${ns}controllers" link add switch type bridge
+    ip -n "${ns}controllers" address add "$net.1/24" dev switch
+    ip -n "${ns}controllers" address add "$net.2/24" dev switch
+    ip -n "${ns}controllers" link set switch up
     for host in "${hosts[@]}"; do
         make_machine "$host"
-        ip link add "$host" netns ${ns}controller type veth peer name up0 netns "$ns$host"
-        ip -n ${ns}controller link set "$host" master switch up
+        ip link add "$host" netns "${ns}controllers" type veth peer name up0 netns "$ns$host"
+        ip -n "${ns}controllers" link set "$host" master switch up
         ip -n "$ns$host" address add "$(address_of "$host")/24" dev up0
         ip -n "$ns$host" link set up0 up
     done
@@ -73,13 +72,21 @@ make_network() {
 postgres_program() { find /usr/lib/postgresql -path "*/bin/$1" | sort -V | tail -n 1; }
 
 start_postgres() {
-    local data=$dir/postgres
+    local data=$dir/postgres name
     install -d -o postgres -g postgres "$data"
     as_postgres "$(postgres_program initdb)" --no-sync --no-locale --encoding=UTF8 --auth=trust --username=netloom \
         -D "$data/db" >"$dir/initdb.log" || die "initdb: see $dir/initdb.log"
-    serve controller "$dir/postgres.log" setpriv --reuid=postgres --regid=postgres --clear-groups \
+    serve controllers "$dir/postgres.log" setpriv --reuid=postgres --regid=postgres --clear-groups \
         "$(postgres_program postgres)" -D "$data/db" -k "$data" -c listen_addresses= -c fsync=off
     within 30 "$(postgres_program pg_isready)" -q -h "$data" || die "PostgreSQL does not answer; see $dir/postgres.log"
+    for name in scheduler images; do
+        as_postgres "$(postgres_program createdb)" -h "$data" -U netloom "$name" || die "PostgreSQL makes no database"
+    done
+}
+
+start_redis() {
+    serve controllers "$dir/redis.log" redis-server --port 0 --unixsocket "$dir/redis.sock" --save '' --appendonly no --dir "$dir"
+    within 10 redis-cli -s "$dir/redis.sock" ping || die "Redis does not answer; see $dir/redis.log"
 }
 
 # It refuses to run as root.
@@ -112,29 +119,45 @@ tunnel_address = "$(address_of "$1")"
 END
 }
 
-start_controller() {
-    local program
-    mkdir -p "$controller"
+start_controller() { # NUMBER
+    local program at=$dir/controller$1 database=postgres://netloom@${dir//\//%2F}%2Fpostgres
+    mkdir -p "$at"
     # So little CPU may be reserved on a host that the lab needs both.
-    cat >"$controller/netloom.toml" <<END
-data_dir = "$controller/data"
-run_dir = "$controller/run"
+    cat >"$at/netloom.toml" <<END
+data_dir = "$at/data"
+run_dir = "$at/run"
 hosts = [] # this machine runs no nodes
+redis = "unix://$dir/redis.sock"
+[endpoints]
+scheduler = ["https://$net.1:7611", "https://$net.2:7611"]
+image_registry = ["https://$net.1:7612", "https://$net.2:7612"]
+[gateway]
+listen = "$net.$1:7600"
 [scheduler]
-database = "postgres://netloom@${dir//\//%2F}%2Fpostgres/postgres"
-join_listen = "0.0.0.0:7601"
+listen = "https://$net.$1:7611"
+database = "$database/scheduler"
+join_listen = "$net.$1:7601"
 cpu_overcommit = $(awk -v n="$(nproc)" 'BEGIN { print 0.32 / n }')
+[image_registry]
+listen = "https://$net.$1:7612"
+database = "$database/images"
+blobs = "$dir/images"
 END
+    programs=()
     for program in scheduler image-registry gateway; do
-        serve controller "$controller/$program.log" "$bin/netloom-$program" --config "$controller/netloom.toml"
+        serve controllers "$at/$program.log" "$bin/netloom-$program" --config "$at/netloom.toml"
+        programs+=($!)
     done
-    within 30 nl host list || die "the controller does not answer; see $controller/*.log"
+    within 30 answers "$1" || die "controller $1 does not answer; see $at/*.log"
 }
+
+answers() { "$bin/netloom" --endpoint "unix:$dir/controller$1/run/api.sock" host list; }
+stands_by() { grep -q 'this one stands by' "$dir/controller$1/scheduler.log"; }
 
 join_host() { # NAME
     local token
     token=$(json host token | jq -r .token)
-    in_ns "$1" "$bin/netloom-host" join "https://$net.1:7601" - --id "$1" --label "rack=${1#rack}" --config "$dir/$1/netloom.toml" <<<"$token" | sed 's/^/    /'
+    in_ns "$1" "$bin/netloom-host" join "https://$net.1:7601,https://$net.2:7601" - --id "$1" --label "rack=${1#rack}" --config "$dir/$1/netloom.toml" <<<"$token" | sed 's/^/    /'
     serve "$1" "$dir/$1/netloom-host.log" "$bin/netloom-host" --config "$dir/$1/netloom.toml"
 }
 
@@ -215,16 +238,31 @@ timed() {
 
 is_unknown() { [ "$(states_on "$1")" = NODE_STATE_UNKNOWN ]; }
 
+# What `netloom inspect --watch` tells from now on, between the other lines.
+watch() {
+    "$bin/netloom" --endpoint "unix:$socket" inspect "$lab" --watch > >(tee "$dir/watch.log" | sed -u 's/^/      | /') 2>&1 &
+    watching=$!
+    echo "$watching" >>"$dir/pids"
+    within 10 told_of READY || die "inspect --watch tells nothing"
+}
+told_of() { grep -q "$1" "$dir/watch.log"; }
+
 starting=() # pids of what starts hosts beside this
+programs=() # pids of the controller that was started last
+watching=
 
 up() {
-    local host pid far=rack2 before
-    step "two hosts with Open vSwitch and Docker, a switch between them, and PostgreSQL"
+    local host pid far=rack2 before leading
+    step "two hosts with Open vSwitch and Docker, a switch between them, PostgreSQL and Redis"
     make_network
     for host in "${hosts[@]}"; do start_host "$host" & starting+=($!); done
     start_postgres
-    step "the controller: gateway, scheduler and image registry on PostgreSQL"
-    start_controller
+    start_redis
+    step "two controllers, each a gateway, a scheduler and an image registry: the first leads, the second is asked"
+    start_controller 1
+    leading=("${programs[@]}")
+    start_controller 2
+    timed 10 "controller 2 stands by" stands_by 2
     for pid in "${starting[@]}"; do wait "$pid"; done
     step "the hosts join, each with a token, over TLS"
     for host in "${hosts[@]}"; do join_host "$host"; done
@@ -241,8 +279,15 @@ up() {
     ping_all
     before=$(containers)
 
-    step "$far is cut off: its cable to the switch is pulled"
-    ip -n ${ns}controller link set "$far" down
+    step "controller 1, which leads, is killed"
+    kill -s KILL "${leading[@]}"
+    timed 5 "controller 2 leads, and knows the lab" all_is_well
+    start_controller 1
+    timed 10 "controller 1 is back, and stands by" stands_by 1
+
+    step "$far is cut off: its cable to the switch is pulled; what inspect --watch tells stands behind |"
+    watch
+    ip -n "${ns}controllers" link set "$far" down
     timed 10 "its nodes are UNKNOWN" is_unknown "$far"
     timed 10 "ends of its links on rack1 have no carrier" carriers_are rack1 0
     nl host list
@@ -251,11 +296,13 @@ up() {
     [ "$(containers)" = "$before" ] || die "a container was made, removed or started anew"
 
     step "the cable is plugged again"
-    ip -n ${ns}controller link set "$far" up
+    ip -n "${ns}controllers" link set "$far" up
     timed 60 "every node is READY and every link UP" all_is_well
     timed 10 "ends of its links on rack1 have carrier" carriers_are rack1 1
     timed 60 "every router has two Full neighbours" full 2 "${routers[@]}"
     ping_all
+    told_of UNKNOWN || die "inspect --watch did not tell that nodes are UNKNOWN"
+    stop_pids TERM "$watching"
     [ "$(containers)" = "$before" ] || die "a container was made, removed or started anew"
     say "the same containers as before, none of them started anew"
     nl inspect "$lab"
@@ -267,7 +314,7 @@ up() {
     Go on (as root):
       export NETLOOM_ENDPOINT=unix:$socket
       $bin/netloom inspect $lab --watch
-      ip -n ${ns}controller link set $far down      # and up again
+      ip -n ${ns}controllers link set $far down     # and up again
       $bin/netloom shell $lab r1                    # vtysh
       nsenter --net=/run/netns/${ns}rack1 bash      # on a host
     Stop, and leave nothing behind:
@@ -332,7 +379,7 @@ remove_all() {
     while path=$(mounts_below "$dir" | tail -n 1) && [ -n "$path" ]; do
         umount --lazy "$path" || die "cannot unmount $path"
     done
-    for host in controller "${hosts[@]}"; do
+    for host in controllers "${hosts[@]}"; do
         [ ! -e "/run/netns/$ns$host" ] || ip netns delete "$ns$host"
     done
     rm -rf "$dir" || die "cannot remove $dir"
@@ -344,7 +391,7 @@ finish() {
     trap - EXIT INT TERM
     if [ "$code" != 0 ] && [ -d "$dir" ]; then
         step "it failed; the last lines of the logs"
-        tail -n 5 "$controller"/*.log "$dir"/rack*/netloom-host.log 2>/dev/null || true
+        tail -n 5 "$dir"/controller*/*.log "$dir"/rack*/netloom-host.log 2>/dev/null || true
     fi
     step "removing it"
     kill "${starting[@]}" 2>/dev/null || true
@@ -371,8 +418,9 @@ case ${1:-} in
         cargo build --workspace --bins --locked
         as_root "make network namespaces and run hosts in them" "$repo/scripts/cluster-demo.sh" up-as-root "$bin" "$keep"
         ;;
-    up-as-root) # asked for by up
-        bin=$2 keep=$3
+    up-as-root) # asked for by up, and by a test, in a directory and namespaces of its own
+        bin=$2 keep=$3 dir=${4:-$dir} ns=${5:-$ns}
+        socket=$dir/controller2/run/api.sock
         claim 0
         [ -z "$(ls -A "$dir")" ] || { step "removing what an earlier one left"; remove_all; claim 0; }
         trap finish EXIT

@@ -1,4 +1,4 @@
-//! Several controllers over one PostgreSQL and one Redis, in front of one sandbox's host: each has a gateway, a scheduler and an image registry, as separate programs.
+//! Several controllers over one PostgreSQL and one Redis, in front of one sandbox's host or of machines that join: each has a gateway, a scheduler and an image registry, as separate programs.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,8 @@ const CLUSTER: &str = include_str!("../../deploy/compose/cluster.toml");
 const PROGRAMS: [&str; 3] = ["netloom-scheduler", "netloom-image-registry", "netloom-gateway"];
 /// Bound of a start and of an end.
 const BOUND: Duration = Duration::from_secs(60);
+/// Where machines join controllers that have no host of their own.
+pub const TO_JOIN: &str = "https://10.99.0.1:7601,https://10.99.0.2:7601";
 
 /// See the module.
 pub struct Controllers {
@@ -25,7 +27,7 @@ pub struct Controllers {
     pub postgres: Postgres,
     /// What wakes them.
     pub redis: Redis,
-    /// The host: its compute service simulates.
+    /// The host, whose compute service simulates; or that of the controllers, which runs no node.
     pub host: Sandbox,
     programs: Vec<(usize, &'static str, Child)>,
 }
@@ -33,54 +35,86 @@ pub struct Controllers {
 impl Controllers {
     /// Starts the host and both controllers, of which the first leads. Their configuration is that of `deploy/compose/cluster.toml`, but for where things are.
     pub fn start() -> Controllers {
-        let (postgres, redis) = (Postgres::start(), Redis::start());
-        postgres.run("CREATE DATABASE images");
-        let host = Sandbox::prepare(Mode::Host, "[compute]\ndrivers = [\"sim\"]\n");
-        let dir = host.path().display().to_string();
-        // Each has an address of its own on this machine, and so a name for its certificate.
-        let [a, b, ..] = *uuid::Uuid::new_v4().as_bytes();
-        let address = |n: usize, port: u16| format!("https://127.{a}.{b}.{}:{port}", n + 1);
-        host.configure(&format!("[compute.sim]\nfile = \"{dir}/sim.json\"\n"));
-        let url = postgres.url();
-        let mut controllers = Controllers { postgres, redis, host, programs: Vec::new() };
+        let mut controllers = Controllers::prepare("[compute]\ndrivers = [\"sim\"]\n");
+        let dir = controllers.path().display().to_string();
+        controllers.host.configure(&format!("[compute.sim]\nfile = \"{dir}/sim.json\"\n"));
+        let endpoints = format!(
+            "[endpoints]\ncompute = \"unix:{dir}/run/compute.sock\"\nnetwork = \"unix:{dir}/run/network.sock\""
+        );
         for n in 0..2 {
-            let mut text = CLUSTER.to_owned();
-            for (there, here) in [
-                ("/var/lib/netloom\"", format!("{dir}/c{n}/data\"")),
-                ("/run/netloom\"", format!("{dir}/c{n}/run\"")),
-                ("/var/lib/netloom-images", format!("{dir}/blobs")),
-                ("redis://redis:6379/0", controllers.redis.url()),
-                ("postgres://netloom@postgres/scheduler", url.clone()),
-                ("postgres://netloom@postgres/images", url.replace("/postgres", "/images")),
-                ("https://scheduler1:7611", address(0, 7611)),
-                ("https://scheduler2:7611", address(1, 7611)),
-                ("https://registry1:7612", address(0, 7612)),
-                ("https://registry2:7612", address(1, 7612)),
-                ("https://0.0.0.0:7611", address(n, 7611)),
-                ("https://0.0.0.0:7612", address(n, 7612)),
-                ("0.0.0.0:7600", String::new()),
+            let more = [
                 ("0.0.0.0:7601", "127.0.0.1:0".to_owned()),
                 ("hosts = []", "host = \"local\"".to_owned()),
-                (
-                    "[endpoints]",
-                    format!(
-                        "[endpoints]\ncompute = \"unix:{dir}/run/compute.sock\"\nnetwork = \"unix:{dir}/run/network.sock\""
-                    ),
-                ),
-            ] {
-                assert!(text.contains(there), "{there} is in the file");
-                text = text.replace(there, &here);
-            }
-            controllers.host.write(&format!("c{n}/netloom.toml"), &text);
+                ("[endpoints]", endpoints.clone()),
+            ];
+            controllers.configure(n, "127.0.0", &more);
         }
         controllers.host.run_programs();
-        for n in 0..2 {
-            PROGRAMS.iter().for_each(|program| controllers.run(n, program));
-            eventually("the host is heard of", BOUND, || {
-                controllers.get(n, "/v1/hosts/local").is_ok_and(|r| r.body["state"] == "HOST_STATE_ONLINE")
-            });
-        }
+        controllers.run_all();
+        controllers.until_online(&["local"]);
         controllers
+    }
+
+    /// The same without a host: machines join at [`TO_JOIN`], and are on one switch with both controllers ([`Host::on_switch`](crate::Host::on_switch)).
+    pub fn start_alone() -> Controllers {
+        let mut controllers = Controllers::prepare("");
+        controllers.host.make_switch(&["10.99.0.1/24", "10.99.0.2/24"]);
+        for n in 0..2 {
+            controllers.configure(n, "10.99.0", &[("0.0.0.0:7601", format!("10.99.0.{}:7601", n + 1))]);
+        }
+        controllers.run_all();
+        controllers
+    }
+
+    /// The databases, and a host that runs nothing yet.
+    fn prepare(more: &str) -> Controllers {
+        let (postgres, redis) = (Postgres::start(), Redis::start());
+        postgres.run("CREATE DATABASE images");
+        Controllers { postgres, redis, host: Sandbox::prepare(Mode::Host, more), programs: Vec::new() }
+    }
+
+    /// Writes the configuration of a controller. They have addresses of this network, and so names for their certificates.
+    fn configure(&self, n: usize, network: &str, more: &[(&str, String)]) {
+        let (dir, url) = (self.path().display(), self.postgres.url());
+        let address = |n: usize, port: u16| format!("https://{network}.{}:{port}", n + 1);
+        let all = [
+            ("/var/lib/netloom\"", format!("{dir}/c{n}/data\"")),
+            ("/run/netloom\"", format!("{dir}/c{n}/run\"")),
+            ("/var/lib/netloom-images", format!("{dir}/blobs")),
+            ("redis://redis:6379/0", self.redis.url()),
+            ("postgres://netloom@postgres/scheduler", url.clone()),
+            ("postgres://netloom@postgres/images", url.replace("/postgres", "/images")),
+            ("https://scheduler1:7611", address(0, 7611)),
+            ("https://scheduler2:7611", address(1, 7611)),
+            ("https://registry1:7612", address(0, 7612)),
+            ("https://registry2:7612", address(1, 7612)),
+            ("https://0.0.0.0:7611", address(n, 7611)),
+            ("https://0.0.0.0:7612", address(n, 7612)),
+            ("0.0.0.0:7600", String::new()),
+        ];
+        let text = all.iter().chain(more).fold(CLUSTER.to_owned(), |text, (there, here)| {
+            assert!(text.contains(there), "{there} is in the file");
+            text.replace(there, here)
+        });
+        self.host.write(&format!("c{n}/netloom.toml"), &text);
+    }
+
+    /// Starts the programs of both, of which the first leads.
+    fn run_all(&mut self) {
+        for n in 0..2 {
+            PROGRAMS.iter().for_each(|program| self.run(n, program));
+            eventually("it answers", BOUND, || self.get(n, "/v1/hosts").is_ok_and(|r| r.status == 200));
+        }
+    }
+
+    /// Waits until both say of these hosts that they are heard of.
+    pub fn until_online(&self, hosts: &[&str]) {
+        let is_online = |n: usize, host: &str| {
+            self.get(n, &format!("/v1/hosts/{host}")).is_ok_and(|r| r.body["state"] == "HOST_STATE_ONLINE")
+        };
+        eventually(&format!("{hosts:?} are heard of"), BOUND, || {
+            (0..2).all(|n| hosts.iter().all(|host| is_online(n, host)))
+        });
     }
 
     fn dir(&self, controller: usize) -> PathBuf {
@@ -106,7 +140,9 @@ impl Controllers {
     pub fn run(&mut self, controller: usize, program: &'static str) {
         let log =
             File::options().create(true).append(true).open(self.log(controller, program)).expect("a log");
-        let child = Command::new(binary(program))
+        let child = self
+            .host
+            .in_namespace(binary(program))
             .arg("--config")
             .arg(self.dir(controller).join("netloom.toml"))
             .stdin(Stdio::null())
@@ -140,6 +176,18 @@ impl Controllers {
 
     fn log(&self, controller: usize, program: &str) -> PathBuf {
         self.dir(controller).join(format!("{program}.log"))
+    }
+
+    /// Starts again what has ended by itself, as a service manager does.
+    pub fn run_again(&mut self) {
+        let ended = |child: &mut Child| child.try_wait().is_ok_and(|status| status.is_some());
+        let at = |programs: &mut Vec<(usize, &'static str, Child)>| {
+            programs.iter_mut().position(|(_, _, child)| ended(child))
+        };
+        while let Some(at) = at(&mut self.programs) {
+            let (controller, program, _) = self.programs.remove(at);
+            self.run(controller, program);
+        }
     }
 
     /// What a program of a controller logged.

@@ -34,15 +34,30 @@ pub struct Host {
 impl Host {
     /// Makes the machine and its cable: the sandbox is 10.99.0.1 on it, this is 10.99.0.2. Its Docker has these images.
     pub fn beside(sandbox: &Sandbox, images: &[&str]) -> Host {
-        let name = format!("{}h", sandbox.bridge());
-        let dir = sandbox.path().join("host");
+        let host = Host::make(sandbox, "h", "10.99.0.2", "up0", images);
+        run("ip", &["-n", sandbox.bridge(), "addr", "add", "10.99.0.1/24", "dev", "up0"]).must();
+        host
+    }
+
+    /// Makes the nth machine, from 1, on the switch of controllers that started alone, whose host the sandbox is: there it is 10.99.0.1n. Its Docker has these images.
+    pub fn on_switch(sandbox: &Sandbox, n: u8, images: &[&str]) -> Host {
+        let port = format!("up{n}");
+        let host = Host::make(sandbox, &format!("h{n}"), &format!("10.99.0.1{n}"), &port, images);
+        run("ip", &["-n", sandbox.bridge(), "link", "set", &port, "master", "switch"]).must();
+        host
+    }
+
+    /// The machine, and a cable: `up0` with this address there, in the sandbox an interface without one.
+    fn make(sandbox: &Sandbox, suffix: &str, address: &str, port: &str, images: &[&str]) -> Host {
+        let name = format!("{}{suffix}", sandbox.bridge());
+        let dir = sandbox.path().join(format!("host-{suffix}"));
         std::fs::create_dir_all(&dir).expect("a directory");
         let namespace = Arc::new(Namespace::make(&name));
-        let cable = ["link", "add", "up0", "netns", &name, "type", "veth", "peer", "name", "up0", "netns"];
+        let cable = ["link", "add", "up0", "netns", &name, "type", "veth", "peer", "name", port, "netns"];
         run("ip", &[&cable[..], &[sandbox.bridge()]].concat()).must();
-        for (namespace, address) in [(sandbox.bridge(), "10.99.0.1/24"), (&name, "10.99.0.2/24")] {
-            run("ip", &["-n", namespace, "addr", "add", address, "dev", "up0"]).must();
-            run("ip", &["-n", namespace, "link", "set", "up0", "up"]).must();
+        run("ip", &["-n", &name, "addr", "add", &format!("{address}/24"), "dev", "up0"]).must();
+        for (namespace, end) in [(sandbox.bridge(), port), (&name, "up0")] {
+            run("ip", &["-n", namespace, "link", "set", end, "up"]).must();
         }
         let ovs = Ovs::start(&dir.join("ovs"), namespace.clone());
         let docker = Docker::start(&dir.join("docker"), namespace.clone());
@@ -50,7 +65,7 @@ impl Host {
         let config = format!(
             "data_dir = {data:?}\nrun_dir = {run:?}\n[compute]\ndrivers = [\"docker\"]\ndocker_socket = {socket:?}\n\
              [network]\nbridge = {name:?}\novsdb_socket = {db:?}\novs_run_dir = {ovs:?}\n\
-             tunnel_address = \"10.99.0.2\"\n",
+             tunnel_address = {address:?}\n",
             data = dir.join("data"),
             run = dir.join("run"),
             socket = docker.socket(),
@@ -96,8 +111,12 @@ impl Host {
     pub fn join(&mut self, sandbox: &Sandbox, id: &str) {
         let said = sandbox.netloom(&["host", "token", "--format", "json"]).must().stdout;
         let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
-        let token = said["token"].as_str().expect("a token");
-        self.netloom_host(&["join", "https://10.99.0.1:7601", token, "--id", id]).must();
+        self.join_at("https://10.99.0.1:7601", said["token"].as_str().expect("a token"), id);
+    }
+
+    /// Joins at an endpoint with a token, as this host, and starts serving.
+    pub fn join_at(&mut self, endpoint: &str, token: &str, id: &str) {
+        self.netloom_host(&["join", endpoint, token, "--id", id]).must();
         self.start();
     }
 

@@ -20,7 +20,7 @@ mod sandbox;
 mod watch;
 
 pub use command::{Frozen, Output, finish, run, run_with_input};
-pub use controllers::Controllers;
+pub use controllers::{Controllers, TO_JOIN};
 pub use docker::Docker;
 pub use host::Host;
 pub use http::{Reply, request};

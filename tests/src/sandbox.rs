@@ -216,8 +216,17 @@ impl Sandbox {
         self.dir.path().join("data")
     }
 
+    /// Makes a switch for machines beside this one, which has these addresses on it.
+    pub(crate) fn make_switch(&self, addresses: &[&str]) {
+        run("ip", &["-n", &self.name, "link", "add", "switch", "type", "bridge"]).must();
+        for address in addresses {
+            run("ip", &["-n", &self.name, "address", "add", address, "dev", "switch"]).must();
+        }
+        run("ip", &["-n", &self.name, "link", "set", "switch", "up"]).must();
+    }
+
     /// A command of this machine in the network namespace of the sandbox's host, where its programs listen.
-    pub fn in_namespace(&self, program: &str) -> Command {
+    pub fn in_namespace(&self, program: impl Into<PathBuf>) -> Command {
         self.namespace.command(program)
     }
 

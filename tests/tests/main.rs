@@ -35,6 +35,7 @@ mod main {
     pub mod change;
     pub mod controllers;
     pub mod crash;
+    pub mod demo;
     pub mod dependencies;
     pub mod docs;
     pub mod doors;
@@ -50,6 +51,7 @@ mod main {
     pub mod mended;
     pub mod moved_machines;
     pub mod ospf;
+    pub mod oversubscribed;
     pub mod reboot;
     pub mod repair;
     pub mod second_day;
@@ -59,6 +61,7 @@ mod main {
     pub mod uplinks;
     pub mod virtual_machines;
     pub mod vrnetlab;
+    pub mod whole;
 }
 
 /// True when Docker and Open vSwitch are there and this is root; otherwise the test is skipped, loudly.

@@ -145,7 +145,7 @@ mod tests {
                 rejections: vec![api::HostRejection {
                     host: "local".into(),
                     code: "INSUFFICIENT_MEMORY".into(),
-                    detail: "needs 64.0 GiB, 1.2 of 16.0 free".into(),
+                    detail: "needs 65536 MiB memory, 1229 MiB of 16384 MiB free, 64307 MiB missing".into(),
                     resolvable: false,
                 }],
             }],
@@ -156,7 +156,7 @@ mod tests {
   ~ node h1                exec changed
   - link r1:eth1--r2:eth1  not in the file any more
   ! node big  fits on no host
-           local: needs 64.0 GiB, 1.2 of 16.0 free [INSUFFICIENT_MEMORY]; waiting does not help
+           local: needs 65536 MiB memory, 1229 MiB of 16384 MiB free, 64307 MiB missing [INSUFFICIENT_MEMORY]; waiting does not help
 Plan: 1 to make, 1 to make anew, 1 to change, 1 to remove, 1 that fit nowhere
 ";
         assert_eq!(text(Style::PLAIN, &plan), expected);

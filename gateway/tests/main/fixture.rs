@@ -84,7 +84,7 @@ pub fn nodes() -> Vec<ps::NodeFacts> {
         let rejection = p::HostRejection {
             host: "local".into(),
             code: "INSUFFICIENT_MEMORY".into(),
-            detail: "needs 64.0 GiB, 1.0 of 24.0 free".into(),
+            detail: "needs 65536 MiB memory, 1024 MiB of 24576 MiB free, 64512 MiB missing".into(),
             resolvable: true,
         };
         ps::NodeFacts {

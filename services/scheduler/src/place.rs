@@ -186,8 +186,12 @@ impl Room {
         type Told = fn(u64) -> String;
         let lack = |code: &'static str, what: &str, of: fn(&Resources) -> u64, told: Told| {
             let (wants, free, all) = (of(&wants), of(&free), of(&has));
-            let detail = || format!("needs {} {what}, {} of {} free", told(wants), told(free), told(all));
-            (wants > free).then(|| (code, detail(), wants <= all))
+            let missing = wants.saturating_sub(free);
+            let detail = || {
+                let [wants, free, all, missing] = [wants, free, all, missing].map(told);
+                format!("needs {wants} {what}, {free} of {all} free, {missing} missing")
+            };
+            (missing > 0).then(|| (code, detail(), wants <= all))
         };
         let lack = lack("INSUFFICIENT_CPU", "CPU", |r| r.cpu_millis, cores)
             .or_else(|| lack("INSUFFICIENT_MEMORY", "memory", |r| r.memory_bytes, mib))
@@ -207,7 +211,8 @@ fn silent(runtime: Runtime) -> String {
 }
 
 fn cores(millis: u64) -> String {
-    format!("{}.{:02}", millis / 1_000, millis % 1_000 / 10)
+    let exact = format!("{}.{:03}", millis / 1_000, millis % 1_000);
+    exact.strip_suffix('0').unwrap_or(&exact).to_owned()
 }
 
 fn mib(bytes: u64) -> String {

@@ -1,6 +1,6 @@
 //! A lab on two hosts: what is true of one is true of two.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netloom_tests::{Pair, Sandbox, eventually, in_node};
 use serde_json::Value;
@@ -119,6 +119,88 @@ fn a_lab_runs_on_two_hosts_as_on_one() {
     assert!(ping("56"));
     assert_eq!([pid(&one), pid(&other)], before, "no node was started anew");
 
+    near.netloom(&["destroy", &lab, "--yes"]).must();
+    for host in [&pair.near, &pair.far] {
+        assert_eq!(host.leftovers(), [] as [String; 0]);
+    }
+}
+
+/// How long the two hosts are cut off from each other: paths are measured each minute, and neighbours of the kernel's are forgotten after one.
+const LONG: Duration = Duration::from_secs(70);
+
+/// Nothing passes between two hosts that are both heard of, and nobody is told: for longer than paths stay measured and addresses known. Nothing moves, no interface gets another MTU, and frames pass as soon as the network does.
+#[test]
+fn hosts_that_are_cut_off_from_each_other_for_long_keep_what_they_have() {
+    if !real("across::hosts_that_are_cut_off_from_each_other_for_long_keep_what_they_have") {
+        return;
+    }
+    let share = 0.1 / std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
+    let pair = Pair::start(&[IMAGE], &format!("[scheduler]\ncpu_overcommit = {share}\n"));
+    let (near, lab) = (&pair.near, pair.near.lab("apart"));
+    let paths = || {
+        let path = |host: &str| near.get(&format!("/v1/hosts/{host}")).map(|r| r.body["paths"][0].clone());
+        ["local", "far"].map(|host| path(host).unwrap_or_default())
+    };
+    let measured = || paths().iter().all(|path| path["mtuTo"] == 1450 && path["mtuFrom"] == 1450);
+    eventually("the paths are measured both ways", BOUND, measured);
+    near.deploy(&line(&lab, 4));
+    near.wait_ready(&lab, 4, 3, BOUND);
+    let on = |n: usize| std::ptr::eq(pair.host_of(&lab, &format!("n{n}")), near);
+    let at = (1..4).find(|n| on(*n) != on(n + 1)).expect("a link that crosses");
+    let ends = [(format!("n{at}"), "eth2"), (format!("n{}", at + 1), "eth1")];
+    // What is in the containers, whichever host they are on.
+    let lives = || {
+        let of = |n: usize| {
+            let (node, host) = (format!("n{n}"), pair.host_of(&lab, &format!("n{n}")));
+            (netloom_tests::container(host, &lab, &node), netloom_tests::pid_of(host, &lab, &node))
+        };
+        (1..=4).map(of).collect::<Vec<_>>()
+    };
+    let as_it_was = || {
+        let shown = near.lab_json(&lab);
+        assert_eq!((&shown["readyCount"], &shown["upLinkCount"]), (&4.into(), &3.into()), "{shown}");
+        for (node, interface) in &ends {
+            let shown =
+                in_node(pair.host_of(&lab, node), &lab, node, &["ip", "link", "show", interface]).stdout;
+            assert!(shown.contains("mtu 1450") && shown.contains("LOWER_UP"), "{node}: {shown}");
+        }
+    };
+    let (far_address, before) = (format!("10.0.{at}.2"), lives());
+    let ping = |size: &str| {
+        let args = ["exec", &lab, &ends[0].0, "--", "ping", "-c", "1", "-W", "1", "-s", size, &far_address];
+        near.netloom(&args).ok()
+    };
+    assert!(ping("1422"));
+
+    // The cable stays plugged, as where a switch between them fails: neither packets nor who has which address get through.
+    let there = |program: &str, args: &str| {
+        let mut command = pair.far.in_namespace(program);
+        assert!(command.args(args.split(' ')).status().expect("it runs").success(), "{program} {args}");
+    };
+    let cut = |cut: bool| {
+        let verb = if cut { "-A" } else { "-D" };
+        there("iptables", &format!("{verb} INPUT -i u0 -j DROP"));
+        there("iptables", &format!("{verb} OUTPUT -o u0 -j DROP"));
+        there("ip", &format!("link set u0 arp {}", if cut { "off" } else { "on" }));
+    };
+    cut(true);
+    let begun = Instant::now();
+    let unknown = || paths().iter().any(|path| path["problem"].as_str().is_some_and(|why| !why.is_empty()));
+    let mut seen = false;
+    while begun.elapsed() < LONG || !seen {
+        assert!(!ping("56"), "nothing passes");
+        as_it_was();
+        seen |= unknown();
+        assert!(begun.elapsed() < 2 * LONG, "nobody notices that the path is gone: {:?}", paths());
+    }
+    assert_eq!(lives(), before, "nothing moves, and nothing is started anew");
+
+    cut(false);
+    let begun = Instant::now();
+    eventually("frames pass again", BOUND, || ping("1422"));
+    println!("frames pass {:.1?} after the network does", begun.elapsed());
+    as_it_was();
+    assert_eq!(lives(), before);
     near.netloom(&["destroy", &lab, "--yes"]).must();
     for host in [&pair.near, &pair.far] {
         assert_eq!(host.leftovers(), [] as [String; 0]);

@@ -32,16 +32,7 @@ fn the_leader_is_killed_in_the_middle_of_a_deploy() {
     });
 
     let watch = Watching::start(&both, 1);
-    let mut text = "name: lab\ntopology:\n  defaults:\n    kind: linux\n    image: sim:1\n    labels: {sim.create-ms: '250'}\n  nodes:\n".to_owned();
-    (1..=NODES).for_each(|n| text += &format!("    n{n}:\n"));
-    let file = both.host.write("lab.clab.yml", &text).display().to_string();
-    let deploy =
-        both.netloom(1, &["deploy", "-t", &file]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut deploy = deploy.expect("netloom starts");
-    eventually("some nodes are made", BOUND, || {
-        (1..NODES).contains(&instances(&both).len()) || deploy.try_wait().is_ok_and(|status| status.is_some())
-    });
-    assert!(deploy.try_wait().expect("its state").is_none(), "the deploy goes on");
+    let deploy = deploy(&both, "lab");
 
     // What Redis knew is no loss.
     assert_eq!(both.redis.ask(&["FLUSHALL"]).trim(), "OK");
@@ -57,13 +48,7 @@ fn the_leader_is_killed_in_the_middle_of_a_deploy() {
     eprintln!("answered again after {taken:?}");
     assert!(taken < TAKEOVER, "{taken:?}");
 
-    let said = deploy.wait_with_output().expect("netloom ends");
-    assert!(
-        said.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&said.stdout),
-        String::from_utf8_lossy(&said.stderr)
-    );
+    ended_well(deploy);
     let labs: Vec<Value> = (0..2).map(|n| both.get(n, "/v1/labs/lab").expect("an answer").body).collect();
     assert_eq!(labs[0]["readyCount"], NODES, "{}", labs[0]);
     assert_eq!(labs[0]["uid"], labs[1]["uid"]);
@@ -103,6 +88,50 @@ fn the_leader_is_killed_in_the_middle_of_a_deploy() {
     }
     finish(&mut both.netloom(0, &["destroy", "lab", "--yes"]), None).must();
     eventually("nothing is left", BOUND, || instances(&both).is_empty());
+}
+
+/// PostgreSQL goes down in the middle of a deploy, for a moment and for so long that nobody may lead any more: the deploy goes on when it is back, and makes each node once.
+#[test]
+fn postgresql_is_restarted_in_the_middle_of_a_deploy() {
+    let test = "controllers::postgresql_is_restarted_in_the_middle_of_a_deploy";
+    if !crate::real(test) || !require(test, "postgres") || !require(test, "redis") {
+        return;
+    }
+    let mut both = Controllers::start();
+    for (lab, outage) in [("short", Duration::from_secs(1)), ("long", Duration::from_secs(6))] {
+        let mut deploy = deploy(&both, lab);
+        both.postgres.kill();
+        // Whoever ends for want of it is started again, as a service manager does.
+        let begun = Instant::now();
+        eventually("it is away for long enough", BOUND, || {
+            both.run_again();
+            begun.elapsed() > outage
+        });
+        both.postgres.start_again();
+        let begun = Instant::now();
+        eventually("the deploy is over", BOUND, || {
+            both.run_again();
+            deploy.try_wait().is_ok_and(|status| status.is_some())
+        });
+        eprintln!("away for {outage:?}: the deploy was over {:?} later", begun.elapsed());
+        ended_well(deploy);
+        for gateway in 0..2 {
+            let shown = both.get(gateway, &format!("/v1/labs/{lab}")).expect("an answer").body;
+            assert_eq!((&shown["readyCount"], &shown["operation"]), (&NODES.into(), &"".into()), "{shown}");
+        }
+        let made = instances(&both);
+        assert_eq!(made.len(), NODES, "each once");
+        assert!(made.values().all(|starts| *starts == 1), "and started once: {made:?}");
+        let operations = both.get(0, "/v1/operations").expect("an answer").body;
+        let states: Vec<&Value> =
+            operations["operations"].as_array().expect("operations").iter().map(|o| &o["state"]).collect();
+        assert!(states.iter().all(|state| **state == "OPERATION_STATE_SUCCEEDED"), "{operations}");
+        finish(&mut both.netloom(1, &["destroy", lab, "--yes"]), None).must();
+        eventually("nothing is left", BOUND, || instances(&both).is_empty());
+    }
+    for n in 0..2 {
+        assert!(!both.logged(n, "netloom-scheduler").contains("panicked"));
+    }
 }
 
 /// A leader that hangs keeps its sessions and its connections: nobody but who stands by sees that it does nothing any more.
@@ -229,6 +258,27 @@ fn what_the_compose_files_name_is_there() {
     for name in ["postgres", "redis", "scheduler1", "scheduler2", "registry1", "registry2"] {
         assert!(names.contains(name) && services.contains(&format!("\n  {name}:\n")), "{name}");
     }
+}
+
+/// Begins to deploy a lab through the second gateway, and is in the middle of it.
+fn deploy(both: &Controllers, lab: &str) -> Child {
+    let mut text = format!(
+        "name: {lab}\ntopology:\n  defaults:\n    kind: linux\n    image: sim:1\n    labels: {{sim.create-ms: '250'}}\n  nodes:\n"
+    );
+    (1..=NODES).for_each(|n| text += &format!("    n{n}:\n"));
+    let file = both.host.write(&format!("{lab}.clab.yml"), &text).display().to_string();
+    let mut command = both.netloom(1, &["deploy", "-t", &file]);
+    let mut deploy = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("netloom starts");
+    let mut is_over = || deploy.try_wait().is_ok_and(|status| status.is_some());
+    eventually("some nodes are made", BOUND, || (1..NODES).contains(&instances(both).len()) || is_over());
+    assert!(!is_over(), "the deploy goes on");
+    deploy
+}
+
+fn ended_well(deploy: Child) {
+    let said = deploy.wait_with_output().expect("netloom ends");
+    let told = [said.stdout, said.stderr].concat();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&told));
 }
 
 /// Instances by node, and how often each was started.

@@ -52,8 +52,11 @@ pub async fn send(origin: Origin, order: Order, ovs_run_dir: &Path) -> Result<()
             let job = move || by_socket(&find(index, host_end)?, order);
             within(&path, job).await.map_err(refused)
         }
-        Origin::Host(index) => {
-            let job = move || by_socket(&here(index)?, order);
+        Origin::Host(index, mtu) => {
+            let job = move || {
+                let link = here(index)?;
+                by_socket(&Link { mtu: mtu.unwrap_or(link.mtu), ..link }, order)
+            };
             tokio::task::spawn_blocking(job).await.map_err(|e| e.to_string())?.map_err(refused)
         }
         Origin::Port(bridge, port, index) => {

@@ -211,8 +211,8 @@ fn hosts_truly_too_small_name_what_is_missing() {
     assert_eq!(
         said,
         [
-            ("a", "INSUFFICIENT_CPU", "needs 20.00 CPU, 16.00 of 16.00 free", false),
-            ("b", "INSUFFICIENT_CPU", "needs 20.00 CPU, 2.00 of 32.00 free", true),
+            ("a", "INSUFFICIENT_CPU", "needs 20.00 CPU, 16.00 of 16.00 free, 4.00 missing", false),
+            ("b", "INSUFFICIENT_CPU", "needs 20.00 CPU, 2.00 of 32.00 free, 18.00 missing", true),
             ("c", "HOST_UNKNOWN", "is not heard of", true),
             (
                 "d",

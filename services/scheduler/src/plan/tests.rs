@@ -281,7 +281,10 @@ fn a_request_that_grows_beyond_the_host_is_named() {
     lab.nodes[0].cpu_request_millis = 2_000;
     assert!(overgrown(&lab, &busy).is_empty());
     lab.nodes[0].cpu_request_millis = 2_010;
-    assert_eq!(overgrown(&lab, &busy), ["a INSUFFICIENT_CPU needs 2.01 CPU, 2.00 of 4.00 free"]);
+    assert_eq!(
+        overgrown(&lab, &busy),
+        ["a INSUFFICIENT_CPU needs 2.01 CPU, 2.00 of 4.00 free, 0.01 missing"]
+    );
     lab.nodes[1].cpu_request_millis = 10;
     assert!(overgrown(&lab, &busy).is_empty(), "what another node gives back counts");
     // What did not grow is not asked about, and sums do not overflow.

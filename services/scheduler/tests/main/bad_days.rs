@@ -16,6 +16,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::fake::Existing;
 use crate::world::{BOUND, World, spec};
 
 /// A host whose every call takes ten seconds keeps waiting who needs it, and nobody else.
@@ -73,9 +74,22 @@ fn running(world: &World) -> BTreeMap<String, String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_deploys_at_once() {
+    two_hundred_deploys("").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_deploys_at_once_over_postgresql() {
+    if !require("bad_days::two_hundred_deploys_at_once_over_postgresql", "postgres") {
+        return;
+    }
+    let server = Postgres::start();
+    two_hundred_deploys(&format!("database = {:?}\n", server.url())).await;
+}
+
+async fn two_hundred_deploys(config: &str) {
     const LABS: usize = 200;
     const ROOM: usize = 160;
-    let world = World::with(&["h1", "h2", "h3", "h4"], "").await;
+    let world = World::with(&["h1", "h2", "h3", "h4"], config).await;
     let mut small = spec(1, &[]);
     small.nodes[0].cpu_request_millis = 4 * 4_000 / ROOM as u32;
     let (ours, lab) = (&world, &small);
@@ -138,6 +152,41 @@ async fn the_disk_of_postgresql_is_full() {
         let operation = world.destroy(lab).await.unwrap();
         assert_eq!(world.done(&operation.id).await.state(), p::OperationState::Succeeded);
     }
+    assert!(world.host().read(|s| s.exists.is_empty() && s.wires.is_empty()));
+}
+
+/// It is full while a deploy is under way: that waits for room, is told as it is then, and has made nothing twice.
+#[tokio::test]
+async fn the_disk_of_postgresql_is_full_in_the_middle_of_a_deploy() {
+    const NODES: usize = 10;
+    if !require("bad_days::the_disk_of_postgresql_is_full_in_the_middle_of_a_deploy", "postgres") {
+        return;
+    }
+    let server = Postgres::start_on_disk(128);
+    let world = World::with(&["h1"], &format!("database = {:?}\n", server.url())).await;
+    let mut large = spec(NODES as u32, &[(1, 2)]);
+    for node in &mut large.nodes {
+        // A row is written anew with each change of its node, and such a one fits into no page that is there.
+        let digits = (0..2_000).map(|_| uuid::Uuid::new_v4().to_string()).collect::<String>();
+        node.env.insert("A".into(), digits);
+    }
+    world.host().with(|s| s.hold = true);
+    let operation = world.apply("large", large).await.unwrap();
+    let told = || async { world.host().read(|s| s.wanted.len() == NODES) };
+    eventually("the host is told", BOUND, told).await;
+    server.fill(true);
+    world.host().with(|s| s.hold = false);
+    eventually("the host has made them", BOUND, || async { world.host().running().len() == NODES }).await;
+    let made = world.host().read(|s| s.exists.clone());
+    assert!(timeout(Duration::from_secs(3), world.done(&operation.id)).await.is_err(), "it goes on");
+    server.fill(false);
+    let operation = world.done(&operation.id).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+    world.link_is("large", "n1:eth1--n2:eth1", p::LinkState::Up).await;
+    let ids = |all: &BTreeMap<String, Existing>| all.values().map(|e| e.id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&world.host().read(|s| s.exists.clone())), ids(&made), "each once");
+    let gone = world.destroy("large").await.unwrap();
+    assert_eq!(world.done(&gone.id).await.state(), p::OperationState::Succeeded);
     assert!(world.host().read(|s| s.exists.is_empty() && s.wires.is_empty()));
 }
 

@@ -149,7 +149,11 @@ async fn a_node_asks_for_more_only_while_its_host_has_it() {
     let failure = world.apply("g", asking(1_600)).await.unwrap_err();
     assert_eq!(failure.code, netloom_model::failure::Code::FailedPrecondition);
     assert_eq!((failure.reason.as_str(), failure.metadata["nodes"].as_str()), ("INSUFFICIENT_CPU", "n1"));
-    assert!(failure.message.contains("n1: h1 needs 1.60 CPU, 1.50 of 4.00 free"), "{}", failure.message);
+    assert!(
+        failure.message.contains("n1: h1 needs 1.60 CPU, 1.50 of 4.00 free, 0.10 missing"),
+        "{}",
+        failure.message
+    );
     let kept = world.node("g", "n1").await;
     assert_eq!((kept.uid.as_str(), kept.spec.unwrap().cpu_request_millis), (uid.as_str(), 1_000));
     let operation = world.deploy("g", asking(1_500)).await;
@@ -187,7 +191,7 @@ async fn what_fits_runs_and_the_rest_waits_for_room() {
     assert_eq!(operation.state(), p::OperationState::Failed);
     let error = operation.error.unwrap();
     assert!(error.message.contains("1 of 3 nodes did not come up"), "{}", error.message);
-    assert!(error.message.contains("needs 1.50 CPU, 1.00 of 4.00 free"), "{}", error.message);
+    assert!(error.message.contains("needs 1.50 CPU, 1.00 of 4.00 free, 0.50 missing"), "{}", error.message);
     let unplaced = &operation.plan.unwrap().unplaced;
     assert_eq!((unplaced.len(), unplaced[0].rejections[0].code.as_str()), (1, "INSUFFICIENT_CPU"));
     let waits = world.node("big", "n3").await;

@@ -203,7 +203,7 @@ async fn a_lab_of_all_or_nothing_that_does_not_fit_changes_nothing_and_says_why_
     assert_eq!((failure.metadata["lab"].as_str(), failure.violations.len()), ("w", 1));
     assert_eq!(
         failure.violations[0].description,
-        "host h1: needs 3.00 CPU, 1.00 of 4.00 free; host h2: needs 3.00 CPU, 1.00 of 4.00 free"
+        "host h1: needs 3.00 CPU, 1.00 of 4.00 free, 2.00 missing; host h2: needs 3.00 CPU, 1.00 of 4.00 free, 2.00 missing"
     );
     assert!(world.lab("w").await.is_err());
     world.hosts.iter().for_each(|h| h.read(|s| assert!(s.wanted.is_empty())));
@@ -291,8 +291,8 @@ async fn disk_is_reserved_like_the_rest_and_one_that_is_not_known_is_no_limit() 
     assert_eq!(
         said("n4"),
         [
-            "h1: INSUFFICIENT_DISK needs 50.0 GiB disk, 0 B of 40.0 GiB free, false",
-            "h2: INSUFFICIENT_DISK needs 50.0 GiB disk, 1.0 GiB of 10.0 GiB free, false",
+            "h1: INSUFFICIENT_DISK needs 50.0 GiB disk, 0 B of 40.0 GiB free, 50.0 GiB missing, false",
+            "h2: INSUFFICIENT_DISK needs 50.0 GiB disk, 1.0 GiB of 10.0 GiB free, 49.0 GiB missing, false",
         ]
     );
     assert_eq!(unplaced.len(), 1, "{unplaced:?}");
@@ -305,7 +305,7 @@ async fn disk_is_reserved_like_the_rest_and_one_that_is_not_known_is_no_limit() 
     let failure = world.apply("l", lab.clone()).await.unwrap_err();
     assert_eq!(failure.reason, "INSUFFICIENT_DISK");
     assert!(
-        failure.message.contains("needs 11.0 GiB disk, 10.0 GiB of 10.0 GiB free"),
+        failure.message.contains("needs 11.0 GiB disk, 10.0 GiB of 10.0 GiB free, 1.0 GiB missing"),
         "{}",
         failure.message
     );
