@@ -50,6 +50,7 @@ mod main {
     pub mod mended;
     pub mod moved_machines;
     pub mod ospf;
+    pub mod planes;
     pub mod reboot;
     pub mod repair;
     pub mod second_day;
