@@ -90,7 +90,8 @@ fn cut_redirect(sandbox: &Sandbox) {
 
 /// The timers find and mend what no event tells of: a link that was cut, and a node whose process was killed.
 fn what_no_event_tells_of_is_mended_by_the_timers(mode: Mode) {
-    let deeds: [(&str, fn(&Sandbox), &str); 2] = [
+    type Deed = (&'static str, fn(&Sandbox), &'static str);
+    let deeds: [Deed; 2] = [
         (
             "ovs",
             |sandbox| drop(sandbox.ovs.ofctl("del-flows", sandbox.bridge(), &[]).must()),
