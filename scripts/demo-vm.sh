@@ -2,6 +2,9 @@
 # The demo with virtual machines: builds a small guest from Debian packages, pushes it, deploys
 # examples/vm-and-container.clab.yml, and shows that to a cable a virtual machine and a container are the same. Works where
 # guests are emulated too. `make demo-down` removes all of it.
+#
+#   scripts/demo-vm.sh            install, start and build what is missing before
+#   scripts/demo-vm.sh SOCKET     on a netloom that listens there; the machine stays as it is
 source "$(dirname "$0")/lib.sh"
 cd "$repo"
 
@@ -12,7 +15,7 @@ image=netloom/guest:local
 reach_s=60
 
 bin=${CARGO_TARGET_DIR:-$repo/target}/debug
-socket=/run/netloom/api.sock
+socket=${1:-/run/netloom/api.sock}
 
 # nl ARGUMENT…: netloom, by sudo for a user outside the group of its socket.
 nl() {
@@ -46,16 +49,18 @@ reaches() { # NODE ADDRESS
     say "$1 -> $2: $(sed -n 's/.* \([0-9]*\) \(packets \)\?received.*/\1 of 3 replies/p' <<<"$said")"
 }
 
-scripts/demo.sh start
+[ $# -gt 0 ] || scripts/demo.sh start
 step "a guest"
 scripts/guest.sh "$guest"
 step "whether netloom's host runs virtual machines"
 within 60 runs_machines || die "it does not: netloom host list says why"
 nl host list
 # As Debian's rule of udev has it; where libvirt's QEMU cannot open /dev/kvm, each definition takes libvirt most of a minute.
-step "whether libvirt can open /dev/kvm (sudo where it cannot)"
-if nl doctor libvirt-kvm --format json | jq -e 'any(.. | objects; .status? == "WARN" or .status? == "FAIL")' >/dev/null; then
-    as_root "let libvirt open /dev/kvm" "$bin/netloom" --endpoint "unix:$socket" doctor libvirt-kvm --fix --yes
+if [ $# = 0 ]; then
+    step "whether libvirt can open /dev/kvm (sudo where it cannot)"
+    if nl doctor libvirt-kvm --format json | jq -e 'any(.. | objects; .status? == "WARN" or .status? == "FAIL")' >/dev/null; then
+        as_root "let libvirt open /dev/kvm" "$bin/netloom" --endpoint "unix:$socket" doctor libvirt-kvm --fix --yes
+    fi
 fi
 step "pushing the guest's disk"
 nl image push "$guest" "$image"

@@ -5,8 +5,8 @@
 #   scripts/guest.sh [FILE]       a qcow2, by default target/guest/guest.qcow2
 #
 # Its console is the first serial port and has a shell, or a login where what it is told gives root a password in /etc/passwd; it says "netloom guest is ready (boot N)" there. Its interfaces are
-# eth0, eth1 and so on, all up; a NoCloud volume (`cidata`) gives it a name, its interfaces names and addresses, and a
-# script to run. /data is on its disk and stays; the rest of it is in memory. What went into a disk stands in FILE.recipe,
+# eth0, eth1 and so on, all up; a NoCloud volume (`cidata`) gives it a name, its interfaces names and addresses, a
+# script to run and a file to have. /data is on its disk and stays; the rest of it is in memory. What went into a disk stands in FILE.recipe,
 # and it is built again only when that has changed. No root is needed, and nothing is mounted.
 source "$(dirname "$0")/lib.sh"
 

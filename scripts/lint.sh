@@ -37,6 +37,20 @@ breaking() {
     fi
 }
 
+# A guest writes its disk, so that no kernel of a host may read what is on it: no service runs what would show it a disk, or mounts anything but what is here already.
+guest_disks() {
+    local found
+    found=$(grep -rnE 'qemu-nbd|losetup|guestmount|libguestfs|LOOP_(CTL|SET)|/dev/(loop|nbd)' --include='*.rs' services/*/src crates/*/src netloomd/src netloom-host/src |
+        grep -vE ':[0-9]+: *//' || true)
+    # Of mounts there are binds, and what sets how they spread.
+    found+=$(awk '
+        FNR == 1 { tests = 0 }
+        /#\[cfg\(test\)\]/ { tests = 1 }
+        !tests && /[^_a-zA-Z.]mount\(/ && !/fn mount\(/ && !/MS_BIND|MS_SHARED/ { print FILENAME ":" FNR ":" $0 }
+    ' $(grep -rlE 'nix::mount' --include='*.rs' services/*/src | grep -v tests))
+    [ -z "$found" ] || { say "disks of guests are not for a host's kernel: $found"; return 1; }
+}
+
 scripts/deps.sh lint
 scripts/tools.sh
 export PATH="$repo/.tools/bin:$PATH"
@@ -48,6 +62,7 @@ check "buf lint" buf lint
 check "buf format" buf format --diff --exit-code --exclude-path proto/google
 check "buf breaking" breaking
 check "systemd units" units
+check "disks of guests" guest_disks
 check "licences" scripts/licences.sh
 
 if [ ${#failed[@]} -gt 0 ]; then

@@ -17,6 +17,7 @@ mod namespace;
 mod ovs;
 mod pair;
 mod sandbox;
+mod traffic;
 mod watch;
 
 pub use command::{Frozen, Output, finish, run, run_with_input};
@@ -30,4 +31,5 @@ pub use namespace::Namespace;
 pub use ovs::Ovs;
 pub use pair::Pair;
 pub use sandbox::{Installed, Mode, Sandbox, binaries, eventually, on_plane};
+pub use traffic::Traffic;
 pub use watch::Watch;

@@ -1,7 +1,10 @@
 //! A network namespace of a test's own: what is a host's there is not the machine's.
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
+
+use nix::sched::{CloneFlags, setns};
 
 use crate::command::run;
 
@@ -28,6 +31,12 @@ impl Namespace {
             run("ip", &["-n", &namespace.name, "address", "add", address, "dev", name]).must();
             run("ip", &["-n", &namespace.name, "link", "set", name, "up"]).must();
         }
+    }
+
+    /// Takes this thread there, for as long as it runs.
+    pub fn enter(&self) {
+        let namespace = File::open(format!("/run/netns/{}", self.name)).expect("a namespace");
+        setns(namespace, CloneFlags::CLONE_NEWNET).expect("the right to enter it");
     }
 
     /// A command that runs in it. Mounts stay the machine's, which `ip netns exec` would change.

@@ -230,6 +230,11 @@ impl Sandbox {
         self.namespace.command(program)
     }
 
+    /// Takes this thread to where its programs listen on TCP, for as long as it runs.
+    pub fn enter_namespace(&self) {
+        self.namespace.enter();
+    }
+
     /// The API's socket.
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("run/api.sock")
@@ -321,7 +326,12 @@ impl Sandbox {
         std::fs::write(self.points(), format!("die {point} {nth}")).expect("a file");
     }
 
-    /// Lets the programs pass all fail points.
+    /// Keeps the programs from hearing of what others change, but by reading it.
+    pub fn go_deaf(&self) {
+        std::fs::write(self.points(), "deaf").expect("a file");
+    }
+
+    /// Lets the programs pass all fail points, and hear.
     pub fn pass_all_points(&self) {
         let _ = std::fs::remove_file(self.points());
     }

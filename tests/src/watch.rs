@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::sandbox::{Sandbox, eventually};
 
 /// How long a snapshot may take.
@@ -30,6 +32,19 @@ impl Watch {
         let watch = Watch { curl, file };
         eventually("the snapshot is complete", COMPLETE, || watch.said("SNAPSHOT_END"));
         watch
+    }
+
+    /// The states that were told of a node, one after the other.
+    pub fn states(&self, node: &str) -> Vec<String> {
+        let all = std::fs::read_to_string(&self.file).unwrap_or_default();
+        let state = |line: &str| {
+            let told = &serde_json::from_str::<Value>(line).ok()?["result"];
+            let is_of = told["node"]["name"].as_str()?.ends_with(&format!("/nodes/{node}"));
+            is_of.then(|| told["node"]["state"].as_str().unwrap_or_default().to_owned())
+        };
+        let mut states: Vec<String> = all.lines().filter_map(state).collect();
+        states.dedup();
+        states
     }
 
     /// True when these words were told.

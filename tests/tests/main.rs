@@ -52,6 +52,7 @@ mod main {
     pub mod moved_machines;
     pub mod ospf;
     pub mod oversubscribed;
+    pub mod planes;
     pub mod reboot;
     pub mod repair;
     pub mod second_day;

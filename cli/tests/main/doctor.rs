@@ -371,6 +371,46 @@ async fn a_module_is_loaded_now_and_at_each_start_or_nothing_is_left() {
     assert_eq!(files(&machine.path("etc/modules-load.d")), kept);
 }
 
+/// What loads modules is the test's, which does as it is told below /etc; so is what the kernel says of them.
+#[tokio::test]
+async fn guests_are_let_have_guests_from_now_on_and_a_second_run_changes_nothing() {
+    if !require("guests_are_let_have_guests_from_now_on_and_a_second_run_changes_nothing", "root") {
+        return;
+    }
+    let machine = Private::new();
+    let (nested, option) = ("modules/kvm_intel/parameters/nested", "etc/modprobe.d/netloom.conf");
+    for dir in ["modules/kvm_intel/parameters", "etc/modprobe.d"] {
+        std::fs::create_dir_all(machine.path(dir)).unwrap();
+    }
+    machine.write(nested, "N\n");
+    machine.write(option, "# mine\n");
+    machine.program(
+        "modprobe",
+        "echo $* >>asked
+        case $(grep -h '^options kvm_intel' /etc/modprobe.d/netloom.conf) in *nested=1*) echo Y ;; *) echo N ;; esac >/sys/module/kvm_intel/parameters/nested",
+    );
+    let more = "mount --bind modules /sys/module";
+    let found = machine.doctor(more, &["kvm-nested"]).await.expect(0);
+    assert!(found.out.starts_with("WARN  kvm-nested"), "{}", found.out);
+    let shown = machine.doctor(more, &["--fix", "--dry-run", "kvm-nested"]).await.expect(0);
+    assert!(shown.out.contains("+options kvm_intel nested=1\n"), "{}", shown.out);
+    assert!(shown.out.contains("run modprobe -r kvm_intel\nrun modprobe kvm_intel\n"), "{}", shown.out);
+    assert_eq!(
+        (machine.read(nested).as_str(), machine.read("asked").as_str()),
+        ("N\n", ""),
+        "only looked at"
+    );
+    let fixed = machine.doctor(more, &["--fix", "--yes", "kvm-nested"]).await.expect(0);
+    assert!(fixed.out.contains("FIXED   kvm-nested: kvm_intel lets guests run guests\n"), "{}", fixed.out);
+    assert_eq!(machine.read("asked"), "-r kvm_intel\nkvm_intel\n");
+    assert_eq!(machine.read(option), "# mine\noptions kvm_intel nested=1\n");
+    let kept = files(&machine.path("etc/modprobe.d"));
+    let again = machine.doctor(more, &["--fix", "--yes", "kvm-nested"]).await.expect(0);
+    assert!(again.out.contains("There is nothing that could be mended from here\n"), "{}", again.out);
+    assert_eq!(files(&machine.path("etc/modprobe.d")), kept);
+    assert_eq!(machine.read("asked"), "-r kvm_intel\nkvm_intel\n", "a second run changes nothing");
+}
+
 #[tokio::test]
 async fn a_check_that_does_not_exist_is_told_with_those_that_do() {
     let dir = tempfile::tempdir().unwrap();

@@ -10,6 +10,7 @@
 //! | nothing, or is not there | nothing |
 //! | `record` | the point's name is appended as a line to `<file>.passed` |
 //! | `die NAME N` | the program kills itself with KILL at the Nth passing of that point since the file says so |
+//! | `deaf` | events of what others change are not heard ([`is_deaf`]): what is mended then the timers mend. Where one came from is appended as a line to `<file>.passed` |
 
 /// Passes the point of a step: `fail_point::pass("compute.create", "before")`.
 #[inline]
@@ -18,6 +19,20 @@ pub fn pass(step: &str, when: &str) {
     told::pass(step, when);
     #[cfg(not(debug_assertions))]
     let _ = (step, when);
+}
+
+/// True when an event from there is to be treated as one that never came: `fail_point::is_deaf("compute.events")`.
+#[inline]
+pub fn is_deaf(to: &str) -> bool {
+    #[cfg(debug_assertions)]
+    {
+        told::is_deaf(to)
+    }
+    #[cfg(not(debug_assertions))]
+    {
+        let _ = to;
+        false
+    }
 }
 
 #[cfg(debug_assertions)]
@@ -37,18 +52,33 @@ mod told {
         }
     }
 
+    pub(super) fn is_deaf(to: &str) -> bool {
+        FILE.as_deref().is_some_and(|file| drops(file, to))
+    }
+
+    fn drops(file: &Path, source: &str) -> bool {
+        let is_asked = std::fs::read_to_string(file).is_ok_and(|asked| asked.trim() == "deaf");
+        if is_asked {
+            note(file, source);
+        }
+        is_asked
+    }
+
+    /// Appends a line to the list.
+    fn note(file: &Path, name: &str) {
+        let list = file.with_extension("passed");
+        let list = std::fs::File::options().create(true).append(true).open(list);
+        // One write a line: other programs append to the same list.
+        list.and_then(|mut list| list.write_all(format!("{name}\n").as_bytes()))
+            .expect("a list of fail points that can be written");
+    }
+
     fn obey(file: &Path, name: &str, passed: &Mutex<(String, u32)>, die: impl FnOnce()) {
         let Ok(asked) = std::fs::read_to_string(file) else { return };
         let asked = asked.trim();
         let words: Vec<&str> = asked.split(' ').collect();
         match words[..] {
-            ["record"] => {
-                let list = file.with_extension("passed");
-                let list = std::fs::File::options().create(true).append(true).open(list);
-                // One write a line: other programs append to the same list.
-                list.and_then(|mut list| list.write_all(format!("{name}\n").as_bytes()))
-                    .expect("a list of fail points that can be written");
-            }
+            ["record"] => note(file, name),
             ["die", at, nth] if at == name => {
                 let mut passed = passed.lock().expect("no holder panics");
                 if passed.0 != asked {
@@ -93,8 +123,11 @@ mod told {
             // Told anew, it counts anew.
             std::fs::write(&file, "die a.after 1\n").unwrap();
             assert_eq!(pass("a.after"), 2);
+            assert!(!drops(&file, "a.events"));
+            std::fs::write(&file, "deaf\n").unwrap();
+            assert!(drops(&file, "a.events"));
             let list = std::fs::read_to_string(dir.path().join("points.passed")).unwrap();
-            assert_eq!(list, "a.before\na.after\n");
+            assert_eq!(list, "a.before\na.after\na.events\n");
         }
     }
 }

@@ -250,7 +250,7 @@ impl<'a> Containers<'a> {
         (binds, volumes)
     }
 
-    /// Puts what was saved of a node where it was read: a bind there gives way to it.
+    /// Puts what was saved of a node where it was read: a bind there gives way to it. A virtual machine whose kind takes files is told it at its start.
     fn put_back(
         &mut self,
         saved: &str,
@@ -260,9 +260,9 @@ impl<'a> Containers<'a> {
         binds: &mut Vec<Bind>,
         report: &mut Report,
     ) {
-        if kind.runtime == Runtime::Libvirt {
+        if kind.runtime == Runtime::Libvirt && !kind.takes_files() {
             let message = format!(
-                "what was saved of {} is not put back into node {}, a virtual machine, into which nothing is mounted: have its startup-config write it",
+                "what was saved of {} is not put back into node {}, a virtual machine whose kind takes no files at its start: have its startup-config write it",
                 path.value, magic.node
             );
             report.warning(path.pos, "KEY_NOT_SUPPORTED", message);

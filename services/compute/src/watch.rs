@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use netloom_service::fail_point;
 
 use crate::driver::{Answer, Probe};
 use crate::error::Error;
@@ -85,6 +86,9 @@ async fn follow(host: &Arc<Host>, driver: usize, inventory: &Inventory) -> Resul
             }
             ids = next_batch(&mut events) => {
                 let Some(mut ids) = ids else { return Ok(()) };
+                if fail_point::is_deaf("compute.events") {
+                    continue;
+                }
                 ids.retain(|id| host.table.is_news(id));
                 look_at(host, driver, ids).await?;
             }

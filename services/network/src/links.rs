@@ -21,6 +21,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use netloom_service::fail_point;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{oneshot, watch};
@@ -273,6 +274,9 @@ impl Listener {
                 }
                 Err(e) => return Err(e),
             };
+            if fail_point::is_deaf("network.interfaces") {
+                continue;
+            }
             for message in messages(heard.bytes) {
                 let (kind, payload) = (message.message_type(), message.payload());
                 if !Controls::are_in(kind) {

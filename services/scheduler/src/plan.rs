@@ -255,7 +255,7 @@ fn nodes(
         let files = spec.files_of(&new.spec);
         let why = [reason::recreation(&old.spec, &new.spec, |node| hash_of(node, &files)), around];
         let why = why.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
-        let contents = reason::contents((&had(old, before), &old.spec), (spec, &new.spec), true);
+        let contents = reason::contents((&had(old, before), &old.spec), (spec, &new.spec), new.runtime, true);
         let verb = if stays { Verb::Recreate } else { Verb::Create };
         let (runtime, forces) = (new.runtime, format!("forces a new {}", instance_of(new.runtime)));
         let why = match made.anew(rows, new, uid) {
@@ -292,7 +292,7 @@ fn changed_in_place(
     ctx: Context<'_>,
 ) -> Option<(Verb, String)> {
     let (mut verb, mut reasons) = (Verb::Update, Vec::new());
-    let contents = reason::contents((&had(node, before), &node.spec), (after, &spec), false);
+    let contents = reason::contents((&had(node, before), &node.spec), (after, &spec), node.runtime, false);
     if ctx.revive && node.wanted == Wanted::Stopped {
         verb = Verb::Start;
         verbs::apply(node, verb);

@@ -1,10 +1,11 @@
 //! Images: pushed, looked at, used, removed; by the command line and over HTTP.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use netloom_tests::{Mode, Sandbox, eventually, run};
+use netloom_tests::{Mode, Sandbox, container, eventually, run};
 use serde_json::json;
 
 const BOUND: Duration = Duration::from_secs(40);
@@ -113,6 +114,111 @@ fn an_image_stands_for_its_kind(mode: Mode) {
     assert_eq!(ids[0], node["imageDigest"], "{node}");
 }
 
+/// An image comes to a host when a node is placed there, not when the node may begin at last.
+fn an_image_comes_when_its_node_is_placed(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let lab = sandbox.lab("early");
+    let tag = Tag(format!("nltest-{lab}:1"));
+    let name = tag.0.as_str();
+    sandbox.netloom(&["image", "push", crate::IMAGE, name]).must();
+    let is_here = || run("docker", &["image", "inspect", name]).ok();
+    assert!(!is_here(), "it is in the registry only");
+    let text = format!(
+        "name: {lab}\ntopology:\n  defaults: {{kind: linux}}\n  nodes:\n    n1:\n      image: {}\n      image-pull-policy: Never\n      healthcheck: {{test: [CMD-SHELL, \"test -e /go\"], interval: 1, retries: 100}}\n    n2:\n      image: {name}\n      stages: {{create: {{wait-for: [{{node: n1, stage: healthy}}]}}}}\n",
+        crate::IMAGE
+    );
+    let file = sandbox.write("early.clab.yml", &text).display().to_string();
+    let mut deploy = sandbox.command();
+    let mut deploy = deploy.args(["deploy", "-t", &file]).stdout(Stdio::null()).spawn().expect("netloom");
+    eventually("its image is here", BOUND, is_here);
+    eventually("the other node runs", BOUND, || sandbox.netloom(&["exec", &lab, "n1", "--", "true"]).ok());
+    assert_eq!(container(&sandbox, &lab, "n2"), None, "it waits for its turn");
+    sandbox.netloom(&["exec", &lab, "n1", "--", "touch", "/go"]).must();
+    assert!(deploy.wait().expect("it ends").success());
+    assert!(container(&sandbox, &lab, "n2").is_some());
+    sandbox.netloom(&["destroy", &lab, "-y"]).must();
+}
+
+/// A registry on loopback, gone with the value.
+struct Registry(Child);
+
+impl Registry {
+    /// In this network namespace, or where this test is; with users, only for those in the file. It keeps all in this directory.
+    fn start(sandbox: Option<&Sandbox>, dir: &Path, address: &str, users: &str) -> Registry {
+        let mut config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {:?}}}}}\nhttp: {{addr: {address:?}}}\n",
+            dir.join("data")
+        );
+        if !users.is_empty() {
+            let file = dir.join("htpasswd");
+            std::fs::write(&file, users).unwrap();
+            config += &format!("auth: {{htpasswd: {{realm: test, path: {file:?}}}}}\n");
+        }
+        let file = dir.join("config.yml");
+        std::fs::write(&file, config).unwrap();
+        let program = "docker-registry";
+        let mut command = sandbox.map_or_else(|| Command::new(program), |s| s.in_namespace(program));
+        let command = command.arg("serve").arg(&file).stdout(Stdio::null()).stderr(Stdio::null());
+        Registry(command.spawn().expect("docker-registry is installed"))
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A password, and what bcrypt makes of it.
+const PASSWORD: &str = "not-a-secret";
+const USERS: &str = "me:$2b$05$abcdefghijklmnopqrstuuVPNOToLP9MHdthRCXkVoiIF0qNKnk2G\n";
+
+/// A lab runs what was pulled from a registry that wants to know who asks.
+fn an_image_is_pulled_with_the_right_password_only(mode: Mode) {
+    let sandbox = Sandbox::start(mode);
+    let lab = sandbox.lab("pulled");
+    let dir = sandbox.path().join("registry");
+    std::fs::create_dir(&dir).unwrap();
+    // It is filled by the machine's Docker, where everybody may, and asked where netloom's loopback is.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let tag = Tag(format!("127.0.0.1:{port}/lab/test:1"));
+    {
+        let _filled = Registry::start(None, &dir, &format!("127.0.0.1:{port}"), "");
+        run("docker", &["tag", crate::IMAGE, &tag.0]).must();
+        eventually("it is filled", BOUND, || run("docker", &["push", "-q", &tag.0]).ok());
+    }
+    let _registry = Registry::start(Some(&sandbox), &dir, "127.0.0.1:5000", USERS);
+    let source = "127.0.0.1:5000/lab/test:1";
+    let mine = Tag(format!("nltest-{lab}:1"));
+    let pull = |password: &str| {
+        let auth = json!({"auths": {"127.0.0.1:5000": {"auth": base64(&format!("me:{password}"))}}});
+        let file = sandbox.write("auth.json", &auth.to_string()).display().to_string();
+        sandbox.netloom(&["image", "pull", source, &mine.0, "--auth-file", &file])
+    };
+    let mut refused = pull("wrong");
+    eventually("the registry answers", BOUND, || {
+        refused = pull("wrong");
+        !refused.stderr.contains("PULL_FAILED")
+    });
+    assert!(!refused.ok() && refused.stderr.contains("REGISTRY_DENIED"), "{}", refused.stderr);
+    assert!(!refused.stderr.contains("wrong"), "{}", refused.stderr);
+    let unknown = sandbox.netloom(&["image", "pull", source, &mine.0]);
+    assert!(unknown.stderr.contains("REGISTRY_DENIED"), "{}", unknown.stderr);
+    assert!(image(&sandbox, &mine.0)["stored"].is_null(), "nothing came of that");
+    pull(PASSWORD).must();
+    let stored = image(&sandbox, &mine.0)["stored"].clone();
+    assert_eq!(stored["format"], "IMAGE_FORMAT_DOCKER_ARCHIVE", "{stored}");
+    let text = format!("name: {lab}\ntopology:\n  nodes:\n    n1: {{kind: linux, image: {}}}\n", mine.0);
+    sandbox.deploy(&text);
+    assert_eq!(sandbox.node_json(&lab, "n1")["imageDigest"], stored["imageIds"][0]);
+    sandbox.netloom(&["destroy", &lab, "-y"]).must();
+}
+
+fn base64(text: &str) -> String {
+    netloom_tests::run_with_input(Command::new("base64").arg("-w0"), text).must().stdout
+}
+
 /// A push that is killed in the middle, also together with the server, goes on where it was.
 fn a_push_that_was_cut_goes_on(mode: Mode) {
     let sandbox = Sandbox::start(mode);
@@ -181,6 +287,8 @@ in_both_modes!(
     images_come_and_go,
     an_image_that_a_lab_uses_stays,
     an_image_stands_for_its_kind,
+    an_image_comes_when_its_node_is_placed,
+    an_image_is_pulled_with_the_right_password_only,
     a_push_that_was_cut_goes_on,
     an_upload_over_http_goes_on_at_its_offset,
 );

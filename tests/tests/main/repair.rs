@@ -77,18 +77,55 @@ fn a_deleted_flow_and_a_removed_port_come_back(mode: Mode) {
     sandbox.wait_ready(&lab, 2, 1, MENDED);
 }
 
+/// Deletes the redirect of one of the link's directions.
+fn cut_redirect(sandbox: &Sandbox) {
+    let links = sandbox.in_namespace("ip").args(["-o", "link"]).output().unwrap();
+    let links = String::from_utf8_lossy(&links.stdout).into_owned();
+    let name = links.split(": ").find(|word| word.starts_with("nl") && word.contains('@'));
+    let end = name.unwrap().split('@').next().unwrap();
+    assert_eq!(sandbox.joints(), [0, 2]);
+    let cut = sandbox.in_namespace("tc").args(["filter", "del", "dev", end, "ingress"]).status().unwrap();
+    assert!(cut.success());
+}
+
+/// The timers find and mend what no event tells of: a link that was cut, and a node whose process was killed.
+fn what_no_event_tells_of_is_mended_by_the_timers(mode: Mode) {
+    type Deed = (&'static str, fn(&Sandbox), &'static str);
+    let deeds: [Deed; 2] = [
+        (
+            "ovs",
+            |sandbox| drop(sandbox.ovs.ofctl("del-flows", sandbox.bridge(), &[]).must()),
+            "network.flows",
+        ),
+        ("kernel", cut_redirect, "network.interfaces"),
+    ];
+    for (plane, cut, source) in deeds {
+        let (sandbox, lab) = start_on(mode, "deaf", plane);
+        sandbox.go_deaf();
+        let is_dropped = |source: &str| sandbox.passed_points().iter().any(|line| line == source);
+        is_dropped("what came before");
+        cut(&sandbox);
+        eventually("an event of it was dropped", MENDED, || is_dropped(source));
+        eventually("the link is mended", MENDED, || pings(&sandbox, &lab));
+        sandbox.wait_ready(&lab, 2, 1, MENDED);
+        is_dropped("what came before");
+        let (n2, restarts) = (container(&sandbox, &lab, "n2").unwrap(), "restartCount");
+        let before = sandbox.node_json(&lab, "n2")[restarts].as_u64().unwrap_or_default();
+        docker(&["kill", &n2]).must();
+        eventually("an event of it was dropped", MENDED, || is_dropped("compute.events"));
+        eventually("the node was restarted", MENDED, || {
+            sandbox.node_json(&lab, "n2")[restarts].as_u64().unwrap_or_default() > before
+        });
+        eventually("the node is mended", MENDED, || pings(&sandbox, &lab));
+        sandbox.wait_ready(&lab, 2, 1, MENDED);
+        assert_eq!(container(&sandbox, &lab, "n2"), Some(n2));
+    }
+}
+
 fn a_deleted_redirect_comes_back(mode: Mode) {
     let (sandbox, lab) = start_on(mode, "redirect", "kernel");
     let watch = Watch::start(&sandbox, &lab);
-    let end = || {
-        let links = sandbox.in_namespace("ip").args(["-o", "link"]).output().unwrap();
-        let links = String::from_utf8_lossy(&links.stdout).into_owned();
-        let name = links.split(": ").find(|word| word.starts_with("nl") && word.contains('@'));
-        name.unwrap().split('@').next().unwrap().to_owned()
-    };
-    assert_eq!(sandbox.joints(), [0, 2]);
-    let cut = sandbox.in_namespace("tc").args(["filter", "del", "dev", &end(), "ingress"]).status().unwrap();
-    assert!(cut.success());
+    cut_redirect(&sandbox);
     eventually("the lost redirect is shown", SHOWN, || watch.said("LINK_STATE_DOWN"));
     eventually("it is back", MENDED, || sandbox.joints() == [0, 2] && pings(&sandbox, &lab));
     sandbox.wait_ready(&lab, 2, 1, MENDED);
@@ -149,6 +186,7 @@ in_both_modes!(
     links_and_addresses_survive_docker_restart,
     a_deleted_flow_and_a_removed_port_come_back,
     a_deleted_redirect_comes_back,
+    what_no_event_tells_of_is_mended_by_the_timers,
     a_wire_of_the_kernel_carries_on_while_netloom_and_open_vswitch_restart,
     all_wires_return_after_a_restart_of_open_vswitch,
     exec_runs_once_a_start_and_again_after_a_restart

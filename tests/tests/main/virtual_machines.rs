@@ -1,12 +1,23 @@
 //! Virtual machines and containers in one lab: from the image and the topology file to a routed network, through all services.
 
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use netloom_api::v1::ListNodesRequest;
+use netloom_api::v1::node_service_client::NodeServiceClient;
 use netloom_service::testing::libvirt::{Libvirtd, guest};
 use netloom_service::testing::require;
 use netloom_service::{Connector, Endpoint};
-use netloom_tests::{Mode, Sandbox, eventually, in_node, run};
+use netloom_tests::{Mode, Sandbox, Watch, binaries, eventually, finish, in_node, pid_of, run};
+use nix::pty::openpty;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::tcgetattr;
+use nix::unistd::Pid;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
@@ -82,7 +93,7 @@ fn example(lab: &str) -> String {
     let v1 = "    v1:\n      kind: linux\n";
     let own = [
         ("name: vm-and-container", format!("name: {lab}\nmgmt: {{ipv4-subnet: 172.30.7.0/24}}")),
-        (v1, format!("{v1}      env: {{PASSWORD: secret}}\n      save-file: /data/who\n      exec: [\"sh -c 'id -un >/data/who'\"]\n")),
+        (v1, format!("{v1}      env: {{PASSWORD: secret}}\n      save-file: /data/app.conf\n      exec: [\"sh -c 'id -un >/data/who'\"]\n")),
         (route, format!("{route}{SCRIPT}{PASSWORD}")),
         (
             "    v2:\n      kind: linux\n",
@@ -101,12 +112,19 @@ fn example(lab: &str) -> String {
     })
 }
 
-/// Once every call of libvirt froze every endpoint. Of calls that must not wait for it, the 99th in 100 is as quick as ever; what it takes exactly is for `make bench`.
-fn answers_at_once(sandbox: &Sandbox, lab: &str, time: Duration) {
+/// How long libvirt hangs, and how long what must not wait for it may take for the 99th in 100.
+const STALL: Duration = Duration::from_secs(30);
+const QUICK: Duration = Duration::from_millis(50);
+
+/// Once every call of libvirt froze every endpoint. How long the 99th in 100 takes of calls that must not wait for it, health and a list, made for so long.
+fn p99(sandbox: &Sandbox, lab: &str, time: Duration) -> Duration {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let _within = runtime.enter();
-    let of = |socket| HealthClient::new(Connector::default().channel(&Endpoint::Unix(socket)));
-    let mut health = [of(sandbox.socket()), of(sandbox.path().join("run/compute.sock"))];
+    let of = |socket| Connector::default().channel(&Endpoint::Unix(socket));
+    let gateway = of(sandbox.socket());
+    let mut nodes = NodeServiceClient::new(gateway.clone());
+    let compute = of(sandbox.path().join("run/compute.sock"));
+    let mut health = [gateway, compute].map(HealthClient::new);
     let mut took = Vec::new();
     let end = Instant::now() + time;
     while Instant::now() < end {
@@ -117,13 +135,125 @@ fn answers_at_once(sandbox: &Sandbox, lab: &str, time: Duration) {
             assert_eq!(checked.expect("an answer").into_inner().status, 1, "it serves");
         }
         let begin = Instant::now();
-        let nodes = sandbox.get(&format!("/v1/labs/{lab}/nodes")).expect("an answer").body;
+        let request = ListNodesRequest { parent: format!("labs/{lab}"), ..ListNodesRequest::default() };
+        let listed = runtime.block_on(nodes.list_nodes(request));
         took.push(begin.elapsed());
-        assert_eq!(nodes["nodes"].as_array().map(Vec::len), Some(4), "{nodes}");
+        assert_eq!(listed.expect("an answer").into_inner().nodes.len(), 4);
+        let begin = Instant::now();
+        let listed = sandbox.get(&format!("/v1/labs/{lab}/nodes")).expect("an answer").body;
+        took.push(begin.elapsed());
+        assert_eq!(listed["nodes"].as_array().map(Vec::len), Some(4), "{listed}");
+        std::thread::sleep(Duration::from_millis(2));
     }
     took.sort();
     let p99 = took[took.len() * 99 / 100];
-    assert!(p99 < Duration::from_millis(500), "of {} calls the 99th in 100 took {p99:?}", took.len());
+    eprintln!("of {} calls the 99th in 100 took {p99:?}, the slowest {:?}", took.len(), took.last());
+    p99
+}
+
+/// The lab of the example.
+const DEMO: &str = "vm-and-container";
+
+/// What `make demo-vm` does, on the example as it is, and what is typed at a machine's console by a person.
+fn demo(sandbox: &Sandbox) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut script = Command::new(root.join("scripts/demo-vm.sh"));
+    script.arg(sandbox.socket());
+    script.env("CARGO_TARGET_DIR", binaries().parent().expect("the directory of what is built"));
+    let said = finish(&mut script, None).must().stdout;
+    for (from, to) in [("r1", "10.1.0.10"), ("r1", "10.2.0.10"), ("v1", "10.2.0.10")] {
+        assert!(said.contains(&format!("{from} -> {to}: 3 of 3 replies")), "{said}");
+    }
+    assert!(said.contains("    Linux v1 "), "what was typed at the console was answered: {said}");
+    let carrier = said.lines().filter_map(|line| line.split_once("v1 sees carrier: "));
+    assert_eq!(carrier.map(|(_, seen)| seen).collect::<Vec<_>>(), ["1", "0", "1"], "{said}");
+
+    at_the_console(sandbox, DEMO, "v1");
+    assert_eq!(
+        exec(sandbox, DEMO, "v1", &["hostname"]),
+        ("v1\n".to_owned(), 0),
+        "nobody writes there any more"
+    );
+}
+
+/// What libvirt does not tell any more is not shown as if it had just been read, and what is not libvirt's is, as quickly as ever. Something else is done meanwhile.
+fn libvirt_hangs(sandbox: &Sandbox, libvirtd: &Libvirtd, lab: &str, meanwhile: impl FnOnce()) {
+    let started = || ["v1", "v2"].map(|node| sandbox.node_json(lab, node)["startTime"].clone());
+    let state = |node: &str| sandbox.node_json(lab, node)["state"].clone();
+    let before = started();
+    libvirtd.freeze();
+    let first = std::thread::scope(|scope| {
+        let measured = scope.spawn(|| p99(sandbox, lab, STALL));
+        meanwhile();
+        measured.join().expect("all is answered")
+    });
+    // Once more where the machine was busy with something else.
+    let stalled = if first < QUICK { first } else { p99(sandbox, lab, STALL / 3) };
+    eventually("what hangs is unknown", BOUND, || state("v1") == "NODE_STATE_UNKNOWN");
+    assert_eq!(state("r1"), "NODE_STATE_READY");
+    libvirtd.thaw();
+    let ready = || ["v1", "v2"].map(state).iter().all(|state| state == "NODE_STATE_READY");
+    eventually("all is as it was", BOUND, ready);
+    assert_eq!(started(), before, "nothing was started again");
+    // Where it still is, calls are slow whether libvirt hangs or not.
+    let bar = if stalled < QUICK { QUICK } else { 2 * p99(sandbox, lab, STALL / 3) };
+    assert!(
+        stalled < bar,
+        "of calls that must not wait for libvirt the 99th in 100 took {stalled:?}, not {bar:?}"
+    );
+}
+
+/// A machine whose QEMU is killed and a container whose process is tell the same, and come back.
+fn a_killed_one_is_told_alike(sandbox: &Sandbox, libvirtd: &Libvirtd, lab: &str) {
+    let watch = Watch::start(sandbox, lab);
+    let qemu = libvirtd.qemu(&format!("netloom-{lab}-v2")).expect("it runs");
+    kill(Pid::from_raw(qemu), Signal::SIGKILL).expect("it runs");
+    let pid = pid_of(sandbox, lab, "r2");
+    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).expect("it runs");
+    let told = |node: &str| watch.states(node).split_off(1);
+    let is_back = |node: &str| told(node).last().is_some_and(|state| state == "NODE_STATE_READY");
+    eventually("both are back", BOUND, || is_back("v2") && is_back("r2"));
+    assert_eq!(told("v2"), told("r2"));
+    for node in ["v2", "r2"] {
+        assert_eq!(sandbox.node_json(lab, node)["restartCount"], 1, "{node}");
+    }
+}
+
+/// Opens a machine's console at a terminal, types a command there, sees its answer and leaves by the key.
+fn at_the_console(sandbox: &Sandbox, lab: &str, node: &str) {
+    let terminal = openpty(None, None).expect("a terminal");
+    let settings = || tcgetattr(terminal.slave.as_fd()).expect("the settings of a terminal");
+    let before = settings();
+    let side = || terminal.slave.try_clone().expect("a file handle");
+    let mut command = sandbox.command();
+    command.args(["console", lab, node]).stdin(side()).stdout(side()).stderr(side());
+    let mut child = command.spawn().expect("netloom");
+    drop(command);
+    let shown = Arc::new(Mutex::new(String::new()));
+    let (mut reading, heard) =
+        (File::from(terminal.master.try_clone().expect("a file handle")), shown.clone());
+    let reader = std::thread::spawn(move || {
+        let mut part = [0; 4096];
+        while let Ok(n @ 1..) = reading.read(&mut part) {
+            *heard.lock().expect("no holder panics") += &String::from_utf8_lossy(&part[..n]);
+        }
+    });
+    let mut typing = File::from(terminal.master);
+    let says = |what: &str| {
+        let is_shown = || shown.lock().expect("no holder panics").contains(what);
+        eventually(&format!("{what:?} is shown at the console"), BOUND, is_shown);
+    };
+    eventually("the terminal is raw", BOUND, || settings() != before);
+    says("its serial port. Ctrl-] leaves it.");
+    typing.write_all(b"echo $((6 * 7)) is the answer\r").expect("it is typed");
+    says("42 is the answer");
+    typing.write_all(b"\x1d").expect("it is typed");
+    says(&format!("Left the console of {node}"));
+    assert_eq!(child.wait().expect("a child of this test").code(), Some(0));
+    assert!(settings() == before, "the terminal is as before");
+    // With its last other side closed a terminal ends.
+    drop(terminal.slave);
+    reader.join().expect("it reads to the end");
 }
 
 #[test]
@@ -154,11 +284,15 @@ fn a_lab_of_virtual_machines_and_containers_works() {
     let refused = sandbox.try_deploy(&text);
     assert!(!refused.ok() && refused.stderr.contains("IMAGE_MISSING"), "{}", refused.stderr);
     assert!(refused.stderr.contains("netloom image push"), "{}", refused.stderr);
-    let disk = guest().display().to_string();
-    sandbox.netloom(&["image", "push", &disk, "netloom/guest:local"]).must();
-    let raw = sandbox.path().join("guest.raw").display().to_string();
-    run("qemu-img", &["convert", "-O", "raw", &disk, &raw]).must();
-    sandbox.netloom(&["image", "push", &raw, "netloom/guest:raw", "--content", "raw"]).must();
+    demo(&sandbox);
+    libvirt_hangs(&sandbox, &libvirtd, DEMO, || {
+        let disk = guest().display().to_string();
+        let raw = sandbox.path().join("guest.raw").display().to_string();
+        run("qemu-img", &["convert", "-O", "raw", &disk, &raw]).must();
+        sandbox.netloom(&["image", "push", &raw, "netloom/guest:raw", "--content", "raw"]).must();
+    });
+    a_killed_one_is_told_alike(&sandbox, &libvirtd, DEMO);
+    sandbox.netloom(&["destroy", DEMO, "-y"]).must();
 
     let said = sandbox.deploy(&text);
     for step in ["v1  RUNNING", "v1  READY", "r1  READY"] {
@@ -207,6 +341,7 @@ fn a_lab_of_virtual_machines_and_containers_works() {
     }
 
     commands_and_configurations(&sandbox, &lab);
+    what_was_saved_is_given_back(&sandbox, &lab);
 
     // Stopped and started it is the same machine, with its disk, and its commands are run again.
     exec(&sandbox, &lab, "v1", &["rm", "/data/who"]);
@@ -215,21 +350,9 @@ fn a_lab_of_virtual_machines_and_containers_works() {
     // What its guest says by itself may stand between.
     let said = || exec(&sandbox, &lab, "v1", &["cat", "/data/who", "/data/boots"]);
     eventually("its commands were run again", BOUND, || said() == ("root\n2\n".to_owned(), 0));
+    assert_eq!(exec(&sandbox, &lab, "v1", &["cat", APP]).0, "third\n", "as it was told meanwhile");
 
     links_and_snapshots(&sandbox, &lab);
-
-    // What libvirt does not tell any more is not shown as if it had just been read, and what is not libvirt's is.
-    let started = || ["v1", "v2"].map(|node| sandbox.node_json(&lab, node)["startTime"].clone());
-    let state = |node: &str| sandbox.node_json(&lab, node)["state"].clone();
-    let before = started();
-    libvirtd.freeze();
-    answers_at_once(&sandbox, &lab, Duration::from_secs(4));
-    eventually("what hangs is unknown", BOUND, || state("v1") == "NODE_STATE_UNKNOWN");
-    assert_eq!(state("r1"), "NODE_STATE_READY");
-    libvirtd.thaw();
-    let ready = || ["v1", "v2"].map(state).iter().all(|state| state == "NODE_STATE_READY");
-    eventually("all is as it was", BOUND, ready);
-    assert_eq!(started(), before, "nothing was started again");
 
     sandbox.netloom(&["destroy", &lab, "-y"]).must();
     assert_eq!(libvirtd.virsh(&["list", "--all", "--name"]).expect("virsh").trim(), "");
@@ -294,6 +417,7 @@ fn links_and_snapshots(sandbox: &Sandbox, lab: &str) {
     assert!(last.is_some_and(|boot| boot.starts_with("(boot 1)")), "{log}");
     assert_eq!(snapshot(&["list", lab, "v1", "--format", "json"]).must().stdout.matches("kept").count(), 0);
     assert_eq!(sandbox.node_json(lab, "v1")["mgmtIpv4"], MGMT[0], "it has its address still");
+    assert_eq!(exec(sandbox, lab, "v1", &["cat", APP]).0, "third\n", "and is told what it was");
 }
 
 /// Commands in machines, and the configurations that they were told and tell.
@@ -308,13 +432,50 @@ fn commands_and_configurations(sandbox: &Sandbox, lab: &str) {
     assert_eq!(exec(sandbox, lab, "v2", &["cat", "/data/where"]), ("/data\n".to_owned(), 0));
     let shell = sandbox.netloom(&["exec", lab, "v2", "--", "sh", "-c", "exit 0"]);
     assert!(shell.ok(), "{}", shell.stderr);
+    set(sandbox, lab, "first");
     let dir = sandbox.path().join("saved");
     let saved = sandbox.netloom(&["save", lab, "--dir", &dir.display().to_string()]).must().stdout;
     assert!(saved.contains("4 configurations saved"), "{saved}");
     let config = |node| std::fs::read_to_string(dir.join(format!("{node}.cfg"))).expect("a configuration");
     assert_eq!(config("v2"), "10.2.0.10/24\nv2\n");
     // Of a plain Linux it is what its node says, whatever runs it.
-    assert_eq!(config("v1"), "root\n");
+    assert_eq!(config("v1"), "first\n");
+}
+
+/// What was saved of a machine is given back to it: to one that is made anew by that at once, and to one that was given something before at its next start.
+fn what_was_saved_is_given_back(sandbox: &Sandbox, lab: &str) {
+    let dir = sandbox.path().join("saved-v1");
+    let path = dir.display().to_string();
+    let save = || sandbox.netloom(&["save", lab, "v1", "--dir", &path]).must();
+    let file = sandbox.path().join("lab.clab.yml").display().to_string();
+    let deploy = || sandbox.netloom(&["deploy", "-t", &file, "--saved", &path]).must().stdout;
+    save();
+    set(sandbox, lab, "second");
+    save();
+    let history = std::fs::read_dir(dir.join("history/v1")).expect("what was saved before");
+    let before: Vec<_> =
+        history.map(|e| std::fs::read_to_string(e.expect("a file").path()).expect("text")).collect();
+    assert_eq!(before, ["first\n"]);
+    set(sandbox, lab, "lost");
+    deploy();
+    let app = || exec(sandbox, lab, "v1", &["cat", APP]);
+    assert_eq!(app(), ("second\n".to_owned(), 0), "a new machine has it");
+    set(sandbox, lab, "third");
+    save();
+    let said = deploy();
+    assert!(
+        said.contains("bind /data/app.conf: content changes; the node is given it when it next"),
+        "{said}"
+    );
+    set(sandbox, lab, "fourth");
+    assert_eq!(exec(sandbox, lab, "v1", &["cat", "/data/boots"]).0, "1\n", "it was not restarted for that");
+}
+
+/// The file that one of the machines is saved as.
+const APP: &str = "/data/app.conf";
+
+fn set(sandbox: &Sandbox, lab: &str, text: &str) {
+    assert_eq!(exec(sandbox, lab, "v1", &["sh", "-c", &format!("echo {text} >{APP}")]).1, 0);
 }
 
 /// A command in a node: what it wrote, and its exit code.

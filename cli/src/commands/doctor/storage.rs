@@ -46,9 +46,13 @@ struct Block([u8; 4096]);
 /// Writes a block past the cache, as virtual machines do with their disks, into a file that is gone afterwards.
 pub fn direct_io(directory: &Path) -> io::Result<()> {
     let path = existing(directory).join(format!(".netloom-doctor-{}", std::process::id()));
-    let mut options = std::fs::OpenOptions::new();
-    let mut file = options.write(true).create_new(true).custom_flags(libc::O_DIRECT).open(&path)?;
-    let written = file.write_all(&Block([0; 4096]).0);
+    // One that is refused direct I/O is made all the same, so it is made before it is asked for that.
+    std::fs::File::create_new(&path)?;
+    let written = std::fs::OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(&path)
+        .and_then(|mut file| file.write_all(&Block([0; 4096]).0));
     std::fs::remove_file(&path)?;
     written
 }
@@ -93,6 +97,24 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let _ = direct_io(&dir.path().join("images"));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    /// What a file system in memory alone says to it.
+    #[test]
+    fn a_disk_without_direct_io_is_told_and_nothing_is_left_on_it() {
+        use nix::mount::{MntFlags, MsFlags, mount, umount2};
+        if !netloom_service::testing::require("a_disk_without_direct_io_is_told", "root") {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        mount(Some("ramfs"), dir.path(), Some("ramfs"), MsFlags::empty(), None::<&str>).unwrap();
+        let tried = direct_io(&dir.path().join("images"));
+        let left = std::fs::read_dir(dir.path()).unwrap().count();
+        umount2(dir.path(), MntFlags::MNT_DETACH).unwrap();
+        assert_eq!(left, 0);
+        assert_eq!(tried.as_ref().unwrap_err().raw_os_error(), Some(libc::EINVAL));
+        let judged = judge_direct_io(&[(dir.path().to_owned(), tried)], true);
+        assert!(judged.status == Status::Fail && judged.evidence.contains("does not take it"), "{judged:?}");
     }
 
     #[test]

@@ -546,6 +546,11 @@ impl Kind {
         self.config.startup != Startup::None {}
     }
 
+    /// True when what is told its virtual machines at their start can be a file at any place.
+    pub fn takes_files(&self) -> bool {
+        self.runtime == Runtime::Libvirt && self.config.startup == Startup::Nocloud {}
+    }
+
     /// True when the addresses of a node's links are given to it.
     pub fn takes_addresses(&self) -> bool {
         match self.runtime {

@@ -2,7 +2,7 @@
 
 use super::{Catalogue, Ends, Kind};
 use crate::failure::Violation;
-use crate::spec::{LabSpec, NetworkMode, NodeSpec};
+use crate::spec::{Bind, BindSource, FileEntry, LabSpec, NetworkMode, NodeSpec};
 use crate::state::Runtime;
 
 /// What the machine has is what is counted: its limits where it has any, else what it asks for, in whole processors.
@@ -17,8 +17,18 @@ pub(super) fn size(spec: &mut NodeSpec) {
 /// Names of variables that say who logs in at the console: all of `env` that a virtual machine takes.
 const LOGIN: [&str; 2] = ["USERNAME", "PASSWORD"];
 
+/// Whether a bind is the file that a node is saved as, which its kind tells its machines at their start.
+fn is_told(bind: &Bind, node: &NodeSpec, kind: &Kind, files: &[FileEntry]) -> bool {
+    let is_file = matches!(&bind.source, BindSource::Bundle(path) if files.iter().any(|f| f.path == *path));
+    is_file && bind.target == node.save_file && !bind.read_only && kind.takes_files()
+}
+
 /// What a node asks for that only a container can have: its field, and what to do instead.
-fn only_for_containers(node: &NodeSpec, kind: &Kind) -> Vec<(&'static str, &'static str)> {
+fn only_for_containers(
+    node: &NodeSpec,
+    kind: &Kind,
+    files: &[FileEntry],
+) -> Vec<(&'static str, &'static str)> {
     const INSIDE: &str = "nothing of the host is mounted into a virtual machine: put it into the disk image, or give it a startup-config";
     const COMMAND: &str = "its kind does not say how commands are typed at its console: put them into its startup-config, or give the kind a table [command_line]";
     const FILE: &str = "its kind says of no shell at its console, by which a file is read: leave it out, or give the kind a table [command_line] with ends = \"status\"";
@@ -28,7 +38,7 @@ fn only_for_containers(node: &NodeSpec, kind: &Kind) -> Vec<(&'static str, &'sta
     const PORTS: &str = "ports of the host lead into containers only: reach it at its management address, which netloom inspect shows, and leave this out";
     const ENV: &str = "of a virtual machine only USERNAME and PASSWORD are taken, who logs in at its console: leave the others out";
     let asked = [
-        ("binds", !node.binds.is_empty(), INSIDE),
+        ("binds", !node.binds.iter().all(|bind| is_told(bind, node, kind, files)), INSIDE),
         ("volumes", !node.volumes.is_empty(), "its own disk is kept while the node is: leave volumes out"),
         ("tmpfs", !node.tmpfs.is_empty(), INSIDE),
         (
@@ -145,7 +155,7 @@ impl Catalogue {
                     field.trim_end_matches("_bytes").replace('_', "-")
                 ),
             };
-            only_for_containers(node, kind).into_iter().map(violation).collect::<Vec<_>>()
+            only_for_containers(node, kind, &spec.files).into_iter().map(violation).collect::<Vec<_>>()
         };
         spec.nodes.iter().enumerate().filter_map(machine).flat_map(of_node).collect()
     }
@@ -154,6 +164,7 @@ impl Catalogue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::Digest;
 
     fn machine() -> NodeSpec {
         let runtime = Some(Runtime::Libvirt);
@@ -209,6 +220,30 @@ mod tests {
         let spec = LabSpec { nodes: vec![NodeSpec::default(), plain], ..LabSpec::default() };
         let fields: Vec<_> = catalogue.check_machines(&spec).into_iter().map(|v| v.field).collect();
         assert_eq!(fields, rest[1..], "commands are typed, and who logs in is said");
+    }
+
+    #[test]
+    fn the_file_that_a_machine_is_saved_as_is_all_that_is_bound() {
+        let catalogue = Catalogue::embedded();
+        let is_refused = |change: &dyn Fn(&mut NodeSpec)| {
+            let source = BindSource::Bundle("saved".into());
+            let bind = Bind { source, target: "/etc/app.conf".into(), read_only: false };
+            let mut node = NodeSpec { save_file: bind.target.clone(), binds: vec![bind], ..machine() };
+            change(&mut node);
+            let path = "saved".into();
+            let file = FileEntry { path, digest: Digest::of(b""), size_bytes: 0, mode: 0o644 };
+            let spec = LabSpec { nodes: vec![node], files: vec![file], ..LabSpec::default() };
+            catalogue.check_machines(&spec).iter().any(|v| v.field == "nodes[0].binds")
+        };
+        assert!(!is_refused(&|_| ()));
+        assert!(is_refused(&|node| node.save_file = "/etc/other.conf".into()));
+        assert!(is_refused(&|node| node.binds[0].read_only = true));
+        assert!(is_refused(&|node| node.binds[0].source = BindSource::Host("/etc/app.conf".into())));
+        assert!(is_refused(&|node| node.binds[0].source = BindSource::Bundle("directory".into())));
+        assert!(
+            is_refused(&|node| (node.kind, node.runtime) = ("iosv".into(), None)),
+            "it reads no such file"
+        );
     }
 
     #[test]

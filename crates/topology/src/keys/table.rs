@@ -181,7 +181,7 @@ pub(super) const KEYS: &[Key] = &[
         Node,
         "save-file",
         Works,
-        "netloom's own: absolute path, inside the node, of the file that is its configuration: `netloom save` reads it, in place of what its kind says; `--saved` puts it back into a container",
+        "netloom's own: absolute path, inside the node, of the file that is its configuration: `netloom save` reads it, in place of what its kind says; `--saved` puts it back",
     ),
     key(
         Node,

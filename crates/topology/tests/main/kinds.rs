@@ -219,13 +219,13 @@ fn a_saved_configuration_is_refused_where_a_bind_has_its_place() {
     );
 }
 
-/// What a node says is its configuration is put back where it was read, in the place of a bind there; a virtual machine has nothing mounted.
+/// What a node says is its configuration is put back where it was read, in the place of a bind there, also in a virtual machine that is told files.
 #[test]
 fn a_saved_file_goes_back_to_where_it_was_read() {
     let text = "name: lab\ntopology:\n  nodes:\n    h: {kind: linux, image: i, save-file: /etc/app.conf}\n    b: {kind: linux, image: i, save-file: /etc/app.conf, binds: [\"r1/frr.conf:/etc/app.conf\"]}\n    v: {kind: linux, image: i, save-file: /etc/app.conf, runtime: libvirt}\n    r: {kind: iosv, image: i, save-file: /etc/app.conf}\n";
-    let saved = ["h", "b", "v"].map(|n| (n.to_owned(), format!("saved of {n}\n"))).into();
+    let saved = ["h", "b", "v", "r"].map(|n| (n.to_owned(), format!("saved of {n}\n"))).into();
     let taken = parse_saved(text, &saved);
-    for (node, name) in taken.spec.nodes.iter().zip(["h", "b"]) {
+    for (node, name) in taken.spec.nodes.iter().zip(["h", "b", "v"]) {
         let [bind] = node.binds.as_slice() else { panic!("{node:?}") };
         let file = format!(".netloom/{name}/save-file");
         assert_eq!(
@@ -235,9 +235,10 @@ fn a_saved_file_goes_back_to_where_it_was_read() {
         assert_eq!(&*taken.contents[&file], format!("saved of {name}\n").as_bytes());
         assert!(node.startup_config.is_empty());
     }
-    assert_eq!(taken.spec.nodes[2].startup_config, "", "no user data");
+    assert!(taken.spec.nodes[3].binds.is_empty(), "{:?}", taken.spec.nodes[3]);
     let told_of = |code| told(&taken, code).concat();
-    assert!(told_of("KEY_NOT_SUPPORTED").contains("node v, a virtual machine"), "{:?}", said(&taken));
+    assert!(told_of("KEY_NOT_SUPPORTED").contains("node r, a virtual machine"), "{:?}", said(&taken));
+    assert_eq!(told(&taken, "NOT_FOR_VMS").len(), 1, "{:?}", said(&taken));
     assert!(told_of("NOT_FOR_VMS").contains("save-file: its kind says of no shell"), "{:?}", said(&taken));
 }
 

@@ -300,12 +300,17 @@ async fn keep(bridge: String, socket: PathBuf, mut wanted: watch::Receiver<Optio
             tokio::select! {
                 changed = wanted.changed() => if changed.is_err() { return },
                 // An error says that the connection is lost; the next read finds it out.
-                _ = changes.changed() => {}
+                _ = heard(&mut changes) => {}
                 () = tokio::time::sleep(READ) => {}
             }
         }
         publish.table(memory.unread(generation, None));
     }
+}
+
+/// Waits until somebody changed flows, or nobody tells of that any more.
+async fn heard(changes: &mut watch::Receiver<u64>) {
+    while changes.changed().await.is_ok() && fail_point::is_deaf("network.flows") {}
 }
 
 /// Reads the flows and puts them right. An error means that the connection is lost.

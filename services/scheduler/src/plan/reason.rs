@@ -6,6 +6,7 @@ use netloom_model::id::LabId;
 use netloom_model::plan::{Object, Plan, Verb};
 use netloom_model::slice::mounted_files;
 use netloom_model::spec::{BindSource, Endpoint, FileEntry, Impairment, LabSpec, LinkSpec, NodeSpec, Plane};
+use netloom_model::state::Runtime;
 use serde_json::{Map, Value};
 
 use crate::rows::network_of;
@@ -100,8 +101,13 @@ fn bundled(node: &NodeSpec) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// What becomes of the files that a node mounts, and goes on mounting: they are written over where they are, or go. A node that is made anew reads them at its start.
-pub fn contents(old: (&[FileEntry], &NodeSpec), new: (&LabSpec, &NodeSpec), anew: bool) -> Vec<String> {
+/// What becomes of the files that a node mounts, and goes on mounting: they are written over where they are, or go. A node that is made anew reads them at its start, and so does a virtual machine.
+pub fn contents(
+    old: (&[FileEntry], &NodeSpec),
+    new: (&LabSpec, &NodeSpec),
+    runtime: Runtime,
+    anew: bool,
+) -> Vec<String> {
     let (had, has) = (old.0, new.0.files_of(new.1));
     if had == has {
         return Vec::new();
@@ -112,12 +118,16 @@ pub fn contents(old: (&[FileEntry], &NodeSpec), new: (&LabSpec, &NodeSpec), anew
         let writable = new.1.binds.iter().any(|b| b.target == target && !b.read_only);
         let own =
             if writable && change.overwrites { ", and what it changed in it itself is lost" } else { "" };
-        let (what, is_configuration) = (change.told, path == new.1.startup_config);
-        Some(match (anew, is_configuration) {
-            (true, _) => format!("bind {target}: {what}{own}"),
-            (false, true) => format!("startup-config: {what}; the node reads it when it next starts{own}"),
-            (false, false) => {
-                format!("bind {target}: {what}, in place; the node reads it when it next does{own}")
+        let is_configuration = path == new.1.startup_config;
+        let (bind, what) = (format!("bind {target}"), change.told);
+        Some(match (anew, is_configuration, runtime) {
+            (true, ..) => format!("{bind}: {what}{own}"),
+            (false, true, _) => format!("startup-config: {what}; the node reads it when it next starts{own}"),
+            (false, false, Runtime::Libvirt) => {
+                format!("{bind}: {what}; the node is given it when it next starts{own}")
+            }
+            (false, false, _) => {
+                format!("{bind}: {what}, in place; the node reads it when it next does{own}")
             }
         })
     };
@@ -400,7 +410,8 @@ mod tests {
             ..LabSpec::default()
         };
         let old = files(&[("a", "1"), ("d/x", "1"), ("d/y", "1"), ("s.cfg", "1"), ("other", "1")]);
-        let told = |new: &LabSpec| contents((&old.files_of(&node), &node), (new, &node), false);
+        let told =
+            |new: &LabSpec| contents((&old.files_of(&node), &node), (new, &node), Runtime::Docker, false);
         assert_eq!(told(&old), Vec::<String>::new());
         assert_eq!(
             told(&LabSpec {
@@ -418,7 +429,7 @@ mod tests {
                 "startup-config: content changes; the node reads it when it next starts, and what it changed in it itself is lost",
             ]
         );
-        let made_anew = contents((&old.files_of(&node), &node), (&new, &node), true);
+        let made_anew = contents((&old.files_of(&node), &node), (&new, &node), Runtime::Docker, true);
         assert_eq!(made_anew[0], "bind /etc/a: content changes, and what it changed in it itself is lost");
         let mut fewer = files(&[("a", "1"), ("d/y", "2"), ("s.cfg", "1")]);
         fewer.files[0].mode = 0o755;
@@ -429,9 +440,15 @@ mod tests {
                 "bind /etc/d: y changes, x goes, in place; the node reads it when it next does",
             ]
         );
-        let machine = NodeSpec { binds: Vec::new(), ..node.clone() };
-        let told = contents((&old.files_of(&machine), &machine), (&new, &machine), false);
-        assert_eq!(told, ["startup-config: content changes; the node reads it when it next starts"]);
+        let machine = NodeSpec { binds: node.binds[..1].to_vec(), ..node.clone() };
+        let told = contents((&old.files_of(&machine), &machine), (&new, &machine), Runtime::Libvirt, false);
+        assert_eq!(
+            told,
+            [
+                "bind /etc/a: content changes; the node is given it when it next starts, and what it changed in it itself is lost",
+                "startup-config: content changes; the node reads it when it next starts",
+            ]
+        );
         let lab: LabId = "l".parse().unwrap();
         let shape = files(&[("a/b", "1"), ("d/x", "1"), ("s.cfg", "1")]);
         assert_eq!(surroundings(&lab, (&old, &node), (&shape, &node)), "a is a directory now");

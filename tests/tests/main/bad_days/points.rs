@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use netloom_tests::{Mode, Sandbox, docker, eventually};
+use netloom_tests::{Mode, Sandbox, docker, eventually, finish};
 use serde_json::Value;
 
 use super::{BOUND, Running};
@@ -25,14 +25,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("compute.publish-machine", "virtual machines"),
     ("compute.take-disk", "virtual machines that move"),
     ("network.adopt", "virtual machines"),
-    ("network.uplink", "labs with uplinks"),
-    ("network.unplug", "several links that leave in one pass while others stay"),
     ("compute.stop", "netloom node stop"),
-    ("compute.refresh", "a changed limit of a node that runs"),
     ("scheduler.change-nodes", "netloom node start, stop and restart"),
     ("scheduler.plug", "netloom link up, down and set"),
     ("scheduler.cancel", "netloom operation cancel"),
-    ("scheduler.certificates", "labs with certificates"),
     ("scheduler.place", "a host that has room again"),
     ("scheduler.start", "the start of a scheduler"),
     ("scheduler.heard", "a host that says what it can do, and once a minute that it was heard of"),
@@ -77,6 +73,10 @@ trait Play: Sync {
     /// Nodes of which nothing runs: bridges.
     fn bridges(&self) -> &'static [&'static str] {
         &[]
+    }
+    /// Whether what was changed in place is as asked.
+    fn is_set(&self, _: &Sandbox, _changed: bool) -> bool {
+        true
     }
     /// Ports of all bridges, and what joins links.
     fn wiring(&self, changed: bool) -> (usize, [usize; 2]);
@@ -238,7 +238,9 @@ fn is_as_asked(sandbox: &Sandbox, play: &impl Play, changed: bool) {
     let mut is = || {
         there = play.instances(sandbox);
         there.sort();
-        there == wanted && (sandbox.ovs.ports().len(), sandbox.joints()) == play.wiring(changed)
+        there == wanted
+            && (sandbox.ovs.ports().len(), sandbox.joints()) == play.wiring(changed)
+            && play.is_set(sandbox, changed)
     };
     eventually("there is what was asked for, once, and nothing else", BOUND, &mut is);
 }
@@ -443,24 +445,44 @@ fn subnet_of(lab: &str) -> String {
     format!("10.{}.{}.{}/28", 224 + (random >> 12) % 32, random >> 4 & 0xff, (random & 0xf) << 4)
 }
 
+/// What one of the nodes may use: billionths of a CPU, and bytes.
+fn limits(changed: bool) -> [u64; 2] {
+    if changed { [600_000_000, 192 << 20] } else { [500_000_000, 128 << 20] }
+}
+
 impl Play for OnDocker {
     fn sandbox(&self) -> Sandbox {
-        Sandbox::start(self.0)
+        let sandbox = Sandbox::prepare_on(self.0, "", "uplinks = [\"wan0\"]");
+        for args in ["link add wan0 type veth peer name far0", "link set far0 up"] {
+            finish(sandbox.in_namespace("ip").args(args.split(' ')), None).must();
+        }
+        sandbox.run_programs();
+        sandbox.wait_until_healthy();
+        sandbox
     }
 
     fn text(&self, lab: &str, changed: bool) -> String {
         let (second, mtu, env) = if changed { ("n3", 1400, "b") } else { ("n2", 1500, "a") };
         let impaired = if changed { "" } else { "\n      impairment: {rate: 10mbit}" };
+        let [cpu, memory] = limits(changed);
+        let cpu = cpu / 1_000_000;
+        // Two links of a node that stays leave at once, while others stay.
+        let leave = match changed {
+            true => "",
+            false => {
+                "    - endpoints: [\"n1:eth5\", \"n2:eth5\"]\n    - endpoints: [\"n1:eth6\", \"n2:eth6\"]\n"
+            }
+        };
         format!(
             "name: {lab}\nplane: ovs\nmgmt: {{ipv4-subnet: {subnet}}}\ntopology:\n  defaults:\n    kind: linux\n    image: {IMAGE}\n    \
              image-pull-policy: Never\n  nodes:\n    \
-             n1:\n      exec: [\"echo {env}\"]\n    {second}:\n      env: {{WHICH: {env}}}\n      binds: [\"binds/one.conf:/one.conf\"]\n    \
-             sw: {{kind: bridge}}\n  links:\n    \
+             n1:\n      exec: [\"echo {env}\"]\n      cpu: 0.{cpu}\n      memory: {memory}\n      certificate: {{issue: true}}\n    {second}:\n      env: {{WHICH: {env}}}\n      binds: [\"binds/one.conf:/one.conf\"]\n    \
+             sw: {{kind: bridge, uplink: wan0}}\n  links:\n    \
              - endpoints: [\"n1:eth1\", \"{second}:eth1\"]\n      mtu: {mtu}\n      ipv4: [\"10.0.1.1/24\", \"10.0.1.2/24\"]\n    \
              - endpoints: [\"n1:eth2\", \"{second}:eth2\"]\n      impairment: {{rate: 10mbit}}\n    \
              - endpoints: [\"n1:eth3\", \"sw:p1\"]{impaired}\n    \
              - endpoints: [\"{second}:eth3\", \"sw:p2\"]\n    \
-             - endpoints: [\"n1:eth4\", \"host:up0\"]\n",
+             - endpoints: [\"n1:eth4\", \"host:up0\"]\n{leave}",
             subnet = subnet_of(lab)
         )
     }
@@ -474,8 +496,17 @@ impl Play for OnDocker {
     }
 
     fn wiring(&self, changed: bool) -> (usize, [usize; 2]) {
-        // One link is on Open vSwitch, one in the kernel. Of two into the bridge one is in the kernel too, until it is impaired no more.
-        (4, [2, if changed { 2 } else { 4 }])
+        // One link is on Open vSwitch, or three, one in the kernel. Of two into the bridge one is in the kernel too, until it is impaired no more.
+        if changed { (5, [2, 2]) } else { (9, [6, 4]) }
+    }
+
+    fn is_set(&self, sandbox: &Sandbox, changed: bool) -> bool {
+        let of = format!("label=netloom.owner={}", sandbox.owner());
+        let ids = docker(&["ps", "-q", "--filter", &of, "--filter", "label=netloom.node=n1"]).stdout;
+        let shown = ids.lines().map(|id| {
+            docker(&["inspect", "-f", "{{.HostConfig.NanoCpus}} {{.HostConfig.Memory}}", id]).stdout
+        });
+        shown.collect::<String>().split_whitespace().eq(limits(changed).map(|limit| limit.to_string()))
     }
 
     fn all(&self, sandbox: &Sandbox) -> Vec<(String, String)> {

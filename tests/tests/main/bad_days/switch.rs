@@ -1,9 +1,8 @@
 //! Open vSwitch restarted again and again under traffic.
 
-use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use netloom_tests::{Mode, Sandbox, eventually, in_node, on_plane, pid_of};
+use netloom_tests::{Mode, Sandbox, Traffic, eventually, in_node, on_plane};
 
 use super::{BOUND, is_gone};
 use crate::IMAGE;
@@ -14,45 +13,6 @@ fn pair(lab: &str, a: &str, b: &str) -> String {
         "name: {lab}\ntopology:\n  defaults: {{kind: linux, image: {IMAGE}, image-pull-policy: Never}}\n  nodes:\n    n1:\n    n2:\n  links:\n    \
          - endpoints: [\"n1:eth1\", \"n2:eth1\"]\n      ipv4: [\"{a}/24\", \"{b}/24\"]\n"
     )
-}
-
-/// Traffic from a node, until it is asked for its answers.
-struct Traffic(Child, std::path::PathBuf);
-
-impl Traffic {
-    fn start(sandbox: &Sandbox, lab: &str, to: &str) -> Traffic {
-        let log = sandbox.path().join(format!("ping-{to}.log"));
-        let pid = pid_of(sandbox, lab, "n1").to_string();
-        let ping = std::process::Command::new("nsenter")
-            .args(["-t", &pid, "-n", "ping", "-n", "-i", "0.02", to])
-            .stdin(Stdio::null())
-            .stdout(std::fs::File::create(&log).expect("a file"))
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("ping");
-        Traffic(ping, log)
-    }
-
-    fn answers(&self) -> usize {
-        let said = std::fs::read_to_string(&self.1).unwrap_or_default();
-        said.lines().filter(|l| l.contains("bytes from")).count()
-    }
-
-    /// The numbers of what was answered, in order.
-    fn numbers(&self) -> Vec<usize> {
-        let said = std::fs::read_to_string(&self.1).unwrap_or_default();
-        // The last line may be half written.
-        let whole = said.lines().filter(|l| l.contains("bytes from") && l.contains(" time="));
-        let number = |line: &str| line.split("seq=").nth(1)?.split(' ').next()?.parse().ok();
-        whole.map(|line| number(line).unwrap_or_else(|| panic!("no answer of ping's: {line}"))).collect()
-    }
-}
-
-impl Drop for Traffic {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 fn open_vswitch_restarted_under_traffic(mode: Mode) {

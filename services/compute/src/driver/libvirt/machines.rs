@@ -5,9 +5,10 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use netloom_model::id::NodeUid;
+use netloom_model::kind::Startup;
 use netloom_model::naming;
 use netloom_model::slice::Instance;
-use netloom_model::spec::NetworkMode;
+use netloom_model::spec::{Bind, BindSource, NetworkMode, NodeSpec};
 use netloom_model::state::Runtime;
 use virt::domain::Domain;
 use virt_sys as sys;
@@ -205,11 +206,18 @@ impl LibvirtDriver {
             let spec = &instance.spec;
             let read = || files.read(instance.lab_uid, &spec.startup_config);
             let configuration = (!spec.startup_config.is_empty()).then(read).transpose()?;
+            let file = |(path, bind): (&str, &Bind)| {
+                let mode = instance.files.iter().find(|f| f.path == path).map_or(0o644, |f| f.mode);
+                let content = files.read(instance.lab_uid, path)?;
+                Ok::<_, Error>(medium::Written { path: bind.target.clone(), mode, content })
+            };
+            let file = told(spec).next().map(file).transpose()?;
             let management = joined.as_ref().map(|joined| {
                 let mac = idle(instance.origin(), MANAGEMENT).mac;
                 medium::Management { mac, mtu: management_mtu(&instance), joined }
             });
-            match medium::image(&startup, &instance, management.as_ref(), configuration.as_deref())? {
+            let given = medium::Given { configuration: configuration.as_deref(), file: file.as_ref() };
+            match medium::image(&startup, &instance, management.as_ref(), given)? {
                 Some(image) => disks.write_medium(instance.uid, &image),
                 None => Ok(()),
             }
@@ -318,11 +326,20 @@ fn idle(uid: NodeUid, place: u32) -> Nic {
     Nic { tap: format!("nv{}", &hex[..12]), mac: format!("02:{}", mac.join(":")), ..Nic::default() }
 }
 
+/// Files of the lab that a guest is told where its kind tells files: their paths among those, and their places.
+fn told(spec: &NodeSpec) -> impl Iterator<Item = (&str, &Bind)> {
+    spec.binds.iter().filter_map(|bind| match &bind.source {
+        BindSource::Bundle(path) => Some((path.as_str(), bind)),
+        BindSource::Host(_) => None,
+    })
+}
+
 /// What a node asks for that only containers can be given.
-pub(super) fn unsupported(instance: &Instance) -> Vec<&'static str> {
+pub(super) fn unsupported(instance: &Instance, startup: &Startup) -> Vec<&'static str> {
     let spec = &instance.spec;
+    let takes = if *startup == (Startup::Nocloud {}) { told(spec).take(1).count() } else { 0 };
     let asked = [
-        ("binds", !spec.binds.is_empty()),
+        ("binds", spec.binds.len() > takes),
         ("volumes", !spec.volumes.is_empty()),
         ("tmpfs", !spec.tmpfs.is_empty()),
         ("devices", !spec.devices.is_empty()),

@@ -1,10 +1,12 @@
 //! What a guest is told at its start, on a medium that it reads: its kind says which.
 //!
-//! For cloud-init (NoCloud) it is a volume `cidata` with its name, what its interfaces are called and have for addresses, and the node's configuration as user data. It is told as a new instance
+//! For cloud-init (NoCloud) it is a volume `cidata` with its name, what its interfaces are called and have for addresses, the node's configuration as user data, and a file that is put back into it as vendor data. It is told as a new instance
 //! whenever any of it is another, since cloud-init looks at addresses only then. For other kinds it is a CD, or a FAT disk, with the configuration alone.
 
 use std::fmt::Write as _;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use netloom_model::id::Digest;
 use netloom_model::kind::Startup;
 use netloom_model::slice::{Instance, MachineNic};
@@ -41,15 +43,34 @@ pub struct Management<'a> {
     pub joined: &'a Joined,
 }
 
-/// The medium of a node with this configuration; none when it has none.
+/// A file that is to be in a guest.
+pub struct Written {
+    /// Where, absolute.
+    pub path: String,
+    /// Permission bits.
+    pub mode: u32,
+    /// What it holds.
+    pub content: Vec<u8>,
+}
+
+/// Files of its lab that a guest is told.
+#[derive(Default, Clone, Copy)]
+pub struct Given<'a> {
+    /// Its configuration.
+    pub configuration: Option<&'a [u8]>,
+    /// One that is to be in it; only cloud-init is told that.
+    pub file: Option<&'a Written>,
+}
+
+/// The medium of a node with these files; none when it has none.
 pub fn image(
     startup: &Startup,
     instance: &Instance,
     management: Option<&Management<'_>>,
-    configuration: Option<&[u8]>,
+    given: Given<'_>,
 ) -> Result<Option<Vec<u8>>, Error> {
-    let image = match (startup, configuration) {
-        (Startup::Nocloud {}, _) => nocloud(instance, management, configuration.unwrap_or(NOTHING)),
+    let image = match (startup, given.configuration) {
+        (Startup::Nocloud {}, _) => nocloud(instance, management, given),
         (Startup::Iso { path }, Some(configuration)) => iso::image("config", &[(path, configuration)]),
         (Startup::Disk { path, label, archive }, Some(configuration)) if archive.is_empty() => {
             fat::image(label, path, configuration)?
@@ -62,16 +83,33 @@ pub fn image(
     Ok(Some(image))
 }
 
-fn nocloud(instance: &Instance, management: Option<&Management<'_>>, user_data: &[u8]) -> Vec<u8> {
+fn nocloud(instance: &Instance, management: Option<&Management<'_>>, given: Given<'_>) -> Vec<u8> {
     let spec = &instance.spec;
     let name = if spec.hostname.is_empty() { &spec.id } else { &spec.hostname };
     let network = network(management, &instance.nics);
-    let all = Digest::of(&[name.as_bytes(), network.as_bytes(), user_data].join(&0));
+    let user_data = given.configuration.unwrap_or(NOTHING);
+    let vendor_data = given.file.map(write_files);
+    let mut all = vec![name.as_bytes(), network.as_bytes(), user_data];
+    all.extend(vendor_data.as_ref().map(String::as_bytes));
+    let all = Digest::of(&all.join(&0));
     let edition = &all.as_str()["sha256:".len()..][..8];
     let meta = format!("instance-id: {}-{edition}\nlocal-hostname: {name}\n", instance.origin());
-    iso::image(
-        "cidata",
-        &[("meta-data", meta.as_bytes()), ("network-config", network.as_bytes()), ("user-data", user_data)],
+    let mut files = vec![
+        ("meta-data", meta.as_bytes()),
+        ("network-config", network.as_bytes()),
+        ("user-data", user_data),
+    ];
+    files.extend(vendor_data.as_ref().map(|text| ("vendor-data", text.as_bytes())));
+    iso::image("cidata", &files)
+}
+
+/// Has cloud-init write a file, one key a line. It is vendor data, so that the user data stays the node's own, whatever its form.
+fn write_files(file: &Written) -> String {
+    let Written { path, mode, content } = file;
+    let path = serde_json::Value::from(path.as_str());
+    let content = BASE64_STANDARD.encode(content);
+    format!(
+        "#cloud-config\nwrite_files:\n- path: {path}\n  permissions: \"{mode:04o}\"\n  encoding: b64\n  content: {content}\n"
     )
 }
 
@@ -142,8 +180,16 @@ mod tests {
     }
 
     fn told(instance: &Instance, configuration: Option<&[u8]>) -> String {
-        let image = image(&Startup::Nocloud {}, instance, None, configuration).unwrap().unwrap();
+        told_all(instance, Given { configuration, file: None })
+    }
+
+    fn told_all(instance: &Instance, given: Given<'_>) -> String {
+        let image = image(&Startup::Nocloud {}, instance, None, given).unwrap().unwrap();
         String::from_utf8_lossy(&image).into_owned()
+    }
+
+    fn id_of(text: &str) -> String {
+        text[text.find("instance-id: ").unwrap()..].lines().next().unwrap().to_owned()
     }
 
     #[test]
@@ -217,10 +263,7 @@ ethernets:
 
     #[test]
     fn what_is_told_anew_is_a_new_instance_to_cloud_init() {
-        let id = |one: &Instance, configuration| {
-            let text = told(one, configuration);
-            text[text.find("instance-id: ").unwrap()..].lines().next().unwrap().to_owned()
-        };
+        let id = |one: &Instance, configuration| id_of(&told(one, configuration));
         let mut one = instance();
         let first = id(&one, None);
         assert_eq!(first, id(&one, None));
@@ -228,6 +271,29 @@ ethernets:
         assert_ne!(first, id(&one, Some(b"x")));
         one.nics.push(nic("eth1", 0, &[]));
         assert_ne!(first, id(&one, None));
+    }
+
+    #[test]
+    fn cloud_init_is_told_a_file_beside_the_configuration() {
+        let one = instance();
+        let configuration = Some(b"#!/bin/sh\nreboot\n".as_slice());
+        let file = |content: &[u8]| Written {
+            path: "/etc/a \"b\".conf".into(),
+            mode: 0o600,
+            content: content.to_vec(),
+        };
+        let told = |content: &[u8]| told_all(&one, Given { configuration, file: Some(&file(content)) });
+        let text = told(b"saved\xff\n");
+        let expected = "#cloud-config
+write_files:
+- path: \"/etc/a \\\"b\\\".conf\"
+  permissions: \"0600\"
+  encoding: b64
+  content: c2F2ZWT/Cg==
+";
+        assert!(text.contains(expected) && text.contains("#!/bin/sh\nreboot\n"), "{text}");
+        assert_ne!(id_of(&text), id_of(&told(b"other")), "what is told anew is written anew");
+        assert!(!told_all(&one, Given { configuration, file: None }).contains("write_files"));
     }
 
     #[test]
@@ -240,10 +306,11 @@ ethernets:
         for (startup, is_a_cd) in [(cd, true), (disk(""), false), (disk("config/juniper.conf"), false)] {
             let mut one = instance();
             assert_eq!(is_cd(&startup, &one.spec), None);
-            assert!(image(&startup, &one, None, None).unwrap().is_none());
+            assert!(image(&startup, &one, None, Given::default()).unwrap().is_none());
             one.spec.startup_config = "r1.cfg".into();
             assert_eq!(is_cd(&startup, &one.spec), Some(is_a_cd));
-            let medium = image(&startup, &one, None, Some(b"hostname r1")).unwrap().unwrap();
+            let given = Given { configuration: Some(b"hostname r1"), file: None };
+            let medium = image(&startup, &one, None, given).unwrap().unwrap();
             let is_plain = startup != disk("config/juniper.conf");
             assert_eq!(String::from_utf8_lossy(&medium).contains("hostname r1"), is_plain, "{startup:?}");
         }

@@ -386,7 +386,7 @@ impl Driver for LibvirtDriver {
                 }
             };
             for instance in instances {
-                let what = machines::unsupported(instance);
+                let what = machines::unsupported(instance, self.startup(&instance.spec.kind));
                 let outcome = match self.vm(&instance.spec.kind) {
                     Err(error) => Err(error),
                     Ok(_) if !what.is_empty() => Err(Error::Refused(format!(

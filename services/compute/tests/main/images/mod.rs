@@ -80,6 +80,56 @@ async fn an_image_comes_once_for_all_who_ask_and_never_again() {
     assert!(store.line.passed() < once + MIB, "what is here is not fetched again");
 }
 
+/// Three at once come over one line and onto one disk; more wait for their turn, and each has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_images_come_at_once_than_a_few() {
+    const AT_ONCE: usize = 3;
+    let rig = Rig::sim().await;
+    let mut store = Store::of(&rig).await;
+    let mut all = Vec::new();
+    for n in 0..6 {
+        all.push(store.push(&format!("router:{n}"), &disk(4, 20 + n)).await);
+    }
+    // None of them is there before all have asked.
+    store.line.hold_at(store.line.passed() + 3 * MIB);
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let asked: Vec<_> = all
+        .iter()
+        .map(|stored| {
+            let (mut client, request) = (rig.client.clone(), pull("router:1", Libvirt, stored));
+            let tell = tell.clone();
+            tokio::spawn(async move {
+                let mut answers = client.pull_image(request).await.unwrap().into_inner();
+                let mut first = answers.message().await.unwrap();
+                tell.send(first.clone()).unwrap();
+                while let Some(answer) = answers.message().await.unwrap() {
+                    first = Some(answer);
+                }
+                first.expect("a result").event.unwrap()
+            })
+        })
+        .collect();
+    let parts = || {
+        let parts = std::fs::read_dir(rig.data_dir().join("images/parts")).unwrap();
+        parts.flatten().filter(|part| part.path().is_file()).count()
+    };
+    for _ in &all {
+        told.recv().await.expect("each is told something");
+    }
+    eventually("a few come", async || parts() >= AT_ONCE).await;
+    let mut most = parts();
+    store.line.release();
+    eventually("all are there", async || {
+        most = most.max(parts());
+        all.iter().all(|stored| image(&rig, stored).exists())
+    })
+    .await;
+    assert_eq!(most, AT_ONCE, "so many came at once");
+    for one in asked {
+        assert!(matches!(one.await.unwrap(), pc::pull_image_response::Event::Done(_)));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fetch_that_is_cut_goes_on_where_it_was() {
     let rig = Rig::sim().await;

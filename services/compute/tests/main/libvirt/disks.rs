@@ -1,8 +1,12 @@
 //! Machines that share a base image.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use netloom_model::id::Digest;
 use netloom_model::observed::{ExecPhase, Observed, Phase};
@@ -13,13 +17,15 @@ use super::console::{boot, ready_by_console};
 use super::own;
 use crate::rig::{Rig, Undo, eventually, rehash};
 
-/// The base's digest as it is on the disk now, past the page cache.
-fn digest(rig: &Rig) -> Digest {
+/// How the base is read: past the page cache, as machines read it, and through it, as all others do.
+const WAYS: [i32; 2] = [nix::libc::O_DIRECT, 0];
+
+/// A file's digest as it is now, read so.
+fn digest(path: &Path, way: i32) -> Digest {
     use std::os::unix::fs::OpenOptionsExt as _;
     #[repr(align(4096))]
     struct Block([u8; 1 << 16]);
-    let mut file =
-        std::fs::File::options().read(true).custom_flags(nix::libc::O_DIRECT).open(rig.base()).unwrap();
+    let mut file = File::options().read(true).custom_flags(way).open(path).unwrap();
     let (mut block, mut all) = (Box::new(Block([0; 1 << 16])), Vec::new());
     loop {
         match std::io::Read::read(&mut file, &mut block.0).unwrap() {
@@ -29,37 +35,62 @@ fn digest(rig: &Rig) -> Digest {
     }
 }
 
-/// Has a guest write more than its host may have room for, and say when that is done. QEMU takes a moment to see that its terminal is open: it has to stay so.
-fn write_much(rig: &Rig, one: &Instance) -> File {
+/// What a guest is told to do until it is told that it is enough: it writes what is not zero, and counts.
+const WRITE: &[u8] = b"(tr '\\0' x </dev/zero | head -c 1048576 >/run/x; n=0; while [ ! -e /run/enough ]; do for i in 0 1 2 3 4 5 6 7; do dd if=/run/x of=/data/large bs=1M seek=$i conv=notrunc 2>/dev/null; done; sync; n=$((n + 1)); echo round $n; done; echo wrote it: $?) &\n";
+
+/// The terminal of a machine. QEMU takes a moment to see that it is open: it has to stay so.
+fn terminal(rig: &Rig, one: &Instance) -> File {
     let terminal = rig.libvirtd.unwrap().virsh(&["ttyconsole", &one.name]).unwrap();
-    let mut terminal = File::options().write(true).open(terminal.trim()).unwrap();
-    let command = b"dd if=/dev/zero of=/data/large bs=1M count=8 && sync; echo 8 records out: $?\n";
-    terminal.write_all(command).unwrap();
-    terminal
+    File::options().write(true).open(terminal.trim()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_machines_write_and_their_base_stays_as_it_is() {
     let Some(rig) = Rig::libvirt("two_machines_write_and_their_base_stays_as_it_is").await else { return };
-    let before = digest(&rig);
-    assert_eq!(before.to_string(), rig.image());
+    let base = rig.base();
+    let is_as_it_was = |when: &str| {
+        for way in WAYS {
+            assert_eq!(digest(&base, way).to_string(), rig.image(), "{when}");
+        }
+    };
+    is_as_it_was("before");
     let (one, two) = (ready_by_console(rig.instance("r1")), ready_by_console(rig.instance("r2")));
     // Once for both: a Sync names all that there is to be.
     rig.sync(&[]).await;
     rig.until("it is synced", |v| v.synced).await;
     // Each counts its boots on its disk: by the time that they are ready they have written.
     tokio::join!(boot(&rig, &one), boot(&rig, &two));
-    assert_eq!(digest(&rig), before, "while they run");
-    // And now as much as they can.
-    let _terminals = [&one, &two].map(|machine| write_much(&rig, machine));
-    for _ in 0..2 {
-        assert_eq!(digest(&rig), before, "while they write");
+    is_as_it_was("while they run");
+    // And now as much as they can, while somebody reads it all the time.
+    let (enough, read) = (Arc::new(AtomicBool::new(false)), base.clone());
+    let ends = enough.clone();
+    let reader = tokio::task::spawn_blocking(move || {
+        let mut seen = BTreeSet::new();
+        while !ends.load(Ordering::Relaxed) {
+            seen.insert(digest(&read, 0).to_string());
+        }
+        seen
+    });
+    let mut terminals = [&one, &two].map(|machine| terminal(&rig, machine));
+    for terminal in &mut terminals {
+        terminal.write_all(WRITE).unwrap();
     }
-    for machine in [&one, &two] {
-        eventually("it has written", async || rig.log(machine.uid).await.contains("8 records out: 0")).await;
+    for round in ["round 1", "round 2", "round 4"] {
+        let both = async || rig.log(one.uid).await.contains(round) && rig.log(two.uid).await.contains(round);
+        eventually("both go on writing", async || {
+            is_as_it_was("while they write");
+            both().await
+        })
+        .await;
     }
+    for (machine, terminal) in [&one, &two].into_iter().zip(&mut terminals) {
+        assert!(!rig.log(machine.uid).await.contains("wrote it: 0"), "it wrote to the end");
+        terminal.write_all(b"touch /run/enough\n").unwrap();
+        eventually("it has written", async || rig.log(machine.uid).await.contains("wrote it: 0")).await;
+    }
+    enough.store(true, Ordering::Relaxed);
+    assert_eq!(reader.await.unwrap(), BTreeSet::from([rig.image()]), "as the reader saw it");
     // Nor can anybody else write to it by QEMU's tools, root included, while they run on it.
-    let base = rig.base();
     let write = ["-f", "qcow2", "-c", "write 0 512"].map(str::to_owned);
     let refused = Command::new("qemu-io").args(write).arg(&base).output().unwrap();
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -76,7 +107,7 @@ async fn two_machines_write_and_their_base_stays_as_it_is() {
         assert!(std::fs::metadata(overlay).unwrap().len() > 8 << 20, "it was written to");
     }
     assert!(rig.remove(&[], &[rig.lab_uid]).await.is_empty());
-    assert_eq!(digest(&rig), before, "after they are gone");
+    is_as_it_was("after they are gone");
     assert_eq!(
         std::fs::read_dir(rig.data_dir().join("instances")).unwrap().count(),
         0,
@@ -136,8 +167,7 @@ async fn a_full_disk_of_the_host_is_told_and_the_machine_goes_on_when_there_is_r
     std::os::unix::fs::symlink(small.path(), &instances).unwrap();
     let one = ready_by_console(rig.instance("r1"));
     let first = boot(&rig, &one).await;
-    let terminal = rig.libvirtd.unwrap().virsh(&["ttyconsole", &one.name]).unwrap();
-    let mut terminal = std::fs::File::options().write(true).open(terminal.trim()).unwrap();
+    let mut terminal = terminal(&rig, &one);
     terminal
         .write_all(b"dd if=/dev/zero of=/data/large bs=1M count=8; sync; echo 8 records out: $?\n")
         .unwrap();
