@@ -166,7 +166,7 @@ pub fn command_line(words: &[String]) -> String {
 
 /// A link.
 ///
-/// Computed: `mtu` is the effective one; `etag` is made of the uid and a hash of the spec.
+/// Computed: `mtu` is the one that its interfaces are given, or the one asked for while there are none; `etag` is made of the uid and a hash of the spec.
 pub fn link(facts: ps::LinkFacts) -> v1::Link {
     let spec = facts.spec.unwrap_or_default();
     let typed = LinkSpec::from(spec.clone());
@@ -176,7 +176,7 @@ pub fn link(facts: ps::LinkFacts) -> v1::Link {
         uid: facts.uid,
         a: spec.a,
         b: spec.b,
-        mtu: int(typed.effective_mtu()),
+        mtu: int(if facts.mtu == 0 { typed.effective_mtu() } else { facts.mtu }),
         state: facts.state,
         state_reason: facts.reason,
         plane: facts.plane,

@@ -195,6 +195,7 @@ pub fn links() -> Vec<ps::LinkFacts> {
         create_time: time(20),
         update_time: time(21),
         observe_time: time(22),
+        mtu: if bi == "p1" { 1_450 } else { 0 },
     };
     all.into_iter().enumerate().map(link).collect()
 }

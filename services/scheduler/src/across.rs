@@ -154,10 +154,7 @@ pub fn tell(before: &LabRows, rows: &LabRows, actions: &mut Vec<Action>) {
     if rows.links.values().all(|link| link.far.is_none()) {
         return;
     }
-    let mtus = |rows: &LabRows| -> BTreeMap<LinkUid, u32> {
-        rows.nics.values().filter(|n| !n.absent).filter_map(|n| Some((n.link_uid?, n.mtu))).collect()
-    };
-    let (had, has) = (mtus(before), mtus(rows));
+    let (had, has) = (before.mtus(), rows.mtus());
     for (id, link) in rows.links_by_id().into_iter().filter(|(_, link)| link.is_wanted()) {
         let mtu = has.get(&link.uid).filter(|mtu| **mtu < link.spec.effective_mtu());
         let words = mtu.map(|mtu| match &link.far {

@@ -219,7 +219,8 @@ impl SchedulerService for Grpc {
         let rows = self.lab(&request.lab)?;
         let shown = rows.links.values().filter(|l| !l.replaced).collect();
         let (links, more) = page(shown, |l| l.id.clone(), &request.after, page_size(request.page_size));
-        let links = links.into_iter().map(|l| encode::link(&self.core, LinkView::new(&rows, l)));
+        let mtus = rows.mtus();
+        let links = links.into_iter().map(|l| encode::link(&self.core, LinkView::new(&rows, l, &mtus)));
         let (links, more) = fitting(links, more);
         Ok(Response::new(ps::ListLinksResponse { links, more }))
     }
@@ -229,7 +230,7 @@ impl SchedulerService for Grpc {
         let rows = self.lab(&request.lab)?;
         let link =
             rows.link(&request.link).ok_or_else(|| not_found("link", "LINK_NOT_FOUND", &request.link))?;
-        Ok(Response::new(encode::link(&self.core, LinkView::new(&rows, link))))
+        Ok(Response::new(encode::link(&self.core, LinkView::new(&rows, link, &rows.mtus()))))
     }
 
     async fn list_image_users(

@@ -517,6 +517,11 @@ impl LabRows {
         self.links.values().filter(|l| !l.replaced).map(|l| (l.id.as_str(), l)).collect()
     }
 
+    /// What MTU the interfaces of each link are given.
+    pub fn mtus(&self) -> BTreeMap<LinkUid, u32> {
+        self.nics.values().filter(|n| !n.absent).filter_map(|n| Some((n.link_uid?, n.mtu))).collect()
+    }
+
     /// The interfaces of one node by port.
     pub fn nics_of(&self, node: NodeUid) -> Vec<&NicRow> {
         let mut nics: Vec<&NicRow> = self.nics.values().filter(|n| n.node_uid == node && !n.absent).collect();

@@ -64,6 +64,7 @@ fn a_lab_runs_on_two_hosts_as_on_one() {
     // Up to the very last byte that fits.
     assert!(ping("56") && ping("1422"));
     assert!(in_node(here, &lab, &one, &["ip", "link", "show", "eth2"]).stdout.contains("mtu 1450"));
+    assert_eq!(near.get(&format!("/v1/labs/{lab}/links/{id}")).unwrap().body["mtu"], 1450);
 
     // Marked frames come by each place of both hosts, both ways.
     let check = || near.netloom(&["link", "check", &lab, &id]);

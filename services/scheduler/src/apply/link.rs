@@ -138,7 +138,7 @@ impl Scheduler {
             row.enabled = enabled;
         }
         self.refresh(&tx, &mut after);
-        let view = after.links.get(&uid).map(|row| LinkView::new(&after, row));
+        let view = after.links.get(&uid).map(|row| LinkView::new(&after, row, &after.mtus()));
         if tx.save(Some(&before), after).await? {
             tracing::info!(lab = %before.lab.id, link, enabled, "link plugged or unplugged");
             tx.commit().await?;

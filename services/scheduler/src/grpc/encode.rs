@@ -105,7 +105,7 @@ pub(super) fn node(core: &Scheduler, view: NodeView) -> ps::NodeFacts {
 }
 
 pub(super) fn link(core: &Scheduler, view: LinkView) -> ps::LinkFacts {
-    let LinkView { lab, link } = view;
+    let LinkView { lab, link, mtu } = view;
     let carried = |host| core.world.host(host, |view| view.network.carried.get(&link.wire_id).copied());
     let carried = link.host.as_ref().and_then(carried).flatten();
     // Each host reads its own half.
@@ -135,6 +135,7 @@ pub(super) fn link(core: &Scheduler, view: LinkView) -> ps::LinkFacts {
         plane_reason: link.plane_reason,
         create_time: timestamp(link.create_us),
         update_time: timestamp(link.update_us),
+        mtu,
     }
 }
 

@@ -3,6 +3,8 @@
 //!
 //! An event carries the object as it was then; a lab's spec is left out and read with the event, since it can be large and changes rarely.
 
+use std::collections::BTreeMap;
+
 use netloom_model::id::{HostId, LinkUid};
 use netloom_model::plan::Progress;
 use netloom_model::state::{LinkState, NodeState, Runtime, Wanted};
@@ -166,12 +168,16 @@ pub struct LinkView {
     pub lab: String,
     /// Its row.
     pub link: LinkRow,
+    /// MTU that its interfaces are given; 0 where there are none.
+    #[serde(default)]
+    pub mtu: u32,
 }
 
 impl LinkView {
-    /// A link among its lab's rows.
-    pub fn new(rows: &LabRows, link: &LinkRow) -> LinkView {
-        LinkView { lab: rows.lab.id.to_string(), link: link.clone() }
+    /// A link among its lab's rows, of which these are the MTUs.
+    pub fn new(rows: &LabRows, link: &LinkRow, mtus: &BTreeMap<LinkUid, u32>) -> LinkView {
+        let mtu = mtus.get(&link.uid).copied().unwrap_or_default();
+        LinkView { lab: rows.lab.id.to_string(), link: link.clone(), mtu }
     }
 }
 

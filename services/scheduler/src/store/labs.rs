@@ -1,9 +1,9 @@
 //! The rows of labs: read whole, written as the difference of two versions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::mem::take;
 
-use netloom_model::id::{HostId, LabUid, WireId};
+use netloom_model::id::{HostId, LabUid, LinkUid, WireId};
 use netloom_model::shared::Shared;
 use netloom_model::spec::LabSpec;
 use netloom_model::state::Wanted;
@@ -376,7 +376,7 @@ impl Tx<'_> {
         let nodes = difference(before.map_or(&no_nodes, |b| &b.nodes), &after.nodes);
         let links = difference(before.map_or(&no_links, |b| &b.links), &after.links);
         // A NIC's change is its node's.
-        let mut told = std::collections::BTreeSet::new();
+        let mut told = BTreeSet::new();
         let no_nics = BTreeMap::new();
         let nics = difference(before.map_or(&no_nics, |b| &b.nics), &after.nics);
         let of_nics =
@@ -386,8 +386,14 @@ impl Tx<'_> {
         for node in told.iter().filter_map(|uid| after.nodes.get(uid)).filter(|n| !n.replaced) {
             self.event(Event::new(&id, false, Object::Node(Box::new(NodeView::new(&index, node))))).await?;
         }
-        for (_, link) in links.changed.iter().filter(|(_, l)| !l.replaced) {
-            self.event(Event::new(&id, false, Object::Link(Box::new(LinkView::new(after, link))))).await?;
+        // So is one of its MTU, which is its link's as well.
+        let has_other_mtu = |(old, new): &(Option<&NicRow>, &NicRow)| old.is_some_and(|o| o.mtu != new.mtu);
+        let of_nics = nics.changed.iter().filter(|both| has_other_mtu(both)).filter_map(|(_, n)| n.link_uid);
+        let changed: BTreeSet<LinkUid> = links.changed.iter().map(|(_, l)| l.uid).chain(of_nics).collect();
+        let mtus = if changed.is_empty() { BTreeMap::new() } else { after.mtus() };
+        for link in changed.iter().filter_map(|uid| after.links.get(uid)).filter(|l| !l.replaced) {
+            let view = LinkView::new(after, link, &mtus);
+            self.event(Event::new(&id, false, Object::Link(Box::new(view)))).await?;
         }
         if let Some(before) = before {
             let index = before.index();
@@ -395,9 +401,10 @@ impl Tx<'_> {
                 self.event(Event::new(&id, true, Object::Node(Box::new(NodeView::new(&index, node)))))
                     .await?;
             }
+            let mtus = if links.removed.is_empty() { BTreeMap::new() } else { before.mtus() };
             for link in links.removed.iter().filter(|l| !l.replaced) {
-                self.event(Event::new(&id, true, Object::Link(Box::new(LinkView::new(before, link)))))
-                    .await?;
+                let view = LinkView::new(before, link, &mtus);
+                self.event(Event::new(&id, true, Object::Link(Box::new(view)))).await?;
             }
         }
         let changed = before.is_none_or(|b| {

@@ -53,6 +53,7 @@ async fn a_link_goes_from_one_host_to_another_and_leaves_nothing() {
     let facts = world.link("wide", LINK).await;
     assert_eq!((facts.state(), facts.plane.as_str()), (p::LinkState::Up, "kernel"));
     assert_eq!(facts.plane_reason, "hosts: both take the kernel");
+    assert_eq!(facts.mtu, 1_450);
     let told: Vec<pn::Tunnel> = world.hosts.iter().flat_map(tunnels).collect();
     let [one, other] = told.as_slice() else { panic!("{told:?}") };
     assert_eq!((one.remote_address.as_str(), other.remote_address.as_str()), ("192.0.2.2", "192.0.2.1"));
@@ -215,6 +216,7 @@ async fn the_path_between_hosts_is_measured_and_decides_the_mtu() {
         let told = || async { host.read(|s| s.nics.values().all(|nic| nic.mtu == 1_350)) };
         eventually("its interface gets what fits both ways", BOUND, told).await;
     }
+    assert_eq!(world.link("wide", LINK).await.mtu, 1_350, "and is told with it");
     let request = ps::GetHostRequest { host: "h1".into() };
     let shown = world.client.clone().get_host(request).await.unwrap().into_inner().paths;
     assert_eq!(
