@@ -92,6 +92,7 @@ fn lab(nodes: usize, links: &Links, hosts: usize) -> (Vec<Need>, Vec<Room>) {
         uid: NodeUid::new(),
         id: format!("n{i:05}"),
         runtime: Runtime::Docker,
+        image: String::new(),
         cpu_millis: 1_000,
         memory_bytes: 1 << 30,
         disk_bytes: 0,

@@ -240,6 +240,8 @@ pub fn host(facts: ps::HostFacts) -> Result<v1::Host, Error> {
         staying: facts.staying,
         paths: facts.paths,
         uplinks: facts.uplinks,
+        acceleration: facts.acceleration,
+        acceleration_reason: facts.acceleration_reason,
         labels: facts.labels,
         address: facts.address,
         certificate_serial: facts.certificate_serial,
@@ -319,6 +321,7 @@ fn vm(vm: &Vm) -> v1::Vm {
         serials: vm.serials,
         data_disk_gib: vm.data_disk_gib,
         nic_hotplug: vm.nic_hotplug,
+        kvm: v1::KvmNeed::from(vm.kvm).into(),
     }
 }
 

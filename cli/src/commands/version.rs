@@ -5,8 +5,8 @@ use serde_json::json;
 use super::Context;
 use crate::args::Format;
 use crate::error::Error;
-use crate::output::json;
 use crate::output::words::last;
+use crate::output::{host, json};
 
 /// Prints both. A server that does not answer is said, and is no error.
 pub async fn run(context: &Context, format: Format) -> Result<(), Error> {
@@ -22,12 +22,12 @@ pub async fn run(context: &Context, format: Format) -> Result<(), Error> {
             None => text.push_str("server: none answers\n"),
             Some((endpoint, hosts)) => {
                 text.push_str(&format!("server: answers at {endpoint}\n"));
-                for host in hosts {
-                    let mut parts = host.runtime_versions.clone();
-                    if !host.ovs_version.is_empty() {
-                        parts.push(format!("Open vSwitch {} ({})", host.ovs_version, host.datapath));
+                for one in hosts {
+                    let mut parts = host::versions(one);
+                    if !one.ovs_version.is_empty() {
+                        parts.push(format!("Open vSwitch {} ({})", one.ovs_version, one.datapath));
                     }
-                    text.push_str(&format!("host {}: {}\n", last(&host.name), parts.join(", ")));
+                    text.push_str(&format!("host {}: {}\n", last(&one.name), parts.join(", ")));
                 }
             }
         }

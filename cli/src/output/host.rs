@@ -49,6 +49,7 @@ pub fn describe(host: &api::Host) -> String {
         ("Disk reserved", disk),
         ("Runtimes", runtimes.join(", ")),
         ("Versions", host.runtime_versions.join(", ")),
+        ("Machines", machines(host)),
         ("Missing", host.missing_runtimes.join("; ")),
         ("Open vSwitch", format!("{} {}", host.ovs_version, host.datapath).trim().to_owned()),
         ("Plane", format!("{} {}", host.plane, host.plane_reason).trim().to_owned()),
@@ -70,6 +71,22 @@ pub fn describe(host: &api::Host) -> String {
     let shown =
         lines.into_iter().chain(uplinks).chain(paths).chain(stay).filter(|(_, value)| !value.is_empty());
     shown.map(|(name, value)| format!("{name:<17}{value}\n")).collect()
+}
+
+/// What virtual machines run on there, in words; empty where that is not known.
+fn machines(host: &api::Host) -> String {
+    match host.acceleration() {
+        api::Acceleration::Kvm => "run by KVM".to_owned(),
+        api::Acceleration::Emulated => format!("are emulated: {}", host.acceleration_reason),
+        api::Acceleration::Unspecified => String::new(),
+    }
+}
+
+/// What runs nodes there, each with its version, and what machines run on.
+pub fn versions(host: &api::Host) -> Vec<String> {
+    let machines = Some(machines(host)).filter(|words| !words.is_empty());
+    let machines = machines.map(|words| format!("machines {words}"));
+    host.runtime_versions.iter().cloned().chain(machines).collect()
 }
 
 /// What bridges of labs may be joined to.

@@ -112,6 +112,9 @@ fn machine(vm: &api::Vm) -> String {
     if vm.data_disk_gib > 0 {
         text += &format!(", a second disk of {} GiB", vm.data_disk_gib);
     }
+    if vm.kvm() == api::KvmNeed::Required {
+        text += ", needs KVM";
+    }
     if !vm.cpu_mask.is_empty() {
         text += &format!(", without {}", vm.cpu_mask.join(", "));
     }
@@ -332,6 +335,7 @@ Source          a book
                 serials: 2,
                 data_disk_gib: 5,
                 nic_hotplug: false,
+                kvm: api::KvmNeed::Required.into(),
             }),
             console: Some(api::Console { method: api::ConsoleMethod::Ssh.into(), port: 22 }),
             config_in: Some(api::ConfigIn {
@@ -361,7 +365,7 @@ Source          a book
         for line in [
             "Interfaces      p0..p28, 8 at most, in steps of 4\n",
             "Reserved NICs   r1, r2\n",
-            "Machine         pc, disk on ide, NICs e1000, EFI, 2 serial ports, NICs are added at a start only, a second disk of 5 GiB, without smap\n",
+            "Machine         pc, disk on ide, NICs e1000, EFI, 2 serial ports, NICs are added at a start only, a second disk of 5 GiB, needs KVM, without smap\n",
             "Console         SSH to port 22\n",
             "Command line    commands are typed at its console, where it says /#$/, as admin, after enable; what says /^%/ failed\n",
             "Startup config  day0 in day0.tgz on a FAT disk labelled data\n",

@@ -305,7 +305,7 @@ pub fn hosts(style: Style, hosts: &[api::Host]) -> String {
             cell(format!("{} of {}", cores(host.cpu_reserved_millis), cores(cpu))),
             cell(format!("{} of {}", bytes(host.memory_reserved_bytes), bytes(memory))),
             cell(format!("{} of {disk}", bytes(host.disk_reserved_bytes))),
-            dash(&host.runtime_versions.join(", ")),
+            dash(&super::host::versions(host).join(", ")),
             dash(datapath.trim()),
             dash(&match (host.cordoned, super::host::drained(host), host.state_reason.as_str()) {
                 (false, _, reason) => reason.to_owned(),

@@ -16,7 +16,7 @@ pub use file::{
 };
 
 use crate::failure::Violation;
-use crate::spec::{Bind, BindSource, LabSpec, NetworkMode, NodeSpec};
+use crate::spec::{Bind, BindSource, KvmNeed, LabSpec, NetworkMode, NodeSpec};
 use crate::state::Runtime;
 
 /// All kinds there are.
@@ -169,6 +169,9 @@ impl Catalogue {
         }
         if kind.runtime == Runtime::Libvirt {
             machine::size(&mut spec);
+            // What a kind does not need, as most do not, is not written down of its nodes.
+            let of_kind = kind.vm.as_ref().map(|vm| vm.kvm).filter(|need| *need == KvmNeed::Required);
+            spec.placement.kvm = spec.placement.kvm.or(of_kind);
         }
         for cap in &kind.container.cap_add {
             if !spec.cap_add.contains(cap) {
@@ -207,7 +210,7 @@ impl Catalogue {
     }
 
     /// Everything in a spec that its kinds do not allow: unknown kinds and those that the runtime asked for does not run, missing images, configurations and
-    /// licences that a kind has no place for, uplinks of what is no bridge, what a virtual machine cannot have, interfaces that do not exist or are there twice under two names.
+    /// licences that a kind has no place for, uplinks of what is no bridge, KVM for what is no virtual machine, what a virtual machine cannot have, interfaces that do not exist or are there twice under two names.
     pub fn check(&self, spec: &LabSpec) -> Vec<Violation> {
         let mut wrong = Vec::new();
         for (i, node) in spec.nodes.iter().enumerate() {
@@ -240,6 +243,10 @@ impl Catalogue {
                     node.uplink
                 );
                 say(format!("nodes[{i}].uplink"), &what);
+            }
+            if node.placement.kvm.is_some() && kind.runtime != Runtime::Libvirt {
+                let what = "it is no virtual machine, and runs the same with and without KVM: leave kvm out of its placement";
+                say(format!("nodes[{i}].placement.kvm"), what);
             }
             if let Readiness::Tcp { port, .. } = kind.readiness
                 && let Some(why) = kind.without_address(node, spec)

@@ -316,6 +316,18 @@ pub struct ComputeInventory {
     /// Images that were set aside since their bytes were others, and are not here since.
     #[serde(default)]
     pub lost_images: Vec<Digest>,
+    /// What virtual machines run on; none where nothing runs them, or it does not tell.
+    #[serde(default)]
+    pub acceleration: Option<Acceleration>,
+}
+
+/// What virtual machines of a host run on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Acceleration {
+    /// The processor, by KVM.
+    Kvm,
+    /// They are emulated: why, in words.
+    Emulated(String),
 }
 
 /// What a host's network can do, by evidence.

@@ -122,6 +122,7 @@ pub const REASONS: &[Reason] = &[
     reason("JOIN_TOKEN_UNKNOWN", Code::Unauthenticated, &[], "The token that a machine joins with was never made here.", "Copy it whole, or make another one: netloom host token."),
     reason("JOIN_TOKEN_USED", Code::FailedPrecondition, &[], "A machine has joined with this token already.", "Make another one for this machine: netloom host token."),
     reason("KIND_NOT_FOUND", Code::NotFound, &[("kind", "nosuch")], "There is no such kind.", "See ListKinds."),
+    reason("KVM_MISSING", Code::FailedPrecondition, &[("host", "h2"), ("nodes", "r1")], "The node is a virtual machine that needs KVM, and those of the host are emulated, or it does not tell. It is why a node is UNSCHEDULABLE, not a call's error.", "See to KVM on the host (netloom doctor there says what is wrong); the node is placed once guests run by it. Or let it be emulated: `kvm: preferred` in `placement`."),
     reason("LAB_DOES_NOT_FIT", Code::ResourceExhausted, &[("lab", "ospf"), ("nodes", "r1,r2")], "The lab is to run as a whole or not at all, and some of its nodes fit on no host. Nothing was changed; `BadRequest` has each host's reason.", "Make room, ask for less, or let what fits run: `placement-policy: best-effort`."),
     reason("LAB_EXISTS", Code::AlreadyExists, &[("lab", "ospf")], "A lab of this name is there already.", "Take another name, or use ApplyLab to change it."),
     reason("LAB_NOT_FOUND", Code::NotFound, &[("lab", "ospf")], "There is no such lab.", "See ListLabs."),

@@ -207,6 +207,7 @@ fn placement(node: &Node, report: &mut Report) -> Option<At<Placement>> {
             }
             "tolerations" => placement.tolerations = texts(report),
             "apart-from" => placement.apart_from = texts(report),
+            "kvm" => placement.kvm = value::parsed(node, report, str::parse).map(|need| need.value),
             _ => unreachable!("{key} is in the table as done, and is not read here"),
         }
     }

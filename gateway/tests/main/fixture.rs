@@ -242,6 +242,8 @@ pub fn hosts(nodes: &[ps::NodeFacts]) -> Vec<ps::HostFacts> {
         runtimes: vec![p::Runtime::Docker.into()],
         runtime_versions: vec!["Docker 20.10.24".into()],
         missing_runtimes: vec!["libvirt: no socket".into()],
+        acceleration: p::Acceleration::Emulated.into(),
+        acceleration_reason: "there is no /dev/kvm".into(),
         uplinks: vec![p::HostUplink {
             interface: "ens5".into(),
             kind: p::UplinkKind::Nic.into(),

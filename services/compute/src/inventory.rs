@@ -121,6 +121,9 @@ impl Inventory {
             match &state.answer {
                 Ok(probe) => {
                     inventory.runtime_versions.push(probe.version.clone());
+                    if probe.acceleration.is_some() {
+                        inventory.acceleration.clone_from(&probe.acceleration);
+                    }
                     for runtime in &probe.runtimes {
                         if !inventory.runtimes.contains(runtime) {
                             inventory.runtimes.push(*runtime);
@@ -174,6 +177,7 @@ fn memory() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use netloom_model::observed::Acceleration;
     use netloom_model::state::Runtime;
 
     #[test]
@@ -243,8 +247,12 @@ mod tests {
             (before.host_network, before.allowed_security_opts),
             (false, vec!["no-new-privileges".to_owned()])
         );
-        let probe = Probe { runtimes: vec![Runtime::Docker], version: "Docker 1".into() };
-        let after = inventory.set(0, Ok(probe));
+        let probe = |runtime, version: &str, acceleration| Probe {
+            runtimes: vec![runtime],
+            version: version.into(),
+            acceleration,
+        };
+        let after = inventory.set(0, Ok(probe(Runtime::Docker, "Docker 1", None)));
         assert_eq!(
             (after.runtimes, after.runtime_versions),
             (vec![Runtime::Docker], vec!["Docker 1".into()])
@@ -255,6 +263,11 @@ mod tests {
         // What nobody named is missed only once it has answered.
         let without = inventory.set(1, Err("no libvirt".into()));
         assert_eq!((without.problems.len(), without.missing_runtimes), (1, vec!["no libvirt".to_owned()]));
+        assert_eq!(without.acceleration, None, "nothing runs there that it could be of");
+        let emulated = Some(Acceleration::Emulated("there is no /dev/kvm".into()));
+        let with = inventory.set(1, Ok(probe(Runtime::Libvirt, "libvirt 9", emulated.clone())));
+        assert_eq!(with.acceleration, emulated);
+        inventory.set(1, Err("no libvirt".into()));
         assert!(inventory.first(1));
         let lost = inventory.now();
         assert_eq!((lost.problems.len(), lost.missing_runtimes.len()), (2, 0));

@@ -6,6 +6,7 @@
 mod constraint;
 mod policy;
 mod spread;
+mod taste;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +17,9 @@ use netloom_model::plan::Rejection;
 use netloom_model::state::Runtime;
 
 pub use self::policy::{Allowed, Asks, is_elsewhere, is_policy};
-use self::spread::{Amount, Bin, Item, Problem, spread};
+use self::spread::{Amount, Bin, Item, Problem, rank, spread};
+pub use self::taste::Images;
+use self::taste::{Tastes, suits};
 use crate::rows::Resources;
 
 /// What a host offers, and what is reserved of it.
@@ -53,6 +56,8 @@ pub struct Need {
     pub id: String,
     /// What runs it.
     pub runtime: Runtime,
+    /// The image that it is made from; empty for a bridge.
+    pub image: String,
     /// CPU it asks for.
     pub cpu_millis: u64,
     /// Memory it asks for.
@@ -168,6 +173,9 @@ impl Room {
         // A bridge is made by the network service: it asks for no runtime.
         if need.runtime != Runtime::Bridge && !self.runtimes.contains(&need.runtime) {
             return reject("RUNTIME_MISSING", silent(need.runtime), false);
+        }
+        if let Some(detail) = self.allowed.lacks_kvm(&need.asks) {
+            return reject("KVM_MISSING", detail, false);
         }
         if let Some((code, detail)) = self.allowed.lacks(&need.asks) {
             return reject(code, detail, false);
@@ -305,9 +313,10 @@ fn scatter(needs: &[Need], there: &mut BTreeMap<NodeUid, HostId>, rooms: &mut [R
             here.map(|(_, links)| links).sum::<u32>()
         };
         let takes = |i: &usize| rooms[*i].rejects(need).is_none() && apart(need, &rooms[*i], there).is_none();
-        let best = (0..rooms.len())
-            .filter(takes)
-            .max_by_key(|i| (near(&rooms[*i]), emptiness(&rooms[*i]), Reverse(*i)));
+        let best = (0..rooms.len()).filter(takes).max_by_key(|i| {
+            let room = &rooms[*i];
+            (near(room), rank(emptiness(room), suits(room, need.runtime, &need.image)), Reverse(*i))
+        });
         if let Some(i) = best {
             rooms[i].take(need);
             there.insert(need.uid, rooms[i].host.clone());
@@ -342,13 +351,14 @@ fn amount(of: Resources) -> Amount {
 }
 
 /// The question of where nodes that stay together go, in numbers.
-fn problem(items: &[Vec<&Need>], there: &BTreeMap<NodeUid, HostId>, rooms: &[Room]) -> Problem {
+fn problem<'a>(items: &[Vec<&'a Need>], there: &BTreeMap<NodeUid, HostId>, rooms: &[Room]) -> Problem {
     let hosts: BTreeMap<&HostId, usize> = rooms.iter().enumerate().map(|(i, r)| (&r.host, i)).collect();
     let item_of: BTreeMap<NodeUid, usize> =
         items.iter().enumerate().flat_map(|(i, together)| together.iter().map(move |n| (n.uid, i))).collect();
     let bins = rooms.iter().map(|room| Bin { free: amount(room.free()), size: amount(room.has()) });
     let mut problem = Problem { bins: bins.collect(), ..Problem::default() };
     let mut takers = Takers { rooms, there, asked: BTreeMap::new(), classes: BTreeMap::new() };
+    let mut likes: BTreeMap<(Runtime, &str), Option<usize>> = BTreeMap::new();
     for (i, together) in items.iter().enumerate() {
         let mut pulls: BTreeMap<usize, u32> = BTreeMap::new();
         for (other, links) in together.iter().flat_map(|need| &need.neighbours) {
@@ -361,7 +371,21 @@ fn problem(items: &[Vec<&Need>], there: &BTreeMap<NodeUid, HostId>, rooms: &[Roo
         }
         let takes = together.iter().fold(Resources::default(), |sum, need| sum.plus(need.wants()));
         let takes = amount(takes);
-        problem.items.push(Item { takes, class: takers.class(together), pulls: pulls.into_iter().collect() });
+        let like = |need: &&'a Need| {
+            let (runtime, image) = (need.runtime, need.image.as_str());
+            *likes.entry((runtime, image)).or_insert_with(|| {
+                let like: Vec<u64> = rooms.iter().map(|room| suits(room, runtime, image)).collect();
+                // What suits alike everywhere decides nothing.
+                let decides = like.iter().any(|l| *l != like[0]);
+                decides.then(|| {
+                    problem.likes.push(like);
+                    problem.likes.len() - 1
+                })
+            })
+        };
+        let likes = together.iter().filter_map(like).collect();
+        let (class, pulls) = (takers.class(together), pulls.into_iter().collect());
+        problem.items.push(Item { takes, class, pulls, likes });
     }
     let mut classes: Vec<(Vec<bool>, usize)> = takers.classes.into_iter().collect();
     classes.sort_by_key(|(_, class)| *class);
@@ -413,7 +437,7 @@ pub(crate) fn apart(need: &Need, room: &Room, there: &BTreeMap<NodeUid, HostId>)
     reject("NETWORK_ELSEWHERE", detail, host.is_none())
 }
 
-/// The host that takes all of them, if there is one: the one that holds most of the lab, then the emptiest.
+/// The host that takes all of them, if there is one: the one that holds most of the lab, then the emptiest, and of those as good as equal the one that suits them best.
 fn whole(needs: &[Need], placed: &BTreeMap<NodeUid, HostId>, rooms: &[Room]) -> Option<HostId> {
     if needs.iter().any(|need| !need.apart.is_empty()) {
         return None;
@@ -423,6 +447,7 @@ fn whole(needs: &[Need], placed: &BTreeMap<NodeUid, HostId>, rooms: &[Room]) -> 
             + needs.iter().filter(|n| n.former.as_ref() == Some(host)).count()
     };
     let elsewhere = |host: &HostId| placed.values().any(|h| h != host);
+    let tastes = Tastes::of(needs);
     rooms
         .iter()
         .filter(|room| !elsewhere(&room.host))
@@ -434,14 +459,13 @@ fn whole(needs: &[Need], placed: &BTreeMap<NodeUid, HostId>, rooms: &[Room]) -> 
                 fits
             })
         })
-        .max_by_key(|room| (held(&room.host), emptiness(room)))
+        .max_by_key(|room| (held(&room.host), rank(emptiness(room), tastes.suit(room))))
         .map(|room| room.host.clone())
 }
 
 /// The smallest of the free parts, so that none runs out first.
-fn emptiness(room: &Room) -> u128 {
-    let part = |(free, all): (u64, u64)| u128::from(free) * 1_000_000 / u128::from(all.max(1));
-    amount(room.free()).into_iter().zip(amount(room.has())).map(part).min().unwrap_or_default()
+fn emptiness(room: &Room) -> u64 {
+    spread::part(amount(room.free()), amount(room.has()))
 }
 
 #[cfg(test)]

@@ -369,6 +369,7 @@ fn needs(
         uid: n.uid,
         id: n.id.to_string(),
         runtime: n.runtime,
+        image: n.image(),
         cpu_millis: u64::from(n.spec.cpu_request_millis),
         memory_bytes: n.spec.memory_request_bytes,
         disk_bytes: n.spec.disk_request_bytes,

@@ -336,7 +336,7 @@ async fn pull(
         Ok(facts) => {
             let pinned: Vec<(NodeUid, String)> =
                 nodes.iter().map(|uid| (*uid, facts.digest().to_owned())).collect();
-            core.registry.record(&client.id, vec![facts]).await?;
+            core.note_images(&client.id, vec![facts]).await?;
             are_ready(core, lab, client, &pinned).await
         }
         Err(e)

@@ -20,7 +20,7 @@ use crate::door::Door;
 use crate::error::{Error, Result};
 use crate::facts;
 use crate::place::{Allowed, Room};
-use crate::rows::{LabRows, NodeRow, now_us};
+use crate::rows::{ImageStep, LabRows, NodeRow, now_us};
 use crate::store::{Store, Tx};
 use crate::vnis;
 use crate::world::World;
@@ -105,6 +105,12 @@ impl Scheduler {
         for row in rows.values() {
             world.set_policy(&row.id, row.policy.clone());
             world.set_had(&row.id, &row.compute);
+        }
+        for rows in store.all() {
+            let ready = rows.nodes.values().filter(|n| n.image_step == ImageStep::Ready);
+            for (node, host) in ready.filter_map(|n| Some((n, n.host.as_ref()?))) {
+                world.note_images(host, [(node.runtime, node.image(), true)]);
+            }
         }
         tracing::info!(term, hosts = hosts.len(), labs = store.all().len(), "leads");
         Ok(Scheduler {
@@ -208,6 +214,8 @@ impl Scheduler {
                         host_network: view.compute.inventory.host_network,
                         host_interfaces: view.network.inventory.host_interfaces,
                         impairments: view.network.inventory.impairments.clone(),
+                        acceleration: view.compute.inventory.acceleration.clone(),
+                        images: view.images.clone(),
                         uplinks: view.network.inventory.uplinks.clone(),
                         taken_uplinks: BTreeMap::new(),
                         labels: view.policy.labels.clone(),

@@ -4,7 +4,7 @@
 //! ([`crate::observer`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use netloom_model::id::{HostId, LabUid, NodeUid, WireId};
@@ -12,10 +12,12 @@ use netloom_model::observed::{
     Carried, ComputeInventory, NetworkInventory, Observed, ObservedNic, ObservedSegment, ObservedWire, Source,
 };
 use netloom_model::plan::Unplaced;
+use netloom_model::state::Runtime;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::bells::Bells;
+use crate::place::Images;
 use crate::policy::HostPolicy;
 use crate::rows::{Drain, Resources, now_us};
 
@@ -99,6 +101,8 @@ pub struct HostView {
     pub cordoned: bool,
     /// What its administrator says of it.
     pub policy: HostPolicy,
+    /// What it had of images when it was last asked.
+    pub images: Arc<Images>,
     /// What it had when it was last written down, by whoever led then.
     pub had: Resources,
     /// Whether it was known how large its disk is.
@@ -273,6 +277,22 @@ impl World {
     pub fn set_had(&self, host: &HostId, had: &ComputeInventory) {
         self.update(host, |view, _| {
             (view.had, view.had_disk) = (amounts(had), had.disk_bytes.is_some());
+            false
+        });
+    }
+
+    /// Notes which images a host has, as it says, or has no more.
+    pub fn note_images(&self, host: &HostId, said: impl IntoIterator<Item = (Runtime, String, bool)>) {
+        self.update(host, |view, _| {
+            let images = Arc::make_mut(&mut view.images);
+            for (runtime, reference, is_there) in said {
+                let of_runtime = images.entry(runtime).or_default();
+                if is_there {
+                    of_runtime.insert(reference);
+                } else {
+                    of_runtime.remove(&reference);
+                }
+            }
             false
         });
     }

@@ -273,8 +273,10 @@ fn a_lab_of_virtual_machines_and_containers_works() {
     sandbox.wait_until_healthy();
     let host = || sandbox.get("/v1/hosts/local").map(|r| r.body).unwrap_or_default();
     eventually("libvirt answers", BOUND, || host()["state"] == "HOST_STATE_ONLINE");
-    let versions = host()["runtimeVersions"].to_string();
-    assert!(versions.contains("KVM") || versions.contains("emulated"), "{versions}");
+    let (runs, why) = (host()["acceleration"].clone(), host()["accelerationReason"].clone());
+    let is_emulated =
+        runs == "ACCELERATION_EMULATED" && why.as_str().is_some_and(|why| why.contains("/dev/kvm"));
+    assert!(is_emulated || runs == "ACCELERATION_KVM", "{runs} {why}");
 
     let lab = sandbox.lab("vms");
     let text = example(&lab);

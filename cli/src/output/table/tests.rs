@@ -118,11 +118,17 @@ fn hosts_show_room_and_images_where_they_are() {
         system_disk_bytes: 10 << 30,
         datapath: "netdev".into(),
         ovs_version: "3.1.0".into(),
+        runtime_versions: vec!["libvirt 9.0.0".into()],
+        acceleration: api::Acceleration::Emulated.into(),
+        acceleration_reason: "there is no /dev/kvm".into(),
         ..api::Host::default()
     };
+    let whole = super::super::host::describe(&host);
+    assert!(whole.contains("\nMachines         are emulated: there is no /dev/kvm\n"), "{whole}");
     let older = api::Host { disk_total_bytes: None, ..host.clone() };
     let shown = hosts(Style::PLAIN, &[host]);
-    for part in ["0.15 of 16", "192.0 MiB of 4.0 GiB", "7.0 GiB of 80.0 GiB", "netdev 3.1.0"] {
+    let emulated = "libvirt 9.0.0, machines are emulated: there is no /dev/kvm";
+    for part in ["0.15 of 16", "192.0 MiB of 4.0 GiB", "7.0 GiB of 80.0 GiB", "netdev 3.1.0", emulated] {
         assert!(shown.contains(part), "{part} in {shown}");
     }
     let shown = hosts(Style::PLAIN, &[older]);

@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::naming::Naming;
 use crate::slice::{self, ReadinessCheck};
-use crate::spec::NodeSpec;
+use crate::spec::{KvmNeed, NodeSpec};
 use crate::state::Runtime;
 use crate::words::join;
 
@@ -160,6 +160,8 @@ pub struct Vm {
     pub data_disk_gib: u32,
     /// True takes NICs while it runs; false has those that are added from its next start on.
     pub nic_hotplug: bool,
+    /// Whether it needs KVM on its host, where its node does not say.
+    pub kvm: KvmNeed,
 }
 
 impl Default for Vm {
@@ -173,6 +175,7 @@ impl Default for Vm {
             serials: 1,
             data_disk_gib: 0,
             nic_hotplug: true,
+            kvm: KvmNeed::Preferred,
         }
     }
 }

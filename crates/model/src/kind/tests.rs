@@ -289,6 +289,7 @@ fn files_that_are_wrong_are_told_with_file_key_and_what_is_allowed() {
             libvirt("").replace("disk_bus = \"virtio\"", "disk_bus = \"floppy\""),
             vec!["floppy", "`ide`", "`sata`"],
         ),
+        (libvirt("kvm = \"yes\"\n"), vec!["yes", "`preferred`", "`required`"]),
         ("= \n".into(), vec!["line 6"]),
         // What makes no sense.
         ("name = \"mi ne\"\n".into(), vec!["name", "not a kind's name", "letters"]),
@@ -502,6 +503,35 @@ fn unknown_kinds_and_interfaces_are_named() {
     assert!(wrong[0].description.contains("\"lynux\"; \"netloom kinds list\" shows"), "{wrong:?}");
     assert!(wrong[1].description.contains("eth1 to"), "{wrong:?}");
     assert!(wrong[1].description.contains("management"), "{wrong:?}");
+}
+
+#[test]
+fn a_machine_needs_kvm_as_it_says_or_else_its_kind() {
+    let catalogue = Catalogue::embedded();
+    let asks = |kind: &str, kvm| {
+        let mut node = node("r1", kind);
+        node.placement.kvm = kvm;
+        node
+    };
+    let need = |kind: &str, kvm| catalogue.resolve(&asks(kind, kvm)).unwrap().spec.placement.kvm;
+    let (preferred, required) = (Some(KvmNeed::Preferred), Some(KvmNeed::Required));
+    assert_eq!((need("tcl", None), need("tcl", required)), (None, required));
+    assert_eq!(need("juniper_vjunosswitch", None), required);
+    assert_eq!(need("juniper_vjunosswitch", preferred), preferred, "the node knows better");
+    let told = |kind: &str| -> Vec<String> {
+        let nodes = vec![asks(kind, preferred)];
+        let told = catalogue.check(&LabSpec { nodes, ..LabSpec::default() });
+        told.into_iter().map(|v| format!("{}: {}", v.field, v.description)).collect()
+    };
+    assert_eq!(told("tcl"), [""; 0]);
+    for kind in ["linux", "bridge"] {
+        assert_eq!(
+            told(kind),
+            [
+                "nodes[0].placement.kvm: node r1: it is no virtual machine, and runs the same with and without KVM: leave kvm out of its placement"
+            ]
+        );
+    }
 }
 
 #[test]

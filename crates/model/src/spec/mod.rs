@@ -27,7 +27,7 @@ pub use self::node::{
     Bind, BindSource, CertificateSpec, DeviceMapping, DnsSpec, Healthcheck, NetworkMode, NodeSpec,
     PortMapping, PullPolicy, RestartPolicy, Stage, StageExec, StageSpec, StageWait, VolumeMount, capability,
 };
-pub use self::placement::{NoPolicy, Placement, PlacementPolicy, wrong_label};
+pub use self::placement::{KvmNeed, NoPolicy, Placement, PlacementPolicy, wrong_label};
 pub use self::plane::{NoPlane, PLANES, Plane};
 pub use self::subnet::Subnet;
 

@@ -22,6 +22,32 @@ pub struct Placement {
     /// Ids of nodes of the lab that are on other hosts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub apart_from: Vec<String>,
+    /// Whether a virtual machine needs KVM there; none is as its kind says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kvm: Option<KvmNeed>,
+}
+
+/// Whether a virtual machine needs a host on which guests run by KVM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KvmNeed {
+    /// It is emulated where there is none.
+    #[default]
+    Preferred,
+    /// No other host takes it.
+    Required,
+}
+
+impl FromStr for KvmNeed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "preferred" => Ok(KvmNeed::Preferred),
+            "required" => Ok(KvmNeed::Required),
+            _ => Err("is not how KVM is needed: write required or preferred".to_owned()),
+        }
+    }
 }
 
 impl Placement {

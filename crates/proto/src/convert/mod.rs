@@ -7,7 +7,7 @@ mod host;
 mod spec;
 mod state;
 
-pub use self::host::{ages, read_ago, told};
+pub use self::host::{acceleration, ages, read_ago, told};
 
 use netloom_model::{Code, Failure};
 use prost_types::Timestamp;

@@ -349,6 +349,12 @@ pub(super) const KEYS: &[Key] = &[
         Works,
         "a list of nodes of the lab that it never shares a host with; it holds for both, so one of them need say it",
     ),
+    key(
+        Placement,
+        "kvm",
+        Works,
+        "of a virtual machine: `required`, only a host on which guests run by KVM is one for it; `preferred`: it is emulated where none has it; without it as [its kind](kinds.md#keys) says; of what is no virtual machine an error",
+    ),
     key(Dns, "servers", Works, "addresses of name servers"),
     key(Dns, "search", Works, "domains that are searched"),
     key(Dns, "options", Works, "options of resolv.conf"),

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::BoxStream;
 use netloom_model::id::{LabUid, NodeUid};
+use netloom_model::observed::Acceleration;
 use netloom_model::slice::Instance;
 use netloom_model::spec::PortMapping;
 use netloom_model::state::Runtime;
@@ -130,6 +131,8 @@ pub struct Probe {
     pub runtimes: Vec<Runtime>,
     /// For instance "Docker 20.10.24".
     pub version: String,
+    /// What virtual machines run on; none where it runs none.
+    pub acceleration: Option<Acceleration>,
 }
 
 /// What a store has of an image.

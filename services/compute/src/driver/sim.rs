@@ -33,6 +33,7 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
 use netloom_model::id::{Digest, LabUid, NodeUid};
+use netloom_model::observed::Acceleration;
 use netloom_model::slice::Instance;
 use netloom_model::spec::{NetworkMode, PortMapping};
 use netloom_model::state::Runtime;
@@ -277,7 +278,12 @@ impl Driver for SimDriver {
     }
 
     fn probe(&self) -> Answer<'_, Probe> {
-        let probe = Probe { runtimes: vec![Runtime::Docker, Runtime::Libvirt], version: "sim".to_owned() };
+        let probe = Probe {
+            runtimes: vec![Runtime::Docker, Runtime::Libvirt],
+            version: "sim".to_owned(),
+            // What is only played is as fast as on KVM.
+            acceleration: Some(Acceleration::Kvm),
+        };
         async { Ok(probe) }.boxed()
     }
 

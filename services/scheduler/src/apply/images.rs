@@ -8,7 +8,7 @@ use netloom_model::slice::Instance;
 use netloom_model::spec::{LabSpec, NodeSpec};
 use netloom_model::state::Runtime;
 
-use crate::client::{HostClient, ImageHost, ImageUse, Refused, Resolved, Verdict};
+use crate::client::{HostClient, ImageFacts, ImageHost, ImageUse, Refused, Resolved, Verdict};
 use crate::error::{Error, Result};
 use crate::rows::{LabRows, NodeRow};
 use crate::scheduler::Scheduler;
@@ -158,6 +158,12 @@ impl Scheduler {
             .into())
     }
 
+    /// Notes what a host said of its images, here for placement and at the registry for its verdicts.
+    pub async fn note_images(&self, host: &HostId, facts: Vec<ImageFacts>) -> Result<()> {
+        self.world.note_images(host, facts.iter().filter_map(ImageFacts::said));
+        self.registry.record(host, facts).await
+    }
+
     /// The registry's verdict on each use, from what the hosts' stores have now.
     pub async fn verdicts(&self, uses: &[ImageUse]) -> Result<Vec<Verdict>> {
         let references: BTreeSet<&String> = uses.iter().map(|u| &u.reference).collect();
@@ -180,7 +186,7 @@ impl Scheduler {
                     return Err(Error::from(Failure::new(Code::Unavailable, "HOST_UNAVAILABLE", message)));
                 };
                 let (facts, room_bytes) = client.inspect_images(&images).await?;
-                self.registry.record(&host, facts).await?;
+                self.note_images(&host, facts).await?;
                 let said = self.world.host(&host, |v| v.compute.inventory.architecture.clone());
                 let Some(architecture) = said.filter(|a| !a.is_empty()) else {
                     // It may answer before it is heard of: what it is, is not known then, and an image for another machine would pass.

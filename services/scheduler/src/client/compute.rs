@@ -94,6 +94,12 @@ impl ImageFacts {
     pub fn digest(&self) -> &str {
         &self.0.digest
     }
+
+    /// What runs it, its reference, and whether the store has it.
+    pub fn said(&self) -> Option<(Runtime, String, bool)> {
+        let runtime = self.0.runtime().try_into().ok()?;
+        Some((runtime, self.0.reference.clone(), self.0.present))
+    }
 }
 
 /// What came of comparing a copy of an image.

@@ -7,7 +7,7 @@ use netloom_model::observed::{NetworkInventory, PathMtu, Source};
 use netloom_model::plan::{Object as What, Progress};
 use netloom_model::state::{NodeState, Runtime};
 use netloom_model::tally::{LinkTally, NodeTally};
-use netloom_proto::convert::{timestamp, told};
+use netloom_proto::convert::{acceleration, timestamp, told};
 use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::v1 as p;
 use netloom_service::status::to_rpc_status;
@@ -162,6 +162,7 @@ pub(super) fn host(
         0 => row.heard_us,
         us => us,
     };
+    let (acceleration, acceleration_reason) = acceleration(compute.acceleration);
     let [cpu_overcommit, memory_overcommit, disk_overcommit] = row.policy.overcommit(&core.config);
     ps::HostFacts {
         uid: row.uid,
@@ -186,6 +187,8 @@ pub(super) fn host(
         datapath: network.datapath,
         ovs_version: network.ovs_version,
         uplinks: network.uplinks.into_iter().map(Into::into).collect(),
+        acceleration: acceleration.into(),
+        acceleration_reason,
         plane: network.plane,
         plane_reason: network.plane_reason,
         node_tallies: tallies.get(&row.id).into_iter().flatten().map(|t| (*t).into()).collect(),

@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::constraint::{LABELS, PINNED};
+use super::taste::Images;
 use crate::across::Reach;
 
-use netloom_model::observed::{PathMtu, Uplink, UplinkKind};
+use netloom_model::observed::{Acceleration, PathMtu, Uplink, UplinkKind};
 use netloom_model::spec::{
-    EndpointType, Impairment, LinkSpec, NetworkMode, NodeSpec, Placement, capability, security_option,
+    EndpointType, Impairment, KvmNeed, LinkSpec, NetworkMode, NodeSpec, Placement, capability,
+    security_option,
 };
 
 /// What a host allows and can do.
@@ -30,6 +32,10 @@ pub struct Allowed {
     pub host_interfaces: bool,
     /// Fields of an impairment that its kernel can bring about.
     pub impairments: Vec<String>,
+    /// What virtual machines run on there; none where it does not tell.
+    pub acceleration: Option<Acceleration>,
+    /// What it had of images when it was last asked.
+    pub images: Arc<Images>,
     /// What of it bridges may have for uplinks.
     pub uplinks: Vec<Uplink>,
     /// Interfaces among them that bridges have, and which.
@@ -172,6 +178,23 @@ impl Allowed {
             return Some(("UPLINK_NOT_ALLOWED", what));
         }
         self.lacks_impairments(asks).map(|what| ("IMPAIRMENT_NOT_SUPPORTED", what))
+    }
+
+    /// Why a machine that needs KVM is not run there; none when it is, or needs none. This may change while the host is there, so the node waits.
+    pub fn lacks_kvm(&self, asks: &Asks) -> Option<String> {
+        if asks.placement.kvm != Some(KvmNeed::Required) {
+            return None;
+        }
+        match &self.acceleration {
+            Some(Acceleration::Kvm) => None,
+            Some(Acceleration::Emulated(why)) => Some(format!(
+                "has no KVM, which the node needs ({why}): see to what netloom doctor says of it there, or let the node be emulated with kvm: preferred in its placement"
+            )),
+            None => Some(
+                "does not say whether it has KVM, which the node needs: it runs an earlier version of netloom"
+                    .to_owned(),
+            ),
+        }
     }
 
     fn uplink(&self, name: &str) -> Option<&Uplink> {

@@ -23,6 +23,8 @@ pub struct Item {
     pub class: usize,
     /// Links to what is in a bin already: the bin, and how many.
     pub pulls: Vec<(usize, u32)>,
+    /// What says which bins suit it: indexes of [`Problem::likes`].
+    pub likes: Vec<usize>,
 }
 
 /// What items are put into.
@@ -45,6 +47,26 @@ pub struct Problem {
     pub bins: Vec<Bin>,
     /// For each class of items, whether each bin takes them.
     pub classes: Vec<Vec<bool>>,
+    /// For each thing that items like, how well each bin suits it.
+    pub likes: Vec<Vec<u64>>,
+}
+
+/// Parts into which the room of a bin is divided where it counts how much is free: two in the same one are as good as equal.
+const PARTS: u64 = 16;
+
+/// All of a bin, in the unit of [`part`].
+const WHOLE: u64 = 1_000_000;
+
+/// The smallest of the free parts of a bin, so that none runs out first, in millionths.
+pub fn part(free: Amount, size: Amount) -> u64 {
+    let part = |(free, size): (u64, u64)| u128::from(free) * u128::from(WHOLE) / u128::from(size.max(1));
+    let least = free.into_iter().zip(size).map(part).min().unwrap_or_default();
+    u64::try_from(least).unwrap_or(u64::MAX)
+}
+
+/// How good a bin is by the part of it that is free and by how well it suits: the emptier, and of those as good as equal the one that suits better.
+pub fn rank(part: u64, suits: u64) -> (u64, u64, u64) {
+    (part.div_ceil(WHOLE / PARTS), suits, part)
 }
 
 /// The bin of each item; none for those that fit nowhere beside the others.

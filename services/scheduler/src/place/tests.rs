@@ -1,7 +1,7 @@
 //! Who goes where, and why not.
 
 use super::*;
-use netloom_model::observed::{Uplink, UplinkKind};
+use netloom_model::observed::{Acceleration, Uplink, UplinkKind};
 use proptest::prelude::*;
 
 const GIB: u64 = 1 << 30;
@@ -26,6 +26,7 @@ fn need(id: &str, runtime: Runtime, cpu_millis: u64, memory_bytes: u64) -> Need 
         uid: NodeUid::new(),
         id: id.into(),
         runtime,
+        image: "i".into(),
         cpu_millis,
         memory_bytes,
         disk_bytes: 0,
@@ -139,6 +140,90 @@ fn pins_labels_and_taints_say_which_hosts_take_a_node() {
     assert_eq!(tainted[2], "h3 HOST_TAINTED has the taint gpu=a100, which the node does not tolerate");
 }
 
+/// What is asked of a host by a machine that needs KVM.
+fn needs_kvm() -> Asks {
+    Asks::default().on(&placement(r#"{"kvm": "required"}"#))
+}
+
+#[test]
+fn a_machine_that_needs_kvm_goes_to_a_host_that_has_it_and_the_others_say_why_not() {
+    let both = [Runtime::Docker, Runtime::Libvirt];
+    let mut rooms = ["h1", "h2", "h3"].map(|host| room(host, &both, 8, 64));
+    rooms[0].allowed.acceleration = Some(Acceleration::Emulated("there is no /dev/kvm".into()));
+    rooms[2].runtimes = [Runtime::Docker].into();
+    let n = Need { asks: needs_kvm(), ..need("a", Runtime::Libvirt, 1_000, GIB) };
+    let place = |rooms: &[Room]| place(std::slice::from_ref(&n), &BTreeMap::new(), rooms)[&n.uid].clone();
+    let why = place(&rooms).unwrap_err();
+    let said: Vec<(&str, &str)> = why.iter().map(|r| (r.host.as_str(), r.code.as_str())).collect();
+    assert_eq!(said, [("h1", "KVM_MISSING"), ("h2", "KVM_MISSING"), ("h3", "RUNTIME_MISSING")]);
+    assert!(why[0].detail.contains("(there is no /dev/kvm): see to what netloom doctor says"), "{why:?}");
+    assert!(why[1].detail.contains("runs an earlier version"), "{why:?}");
+    assert!(
+        why.iter().all(|r| !r.resolvable && !is_policy(&r.code)),
+        "more room does not help, and time may"
+    );
+    rooms[1].allowed.acceleration = Some(Acceleration::Kvm);
+    assert_eq!(place(&rooms).unwrap().as_str(), "h2");
+}
+
+/// Says that a host has an image.
+fn has_image(room: &mut Room, runtime: Runtime, image: &str) {
+    let images: &mut Images = std::sync::Arc::make_mut(&mut room.allowed.images);
+    images.entry(runtime).or_default().insert(image.to_owned());
+}
+
+#[test]
+fn of_hosts_that_are_equal_otherwise_the_one_with_kvm_is_taken_then_the_one_with_the_image() {
+    let both = [Runtime::Docker, Runtime::Libvirt];
+    let mut rooms = ["h1", "h2", "h3"].map(|host| room(host, &both, 100, 64));
+    rooms[0].allowed.acceleration = Some(Acceleration::Kvm);
+    has_image(&mut rooms[1], Runtime::Libvirt, "i");
+    let hosts = |needs: &[Need], rooms: &[Room]| -> Vec<String> {
+        let placed = place(needs, &BTreeMap::new(), rooms);
+        needs.iter().map(|n| placed[&n.uid].as_ref().unwrap().to_string()).collect()
+    };
+    let of = |id: &str, runtime| need(id, runtime, 1_000, GIB);
+    assert_eq!(hosts(&[of("vm", Runtime::Libvirt)], &rooms), ["h1"]);
+    rooms[2].allowed.acceleration = Some(Acceleration::Kvm);
+    has_image(&mut rooms[0], Runtime::Libvirt, "i");
+    assert_eq!(hosts(&[of("vm", Runtime::Libvirt)], &rooms), ["h1"], "both count");
+    // A disk is no container, and a container does not ask for KVM.
+    has_image(&mut rooms[1], Runtime::Docker, "i");
+    assert_eq!(hosts(&[of("c", Runtime::Docker)], &rooms), ["h2"]);
+    let other = Need { image: "other".into(), ..of("c", Runtime::Docker) };
+    assert_eq!(hosts(&[other], &rooms), ["h3"]);
+    // A little fuller counts as equal; the balance of hosts does not suffer more.
+    rooms[1].cpu_reserved = 5_000;
+    assert_eq!(hosts(&[of("c", Runtime::Docker)], &rooms), ["h2"]);
+    rooms[1].cpu_reserved = 7_000;
+    assert_eq!(hosts(&[of("c", Runtime::Docker)], &rooms), ["h3"]);
+    // Nodes that are to be apart: one is where the image is.
+    rooms[1].cpu_reserved = 0;
+    let mut two = [of("a", Runtime::Docker), of("b", Runtime::Docker)];
+    keep_apart(&mut two, 0, 1);
+    assert_eq!(hosts(&two, &rooms), ["h2", "h1"]);
+}
+
+/// Two rings of six, on hosts with room for one each: the rings stay whole, and each is where what it is made from is.
+#[test]
+fn a_lab_of_many_hosts_is_on_those_that_have_its_images() {
+    let mut needs: Vec<Need> =
+        (0..12).map(|i| need(&format!("n{i:02}"), Runtime::Docker, 1_000, GIB)).collect();
+    for (i, need) in needs.iter_mut().enumerate() {
+        need.image = ["i", "j"][i / 6].into();
+    }
+    for ring in [0, 6] {
+        (0..6).for_each(|i| link(&mut needs, ring + i, ring + (i + 1) % 6));
+    }
+    let mut rooms: Vec<Room> = (0..6).map(|i| room(&format!("h{i}"), &[Runtime::Docker], 6, 64)).collect();
+    has_image(&mut rooms[4], Runtime::Docker, "i");
+    has_image(&mut rooms[1], Runtime::Docker, "j");
+    let placed = hosts_of(&place(&needs, &BTreeMap::new(), &rooms));
+    let at =
+        |ring: usize| needs[ring..ring + 6].iter().map(|n| placed[&n.uid].as_str()).collect::<BTreeSet<_>>();
+    assert_eq!((at(0), at(6)), (["h4"].into(), ["h1"].into()));
+}
+
 fn keep_apart(needs: &mut [Need], a: usize, b: usize) {
     let (x, y) = ((needs[a].uid, needs[a].id.clone()), (needs[b].uid, needs[b].id.clone()));
     needs[a].apart.insert(y.0, y.1);
@@ -240,15 +325,23 @@ fn a_lab_stays_together_where_it_fits() {
 proptest! {
     #[test]
     fn no_host_is_given_more_than_it_has(
-        sizes in prop::collection::vec((0u64..6_000, 0u64..8, any::<bool>()), 0..40),
-        hosts in prop::collection::vec((1u64..12, 1u64..16, any::<bool>(), any::<bool>()), 1..5),
+        sizes in prop::collection::vec((0u64..6_000, 0u64..8, any::<bool>(), any::<bool>()), 0..40),
+        hosts in prop::collection::vec((1u64..12, 1u64..16, any::<bool>(), any::<bool>(), 0..3), 1..5),
     ) {
-        let needs: Vec<Need> = sizes.iter().enumerate().map(|(i, (cpu, gib, vm))| {
-            need(&i.to_string(), if *vm { Runtime::Libvirt } else { Runtime::Docker }, *cpu, gib * GIB)
+        let needs: Vec<Need> = sizes.iter().enumerate().map(|(i, (cpu, gib, vm, kvm))| {
+            let runtime = if *vm { Runtime::Libvirt } else { Runtime::Docker };
+            let asks = if *vm && *kvm { needs_kvm() } else { Asks::default() };
+            Need { asks, ..need(&i.to_string(), runtime, *cpu, gib * GIB) }
         }).collect();
-        let rooms: Vec<Room> = hosts.iter().enumerate().map(|(i, (cores, gib, heard, vm))| {
+        let rooms: Vec<Room> = hosts.iter().enumerate().map(|(i, (cores, gib, heard, vm, accel))| {
             let runtimes: &[Runtime] = if *vm { &[Runtime::Docker, Runtime::Libvirt] } else { &[Runtime::Docker] };
-            Room { heard: *heard, ..room(&format!("h{i}"), runtimes, *cores, *gib) }
+            let mut room = Room { heard: *heard, ..room(&format!("h{i}"), runtimes, *cores, *gib) };
+            room.allowed.acceleration = match accel {
+                0 => None,
+                1 => Some(Acceleration::Emulated("no".into())),
+                _ => Some(Acceleration::Kvm),
+            };
+            room
         }).collect();
         let placed = place(&needs, &BTreeMap::new(), &rooms);
         prop_assert_eq!(placed.len(), needs.len());
@@ -258,6 +351,8 @@ proptest! {
             prop_assert!(on.iter().map(|n| n.memory_bytes).sum::<u64>() <= room.memory_bytes);
             prop_assert!(on.is_empty() || room.heard);
             prop_assert!(on.iter().all(|n| room.runtimes.contains(&n.runtime)));
+            let has_kvm = room.allowed.acceleration == Some(Acceleration::Kvm);
+            prop_assert!(has_kvm || on.iter().all(|n| n.asks != needs_kvm()));
         }
         for need in &needs {
             if let Err(rejections) = &placed[&need.uid] {
@@ -370,18 +465,24 @@ proptest! {
     fn never_worse_than_a_list_worked_off_node_by_node(
         cpu in prop::collection::vec(1u64..4, 2..60),
         links in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..150),
-        cores in prop::collection::vec(4u64..16, 1..8),
+        hosts in prop::collection::vec((4u64..16, 0usize..8), 1..8),
     ) {
+        let images = ["i", "j", "k"];
         let mut needs: Vec<Need> = cpu.iter().enumerate()
             .map(|(i, cpu)| need(&format!("{i:03}"), Runtime::Docker, cpu * 1_000, GIB)).collect();
+        needs.iter_mut().enumerate().for_each(|(i, need)| need.image = images[i % 3].into());
         for (a, b) in &links {
             let (a, b) = (a.index(needs.len()), b.index(needs.len()));
             if a != b {
                 link(&mut needs, a, b);
             }
         }
-        let rooms: Vec<Room> = cores.iter().enumerate()
-            .map(|(i, cores)| room(&format!("h{i}"), &[Runtime::Docker], *cores, 64)).collect();
+        let mut rooms: Vec<Room> = hosts.iter().enumerate()
+            .map(|(i, (cores, _))| room(&format!("h{i}"), &[Runtime::Docker], *cores, 64)).collect();
+        for (room, (_, has)) in rooms.iter_mut().zip(&hosts) {
+            let has = images.iter().enumerate().filter(|(bit, _)| has >> bit & 1 == 1);
+            has.for_each(|(_, image)| has_image(room, Runtime::Docker, image));
+        }
         let (list, placed) = (greedy(&needs, &rooms), place(&needs, &BTreeMap::new(), &rooms));
         let there = hosts_of(&placed);
         prop_assert!(there.len() >= list.len());

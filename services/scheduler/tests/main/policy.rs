@@ -6,6 +6,7 @@ use netloom_proto::v1 as p;
 use netloom_service::status::from_status;
 use netloom_service::testing::eventually;
 
+use crate::drain::{facts, of};
 use crate::world::{BOUND, World, spec};
 
 /// Sets what a request says, as far as its paths name it.
@@ -133,6 +134,83 @@ async fn a_node_goes_where_labels_and_taints_let_it_and_a_name_of_nothing_is_ref
         "{plan:?}"
     );
     assert_eq!(world.node("l", "n3").await.uid, uid);
+}
+
+#[tokio::test]
+async fn a_machine_that_needs_kvm_waits_until_a_host_has_it() {
+    use p::Acceleration::{Emulated, Kvm};
+    let world = World::with(&["h1", "h2"], "").await;
+    // The second one is of an earlier version, and does not say.
+    of(&world, "h1").with(|s| (s.machines, s.acceleration) = (true, (Emulated, "there is no /dev/kvm")));
+    of(&world, "h2").with(|s| s.machines = true);
+    let runs = async |host| facts(&world, host).await.runtimes.contains(&p::Runtime::Libvirt.into());
+    eventually("both run machines", BOUND, || async { runs("h1").await && runs("h2").await }).await;
+    let told = facts(&world, "h1").await;
+    assert_eq!((told.acceleration(), told.acceleration_reason.as_str()), (Emulated, "there is no /dev/kvm"));
+    let mut lab = spec(3, &[]);
+    lab.nodes[0].kind = "juniper_vjunosswitch".into();
+    lab.nodes[1].kind = "tcl".into();
+    for node in &mut lab.nodes {
+        (node.cpu_request_millis, node.memory_request_bytes) = (1_000, 64 << 20);
+    }
+    let operation = world.deploy("l", lab.clone()).await;
+    assert_eq!(operation.state(), p::OperationState::Failed);
+    assert_eq!(world.node("l", "n1").await.state(), p::NodeState::Unschedulable);
+    let why = world.node("l", "n1").await.rejections;
+    let codes: Vec<&str> = why.iter().map(|r| r.code.as_str()).collect();
+    assert_eq!(codes, ["KVM_MISSING", "KVM_MISSING"]);
+    assert!(why[0].detail.contains("(there is no /dev/kvm)"), "{why:?}");
+    world.node_is("l", "n2", p::NodeState::Ready).await;
+    // It is placed once one has it, and stays when that is over.
+    of(&world, "h2").with(|s| s.acceleration.0 = Kvm);
+    world.node_is("l", "n1", p::NodeState::Ready).await;
+    of(&world, "h2").with(|s| s.acceleration = (Emulated, "it is gone"));
+    eventually("it is told", BOUND, || async { facts(&world, "h2").await.acceleration() == Emulated }).await;
+    let again = world.apply("l", lab.clone()).await.unwrap().plan.unwrap();
+    assert!(again.actions.is_empty() && again.unplaced.is_empty(), "{again:?}");
+    assert_eq!(world.node("l", "n1").await.host, "h2");
+    // Whoever has the time has it emulated.
+    lab.nodes[0].id = "n4".into();
+    lab.nodes[0].placement =
+        Some(p::PlacementSpec { kvm: p::KvmNeed::Preferred.into(), ..Default::default() });
+    let operation = world.deploy("l", lab).await;
+    assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
+}
+
+#[tokio::test]
+async fn a_lab_goes_where_its_image_was_also_after_a_restart() {
+    let mut world = World::with(&["h1", "h2", "h3"], "").await;
+    let lab = |image: &str, host: &str| {
+        let mut lab = spec(1, &[]);
+        (lab.nodes[0].image, lab.nodes[0].cpu_request_millis) = (image.into(), 20);
+        lab.nodes[0].placement = Some(p::PlacementSpec { host: host.into(), ..Default::default() });
+        lab
+    };
+    for host in ["h1", "h2", "h3"] {
+        of(&world, host).with(|s| s.pullable.extend(["a:1".to_owned(), "b:1".to_owned()]));
+    }
+    world.deploy("a", lab("a:1", "h1")).await;
+    world.deploy("b", lab("b:1", "h2")).await;
+    // Nothing is on h3, and the others are hardly fuller.
+    let goes = async |world: &World, name: &str, image: &str| {
+        world.deploy(name, lab(image, "")).await;
+        world.node(name, "n1").await.host
+    };
+    assert_eq!(goes(&world, "c", "a:1").await, "h1");
+    assert_eq!(goes(&world, "d", "b:1").await, "h2");
+    world.destroy("b").await.unwrap();
+    eventually("it is gone", BOUND, || async { world.lab("b").await.is_err() }).await;
+    world.kill().await;
+    world.start().await;
+    assert_eq!(goes(&world, "e", "b:1").await, "h2", "d has it there");
+    // A host that is found not to have it any more draws nobody.
+    of(&world, "h2").with(|s| {
+        s.images.remove("b:1");
+        s.pullable.remove("b:1");
+    });
+    let failed = world.deploy("f", lab("b:1", "h2")).await;
+    assert_eq!(failed.state(), p::OperationState::Failed);
+    assert_eq!(goes(&world, "g", "b:1").await, "h3", "the emptiest");
 }
 
 #[tokio::test]

@@ -312,9 +312,21 @@ impl TryFrom<pc::Observed> for mo::Observed {
     }
 }
 
+/// What virtual machines run on, and why they are emulated.
+pub fn acceleration(of: Option<mo::Acceleration>) -> (p::Acceleration, String) {
+    match of {
+        None => (p::Acceleration::Unspecified, String::new()),
+        Some(mo::Acceleration::Kvm) => (p::Acceleration::Kvm, String::new()),
+        Some(mo::Acceleration::Emulated(why)) => (p::Acceleration::Emulated, why),
+    }
+}
+
 impl From<mo::ComputeInventory> for pc::Inventory {
     fn from(i: mo::ComputeInventory) -> Self {
+        let (acceleration, acceleration_reason) = acceleration(i.acceleration);
         pc::Inventory {
+            acceleration: acceleration.into(),
+            acceleration_reason,
             cpu_millis: i.cpu_millis,
             memory_bytes: i.memory_bytes,
             disk_bytes: i.disk_bytes,
@@ -337,6 +349,11 @@ impl TryFrom<pc::Inventory> for mo::ComputeInventory {
     type Error = ConvertError;
     fn try_from(i: pc::Inventory) -> Result<Self, ConvertError> {
         Ok(mo::ComputeInventory {
+            acceleration: match i.acceleration() {
+                p::Acceleration::Unspecified => None,
+                p::Acceleration::Kvm => Some(mo::Acceleration::Kvm),
+                p::Acceleration::Emulated => Some(mo::Acceleration::Emulated(i.acceleration_reason.clone())),
+            },
             cpu_millis: i.cpu_millis,
             memory_bytes: i.memory_bytes,
             disk_bytes: i.disk_bytes,

@@ -3,6 +3,8 @@
 mod compute;
 mod network;
 
+pub use self::compute::acceleration;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 

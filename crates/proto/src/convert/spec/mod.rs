@@ -150,7 +150,7 @@ mod tests {
                 "healthcheck": {"test": ["CMD", "true"], "interval_seconds": 1, "timeout_seconds": 2, "retries": 3, "start_period_seconds": 4},
                 "stages": [{"stage": "create-links", "wait_for": [{"node": "r2", "stage": "healthy"}], "exec": [{"command": "x", "on_exit": true}]}],
                 "certificate": {"sans": ["a"], "key_bits": 2048, "validity_seconds": 7}, "cgroup_parent": "c", "runtime": "libvirt",
-                "placement": {"host": "h1", "labels": {"rack": "2"}, "tolerations": ["gpu"], "apart_from": ["r2"]}, "uplink": "ens5"}],
+                "placement": {"host": "h1", "labels": {"rack": "2"}, "tolerations": ["gpu"], "apart_from": ["r2"], "kvm": "required"}, "uplink": "ens5"}],
             "placement_policy": "all-or-nothing", "project": "p1", "reschedule_after_seconds": 90,
             "certificate_authority": {"certificate": "f", "key": "f", "key_bits": 4096, "validity_seconds": 9},
             "links": [{"a": {"node": "r1", "interface": "eth1", "mac": "02:00:00:00:00:01"},

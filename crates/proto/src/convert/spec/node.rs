@@ -121,6 +121,7 @@ impl TryFrom<p::NodeSpec> for m::NodeSpec {
 }
 
 words!(m::PullPolicy, p::ImagePullPolicy, else IfNotPresent { IfNotPresent, Never, Always });
+words!(m::KvmNeed, p::KvmNeed, else Preferred { Preferred, Required });
 impl From<m::Placement> for p::PlacementSpec {
     fn from(s: m::Placement) -> Self {
         p::PlacementSpec {
@@ -128,13 +129,16 @@ impl From<m::Placement> for p::PlacementSpec {
             labels: s.labels.into_iter().collect(),
             tolerations: s.tolerations,
             apart_from: s.apart_from,
+            kvm: s.kvm.map_or(p::KvmNeed::Unspecified, Into::into).into(),
         }
     }
 }
 
 impl From<p::PlacementSpec> for m::Placement {
     fn from(s: p::PlacementSpec) -> Self {
+        let kvm = Some(s.kvm()).filter(|need| *need != p::KvmNeed::Unspecified).map(Into::into);
         m::Placement {
+            kvm,
             host: s.host,
             labels: s.labels.into_iter().collect(),
             tolerations: s.tolerations,

@@ -37,6 +37,12 @@ pub(super) const CASES: &[Case] = &[
         ("apart-from: [x]", "error INVALID_NODE there is no node \"x\" in the lab"),
     ),
     case(
+        PLACEMENT,
+        "kvm",
+        ("kvm: preferred", r#""placement":{"kvm":"preferred"}"#),
+        ("kvm: maybe", "error INVALID_VALUE write required or preferred"),
+    ),
+    case(
         DNS,
         "servers",
         ("servers: [192.0.2.1]", r#""servers":["192.0.2.1"]"#),

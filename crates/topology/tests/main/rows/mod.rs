@@ -56,6 +56,7 @@ fn file(section: &str, keys: &str) -> String {
         "`topology`" if has("nodes") => return format!("name: lab\ntopology: {{{keys}}}\n"),
         "`topology`" => topology = format!("  {keys}\n"),
         "a node" => n = node(keys),
+        "`placement`" if has("kvm") => n = node(&format!("runtime: libvirt, placement: {{{keys}}}")),
         "`placement`" => n = node(&format!("placement: {{{keys}}}")),
         "`dns`" => n = node(&format!("dns: {{{keys}}}")),
         "`healthcheck`" => n = node(&format!("healthcheck: {{{keys}}}")),

@@ -278,7 +278,11 @@ impl Driver for DockerDriver {
             // Debian writes "20.10.24+dfsg1"; what follows the plus is packaging.
             let version = version.version.unwrap_or_default();
             let version = version.split('+').next().unwrap_or_default();
-            Ok(Probe { runtimes: vec![Runtime::Docker], version: format!("Docker {version}") })
+            Ok(Probe {
+                runtimes: vec![Runtime::Docker],
+                version: format!("Docker {version}"),
+                acceleration: None,
+            })
         }
         .boxed()
     }

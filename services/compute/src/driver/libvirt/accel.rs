@@ -5,35 +5,29 @@
 use std::path::Path;
 
 use netloom_kvm::{DEVICE, Emulator, Mark};
+use netloom_model::observed::Acceleration;
 use tokio::sync::Mutex;
 
-use super::xml::Accel;
 use crate::error::Error;
-
-/// What guests run on here, and why it is not KVM, in words.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// What they run on.
-    pub accel: Accel,
-    /// Empty with KVM.
-    pub why: String,
-}
 
 /// What was found, of the device as it was then.
 #[derive(Debug, Default)]
-pub struct Accels(Mutex<Option<(Mark, Found)>>);
+pub struct Accels(Mutex<Option<(Mark, Acceleration)>>);
 
 impl Accels {
     /// What they run on now. Where that has to be found out, `emulator` says what runs them.
-    pub async fn now(&self, emulator: impl Future<Output = Result<Emulator, Error>>) -> Result<Found, Error> {
+    pub async fn now(
+        &self,
+        emulator: impl Future<Output = Result<Emulator, Error>>,
+    ) -> Result<Acceleration, Error> {
         self.of(Path::new(DEVICE), async move { find(&emulator.await?).await }).await
     }
 
     async fn of(
         &self,
         device: &Path,
-        find: impl Future<Output = Result<Found, Error>>,
-    ) -> Result<Found, Error> {
+        find: impl Future<Output = Result<Acceleration, Error>>,
+    ) -> Result<Acceleration, Error> {
         let mut known = self.0.lock().await;
         // Before it is tried: a change meanwhile is one more.
         let mark = Mark::of(device);
@@ -41,18 +35,15 @@ impl Accels {
             return Ok(found.clone());
         }
         let found = find.await?;
-        let (accel, why) = (found.accel, &found.why);
-        tracing::info!(?accel, why, "how guests run here");
+        tracing::info!(?found, "how guests run here");
         *known = Some((mark, found.clone()));
         Ok(found)
     }
 }
 
-async fn find(emulator: &Emulator) -> Result<Found, Error> {
-    Ok(match netloom_kvm::works(Path::new(DEVICE), emulator).await {
-        Ok(()) => Found { accel: Accel::Kvm, why: String::new() },
-        Err(why) => Found { accel: Accel::Tcg, why },
-    })
+async fn find(emulator: &Emulator) -> Result<Acceleration, Error> {
+    let works = netloom_kvm::works(Path::new(DEVICE), emulator).await;
+    Ok(works.map_or_else(Acceleration::Emulated, |()| Acceleration::Kvm))
 }
 
 #[cfg(test)]
@@ -64,20 +55,20 @@ mod tests {
     async fn it_is_found_out_again_when_the_device_has_changed_and_not_before() {
         let dir = tempfile::tempdir().unwrap();
         let (device, accels, tries) = (dir.path().join("kvm"), Accels::default(), std::cell::Cell::new(0));
-        let ask = async |accel| {
+        let ask = async |found: bool| {
             let find = async {
                 tries.set(tries.get() + 1);
-                Ok(Found { accel, why: String::new() })
+                Ok(if found { Acceleration::Kvm } else { Acceleration::Emulated("no".to_owned()) })
             };
-            accels.of(&device, find).await.unwrap().accel
+            accels.of(&device, find).await.unwrap() == Acceleration::Kvm
         };
-        assert_eq!((ask(Accel::Tcg).await, ask(Accel::Kvm).await, tries.get()), (Accel::Tcg, Accel::Tcg, 1));
+        assert_eq!((ask(false).await, ask(true).await, tries.get()), (false, false, 1));
         std::fs::write(&device, "").unwrap();
-        assert_eq!((ask(Accel::Kvm).await, ask(Accel::Tcg).await, tries.get()), (Accel::Kvm, Accel::Kvm, 2));
+        assert_eq!((ask(true).await, ask(false).await, tries.get()), (true, true, 2));
         std::fs::remove_file(&device).unwrap();
-        assert_eq!((ask(Accel::Tcg).await, tries.get()), (Accel::Tcg, 3));
+        assert_eq!((ask(false).await, tries.get()), (false, 3));
         let silent = accels.of(dir.path(), async { Err(Error::Unavailable("silent".to_owned())) }).await;
         assert!(silent.is_err(), "without libvirt nothing is found out");
-        assert_eq!((ask(Accel::Kvm).await, tries.get()), (Accel::Tcg, 3), "and nothing is forgotten");
+        assert_eq!((ask(true).await, tries.get()), (false, 3), "and nothing is forgotten");
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use netloom_model::id::NodeUid;
 use netloom_model::kind::Startup;
 use netloom_model::naming;
+use netloom_model::observed::Acceleration;
 use netloom_model::slice::Instance;
 use netloom_model::spec::{Bind, BindSource, NetworkMode, NodeSpec};
 use netloom_model::state::Runtime;
@@ -112,7 +113,7 @@ impl LibvirtDriver {
             id,
             identity,
             vm,
-            accel: self.accel().await?.accel,
+            kvm: self.acceleration().await? == Acceleration::Kvm,
             cpus: u32::try_from(millis.div_ceil(1000)).unwrap_or(u32::MAX),
             cpu_set: &instance.spec.cpu_set,
             memory_bytes: or(instance.spec.memory_limit_bytes, instance.spec.memory_request_bytes),

@@ -50,6 +50,7 @@ use futures::{StreamExt as _, stream};
 use netloom_kvm::Emulator;
 use netloom_model::id::{LabUid, NodeUid, Owner, WireId};
 use netloom_model::kind::{Catalogue, Startup, Vm};
+use netloom_model::observed::Acceleration;
 use netloom_model::slice::Instance;
 use netloom_model::state::Runtime;
 use netloom_service::Shutdown;
@@ -155,7 +156,7 @@ impl LibvirtDriver {
     }
 
     /// How guests run here. libvirt may take most of a minute to say what runs them, so it is asked where others do not wait.
-    async fn accel(&self) -> Result<accel::Found, Error> {
+    async fn acceleration(&self) -> Result<Acceleration, Error> {
         let asked = async {
             let said = self.acts.call(|connect| connect.get_capabilities()).await;
             said.map(|said| Emulator::of_libvirt(&said)).map_err(|refused| self.acts.error(refused))
@@ -280,13 +281,10 @@ impl Driver for LibvirtDriver {
             let version = self.looks.call(|connect| connect.get_lib_version()).await;
             let version = version.map_err(|refused| self.looks.error(refused))?;
             self.disks.blocking(Disks::require_direct_io).await?;
-            let guests = match self.accel().await? {
-                accel::Found { accel: xml::Accel::Kvm, .. } => "KVM".to_owned(),
-                found => format!("emulated: {}", found.why),
-            };
+            let acceleration = self.acceleration().await?;
             let (major, minor, patch) = (version / 1_000_000, version / 1000 % 1000, version % 1000);
-            let version = format!("libvirt {major}.{minor}.{patch} ({guests})");
-            Ok(Probe { runtimes: vec![Runtime::Libvirt], version })
+            let version = format!("libvirt {major}.{minor}.{patch}");
+            Ok(Probe { runtimes: vec![Runtime::Libvirt], version, acceleration: Some(acceleration) })
         }
         .boxed()
     }

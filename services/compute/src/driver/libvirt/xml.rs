@@ -13,15 +13,6 @@ use super::identity::Identity;
 /// Slots for NICs that may be added while it runs. There is no way to add a slot later.
 const SPARE_SLOTS: usize = 4;
 
-/// How guests run here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accel {
-    /// On the processor, by KVM.
-    Kvm,
-    /// Emulated, by QEMU's TCG.
-    Tcg,
-}
-
 /// A machine to be.
 pub struct Machine<'a> {
     /// Its name.
@@ -32,8 +23,8 @@ pub struct Machine<'a> {
     pub identity: &'a Identity,
     /// What its kind says of it.
     pub vm: &'a Vm,
-    /// How it runs.
-    pub accel: Accel,
+    /// True runs it on the processor, by KVM; false emulates it, by QEMU's TCG.
+    pub kvm: bool,
     /// Its processors.
     pub cpus: u32,
     /// The host's processors that it may run on; empty means any.
@@ -78,10 +69,7 @@ pub struct Nic {
 pub fn domain(m: &Machine<'_>) -> String {
     let mut xml = String::new();
     let w = &mut xml;
-    let kind = match m.accel {
-        Accel::Kvm => "kvm",
-        Accel::Tcg => "qemu",
-    };
+    let kind = if m.kvm { "kvm" } else { "qemu" };
     line(w, 0, &format!("<domain type='{kind}'>"));
     line(w, 1, &format!("<name>{}</name>", text(m.name)));
     line(w, 1, &format!("<uuid>{}</uuid>", text(m.id)));
@@ -132,10 +120,7 @@ pub fn domain(m: &Machine<'_>) -> String {
 }
 
 fn cpu(w: &mut String, m: &Machine<'_>) {
-    let mode = match m.accel {
-        Accel::Kvm => "host-passthrough",
-        Accel::Tcg => "maximum",
-    };
+    let mode = if m.kvm { "host-passthrough" } else { "maximum" };
     if m.vm.cpu_mask.is_empty() {
         return line(w, 1, &format!("<cpu mode='{mode}'/>"));
     }

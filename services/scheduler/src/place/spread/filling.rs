@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
 use super::level::{Classes, Level, NOWHERE, sum, within};
-use super::{Amount, Problem};
+use super::{Amount, Problem, part, rank};
 
 /// Moves without a better point after which a round ends.
 const PATIENCE: usize = 200;
@@ -17,6 +17,8 @@ pub struct Filling {
     pub at: Vec<u32>,
     free: Vec<Amount>,
     size: Vec<Amount>,
+    /// The part of each bin that is free.
+    part: Vec<u64>,
     members: Vec<Vec<u32>>,
     /// The place of each item among the members of its bin.
     place: Vec<u32>,
@@ -33,29 +35,52 @@ impl Filling {
             at: vec![NOWHERE; items],
             free: problem.bins.iter().map(|b| b.free).collect(),
             size: problem.bins.iter().map(|b| b.size).collect(),
+            part: problem.bins.iter().map(|b| part(b.free, b.size)).collect(),
             members: vec![Vec::new(); problem.bins.len()],
             place: vec![0; items],
             emptiest: BTreeSet::new(),
             near: vec![0; problem.bins.len()],
             touched: Vec::new(),
         };
-        filling.emptiest = (0..problem.bins.len() as u32).map(|b| (filling.part(b), Reverse(b))).collect();
+        filling.emptiest = filling.part.iter().zip(0..).map(|(part, bin)| (*part, Reverse(bin))).collect();
         filling
     }
 
-    /// The smallest of the free parts of a bin, so that none runs out first.
-    fn part(&self, bin: u32) -> u64 {
-        let (free, size) = (self.free[bin as usize], self.size[bin as usize]);
-        let part = |(free, size): (u64, u64)| u128::from(free) * 1_000_000 / u128::from(size.max(1));
-        let least = free.into_iter().zip(size).map(part).min().unwrap_or_default();
-        u64::try_from(least).unwrap_or(u64::MAX)
+    /// Has a bin so much free from now on.
+    fn set_free(&mut self, bin: u32, free: Amount) {
+        let i = bin as usize;
+        self.emptiest.remove(&(self.part[i], Reverse(bin)));
+        (self.free[i], self.part[i]) = (free, part(free, self.size[i]));
+        self.emptiest.insert((self.part[i], Reverse(bin)));
+    }
+
+    /// How good a bin is for an item where links do not decide.
+    fn rank(&self, level: &Level, classes: &Classes, item: usize, bin: u32) -> impl Ord + use<> {
+        (rank(self.part[bin as usize], level.suits(classes, item, bin)), Reverse(bin))
+    }
+
+    /// The emptiest bin that takes an item, or of those as good as equal the one that suits it best.
+    fn emptiest(&self, level: &Level, classes: &Classes, item: usize) -> Option<u32> {
+        let takes = |(_, bin): &(u64, u32)| self.takes(level, classes, item, *bin);
+        let mut all = self.emptiest.iter().rev().map(|(part, Reverse(bin))| (*part, *bin));
+        let (most, first) = all.find(takes)?;
+        let most_suits = level.most_suits(classes, item);
+        let (mut best, mut suits) = (first, level.suits(classes, item, first));
+        let mut equal = all.take_while(|(part, _)| rank(*part, 0).0 == rank(most, 0).0).filter(takes);
+        while suits < most_suits
+            && let Some((_, bin)) = equal.next()
+        {
+            let of_bin = level.suits(classes, item, bin);
+            if of_bin > suits {
+                (best, suits) = (bin, of_bin);
+            }
+        }
+        Some(best)
     }
 
     pub fn put(&mut self, level: &Level, item: usize, bin: u32) {
-        self.emptiest.remove(&(self.part(bin), Reverse(bin)));
-        let (free, takes) = (&mut self.free[bin as usize], level.takes[item]);
-        free.iter_mut().zip(takes).for_each(|(free, takes)| *free -= takes);
-        self.emptiest.insert((self.part(bin), Reverse(bin)));
+        let (free, takes) = (self.free[bin as usize], level.takes[item]);
+        self.set_free(bin, std::array::from_fn(|r| free[r] - takes[r]));
         self.place[item] = self.members[bin as usize].len() as u32;
         self.members[bin as usize].push(item as u32);
         self.at[item] = bin;
@@ -63,10 +88,7 @@ impl Filling {
 
     fn take_out(&mut self, level: &Level, item: usize) {
         let bin = self.at[item];
-        self.emptiest.remove(&(self.part(bin), Reverse(bin)));
-        let free = &mut self.free[bin as usize];
-        *free = sum(*free, level.takes[item]);
-        self.emptiest.insert((self.part(bin), Reverse(bin)));
+        self.set_free(bin, sum(self.free[bin as usize], level.takes[item]));
         let (members, place) = (&mut self.members[bin as usize], self.place[item]);
         members.swap_remove(place as usize);
         if let Some(moved) = members.get(place as usize) {
@@ -113,8 +135,8 @@ impl Filling {
             self.look(level, item);
             let fits = |bin: &u32| self.takes(level, classes, item, *bin);
             let near = self.touched.iter().copied().filter(fits);
-            let best = near.max_by_key(|b| (self.near(*b), self.part(*b), Reverse(*b)));
-            let best = best.or_else(|| self.emptiest.iter().rev().map(|(_, Reverse(b))| *b).find(fits));
+            let best = near.max_by_key(|b| (self.near(*b), self.rank(level, classes, item, *b)));
+            let best = best.or_else(|| self.emptiest(level, classes, item));
             if let Some(bin) = best {
                 self.put(level, item, bin);
             }
@@ -142,7 +164,8 @@ impl Filling {
         let here = self.near(from);
         let fits = |bin: &u32| *bin != from && self.takes(level, classes, item, *bin);
         let best = self.touched.iter().copied().filter(fits);
-        best.max_by_key(|b| (self.near(*b), self.part(*b), Reverse(*b))).map(|b| (self.near(b) - here, b))
+        best.max_by_key(|b| (self.near(*b), self.rank(level, classes, item, *b)))
+            .map(|b| (self.near(b) - here, b))
     }
 
     /// One round of moves by Fiduccia and Mattheyses: each item moves once, the best move first also when it makes things worse, and what came after the

@@ -13,6 +13,8 @@ pub struct Level {
     pub takes: Vec<Amount>,
     pub class: Vec<u32>,
     pub pulls: Vec<Vec<(u32, u32)>>,
+    /// What each likes, and how many of it do.
+    pub likes: Vec<Vec<(u32, u64)>>,
     /// How many items each stands for.
     pub count: Vec<u32>,
     /// Links of item `i` are `links[first[i]..first[i + 1]]`: the other end, and how many.
@@ -28,6 +30,7 @@ impl Level {
             takes: items.iter().map(|i| i.takes).collect(),
             class: items.iter().map(|i| i.class as u32).collect(),
             pulls: items.iter().map(|i| i.pulls.iter().map(narrow).collect()).collect(),
+            likes: items.iter().map(|i| i.likes.iter().map(|l| (*l as u32, 1)).collect()).collect(),
             count: vec![1; items.len()],
             ..Level::default()
         };
@@ -58,12 +61,25 @@ impl Level {
     pub fn links(&self, item: usize) -> &[(u32, u32)] {
         &self.links[self.first[item]..self.first[item + 1]]
     }
+
+    /// How well a bin suits an item.
+    pub fn suits(&self, classes: &Classes, item: usize, bin: u32) -> u64 {
+        let likes = self.likes[item].iter();
+        likes.map(|(like, count)| count * classes.likes[*like as usize].0[bin as usize]).sum()
+    }
+
+    /// The most that a bin may suit it.
+    pub fn most_suits(&self, classes: &Classes, item: usize) -> u64 {
+        self.likes[item].iter().map(|(like, count)| count * classes.likes[*like as usize].1).sum()
+    }
 }
 
 /// Sets of bins, and for each the most that one bin of it has free.
 pub struct Classes {
     pub bins: Vec<Vec<bool>>,
     pub most: Vec<Amount>,
+    /// For each thing that items like, how well each bin suits it, and the most that one does.
+    likes: Vec<(Vec<u64>, u64)>,
     both: BTreeMap<(u32, u32), Option<u32>>,
     free: Vec<Amount>,
 }
@@ -71,7 +87,10 @@ pub struct Classes {
 impl Classes {
     pub fn new(problem: &Problem) -> Classes {
         let free = problem.bins.iter().map(|b| b.free).collect();
-        let mut classes = Classes { bins: Vec::new(), most: Vec::new(), both: BTreeMap::new(), free };
+        let most = |like: &Vec<u64>| like.iter().copied().max().unwrap_or_default();
+        let likes = problem.likes.iter().map(|like| (like.clone(), most(like))).collect();
+        let (bins, most) = (Vec::new(), Vec::new());
+        let mut classes = Classes { bins, most, likes, both: BTreeMap::new(), free };
         problem.classes.iter().for_each(|bins| classes.add(bins.clone()));
         classes
     }
@@ -184,6 +203,7 @@ pub fn contract(level: &Level, cluster: &[u32], clusters: usize, classes: &mut C
         takes: vec![Amount::default(); clusters],
         class: vec![NOWHERE; clusters],
         pulls: vec![Vec::new(); clusters],
+        likes: vec![Vec::new(); clusters],
         count: vec![0; clusters],
         ..Level::default()
     };
@@ -196,6 +216,12 @@ pub fn contract(level: &Level, cluster: &[u32], clusters: usize, classes: &mut C
             class => classes.both(class, level.class[i]).unwrap_or(class),
         };
         coarser.pulls[c].extend(&level.pulls[i]);
+        for (like, count) in &level.likes[i] {
+            match coarser.likes[c].iter_mut().find(|(known, _)| known == like) {
+                Some((_, all)) => *all += count,
+                None => coarser.likes[c].push((*like, *count)),
+            }
+        }
     }
     let ends = |i: usize| level.links(i).iter().map(move |(o, n)| (i as u32, *o, *n));
     let links = (0..level.len()).flat_map(ends).filter(|(i, o, _)| i < o);

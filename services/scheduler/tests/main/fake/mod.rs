@@ -132,6 +132,8 @@ pub struct State {
     pub hold_wires: bool,
     /// True: libvirt answers, too.
     pub machines: bool,
+    /// What virtual machines run on, and why they are emulated.
+    pub acceleration: (p::Acceleration, &'static str),
     /// What was written on the disks of virtual machines: the node that a disk was made for, then each start.
     pub disks: BTreeMap<String, Vec<String>>,
     /// Nodes that were removed: no disk is taken for them any more.
@@ -565,6 +567,8 @@ impl State {
             allowed_capabilities: self.capabilities.clone(),
             host_network: self.host_network,
             lost_images: self.aside_images.iter().cloned().collect(),
+            acceleration: self.acceleration.0.into(),
+            acceleration_reason: self.acceleration.1.into(),
             runtimes: [(!self.docker_down, Runtime::Docker), (self.machines, Runtime::Libvirt)]
                 .into_iter()
                 .filter(|(answers, _)| *answers)
