@@ -281,7 +281,7 @@ up() {
 
     step "controller 1, which leads, is killed"
     kill -s KILL "${leading[@]}"
-    timed 5 "controller 2 leads, and knows the lab" all_is_well
+    timed 20 "controller 2 leads, and knows the lab" all_is_well
     start_controller 1
     timed 10 "controller 1 is back, and stands by" stands_by 1
 

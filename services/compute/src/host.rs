@@ -227,6 +227,8 @@ impl Host {
         }
         self.lease.forget(|uid| asked.contains(uid) && !self.table.is_known(*uid))?;
         for lab in labs {
+            // It may have come back here while what left was being stopped.
+            self.turn(of)?.order.admit(of, [Object::Lab(lab)])?;
             if let Err(e) = self.remove_lab(lab, failures.is_empty()).await {
                 failures.push(NotRemoved { uid: lab.to_string(), message: e.to_string() });
             }

@@ -195,6 +195,8 @@ pub async fn run<S: Service>(mut service: S, core: Arc<Scheduler>, host: HostCli
                     tracing::warn!(host = %host.id, service = S::NAME, "leftovers not removed, tried again: {e}");
                 }
             }
+            // Others may have decided something of this host meanwhile.
+            let host = host.deciding(core.world.beat(&host.id));
             let at = core.store.revision();
             let here = core.store.on(&host.id);
             labs.retain(|uid, lab| lab.busy || core.store.rows(*uid).is_some());

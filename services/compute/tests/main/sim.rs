@@ -70,6 +70,42 @@ async fn instances_are_removed_side_by_side() {
     rig.until("all are gone", |v| v.instances.is_empty()).await;
 }
 
+/// What left takes long to stop: the lab is wanted here again before it is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lab_has_stays_when_it_comes_back_while_its_removal_waits() {
+    let rig = Rig::sim().await;
+    let waits = |name: &str| {
+        let mut one = rig.instance(name);
+        one.spec.labels.insert("sim.remove-together".into(), "2".into());
+        rehash(&mut one);
+        one
+    };
+    let (one, two, back) = (waits("r1"), waits("r2"), rig.instance("r3"));
+    rig.sync(&[one.clone(), two.clone()]).await;
+    for started in [&one, &two] {
+        rig.until_phase(started.uid, Phase::Running).await;
+    }
+    let remove = |instance: &Instance, lab_uids: Vec<String>, decision| p::RemoveRequest {
+        term: 1,
+        uids: vec![instance.uid.to_string()],
+        lab_uids,
+        decision,
+    };
+    let (mut client, first) = (rig.client.clone(), remove(&one, vec![rig.lab_uid.to_string()], 1));
+    let removal = tokio::spawn(async move { client.remove(first).await });
+    rig.until_node(one.uid, "not wanted", |o| !o.wanted).await;
+    rig.put("kept", b"x").await;
+    let instances = vec![back.clone().into()];
+    let ensure = p::EnsureRequest { term: 1, instances, decision: 2, ..Default::default() };
+    rig.client.clone().ensure(ensure).await.unwrap();
+    rig.client.clone().remove(remove(&two, Vec::new(), 3)).await.unwrap();
+    let late = removal.await.unwrap().unwrap_err();
+    assert_eq!(from_status(&late).reason, "OVERTAKEN");
+    let kept = rig.data_dir().join("labs").join(rig.lab_uid.to_string()).join("files/kept");
+    assert!(kept.exists(), "{}", kept.display());
+    rig.until_phase(back.uid, Phase::Running).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_keeps_ending_is_failed_and_a_machine_can_be_played() {
     let rig = Rig::sim().await;
