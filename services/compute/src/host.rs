@@ -71,6 +71,14 @@ pub struct Host {
     kinds: Catalogue,
 }
 
+/// What was asked to leave.
+struct Leaving {
+    /// Of these nothing was made.
+    unmade: Vec<NodeUid>,
+    /// What comes of the others.
+    answers: Vec<(NodeUid, Removal)>,
+}
+
 /// A running instance that a ticket opened.
 pub struct Opened {
     /// The node.
@@ -205,7 +213,7 @@ impl Host {
         uids: Vec<NodeUid>,
         labs: Vec<LabUid>,
     ) -> Result<Vec<NotRemoved>, Error> {
-        let (unmade, answers) = self.begin_removal(of, &uids, &labs)?;
+        let Leaving { unmade, answers } = self.begin_removal(of, &uids, &labs)?;
         let mut failures = Vec::new();
         let mut asked = BTreeSet::new();
         for (uid, answer) in answers {
@@ -236,13 +244,8 @@ impl Host {
         Ok(failures)
     }
 
-    /// Has these taken away: those of which nothing was made, and what comes of the others.
-    fn begin_removal(
-        &self,
-        of: Decision,
-        uids: &[NodeUid],
-        labs: &[LabUid],
-    ) -> Result<(Vec<NodeUid>, Vec<(NodeUid, Removal)>), Error> {
+    /// Has these taken away.
+    fn begin_removal(&self, of: Decision, uids: &[NodeUid], labs: &[LabUid]) -> Result<Leaving, Error> {
         let mut turn = self.turn(of)?;
         let objects = uids.iter().copied().map(Object::Node);
         turn.order.admit(of, objects.chain(labs.iter().copied().map(Object::Lab)))?;
@@ -250,7 +253,7 @@ impl Host {
             return Err(Error::NotSynced);
         }
         let unmade = uids.iter().copied().filter(|uid| !self.table.is_known(*uid)).collect();
-        Ok((unmade, self.table.remove(uids, labs, &traceparent())))
+        Ok(Leaving { unmade, answers: self.table.remove(uids, labs, &traceparent()) })
     }
 
     /// Removes the disk that was brought for a node that nothing was made of.
