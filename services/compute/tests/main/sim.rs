@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use netloom_model::id::LabUid;
 use netloom_model::observed::Phase;
 use netloom_model::slice::{Instance, Lease};
 use netloom_model::state::Runtime;
@@ -80,7 +81,8 @@ async fn what_a_lab_has_stays_when_it_comes_back_while_its_removal_waits() {
         rehash(&mut one);
         one
     };
-    let (one, two, back) = (waits("r1"), waits("r2"), rig.instance("r3"));
+    let (one, mut two, back) = (waits("r1"), waits("r2"), rig.instance("r3"));
+    two.lab_uid = LabUid::new();
     rig.sync(&[one.clone(), two.clone()]).await;
     for started in [&one, &two] {
         rig.until_phase(started.uid, Phase::Running).await;
