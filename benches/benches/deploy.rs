@@ -85,7 +85,7 @@ fn links_alone(plane: &str) {
     floor.order("containers 4");
     sandbox.deploy(&bare);
     let (mut added, mut removed) = (Turns::default(), Turns::default());
-    for _ in 0..size(9, 2) {
+    for round in 0..size(9, 2) {
         let of_netloom = |text: &str| {
             settle(&sandbox);
             timed(|| sandbox.deploy(text)).0
@@ -95,8 +95,10 @@ fn links_alone(plane: &str) {
             settle(&sandbox);
             floor.order(order)
         };
-        added.add(of_netloom(&whole), of_floor("wire"));
-        removed.add(of_netloom(&bare), of_floor("unwire"));
+        let (one, other) = both(round, || of_netloom(&whole), || of_floor("wire"));
+        added.add(one, other);
+        let (one, other) = both(round, || of_netloom(&bare), || of_floor("unwire"));
+        removed.add(one, other);
     }
     added.row(&format!("links alone, added ({count}) / by hand"), 1.3);
     removed.row(&format!("links alone, removed ({count}) / by hand"), 1.3);

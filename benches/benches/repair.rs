@@ -24,6 +24,9 @@ const MGMT: &str = "mgmt: {ipv4-subnet: 10.219.77.0/24}\ntopology:";
 /// What is broken: in words, on which planes, how, and how it shows.
 type Kind = (&'static str, &'static [&'static str], fn(&mut Sandbox, &str), &'static [&'static str]);
 
+/// What is broken of everything on a host at once.
+const OF_ALL: [&str; 3] = ["all flows deleted", "the bridge deleted", "the database of Open vSwitch wiped"];
+
 const OVS: &[&str] = &["ovs"];
 const KERNEL: &[&str] = &["kernel"];
 const BOTH: &[&str] = &["ovs", "kernel"];
@@ -86,25 +89,38 @@ pub fn rows() {
     let rounds = size(5, 1);
     for (what, planes, breaks, shows) in KINDS {
         for plane in planes {
-            broken(&format!("{what} ({plane})"), plane, rounds, breaks, shows);
+            broken(&format!("{what} ({plane})"), plane, 2, rounds, breaks, shows);
         }
+    }
+    // What is of the whole host takes the longer the more there is.
+    let nodes = size(50, 6);
+    for (what, _, breaks, shows) in KINDS.into_iter().filter(|(what, ..)| OF_ALL.contains(what)) {
+        broken(&format!("{what} ({nodes} containers, ovs)"), "ovs", nodes, size(3, 1), breaks, shows);
     }
     management_network(&Sandbox::start(Mode::One), rounds);
 }
 
-fn broken(what: &str, plane: &str, rounds: usize, breaks: fn(&mut Sandbox, &str), shows: &[&str]) {
+fn broken(
+    what: &str,
+    plane: &str,
+    nodes: usize,
+    rounds: usize,
+    breaks: fn(&mut Sandbox, &str),
+    shows: &[&str],
+) {
+    let links = if nodes == 2 { links(2)[..1].to_vec() } else { links(nodes) };
     let (mut shown, mut mended) = (Duration::ZERO, Duration::ZERO);
     for _ in 0..rounds {
         let mut sandbox = Sandbox::start(Mode::One);
         let lab = sandbox.lab("repair");
-        sandbox.deploy(&on_plane(plane, &topology(&lab, 2, &links(2)[..1].to_vec())));
-        until(|| is_whole(&sandbox, &lab));
+        sandbox.deploy(&on_plane(plane, &topology(&lab, nodes, &links)));
+        until(|| is_whole(&sandbox, &lab, nodes, links.len()));
         let watch = Watch::start(&sandbox, &lab);
         let begin = Instant::now();
         breaks(&mut sandbox, &lab);
         until(|| shows.iter().any(|words| watch.said(words)));
         shown = shown.max(begin.elapsed());
-        until(|| is_whole(&sandbox, &lab));
+        until(|| is_whole(&sandbox, &lab, nodes, links.len()));
         mended = mended.max(begin.elapsed());
         drop(watch);
         sandbox.netloom(&["destroy", &lab, "--yes"]).must();
@@ -120,14 +136,14 @@ fn management_network(sandbox: &Sandbox, rounds: usize) {
     let mut told = Duration::ZERO;
     for _ in 0..rounds {
         sandbox.deploy(&text);
-        until(|| is_whole(sandbox, &lab));
+        until(|| is_whole(sandbox, &lab, 2, 1));
         let owner = format!("label=netloom.owner={}", sandbox.owner());
         let network = sandbox.docker(&["network", "ls", "-q", "--filter", &owner]).must().stdout;
+        let begin = Instant::now();
         for node in ["n0", "n1"] {
             let id = container(sandbox, &lab, node).expect("it runs");
             sandbox.docker(&["network", "disconnect", "-f", network.trim(), &id]).must();
         }
-        let begin = Instant::now();
         sandbox.docker(&["network", "rm", network.trim()]).must();
         let says = |node: &str| {
             let why = &sandbox.node_json(&lab, node)["stateReason"];
@@ -140,9 +156,10 @@ fn management_network(sandbox: &Sandbox, rounds: usize) {
     within("a management network deleted: told, and what to do, slowest", told, BARS[0]);
 }
 
-fn is_whole(sandbox: &Sandbox, lab: &str) -> bool {
+fn is_whole(sandbox: &Sandbox, lab: &str, nodes: usize, links: usize) -> bool {
     let lab = sandbox.lab_json(lab);
-    (&lab["readyCount"], &lab["upLinkCount"]) == (&json!(2), &json!(1)) && lab["state"] == "LAB_STATE_RUNNING"
+    (&lab["readyCount"], &lab["upLinkCount"]) == (&json!(nodes), &json!(links))
+        && lab["state"] == "LAB_STATE_RUNNING"
 }
 
 /// Name of a host end.

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use netloom_benches::{Turns, at_least, size, text, told};
+use netloom_benches::{Turns, at_least, both, middle, size, text, told};
 use netloom_model::id::{LabUid, NodeUid};
 use netloom_proto::network::v1 as pb;
 use netloom_proto::network::v1::network_service_client::NetworkServiceClient;
@@ -67,32 +67,23 @@ async fn measure(namespace: Arc<Namespace>) {
 }
 
 /// A second of TCP each, in turns.
-fn tcp_in_turns(what: &str, measured: &[Node; 2], plain: &[Node; 2], bar: f64) -> f64 {
-    let (mut floors, mut ratios) = (Vec::new(), Vec::new());
-    for _ in 0..size(9, 1) {
-        let (floor, one) = (tcp(plain), tcp(measured));
-        floors.push(floor);
-        ratios.push(one / floor);
-    }
-    let (floor, ratio) = (middle(floors), middle(ratios));
-    at_least(what, "Gbit/s", ratio * floor, floor, bar);
-    floor
+fn tcp_in_turns(what: &str, measured: &[Node; 2], plain: &[Node; 2], bar: f64) {
+    let turns: Vec<(f64, f64)> =
+        (0..size(9, 1)).map(|round| both(round, || tcp(measured), || tcp(plain))).collect();
+    at_least(what, "Gbit/s", &turns, bar);
 }
 
 fn throughput(plain: &[Node; 2], kernel: &[Node; 2], ovs: &[Node; 2]) {
-    let floor = tcp_in_turns("TCP, kernel plane / plain veth", kernel, plain, 0.85);
-    let slow = middle((0..size(3, 1)).map(|_| tcp(ovs)).collect());
+    tcp_in_turns("TCP, kernel plane / plain veth", kernel, plain, 0.85);
+    let turns: Vec<(f64, f64)> =
+        (0..size(3, 1)).map(|round| both(round, || tcp(ovs), || tcp(plain))).collect();
+    let of = |figure: fn(&(f64, f64)) -> f64| middle(turns.iter().map(figure).collect());
     told(
         "TCP, Open vSwitch in userspace / plain veth",
-        &format!("{slow:.2} Gbit/s"),
-        &format!("{floor:.1} Gbit/s"),
-        &format!("{:.4}", slow / floor),
+        &format!("{:.2} Gbit/s", of(|t| t.0)),
+        &format!("{:.1} Gbit/s", of(|t| t.1)),
+        &format!("{:.4}", of(|t| t.0 / t.1)),
     );
-}
-
-fn middle(mut all: Vec<f64>) -> f64 {
-    all.sort_by(f64::total_cmp);
-    all[all.len() / 2]
 }
 
 fn round_trips(plain: &[Node; 2], measured: &[Node; 2], what: &str, bar: f64) {

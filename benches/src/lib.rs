@@ -78,18 +78,13 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// Measures both, one after the other, so many times.
+    /// Measures both so many times, in turns.
     pub fn take(
         rounds: usize,
         mut measured: impl FnMut() -> Duration,
         mut floor: impl FnMut() -> Duration,
     ) -> Turns {
-        let mut turns = Turns::default();
-        for _ in 0..rounds {
-            let one = measured();
-            turns.add(one, floor());
-        }
-        turns
+        Turns { pairs: (0..rounds).map(|round| both(round, &mut measured, &mut floor)).collect() }
     }
 
     /// Notes one turn of each.
@@ -127,9 +122,11 @@ pub fn row(what: &str, measured: Duration, floor: Duration, bar: f64) {
     say(what, &text(measured), &text(floor), &format!("{ratio:.4}"), &format!("≤ {bar}"), verdict);
 }
 
-/// Says a row of figures of which more is better: the ratio is to reach the bar.
-pub fn at_least(what: &str, unit: &str, measured: f64, floor: f64, bar: f64) {
-    let ratio = measured / floor;
+/// Says a row of figures of which more is better, each with its floor of the same turn: the median of the ratios is to reach the bar.
+pub fn at_least(what: &str, unit: &str, turns: &[(f64, f64)], bar: f64) {
+    let ratio = middle(turns.iter().map(|(m, f)| m / f).collect());
+    let (measured, floor) =
+        (middle(turns.iter().map(|t| t.0).collect()), middle(turns.iter().map(|t| t.1).collect()));
     let figure = |n: f64| format!("{n:.1} {unit}");
     let verdict = verdict(ratio >= bar);
     say(what, &figure(measured), &figure(floor), &format!("{ratio:.4}"), &format!("≥ {bar}"), verdict);
@@ -233,7 +230,7 @@ mod tests {
     fn a_row_says_on_which_side_of_its_bar_it_is() {
         row("slow", Duration::from_millis(3), Duration::from_millis(1), 2.0);
         row("quick", Duration::from_millis(1), Duration::from_millis(1), 2.0);
-        at_least("much", "Gbit/s", 9.0, 10.0, 0.85);
+        at_least("much", "Gbit/s", &[(9.0, 10.0)], 0.85);
         at_most("few", "links", 12.0, 10.0, 1.1);
         under("small", "MB", 70.0, 60.0);
         told("seen", "3 ms", "", "");

@@ -6,6 +6,8 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use netloom_api::v1 as api;
 use netloom_api::v1::host_service_client::HostServiceClient;
 use netloom_api::v1::image_service_client::ImageServiceClient;
@@ -17,7 +19,7 @@ use netloom_api::v1::operation_service_client::OperationServiceClient;
 use netloom_api::v1::quota_service_client::QuotaServiceClient;
 use netloom_api::v1::snapshot_service_client::SnapshotServiceClient;
 use netloom_service::settings::{DEFAULT_DATA_DIR, DEFAULT_RUN_DIR};
-use netloom_service::{Channel, Connector, Endpoint};
+use netloom_service::{Channel, Connector, Endpoint, Replicas, Whom};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -80,7 +82,7 @@ impl Interceptor for Trace {
 #[derive(Clone)]
 pub struct Client {
     channel: Traced,
-    endpoint: Endpoint,
+    endpoint: Replicas,
 }
 
 macro_rules! services {
@@ -98,12 +100,12 @@ impl Client {
         if global.verbose {
             eprintln!("server: {endpoint}\ntrace: {}", trace.id());
         }
-        let channel = Connector::with_token(token.as_deref()).channel(&endpoint);
+        let channel = Connector::with_token(token.as_deref()).channel_to(&endpoint, Whom::Any);
         Ok(Client { channel: InterceptedService::new(channel, trace.clone()), endpoint })
     }
 
-    /// Where the server is.
-    pub fn endpoint(&self) -> &Endpoint {
+    /// Where the server is, or all that stand for it.
+    pub fn endpoint(&self) -> &Replicas {
         &self.endpoint
     }
 
@@ -250,23 +252,21 @@ where
     }
 }
 
-/// The server's endpoint, which answered, and the token to show there.
-async fn find(global: &Global) -> Result<(Endpoint, Option<String>), Error> {
-    if let Some(endpoint) = &global.endpoint {
-        answers(endpoint).await.map_err(|why| unreachable(&[(endpoint.clone(), why)]))?;
-        let token = match endpoint {
-            Endpoint::Tcp(_) => Some(read_token(global).map_err(Error::Unreachable)?),
-            _ => None,
-        };
-        return Ok((endpoint.clone(), token));
+/// The server's endpoints, of which one answered, and the token to show there.
+async fn find(global: &Global) -> Result<(Replicas, Option<String>), Error> {
+    if let Some(servers) = &global.endpoint {
+        any_answers(servers).await?;
+        let is_tcp = servers.all().iter().any(|e| matches!(e, Endpoint::Tcp(_)));
+        let token = is_tcp.then(|| read_token(global).map_err(Error::Unreachable)).transpose()?;
+        return Ok((servers.clone(), token));
     }
     let socket = Endpoint::Unix(Path::new(DEFAULT_RUN_DIR).join("api.sock"));
-    let Err(no_socket) = answers(&socket).await else { return Ok((socket, None)) };
+    let Err(no_socket) = answers(&socket).await else { return Ok((socket.into(), None)) };
     let tcp = Endpoint::Tcp(DEFAULT_ADDRESS.to_owned());
     match answers(&tcp).await {
         // Who may not open the socket mostly may not read the token either: both are told.
         Ok(()) => match read_token(global) {
-            Ok(token) => Ok((tcp, Some(token))),
+            Ok(token) => Ok((tcp.into(), Some(token))),
             Err(why) => Err(Error::Unreachable(format!(
                 "{why}.\nThe socket {socket} could not be opened either: {no_socket}.{}",
                 if no_socket.kind() == std::io::ErrorKind::PermissionDenied {
@@ -278,6 +278,23 @@ async fn find(global: &Global) -> Result<(Endpoint, Option<String>), Error> {
         },
         Err(no_tcp) => Err(unreachable(&[(socket, no_socket), (tcp, no_tcp)])),
     }
+}
+
+/// Tries to connect to all at once, until one answers.
+async fn any_answers(servers: &Replicas) -> Result<(), Error> {
+    let ask = |e: &Endpoint| {
+        let endpoint = e.clone();
+        async move { answers(&endpoint).await.map_err(|why| (endpoint, why)) }
+    };
+    let mut asked: FuturesUnordered<_> = servers.all().iter().map(ask).collect();
+    let mut failed = Vec::new();
+    while let Some(answer) = asked.next().await {
+        match answer {
+            Ok(()) => return Ok(()),
+            Err(why) => failed.push(why),
+        }
+    }
+    Err(unreachable(&failed))
 }
 
 /// Tries to connect.

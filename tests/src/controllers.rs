@@ -202,9 +202,15 @@ impl Controllers {
 
     /// The command `netloom`, which asks the gateway of a controller.
     pub fn netloom(&self, controller: usize, args: &[&str]) -> Command {
+        self.netloom_of(&[controller], args)
+    }
+
+    /// The command `netloom`, which asks any gateway of these controllers.
+    pub fn netloom_of(&self, controllers: &[usize], args: &[&str]) -> Command {
+        let endpoint = |controller: &usize| format!("unix:{}", self.socket(*controller).display());
+        let endpoints: Vec<String> = controllers.iter().map(endpoint).collect();
         let mut command = Command::new(binary("netloom"));
-        command.args(args).current_dir(self.host.path());
-        command.env("NETLOOM_ENDPOINT", format!("unix:{}", self.socket(controller).display()));
+        command.args(args).current_dir(self.host.path()).env("NETLOOM_ENDPOINT", endpoints.join(","));
         command
     }
 

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use netloom_service::Endpoint;
+use netloom_service::Replicas;
 
 use crate::error::Error;
 use crate::source::Source;
@@ -44,7 +44,7 @@ Exit codes:
   130  interrupted; what the server does goes on
   exec, shell and console end with the exit code of the command they ran
 
-The server is found by --endpoint, else NETLOOM_ENDPOINT, else /run/netloom/api.sock where it can be opened, else
+The server is found by --endpoint, else NETLOOM_ENDPOINT (of several controllers, any that answers), else /run/netloom/api.sock where it can be opened, else
 http://127.0.0.1:7600 with the token of --token-file, NETLOOM_TOKEN_FILE or /var/lib/netloom/admin.token.";
 
 /// Virtual network labs: one topology file in, a running network out.
@@ -62,7 +62,7 @@ pub struct Cli {
 /// What holds for every command.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
-    /// Where the server is: unix:/path or http://address:port [default: what NETLOOM_ENDPOINT says]
+    /// Where the server is: unix:/path or http://address:port; of several controllers, all of them with commas between [default: what NETLOOM_ENDPOINT says]
     #[arg(
         long,
         global = true,
@@ -70,7 +70,7 @@ pub struct Global {
         value_parser = values::endpoint,
         help_heading = "Global options"
     )]
-    pub endpoint: Option<Endpoint>,
+    pub endpoint: Option<Replicas>,
     /// File with the token for a server on TCP [default: what NETLOOM_TOKEN_FILE says, or /var/lib/netloom/admin.token]
     #[arg(long, global = true, value_name = "FILE", help_heading = "Global options")]
     pub token_file: Option<PathBuf>,
@@ -290,6 +290,7 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
+    use netloom_service::Endpoint;
 
     use super::*;
 
@@ -326,6 +327,7 @@ mod tests {
             "netloom capture lab r1:eth1 -f icmp -- arp",
             "netloom --endpoint /run/x.sock inspect",
             "netloom --endpoint mem:x inspect",
+            "netloom --endpoint unix:/x,mem:x inspect",
             "netloom deploy --timeout 0s",
             "netloom deploy --timeout soon",
             "netloom deploy --on-interrupt wait",
@@ -342,7 +344,7 @@ mod tests {
         for line in ["netloom -v --endpoint unix:/x inspect a", "netloom inspect a -v --endpoint unix:/x"] {
             let cli = parse(line).unwrap();
             assert!(cli.global.verbose);
-            assert_eq!(cli.global.endpoint, Some(Endpoint::Unix("/x".into())));
+            assert_eq!(cli.global.endpoint, Some(Endpoint::Unix("/x".into()).into()));
         }
     }
 

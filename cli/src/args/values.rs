@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use netloom_service::Endpoint;
+use netloom_service::{Endpoint, Replicas};
 
-/// Reads where a server is. What is within one process is none for a program of its own.
-pub fn endpoint(text: &str) -> Result<Endpoint, String> {
-    match text.parse() {
-        Ok(endpoint @ (Endpoint::Unix(_) | Endpoint::Tcp(_))) => Ok(endpoint),
-        _ => Err("write unix:/path or http://address:port".to_owned()),
+/// Reads where a server is, or several of which one is enough. What is within one process is none for a program of its own.
+pub fn endpoint(text: &str) -> Result<Replicas, String> {
+    let is_reached = |e: &Endpoint| matches!(e, Endpoint::Unix(_) | Endpoint::Tcp(_));
+    match text.parse::<Replicas>() {
+        Ok(servers) if servers.all().iter().all(is_reached) => Ok(servers),
+        _ => Err("write unix:/path or http://address:port, and commas between those of several controllers"
+            .to_owned()),
     }
 }
 

@@ -16,6 +16,17 @@ impl<T: Clone> Shared<T> {
     }
 }
 
+impl<T: Clone + PartialEq> Shared<T> {
+    /// Changes it. Where that changes nothing it stays the same for all who hold it.
+    pub fn update(&mut self, change: impl FnOnce(&mut T)) {
+        let mut changed = T::clone(self);
+        change(&mut changed);
+        if changed != **self {
+            *self = changed.into();
+        }
+    }
+}
+
 impl<T> Clone for Shared<T> {
     fn clone(&self) -> Self {
         Shared(self.0.clone())
@@ -77,6 +88,16 @@ mod tests {
         let mut other = one.clone();
         assert!(one == other && one == Shared::from(vec![1]));
         other.push(2);
+        assert_eq!((one.into_inner(), other.into_inner()), (vec![1], vec![1, 2]));
+    }
+
+    #[test]
+    fn a_change_that_changes_nothing_leaves_it_shared() {
+        let one: Shared<Vec<u8>> = vec![1].into();
+        let mut other = one.clone();
+        other.update(|bytes| bytes.truncate(1));
+        assert!(Arc::ptr_eq(&one.0, &other.0));
+        other.update(|bytes| bytes.push(2));
         assert_eq!((one.into_inner(), other.into_inner()), (vec![1], vec![1, 2]));
     }
 

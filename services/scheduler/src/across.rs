@@ -70,10 +70,10 @@ pub fn settle(
     let bridges: BTreeSet<String> =
         rows.nodes.values().filter(|n| n.runtime == Runtime::Bridge).map(|n| n.spec.id.clone()).collect();
     let lab = rows.lab.spec.plane;
-    for link in rows.links.values_mut().filter(|link| link.is_wanted()) {
+    let settle = |link: &mut LinkRow| {
         let ends_in_bridge = link.spec.node_ends().any(|end| bridges.contains(&end.node));
         let is_impaired = !link.spec.a_to_b.is_none() || !link.spec.b_to_a.is_none();
-        let (Some(near), Some(far)) = (&link.host, &mut link.far) else { continue };
+        let (Some(near), Some(far)) = (&link.host, &mut link.far) else { return };
         let told = [reach(near), reach(&far.host)];
         for (known, told) in far.underlays.iter_mut().zip(&told) {
             *known = told.map_or(*known, |told| told.underlay);
@@ -85,7 +85,8 @@ pub fn settle(
             let known = [paths(near), paths(&far.host)].map(Option::unwrap_or_default);
             far.path = measured(&known, [one.underlay, other.underlay]).or(far.path);
         }
-    }
+    };
+    rows.links.values_mut().filter(|link| link.is_wanted()).for_each(|link| link.update(settle));
     mtus(rows);
 }
 
@@ -143,7 +144,7 @@ fn mtus(rows: &mut LabRows) {
         })
         .collect();
     for nic in rows.nics.values_mut().filter(|nic| !nic.absent) {
-        if let Some(mtu) = nic.link_uid.and_then(|uid| fits.get(&uid)) {
+        if let Some(mtu) = nic.link_uid.and_then(|uid| fits.get(&uid)).filter(|mtu| nic.mtu != **mtu) {
             nic.mtu = *mtu;
         }
     }

@@ -18,6 +18,7 @@ use futures::stream::FuturesUnordered;
 use netloom_model::failure::{Code, Failure};
 use netloom_model::human;
 use netloom_model::id::{HostId, LabUid, NodeUid};
+use netloom_model::shared::Shared;
 use netloom_service::{Shutdown, fail_point, telemetry};
 use tokio::sync::{Semaphore, watch};
 use tracing::Instrument as _;
@@ -150,7 +151,7 @@ fn fails(row: &mut NodeRow, why: &str) {
 
 /// Changes the row of a node that still waits for its disk.
 async fn note(core: &Scheduler, lab: LabUid, node: NodeUid, change: impl FnOnce(&mut NodeRow)) -> Result<()> {
-    let waits = |n: &&mut NodeRow| n.is_wanted() && n.disk_due;
+    let waits = |n: &&mut Shared<NodeRow>| n.is_wanted() && n.disk_due;
     core.change("scheduler.disk", lab, |rows| {
         if let Some(row) = rows.nodes.get_mut(&node).filter(waits) {
             change(row);

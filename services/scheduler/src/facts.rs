@@ -31,24 +31,29 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
         Some(format!("its host refuses the lab: {}", refused.why))
     };
     for node in rows.nodes.values_mut() {
-        let view = node.host.as_ref().and_then(|h| hosts.get(h));
-        node_facts(node, view, &waiting);
-        let service = if node.runtime == Runtime::Bridge { NETWORK } else { COMPUTE };
-        if node.state == NodeState::Pending
-            && node.reason.is_empty()
-            && let Some(why) = refusal(node.host.as_ref(), service)
-        {
-            node.reason = why;
-        }
+        node.update(|node| {
+            let view = node.host.as_ref().and_then(|h| hosts.get(h));
+            node_facts(node, view, &waiting);
+            let service = if node.runtime == Runtime::Bridge { NETWORK } else { COMPUTE };
+            if node.state == NodeState::Pending
+                && node.reason.is_empty()
+                && let Some(why) = refusal(node.host.as_ref(), service)
+            {
+                node.reason = why;
+            }
+        });
     }
     for nic in rows.nics.values_mut().filter(|n| !n.absent) {
         let view = nic.host.as_ref().and_then(|h| hosts.get(h));
         if let Some(view) = view.filter(|v| v.network.heard == Heard::Yes) {
             let seen = view.network.nics.get(&nic.wire_id);
-            nic.present = seen.is_some_and(|s| s.present && !s.start_id.is_empty());
-            nic.carrier = nic.present && seen.is_some_and(|s| s.carrier);
-            nic.alive = nic.present && seen.is_some_and(|s| s.alive);
-        } else if view.is_none_or(|v| v.network.heard == Heard::Lost) {
+            let present = seen.is_some_and(|s| s.present && !s.start_id.is_empty());
+            let carrier = present && seen.is_some_and(|s| s.carrier);
+            let alive = present && seen.is_some_and(|s| s.alive);
+            if (nic.present, nic.carrier, nic.alive) != (present, carrier, alive) {
+                (nic.present, nic.carrier, nic.alive) = (present, carrier, alive);
+            }
+        } else if nic.alive && view.is_none_or(|v| v.network.heard == Heard::Lost) {
             // For the far end of its link it is as if it were unplugged.
             nic.alive = false;
         }
@@ -74,37 +79,38 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
         .map(|n| n.spec.id.clone())
         .collect();
     let keeps_all = rows.is_preparing();
-    for link in rows.links.values_mut() {
+    let lab_id = &rows.lab.id;
+    let link_facts = |link: &mut LinkRow| {
         let host_of = |node: &str| placed.get(node).cloned().flatten();
         let Some(host) = &link.host else {
             let homeless = link.spec.node_ends().find(|end| host_of(&end.node).is_none());
             let why = homeless.map(|end| format!("{end}: node {} has no host", end.node));
             (link.state, link.reason) = (LinkState::Pending, why.unwrap_or_default());
-            continue;
+            return;
         };
         if link.wanted == Wanted::Absent && (link.replaced || !keeps_all) {
             leaving_facts(link, hosts);
-            continue;
+            return;
         }
         if link.far.is_some() {
-            if across_facts(link, &rows.lab.id, hosts) {
+            if across_facts(link, lab_id, hosts) {
                 tell_ended(link, true, &stopped, &failed);
             }
-            continue;
+            return;
         }
         let Some(network) = hosts.get(host).map(|v| &v.network) else {
             (link.state, link.reason) = link_state(false, None);
-            continue;
+            return;
         };
         if network.heard == Heard::NotYet {
-            continue;
+            return;
         }
         let wire = network.wires.get(&link.wire_id);
         let seen: Option<(WireState, &str)> = wire.map(|w| (w.state, w.detail.as_str()));
         (link.state, link.reason) = link_state(network.heard == Heard::Yes, seen);
         if let Some(end) = wire.and_then(|wire| wire.end).filter(|_| network.heard == Heard::Yes) {
             let end = if end == End::A { &link.spec.a } else { &link.spec.b };
-            link.reason = at_end(&rows.lab.id, end, &link.reason);
+            link.reason = at_end(lab_id, end, &link.reason);
         }
         if let Some(wire) = wire {
             link.plane.clone_from(&wire.plane);
@@ -113,7 +119,8 @@ pub fn refresh(rows: &mut LabRows, hosts: &BTreeMap<HostId, HostView>) {
         if network.heard == Heard::Yes {
             tell_ended(link, wire.is_some(), &stopped, &failed);
         }
-    }
+    };
+    rows.links.values_mut().for_each(|link| link.update(link_facts));
     for link in rows.links.values_mut() {
         if link.state == LinkState::Pending && link.reason.is_empty() {
             let why = link.hosts().find_map(|host| refusal(Some(host), NETWORK));
@@ -320,7 +327,7 @@ fn node_facts(node: &mut NodeRow, view: Option<&HostView>, waiting: &BTreeMap<No
             ImageStep::Failed => Image::Failed(&node.image_detail),
         },
         heard: heard != Heard::Lost,
-        observed: node.observed.as_ref(),
+        observed: node.observed.as_deref(),
         restarts: node.restarts,
         wiped: &wiped,
         segment,

@@ -158,7 +158,7 @@ fn compute_said(view: &mut ComputeView, dirty: &mut Dirty, event: ComputeEvent, 
     let mut news = News::default();
     match event {
         ComputeEvent::Snapshot { instances, inventory, synced } => {
-            view.instances = instances.into_iter().map(|o| (o.uid, o)).collect();
+            view.instances = instances.into_iter().map(|o| (o.uid, o.into())).collect();
             news.inventory = replace(&mut view.inventory, Some(inventory));
             if first || !synced {
                 view.epoch += 1;
@@ -167,7 +167,7 @@ fn compute_said(view: &mut ComputeView, dirty: &mut Dirty, event: ComputeEvent, 
         }
         ComputeEvent::Changed(o) => {
             dirty.labs.insert(o.lab_uid);
-            view.instances.insert(o.uid, o);
+            view.instances.insert(o.uid, o.into());
             news.some = true;
         }
         ComputeEvent::Gone(uid) => {

@@ -291,7 +291,7 @@ fn note_starts(
         of_nodes.filter_map(|a| told.get(&a.id.to_ascii_lowercase()).copied()).filter(|n| runs(n)).collect();
     let before = std::mem::take(started);
     for node in running {
-        let start = node.observed.as_ref().map(|o| o.start_id.clone()).unwrap_or_default();
+        let start = node.observed.as_deref().map(|o| o.start_id.clone()).unwrap_or_default();
         let since = before.get(&node.uid).filter(|(s, _)| *s == start).map(|(_, since)| *since);
         started.insert(node.uid, (start, since.unwrap_or_else(|| began(node))));
     }
@@ -300,7 +300,7 @@ fn note_starts(
 
 /// When a node that was just seen to run began to: as its host says, whose word may come so much later and not more, whatever its clock shows.
 fn began(node: &NodeRow) -> Instant {
-    let start_us = node.observed.as_ref().map(|o| o.start_time_us).filter(|us| *us > 0);
+    let start_us = node.observed.as_deref().map(|o| o.start_time_us).filter(|us| *us > 0);
     let ran = start_us.map_or(0, |us| u64::try_from(now_us().saturating_sub(us)).unwrap_or_default());
     Instant::now() - Duration::from_micros(ran).min(LATE)
 }
@@ -422,7 +422,7 @@ fn is_at_fault(node: &NodeRow) -> bool {
 }
 
 fn exit_code(node: &NodeRow) -> Option<i32> {
-    node.observed.as_ref().and_then(|o| o.exit_code)
+    node.observed.as_deref().and_then(|o| o.exit_code)
 }
 
 fn what_happened(node: &NodeRow) -> String {

@@ -56,7 +56,7 @@ fn waits(rows: &LabRows, node: &NodeRow) -> bool {
 
 /// Digest of the image that the disk of a node lies on, when its host lacks that.
 fn lost_image(node: &NodeRow) -> Option<&str> {
-    let observed = node.observed.as_ref().filter(|o| o.detail.starts_with(NEEDS_IMAGE))?;
+    let observed = node.observed.as_deref().filter(|o| o.detail.starts_with(NEEDS_IMAGE))?;
     let is_made = node.wanted.stays() && node.host.is_some() && node.image_step == ImageStep::Ready;
     (is_made && !observed.image_digest.is_empty()).then_some(&observed.image_digest)
 }

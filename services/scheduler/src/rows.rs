@@ -6,6 +6,7 @@
 mod index;
 mod operation;
 mod resources;
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use self::index::Index;
 pub use self::operation::{OperationKind, OperationRow, OperationState};
 pub use self::resources::Resources;
+pub use self::table::{Difference, Table};
 use crate::policy::HostPolicy;
 
 /// A lab.
@@ -155,7 +157,7 @@ pub struct NodeRow {
     /// Why, in words.
     pub reason: String,
     /// What its host last read back of it.
-    pub observed: Option<Observed>,
+    pub observed: Option<Shared<Observed>>,
     /// When it was made.
     pub create_us: i64,
     /// When what is told of it last changed.
@@ -211,7 +213,7 @@ impl NodeRow {
 
     /// Where its instance is in its life, as last read back; none when there is none.
     pub fn phase(&self) -> Option<Phase> {
-        self.observed.as_ref().map(|o| o.phase).filter(|p| *p != Phase::Absent)
+        self.observed.as_deref().map(|o| o.phase).filter(|p| *p != Phase::Absent)
     }
 
     /// True for what leaves and may still have the name, the ports or the addresses of what takes its place.
@@ -407,11 +409,11 @@ pub struct LabRows {
     /// Hosts that may hold files or networks of it.
     pub hosts: BTreeSet<HostId>,
     /// Its nodes.
-    pub nodes: BTreeMap<NodeUid, NodeRow>,
+    pub nodes: Table<NodeUid, NodeRow>,
     /// Its links.
-    pub links: BTreeMap<LinkUid, LinkRow>,
+    pub links: Table<LinkUid, LinkRow>,
     /// Its nodes' interfaces.
-    pub nics: BTreeMap<WireId, NicRow>,
+    pub nics: Table<WireId, NicRow>,
     /// Certificates by node id in lower case; the lab's authority has the empty one.
     pub certificates: BTreeMap<String, CertificateRow>,
     /// The active operation.
@@ -439,9 +441,9 @@ impl LabRows {
         LabRows {
             lab,
             hosts: BTreeSet::new(),
-            nodes: BTreeMap::new(),
-            links: BTreeMap::new(),
-            nics: BTreeMap::new(),
+            nodes: Table::default(),
+            links: Table::default(),
+            nics: Table::default(),
             certificates: BTreeMap::new(),
             operation: None,
             kept: BTreeMap::new(),

@@ -99,7 +99,7 @@ pub fn keeps_links_back(rows: &LabRows, node: &NodeRow) -> bool {
 }
 
 fn current(node: &NodeRow) -> Option<&Observed> {
-    node.observed.as_ref().filter(|o| o.phase == Phase::Running && !o.start_id.is_empty())
+    node.observed.as_deref().filter(|o| o.phase == Phase::Running && !o.start_id.is_empty())
 }
 
 /// True when the links of the current start were said to be settled.
@@ -113,9 +113,9 @@ fn came_about(node: &NodeRow, stage: Stage, links_settled: bool) -> bool {
         return stage != Stage::Exit && node.state == NodeState::Ready;
     }
     if stage == Stage::Exit {
-        return node.observed.as_ref().is_some_and(|o| o.exited);
+        return node.observed.as_deref().is_some_and(|o| o.exited);
     }
-    if stage == Stage::Create && node.observed.as_ref().is_some_and(|o| o.exited) {
+    if stage == Stage::Create && node.observed.as_deref().is_some_and(|o| o.exited) {
         return true;
     }
     let Some(o) = current(node) else { return false };

@@ -7,6 +7,8 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use netloom_model::shared::Shared;
+
 use crate::rows::{LabRows, LinkRow};
 
 /// What is said of a link for which none is free.
@@ -15,7 +17,7 @@ pub const NONE_FREE: &str = "no network identifier is free for a link between ho
 /// Gives each wanted link between two hosts that has none one of these that is not taken; one for which none is left goes without.
 pub fn allot(rows: &mut LabRows, taken: &BTreeSet<u32>, range: &RangeInclusive<u32>) {
     let mut own: BTreeSet<u32> = rows.links.values().filter_map(|link| link.vni).collect();
-    let without = |link: &&mut LinkRow| link.is_wanted() && link.far.is_some() && link.vni.is_none();
+    let without = |link: &&mut Shared<LinkRow>| link.is_wanted() && link.far.is_some() && link.vni.is_none();
     for link in rows.links.values_mut().filter(without) {
         let count = range.end() - range.start() + 1;
         let from = range.start() + rand::random_range(0..count);

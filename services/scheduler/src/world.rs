@@ -12,6 +12,7 @@ use netloom_model::observed::{
     Carried, ComputeInventory, NetworkInventory, Observed, ObservedNic, ObservedSegment, ObservedWire, Source,
 };
 use netloom_model::plan::Unplaced;
+use netloom_model::shared::Shared;
 use netloom_model::state::Runtime;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -49,7 +50,7 @@ pub struct ComputeView {
     /// Grows with each snapshot that asks for a new Sync.
     pub epoch: u64,
     /// Its instances.
-    pub instances: HashMap<NodeUid, Observed>,
+    pub instances: HashMap<NodeUid, Shared<Observed>>,
     /// What it can do.
     pub inventory: ComputeInventory,
 }

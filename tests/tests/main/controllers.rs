@@ -260,14 +260,45 @@ fn what_the_compose_files_name_is_there() {
     }
 }
 
+/// Whoever names all gateways notices nothing when the one that is asked is killed: a deploy is followed to its end over the other one.
+#[test]
+fn a_gateway_is_killed_in_the_middle_of_a_deploy() {
+    let test = "controllers::a_gateway_is_killed_in_the_middle_of_a_deploy";
+    if !crate::real(test) || !require(test, "postgres") || !require(test, "redis") {
+        return;
+    }
+    let mut both = Controllers::start();
+    eventually("both gateways answer", BOUND, || {
+        (0..2).all(|gateway| both.get(gateway, "/v1/labs").is_ok_and(|r| r.status == 200))
+    });
+    let deploy = deploy_by(&both, &[1, 0], "lab");
+    both.end(1, "netloom-gateway", Signal::SIGKILL);
+    ended_well(deploy);
+    let made = instances(&both);
+    assert!(made.len() == NODES && made.values().all(|starts| *starts == 1), "each once: {made:?}");
+    // One that does not answer is passed over, wherever it is named; when none does all are told.
+    let shown = finish(&mut both.netloom_of(&[1, 0], &["inspect", "lab"]), None).must().stdout;
+    assert!(shown.contains("n12"), "{shown}");
+    finish(&mut both.netloom_of(&[1, 0], &["destroy", "lab", "--yes"]), None).must();
+    both.end(0, "netloom-gateway", Signal::SIGKILL);
+    let told = finish(&mut both.netloom_of(&[1, 0], &["inspect"]), None);
+    let sockets = [0, 1].map(|gateway| both.socket(gateway).display().to_string());
+    assert!(!told.ok() && sockets.iter().all(|socket| told.stderr.contains(socket)), "{}", told.stderr);
+}
+
 /// Begins to deploy a lab through the second gateway, and is in the middle of it.
 fn deploy(both: &Controllers, lab: &str) -> Child {
+    deploy_by(both, &[1], lab)
+}
+
+/// The same through any of these gateways.
+fn deploy_by(both: &Controllers, gateways: &[usize], lab: &str) -> Child {
     let mut text = format!(
         "name: {lab}\ntopology:\n  defaults:\n    kind: linux\n    image: sim:1\n    labels: {{sim.create-ms: '250'}}\n  nodes:\n"
     );
     (1..=NODES).for_each(|n| text += &format!("    n{n}:\n"));
     let file = both.host.write(&format!("{lab}.clab.yml"), &text).display().to_string();
-    let mut command = both.netloom(1, &["deploy", "-t", &file]);
+    let mut command = both.netloom_of(gateways, &["deploy", "-t", &file]);
     let mut deploy = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("netloom starts");
     let mut is_over = || deploy.try_wait().is_ok_and(|status| status.is_some());
     eventually("some nodes are made", BOUND, || (1..NODES).contains(&instances(both).len()) || is_over());

@@ -1,7 +1,7 @@
 //! Whatever is taken away or changed behind netloom's back is shown within a second and mended within three, or it says why not.
 //!
-//! The bounds here are ten times that, for a machine that does other things as well; what was measured is printed. What is not netloom's
-//! stays as it is through all of it.
+//! A machine that does other things as well may be slow once: what took longer is done again, and one time of three is within the bounds. What was measured is
+//! printed. What is not netloom's stays as it is through all of it.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +9,14 @@ use netloom_tests::{Interface, Mode, Sandbox, Watch, container, eventually, in_n
 
 use crate::{IMAGE, line};
 
+/// What is waited for at most.
 const SHOWN: Duration = Duration::from_secs(10);
 const MENDED: Duration = Duration::from_secs(30);
+/// What it is to be shown and mended within, and how often that is tried.
+const BARS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
+const TRIES: usize = 3;
+/// How much longer one may take that was killed: it is started again after a pause that grows with each time.
+const PAUSES: Duration = Duration::from_secs(3);
 
 /// A lab of two nodes and a link, and things of somebody else's beside it.
 struct Bench {
@@ -86,22 +92,38 @@ impl Bench {
         lab["readyCount"] == 2 && lab["upLinkCount"] == 1 && lab["state"] == "LAB_STATE_RUNNING"
     }
 
-    /// Does something to the lab; then it is shown, and then all is well again and carries.
-    fn breaks(&self, what: &str, act: impl FnOnce(&Sandbox), shown: &[&str]) {
+    /// Does something to the lab; then it is shown in time, and then all is well again in time and carries.
+    fn breaks(&self, what: &str, act: impl Fn(&Sandbox), shown: &[&str]) {
+        self.breaks_within(BARS, what, act, shown);
+    }
+
+    fn breaks_within(&self, bars: [Duration; 2], what: &str, act: impl Fn(&Sandbox), shown: &[&str]) {
+        let mut told = Vec::new();
+        for _ in 0..TRIES {
+            let (seen, well) = self.breaks_once(what, &act, shown);
+            if seen < bars[0] && well < bars[1] {
+                return;
+            }
+            told.push(format!("shown after {seen:.2?}, well after {well:.2?}"));
+        }
+        panic!("{what}: never within {bars:?}: {}", told.join("; "));
+    }
+
+    fn breaks_once(&self, what: &str, act: impl Fn(&Sandbox), shown: &[&str]) -> (Duration, Duration) {
         let watch = Watch::start(&self.sandbox, &self.lab);
         let begun = Instant::now();
         act(&self.sandbox);
-        let acted = begun.elapsed();
         eventually(&format!("{what}: it is shown"), SHOWN, || shown.iter().any(|words| watch.said(words)));
         let seen = begun.elapsed();
         eventually(&format!("{what}: all is well"), MENDED, || self.is_well());
         let well = begun.elapsed();
         eventually(&format!("{what}: it carries"), MENDED, || self.pings());
         println!(
-            "{what}: done after {acted:.2?}, shown after {seen:.2?}, well after {well:.2?}, carries after {:.2?}",
+            "{what}: shown after {seen:.2?}, well after {well:.2?}, carries after {:.2?}",
             begun.elapsed()
         );
         self.foreign_is_untouched();
+        (seen, well)
     }
 
     /// Names of the host ends.
@@ -133,10 +155,12 @@ fn containers_are_shown_and_mended(mode: Mode) {
     let bench = Bench::start(mode, "containers");
     let id = |node| container(&bench.sandbox, &bench.lab, node).expect("its container");
     let killed = id("n1");
-    bench.breaks("container killed", |s| drop(s.docker(&["kill", &killed]).must()), NOT_READY);
+    let paused = [BARS[0], BARS[1] + PAUSES];
+    let kill = |s: &Sandbox| drop(s.docker(&["kill", &killed]).must());
+    bench.breaks_within(paused, "container killed", kill, NOT_READY);
     assert_eq!(id("n1"), killed, "it is the same container");
     let removed = id("n2");
-    bench.breaks("container removed", |s| drop(s.docker(&["rm", "-f", &removed]).must()), NOT_READY);
+    bench.breaks("container removed", |s| drop(s.docker(&["rm", "-f", &id("n2")]).must()), NOT_READY);
     assert_ne!(id("n2"), removed);
 }
 

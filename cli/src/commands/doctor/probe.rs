@@ -190,8 +190,8 @@ fn configured(global: &Global, settings: &Settings) -> Global {
     // The usual doors are tried one after the other anyway.
     if global.endpoint.is_none() && socket != Path::new(DEFAULT_RUN_DIR).join("api.sock") {
         global.endpoint = match listen {
-            _ if socket.exists() => Some(Endpoint::Unix(socket)),
-            Some(listen) if !listen.is_empty() => Some(Endpoint::Tcp(listen)),
+            _ if socket.exists() => Some(Endpoint::Unix(socket).into()),
+            Some(listen) if !listen.is_empty() => Some(Endpoint::Tcp(listen).into()),
             _ => None,
         };
     }

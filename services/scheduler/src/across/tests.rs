@@ -228,7 +228,7 @@ fn a_number_is_free_when_both_hosts_said_that_its_link_is_gone() {
     assert!(link.vni.is_some() && !link.is_on(&host("h1")) && link.is_on(&host("h2")));
     assert!(!link.clone().leaves(&host("h1")), "told twice");
     assert!(link.leaves(&host("h2")));
-    let mut other = self::rows().links.remove(&uid).unwrap_or_else(|| first(&self::rows()).clone());
+    let mut other = self::rows().links.remove(&uid).unwrap_or_else(|| first(&self::rows()).clone().into());
     assert!(!other.leaves(&host("h2")) && other.leaves(&host("h1")), "in any order");
 }
 

@@ -13,16 +13,16 @@ fn moved() -> (LabRows, NodeUid, NodeUid) {
     let catalogue = Catalogue::embedded();
     let ctx = Context { catalogue: &catalogue, rooms: &[], asked: true, revive: true, now: 1 };
     let mut rows = plan(&LabRows::new("l".parse().unwrap(), 1), &spec, ctx).rows;
-    let (_, planned) = rows.nodes.pop_first().unwrap();
+    let (_, planned) = std::mem::take(&mut rows.nodes).into_iter().next().unwrap();
     let of = |host: &str| NodeRow {
         uid: NodeUid::new(),
         host: Some(host.parse().unwrap()),
         image_step: ImageStep::Ready,
-        ..planned.clone()
+        ..NodeRow::clone(&planned)
     };
     let mut former = NodeRow { replaced: true, wanted: Wanted::Aside, ..of("h1") };
     let seen = Observed { phase: Phase::Aside, ..Observed::absent(former.uid, rows.lab.uid) };
-    former.observed = Some(seen);
+    former.observed = Some(seen.into());
     let new = NodeRow { disk_of: Some(former.uid), disk_due: true, ..of("h2") };
     let uids = (former.uid, new.uid);
     rows.nodes.extend([former, new].map(|n| (n.uid, n)));

@@ -71,7 +71,7 @@ fn well(rows: &LabRows) -> HostView {
                 };
                 view.network.segments.insert(wire_id, segment);
             }
-            None => drop(view.compute.instances.insert(node.uid, seen)),
+            None => drop(view.compute.instances.insert(node.uid, seen.into())),
         }
     }
     for wire_id in rows.nics.keys().copied() {

@@ -92,6 +92,7 @@ pub(super) fn node(core: &Scheduler, view: NodeView) -> ps::NodeFacts {
         ..ps::NodeFacts::default()
     };
     if let Some(o) = node.observed {
+        let o = o.into_inner();
         facts.image_digest = o.image_digest;
         facts.restart_count = o.restart_count;
         facts.exit_code = o.exit_code;
@@ -301,7 +302,7 @@ fn staying(core: &Scheduler, host: &HostId) -> Vec<p::StayingNode> {
 fn boot(core: &Scheduler, node: &NodeRow) -> Option<p::Boot> {
     let limit = core.catalogue.of(&node.spec).map(|kind| kind.readiness.timeout_s()).unwrap_or_default();
     let boots = node.runtime == Runtime::Libvirt && node.state == NodeState::Running && limit > 0;
-    let started_us = node.observed.as_ref().map(|o| o.start_time_us).filter(|us| boots && *us > 0)?;
+    let started_us = node.observed.as_deref().map(|o| o.start_time_us).filter(|us| boots && *us > 0)?;
     let limit_seconds = i32::try_from(limit).unwrap_or(i32::MAX);
     Some(p::Boot { start_time: timestamp(started_us), limit_seconds })
 }

@@ -57,7 +57,7 @@ pub(super) fn is_ill(node: &NodeRow) -> bool {
 }
 
 fn told_of(node: &NodeRow) -> &str {
-    node.observed.as_ref().map_or("", |o| o.health.as_str())
+    node.observed.as_deref().map_or("", |o| o.health.as_str())
 }
 
 fn is_asked(check: &Healthcheck) -> bool {

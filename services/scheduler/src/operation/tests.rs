@@ -105,7 +105,7 @@ fn a_process_that_ended_is_judged_by_its_exit_code() {
                 node.state = NodeState::Stopped;
                 let mut seen = netloom_model::observed::Observed::absent(node.uid, lab);
                 seen.exit_code = code;
-                node.observed = Some(seen);
+                node.observed = Some(seen.into());
                 link(r, LinkState::Down);
             },
             false,
@@ -165,7 +165,7 @@ fn the_watch_of_starts_is_that_of_the_node_that_started_last() {
         let node = rows.nodes.values_mut().find(|n| n.id.as_str() == id).unwrap();
         let mut seen = netloom_model::observed::Observed::absent(node.uid, lab);
         seen.start_id = start.into();
-        (node.state, node.observed) = (state, Some(seen));
+        (node.state, node.observed) = (state, Some(seen.into()));
     };
     is(&mut rows, "a", NodeState::Ready, "1");
     is(&mut rows, "b", NodeState::Starting, "");

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::id::{HostId, NodeId, NodeUid};
 use netloom_model::kind::Catalogue;
+use netloom_model::shared::Shared;
 use netloom_model::slice::spec_hash;
 use netloom_model::spec::{NetworkMode, NodeSpec};
 use netloom_model::state::{NodeState, Runtime, Wanted};
@@ -165,7 +166,7 @@ impl Made {
 pub(super) fn note_owners(rows: &mut LabRows) {
     let uids: BTreeMap<String, NodeUid> =
         rows.asked_for().into_iter().map(|n| (n.id.folded(), n.uid)).collect();
-    let is_open = |n: &&mut NodeRow| n.wanted.stays() && (!n.placed || n.shares.is_none());
+    let is_open = |n: &&mut Shared<NodeRow>| n.wanted.stays() && (!n.placed || n.shares.is_none());
     for node in rows.nodes.values_mut().filter(is_open) {
         if let NetworkMode::Node(owner) = &node.spec.network_mode {
             node.shares = uids.get(&owner.to_ascii_lowercase()).copied();

@@ -33,7 +33,7 @@ pub fn given_up(rows: &LabRows, host: &HostId, silent: Duration) -> BTreeMap<Nod
     let there = || rows.nodes.values().filter(|n| n.is_wanted() && n.host.as_ref() == Some(host));
     let is_kept = |n: &NodeRow| {
         let asked = lease(rows, n);
-        asked.is_some() && n.observed.as_ref().is_some_and(|seen| seen.lease == asked)
+        asked.is_some() && n.observed.as_deref().is_some_and(|seen| seen.lease == asked)
     };
     let mut all: BTreeMap<NodeUid, Option<HostId>> = BTreeMap::new();
     for node in there().filter(|n| is_kept(n)) {

@@ -292,7 +292,7 @@ fn elsewhere(
 
 /// Digest of the image that the disk of a node lies on; empty where nobody said.
 fn lies_on(node: &NodeRow) -> String {
-    let seen = node.observed.as_ref().map(|o| o.image_digest.clone()).filter(|digest| !digest.is_empty());
+    let seen = node.observed.as_deref().map(|o| o.image_digest.clone()).filter(|digest| !digest.is_empty());
     seen.unwrap_or_else(|| node.image_digest.clone())
 }
 

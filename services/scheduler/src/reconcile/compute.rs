@@ -349,7 +349,7 @@ impl Compute {
                 self.started.retain(|(uid, _), _| *uid != node.uid);
                 continue;
             };
-            if node.observed.as_ref().is_none_or(|o| o.start_id != observed.start_id) {
+            if node.observed.as_deref().is_none_or(|o| o.start_id != observed.start_id) {
                 // The rows are about to follow, and wake this loop.
                 continue;
             }

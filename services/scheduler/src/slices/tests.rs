@@ -112,7 +112,7 @@ fn management_addresses_come_first() {
         node.image_step = ImageStep::Ready;
         let mut seen = Observed::absent(node.uid, rows.lab.uid);
         seen.mgmt_ipv4 = "172.20.0.9".into();
-        node.observed = Some(seen);
+        node.observed = Some(seen.into());
     }
     let all = instances(&rows, &host(), &Catalogue::embedded());
     let r1 = &all[&rows.node("r1").unwrap().uid];
@@ -169,7 +169,7 @@ fn a_node_is_admitted_when_its_image_is_there_and_its_former_self_is_out_of_the_
     next.nodes.get_mut(&new).unwrap().image_step = ImageStep::Ready;
     let mut seen = Observed::absent(uid, next.lab.uid);
     seen.phase = Phase::Running;
-    next.nodes.get_mut(&uid).unwrap().observed = Some(seen);
+    next.nodes.get_mut(&uid).unwrap().observed = Some(seen.into());
     crate::plan::take_over(&mut next, &Catalogue::embedded(), 2);
     assert_eq!(next.node("r1").unwrap().uid, new);
     assert!(instances_to_remove(&next, &host()).is_empty());

@@ -52,7 +52,7 @@ fn starts(rows: &mut LabRows, id: &str) {
     let node = of(rows, id);
     let mut seen = Observed::absent(node.uid, lab);
     (seen.phase, seen.exec_phase, seen.start_id) = (Phase::Running, ExecPhase::Waiting, "s1".into());
-    node.observed = Some(seen);
+    node.observed = Some(seen.into());
     node.state = NodeState::Running;
 }
 

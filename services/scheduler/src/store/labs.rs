@@ -14,7 +14,7 @@ use super::{
     Connection, Db, Event, LabView, LinkView, NodeView, Object, Result, Tx, from_json, from_word, number,
     parse, to_json, unsigned, word, write,
 };
-use crate::rows::{CertificateRow, LabRow, LabRows, LinkRow, NicRow, NodeRow, Resources};
+use crate::rows::{CertificateRow, LabRow, LabRows, LinkRow, NicRow, NodeRow, Resources, Table};
 
 type SqlRow = <Db as sqlx::Database>::Row;
 
@@ -214,21 +214,6 @@ fn certificate_row(row: &SqlRow) -> Result<CertificateRow> {
     })
 }
 
-/// Two versions of the rows of one kind, compared by key.
-struct Difference<'a, T> {
-    changed: Vec<(Option<&'a T>, &'a T)>,
-    removed: Vec<&'a T>,
-}
-
-fn difference<'a, K: Ord, T: PartialEq>(
-    before: &'a BTreeMap<K, T>,
-    after: &'a BTreeMap<K, T>,
-) -> Difference<'a, T> {
-    let changed = after.iter().map(|(k, v)| (before.get(k), v)).filter(|(old, new)| *old != Some(*new));
-    let removed = before.iter().filter(|(k, _)| !after.contains_key(k)).map(|(_, v)| v);
-    Difference { changed: changed.collect(), removed: removed.collect() }
-}
-
 impl Tx<'_> {
     /// Writes the difference between two versions of a lab's rows, with its events; `before` is none for a new lab. A lab that is gone by
     /// [`LabRows::is_gone`] loses its row. Says whether there was a difference.
@@ -255,12 +240,12 @@ impl Tx<'_> {
         }
         self.reserve(old, &after).await?;
         for node in after.nodes.values_mut() {
-            if old.nodes.get(&node.uid).is_some_and(|o| o != node) {
+            if old.nodes.get(&node.uid).is_some_and(|o| *o != **node) {
                 node.update_us = self.now;
             }
         }
         for link in after.links.values_mut() {
-            if old.links.get(&link.uid).is_some_and(|o| o != link) {
+            if old.links.get(&link.uid).is_some_and(|o| *o != **link) {
                 link.update_us = self.now;
             }
         }
@@ -317,8 +302,8 @@ impl Tx<'_> {
 
     async fn save_rows(&mut self, old: &LabRows, after: &LabRows) -> Result<()> {
         let lab = after.lab.uid.to_string();
-        let (nodes, links) = (difference(&old.nodes, &after.nodes), difference(&old.links, &after.links));
-        let nics = difference(&old.nics, &after.nics);
+        let (nodes, links) = (after.nodes.since(&old.nodes), after.links.since(&old.links));
+        let nics = after.nics.since(&old.nics);
         let gone: Vec<String> = nodes.removed.iter().map(|node| node.uid.to_string()).collect();
         write::of(&mut self.sql, "DELETE FROM nodes WHERE uid IN", &gone).await?;
         let (insert, now) = ("INSERT INTO removed (uid, lab_uid, time_us)", self.now);
@@ -372,13 +357,12 @@ impl Tx<'_> {
     /// Writes the events of a difference: what is shown and changed, what is gone, and the lab when its row or its tallies changed.
     async fn tell(&mut self, before: Option<&LabRows>, after: &LabRows, gone: bool) -> Result<()> {
         let id = after.lab.id.to_string();
-        let (no_nodes, no_links) = (BTreeMap::new(), BTreeMap::new());
-        let nodes = difference(before.map_or(&no_nodes, |b| &b.nodes), &after.nodes);
-        let links = difference(before.map_or(&no_links, |b| &b.links), &after.links);
+        let (no_nodes, no_links, no_nics) = (Table::default(), Table::default(), Table::default());
+        let nodes = after.nodes.since(before.map_or(&no_nodes, |b| &b.nodes));
+        let links = after.links.since(before.map_or(&no_links, |b| &b.links));
         // A NIC's change is its node's.
         let mut told = BTreeSet::new();
-        let no_nics = BTreeMap::new();
-        let nics = difference(before.map_or(&no_nics, |b| &b.nics), &after.nics);
+        let nics = after.nics.since(before.map_or(&no_nics, |b| &b.nics));
         let of_nics =
             nics.changed.iter().map(|(_, n)| n.node_uid).chain(nics.removed.iter().map(|n| n.node_uid));
         told.extend(nodes.changed.iter().map(|(_, n)| n.uid).chain(of_nics));

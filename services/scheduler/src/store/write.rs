@@ -104,7 +104,7 @@ pub(super) async fn nodes(sql: &mut Connection, lab: &str, nodes: &[&NodeRow]) -
             .push_bind(node.settled_start.clone())
             .push_bind(word(&node.state))
             .push_bind(node.reason.clone())
-            .push_bind(node.observed.as_ref().map(to_json))
+            .push_bind(node.observed.as_deref().map(to_json))
             .push_bind(node.create_us)
             .push_bind(node.update_us)
             .push_bind(number(node.restarts))

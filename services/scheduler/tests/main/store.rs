@@ -154,7 +154,7 @@ async fn rows_are_read_back_as_they_were_written(db: &impl Own) {
     changed.lab.completed = Some(spec(4).into());
     changed.lab.traceparent = "00-1-2-01".into();
     let node = changed.nodes.values_mut().next().unwrap();
-    node.observed = Some(netloom_model::observed::Observed::absent(node.uid, rows.lab.uid));
+    node.observed = Some(netloom_model::observed::Observed::absent(node.uid, rows.lab.uid).into());
     node.removal = "because".into();
     save(&store, changed).await.unwrap();
     let written = store.rows(rows.lab.uid).unwrap();

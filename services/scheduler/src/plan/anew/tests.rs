@@ -66,7 +66,7 @@ fn seen(rows: &mut LabRows) {
     for node in rows.nodes.values_mut().filter(|n| !n.is_successor()) {
         let mut seen = Observed::absent(node.uid, lab);
         seen.phase = if node.is_aside() { Phase::Aside } else { Phase::Running };
-        node.observed = Some(seen);
+        node.observed = Some(seen.into());
     }
 }
 

@@ -9,7 +9,7 @@ fn row(id: &str, runtime: Runtime, host: &str, lease: Option<Lease>) -> NodeRow 
     let spec = NodeSpec { id: id.into(), ..NodeSpec::default() };
     let new = New { id: id.parse().unwrap(), spec, runtime, hash: String::new(), now: 1 };
     let seen = Observed { lease, ..Observed::absent(NodeUid::new(), LabUid::new()) };
-    NodeRow { host: Some(host.parse().unwrap()), observed: Some(seen), ..new.row() }
+    NodeRow { host: Some(host.parse().unwrap()), observed: Some(seen.into()), ..new.row() }
 }
 
 fn lab(after: u32, links: &[(&str, &str)]) -> LabRows {

@@ -69,7 +69,7 @@ fn seen(rows: &mut LabRows) {
         node.image_step = ImageStep::Ready;
         let mut seen = Observed::absent(node.uid, lab);
         seen.phase = if node.is_aside() { Phase::Aside } else { Phase::Running };
-        node.observed = Some(seen);
+        node.observed = Some(seen.into());
     }
 }
 

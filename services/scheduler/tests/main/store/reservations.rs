@@ -39,7 +39,8 @@ async fn placed(tx: &mut Tx<'_>, id: &str) -> Option<LabRows> {
     let catalogue = Catalogue::embedded();
     let ctx = Context { catalogue: &catalogue, rooms: &rooms, asked: true, revive: true, now: 5 };
     let rows = plan(&empty, &spec(2), ctx).rows;
-    rows.nodes.values().all(|n| n.host.is_some()).then_some(rows)
+    let are_placed = rows.nodes.values().all(|n| n.host.is_some());
+    are_placed.then_some(rows)
 }
 
 /// Computes and writes, and does so again with hosts held where it was overtaken. True when it found room.
