@@ -1,5 +1,5 @@
 //! A second machine beside a sandbox: a network namespace of its own, cabled to the sandbox's, with an Open vSwitch, a Docker and directories of its own, on which
-//! `netloom-host` joins and runs.
+//! `netloom-host` joins and runs, with the rights that its unit gives and no others.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use netloom_service::testing::libvirt::Libvirtd;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -15,7 +16,9 @@ use crate::command::{Output, finish, run};
 use crate::docker::Docker;
 use crate::namespace::Namespace;
 use crate::ovs::Ovs;
-use crate::sandbox::{Sandbox, binary, eventually, power_off, unmount_below};
+use crate::sandbox::{Sandbox, binary, eventually, power_off, rights_of, tell_libvirt, unmount_below};
+
+const UNIT: &str = include_str!("../../deploy/systemd/netloom-host.service");
 
 /// Bound of its end.
 const END: Duration = Duration::from_secs(60);
@@ -28,6 +31,7 @@ pub struct Host {
     clock: Option<Clock>,
     /// Its Docker; taken when the machine goes.
     docker: Option<Docker>,
+    libvirtd: Option<Libvirtd>,
     ovs: Ovs,
 }
 
@@ -73,7 +77,7 @@ impl Host {
             ovs = ovs.run_dir(),
         );
         std::fs::write(dir.join("netloom.toml"), config).expect("a configuration file");
-        Host { dir, namespace, program: None, clock: None, docker: Some(docker), ovs }
+        Host { dir, namespace, program: None, clock: None, docker: Some(docker), libvirtd: None, ovs }
     }
 
     /// Adds keys to `[network]` of its configuration, which a program that is started reads.
@@ -81,6 +85,16 @@ impl Host {
         let path = self.dir.join("netloom.toml");
         let before = std::fs::read_to_string(&path).expect("its configuration");
         std::fs::write(path, format!("{before}{network}\n")).expect("its configuration");
+    }
+
+    /// Gives it a libvirt, for virtual machines.
+    pub fn give_libvirt(&mut self) {
+        self.libvirtd = Some(Libvirtd::start_by(self.namespace.command("unshare")));
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
     }
 
     /// Runs a program of this machine in its network namespace to its end.
@@ -94,9 +108,14 @@ impl Host {
     }
 
     fn command(&self) -> Command {
-        let mut command = self.namespace.command(binary("netloom-host"));
+        let rights = rights_of(UNIT);
+        let mut command = self.namespace.command(&rights[0]);
+        command.args(&rights[1..]).arg(binary("netloom-host"));
         if let Some(clock) = &self.clock {
             clock.show(&mut command);
+        }
+        if let Some(libvirtd) = &self.libvirtd {
+            tell_libvirt(&mut command, &libvirtd.uri());
         }
         command
     }
@@ -213,6 +232,7 @@ impl Drop for Host {
             let _ = child.kill();
             let _ = child.wait();
         }
+        drop(self.libvirtd.take());
         drop(self.docker.take());
         unmount_below(&self.dir);
     }

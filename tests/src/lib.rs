@@ -30,6 +30,6 @@ pub use lab::{container, docker, in_node, pid_of};
 pub use namespace::Namespace;
 pub use ovs::Ovs;
 pub use pair::Pair;
-pub use sandbox::{Installed, Mode, Sandbox, binaries, eventually, on_plane};
+pub use sandbox::{Installed, Mode, Sandbox, binaries, eventually, on_plane, rights_of};
 pub use traffic::Traffic;
 pub use watch::Watch;

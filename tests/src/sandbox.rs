@@ -79,6 +79,22 @@ pub struct Installed {
     pub through: Vec<String>,
 }
 
+/// What starts a program with the rights that the text of a unit gives and no others.
+pub fn rights_of(unit: &str) -> Vec<String> {
+    let bounding = unit.lines().find_map(|l| l.strip_prefix("CapabilityBoundingSet=")).expect("capabilities");
+    let bounding: Vec<String> =
+        bounding.split_whitespace().map(|c| c.replace("CAP_", "+").to_lowercase()).collect();
+    let bounding = format!("--bounding-set=-all,{}", bounding.join(","));
+    ["setpriv", &bounding, "--no-new-privs"].map(str::to_owned).into()
+}
+
+/// Has a program run virtual machines, by the libvirtd there.
+pub(crate) fn tell_libvirt(command: &mut Command, uri: &str) {
+    command
+        .env("NETLOOM_COMPUTE__DRIVERS", "[\"docker\", \"libvirt\"]")
+        .env("NETLOOM_COMPUTE__LIBVIRT_URI", format!("{uri:?}"));
+}
+
 impl Sandbox {
     /// Starts one, and waits until it answers.
     pub fn start(mode: Mode) -> Sandbox {
@@ -217,7 +233,7 @@ impl Sandbox {
     }
 
     /// Makes a switch for machines beside this one, which has these addresses on it.
-    pub(crate) fn make_switch(&self, addresses: &[&str]) {
+    pub fn make_switch(&self, addresses: &[&str]) {
         run("ip", &["-n", &self.name, "link", "add", "switch", "type", "bridge"]).must();
         for address in addresses {
             run("ip", &["-n", &self.name, "address", "add", address, "dev", "switch"]).must();
@@ -272,8 +288,7 @@ impl Sandbox {
                 command.env("NETLOOM_COMPUTE__DOCKER_SOCKET", docker.socket());
             }
             if let Some(uri) = &self.libvirt_uri {
-                command.env("NETLOOM_COMPUTE__DRIVERS", "[\"docker\", \"libvirt\"]");
-                command.env("NETLOOM_COMPUTE__LIBVIRT_URI", format!("{uri:?}"));
+                tell_libvirt(&mut command, uri);
             }
             return command;
         };
@@ -293,6 +308,15 @@ impl Sandbox {
             .env("NETLOOM_NETWORK__OVSDB_SOCKET", self.ovs.socket())
             .env("NETLOOM_NETWORK__OVS_RUN_DIR", self.ovs.run_dir());
         command
+    }
+
+    /// Kills one of the programs with KILL, as a crash does.
+    pub fn kill(&self, program: &str) {
+        let mut programs = self.programs.lock().expect("no holder panics");
+        let found = programs.iter_mut().find(|(name, _)| name == program);
+        let (_, child) = found.unwrap_or_else(|| panic!("{program} is no program of this sandbox"));
+        let _ = child.kill();
+        let _ = child.wait();
     }
 
     /// Kills all programs with KILL, as a crash does.

@@ -45,6 +45,7 @@ mod main {
     pub mod hosts;
     pub mod images;
     pub mod install;
+    pub mod joined;
     pub mod keep;
     pub mod keys;
     pub mod kinds;

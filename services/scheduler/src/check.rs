@@ -24,7 +24,7 @@ pub use self::verdict::{MOST, Outcome, Place, Run, Stop, Verdict, is_large};
 use crate::apply::lab_not_found;
 use crate::client::HostClient;
 use crate::error::{Error, Result};
-use crate::rows::LinkRow;
+use crate::rows::{Far, LinkRow};
 use crate::scheduler::Scheduler;
 
 /// How long until all hosts have to look.
@@ -88,6 +88,8 @@ pub struct Shots {
     pub count: u32,
     /// How many of full size.
     pub large: u32,
+    /// How large these are: the MTU of the link.
+    pub mtu: u32,
 }
 
 impl Scheduler {
@@ -108,10 +110,15 @@ impl Scheduler {
         let near = client(near)?;
         let far = far.map(client).transpose()?;
         let hosts: Vec<HostClient> = [near.clone()].into_iter().chain(far.clone()).collect();
+        // Between two bridges there is no interface that has one.
+        let mtu = rows.mtus().get(&link.uid).copied().unwrap_or_else(|| {
+            let fits = link.far.as_ref().and_then(Far::mtu);
+            fits.unwrap_or(u32::MAX).min(link.spec.effective_mtu())
+        });
         let mark = rand::random();
         let shots = [End::A, End::B].map(|from| {
             let (count, large) = verdict::count(frames, impairment(link, from));
-            Shots { from, mark, count, large }
+            Shots { from, mark, count, large, mtu }
         });
 
         let look = hosts.iter().map(|host| host.watch_frames(link.wire_id, mark));

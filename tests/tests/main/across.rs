@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use netloom_tests::{Pair, Sandbox, eventually, in_node};
+use netloom_tests::{Pair, Sandbox, eventually, finish, in_node, on_plane};
 use serde_json::Value;
 
 use crate::{IMAGE, line, real};
@@ -20,12 +20,44 @@ fn carrier(host: &Sandbox, lab: &str, node: &str, interface: &str) -> bool {
 
 #[test]
 fn a_lab_runs_on_two_hosts_as_on_one() {
-    if !real("across::a_lab_runs_on_two_hosts_as_on_one") {
-        return;
+    if real("across::a_lab_runs_on_two_hosts_as_on_one") {
+        runs_on_two_hosts_as_on_one("kernel", "hosts: both take the kernel", |_| {}, |lab| lab);
     }
+}
+
+#[test]
+fn a_lab_runs_on_two_hosts_as_on_one_by_open_vswitch() {
+    if real("across::a_lab_runs_on_two_hosts_as_on_one_by_open_vswitch") {
+        let by_ovs = |lab: String| on_plane("ovs", &lab);
+        runs_on_two_hosts_as_on_one("ovs", "lab: its plane is ovs", takes_tunnels, by_ovs);
+    }
+}
+
+/// In userspace Open vSwitch takes tunnels only from an address on a bridge of its own.
+fn takes_tunnels(pair: &Pair) {
+    for (host, address) in [(&pair.near, "172.31.9.1/24"), (&pair.far, "172.31.9.2/24")] {
+        let bridge = "add-br brphy -- set bridge brphy datapath_type=netdev -- add-port brphy u0";
+        host.ovs.vsctl(&bridge.split(' ').collect::<Vec<_>>()).must();
+        ip(host, &format!("address del {address} dev u0"));
+        ip(host, &format!("address add {address} dev brphy"));
+        ip(host, "link set brphy up");
+    }
+}
+
+fn ip(host: &Sandbox, args: &str) {
+    finish(host.in_namespace("ip").args(args.split(' ')), None).must();
+}
+
+fn runs_on_two_hosts_as_on_one(
+    plane: &str,
+    why: &str,
+    ready: impl FnOnce(&Pair),
+    of_plane: impl FnOnce(String) -> String,
+) {
     // Each host has room for two of the four nodes.
     let share = 0.1 / std::thread::available_parallelism().map_or(1.0, |n| n.get() as f64);
     let pair = Pair::start(&[IMAGE], &format!("[scheduler]\ncpu_overcommit = {share}\n"));
+    ready(&pair);
     let (near, lab) = (&pair.near, pair.near.lab("wide"));
     // Each has measured the way to the other.
     eventually("the paths are measured both ways", BOUND, || {
@@ -36,10 +68,11 @@ fn a_lab_runs_on_two_hosts_as_on_one() {
     });
     let shown = near.netloom(&["host", "show", "local"]).must().stdout;
     assert!(shown.contains("far at 172.31.9.2, MTU 1450 there, 1450 back"), "{shown}");
-    let file = near.write("wide.clab.yml", &line(&lab, 4)).display().to_string();
+    let text = of_plane(line(&lab, 4));
+    let file = near.write("wide.clab.yml", &text).display().to_string();
     let planned = near.netloom(&["plan", "-t", &file]).must().stdout;
     assert!(planned.contains("its MTU is 1450, which is what fits between hosts"), "{planned}");
-    near.deploy(&line(&lab, 4));
+    near.deploy(&text);
     near.wait_ready(&lab, 4, 3, BOUND);
     let hosts: Vec<bool> =
         (1..=4).map(|n| std::ptr::eq(pair.host_of(&lab, &format!("n{n}")), near)).collect();
@@ -54,7 +87,7 @@ fn a_lab_runs_on_two_hosts_as_on_one() {
     };
     assert_eq!(
         (shown("state"), shown("plane"), shown("planeReason")),
-        ("LINK_STATE_UP".into(), "kernel".into(), "hosts: both take the kernel".into())
+        ("LINK_STATE_UP".into(), plane.into(), why.into())
     );
     let far_address = format!("10.0.{at}.2");
     let ping = |size: &str| {
@@ -76,13 +109,17 @@ fn a_lab_runs_on_two_hosts_as_on_one() {
     });
 
     // Carrier is part of the cable.
-    in_node(there, &lab, &other, &["ip", "link", "set", "eth1", "down"]).must();
-    eventually("the far end sees it", BOUND, || !carrier(here, &lab, &one, "eth2"));
-    eventually("the link says which end", BOUND, || {
-        shown("stateReason").starts_with(&format!("{other}:eth1: "))
-    });
-    in_node(there, &lab, &other, &["ip", "link", "set", "eth1", "up"]).must();
-    eventually("it is back", BOUND, || carrier(here, &lab, &one, "eth2") && ping("56"));
+    let ends = [(here, one.as_str(), "eth2"), (there, other.as_str(), "eth1")];
+    for [(near, node, nic), (far, far_node, far_nic)] in [ends, [ends[1], ends[0]]] {
+        in_node(near, &lab, node, &["ip", "link", "set", nic, "down"]).must();
+        eventually("the far end sees it", BOUND, || !carrier(far, &lab, far_node, far_nic));
+        eventually("the link says which end", BOUND, || {
+            shown("stateReason").starts_with(&format!("{node}:{nic}: "))
+        });
+        in_node(near, &lab, node, &["ip", "link", "set", nic, "up"]).must();
+        eventually("it is back", BOUND, || carrier(far, &lab, far_node, far_nic));
+        eventually("frames pass", BOUND, || ping("56"));
+    }
     near.netloom(&["link", "down", &lab, &id]).must();
     eventually("both ends are unplugged", BOUND, || {
         !carrier(here, &lab, &one, "eth2") && !carrier(there, &lab, &other, "eth1")
@@ -92,10 +129,7 @@ fn a_lab_runs_on_two_hosts_as_on_one() {
     assert!(ping("56"));
 
     // The network between the hosts is gone while both are heard of: nothing passes, nothing else changes, and frames pass again when it is back.
-    let cable = |state| {
-        let mut ip = pair.far.in_namespace("ip");
-        assert!(ip.args(["link", "set", "u0", state]).status().expect("ip").success());
-    };
+    let cable = |state| ip(&pair.far, &format!("link set u0 {state}"));
     cable("down");
     assert!(!ping("56") && near.lab_json(&lab)["readyCount"] == 4);
     assert_eq!(shown("state"), "LINK_STATE_UP", "its ends are plugged and alive");
@@ -120,6 +154,53 @@ fn a_lab_runs_on_two_hosts_as_on_one() {
     assert!(ping("56"));
     assert_eq!([pid(&one), pid(&other)], before, "no node was started anew");
 
+    near.netloom(&["destroy", &lab, "--yes"]).must();
+    for host in [&pair.near, &pair.far] {
+        assert_eq!(host.leftovers(), [] as [String; 0]);
+    }
+}
+
+/// Interfaces of a bridge take larger frames than fit between hosts, or than a link that names its MTU takes: of full size are frames that are as large as the link's.
+#[test]
+fn links_of_a_bridge_are_checked_with_frames_of_their_own_size() {
+    if !real("across::links_of_a_bridge_are_checked_with_frames_of_their_own_size") {
+        return;
+    }
+    let pair = Pair::start(&[IMAGE], "");
+    let (near, lab) = (&pair.near, pair.near.lab("switched"));
+    let mut text = format!(
+        "name: {lab}\ntopology:\n  defaults: {{image: {IMAGE:?}, image-pull-policy: Never}}\n  nodes:\n    sw: {{kind: bridge, placement: {{host: local}}}}\n"
+    );
+    let ends = [("n1", "local", 1), ("n2", "far", 2), ("n3", "far", 3)];
+    for (node, host, _) in ends {
+        text += &format!("    {node}: {{kind: linux, placement: {{host: {host}}}}}\n");
+    }
+    text += "  links:\n";
+    for (node, _, n) in ends {
+        let mtu = if node == "n3" { ", mtu: 1300" } else { "" };
+        text += &format!("    - {{endpoints: [\"{node}:eth1\", \"sw:p{n}\"], ipv4: [10.0.0.{n}/24]{mtu}}}\n");
+    }
+    near.deploy(&text);
+    near.wait_ready(&lab, 4, 3, BOUND);
+    let ping = |from: &str, to: u8, size: &str| {
+        let to = format!("10.0.0.{to}");
+        near.netloom(&["exec", &lab, from, "--", "ping", "-c", "1", "-W", "2", "-s", size, &to]).ok()
+    };
+    eventually("frames pass", BOUND, || ping("n1", 2, "1422") && ping("n2", 3, "1272"));
+    let passes = |id: &str, places: usize| {
+        eventually(&format!("all are seen everywhere on {id}"), BOUND, || {
+            let checked = near.netloom(&["link", "check", &lab, id]).must().stdout;
+            assert_eq!(checked.matches(": frames pass").count(), 2, "{checked}");
+            checked.matches("10/10").count() == places
+        });
+    };
+    passes("n2:eth1--sw:p2", 12);
+    passes("n3:eth1--sw:p3", 12);
+    // An impaired one goes through the kernel on its own host, too.
+    near.netloom(&["link", "set", &lab, "n1:eth1", "--rate", "1gbit"]).must();
+    eventually("it is slowed", BOUND, || ping("n1", 2, "1422"));
+    near.wait_ready(&lab, 4, 3, BOUND);
+    passes("n1:eth1--sw:p1", 8);
     near.netloom(&["destroy", &lab, "--yes"]).must();
     for host in [&pair.near, &pair.far] {
         assert_eq!(host.leftovers(), [] as [String; 0]);
@@ -174,15 +255,13 @@ fn hosts_that_are_cut_off_from_each_other_for_long_keep_what_they_have() {
     assert!(ping("1422"));
 
     // The cable stays plugged, as where a switch between them fails: neither packets nor who has which address get through.
-    let there = |program: &str, args: &str| {
-        let mut command = pair.far.in_namespace(program);
-        assert!(command.args(args.split(' ')).status().expect("it runs").success(), "{program} {args}");
-    };
     let cut = |cut: bool| {
         let verb = if cut { "-A" } else { "-D" };
-        there("iptables", &format!("{verb} INPUT -i u0 -j DROP"));
-        there("iptables", &format!("{verb} OUTPUT -o u0 -j DROP"));
-        there("ip", &format!("link set u0 arp {}", if cut { "off" } else { "on" }));
+        for rule in ["INPUT -i", "OUTPUT -o"] {
+            let rule = format!("{verb} {rule} u0 -j DROP");
+            finish(pair.far.in_namespace("iptables").args(rule.split(' ')), None).must();
+        }
+        ip(&pair.far, &format!("link set u0 arp {}", if cut { "off" } else { "on" }));
     };
     cut(true);
     let begun = Instant::now();

@@ -35,6 +35,12 @@ fn a_machine_joins_and_runs_a_lab(mode: Mode) {
     sandbox.run_programs();
     sandbox.wait_until_healthy();
 
+    // There is no room for it yet.
+    sandbox.netloom(&["host", "set", "local", "--cpu-overcommit", "0.001"]).must();
+    let lab = sandbox.lab("far");
+    let waits = sandbox.try_deploy(&line(&lab, 2));
+    assert!(!waits.ok() && waits.stderr.contains("UNSCHEDULABLE"), "{}{}", waits.stdout, waits.stderr);
+
     let (endpoint, token) = invited(&sandbox);
     assert_eq!(endpoint, "https://10.99.0.1:7601", "the address that is not the machine's own comes first");
     let refused = machine.netloom_host(&[]);
@@ -59,8 +65,7 @@ fn a_machine_joins_and_runs_a_lab(mode: Mode) {
     let listed = sandbox.netloom(&["host", "list"]).must().stdout;
     let local = listed.lines().find(|l| l.starts_with("local")).expect("a line");
     assert!(local.contains("cordoned"), "{listed}");
-    let lab = sandbox.lab("far");
-    sandbox.deploy(&line(&lab, 2));
+    // A host that is added is used without anyone asking.
     sandbox.wait_ready(&lab, 2, 1, BOUND);
     assert_eq!(machine.containers().len(), 2, "{:?}", machine.containers());
     // By the gateway's own way to the host: its bytes do not pass the scheduler.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use netloom_tests::{Installed, Output, Sandbox, binaries, eventually, run, run_with_input};
+use netloom_tests::{Installed, Output, Sandbox, binaries, eventually, rights_of, run, run_with_input};
 
 use super::docs::root;
 use crate::line;
@@ -97,18 +97,11 @@ fn what_is_installed_runs_a_lab_with_the_rights_of_its_unit_and_goes_without_a_t
     // The installed program, the installed configuration, and no more rights than the unit gives.
     let unit = std::fs::read_to_string(top.join(UNIT)).expect("a unit");
     assert!(unit.contains("ExecStart=/usr/local/bin/netloomd\n"), "{unit}");
-    let bounding = unit.lines().find_map(|l| l.strip_prefix("CapabilityBoundingSet=")).expect("capabilities");
-    let bounding: Vec<String> =
-        bounding.split_whitespace().map(|c| c.replace("CAP_", "+").to_lowercase()).collect();
     let sandbox = Sandbox::start_installed(Installed {
         bin: top.join("usr/local/bin"),
         config: top.join(ETC),
         kinds_dir: top.join("etc/netloom/kinds"),
-        through: vec![
-            "setpriv".to_owned(),
-            format!("--bounding-set=-all,{}", bounding.join(",")),
-            "--no-new-privs".to_owned(),
-        ],
+        through: rights_of(&unit),
     });
     let lab = sandbox.lab("installed");
     let text = line(&lab, 2) + "    - endpoints: [\"n1:eth5\", \"sw:p1\"]\n";

@@ -58,8 +58,8 @@ pub struct Place {
 pub enum Origin {
     /// The interface in a node, as in [`Look::Node`].
     Node(PathBuf, u32, u32),
-    /// An interface of the host; and the MTU of the one that it sends for, where that is another.
-    Host(u32, Option<u32>),
+    /// An interface of the host.
+    Host(u32),
     /// Behind a port of Open vSwitch: the bridge, and the port's number. The address is that of the interface of the host.
     Port(String, u32, u32),
 }
@@ -210,7 +210,7 @@ pub fn origin(known: &Known<'_>, ovs: Option<&View>, wire: WireId, end: End) -> 
             }
         }
         WireEnd::Segment(_) => match of_tail(known, end, wire).first().map(|place| &place.look) {
-            Some(Look::Host(index)) => Ok(Origin::Host(*index, None)),
+            Some(Look::Host(index)) => Ok(Origin::Host(*index)),
             _ => into_nic(there, host_end),
         },
         WireEnd::Tunnel(_) => Err("this end of the link is on another host".to_owned()),
@@ -224,9 +224,7 @@ fn into_nic<'a>(
     host_end: impl FnOnce(&WireId) -> Option<&'a Link>,
 ) -> Result<Origin, String> {
     let WireEnd::Nic(nic) = there else { return Err("nothing of it can be sent from".to_owned()) };
-    host_end(nic)
-        .map(|link| Origin::Host(link.index, None))
-        .ok_or_else(|| "it has no host end yet".to_owned())
+    host_end(nic).map(|link| Origin::Host(link.index)).ok_or_else(|| "it has no host end yet".to_owned())
 }
 
 /// What a tap's process writes nobody else can: frames begin where what it writes is handed on to.
@@ -235,8 +233,7 @@ fn behind_tap(known: &Known<'_>, ovs: Option<&View>, nic: WireId) -> Result<Orig
         return Err("its tap is not there".to_owned());
     };
     if let Some(redirect) = link.redirect {
-        // What leads to another host may take larger ones, which the other end does not.
-        return Ok(Origin::Host(redirect.to, Some(link.mtu)));
+        return Ok(Origin::Host(redirect.to));
     }
     let port = ovs.and_then(|ovs| ovs.ports.get(&link.name)).filter(|port| port.index == Some(link.index));
     let number = port.and_then(|port| Some((port.bridge.clone(), port.ofport?)));

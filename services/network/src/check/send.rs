@@ -26,8 +26,10 @@ pub struct Order {
     pub way: Way,
     /// How many.
     pub count: u16,
-    /// How many of them are as large as the interface sends: the first odd ones.
+    /// How many of them are of full size: the first odd ones.
     pub large: u16,
+    /// How large these are, where the interface sends them so large: what a tail or a tunnel takes is more than the link's other end does.
+    pub mtu: u32,
 }
 
 impl Order {
@@ -35,7 +37,7 @@ impl Order {
         (0..self.count).map(move |number| {
             let is_large = number % 2 == 1 && number / 2 < self.large;
             let marked = Marked { mark: self.mark, way: self.way, number };
-            marked.bytes(mac, if is_large { mtu as usize } else { 0 })
+            marked.bytes(mac, if is_large { mtu.min(self.mtu) as usize } else { 0 })
         })
     }
 }
@@ -52,11 +54,8 @@ pub async fn send(origin: Origin, order: Order, ovs_run_dir: &Path) -> Result<()
             let job = move || by_socket(&find(index, host_end)?, order);
             within(&path, job).await.map_err(refused)
         }
-        Origin::Host(index, mtu) => {
-            let job = move || {
-                let link = here(index)?;
-                by_socket(&Link { mtu: mtu.unwrap_or(link.mtu), ..link }, order)
-            };
+        Origin::Host(index) => {
+            let job = move || by_socket(&here(index)?, order);
             tokio::task::spawn_blocking(job).await.map_err(|e| e.to_string())?.map_err(refused)
         }
         Origin::Port(bridge, port, index) => {

@@ -152,7 +152,7 @@ fn what_ends_in_the_host_is_sent_from_the_host_end() {
     let mut world = World::new();
     world.wire(WireEnd::HostInterface("up0".into()), WireEnd::Nic(id(2)));
     assert_eq!(world.places().len(), 2);
-    assert_eq!(world.origin(None, End::A), Ok(Origin::Host(102, None)));
+    assert_eq!(world.origin(None, End::A), Ok(Origin::Host(102)));
 }
 
 /// Nobody else can write what the process of a tap writes: its frames begin where those of the machine are handed on to.
@@ -168,9 +168,8 @@ fn frames_of_a_virtual_machine_begin_behind_its_tap() {
     let port = Port { index: Some(101), ofport: Some(5), bridge: "nl0".into(), ..port() };
     let ovs = View { ports: [(world.names.nic(id(1)), port)].into(), ..View::default() };
     assert_eq!(world.origin(Some(&ovs), End::A), Ok(Origin::Port("nl0".into(), 5, 101)));
-    (world.link(1).redirect, world.link(1).mtu) = (Some(Redirect { to: 102, mark: None }), 1_450);
-    let tap = Origin::Host(102, Some(1_450));
-    assert_eq!(world.origin(Some(&ovs), End::A), Ok(tap), "what takes them on may take larger ones");
+    world.link(1).redirect = Some(Redirect { to: 102, mark: None });
+    assert_eq!(world.origin(Some(&ovs), End::A), Ok(Origin::Host(102)));
 }
 
 fn port() -> Port {

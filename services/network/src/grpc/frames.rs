@@ -32,7 +32,8 @@ pub fn order(request: &pb::SendFramesRequest) -> Result<(WireId, End, Order), St
         return Err(to_status(wrong("count", what)));
     }
     let [count, large] = [count, large].map(|n| u16::try_from(n).unwrap_or(u16::MAX));
-    Ok((wire(request.wire_id)?, end, Order { mark: request.mark, way, count, large }))
+    let mtu = if request.mtu == 0 { u32::MAX } else { request.mtu };
+    Ok((wire(request.wire_id)?, end, Order { mark: request.mark, way, count, large, mtu }))
 }
 
 /// What was seen so far.

@@ -50,7 +50,8 @@ async fn check_with(hosts: &[&Host], wire_id: u64, mark: u64) -> Seen {
     }
     for (host, end) in [(hosts[0], pb::End::A), (hosts[hosts.len() - 1], pb::End::B)] {
         let end = end.into();
-        let request = pb::SendFramesRequest { term: 1, wire_id, end, mark, count: COUNT, large: 5 };
+        let request =
+            pb::SendFramesRequest { term: 1, wire_id, end, mark, count: COUNT, large: 5, mtu: 9_500 };
         host.client.clone().send_frames(request).await.unwrap();
     }
     let until = Instant::now() + Duration::from_secs(2);
@@ -132,7 +133,8 @@ fn an_interface_that_is_set_down_sends_nothing_and_the_place_says_why(on: On) {
         assert_eq!(said, "it is set down in its node");
         assert!(place(&seen, (0, HostEnd, A)).detail.contains("carrier"));
         let (end, mark) = (A.into(), 7);
-        let request = pb::SendFramesRequest { term: 1, wire_id: wire, end, mark, count: 1, large: 0 };
+        let request =
+            pb::SendFramesRequest { term: 1, wire_id: wire, end, mark, count: 1, large: 0, mtu: 9_500 };
         let sent = host.client.clone().send_frames(request).await.unwrap().into_inner();
         assert_eq!(sent.detail, "it is set down");
         let none = pb::SendFramesRequest { count: 201, ..request };

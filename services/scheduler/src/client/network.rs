@@ -183,6 +183,7 @@ impl HostClient {
             mark: shots.mark,
             count: shots.count,
             large: shots.large,
+            mtu: shots.mtu,
         };
         let sent = bounded(NOTE, self.network.clone().send_frames(request)).await;
         Ok(sent.map_err(self.error(NETWORK))?.detail)

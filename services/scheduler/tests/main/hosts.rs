@@ -164,6 +164,28 @@ async fn a_machine_joins_runs_nodes_and_is_still_there_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_machine_that_joins_takes_what_waits_for_room() {
+    let (world, door) = with_door().await;
+    let mut lab = spec(3, &[(1, 2), (2, 3)]);
+    lab.nodes.iter_mut().for_each(|node| node.cpu_request_millis = 2_000);
+    world.deploy("l", lab).await;
+    let mut waiting = world.nodes("l").await;
+    waiting.retain(|node| node.state() == p::NodeState::Unschedulable);
+    let [waits] = waiting.as_slice() else { panic!("{waiting:?}") };
+    assert_eq!(waits.rejections[0].code, "INSUFFICIENT_CPU");
+
+    let (fake, end) = (Host::new("h2"), Shutdown::new());
+    let _end = end.clone().drop_guard();
+    let member = Machine::new().join(&door, &token(&world).await, "h2").await.unwrap();
+    member.serve(&fake, &end).await;
+    for link in ["n1:eth1--n2:eth1", "n2:eth2--n3:eth1"] {
+        world.link_is("l", link, p::LinkState::Up).await;
+    }
+    assert_eq!(fake.running(), [waits.spec.clone().unwrap().id]);
+    assert_eq!(world.host().running().len(), 2, "what runs stays where it is");
+}
+
+#[tokio::test]
 async fn a_token_is_good_once_for_one_machine_and_a_while() {
     let (world, door) = with_door().await;
     let (good, machine) = (token(&world).await, Machine::new());

@@ -210,6 +210,7 @@ async fn a_check_sends_frames_both_ways_and_says_where_they_stop() {
     let sent = world.host().read(|s| s.frames.clone());
     assert_eq!(sent.iter().map(|sent| sent.end()).collect::<Vec<_>>().len(), 2, "one call an end");
     assert_eq!(sent[0].mark, sent[1].mark);
+    assert!(sent.iter().all(|sent| sent.mtu == 9_500), "{sent:?}");
     world.host().with(|s| s.takes_no_frames = true);
     let dead = check(3).await.unwrap().a_to_b.unwrap();
     assert_eq!((dead.verdict(), dead.sent), (p::PathVerdict::Stops, 3));
