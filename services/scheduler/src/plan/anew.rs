@@ -56,6 +56,8 @@ pub(super) struct Made {
     asked: BTreeMap<String, String>,
     /// True when what failed before is tried again: a user asks.
     by_user: bool,
+    /// True when what was stopped is to run.
+    revive: bool,
 }
 
 /// Takes a node out of the lab: aside, since it may be asked to come back, when there may be something of it.
@@ -72,7 +74,7 @@ pub(super) fn leaves(node: &mut NodeRow) {
 
 impl Made {
     /// Nothing yet, among these rows; these hashes are asked for.
-    pub(super) fn among(rows: &LabRows, asked: BTreeMap<String, String>, by_user: bool) -> Made {
+    pub(super) fn among(rows: &LabRows, asked: BTreeMap<String, String>, ctx: Context<'_>) -> Made {
         let successors = rows.nodes.values().filter(|n| n.is_successor());
         Made {
             former: BTreeMap::new(),
@@ -80,7 +82,8 @@ impl Made {
             successors: successors.map(|n| (n.id.folded(), n.uid)).collect(),
             kept: BTreeSet::new(),
             asked,
-            by_user,
+            by_user: ctx.asked,
+            revive: ctx.revive,
         }
     }
 
@@ -105,6 +108,9 @@ impl Made {
             self.names.insert(folded);
             self.kept.insert(successor.uid);
             successor.spec = new.spec.into();
+            if self.revive {
+                successor.wanted = Wanted::Running;
+            }
             let again = self.by_user && successor.image_step == ImageStep::Failed;
             if !again {
                 return Anew::AsBefore;
