@@ -222,7 +222,7 @@ fn nodes(
     };
     let asked: Vec<New> = spec.nodes.iter().filter_map(of_spec).collect();
     let hashes = asked.iter().map(|new| (new.id.folded(), new.hash.clone())).collect();
-    let mut made = Made::among(rows, hashes, ctx.asked);
+    let mut made = Made::among(rows, hashes, ctx);
     let mut named = BTreeSet::new();
     let shown: BTreeMap<String, NodeUid> =
         rows.nodes.values().filter(|n| !n.replaced).map(|n| (n.id.folded(), n.uid)).collect();

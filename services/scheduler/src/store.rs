@@ -7,7 +7,7 @@
 //! What a write reserves of hosts it computed from what was reserved there: it names the generation that each host had then, and is refused when another write raised that since
 //! ([`Error::Overtaken`]). Two schedulers that both believe to lead never give one room away twice.
 //!
-//! One writer at a time: events are numbered under its lock, without a gap. The rows as last committed are kept in memory too, so that reconcilers
+//! One writer at a time. The rows as last committed are kept in memory too, so that reconcilers
 //! compare without asking the database; they change only after a commit, so a crash at any point leaves what was committed and nothing else.
 //! Statements are those that SQLite and PostgreSQL both understand; what differs is in [`Database`] and in the folders of migrations.
 
@@ -187,7 +187,6 @@ impl Store {
             generations: BTreeMap::new(),
             operations: Vec::new(),
             events: Vec::new(),
-            last_event: None,
             now: now_us(),
         })
     }
@@ -389,9 +388,8 @@ pub struct Tx<'s> {
     generations: BTreeMap<HostId, i64>,
     /// Operations that this write begins, changes or ends.
     operations: Vec<Arc<OperationRow>>,
-    /// Events that are written when it is made to last.
+    /// Events that are numbered and written when it is made to last.
     events: Vec<Event>,
-    last_event: Option<u64>,
     now: i64,
 }
 
@@ -421,9 +419,8 @@ impl Tx<'_> {
 
     /// Makes it last, then wakes who waits.
     pub async fn commit(mut self) -> Result<()> {
-        if let Some(last) = self.last_event {
-            events::write(&mut self.sql, &self.events).await?;
-            events::set_last(&mut self.sql, last).await?;
+        if !self.events.is_empty() {
+            let last = events::write(&mut self.sql, &mut self.events).await?;
             if last >= self.writer.prune_at {
                 events::prune_to(&mut self.sql, last.saturating_sub(self.store.events_kept)).await?;
                 self.writer.prune_at = last + (self.store.events_kept / 10).max(PRUNE_STEP);
@@ -460,8 +457,8 @@ impl Tx<'_> {
         // Still under the writer's lock: nobody sees a revision without its rows, or two in the wrong order.
         self.store.revision.send_replace(revision);
         hosts.iter().for_each(|host| self.store.bells.ring(host));
-        if let Some(last) = self.last_event {
-            self.store.events.send_replace(last);
+        if let Some(last) = self.events.last() {
+            self.store.events.send_replace(last.sequence);
         }
         if let Some(last) = self.events.iter().rfind(|event| matches!(event.object, Object::Operation(_))) {
             self.store.operation_events.send_replace(last.sequence);

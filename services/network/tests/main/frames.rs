@@ -24,7 +24,8 @@ impl Port {
         node.inside(|| Port::here(interface)).unwrap()
     }
 
-    fn here(interface: &str) -> io::Result<Port> {
+    /// On an interface of the caller's namespace.
+    pub fn here(interface: &str) -> io::Result<Port> {
         let all = (libc::ETH_P_ALL as u16).to_be();
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: plain system calls; the descriptor is owned from the moment it is known to be one, the structures live through the calls.

@@ -1,16 +1,18 @@
 //! Wires between two hosts: what a cable does, whichever host its other end is on.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use netloom_proto::network::v1 as pb;
 use netloom_service::testing::eventually;
 
 use crate::fidelity::{kinds, moves_data};
-use crate::frames::{Port, cross};
+use crate::frames::{Port, cross, crossings};
 use crate::harness::{
-    BOUND, Elsewhere, Host, Node, On, Slice, UNDERLAY, interfaces, nic, on_a_host, on_both_planes, segment,
-    two_hosts,
+    BOUND, Elsewhere, Host, Node, On, Slice, THIRD, UNDERLAY, interfaces, nic, on_a_host, on_both_planes,
+    segment, third_host, two_hosts,
 };
+use crate::segments::meshes;
 
 on_both_planes!(a_wire_between_hosts_carries_every_kind_of_frame_byte_for_byte, carrier_crosses_hosts,);
 
@@ -211,46 +213,86 @@ fn carrier_crosses_hosts(on: On) {
     });
 }
 
-/// A bridge on one host with nodes on both: it has a wire to each of them, and floods to no other place.
+/// Wires whatever ends two hosts have, by a tunnel where these are two.
+fn join(slices: &mut [Slice; 3], [(at, end), (far, far_end)]: [(usize, pb::WireEnd); 2], vni: u32) {
+    const ADDRESSES: [Ipv4Addr; 3] = [UNDERLAY[0], UNDERLAY[1], THIRD];
+    if at == far {
+        slices[at].wire(end, far_end);
+        return;
+    }
+    let wire = slices[at].wire(end, tunnel(ADDRESSES[far], vni, true));
+    slices[far].wire(tunnel(ADDRESSES[at], vni, true), far_end);
+    slices[far].0.wires.last_mut().unwrap().wire_id = wire;
+}
+
+/// Bridges of two labs that are alike, each on one host with members on both, among links of others and beside a host that has no member.
 #[test]
-fn a_bridge_has_nodes_on_another_host() {
-    on_a_host("a_bridge_has_nodes_on_another_host", || async move {
+fn a_bridge_floods_to_its_members_on_every_host_and_nowhere_else() {
+    on_a_host("a_bridge_floods_to_its_members_on_every_host_and_nowhere_else", || async move {
         let elsewhere = Elsewhere::start();
-        let hosts = two_hosts(On::Kernel, &elsewhere).await;
-        let nodes = [hosts[0].node(), hosts[1].node(), hosts[1].node()];
-        let mut slices = [Slice::default(), Slice::default()];
-        let bridge = slices[0].segment();
-        let mut wires = Vec::new();
-        for (n, node) in nodes.iter().enumerate() {
-            let (at, last) = (n.min(1), n + 1);
-            let end = slices[at].nic_as(
-                node,
-                "eth1",
-                &format!("02:00:00:00:00:0{last}"),
-                &[&format!("10.9.0.{last}/24")],
-            );
-            if at == 0 {
-                wires.push(slices[0].wire(nic(end), segment(bridge)));
-                continue;
+        let [here, there] = two_hosts(On::Kernel, &elsewhere).await;
+        let (beyond, third) = third_host().await;
+        let hosts = [here, there, third];
+        let mut slices: [Slice; 3] = Default::default();
+        let (mut nodes, mut vnis) = (Vec::new(), VNI..);
+        for home in [0, 1] {
+            let bridge = slices[home].segment();
+            for (last, at) in [(1, home), (2, 1 - home), (3, 1 - home)] {
+                let (mac, address) = (format!("02:00:00:00:00:0{last}"), format!("10.9.0.{last}/24"));
+                nodes.push(hosts[at].node());
+                let end = slices[at].nic_as(nodes.last().unwrap(), "eth1", &mac, &[&address]);
+                join(&mut slices, [(home, segment(bridge)), (at, nic(end))], vnis.next().unwrap());
             }
-            let vni = VNI + u32::try_from(n).unwrap();
-            let wire = slices[0].wire(segment(bridge), tunnel(UNDERLAY[1], vni, true));
-            slices[1].wire(tunnel(UNDERLAY[0], vni, true), nic(end));
-            slices[1].0.wires.last_mut().unwrap().wire_id = wire;
-            wires.push(wire);
+        }
+        for ends in [[0, 1], [0, 2]] {
+            let ends = ends.map(|at| {
+                nodes.push(hosts[at].node());
+                (at, nic(slices[at].nic(nodes.last().unwrap(), "eth1")))
+            });
+            join(&mut slices, ends, vnis.next().unwrap());
         }
         for (host, slice) in hosts.iter().zip(&slices) {
             host.sync(slice).await;
         }
-        hosts[0].until_up(&wires).await;
-        hosts[1].until_up(&wires[1..]).await;
-        for (from, to) in [(0, 2), (0, 3), (1, 3), (2, 1)] {
+        for (host, slice) in hosts.iter().zip(&slices) {
+            let wires: Vec<u64> = slice.0.wires.iter().map(|wire| wire.wire_id).collect();
+            host.until_up(&wires).await;
+        }
+        for node in &nodes {
+            node.until_running("eth1").await;
+        }
+        let ports: Vec<Port> = nodes.iter().map(|node| Port::open(node, "eth1")).collect();
+        let pairs = meshes(&[&[0, 1, 2], &[3, 4, 5], &[6, 7], &[8, 9]]);
+        assert_eq!(crossings(&ports, &pairs, Duration::from_millis(500)), pairs);
+
+        // Each kind of frame, of which none is to an address that the bridge knows: all members get it, and nobody else, nor does the cable to the third host carry it.
+        let cable = Port::here("u1").unwrap();
+        ports.iter().for_each(|port| drop(port.drain()));
+        for from in 0..3 {
+            for to in (0..3).filter(|to| *to != from) {
+                kinds().iter().for_each(|(name, frame)| cross(&ports[from], &ports[to], frame, name));
+            }
+        }
+        let strays = |port: &Port| -> Vec<&str> {
+            let came = port.drain();
+            let is_in = |frame: &[u8]| came.iter().any(|all| all.windows(frame.len()).any(|w| w == frame));
+            kinds().into_iter().filter(|(_, frame)| is_in(frame)).map(|(name, _)| name).collect()
+        };
+        for (n, port) in ports[3..].iter().chain([&cable]).enumerate() {
+            assert_eq!(strays(port), [] as [&str; 0], "at port {n} of others");
+        }
+
+        // Addresses that it knows, those of the other lab are the same.
+        for (from, to) in [(0, 2), (1, 3), (2, 1), (3, 2), (4, 3), (5, 1)] {
             nodes[from].run("ping", &["-c", "1", "-W", "5", &format!("10.9.0.{to}")]);
         }
         for (host, slice) in hosts.iter().zip(&slices) {
             host.remove(slice.ids()).await;
         }
-        assert_eq!((tunnels(), elsewhere.within(|_| tunnels())), (vec![], vec![]));
+        assert_eq!(tunnels(), [] as [String; 0]);
+        for host in [&elsewhere, &beyond] {
+            assert_eq!(host.within(|_| tunnels()), [] as [String; 0]);
+        }
         drop(hosts);
     });
 }

@@ -9,7 +9,7 @@ use crate::frames::{Port, cross, crossings};
 use crate::harness::{BOUND, Host, Node, Slice, nic, on_a_host, segment};
 
 /// Everybody to everybody else within each group.
-fn meshes(groups: &[&[usize]]) -> BTreeSet<(usize, usize)> {
+pub fn meshes(groups: &[&[usize]]) -> BTreeSet<(usize, usize)> {
     let pairs = groups.iter().flat_map(|g| g.iter().flat_map(|a| g.iter().map(|b| (*a, *b))));
     pairs.filter(|(a, b)| a != b).collect()
 }

@@ -57,6 +57,8 @@ pub(super) struct Made {
     asked: BTreeMap<String, String>,
     /// True when what failed before is tried again: a user asks.
     by_user: bool,
+    /// True when what was stopped is to run.
+    revive: bool,
 }
 
 /// Takes a node out of the lab: aside, since it may be asked to come back, when there may be something of it.
@@ -73,7 +75,7 @@ pub(super) fn leaves(node: &mut NodeRow) {
 
 impl Made {
     /// Nothing yet, among these rows; these hashes are asked for.
-    pub(super) fn among(rows: &LabRows, asked: BTreeMap<String, String>, by_user: bool) -> Made {
+    pub(super) fn among(rows: &LabRows, asked: BTreeMap<String, String>, ctx: Context<'_>) -> Made {
         let successors = rows.nodes.values().filter(|n| n.is_successor());
         Made {
             former: BTreeMap::new(),
@@ -81,7 +83,8 @@ impl Made {
             successors: successors.map(|n| (n.id.folded(), n.uid)).collect(),
             kept: BTreeSet::new(),
             asked,
-            by_user,
+            by_user: ctx.asked,
+            revive: ctx.revive,
         }
     }
 
@@ -106,6 +109,9 @@ impl Made {
             self.names.insert(folded);
             self.kept.insert(successor.uid);
             successor.spec = new.spec.into();
+            if self.revive {
+                successor.wanted = Wanted::Running;
+            }
             let again = self.by_user && successor.image_step == ImageStep::Failed;
             if !again {
                 return Anew::AsBefore;

@@ -1,9 +1,9 @@
 //! What starting, stopping, restarting, wiping and restoring nodes does to the rows. Pure.
 //!
 //! The spec stays: what is asked of a node is intent. A node that shares the network namespace of another one goes with it, since that namespace is made anew
-//! at each start.
+//! at each start. What is to take a node's place, and waits for room or its image, is asked the same: else who stops a node would have it run once there is room.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use netloom_model::id::NodeUid;
 use netloom_model::plan::{Action, Object, Plan, Verb};
@@ -32,9 +32,12 @@ pub enum NodeChange {
 pub fn change_nodes(rows: &mut LabRows, uids: &BTreeSet<NodeUid>, change: &NodeChange) -> Plan {
     let mut actions: Vec<Action> = Vec::new();
     let mut done = BTreeSet::new();
+    let comes = rows.nodes.values().filter(|n| n.is_successor() && n.wanted == Wanted::Running);
+    let comes: BTreeSet<String> = comes.map(|n| n.id.folded()).collect();
     let named = rows.nodes.values_mut().filter(|n| n.is_wanted() && uids.contains(&n.uid));
     for node in named {
-        let Some((verb, reason)) = asked_for(node, change) else { continue };
+        let is_to_run = node.wanted == Wanted::Running || comes.contains(&node.id.folded());
+        let Some((verb, reason)) = asked_for(node, is_to_run, change) else { continue };
         apply(node, verb);
         if let NodeChange::Restore(snapshot) = change {
             node.restore.clone_from(snapshot);
@@ -48,15 +51,20 @@ pub fn change_nodes(rows: &mut LabRows, uids: &BTreeSet<NodeUid>, change: &NodeC
         done.insert(uid);
         actions.push(of_node(node, verb, reason));
     }
+    let shown = rows.nodes.values().filter(|n| done.contains(&n.uid));
+    let asked: BTreeMap<String, Wanted> = shown.map(|n| (n.id.folded(), n.wanted)).collect();
+    for node in rows.nodes.values_mut().filter(|n| n.is_successor()) {
+        node.wanted = asked.get(&node.id.folded()).copied().unwrap_or(node.wanted);
+    }
     actions.sort_by(|a, b| a.id.cmp(&b.id));
     Plan { actions, ..Plan::default() }
 }
 
-/// What a change asks of a node, and why; none when it is as asked.
-fn asked_for(node: &NodeRow, change: &NodeChange) -> Option<(Verb, String)> {
+/// What a change asks of a node, and why; none when it is as asked. It or what comes in its place `is_to_run`.
+fn asked_for(node: &NodeRow, is_to_run: bool, change: &NodeChange) -> Option<(Verb, String)> {
     let stopped = node.wanted == Wanted::Stopped;
     match change {
-        NodeChange::Stop => (!stopped).then(|| (Verb::Stop, "asked for".to_owned())),
+        NodeChange::Stop => is_to_run.then(|| (Verb::Stop, "asked for".to_owned())),
         NodeChange::Start if stopped => Some((Verb::Start, "it was stopped".to_owned())),
         NodeChange::Start if node.state == NodeState::Stopped => {
             Some((Verb::Start, "its process had ended".to_owned()))

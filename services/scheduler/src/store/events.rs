@@ -1,5 +1,5 @@
-//! The event log. Numbers come from one counter in `meta`, taken under the writer's lock and put back with a write that does not commit, so that none is
-//! missing.
+//! The event log. Numbers come from one counter in `meta`. A write takes them as the last thing before it is made to last, by a statement that raises the counter, whose row is locked from then on
+//! until it is over: so none is missing or given twice, whoever else writes, who reads sees them in order, and nobody waits for another one's numbers who has what that one waits for.
 //!
 //! An event carries the object as it was then; a lab's spec is left out and read with the event, since it can be large and changes rarely.
 
@@ -227,17 +227,18 @@ pub(super) async fn last(sql: &mut Connection) -> Result<u64> {
     row.map_or(Ok(0), |row| super::parse("meta.sequence", row.try_get("value")?))
 }
 
-pub(super) async fn set_last(sql: &mut Connection, last: u64) -> Result<()> {
-    super::hosts::set_meta(sql, "sequence", &last.to_string()).await
-}
-
 pub(super) async fn prune_to(sql: &mut Connection, sequence: u64) -> Result<()> {
     sqlx::query("DELETE FROM events WHERE sequence <= $1").bind(number(sequence)).execute(sql).await?;
     Ok(())
 }
 
-/// Writes events.
-pub(super) async fn write(sql: &mut Connection, events: &[Event]) -> Result<()> {
+/// Writes events under the next numbers, and says which the last of these is.
+pub(super) async fn write(sql: &mut Connection, events: &mut [Event]) -> Result<u64> {
+    let raise = "INSERT INTO meta (key, value) VALUES ('sequence', CAST($1 AS TEXT))
+         ON CONFLICT (key) DO UPDATE SET value = CAST(CAST(meta.value AS BIGINT) + $1 AS TEXT) RETURNING value";
+    let raised = sqlx::query(raise).bind(number(events.len())).fetch_one(&mut *sql).await?;
+    let last: u64 = super::parse("meta.sequence", raised.try_get("value")?)?;
+    events.iter_mut().rev().zip(0..).for_each(|(event, later)| event.sequence = last - later);
     let columns = "INSERT INTO events (sequence, time_us, lab, deleted, object_json)";
     write::insert(sql, columns, "", events, |row, event| {
         row.push_bind(number(event.sequence))
@@ -246,20 +247,14 @@ pub(super) async fn write(sql: &mut Connection, events: &[Event]) -> Result<()> 
             .push_bind(i64::from(event.deleted))
             .push_bind(to_json(&event.object));
     })
-    .await
+    .await?;
+    Ok(last)
 }
 
 impl Tx<'_> {
-    /// Takes an event in under the next number; it is written with the others of this write.
-    pub async fn event(&mut self, mut event: Event) -> Result<()> {
-        let sequence = match self.last_event {
-            Some(last) => last,
-            None => last(&mut self.sql).await?,
-        } + 1;
-        (event.sequence, event.time_us) = (sequence, self.now);
-        self.events.push(event);
-        self.last_event = Some(sequence);
-        Ok(())
+    /// Takes an event in; it is numbered and written with the others of this write.
+    pub fn event(&mut self, event: Event) {
+        self.events.push(Event { time_us: self.now, ..event });
     }
 
     /// Drops events written before this time.

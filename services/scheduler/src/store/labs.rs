@@ -267,7 +267,7 @@ impl Tx<'_> {
         }
         self.save_wire_ids(old, &after).await?;
         self.save_rows(old, &after).await?;
-        self.tell(before, &after, gone).await?;
+        self.tell(before, &after, gone);
         self.staged.push((uid, (!gone).then_some(after)));
         Ok(true)
     }
@@ -355,7 +355,7 @@ impl Tx<'_> {
     }
 
     /// Writes the events of a difference: what is shown and changed, what is gone, and the lab when its row or its tallies changed.
-    async fn tell(&mut self, before: Option<&LabRows>, after: &LabRows, gone: bool) -> Result<()> {
+    fn tell(&mut self, before: Option<&LabRows>, after: &LabRows, gone: bool) {
         let id = after.lab.id.to_string();
         let (no_nodes, no_links, no_nics) = (Table::default(), Table::default(), Table::default());
         let nodes = after.nodes.since(before.map_or(&no_nodes, |b| &b.nodes));
@@ -368,7 +368,7 @@ impl Tx<'_> {
         told.extend(nodes.changed.iter().map(|(_, n)| n.uid).chain(of_nics));
         let index = after.index();
         for node in told.iter().filter_map(|uid| after.nodes.get(uid)).filter(|n| !n.replaced) {
-            self.event(Event::new(&id, false, Object::Node(Box::new(NodeView::new(&index, node))))).await?;
+            self.event(Event::new(&id, false, Object::Node(Box::new(NodeView::new(&index, node)))));
         }
         // So is one of its MTU, which is its link's as well.
         let has_other_mtu = |(old, new): &(Option<&NicRow>, &NicRow)| old.is_some_and(|o| o.mtu != new.mtu);
@@ -377,29 +377,27 @@ impl Tx<'_> {
         let mtus = if changed.is_empty() { BTreeMap::new() } else { after.mtus() };
         for link in changed.iter().filter_map(|uid| after.links.get(uid)).filter(|l| !l.replaced) {
             let view = LinkView::new(after, link, &mtus);
-            self.event(Event::new(&id, false, Object::Link(Box::new(view)))).await?;
+            self.event(Event::new(&id, false, Object::Link(Box::new(view))));
         }
         if let Some(before) = before {
             let index = before.index();
             for node in nodes.removed.iter().filter(|n| !n.replaced) {
-                self.event(Event::new(&id, true, Object::Node(Box::new(NodeView::new(&index, node)))))
-                    .await?;
+                self.event(Event::new(&id, true, Object::Node(Box::new(NodeView::new(&index, node)))));
             }
             let mtus = if links.removed.is_empty() { BTreeMap::new() } else { before.mtus() };
             for link in links.removed.iter().filter(|l| !l.replaced) {
                 let view = LinkView::new(before, link, &mtus);
-                self.event(Event::new(&id, true, Object::Link(Box::new(view)))).await?;
+                self.event(Event::new(&id, true, Object::Link(Box::new(view))));
             }
         }
         let changed = before.is_none_or(|b| {
             b.lab != after.lab || b.operation != after.operation || b.tallies() != after.tallies()
         });
         if gone {
-            self.event(Event::new(&id, true, Object::Lab(Box::new(LabView::whole(after))))).await?;
+            self.event(Event::new(&id, true, Object::Lab(Box::new(LabView::whole(after)))));
         } else if changed {
-            self.event(Event::new(&id, false, Object::Lab(Box::new(LabView::without_spec(after))))).await?;
+            self.event(Event::new(&id, false, Object::Lab(Box::new(LabView::without_spec(after)))));
         }
-        Ok(())
     }
 
     async fn put_lab(&mut self, lab: &LabRow) -> Result<()> {

@@ -75,8 +75,8 @@ impl Tx<'_> {
                 .await?;
         }
         self.operations.push(Arc::new(operation.clone()));
-        self.event(Event::new(operation.lab.as_str(), false, Object::Operation(Box::new(operation.clone()))))
-            .await
+        self.event(Event::new(operation.lab.as_str(), false, Object::Operation(Box::new(operation.clone()))));
+        Ok(())
     }
 
     /// Writes what a lab was when an operation began, for as long as that is under way.

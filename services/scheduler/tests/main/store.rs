@@ -76,6 +76,7 @@ on_both!(
     names_are_unique_ignoring_case,
     a_lab_has_one_active_operation,
     events_are_numbered_without_a_gap_under_many_writers,
+    events_of_two_stores_are_numbered_as_they_are_made_to_last,
     tallies_of_the_list_are_those_of_the_rows,
     reservations_count_what_is_placed_and_wanted_once,
     what_is_removed_leaves_a_tombstone,
@@ -221,8 +222,8 @@ async fn events_are_numbered_without_a_gap_under_many_writers(db: &impl Own) {
         async move {
             for _ in 0..10 {
                 let mut tx = store.begin("test").await.unwrap();
-                tx.event(Event::new("demo", false, object.clone())).await.unwrap();
-                tx.event(Event::new("demo", false, object.clone())).await.unwrap();
+                tx.event(Event::new("demo", false, object.clone()));
+                tx.event(Event::new("demo", false, object.clone()));
                 // Every third write is given up: its numbers are given to the next one.
                 if !i.is_multiple_of(3) {
                     tx.commit().await.unwrap();
@@ -250,6 +251,48 @@ async fn events_are_numbered_without_a_gap_under_many_writers(db: &impl Own) {
     for of in [Of { lab: "other".into(), operations: false }, Of { lab: String::new(), operations: true }] {
         assert_eq!(store.read_events(0, &of, 10).await.unwrap(), Reading::Events(Vec::new()), "{of:?}");
     }
+}
+
+/// Each store has a write of its own under way, and neither knows of the other's.
+async fn events_of_two_stores_are_numbered_as_they_are_made_to_last(db: &impl Own) {
+    const WRITES: u64 = 200;
+    let one = Arc::new(db.open().await);
+    let stores = [one.clone(), Arc::new(one.beside(&db.database()).await.unwrap())];
+    let event = Event::new("demo", false, Object::Lab(Box::new(LabView::whole(&lab("demo", 1)))));
+    let writers = stores.iter().cloned().map(|store| {
+        let event = event.clone();
+        tokio::spawn(async move {
+            for i in 0..WRITES / 2 {
+                let mut tx = store.begin("test").await.unwrap();
+                (0..=i % 3).for_each(|_| tx.event(event.clone()));
+                // One that is given up takes no numbers.
+                if i % 5 > 0 {
+                    tx.commit().await.unwrap();
+                }
+            }
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    // Who follows them meanwhile misses none.
+    let (mut seen, of) = (0, Of::default());
+    loop {
+        let over = writers.iter().all(|writer| writer.is_finished());
+        let reading = one.read_events(seen, &of, 1_000).await.unwrap();
+        let Reading::Events(events) = reading else { panic!("{reading:?}") };
+        for event in events {
+            assert_eq!(event.sequence, seen + 1);
+            seen += 1;
+        }
+        if over {
+            break;
+        }
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let written = 2 * (0..WRITES / 2).filter(|i| i % 5 > 0).map(|i| i % 3 + 1).sum::<u64>();
+    assert_eq!(seen, written);
+    assert_eq!(stores.iter().map(|store| store.last_event()).max(), Some(written));
 }
 
 async fn tallies_of_the_list_are_those_of_the_rows(db: &impl Own) {

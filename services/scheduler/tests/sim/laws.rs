@@ -7,7 +7,7 @@ use netloom_proto::network::v1 as pn;
 use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::v1 as p;
 
-use crate::people::Wish;
+use crate::people::{BRIDGE, Wish};
 use crate::world::World;
 
 /// What must hold at every moment, whatever fails.
@@ -88,6 +88,10 @@ fn is_made_as_asked(node: &ps::NodeFacts, spec: &p::LabSpec) -> bool {
     asked.map(of) == node.spec.as_ref().map(of)
 }
 
+fn placement(node: &ps::NodeFacts) -> p::PlacementSpec {
+    node.spec.as_ref().and_then(|spec| spec.placement.clone()).unwrap_or_default()
+}
+
 fn cpu(node: &ps::NodeFacts) -> u64 {
     node.spec.as_ref().map_or(0, |s| s.cpu_request_millis.into())
 }
@@ -99,6 +103,10 @@ fn disk(node: &ps::NodeFacts) -> u64 {
 /// True for one that its lab's last deploy dropped, or is to replace, and that is kept until a deploy succeeds.
 fn is_aside(node: &ps::NodeFacts) -> bool {
     node.wanted() == p::Wanted::Absent && node.reason.contains("set aside")
+}
+
+fn is_bridge(node: &ps::NodeFacts) -> bool {
+    node.spec.as_ref().is_some_and(|spec| spec.kind == BRIDGE)
 }
 
 fn id(node: &ps::NodeFacts) -> &str {
@@ -159,6 +167,12 @@ fn nodes(world: &World, said: &Said) -> Vec<String> {
                     amiss.push(format!("{} ({uid}) is on {host}, where no node of it is", e.node));
                 }
             }
+            let here = said.nodes.iter().filter(|n| n.host == *host && is_bridge(n)).map(|n| n.uid.as_str());
+            let (here, there): (BTreeSet<&str>, _) =
+                (here.collect(), s.segments.values().map(|segment| segment.node_uid.as_str()).collect());
+            if here != there {
+                amiss.push(format!("{host} has segments of {there:?}, and has the bridges {here:?}"));
+            }
             if !s.leftovers.is_empty() {
                 amiss.push(format!("{host} has the wires {:?}, which are not wanted", s.leftovers));
             }
@@ -167,6 +181,7 @@ fn nodes(world: &World, said: &Said) -> Vec<String> {
     for node in &said.nodes {
         let at = instances.get(&node.uid);
         let as_wished = match (node.wanted(), node.state()) {
+            (p::Wanted::Running, p::NodeState::Ready) if is_bridge(node) => at.is_none(),
             (p::Wanted::Running, p::NodeState::Ready) => at == Some(&(node.host.clone(), Phase::Running)),
             (p::Wanted::Stopped, p::NodeState::Stopped) => {
                 at.is_none_or(|(_, phase)| *phase == Phase::Stopped)
@@ -230,26 +245,37 @@ fn links(world: &World, said: &Said) -> Vec<String> {
 /// What is reserved is what nodes have, once; and who has no place has none.
 fn reservations(said: &Said) -> Vec<String> {
     let mut amiss = Vec::new();
+    // Those who may be anywhere.
+    let apart = |n: &ps::NodeFacts| {
+        let apart_from = placement(n).apart_from;
+        apart_from.into_iter().map(|other| (n.lab.clone(), other)).collect::<Vec<_>>()
+    };
+    let apart: BTreeSet<(String, String)> = said.nodes.iter().flat_map(apart).collect();
+    let may_be_on = |n: &ps::NodeFacts, host: &str| {
+        let of = placement(n);
+        let is_apart = !of.apart_from.is_empty() || apart.contains(&(n.lab.clone(), id(n).to_owned()));
+        !is_apart && (of.host.is_empty() || of.host == host)
+    };
     for host in &said.hosts {
         let nodes = || said.nodes.iter().filter(|n| n.host == host.id);
-        // A disk of which nothing is known is no limit.
-        let disk_bytes = host.disk_bytes.unwrap_or(u64::MAX);
-        for (what, of_nodes, reserved, all) in [
-            ("CPU", nodes().map(cpu).sum::<u64>(), host.cpu_reserved_millis, host.cpu_millis),
-            ("disk", nodes().map(disk).sum::<u64>(), host.disk_reserved_bytes, disk_bytes),
+        for (what, of_nodes, reserved) in [
+            ("CPU", nodes().map(cpu).sum::<u64>(), host.cpu_reserved_millis),
+            ("disk", nodes().map(disk).sum::<u64>(), host.disk_reserved_bytes),
         ] {
             if of_nodes != reserved {
                 amiss
                     .push(format!("{reserved} {what} of {} is reserved, and nodes have {of_nodes}", host.id));
             }
-            if reserved > all {
-                amiss.push(format!("{reserved} {what} of {} is reserved of {all}", host.id));
-            }
         }
+        let room = |has: u64, system: u64, times: f64| (has.saturating_sub(system) as f64 * times) as u64;
+        let has_cpu = room(host.cpu_millis, host.system_cpu_millis, host.cpu_overcommit);
+        // A disk of which nothing is known is no limit.
+        let has_disk =
+            host.disk_bytes.map_or(u64::MAX, |has| room(has, host.system_disk_bytes, host.disk_overcommit));
         let waits = |n: &&ps::NodeFacts| n.state() == p::NodeState::Unschedulable;
-        for node in said.nodes.iter().filter(waits) {
-            let has_cpu = host.cpu_reserved_millis + cpu(node) <= host.cpu_millis;
-            if has_cpu && host.disk_reserved_bytes + disk(node) <= disk_bytes {
+        for node in said.nodes.iter().filter(waits).filter(|n| may_be_on(n, &host.id)) {
+            let fits = host.cpu_reserved_millis + cpu(node) <= has_cpu;
+            if fits && host.disk_reserved_bytes + disk(node) <= has_disk {
                 amiss.push(format!("{}/{} waits for room, and {} has it", node.lab, id(node), host.id));
             }
         }

@@ -7,16 +7,20 @@
 //! | `clock_gettime` | the story's time: it stands still while anything runs | the kernel's |
 //! | `getrandom` | numbers made from the seed: keys of hash maps, uuids, what `rand` begins with | the kernel's |
 //! | `epoll_wait` | lets the others work until they sleep; then, where the runtime would sleep until its next timer, moves the time there | the kernel's |
-//! | `syscall` | the kernel's | who was woken waits for that turn, too |
-//! | `pthread_setname_np` | the kernel's | so does who just began |
+//! | `syscall` | the kernel's; who may be woken by it is waited for from then on | who was woken waits for that turn, too |
+//! | `pthread_create` | libc's; who begins is waited for from then on | libc's |
+//! | `pthread_setname_np` | the kernel's | who just began waits for that turn |
 //!
 //! Other threads are those of SQLite: each connection of sqlx has one. The runtime looks for what they answered after each step of a task (`event_interval`), and only there do they work, so what
-//! they answer comes at the same place of the story each time, and takes no time in it. A story is told in a process of its own, forked for it, so that no counter of a former one is left.
+//! they answer comes at the same place of the story each time, and takes no time in it. Where the story woke none of them since, they sleep, and nothing has to be waited for. A story is told in a process
+//! of its own, forked for it, so that no counter of a former one is left; as many at once as there are processors.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::fs::File;
 use std::future::Future;
 use std::io::Read as _;
+use std::num::NonZero;
 use std::os::unix::fs::FileExt as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -25,8 +29,8 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use nix::libc;
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, fork};
+use nix::sys::wait::{WaitStatus, wait};
+use nix::unistd::{ForkResult, Pid, fork};
 
 /// The first moment, in seconds since 1970.
 const EPOCH: i64 = 1_800_000_000;
@@ -40,6 +44,8 @@ thread_local! {
     /// Nanoseconds since the story began; negative on threads that tell none.
     static NOW: Cell<i64> = const { Cell::new(-1) };
     static NUMBERS: Cell<u64> = const { Cell::new(0) };
+    /// Whether another thread may have something to do since they were last waited for.
+    static STIRRED: Cell<bool> = const { Cell::new(false) };
     static OTHERS: RefCell<Others> = const { RefCell::new(Others { ignored: Vec::new(), here: Vec::new(), watched: Vec::new() }) };
 }
 
@@ -127,9 +133,36 @@ unsafe extern "C" fn syscall(number: i64, a: i64, b: i64, c: i64, d: i64, e: i64
     // SAFETY: the caller's arguments, as they are.
     let answered = unsafe { kernel(number, [a, b, c, d, e, f]) };
     if number == libc::SYS_futex {
+        STIRRED.set(true);
         pass_gate();
     }
     answer(answered)
+}
+
+type Begin = extern "C" fn(*mut libc::c_void) -> *mut libc::c_void;
+type Create = unsafe extern "C" fn(
+    *mut libc::pthread_t,
+    *const libc::pthread_attr_t,
+    Begin,
+    *mut libc::c_void,
+) -> libc::c_int;
+
+/// # Safety
+///
+/// As libc's.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn pthread_create(
+    thread: *mut libc::pthread_t,
+    how: *const libc::pthread_attr_t,
+    begin: Begin,
+    of: *mut libc::c_void,
+) -> libc::c_int {
+    STIRRED.set(true);
+    // SAFETY: libc has a function of this name, which is called as its caller wanted.
+    unsafe {
+        let libcs = libc::dlsym(libc::RTLD_NEXT, c"pthread_create".as_ptr());
+        std::mem::transmute::<*mut libc::c_void, Create>(libcs)(thread, how, begin, of)
+    }
 }
 
 /// # Safety
@@ -194,7 +227,7 @@ unsafe extern "C" fn epoll_wait(
     timeout: libc::c_int,
 ) -> libc::c_int {
     let is_story = NOW.get() >= 0;
-    if is_story {
+    if is_story && STIRRED.replace(false) {
         open_gate();
         OTHERS.with_borrow_mut(Others::until_asleep);
         GATE.store(CLOSED, Ordering::SeqCst);
@@ -257,18 +290,47 @@ fn is_asleep(stat: &File) -> bool {
     state.is_none_or(|state| *state == b'S')
 }
 
-/// Tells a story in a process of its own; says what went wrong. What it says on the way it writes to the report.
-pub fn told<F: Future<Output = ()>>(
-    seed: u64,
-    report: &Path,
-    story: impl FnOnce() -> F + Send,
-) -> Result<(), String> {
+/// Tells the stories of these seeds. Ends with the first that fails: which, and what went wrong and was told until then.
+pub fn tell_all<F: Future<Output = ()>>(
+    mut seeds: impl Iterator<Item = u64>,
+    story: impl Fn(u64) -> F + Sync,
+) -> Result<(), (u64, String)> {
     // What forks has no other thread that works: it might hold a lock.
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock();
-    let _ = std::fs::remove_file(report);
+    let dir = tempfile::tempdir().expect("a directory");
+    let report = |seed: u64| dir.path().join(seed.to_string());
+    let at_once = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let (mut told, mut outcome) = (HashMap::new(), Ok(()));
+    loop {
+        while told.len() < at_once
+            && outcome.is_ok()
+            && let Some(seed) = seeds.next()
+        {
+            told.insert(begin(seed, &report(seed), &story), seed);
+        }
+        if told.is_empty() {
+            return outcome;
+        }
+        let ended = wait().expect("one of them ends");
+        let Some(seed) = ended.pid().and_then(|pid| told.remove(&pid)) else { continue };
+        let mut text = String::new();
+        let written = File::open(report(seed)).and_then(|mut file| file.read_to_string(&mut text));
+        let of_seed = match (ended, written) {
+            (WaitStatus::Exited(_, 0), Err(_)) => Ok(()),
+            // A task that panics ends a story, whatever became of the rest.
+            (_, Ok(_)) => Err((seed, text)),
+            (ended, _) => Err((seed, format!("its process ended with {ended:?}"))),
+        };
+        outcome = outcome.and(of_seed);
+    }
+}
+
+/// Begins to tell a story in a process of its own, which writes to the report why it fails.
+fn begin<F: Future<Output = ()>>(seed: u64, report: &Path, story: &(impl Fn(u64) -> F + Sync)) -> Pid {
     // SAFETY: the child goes on with this thread alone, takes no lock that another one may have held, and ends without coming back.
     match unsafe { fork() }.expect("a process") {
+        ForkResult::Parent { child } => child,
         ForkResult::Child => {
             // SAFETY: it only sets a timer, which ends this process when it does not end by itself.
             unsafe { libc::alarm(BOUND.as_secs() as libc::c_uint) };
@@ -281,21 +343,10 @@ pub fn told<F: Future<Output = ()>>(
                 }
             }));
             let ended = catch_unwind(AssertUnwindSafe(|| {
-                std::thread::scope(|s| s.spawn(|| run(seed, story)).join())
+                std::thread::scope(|s| s.spawn(|| run(seed, || story(seed))).join())
             }));
             // SAFETY: nothing of this process is of use any more.
             unsafe { libc::_exit(i32::from(!matches!(ended, Ok(Ok(true))))) }
-        }
-        ForkResult::Parent { child } => {
-            let ended = waitpid(child, None).expect("it ends");
-            let mut text = String::new();
-            let written = File::open(report).and_then(|mut file| file.read_to_string(&mut text));
-            match (ended, written) {
-                (WaitStatus::Exited(_, 0), Err(_)) => Ok(()),
-                // A task that panics ends a story, whatever became of the rest.
-                (_, Ok(_)) => Err(text),
-                (ended, _) => Err(format!("its process ended with {ended:?}")),
-            }
         }
     }
 }

@@ -1,7 +1,10 @@
 //! The scheduler in a bad world, a thousand times: its own code, whole, over its database, among hosts in memory that keep what they have, with time that passes only when nobody has anything to do.
 //!
-//! Each seed is a story: people deploy, change and destroy labs while calls come late, twice or not at all, streams are cut, programs and machines start again. After every step it is looked whether a node is live
-//! twice or links share a network identifier, or a disk that moved is not what it was; in the end, when nothing fails any more, everything must be as it was asked for, and after that everything must be gone.
+//! Each seed is a story: people deploy, change, move and destroy labs and say what hosts offer while calls come late, twice or not at all, streams are cut, programs and machines start again. After every step it is
+//! looked whether a node is live twice or links share a network identifier, whether what is reserved is what the rows say and no more than there is, or a disk that moved is not what it was; in the end, when nothing
+//! fails any more, everything must be as it was asked for, and after that everything must be gone.
+//!
+//! Each day has other seeds, so that tests that run daily tell ever new stories.
 //!
 //! | variable | |
 //! |---|---|
@@ -10,6 +13,7 @@
 //!
 //! docs/decisions/0068-simulation.md says what is the same each time a seed is told.
 
+mod books;
 #[path = "../main/fake/mod.rs"]
 #[allow(dead_code, reason = "other tests ask for more")]
 mod fake;
@@ -22,16 +26,20 @@ mod weather;
 mod wires;
 mod world;
 
-use std::time::{Duration, Instant};
+use std::ops::Range;
+use std::time::{Duration, SystemTime};
 
 use netloom_proto::v1 as p;
 use tokio::time::sleep;
 
+use crate::books::Books;
 use crate::people::{People, Wish};
 use crate::world::{World, tell};
 
 /// How many stories are told when nobody says.
-const SEEDS: u64 = 50;
+const SEEDS: u64 = 240;
+/// So many seeds belong to a day.
+const DAY: u64 = 100_000;
 /// How often it is looked whether what must hold holds.
 const STEP: Duration = Duration::from_millis(100);
 /// How long it may take, when nothing fails any more, until everything is as asked for: longer than any call hangs.
@@ -56,9 +64,11 @@ async fn story(seed: u64) {
 
 /// A story in which at every step holds what must.
 async fn lawful(world: &World, told: impl Future<Output = ()>) {
+    let mut books = Books::default();
     let laws = async {
         loop {
             laws::hold(world);
+            books.hold(world).await;
             sleep(STEP).await;
         }
     };
@@ -84,7 +94,11 @@ async fn end(world: &World, people: &mut People<'_>) {
         })
         .collect();
     for (lab, spec) in specs {
-        let plan = people.apply(&lab, spec).await.expect("it is taken");
+        let is_all_or_nothing = spec.placement_policy() == p::PlacementPolicy::AllOrNothing;
+        let Some(plan) = people.apply(&lab, spec).await else {
+            assert!(is_all_or_nothing, "it is taken, as it was before");
+            continue;
+        };
         let makes = |a: &&p::Action| matches!(a.verb(), p::ActionVerb::Create | p::ActionVerb::Recreate);
         let made: Vec<&p::Action> = plan.actions.iter().filter(makes).collect();
         assert!(made.is_empty(), "what is there is not made again: {made:?}");
@@ -116,27 +130,45 @@ async fn until_well(world: &World, people: &People<'_>) {
     }
 }
 
-/// Tells the story of a seed in a process of its own.
-fn tell_seed(seed: u64) {
-    let dir = tempfile::tempdir().unwrap();
-    if let Err(why) = machine::told(seed, &dir.path().join("report"), || story(seed)) {
-        panic!(
-            "seed {seed} (again, aloud: NETLOOM_SEED={seed} cargo test -p netloom-scheduler --test sim):\n{why}"
-        );
+/// Tells the stories of these seeds; each is whole by itself.
+fn tell_all<F: Future<Output = ()>>(seeds: Range<u64>, story: impl Fn(u64) -> F + Sync) {
+    // Read once, before there are processes that would each do so.
+    let _ = netloom_model::kind::Catalogue::embedded();
+    if let Err((seed, why)) = machine::tell_all(seeds, story) {
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or_default();
+        panic!("seed {seed} (again, aloud: NETLOOM_SEED={seed} cargo test -p netloom-scheduler --test sim {test}):\n{why}");
     }
+}
+
+/// The one seed that is asked for, or as many of this day's.
+fn seeds(count: u64) -> Range<u64> {
+    let number = |name| std::env::var(name).ok().map(|n: String| n.parse::<u64>().expect("a number"));
+    if let Some(seed) = number("NETLOOM_SEED") {
+        return seed..seed + 1;
+    }
+    let since = SystemTime::UNIX_EPOCH.elapsed().expect("a clock that is set");
+    let first = since.as_secs() / 86_400 * DAY;
+    first..first + number("NETLOOM_SEEDS").unwrap_or(count)
 }
 
 #[test]
 fn nothing_is_lost_and_nothing_twice_whatever_fails() {
-    let number = |name| std::env::var(name).ok().map(|n: String| n.parse::<u64>().expect("a number"));
-    // Read once, before there are processes that would each do so.
-    let _ = netloom_model::kind::Catalogue::embedded();
-    let begun = Instant::now();
-    let seeds = match (number("NETLOOM_SEED"), number("NETLOOM_SEEDS")) {
-        (Some(seed), _) => seed..seed + 1,
-        (None, count) => 0..count.unwrap_or(SEEDS),
-    };
-    let count = seeds.end - seeds.start;
-    seeds.for_each(tell_seed);
-    println!("{count} stories in {:.1} s", begun.elapsed().as_secs_f64());
+    tell_all(seeds(SEEDS), story);
+}
+
+/// Else a seed that failed would be of no use.
+#[test]
+fn a_story_is_the_same_whenever_it_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let seed = seeds(1).start;
+    let told = ["once", "again"].map(|file| {
+        tell_all(seed..seed + 1, |seed| async move {
+            story(seed).await;
+            std::fs::write(dir.join(file), world::told_so_far()).unwrap();
+        });
+        std::fs::read_to_string(dir.join(file)).unwrap()
+    });
+    assert_eq!(told[0], told[1]);
 }

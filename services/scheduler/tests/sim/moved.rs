@@ -13,11 +13,11 @@ use crate::lost::tell_of;
 use crate::people::{People, Wish};
 use crate::wires::Dice;
 use crate::world::{World, tell};
-use crate::{STEP, until_well, weather};
+use crate::{STEP, seeds, until_well, weather};
 
 const LAB: &str = "a";
 /// How many stories are told when nobody says.
-const SEEDS: u64 = 20;
+const SEEDS: u64 = 60;
 
 fn spec() -> p::LabSpec {
     let node = |id: &str, kind: &str| p::NodeSpec {
@@ -136,9 +136,5 @@ async fn story(world: &World) {
 
 #[test]
 fn what_was_written_on_a_disk_is_still_there_after_moves() {
-    let seeds = std::env::var("NETLOOM_SEEDS").ok().map(|n| n.parse().expect("a number"));
-    for seed in 0..seeds.unwrap_or(SEEDS) {
-        println!("moves of seed {seed}");
-        tell_of(seed, story);
-    }
+    tell_of(seeds(SEEDS), story);
 }

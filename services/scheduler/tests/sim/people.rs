@@ -1,4 +1,4 @@
-//! Those who ask: they deploy, change and destroy labs, one after the other, and remember what they were promised.
+//! Those who ask: they deploy, change, move and destroy labs, and say what hosts offer and projects may have, one after the other, and remember what they were promised.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,10 +8,12 @@ use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::v1 as p;
 use tokio::time::sleep;
 
+use crate::STEP;
 use crate::wires::Dice;
 use crate::world::{World, tell};
 
 const LABS: [&str; 2] = ["a", "b"];
+const PROJECT: &str = "p";
 
 /// What a lab is to be, as far as it was promised.
 pub enum Wish {
@@ -41,20 +43,24 @@ impl<'w> People<'w> {
     pub async fn act(&mut self) {
         for _ in 0..8 + self.dice.below(10) {
             let lab = *self.dice.one_of(&LABS);
-            match self.dice.below(20) {
-                0..8 => self.deploy(lab).await,
-                8..10 => self.destroy(lab).await,
-                10..14 => self.change_nodes(lab).await,
-                14..16 => self.cordon().await,
-                16..18 => self.plug(lab).await,
-                _ => self.cancel().await,
+            match self.dice.below(30) {
+                0..9 => self.deploy(lab).await,
+                9..11 => self.destroy(lab).await,
+                11..15 => self.change_nodes(lab).await,
+                15..17 => self.cordon().await,
+                17..19 => self.plug(lab).await,
+                19..22 => self.cancel().await,
+                22..25 => self.move_nodes(lab).await,
+                25..27 => self.drain().await,
+                27..29 => self.say_of_host().await,
+                _ => self.say_of_project().await,
             }
             let rest = if self.dice.percent(40) { self.dice.millis(50) } else { self.dice.millis(4_000) };
             sleep(rest).await;
         }
         if self.dice.percent(30) {
             // Long enough for hosts to be given up.
-            sleep(Duration::from_secs(400)).await;
+            sleep(Duration::from_secs(200)).await;
         }
     }
 
@@ -126,7 +132,8 @@ impl<'w> People<'w> {
 
     async fn change_nodes(&mut self, lab: &str) {
         let Wish::Spec { spec, .. } = &self.wishes[lab] else { return };
-        let all: Vec<String> = spec.nodes.iter().map(|n| n.id.clone()).collect();
+        let are_started = spec.nodes.iter().filter(|n| n.kind != BRIDGE);
+        let all: Vec<String> = are_started.map(|n| n.id.clone()).collect();
         let nodes: Vec<String> = all.into_iter().filter(|_| self.dice.percent(50)).collect();
         if nodes.is_empty() {
             return;
@@ -175,6 +182,79 @@ impl<'w> People<'w> {
         );
     }
 
+    async fn move_nodes(&mut self, lab: &str) {
+        let Wish::Spec { spec, .. } = &self.wishes[lab] else { return };
+        let all: Vec<String> = spec.nodes.iter().map(|n| n.id.clone()).collect();
+        // None is those that would better be elsewhere.
+        let nodes: Vec<String> = all.into_iter().filter(|_| self.dice.percent(40)).collect();
+        let to = self.dice.percent(30).then(|| self.dice.one_of(&self.world.machines).host.name.clone());
+        let host = to.filter(|_| !nodes.is_empty()).unwrap_or_default();
+        let what = format!("move {lab} {nodes:?} to \"{host}\"");
+        let request = ps::MoveNodesRequest {
+            lab: lab.into(),
+            nodes,
+            host,
+            request_id: self.number(),
+            ..Default::default()
+        };
+        let answer = self.world.ask(request, |mut c, r| async move { c.move_nodes(r).await }).await;
+        self.note(what, answer.map(|a| a.operation.unwrap_or_default()));
+    }
+
+    /// Until the host is uncordoned.
+    async fn drain(&mut self) {
+        let host = self.dice.one_of(&self.world.machines).host.name.clone();
+        tell(format!("drain {host}"));
+        let request = ps::DrainHostRequest { host, validate_only: self.dice.percent(20), lose_disks: false };
+        let answer = self.world.ask(request, |mut c, r| async move { c.drain_host(r).await }).await;
+        answer.expect("the host is known");
+    }
+
+    async fn say_of_host(&mut self) {
+        let (field, wish) = match self.dice.below(3) {
+            0 => {
+                let cpu_overcommit = *self.dice.one_of(&[0.0, 0.5, 2.0]);
+                ("cpu_overcommit", ps::UpdateHostRequest { cpu_overcommit, ..Default::default() })
+            }
+            1 => {
+                let disk_overcommit = *self.dice.one_of(&[0.0, 0.5, 2.0]);
+                ("disk_overcommit", ps::UpdateHostRequest { disk_overcommit, ..Default::default() })
+            }
+            _ => {
+                let system_cpu_millis = *self.dice.one_of(&[0, 100, 400]);
+                ("system_cpu_millis", ps::UpdateHostRequest { system_cpu_millis, ..Default::default() })
+            }
+        };
+        let host = self.dice.one_of(&self.world.machines).host.name.clone();
+        let request = ps::UpdateHostRequest { host: host.clone(), paths: vec![field.into()], ..wish };
+        let answer = self.world.ask(request, |mut c, r| async move { c.update_host(r).await }).await;
+        let now = answer.expect("the host is known");
+        let now = (now.cpu_overcommit, now.disk_overcommit, now.system_cpu_millis);
+        tell(format!("{field} of {host} is set: {now:?}"));
+        // Who keeps the books is to see each of these.
+        sleep(2 * STEP).await;
+    }
+
+    async fn say_of_project(&mut self) {
+        let project = PROJECT.to_owned();
+        if self.dice.percent(30) {
+            let request = ps::RemoveQuotaRequest { project };
+            let answer = self.world.ask(request, |mut c, r| async move { c.remove_quota(r).await }).await;
+            tell(format!("no quota any more: {:?}", answer.map_err(|e| e.reason)));
+            return;
+        }
+        let quota = ps::QuotaFacts {
+            project,
+            nodes: self.dice.percent(50).then(|| 1 + self.dice.below(7) as u64),
+            cpu_millis: self.dice.percent(50).then(|| 100 * (1 + self.dice.below(15) as u64)),
+            ..Default::default()
+        };
+        let request = ps::SetQuotaRequest { quota: Some(quota) };
+        let set = self.world.ask(request, |mut c, r| async move { c.set_quota(r).await }).await;
+        let set = set.expect("it makes sense");
+        tell(format!("quota: {:?} nodes, {:?} CPU", set.nodes, set.cpu_millis));
+    }
+
     async fn plug(&mut self, lab: &str) {
         let Wish::Spec { spec, .. } = &self.wishes[lab] else { return };
         if spec.links.is_empty() {
@@ -202,7 +282,8 @@ impl<'w> People<'w> {
     pub async fn cancel(&mut self) {
         let request = ps::CancelOperationRequest { operation: self.last.clone() };
         let answer = self.world.ask(request, |mut c, r| async move { c.cancel_operation(r).await }).await;
-        if let Ok(operation) = &answer {
+        // A move asks for nothing else.
+        if let Some(operation) = answer.as_ref().ok().filter(|o| o.kind() != p::OperationKind::Move) {
             self.wishes.insert(operation.lab.clone(), Wish::Either);
         }
         let lab = answer.as_ref().map(|o| o.lab.clone()).unwrap_or_default();
@@ -219,18 +300,26 @@ impl<'w> People<'w> {
 
     fn spec(&mut self) -> p::LabSpec {
         let count = 1 + self.dice.below(5);
-        let nodes = (1..=count).map(|i| p::NodeSpec {
-            id: format!("n{i}"),
-            kind: "linux".into(),
-            image: "linux:1".into(),
-            cpu_request_millis: *self.dice.one_of(&[50, 100, 100, 300, 600]),
-            disk_request_bytes: self.dice.one_of(&[0, 0, 5, 15]) << 30,
-            env: if self.dice.percent(30) {
-                [("V".to_owned(), self.dice.below(3).to_string())].into()
-            } else {
-                Default::default()
-            },
-            ..p::NodeSpec::default()
+        let is_plain = self.dice.percent(60);
+        let nodes = (1..=count).map(|i| {
+            let id = format!("n{i}");
+            if i > 1 && self.dice.percent(12) {
+                return p::NodeSpec { id, kind: BRIDGE.into(), ..p::NodeSpec::default() };
+            }
+            p::NodeSpec {
+                id,
+                kind: "linux".into(),
+                image: "linux:1".into(),
+                cpu_request_millis: *self.dice.one_of(&[50, 100, 100, 300, 600]),
+                disk_request_bytes: self.dice.one_of(&[0, 0, 5, 15]) << 30,
+                env: if self.dice.percent(30) {
+                    [("V".to_owned(), self.dice.below(3).to_string())].into()
+                } else {
+                    Default::default()
+                },
+                placement: if is_plain { None } else { self.placement(i, count) },
+                ..p::NodeSpec::default()
+            }
         });
         let nodes: Vec<p::NodeSpec> = nodes.collect();
         let mut used = vec![0; count + 1];
@@ -247,25 +336,65 @@ impl<'w> People<'w> {
             };
             links.push(p::LinkSpec { a: end(a), b: end(b), ..p::LinkSpec::default() });
         }
-        let reschedule_after_seconds = *self.dice.one_of(&[0, 60, 60, 90]);
-        p::LabSpec { nodes, links, reschedule_after_seconds, ..p::LabSpec::default() }
+        p::LabSpec {
+            nodes,
+            links,
+            reschedule_after_seconds: *self.dice.one_of(&[0, 60, 60, 90]),
+            placement_policy: match self.dice.percent(20) {
+                true => p::PlacementPolicy::AllOrNothing.into(),
+                false => p::PlacementPolicy::BestEffort.into(),
+            },
+            project: if self.dice.percent(50) { PROJECT.into() } else { String::new() },
+            ..p::LabSpec::default()
+        }
+    }
+
+    /// On one host alone, or apart from another node.
+    fn placement(&mut self, node: usize, count: usize) -> Option<p::PlacementSpec> {
+        match self.dice.below(4) {
+            0 => {
+                let host = self.dice.one_of(&self.world.machines).host.name.clone();
+                Some(p::PlacementSpec { host, ..Default::default() })
+            }
+            1 if count > 1 => {
+                let apart_from = vec![format!("n{}", node % count + 1)];
+                Some(p::PlacementSpec { apart_from, ..Default::default() })
+            }
+            _ => None,
+        }
     }
 }
 
 fn text(spec: &p::LabSpec) -> String {
     let node = |n: &p::NodeSpec| {
+        let placement = n.placement.clone().unwrap_or_default();
         format!(
-            "{}:{}:{}{}",
+            "{}:{}:{}{}{}{}",
             n.id,
-            n.cpu_request_millis,
+            if n.kind == BRIDGE { n.kind.clone() } else { n.cpu_request_millis.to_string() },
             n.disk_request_bytes >> 30,
-            n.env.get("V").map(|v| format!(":{v}")).unwrap_or_default()
+            n.env.get("V").map(|v| format!(":{v}")).unwrap_or_default(),
+            if placement.host.is_empty() { String::new() } else { format!("@{}", placement.host) },
+            placement.apart_from.iter().map(|other| format!("!{other}")).collect::<String>()
         )
     };
     let nodes: Vec<String> = spec.nodes.iter().map(node).collect();
-    let after = spec.reschedule_after_seconds;
-    format!("[{}] {} links, hosts given up after {after} s", nodes.join(" "), spec.links.len())
+    let ends = |l: &p::LinkSpec| {
+        let name = |e: &Option<p::Endpoint>| e.as_ref().map_or("", |e| e.node.as_str()).to_owned();
+        format!("{}-{}", name(&l.a), name(&l.b))
+    };
+    let links: Vec<String> = spec.links.iter().map(ends).collect();
+    let (after, policy) = (spec.reschedule_after_seconds, spec.placement_policy().as_str_name());
+    let project = &spec.project;
+    format!(
+        "[{}] [{}], {policy}, project \"{project}\", hosts given up after {after} s",
+        nodes.join(" "),
+        links.join(" ")
+    )
 }
+
+/// The kind of a node that is no instance.
+pub const BRIDGE: &str = "bridge";
 
 /// How long faults go on after each other.
 pub fn pause(dice: &mut Dice) -> Duration {

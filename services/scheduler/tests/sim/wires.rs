@@ -1,6 +1,6 @@
 //! What lies between two programs: calls that come late, twice, or not at all, and streams that are cut.
 //!
-//! It stands before a service. What was on its way when its scheduler died, or gave it up, is carried out all the same: when the next one leads already, or after what was said since.
+//! It stands before a service; before the scheduler it is [`World::ask`](crate::world::World::ask) that asks for the fate of a call. What was on its way when its scheduler died, or gave it up, is carried out all the same: when the next one leads already, or after what was said since.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -48,13 +48,17 @@ impl Dice {
 }
 
 /// What becomes of a call.
-struct Fate {
-    before: Duration,
-    after: Duration,
-    is_lost: bool,
-    answer_is_lost: bool,
+pub struct Fate {
+    /// How long it takes to arrive.
+    pub before: Duration,
+    /// How long its answer takes.
+    pub after: Duration,
+    /// It never arrives.
+    pub is_lost: bool,
+    /// It is carried out, and nobody hears of it.
+    pub answer_is_lost: bool,
     /// It comes a second time.
-    twice: bool,
+    pub twice: bool,
     /// Its stream is cut so much later.
     cut: Option<Duration>,
 }
@@ -104,7 +108,8 @@ impl Wire {
         let _ = self.cuts.subscribe().wait_for(|now| *now > cuts).await;
     }
 
-    fn fate(&self) -> Fate {
+    /// The fate of the next call.
+    pub fn fate(&self) -> Fate {
         let bad = *self.bad.borrow();
         let mut dice = self.dice.lock().unwrap();
         let mut late = |percent| match dice.below(100) {

@@ -8,10 +8,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use netloom_database::Database;
 use netloom_model::failure::{Code, Failure};
 use netloom_proto::compute::v1::compute_service_server::ComputeServiceServer;
 use netloom_proto::image_registry::v1::image_registry_service_server::ImageRegistryServiceServer;
 use netloom_proto::network::v1::network_service_server::NetworkServiceServer;
+use netloom_proto::scheduler::v1 as ps;
 use netloom_proto::scheduler::v1::scheduler_service_client::SchedulerServiceClient;
 use netloom_service::status::{from_status, is_lost};
 use netloom_service::{Channel, Connector, Endpoint, Settings, Shutdown};
@@ -73,6 +75,8 @@ pub struct World {
     pub seed: u64,
     pub machines: Vec<Machine>,
     registry: Arc<Wire>,
+    /// The way of those who ask to the scheduler.
+    people: Arc<Wire>,
     connector: Connector,
     config: String,
     disk: tempfile::TempDir,
@@ -135,7 +139,8 @@ impl World {
         let routes = Routes::new(Wired { service, wire: registry.clone() });
         listen(&connector, &"mem:registry".parse().unwrap(), routes).await;
         let scheduler = Mutex::new(None);
-        let world = World { seed, machines, registry, connector, config, disk, count, scheduler };
+        let people = Wire::new(seed, "people");
+        let world = World { seed, machines, registry, people, connector, config, disk, count, scheduler };
         tell(format!("{} hosts", world.machines.len()));
         world.start();
         world
@@ -204,24 +209,45 @@ impl World {
     /// From now on everything works.
     pub fn mend(&self) {
         tell("from now on nothing fails".to_owned());
-        self.machines.iter().flat_map(Machine::wires).chain([&self.registry]).for_each(|w| w.mend());
+        let between = [&self.registry, &self.people];
+        self.machines.iter().flat_map(Machine::wires).chain(between).for_each(|w| w.mend());
     }
 
-    /// Asks the scheduler until there is an answer that counts: what one said that was killed meanwhile does not.
+    /// The database of the scheduler that there is, or was last.
+    pub fn database(&self) -> Database {
+        Database::File(self.disk_of(self.incarnation()).join("scheduler.db"))
+    }
+
+    fn client(&self) -> Option<Client> {
+        self.scheduler.lock().unwrap().as_ref().map(|running| running.client.clone())
+    }
+
+    /// The hosts as the scheduler says, by a way on which nothing is lost; none while there is none.
+    pub async fn hosts(&self) -> Option<Vec<ps::HostFacts>> {
+        let all = ps::ListHostsRequest { page_size: 100, after: String::new() };
+        Some(self.client()?.list_hosts(all).await.ok()?.into_inner().hosts)
+    }
+
+    /// Asks the scheduler until there is an answer that counts: what one said that was killed meanwhile does not. A call that was lost, or whose answer was, is asked again.
     pub async fn ask<R, T, F>(&self, request: R, ask: impl Fn(Client, R) -> F) -> Result<T, Failure>
     where
         R: Clone,
         F: Future<Output = Result<Response<T>, Status>>,
     {
         for _ in 0..ATTEMPTS {
+            let fate = self.people.fate();
+            sleep(fate.before).await;
             let incarnation = self.incarnation();
-            let client = self.scheduler.lock().unwrap().as_ref().map(|running| running.client.clone());
-            let Some(client) = client else {
+            let Some(client) = self.client().filter(|_| !fate.is_lost) else {
                 sleep(AGAIN).await;
                 continue;
             };
-            let answer = timeout(PATIENCE, ask(client, request.clone())).await;
-            let counts = incarnation == self.incarnation() && !self.is_down();
+            let mut answer = timeout(PATIENCE, ask(client.clone(), request.clone())).await;
+            if fate.twice {
+                answer = timeout(PATIENCE, ask(client, request.clone())).await;
+            }
+            sleep(fate.after).await;
+            let counts = incarnation == self.incarnation() && !self.is_down() && !fate.answer_is_lost;
             match answer {
                 Ok(Ok(answer)) if counts => return Ok(answer.into_inner()),
                 Ok(Err(status)) if counts && !is_lost(&status) => {

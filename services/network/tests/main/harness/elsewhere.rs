@@ -11,6 +11,8 @@ use super::{Host, On, run};
 
 /// Tunnel addresses of the host of the test and of the other one.
 pub const UNDERLAY: [Ipv4Addr; 2] = [Ipv4Addr::new(172, 31, 9, 1), Ipv4Addr::new(172, 31, 9, 2)];
+/// That of a third one, where there is one.
+pub const THIRD: Ipv4Addr = Ipv4Addr::new(172, 31, 9, 3);
 /// Enough for the largest frame of a wire, with a tag, in a tunnel.
 const UNDERLAY_MTU: &str = "9600";
 
@@ -25,6 +27,11 @@ pub struct Elsewhere {
 impl Elsewhere {
     /// Makes the namespace, and a cable from here: `u0` at both ends.
     pub fn start() -> Elsewhere {
+        Elsewhere::at("u0")
+    }
+
+    /// With a cable that has this name here.
+    fn at(cable: &str) -> Elsewhere {
         let (jobs, taken) = mpsc::channel::<Job>();
         let thread = std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
@@ -35,8 +42,9 @@ impl Elsewhere {
         });
         let elsewhere = Elsewhere { jobs: Some(jobs), thread: Some(thread) };
         let there = elsewhere.within(|_| nix::unistd::gettid()).to_string();
-        let line =
-            format!("link add u0 mtu {UNDERLAY_MTU} type veth peer name u0 mtu {UNDERLAY_MTU} netns {there}");
+        let line = format!(
+            "link add {cable} mtu {UNDERLAY_MTU} type veth peer name u0 mtu {UNDERLAY_MTU} netns {there}"
+        );
         run("ip", &line.split(' ').collect::<Vec<_>>());
         elsewhere
     }
@@ -62,6 +70,15 @@ pub async fn two_hosts(on: On, elsewhere: &Elsewhere) -> [Host; 2] {
     let here = start(on, UNDERLAY[0]).await;
     let there = elsewhere.within(move |runtime| runtime.block_on(start(on, UNDERLAY[1])));
     [here, there]
+}
+
+/// A third host, with wires of the kernel, at a cable of its own: here it is `u1`.
+pub async fn third_host() -> (Elsewhere, Host) {
+    let elsewhere = Elsewhere::at("u1");
+    let host = elsewhere.within(|runtime| runtime.block_on(start(On::Kernel, THIRD)));
+    run("ip", &["link", "set", "u1", "up"]);
+    run("ip", &["route", "add", &THIRD.to_string(), "dev", "u1"]);
+    (elsewhere, host)
 }
 
 async fn start(on: On, address: Ipv4Addr) -> Host {

@@ -18,7 +18,7 @@ use netloom_service::testing::require;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-pub use self::elsewhere::{Elsewhere, UNDERLAY, two_hosts};
+pub use self::elsewhere::{Elsewhere, THIRD, UNDERLAY, third_host, two_hosts};
 pub use self::handle::Handle;
 pub use self::host::Host;
 pub use self::node::{Machine, Node, interfaces};

@@ -5,7 +5,7 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use super::*;
 use crate::place::Room;
-use crate::plan::{Before, plan};
+use crate::plan::{Before, NodeChange, change_nodes, plan};
 
 /// An owner, one that shares its network namespace, and one that has its own.
 fn spec(env: &str) -> LabSpec {
@@ -260,4 +260,45 @@ fn the_room_of_one_whose_successor_fits_nowhere_is_not_given_away() {
     // One that can be made takes its place, and gives up the room.
     let rows = after(&rows, &with("3", &[("main", 3_000), ("more", 6_000)]), 5, true);
     assert_eq!(on(&crate::plan::place_again(&rows, ctx), "more").as_deref(), Some("h1"));
+}
+
+#[test]
+fn a_node_that_is_stopped_stays_so_when_there_is_room_for_its_successor() {
+    let with = |env: &str, cpu: u32| {
+        let mut spec = spec(env);
+        spec.nodes.retain(|n| n.id == "main");
+        spec.nodes[0].cpu_request_millis = cpu;
+        spec
+    };
+    let empty = LabRows::new("lab".parse().unwrap(), 1);
+    let larger = with("2", 10_000);
+    let catalogue = Catalogue::embedded();
+    let room_appears = |rows: &LabRows| {
+        let rooms = [Room { cpu_millis: 20_000, ..room() }];
+        let ctx = Context { catalogue: &catalogue, rooms: &rooms, asked: false, revive: false, now: 9 };
+        let mut rows = crate::plan::place_again(rows, ctx);
+        rows.nodes.values_mut().for_each(|n| n.image_step = ImageStep::Ready);
+        take_over(&mut rows, &catalogue, 9);
+        let node = rows.node("main").unwrap();
+        assert_eq!(node.spec.cpu_request_millis, 10_000);
+        node.wanted
+    };
+    let running = after(&after(&empty, &with("1", 5_000), 2, true), &larger, 3, true);
+    let change = |rows: &LabRows, change: NodeChange| {
+        let (mut rows, main) = (rows.clone(), uid(rows, "main"));
+        let plan = change_nodes(&mut rows, &[main].into(), &change);
+        (rows, plan.actions.len())
+    };
+    let (stopped, _) = change(&running, NodeChange::Stop);
+    assert_eq!((room_appears(&running), room_appears(&stopped)), (Wanted::Running, Wanted::Stopped));
+    assert_eq!(change(&stopped, NodeChange::Stop).1, 0, "it is as asked");
+    assert_eq!(room_appears(&change(&stopped, NodeChange::Start).0), Wanted::Running);
+    // Who deploys wants it to run, also as it was asked for before; and one that stood already may be stopped again.
+    let again = after(&stopped, &larger, 4, true);
+    assert_eq!(
+        (again.node("main").unwrap().wanted, room_appears(&again)),
+        (Wanted::Stopped, Wanted::Running)
+    );
+    let (stopped, actions) = change(&again, NodeChange::Stop);
+    assert_eq!((actions, room_appears(&stopped)), (1, Wanted::Stopped));
 }
