@@ -28,6 +28,8 @@ compgen -G '/usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so' >/dev/n
 [ -e /usr/include/libvirt/libvirt.h ] || missing+=(libvirt-dev)
 need qemu-system-x86_64 qemu-system-x86
 need qemu-img qemu-utils
+# Machines that boot by EFI.
+[ -e /usr/share/OVMF ] || missing+=(ovmf)
 # The small guest of the tests and the demo (scripts/guest.sh).
 need syslinux syslinux
 [ -e /usr/lib/syslinux/mbr/mbr.bin ] || missing+=(syslinux-common)

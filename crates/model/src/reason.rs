@@ -96,6 +96,7 @@ pub const REASONS: &[Reason] = &[
     reason("IMAGE_ARCHITECTURE_MISMATCH", Code::FailedPrecondition, &[("images", "example/router:1"), ("nodes", "r1")], "An image is for another processor than its host has.", "Use an image of the host's architecture."),
     reason("IMAGE_CORRUPT", Code::FailedPrecondition, &[("images", "example/router:1"), ("nodes", "r1")], "An image's bytes in the store are not the ones that were stored.", "Push the image again."),
     reason("IMAGE_DAMAGED", Code::InvalidArgument, &[("image", "example/router:1")], "A pushed image's own tables contradict themselves.", "Get it anew, or convert it with `qemu-img convert`."),
+    reason("IMAGE_DIFFERS", Code::FailedPrecondition, &[("images", "example/router:1"), ("nodes", "r1")], "Hosts that nodes of one deploy go to have different images under one name.", "Push the one that is meant, which all hosts fetch then, or load the same on each."),
     reason("IMAGE_ENCRYPTED", Code::InvalidArgument, &[("image", "example/router:1")], "A pushed disk is encrypted, and no host has its key.", "Make a plain one with `qemu-img convert`."),
     reason("IMAGE_FORMAT_MISMATCH", Code::FailedPrecondition, &[("images", "example/router:1"), ("nodes", "r1")], "An image is of a format that the node's runtime cannot start.", "Use another image, or another kind."),
     reason("IMAGE_FORMAT_OTHER", Code::InvalidArgument, &[("image", "example/router:1")], "A pushed image is not what it is said to be.", "Leave the format out, or push the file that was meant."),

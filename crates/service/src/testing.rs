@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// True when the facility ("docker", "ovs", "libvirt", "lvm", "postgres", "redis", "root") is there. When it is not, says `SKIPPED <test>: …` on standard error, or panics when `NETLOOM_REQUIRE` names it.
+/// True when the facility ("docker", "ovs", "libvirt", "efi", "lvm", "postgres", "redis", "root") is there. When it is not, says `SKIPPED <test>: …` on standard error, or panics when `NETLOOM_REQUIRE` names it.
 pub fn require(test: &str, facility: &str) -> bool {
     let there = match facility {
         "docker" => std::os::unix::net::UnixStream::connect("/var/run/docker.sock").is_ok(),
@@ -23,6 +23,7 @@ pub fn require(test: &str, facility: &str) -> bool {
                 .iter()
                 .all(|p| Path::new(p).exists())
         }
+        "efi" => Path::new("/usr/share/OVMF").exists(),
         "postgres" => postgres::programs().is_some(),
         "redis" => redis::is_there(),
         "lvm" => Path::new("/usr/sbin/lvmconfig").exists(),

@@ -60,7 +60,7 @@ pub enum Error {
     /// The image is not in the host's store.
     #[error("image \"{0}\" is not on this host: pull it, or build it here under this name")]
     ImageMissing(String),
-    /// What a machine's disk lies on is gone from the host, or was set aside; begins with [`NEEDS_IMAGE`](netloom_model::observed::NEEDS_IMAGE).
+    /// What a container was to be made from, or what a machine's disk lies on, is gone from the host, or was set aside; begins with [`NEEDS_IMAGE`](netloom_model::observed::NEEDS_IMAGE).
     #[error("{0}")]
     ImageLost(String),
     /// The registry did not give the image.

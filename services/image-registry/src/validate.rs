@@ -141,6 +141,8 @@ pub enum Reason {
     Corrupt,
     /// The host has no room for it.
     TooLarge,
+    /// Hosts that nodes of one deploy go to have different bytes under its name.
+    Differs,
 }
 
 impl Reason {
@@ -153,11 +155,13 @@ impl Reason {
             Reason::ArchitectureMismatch => "IMAGE_ARCHITECTURE_MISMATCH",
             Reason::Corrupt => "IMAGE_CORRUPT",
             Reason::TooLarge => "IMAGE_TOO_LARGE",
+            Reason::Differs => "IMAGE_DIFFERS",
         }
     }
 }
 
-/// Judges uses that belong together, in order, each from what is known of its image: what is to be fetched to a host has to find room there beside what is fetched for those before it.
+/// Judges uses that belong together, in order, each from what is known of its image: what is to be fetched to a host has to find room there beside what is fetched for those before it, and
+/// what hosts have already under one name has to be the same.
 pub fn judge_all<'k>(uses: &[ImageUse], known: impl Fn(&ImageUse) -> &'k Known) -> Vec<Verdict> {
     let mut coming: BTreeMap<&str, BTreeMap<String, u64>> = BTreeMap::new();
     let judge = |wanted| {
@@ -187,7 +191,26 @@ pub fn judge_all<'k>(uses: &[ImageUse], known: impl Fn(&ImageUse) -> &'k Known) 
             ),
         )
     };
-    uses.iter().map(judge).collect()
+    let mut verdicts: Vec<Verdict> = uses.iter().map(judge).collect();
+    refuse_different(uses, &mut verdicts);
+    verdicts
+}
+
+/// Refuses what is other bytes than a host before has under the same name: nobody can say which of them is meant. Hosts of several architectures need several.
+fn refuse_different(uses: &[ImageUse], verdicts: &mut [Verdict]) {
+    let mut first: BTreeMap<(&str, &str), (&str, String)> = BTreeMap::new();
+    for (wanted, verdict) in uses.iter().zip(verdicts) {
+        let Verdict::Use { digest } = &*verdict else { continue };
+        let ImageUse { node, reference, host, architecture, .. } = wanted;
+        let (other, theirs) = first.entry((reference, architecture)).or_insert((host, digest.clone()));
+        if theirs != digest {
+            let message = format!(
+                "node {node}: image {reference} is {digest} on host {host} and {theirs} on host {other}; push the one that is \
+                 meant (netloom image push), which all hosts fetch then, or load the same on each"
+            );
+            *verdict = refuse(Reason::Differs, message);
+        }
+    }
 }
 
 /// Judges one use from what is known of that image. A runtime without images is told apart by the caller.
@@ -207,7 +230,10 @@ fn container(wanted: &ImageUse, reference: &Reference, known: &Known) -> Verdict
     let archive = known.stored.as_ref().filter(|b| is_archive(b.format) && b.problem.is_empty());
     let pull = || Verdict::Pull { stored: archive.cloned().map(Box::new) };
     if let Some(found) = here(wanted, known).find(|p| p.format == Format::Docker) {
-        if wanted.policy == PullPolicy::Always {
+        // What the name means in the store, it means on all hosts that can run it.
+        let runs = archive.filter(|blob| is_for(&blob.architecture, &wanted.architecture));
+        let is_other = runs.is_some_and(|blob| !blob.image_ids.contains(&found.digest));
+        if wanted.policy == PullPolicy::Always || (is_other && wanted.policy != PullPolicy::Never) {
             return pull();
         }
         return matching(wanted, reference, found);
@@ -241,7 +267,13 @@ fn disk(wanted: &ImageUse, reference: &Reference, known: &Known) -> Verdict {
         }
         let there = found.filter(|p| p.digest == blob.digest.to_string());
         if there.is_none() && !blob.problem.is_empty() {
-            return refuse(Reason::Corrupt, format!("node {node}: image {reference}: {}", blob.problem));
+            return refuse(
+                Reason::Corrupt,
+                format!(
+                    "node {node}: image {reference} is not on host {host}, and cannot come there: {}",
+                    blob.problem
+                ),
+            );
         }
         // What the host has under this name may be what the name meant before.
         fetchable = there.is_none().then(|| Verdict::Pull { stored: Some(Box::new(blob.clone())) });
@@ -268,11 +300,16 @@ fn disk(wanted: &ImageUse, reference: &Reference, known: &Known) -> Verdict {
     matching(wanted, reference, found)
 }
 
+/// True for an image of this architecture on a host of that one. What is not known is not held against it.
+fn is_for(has: &str, needs: &str) -> bool {
+    has.is_empty() || needs.is_empty() || has == needs
+}
+
 /// Held against the host's architecture.
 fn matching(wanted: &ImageUse, reference: &Reference, found: &Presence) -> Verdict {
     let ImageUse { node, host, .. } = wanted;
     let (has, needs) = (&found.architecture, &wanted.architecture);
-    if !has.is_empty() && !needs.is_empty() && has != needs {
+    if !is_for(has, needs) {
         return refuse(
             Reason::ArchitectureMismatch,
             format!(
@@ -321,226 +358,4 @@ fn needs(runtime: Runtime) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn presence(runtime: Runtime, format: Format) -> Presence {
-        Presence {
-            host: "h1".into(),
-            runtime,
-            present: true,
-            digest: "sha256:d".into(),
-            format,
-            size_bytes: 1,
-            architecture: "amd64".into(),
-            observe_time_us: 1,
-        }
-    }
-
-    fn wanted(runtime: Runtime, policy: PullPolicy) -> ImageUse {
-        ImageUse {
-            node: "r1".into(),
-            reference: "netloom/frr:local".into(),
-            runtime,
-            host: "h1".into(),
-            policy,
-            architecture: "amd64".into(),
-            room_bytes: None,
-        }
-    }
-
-    fn on_hosts(presences: &[Presence]) -> Known {
-        Known { presences: presences.to_vec(), stored: None }
-    }
-
-    fn blob(format: netloom_image::Format) -> Blob {
-        Blob {
-            digest: crate::blob::Digest::parse(DIGEST).unwrap(),
-            size_bytes: 1,
-            format,
-            virtual_size_bytes: 1,
-            architecture: String::new(),
-            image_ids: Vec::new(),
-            problem: String::new(),
-            store_time_us: 1,
-            verify_time_us: 1,
-        }
-    }
-
-    const DIGEST: &str = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
-
-    #[test]
-    fn the_store_counts_too() {
-        use Runtime::{Docker, Libvirt};
-        use netloom_image::Format as Of;
-        let stored = |format| Known { presences: Vec::new(), stored: Some(blob(format)) };
-        let there = |digest: &str| Known {
-            presences: vec![Presence { digest: digest.into(), ..presence(Libvirt, Format::QCOW2) }],
-            stored: Some(blob(Of::Qcow2)),
-        };
-        let corrupt = |known: Known| Known {
-            stored: known.stored.map(|b| Blob { problem: "set aside; push it again".into(), ..b }),
-            ..known
-        };
-        let plain = |runtime| wanted(runtime, PullPolicy::IfNotPresent);
-        let table = [
-            (plain(Docker), stored(Of::Qcow2), "IMAGE_FORMAT_MISMATCH"),
-            (wanted(Docker, PullPolicy::Always), stored(Of::Iso), "IMAGE_FORMAT_MISMATCH"),
-            (plain(Docker), stored(Of::DockerArchive), "FETCH"),
-            (wanted(Docker, PullPolicy::Always), stored(Of::OciArchive), "FETCH"),
-            (wanted(Docker, PullPolicy::Never), stored(Of::DockerArchive), "IMAGE_MISSING"),
-            (plain(Docker), corrupt(stored(Of::DockerArchive)), "PULL"),
-            (plain(Libvirt), stored(Of::DockerArchive), "IMAGE_FORMAT_MISMATCH"),
-            (plain(Libvirt), stored(Of::Iol), "IMAGE_FORMAT_MISMATCH"),
-            (plain(Libvirt), stored(Of::Raw), "FETCH"),
-            (wanted(Libvirt, PullPolicy::Never), stored(Of::Raw), "IMAGE_MISSING"),
-            (plain(Libvirt), there(DIGEST), "USE"),
-            (plain(Libvirt), there("sha256:d"), "FETCH"),
-            (wanted(Libvirt, PullPolicy::Never), there("sha256:d"), "USE"),
-            (plain(Libvirt), corrupt(there(DIGEST)), "USE"),
-            (plain(Libvirt), corrupt(stored(Of::Qcow2)), "IMAGE_CORRUPT"),
-        ];
-        for (i, (wanted, known, expected)) in table.into_iter().enumerate() {
-            let verdict = judge(&wanted, &known);
-            assert_eq!(word(&verdict), expected, "row {i}: {wanted:?} {known:?}");
-            if let Verdict::Refuse { message, .. } = verdict {
-                for part in ["r1", "netloom/frr", ";"] {
-                    assert!(message.contains(part), "row {i} lacks {part}: {message}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_comes_to_a_host_finds_room_there_together() {
-        use Runtime::{Docker, Libvirt};
-        use netloom_image::Format as Of;
-        let store = |n: char, format, size_bytes| {
-            let digest = crate::blob::Digest::parse(&DIGEST.replace("9f", &format!("0{n}"))).unwrap();
-            let image_ids = vec![format!("sha256:in-{n}")];
-            Known {
-                presences: Vec::new(),
-                stored: Some(Blob { digest, size_bytes, image_ids, ..blob(format) }),
-            }
-        };
-        let (disk, other, archive) =
-            (store('a', Of::Qcow2, 6), store('b', Of::Raw, 5), store('c', Of::DockerArchive, 4));
-        let on_host = |known: &Known, presence| Known { presences: vec![presence], ..known.clone() };
-        let digest = disk.stored.as_ref().unwrap().digest.to_string();
-        let disk_there = on_host(&disk, Presence { digest, ..presence(Libvirt, Format::QCOW2) });
-        let loaded = Presence { digest: "sha256:in-c".into(), ..presence(Docker, Format::Docker) };
-        let archive_loaded = on_host(&archive, loaded);
-        let to = |host: &str, runtime| ImageUse { host: host.into(), ..wanted(runtime, PullPolicy::Always) };
-        let (vm, elsewhere, container) = (to("h1", Libvirt), to("h2", Libvirt), to("h1", Docker));
-        type Row<'a> = (u64, Vec<(&'a ImageUse, &'a Known)>, &'a [&'a str]);
-        let table: [Row<'_>; 9] = [
-            (5, vec![(&vm, &disk)], &["IMAGE_TOO_LARGE"]),
-            (6, vec![(&vm, &disk)], &["FETCH"]),
-            (0, vec![(&vm, &disk_there)], &["USE"]),
-            (6, vec![(&vm, &disk), (&vm, &disk)], &["FETCH", "FETCH"]),
-            (10, vec![(&vm, &disk), (&vm, &other)], &["FETCH", "IMAGE_TOO_LARGE"]),
-            (10, vec![(&vm, &disk), (&elsewhere, &other)], &["FETCH", "FETCH"]),
-            (
-                10,
-                vec![(&vm, &disk), (&vm, &other), (&container, &archive)],
-                &["FETCH", "IMAGE_TOO_LARGE", "FETCH"],
-            ),
-            (9, vec![(&vm, &disk), (&container, &archive)], &["FETCH", "IMAGE_TOO_LARGE"]),
-            (6, vec![(&vm, &disk), (&container, &archive_loaded)], &["FETCH", "FETCH"]),
-        ];
-        for (i, (room, row, expected)) in table.into_iter().enumerate() {
-            let asked = |(n, (wanted, _)): (usize, &(&ImageUse, &Known))| ImageUse {
-                node: n.to_string(),
-                room_bytes: Some(room),
-                ..(*wanted).clone()
-            };
-            let uses: Vec<ImageUse> = row.iter().enumerate().map(asked).collect();
-            let verdicts = judge_all(&uses, |wanted| row[wanted.node.parse::<usize>().unwrap()].1);
-            assert_eq!(verdicts.iter().map(word).collect::<Vec<_>>(), expected, "row {i}");
-            let refused = verdicts.iter().find_map(|v| match v {
-                Verdict::Refuse { message, .. } => Some(message),
-                _ => None,
-            });
-            let others = refused.filter(|_| uses.len() > 1);
-            assert!(
-                others.is_none_or(|m| m.contains("room for") && m.contains("images take 6")),
-                "{others:?}"
-            );
-        }
-        let unchecked = judge_all(&[vm], |_| &disk);
-        assert_eq!(word(&unchecked[0]), "FETCH", "its room is not known");
-    }
-
-    /// USE, PULL or the reason of a refusal.
-    fn word(verdict: &Verdict) -> &'static str {
-        match verdict {
-            Verdict::Use { .. } => "USE",
-            Verdict::Pull { stored: None } => "PULL",
-            Verdict::Pull { stored: Some(_) } => "FETCH",
-            Verdict::Refuse { reason, .. } => reason.as_str(),
-        }
-    }
-
-    #[test]
-    fn verdicts() {
-        use PullPolicy::{Always, IfNotPresent, Never};
-        use Runtime::{Docker, Libvirt};
-        let there = || vec![presence(Docker, Format::Docker)];
-        let absent = || vec![Presence { present: false, ..presence(Docker, Format::Unknown) }];
-        let elsewhere = || vec![Presence { host: "h2".into(), ..presence(Docker, Format::Docker) }];
-        let arm = || vec![Presence { architecture: "arm64".into(), ..presence(Docker, Format::Docker) }];
-        let disk = |format| vec![presence(Libvirt, format)];
-        let both = || vec![presence(Docker, Format::Docker), presence(Libvirt, Format::RAW)];
-        let table = [
-            (Docker, IfNotPresent, there(), "USE"),
-            (Docker, Never, there(), "USE"),
-            (Docker, Always, there(), "PULL"),
-            (Docker, IfNotPresent, vec![], "PULL"),
-            (Docker, IfNotPresent, absent(), "PULL"),
-            (Docker, Never, vec![], "IMAGE_MISSING"),
-            (Docker, Never, absent(), "IMAGE_MISSING"),
-            (Docker, Never, elsewhere(), "IMAGE_MISSING"),
-            (Docker, Always, absent(), "PULL"),
-            (Docker, IfNotPresent, arm(), "IMAGE_ARCHITECTURE_MISMATCH"),
-            (Docker, Always, arm(), "PULL"),
-            (Docker, IfNotPresent, disk(Format::QCOW2), "IMAGE_FORMAT_MISMATCH"),
-            (Docker, Never, vec![presence(Docker, Format::Unknown)], "IMAGE_FORMAT_MISMATCH"),
-            (Libvirt, IfNotPresent, disk(Format::QCOW2), "USE"),
-            (Libvirt, IfNotPresent, disk(Format::RAW), "USE"),
-            (Libvirt, IfNotPresent, there(), "IMAGE_FORMAT_MISMATCH"),
-            (Libvirt, IfNotPresent, disk(Format::Unknown), "IMAGE_FORMAT_MISMATCH"),
-            (Libvirt, Always, vec![], "IMAGE_MISSING"),
-            (Libvirt, Always, disk(Format::RAW), "USE"),
-            (Libvirt, Never, both(), "USE"),
-            (Docker, Never, both(), "USE"),
-        ];
-        for (i, (runtime, policy, known, expected)) in table.into_iter().enumerate() {
-            let verdict = judge(&wanted(runtime, policy), &on_hosts(&known));
-            assert_eq!(word(&verdict), expected, "row {i}: {runtime} {policy:?} {known:?}");
-            if let Verdict::Refuse { message, .. } = verdict {
-                for part in ["r1", "netloom/frr:local", "h1", ";"] {
-                    assert!(message.contains(part), "row {i} lacks {part}: {message}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn an_architecture_that_is_not_known_is_not_held_against_the_image() {
-        let unknown = Presence { architecture: String::new(), ..presence(Runtime::Docker, Format::Docker) };
-        let verdict = judge(&wanted(Runtime::Docker, PullPolicy::Never), &on_hosts(&[unknown]));
-        assert_eq!(verdict, Verdict::Use { digest: "sha256:d".into() });
-        let arm = Presence { architecture: "arm64".into(), ..presence(Runtime::Docker, Format::Docker) };
-        let unchecked =
-            ImageUse { architecture: String::new(), ..wanted(Runtime::Docker, PullPolicy::Never) };
-        assert_eq!(word(&judge(&unchecked, &on_hosts(&[arm]))), "USE");
-    }
-
-    #[test]
-    fn a_reference_that_is_none_names_the_node() {
-        let bad = ImageUse { reference: "Bad Name".into(), ..wanted(Runtime::Docker, PullPolicy::Always) };
-        let Verdict::Refuse { reason, message } = judge(&bad, &Known::default()) else { panic!("refused") };
-        assert_eq!(reason, Reason::ReferenceInvalid);
-        assert!(message.contains("r1") && message.contains("Bad Name"), "{message}");
-    }
-}
+mod tests;

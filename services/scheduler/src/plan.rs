@@ -14,6 +14,7 @@ mod moves;
 mod reason;
 mod rebalance;
 mod rooms;
+mod same;
 mod verbs;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use netloom_model::id::{HostId, NodeId, NodeUid, WireId};
 use netloom_model::kind::Catalogue;
 use netloom_model::naming;
+use netloom_model::observed::{NEEDS_IMAGE, Observed, Phase};
 use netloom_model::plan::{Action, Object, Plan, Rejection, Verb};
 use netloom_model::slice::spec_hash;
 use netloom_model::spec::{FileEntry, LabSpec, LinkSpec, NetworkMode, NodeSpec};
@@ -34,6 +36,7 @@ pub use self::moves::{MOVE_FAILED, Moves, move_nodes, on_host};
 pub use self::reason::tell_left_out;
 pub use self::rebalance::rebalanced;
 use self::rooms::{overgrown, placement};
+pub use self::same::different;
 pub use self::verbs::{NodeChange, change_nodes};
 use crate::across::{self, Reach};
 use crate::place::{Asks, Need, Room, is_elsewhere, is_policy};
@@ -306,12 +309,20 @@ fn changed_in_place(
         node.spec = spec.into();
     }
     reasons.extend(contents);
-    if ctx.asked && node.image_step == ImageStep::Failed {
+    if ctx.asked && (node.image_step == ImageStep::Failed || lacks_image(node)) {
         node.image_step = ImageStep::Waiting;
         node.image_detail = String::new();
         reasons.push("its image is looked for again".to_owned());
     }
     (!reasons.is_empty()).then(|| (verb, reasons.join(", ")))
+}
+
+/// True for a container that cannot be made again, since its host has lost what it was made from.
+fn lacks_image(node: &NodeRow) -> bool {
+    let says = |o: &Observed| o.phase == Phase::Failed && o.detail.starts_with(NEEDS_IMAGE);
+    node.runtime == Runtime::Docker
+        && node.image_step == ImageStep::Ready
+        && node.observed.as_ref().is_some_and(says)
 }
 
 /// Makes the nodes anew that share the network namespace of one that is: a container cannot change whose it has.

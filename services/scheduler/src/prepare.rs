@@ -30,7 +30,7 @@ use tracing::Instrument as _;
 
 use crate::client::{HostClient, ImageUse, StoredBlob, Verdict};
 use crate::error::{Error, Result};
-use crate::plan::take_over;
+use crate::plan::{different, take_over};
 use crate::rows::{ImageStep, LabRows, NodeRow, now_us};
 use crate::scheduler::Scheduler;
 
@@ -261,7 +261,7 @@ async fn fetch_again(core: &Scheduler, client: &HostClient, nodes: &[NodeRow]) -
     outcome
 }
 
-/// Notes that the images of these nodes are there. What is to take the place of another is ready only when its host would take it.
+/// Notes that the images of these nodes are there. What is to take the place of another is ready only when its host would take it, and none is that would be made from other bytes than what is on another host.
 async fn are_ready(
     core: &Scheduler,
     lab: LabUid,
@@ -280,11 +280,18 @@ async fn are_ready(
         }
         None => Vec::new(),
     };
+    let deploy = core.store.active_operations().into_iter().find(|o| o.lab_uid == lab);
+    let actions = deploy.as_ref().map(|o| o.plan.actions.as_slice()).unwrap_or_default();
+    let architecture = |host: &HostId| {
+        core.world.host(host, |v| v.compute.inventory.architecture.clone()).unwrap_or_default()
+    };
     core.change("scheduler.image", lab, |rows| {
+        let differs = different(rows, actions, nodes, architecture);
         pin(rows, nodes);
         step(rows, &uids, ImageStep::Ready, "");
-        for r in &refused {
-            step(rows, &[r.uid], ImageStep::Failed, &r.message);
+        let refused = refused.iter().map(|r| (r.uid, r.message.clone()));
+        for (uid, why) in refused.chain(differs) {
+            step(rows, &[uid], ImageStep::Failed, &why);
         }
         take_over(rows, &core.catalogue, now_us());
     })

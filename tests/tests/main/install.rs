@@ -139,6 +139,101 @@ fn what_is_installed_runs_a_lab_with_the_rights_of_its_unit_and_goes_without_a_t
     assert_eq!(all_below(&top), BTreeSet::new());
 }
 
+/// What is said in a unit, by one of its keys.
+fn said<'u>(unit: &'u str, key: &str) -> Vec<&'u str> {
+    unit.lines().filter_map(|l| l.strip_prefix(key)?.strip_prefix('=')).collect()
+}
+
+/// The units of the programs that run nodes.
+fn units_of_hosts() -> [(&'static str, String); 2] {
+    ["netloomd", "netloom-host"].map(|name| {
+        let file = root().join(format!("deploy/systemd/{name}.service"));
+        (name, std::fs::read_to_string(file).expect("a unit"))
+    })
+}
+
+/// Its rights were too few for trying KVM as libvirt's user, and every machine of an installed netloom was emulated.
+#[test]
+fn kvm_can_be_tried_as_libvirts_user_with_the_rights_of_the_units() {
+    const PROBE: &str = "NETLOOM_TEST_PROBE";
+    let test = "main::install::kvm_can_be_tried_as_libvirts_user_with_the_rights_of_the_units";
+    // `nobody`, as Debian has it.
+    let user = (65534, 65534);
+    if let Some(program) = std::env::var_os(PROBE) {
+        // Whether KVM works here is not asked: the device is a file, and the emulator is a script that ends like a guest does that has booted.
+        let program = PathBuf::from(program);
+        let emulator = netloom_kvm::Emulator { program: program.clone(), runs_as: Some(user) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        assert_eq!(runtime.block_on(netloom_kvm::works(&program, &emulator)), Ok(()));
+        return;
+    }
+    if !crate::real(test) {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = dir.path().join("emulator");
+    let disk = r#"disk=${!#}; disk=${disk#file=}; echo >"${disk%%,*}""#;
+    let script =
+        format!("#!/bin/bash\nset -e\n[ $(id -u):$(id -g) = {}:{} ]\n{disk}\nexit 33\n", user.0, user.1);
+    std::fs::write(&program, script).expect("a script");
+    for path in [dir.path(), &program] {
+        std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .expect("its mode");
+    }
+    let myself = std::env::current_exe().expect("this program").display().to_string();
+    for (name, unit) in units_of_hosts() {
+        let through = rights_of(&unit);
+        let run = |through: &[String]| {
+            let mut command = Command::new(&through[0]);
+            command.args(&through[1..]).args([&myself, "--exact", test]).env(PROBE, &program);
+            run_with_input(&mut command, "")
+        };
+        let output = run(&through);
+        assert!(output.ok(), "{name}: {}{}", output.stdout, output.stderr);
+        assert!(output.stdout.contains("1 passed"), "it was run: {}", output.stdout);
+        for right in ["chown", "setuid", "setgid"] {
+            let less: Vec<String> =
+                through.iter().map(|word| word.replace(&format!(",+{right}"), "")).collect();
+            assert!(!run(&less).ok(), "{name}: {right} is not needed");
+        }
+    }
+}
+
+/// What is opened on a host stands in the units, which let nothing else through.
+#[test]
+fn devices_that_the_programs_open_are_allowed_by_the_units() {
+    let root = &root();
+    let sources = ["crates", "services", "netloomd", "netloom-host", "gateway"];
+    let files = sources
+        .iter()
+        .flat_map(|top| all_below(&root.join(top)).into_iter().map(move |f| root.join(top).join(f)));
+    let mut named = BTreeSet::new();
+    for file in files {
+        let path = file.display().to_string();
+        let is_test = path.contains("/tests/") || path.ends_with("/tests.rs") || path.contains("/testing");
+        if !path.ends_with(".rs") || !path.contains("/src/") || is_test {
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).expect("a source");
+        let program = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        let code = program.lines().filter(|line| !line.trim_start().starts_with("//"));
+        named.extend(
+            code.flat_map(|line| line.split("\"/dev/").skip(1))
+                .filter_map(|rest| rest.split('"').next())
+                .map(str::to_owned),
+        );
+    }
+    // What Docker opens for nodes, and what each policy of systemd lets through.
+    let others = ["net/tun", "fuse", "null", "pts/"];
+    named.retain(|device| !others.contains(&device.as_str()));
+    let opened: Vec<String> = named.iter().map(|device| format!("/dev/{device} rw")).collect();
+    assert!(opened.contains(&"/dev/kvm rw".to_owned()), "the sources were read: {opened:?}");
+    for (name, unit) in units_of_hosts() {
+        assert_eq!(said(&unit, "DevicePolicy"), ["closed"], "{name}");
+        assert_eq!(said(&unit, "DeviceAllow"), opened, "{name}");
+    }
+}
+
 /// Node `u1` does not run as root: to end what it runs takes a right.
 fn a_command_of_another_user_ends_with_its_caller(sandbox: &Sandbox, lab: &str) {
     let seconds = format!("{}", 1_000_000_000 + u64::from(std::process::id()));

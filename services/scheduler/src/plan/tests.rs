@@ -415,3 +415,24 @@ fn another_plane_is_a_change_of_links_and_of_no_node() {
     let made = go(&empty(), &impaired, &rooms).rows;
     assert!(go(&made, &LabSpec { plane: Some(Plane::Ovs), ..impaired }, &rooms).plan.actions.is_empty());
 }
+
+#[test]
+fn a_container_whose_image_its_host_has_lost_is_judged_anew_when_it_is_deployed_again() {
+    let rooms = [room(4_000)];
+    let mut rows = go(&empty(), &pair(), &rooms).rows;
+    for node in rows.nodes.values_mut() {
+        let mut observed = Observed::absent(node.uid, rows.lab.uid);
+        observed.phase = Phase::Failed;
+        if node.id.as_str() == "a" {
+            observed.detail = format!("{NEEDS_IMAGE} sha256:1, which i was when it was deployed");
+        }
+        (node.image_step, node.observed) = (ImageStep::Ready, Some(observed));
+    }
+    let catalogue = Catalogue::embedded();
+    let by_itself = Context { catalogue: &catalogue, rooms: &rooms, asked: false, revive: false, now: 9 };
+    assert_eq!(verbs(&plan(&rows, &pair(), by_itself)), [], "nobody has asked for another");
+    let again = go(&rows, &pair(), &rooms);
+    assert_eq!(verbs(&again), [(Verb::Update, "a", "its image is looked for again")]);
+    let steps = ["a", "b"].map(|id| again.rows.node(id).unwrap().image_step);
+    assert_eq!(steps, [ImageStep::Waiting, ImageStep::Ready]);
+}

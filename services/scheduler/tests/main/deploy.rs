@@ -244,6 +244,39 @@ async fn an_image_is_fetched_once_and_one_that_cannot_be_had_fails_its_nodes_onl
     assert_eq!(operation.state(), p::OperationState::Succeeded, "{operation:?}");
 }
 
+/// Two hosts made nodes of one deploy from what each had found under a name, and nobody was told.
+#[tokio::test]
+async fn nodes_of_one_deploy_are_made_from_the_same_on_all_hosts() {
+    let world = World::with(&["h1", "h2"], "").await;
+    for (host, others) in world.hosts.iter().zip([false, true]) {
+        host.with(|s| {
+            s.pullable.insert("far:1".into());
+            s.pulls_others = others;
+        });
+    }
+    let mut lab = spec(2, &[]);
+    for node in &mut lab.nodes {
+        (node.cpu_request_millis, node.image) = (3_000, "far:1".into());
+    }
+    let operation = world.deploy("same", lab.clone()).await;
+    assert_eq!(operation.state(), p::OperationState::Failed);
+    let error = operation.error.unwrap().message;
+    let digests = ["far:1", "far:1 of others"].map(|meant| Digest::of(meant.as_bytes()).to_string());
+    for part in ["on host h1", "on host h2", "push the one that is meant", &digests[0], &digests[1]] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let running = || world.hosts.iter().map(|host| host.running().len()).sum::<usize>();
+    assert_eq!(running(), 1, "what came first runs");
+    // Who has read that and deploys again means it.
+    let operation = world.deploy("same", lab.clone()).await;
+    assert_eq!(
+        (operation.state(), actions(&operation).len()),
+        (p::OperationState::Succeeded, 1),
+        "{operation:?}"
+    );
+    assert_eq!(running(), 2);
+}
+
 /// A base image that was set aside was fetched for nodes about to be made only: one that was there could not be started again, and nobody fetched it.
 #[tokio::test]
 async fn an_image_that_is_gone_from_under_a_disk_is_fetched_again_by_its_digest() {

@@ -92,10 +92,11 @@ pub(super) fn program(image_entrypoint: Vec<String>, image_cmd: Vec<String>, spe
     program
 }
 
-/// The container's configuration.
+/// The container's configuration; `image` is what Docker is to make it from.
 pub(super) fn body(
     instance: &Instance,
     owner: Owner,
+    image: &str,
     network: &Network<'_>,
     program: Vec<String>,
     mounts: Vec<Mounted>,
@@ -118,7 +119,7 @@ pub(super) fn body(
         .map(|(name, value)| (name.to_owned(), value)),
     );
     ContainerCreateBody {
-        image: Some(spec.image.clone()),
+        image: Some(image.to_owned()),
         // The host name goes with the namespace: Docker refuses one where another's is shared.
         hostname: (!matches!(network, Network::Shared(_))).then(|| hostname(instance).to_owned()),
         user: some(spec.user.clone()),

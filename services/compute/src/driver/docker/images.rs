@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bollard::models::CreateImageInfo;
+use bollard::Docker;
+use bollard::models::{CreateImageInfo, ImageInspect};
 use bollard::query_parameters::{
-    CreateImageOptionsBuilder, ImportImageOptionsBuilder, TagImageOptionsBuilder,
+    CreateImageOptionsBuilder, ImportImageOptionsBuilder, InspectContainerOptions, TagImageOptionsBuilder,
 };
 use bytes::BytesMut;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use netloom_image::loadable::{Loadable, loadable};
+use netloom_model::observed::NEEDS_IMAGE;
+use netloom_model::slice::Instance;
 use tokio::fs::File;
 use tokio::io::AsyncReadExt as _;
 
+use super::read::has_run;
 use super::{DockerDriver, status};
 use crate::driver::{Image, ImageFormat};
 use crate::error::Error;
@@ -38,6 +42,51 @@ impl DockerDriver {
                 }))
             }
         }
+    }
+
+    /// What a container is made from, and how it is said to Docker: by its name, which is what people are shown then, as long as that means what was judged; else by its id.
+    pub(super) async fn image_of<'i>(
+        &self,
+        client: &Docker,
+        instance: &'i Instance,
+    ) -> Result<(&'i str, ImageInspect), Error> {
+        let (name, judged) = (instance.spec.image.as_str(), instance.image_digest.as_str());
+        let find = async |reference: &str| match client.inspect_image(reference).await {
+            Err(e) if status(&e) == Some(404) => Ok(None),
+            other => other.map(Some).map_err(|e| self.error(e)),
+        };
+        let named = find(name).await?;
+        if judged.is_empty() {
+            return Ok((name, named.ok_or_else(|| Error::ImageMissing(name.to_owned()))?));
+        }
+        if let Some(image) = named.filter(|image| image.id.as_deref() == Some(judged)) {
+            return Ok((name, image));
+        }
+        let lost = || {
+            Error::ImageLost(format!(
+                "{NEEDS_IMAGE} {judged}, which {name} was when it was deployed and which Docker has no more: load it there, or deploy again to take what {name} is now"
+            ))
+        };
+        Ok((judged, find(judged).await?.ok_or_else(lost)?))
+    }
+
+    /// A name may have been moved to another image between a look at it and its use: what was made of that is not started.
+    pub(super) async fn refuse_other_image(
+        &self,
+        client: &Docker,
+        id: &str,
+        instance: &Instance,
+    ) -> Result<(), Error> {
+        if instance.image_digest.is_empty() {
+            return Ok(());
+        }
+        let made = client.inspect_container(id, None::<InspectContainerOptions>).await;
+        let made = made.map_err(|e| self.error(e))?;
+        if made.image.as_deref() == Some(&instance.image_digest) || made.state.is_some_and(|s| has_run(&s)) {
+            return Ok(());
+        }
+        self.remove_container(id).await?;
+        Err(Error::Busy(format!("{} has just become another image; it is made anew", instance.spec.image)))
     }
 
     pub(super) async fn pull_image(
@@ -92,7 +141,7 @@ impl DockerDriver {
     /// An image that is alone in its archive gets the name that it is asked for by; of several, the archive has to say which is meant.
     pub(super) async fn adopt_image(&self, reference: &str, image_ids: &[String]) -> Result<bool, Error> {
         let named = self.inspect_image(reference).await?;
-        if named.is_some_and(|image| image_ids.contains(&image.digest)) {
+        if named.as_ref().is_some_and(|image| image_ids.contains(&image.digest)) {
             return Ok(true);
         }
         let ([id], false) = (image_ids, reference.contains('@')) else { return Ok(false) };
@@ -103,6 +152,14 @@ impl DockerDriver {
         let Some((repo, tag)) = tagged.rsplit_once(':') else { return Ok(false) };
         let options = TagImageOptionsBuilder::default().repo(repo).tag(tag).build();
         self.client().await?.tag_image(id, Some(options)).await.map_err(|e| self.error(e))?;
+        if let Some(before) = named {
+            tracing::info!(
+                reference,
+                image = id,
+                before = before.digest,
+                "a name is what the store means by it"
+            );
+        }
         Ok(true)
     }
 }

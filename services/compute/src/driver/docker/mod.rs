@@ -154,12 +154,7 @@ impl DockerDriver {
         policy::check(&instance.spec, &self.config)?;
         let network = create::network(instance, shares)?;
         let client = self.client().await?;
-        let image = match client.inspect_image(&instance.spec.image).await {
-            Err(e) if status(&e) == Some(404) => {
-                return Err(Error::ImageMissing(instance.spec.image.clone()));
-            }
-            other => other.map_err(|e| self.error(e))?,
-        };
+        let (reference, image) = self.image_of(&client, instance).await?;
         fail_point::pass("compute.node-files", "before");
         let mut mounts = self.mounts.put(instance).await?;
         fail_point::pass("compute.node-files", "after");
@@ -180,12 +175,15 @@ impl DockerDriver {
                 instance.spec.image
             )));
         }
-        let body = create::body(instance, self.owner, &network, program, mounts, &kernel::Kernel::read());
+        let kernel = kernel::Kernel::read();
+        let body = create::body(instance, self.owner, reference, &network, program, mounts, &kernel);
         let options = CreateContainerOptionsBuilder::default().name(&instance.name).build();
-        match client.create_container(Some(options), body).await {
-            Err(e) if status(&e) == Some(409) => self.taken(&client, &instance.name, instance).await,
-            other => Ok(other.map_err(|e| self.error(e))?.id),
-        }
+        let id = match client.create_container(Some(options), body).await {
+            Err(e) if status(&e) == Some(409) => self.taken(&client, &instance.name, instance).await?,
+            other => other.map_err(|e| self.error(e))?.id,
+        };
+        self.refuse_other_image(&client, &id, instance).await?;
+        Ok(id)
     }
 
     /// The name is taken: by this very instance (made by a call whose answer was lost), by an earlier one of ours that is about to go, or by somebody else.

@@ -82,7 +82,10 @@ pub fn domain(m: &Machine<'_>) -> String {
     line(w, 1, if m.vm.efi { "<os firmware='efi'>" } else { "<os>" });
     line(w, 2, &format!("<type arch='x86_64' machine='{}'>hvm</type>", m.vm.machine.as_str()));
     if m.vm.efi {
-        line(w, 2, "<loader secure='no'/>");
+        // Any that does not insist on what is signed: no vendor's disk is.
+        line(w, 2, "<firmware>");
+        line(w, 3, "<feature enabled='no' name='secure-boot'/>");
+        line(w, 2, "</firmware>");
         if let Some(nvram) = m.nvram {
             line(w, 2, &format!("<nvram>{}</nvram>", text(&nvram.to_string_lossy())));
         }

@@ -8,4 +8,5 @@ mod netns;
 mod network;
 mod options;
 mod outage;
+mod pinned;
 mod remembered;

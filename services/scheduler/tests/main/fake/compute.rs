@@ -275,8 +275,9 @@ impl ComputeService for Host {
             s.aside_images.retain(|aside| !reference.ends_with(&**aside));
             s.spoiled_images.retain(|spoiled| !reference.ends_with(&**spoiled));
         });
+        let meant = format!("{reference}{}", if self.read(|s| s.pulls_others) { " of others" } else { "" });
         let facts = pc::ImageFacts {
-            digest: Digest::of(reference.as_bytes()).to_string(),
+            digest: Digest::of(meant.as_bytes()).to_string(),
             reference,
             runtime: request.runtime,
             present: true,

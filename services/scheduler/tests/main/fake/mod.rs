@@ -72,6 +72,8 @@ pub struct State {
     pub files: BTreeMap<String, Vec<u8>>,
     pub images: BTreeSet<String>,
     pub pullable: BTreeSet<String>,
+    /// True: names mean other images here than elsewhere.
+    pub pulls_others: bool,
     /// True: images that are being fetched do not come.
     pub hold_pulls: bool,
     /// True: which images there are is not said yet.

@@ -14,7 +14,8 @@ fn json_of(instance: &Instance, mounts: Vec<Mounted>) -> Value {
 
 fn made(instance: &Instance, network: Network<'_>, owner: Owner, mounts: Vec<Mounted>) -> Value {
     let kernel = Kernel { has_ipv6: true, ..Kernel::default() };
-    let body = body(instance, owner, &network, words("/bin/frr start"), mounts, &kernel);
+    let program = words("/bin/frr start");
+    let body = body(instance, owner, &instance.spec.image, &network, program, mounts, &kernel);
     let mut value = serde_json::to_value(body).unwrap();
     drop_nulls(&mut value);
     value

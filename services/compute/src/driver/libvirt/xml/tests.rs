@@ -1,8 +1,9 @@
 use super::*;
 use crate::driver::libvirt::identity::tests::identity;
 use crate::driver::libvirt::medium;
-use netloom_model::kind::{Catalogue, Startup};
+use netloom_model::kind::{Catalogue, Kind, Startup};
 use netloom_model::spec::NodeSpec;
+use netloom_service::testing::libvirt::Libvirtd;
 
 /// The XML of a machine of this kind with so many NICs.
 fn of_kind(kind: &str, kvm: bool, nics: usize) -> String {
@@ -31,7 +32,8 @@ fn of_kind(kind: &str, kvm: bool, nics: usize) -> String {
         medium: medium(&catalogue.get(kind).unwrap().config.startup),
         nics: &nics,
         console_log: Path::new("/d/instances/u/console/7.log"),
-        nvram: None,
+        // One that came from another host brings it.
+        nvram: (nics.len() > 1).then_some(Path::new("/d/instances/u/nvram.fd")),
     })
 }
 
@@ -75,6 +77,42 @@ fn no_disk_of_any_kind_has_a_cache() {
         }
     }
     assert!(disks > 40, "all kinds were looked at: {disks}");
+}
+
+/// Which machine types, buses, NIC models and processors go together is for libvirt and QEMU to say.
+#[test]
+fn libvirt_takes_the_machine_of_each_kind() {
+    let test = "libvirt_takes_the_machine_of_each_kind";
+    if !["libvirt", "root"].iter().all(|need| netloom_service::testing::require(test, need)) {
+        return;
+    }
+    let libvirtd = Libvirtd::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("domain.xml").display().to_string();
+    let catalogue = Catalogue::embedded();
+    let mut refused = Vec::new();
+    let has_firmware = netloom_service::testing::require(test, "efi");
+    let is_looked_at = |k: &&Kind| k.vm.as_ref().is_some_and(|vm| has_firmware || !vm.efi);
+    for kind in catalogue.kinds().filter(is_looked_at) {
+        // Without the device libvirt knows of no KVM.
+        let ways = [(false, 1), (false, 3), (true, 3)]
+            .into_iter()
+            .filter(|(kvm, _)| !kvm || Path::new("/dev/kvm").exists());
+        for (kvm, nics) in ways {
+            std::fs::write(&file, of_kind(&kind.name, kvm, nics)).unwrap();
+            // The second also makes QEMU's command line of it, as a start does.
+            for command in
+                [["define", "--validate", file.as_str()], ["domxml-to-native", "qemu-argv", file.as_str()]]
+            {
+                let said = libvirtd.virsh(&command).err();
+                refused.extend(
+                    said.map(|said| format!("{} kvm={kvm} nics={nics} {}: {said}", kind.name, command[0])),
+                );
+            }
+            let _ = libvirtd.virsh(&["undefine", "--nvram", "netloom-x-r1"]);
+        }
+    }
+    assert!(refused.is_empty(), "{}", refused.join(""));
 }
 
 #[test]
