@@ -322,7 +322,7 @@ fn lacks_image(node: &NodeRow) -> bool {
     let says = |o: &Observed| o.phase == Phase::Failed && o.detail.starts_with(NEEDS_IMAGE);
     node.runtime == Runtime::Docker
         && node.image_step == ImageStep::Ready
-        && node.observed.as_ref().is_some_and(says)
+        && node.observed.as_deref().is_some_and(says)
 }
 
 /// Makes the nodes anew that share the network namespace of one that is: a container cannot change whose it has.

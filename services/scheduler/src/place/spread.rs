@@ -3,7 +3,7 @@
 //! A list taken node by node, each to the bin of most of its neighbours, sees one step far: it begins many clusters in one bin, fills it, and cuts
 //! all of them. So the multilevel way of graph partitioners is taken: linked items are merged into clusters of at most a bin's size, level by level; the
 //! clusters are put into bins; then each merging is undone, and at every level items move, or change places, wherever that leaves fewer links between bins.
-//! The node by node list, improved the same way, is tried as well, and the better of the two is taken: most items placed, then fewest links cut.
+//! The node by node list, improved the same way, is tried as well, and the best is taken: most items placed, then fewest links cut.
 
 mod filling;
 mod level;
@@ -75,9 +75,12 @@ pub fn spread(problem: &Problem) -> Vec<Option<usize>> {
     let fine = Level::of(problem);
     let nowhere = vec![NOWHERE; fine.len()];
     let listed = fill(problem, &classes, &fine, &nowhere);
+    let by_links = problem.likes.iter().any(|suits| !suits.is_empty()).then(|| by_links(problem));
     let mut best = through_clusters(problem, &mut classes, &fine, nowhere);
-    if listed.worth(&fine) > best.worth(&fine) {
-        best = listed;
+    for listed in [Some(listed), by_links].into_iter().flatten() {
+        if listed.worth(&fine) > best.worth(&fine) {
+            best = listed;
+        }
     }
     // Once more with clusters that stay within their bins: what is moved then is other than before.
     for _ in 0..CYCLES {
@@ -88,6 +91,15 @@ pub fn spread(problem: &Problem) -> Vec<Option<usize>> {
         best = again;
     }
     best.at.iter().map(|bin| (*bin != NOWHERE).then_some(*bin as usize)).collect()
+}
+
+/// The list that knows nothing of what suits: that decides where links do not, and may begin a cluster where there is no room for the rest of it.
+fn by_links(problem: &Problem) -> Filling {
+    let mut plain = problem.clone();
+    plain.likes.clear();
+    plain.items.iter_mut().for_each(|item| item.likes.clear());
+    let fine = Level::of(&plain);
+    fill(&plain, &Classes::new(&plain), &fine, &vec![NOWHERE; fine.len()])
 }
 
 /// How often a good answer is taken for the start of another. A third time finds next to nothing.

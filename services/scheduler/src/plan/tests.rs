@@ -426,7 +426,7 @@ fn a_container_whose_image_its_host_has_lost_is_judged_anew_when_it_is_deployed_
         if node.id.as_str() == "a" {
             observed.detail = format!("{NEEDS_IMAGE} sha256:1, which i was when it was deployed");
         }
-        (node.image_step, node.observed) = (ImageStep::Ready, Some(observed));
+        (node.image_step, node.observed) = (ImageStep::Ready, Some(observed.into()));
     }
     let catalogue = Catalogue::embedded();
     let by_itself = Context { catalogue: &catalogue, rooms: &rooms, asked: false, revive: false, now: 9 };
