@@ -14,7 +14,11 @@ use crate::rig::{Rig, Undo, connect};
 /// Builds an image of this name, which tells itself from others; its id.
 fn build(name: &str, which: &str) -> String {
     let mut build = Command::new("docker");
-    build.args(["build", "--quiet", "--tag", name, "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    build
+        .args(["build", "--quiet", "--tag", name, "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
     let mut build = build.spawn().unwrap();
     let text = format!("FROM {NAME}\nENV WHICH={which}\n");
     build.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
