@@ -55,6 +55,7 @@ mod main {
     pub mod oversubscribed;
     pub mod planes;
     pub mod reboot;
+    pub mod refused_images;
     pub mod repair;
     pub mod second_day;
     pub mod silent;

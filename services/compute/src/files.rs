@@ -46,14 +46,6 @@ impl Files {
         Ok(Files { root, uploads: AtomicU64::new(0), removed: Mutex::default() })
     }
 
-    /// Bytes that the disk has room for.
-    pub fn room(&self) -> Result<u64, Error> {
-        let failed =
-            |e: nix::Error| Error::host(format!("cannot ask for room at {}", self.root.display()), e);
-        let disk = nix::sys::statvfs::statvfs(&self.root).map_err(failed)?;
-        Ok(disk.blocks_available().saturating_mul(disk.fragment_size()))
-    }
-
     fn lab(&self, lab: LabUid) -> PathBuf {
         self.root.join(lab.to_string())
     }

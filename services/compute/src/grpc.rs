@@ -173,7 +173,7 @@ impl ComputeService for Grpc {
             let runtime = query.runtime();
             images.push(images::facts(&self.host, query.reference, runtime, &query.digest).await?);
         }
-        let room_bytes = self.host.files.room().inspect_err(|e| tracing::warn!("{e}")).ok();
+        let room_bytes = self.host.images.room().await.inspect_err(|e| tracing::warn!("{e}")).ok();
         Ok(Response::new(p::InspectImagesResponse { images, room_bytes }))
     }
 

@@ -116,6 +116,11 @@ impl Images {
         self.on_shelf(move |shelf| shelf.look(&digest)).await
     }
 
+    /// Bytes that there is room for where images come to, which may be a disk of its own.
+    pub async fn room(&self) -> Result<u64, Error> {
+        self.on_shelf(|shelf| shelf.room()).await
+    }
+
     /// Brings an image to the runtime that this driver runs, telling its progress in words.
     pub fn pull(
         self: Arc<Self>,

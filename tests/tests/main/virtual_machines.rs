@@ -112,9 +112,10 @@ fn example(lab: &str) -> String {
     })
 }
 
-/// How long libvirt hangs, and how long what must not wait for it may take for the 99th in 100.
+/// How long libvirt hangs, how long what must not wait for it may take for the 99th in 100, and how often it is measured again at most, for a third of the time.
 const STALL: Duration = Duration::from_secs(30);
 const QUICK: Duration = Duration::from_millis(50);
+const AGAIN: usize = 4;
 
 /// Once every call of libvirt froze every endpoint. How long the 99th in 100 takes of calls that must not wait for it, health and a list, made for so long.
 fn p99(sandbox: &Sandbox, lab: &str, time: Duration) -> Duration {
@@ -187,16 +188,22 @@ fn libvirt_hangs(sandbox: &Sandbox, libvirtd: &Libvirtd, lab: &str, meanwhile: i
         meanwhile();
         measured.join().expect("all is answered")
     });
-    // Once more where the machine was busy with something else.
-    let stalled = if first < QUICK { first } else { p99(sandbox, lab, STALL / 3) };
+    // Who waits for what hangs is slow each time; a machine that is busy with something else, now and then.
+    let mut stalled = first;
+    for _ in 0..AGAIN {
+        if stalled >= QUICK {
+            stalled = stalled.min(p99(sandbox, lab, STALL / 3));
+        }
+    }
     eventually("what hangs is unknown", BOUND, || state("v1") == "NODE_STATE_UNKNOWN");
     assert_eq!(state("r1"), "NODE_STATE_READY");
     libvirtd.thaw();
     let ready = || ["v1", "v2"].map(state).iter().all(|state| state == "NODE_STATE_READY");
     eventually("all is as it was", BOUND, ready);
     assert_eq!(started(), before, "nothing was started again");
-    // Where it still is, calls are slow whether libvirt hangs or not.
-    let bar = if stalled < QUICK { QUICK } else { 2 * p99(sandbox, lab, STALL / 3) };
+    // Only where calls are slow whether libvirt hangs or not they may be so.
+    let without = if stalled < QUICK { Duration::ZERO } else { p99(sandbox, lab, STALL / 3) };
+    let bar = if without < QUICK { QUICK } else { 2 * without };
     assert!(
         stalled < bar,
         "of calls that must not wait for libvirt the 99th in 100 took {stalled:?}, not {bar:?}"

@@ -22,7 +22,16 @@ impl Libvirtd {
     }
 
     /// The same by a command that runs `unshare` elsewhere, for instance in another network namespace.
-    pub fn start_by(mut unshare: Command) -> Libvirtd {
+    pub fn start_by(unshare: Command) -> Libvirtd {
+        Libvirtd::start_as(unshare, "plain")
+    }
+
+    /// One as distributions have it: QEMU runs as a user of its own, and the log daemon writes consoles in its place.
+    pub fn distributed() -> Libvirtd {
+        Libvirtd::start_as(Command::new("unshare"), "distributed")
+    }
+
+    fn start_as(mut unshare: Command, flavour: &str) -> Libvirtd {
         // Short: paths of sockets below it must stay under 108 bytes.
         let dir = (0..)
             .map(|n| PathBuf::from(format!("/tmp/nlv{}-{n}", std::process::id())))
@@ -31,6 +40,7 @@ impl Libvirtd {
         let mut child = unshare
             .args(["--mount", "bash", "-c", SCRIPT, "libvirtd.sh"])
             .arg(&dir)
+            .arg(flavour)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -105,7 +105,7 @@ pub async fn bring(images: &Images, stored: &Stored, tell: &watch::Sender<State>
 
 /// Refuses what there is no room for, before it comes.
 async fn room(images: &Images, stored: &Stored, offset: u64) -> Result<(), Error> {
-    let room = images.on_shelf(|shelf| shelf.room()).await?;
+    let room = images.room().await?;
     let wanted = stored.size_bytes.saturating_sub(offset);
     if wanted > room {
         let dir = images.shelf.dir().display();

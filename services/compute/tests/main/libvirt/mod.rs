@@ -3,6 +3,7 @@
 mod carrier;
 mod console;
 mod disks;
+mod distributed;
 mod handover;
 mod medium;
 mod mgmt;

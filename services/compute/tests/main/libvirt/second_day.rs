@@ -17,7 +17,7 @@ use super::handover::cabled;
 use crate::rig::{BOUND, NICS, Rig};
 
 /// What a command prints in the guest, asked over its console.
-async fn ask(rig: &Rig, one: &Instance, command: &str) -> String {
+pub async fn ask(rig: &Rig, one: &Instance, command: &str) -> String {
     let terminal = rig.libvirtd.unwrap().virsh(&["ttyconsole", &one.name]).unwrap();
     let mut terminal = std::fs::File::options().write(true).open(terminal.trim()).unwrap();
     let log = || async { rig.log(one.uid).await };
@@ -37,14 +37,14 @@ async fn sees(rig: &Rig, one: &Instance, nics: &str) {
 }
 
 impl Rig {
-    async fn snapshots(&self, uid: NodeUid) -> Vec<(String, bool)> {
+    pub async fn snapshots(&self, uid: NodeUid) -> Vec<(String, bool)> {
         let request = p::ListSnapshotsRequest { ticket: self.ticket(uid, "snapshot"), uid: uid.to_string() };
         let all = self.client.clone().list_snapshots(request).await.unwrap().into_inner().snapshots;
         assert!(all.iter().all(|s| s.taken_ns > 1_600_000_000_000_000_000 && s.size_bytes > 100_000));
         all.into_iter().map(|s| (s.id, s.has_memory)).collect()
     }
 
-    async fn keep(&self, uid: NodeUid, name: &str) -> Result<p::DiskSnapshot, tonic::Status> {
+    pub async fn keep(&self, uid: NodeUid, name: &str) -> Result<p::DiskSnapshot, tonic::Status> {
         self.keep_once(uid, name, "").await
     }
 
@@ -68,7 +68,7 @@ impl Rig {
     }
 
     /// Asks for it and waits until it is ready in this restart.
-    async fn ready_again(&self, one: &Instance) -> Observed {
+    pub async fn ready_again(&self, one: &Instance) -> Observed {
         self.ensure(std::slice::from_ref(one)).await;
         let (restarts, hash) = (one.restarts, one.spec_hash.clone());
         let runs = |o: &Observed| o.phase == Phase::Running && o.restarts == restarts && o.spec_hash == hash;
