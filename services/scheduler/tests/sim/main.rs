@@ -137,7 +137,9 @@ fn tell_all<F: Future<Output = ()>>(seeds: Range<u64>, story: impl Fn(u64) -> F 
     if let Err((seed, why)) = machine::tell_all(seeds, story) {
         let thread = std::thread::current();
         let test = thread.name().unwrap_or_default();
-        panic!("seed {seed} (again, aloud: NETLOOM_SEED={seed} cargo test -p netloom-scheduler --test sim {test}):\n{why}");
+        panic!(
+            "seed {seed} (again, aloud: NETLOOM_SEED={seed} cargo test -p netloom-scheduler --test sim {test}):\n{why}"
+        );
     }
 }
 
