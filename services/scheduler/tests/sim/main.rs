@@ -57,6 +57,9 @@ async fn story(seed: u64) {
             world.start();
         }
         world.mend();
+        if world.has_strays() {
+            people.wishes.values_mut().for_each(|wish| *wish = Wish::Either);
+        }
         end(&world, &mut people).await;
     })
     .await;
@@ -84,6 +87,9 @@ async fn end(world: &World, people: &mut People<'_>) {
     for machine in &world.machines {
         people.set_cordoned(&machine.host.name, false).await;
     }
+    until_well(world, people).await;
+    // Who waits is placed again by then, also where it is not looked whether there is room.
+    sleep(Duration::from_secs(15)).await;
     until_well(world, people).await;
     let specs: Vec<_> = people
         .wishes

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use netloom_database::Database;
@@ -77,6 +77,8 @@ pub struct World {
     registry: Arc<Wire>,
     /// The way of those who ask to the scheduler.
     people: Arc<Wire>,
+    /// Whether somebody gave up waiting for an answer: that call may still be carried out, after what was asked since.
+    gave_up: AtomicBool,
     connector: Connector,
     config: String,
     disk: tempfile::TempDir,
@@ -140,7 +142,9 @@ impl World {
         listen(&connector, &"mem:registry".parse().unwrap(), routes).await;
         let scheduler = Mutex::new(None);
         let people = Wire::new(seed, "people");
-        let world = World { seed, machines, registry, people, connector, config, disk, count, scheduler };
+        let gave_up = AtomicBool::new(false);
+        let world =
+            World { seed, machines, registry, people, gave_up, connector, config, disk, count, scheduler };
         tell(format!("{} hosts", world.machines.len()));
         world.start();
         world
@@ -218,6 +222,11 @@ impl World {
         Database::File(self.disk_of(self.incarnation()).join("scheduler.db"))
     }
 
+    /// True when a call may be under way of which nobody waits for the answer.
+    pub fn has_strays(&self) -> bool {
+        self.gave_up.load(Ordering::Relaxed)
+    }
+
     fn client(&self) -> Option<Client> {
         self.scheduler.lock().unwrap().as_ref().map(|running| running.client.clone())
     }
@@ -248,6 +257,10 @@ impl World {
             }
             sleep(fate.after).await;
             let counts = incarnation == self.incarnation() && !self.is_down() && !fate.answer_is_lost;
+            if answer.is_err() {
+                tell("nobody answers; it is asked again".to_owned());
+                self.gave_up.store(true, Ordering::Relaxed);
+            }
             match answer {
                 Ok(Ok(answer)) if counts => return Ok(answer.into_inner()),
                 Ok(Err(status)) if counts && !is_lost(&status) => {
