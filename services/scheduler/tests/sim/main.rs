@@ -8,8 +8,8 @@
 //!
 //! | variable | |
 //! |---|---|
-//! | `NETLOOM_SEED` | tells this story alone, aloud |
-//! | `NETLOOM_SEEDS` | tells so many |
+//! | `NETLOOM_SEED` | tells this story, aloud |
+//! | `NETLOOM_SEEDS` | tells so many, from that one on |
 //!
 //! docs/decisions/0068-simulation.md says what is the same each time a seed is told.
 
@@ -27,7 +27,7 @@ mod wires;
 mod world;
 
 use std::ops::Range;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use netloom_proto::v1 as p;
 use tokio::time::sleep;
@@ -37,9 +37,7 @@ use crate::people::{People, Wish};
 use crate::world::{World, tell};
 
 /// How many stories are told when nobody says.
-const SEEDS: u64 = 240;
-/// So many seeds belong to a day.
-const DAY: u64 = 100_000;
+const SEEDS: u64 = 160;
 /// How often it is looked whether what must hold holds.
 const STEP: Duration = Duration::from_millis(100);
 /// How long it may take, when nothing fails any more, until everything is as asked for: longer than any call hangs.
@@ -149,15 +147,13 @@ fn tell_all<F: Future<Output = ()>>(seeds: Range<u64>, story: impl Fn(u64) -> F 
     }
 }
 
-/// The one seed that is asked for, or as many of this day's.
+/// The one seed that is asked for, or as many as are asked for from it on.
 fn seeds(count: u64) -> Range<u64> {
     let number = |name| std::env::var(name).ok().map(|n: String| n.parse::<u64>().expect("a number"));
-    if let Some(seed) = number("NETLOOM_SEED") {
-        return seed..seed + 1;
-    }
-    let since = SystemTime::UNIX_EPOCH.elapsed().expect("a clock that is set");
-    let first = since.as_secs() / 86_400 * DAY;
-    first..first + number("NETLOOM_SEEDS").unwrap_or(count)
+    let (first, seeds) = (number("NETLOOM_SEED"), number("NETLOOM_SEEDS"));
+    let count = seeds.unwrap_or(if first.is_some() { 1 } else { count });
+    let first = first.unwrap_or_default();
+    first..first + count
 }
 
 #[test]

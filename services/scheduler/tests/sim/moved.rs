@@ -17,7 +17,7 @@ use crate::{STEP, seeds, until_well, weather};
 
 const LAB: &str = "a";
 /// How many stories are told when nobody says.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 40;
 
 fn spec() -> p::LabSpec {
     let node = |id: &str, kind: &str| p::NodeSpec {
