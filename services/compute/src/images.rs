@@ -160,8 +160,9 @@ impl Images {
             return Ok(());
         }
         let _ = tell.send("loading it".to_owned()).await;
-        driver.load(reference, &self.shelf.path(&stored.digest)).await?;
-        if !driver.adopt(reference, &stored.image_ids).await? {
+        let is_meant = driver.load(reference, &self.shelf.path(&stored.digest)).await?;
+        // By the ids that the store knows; where Docker's are others, by what it says itself.
+        if !driver.adopt(reference, &stored.image_ids).await? && !is_meant {
             return Err(Error::PullFailed {
                 reference: reference.to_owned(),
                 message: format!(

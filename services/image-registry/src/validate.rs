@@ -198,11 +198,16 @@ pub fn judge_all<'k>(uses: &[ImageUse], known: impl Fn(&ImageUse) -> &'k Known) 
 
 /// Refuses what is other bytes than a host before has under the same name: nobody can say which of them is meant. Hosts of several architectures need several.
 fn refuse_different(uses: &[ImageUse], verdicts: &mut [Verdict]) {
-    let mut first: BTreeMap<(&str, &str), (&str, String)> = BTreeMap::new();
-    for (wanted, verdict) in uses.iter().zip(verdicts) {
+    let mut first: BTreeMap<(&str, Runtime, &str), (&str, String)> = BTreeMap::new();
+    // Who says never asks for what each host has.
+    let compared = |(wanted, verdict): &(&ImageUse, &mut Verdict)| {
+        wanted.policy != PullPolicy::Never && matches!(verdict, Verdict::Use { digest } if !digest.is_empty())
+    };
+    for (wanted, verdict) in uses.iter().zip(verdicts).filter(compared) {
         let Verdict::Use { digest } = &*verdict else { continue };
-        let ImageUse { node, reference, host, architecture, .. } = wanted;
-        let (other, theirs) = first.entry((reference, architecture)).or_insert((host, digest.clone()));
+        let ImageUse { node, reference, host, architecture, runtime, .. } = wanted;
+        let (other, theirs) =
+            first.entry((reference, *runtime, architecture)).or_insert((host, digest.clone()));
         if theirs != digest {
             let message = format!(
                 "node {node}: image {reference} is {digest} on host {host} and {theirs} on host {other}; push the one that is \
@@ -232,7 +237,10 @@ fn container(wanted: &ImageUse, reference: &Reference, known: &Known) -> Verdict
     if let Some(found) = here(wanted, known).find(|p| p.format == Format::Docker) {
         // What the name means in the store, it means on all hosts that can run it.
         let runs = archive.filter(|blob| is_for(&blob.architecture, &wanted.architecture));
-        let is_other = runs.is_some_and(|blob| !blob.image_ids.contains(&found.digest));
+        // Neither has every archive an id that can be known before it is loaded, nor every host's Docker ids that can be compared.
+        let is_other = runs.is_some_and(|blob| {
+            !found.digest.is_empty() && !blob.image_ids.is_empty() && !blob.image_ids.contains(&found.digest)
+        });
         if wanted.policy == PullPolicy::Always || (is_other && wanted.policy != PullPolicy::Never) {
             return pull();
         }

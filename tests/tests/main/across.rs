@@ -191,8 +191,7 @@ fn links_of_a_bridge_are_checked_with_frames_of_their_own_size() {
     let passes = |id: &str, places: usize| {
         eventually(&format!("all are seen everywhere on {id}"), BOUND, || {
             let checked = near.netloom(&["link", "check", &lab, id]).must().stdout;
-            assert_eq!(checked.matches(": frames pass").count(), 2, "{checked}");
-            checked.matches("10/10").count() == places
+            checked.matches(": frames pass").count() == 2 && checked.matches("10/10").count() == places
         });
     };
     passes("n2:eth1--sw:p2", 12);

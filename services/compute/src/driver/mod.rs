@@ -422,8 +422,8 @@ pub trait Driver: Send + Sync + 'static {
     fn image<'a>(&'a self, reference: &'a str, runtime: Runtime) -> Answer<'a, Option<Image>>;
     /// Fetches an image, telling its progress in words.
     fn pull<'a>(&'a self, reference: &'a str) -> Answer<'a, BoxStream<'static, Result<String, Error>>>;
-    /// Takes an archive of container images into the runtime's own store, for the sake of this reference.
-    fn load<'a>(&'a self, reference: &'a str, archive: &'a Path) -> Answer<'a, ()> {
+    /// Takes an archive of container images into the runtime's own store, for the sake of this reference; true when that means what came, as the runtime says.
+    fn load<'a>(&'a self, reference: &'a str, archive: &'a Path) -> Answer<'a, bool> {
         async move {
             Err(Error::Refused(format!("image {reference}: this runtime takes no {}", archive.display())))
         }

@@ -171,7 +171,7 @@ fn hosts_of_one_deploy_have_the_same_under_one_name() {
     let table = [
         (vec![plain("h1"), plain("h3")], vec!["USE", "USE"]),
         (vec![plain("h1"), plain("h2"), plain("h3")], vec!["USE", "IMAGE_DIFFERS", "USE"]),
-        (vec![plain("h1"), to("h2", PullPolicy::Never)], vec!["USE", "IMAGE_DIFFERS"]),
+        (vec![plain("h1"), to("h2", PullPolicy::Never)], vec!["USE", "USE"]),
         (vec![plain("h1"), to("h2", PullPolicy::Always)], vec!["USE", "PULL"]),
         (vec![plain("h1"), other_architecture], vec!["USE", "USE"]),
         (vec![plain("h1"), other_name], vec!["USE", "USE"]),

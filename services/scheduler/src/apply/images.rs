@@ -10,7 +10,7 @@ use netloom_model::state::Runtime;
 
 use crate::client::{HostClient, ImageFacts, ImageHost, ImageUse, Refused, Resolved, Verdict};
 use crate::error::{Error, Result};
-use crate::rows::{LabRows, NodeRow};
+use crate::rows::{ImageStep, LabRows, NodeRow};
 use crate::scheduler::Scheduler;
 use crate::slices::successors;
 
@@ -206,16 +206,18 @@ impl Scheduler {
 
 /// The images of nodes that are about to be made, or whose image is looked for again.
 pub(super) fn image_uses(before: &LabRows, after: &LabRows) -> Vec<ImageUse> {
-    let waited: BTreeSet<NodeUid> = before
-        .nodes
-        .values()
-        .filter(|n| n.host.is_some() && n.image_step != crate::rows::ImageStep::Failed)
-        .map(|n| n.uid)
-        .collect();
+    let is_looked_for = |n: &NodeRow| {
+        before.nodes.get(&n.uid).is_none_or(|was| match was.image_step {
+            _ if was.host.is_none() => true,
+            ImageStep::Failed => true,
+            ImageStep::Ready => n.image_step == ImageStep::Waiting,
+            ImageStep::Waiting | ImageStep::Pulling => false,
+        })
+    };
     after
         .nodes
         .values()
-        .filter(|n| n.wanted.stays() && n.runtime != Runtime::Bridge && !waited.contains(&n.uid))
+        .filter(|n| n.wanted.stays() && n.runtime != Runtime::Bridge && is_looked_for(n))
         .filter_map(|n| {
             Some(ImageUse {
                 node: n.id.to_string(),

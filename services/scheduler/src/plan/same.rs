@@ -4,6 +4,7 @@
 
 use netloom_model::id::{HostId, NodeUid};
 use netloom_model::plan::{Action, Object, Verb};
+use netloom_model::spec::PullPolicy;
 
 use crate::rows::{ImageStep, LabRows, NodeRow};
 
@@ -22,19 +23,23 @@ pub fn different(
     let is_succeeded = |node: &NodeRow| {
         rows.nodes.values().any(|n| n.is_successor() && n.uid != node.uid && n.id == node.id)
     };
+    // Who says never asks for what each host has.
+    let is_compared =
+        |node: &NodeRow, digest: &str| node.spec.image_pull_policy != PullPolicy::Never && !digest.is_empty();
     let made: Vec<(&NodeRow, &HostId)> = rows
         .nodes
         .values()
+        .filter(|n| is_compared(n, &n.image_digest))
         .filter(|n| n.wanted.stays() && n.image_step == ImageStep::Ready && makes(n) && !is_succeeded(n))
         .filter_map(|n| Some((n, n.host.as_ref()?)))
         .collect();
     let differs = |(uid, digest): &(NodeUid, String)| {
-        let node = rows.nodes.get(uid).filter(|n| makes(n))?;
+        let node = rows.nodes.get(uid).filter(|n| makes(n) && is_compared(n, digest))?;
         let host = node.host.as_ref()?;
         let (other, there) = made.iter().find(|(other, there)| {
             let is_same = other.image() == node.image() && other.runtime == node.runtime;
-            let is_told = !other.image_digest.is_empty() && other.image_digest != *digest;
-            *there != host && is_same && is_told && architecture(there) == architecture(host)
+            let differs = other.image_digest != *digest;
+            *there != host && is_same && differs && architecture(there) == architecture(host)
         })?;
         Some((
             *uid,

@@ -81,6 +81,15 @@ impl<K: Ord, T: Clone + PartialEq> Table<K, T> {
         self.0.is_empty()
     }
 
+    /// Changes each row that was there before and is not as it was.
+    pub fn each_changed(&mut self, before: &Self, change: impl Fn(&mut T)) {
+        for (key, row) in &mut self.0 {
+            if before.0.get(key).is_some_and(|old| old != row) {
+                change(row);
+            }
+        }
+    }
+
     /// What is here and not as it was before, with what it was, and what was before and is not here any more.
     pub fn since<'a>(&'a self, before: &'a Self) -> Difference<'a, T> {
         let old = |key: &K| before.0.get(key);

@@ -284,21 +284,24 @@ impl Store {
         .bind(of.operations)
         .fetch_all(&mut *sql)
         .await?;
-        let oldest: Option<i64> = match rows.first() {
-            Some(row) => row.try_get("oldest")?,
-            None => {
-                let row =
-                    sqlx::query("SELECT MIN(sequence) AS oldest FROM events").fetch_one(&mut *sql).await?;
-                row.try_get("oldest")?
-            }
+        let dropped_to = |oldest: i64| unsigned("events.sequence", oldest).map(|o| o - 1);
+        let Some(first) = rows.first() else {
+            // One statement as well: what comes between two would look as if all before it had been dropped.
+            let row = sqlx::query(
+                "SELECT (SELECT MIN(sequence) FROM events) AS oldest, (SELECT value FROM meta WHERE key = 'sequence') AS last",
+            )
+            .fetch_one(&mut *sql)
+            .await?;
+            let (oldest, last): (Option<i64>, Option<&str>) = (row.try_get("oldest")?, row.try_get("last")?);
+            let last = last.map_or(Ok(0), |last| super::parse("meta.sequence", last))?;
+            return Ok(match oldest.map_or(Ok(last), dropped_to)? {
+                dropped_to if since < dropped_to => Reading::Relist,
+                _ if since > last => Reading::Ahead { newest: last },
+                _ => Reading::Events(Vec::new()),
+            });
         };
-        let last = last(&mut sql).await?;
-        let dropped_to = oldest.map_or(Ok(last), |o| unsigned("events.sequence", o).map(|o| o - 1))?;
-        if since < dropped_to {
+        if since < dropped_to(first.try_get("oldest")?)? {
             return Ok(Reading::Relist);
-        }
-        if since > last {
-            return Ok(Reading::Ahead { newest: last });
         }
         let events = rows.iter().map(|row| {
             Ok(Event {

@@ -239,16 +239,8 @@ impl Tx<'_> {
             after.kept = old.of_nodes();
         }
         self.reserve(old, &after).await?;
-        for node in after.nodes.values_mut() {
-            if old.nodes.get(&node.uid).is_some_and(|o| *o != **node) {
-                node.update_us = self.now;
-            }
-        }
-        for link in after.links.values_mut() {
-            if old.links.get(&link.uid).is_some_and(|o| *o != **link) {
-                link.update_us = self.now;
-            }
-        }
+        after.nodes.each_changed(&old.nodes, |node| node.update_us = self.now);
+        after.links.each_changed(&old.links, |link| link.update_us = self.now);
         if gone {
             self.delete_lab(uid).await?;
         } else if before.is_none_or(|b| b.lab != after.lab) {

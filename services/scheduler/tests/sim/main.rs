@@ -4,8 +4,6 @@
 //! looked whether a node is live twice or links share a network identifier, whether what is reserved is what the rows say and no more than there is, or a disk that moved is not what it was; in the end, when nothing
 //! fails any more, everything must be as it was asked for, and after that everything must be gone.
 //!
-//! Each day has other seeds, so that tests that run daily tell ever new stories.
-//!
 //! | variable | |
 //! |---|---|
 //! | `NETLOOM_SEED` | tells this story, aloud |

@@ -127,4 +127,28 @@ fn an_image_that_is_removed_meanwhile(mode: Mode) {
     is_gone(&sandbox, &lab);
 }
 
-in_both_modes!(deploys_of_one_lab_at_once, a_node_that_ends_at_once, an_image_that_is_removed_meanwhile);
+/// What was judged is what runs: the name may go while its nodes are being made.
+fn an_image_whose_name_goes_in_the_middle_of_a_deploy(mode: Mode) {
+    const NODES: usize = 16;
+    let sandbox = Sandbox::start(mode);
+    let lab = sandbox.lab("nameless");
+    let image = Image::tag(format!("netloom/{}:going", sandbox.bridge()));
+    let text = line(&lab, NODES).replace(IMAGE, &image.0);
+    let file = sandbox.write("nameless.clab.yml", &text).display().to_string();
+    let mut deploy = Running::start(&sandbox, &["deploy", "-t", &file]);
+    let owner = format!("label=netloom.owner={}", sandbox.owner());
+    let made = || sandbox.docker(&["ps", "-aq", "--filter", &owner]).must().stdout.lines().count();
+    eventually("some nodes are made", BOUND, || made() > 0);
+    image.remove();
+    assert_eq!(deploy.has_ended(), None, "it was met in the middle");
+    deploy.ends_well();
+    is_as_asked(&sandbox, &lab, NODES, NODES - 1);
+    is_gone(&sandbox, &lab);
+}
+
+in_both_modes!(
+    deploys_of_one_lab_at_once,
+    a_node_that_ends_at_once,
+    an_image_that_is_removed_meanwhile,
+    an_image_whose_name_goes_in_the_middle_of_a_deploy
+);

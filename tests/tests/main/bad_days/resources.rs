@@ -64,6 +64,42 @@ fn a_full_disk(mode: Mode) {
     assert!(!sandbox.logs().contains("panicked"), "something panicked");
 }
 
+/// Nodes of a deploy that is under way, so many that it can be met in the middle.
+const MANY: usize = 16;
+
+/// Containers of the sandbox's.
+fn containers(sandbox: &Sandbox) -> usize {
+    let owner = format!("label=netloom.owner={}", sandbox.owner());
+    sandbox.docker(&["ps", "-aq", "--filter", &owner]).must().stdout.split_whitespace().count()
+}
+
+fn a_disk_that_fills_in_the_middle_of_a_deploy(mode: Mode) {
+    let sandbox = Sandbox::prepare(mode, "");
+    let filler = sandbox.data_dir().join("filler");
+    in_memory(&sandbox, "6m");
+    sandbox.run_programs();
+    sandbox.wait_until_healthy();
+    let lab = sandbox.lab("filling");
+    let text = line(&lab, MANY);
+    let file = sandbox.write("filling.clab.yml", &text).display().to_string();
+    let mut deploy = Running::start(&sandbox, &["deploy", "-t", &file]);
+    eventually("some nodes are made", BOUND, || containers(&sandbox) > 0);
+    fill(&filler);
+    assert_eq!(deploy.has_ended(), None, "it was met in the middle");
+    // Whatever comes of it meanwhile: with room again all is as asked, by itself or when it is asked for once more.
+    std::thread::sleep(Duration::from_secs(2));
+    std::fs::remove_file(&filler).unwrap();
+    eventually("it answers when there is room", BOUND, || {
+        sandbox.revive();
+        sandbox.get("/v1/hosts/local").is_ok_and(|r| r.body["state"] == "HOST_STATE_ONLINE")
+    });
+    deploy.ends();
+    sandbox.deploy(&text);
+    is_as_asked(&sandbox, &lab, MANY, MANY - 1);
+    is_gone(&sandbox, &lab);
+    assert!(!sandbox.logs().contains("panicked"), "something panicked");
+}
+
 fn is_gone_all(sandbox: &Sandbox, labs: &[&str]) {
     for lab in labs {
         sandbox.netloom(&["destroy", lab, "--yes"]).must();
@@ -158,4 +194,4 @@ fn no_descriptors_left_while_a_deploy_is_under_way() {
     is_gone(&sandbox, &lab);
 }
 
-in_both_modes!(a_full_disk, no_descriptors_left);
+in_both_modes!(a_full_disk, a_disk_that_fills_in_the_middle_of_a_deploy, no_descriptors_left);

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use netloom_tests::{Mode, Sandbox, eventually, request};
+use netloom_tests::{Mode, Sandbox, eventually, in_node, request};
 use serde_json::{Value, json};
 
-use super::{cpu, is_gone, played, resident};
+use super::{cpu, is_as_asked, is_gone, played, resident};
 use crate::IMAGE;
 
 /// How long something large may take on a machine that does much else.
@@ -176,9 +176,15 @@ fn a_ring_of_five_hundred_containers() {
     sandbox.deploy(&ring(&lab, NODES));
     let up = begun.elapsed();
     sandbox.wait_ready(&lab, NODES as u64, NODES as u64, LONG);
-    let owner = format!("label=netloom.owner={}", sandbox.owner());
-    let containers = sandbox.docker(&["ps", "-q", "--filter", &owner]).must().stdout;
-    assert_eq!(containers.lines().count(), NODES);
+    is_as_asked(&sandbox, &lab, NODES, NODES);
+    for (net, node, next) in [(1, 0, 1), (2, 250, 251), (3, NODES - 1, 0)] {
+        let [here, there] = [1, 2].map(|end| format!("10.0.{net}.{end}"));
+        for (node, interface, address) in [(node, "eth2", &here), (next, "eth1", &there)] {
+            let add = ["ip", "address", "add", &format!("{address}/24"), "dev", interface];
+            in_node(&sandbox, &lab, &format!("n{node}"), &add).must();
+        }
+        in_node(&sandbox, &lab, &format!("n{node}"), &["ping", "-c", "1", "-W", "5", &there]).must();
+    }
     let begun = Instant::now();
     sandbox.netloom(&["destroy", &lab, "--yes"]).must();
     eprintln!(

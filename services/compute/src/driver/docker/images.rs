@@ -34,8 +34,10 @@ impl DockerDriver {
             Err(e) if status(&e) == Some(404) => Ok(None),
             other => {
                 let image = other.map_err(|e| self.error(e))?;
+                // Where Docker keeps images in containerd its ids are those of manifests, which are no ids elsewhere.
+                let id = image.id.filter(|_| image.descriptor.is_none());
                 Ok(Some(Image {
-                    digest: image.id.unwrap_or_default(),
+                    digest: id.unwrap_or_default(),
                     format: ImageFormat::Docker,
                     size_bytes: image.size.and_then(|s| u64::try_from(s).ok()).unwrap_or_default(),
                     architecture: image.architecture.unwrap_or_default(),
@@ -108,8 +110,8 @@ impl DockerDriver {
         Ok(told.boxed())
     }
 
-    /// Hands an archive to Docker, which loads all images in it. An OCI layout gets what older ones read it by on the way.
-    pub(super) async fn load_images(&self, reference: &str, archive: &Path) -> Result<(), Error> {
+    /// Hands an archive to Docker, which loads all images in it, and says what it calls them: by a name, or by an id. An OCI layout gets what older ones read it by on the way.
+    pub(super) async fn load_images(&self, reference: &str, archive: &Path) -> Result<Vec<String>, Error> {
         let failed = |message: String| Error::PullFailed { reference: reference.to_owned(), message };
         let unreadable = |e: std::io::Error| failed(format!("{}: {e}", archive.display()));
         let path = archive.to_owned();
@@ -126,16 +128,38 @@ impl DockerDriver {
         let options = ImportImageOptionsBuilder::default().quiet(true).build();
         let client = self.client().await?;
         let mut answers = std::pin::pin!(client.import_image_stream(options, pieces, None));
+        let mut loaded = Vec::new();
         while let Some(answer) = answers.next().await {
             let said = match answer {
-                Ok(info) => info.error_detail.and_then(|e| e.message),
+                Ok(info) => {
+                    loaded.extend(info.stream.as_deref().and_then(loaded_as));
+                    info.error_detail.and_then(|e| e.message)
+                }
                 Err(e) => Some(in_words(e)),
             };
             if let Some(message) = said {
                 return Err(failed(format!("Docker does not load it: {message}")));
             }
         }
-        Ok(())
+        Ok(loaded)
+    }
+
+    /// Loads an archive; true when its reference means what came, as far as Docker itself says which images these are.
+    pub(super) async fn load_for(&self, reference: &str, archive: &Path) -> Result<bool, Error> {
+        let (loaded, tagged) = (self.load_images(reference, archive).await?, with_tag(reference));
+        match &loaded[..] {
+            _ if loaded.contains(&tagged) => Ok(true),
+            [only] if !reference.contains('@') => self.tag(only, &tagged).await,
+            _ => Ok(false),
+        }
+    }
+
+    /// Gives an image another name; false when that is none.
+    async fn tag(&self, image: &str, tagged: &str) -> Result<bool, Error> {
+        let Some((repo, tag)) = tagged.rsplit_once(':') else { return Ok(false) };
+        let options = TagImageOptionsBuilder::default().repo(repo).tag(tag).build();
+        self.client().await?.tag_image(image, Some(options)).await.map_err(|e| self.error(e))?;
+        Ok(true)
     }
 
     /// An image that is alone in its archive gets the name that it is asked for by; of several, the archive has to say which is meant.
@@ -148,10 +172,9 @@ impl DockerDriver {
         if self.inspect_image(id).await?.is_none() {
             return Ok(false);
         }
-        let tagged = with_tag(reference);
-        let Some((repo, tag)) = tagged.rsplit_once(':') else { return Ok(false) };
-        let options = TagImageOptionsBuilder::default().repo(repo).tag(tag).build();
-        self.client().await?.tag_image(id, Some(options)).await.map_err(|e| self.error(e))?;
+        if !self.tag(id, &with_tag(reference)).await? {
+            return Ok(false);
+        }
         if let Some(before) = named {
             tracing::info!(
                 reference,
@@ -171,6 +194,13 @@ fn in_words(e: bollard::errors::Error) -> String {
         bollard::errors::Error::DockerStreamError { error } => error,
         e => e.to_string(),
     }
+}
+
+/// What Docker says that it calls an image that it has just loaded.
+fn loaded_as(line: &str) -> Option<String> {
+    let line = line.trim();
+    let name = line.strip_prefix("Loaded image ID: ").or_else(|| line.strip_prefix("Loaded image: "))?;
+    Some(name.to_owned())
 }
 
 /// Docker pulls every tag of a name without one.

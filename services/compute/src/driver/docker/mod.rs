@@ -407,8 +407,8 @@ impl Driver for DockerDriver {
         DOCKER.time(&["pull"], self.pull_image(reference)).boxed()
     }
 
-    fn load<'a>(&'a self, reference: &'a str, archive: &'a Path) -> Answer<'a, ()> {
-        DOCKER.time(&["load"], self.load_images(reference, archive)).boxed()
+    fn load<'a>(&'a self, reference: &'a str, archive: &'a Path) -> Answer<'a, bool> {
+        DOCKER.time(&["load"], self.load_for(reference, archive)).boxed()
     }
 
     fn adopt<'a>(&'a self, reference: &'a str, image_ids: &'a [String]) -> Answer<'a, bool> {
