@@ -68,7 +68,17 @@ fn the_store_counts_too() {
         stored: known.stored.map(|b| Blob { architecture: "arm64".into(), ..b }),
         ..known
     };
+    let without_ids =
+        |known: Known| Known { stored: known.stored.map(|b| Blob { image_ids: Vec::new(), ..b }), ..known };
+    // As where Docker keeps images in containerd.
+    let told_without_id = |known: Known| Known {
+        presences: known.presences.into_iter().map(|p| Presence { digest: String::new(), ..p }).collect(),
+        ..known
+    };
     let table = [
+        (plain(Docker), without_ids(loaded("sha256:e")), "USE"),
+        (plain(Docker), told_without_id(loaded("sha256:e")), "USE"),
+        (wanted(Docker, PullPolicy::Always), told_without_id(loaded("sha256:e")), "FETCH"),
         (plain(Docker), loaded("sha256:d"), "USE"),
         (plain(Docker), loaded("sha256:e"), "FETCH"),
         (wanted(Docker, PullPolicy::Never), loaded("sha256:e"), "USE"),
@@ -163,7 +173,7 @@ fn hosts_of_one_deploy_have_the_same_under_one_name() {
         digest: digest.into(),
         ..presence(Runtime::Docker, Format::Docker)
     };
-    let known = on_hosts(&[on("h1", "sha256:a"), on("h2", "sha256:b"), on("h3", "sha256:a")]);
+    let known = on_hosts(&[on("h1", "sha256:a"), on("h2", "sha256:b"), on("h3", "sha256:a"), on("h4", "")]);
     let to = |host: &str, policy| ImageUse { host: host.into(), ..wanted(Runtime::Docker, policy) };
     let plain = |host: &str| to(host, PullPolicy::IfNotPresent);
     let other_architecture = ImageUse { architecture: String::new(), ..plain("h2") };
@@ -175,6 +185,7 @@ fn hosts_of_one_deploy_have_the_same_under_one_name() {
         (vec![plain("h1"), to("h2", PullPolicy::Always)], vec!["USE", "PULL"]),
         (vec![plain("h1"), other_architecture], vec!["USE", "USE"]),
         (vec![plain("h1"), other_name], vec!["USE", "USE"]),
+        (vec![plain("h4"), plain("h1"), plain("h3")], vec!["USE", "USE", "USE"]),
     ];
     for (i, (uses, expected)) in table.into_iter().enumerate() {
         let verdicts = judge_all(&uses, |_| &known);

@@ -257,6 +257,13 @@ mod tests {
     use bollard::models::ProgressDetail;
 
     #[test]
+    fn what_docker_says_that_it_loaded_is_a_name_or_an_id() {
+        assert_eq!(loaded_as("Loaded image: a/frr:9\n").as_deref(), Some("a/frr:9"));
+        assert_eq!(loaded_as("Loaded image ID: sha256:ab\n").as_deref(), Some("sha256:ab"));
+        assert_eq!(loaded_as("3c5ab9ee: Loading layer [==>]  1B/2B"), None);
+    }
+
+    #[test]
     fn a_name_without_tag_means_latest() {
         for (given, asked) in [
             ("frr", "frr:latest"),
