@@ -48,7 +48,7 @@ pub fn name(started_ns: i64) -> String {
 
 /// True when there is a log of a start, which QEMU or the log daemon makes before anything else of it.
 pub fn is_there(dir: &Path, start: i64) -> bool {
-    !Parts::of(dir, start, &mut ledgers()).files.is_empty()
+    Parts::of(dir, start, &mut ledgers()).is_ok_and(|parts| !parts.files.is_empty())
 }
 
 /// Removes the logs of all but the last so many starts.
@@ -94,7 +94,10 @@ pub async fn chunks(
     runs: Runs,
 ) -> Result<BoxStream<'static, Result<Bytes, Error>>, Error> {
     let log = dir.to_owned();
-    let end = move || Ok(Parts::of(&log, start, &mut ledgers()).end());
+    let end = move || match Parts::of(&log, start, &mut ledgers()) {
+        Ok(parts) => Ok(parts.end()),
+        Err(e) => Err(unreadable(&log, start, e)),
+    };
     let begin = (dir.to_owned(), blocking(end).await?.saturating_sub(before_end), runs, SOON);
     let chunks = stream::try_unfold(begin, move |(dir, mut offset, runs, mut pause)| async move {
         loop {
@@ -122,7 +125,7 @@ pub async fn chunks(
 
 /// The last so many bytes of the log of a start.
 pub fn end(dir: &Path, start: i64, count: u64) -> io::Result<Vec<u8>> {
-    let end = Parts::of(dir, start, &mut ledgers()).end();
+    let end = Parts::of(dir, start, &mut ledgers())?.end();
     let (mut offset, mut text) = (end.saturating_sub(count), Vec::new());
     loop {
         let more = chunk(dir, start, &mut offset)?;
@@ -280,41 +283,68 @@ fn counted(dir: &Path, start: i64) -> PathBuf {
     dir.join(format!("{}.gone", name(start)))
 }
 
+/// A file of a log, open: the log daemon may give it another name at any time.
+struct Part {
+    path: PathBuf,
+    file: File,
+    identity: Identity,
+    length: u64,
+}
+
+/// The files of the log of a start that are there, oldest first.
+fn look(dir: &Path, start: i64) -> io::Result<Vec<Part>> {
+    let mut found = Vec::new();
+    for path in paths(dir, start) {
+        let file = match File::open(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened?,
+        };
+        let facts = file.metadata()?;
+        let identity = (facts.ino(), facts.created().ok());
+        found.push(Part { path, file, identity, length: facts.len() });
+    }
+    Ok(found)
+}
+
 /// The log of a start as it is now.
 struct Parts {
     /// Bytes that were before the first file.
     gone: u64,
-    /// Its files, oldest first, with their bytes.
-    files: Vec<(PathBuf, u64)>,
+    /// Its files, oldest first.
+    files: Vec<Part>,
 }
 
 impl Parts {
-    /// Looks, and counts what is gone since the last look.
-    fn of(dir: &Path, start: i64, ledgers: &mut Ledgers) -> Parts {
+    /// Looks, and counts what is gone since the last look. Looked at while they get other names, one would be missed and taken for gone: two looks have to find the same.
+    fn of(dir: &Path, start: i64, ledgers: &mut Ledgers) -> io::Result<Parts> {
+        let mut files = look(dir, start)?;
+        loop {
+            let again = look(dir, start)?;
+            let is_same =
+                files.iter().map(|f| (&f.path, f.identity)).eq(again.iter().map(|f| (&f.path, f.identity)));
+            files = again;
+            if is_same {
+                break;
+            }
+        }
         let read = || std::fs::read_to_string(counted(dir, start)).ok()?.trim().parse().ok();
         let new = || Ledger { gone: read().unwrap_or_default(), ..Ledger::default() };
-        let found = |path: PathBuf| {
-            let file = std::fs::metadata(&path).ok()?;
-            Some((path, (file.ino(), file.created().ok()), file.len()))
-        };
-        let found: Vec<_> = paths(dir, start).into_iter().filter_map(found).collect();
         let ledger = ledgers.entry(dir.join(name(start))).or_insert_with(new);
-        let is_there = |file: &Identity| found.iter().any(|(_, f, _)| f == file);
+        let is_there = |file: &Identity| files.iter().any(|f| f.identity == *file);
         let gone: u64 = ledger.last.iter().filter(|(f, _)| !is_there(f)).map(|(_, length)| length).sum();
-        ledger.last = found.iter().map(|(_, file, length)| (*file, *length)).collect();
-        if gone > 0 && !found.is_empty() {
+        ledger.last = files.iter().map(|f| (f.identity, f.length)).collect();
+        if gone > 0 && !files.is_empty() {
             ledger.gone += gone;
             if let Err(error) = std::fs::write(counted(dir, start), ledger.gone.to_string()) {
                 tracing::warn!(%error, "what of a console's log is gone cannot be noted");
             }
         }
-        let files = found.into_iter().map(|(path, _, length)| (path, length)).collect();
-        Parts { gone: ledger.gone, files }
+        Ok(Parts { gone: ledger.gone, files })
     }
 
     /// All bytes that there ever were.
     fn end(&self) -> u64 {
-        self.gone + self.files.iter().map(|(_, length)| length).sum::<u64>()
+        self.gone + self.files.iter().map(|f| f.length).sum::<u64>()
     }
 }
 
@@ -322,10 +352,9 @@ impl Parts {
 /// file system cannot take out a file's beginning, what is written at that very moment is lost.
 pub fn bound(dir: &Path, start: i64) -> io::Result<()> {
     let mut ledgers = ledgers();
-    let parts = Parts::of(dir, start, &mut ledgers);
+    let parts = Parts::of(dir, start, &mut ledgers)?;
     let path = dir.join(name(start));
-    let Some((_, length)) = parts.files.last().filter(|(file, length)| *file == path && *length > MOST)
-    else {
+    let Some(Part { length, .. }) = parts.files.last().filter(|f| f.path == path && f.length > MOST) else {
         return Ok(());
     };
     let file = File::options().read(true).write(true).open(&path)?;
@@ -345,22 +374,21 @@ pub fn bound(dir: &Path, start: i64) -> io::Result<()> {
         file.set_len(0)?;
     }
     ledgers.entry(path).or_default().cuts += 1;
-    Parts::of(dir, start, &mut ledgers);
+    Parts::of(dir, start, &mut ledgers)?;
     Ok(())
 }
 
 /// The file that holds the byte at this offset in the log of a start, from there on; none at its end. What was behind the offset may have been thrown away: then it is moved to where the log begins now.
 fn from(dir: &Path, start: i64, offset: &mut u64, ledgers: &mut Ledgers) -> io::Result<Option<File>> {
-    let parts = Parts::of(dir, start, ledgers);
+    let parts = Parts::of(dir, start, ledgers)?;
     // Of a log that was thrown away unseen it is not known where it was.
     if *offset > parts.end() {
-        *offset = parts.end() - parts.files.last().map_or(0, |(_, length)| *length);
+        *offset = parts.end() - parts.files.last().map_or(0, |f| f.length);
     }
     *offset = (*offset).max(parts.gone);
     let mut before = parts.gone;
-    for (path, length) in parts.files {
+    for Part { mut file, length, .. } in parts.files {
         if *offset < before + length {
-            let mut file = File::open(path)?;
             file.seek(SeekFrom::Start(*offset - before))?;
             return Ok(Some(file));
         }
@@ -381,7 +409,9 @@ fn chunk(dir: &Path, start: i64, offset: &mut u64) -> io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::io::Write as _;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::time::Instant;
 
     const LAST: Lines = Lines { follow: false, tail: 0, after_ns: 0 };
 
@@ -413,6 +443,53 @@ mod tests {
         assert_eq!(text(dir.path(), Lines { after_ns: 1900, ..LAST }).await, all[2..]);
         keep_last(dir.path(), 1);
         assert_eq!(text(dir.path(), LAST).await, all[2..]);
+    }
+
+    /// A console once ended since its log had another name in the moment in which it was to be opened.
+    #[test]
+    fn a_log_is_read_whole_while_its_parts_get_other_names() {
+        const LINES: usize = 20_000;
+        let dir = tempfile::tempdir().unwrap();
+        let path = |part: &str| dir.path().join(format!("{}{part}", name(1)));
+        let (read_to, over) = (AtomicU64::new(0), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut file, mut written, mut put_aside) = (File::create(path("")).unwrap(), 0, 0);
+                for n in 0..LINES {
+                    if n % 100 == 99 {
+                        // Nothing is thrown away that was not read.
+                        let end = Instant::now() + Duration::from_secs(10);
+                        while read_to.load(Ordering::Relaxed) < put_aside && Instant::now() < end {
+                            std::thread::yield_now();
+                        }
+                        for (part, next) in [(".1", ".2"), (".0", ".1"), ("", ".0")] {
+                            let _ = std::fs::rename(path(part), path(next));
+                        }
+                        (file, put_aside) = (File::create(path("")).unwrap(), written);
+                    }
+                    let line = format!("{n}\n");
+                    file.write_all(line.as_bytes()).unwrap();
+                    written += line.len() as u64;
+                }
+                over.store(true, Ordering::Release);
+            });
+            let (mut offset, mut text) = (0, Vec::new());
+            loop {
+                let is_over = over.load(Ordering::Acquire);
+                let more = chunk(dir.path(), 1, &mut offset).unwrap();
+                offset += more.len() as u64;
+                read_to.store(offset, Ordering::Relaxed);
+                text.extend_from_slice(&more);
+                if is_over && more.is_empty() {
+                    break;
+                }
+            }
+            let text = String::from_utf8(text).unwrap();
+            assert!(
+                text.lines().eq((0..LINES).map(|n| n.to_string())),
+                "what is read is not what was written"
+            );
+        });
     }
 
     #[tokio::test]
