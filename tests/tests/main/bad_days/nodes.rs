@@ -1,8 +1,9 @@
 //! Deploys that meet each other, programs that end at once, and images that go away.
 
+use std::process::Command;
 use std::time::Duration;
 
-use netloom_tests::{Mode, Sandbox, container, docker, eventually, run};
+use netloom_tests::{Mode, Sandbox, container, docker, eventually, run, run_with_input};
 
 use super::{BOUND, Running, is_as_asked, is_gone};
 use crate::{IMAGE, line};
@@ -86,6 +87,13 @@ fn a_node_that_ends_at_once(mode: Mode) {
 struct Image(String);
 
 impl Image {
+    /// One with bytes of its own.
+    fn build(name: String) -> Image {
+        let of = format!("FROM {IMAGE}\nENV OF={name}\n");
+        run_with_input(Command::new("docker").args(["build", "--quiet", "--tag", &name, "-"]), &of).must();
+        Image(name)
+    }
+
     fn tag(name: String) -> Image {
         docker(&["tag", IMAGE, &name]).must();
         Image(name)
@@ -105,25 +113,34 @@ impl Drop for Image {
 fn an_image_that_is_removed_meanwhile(mode: Mode) {
     let sandbox = Sandbox::start(mode);
     let lab = sandbox.lab("image");
-    let image = Image::tag(format!("netloom/{}:mine", sandbox.bridge()));
+    let image = Image::build(format!("netloom/{}:mine", sandbox.bridge()));
+    let id = docker(&["image", "inspect", "--format", "{{.Id}}", &image.0]).must().stdout.trim().to_owned();
+    let saved = sandbox.path().join("image.tar").display().to_string();
+    docker(&["save", "--output", &saved, &image.0]).must();
     let text = line(&lab, 2).replacen("    n2:\n", &format!("    n2: {{image: \"{}\"}}\n", image.0), 1);
     sandbox.deploy(&text);
-    // What runs needs it no more.
+    let n2 = || container(&sandbox, &lab, "n2").unwrap();
+    // What runs needs it no more, and what is made anew not its name.
     image.remove();
     is_as_asked(&sandbox, &lab, 2, 1);
-    docker(&["restart", "-t", "0", &container(&sandbox, &lab, "n2").unwrap()]).must();
+    docker(&["restart", "-t", "0", &n2()]).must();
     is_as_asked(&sandbox, &lab, 2, 1);
-    // Without its container it cannot come back, and says why, until there is the image again.
-    docker(&["rm", "-f", &container(&sandbox, &lab, "n2").unwrap()]).must();
+    let first = n2();
+    docker(&["rm", "-f", &first]).must();
+    eventually("it is made anew", BOUND, || container(&sandbox, &lab, "n2").is_some_and(|id| id != first));
+    is_as_asked(&sandbox, &lab, 2, 1);
+    // Without its bytes it cannot come back, and says which it needs, until they are there again.
+    docker(&["kill", &n2()]).must();
+    docker(&["rmi", "-f", &id]).must();
+    docker(&["rm", "-f", &n2()]).must();
     eventually("the missing image is told", BOUND, || {
         let node = sandbox.node_json(&lab, "n2");
-        node["stateReason"].as_str().is_some_and(|why| why.contains(&image.0))
+        node["stateReason"].as_str().is_some_and(|why| why.contains(&id))
             && node["state"] != "NODE_STATE_READY"
     });
     assert_eq!(sandbox.node_json(&lab, "n1")["state"], "NODE_STATE_READY");
-    let again = Image::tag(image.0.clone());
+    docker(&["load", "--input", &saved]).must();
     is_as_asked(&sandbox, &lab, 2, 1);
-    again.remove();
     is_gone(&sandbox, &lab);
 }
 
