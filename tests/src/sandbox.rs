@@ -46,6 +46,8 @@ pub fn on_plane(plane: &str, topology: &str) -> String {
     format!("plane: {plane}\n{topology}")
 }
 
+/// How long the switch may take until it shows what its database has.
+const TAKEN_UP: Duration = Duration::from_secs(10);
 /// What the programs log unless `NETLOOM_LOG` says otherwise.
 const LOG: &str = "info,netloom_compute=debug,netloom_network=debug,netloom_scheduler=debug";
 
@@ -548,7 +550,11 @@ impl Sandbox {
         if bridges.stdout.lines().any(|bridge| bridge == self.name) {
             let ports = self.ovs.vsctl(&["list-ports", &self.name]);
             found.extend(told("port", &ports, str::split_whitespace));
-            let flows = self.ovs.ofctl("dump-flows", &self.name, &["--no-stats"]);
+            let flows = || self.ovs.ofctl("dump-flows", &self.name, &["--no-stats"]);
+            // The switch takes up a bridge that has just been made a moment after the database has it.
+            let end = Instant::now() + TAKEN_UP;
+            let flows = std::iter::repeat_with(flows).find(|said| said.ok() || Instant::now() > end);
+            let flows = flows.expect("it is tried until then");
             let is_flow = |line: &&str| line.contains("actions=");
             found.extend(told("flow", &flows, |all| all.lines().filter(is_flow)));
         }
