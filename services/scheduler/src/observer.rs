@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use netloom_model::id::{HostId, LabUid};
-use netloom_model::observed::{Source, WireState};
+use netloom_model::observed::{ObservedWire, Source, WireState};
 use netloom_service::Shutdown;
 use netloom_service::pace::Pace;
 use tokio::time::Instant;
@@ -242,10 +242,11 @@ fn take(view: &mut NetworkView, dirty: &mut Dirty, objects: NetworkObjects) {
     }
 }
 
-/// True when a wire that was up is up no longer.
+/// True when a wire that carried as it should does so no longer: also one that is up and lacks what slows it.
 fn is_loss(view: &NetworkView, event: &NetworkEvent) -> bool {
-    let was_up = |id| view.wires.get(&id).is_some_and(|w| w.state == WireState::Up);
-    matches!(event, NetworkEvent::Changes(c) if c.wires.iter().any(|w| w.state != WireState::Up && was_up(w.wire_id)))
+    let is_well = |w: &ObservedWire| w.state == WireState::Up && w.detail.is_empty();
+    let was_well = |id| view.wires.get(&id).is_some_and(is_well);
+    matches!(event, NetworkEvent::Changes(c) if c.wires.iter().any(|w| !is_well(w) && was_well(w.wire_id)))
 }
 
 /// Keeps the rows in step with the world for ever.

@@ -114,6 +114,8 @@ async fn who_shares_a_namespace_follows_a_node_that_died() {
     let beside = rig.until_phase(side.uid, Phase::Running).await;
     assert_eq!(published(&rig), [path_of(&rig, &first)], "only who has it hands it over");
     let old = inode(path_of(&rig, &first));
+    // No other one is given its number while somebody has it.
+    let _held = std::fs::File::open(path_of(&rig, &first)).unwrap();
 
     kill(Pid::from_raw(pid_of(&first).await), Signal::SIGKILL).unwrap();
     let anew = |o: &Observed, before: &Observed| o.phase == Phase::Running && o.start_id != before.start_id;
